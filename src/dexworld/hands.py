@@ -1,0 +1,37 @@
+"""The 42-keypoint hand convention shared by every dataset, robot and model.
+
+Rows 0-20 are the left hand, rows 21-41 the right hand. Within a hand the order is the 21 EgoDex joints that DexWM uses
+(EgoDex has 25 a hand; the four metacarpals are left out): wrist, then thumb, index, middle, ring and little finger with
+four joints each, from the palm to the tip. Source: EgoDex dataset page; DexWM paper, section 4.1.
+"""
+
+FINGERS = ("Thumb", "IndexFinger", "MiddleFinger", "RingFinger", "LittleFinger")
+JOINTS = ("Knuckle", "IntermediateBase", "IntermediateTip", "Tip")
+
+HAND_KEYPOINTS: tuple[str, ...] = ("Hand", *(f"{finger}{joint}" for finger in FINGERS for joint in JOINTS))
+KEYPOINT_NAMES: tuple[str, ...] = tuple(f"{side}{name}" for side in ("left", "right") for name in HAND_KEYPOINTS)
+
+KEYPOINTS_PER_HAND = len(HAND_KEYPOINTS)  # 21
+NUM_KEYPOINTS = len(KEYPOINT_NAMES)  # 42
+LEFT = slice(0, KEYPOINTS_PER_HAND)
+RIGHT = slice(KEYPOINTS_PER_HAND, NUM_KEYPOINTS)
+
+WRIST = 0
+TIPS = (4, 8, 12, 16, 20)
+
+# The twelve keypoints that the hand-consistency loss, the planning cost and PCK use: per hand the wrist and five tips.
+TRACKED: tuple[int, ...] = tuple(
+    side.start + joint for side in (LEFT, RIGHT) for joint in (WRIST, *TIPS)
+)
+NUM_TRACKED = len(TRACKED)  # 12
+TRACKED_NAMES: tuple[str, ...] = tuple(KEYPOINT_NAMES[index] for index in TRACKED)
+
+# Pairs of rows within one hand that a drawing connects with a line.
+BONES: tuple[tuple[int, int], ...] = tuple(
+    (WRIST if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
+)
+
+# The reference robot: a Franka arm (7 joints) with an Allegro hand (16 joints), always in this order.
+ARM_JOINTS = 7
+FINGER_JOINTS = 16
+ROBOT_JOINTS = ARM_JOINTS + FINGER_JOINTS  # 23
