@@ -1,0 +1,142 @@
+"""The batched kinematics against MuJoCo's, on a body tree built here from the same numbers."""
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from dexworld.actions import OFFICIAL, ActionConvention
+from dexworld.geometry import rigid, rotation_from_euler_xyz
+from dexworld.hands import LEFT, RIGHT, ROBOT_JOINTS, TRACKED
+from dexworld.robots.franka_allegro import ARM, FLANGE, HAND, HAND_ON_FLANGE, JOINTS
+from dexworld.robots.kinematics import FrankaAllegro, motion_from_joints
+
+
+def add_joint(parent, joint):
+    body = parent.add_body(name=joint.name, pos=joint.origin, quat=joint.quaternion)
+    body.add_joint(name=joint.name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=joint.axis)
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.01, 0, 0], mass=0.1)
+    return body
+
+
+@pytest.fixture(scope="module")
+def mujoco_robot():
+    spec = mujoco.MjSpec()
+    body = spec.worldbody
+    for joint in ARM:
+        body = add_joint(body, joint)
+    flange = body.add_body(name="flange", pos=FLANGE)
+    palm = flange.add_body(name="palm", pos=HAND_ON_FLANGE)
+    for finger in HAND:
+        body = palm
+        for joint in finger.joints:
+            body = add_joint(body, joint)
+        body.add_body(name=f"{finger.name}_tip", pos=finger.tip)
+    model = spec.compile()
+    return model, mujoco.MjData(model)
+
+
+def mujoco_pose(robot, joints, tips):
+    model, data = robot
+    for value, joint in zip(joints, JOINTS, strict=True):
+        data.qpos[model.jnt_qposadr[model.joint(joint.name).id]] = value
+    mujoco.mj_kinematics(model, data)
+    by_name = {finger.name: finger for finger in HAND}
+    names = ["flange"]
+    for name in ("thumb", "index", "middle", "ring", "ring"):
+        links = [joint.name for joint in by_name[name].joints]
+        names += [*links[1:], f"{name}_tip"] if tips == "true" else links
+    return np.stack([data.body(name).xpos for name in names]), data.body("palm").xmat.reshape(3, 3)
+
+
+def random_joints(count, seed=0, dtype=torch.float64):
+    limits = FrankaAllegro(dtype=dtype).limits
+    share = torch.rand(count, ROBOT_JOINTS, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return limits[:, 0] + share * (limits[:, 1] - limits[:, 0])
+
+
+@pytest.mark.parametrize("tips", ["true", "release"])
+def test_keypoints_and_rotation_equal_mujoco_within_a_micrometre(mujoco_robot, tips):
+    joints = random_joints(100)
+    pose = FrankaAllegro(tips, dtype=torch.float64).forward(joints)
+    for index, vector in enumerate(joints.numpy()):
+        keypoints, rotation = mujoco_pose(mujoco_robot, vector, tips)
+        assert np.abs(pose.keypoints[index, RIGHT].numpy() - keypoints).max() < 1e-6
+        assert np.abs(pose.hand_rotation[index].numpy() - rotation).max() < 1e-6
+        assert np.abs(pose.wrist[index].numpy() - keypoints[0]).max() < 1e-6
+    assert not pose.keypoints[:, LEFT].any()
+    assert pose.valid.tolist() == [False] * 21 + [True] * 21
+
+
+def test_single_precision_stays_within_a_few_micrometres():
+    joints = random_joints(200)
+    exact = FrankaAllegro().forward(joints).keypoints
+    single = FrankaAllegro().forward(joints.float()).keypoints
+    assert single.dtype == torch.float32
+    assert (single - exact).abs().max() < 5e-6
+
+
+def test_any_leading_dimensions_give_the_same_keypoints():
+    joints = random_joints(6)
+    kinematics = FrankaAllegro()
+    flat, nested = kinematics.forward(joints), kinematics.forward(joints.view(2, 3, ROBOT_JOINTS))
+    assert torch.equal(flat.keypoints, nested.keypoints.flatten(0, 1))
+    assert nested.hand_rotation.shape == (2, 3, 3, 3)
+    assert kinematics.forward(joints[0]).wrist.shape == (3,)
+    assert torch.allclose(kinematics.forward(joints[0]).keypoints, flat.keypoints[0], atol=1e-12)
+
+
+def test_gradients_agree_with_finite_differences():
+    kinematics = FrankaAllegro(dtype=torch.float64)
+    joints = random_joints(2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda value: kinematics.forward(value).keypoints[:, RIGHT], (joints,))
+
+
+def test_joint_vectors_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"\(2, 7\), expected \(\.\.\., 23\)"):
+        FrankaAllegro().forward(torch.zeros(2, 7))
+    with pytest.raises(ValueError, match="tips is 'distal'"):
+        FrankaAllegro("distal")
+
+
+def test_clamp_moves_only_what_lies_outside_the_limits():
+    kinematics = FrankaAllegro()
+    inside = random_joints(1, dtype=torch.float32)[0]
+    assert torch.equal(kinematics.clamp(inside), inside)
+    assert torch.equal(kinematics.clamp(torch.full((23,), 9.0)), kinematics.limits[:, 1])
+    assert torch.equal(kinematics.clamp(torch.full((23,), -9.0)), kinematics.limits[:, 0])
+
+
+def camera():
+    rotation = rotation_from_euler_xyz(torch.tensor([-2.2, 0.1, -1.5], dtype=torch.float64))
+    return rigid(rotation, torch.tensor([-0.4, 0.3, 1.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("convention", [ActionConvention(), OFFICIAL])
+def test_motion_of_a_still_robot_is_zero_and_of_a_moving_one_is_its_displacement(convention):
+    kinematics = FrankaAllegro(dtype=torch.float64)
+    intrinsics = torch.tensor([[146.0, 0, 196], [0, 146.0, 112], [0, 0, 1]], dtype=torch.float64)
+    world_from_base = rigid(
+        rotation_from_euler_xyz(torch.tensor([0.2, -0.3, 0.4], dtype=torch.float64)),
+        torch.tensor([0.2, 0.0, 0.6], dtype=torch.float64),
+    )
+    path = random_joints(3)
+    moving = motion_from_joints(kinematics, path, world_from_base, camera(), intrinsics, convention)
+    still = motion_from_joints(kinematics, path[:1].expand(3, -1), world_from_base, camera(), intrinsics, convention)
+    assert moving.deltas.shape == (2, 44, 3)
+    assert moving.pixels.shape == (3, len(TRACKED), 3)
+    assert not still.deltas[:, :42].any()
+    assert torch.allclose(still.deltas[:, 42:], torch.zeros(2, 2, 3, dtype=torch.float64), atol=1e-12)
+    lengths = (kinematics.forward(path[1:]).keypoints - kinematics.forward(path[:-1]).keypoints).norm(dim=-1)
+    assert torch.allclose(moving.deltas[:, :42].norm(dim=-1), lengths)
+    assert not moving.visible[:, :6].any()
+
+
+def test_batches_of_candidates_share_camera_and_base():
+    kinematics = FrankaAllegro(dtype=torch.float64)
+    eye, intrinsics = torch.eye(4, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    paths = random_joints(8).view(2, 4, ROBOT_JOINTS)
+    batched = motion_from_joints(kinematics, paths, eye, camera(), intrinsics)
+    alone = motion_from_joints(kinematics, paths[1], eye, camera(), intrinsics)
+    assert torch.allclose(batched.index(1).deltas, alone.deltas)
+    assert torch.allclose(batched.index(1).pixels, alone.pixels)
