@@ -1,8 +1,8 @@
 """The reference robot in numbers: a Franka Panda with a right Allegro hand on its flange.
 
 One source for the batched kinematics and for the simulated body. Lengths in metres, angles in radians, quaternions
-(w, x, y, z). The base frame is the arm's mounting frame, `panda_link0`. Every joint is a hinge: its body sits at `origin`,
-turned by `quaternion`, in its parent's frame and rotates about `axis` through its own origin.
+(w, x, y, z). The base frame is the arm's mounting frame, `panda_link0`. Every joint is a hinge: its body sits at
+`origin`, turned by `quaternion`, in its parent's frame and rotates about `axis` through its own origin.
 
 Sources: Franka Emika Panda data sheet and the kinematics of franka_ros (Apache-2.0); Wonik Robotics' Allegro Hand
 description (right hand, BSD).

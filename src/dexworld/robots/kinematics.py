@@ -1,7 +1,7 @@
 """Batched forward kinematics of the Franka Panda with an Allegro hand: from joint angles to hand keypoints.
 
-Every joint's transform is linear in (1, cos q, sin q), so all 23 come out of one product with constants; the arm is then
-multiplied as a tree and the four fingers side by side. This runs for every candidate of a planner.
+Every joint's transform is linear in (1, cos q, sin q), so all 23 come out of one product with constants; the arm is
+then multiplied as a tree and the four fingers side by side. This runs for every candidate of a planner.
 """
 
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ class HandPose:
 class FrankaAllegro:
     """Kinematics of the reference robot.
 
-    tips: `true` takes joints 1, 2, 3 and the fingertip of every finger, as on a human hand; `release` takes the origins of
-        the four links, so that its "tip" is the last joint, 27 to 42 mm short (what the DexWM release does). In both, the
-        ring finger stands in for the little finger too.
+    tips: `true` takes joints 1, 2, 3 and the fingertip of every finger, as on a human hand; `release` takes the
+        origins of the four links, so that its "tip" is the last joint, 27 to 42 mm short (what the DexWM release does).
+        In both, the ring finger stands in for the little finger too.
     dtype, device: of the constants and of `limits`. Inputs of another kind use their own copy, made once.
     """
 
