@@ -1,0 +1,166 @@
+"""The dataset folder: nothing lost, nothing half written, nothing skipped in silence."""
+
+import dataclasses
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.store import CorruptEpisodeError, EpisodeWriter, open_dataset
+
+SETTINGS = {"strategy": "random targets", "fps": 5.0, "objects": [1, 5]}
+
+
+def make_episode(seed: int = 3, length: int = 13) -> Episode:
+    generator = np.random.default_rng(seed)
+    frames = np.repeat(generator.integers(0, 255, (length, 4, 4, 3), dtype=np.uint8), 8, axis=1).repeat(8, axis=2)
+    valid = np.ones((length, 42), dtype=bool)
+    valid[:, :21] = False
+    keypoints = generator.normal(size=(length, 42, 3)).astype(np.float32)
+    keypoints[:, :21] = np.nan  # rows that are not valid may hold anything
+    return Episode(
+        frames=ArrayFrames(frames),
+        fps=5.0,
+        keypoints_world=keypoints,
+        keypoints_valid=valid,
+        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
+        intrinsics=np.array([[30.0, 0, 16], [0, 30.0, 16], [0, 0, 1]]),
+        source=f"simulator seed {seed}",
+        task="reach",
+        joint_positions=generator.normal(size=(length, 23)),
+        joint_targets=generator.normal(size=(length, 23)),
+        seed=seed,
+        extras={"object_positions": generator.normal(size=(length, 2, 3)), "contact": generator.random(length) > 0.5},
+    )
+
+
+def write_one(folder, seed):
+    EpisodeWriter(folder, SETTINGS).write(f"episode-{seed:06d}", make_episode(seed))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    writer = EpisodeWriter(tmp_path / "data", SETTINGS)
+    for seed in range(3):
+        writer.write(f"episode-{seed:06d}", make_episode(seed))
+    writer.finish({"rejected": 4})
+    return tmp_path / "data"
+
+
+def test_an_episode_comes_back_as_it_was_written(folder):
+    expected, read = make_episode(1), open_dataset(folder)[1]
+    for field in dataclasses.fields(Episode):
+        value, found = getattr(expected, field.name), getattr(read, field.name)
+        if field.name == "frames":
+            assert np.abs(found.read(list(range(13))).astype(int) - value.array).mean() < 8
+        elif field.name == "extras":
+            assert sorted(found) == sorted(value)
+            for name, array in value.items():
+                np.testing.assert_array_equal(found[name], array)
+        elif isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(found, value)
+            assert found.dtype == value.dtype
+        else:
+            assert found == value
+
+
+def test_optional_fields_stay_absent(tmp_path):
+    episode = dataclasses.replace(make_episode(), joint_positions=None, joint_targets=None, seed=None, extras={})
+    EpisodeWriter(tmp_path, SETTINGS).write("real", episode)
+    read = open_dataset(tmp_path)[0]
+    assert (read.joint_positions, read.joint_targets, read.seed, read.extras) == (None, None, None, {})
+
+
+def test_the_index_keeps_settings_counts_and_seeds(folder):
+    dataset = open_dataset(folder, verify=True)
+    assert (len(dataset), dataset.lengths, dataset.seeds) == (3, (13, 13, 13), (0, 1, 2))
+    assert dataset.settings == SETTINGS
+    assert dataset.counts == {"episodes": 3, "frames": 39, "quarantined": 0, "rejected": 4}
+    assert dataset.quarantined == ()
+
+
+def test_a_resumed_collection_sees_what_is_complete_and_only_that(folder):
+    (folder / "episodes" / "episode-000001.npz").unlink()  # as after a kill between video and labels
+    (folder / "episodes" / ".episode-000009.npz.77.tmp").write_bytes(b"half")
+    writer = EpisodeWriter(folder, SETTINGS)
+    assert [writer.has(f"episode-{seed:06d}") for seed in (0, 1, 2, 9)] == [True, False, True, False]
+    write_one(folder, 1)
+    assert len(writer.finish()) == 3
+
+
+def test_several_processes_write_into_one_folder_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=write_one, args=(tmp_path, seed)) for seed in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    dataset = EpisodeWriter(tmp_path, SETTINGS).finish()
+    assert dataset.seeds == (0, 1, 2, 3)
+    assert not list((tmp_path / "episodes").glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".mp4"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped byte", "empty"])
+def test_a_corrupt_file_is_quarantined_with_its_name_and_the_rest_is_read(folder, suffix, damage):
+    path = folder / "episodes" / f"episode-000001{suffix}"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped byte":
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b""}.get(damage, content))
+    dataset = open_dataset(folder)
+    assert dataset.ids == ("episode-000000", "episode-000002")
+    [(file, reason)] = dataset.quarantined
+    assert file == "episodes/episode-000001"
+    assert f"episode-000001{suffix}" in reason
+
+
+def test_a_missing_file_is_quarantined_too(folder):
+    (folder / "episodes" / "episode-000000.mp4").unlink()
+    (folder / "episodes" / "episode-000002.npz").unlink()
+    dataset = open_dataset(folder)
+    assert len(dataset) == 1
+    assert [file for file, _ in dataset.quarantined] == ["episodes/episode-000000", "episodes/episode-000002"]
+
+
+def test_labels_with_pickled_objects_are_quarantined_and_never_unpickled(folder):
+    np.savez(folder / "episodes" / "episode-000001.npz", keypoints_world=np.array([{}], dtype=object))
+    [(_, reason)] = open_dataset(folder).quarantined
+    assert "allow_pickle" in reason
+
+
+def test_an_episode_damaged_after_opening_raises_its_name(folder):
+    dataset = open_dataset(folder)
+    (folder / "episodes" / "episode-000002.npz").write_bytes(b"PK")
+    with pytest.raises(CorruptEpisodeError, match=r"episode-000002\.npz"):
+        dataset[2]
+
+
+def test_a_folder_made_with_other_settings_is_refused(folder):
+    with pytest.raises(ValueError, match="strategy"):
+        EpisodeWriter(folder, SETTINGS | {"strategy": "replay"})
+
+
+def test_a_folder_that_is_no_dataset_or_of_another_version_is_refused(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="collect"):
+        open_dataset(tmp_path)
+    index = folder / "dataset.json"
+    index.write_text(index.read_text().replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(ValueError, match="version 99"):
+        open_dataset(folder)
+    index.write_text("{")
+    with pytest.raises(ValueError, match=r"dataset\.json.*JSON"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize("episode_id", ["", "../escape", ".hidden", "a/b"])
+def test_ids_that_are_no_plain_file_names_are_refused(tmp_path, episode_id):
+    with pytest.raises(ValueError, match="episode id"):
+        EpisodeWriter(tmp_path, SETTINGS).write(episode_id, make_episode())
+
+
+def test_extras_that_do_not_follow_the_frames_are_refused(tmp_path):
+    episode = dataclasses.replace(make_episode(), extras={"contact": np.zeros(5)})
+    with pytest.raises(ValueError, match="contact"):
+        EpisodeWriter(tmp_path, SETTINGS).write("episode", episode)
