@@ -1,0 +1,223 @@
+"""The physics of one scene: joint targets in, states, keypoints, contacts and pictures out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from dexworld.hands import ARM_JOINTS, NUM_KEYPOINTS, RIGHT, ROBOT_JOINTS
+from dexworld.sim.render import Renderer, make_renderer
+from dexworld.sim.robot import BASE_BODY, FLANGE_BODY, HAND_PREFIX, JOINT_NAMES, PALM_BODY, REST_POSE, keypoint_bodies
+from dexworld.sim.scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
+
+CONTROL_STEPS = 5  # physics steps between two updates of the interpolated targets (100 Hz)
+TICK_STEPS = 50  # physics steps between two ticks (10 Hz): success is judged at every tick, a frame is every second one
+TICKS_PER_FRAME = 2
+FRAMES_PER_SECOND = 5.0
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # positions, velocities, controls, warm start: enough to go on bit by bit
+_OPTICAL_FROM_MUJOCO = np.diag([1.0, -1.0, -1.0])
+
+Tick = Callable[["Simulation"], None]
+
+
+@dataclass(frozen=True)
+class SimState:
+    """Everything that physics needs to go on from here, the commanded joint targets included, for one scene."""
+
+    seed: int
+    physics: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.physics).all():
+            raise ValueError(f"the state of scene {self.seed} holds NaN or Inf")
+
+
+class Simulation:
+    """A scene in motion. Physics runs at 500 Hz; the low-level controller interpolates joint targets at 100 Hz.
+
+    `backend` chooses the renderer (`auto`, `egl`, `osmesa`, `ray`) and is not touched before the first picture is asked for.
+    """
+
+    def __init__(self, layout: Layout, backend: str = "auto", tips: str = "true"):
+        scene = build_scene(layout)
+        self.layout, self.model, self.object_names = layout, scene.model, scene.object_names
+        self.data = mujoco.MjData(self.model)
+        joints = [self.model.joint(name).id for name in JOINT_NAMES]
+        self.joint_qpos = self.model.jnt_qposadr[joints]
+        self.joint_dofs = self.model.jnt_dofadr[joints]
+        self.joint_limits = self.model.jnt_range[joints].copy()
+        self.palm = self.model.body(PALM_BODY).id
+        self.flange = self.model.body(FLANGE_BODY).id
+        self.objects = [self.model.body(name).id for name in self.object_names]
+        self._keypoint_ids = np.array([self.model.body(name).id for name in keypoint_bodies(tips)])
+        names = [self.model.body(body).name for body in range(self.model.nbody)]
+        self._is_hand = np.array([name.startswith(HAND_PREFIX) for name in names])
+        self._camera = self.model.camera(EGO_CAMERA).id
+        self._backend, self._renderer = backend, None
+        self.reset()
+
+    def reset(self, joint_positions: np.ndarray = REST_POSE) -> None:
+        """Objects to their places of the layout, the robot to `joint_positions` (23,) radians at rest."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[self.joint_qpos] = joint_positions
+        self.data.ctrl[:ROBOT_JOINTS] = joint_positions
+        mujoco.mj_forward(self.model, self.data)
+        self._steps = 0
+
+    # -- motion ------------------------------------------------------------------------------------------------------
+
+    @property
+    def joint_positions(self) -> np.ndarray:
+        """Measured joint angles (23,) radians."""
+        return self.data.qpos[self.joint_qpos].copy()
+
+    @property
+    def joint_targets(self) -> np.ndarray:
+        """Commanded joint angles (23,) radians."""
+        return self.data.ctrl[:ROBOT_JOINTS].copy()
+
+    def move(self, targets: np.ndarray, seconds: float, on_tick: Tick | None = None, settle: float = 0.0) -> None:
+        """Interpolate smoothly from the present targets to `targets` (23,) over `seconds`, then hold for `settle` seconds.
+
+        `on_tick` is called at 10 Hz of simulated time.
+        """
+        start, change = self.joint_targets, np.asarray(targets) - self.joint_targets
+        updates = max(1, round(seconds / (CONTROL_STEPS * self.model.opt.timestep)))
+        for update in range(1, updates + 1):
+            share = update / updates
+            self.data.ctrl[:ROBOT_JOINTS] = start + change * (share * share * (3 - 2 * share))
+            self._advance(on_tick)
+        for _ in range(round(settle / (CONTROL_STEPS * self.model.opt.timestep))):
+            self._advance(on_tick)
+
+    def _advance(self, on_tick: Tick | None) -> None:
+        mujoco.mj_step(self.model, self.data, nstep=CONTROL_STEPS)
+        self._steps += CONTROL_STEPS
+        if on_tick is not None and self._steps % TICK_STEPS == 0:
+            on_tick(self)
+
+    def get_state(self) -> SimState:
+        """The state to come back to with `set_state`."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, physics, _STATE)
+        return SimState(self.layout.seed, physics)
+
+    def set_state(self, state: SimState) -> None:
+        """Go back to a state of this scene. Raises ValueError for the state of another scene."""
+        expected = mujoco.mj_stateSize(self.model, _STATE)
+        if state.seed != self.layout.seed or len(state.physics) != expected:
+            raise ValueError(
+                f"the state has {len(state.physics)} numbers of scene {state.seed}; "
+                f"this is scene {self.layout.seed} with {expected}: build the simulation from the state's own seed"
+            )
+        mujoco.mj_setState(self.model, self.data, state.physics, _STATE)
+        mujoco.mj_forward(self.model, self.data)
+        self._steps = 0
+
+    # -- what is where -----------------------------------------------------------------------------------------------
+
+    def keypoints_world(self) -> tuple[np.ndarray, np.ndarray]:
+        """The 42 keypoints (42, 3) in metres and which of them exist (42,): this robot has a right hand only."""
+        points, valid = np.zeros((NUM_KEYPOINTS, 3)), np.zeros(NUM_KEYPOINTS, bool)
+        points[RIGHT], valid[RIGHT] = self.data.xpos[self._keypoint_ids], True
+        return points, valid
+
+    def object_position(self, index: int = 0) -> np.ndarray:
+        """Centre of an object, (3,) metres, world."""
+        return self.data.xpos[self.objects[index]].copy()
+
+    def place_object(self, index: int, position: np.ndarray, quaternion: np.ndarray | None = None) -> None:
+        """Put an object's centre at `position` (3,), upright unless `quaternion` (w, x, y, z) is given, and stop it."""
+        joint = self.model.body(self.objects[index]).jntadr[0]
+        qpos, dof = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
+        self.data.qpos[qpos : qpos + 3] = position
+        self.data.qpos[qpos + 3 : qpos + 7] = [1.0, 0, 0, 0] if quaternion is None else quaternion
+        self.data.qvel[dof : dof + 6] = 0
+        mujoco.mj_forward(self.model, self.data)
+
+    def object_quaternion(self, index: int = 0) -> np.ndarray:
+        """Orientation (w, x, y, z) of an object in the world."""
+        return self.data.xquat[self.objects[index]].copy()
+
+    def wrist_position(self) -> np.ndarray:
+        """The wrist keypoint (3,) metres, world."""
+        return self.data.xpos[self.flange].copy()
+
+    def palm_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) and rotation (3, 3) of the palm in the world."""
+        return self.data.xpos[self.palm].copy(), self.data.xmat[self.palm].reshape(3, 3).copy()
+
+    def hand_touches(self, index: int = 0) -> bool:
+        """Whether palm or fingers are in contact with an object."""
+        contacts = self.data.contact
+        bodies = self.model.geom_bodyid[contacts.geom] if self.data.ncon else np.zeros((0, 2), int)
+        touches = (bodies == self.objects[index]).any(axis=1)
+        return bool(self._is_hand[bodies[touches]].any())
+
+    # -- pictures ----------------------------------------------------------------------------------------------------
+
+    @property
+    def world_from_camera(self) -> np.ndarray:
+        """Pose (4, 4) of the egocentric camera's optical frame (x right, y down, z forward)."""
+        pose = np.eye(4)
+        pose[:3, :3] = self.data.cam_xmat[self._camera].reshape(3, 3) @ _OPTICAL_FROM_MUJOCO
+        pose[:3, 3] = self.data.cam_xpos[self._camera]
+        return pose
+
+    @property
+    def world_from_base(self) -> np.ndarray:
+        """Pose (4, 4) of the arm's mounting frame."""
+        base = self.model.body(BASE_BODY).id
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.data.xmat[base].reshape(3, 3), self.data.xpos[base]
+        return pose
+
+    @property
+    def intrinsics(self) -> np.ndarray:
+        """Pinhole matrix (3, 3) of the 224 x 392 picture."""
+        height, width = IMAGE_SIZE
+        focal = 0.5 * height / math.tan(math.radians(self.model.cam_fovy[self._camera]) / 2)
+        return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+    @property
+    def renderer(self) -> Renderer:
+        """The renderer of this scene, made when first needed."""
+        if self._renderer is None:
+            self._renderer = make_renderer(self.model, *IMAGE_SIZE, backend=self._backend)
+        return self._renderer
+
+    def image(self, camera: str = EGO_CAMERA) -> np.ndarray:
+        """Picture (224, 392, 3) uint8."""
+        return self.renderer.rgb(self.data, camera)
+
+    def observation(self) -> dict[str, np.ndarray]:
+        """The fields of `Observation`, and the true keypoints for recording."""
+        keypoints, valid = self.keypoints_world()
+        return {
+            "image": self.image(),
+            "joint_positions": self.joint_positions,
+            "joint_targets": self.joint_targets,
+            "keypoints_world": keypoints,
+            "keypoints_valid": valid,
+            "world_from_camera": self.world_from_camera,
+            "world_from_base": self.world_from_base,
+            "intrinsics": self.intrinsics,
+        }
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def __enter__(self) -> "Simulation":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+ARM = slice(0, ARM_JOINTS)
+FINGERS = slice(ARM_JOINTS, ROBOT_JOINTS)
