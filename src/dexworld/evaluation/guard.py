@@ -1,0 +1,70 @@
+"""Keeps figures honest: a model is never evaluated on scenes that it was trained on.
+
+Scene seeds come from three disjoint ranges: training, validation (tuning, choice of a model) and evaluation (figures
+that are reported). A checkpoint records its training seeds in `provenance["training_seeds"]` as one [low, high] pair
+or a list of such pairs, both ends included.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+VALIDATION_START = 900_000
+EVALUATION_START = 1_000_000
+
+Split = Literal["evaluation", "validation"]
+
+
+class SeedError(ValueError):
+    """An evaluation was asked for on seeds that it must not touch."""
+
+
+def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Split = "evaluation") -> list[int]:
+    """Refuse seeds that the checkpoint was trained on, and seeds outside the range of `split`.
+
+    Returns the seeds as a list. Raises SeedError (a ValueError) with the offending seeds and what to do, also where the
+    checkpoint doesn't say what it was trained on, or where there is no seed at all.
+    """
+    seeds = [int(seed) for seed in seeds]
+    if split not in ("evaluation", "validation"):
+        raise SeedError(f"split is {split!r}; choose 'evaluation' or 'validation'")
+    if not seeds:
+        raise SeedError("there are no seeds to evaluate on; ask for at least one episode")
+    ranges = training_ranges(provenance)
+    trained = [seed for seed in seeds if any(low <= seed <= high for low, high in ranges)]
+    if trained:
+        raise SeedError(
+            f"{len(trained)} of {len(seeds)} seeds ({shown(trained)}) are among the checkpoint's training seeds "
+            f"{ranges}: the figures would flatter it. Choose seeds of {EVALUATION_START} or more"
+        )
+    low, high = (EVALUATION_START, None) if split == "evaluation" else (VALIDATION_START, EVALUATION_START)
+    outside = [seed for seed in seeds if seed < low or (high is not None and seed >= high)]
+    if outside:
+        allowed = f"{low} or more" if high is None else f"{low} to {high - 1}"
+        raise SeedError(
+            f"{len(outside)} of {len(seeds)} seeds ({shown(outside)}) are outside the {split} range ({allowed}). "
+            "Final figures come from evaluation seeds; tune and choose models with split='validation'"
+        )
+    return seeds
+
+
+def training_ranges(provenance: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """The [low, high] pairs (both included) of `provenance["training_seeds"]`; SeedError where it is missing or odd."""
+    recorded = provenance.get("training_seeds")
+    if recorded is None:
+        raise SeedError(
+            "the checkpoint doesn't record its training seeds (provenance['training_seeds']), so nothing shows that "
+            "the evaluation scenes are new to it; save it again with its seeds"
+        )
+    if len(recorded) == 2 and all(isinstance(end, int) for end in recorded):
+        recorded = [recorded]
+    ranges = []
+    for pair in recorded:
+        if len(pair) != 2 or not all(isinstance(end, int) for end in pair) or pair[0] > pair[1]:
+            raise SeedError(f"provenance['training_seeds'] holds {pair!r}; an entry is [low, high] with low <= high")
+        ranges.append((int(pair[0]), int(pair[1])))
+    return ranges
+
+
+def shown(seeds: list[int], most: int = 5) -> str:
+    """The first few seeds, for an error message."""
+    return ", ".join(str(seed) for seed in seeds[:most]) + (", ..." if len(seeds) > most else "")

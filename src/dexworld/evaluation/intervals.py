@@ -1,0 +1,103 @@
+"""How sure a figure is: intervals of success rates and of means over episodes, and paired significance.
+
+Episodes are the unit of independence everywhere: frames of one episode resemble each other and are never resampled
+alone.
+"""
+
+from dataclasses import dataclass
+from math import comb, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its confidence interval, in the figure's own unit. Scalars, or arrays of one shape for a curve."""
+
+    value: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
+
+    def scaled(self, factor: float) -> "Interval":
+        """The same figure in another unit, for example `scaled(100)` for percent."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+
+def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson score interval of a success rate, as fractions 0 to 1.
+
+    It stays sensible at 0 of n and n of n, where the normal approximation has no width. Source: E. B. Wilson, "Probable
+    inference, the law of succession, and statistical inference", JASA 1927. Raises ValueError unless
+    0 <= successes <= trials and trials > 0.
+    """
+    if trials <= 0 or not 0 <= successes <= trials:
+        raise ValueError(f"a success rate needs 0 <= successes <= trials and trials > 0, not {successes} of {trials}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = successes / trials
+    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    # At the ends the exact bound is 0 or 1; rounding must not leave the value outside its own interval.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == trials else centre + half
+    return Interval(rate, low, high)
+
+
+def bootstrap_mean(
+    values: np.ndarray, generator: np.random.Generator, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> Interval:
+    """Percentile bootstrap interval of the mean over episodes of `values` (E, ...)."""
+    return bootstrap_ratio(values, np.ones_like(values, dtype=float), generator, resamples, confidence)
+
+
+def bootstrap_ratio(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Percentile bootstrap interval of sum(numerators) / sum(denominators), resampling whole episodes.
+
+    Both are (E, ...) with one row an episode; the result has the shape of a row. Where the denominators sum to zero the
+    figure doesn't exist and all three values are NaN. Source: Efron and Tibshirani, "An introduction to the bootstrap",
+    section 13.3. Raises ValueError on no episodes, different shapes or non-finite values.
+    """
+    numerators, denominators = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    if numerators.shape != denominators.shape or len(numerators) == 0:
+        raise ValueError(
+            f"a ratio over episodes needs equal, non-empty shapes, not {numerators.shape} and {denominators.shape}"
+        )
+    if not np.isfinite(numerators).all() or not np.isfinite(denominators).all():
+        raise ValueError("a figure over episodes holds NaN or Inf; find the episode before averaging it away")
+    episodes, row = len(numerators), numerators.shape[1:]
+    weights = generator.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples).astype(float)
+    top = weights @ numerators.reshape(episodes, -1)
+    bottom = weights @ denominators.reshape(episodes, -1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        samples = np.where(bottom > 0, top / bottom, np.nan).reshape(resamples, *row)
+        total = denominators.sum(axis=0)
+        value = np.where(total > 0, numerators.sum(axis=0) / total, np.nan)
+    tail = 100 * (1 - confidence) / 2
+    samples = np.where(np.isnan(samples), value, samples)  # a resample without any denominator tells nothing new
+    low, high = np.percentile(samples, [tail, 100 - tail], axis=0)
+    return Interval(*(float(part) if not row else part for part in (value, low, high)))
+
+
+def mcnemar(successes_a: np.ndarray, successes_b: np.ndarray) -> float:
+    """Two-sided p-value of McNemar's exact test: do two policies differ on the same E episodes?
+
+    Both are (E,) bool, paired by episode. Only the episodes that exactly one of them solves tell something: under "no
+    difference" each is a fair coin. Returns 1.0 where they never differ. Source: Q. McNemar, Psychometrika 1947 (exact
+    binomial form). Raises ValueError on different lengths or no episodes.
+    """
+    a, b = np.asarray(successes_a, dtype=bool), np.asarray(successes_b, dtype=bool)
+    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
+        raise ValueError(f"a paired test needs two equal, non-empty lists of outcomes, not {a.shape} and {b.shape}")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    differing = only_a + only_b
+    tail = sum(comb(differing, k) for k in range(min(only_a, only_b) + 1)) / 2**differing
+    return min(1.0, 2 * tail)

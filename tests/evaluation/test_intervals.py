@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from dexworld.evaluation.intervals import bootstrap_mean, bootstrap_ratio, mcnemar, wilson
+
+
+def test_wilson_agrees_with_published_values():
+    # 8 of 10: Brown, Cai and DasGupta's formula gives [0.4902, 0.9433] at 95 %.
+    interval = wilson(8, 10)
+    assert interval.value == 0.8
+    assert interval.low == pytest.approx(0.4902, abs=1e-4)
+    assert interval.high == pytest.approx(0.9433, abs=1e-4)
+
+
+def test_wilson_solves_its_defining_equation():
+    z = 1.959963984540054
+    interval = wilson(37, 113)
+    for bound in (interval.low, interval.high):
+        assert abs(37 / 113 - bound) == pytest.approx(z * np.sqrt(bound * (1 - bound) / 113))
+
+
+@pytest.mark.parametrize("successes", [0, 20])
+def test_wilson_at_the_ends_has_width_and_holds_its_value(successes):
+    interval = wilson(successes, 20)
+    assert interval.low <= interval.value <= interval.high
+    assert interval.high - interval.low == pytest.approx(1.96**2 / (20 + 1.96**2), abs=1e-4)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_impossible_counts(successes, trials):
+    with pytest.raises(ValueError, match="successes"):
+        wilson(successes, trials)
+
+
+def test_bootstrap_of_a_constant_has_no_width():
+    interval = bootstrap_mean(np.full(12, 3.5), np.random.default_rng(0))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((3.5, 3.5, 3.5))
+
+
+def test_bootstrap_of_a_mean_matches_the_normal_interval_for_many_episodes():
+    values = np.random.default_rng(1).normal(5.0, 2.0, size=400)
+    interval = bootstrap_mean(values, np.random.default_rng(2), resamples=4000)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_bootstrap_of_a_ratio_divides_sums_and_not_episodes():
+    numerators, denominators = np.array([1.0, 9.0]), np.array([1.0, 3.0])
+    interval = bootstrap_ratio(numerators, denominators, np.random.default_rng(0))
+    assert interval.value == pytest.approx(10 / 4)
+    assert (interval.low, interval.high) == pytest.approx((1.0, 3.0))  # only one of the two episodes drawn
+
+
+def test_bootstrap_gives_the_same_interval_for_the_same_seed():
+    values = np.random.default_rng(3).normal(size=(30, 4))
+    first, second = (bootstrap_mean(values, np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(first.low, second.low)
+    assert first.low.shape == (4,)
+
+
+def test_bootstrap_of_a_ratio_without_denominator_is_nan_and_not_zero():
+    interval = bootstrap_ratio(np.zeros(3), np.zeros(3), np.random.default_rng(0))
+    assert np.isnan([interval.value, interval.low, interval.high]).all()
+
+
+def test_bootstrap_refuses_nan_instead_of_averaging_it_away():
+    with pytest.raises(ValueError, match="NaN"):
+        bootstrap_mean(np.array([1.0, np.nan]), np.random.default_rng(0))
+
+
+def test_mcnemar_counts_only_the_episodes_that_differ():
+    both = np.ones(50, dtype=bool)
+    a = np.concatenate([both, np.ones(8, dtype=bool), np.zeros(1, dtype=bool)])
+    b = np.concatenate([both, np.zeros(8, dtype=bool), np.ones(1, dtype=bool)])
+    assert mcnemar(a, b) == pytest.approx(2 * (1 + 9) / 2**9)  # binomial tail of 1 or fewer of 9, both sides
+    assert mcnemar(a, b) == mcnemar(b, a)
+
+
+def test_mcnemar_of_equal_policies_is_one():
+    assert mcnemar(np.array([True, False]), np.array([True, False])) == 1.0
+
+
+def test_mcnemar_refuses_unpaired_outcomes():
+    with pytest.raises(ValueError, match="paired"):
+        mcnemar(np.array([True]), np.array([True, False]))
