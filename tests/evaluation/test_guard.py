@@ -41,7 +41,7 @@ def test_one_pair_is_as_good_as_a_list_of_pairs():
 
 @pytest.mark.parametrize("provenance", [{}, {"training_seeds": [[5, 1]]}, {"training_seeds": [["a", "b"]]}])
 def test_a_checkpoint_that_cannot_say_what_it_saw_is_refused(provenance):
-    with pytest.raises(SeedError, match="training.seeds"):
+    with pytest.raises(SeedError, match=r"training.seeds"):
         check_seeds([1_000_000], provenance)
 
 

@@ -1,0 +1,208 @@
+"""Open-loop evaluation: the model sees one frame and the hand's motion, and predicts the next four seconds on its own.
+
+Protocol: 20 steps at 5 Hz from an episode's first frame, which fills the whole context; every later frame is
+predicted from predictions. Targets are the encoder's latents of the true frames. Source: DexWM paper, section 5 and
+its released test script. What the paper calls "embedding L2 error" is the mean absolute error; we report it as
+released, and as squared error against a prediction that nothing changes (copy-last), which is 1 for a model that
+learned nothing.
+
+PCK@r is the share of keypoints predicted within r pixels, in percent. "As released" divides by twelve keypoints whether
+they are in view or not, so its ceiling is the visible share and not 100; "visible" divides by those in view.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.actions import ActionConvention, HandMotion, hand_motion
+from dexworld.data.episode import Episode, Frames
+from dexworld.evaluation.open_loop_metrics import (
+    PCK_THRESHOLDS,
+    PREDICTIONS,
+    Figures,
+    Sums,
+    keypoint_sums,
+    keypoint_views,
+    latent_sums,
+    moving_tokens,
+    summarise,
+)
+from dexworld.geometry import invert
+
+
+class LatentModel(Protocol):
+    """What open-loop evaluation asks of a model; `DexWM` has it."""
+
+    def encode(self, images: Tensor) -> Tensor: ...
+    def start(self, latents: Tensor, motion: HandMotion) -> Any: ...
+    def rollout(self, context: Any, motion: HandMotion) -> Tensor: ...
+    def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class OpenLoopConfig:
+    """How open-loop figures are made.
+
+    steps: predicted steps. fps: steps per second. seed: of the shuffled control's partners and of the bootstrap.
+    resamples: bootstrap resamples of the episodes behind every interval.
+    """
+
+    steps: int = 20
+    fps: float = 5.0
+    seed: int = 0
+    resamples: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.resamples < 1 or not self.fps > 0:
+            raise ValueError(f"open-loop evaluation needs positive steps, fps and resamples, not {self}")
+
+    @property
+    def moments(self) -> dict[str, int]:
+        """The reported moments: one second (where there is more) and the end, with the index of their step."""
+        second = round(self.fps)
+        early = {"1s": second - 1} if second < self.steps else {}
+        return early | {f"{self.steps / self.fps:g}s": self.steps - 1}
+
+    def frame_indices(self, fps: float) -> list[int]:
+        """Indices of the T + 1 evaluated frames in an episode of `fps` frames per second, from its first frame."""
+        return [round(step * fps / self.fps) for step in range(self.steps + 1)]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The T + 1 evaluated frames of one episode, read when they are needed, with its hands and camera then."""
+
+    frames: Frames
+    indices: list[int]
+    keypoints_world: Tensor  # (T + 1, 42, 3) metres
+    keypoints_valid: Tensor  # (T + 1, 42) bool
+    world_from_camera: Tensor  # (T + 1, 4, 4)
+    intrinsics: Tensor  # (3, 3)
+    objects_px: np.ndarray | None  # (T + 1, n, 2) object centres in pixels, NaN where an object is absent
+    source: str
+
+    def motion(self, convention: ActionConvention) -> HandMotion:
+        """The T transitions between the frames."""
+        return hand_motion(
+            self.keypoints_world, self.keypoints_valid, self.world_from_camera, self.intrinsics, convention
+        )
+
+
+def evaluate_open_loop(
+    model: LatentModel,
+    episodes: Iterable[Episode],
+    config: OpenLoopConfig = OpenLoopConfig(),
+    convention: ActionConvention = ActionConvention(),
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Open-loop figures of `model` over `episodes`, with their controls and bootstrap intervals.
+
+    Returns plain values ready for `write_results`; every figure `key` comes with `key_low` and `key_high` (95 %,
+    bootstrap over episodes), and `docs/evaluation.md` says what each means. Episodes that are too short for
+    `config.steps` are left out and counted in "episodes_too_short". Raises ValueError on fewer than two usable
+    episodes (the shuffled control needs a partner) and where a prediction has NaN or Inf, naming the episode.
+    """
+    clips, too_short = [], 0
+    for episode in episodes:
+        if config.frame_indices(episode.fps)[-1] >= len(episode):
+            too_short += 1
+        else:
+            clips.append(clip_of(episode, config))
+    if len(clips) < 2:
+        raise ValueError(
+            f"open-loop evaluation needs at least 2 episodes of {config.steps / config.fps:g} s or more, got "
+            f"{len(clips)} (and {too_short} shorter ones)"
+        )
+    generator = np.random.default_rng(config.seed)
+    measured = [
+        measure(model, clips[index], clips[partner], convention, torch.device(device))
+        for index, partner in enumerate(derangement(len(clips), generator))
+    ]
+    sums = {key: np.stack([episode[key] for episode in measured]) for key in measured[0]}
+    figures = summarise(sums, config.moments, Figures(generator, config.resamples))
+    figures["curves"]["seconds"] = [(step + 1) / config.fps for step in range(config.steps)]
+    counted = {"episodes": len(clips), "episodes_too_short": too_short, "seed": config.seed}
+    return figures | counted | {"protocol": asdict(config) | {"pck_thresholds_px": list(PCK_THRESHOLDS)}}
+
+
+def clip_of(episode: Episode, config: OpenLoopConfig) -> Clip:
+    """Cut the evaluated stretch out of an episode that is long enough. ValueError where its frame rate is too low."""
+    if episode.fps < config.fps:
+        raise ValueError(f"{episode.source}: {episode.fps:g} frames per second, but {config.fps:g} are evaluated")
+    indices = config.frame_indices(episode.fps)
+    objects = episode.extras.get("object_pixels")
+    return Clip(
+        frames=episode.frames,
+        indices=indices,
+        keypoints_world=torch.as_tensor(episode.keypoints_world[indices], dtype=torch.float64),
+        keypoints_valid=torch.as_tensor(episode.keypoints_valid[indices]),
+        world_from_camera=torch.as_tensor(episode.world_from_camera[indices], dtype=torch.float64),
+        intrinsics=torch.as_tensor(episode.intrinsics, dtype=torch.float64),
+        objects_px=None if objects is None else np.asarray(objects, dtype=float)[indices],
+        source=episode.source,
+    )
+
+
+def transplanted(clip: Clip, other: Clip) -> Clip:
+    """`clip` with hands and camera moving as in `other`: the shuffled-action control.
+
+    The hands start where they are in `clip` and then make the displacements of `other`, as its camera saw them. So the
+    motion stays one that hands make, and only its connection to the frames is broken: a model that ignores actions is
+    not hurt by it.
+    """
+    start, other_start = clip.world_from_camera[0], other.world_from_camera[0]
+    ours_from_theirs = start[:3, :3] @ other_start[:3, :3].T
+    displacement = (other.keypoints_world - other.keypoints_world[:1]) @ ours_from_theirs.T
+    known = other.keypoints_valid & other.keypoints_valid[:1]
+    displacement = torch.where(known[..., None], displacement, torch.zeros_like(displacement))
+    return replace(
+        clip,
+        keypoints_world=clip.keypoints_world[:1] + displacement,
+        keypoints_valid=clip.keypoints_valid[:1].expand_as(clip.keypoints_valid),
+        world_from_camera=start @ invert(other_start) @ other.world_from_camera,
+    )
+
+
+def derangement(count: int, generator: np.random.Generator) -> list[int]:
+    """A random partner for each of `count` episodes that is never itself: one random cycle through all of them."""
+    order = generator.permutation(count)
+    partners = np.empty(count, dtype=int)
+    partners[order] = np.roll(order, -1)
+    return partners.tolist()
+
+
+@torch.no_grad()
+def measure(model: LatentModel, clip: Clip, partner: Clip, convention: ActionConvention, device: torch.device) -> Sums:
+    """The sums of one episode, (T,) arrays. Raises ValueError naming the episode where a prediction has NaN or Inf."""
+    images = np.ascontiguousarray(clip.frames.read(clip.indices))
+    latents = model.encode(torch.from_numpy(images).to(device)).float()  # (T + 1, P, D)
+    motion, shuffled = clip.motion(convention), transplanted(clip, partner).motion(convention)
+    both = HandMotion(
+        torch.stack([motion.deltas, shuffled.deltas]),
+        torch.stack([motion.pixels, shuffled.pixels]),
+        torch.stack([motion.visible, shuffled.visible]),
+    ).to(device=device, dtype=torch.float32)
+    context = model.start(latents[:1], both.index(0).slice(0, 0))
+    rollouts = model.rollout(context, both).float()  # (2, T, P, D)
+    if not torch.isfinite(rollouts).all():
+        raise ValueError(f"{clip.source}: the model predicts NaN or Inf; check the checkpoint and the actions")
+
+    truth, first = latents[1:], latents[:1].expand_as(latents[1:])
+    predictions = dict(zip(PREDICTIONS, (rollouts[0], rollouts[1], first), strict=True))
+    size, steps = clip.frames.size, len(clip.indices) - 1
+    tokens = np.zeros((steps, truth.shape[1]))
+    if clip.objects_px is not None:
+        tokens = moving_tokens(clip.objects_px, truth.shape[1], size).astype(float)
+    pixels = motion.pixels[1:, :, :2]
+    views = keypoint_views(pixels, motion.visible[1:], size)
+    sums: Sums = {name: view.sum(-1).double().numpy() for name, view in views.items()}
+    sums["object_tokens"] = tokens.sum(axis=-1)
+    for prefix, predicted in predictions.items():
+        sums |= latent_sums(prefix, predicted, truth, tokens)
+    for prefix, predicted in (predictions | {"true_latents_": truth}).items():
+        sums |= keypoint_sums(prefix, model.keypoints(predicted)[0], pixels, views)
+    return sums

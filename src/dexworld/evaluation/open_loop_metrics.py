@@ -1,0 +1,156 @@
+"""The sums that open-loop figures are made of, one episode at a time, and the figures made of them.
+
+Every episode gives (T,) arrays, one number a step. Figures are ratios of sums over episodes, so an episode in which
+much happens weighs more than one in which nothing does, and the bootstrap resamples episodes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dexworld.evaluation.intervals import bootstrap_ratio
+from dexworld.hands import NUM_TRACKED
+
+PCK_THRESHOLDS = (2.5, 5.0, 10.0, 20.0)  # pixels of a 224x392 frame, as released
+RELEASED_BORDER = (4, 5)  # pixels before and after a keypoint that its 9x9 heatmap needs, else it counts as not visible
+MOVED_PX = 4.0  # an object that moved less than this since the first frame counts as still
+# Prefixes of figures: the model with the true motion, the model with another motion, and "nothing changes".
+PREDICTIONS = ("", "shuffled_", "copy_last_")
+
+Sums = dict[str, np.ndarray]
+
+
+def latent_sums(prefix: str, predicted: Tensor, truth: Tensor, tokens: np.ndarray) -> Sums:
+    """Errors of predicted against true latents (T, P, D); `tokens` (T, P) marks those that show a moved object."""
+    error = (predicted - truth).cpu().double()
+    squared = error.square().mean(dim=-1).numpy()
+    return {
+        f"{prefix}mae": error.abs().mean(dim=(-2, -1)).numpy(),
+        f"{prefix}mse": squared.mean(axis=-1),
+        f"{prefix}object_mse": (squared * tokens).sum(axis=-1),
+    }
+
+
+def keypoint_sums(prefix: str, predicted: Tensor, pixels: Tensor, views: dict[str, Tensor]) -> Sums:
+    """Keypoints within each threshold of the true `pixels`, both (T, 12, 2); `views` as `keypoint_views` gives them.
+
+    "released" truncates both to whole pixels, as an argmax over a heatmap does; "visible" keeps sub-pixel positions.
+    """
+    predicted = predicted.cpu().double()
+    exact = (predicted - pixels).norm(dim=-1)
+    truncated = (predicted.floor() - pixels.floor()).norm(dim=-1)
+    counts: dict[str, Tensor] = {}
+    for threshold in PCK_THRESHOLDS:
+        name = prefix + threshold_name(threshold)
+        counts[f"{name}_released"] = (views["drawn"] & (truncated <= threshold)).sum(-1)
+        counts[f"{name}_visible"] = (views["in_view"] & (exact <= threshold)).sum(-1)
+    return {key: value.double().numpy() for key, value in counts.items()}
+
+
+def keypoint_views(pixels: Tensor, visible: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Which keypoints count, (T, 12) bool each, for true pixels (T, 12, 2) in an image of `size` (height, width).
+
+    in_view: in front of the camera and inside the image. drawn: those whose 9x9 heatmap also fits into the image; the
+    release treats the others as not visible.
+    """
+    (height, width), (before, after) = size, RELEASED_BORDER
+    u, v = pixels.unbind(-1)
+    in_view = visible & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v = u.floor(), v.floor()
+    drawn = in_view & (u >= before) & (u + after < width) & (v >= before) & (v + after < height)
+    return {"in_view": in_view, "drawn": drawn}
+
+
+def threshold_name(threshold: float) -> str:
+    """`pck20`, `pck2_5`: a key without a dot."""
+    return f"pck{threshold:g}".replace(".", "_")
+
+
+def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of square patches when `tokens` of them cover an image of `size`; ValueError if none fit."""
+    height, width = size
+    rows = round((tokens * height / width) ** 0.5)
+    if rows < 1 or tokens % rows or abs(width / (tokens // rows) - height / rows) > 1.0:
+        raise ValueError(f"{tokens} tokens don't tile an image of {height}x{width} pixels in square patches")
+    return rows, tokens // rows
+
+
+def moving_tokens(objects_px: np.ndarray, tokens: int, size: tuple[int, int]) -> np.ndarray:
+    """(T, P) bool: tokens that show an object which has moved since the first frame, at its old or its new place.
+
+    objects_px: (T + 1, n, 2) object centres in pixels, NaN where an object is absent. A token counts when its centre
+    lies within one patch of an object's centre: objects are about a patch in size.
+    """
+    rows, columns = token_grid(tokens, size)
+    patch = size[0] / rows
+    centres = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1).reshape(-1, 2) * patch
+    start, later = objects_px[:1], objects_px[1:]
+    moved = np.linalg.norm(later - start, axis=-1) > MOVED_PX  # (T, n); NaN compares false
+    covered = np.zeros((len(later), len(centres)), dtype=bool)
+    for place in (np.broadcast_to(start, later.shape), later):
+        near = np.abs(centres[None, :, None] - place[:, None]).max(axis=-1) <= patch  # (T, P, n)
+        covered |= (near & moved[:, None]).any(axis=-1)
+    return covered
+
+
+@dataclass
+class Figures:
+    """Collects figures and curves over episodes, each with its bootstrap interval."""
+
+    generator: np.random.Generator
+    resamples: int
+    values: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[float | None]] = field(default_factory=dict)
+
+    def add(self, key: str, numerators: np.ndarray, denominators: np.ndarray, scale: float = 1.0) -> None:
+        """A figure sum / sum over episodes (E,), or a curve where they are (E, T)."""
+        interval = bootstrap_ratio(numerators, denominators, self.generator, self.resamples).scaled(scale)
+        target = self.curves if numerators.ndim == 2 else self.values
+        for name, value in ((key, interval.value), (f"{key}_low", interval.low), (f"{key}_high", interval.high)):
+            target[name] = finite(value)
+
+    def add_percent(self, key: str, counts: np.ndarray, totals: np.ndarray, last: str | None) -> None:
+        """The percentage over all steps and, where `last` names it, of the last and of every step; counts (E, T)."""
+        self.add(f"{key}_avg" if last else key, counts.sum(axis=1), totals.sum(axis=1), 100.0)
+        if last:
+            self.add(f"{key}_{last}", counts[:, -1], totals[:, -1], 100.0)
+            self.add(key, counts, totals, 100.0)
+
+
+def summarise(sums: Sums, steps_at: dict[str, int], figures: Figures) -> dict[str, Any]:
+    """Figures and curves from sums (E, T) over all episodes.
+
+    steps_at: names of moments ("1s", "4s") and their step index; the last is the end of the rollout.
+    """
+    ones, twelve = np.ones_like(sums["mse"]), np.full_like(sums["mse"], NUM_TRACKED)
+    last = list(steps_at)[-1]
+    for prefix in PREDICTIONS[:2]:
+        for kind in ("", "object_"):
+            top, bottom = sums[f"{prefix}{kind}mse"], sums[f"copy_last_{kind}mse"]
+            for name, step in steps_at.items():
+                figures.add(f"{prefix}{kind}mse_ratio_{name}", top[:, step], bottom[:, step])
+            figures.add(f"{prefix}{kind}mse_ratio", top, bottom)
+    for prefix in PREDICTIONS:
+        mae = sums[f"{prefix}mae"]
+        figures.add(f"{prefix}mae_avg", mae.mean(axis=1), ones[:, 0])
+        figures.add(f"{prefix}mae_{last}", mae[:, -1], ones[:, 0])
+        figures.add(f"{prefix}mae", mae, ones)
+    for threshold in PCK_THRESHOLDS:
+        name = threshold_name(threshold)
+        for prefix in PREDICTIONS:
+            figures.add_percent(f"{prefix}{name}", sums[f"{prefix}{name}_released"], twelve, last)
+            figures.add_percent(f"{prefix}{name}_visible", sums[f"{prefix}{name}_visible"], sums["in_view"], last)
+        figures.add_percent(f"{name}_true_latents", sums[f"true_latents_{name}_visible"], sums["in_view"], None)
+        figures.add_percent(f"{name}_true_latents_released", sums[f"true_latents_{name}_released"], twelve, None)
+    figures.add_percent("pck_released_ceiling", sums["drawn"], twelve, None)
+    moving = int((sums["object_tokens"].sum(axis=1) > 0).sum())
+    return figures.values | {"episodes_with_moving_objects": moving, "curves": figures.curves}
+
+
+def finite(value: float | np.ndarray) -> Any:
+    """A number, or a list of numbers, with None for a figure that doesn't exist (NaN)."""
+    if isinstance(value, np.ndarray):
+        return [finite(float(item)) for item in value]
+    return None if np.isnan(value) else float(value)

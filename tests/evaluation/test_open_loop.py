@@ -1,0 +1,224 @@
+"""Closed-form checks on a world that writes its keypoints into its own pixels.
+
+Frames are 32x56. The first row of a frame holds the twelve tracked keypoints, (u, v, 0) a pixel; everything below has
+one brightness. Latents are the raw pixels of 8x8 patches, so every error is known.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.actions import ActionConvention, hand_motion
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, evaluate_open_loop, transplanted
+from dexworld.evaluation.open_loop_metrics import keypoint_sums, keypoint_views, moving_tokens, token_grid
+from dexworld.hands import NUM_KEYPOINTS, TRACKED
+
+HEIGHT, WIDTH, PATCH = 32, 56, 8
+INTRINSICS = np.array([[50.0, 0.0, WIDTH / 2], [0.0, 50.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
+FAST = OpenLoopConfig(resamples=50)
+
+
+def make_episode(seed: int, frames: int = 21, brightness_step: int = 4, extras: dict | None = None) -> Episode:
+    """Keypoints wander over whole pixels at 1 m; brightness grows by `brightness_step` a frame from a seeded start."""
+    generator = np.random.default_rng(seed)
+    pixels = np.stack(
+        [generator.integers(6, WIDTH - 6, size=(frames, 12)), generator.integers(6, HEIGHT - 6, size=(frames, 12))],
+        axis=-1,
+    )
+    images = np.zeros((frames, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    images[:, 1:] = (10 + seed + brightness_step * np.arange(frames))[:, None, None, None]
+    images[:, 0, :12, :2] = pixels
+    world = np.zeros((frames, NUM_KEYPOINTS, 3))
+    valid = np.zeros((frames, NUM_KEYPOINTS), dtype=bool)
+    world[:, TRACKED, :2] = (pixels + 0.5 - INTRINSICS[:2, 2]) / 50.0
+    world[:, TRACKED, 2] = 1.0
+    valid[:, TRACKED] = True
+    cameras = np.tile(np.eye(4), (frames, 1, 1))
+    return Episode(
+        ArrayFrames(images),
+        5.0,
+        world,
+        valid,
+        cameras,
+        INTRINSICS,
+        source=f"toy {seed}",
+        seed=seed,
+        extras=extras or {},
+    )
+
+
+class ToyModel:
+    """Knows the truth of the frames it encoded last and goes a share of the way to it; with other actions, nowhere."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def encode(self, images):
+        frames = len(images)
+        patches = images.reshape(frames, HEIGHT // PATCH, PATCH, WIDTH // PATCH, PATCH, 3).transpose(2, 3)
+        self.truth = patches.reshape(frames, -1, PATCH * PATCH * 3).float()
+        return self.truth
+
+    def start(self, latents, motion):
+        assert latents.shape[0] == 1
+        assert motion.steps == 0
+        return latents[0]
+
+    def rollout(self, context, motion):
+        still = context.expand(motion.steps, *context.shape)
+        moved = still + self.share * (self.truth[1 : motion.steps + 1] - still)
+        return torch.stack([moved, still])
+
+    def keypoints(self, latents):
+        first_row = latents[..., :2, : PATCH * 3].reshape(*latents.shape[:-2], 16, 3)
+        return first_row[..., :12, :2] + 0.5, torch.ones(*latents.shape[:-2], 12)
+
+
+def figures_of(share: float, **options) -> dict:
+    return evaluate_open_loop(ToyModel(share), [make_episode(seed, **options) for seed in range(4)], FAST)
+
+
+def test_a_perfect_model_has_no_error_and_all_keypoints():
+    figures = figures_of(1.0)
+    for key in ("mse_ratio_1s", "mse_ratio_4s", "mae_avg", "mae_4s"):
+        assert figures[key] == figures[f"{key}_low"] == figures[f"{key}_high"] == 0.0
+    for key in ("pck20_avg", "pck20_visible_avg", "pck2_5_visible_4s", "pck20_true_latents"):
+        assert figures[key] == pytest.approx(100.0)
+    assert figures["shuffled_mse_ratio_1s"] == pytest.approx(1.0)
+    assert figures["episodes"] == 4
+
+
+def test_going_half_the_way_leaves_a_quarter_of_the_squared_error_and_half_the_absolute():
+    figures = figures_of(0.5)
+    assert figures["mse_ratio_1s"] == pytest.approx(0.25)
+    assert figures["mse_ratio_4s"] == pytest.approx(0.25)
+    assert figures["mae_avg"] == pytest.approx(figures["copy_last_mae_avg"] / 2)
+    assert figures["curves"]["mse_ratio"] == pytest.approx([0.25] * 20)
+    assert figures["curves"]["seconds"][4] == 1.0
+
+
+def test_copy_last_error_is_the_change_since_the_first_frame():
+    rest = 31 / 32  # the first row of a frame holds keypoints
+    episodes = [make_episode(seed, brightness_step=4) for seed in range(3)]
+    figures = evaluate_open_loop(ToyModel(0.0), episodes, FAST)
+    first_row = np.mean([np.abs(np.diff(e.frames.array[[0, 20], 0].astype(float), axis=0)).mean() for e in episodes])
+    assert figures["copy_last_mae_4s"] == pytest.approx(rest * 80 + first_row / 32, rel=1e-5)
+    assert figures["mse_ratio_4s"] == pytest.approx(1.0)
+
+
+def test_figures_do_not_depend_on_the_run_and_seeds_change_only_intervals_and_partners():
+    first, second = figures_of(0.5), figures_of(0.5)
+    assert first == second
+
+
+def test_frames_are_taken_at_five_a_second_from_a_faster_recording():
+    fast = make_episode(0, frames=121)
+    episode = Episode(
+        fast.frames,
+        30.0,
+        fast.keypoints_world,
+        fast.keypoints_valid,
+        fast.world_from_camera,
+        INTRINSICS,
+        source="30 fps",
+    )
+    assert clip_of(episode, FAST).indices == list(range(0, 121, 6))
+
+
+def test_short_episodes_are_left_out_and_counted():
+    episodes = [make_episode(0), make_episode(1), make_episode(2, frames=20)]
+    figures = evaluate_open_loop(ToyModel(1.0), episodes, FAST)
+    assert (figures["episodes"], figures["episodes_too_short"]) == (2, 1)
+    with pytest.raises(ValueError, match="at least 2 episodes"):
+        evaluate_open_loop(ToyModel(1.0), episodes[1:], FAST)
+
+
+def test_a_prediction_with_nan_names_its_episode():
+    with pytest.raises(ValueError, match=r"toy 0.*NaN"):
+        figures_of(float("nan"))
+
+
+def test_the_shuffled_control_starts_at_this_hand_and_moves_like_the_other():
+    here, there = (clip_of(make_episode(seed), FAST) for seed in (0, 1))
+    turned = torch.eye(4, dtype=torch.float64)
+    turned[:3, :3] = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    there_turned = type(there)(
+        there.frames,
+        there.indices,
+        there.keypoints_world @ turned[:3, :3].T,
+        there.keypoints_valid,
+        turned @ there.world_from_camera,
+        there.intrinsics,
+        None,
+        "turned",
+    )
+    for other in (there, there_turned):  # what the camera sees counts, not the world's axes
+        mixed = transplanted(here, other)
+        torch.testing.assert_close(mixed.keypoints_world[0], here.keypoints_world[0])
+        moved, wanted = mixed.motion(ActionConvention()), there.motion(ActionConvention())
+        torch.testing.assert_close(moved.deltas, wanted.deltas)
+        torch.testing.assert_close(moved.pixels[0], here.motion(ActionConvention()).pixels[0])
+
+
+def test_partners_are_never_oneself():
+    for count in (2, 3, 17):
+        partners = derangement(count, np.random.default_rng(count))
+        assert sorted(partners) == list(range(count))
+        assert all(partner != index for index, partner in enumerate(partners))
+
+
+def test_released_pck_divides_by_twelve_and_drops_the_border():
+    pixels = torch.full((1, 12, 2), 16.0, dtype=torch.float64)
+    pixels[0, 0] = torch.tensor([3.9, 16.0])  # in view, but its heatmap does not fit
+    pixels[0, 1] = torch.tensor([-5.0, 16.0])  # outside the image
+    visible = torch.ones(1, 12, dtype=torch.bool)
+    visible[0, 2] = False  # behind the camera
+    views = keypoint_views(pixels, visible, (HEIGHT, WIDTH))
+    assert (views["in_view"].sum(), views["drawn"].sum()) == (10, 9)
+    predicted = pixels + torch.tensor([3.0, 4.0])  # five pixels off
+    counts = keypoint_sums("", predicted, pixels, views)
+    assert (counts["pck2_5_visible"], counts["pck5_visible"]) == (0, 10)
+    assert counts["pck5_released"] == 9
+
+
+def test_tokens_cover_the_image_in_square_patches():
+    assert token_grid(112, (224, 392)) == (8, 14)
+    assert token_grid(448, (224, 392)) == (16, 28)
+    with pytest.raises(ValueError, match="tile"):
+        token_grid(113, (224, 392))
+
+
+def test_moving_tokens_are_those_around_the_old_and_the_new_place_of_a_moved_object():
+    objects = np.full((3, 2, 2), np.nan)
+    objects[:, 0] = [[12.0, 12.0], [13.0, 12.0], [44.0, 12.0]]  # moves 1 px, then 32 px
+    covered = moving_tokens(objects, 28, (HEIGHT, WIDTH)).reshape(2, 4, 7)
+    assert not covered[0].any()
+    expected = np.zeros((4, 7), dtype=bool)
+    expected[0:3, 0:3] = True
+    expected[0:3, 4:7] = True
+    np.testing.assert_array_equal(covered[1], expected)
+
+
+def test_object_error_is_reported_where_objects_are_known_and_null_elsewhere():
+    objects = np.tile(np.array([12.0, 12.0]), (21, 1, 1))
+    objects[1:, 0, 0] += 20
+    known = figures_of(0.5, extras={"object_pixels": objects})
+    assert known["object_mse_ratio_1s"] == pytest.approx(0.25)
+    assert known["episodes_with_moving_objects"] == 4
+    unknown = figures_of(0.5)
+    assert unknown["object_mse_ratio_1s"] is None
+    assert unknown["episodes_with_moving_objects"] == 0
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="positive"):
+        OpenLoopConfig(steps=0)
+
+
+def test_the_toy_motion_projects_to_the_pixels_written_into_the_frame():
+    episode = make_episode(5)
+    motion = hand_motion(*(torch.as_tensor(value) for value in (
+        episode.keypoints_world, episode.keypoints_valid, episode.world_from_camera, episode.intrinsics)))  # fmt: skip
+    written = torch.as_tensor(episode.frames.array[:, 0, :12, :2].astype(float)) + 0.5
+    torch.testing.assert_close(motion.pixels[..., :2], written)
