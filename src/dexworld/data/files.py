@@ -13,7 +13,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it, on failure remove it.
 
     A process killed in between leaves at most a hidden file `.<name>.<pid>.tmp`, which readers ignore. Several
-    processes may write into one folder; when two write the same path, the last rename wins and the file is whole either way.
+    processes may write into one folder; when two write the same path, the last rename wins and the file is whole.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -7,6 +7,8 @@
 A file that can't be read is quarantined: left out, counted and named with the reason, never dropped in silence.
 """
 
+import hashlib
+import io
 import re
 import zipfile
 import zlib
@@ -113,13 +115,14 @@ class EpisodeDataset:
     """The readable episodes of a folder, in the order of their ids.
 
     ids, lengths: id and number of frames of each episode. quarantined: (file, reason) of everything left out.
-    settings, counts: as dataset.json holds them.
+    episode_seeds, checksums: simulator seed and checksum of each episode. settings, counts: as dataset.json holds them.
     """
 
     folder: Path
     ids: tuple[str, ...]
     lengths: tuple[int, ...]
     episode_seeds: tuple[int | None, ...]
+    checksums: tuple[int, ...]
     quarantined: tuple[tuple[str, str], ...]
     settings: dict[str, Any]
     counts: dict[str, Any]
@@ -129,7 +132,13 @@ class EpisodeDataset:
 
     def __getitem__(self, index: int) -> Episode:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when its files were damaged since."""
-        return _read_episode(self.folder, self.ids[index])
+        return _read_episode(self.folder, self.ids[index])[0]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when an episode is added, removed or rewritten; 32 hexadecimal digits."""
+        content = "\n".join(f"{name} {checksum}" for name, checksum in zip(self.ids, self.checksums, strict=True))
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -148,11 +157,12 @@ def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
     ids: list[str] = []
     lengths: list[int] = []
     seeds: list[int | None] = []
+    checksums: list[int] = []
     quarantined: list[tuple[str, str]] = []
     found = {path.stem for path in (folder / "episodes").glob("*.npz") if not path.name.startswith(".")}
     for episode_id in sorted(found):
         try:
-            episode = _read_episode(folder, episode_id)
+            episode, checksum = _read_episode(folder, episode_id)
             if verify:
                 episode.frames.read(list(range(len(episode))))
         except (CorruptEpisodeError, VideoError) as error:
@@ -161,6 +171,7 @@ def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
         ids.append(episode_id)
         lengths.append(len(episode))
         seeds.append(episode.seed)
+        checksums.append(checksum)
     for episode_id in sorted(set(index.get("episodes") or []) - found):
         quarantined.append((f"episodes/{episode_id}", "listed in dataset.json, but its labels are missing"))
     return EpisodeDataset(
@@ -168,6 +179,7 @@ def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
         ids=tuple(ids),
         lengths=tuple(lengths),
         episode_seeds=tuple(seeds),
+        checksums=tuple(checksums),
         quarantined=tuple(quarantined),
         settings=index["settings"],
         counts=index.get("counts") or {},
@@ -215,11 +227,13 @@ def _to_arrays(episode: Episode) -> dict[str, Any]:
     return arrays
 
 
-def _read_episode(folder: Path, episode_id: str) -> Episode:
+def _read_episode(folder: Path, episode_id: str) -> tuple[Episode, int]:
+    """The episode and the CRC-32 of its labels file, which holds the CRC-32 of the video."""
     labels = folder / "episodes" / f"{episode_id}.npz"
     video = folder / "episodes" / f"{episode_id}.mp4"
     try:
-        with np.load(labels, allow_pickle=False) as archive:
+        label_bytes = labels.read_bytes()
+        with np.load(io.BytesIO(label_bytes), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         content = video.read_bytes()
     except _UNREADABLE as error:
@@ -229,7 +243,7 @@ def _read_episode(folder: Path, episode_id: str) -> Episode:
             raise ValueError(
                 f"{video.name} holds {len(content)} bytes that are not the {arrays['video_bytes']} written"
             )
-        return Episode(
+        episode = Episode(
             frames=VideoFrames(video),
             fps=float(arrays["fps"]),
             source=str(arrays["source"]),
@@ -240,5 +254,6 @@ def _read_episode(folder: Path, episode_id: str) -> Episode:
             joint_targets=arrays.get("joint_targets"),
             **{name: arrays[name] for name in _ARRAYS},
         )
+        return episode, zlib.crc32(label_bytes)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptEpisodeError(f"{labels}: {type(error).__name__}: {error}") from error

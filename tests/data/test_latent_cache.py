@@ -1,0 +1,86 @@
+"""The latent cache: computed once, refused when it no longer fits."""
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.data.latent_cache import StaleCacheError, latent_cache
+from dexworld.data.store import EpisodeWriter, open_dataset
+
+
+def test_every_frame_is_encoded_with_its_labels_beside_it(make_cache):
+    cache = make_cache([7, 3, 12])
+    assert cache.latents.shape == (22, 2, 3)
+    assert cache.latents.dtype == np.float16
+    assert cache.labels.starts.tolist() == [0, 7, 10, 22]
+    time = np.concatenate([np.arange(7), np.arange(3), np.arange(12)])
+    np.testing.assert_allclose(cache.latents[:, 0, 0], 5 * time, atol=2.0)
+    np.testing.assert_array_equal(cache.labels.keypoints_world[:, 5, 1], time)
+    np.testing.assert_array_equal(cache.labels.world_from_camera[:, 0, 3], time)
+    np.testing.assert_array_equal(cache.labels.intrinsics[:, 0, 0], [1, 2, 3])
+    np.testing.assert_array_equal(cache.labels.episode_of_frame, [0] * 7 + [1] * 3 + [2] * 12)
+
+
+def test_missing_keypoints_become_zeros_marked_invalid(make_cache):
+    labels = make_cache([4]).labels
+    assert not labels.keypoints_valid[:, 0].any()
+    assert (labels.keypoints_world[:, 0] == 0).all()
+
+
+def test_the_second_call_opens_what_the_first_computed(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [5, 6])
+    seen = []
+    first = latent_cache(
+        dataset, brightness_encoder, "brightness", progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (11, 11)
+
+    def must_not_run(images):
+        raise AssertionError("encoded again")
+
+    second = latent_cache(open_dataset(tmp_path / "data"), must_not_run, "brightness")
+    np.testing.assert_array_equal(first.latents, second.latents)
+
+
+def test_a_changed_dataset_is_refused(tmp_path, write_dataset, brightness_encoder, numbered_episode):
+    dataset = write_dataset(tmp_path / "data", [5, 6])
+    latent_cache(dataset, brightness_encoder, "brightness")
+    writer = EpisodeWriter(tmp_path / "data", {"made by": "tests"})
+    writer.write("0007", numbered_episode(7, 4))
+    with pytest.raises(StaleCacheError, match=r"another state of the dataset.*delete that folder"):
+        latent_cache(writer.finish(), brightness_encoder, "brightness")
+
+
+def test_latents_of_another_encoder_are_refused(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [5])
+    folder = tmp_path / "latents"
+    latent_cache(dataset, brightness_encoder, "brightness", folder)
+    with pytest.raises(StaleCacheError, match="another encoder"):
+        latent_cache(dataset, brightness_encoder, "other weights", folder)
+
+
+def test_a_build_that_fails_leaves_nothing_behind(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [5, 6])
+
+    def fails_on_the_second_episode(images):
+        if len(images) == 6:
+            raise RuntimeError("out of memory")
+        return brightness_encoder(images)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        latent_cache(dataset, fails_on_the_second_episode, "brightness")
+    assert list((tmp_path / "data" / "latents").iterdir()) == []
+    assert len(latent_cache(dataset, brightness_encoder, "brightness")) == 11
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6])
+def test_latents_that_float16_can_not_hold_are_refused_by_episode(tmp_path, value, write_dataset):
+    dataset = write_dataset(tmp_path / "data", [5])
+    with pytest.raises(ValueError, match=r"episode 0000.*NaN, Inf"):
+        latent_cache(dataset, lambda images: torch.full((len(images), 2, 3), value), "broken")
+
+
+def test_an_empty_dataset_is_refused(tmp_path, brightness_encoder):
+    dataset = EpisodeWriter(tmp_path / "data", {}).finish()
+    with pytest.raises(ValueError, match="no readable episode"):
+        latent_cache(dataset, brightness_encoder, "brightness")
