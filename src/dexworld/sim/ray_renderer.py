@@ -180,7 +180,7 @@ def _pixel_directions(model: mujoco.MjModel, camera: int, height: int, width: in
     if model.cam_sensorsize[camera, 1] > 0:  # focal length and principal point are given in sensor units
         pixels_per_unit = np.array([width, height]) / model.cam_sensorsize[camera]
         focal = model.cam_intrinsic[camera, :2] * pixels_per_unit
-        centre = np.array([width, height]) / 2 + model.cam_intrinsic[camera, 2:] * pixels_per_unit * (1, -1)
+        centre = np.array([width, height]) / 2 - model.cam_intrinsic[camera, 2:] * pixels_per_unit
     else:
         focal = np.full(2, 0.5 * height / math.tan(math.radians(model.cam_fovy[camera]) / 2))
         centre = np.array([width, height]) / 2

@@ -1,0 +1,217 @@
+"""Rendering: every backend draws the same scene, and a backend that can't run says so."""
+
+import os
+import subprocess
+import sys
+
+import mujoco
+import numpy as np
+import pytest
+
+from dexworld.sim import render
+from dexworld.sim.render import RendererUnavailable, View, choose_backend, make_renderer, probe
+
+HEIGHT, WIDTH = 112, 196
+CAMERA = "eye"
+FLOOR, BOX, SPHERE, CAPSULE, HIDDEN = range(5)
+
+SCENE = """
+<mujoco>
+  <visual>
+    <headlight ambient=".35 .35 .35" diffuse=".3 .3 .3" specular=".1 .1 .1"/>
+    <quality shadowsize="1024" offsamples="0" numslices="64" numstacks="48"/>
+    <map znear="0.02" zfar="20"/>
+  </visual>
+  <statistic extent="1" center="0 0 0"/>
+  <asset>
+    <texture name="check" type="2d" builtin="checker" rgb1=".9 .8 .6" rgb2=".3 .3 .5" width="64" height="64"/>
+    <material name="check" texture="check" texrepeat="2 3" texuniform="true"/>
+  </asset>
+  <worldbody>
+    <light type="spot" pos=".3 -.2 2" dir="-.1 .1 -1" cutoff="70" diffuse=".6 .6 .6"/>
+    <geom type="plane" size="2 2 .1" material="check"/>
+    <geom type="box" size=".2 .15 .1" pos="0 0 .1" euler="0 0 20" material="check"/>
+    <geom type="sphere" size=".1" pos=".4 -.2 .1" rgba=".9 .2 .1 1"/>
+    <geom type="capsule" size=".05" fromto="-.5 -.2 .05 -.3 .2 .3" rgba=".1 .7 .2 1"/>
+    <geom type="sphere" size=".1" pos="0 -.4 .3" group="3"/>
+    <camera name="eye" pos="0 -1.2 .9" xyaxes="1 0 0 0 .6 1"/>
+    <camera name="down" pos="0 .6 2" xyaxes="1 0 0 0 1 0"/>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.fixture(scope="module")
+def scene():
+    model = mujoco.MjModel.from_xml_string(SCENE)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    return model, data
+
+
+@pytest.fixture(scope="module")
+def ray(scene):
+    with make_renderer(scene[0], HEIGHT, WIDTH, "ray") as renderer:
+        yield renderer
+
+
+@pytest.fixture(scope="module")
+def gl(scene):
+    failures = {backend: probe(backend) for backend in ("egl", "osmesa")}
+    works = [backend for backend, failure in failures.items() if failure is None]
+    if not works:
+        pytest.skip(f"no OpenGL on this machine to compare with: {failures}")
+    with make_renderer(scene[0], HEIGHT, WIDTH, works[0]) as renderer:
+        yield renderer
+
+
+def test_the_ray_renderer_knows_the_exact_depth_of_the_floor(scene, ray):
+    depth = ray.depth(scene[1], "down")
+    floor = ray.segmentation(scene[1], "down") == FLOOR
+    assert depth.dtype == np.float32
+    assert floor.mean() > 0.5
+    assert np.abs(depth[floor] - 2.0).max() < 1e-6  # the camera is 2 m above the floor and looks straight down
+
+
+def test_nothing_hit_is_infinitely_far_and_black_and_has_no_geom(scene, ray):
+    depth, ids, picture = (f(scene[1], CAMERA) for f in (ray.depth, ray.segmentation, ray.rgb))
+    empty = ids == -1
+    assert empty[0].all()  # above the horizon of a finite floor
+    assert np.array_equal(np.isinf(depth), empty)
+    assert picture[empty].max() == 0
+
+
+def test_hidden_groups_are_not_drawn_unless_the_view_asks_for_them(scene, ray):
+    assert HIDDEN not in ray.segmentation(scene[1], CAMERA)
+    assert set(np.unique(ray.segmentation(scene[1], CAMERA, View(groups=(3,))))) == {-1, HIDDEN}
+
+
+def test_shadows_only_darken(scene, ray):
+    lit = ray.rgb(scene[1], CAMERA, View(shadows=False)).astype(int)
+    shadowed = ray.rgb(scene[1], CAMERA).astype(int)
+    assert (shadowed <= lit).all()
+    assert 0.01 < (shadowed < lit - 10).any(-1).mean() < 0.3
+
+
+def test_rays_and_opengl_agree_on_depth(scene, ray, gl):
+    drawn, cast = gl.depth(scene[1], CAMERA), ray.depth(scene[1], CAMERA)
+    assert (np.isfinite(drawn) == np.isfinite(cast)).mean() > 0.98
+    seen = np.isfinite(drawn) & np.isfinite(cast)
+    assert (np.abs(drawn[seen] - cast[seen]) < 0.002).mean() > 0.98
+
+
+def test_rays_and_opengl_agree_on_segmentation(scene, ray, gl):
+    assert (gl.segmentation(scene[1], CAMERA) == ray.segmentation(scene[1], CAMERA)).mean() > 0.97
+
+
+def test_rays_and_opengl_draw_nearly_the_same_picture(scene, ray, gl):
+    drawn, cast = gl.rgb(scene[1], CAMERA), ray.rgb(scene[1], CAMERA)
+    assert drawn.shape == cast.shape == (HEIGHT, WIDTH, 3)
+    assert drawn.dtype == cast.dtype == np.uint8
+    assert np.abs(drawn.astype(int) - cast).mean() < 8  # of 255: same lights, textures and shadows
+
+
+def test_opengl_hides_the_same_groups(scene, ray, gl):
+    only_hidden = View(groups=(3,))
+    drawn, cast = gl.segmentation(scene[1], CAMERA, only_hidden), ray.segmentation(scene[1], CAMERA, only_hidden)
+    assert set(np.unique(drawn)) == {-1, HIDDEN}
+    assert (drawn == cast).mean() > 0.97
+
+
+def test_a_camera_with_measured_intrinsics_is_respected(gl):
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><visual><quality offsamples="0"/></visual><worldbody><geom size=".2"/>'
+        '<camera name="c" pos="0 0 2" resolution="196 112" sensorsize=".196 .112" focal=".15 .15" principal=".02 .01"/>'
+        "</worldbody></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    with make_renderer(model, HEIGHT, WIDTH, gl.backend) as drawing, make_renderer(model, HEIGHT, WIDTH, "ray") as rays:
+        drawn, cast = drawing.segmentation(data, "c"), rays.segmentation(data, "c")
+    assert (drawn == 0).any()
+    assert (drawn == cast).mean() > 0.97
+
+
+@pytest.mark.parametrize("camera", ["nose", 7, -1])
+def test_an_unknown_camera_is_named_with_those_that_exist(scene, ray, camera):
+    with pytest.raises(ValueError, match=r"no camera .* \['eye', 'down'\]"):
+        ray.rgb(scene[1], camera)
+
+
+def test_a_closed_renderer_refuses_to_draw(scene):
+    renderer = make_renderer(scene[0], 8, 8, "ray")
+    renderer.close()
+    renderer.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        renderer.rgb(scene[1], CAMERA)
+
+
+def test_an_image_larger_than_the_buffer_is_refused(scene, gl):
+    with pytest.raises(ValueError, match="offwidth"):
+        make_renderer(scene[0], 5000, 5000, gl.backend)
+
+
+def test_an_unknown_backend_is_refused_with_the_choices(scene):
+    with pytest.raises(ValueError, match=r"unknown rendering backend 'vulkan'.*egl"):
+        make_renderer(scene[0], 8, 8, "vulkan")
+
+
+def test_a_missing_backend_that_was_asked_for_says_what_to_do(scene):
+    with pytest.raises(RendererUnavailable, match=r"backend='ray'"):
+        make_renderer(scene[0], 8, 8, "cgl" if sys.platform != "darwin" else "egl")
+
+
+def test_auto_falls_back_to_rays_when_no_opengl_works_and_says_so(monkeypatch, caplog):
+    monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.setattr(render, "probe", lambda backend: "no such library")
+    assert choose_backend() == "ray"
+    assert "ray renderer" in caplog.text
+    assert os.environ["MUJOCO_GL"] == "disable"  # what processes started from here will read
+
+
+def test_auto_tries_egl_then_osmesa_and_tells_child_processes_the_answer(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "")
+    tried = []
+
+    def only_osmesa(backend):
+        tried.append(backend)
+        return None if backend == "osmesa" else "no such library"
+
+    monkeypatch.setattr(render, "probe", only_osmesa)
+    assert choose_backend() == "osmesa"
+    assert choose_backend() == "osmesa"
+    assert tried == ["egl", "osmesa"]  # once
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend"), [("egl", "egl"), ("OSMesa", "osmesa"), ("disable", "ray"), ("0", "ray")]
+)
+def test_the_environment_decides_without_a_probe(monkeypatch, setting, backend):
+    monkeypatch.setenv("MUJOCO_GL", setting)
+    monkeypatch.setattr(render, "probe", lambda backend: pytest.fail("probed"))
+    assert choose_backend() == backend
+    assert choose_backend("ray") == "ray"  # an argument beats the environment
+
+
+def test_a_misspelt_environment_setting_is_refused(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "elg")
+    with pytest.raises(ValueError, match="MUJOCO_GL='elg'"):
+        choose_backend()
+
+
+def test_a_crashing_driver_is_reported_and_not_fatal(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert probe("egl") == "the test process ended with exit code 1"
+
+
+def test_an_environment_setting_that_breaks_the_import_of_mujoco_is_explained():
+    environment = {**os.environ, "MUJOCO_GL": "vulkan"}
+    code = "import dexworld.sim.render"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "RendererUnavailable: MUJOCO_GL='vulkan'" in done.stderr
+
+
+def test_a_view_of_an_impossible_group_is_refused():
+    with pytest.raises(ValueError, match="0 to 5"):
+        View(groups=(6,))
