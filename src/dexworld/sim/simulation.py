@@ -44,6 +44,7 @@ class Simulation:
         scene = build_scene(layout)
         self.layout, self.model, self.object_names = layout, scene.model, scene.object_names
         self.data = mujoco.MjData(self.model)
+        self.scratch = mujoco.MjData(self.model)  # for kinematics that must not touch the state
         joints = [self.model.joint(name).id for name in JOINT_NAMES]
         self.joint_qpos = self.model.jnt_qposadr[joints]
         self.joint_dofs = self.model.jnt_dofadr[joints]

@@ -1,0 +1,181 @@
+"""Scripted skills for the Franka arm with the Allegro hand: inverse kinematics, overhand power grasps and pushes.
+
+The script sees the true state. It makes start and goal states of tasks and the raw material of exploratory data; its
+attempts fail now and then, so callers check the outcome and draw again.
+"""
+
+import math
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from dexworld.hands import ARM_JOINTS
+from dexworld.sim.robot import CLOSED_FINGERS, OPEN_FINGERS, REST_ARM
+from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.simulation import ARM, Simulation
+
+FINGERS_OPEN, FINGERS_CLOSED = np.array(OPEN_FINGERS), np.array(CLOSED_FINGERS)
+_ARM_SEEDS = (np.array(REST_ARM), np.array([0, 0.5, 0.4, -2.05, 0.1, 3.4, 1.37]))
+_POSTURE_CHANGE = 1.2  # radians; a joint that turns further between neighbouring poses has changed branch
+_ROTATION_WEIGHT = 0.3  # metres per radian: how much a turned hand counts against a displaced one
+
+
+@dataclass(frozen=True)
+class ArmSolution:
+    """Joint angles (7,) radians and what is left of the errors: metres and radians."""
+
+    joints: np.ndarray
+    position_error: float
+    rotation_error: float
+
+    @property
+    def reachable(self) -> bool:
+        """Within 5 mm and 3 degrees."""
+        return self.position_error < 0.005 and self.rotation_error < 0.05
+
+
+def hand_rotation(palm_normal: np.ndarray, fingers: np.ndarray) -> np.ndarray:
+    """World rotation (3, 3) of a palm whose fingers point along `fingers` and whose inside faces `palm_normal`."""
+    z = np.asarray(fingers, float) / np.linalg.norm(fingers)
+    x = np.asarray(palm_normal, float)
+    x = x - z * (x @ z)
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z], axis=1)
+
+
+OVERHAND = hand_rotation(np.array([0.55, -0.25, -0.8]), np.array([0.35, 0.93, 0.0]))
+# Distance of the object's centre from the palm's origin, palm frame: in front of the palm, a little up the fingers.
+_GRASP_DEPTH = {"box": 0.068, "can": 0.065, "ball": 0.08, "bottle": 0.065, "mug": 0.07, "bowl": 0.075}
+PRE_GRASP_OFFSET = np.array([0.02, 0.0, -0.10])  # metres of hand motion from pre-grasp to grasp: 10 cm down, 2 cm ahead
+
+
+def solve_arm(
+    simulation: Simulation,
+    position: np.ndarray,
+    rotation: np.ndarray,
+    offset: np.ndarray | None = None,
+    near: np.ndarray | None = None,
+) -> ArmSolution:
+    """Arm joints that bring the point `offset` (3,) of the palm frame to `position` (3,) with palm rotation (3, 3), world.
+
+    Starts from `near` (7,) alone if given, so that the arm keeps its posture, else from two curated poses; returns the
+    best. Check `reachable`.
+    """
+    seeds = _ARM_SEEDS if near is None else (np.asarray(near),)
+    best = None
+    for seed in seeds:
+        found = _damped_least_squares(simulation, position, rotation, np.zeros(3) if offset is None else offset, seed)
+        if best is None or _badness(found) < _badness(best):
+            best = found
+        if best.reachable:
+            break
+    return best
+
+
+def _badness(solution: ArmSolution) -> float:
+    return solution.position_error + 0.1 * solution.rotation_error
+
+
+def _damped_least_squares(
+    simulation: Simulation, position: np.ndarray, rotation: np.ndarray, offset: np.ndarray, seed: np.ndarray
+) -> ArmSolution:
+    model, data = simulation.model, simulation.scratch
+    data.qpos[:] = simulation.data.qpos
+    addresses, dofs = simulation.joint_qpos[ARM], simulation.joint_dofs[ARM]
+    low, high = simulation.joint_limits[ARM].T + np.array([[0.02], [-0.02]])
+    jacobian, joints = np.zeros((6, model.nv)), np.clip(seed, low, high)
+    weight = np.array([1, 1, 1, *[_ROTATION_WEIGHT] * 3])
+    for _ in range(80):
+        data.qpos[addresses] = joints
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        current = data.xmat[simulation.palm].reshape(3, 3)
+        point = data.xpos[simulation.palm] + current @ offset
+        translation = position - point
+        turn = 0.5 * np.cross(current.T, rotation.T).sum(axis=0)
+        error = np.linalg.norm(translation), np.linalg.norm(turn)
+        if error[0] < 1e-3 and error[1] < 5e-3:
+            break
+        mujoco.mj_jac(model, data, jacobian[:3], jacobian[3:], point, simulation.palm)
+        weighted = jacobian[:, dofs] * weight[:, None]
+        inverse = weighted.T @ np.linalg.inv(weighted @ weighted.T + 1e-3 * np.eye(6))
+        step = inverse @ (np.concatenate([translation, turn]) * weight)
+        step += (np.eye(ARM_JOINTS) - inverse @ weighted) @ (0.05 * (_ARM_SEEDS[0] - joints))
+        largest = np.abs(step).max()
+        joints = np.clip(joints + step * min(1.0, 0.2 / max(largest, 1e-9)), low, high)
+    return ArmSolution(joints, float(error[0]), float(error[1]))
+
+
+def _one_posture(first: ArmSolution, *others: ArmSolution) -> bool:
+    """All reachable, and without the elbow flipping on the way from the first to the others."""
+    close = all(np.abs(other.joints - first.joints).max() < _POSTURE_CHANGE for other in others)
+    return close and all(solution.reachable for solution in (first, *others))
+
+
+@dataclass(frozen=True)
+class GraspPlan:
+    """Joint targets (23,) of an overhand power grasp: above the object, around it, closed, lifted."""
+
+    pre_grasp: np.ndarray
+    around: np.ndarray
+    closed: np.ndarray
+    lifted: np.ndarray
+
+
+def plan_grasp(
+    simulation: Simulation, kind: str, position: np.ndarray, lift: float = 0.12, slack: np.ndarray | None = None
+) -> GraspPlan | None:
+    """A grasp of an object of `kind` whose centre is at `position` (3,); None if the arm can't get there.
+
+    `slack` (3,) metres displaces the hand in the palm frame, for variety.
+    """
+    offset = np.array([_GRASP_DEPTH[kind], 0.0, 0.02]) + (0 if slack is None else slack)
+    # A hand lower than this would press its thumb into the counter.
+    target = np.array([*position[:2], max(position[2], COUNTER_TOP + 0.03)])
+    around = solve_arm(simulation, target, OVERHAND, offset)
+    pre_grasp = solve_arm(simulation, target - PRE_GRASP_OFFSET, OVERHAND, offset, near=around.joints)
+    lifted = solve_arm(simulation, target + np.array([0, 0, lift]), OVERHAND, offset, near=around.joints)
+    if not _one_posture(around, pre_grasp, lifted):
+        return None
+    return GraspPlan(
+        pre_grasp=np.concatenate([pre_grasp.joints, FINGERS_OPEN]),
+        around=np.concatenate([around.joints, FINGERS_OPEN]),
+        closed=np.concatenate([around.joints, FINGERS_CLOSED]),
+        lifted=np.concatenate([lifted.joints, FINGERS_CLOSED]),
+    )
+
+
+@dataclass(frozen=True)
+class PushPlan:
+    """Joint targets (23,): behind the object, and where the hand ends after pushing; plus a retreat upwards."""
+
+    behind: np.ndarray
+    end: np.ndarray
+    retreat: np.ndarray
+
+
+FINGERS_BLADE = np.array([0.0, 0.15, 0.15, 0.1] * 3 + [0.3, 0.3, 0.2, 0.2])
+_BLADE_HEIGHT = 0.062  # metres from the counter to the palm's axis: half the palm's width and a little air
+
+
+def plan_push(
+    simulation: Simulation, position: np.ndarray, direction: float, distance: float, gap: float
+) -> PushPlan | None:
+    """Push an object at `position` (3,) by `distance` metres towards `direction`; None if the arm can't.
+
+    direction: radians in the counter plane, 0 away from the robot, positive to its left. The hand stands upright as a
+    blade, palm facing the direction, fingers to the left, and starts `gap` metres from the object's centre.
+    """
+    ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
+    left = np.array([-math.sin(direction), math.cos(direction), 0.0])
+    rotation = hand_rotation(ahead, left)
+    offset = np.array([0.012, 0.0, 0.03])  # the middle of the blade's face, at the roots of the fingers
+    touch = np.array([*position[:2], COUNTER_TOP + _BLADE_HEIGHT])
+    behind = solve_arm(simulation, touch - gap * ahead, rotation, offset)
+    end = solve_arm(simulation, touch + (distance - 0.02) * ahead, rotation, offset, near=behind.joints)
+    up = np.array([0.0, 0.0, 0.16])
+    retreat = solve_arm(simulation, touch - gap * ahead + up, rotation, offset, near=behind.joints)
+    if not _one_posture(behind, end, retreat):
+        return None
+    return PushPlan(*(np.concatenate([arm.joints, FINGERS_BLADE]) for arm in (behind, end, retreat)))

@@ -1,0 +1,258 @@
+"""Exploratory data: the arm moves, objects get touched and pushed about, nothing is ever picked up or put down.
+
+Both strategies of the DexWM paper (section 4.5): scripted lifts replayed with noise after the objects were moved, so that
+the grasps fail, and random 3-D targets; clips in which only the fingers open and close (section C.2). Ours in addition:
+sweeps, random straight lines at the height of the objects, so that objects move often enough to learn from.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.hands import FINGER_JOINTS
+from dexworld.sim.expert import (
+    FINGERS_BLADE,
+    FINGERS_CLOSED,
+    FINGERS_OPEN,
+    OVERHAND,
+    ArmSolution,
+    hand_rotation,
+    plan_grasp,
+    solve_arm,
+)
+from dexworld.sim.robot import REST_POSE
+from dexworld.sim.scene import COUNTER_TOP, random_layout
+from dexworld.sim.simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
+
+STRATEGIES = ("lift_replay", "random_targets", "sweep", "fingers")
+REACH_BOX = ((0.5, -0.42, COUNTER_TOP + 0.06), (0.95, 0.25, 1.4))  # metres: corners of the random palm targets
+HELD_HEIGHT = 0.02  # metres above where it stood: an object this high with the hand on it is held
+HELD_FRAMES = 3
+MAX_OBJECTS = 5
+_MAX_JUMP = 1.5  # radians a joint may turn in one move
+
+Move = tuple[np.ndarray, float]  # joint targets (23,) and seconds
+
+
+@dataclass(frozen=True)
+class ExploreConfig:
+    """What exploratory episodes look like. `weights` are the shares of `STRATEGIES`, in that order."""
+
+    frames: int = 40
+    weights: tuple[float, float, float, float] = (0.3, 0.3, 0.32, 0.08)
+    arm_noise: float = 0.03  # radians, standard deviation on every arm target
+    finger_noise: float = 0.12
+
+    def __post_init__(self) -> None:
+        if self.frames < 2 or len(self.weights) != len(STRATEGIES) or min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ValueError(f"exploration needs frames >= 2 and {len(STRATEGIES)} weights >= 0, got {self}")
+
+
+def record_exploration(seed: int, attempt: int = 0, config: ExploreConfig | None = None, backend: str = "auto") -> Episode:
+    """One episode of 5 Hz frames in the scene of `seed`. `attempt` draws other motions in the same scene.
+
+    The episode's `extras`: `object_positions` (T, 5, 3) metres and `object_pixels` (T, 5, 2), NaN-padded, 
+    `object_motion` (T,) metres that the objects moved since the frame before, `object_touched` (T, 5) and `attempt` (T,).
+    """
+    config = config or ExploreConfig()
+    rng = np.random.default_rng([seed, 3, attempt])
+    strategy = str(rng.choice(STRATEGIES, p=np.array(config.weights) / sum(config.weights)))
+    with Simulation(random_layout(seed), backend) as simulation:
+        recorder = Recorder(simulation, config.frames)
+        _start_pose(simulation, rng, strategy)
+        moves = _MOVES[strategy](simulation, rng, config)
+        while not recorder.full:
+            targets, seconds = next(moves)
+            simulation.move(np.clip(targets, *simulation.joint_limits.T), seconds, recorder)
+        episode = recorder.episode(f"simulated exploration, {strategy}, seed {seed}", strategy)
+    return replace(episode, extras={**episode.extras, "attempt": np.full(len(episode), attempt)})
+
+
+def holds_object(episode: Episode) -> bool:
+    """Whether any object was held: off the counter, by `HELD_HEIGHT`, with the hand on it, for `HELD_FRAMES` in a row."""
+    heights = episode.extras["object_positions"][..., 2]
+    held = (heights > heights[:1] + HELD_HEIGHT) & episode.extras["object_touched"]
+    runs = np.stack([held[start : len(held) - HELD_FRAMES + 1 + start] for start in range(HELD_FRAMES)])
+    return bool(runs.all(axis=0).any())
+
+
+class Recorder:
+    """Collects a frame at every second tick of a simulation, until it is full."""
+
+    def __init__(self, simulation: Simulation, frames: int):
+        self._simulation, self._frames, self._ticks = simulation, frames, 0
+        self._rows: list[dict[str, np.ndarray]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether all frames are there."""
+        return len(self._rows) >= self._frames
+
+    def __call__(self, simulation: Simulation) -> None:
+        """Take a frame if it is time for one."""
+        if self._ticks % TICKS_PER_FRAME == 0 and not self.full:
+            row = simulation.observation()
+            count = len(simulation.objects)
+            positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
+            positions[:count] = [simulation.object_position(index) for index in range(count)]
+            touched[:count] = [simulation.hand_touches(index) for index in range(count)]
+            self._rows.append({**row, "object_positions": positions, "object_touched": touched})
+        self._ticks += 1
+
+    def episode(self, source: str, task: str) -> Episode:
+        """What was recorded."""
+        stacked = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
+        positions = stacked["object_positions"]
+        camera_from_world = np.linalg.inv(stacked["world_from_camera"])
+        points = np.einsum("tij,tnj->tni", camera_from_world[:, :3, :3], positions) + camera_from_world[:, None, :3, 3]
+        homogeneous = points @ stacked["intrinsics"][0].T
+        moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
+        return Episode(
+            frames=ArrayFrames(stacked["image"]),
+            fps=FRAMES_PER_SECOND,
+            keypoints_world=stacked["keypoints_world"].astype(np.float32),
+            keypoints_valid=stacked["keypoints_valid"],
+            world_from_camera=stacked["world_from_camera"],
+            intrinsics=stacked["intrinsics"][0],
+            source=source,
+            task=task,
+            joint_positions=stacked["joint_positions"].astype(np.float32),
+            joint_targets=stacked["joint_targets"].astype(np.float32),
+            seed=self._simulation.layout.seed,
+            extras={
+                "object_positions": positions,
+                "object_touched": stacked["object_touched"],
+                "object_pixels": homogeneous[..., :2] / homogeneous[..., 2:],
+                "object_motion": np.nansum(moved, axis=-1),
+            },
+        )
+
+
+def _start_pose(simulation: Simulation, rng: np.random.Generator, strategy: str) -> None:
+    """Begin at the rest pose half of the time, else somewhere in the reach box above the objects."""
+    pose = REST_POSE + _noise(rng, 0.08, 0.1)
+    if rng.random() < 0.5 or strategy == "fingers":
+        target = _random_target(simulation, rng, REST_POSE[ARM], low=COUNTER_TOP + 0.18)
+        pose = np.concatenate([target, _random_fingers(rng)])
+    simulation.reset(np.clip(pose, *simulation.joint_limits.T))
+    simulation.move(simulation.joint_targets, 0.2)
+
+
+def _noise(rng: np.random.Generator, arm: float, fingers: float) -> np.ndarray:
+    return np.concatenate([rng.normal(0, arm, 7), rng.normal(0, fingers, FINGER_JOINTS)])
+
+
+def _random_fingers(rng: np.random.Generator) -> np.ndarray:
+    """Between open and closed, the same for all fingers or different."""
+    closing = rng.random() if rng.random() < 0.7 else np.repeat(rng.random(4), 4)
+    fingers = FINGERS_OPEN + closing * (FINGERS_CLOSED - FINGERS_OPEN)
+    return fingers + rng.normal(0, 0.08, FINGER_JOINTS)
+
+
+def _random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """Mostly overhand, sometimes an upright blade, always with some tilt."""
+    if rng.random() < 0.65:
+        normal, fingers = OVERHAND[:, 0], OVERHAND[:, 2]
+    else:
+        angle = rng.uniform(-0.5, 1.3)
+        normal = np.array([math.cos(angle), math.sin(angle), 0])
+        fingers = np.array([-math.sin(angle), math.cos(angle), 0])
+    return hand_rotation(normal + rng.normal(0, 0.2, 3), fingers + rng.normal(0, 0.2, 3))
+
+
+def _random_target(
+    simulation: Simulation, rng: np.random.Generator, near: np.ndarray, low: float = REACH_BOX[0][2]
+) -> np.ndarray:
+    """Arm joints (7,) of a random reachable palm pose in the reach box, not further than one posture away."""
+    bottom, top = np.array(REACH_BOX)
+    for _ in range(30):
+        position = rng.uniform([*bottom[:2], low], top)
+        if rng.random() < 0.5:  # targets crowd near the objects, where something can happen
+            anchor = simulation.object_position(int(rng.integers(len(simulation.objects))))
+            position[:2] = anchor[:2] + rng.normal(0, 0.09, 2)
+            position[2] = max(low, COUNTER_TOP + abs(rng.normal(0.1, 0.06)))
+        found = solve_arm(simulation, position, _random_rotation(rng), np.array([0.05, 0, 0.02]), near=near)
+        if found.reachable and np.abs(found.joints - near).max() < _MAX_JUMP:
+            return found.joints
+    return near + rng.normal(0, 0.1, 7)
+
+
+def _random_moves(simulation: Simulation, rng: np.random.Generator, config: ExploreConfig) -> Iterator[Move]:
+    while True:
+        arm = _random_target(simulation, rng, simulation.joint_targets[ARM])
+        fingers = _random_fingers(rng) if rng.random() < 0.5 else simulation.joint_targets[FINGERS]
+        yield np.concatenate([arm, fingers]) + _noise(rng, 0, 0.5 * config.finger_noise), rng.uniform(0.6, 1.6)
+
+
+def _lift_moves(simulation: Simulation, rng: np.random.Generator, config: ExploreConfig) -> Iterator[Move]:
+    """Scripted lifts of a place where the object no longer is, with noise on every target, then random moves."""
+    for _ in range(3):
+        index = int(rng.integers(len(simulation.objects)))
+        angle, distance = rng.uniform(-math.pi, math.pi), rng.uniform(0.05, 0.13)
+        ghost = simulation.object_position(index) + distance * np.array([math.cos(angle), math.sin(angle), 0])
+        kind = simulation.layout.objects[index].kind
+        plan = plan_grasp(simulation, kind, ghost, lift=rng.uniform(0.05, 0.2), slack=rng.normal(0, 0.01, 3))
+        if plan is not None:
+            for targets in (plan.pre_grasp, plan.around, plan.closed, plan.lifted):
+                yield targets + _noise(rng, config.arm_noise, config.finger_noise), rng.uniform(0.6, 1.5)
+            release = np.concatenate([plan.lifted[ARM], FINGERS_OPEN])
+            yield release + _noise(rng, config.arm_noise, config.finger_noise), rng.uniform(0.5, 1.0)
+    yield from _random_moves(simulation, rng, config)
+
+
+def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: ExploreConfig) -> Iterator[Move]:
+    """Straight lines through the neighbourhood of an object, the hand at its height, in a random direction."""
+    while True:
+        index = int(rng.integers(len(simulation.objects)))
+        angle, length = rng.uniform(-0.7, 2.0), rng.uniform(0.12, 0.3)
+        ahead = np.array([math.cos(angle), math.sin(angle), 0])
+        left = np.array([-ahead[1], ahead[0], 0])
+        height = COUNTER_TOP + rng.uniform(0.06, 0.1)
+        middle = np.array([*simulation.object_position(index)[:2], height]) + left * rng.normal(0, 0.03)
+        blade = rng.random() < 0.7
+        facing = angle + rng.normal(0, 0.25)
+        rotation = (
+            hand_rotation([math.cos(facing), math.sin(facing), 0], [-math.sin(facing), math.cos(facing), 0])
+            if blade
+            else OVERHAND
+        )
+        fingers = (FINGERS_BLADE if blade else _random_fingers(rng)) + rng.normal(0, 0.08, FINGER_JOINTS)
+        offset = np.array([0.012, 0, 0.03])
+        here = simulation.joint_targets[ARM]
+        start = solve_arm(simulation, middle - rng.uniform(0.08, 0.14) * ahead, rotation, offset, near=here)
+        end = solve_arm(simulation, middle + (length - 0.1) * ahead, rotation, offset, near=start.joints)
+        above = solve_arm(simulation, middle - 0.1 * ahead + [0, 0, 0.13], rotation, offset, near=start.joints)
+        poses = (above, start, end)
+        if not all(pose.reachable for pose in poses) or _jump(here, start, end) > _MAX_JUMP:
+            yield from _some(_random_moves(simulation, rng, config), 1)
+            continue
+        for pose in (*poses, start) if rng.random() < 0.3 else poses:
+            yield np.concatenate([pose.joints, fingers]) + _noise(rng, 0.3 * config.arm_noise, 0), rng.uniform(0.6, 1.5)
+
+
+def _finger_moves(simulation: Simulation, rng: np.random.Generator, config: ExploreConfig) -> Iterator[Move]:
+    arm = simulation.joint_targets[ARM]
+    while True:
+        yield np.concatenate([arm, _random_fingers(rng)]), rng.uniform(0.4, 1.2)
+
+
+def _jump(joints: np.ndarray, *poses: ArmSolution) -> float:
+    """The furthest that a joint turns from one of the poses to the next, radians."""
+    path = np.stack([joints, *(pose.joints for pose in poses)])
+    return float(np.abs(np.diff(path, axis=0)).max())
+
+
+def _some(moves: Iterator[Move], count: int) -> Iterator[Move]:
+    for _ in range(count):
+        yield next(moves)
+
+
+_MOVES = {
+    "lift_replay": _lift_moves,
+    "random_targets": _random_moves,
+    "sweep": _sweep_moves,
+    "fingers": _finger_moves,
+}
