@@ -1,0 +1,89 @@
+"""Model checkpoints: a folder with `config.json` and `model.safetensors`, nothing that runs code when loaded."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dexworld.models.config import DexWMConfig, from_dict
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be used; the message says which file, why and what to do."""
+
+
+def write_checkpoint(
+    folder: str | Path, config: DexWMConfig, weights: dict[str, Tensor], provenance: dict[str, Any]
+) -> None:
+    """Write a checkpoint folder. Each file appears whole or not at all, the config last."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {"format_version": FORMAT_VERSION, "model": asdict(config), "provenance": provenance}
+    text = json.dumps(description, indent=2, sort_keys=True)
+    partial = folder / f".{WEIGHTS_FILE}.partial"
+    save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, partial)
+    os.replace(partial, folder / WEIGHTS_FILE)
+    partial = folder / f".{CONFIG_FILE}.partial"
+    partial.write_text(text + "\n")
+    os.replace(partial, folder / CONFIG_FILE)
+
+
+def read_checkpoint(folder_or_hub_id: str | Path) -> tuple[DexWMConfig, dict[str, Tensor], dict[str, Any]]:
+    """Config, weights and provenance of a checkpoint folder or of a Hugging Face model id.
+
+    Raises CheckpointError when it is missing, truncated, of another format version, or not understood.
+    """
+    folder = _locate(folder_or_hub_id)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} holds no {name}; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+            )
+    try:
+        description = json.loads((folder / CONFIG_FILE).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} is not valid JSON ({error}); save or download it again"
+        ) from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} has format version {version}, this dexworld reads version {FORMAT_VERSION}; "
+            "use the dexworld release that wrote it, or train and save the model again"
+        )
+    try:
+        config = from_dict(DexWMConfig, description["model"], where=f"{folder / CONFIG_FILE}: model")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a model: {error}") from error
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE} is truncated or corrupt ({error}); save or download it again"
+        ) from error
+    return config, weights, description.get("provenance", {})
+
+
+def _locate(folder_or_hub_id: str | Path) -> Path:
+    path = Path(folder_or_hub_id)
+    if path.is_dir():
+        return path
+    name = str(folder_or_hub_id)
+    if isinstance(folder_or_hub_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"no checkpoint folder {name}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{name} is neither a folder nor a model that could be downloaded: {error}") from error

@@ -1,0 +1,136 @@
+"""DexWM: a latent world model of hands and what they do, as verbs.
+
+B batch, N candidates, C observed frames, T predicted steps, P patches, D latent width.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dexworld.actions import HandMotion
+from dexworld.models.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from dexworld.models.config import DexWMConfig
+from dexworld.models.encoders import build_encoder
+from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.predictor import Predictor
+from dexworld.models.rollout import Context, rollout, start
+
+ENCODER_PREFIX = "encoder."
+
+
+class DexWM(nn.Module):
+    """Frozen encoder, latent predictor and keypoint head.
+
+    A new one has a random predictor and head and, for `pca`, an encoder that still has to be fitted. `provenance` says
+    where the weights come from; evaluation uses its `training_seeds`.
+    """
+
+    def __init__(self, config: DexWMConfig, provenance: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.encoder = build_encoder(config.encoder, config.image_size).requires_grad_(False)
+        dim, grid, image_size = config.encoder.dim, config.grid, config.image_size
+        self.predictor = Predictor(config.predictor, dim, grid, image_size, config.action_scale)
+        self.keypoint_head = KeypointHead(config.keypoint_head, dim, grid, image_size)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents (..., P, D) float32 of images (..., H, W, 3) uint8 RGB. Raises ValueError for another size."""
+        return self.encoder.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (..., H, W, 3) uint8 of latents. Raises ValueError when the encoder has no way back."""
+        return self.encoder.decode(latents)
+
+    def predict(self, latents: Tensor, motion: HandMotion) -> Tensor:
+        """Teacher-forced training pass: frames 1 .. T (B, T, P, D) from latents (B, T + 1, P, D) and motion (B, T).
+
+        The prediction of frame i sees the true frames 0 .. i - 1; T is at most `config.predictor.num_context`.
+        """
+        return self.predictor(latents, motion)
+
+    def unroll(self, latents: Tensor, motion: HandMotion) -> Tensor:
+        """Predict T frames (B, T, P, D) from observed latents (B, C, P, D), each from the predictions before it.
+
+        motion (B, C - 1 + T) covers the observed frames too. Differentiable: this is the multistep training pass.
+        """
+        seen = latents.shape[1] - 1
+        if motion.steps <= seen:
+            raise ValueError(f"{motion.steps} transitions leave nothing to predict after {seen + 1} observed frames")
+        context = start(self.predictor, latents, motion.slice(0, seen), constant=False)
+        return rollout(self.predictor, context, motion.slice(seen, motion.steps))
+
+    def start(self, latents: Tensor, motion: HandMotion) -> Context:
+        """What all candidates of a plan share, from observed latents (C, P, D) and the motion (C - 1) between them."""
+        return start(self.predictor, latents[None], motion.expand(1), constant=True)
+
+    def rollout(self, context: Context, motion: HandMotion, max_batch: int | None = None) -> Tensor:
+        """Latents (N, T, P, D) that N candidates' motion (N, T) leads to from `context`.
+
+        motion.pixels[:, 0] is the last observed frame. Equal to the plain window-by-window definition up to rounding.
+        Under `torch.no_grad()` candidates share the context's keys; with gradients enabled it is differentiable in
+        `motion`.
+        max_batch: at most so many candidates at a time.
+        """
+        return rollout(self.predictor, context, motion, max_batch)
+
+    def keypoint_logits(self, latents: Tensor) -> Tensor:
+        """Heatmap logits (..., 12, h, w) of latents (..., P, D), for losses."""
+        return self.keypoint_head(latents)
+
+    def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Tracked keypoints (..., 12, 2) [u, v] in image pixels and confidences (..., 12) in [0, 1]."""
+        return self.keypoint_head.read(self.keypoint_head(latents))
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of parameters of each part (the values of a pca encoder are counted as its parameters)."""
+        counts = {
+            name: sum(
+                value.numel()
+                for value in [*part.parameters(), *part.buffers()]
+                if name == "encoder" or value.requires_grad
+            )
+            for name, part in self.named_children()
+        }
+        return {**counts, "total": sum(counts.values())}
+
+    def summary(self) -> str:
+        """A table of the parts and their parameter counts."""
+        rows = [f"{name:<14} {count / 1e6:>10.3f} M" for name, count in self.parameter_counts().items()]
+        grid, config = self.config.grid, self.config.encoder
+        return "\n".join([f"DexWM on a {grid[0]} x {grid[1]} grid of {config.dim}-d {config.kind} latents", *rows])
+
+    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
+        """Write `config.json` and `model.safetensors`. Encoders from `transformers` are named there, not copied."""
+        if provenance is not None:
+            self.provenance = dict(provenance)
+        write_checkpoint(folder, self.config, self._weights(), self.provenance)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "DexWM":
+        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
+
+        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
+        """
+        config, weights, provenance = read_checkpoint(folder_or_hub_id)
+        model = cls(config, provenance)
+        expected = model._weights()
+        missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
+        wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+        if missing or unknown or wrong:
+            raise CheckpointError(
+                f"{folder_or_hub_id}: weights don't fit config.json: missing {missing[:5]}, unknown {unknown[:5]}, "
+                f"wrong shape {wrong[:5]}"
+            )
+        model.load_state_dict(
+            weights, strict=False
+        )  # names were compared above; a named encoder has its weights already
+        return model.eval()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The state that a checkpoint holds."""
+        named = self.config.encoder.kind == "transformers"
+        return {
+            key: value for key, value in self.state_dict().items() if not (named and key.startswith(ENCODER_PREFIX))
+        }

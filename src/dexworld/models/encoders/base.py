@@ -1,0 +1,51 @@
+"""What every encoder offers: images in, a grid of latent tokens out."""
+
+import torch
+from torch import Tensor, nn
+
+from dexworld.models.config import EncoderConfig
+
+
+class Encoder(nn.Module):
+    """Images (..., H, W, 3) uint8 RGB to latents (..., P, D) float32, tokens row by row.
+
+    Subclasses fill in `_encode` for a flat batch, and `_decode` with `can_decode = True` if latents go back to pixels.
+    Encoders are frozen: no gradient flows into or through `encode`.
+    """
+
+    can_decode = False
+
+    def __init__(self, config: EncoderConfig, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = image_size
+        self.grid = config.grid(self.image_size)
+        self.dim = config.dim
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents of images. Raises ValueError for another size or type; it never resizes or crops by itself."""
+        expected = (*self.image_size, 3)
+        if images.dtype != torch.uint8 or images.ndim < 3 or tuple(images.shape[-3:]) != expected:
+            raise ValueError(
+                f"images are {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}; this model takes (..., "
+                f"{expected[0]}, {expected[1]}, 3) uint8 RGB: resize or crop them first"
+            )
+        return self._encode(images.flatten(0, -4)).unflatten(0, images.shape[:-3])
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (..., H, W, 3) uint8 of latents (..., P, D). Raises ValueError if this encoder has no way back."""
+        if not self.can_decode:
+            raise ValueError(
+                f"a {self.config.kind} encoder can't decode latents; train a decoder, or use a pca encoder"
+            )
+        return self._decode(latents.flatten(0, -3)).unflatten(0, latents.shape[:-2])
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, P, D) float32."""
+        raise TypeError(f"{type(self).__name__} does not say how it encodes")
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """(N, P, D) to (N, H, W, 3) uint8."""
+        raise TypeError(f"{type(self).__name__} does not say how it decodes")

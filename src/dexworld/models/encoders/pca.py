@@ -1,0 +1,105 @@
+"""Patch PCA: an encoder that is fitted in seconds, needs no download, and decodes back to pixels.
+
+At the scale of a CPU it beat random and quickly trained vision transformers as a space to predict in (docs/model.md).
+N images, P patches, V values of a patch (3 * side * side), D latent width.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from dexworld.models.config import EncoderConfig
+from dexworld.models.encoders.base import Encoder
+
+
+class PCAEncoder(Encoder):
+    """Principal components of patches of the area-averaged image, with one scale for all so that latents have unit std.
+
+    A new one is not fitted: use `fit`, or load a state dict.
+    """
+
+    can_decode = True
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
+    explained_variance: Tensor
+
+    def __init__(self, config: EncoderConfig, image_size: tuple[int, int]) -> None:
+        super().__init__(config, image_size)
+        values = 3 * config.patch**2
+        self.register_buffer("mean", torch.zeros(values))
+        self.register_buffer("basis", torch.zeros(values, config.dim))
+        self.register_buffer("scale", torch.zeros(()))
+        self.register_buffer("explained_variance", torch.zeros(()))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` has run or fitted weights are loaded."""
+        return bool(self.scale > 0)
+
+    def fit(
+        self, batches: Iterable[Tensor], patches_per_image: int | None = None, generator: torch.Generator | None = None
+    ) -> "PCAEncoder":
+        """Fit on batches of images (N, H, W, 3) uint8, each read once; returns itself.
+
+        With `patches_per_image`, only so many patches of every image count, drawn with `generator`. The covariance is
+        accumulated in float64. Raises ValueError when there are fewer patches than dims, or all are alike.
+        """
+        count = 0
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        outer = torch.zeros(len(total), len(total), dtype=torch.float64, device=total.device)
+        for images in batches:
+            patches = self._patches(images)  # (N, P, V)
+            if patches_per_image is not None and patches_per_image < patches.shape[1]:
+                order = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1)[:, :patches_per_image]
+                patches = torch.take_along_dim(patches, order.to(patches.device)[..., None], dim=1)
+            patches = patches.flatten(0, 1).double() - 0.5  # centred on mid-grey: less cancellation in the covariance
+            count += len(patches)
+            total += patches.sum(0)
+            outer += patches.T @ patches
+        if count <= self.dim:
+            raise ValueError(f"{count} patches can't fit a pca encoder of {self.dim} dims; give it more images")
+        mean = total / count
+        covariance = outer / count - mean[:, None] * mean
+        eigenvalues, vectors = torch.linalg.eigh(covariance)
+        eigenvalues, vectors = eigenvalues.flip(0).clamp_min(0.0), vectors.flip(1)
+        variance = eigenvalues[: self.dim].sum()
+        if variance <= 1e-12:
+            raise ValueError("all patches are alike, so there is nothing to fit a pca encoder on")
+        basis = vectors[:, : self.dim]
+        signs = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()  # eigh leaves the sign open
+        self.mean.copy_(mean + 0.5)
+        self.basis.copy_(basis * signs)
+        self.scale.copy_((variance / self.dim).sqrt())
+        self.explained_variance.copy_(variance / eigenvalues.sum())
+        return self
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, P, V) float32 in [0, 1]."""
+        (rows, columns), side, factor = self.grid, self.config.patch, self.config.downsample
+        if factor == 1:
+            small = images.float() / 255.0
+        else:
+            blocks = images.view(len(images), rows * side, factor, columns * side, factor, 3)
+            small = blocks.float().sum(dim=(2, 4)) / (255.0 * factor**2)
+        return small.view(-1, rows, side, columns, side, 3).transpose(2, 3).reshape(len(images), rows * columns, -1)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        self._require_fit()
+        patches = self._patches(images)
+        return (patches - self.mean) @ (self.basis / self.scale)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        self._require_fit()
+        (rows, columns), side, factor = self.grid, self.config.patch, self.config.downsample
+        patches = latents.float() @ (self.basis * self.scale).T + self.mean
+        small = (
+            patches.view(-1, rows, columns, side, side, 3).transpose(2, 3).reshape(-1, rows * side, columns * side, 3)
+        )
+        small = (255.0 * small).round().clamp(0, 255).to(torch.uint8)
+        return small.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+
+    def _require_fit(self) -> None:
+        if not self.fitted:
+            raise ValueError("this pca encoder is not fitted; call fit() on training images or load a checkpoint")
