@@ -1,0 +1,49 @@
+# Every target does its own set-up, so `make demo` and `make test` work in a fresh clone.
+#   PYTHON=python3.12      the interpreter that .venv is made from (3.11 or newer)
+#   PIP_FLAGS=...          passed to pip, e.g. --extra-index-url https://download.pytorch.org/whl/cpu (torch without CUDA)
+#   PYTEST_FLAGS=...       passed to pytest, e.g. -k render
+#   DEMO_FLAGS=...         passed to `dexworld demo`
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+BENCHMARKS := $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
+
+setup: $(STAMP)  ## make .venv and install dexworld with everything that demo, tests and benchmarks need
+
+$(STAMP): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "dexworld needs Python 3.11 or newer, and no python3 was found on PATH" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "dexworld needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[sim,eval,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## plan with the shipped world model in simulation and write outputs/demo/report.html
+	$(BIN)/dexworld demo --output outputs/demo $(DEMO_FLAGS)
+
+test: export OMP_NUM_THREADS = 1
+test: $(STAMP)  ## run the tests
+	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
+
+lint: $(STAMP)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: export OMP_NUM_THREADS = 1
+bench: $(STAMP)  ## run every benchmark; results in outputs/bench/<name>/results.json
+	@set -e; for script in $(BENCHMARKS); do \
+	  name=$$(basename $$script .py); echo "== $$name"; $(BIN)/python $$script --output outputs/bench/$$name; done
+
+clean:  ## remove caches and outputs, keep .venv
+	rm -rf outputs .pytest_cache .mypy_cache .ruff_cache

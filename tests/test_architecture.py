@@ -1,0 +1,170 @@
+"""The rules that keep the code readable: sizes, directions of imports, and what never appears in the library."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "dexworld"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted(
+    path for folder in ("tests", "benchmarks", "examples", ".ci") for path in (ROOT / folder).rglob("*.py")
+)
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 80
+
+# What each part may import, besides itself. `base` is the modules directly in the package.
+BASE = {"hands", "geometry", "actions"}
+LAYERS = {
+    "base": set(),
+    "robots": {"base"},
+    "data": {"base"},
+    "models": {"base"},
+    "planning": {"base", "robots"},
+    "sim": {"base", "data", "robots"},
+    "training": {"base", "data", "models"},
+    "evaluation": {"base", "data", "models", "planning", "robots", "sim"},
+    "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation"},
+    "cli": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "report"},
+}
+FORBIDDEN_PACKAGES = {"torchvision", "timm", "decord", "lerobot", "scipy", "cv2", "pickle", "lpips", "smplx"}
+MACHINE_PATH = re.compile(r"""["'](/(?:home|root|work|mnt|data|checkpoint|scratch|Users|tmp)(?:/|["']))""")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def layer_of(module: str) -> str:
+    """The layer of a dotted module name below the package, e.g. `sim.render` -> `sim`."""
+    first = module.split(".")[0]
+    return "base" if first in BASE or first == "" else first
+
+
+def layer_of_file(path: Path) -> str:
+    """The layer that a source file belongs to; the package's own __init__.py is `base`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "base" if parts == ("__init__",) else layer_of(parts[0])
+
+
+def imported_modules(path: Path, tree: ast.Module) -> list[tuple[int, str]]:
+    """(line, absolute dotted name) of every import in a file, those inside functions included."""
+    found = []
+    package = ("dexworld", *path.relative_to(PACKAGE).parent.parts) if path.is_relative_to(PACKAGE) else ()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*start, *([node.module] if node.module else [])])
+            # `from dexworld import sim` imports dexworld.sim; for deeper modules the origin says enough
+            names = [alias.name for alias in node.names] if origin == "dexworld" else [None]
+            found += [(node.lineno, f"{origin}.{name}" if name else origin) for name in names]
+    return found
+
+
+def hold(rule, paths) -> None:
+    """Fail with every complaint that `rule(path, tree)` yields for the files, as file:line complaint."""
+    found = []
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += [f"{name_of(path)}:{line} {complaint}" for line, complaint in rule(path, tree)]
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+def test_every_module_has_a_place_in_the_flow_of_data():
+    assert len(SOURCES) > 10
+    unplaced = {layer_of_file(path) for path in SOURCES} - set(LAYERS)
+    assert not unplaced, f"{sorted(unplaced)}: a new top-level module or folder needs a row in LAYERS (or in BASE)"
+
+
+def test_imports_follow_the_flow_of_data():
+    def rule(path, tree):
+        own = layer_of_file(path)
+        for line, module in imported_modules(path, tree):
+            if module.split(".")[0] == "dexworld":
+                target = layer_of(module.removeprefix("dexworld").removeprefix("."))
+                if target not in {own, *LAYERS[own]}:
+                    yield line, f"imports {module}, but {own} may import only {sorted(LAYERS[own])}"
+
+    hold(rule, SOURCES)
+
+
+def test_no_file_and_no_function_outgrows_a_reader():
+    def rule(path, tree):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MAX_FILE_LINES:
+            yield lines, f"lines are more than {MAX_FILE_LINES}; split the file at a noun"
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > MAX_FUNCTION_LINES:
+                    yield node.lineno, f"{node.name} has {length} lines; a screen holds {MAX_FUNCTION_LINES}"
+
+    hold(rule, SOURCES + SCRIPTS)
+
+
+def test_heavy_or_unsafe_packages_are_never_imported():
+    def rule(path, tree):
+        for line, module in imported_modules(path, tree):
+            if module.split(".")[0] in FORBIDDEN_PACKAGES:
+                yield line, f"imports {module}"
+
+    hold(rule, SOURCES)
+
+
+def test_nothing_is_unpickled_and_no_error_is_swallowed():
+    def rule(path, tree):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler) and node.type is None:
+                yield node.lineno, "has a bare except"
+            if isinstance(node, ast.Call):
+                if ast.unparse(node.func) == "torch.load":
+                    yield node.lineno, "calls torch.load; weights are safetensors"
+                for keyword in node.keywords:
+                    if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
+                        yield node.lineno, "allows pickles"
+
+    hold(rule, SOURCES)
+
+
+def test_the_library_never_prints():
+    def rule(path, tree):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                yield node.lineno, "prints; use logging, or hand the text to the command line"
+
+    hold(rule, [path for path in SOURCES if layer_of_file(path) != "cli"])
+
+
+def test_modules_and_public_things_have_a_docstring():
+    def rule(path, tree):
+        if tree.body and not ast.get_docstring(tree):  # an empty __init__.py only marks a package
+            yield 1, "has no module docstring"
+        for node in tree.body if path in SOURCES else []:
+            public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                yield node.lineno, f"{node.name} has no docstring"
+
+    hold(rule, [path for path in SOURCES + SCRIPTS if not path.is_relative_to(ROOT / "tests")])
+
+
+def test_no_path_of_somebodys_machine_is_written_down():
+    def rule(path, tree):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if MACHINE_PATH.search(line):
+                yield number, f"has a machine's path: {line.strip()}"
+
+    hold(rule, [path for path in SOURCES + SCRIPTS if path != Path(__file__).resolve()])
+
+
+def test_the_import_reader_sees_relative_and_nested_imports():
+    path = PACKAGE / "sim" / "render.py"
+    tree = ast.parse("def f():\n    from . import robot\n    from ..data import store\nfrom dexworld import models\n")
+    modules = [module for _, module in imported_modules(path, tree)]
+    assert sorted(modules) == ["dexworld.data", "dexworld.models", "dexworld.sim"]
+    assert [layer_of(module.removeprefix("dexworld.")) for module in sorted(modules)] == ["data", "models", "sim"]
+    assert layer_of("hands") == layer_of("") == "base"
