@@ -80,6 +80,11 @@ class Window:
             if shape != (batch, *tail):
                 raise ValueError(f"Window.{name} has shape {shape}, expected {(batch, *tail)}")
 
+    @property
+    def slots(self) -> Tensor:
+        """(F,) slot numbers 0 to F - 1; slot j repeats the one before it where 0 < j <= repeats."""
+        return torch.arange(self.latents.shape[1], device=self.latents.device)
+
     def to(self, device: torch.device | str) -> "Window":
         """The same window on another device."""
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__}

@@ -1,0 +1,78 @@
+"""Losses of the world model: latents, and the hands that can be read from them.
+
+Heatmap targets are made on the device from (u, v, visible), never in the loader. B batch, T frames, K keypoints,
+M visible keypoints of a batch, h x w heatmap size.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def latent_loss(predicted: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Mean squared error of latents (B, T, P, D), over the frames that `counted` (B, T) bool marks (default: all)."""
+    error = (predicted.float() - target.float()).square().mean(dim=(-1, -2))
+    if counted is None:
+        return error.mean()
+    return (error * counted).sum() / counted.sum().clamp(min=1)
+
+
+def inside_image(pixels: Tensor, visible: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Which visible keypoints (..., K) with pixels (..., K, 2 or more) lie inside an image of (height, width)."""
+    u, v = pixels[..., 0], pixels[..., 1]
+    return visible & (u >= 0) & (u < image_size[1]) & (v >= 0) & (v < image_size[0])
+
+
+def gaussian_axes(
+    pixels: Tensor, map_size: tuple[int, int], image_size: tuple[int, int], sigma_px: float
+) -> tuple[Tensor, Tensor]:
+    """Rows (M, h) and columns (M, w) whose outer product is a Gaussian of peak 1 around pixels (M, 2) [u, v].
+
+    Heatmap cells are sampled at their centres; sigma_px is measured in image pixels.
+    """
+    axes = []
+    for coordinate, cells, length in (
+        (pixels[:, 1], map_size[0], image_size[0]),
+        (pixels[:, 0], map_size[1], image_size[1]),
+    ):
+        centres = (torch.arange(cells, device=pixels.device, dtype=torch.float32) + 0.5) * (length / cells)
+        axes.append(torch.exp(-0.5 * ((centres - coordinate[:, None].float()) / sigma_px).square()))
+    return axes[0], axes[1]
+
+
+def gaussian_maps(pixels: Tensor, map_size: tuple[int, int], image_size: tuple[int, int], sigma_px: float) -> Tensor:
+    """Gaussian maps (M, h, w) of peak 1 around pixels (M, 2) [u, v] of an image of (height, width)."""
+    rows, columns = gaussian_axes(pixels, map_size, image_size, sigma_px)
+    return rows[:, :, None] * columns[:, None, :]
+
+
+def keypoint_loss(
+    logits: Tensor,
+    pixels: Tensor,
+    visible: Tensor,
+    image_size: tuple[int, int],
+    sigma_px: float,
+    kind: Literal["mse", "cross_entropy"],
+) -> Tensor:
+    """Hand-consistency loss of heatmap logits (..., K, h, w) against pixels (..., K, 2 or more) [u, v, ...].
+
+    visible (..., K): keypoints that count; those outside the image don't. Zero when nothing is visible.
+    `mse`: squared error against Gaussians of peak 1, mean over the map (DexWM paper, section 3.3). `cross_entropy`: of
+    the softmax over h x w against Gaussians of sum 1.
+    Departure from the release, which divides by all keypoints: the mean is over the visible ones, so the weight does
+    not depend on how many hands a dataset shows.
+    """
+    counted = inside_image(pixels, visible, image_size)
+    maps, centres = logits[counted].float(), pixels[counted][:, :2]
+    if not len(maps):
+        return logits.sum() * 0.0
+    map_size = (maps.shape[1], maps.shape[2])
+    if kind == "mse":
+        return F.mse_loss(maps, gaussian_maps(centres, map_size, image_size, sigma_px))
+    rows, columns = gaussian_axes(centres, map_size, image_size, sigma_px)
+    rows, columns = (axis / axis.sum(dim=1, keepdim=True).clamp(min=1e-12) for axis in (rows, columns))
+    # -sum target * log softmax = logsumexp - sum target * logit, as the target sums to 1: no target map is ever made.
+    expected = torch.bmm(torch.bmm(rows[:, None, :], maps), columns[:, :, None])[:, 0, 0]
+    return (maps.flatten(1).logsumexp(dim=1) - expected).mean()

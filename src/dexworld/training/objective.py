@@ -1,0 +1,73 @@
+"""What one window costs: the forward pass of training, as a module so that a distributed wrapper can go around it."""
+
+import torch
+from torch import Tensor, nn
+
+from dexworld.actions import HandMotion, hand_motion
+from dexworld.data.windows import Window
+from dexworld.models.dexwm import DexWM
+from dexworld.training.config import TrainConfig
+from dexworld.training.losses import keypoint_loss, latent_loss
+
+
+class WindowLoss(nn.Module):
+    """Losses of a batch of windows, teacher-forced or unrolled.
+
+    A teacher-forced window has num_context + 1 frames; all but the first are predicted from the true ones before.
+    An unrolled window has num_context observed frames (some may repeat) and the rest is predicted from predictions.
+    """
+
+    def __init__(self, model: DexWM, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, window: Window, unrolled: bool) -> dict[str, Tensor]:
+        """Scalars: `loss`, and its parts `latents`, `keypoints_predicted`, `keypoints_true` before weighting."""
+        model, config = self.model, self.config
+        motion = window_motion(model, window)
+        true = window.latents
+        if unrolled:
+            observed = model.config.predictor.num_context
+            predicted = model.unroll(true[:, :observed], motion)
+            losses = {"latents": latent_loss(predicted, true[:, observed:])}
+        else:
+            predicted = model.predict(true, motion)
+            # A frame that repeats the one before it has nothing to teach: "no action, no change" is given by repeats.
+            counted = window.slots[1:] > window.repeats[:, None]
+            losses = {"latents": latent_loss(predicted, true[:, 1:], counted)}
+        frames = min(config.keypoint_frames, predicted.shape[1])
+        if config.hand_consistency:
+            seen = predicted.detach() if config.detach_predictions else predicted
+            losses["keypoints_predicted"] = self._keypoints(seen[:, -frames:], motion)
+        if config.true_keypoints:
+            losses["keypoints_true"] = self._keypoints(true[:, -frames:], motion)
+        weights = {
+            "latents": 1.0,
+            "keypoints_predicted": config.hand_consistency,
+            "keypoints_true": config.true_keypoints,
+        }
+        total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        return {"loss": total, **losses}
+
+    def _keypoints(self, latents: Tensor, motion: HandMotion) -> Tensor:
+        """Keypoint loss of latents (B, T, P, D) of the last T frames of the window."""
+        frames = latents.shape[1]
+        return keypoint_loss(
+            self.model.keypoint_logits(latents),
+            motion.pixels[:, -frames:],
+            motion.visible[:, -frames:],
+            self.model.config.image_size,
+            self.config.sigma_px,
+            self.model.config.keypoint_head.loss,
+        )
+
+
+def window_motion(model: DexWM, window: Window) -> HandMotion:
+    """The motion (B, F - 1) of a window in the model's action convention."""
+    return hand_motion(
+        window.keypoints_world,
+        window.keypoints_valid,
+        window.world_from_camera,
+        window.intrinsics,
+        model.config.action_convention,
+    )

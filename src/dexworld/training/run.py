@@ -1,0 +1,240 @@
+"""From dataset folders to a trained model folder: what `dexworld train` runs.
+
+<output>/model            the model, ready for `DexWM.from_pretrained`, with its provenance
+<output>/checkpoints      training state; start the same command again to go on
+<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
+<output>/results.json     steps, seconds, validation figures
+"""
+
+import hashlib
+import json
+import logging
+import platform
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import dexworld
+from dexworld.data.files import write_json
+from dexworld.data.latent_cache import LatentCache, latent_cache
+from dexworld.data.store import EpisodeDataset, open_dataset
+from dexworld.data.windows import WindowConfig, WindowSampler
+from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.dexwm import DexWM
+from dexworld.models.encoders import PCAEncoder
+from dexworld.training.config import TrainConfig
+from dexworld.training.fitting import encoder_fingerprint, fit_action_scale, fitted_encoder
+from dexworld.training.progress import TrainingLog
+from dexworld.training.trainer import Trainer, window_configs
+from dexworld.training.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run from the command line. Raises ValueError naming the field that makes no sense.
+
+    data: dataset folders made by `dexworld collect`. output: folder of the run; a run that was stopped goes on there.
+    preset: model preset. initial: a checkpoint to start from instead (folder or hub id); its encoder is kept.
+    validation_data: dataset folders of held-out scenes; without any, validation_fraction of the training scenes is held
+        out. encoder_frames: frames that a pca encoder is fitted on. device: `cpu`, `cuda`, or `auto`.
+    """
+
+    data: tuple[Path, ...]
+    output: Path
+    preset: str = "tiny"
+    initial: str | None = None
+    validation_data: tuple[Path, ...] = ()
+    validation_fraction: float = 0.05
+    encoder_frames: int = 3000
+    device: str = "auto"
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data names no dataset folder; collect one with `dexworld collect` first")
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise ValueError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
+        if self.encoder_frames < 1:
+            raise ValueError(f"encoder_frames is {self.encoder_frames}; it must be positive")
+
+
+def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
+    """Train a model, or go on with a run that was stopped, and return the folder of the model.
+
+    model_config: the model instead of the preset's. Raises ValueError for data that is missing or does not fit,
+    StaleCacheError, ResumeError or TrainingDiverged with what to do.
+    """
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(automatic if config.device == "auto" else config.device)
+    datasets, held_out_data = _open_all(config.data), _open_all(config.validation_data)
+    model = _initial_model(config, model_config, datasets, device)
+    fingerprint = encoder_fingerprint(model.encoder)
+    caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
+    held_out_caches = [_cache(model, dataset, fingerprint, device) for dataset in held_out_data]
+    training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
+    if held_out_data:
+        held_out = [np.arange(len(dataset)) for dataset in held_out_data]
+    else:
+        held_out_caches = caches
+
+    def make_sampler(windows: WindowConfig) -> WindowSampler:
+        return WindowSampler(caches, windows, config.training.seed, training)
+
+    if config.initial is None:
+        model = _with_fitted_scale(model, make_sampler(window_configs(model, config.training)[0]), config.training.seed)
+    validation = None
+    if sum(len(episodes) for episodes in held_out):
+        settings = config.training
+        validation = Validation(
+            held_out_caches, held_out, settings.validation_rollouts, settings.validation_windows, settings.seed
+        )
+    else:
+        logger.warning("no episode is held out: there will be no validation figures")
+    identity = {
+        "model": json.loads(json.dumps(asdict(model.config))),
+        "encoder": fingerprint,
+        "data": [dataset.fingerprint for dataset in datasets],
+        "validation_fraction": None if held_out_data else config.validation_fraction,
+    }
+    trainer = Trainer(model, config.training, make_sampler, config.output, validation, identity, device)
+    trainer.resume()
+    with TrainingLog(config.output, config.training.steps, trainer.step) as log:
+        trainer.report, trainer.on_step = log.report, log.advance
+        finished = trainer.run()
+    return _finish(config, trainer, datasets, held_out_data, training, held_out, finished)
+
+
+def _open_all(folders: tuple[Path, ...]) -> list[EpisodeDataset]:
+    datasets = []
+    for folder in folders:
+        dataset = open_dataset(folder)
+        if dataset.quarantined:
+            shown = "; ".join(f"{file}: {reason}" for file, reason in dataset.quarantined[:3])
+            logger.warning("%s: %d episodes are quarantined (%s)", folder, len(dataset.quarantined), shown)
+        if not len(dataset):
+            raise ValueError(f"{folder} holds no readable episode ({len(dataset.quarantined)} are quarantined)")
+        datasets.append(dataset)
+    return datasets
+
+
+def split_by_scene(datasets: list[EpisodeDataset], fraction: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Indices of training and of held-out episodes of each dataset; about `fraction` is held out.
+
+    All episodes of a scene (simulator seed) fall on one side, the same one in every run and in every dataset.
+    """
+    training, held_out = [], []
+    for dataset in datasets:
+        scenes = zip(dataset.ids, dataset.episode_seeds, strict=True)
+        names = [name if seed is None else f"seed {seed}" for name, seed in scenes]
+        digests = (hashlib.sha256(name.encode()).digest() for name in names)
+        out = np.array([int.from_bytes(digest[:8], "big") / 2**64 < fraction for digest in digests])
+        training.append(np.flatnonzero(~out))
+        held_out.append(np.flatnonzero(out))
+    return training, held_out
+
+
+def _initial_model(
+    config: RunConfig, model_config: DexWMConfig | None, datasets: list[EpisodeDataset], device: torch.device
+) -> DexWM:
+    if config.initial is not None:
+        return DexWM.from_pretrained(config.initial)
+    model_config = model_config or preset(config.preset)
+    torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
+    model = DexWM(model_config)
+    if isinstance(model.encoder, PCAEncoder):
+        state = fitted_encoder(model_config, datasets, config.encoder_frames, config.training.seed, device)
+        model.encoder.load_state_dict(state)
+    return model
+
+
+def _cache(model: DexWM, dataset: EpisodeDataset, fingerprint: str, device: torch.device) -> LatentCache:
+    told = 0
+
+    def log(done: int, total: int) -> None:
+        nonlocal told
+        if done * 10 // total > told:
+            told = done * 10 // total
+            logger.info("%s: latents of %d of %d frames", dataset.folder, done, total)
+
+    return latent_cache(dataset, model.to(device).encode, fingerprint, device=device, progress=log)
+
+
+def _with_fitted_scale(model: DexWM, sampler: WindowSampler, seed: int) -> DexWM:
+    """The same model with the action scale of the data; raw actions, as in the paper's presets, stay raw."""
+    if model.config.action_scale == (1.0, 1.0, 1.0):
+        return model
+    scale = fit_action_scale(sampler, model.config)
+    logger.info("action scale: keypoints %.4f m, camera %.4f m and %.4f rad", *scale)
+    torch.manual_seed(seed)
+    scaled = DexWM(replace(model.config, action_scale=scale))
+    scaled.encoder.load_state_dict(model.encoder.state_dict())
+    return scaled
+
+
+def _finish(
+    config: RunConfig,
+    trainer: Trainer,
+    datasets: list[EpisodeDataset],
+    held_out_data: list[EpisodeDataset],
+    training: list[np.ndarray],
+    held_out: list[np.ndarray],
+    finished: bool,
+) -> Path:
+    figures = trainer.figures or trainer.validate()
+    provenance = {
+        "training_seeds": [[dataset.seeds[0], dataset.seeds[-1]] for dataset in datasets if dataset.seeds],
+        "datasets": [
+            {
+                "name": dataset.folder.name,
+                "settings": dataset.settings,
+                "episodes": len(dataset),
+                "training_episodes": len(episodes),
+                "frames": sum(dataset.lengths),
+                "quarantined": len(dataset.quarantined),
+                "fingerprint": dataset.fingerprint,
+            }
+            for dataset, episodes in zip(datasets, training, strict=True)
+        ],
+        "validation_datasets": [{"name": each.folder.name, "settings": each.settings} for each in held_out_data],
+        "validation_episodes": sum(len(episodes) for episodes in held_out),
+        "initial": config.initial,
+        "command": _command(),
+        "training": asdict(config.training),
+        "steps": trainer.step,
+        "finished": finished,
+        "seconds": round(trainer.seconds, 1),
+        "figures": figures,
+        "code": code_version(),
+        "versions": {
+            **{name: version(name) for name in ("dexworld", "torch", "numpy")},
+            "python": platform.python_version(),
+        },
+    }
+    folder = config.output / "model"
+    with trainer.averaged() as model:
+        model.save_pretrained(folder, provenance)
+    results = {"steps": trainer.step, "finished": finished, "seconds": provenance["seconds"], "validation": figures}
+    write_json(config.output / "results.json", results)
+    return folder
+
+
+def code_version() -> str:
+    """A digest of the package's source files, the same for equal code wherever it lies; 16 hexadecimal digits."""
+    root = Path(dexworld.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _command() -> str:
+    """The command line, absolute paths cut down to their last part: a model card is no place for somebody's folders."""
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in sys.argv)

@@ -1,0 +1,92 @@
+"""Figures on held-out episodes while a model trains: rollouts against standing still, and keypoints of true frames."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.actions import hand_motion
+from dexworld.data.latent_cache import LatentCache
+from dexworld.data.windows import Window, WindowConfig, WindowSampler
+from dexworld.training.losses import inside_image
+
+CHUNK = 32  # windows at a time
+PCK_PX = 20.0  # pixels of the stored image (DexWM paper: PCK@20 at 224 x 392)
+
+
+class Validation:
+    """Always the same windows of the same episodes, so that figures of two moments can be compared.
+
+    rollouts: (stride, steps) pairs; each starts from a single frame, as planning does. windows: how many of each.
+    """
+
+    def __init__(
+        self,
+        caches: Sequence[LatentCache],
+        episodes: Sequence[np.ndarray],
+        rollouts: Sequence[tuple[int, int]],
+        windows: int,
+        seed: int,
+    ) -> None:
+        self.windows, self.rollouts = windows, tuple(rollouts)
+        self.samplers = []
+        for stride, steps in self.rollouts:
+            weights = tuple(float(each == stride) for each in range(1, stride + 1))
+            config = WindowConfig(frames=steps + 1, history=1, stride_weights=weights, short_history=0.0)
+            self.samplers.append(WindowSampler(caches, config, seed, episodes))
+
+    @torch.no_grad()
+    def __call__(self, model: Any, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Figures by name.
+
+        mse_ratio_stride{s}_step{k}: squared error of the k-th predicted frame over that of repeating the start frame.
+        shuffled_mse_ratio_...: the same with the actions of another window: near 1 or above when actions matter.
+        pck20_true_latents: visible keypoints that are found within 20 px in latents of true frames.
+        """
+        figures: dict[str, float] = {}
+        found = counted = 0
+        for (stride, steps), sampler in zip(self.rollouts, self.samplers, strict=True):
+            errors = torch.zeros(3, steps, dtype=torch.float64)  # model, model with shuffled actions, standing still
+            for step, size in enumerate(_chunks(self.windows)):
+                window = sampler.batch(step, size).to(device)
+                errors += self._rollout_errors(model, window, steps)
+                correct, visible = _keypoints_found(model, window)
+                found, counted = found + correct, counted + visible
+            ratio = errors[:2] / errors[2].clamp(min=1e-12)
+            for k in sorted({1, steps}):
+                figures[f"mse_ratio_stride{stride}_step{k}"] = float(ratio[0, k - 1])
+                figures[f"shuffled_mse_ratio_stride{stride}_step{k}"] = float(ratio[1, k - 1])
+        if counted:
+            figures["pck20_true_latents"] = found / counted
+        return figures
+
+    @staticmethod
+    def _rollout_errors(model: Any, window: Window, steps: int) -> Tensor:
+        """Squared errors (3, steps), summed over windows: model, shuffled actions, standing still."""
+        motion = hand_motion(
+            window.keypoints_world,
+            window.keypoints_valid,
+            window.world_from_camera,
+            window.intrinsics,
+            model.config.action_convention,
+        )
+        shuffled = motion.index(torch.arange(len(window.rows), device=window.rows.device).roll(1))
+        start, true = window.latents[:, :1], window.latents[:, 1:]
+        predictions = (model.unroll(start, motion), model.unroll(start, shuffled), start.expand_as(true))
+        errors = [(each.float() - true).square().mean(dim=(-1, -2)).sum(dim=0) for each in predictions]
+        return torch.stack(errors).double().cpu().reshape(3, steps)
+
+
+def _keypoints_found(model: Any, window: Window) -> tuple[int, int]:
+    """Keypoints found within 20 px in true latents, and keypoints visible inside the image."""
+    motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
+    pixels, _ = model.keypoints(window.latents)
+    counted = inside_image(motion.pixels, motion.visible, model.config.image_size)
+    near = (pixels - motion.pixels[..., :2]).norm(dim=-1) <= PCK_PX
+    return int((near & counted).sum()), int(counted.sum())
+
+
+def _chunks(total: int) -> list[int]:
+    return [min(CHUNK, total - start) for start in range(0, total, CHUNK)]

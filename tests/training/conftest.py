@@ -1,0 +1,89 @@
+"""A world small enough to train in seconds: a bright disc, the hand, moves over a dark table; its keypoints are given."""
+
+import numpy as np
+import pytest
+
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.store import EpisodeWriter
+from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
+from dexworld.training.config import TrainConfig
+
+SIZE = 56  # pixels
+FOCAL = 100.0
+DEPTH = 1.0
+
+
+def disc_episode(seed: int, length: int = 20) -> Episode:
+    """A disc of 8 px radius walks over a 56 x 56 image, up to 4 px a frame."""
+    generator = np.random.default_rng(seed)
+    path = np.clip(generator.uniform(12, 44, 2) + np.cumsum(generator.uniform(-4, 4, (length, 2)), axis=0), 8, 48)
+    rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
+    inside = (columns - path[:, :1, None]) ** 2 + (rows - path[:, 1:, None]) ** 2 < 64
+    colour = generator.integers(120, 255, 3)
+    frames = np.where(inside[..., None], colour, 30).astype(np.uint8)
+    keypoints = np.zeros((length, 42, 3))
+    keypoints[:, 21:, :2] = ((path - SIZE / 2) / FOCAL * DEPTH)[:, None]
+    keypoints[:, 21:, 2] = DEPTH
+    valid = np.zeros((length, 42), dtype=bool)
+    valid[:, 21:] = True
+    return Episode(
+        frames=ArrayFrames(frames),
+        fps=5.0,
+        keypoints_world=keypoints,
+        keypoints_valid=valid,
+        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
+        intrinsics=np.array([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1.0]]),
+        source=f"disc {seed}",
+        seed=seed,
+    )
+
+
+def small_model() -> DexWMConfig:
+    return DexWMConfig(
+        image_size=(SIZE, SIZE),
+        encoder=EncoderConfig(dim=16, patch=7, downsample=2),
+        predictor=PredictorConfig(dim=32, depth=2, heads=2, num_context=3),
+        keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2, cell=4),
+    )
+
+
+def small_training(**changes) -> TrainConfig:
+    defaults = {
+        "steps": 12,
+        "batch_size": 4,
+        "unroll_steps": 2,
+        "warmup_steps": 2,
+        "learning_rate": 3e-3,
+        "stride_weights": (1.0, 1.0),
+        "log_every": 4,
+        "validate_every": 6,
+        "checkpoint_every": 4,
+        "validation_windows": 8,
+        "validation_rollouts": ((1, 3),),
+    }
+    return TrainConfig(**(defaults | changes))
+
+
+@pytest.fixture
+def model_config():
+    return small_model()
+
+
+@pytest.fixture
+def make_training():
+    return small_training
+
+
+@pytest.fixture
+def make_disc_episode():
+    return disc_episode
+
+
+@pytest.fixture(scope="session")
+def disc_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("discs")
+    writer = EpisodeWriter(folder, {"made by": "tests"})
+    for seed in range(12):
+        writer.write(f"disc-{seed:03d}", disc_episode(seed))
+    writer.finish()
+    return folder
