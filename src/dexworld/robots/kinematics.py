@@ -1,7 +1,7 @@
 """Batched forward kinematics of the Franka Panda with an Allegro hand: from joint angles to hand keypoints.
 
-Every joint's transform is linear in (1, cos q, sin q), so all 23 come out of one product with constants; the arm is
-then multiplied as a tree and the four fingers side by side. This runs for every candidate of a planner.
+Every joint's transform is linear in (1, cos q, sin q), so all 23 come out of one product with constants; then the arm's
+are chained, and the four fingers side by side. This runs for every candidate of a planner.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,14 @@ class HandPose:
 
     keypoints: (..., 42, 3); the left hand's rows are zero. valid: (42,) bool, true for the right hand's rows.
     hand_rotation: (..., 3, 3), base_from_palm. wrist: (..., 3), the flange's origin, which is the wrist keypoint.
+    arm: (..., 7, 3), origins of the arm's joints; 3 is the elbow, 4 and 5 the end of the forearm.
     """
 
     keypoints: Tensor
     valid: Tensor
     hand_rotation: Tensor
     wrist: Tensor
+    arm: Tensor
 
 
 class FrankaAllegro:
@@ -55,7 +57,7 @@ class FrankaAllegro:
         self._limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
         self.limits = self._limits.to(device, dtype)
         self._terms = torch.stack([_joint_terms(joint) for joint in JOINTS])  # (23, 3, 16): 1, cos and sin parts
-        self._flange = _translation(FLANGE)
+        self._flange = torch.tensor(FLANGE, dtype=torch.float64)
         self._palm_offset = torch.tensor(HAND_ON_FLANGE, dtype=torch.float64)
         self._tip_offsets = torch.tensor([finger.tip for finger in HAND], dtype=torch.float64)
         self._cache: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
@@ -75,11 +77,13 @@ class FrankaAllegro:
         waves = torch.stack([torch.ones_like(joints), joints.cos(), joints.sin()], dim=-1)  # (B, 23, 3)
         local = (waves[..., None] * terms).sum(-2).unflatten(-1, (4, 4))  # (B, 23, 4, 4) parent_from_joint
 
-        pairs = torch.cat([local[:, :ARM_JOINTS], flange.expand(len(joints), 1, 4, 4)], dim=1)  # (B, 8, 4, 4)
-        while pairs.shape[1] > 1:
-            pairs = pairs[:, 0::2] @ pairs[:, 1::2]
-        base_from_flange = pairs[:, 0]
-        rotation, wrist = base_from_flange[:, :3, :3], base_from_flange[:, :3, 3]
+        base_from_link = local[:, 0]
+        arm = [base_from_link[:, :3, 3]]
+        for joint in range(1, ARM_JOINTS):
+            base_from_link = base_from_link @ local[:, joint]
+            arm.append(base_from_link[:, :3, 3])
+        rotation = base_from_link[:, :3, :3]
+        wrist = arm[-1] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
 
         fingers = local[:, ARM_JOINTS:].unflatten(1, (len(HAND), 4))  # (B, 4 fingers, 4 joints, 4, 4)
         palm_from_link = fingers[:, :, 0]
@@ -101,6 +105,7 @@ class FrankaAllegro:
             valid,
             rotation.reshape(*batch, 3, 3),
             wrist.reshape(*batch, 3),
+            torch.stack(arm, dim=1).reshape(*batch, ARM_JOINTS, 3),
         )
 
     def clamp(self, joint_positions: Tensor) -> Tensor:
@@ -162,9 +167,3 @@ def _quaternion_matrix(quaternion: tuple[float, float, float, float]) -> Tensor:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return torch.tensor(rows, dtype=torch.float64)
-
-
-def _translation(offset: tuple[float, float, float]) -> Tensor:
-    matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, 3] = torch.tensor(offset, dtype=torch.float64)
-    return matrix

@@ -1,0 +1,227 @@
+"""From joint targets to costs: what a solver calls for every population of candidates.
+
+Two speeds. Terms that only need kinematics are computed for all candidates; the world model runs for the
+`model_budget` of them that those terms like best, and the others get the worst model cost seen so far. That is what
+makes planning affordable on a CPU; with `model_budget=None`, as in the paper, the model runs for all.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexworld.actions import MIN_DEPTH, ActionConvention, hand_motion
+from dexworld.geometry import invert, project, transform_points
+from dexworld.hands import ARM_JOINTS, RIGHT, ROBOT_JOINTS, TRACKED
+from dexworld.planning.objectives import Objective, WeightedSum, as_sum
+from dexworld.planning.protocols import Dynamics, Goal, Rollout
+from dexworld.robots.kinematics import FrankaAllegro, HandPose
+
+_ELBOW, _FOREARM_END = 3, 5
+_FOREARM_POINTS = 5
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is fixed while candidates are compared: the robot's state and its camera.
+
+    joint_positions, joint_targets: (23,) measured and commanded, radians. world_from_base, world_from_camera: (4, 4).
+    intrinsics: (3, 3) for images of image_size (height, width).
+    """
+
+    joint_positions: Tensor
+    joint_targets: Tensor
+    world_from_base: Tensor
+    world_from_camera: Tensor
+    intrinsics: Tensor
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How candidates are put to the world model.
+
+    model_budget: candidates of one population that the model sees; None is all. explore_share: the share of the
+        budget that goes to the population's first rows, whatever the cheap terms say of them (the mean, the best so
+        far, proposals, then plain samples). max_batch: largest number of candidates in one call of the model, to
+        bound memory; None is no bound.
+    contact_deadband: a finger that was stopped by an object lags behind its target. Commands between where it is and
+        its present target are expected not to move it, so that keeping a grasp is told to the model as a hand at
+        rest.
+    """
+
+    model_budget: int | None = None
+    explore_share: float = 0.25
+    max_batch: int | None = None
+    contact_deadband: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("model_budget", "max_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 candidate or None, not {value}")
+        if not 0 <= self.explore_share <= 1:
+            raise ValueError(f"explore_share is a share between 0 and 1, not {self.explore_share}")
+
+
+class CandidateCost:
+    """Cost of candidate joint targets (N, T, 23), as `CostFunction` asks. Built anew for every plan.
+
+    dynamics, context: the world model and its context; both None plans on kinematics alone, and then the objective
+    must not need a model (ValueError). `candidates` and `model_candidates` count what was evaluated.
+    """
+
+    def __init__(
+        self,
+        kinematics: FrankaAllegro,
+        objective: Objective | WeightedSum,
+        goal: Goal,
+        scene: Scene,
+        *,
+        dynamics: Dynamics | None = None,
+        context: Any = None,
+        convention: ActionConvention = ActionConvention(),
+        config: ModelConfig = ModelConfig(),
+    ) -> None:
+        self.kinematics, self.goal, self.scene = kinematics, goal, scene
+        self.dynamics, self.context = dynamics, context
+        self.convention, self.config = convention, config
+        self.objective = as_sum(objective)
+        self.cheap, self.model = self.objective.part(needs_model=False), self.objective.part(needs_model=True)
+        self.screen = self.objective.screen()
+        if self.model.terms and dynamics is None:
+            names = ", ".join(term.name for _, term in self.model.terms)
+            raise ValueError(f"objective terms {names} need a world model, and this search has none")
+        self.candidates = self.model_candidates = 0
+        self._worst_model_cost = -math.inf
+        with torch.no_grad():
+            self._start_keypoints = kinematics.forward(scene.joint_positions[None]).keypoints  # (1, 42, 3)
+        self._camera_from_base = invert(scene.world_from_camera) @ scene.world_from_base
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Costs (N,) of joint targets (N, T, 23)."""
+        rollout = self.kinematic_rollout(samples)
+        self.candidates += len(samples)
+        cheap = self.cheap(rollout, self.goal)
+        if not self.model.terms:
+            return cheap
+        chosen = self._screened(rollout, cheap)
+        if chosen is None:
+            self.model_candidates += len(samples)
+            return cheap + self.model(self.predict(rollout), self.goal)
+        model = self.model(self.predict(_select(rollout, chosen)), self.goal)
+        self.model_candidates += len(chosen)
+        finite = model.detach()[torch.isfinite(model.detach())]
+        if len(finite):
+            self._worst_model_cost = max(self._worst_model_cost, float(finite.max()))
+        rest = torch.full_like(cheap, self._worst_model_cost if len(finite) else math.inf)
+        return cheap + rest.index_copy(0, chosen, model)
+
+    def explain(self, actions: Tensor) -> dict[str, float]:
+        """Every term's weighted cost of one plan (T, 23), by name."""
+        with torch.no_grad():
+            rollout = self.imagine(actions)
+            return {name: float(value[0]) for name, value in self.objective.each(rollout, self.goal).items()}
+
+    def imagine(self, actions: Tensor) -> Rollout:
+        """The rollout of one plan (T, 23) as a batch of one, with the model's latents if the objective has model
+        terms.
+        """
+        rollout = self.kinematic_rollout(actions[None])
+        return self.predict(rollout) if self.model.terms else rollout
+
+    def kinematic_rollout(self, samples: Tensor) -> Rollout:
+        """What forward kinematics says of joint targets (N, T, 23)."""
+        if samples.ndim != 3 or samples.shape[-1] != ROBOT_JOINTS:
+            raise ValueError(f"candidates have shape {tuple(samples.shape)}, expected (N, T, {ROBOT_JOINTS})")
+        pose = self.kinematics.forward(self.expected_positions(samples))
+        pixels, depth = self._project(pose.keypoints[..., list(TRACKED), :])
+        body_pixels, body_depth = self._project(body_points(pose))
+        return Rollout(
+            joint_targets=samples,
+            joint_start=self.scene.joint_targets,
+            pixels=pixels,
+            visible=(depth > MIN_DEPTH) & pose.valid[list(TRACKED)],
+            keypoints_base=pose.keypoints,
+            hand_rotation=pose.hand_rotation,
+            body_pixels=body_pixels,
+            body_visible=body_depth > MIN_DEPTH,
+        )
+
+    def expected_positions(self, targets: Tensor) -> Tensor:
+        """Where joints commanded to (..., 23) are expected to be at the end of the step."""
+        if not self.config.contact_deadband:
+            return targets
+        measured = self.scene.joint_positions
+        lag = self.scene.joint_targets - measured
+        lag = torch.cat([torch.zeros_like(lag[:ARM_JOINTS]), lag[ARM_JOINTS:]])
+        moved = targets - measured
+        return measured + moved - torch.minimum(torch.maximum(moved, lag.clamp_max(0.0)), lag.clamp_min(0.0))
+
+    def predict(self, rollout: Rollout) -> Rollout:
+        """The rollout with the world model's latents, and its keypoints if a term asks for them."""
+        assert self.dynamics is not None
+        steps = self.config.max_batch or len(rollout.joint_targets)
+        motion = self._motion(rollout)
+        batches = [
+            self.dynamics.rollout(self.context, motion.index(slice(first, first + steps)))
+            for first in range(0, len(rollout.joint_targets), steps)
+        ]
+        latents = batches[0] if len(batches) == 1 else torch.cat(batches)
+        if not self.model.needs_keypoint_head:
+            return replace(rollout, latents=latents)
+        pixels, confidence = self.dynamics.keypoints(latents)
+        return replace(rollout, latents=latents, predicted_pixels=pixels, predicted_confidence=confidence)
+
+    def _motion(self, rollout: Rollout):
+        count, steps = rollout.joint_targets.shape[:2]
+        start = self._start_keypoints.to(rollout.keypoints_base).expand(count, 1, -1, -1)
+        keypoints = torch.cat([start, rollout.keypoints_base], dim=1)  # (N, T + 1, 42, 3)
+        valid = torch.zeros(keypoints.shape[-2], dtype=torch.bool, device=keypoints.device)
+        valid[RIGHT] = True
+        return hand_motion(
+            transform_points(self.scene.world_from_base, keypoints),
+            valid.expand(keypoints.shape[:-1]),
+            self.scene.world_from_camera.expand(count, steps + 1, 4, 4),
+            self.scene.intrinsics,
+            self.convention,
+        )
+
+    def _screened(self, rollout: Rollout, cheap: Tensor) -> Tensor | None:
+        """Indices of the candidates that the model is run for; None is all.
+
+        Where the screening terms say nothing (a goal image without the hand), cheap costs would only favour standing
+        still: then the first rows of the population are taken, which are as good as any.
+        """
+        budget = self.config.model_budget
+        if budget is None or budget >= len(cheap):
+            return None
+        with torch.no_grad():
+            verdict = self.screen(rollout, self.goal)
+            telling = float(verdict.max() - verdict.min()) > 1e-9
+            free = round(self.config.explore_share * budget) if telling else budget
+            order = cheap.detach().clone()
+            order[:free] = -math.inf
+            return order.topk(budget, largest=False).indices
+
+    def _project(self, points_base: Tensor) -> tuple[Tensor, Tensor]:
+        points = points_base @ self._camera_from_base[:3, :3].T + self._camera_from_base[:3, 3]
+        return project(points, self.scene.intrinsics)
+
+
+def body_points(pose: HandPose) -> Tensor:
+    """Points (..., M, 3) in the base frame that outline what the robot hides: the right hand's keypoints and the
+    forearm.
+    """
+    share = torch.linspace(0.0, 1.0, _FOREARM_POINTS, dtype=pose.wrist.dtype, device=pose.wrist.device)[:, None]
+    elbow, end = pose.arm[..., _ELBOW : _ELBOW + 1, :], pose.arm[..., _FOREARM_END : _FOREARM_END + 1, :]
+    forearm = elbow + share * (end - elbow)
+    return torch.cat([pose.keypoints[..., RIGHT, :], pose.arm[..., -1:, :], forearm], dim=-2)
+
+
+def _select(rollout: Rollout, chosen: Tensor) -> Rollout:
+    """Only the chosen candidates of a kinematic rollout."""
+    batched = ("joint_targets", "pixels", "visible", "keypoints_base", "hand_rotation", "body_pixels", "body_visible")
+    return replace(rollout, **{name: getattr(rollout, name)[chosen] for name in batched})

@@ -1,0 +1,126 @@
+"""Planning by gradient: Adam through the cost, from several starts at once; alone or after a shooting stage."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dexworld.planning.cem import CEM
+from dexworld.planning.protocols import CostFunction, Gaussian, IterationStatistics, Plan
+from dexworld.planning.search import Archive, PopulationSolver, check_bounds, clamp, record, white_noise
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Projected Adam on all starts together.
+
+    rate: step size in units of the initial distribution's std, so that arm and fingers move in proportion. Needs a
+    differentiable cost; on a learned model gradients can find the model's errors instead of good plans, so check the
+    outcome against CEM.
+    """
+
+    steps: int = 30
+    rate: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.rate <= 0:
+            raise ValueError(f"Adam needs steps >= 1 and rate > 0, got {self.steps} and {self.rate}")
+
+    def refine(
+        self,
+        cost_function: CostFunction,
+        starts: Tensor,
+        scale: Tensor,
+        bounds: Tensor,
+        archive: Archive,
+        history: list[IterationStatistics],
+    ) -> Tensor:
+        """Descend from starts (R, T, A); everything seen goes to the archive. Returns where they ended (R, T, A).
+
+        Raises ValueError if the cost has no gradient.
+        """
+        with torch.enable_grad():
+            unit = scale.clamp_min(1e-6)
+            moves = torch.zeros_like(starts).requires_grad_()
+            optimiser = torch.optim.Adam([moves], lr=self.rate)
+            for step in range(self.steps + 1):
+                samples = clamp(starts + unit * moves, bounds)
+                costs = cost_function(samples)
+                seen = archive.add(samples, costs)
+                history.append(record(seen.sort().values, len(seen), scale, len(seen)))
+                if step == self.steps:
+                    break
+                if not costs.requires_grad:
+                    raise ValueError("the cost has no gradient: use CEM, or a dynamics whose rollout is differentiable")
+                total = torch.where(torch.isfinite(costs), costs, 0.0).sum()
+                (gradient,) = torch.autograd.grad(total, moves)  # not backward(): the model's own gradients stay empty
+                moves.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
+                optimiser.step()
+                with torch.no_grad():  # project, or a start beyond a bound would lose its gradient for good
+                    moves.copy_((clamp(starts + unit * moves, bounds) - starts) / unit)
+        return samples.detach()
+
+
+@dataclass(frozen=True)
+class GradientSolver:
+    """Adam from the initial mean, the proposals and random starts.
+
+    restarts: number of starts in all.
+    """
+
+    restarts: int = 8
+    adam: Adam = field(default_factory=Adam)
+
+    def __post_init__(self) -> None:
+        if self.restarts < 1:
+            raise ValueError(f"restarts must be at least 1, not {self.restarts}")
+
+    def solve(
+        self,
+        cost_function: CostFunction,
+        initial: Gaussian,
+        bounds: Tensor,
+        generator: torch.Generator,
+        proposals: Tensor | None = None,
+    ) -> Plan:
+        """See `Solver.solve`."""
+        check_bounds(bounds, initial.mean.shape[1])
+        fixed = initial.mean[None] if proposals is None else torch.cat([initial.mean[None], proposals])
+        count = max(self.restarts - len(fixed), 0)
+        drawn = initial.mean + initial.std * white_noise((count, *initial.mean.shape), generator, initial.mean)
+        archive = Archive(self.restarts)
+        history: list[IterationStatistics] = []
+        starts = clamp(torch.cat([fixed, drawn]), bounds)
+        self.adam.refine(cost_function, starts, initial.std, bounds, archive, history)
+        return archive.plan(Gaussian(archive.best.clone(), initial.std), history)
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """A population search (or plain random shooting: one iteration), then Adam on its best candidates.
+
+    top: how many of them are refined.
+    """
+
+    shooting: PopulationSolver = field(default_factory=lambda: CEM(samples=128, elites=8, iterations=1))
+    top: int = 8
+    adam: Adam = field(default_factory=Adam)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top <= self.shooting.elites:
+            raise ValueError(f"top must be between 1 and the shooting's {self.shooting.elites} elites, not {self.top}")
+
+    def solve(
+        self,
+        cost_function: CostFunction,
+        initial: Gaussian,
+        bounds: Tensor,
+        generator: torch.Generator,
+        proposals: Tensor | None = None,
+    ) -> Plan:
+        """See `Solver.solve`."""
+        shot = self.shooting.solve(cost_function, initial, bounds, generator, proposals)
+        archive, history = Archive(self.shooting.elites), list(shot.history)
+        archive.add(shot.elites, shot.elite_costs)
+        self.adam.refine(cost_function, shot.elites[: self.top], initial.std, bounds, archive, history)
+        return archive.plan(Gaussian(archive.best.clone(), shot.distribution.std), history)

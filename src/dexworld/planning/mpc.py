@@ -1,0 +1,311 @@
+"""Model predictive control: plan, send the first step, look again, plan the rest.
+
+Unlike the release, re-planning feeds the world model the motion that was really executed (from the measured joints)
+instead of zeros, and widens the search again.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.actions import ActionConvention
+from dexworld.hands import ARM_JOINTS, NUM_TRACKED, ROBOT_JOINTS
+from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene
+from dexworld.planning.cem import CEM
+from dexworld.planning.objectives import Objective, WeightedSum, as_sum
+from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
+from dexworld.robots.kinematics import FrankaAllegro, motion_from_joints
+from dexworld.robots.observation import Observation
+
+
+@dataclass(frozen=True)
+class KinematicStart:
+    """A search on the terms that need no model, before the model-based one starts around what it found.
+
+    It costs milliseconds. std_share: the model-based search then starts with this share of the initial std. mixed:
+    share of its first population that still comes from the original distribution, in case the hand alone leads
+    nowhere.
+    """
+
+    solver: Solver = field(default_factory=lambda: CEM(samples=512, elites=16, iterations=12, momentum=0.1))
+    std_share: float = 0.4
+    mixed: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.std_share <= 1 or not 0 <= self.mixed < 1:
+            raise ValueError("a kinematic start needs std_share in (0, 1] and mixed in [0, 1)")
+
+
+@dataclass(frozen=True)
+class MPCConfig:
+    """How the policy plans. Angles in radians; paper: section 4.4 and its appendix C.
+
+    horizon: steps T. replan: `shrink` plans the steps that remain of the horizon (3, 2, 1: the paper); `fixed`
+        always T.
+    arm_std, finger_std: initial spread (paper: 0.3 and 0.1, fingers 0.01 when placing). rewiden: when re-planning, the
+    std is at least this share of the initial one (the release keeps the collapsed one: 0).
+    max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
+    mixed_samples: how many proposals a `mixed` share of 1 would be. convention: of the dynamics' actions.
+    """
+
+    horizon: int = 3
+    replan: Literal["shrink", "fixed"] = "shrink"
+    arm_std: float = 0.3
+    finger_std: float = 0.1
+    rewiden: float = 0.5
+    max_history: int = 4
+    kinematic_start: KinematicStart | None = None
+    mixed_samples: int = 64
+    model: ModelConfig = field(default_factory=ModelConfig)
+    convention: ActionConvention = field(default_factory=ActionConvention)
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1 or self.max_history < 1:
+            raise ValueError(f"horizon and max_history must be at least 1, got {self.horizon} and {self.max_history}")
+        if self.replan not in ("shrink", "fixed"):
+            raise ValueError(f"replan is {self.replan!r}; choose 'shrink' or 'fixed'")
+        if self.arm_std <= 0 or self.finger_std <= 0 or not 0 <= self.rewiden <= 1:
+            raise ValueError("arm_std and finger_std must be above 0 and rewiden between 0 and 1")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One observed frame: latents (P, D) or None, measured joints (23,), camera and base poses (4, 4)."""
+
+    latents: Tensor | None
+    joint_positions: Tensor
+    world_from_camera: Tensor
+
+
+class MPCPolicy:
+    """Plans to a goal image with a world model, and re-plans after every step.
+
+    dynamics may be None if no objective term needs a model and `reset` is given the goal's keypoints. seed: of the
+    search; every `reset` starts from it again. After `act`: `statistics` holds a `PlanStatistics` per call since the
+    reset, `plan` the last plan, `imagined` what was predicted for it.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics | None,
+        kinematics: FrankaAllegro,
+        objective: Objective | WeightedSum,
+        solver: Solver,
+        config: MPCConfig = MPCConfig(),
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dynamics, self.kinematics, self.solver, self.config = dynamics, kinematics, solver, config
+        self.objective = as_sum(objective)
+        if self.objective.needs_model and dynamics is None:
+            raise ValueError("this objective needs a world model: give the policy a dynamics")
+        self.seed, self.device = seed, torch.device(device)
+        self.statistics: list[PlanStatistics] = []
+        self.plan: Plan | None = None
+        self._goal: Goal | None = None
+
+    @property
+    def goal(self) -> Goal:
+        """The goal, as the objectives see it. Raises ValueError before the first reset."""
+        if self._goal is None:
+            raise ValueError("the policy has no goal yet: call reset(goal_image) first")
+        return self._goal
+
+    @torch.no_grad()
+    def reset(
+        self,
+        goal_image: np.ndarray,
+        *,
+        goal_pixels: np.ndarray | None = None,
+        hand_rotation: np.ndarray | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Start an episode.
+
+        goal_image (H, W, 3) uint8, of the same size as the observations. goal_pixels (12, 2): the goal's tracked
+        keypoints where they are known (NaN where not); by default the keypoint head finds them in the goal image.
+        hand_rotation (3, 3): the wanted base_from_palm, if an objective asks for one. seed: replaces the policy's.
+        Raises ValueError on a wrong image.
+        """
+        if goal_image.ndim != 3 or goal_image.shape[-1] != 3 or goal_image.dtype != np.uint8:
+            raise ValueError(f"goal image must be (H, W, 3) uint8, not {goal_image.shape} {goal_image.dtype}")
+        latents = None if self.dynamics is None else self._encode(goal_image)
+        if goal_pixels is not None:
+            given = torch.as_tensor(np.asarray(goal_pixels, dtype=np.float32), device=self.device)
+            known = torch.isfinite(given).all(-1) if tuple(given.shape) == (NUM_TRACKED, 2) else torch.zeros(0)
+            pixels, confidence = given.nan_to_num(0.0, 0.0, 0.0), known.float()
+        elif self.dynamics is not None and latents is not None:
+            pixels, confidence = self.dynamics.keypoints(latents)
+        else:
+            raise ValueError("without a dynamics nobody finds the goal's keypoints: give goal_pixels")
+        rotation = None if hand_rotation is None else self._tensor(hand_rotation)
+        height, width = goal_image.shape[:2]
+        self._goal = Goal((height, width), pixels, confidence, latents, rotation)
+        self._history: list[_Frame] = []
+        self._steps = 0
+        self._cost: CandidateCost | None = None
+        self.plan, self.statistics = None, []
+        self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Joint targets (23,) radians for the next step, always within the limits.
+
+        Measured joints or targets a little outside their limits are moved back and counted in the statistics. Raises
+        ValueError before a reset or if the image isn't of the goal's size (a NaN doesn't pass `Observation` itself).
+        """
+        began = time.perf_counter()
+        if tuple(observation.image.shape[:2]) != self.goal.image_size:
+            raise ValueError(
+                f"observation image is {observation.image.shape[0]}x{observation.image.shape[1]}, the goal image "
+                f"{self.goal.image_size[0]}x{self.goal.image_size[1]}: they must be of one size"
+            )
+        scene, clamped = self._scene(observation)
+        encode_seconds = self._observe(observation, scene)
+        horizon = self.config.horizon
+        if self.config.replan == "shrink":
+            horizon = max(1, horizon - self._steps)
+
+        initial = self._initial(scene, horizon)
+        bounds = self.kinematics.limits.to(scene.joint_targets)
+        start, kinematic = self._kinematic_start(initial, scene, bounds)
+        cost = self._cost_function(scene, self.objective)
+        proposals = self._proposals(initial) if start is not initial else None
+        plan = self.solver.solve(cost, start, bounds, self._generator, proposals)
+
+        self.plan, self._cost = plan, cost
+        self._steps += 1
+        self.statistics.append(
+            PlanStatistics(
+                seconds=time.perf_counter() - began,
+                encode_seconds=encode_seconds,
+                horizon=horizon,
+                history=plan.history,
+                kinematic_history=kinematic.history if kinematic else (),
+                candidates=plan.evaluated + (kinematic.evaluated if kinematic else 0),
+                model_candidates=cost.model_candidates,
+                cost=plan.cost,
+                terms=cost.explain(plan.actions),
+                clamped=clamped,
+            )
+        )
+        return self.kinematics.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
+
+    @property
+    def imagined(self) -> Rollout:
+        """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before the first
+        `act`.
+        """
+        if self.plan is None or self._cost is None:
+            raise ValueError("nothing was planned yet: call act first")
+        with torch.no_grad():
+            rollout = self._cost.kinematic_rollout(self.plan.actions[None])
+            return rollout if self._cost.context is None else self._cost.predict(rollout)
+
+    def _tensor(self, value: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(value, dtype=np.float32), device=self.device)
+
+    def _encode(self, image: np.ndarray) -> Tensor:
+        assert self.dynamics is not None
+        return self.dynamics.encode(torch.from_numpy(np.ascontiguousarray(image)).to(self.device))
+
+    def _scene(self, observation: Observation) -> tuple[Scene, int]:
+        """The observation as tensors, with joints inside their limits, and how many had to be moved."""
+        positions, targets = self._tensor(observation.joint_positions), self._tensor(observation.joint_targets)
+        inside = self.kinematics.clamp(positions), self.kinematics.clamp(targets)
+        clamped = int((inside[0] != positions).sum() + (inside[1] != targets).sum())
+        scene = Scene(
+            joint_positions=inside[0],
+            joint_targets=inside[1],
+            world_from_base=self._tensor(observation.world_from_base),
+            world_from_camera=self._tensor(observation.world_from_camera),
+            intrinsics=self._tensor(observation.intrinsics),
+            image_size=self.goal.image_size,
+        )
+        return scene, clamped
+
+    @torch.no_grad()
+    def _observe(self, observation: Observation, scene: Scene) -> float:
+        """Add a frame to the history; the first one becomes the goal's start. Returns the encoder's seconds."""
+        began = time.perf_counter()
+        latents = self._encode(observation.image) if self.objective.needs_model else None
+        seconds = time.perf_counter() - began
+        frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
+        if self._history and self.config.convention.frame == "window" and self.objective.needs_model:
+            moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
+            if float(moved) > 1e-4:
+                raise ValueError("actions in a window's first frame can't be planned with a camera that moves")
+        if not self._history:
+            cost = self._cost_function(scene, as_sum(self.objective).part(needs_model=False), observe=False)
+            here = cost.kinematic_rollout(scene.joint_positions[None, None])
+            goal = self.goal
+            self._goal = Goal(
+                goal.image_size, goal.pixels, goal.confidence, goal.latents, goal.hand_rotation,
+                latents, here.body_pixels[0, 0], here.body_visible[0, 0],
+            )  # fmt: skip
+        self._history = [*self._history, frame][-self.config.max_history :]
+        return seconds
+
+    def _context(self, scene: Scene):
+        """The model's context: observed latents and the motion that was really executed between them."""
+        assert self.dynamics is not None
+        latents = torch.stack([frame.latents for frame in self._history if frame.latents is not None])
+        motion = motion_from_joints(
+            self.kinematics,
+            torch.stack([frame.joint_positions for frame in self._history]),
+            scene.world_from_base,
+            torch.stack([frame.world_from_camera for frame in self._history]),
+            scene.intrinsics,
+            self.config.convention,
+        )
+        return self.dynamics.start(latents, motion)
+
+    def _cost_function(self, scene: Scene, objective: WeightedSum, *, observe: bool = True) -> CandidateCost:
+        model = observe and objective.needs_model
+        with torch.no_grad():
+            context = self._context(scene) if model else None
+        return CandidateCost(
+            self.kinematics,
+            objective,
+            self.goal,
+            scene,
+            dynamics=self.dynamics if model else None,
+            context=context,
+            convention=self.config.convention,
+            config=self.config.model,
+        )
+
+    def _initial(self, scene: Scene, horizon: int) -> Gaussian:
+        """Around the targets in force at first (so that a grasp keeps squeezing), then around the rest of the last
+        plan.
+        """
+        std = scene.joint_targets.new_full((horizon, ROBOT_JOINTS), self.config.finger_std)
+        std[:, :ARM_JOINTS] = self.config.arm_std
+        if self.plan is None or len(self.plan.actions) < 2:
+            return Gaussian(scene.joint_targets.expand(horizon, -1).clone(), std)
+        shift = torch.arange(1, horizon + 1).clamp_max(len(self.plan.actions) - 1)
+        found = self.plan.distribution.std[shift]
+        return Gaussian(self.plan.actions[shift], torch.maximum(found, self.config.rewiden * std))
+
+    def _kinematic_start(self, initial: Gaussian, scene: Scene, bounds: Tensor) -> tuple[Gaussian, Plan | None]:
+        """The distribution that the model-based search starts from, and the cheap search that gave it, if there was
+        one.
+        """
+        start = self.config.kinematic_start
+        objective = self.objective.part(needs_model=False)
+        if start is None or not self.objective.needs_model or not objective.screen().terms:
+            return initial, None
+        cost = self._cost_function(scene, objective)
+        plan = start.solver.solve(cost, initial, bounds, self._generator)
+        return Gaussian(plan.actions, start.std_share * initial.std), plan
+
+    def _proposals(self, initial: Gaussian) -> Tensor:
+        """The original mean and a few samples of the original distribution, to join the search's first population."""
+        start = self.config.kinematic_start
+        count = round(start.mixed * self.config.mixed_samples) if start else 0
+        noise = torch.randn((count, *initial.mean.shape), generator=self._generator).to(initial.mean)
+        return torch.cat([initial.mean[None], initial.mean + initial.std * noise])

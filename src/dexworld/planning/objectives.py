@@ -1,0 +1,349 @@
+"""What a good plan looks like: terms that score rollouts against a goal, and their weighted sums.
+
+Each term maps a rollout of N candidates and a goal to costs (N,). `2.0 * TermA() + TermB()` builds a `WeightedSum`,
+which also reports every term by itself. A term says what it needs: kinematics come for free, latents cost a run of
+the world model.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dexworld.geometry import geodesic_angle
+from dexworld.hands import ARM_JOINTS, NUM_TRACKED
+from dexworld.planning.protocols import Goal, Rollout
+
+RIGHT_TRACKED = tuple(range(NUM_TRACKED // 2, NUM_TRACKED))  # the robot has a right hand
+
+
+@dataclass(frozen=True)
+class TimeWeights:
+    """How much each predicted step counts.
+
+    Step t of T weighs decay ** (T - 1 - t), normalised over `horizon` steps, or over T if that is None. decay 0 is
+    the last step only, 1 the plain mean. The release uses 0.6 and keeps the weights of its three-step horizon when
+    fewer steps remain.
+    """
+
+    decay: float = 0.6
+    horizon: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"time weights need a decay between 0 and 1, not {self.decay}")
+
+    def mean(self, per_step: Tensor) -> Tensor:
+        """Weighted mean (N,) of values (N, T)."""
+        steps = per_step.shape[-1]
+        total = max(self.horizon or steps, steps)
+        ages = torch.arange(total - 1, -1, -1, device=per_step.device, dtype=per_step.dtype)
+        weights = torch.as_tensor(self.decay, device=per_step.device, dtype=per_step.dtype) ** ages  # 0 ** 0 is 1
+        weights = weights / weights.sum()
+        return per_step @ weights[-steps:]
+
+
+RELEASE_TIME = TimeWeights(0.6, horizon=3)
+FINAL = TimeWeights(0.0)
+
+
+class Objective(ABC):
+    """A cost. `name` labels it in statistics; `needs_model` says whether it reads latents or predicted keypoints.
+
+    `screens` marks terms without a model that tell, by themselves, which candidates are worth running the model for.
+    """
+
+    name: str
+    needs_latents: ClassVar[bool] = False
+    screens: ClassVar[bool] = False
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the world model must run for this term."""
+        return self.needs_latents or self.needs_keypoint_head
+
+    @property
+    def needs_keypoint_head(self) -> bool:
+        """Whether the keypoint head must run on the predicted latents."""
+        return False
+
+    @abstractmethod
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        """Costs (N,) of the rollout's candidates."""
+
+    def __rmul__(self, weight: float) -> "WeightedSum":
+        return WeightedSum(((float(weight), self),))
+
+    def __add__(self, other: "Objective | WeightedSum") -> "WeightedSum":
+        return (1.0 * self) + other
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """A weighted sum of terms. Two terms of one kind need different names. Raises ValueError otherwise or on a bad
+    weight.
+    """
+
+    terms: tuple[tuple[float, Objective], ...]
+
+    def __post_init__(self) -> None:
+        names = [term.name for _, term in self.terms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"objective terms must have different names, got {names}")
+        for weight, term in self.terms:
+            if not weight >= 0 or weight == float("inf"):
+                raise ValueError(f"weight of {term.name!r} is {weight}; it must be finite and not negative")
+
+    def __add__(self, other: "Objective | WeightedSum") -> "WeightedSum":
+        return WeightedSum((*self.terms, *as_sum(other).terms))
+
+    def __rmul__(self, weight: float) -> "WeightedSum":
+        return WeightedSum(tuple((weight * inner, term) for inner, term in self.terms))
+
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        """Total cost (N,)."""
+        total = rollout.joint_targets.new_zeros(len(rollout.joint_targets))
+        for value in self.each(rollout, goal).values():
+            total = total + value
+        return total
+
+    def each(self, rollout: Rollout, goal: Goal) -> dict[str, Tensor]:
+        """Every term's weighted cost (N,), by name."""
+        return {term.name: weight * term(rollout, goal) for weight, term in self.terms}
+
+    def part(self, *, needs_model: bool) -> "WeightedSum":
+        """The terms that need the world model, or those that don't."""
+        return WeightedSum(tuple(entry for entry in self.terms if entry[1].needs_model == needs_model))
+
+    def screen(self) -> "WeightedSum":
+        """The terms that tell, without the model, which candidates are worth running it for."""
+        return WeightedSum(tuple(entry for entry in self.terms if entry[1].screens and not entry[1].needs_model))
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether any term needs the world model."""
+        return any(term.needs_model for _, term in self.terms)
+
+    @property
+    def needs_keypoint_head(self) -> bool:
+        """Whether any term needs the keypoint head on predicted latents."""
+        return any(term.needs_keypoint_head for _, term in self.terms)
+
+
+def as_sum(objective: Objective | WeightedSum) -> WeightedSum:
+    """A single term as a sum with weight 1; a sum as it is."""
+    return objective if isinstance(objective, WeightedSum) else 1.0 * objective
+
+
+@dataclass(frozen=True)
+class LatentDistance(Objective):
+    """Mean squared distance of predicted latents to the goal's (DexWM paper, section 4.4, the first term of its cost).
+
+    With the defaults this is the paper's. The options make an object term of it:
+
+    hide_hand: leave out tokens whose centre lies within this many patches of the candidate's hand or forearm (by
+        kinematics), of the goal's hand keypoints, or of the start's hand: what remains is the scene. None keeps all
+        tokens. The mean is over what remains, or over all if nothing does.
+    hidden_cost: instead of being left out entirely, a token under the candidate's own hand costs this share of the
+        distance between start and goal, so that covering a difference with the hand is no way to remove it. Needs
+        start latents.
+    by_change: weigh each token by the squared distance between start and goal there, so that a static background
+        doesn't count.
+    """
+
+    name: str = "latents"
+    time: TimeWeights = RELEASE_TIME
+    hide_hand: float | None = None
+    hidden_cost: float = 0.0
+    by_change: bool = False
+    min_confidence: float = 0.3
+
+    needs_latents: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.hide_hand is not None and self.hide_hand < 0:
+            raise ValueError(f"hide_hand is a radius in patches, not {self.hide_hand}")
+        if not 0 <= self.hidden_cost <= 1:
+            raise ValueError(f"hidden_cost is a share between 0 and 1, not {self.hidden_cost}")
+        if self.hidden_cost and self.hide_hand is None:
+            raise ValueError("hidden_cost counts tokens that hide_hand leaves out; set hide_hand too")
+
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        if rollout.latents is None or goal.latents is None:
+            raise ValueError(
+                f"objective {self.name!r} needs predicted latents and a goal's latents: plan with a dynamics"
+            )
+        error = (rollout.latents - goal.latents).square().mean(-1)  # (N, T, P)
+        if self.hide_hand is None and not self.by_change:
+            return self.time.mean(error.mean(-1))
+
+        weight = torch.ones_like(error[0, 0])  # (P,)
+        unchanged = self._unchanged(goal) if self.by_change or self.hidden_cost else None
+        if self.by_change and unchanged is not None:
+            weight = unchanged
+        if self.hide_hand is None:
+            return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
+
+        grid = token_grid(error.shape[-1], goal.image_size)
+        seen = goal.confidence >= self.min_confidence
+        weight = weight * ~self._near(goal.pixels, seen, grid, goal.image_size)
+        if goal.start_body_pixels is not None and goal.start_body_visible is not None:
+            weight = weight * ~self._near(goal.start_body_pixels, goal.start_body_visible, grid, goal.image_size)
+        hidden = self._near(rollout.body_pixels, rollout.body_visible, grid, goal.image_size)  # (N, T, P)
+        if self.hidden_cost and unchanged is not None:
+            error = torch.where(hidden, self.hidden_cost * unchanged, error)
+            return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
+        return self.time.mean(_remaining_mean(error, weight, hidden))
+
+    def _unchanged(self, goal: Goal) -> Tensor:
+        if goal.start_latents is None or goal.latents is None:
+            raise ValueError(f"objective {self.name!r} compares with the start: the goal has no start latents yet")
+        return (goal.start_latents - goal.latents).square().mean(-1)
+
+    def _near(self, pixels: Tensor, visible: Tensor, grid: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+        """Which tokens (..., P) have a visible point of pixels (..., M, 2) within the radius of their centre or
+        square.
+        """
+        rows, columns = grid
+        patch = pixels.new_tensor([image_size[1] / columns, image_size[0] / rows])
+        places = pixels / patch  # in patches
+        row, column = torch.meshgrid(
+            torch.arange(rows, device=pixels.device) + 0.5,
+            torch.arange(columns, device=pixels.device) + 0.5,
+            indexing="ij",
+        )
+        centres = torch.stack([column, row], dim=-1).flatten(0, 1).to(pixels)  # (P, 2)
+        # Distance from a point to the patch's square: 0 inside it.
+        outside = ((places[..., :, None, :] - centres).abs() - 0.5).clamp_min(0.0)  # (..., M, P, 2)
+        near = (outside.square().sum(-1) <= (self.hide_hand or 0.0) ** 2) & visible[..., None]
+        return near.any(-2)
+
+
+@dataclass(frozen=True)
+class KeypointPixels(Objective):
+    """Distance of the hand's tracked keypoints to the goal's, in square pixels (paper: weight mu = 0.001).
+
+    source: `kinematics` takes the candidate's keypoints from forward kinematics; `model` from the keypoint head on
+        the predicted latents, as the paper does. The goal's always come from the goal image.
+    robust_px: errors grow linearly beyond this many pixels (pseudo-Huber), so that one wrong goal keypoint can't
+        dominate; None is the plain square. min_confidence: goal keypoints below it don't count; the others weigh by
+        their confidence if `by_confidence`. If none counts the term is 0. rows: which of the twelve; the robot's are
+        the right hand's.
+    """
+
+    name: str = "keypoints"
+    time: TimeWeights = RELEASE_TIME
+    source: Literal["kinematics", "model"] = "kinematics"
+    robust_px: float | None = None
+    by_confidence: bool = True
+    min_confidence: float = 0.3
+    rows: tuple[int, ...] = RIGHT_TRACKED
+
+    screens: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.source not in ("kinematics", "model"):
+            raise ValueError(f"keypoint source is {self.source!r}; choose 'kinematics' or 'model'")
+        if self.robust_px is not None and self.robust_px <= 0:
+            raise ValueError(f"robust_px must be above 0 pixels, not {self.robust_px}")
+
+    @property
+    def needs_keypoint_head(self) -> bool:
+        return self.source == "model"
+
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        pixels = rollout.pixels if self.source == "kinematics" else rollout.predicted_pixels
+        if pixels is None:
+            raise ValueError(f"objective {self.name!r} needs the keypoint head: plan with a dynamics")
+        rows = list(self.rows)
+        error = (pixels[..., rows, :] - goal.pixels[rows]).square().mean(-1)  # (N, T, K)
+        if self.robust_px is not None:
+            error = 2 * self.robust_px**2 * ((1 + error / self.robust_px**2).sqrt() - 1)
+        weight = torch.ones_like(goal.confidence[rows])
+        if self.by_confidence:
+            weight = torch.where(goal.confidence[rows] >= self.min_confidence, goal.confidence[rows], 0.0)
+        return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
+
+
+@dataclass(frozen=True)
+class HandOrientation(Objective):
+    """Angle in radians between the palm and the goal's, in the robot's base frame.
+
+    The release compares rotation vectors in the world frame, which depends on where the kitchen stands and breaks
+    near pi; the geodesic angle has neither fault. Paper's weight for grasping: 0.4.
+    """
+
+    name: str = "orientation"
+    time: TimeWeights = RELEASE_TIME
+
+    screens: ClassVar[bool] = True
+
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        if goal.hand_rotation is None:
+            raise ValueError(f"objective {self.name!r} needs the goal's hand rotation: give it to the policy's reset")
+        return self.time.mean(geodesic_angle(rollout.hand_rotation, goal.hand_rotation))
+
+
+@dataclass(frozen=True)
+class JointLimits(Objective):
+    """Squared intrusion into a margin before the joint limits, 0 outside it and 1 at the limit, meaned over joints.
+
+    limits: ((low, high), ...) radians per joint. margin: share of each joint's range.
+    """
+
+    limits: tuple[tuple[float, float], ...]
+    margin: float = 0.05
+    name: str = "limits"
+    time: TimeWeights = field(default=TimeWeights(1.0))
+
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        limits = rollout.joint_targets.new_tensor(self.limits)
+        low, high = limits[:, 0], limits[:, 1]
+        room = torch.minimum(rollout.joint_targets - low, high - rollout.joint_targets) / (high - low)
+        intrusion = ((self.margin - room) / self.margin).clamp_min(0.0)
+        return self.time.mean(intrusion.square().mean(-1))
+
+
+@dataclass(frozen=True)
+class Smoothness(Objective):
+    """Squared joint travel per step, arm and fingers meaned apart and added, in square radians; starts at the
+    current targets.
+    """
+
+    name: str = "travel"
+    finger_share: float = 0.2
+    time: TimeWeights = field(default=TimeWeights(1.0))
+
+    def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
+        targets = rollout.joint_targets
+        start = rollout.joint_start.expand_as(targets[:, :1])
+        travel = torch.cat([start, targets], dim=1).diff(dim=1).square()  # (N, T, 23)
+        per_step = travel[..., :ARM_JOINTS].mean(-1) + self.finger_share * travel[..., ARM_JOINTS:].mean(-1)
+        return self.time.mean(per_step)
+
+
+def token_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a grid of square patches that covers an image (height, width). Raises ValueError if there
+    is none.
+    """
+    height, width = image_size
+    rows = round((tokens * height / width) ** 0.5)
+    if rows < 1 or tokens % rows or abs((tokens // rows) / rows - width / height) > 0.15 * width / height:
+        raise ValueError(f"{tokens} tokens form no grid of square patches on an image of {height}x{width}")
+    return rows, tokens // rows
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the last dimension; 0 where all weights are 0."""
+    return (values * weights).sum(-1) / weights.sum(-1).clamp_min(1e-9)
+
+
+def _remaining_mean(error: Tensor, weight: Tensor, hidden: Tensor) -> Tensor:
+    """Weighted mean (N, T) of error (N, T, P) over tokens that aren't hidden; over all of them where nothing
+    remains.
+    """
+    shown = weight * ~hidden
+    nothing_left = shown.sum(-1, keepdim=True) <= 0
+    return _weighted_mean(error, torch.where(nothing_left, weight.expand_as(error), shown))

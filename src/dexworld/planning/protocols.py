@@ -1,0 +1,195 @@
+"""The seams of planning: any dynamics, objective and solver work together through what is defined here.
+
+Legend: N candidates, T steps of the horizon, A numbers per action (23 joint targets), C observed frames, P patches,
+    D latent width.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.actions import HandMotion
+from dexworld.hands import NUM_TRACKED
+from dexworld.robots.observation import Observation
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """A world model, as a planner sees it."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents (..., P, D) of images (..., H, W, 3) uint8. Raises ValueError on another image size."""
+
+    def start(self, latents: Tensor, motion: HandMotion) -> Any:
+        """A context from observed latents (C, P, D) and the C - 1 motions between them; shared by all candidates."""
+
+    def rollout(self, context: Any, motion: HandMotion) -> Tensor:
+        """Predicted latents (N, T, P, D) of candidate motions (N, T); `motion.pixels[:, 0]` is the last observed
+        frame.
+        """
+
+    def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (..., 12, 2) and confidence (..., 12), 0 to 1, of the tracked keypoints in latents (..., P, D)."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What N candidates of T steps would do: kinematics for all, the model's prediction where it was asked for.
+
+    joint_targets: (N, T, 23) radians, commanded. joint_start: (23,) the targets in force now.
+    pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image. visible: (N,
+        T, 12).
+    keypoints_base: (N, T, 42, 3) metres and hand_rotation: (N, T, 3, 3) base_from_palm, in the robot's base frame.
+    body_pixels: (N, T, M, 2) and body_visible: (N, T, M), points of hand and forearm, to tell what they hide.
+    latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2) and predicted_confidence: (N, T, 12), the keypoint
+        head on those latents, or None.
+    """
+
+    joint_targets: Tensor
+    joint_start: Tensor
+    pixels: Tensor
+    visible: Tensor
+    keypoints_base: Tensor
+    hand_rotation: Tensor
+    body_pixels: Tensor
+    body_visible: Tensor
+    latents: Tensor | None = None
+    predicted_pixels: Tensor | None = None
+    predicted_confidence: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What to reach, and the little of the start that some objectives compare with.
+
+    image_size: (height, width) pixels. latents: (P, D) of the goal image, or None without a model.
+    pixels: (12, 2) and confidence: (12,) tracked keypoints of the goal image. hand_rotation: (3, 3) base_from_palm,
+        or None.
+    start_latents: (P, D) of the episode's first observation; start_body_pixels: (M, 2) and start_body_visible: (M,),
+        hand and forearm in it; None until something was observed.
+    """
+
+    image_size: tuple[int, int]
+    pixels: Tensor
+    confidence: Tensor
+    latents: Tensor | None = None
+    hand_rotation: Tensor | None = None
+    start_latents: Tensor | None = None
+    start_body_pixels: Tensor | None = None
+    start_body_visible: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if tuple(self.pixels.shape) != (NUM_TRACKED, 2) or tuple(self.confidence.shape) != (NUM_TRACKED,):
+            raise ValueError(
+                f"goal keypoints have shapes {tuple(self.pixels.shape)} and {tuple(self.confidence.shape)}, "
+                f"expected ({NUM_TRACKED}, 2) and ({NUM_TRACKED},)"
+            )
+        for name in ("pixels", "confidence", "latents", "hand_rotation"):
+            value = getattr(self, name)
+            if value is not None and not torch.isfinite(value).all():
+                raise ValueError(f"goal {name} holds NaN or Inf")
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A diagonal Gaussian over plans: mean and standard deviation (T, A). Raises ValueError on NaN or a negative
+    spread.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __post_init__(self) -> None:
+        if self.mean.shape != self.std.shape or self.mean.ndim != 2:
+            raise ValueError(f"mean {tuple(self.mean.shape)} and std {tuple(self.std.shape)} must both be (T, A)")
+        if not torch.isfinite(self.mean).all() or not torch.isfinite(self.std).all() or (self.std < 0).any():
+            raise ValueError("the planner's initial mean and std must be finite, and std not negative")
+
+
+@dataclass(frozen=True)
+class IterationStatistics:
+    """One iteration of a solver: costs of its best and of its elites (mean), the mean std, and candidates evaluated."""
+
+    best: float
+    elite_mean: float
+    std_mean: float
+    evaluated: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of a search.
+
+    actions: (T, A) and their cost. distribution: where the search ended, for a warm start. elites: (E, T, A) the best
+    candidates ever seen, best first, and elite_costs (E,). history: one entry per iteration.
+    """
+
+    actions: Tensor
+    cost: float
+    distribution: Gaussian
+    elites: Tensor
+    elite_costs: Tensor
+    history: tuple[IterationStatistics, ...]
+
+    @property
+    def evaluated(self) -> int:
+        """Number of candidates whose cost was asked for."""
+        return sum(step.evaluated for step in self.history)
+
+
+class CostFunction(Protocol):
+    """Cost (N,) of candidates (N, T, A), lower is better. Differentiable if a gradient solver is to use it."""
+
+    def __call__(self, samples: Tensor) -> Tensor: ...
+
+
+class Solver(Protocol):
+    """Searches for the cheapest plan."""
+
+    def solve(
+        self,
+        cost_function: CostFunction,
+        initial: Gaussian,
+        bounds: Tensor,
+        generator: torch.Generator,
+        proposals: Tensor | None = None,
+    ) -> Plan:
+        """Search from `initial` within bounds (A, 2); `proposals` (E, T, A) are candidates to consider at once.
+
+        Never returns anything outside the bounds, or worse than the best candidate it evaluated.
+        """
+
+
+class Policy(Protocol):
+    """What acts: in the simulator, behind a server, on a robot."""
+
+    def reset(self, goal_image: np.ndarray, *, seed: int | None = None) -> None:
+        """Start an episode with a goal image (H, W, 3) uint8; `seed` fixes whatever is random in it."""
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Absolute joint targets (23,) radians within the limits for the next step."""
+
+
+@dataclass(frozen=True)
+class PlanStatistics:
+    """One call of `act`: where its time went and what the search found.
+
+    seconds: wall time of the whole call; encode_seconds: of it, the image encoder. horizon: steps planned.
+    history: the model-based search; kinematic_history: the cheap search before it (empty if there was none).
+    candidates: costs evaluated by both; model_candidates: of them, those that ran through the world model.
+    cost: of the chosen plan; terms: its weighted parts by name. clamped: input joints moved back inside their limits.
+    """
+
+    seconds: float
+    encode_seconds: float
+    horizon: int
+    history: tuple[IterationStatistics, ...]
+    kinematic_history: tuple[IterationStatistics, ...]
+    candidates: int
+    model_candidates: int
+    cost: float
+    terms: dict[str, float] = field(default_factory=dict)
+    clamped: int = 0

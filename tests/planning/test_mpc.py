@@ -1,0 +1,260 @@
+"""The control loop in a toy world whose model is exact."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers_planning import REST, ToyDynamics, hand_pixels, image_of, moved, observation
+
+from dexworld.actions import OFFICIAL
+from dexworld.hands import RIGHT
+from dexworld.planning import (
+    CEM,
+    Adam,
+    DoNothing,
+    GradientSolver,
+    HandOrientation,
+    KeypointPixels,
+    KinematicsOnly,
+    KinematicStart,
+    LatentDistance,
+    MPCConfig,
+    MPCPolicy,
+    RandomTargets,
+    Smoothness,
+    preset,
+)
+from dexworld.robots.kinematics import FrankaAllegro
+
+KINEMATICS = FrankaAllegro()
+SMALL = CEM(samples=64, elites=8, iterations=5)
+OBJECTIVE = LatentDistance() + 0.001 * KeypointPixels() + 0.01 * Smoothness()
+
+
+def policy_of(objective=OBJECTIVE, solver=SMALL, dynamics=None, **config):
+    return MPCPolicy(dynamics or ToyDynamics(), KINEMATICS, objective, solver, MPCConfig(**config))
+
+
+def keypoint_distance(joints, goal):
+    """Mean distance (m) of the right hand's keypoints."""
+    poses = KINEMATICS.forward(torch.tensor(np.stack([joints, goal]))).keypoints[:, RIGHT]
+    return float((poses[0] - poses[1]).norm(dim=-1).mean())
+
+
+def run(policy, goal, moves=3, start=REST):
+    joints = start
+    policy.reset(image_of(goal))
+    for _ in range(moves):
+        joints = policy.act(observation(joints))
+    return joints
+
+
+@pytest.mark.parametrize("name", ["cpu", "small paper"])
+def test_three_moves_bring_the_hand_to_the_goal_image(name):
+    plan = preset("cpu" if name == "cpu" else "paper")
+    if name == "small paper":
+        plan = dataclasses.replace(plan, solver=CEM(samples=96, elites=8, iterations=8))
+    goal = moved(seed=1)
+    reached = run(plan.policy(ToyDynamics(), KINEMATICS), goal)
+    assert keypoint_distance(REST, goal) > 0.15
+    assert keypoint_distance(reached, goal) < 0.08
+    assert np.abs(hand_pixels(reached)[6:] - hand_pixels(goal)[6:]).max() < 10
+
+
+def test_the_remaining_horizon_shrinks_and_a_fixed_one_does_not():
+    shrinking, fixed = policy_of(horizon=3), policy_of(horizon=3, replan="fixed")
+    for policy in (shrinking, fixed):
+        run(policy, moved(), moves=4)
+    assert [entry.horizon for entry in shrinking.statistics] == [3, 2, 1, 1]
+    assert [entry.horizon for entry in fixed.statistics] == [3, 3, 3, 3]
+
+
+def test_the_model_is_fed_the_observed_frames_and_the_motion_that_was_really_executed():
+    dynamics = ToyDynamics()
+    policy = policy_of(dynamics=dynamics, max_history=2)
+    policy.reset(image_of(moved()))
+    visited = [REST, moved(seed=5), moved(seed=6)]  # not where the policy sent it
+    for joints in visited:
+        policy.act(observation(joints))
+    assert [len(latents) for latents, _ in dynamics.started] == [1, 2, 2]
+    latents, motion = dynamics.started[-1]
+    poses = KINEMATICS.forward(torch.tensor(np.stack(visited[1:]), dtype=torch.float32)).keypoints
+    lengths = (poses[1] - poses[0]).norm(dim=-1)
+    assert torch.allclose(motion.deltas[0, :42].norm(dim=-1), lengths, atol=1e-5)
+    assert torch.equal(latents[-1], dynamics.encode(torch.from_numpy(image_of(visited[-1]))))
+
+
+def test_a_plan_that_should_not_move_keeps_the_targets_in_force_not_the_measured_joints():
+    targets = REST.copy()
+    targets[7:] += 0.1
+    policy = policy_of(objective=1.0 * Smoothness())
+    policy.reset(image_of(REST))
+    assert np.allclose(policy.act(observation(REST, targets)), targets, atol=1e-6)
+
+
+def test_targets_stay_within_the_limits_and_inputs_outside_are_counted():
+    outside = REST.copy()
+    outside[0], outside[8] = 4.0, -2.0
+    policy = policy_of(arm_std=2.0, finger_std=2.0)
+    policy.reset(image_of(moved()))
+    targets = policy.act(observation(outside, REST))
+    limits = KINEMATICS.limits.numpy()
+    assert targets.shape == (23,)
+    assert (targets >= limits[:, 0] - 1e-6).all()
+    assert (targets <= limits[:, 1] + 1e-6).all()
+    assert policy.statistics[0].clamped == 2
+
+
+def test_one_seed_gives_one_episode_and_another_seed_another():
+    policy = policy_of()
+    first, again = run(policy, moved()), run(policy, moved())
+    assert np.array_equal(first, again)
+    policy.reset(image_of(moved()), seed=7)
+    assert not np.array_equal(policy.act(observation()), run(policy, moved(), moves=1))
+
+
+def test_a_kinematic_start_finds_better_plans_with_the_same_model_budget():
+    goal, costs = moved(seed=2), {}
+    for name, start in (("plain", None), ("kinematic", KinematicStart())):
+        policy = policy_of(solver=CEM(samples=32, elites=4, iterations=3), kinematic_start=start)
+        policy.reset(image_of(goal))
+        policy.act(observation())
+        costs[name] = policy.statistics[0].cost
+        assert policy.statistics[0].model_candidates == 96
+        assert bool(policy.statistics[0].kinematic_history) == (name == "kinematic")
+    assert costs["kinematic"] < 0.5 * costs["plain"]
+
+
+def test_gradients_flow_through_kinematics_and_model():
+    policy = policy_of(solver=GradientSolver(restarts=2, adam=Adam(steps=25)))
+    reached = run(policy, moved(seed=1), moves=1)
+    history = policy.statistics[0].history
+    assert history[-1].best < 0.3 * history[0].best
+    assert reached.shape == (23,)
+
+
+def test_statistics_say_what_was_spent_and_what_the_cost_is_made_of():
+    policy = policy_of(kinematic_start=KinematicStart(CEM(samples=30, elites=4, iterations=2)))
+    run(policy, moved(), moves=1)
+    (entry,) = policy.statistics
+    assert entry.candidates == 5 * 64 + 2 * 30
+    assert entry.model_candidates == 5 * 64
+    assert entry.seconds > entry.encode_seconds > 0
+    assert sum(entry.terms.values()) == pytest.approx(entry.cost, rel=1e-4)
+    assert policy.imagined.latents.shape == (1, 3, 112, 12)
+
+
+def test_later_plans_start_from_the_rest_of_the_plan_with_a_std_that_is_wide_again():
+    policy = policy_of(rewiden=0.5)
+    run(policy, moved(), moves=1)
+    first = policy.plan
+    scene, _ = policy._scene(observation(first.actions[0].numpy()))
+    later = policy._initial(scene, 2)
+    assert torch.equal(later.mean, first.actions[1:])
+    assert (later.std[:, :7] >= 0.15 - 1e-6).all()
+    assert (later.std[:, 7:] >= 0.05 - 1e-6).all()
+
+
+def test_an_orientation_goal_turns_the_palm():
+    goal = moved(seed=1)
+    wanted = KINEMATICS.forward(torch.tensor(goal)).hand_rotation.numpy()
+    objective = 1.0 * HandOrientation()
+    policy = MPCPolicy(None, KINEMATICS, objective, CEM(samples=128, elites=10, iterations=10))
+    policy.reset(image_of(goal), goal_pixels=np.full((12, 2), np.nan), hand_rotation=wanted)
+    policy.act(observation())
+    assert policy.statistics[0].cost < 0.15
+
+
+def test_kinematics_only_reaches_the_hand_without_running_the_model():
+    goal, dynamics = moved(seed=1), ToyDynamics()
+    reached = run(KinematicsOnly(dynamics, KINEMATICS, OBJECTIVE), goal)
+    assert np.abs(hand_pixels(reached)[6:] - hand_pixels(goal)[6:]).max() < 5
+    assert not dynamics.rolled
+    assert not dynamics.started
+
+
+def test_kinematics_only_needs_no_dynamics_if_the_goals_keypoints_are_given():
+    goal = moved(seed=1)
+    policy = KinematicsOnly(None, KINEMATICS, OBJECTIVE)
+    with pytest.raises(ValueError, match="give goal_pixels"):
+        policy.reset(image_of(goal))
+    policy.reset(image_of(goal), goal_pixels=hand_pixels(goal))
+    assert keypoint_distance(policy.act(observation()), goal) < keypoint_distance(REST, goal)
+    with pytest.raises(ValueError, match="no term of this objective"):
+        KinematicsOnly(None, KINEMATICS, LatentDistance())
+
+
+def test_doing_nothing_keeps_the_targets_and_random_targets_stay_within_limits():
+    still = DoNothing()
+    still.reset(image_of(REST))
+    targets = moved(seed=4)
+    assert np.array_equal(still.act(observation(REST, targets)), targets)
+
+    wild = RandomTargets(KINEMATICS, seed=0, arm_std=3.0, finger_std=3.0)
+    limits = KINEMATICS.limits.numpy()
+    wild.reset(image_of(REST))
+    drawn = [wild.act(observation()) for _ in range(20)]
+    assert all(((values >= limits[:, 0] - 1e-6) & (values <= limits[:, 1] + 1e-6)).all() for values in drawn)
+    again = RandomTargets(KINEMATICS, seed=0, arm_std=3.0, finger_std=3.0)
+    again.reset(image_of(REST))
+    assert np.array_equal(again.act(observation()), drawn[0])
+    wild.reset(image_of(REST))
+    assert not np.array_equal(wild.act(observation()), drawn[0])
+
+
+def test_bad_input_is_refused_with_what_to_do():
+    policy = policy_of()
+    with pytest.raises(ValueError, match="call reset"):
+        policy.act(observation())
+    with pytest.raises(ValueError, match="nothing was planned"):
+        _ = policy.imagined
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        policy.reset(image_of(REST).astype(np.float32))
+    with pytest.raises(ValueError, match="224x392"):
+        policy.reset(np.zeros((100, 100, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="goal keypoints"):
+        policy.reset(image_of(REST), goal_pixels=np.zeros((6, 2)))
+    policy.reset(image_of(REST))
+    other = dataclasses.replace(observation(), image=np.zeros((112, 196, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="112x196, the goal image 224x392"):
+        policy.act(other)
+    with pytest.raises(ValueError, match="needs a world model"):
+        MPCPolicy(None, KINEMATICS, LatentDistance(), SMALL)
+
+
+def test_a_window_convention_refuses_a_camera_that_moves():
+    policy = policy_of(convention=OFFICIAL)
+    policy.reset(image_of(moved()))
+    policy.act(observation())
+    camera = observation().world_from_camera.copy()
+    camera[0, 3] += 0.1
+    with pytest.raises(ValueError, match="camera that moves"):
+        policy.act(dataclasses.replace(observation(), world_from_camera=camera))
+
+
+def test_the_paper_preset_has_the_papers_budget_and_cost():
+    plan = preset("paper")
+    assert (plan.config.horizon, plan.solver.samples, plan.solver.elites, plan.solver.iterations) == (3, 512, 10, 10)
+    assert (plan.config.arm_std, plan.config.finger_std) == (0.3, 0.1)
+    assert [(weight, term.name) for weight, term in plan.objective.terms] == [(1.0, "latents"), (0.001, "keypoints")]
+    assert plan.config.model.model_budget is None
+    assert plan.config.kinematic_start is None
+
+
+def test_the_cpu_preset_asks_the_model_for_about_fifteen_hundred_candidate_steps_an_episode():
+    dynamics = ToyDynamics()
+    run(preset("cpu").policy(dynamics, KINEMATICS), moved())
+    steps = sum(motion.deltas.shape[0] * motion.deltas.shape[1] for motion in dynamics.rolled)
+    assert steps < 1500  # 9 s at 6 ms per candidate-step
+    with pytest.raises(ValueError, match="choose one of paper, cpu"):
+        preset("gpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"horizon": 0}, "horizon"), ({"replan": "never"}, "replan"), ({"arm_std": 0.0}, "arm_std")],
+)
+def test_settings_that_plan_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        MPCConfig(**options)

@@ -1,0 +1,242 @@
+"""Objectives in closed form."""
+
+import math
+
+import pytest
+import torch
+
+from dexworld.geometry import rotation_from_euler_xyz
+from dexworld.planning import HandOrientation, JointLimits, KeypointPixels, LatentDistance, Smoothness, TimeWeights
+from dexworld.planning.objectives import FINAL, RELEASE_TIME, RIGHT_TRACKED, token_grid
+from dexworld.planning.protocols import Goal, Rollout
+
+IMAGE = (224, 392)
+PATCHES, ROWS, COLUMNS = 112, 8, 14
+
+
+def rollout(count=2, steps=3, **values):
+    fields = {
+        "joint_targets": torch.zeros(count, steps, 23),
+        "joint_start": torch.zeros(23),
+        "pixels": torch.zeros(count, steps, 12, 2),
+        "visible": torch.ones(count, steps, 12, dtype=torch.bool),
+        "keypoints_base": torch.zeros(count, steps, 42, 3),
+        "hand_rotation": torch.eye(3).expand(count, steps, 3, 3),
+        "body_pixels": torch.full((count, steps, 1, 2), -1e4),
+        "body_visible": torch.ones(count, steps, 1, dtype=torch.bool),
+    }
+    return Rollout(**{**fields, **values})
+
+
+def goal(**values):
+    fields = {"image_size": IMAGE, "pixels": torch.full((12, 2), -1e4), "confidence": torch.ones(12)}
+    return Goal(**{**fields, **values})
+
+
+def test_time_weights_are_those_of_the_release():
+    per_step = torch.eye(3)
+    expected = torch.tensor([0.36, 0.6, 1.0]) / 1.96
+    assert torch.allclose(RELEASE_TIME.mean(per_step), expected)
+    shorter = RELEASE_TIME.mean(torch.eye(2))  # two steps remain: the last two weights, not normalised again
+    assert torch.allclose(shorter, expected[1:])
+
+
+def test_time_weights_can_be_normalised_final_only_or_even():
+    values = torch.tensor([[1.0, 2.0, 4.0]])
+    assert float(TimeWeights(0.5).mean(values)) == pytest.approx((0.25 + 1.0 + 4.0) / 1.75)
+    assert float(FINAL.mean(values)) == 4.0
+    assert float(TimeWeights(1.0).mean(values)) == pytest.approx(7 / 3)
+    with pytest.raises(ValueError, match="decay"):
+        TimeWeights(1.5)
+
+
+def test_latent_distance_is_the_time_weighted_mean_square():
+    latents = torch.randn(2, 3, PATCHES, 5, generator=torch.Generator().manual_seed(0))
+    target = torch.zeros(PATCHES, 5)
+    cost = LatentDistance(time=FINAL)(rollout(latents=latents), goal(latents=target))
+    assert torch.allclose(cost, latents[:, -1].square().mean((-1, -2)))
+
+
+def test_change_weights_make_a_static_background_count_for_nothing():
+    start, target = torch.zeros(PATCHES, 1), torch.zeros(PATCHES, 1)
+    target[7] = 1.0
+    latents = torch.zeros(2, 1, PATCHES, 1)
+    latents[0, 0, 20:] = 3.0  # wrong where nothing was to change
+    latents[1, 0, 7] = 0.5
+    term = LatentDistance(time=FINAL, by_change=True)
+    cost = term(rollout(steps=1, latents=latents), goal(latents=target, start_latents=start))
+    assert cost.tolist() == pytest.approx([1.0, 0.25])
+
+
+def centre(row, column):
+    return torch.tensor([(column + 0.5) * 28.0, (row + 0.5) * 28.0])
+
+
+def hidden_setup(term_options, row=3, column=5):
+    """Two candidates that are wrong at one token only; the first one's hand lies on that token."""
+    latents = torch.zeros(2, 1, PATCHES, 1)
+    latents[:, 0, row * COLUMNS + column] = 2.0
+    body = torch.stack([centre(row, column), torch.tensor([-1e4, -1e4])]).view(2, 1, 1, 2)
+    start = torch.zeros(PATCHES, 1)
+    start[row * COLUMNS + column] = 1.0
+    rolled = rollout(steps=1, latents=latents, body_pixels=body)
+    return LatentDistance(time=FINAL, **term_options)(
+        rolled, goal(latents=torch.zeros(PATCHES, 1), start_latents=start)
+    )
+
+
+def test_tokens_under_the_candidates_hand_are_left_out_and_the_rest_normalised():
+    assert hidden_setup({"hide_hand": 0.0}).tolist() == pytest.approx([0.0, 4.0 / PATCHES])
+    assert hidden_setup({"hide_hand": 0.4}).tolist() == pytest.approx([0.0, 4.0 / PATCHES])
+
+
+def test_hiding_a_difference_behind_the_hand_can_cost_a_share_of_what_was_to_change():
+    assert hidden_setup({"hide_hand": 0.0, "hidden_cost": 0.5}).tolist() == pytest.approx(
+        [0.5 / PATCHES, 4.0 / PATCHES]
+    )
+
+
+def test_if_the_hand_hides_everything_that_counts_all_of_it_counts_again():
+    cost = hidden_setup({"hide_hand": 0.0, "by_change": True})
+    assert cost.tolist() == pytest.approx([4.0, 4.0])
+
+
+def test_tokens_of_the_goals_and_the_starts_hand_are_left_out_for_all_candidates():
+    latents = torch.zeros(1, 1, PATCHES, 1)
+    latents[0, 0, 0], latents[0, 0, 13], latents[0, 0, 50] = 1.0, 1.0, 1.0
+    pixels = torch.full((12, 2), -1e4)
+    pixels[6], pixels[7] = centre(0, 0), centre(3, 8)  # the second one isn't confident
+    confidence = torch.zeros(12)
+    confidence[6] = 0.9
+    target = goal(
+        latents=torch.zeros(PATCHES, 1),
+        pixels=pixels,
+        confidence=confidence,
+        start_body_pixels=centre(0, 13)[None],
+        start_body_visible=torch.tensor([True]),
+    )
+    cost = LatentDistance(time=FINAL, hide_hand=0.0)(rollout(1, 1, latents=latents), target)
+    assert float(cost) == pytest.approx(1.0 / (PATCHES - 2))
+
+
+def test_the_radius_reaches_tokens_whose_square_is_within_it():
+    term = LatentDistance(hide_hand=0.5)
+    near = term._near(centre(2, 2)[None], torch.tensor([True]), (ROWS, COLUMNS), IMAGE).view(ROWS, COLUMNS)
+    assert near.sum() == 5  # its own square and four neighbours at half a patch; corners are 0.71 away
+    invisible = term._near(centre(2, 2)[None], torch.tensor([False]), (ROWS, COLUMNS), IMAGE)
+    assert not invisible.any()
+
+
+@pytest.mark.parametrize(("tokens", "grid"), [(112, (8, 14)), (448, (16, 28)), (28, (4, 7))])
+def test_tokens_form_a_grid_of_square_patches(tokens, grid):
+    assert token_grid(tokens, IMAGE) == grid
+
+
+def test_tokens_that_form_no_grid_are_refused():
+    with pytest.raises(ValueError, match="113 tokens form no grid"):
+        token_grid(113, IMAGE)
+    assert token_grid(64, (100, 100)) == (8, 8)
+    with pytest.raises(ValueError, match="no grid"):
+        token_grid(64, IMAGE)
+
+
+def test_keypoint_cost_is_the_papers_mean_square_over_twelve_numbers_of_the_right_hand():
+    pixels = torch.randn(2, 3, 12, 2, generator=torch.Generator().manual_seed(1)) * 20
+    target = torch.randn(12, 2, generator=torch.Generator().manual_seed(2)) * 20
+    term = KeypointPixels(source="model", by_confidence=False, time=FINAL)
+    cost = term(rollout(predicted_pixels=pixels), goal(pixels=target, confidence=torch.zeros(12)))
+    assert torch.allclose(cost, (pixels[:, -1, 6:] - target[6:]).square().mean((-1, -2)))
+    assert RIGHT_TRACKED == (6, 7, 8, 9, 10, 11)
+
+
+def test_goal_keypoints_of_low_confidence_do_not_count_and_the_others_weigh_by_theirs():
+    pixels = torch.zeros(1, 1, 12, 2)
+    target, confidence = torch.zeros(12, 2), torch.zeros(12)
+    target[6], target[7], target[8] = 3.0, 6.0, 1000.0
+    confidence[6], confidence[7], confidence[8] = 0.9, 0.6, 0.2
+    term = KeypointPixels(min_confidence=0.3, time=FINAL)
+    cost = term(rollout(1, 1, pixels=pixels), goal(pixels=target, confidence=confidence))
+    assert float(cost) == pytest.approx((0.9 * 9 + 0.6 * 36) / 1.5)
+    nothing = term(rollout(1, 1, pixels=pixels), goal(pixels=target, confidence=torch.zeros(12)))
+    assert float(nothing) == 0.0
+
+
+def test_robust_errors_are_square_when_small_and_linear_when_large():
+    def cost(error):
+        pixels = torch.full((1, 1, 12, 2), float(error))
+        return float(
+            KeypointPixels(robust_px=10.0, time=FINAL)(rollout(1, 1, pixels=pixels), goal(pixels=torch.zeros(12, 2)))
+        )
+
+    assert cost(0.1) == pytest.approx(0.01, rel=1e-2)
+    assert cost(1000) == pytest.approx(2 * 10 * 1000, rel=0.02)
+
+
+def test_orientation_is_the_angle_between_palms_in_radians():
+    turned = rotation_from_euler_xyz(torch.tensor([0.0, 0.0, 1.2]))
+    term = HandOrientation(time=FINAL)
+    assert term(rollout(1, 1), goal(hand_rotation=turned)).tolist() == pytest.approx([1.2])
+    with pytest.raises(ValueError, match="hand rotation"):
+        term(rollout(1, 1), goal())
+
+
+def test_limits_cost_nothing_inside_the_margin_and_one_per_joint_on_the_limit():
+    term = JointLimits(((-1.0, 1.0),) * 23, margin=0.1)
+    inside, edge = torch.zeros(1, 1, 23), torch.zeros(1, 1, 23)
+    edge[..., 0] = 1.0
+    assert float(term(rollout(1, 1, joint_targets=inside), goal())) == 0.0
+    assert float(term(rollout(1, 1, joint_targets=edge), goal())) == pytest.approx(1 / 23)
+
+
+def test_travel_starts_at_the_targets_in_force():
+    targets = torch.zeros(1, 2, 23)
+    targets[:, :, :7] = 0.5
+    start = torch.zeros(23)
+    start[7:] = 0.1
+    cost = Smoothness(finger_share=0.2)(rollout(1, 2, joint_targets=targets, joint_start=start), goal())
+    assert float(cost) == pytest.approx((0.25 + 0.2 * 0.01) / 2)
+
+
+def test_sums_add_weigh_and_report_each_term():
+    targets = torch.randn(3, 2, 23, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(3, 2, 12, 2, generator=torch.Generator().manual_seed(1))
+    rolled, target = rollout(3, 2, joint_targets=targets, pixels=pixels), goal(pixels=torch.zeros(12, 2))
+    both = 0.5 * (2.0 * Smoothness() + KeypointPixels())
+    assert torch.allclose(both(rolled, target), Smoothness()(rolled, target) + 0.5 * KeypointPixels()(rolled, target))
+    assert list(both.each(rolled, target)) == ["travel", "keypoints"]
+    assert not both.needs_model
+
+
+def test_sums_separate_what_needs_the_model():
+    both = LatentDistance() + KeypointPixels(source="model", name="seen") + KeypointPixels() + Smoothness()
+    assert [term.name for _, term in both.part(needs_model=True).terms] == ["latents", "seen"]
+    assert [term.name for _, term in both.part(needs_model=False).terms] == ["keypoints", "travel"]
+    assert [term.name for _, term in both.screen().terms] == ["keypoints"]
+    assert both.needs_keypoint_head
+    assert not (LatentDistance() + Smoothness()).needs_keypoint_head
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: LatentDistance() + LatentDistance(), "different names"),
+        (lambda: -1.0 * Smoothness(), "weight"),
+        (lambda: math.nan * Smoothness(), "weight"),
+        (lambda: LatentDistance(hide_hand=-1.0), "radius"),
+        (lambda: LatentDistance(hidden_cost=0.5), "hide_hand"),
+        (lambda: KeypointPixels(source="oracle"), "source"),
+        (lambda: KeypointPixels(robust_px=0.0), "robust_px"),
+        (lambda: goal(pixels=torch.zeros(6, 2)), "goal keypoints"),
+        (lambda: goal(pixels=torch.full((12, 2), math.nan)), "NaN"),
+        (lambda: LatentDistance()(rollout(), goal()), "plan with a dynamics"),
+        (
+            lambda: LatentDistance(by_change=True)(
+                rollout(latents=torch.zeros(2, 3, 112, 1)), goal(latents=torch.zeros(112, 1))
+            ),
+            "no start latents",
+        ),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
