@@ -8,6 +8,7 @@ The OpenGL context is made here rather than by `mujoco.Renderer`, whose backend 
 mujoco is first imported anywhere in the process.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -109,10 +110,16 @@ def make_renderer(
     from dexworld.sim.ray_renderer import RayRenderer
 
     chosen = choose_backend(backend)
-    logger.info("rendering %d x %d images with %s", width, height, chosen)
+    _announce(chosen)
     if chosen == "ray":
         return RayRenderer(model, height, width, view or View())
     return GlRenderer(model, height, width, chosen, view or View())
+
+
+@functools.cache
+def _announce(backend: str) -> None:
+    """Log, once per process, what draws."""
+    logger.info("rendering with %s", backend)
 
 
 def choose_backend(backend: str = "auto") -> str:
