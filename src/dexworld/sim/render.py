@@ -8,12 +8,14 @@ The OpenGL context is made here rather than by `mujoco.Renderer`, whose backend 
 mujoco is first imported anywhere in the process.
 """
 
+import atexit
 import functools
 import importlib
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -215,6 +217,7 @@ class GlRenderer:
         """Raises ValueError for an image larger than the buffer, RendererUnavailable if the backend can't run."""
         self._context: Any = None
         self._gl: Any = None
+        self._at_exit = functools.partial(_close, weakref.ref(self))
         buffer = model.vis.global_
         if not (0 < width <= buffer.offwidth and 0 < height <= buffer.offheight):
             raise ValueError(
@@ -232,6 +235,9 @@ class GlRenderer:
                 f"the {backend!r} renderer can't run here: {error} ({_INSTALL[backend]}). backend='ray', or "
                 f"MUJOCO_GL=disable, needs no OpenGL; one process can use only one OpenGL backend."
             ) from error
+        # OSMesa complains when freed during interpreter shutdown, so a forgotten renderer closes just before that. This
+        # comes after the backend's import, whose own exit handler must run later.
+        atexit.register(self._at_exit)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
         self._scene = mujoco.MjvScene(model, maxgeom=self._MAX_GEOMS)
@@ -284,6 +290,7 @@ class GlRenderer:
     def close(self) -> None:
         """See `Renderer.close`."""
         if self._context is not None:
+            atexit.unregister(self._at_exit)
             self._gl.make_current()
             self._context.free()
             self._context = None
@@ -298,5 +305,11 @@ class GlRenderer:
         self.close()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # at interpreter exit the OpenGL modules are half gone, and the system frees all
-            self.close()
+        self.close()
+
+
+def _close(renderer: "weakref.ref[GlRenderer]") -> None:
+    """Close a renderer that may be gone already."""
+    alive = renderer()
+    if alive is not None:
+        alive.close()
