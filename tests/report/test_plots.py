@@ -1,0 +1,70 @@
+import re
+
+import pytest
+
+from dexworld.report.plots import HEIGHT, WIDTH, Series, line_plot, nice_ticks, rate_bar
+
+
+def polylines(markup: str) -> list[list[tuple[float, float]]]:
+    found = re.findall(r'<polyline[^>]*points="([^"]*)"', markup)
+    return [[tuple(map(float, point.split(","))) for point in points.split()] for points in found]
+
+
+def test_a_line_goes_through_its_points_in_proportion():
+    (points,) = polylines(line_plot([Series("a", [0, 1, 2], [0, 5, 10])], "x", "y"))
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
+    assert y2 < y0  # larger values are further up
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+
+
+def test_a_missing_value_breaks_the_line():
+    assert [len(run) for run in polylines(line_plot([Series("a", [0, 1, 2, 3], [1, None, 2, 3])], "x", "y"))] == [1, 2]
+
+
+def test_a_plot_names_several_lines_once_each_and_escapes_names():
+    markup = line_plot(
+        [Series("<a>", [0, 1], [1, 2]), Series("b", [0, 1], [2, 1]), Series("b", [0, 1], [3, 1])], "x", "y"
+    )
+    assert markup.count("&lt;a&gt;") == 1
+    assert markup.count("</i>b<") == 1
+
+
+def test_bands_are_drawn_between_both_bounds():
+    markup = line_plot([Series("a", [0, 1], [1, 2], [0.5, 1.5], [1.5, 2.5])], "x", "y")
+    (points,) = re.findall(r'<polygon[^>]*points="([^"]*)"', markup)
+    assert len(points.split()) == 4
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (3, 97, [0, 20, 40, 60, 80, 100]), (0.013, 0.019, [0.013, 0.014])],
+)
+def test_ticks_are_round_and_enclose_the_data(low, high, expected):
+    ticks = nice_ticks(low, high)
+    assert ticks[: len(expected)] == pytest.approx(expected)
+    assert ticks[0] <= low
+    assert ticks[-1] >= high - 1e-9
+
+
+def test_a_constant_still_has_an_axis():
+    assert len(nice_ticks(2.0, 2.0)) > 1
+    assert polylines(line_plot([Series("a", [0, 1], [2.0, 2.0])], "x", "y"))
+
+
+def test_nothing_to_draw_is_an_error_and_not_an_empty_picture():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        line_plot([Series("a", [0, 1], [None, None])], "x", "y")
+    with pytest.raises(ValueError, match="one length"):
+        Series("a", [0, 1], [1.0])
+
+
+def test_a_bar_shows_rate_interval_and_mark():
+    bar = rate_bar("World model", 0.6, 0.5, 0.69, own=True, mark=0.28)
+    assert "width:60.00%" in bar
+    assert "left:50.00%;width:19.00%" in bar
+    assert "left:28.00%" in bar
+    assert ">60 %<" in bar
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        rate_bar("percent by mistake", 60.0)
