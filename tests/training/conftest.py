@@ -1,4 +1,4 @@
-"""A world small enough to train in seconds: a bright disc, the hand, moves over a dark table; its keypoints are given."""
+"""A world small enough to train in seconds: a bright disc, the hand, moves over a dark table."""
 
 import numpy as np
 import pytest

@@ -204,7 +204,7 @@ def _finish(
         ],
         "validation_datasets": [{"name": each.folder.name, "settings": each.settings} for each in held_out_data],
         "validation_episodes": sum(len(episodes) for episodes in held_out),
-        "initial": config.initial,
+        "initial": _without_folders(config.initial) if config.initial else None,
         "command": _command(),
         "training": asdict(config.training),
         "steps": trainer.step,
@@ -236,5 +236,9 @@ def code_version() -> str:
 
 
 def _command() -> str:
-    """The command line, absolute paths cut down to their last part: a model card is no place for somebody's folders."""
-    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in sys.argv)
+    """The command line, absolute paths cut to their last part: a model card is no place for somebody's folders."""
+    return shlex.join(_without_folders(word) for word in sys.argv)
+
+
+def _without_folders(word: str) -> str:
+    return Path(word).name if Path(word).is_absolute() else word

@@ -1,0 +1,208 @@
+"""The trainer: it learns, stops at NaN, and goes on bit by bit after any kill."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dexworld.data.latent_cache import latent_cache
+from dexworld.data.store import open_dataset
+from dexworld.data.windows import WindowSampler
+from dexworld.models.dexwm import DexWM
+from dexworld.training.checkpoints import ResumeError, latest
+from dexworld.training.trainer import Trainer, TrainingDiverged
+from dexworld.training.validation import Validation
+
+
+@pytest.fixture
+def make_trainer(disc_data, tmp_path, model_config, make_training):
+    def make(folder="run", validate=False, spoil=None, **changes):
+        dataset = open_dataset(disc_data)
+        torch.manual_seed(0)
+        model = DexWM(model_config)
+        frames = torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(len(dataset))]))
+        model.encoder.fit([frames])
+        cache = latent_cache(dataset, model.encode, "fitted on three frames of each episode")
+        if spoil is not None:
+            cache = replace(cache, latents=spoil(np.array(cache.latents)))
+        config = make_training(**changes)
+        training, held_out = [np.arange(10)], [np.arange(10, 12)]
+        validation = Validation([cache], held_out, config.validation_rollouts, 8, 0) if validate else None
+        return Trainer(
+            model,
+            config,
+            lambda windows: WindowSampler([cache], windows, config.seed, training),
+            tmp_path / folder,
+            validation,
+        )
+
+    return make
+
+
+def weights(trainer):
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+
+
+def assert_equal_weights(left, right):
+    assert left.keys() == right.keys()
+    different = [name for name in left if not torch.equal(left[name], right[name])]
+    assert not different
+
+
+def test_training_beats_standing_still_on_held_out_episodes(make_trainer):
+    trainer = make_trainer(validate=True, steps=150, batch_size=12, checkpoint_every=150, validate_every=150, ema=0.9)
+    assert trainer.run()
+    figures = trainer.figures
+    assert figures["mse_ratio_stride1_step1"] < 0.6
+    assert figures["mse_ratio_stride1_step3"] < 0.8
+    assert figures["shuffled_mse_ratio_stride1_step3"] > 1.0
+    assert figures["pck20_true_latents"] > 0.9
+
+
+def test_stopping_and_resuming_in_either_phase_changes_no_bit(make_trainer):
+    whole = make_trainer("whole")
+    whole.run()
+    stopped_at = []
+    for sitting in range(5):
+        trainer = make_trainer("parts", max_seconds=None)
+        assert trainer.resume() == (sitting > 0)
+        limit = min(trainer.step + 3, 12)
+        while trainer.step < limit:  # as `run` does, cut short
+            trainer._train_step()
+            trainer.step += 1
+        trainer.save()
+        stopped_at.append(trainer.step)
+    assert stopped_at == [3, 6, 9, 12, 12]
+    assert_equal_weights(weights(whole), weights(trainer))
+    assert all(torch.equal(whole.average[name], trainer.average[name]) for name in whole.average)
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(disc_data, tmp_path, make_trainer):
+    script = tmp_path / "child.py"
+    script.write_text(
+        f"import sys, time\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
+        "import conftest\nfrom dexworld.training import run\nfrom dexworld.training.progress import TrainingLog\n"
+        "class Slow(TrainingLog):\n"
+        "    def advance(self, step):\n        time.sleep(float(sys.argv[2]))\n"
+        "run.TrainingLog = Slow\n"
+        f"config = run.RunConfig((Path({str(disc_data)!r}),), Path(sys.argv[1]), device='cpu',\n"
+        "    training=conftest.small_training(steps=16, checkpoint_every=3, validate_every=100))\n"
+        "run.train(config, conftest.small_model())\n"
+    )
+    command = [sys.executable, str(script)]
+    child = subprocess.Popen([*command, str(tmp_path / "killed"), "0.3"], stderr=subprocess.PIPE)
+    pointer, deadline = tmp_path / "killed" / "checkpoints" / "latest", time.monotonic() + 90
+    while not pointer.exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.5)  # a step or two beyond the checkpoint
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert child.returncode == -signal.SIGKILL, child.stderr.read().decode()
+    killed_at = latest(tmp_path / "killed" / "checkpoints").name
+    assert killed_at < "step-00000016"
+    subprocess.run([*command, str(tmp_path / "killed"), "0"], check=True, capture_output=True)
+    subprocess.run([*command, str(tmp_path / "whole"), "0"], check=True, capture_output=True)
+    for file in ("checkpoints/step-00000016/training.safetensors", "model/model.safetensors"):
+        assert_equal_weights(load_file(tmp_path / "killed" / file), load_file(tmp_path / "whole" / file))
+    steps = [line.split(",")[0] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [line.split(",")[0] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resuming_with_other_settings_is_refused_by_name(make_trainer):
+    make_trainer(steps=4).run()
+    with pytest.raises(ResumeError, match=r"training\.batch_size is 7, it was 4"):
+        make_trainer(steps=4, batch_size=7).resume()
+    assert make_trainer(steps=4, log_every=1).resume()
+
+
+def test_a_run_out_of_time_stops_with_a_checkpoint(make_trainer):
+    trainer = make_trainer(max_seconds=1e-6)
+    assert not trainer.run()
+    again = make_trainer()
+    assert again.resume()
+    assert again.step == trainer.step == 1
+    assert again.run()
+
+
+def test_nan_latents_stop_the_run_with_the_batch_saved_and_no_weight_changed(make_trainer):
+    def spoil(latents):
+        latents[45, 3] = np.nan  # episode 2, frame 5
+        return latents
+
+    trainer = make_trainer(spoil=spoil, steps=200, checkpoint_every=1000)
+    with pytest.raises(TrainingDiverged, match=r"the loss is NaN.*episode 2, frame 5") as failure:
+        trainer.run()
+    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
+    [saved] = trainer.folder.glob("diverged-step-*.safetensors")
+    assert saved.name in str(failure.value)
+    batch = load_file(saved)
+    assert not torch.isfinite(batch["latents"]).all()
+    assert 45 in batch["rows"]
+
+
+def test_an_infinite_gradient_stops_the_run_too(make_trainer):
+    trainer = make_trainer()
+    parameter = trainer.parameters["predictor.positions"]
+    parameter.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights(trainer)
+    with pytest.raises(TrainingDiverged, match="the gradient is NaN or Inf at step 0"):
+        trainer.run()
+    assert_equal_weights(before, weights(trainer))
+
+
+def test_averaged_weights_are_what_checkpoints_hold_and_the_trained_ones_come_back(make_trainer):
+    trainer = make_trainer(steps=6, checkpoint_every=6)
+    trainer.run()
+    trained = weights(trainer)
+    saved = load_file(latest(trainer.folder / "checkpoints") / "model.safetensors")
+    assert all(torch.equal(saved[name], trainer.average[name]) for name in trainer.average)
+    assert any(not torch.equal(saved[name], trained[name]) for name in trained if name in saved)
+    with trainer.averaged():
+        pass
+    assert_equal_weights(trained, weights(trainer))
+    assert trainer.model.training
+
+
+def test_the_encoder_is_never_trained(make_trainer):
+    trainer = make_trainer(steps=3)
+    before = {name: value.clone() for name, value in trainer.model.encoder.state_dict().items()}
+    trainer.run()
+    assert_equal_weights(before, trainer.model.encoder.state_dict())
+    assert not any(name.startswith("encoder") for name in trainer.parameters)
+
+
+def test_detached_predictions_leave_the_predictor_to_the_latent_loss(make_trainer):
+    trainer = make_trainer(detach_predictions=True, hand_consistency=1.0, true_keypoints=0.0)
+    window = trainer.samplers[False].batch(0, 4)
+    losses = trainer.objective(window, unrolled=False)
+    losses["keypoints_predicted"].backward()
+    assert all(value.grad is None for name, value in trainer.parameters.items() if name.startswith("predictor"))
+    assert any(value.grad is not None for name, value in trainer.parameters.items() if name.startswith("keypoint"))
+
+
+def test_only_the_newest_checkpoints_stay(make_trainer):
+    trainer = make_trainer(keep_checkpoints=2, checkpoint_every=3)
+    trainer.run()
+    folders = sorted(path.name for path in (trainer.folder / "checkpoints").iterdir())
+    assert folders == ["latest", "step-00000009", "step-00000012"]
+    assert DexWM.from_pretrained(trainer.folder / "checkpoints" / "step-00000009").config == trainer.model.config
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(make_trainer):
+    trainer = make_trainer(steps=4)
+    trainer.run()
+    path = latest(trainer.folder / "checkpoints") / "training.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ResumeError, match=r"training\.safetensors is damaged"):
+        make_trainer(steps=4).resume()
+    (path.parent / "training.json").unlink()
+    with pytest.raises(ResumeError, match="missing or incomplete"):
+        make_trainer(steps=4).resume()

@@ -1,0 +1,123 @@
+"""A whole run: dataset folders in, a model folder with its provenance out."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.data.latent_cache import FrameLabels, LatentCache
+from dexworld.data.store import open_dataset
+from dexworld.data.windows import WindowConfig, WindowSampler
+from dexworld.models.dexwm import DexWM
+from dexworld.training.fitting import fit_action_scale
+from dexworld.training.run import RunConfig, code_version, split_by_scene, train
+
+
+@pytest.fixture
+def data(disc_data, tmp_path):
+    shutil.copytree(disc_data, tmp_path / "data", ignore=shutil.ignore_patterns("latents"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def make_run(data, tmp_path, make_training):
+    def make(**changes):
+        settings = {"data": (data,), "output": tmp_path / "run", "validation_fraction": 0.2, "device": "cpu"}
+        return RunConfig(**(settings | {"training": make_training(steps=6)} | changes))
+
+    return make
+
+
+def test_a_run_leaves_a_model_its_provenance_curve_and_results(make_run, model_config, tmp_path):
+    folder = train(make_run(), model_config)
+    model = DexWM.from_pretrained(folder)
+    provenance = model.provenance
+    assert provenance["training_seeds"] == [[0, 11]]
+    assert provenance["datasets"][0]["episodes"] == 12
+    assert provenance["datasets"][0]["quarantined"] == 0
+    assert provenance["finished"] is True
+    assert provenance["code"] == code_version()
+    assert provenance["figures"].keys() >= {"mse_ratio_stride1_step1", "mse_ratio_stride1_step3", "pck20_true_latents"}
+    assert str(tmp_path) not in json.dumps(provenance)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["validation"] == provenance["figures"]
+    assert results["steps"] == 6
+    curve = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "latents", "learning_rate", "samples_per_second"} <= curve[0].keys()
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert model.config.action_scale != model_config.action_scale
+
+
+def test_the_same_command_twice_changes_nothing(make_run, model_config):
+    first = (train(make_run(), model_config) / "model.safetensors").read_bytes()
+    assert (train(make_run(), model_config) / "model.safetensors").read_bytes() == first
+
+
+def test_a_corrupt_episode_is_left_out_counted_and_told(data, make_run, model_config, caplog):
+    path = data / "episodes" / "disc-003.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    provenance = DexWM.from_pretrained(train(make_run(), model_config)).provenance
+    assert provenance["datasets"][0]["episodes"] == 11
+    assert provenance["datasets"][0]["quarantined"] == 1
+    assert "disc-003" in caplog.text
+
+
+def test_a_model_can_be_trained_on_from_a_checkpoint(make_run, model_config, tmp_path):
+    folder = train(make_run(), model_config)
+    further = train(make_run(initial=str(folder), output=tmp_path / "further"))
+    before, after = DexWM.from_pretrained(folder), DexWM.from_pretrained(further)
+    assert after.config == before.config
+    assert torch.equal(after.encoder.basis, before.encoder.basis)
+    assert not torch.equal(after.predictor.final.weight, before.predictor.final.weight)
+    assert after.provenance["initial"] == "model"
+    assert after.provenance["training_seeds"] == [[0, 11]]
+
+
+def test_held_out_data_of_its_own_is_used_instead_of_a_fraction(make_run, model_config, disc_data):
+    folder = train(make_run(validation_data=(disc_data,)), model_config)
+    provenance = DexWM.from_pretrained(folder).provenance
+    assert provenance["validation_episodes"] == 12
+    assert provenance["datasets"][0]["training_episodes"] == 12
+
+
+def test_scenes_are_held_out_whole_and_always_the_same(data):
+    dataset = replace(open_dataset(data), episode_seeds=(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5))
+    [training], [held_out] = split_by_scene([dataset], 0.5)
+    assert sorted([*training, *held_out]) == list(range(12))
+    assert len(held_out) in range(2, 11)
+    assert {index // 2 for index in training}.isdisjoint(index // 2 for index in held_out)
+    np.testing.assert_array_equal(split_by_scene([dataset], 0.5)[1][0], held_out)
+    assert len(split_by_scene([dataset], 0.0)[1][0]) == 0
+
+
+def test_the_action_scale_is_the_root_mean_square_of_what_moves(model_config):
+    frames = 100
+    keypoints = np.zeros((frames, 42, 3), np.float32)
+    keypoints[:, 21:, 0] = 0.03 * np.arange(frames)[:, None]  # 3 cm along one of three axes
+    valid = np.zeros((frames, 42), bool)
+    valid[:, 21:] = True
+    labels = FrameLabels(
+        keypoints,
+        valid,
+        np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1)),
+        np.eye(3, dtype=np.float32)[None],
+        np.array([0, frames]),
+        np.zeros(frames, np.float32),
+        np.array([5.0]),
+    )
+    cache = LatentCache(None, np.zeros((frames, 16, 16), np.float16), labels)
+    config = WindowConfig(frames=4, history=3, stride_weights=(1.0,), short_history=0.5)
+    scale = fit_action_scale(WindowSampler([cache], config, seed=0), model_config)
+    assert scale == pytest.approx((0.03 / np.sqrt(3), 0.01, 0.01), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"data": ()}, "collect"), ({"validation_fraction": 1.0}, "fraction"), ({"encoder_frames": 0}, "encoder_frames")],
+)
+def test_runs_that_make_no_sense_are_refused(make_run, change, message):
+    with pytest.raises(ValueError, match=message):
+        make_run(**change)
