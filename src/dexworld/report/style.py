@@ -54,6 +54,7 @@ code { background: var(--wash); border-radius: 5px; padding: .1em .35em; font-si
   display: inline-grid; place-items: center; width: 1.7em; height: 1.7em; border-radius: 50%; margin-right: .5em;
   background: var(--accent); color: var(--card); font-weight: 700; font-size: .85rem;
 }
+.start { max-width: 460px; }
 .pictures {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 260px), 1fr)); gap: 14px; margin: 14px 0 4px;
 }

@@ -1,0 +1,146 @@
+"""Atomic hand motions: one hand that moves straight in one direction, opens or closes, while all else stands still.
+
+Source: DexWM paper, Figure 7, which moves the right hand by 1 cm a frame.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from dexworld.actions import ActionConvention, HandMotion, hand_motion
+from dexworld.data.episode import Episode
+from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_KEYPOINTS, RIGHT, WRIST
+
+DIRECTIONS = ("up", "down", "left", "right", "forward", "back")
+INDEX_KNUCKLE, LITTLE_KNUCKLE = 5, 17
+OPEN_SHARE = 0.3  # hands at rest are more open than closed, so opening goes less far
+
+
+@dataclass(frozen=True)
+class AtomicConfig:
+    """Which atomic motions, and how far.
+
+    steps: frames to move for. distance: metres a frame. curl: radians a frame that every finger joint closes by.
+    hand: the one that moves. up: the world's upward direction; "left", "right", "forward" and "back" are level with the
+    ground, as the camera looks (the simulator's world is z-up; EgoDex's is y-up: 0 1 0).
+    """
+
+    steps: int = 15
+    distance: float = 0.01
+    curl: float = 0.06
+    hand: Literal["left", "right"] = "right"
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.distance > 0 or not self.curl > 0:
+            raise ValueError(f"atomic motions need positive steps, distance and curl, not {self}")
+        if self.hand not in ("left", "right"):
+            raise ValueError(f"hand is {self.hand!r}; choose 'left' or 'right'")
+        if not np.linalg.norm(self.up) > 0:
+            raise ValueError("up must be a direction, not zero")
+
+
+def atomic_motions(
+    episode: Episode,
+    frame: int = 0,
+    config: AtomicConfig = AtomicConfig(),
+    convention: ActionConvention = ActionConvention(),
+) -> dict[str, HandMotion]:
+    """The motion (T transitions, unbatched) of each atomic movement by its name, from one frame of an episode.
+
+    The camera and the other hand stand still. Raises ValueError naming the episode and frame where the frame doesn't
+    exist or the hand's wrist and knuckles are not annotated there.
+    """
+    frames = config.steps + 1
+    cameras = torch.as_tensor(camera_at(episode, frame), dtype=torch.float64).expand(frames, 4, 4)
+    valid = torch.as_tensor(episode.keypoints_valid[frame]).expand(frames, NUM_KEYPOINTS)
+    intrinsics = torch.as_tensor(episode.intrinsics, dtype=torch.float64)
+    movements = atomic_keypoints(episode, frame, config)
+    return {
+        name: hand_motion(torch.as_tensor(points, dtype=cameras.dtype), valid, cameras, intrinsics, convention)
+        for name, points in movements.items()
+    }
+
+
+def atomic_keypoints(episode: Episode, frame: int, config: AtomicConfig) -> dict[str, np.ndarray]:
+    """World keypoints (T + 1, 42, 3) in metres of every atomic movement; see `atomic_motions`."""
+    axes = viewing_axes(camera_at(episode, frame)[:3, :3], np.asarray(config.up, dtype=float))
+    rows = LEFT if config.hand == "left" else RIGHT
+    start = episode.keypoints_world[frame].astype(float)
+    needed = [WRIST, INDEX_KNUCKLE, LITTLE_KNUCKLE]
+    if not episode.keypoints_valid[frame][rows][needed].all():
+        raise ValueError(
+            f"{episode.source}: frame {frame} has no annotated {config.hand} wrist and knuckles to move; "
+            "choose another frame or hand"
+        )
+    hand = start[rows]
+    shapes: dict[str, list[np.ndarray]] = {}
+    for name in DIRECTIONS:
+        shapes[name] = [hand + step * config.distance * axes[name] for step in range(config.steps + 1)]
+    for name, share in (("open", -OPEN_SHARE), ("close", 1.0)):
+        shapes[name] = [curled(hand, share * config.curl * step, config.hand) for step in range(config.steps + 1)]
+    movements = {}
+    for name, moving in shapes.items():
+        movements[name] = np.repeat(start[None], config.steps + 1, axis=0)
+        movements[name][:, rows] = moving
+    return movements
+
+
+def camera_at(episode: Episode, frame: int) -> np.ndarray:
+    """Pose (4, 4) of the camera at a frame; ValueError where the episode has no such frame."""
+    if not 0 <= frame < len(episode):
+        raise ValueError(f"{episode.source}: there is no frame {frame}; it has frames 0 to {len(episode) - 1}")
+    return episode.world_from_camera[frame]
+
+
+def viewing_axes(world_from_camera: np.ndarray, up: np.ndarray) -> dict[str, np.ndarray]:
+    """Unit vectors in the world for every direction, as one looking through the camera would name them.
+
+    world_from_camera: (3, 3) rotation. Forward is where the camera looks, made level; a camera that looks straight down
+    (or up) has the top of its image as forward.
+    """
+    up = up / np.linalg.norm(up)
+    forward = level(world_from_camera[:, 2], up)
+    if np.linalg.norm(forward) < 1e-3:
+        forward = level(-world_from_camera[:, 1], up)
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    return {"up": up, "down": -up, "left": -right, "right": right, "forward": forward, "back": -forward}
+
+
+def level(vector: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """The part of a vector that is level with the ground."""
+    return vector - (vector @ up) * up
+
+
+def curled(hand: np.ndarray, angle: float, side: Literal["left", "right"]) -> np.ndarray:
+    """Keypoints (21, 3) of one hand with every finger joint bent further by `angle` radians towards the palm.
+
+    Each finger bends in the plane of its own direction and the palm's normal. Points that are not annotated come out as
+    wrong as they went in.
+    """
+    towards_index, towards_little = hand[INDEX_KNUCKLE] - hand[WRIST], hand[LITTLE_KNUCKLE] - hand[WRIST]
+    normal = np.cross(towards_index, towards_little)  # out of the palm of a right hand
+    normal = normal if side == "right" else -normal
+    bent = hand.copy()
+    if np.linalg.norm(normal) < 1e-9:
+        return bent
+    for finger in range(len(FINGERS)):
+        joints = 1 + len(JOINTS) * finger + np.arange(len(JOINTS))
+        axis = np.cross(hand[joints[-1]] - hand[joints[0]], normal)
+        if np.linalg.norm(axis) < 1e-9:
+            continue
+        rotation = rotation_about(axis, angle)
+        for pivot in range(len(JOINTS) - 1):
+            beyond = joints[pivot + 1 :]
+            bent[beyond] = bent[joints[pivot]] + (bent[beyond] - bent[joints[pivot]]) @ rotation.T
+    return bent
+
+
+def rotation_about(axis: np.ndarray, angle: float) -> np.ndarray:
+    """Rotation (3, 3) by `angle` radians about `axis`, of any length (Rodrigues' formula)."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -1,0 +1,203 @@
+"""What the model imagines when it is told simple hand motions: a page, a video and the figures behind them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.actions import HandMotion
+from dexworld.data.episode import Episode
+from dexworld.evaluation.results import write_results
+from dexworld.report.html import Markup, details, facts, figure, page, paragraph, section, tag, write_page
+from dexworld.report.overlay import captioned, grid, hand_overlay
+from dexworld.report.video import encode_mp4, image_tag, video_tag
+
+TITLE = "What the model imagines"
+COLUMNS = 4
+DIMMED = 0.45  # brightness of the start frame behind drawn keypoints, where latents can't be decoded
+
+LEAD = (
+    "The model sees the one picture below and is then told how the hand moves: nothing else. Everything in the "
+    "videos is its own imagination, one frame after the other, each built on the last. Watch whether the hand goes "
+    "where it was told, whether what it touches moves along, and whether all else stays as it is."
+)
+COMMANDED = (
+    "The same videos with the hand drawn where it was told to be. A good imagination keeps the hand under the drawing."
+)
+UNDECODED = (
+    "This model's encoder has no way back from its latents to pictures, so the videos show the start frame with the "
+    "keypoints that the model sees in its own imagination."
+)
+
+
+class ImaginingModel(Protocol):
+    """What imagining asks of a model; `DexWM` has it."""
+
+    def encode(self, images: Tensor) -> Tensor: ...
+    def start(self, latents: Tensor, motion: HandMotion) -> Any: ...
+    def rollout(self, context: Any, motion: HandMotion) -> Tensor: ...
+    def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]: ...
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """Rollouts of N motions from one frame.
+
+    names: (N,). start_image: (H, W, 3) uint8. images: (N, T + 1, H, W, 3) uint8, the first of each the start as the
+    model sees it. decoded: whether the images are decoded latents. commanded_px: (N, T + 1, 12, 2) where the tracked
+    keypoints were told to be, and in_view: (N, T + 1, 12) bool. predicted_px: (N, T + 1, 12, 2) where the keypoint
+    head sees them. change: (N, T) root mean square change of the latents since the start.
+    """
+
+    names: tuple[str, ...]
+    start_image: np.ndarray
+    images: np.ndarray
+    decoded: bool
+    commanded_px: np.ndarray
+    in_view: np.ndarray
+    predicted_px: np.ndarray
+    change: np.ndarray
+    fps: float
+    source: str
+
+
+@torch.no_grad()
+def imagine(
+    model: ImaginingModel,
+    episode: Episode,
+    motions: Mapping[str, HandMotion],
+    frame: int = 0,
+    fps: float = 5.0,
+    device: torch.device | str = "cpu",
+) -> Imagined:
+    """Roll out each of the named motions (T transitions, unbatched, all of one length) from one frame of an episode.
+
+    fps: at which the motions' steps are shown. Raises ValueError on no motions, lengths that differ, or a frame that
+    the model can't take.
+    """
+    if not motions or len({motion.steps for motion in motions.values()}) != 1:
+        raise ValueError("imagining needs one or more motions, all with the same number of steps")
+    image = np.ascontiguousarray(episode.frames.read([frame]))
+    latents = model.encode(torch.from_numpy(image).to(device)).float()  # (1, P, D)
+    together = HandMotion(
+        torch.stack([motion.deltas for motion in motions.values()]),
+        torch.stack([motion.pixels for motion in motions.values()]),
+        torch.stack([motion.visible for motion in motions.values()]),
+    ).to(device=device, dtype=torch.float32)
+    context = model.start(latents, together.index(0).slice(0, 0))
+    predicted = model.rollout(context, together).float()  # (N, T, P, D)
+    if not torch.isfinite(predicted).all():
+        raise ValueError(f"{episode.source}: the model predicts NaN or Inf; check the checkpoint")
+    whole = torch.cat([latents.expand(len(motions), 1, -1, -1), predicted], dim=1)
+    height, width = image.shape[1:3]
+    commanded = together.pixels[..., :2].cpu().numpy()
+    inside = ((commanded >= 0) & (commanded < (width, height))).all(axis=-1)
+    in_view = together.visible.cpu().numpy() & inside
+    predicted_px = model.keypoints(whole)[0].cpu().numpy()
+    images, decoded = pictures(model, whole, image[0], predicted_px, in_view)
+    return Imagined(
+        names=tuple(motions),
+        start_image=image[0],
+        images=images,
+        decoded=decoded,
+        commanded_px=commanded,
+        in_view=in_view,
+        predicted_px=predicted_px,
+        change=(predicted - latents[None]).square().mean(dim=(-2, -1)).sqrt().cpu().numpy(),
+        fps=fps,
+        source=episode.source,
+    )
+
+
+def pictures(
+    model: ImaginingModel, latents: Tensor, start: np.ndarray, keypoints_px: np.ndarray, shown: np.ndarray
+) -> tuple[np.ndarray, bool]:
+    """Images (N, T + 1, H, W, 3) of latents (N, T + 1, P, D), and whether they are decoded.
+
+    Without a decoder they are the dimmed start frame with the predicted keypoints (N, T + 1, 12, 2) drawn on it.
+    """
+    try:
+        return model.decode(latents).cpu().numpy(), True
+    except ValueError:  # the encoder has no way back to pixels
+        dimmed = (start * DIMMED).astype(np.uint8)
+        return overlaid(np.broadcast_to(dimmed, (*keypoints_px.shape[:2], *start.shape)), keypoints_px, shown), False
+
+
+def overlaid(images: np.ndarray, keypoints_px: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Images (N, T + 1, H, W, 3) with keypoints (N, T + 1, 12, 2) drawn on each."""
+    return np.stack(
+        [
+            np.stack([hand_overlay(*frame, scale=1) for frame in zip(*video, strict=True)])
+            for video in zip(images, keypoints_px, shown, strict=True)
+        ]
+    )
+
+
+def imagine_figures(imagined: Imagined) -> dict[str, Any]:
+    """Per motion: how far the keypoints in view were told to move and were imagined to move, and how far off they end.
+
+    Pixels, means over the keypoints in view in the last frame; None where none is.
+    """
+    figures: dict[str, Any] = {}
+    for index, name in enumerate(imagined.names):
+        told, seen = imagined.commanded_px[index], imagined.predicted_px[index]
+        view = imagined.in_view[index, 0] & imagined.in_view[index, -1]
+        figures[name] = {
+            "commanded_px": mean_length(told[-1] - told[0], view),
+            "imagined_px": mean_length(seen[-1] - seen[0], view),
+            "keypoint_error_px": mean_length(seen[-1] - told[-1], view),
+            "latent_change": float(imagined.change[index, -1]),
+        }
+    return figures | {"decoded": imagined.decoded, "start": imagined.source}
+
+
+def mean_length(vectors: np.ndarray, chosen: np.ndarray) -> float | None:
+    """Mean length of the chosen ones of vectors (12, 2), None where none is chosen."""
+    return float(np.linalg.norm(vectors[chosen], axis=-1).mean()) if chosen.any() else None
+
+
+def write_imagine_report(
+    folder: Path | str, imagined: Imagined, *, seed: int | None = None, model_facts: Mapping[str, str] | None = None
+) -> Path:
+    """Write `imagine.html`, `imagine.mp4` (a grid of all motions) and `results.json`; returns the page's path."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [captioned(video, name) for name, video in zip(imagined.names, imagined.images, strict=True)]
+    (folder / "imagine.mp4").write_bytes(encode_mp4(grid(cells, min(COLUMNS, len(cells))), imagined.fps))
+    write_results(folder, imagine_figures(imagined), seed=seed)
+    return write_page(folder / "imagine.html", imagine_page(imagined, model_facts or {}))
+
+
+def imagine_page(imagined: Imagined, model_facts: Mapping[str, str]) -> str:
+    """The page as text."""
+    seconds = (imagined.images.shape[1] - 1) / imagined.fps
+    start = figure(image_tag(imagined.start_image, "the start frame"), f"The start: {imagined.source}.")
+    parts = [section(f"{seconds:g} seconds of imagination", videos(imagined.names, imagined.images, imagined.fps))]
+    if imagined.decoded:
+        drawn = overlaid(imagined.images, imagined.commanded_px, imagined.in_view)
+        told = videos(imagined.names, drawn, imagined.fps)
+        parts.append(details("With the commanded hand drawn on top", paragraph(COMMANDED, class_="note"), told))
+    else:
+        parts.append(paragraph(UNDECODED, class_="note"))
+    return page(
+        TITLE,
+        tag("header", tag("h1", TITLE), paragraph(LEAD, class_="lead")),
+        tag("div", start, class_="pictures start"),
+        *parts,
+        section("The model", tag("div", facts(model_facts.items()), class_="card")) if model_facts else None,
+        tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
+    )
+
+
+def videos(names: tuple[str, ...], images: np.ndarray, fps: float) -> Markup:
+    """One looping video a motion, side by side."""
+    cells = [
+        figure(video_tag(video, fps, f"imagined: {name}"), name.capitalize())
+        for name, video in zip(names, images, strict=True)
+    ]
+    return tag("div", *cells, class_="pictures")
