@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from dexworld.sim.render import View, camera_index
+from dexworld.sim.render import RendererUnavailable, View, camera_index
 
 _DEFAULT_RGBA = (
     0.5,
@@ -42,7 +42,11 @@ class RayRenderer:
     backend = "ray"
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int, view: View | None = None) -> None:
-        """Raises ValueError for an empty image."""
+        """Raises ValueError for an empty image, RendererUnavailable for a MuJoCo before 3.5."""
+        if "normal" not in (mujoco.mj_multiRay.__doc__ or ""):
+            raise RendererUnavailable(
+                f"the ray renderer needs surface normals from rays: MuJoCo 3.5 or newer, not {mujoco.__version__}"
+            )
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width} x {height}")
         self.model, self.height, self.width, self.view = model, height, width, view or View()

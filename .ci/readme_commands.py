@@ -1,0 +1,156 @@
+"""Run every command that README.md shows, at its smallest size, so that none of them can rot.
+
+    .venv/bin/python .ci/readme_commands.py            check and run
+    .venv/bin/python .ci/readme_commands.py --check    check only: targets, scripts, verbs and options exist
+
+Commands stand in code blocks marked ```bash. `dexworld` commands run in one temporary folder, in the README's order, with
+the options of `SMALL` added (the last of two equal options wins). What CI runs anyway, or what only sets up the reader's
+shell, is in `ELSEWHERE` with who runs it.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+TIMEOUT_S = 900
+
+# (pattern of a command, who runs it)
+ELSEWHERE = (
+    (r"git clone \S+( \S+)?", "the reader: fetches the repository"),
+    (r"cd \S+", "the reader: moves in the shell"),
+    (r"source \.venv/bin/activate|\. \.venv/bin/activate", "the reader: sets up the shell"),
+    (r"(pip|python -m pip) install .*", "make setup installs the same extras"),
+    (r"make (setup|test|lint)", ".ci/run"),
+    (r"make demo", "here, as `dexworld demo`"),
+    (r"make bench", "tests/test_benchmarks.py, script by script"),
+    (r"python benchmarks/\w+\.py .*", "tests/test_benchmarks.py"),
+)
+
+# What makes a command small enough for CI, by verb.
+SMALL: dict[str, tuple[str, ...]] = {}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the README. `line` is where its first line stands."""
+
+    line: int
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """The command split as a shell does."""
+        return shlex.split(self.text, comments=True)
+
+    @property
+    def options(self) -> list[str]:
+        """The long options in it, without values."""
+        return [word.split("=")[0] for word in self.words if word.startswith("--")]
+
+    @property
+    def verb(self) -> str:
+        """`evaluate tasks` of `dexworld evaluate tasks --seed 1`: the words before the first option or path."""
+        verb = []
+        for word in self.words[1:]:
+            if not re.fullmatch(r"[a-z][a-z-]*", word):
+                break
+            verb.append(word)
+        return " ".join(verb)
+
+    def __str__(self) -> str:
+        return f"README.md:{self.line}: {self.text}"
+
+
+def commands(text: str) -> list[Command]:
+    """The commands in the ```bash blocks of a Markdown text; a backslash at a line's end continues it."""
+    found: list[Command] = []
+    inside, pending, start = False, "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip().startswith("```"):
+            inside = line.strip() == "```bash"
+            continue
+        stripped = line.strip()
+        if not inside or not stripped or stripped.startswith("#"):
+            continue
+        start = start if pending else number
+        if stripped.endswith("\\"):
+            pending += stripped[:-1]
+            continue
+        found += [Command(start, part.strip()) for part in (pending + stripped).split("&&")]
+        pending = ""
+    return found
+
+
+def problem(command: Command) -> str | None:
+    """Why a command of the README can't work as written, or None."""
+    words = command.words
+    if words[0] == "make":
+        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+        unknown = [word for word in words[1:] if "=" not in word and word not in targets]
+        return f"the Makefile has no target {unknown}" if unknown else None
+    if words[0] == "python" and len(words) > 1 and words[1].endswith(".py") and not (ROOT / words[1]).is_file():
+        return f"{words[1]} doesn't exist"
+    if words[0] == "dexworld":
+        return _option_problem(command)
+    if any(re.fullmatch(pattern, command.text) for pattern, _ in ELSEWHERE):
+        return None
+    return "nothing runs this command; make it a dexworld command, or name what runs it in ELSEWHERE"
+
+
+def _option_problem(command: Command) -> str | None:
+    shown = dexworld([*command.verb.split(), "--help"], ROOT)
+    if shown.returncode != 0:
+        return f"`dexworld {command.verb} --help` fails: {shown.stdout.strip()[-300:]}"
+    known = set(re.findall(r"--[a-z0-9][a-z0-9.-]*", shown.stdout))
+    unknown = [option for option in command.options if option not in known]
+    return f"`dexworld {command.verb}` has no option {', '.join(unknown)}" if unknown else None
+
+
+def dexworld(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command-line interface of this checkout's environment; stdout holds stderr too."""
+    program = Path(sys.executable).with_name("dexworld")
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    return subprocess.run(
+        [str(program), *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
+def main() -> int:
+    """Exit status 1 if any command is wrong or fails."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--check", action="store_true", help="don't run anything but --help")
+    arguments = options.parse_args()
+    shown = commands(README.read_text(encoding="utf-8"))
+    failures = [f"{command}\n    {why}" for command in shown if (why := problem(command))]
+    runnable = [command for command in shown if command.words[0] == "dexworld"]
+    if not arguments.check and not failures:
+        with tempfile.TemporaryDirectory() as folder:
+            for command in runnable:
+                start = time.perf_counter()
+                done = dexworld([*command.words[1:], *SMALL.get(command.verb, ())], Path(folder))
+                print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {time.perf_counter() - start:5.0f} s  {command}")
+                if done.returncode != 0:
+                    failures.append(f"{command}\n{done.stdout[-3000:]}")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    print(f"{len(shown)} commands in README.md, {len(runnable)} of dexworld, {len(failures)} wrong")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The commands that README.md shows exist, with the options that it shows; `.ci/run` also runs them."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_checker():
+    spec = importlib.util.spec_from_file_location("readme_commands", ROOT / ".ci" / "readme_commands.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+checker = load_checker()
+
+
+def test_commands_are_read_from_bash_blocks_only_and_continued_lines_are_joined():
+    python = "```python\nimport dexworld\n```\n"
+    text = python + "```bash\n# note\nmake a && make b\ndexworld evaluate tasks \\\n  --seed 1\n```\n"
+    found = checker.commands(text)
+    assert [(command.line, command.text) for command in found] == [
+        (6, "make a"),
+        (6, "make b"),
+        (7, "dexworld evaluate tasks --seed 1"),
+    ]
+    assert found[-1].verb == "evaluate tasks"
+    assert found[-1].options == ["--seed"]
+
+
+def test_a_command_that_nothing_runs_is_a_problem():
+    assert "nothing runs this" in checker.problem(checker.Command(1, "curl example.org"))
+    assert "no target" in checker.problem(checker.Command(1, "make coffee"))
+    assert checker.problem(checker.Command(1, "make demo")) is None
+
+
+def test_a_misspelt_option_or_verb_is_a_problem():
+    assert "has no option --sed" in checker.problem(checker.Command(1, "dexworld demo --sed 1"))
+    assert "fails" in checker.problem(checker.Command(1, "dexworld dmeo"))
+
+
+def test_every_command_in_the_readme_exists_with_its_options():
+    shown = checker.commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert any(command.text == "make demo" for command in shown), "the README should start with `make demo`"
+    problems = [f"{command}: {why}" for command in shown if (why := checker.problem(command))]
+    assert not problems, "\n".join(problems)
