@@ -22,7 +22,14 @@ def merge_heads(x_NHLd: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of queries (N, H, Q, d) to keys and values (N, H, L, d): (N, H, Q, d)."""
+    """Attention of queries (N, H, Q, d) to keys and values (N, H, L, d): (N, H, Q, d).
+
+    The fused CPU kernel's bfloat16 backward is several times slower than plain products, which AMX runs fast; those are
+    used when such a gradient will be asked for.
+    """
+    if query.dtype == torch.bfloat16 and query.device.type == "cpu" and _wants_gradient(query, key, value):
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return scores.softmax(dim=-1, dtype=torch.bfloat16) @ value
     return F.scaled_dot_product_attention(query, key, value)
 
 
@@ -31,13 +38,17 @@ def attend_with_lse(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, 
 
     Uses torch's fused kernels where they give the log-sum-exp and no gradient is wanted.
     """
-    if not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)):
+    if not _wants_gradient(query, key, value):
         if query.device.type == "cpu":
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
         if query.device.type == "cuda" and query.dtype != torch.float64:
             output, lse, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)
             return output, lse[..., : query.shape[-2]]
     return _explicit(query, key, value)
+
+
+def _wants_gradient(*inputs: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
 
 
 def _explicit(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -187,9 +187,9 @@ def _frame_causal_attention(key: Tensor, value: Tensor, frames: int) -> CrossAtt
     tokens = key.shape[2] // frames
 
     def cross_attention(query: Tensor) -> Tensor:
-        query = query.unflatten(0, (-1, frames))
         ends = (tokens * (slot + 1) for slot in range(frames))
-        outputs = [attend(query[:, slot], key[:, :, :end], value[:, :, :end]) for slot, end in enumerate(ends)]
+        queries = query.unflatten(0, (-1, frames)).unbind(1)
+        outputs = [attend(each, key[:, :, :end], value[:, :, :end]) for each, end in zip(queries, ends, strict=True)]
         return torch.stack(outputs, dim=1).flatten(0, 1)
 
     return cross_attention

@@ -1,0 +1,70 @@
+"""Random weights and motion for model tests."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dexworld.actions import ACTION_ROWS, HandMotion
+from dexworld.hands import NUM_TRACKED
+from dexworld.models.config import DexWMConfig, EncoderConfig, PredictorConfig
+from dexworld.models.predictor import Predictor
+
+GRID, IMAGE_SIZE, LATENT_DIM = (2, 3), (56, 84), 10
+
+PAPER_LIKE = PredictorConfig(
+    dim=16, depth=2, heads=2, num_context=8, residual=False, embed_actions=False, pixel_aligned=False
+)
+TINY_LIKE = PredictorConfig(dim=16, depth=2, heads=2, num_context=4)
+SMALL_MODEL = DexWMConfig(
+    image_size=IMAGE_SIZE,
+    encoder=EncoderConfig(dim=LATENT_DIM, patch=14, downsample=2),
+    predictor=TINY_LIKE,
+)
+
+
+def small_model_config(**predictor) -> DexWMConfig:
+    """A model of 6 tokens, with changes to its predictor."""
+    return replace(SMALL_MODEL, predictor=replace(TINY_LIKE, **predictor))
+
+
+def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Non-zero weights everywhere, of a size that keeps activations lively: a fresh model would pass any test."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in module.parameters():
+            value.copy_(torch.randn(value.shape, generator=generator, dtype=value.dtype) * 0.5 / value.shape[-1] ** 0.5)
+    return module
+
+
+def random_predictor(config: PredictorConfig, seed: int = 0) -> Predictor:
+    """A float64 predictor on a 2 x 3 grid with non-zero random weights."""
+    return randomise(Predictor(config, LATENT_DIM, GRID, IMAGE_SIZE, (0.05, 0.05, 0.05)).double(), seed)
+
+
+def random_motion(batch: int, steps: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> HandMotion:
+    """Motion in which hands move about the image and some keypoints are out of sight."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=dtype)
+
+    deltas = 0.1 * (uniform(batch, steps, ACTION_ROWS, 3) - 0.5)
+    size = torch.tensor([IMAGE_SIZE[1], IMAGE_SIZE[0]], dtype=dtype)
+    pixels = torch.cat(
+        [uniform(batch, steps + 1, NUM_TRACKED, 2) * size, 0.5 + uniform(batch, steps + 1, NUM_TRACKED, 1)], -1
+    )
+    return HandMotion(deltas, pixels, uniform(batch, steps + 1, NUM_TRACKED) > 0.2)
+
+
+def random_latents(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Standard normal latents (*shape, 6, 10)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, GRID[0] * GRID[1], LATENT_DIM, generator=generator, dtype=dtype)
+
+
+def shared_start(observed: HandMotion, candidates: HandMotion) -> HandMotion:
+    """Candidates whose first frame is the last observed one, as planning has it."""
+    pixels, visible = candidates.pixels.clone(), candidates.visible.clone()
+    pixels[:, 0], visible[:, 0] = observed.pixels[..., -1, :, :], observed.visible[..., -1, :]
+    return HandMotion(candidates.deltas, pixels, visible)
