@@ -7,6 +7,7 @@ from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.training.config import TrainConfig
+from dexworld.training.run import RunConfig
 
 SIZE = 56  # pixels
 FOCAL = 100.0
@@ -62,6 +63,15 @@ def small_training(**changes) -> TrainConfig:
         "validation_rollouts": ((1, 3),),
     }
     return TrainConfig(**(defaults | changes))
+
+
+def small_run_config(data, output) -> RunConfig:
+    return RunConfig((data,), output, device="cpu", training=small_training(steps=10, checkpoint_every=3))
+
+
+@pytest.fixture
+def small_run():
+    return small_run_config
 
 
 @pytest.fixture

