@@ -96,7 +96,9 @@ class Episode:
                 raise ValueError(f"{self.source}: {name} has shape {tuple(value.shape)}, expected {shape}")
             checked = value[self.keypoints_valid] if name == "keypoints_world" else value
             if value.dtype != bool and not np.isfinite(checked).all():
-                frame = "" if name == "intrinsics" else f" (first at frame {first_bad_frame(value, self.keypoints_valid)})"
+                frame = (
+                    "" if name == "intrinsics" else f" (first at frame {first_bad_frame(value, self.keypoints_valid)})"
+                )
                 raise ValueError(f"{self.source}: {name} holds NaN or Inf{frame}")
         if self.keypoints_valid.dtype != bool:
             raise ValueError(f"{self.source}: keypoints_valid must be bool, not {self.keypoints_valid.dtype}")

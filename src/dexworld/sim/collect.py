@@ -59,7 +59,8 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
     `progress` wraps the iterator of finished seeds, with `total` known to the caller as `config.episodes`.
     """
     backend = choose_backend(config.backend)
-    # One renderer per dataset: pictures of different ones are not equal to the bit, so its name is part of the settings.
+    # One renderer per dataset: pictures of different ones are not equal to the bit, so its name is part of the
+    # settings.
     settings = {
         "generator": "dexworld.sim.explore",
         "explore": asdict(config.explore),
@@ -106,7 +107,22 @@ def _record_and_write(seed: int, folder: Path, settings: dict, explore: ExploreC
             EpisodeWriter(folder, settings).write(episode_id(seed), episode)
             return seed
     raise RuntimeError(
-        f"scene {seed}: an object was held in all {MAX_ATTEMPTS} attempts; lower the share of lift replays in the weights"
+        f"scene {seed}: an object was held in all {MAX_ATTEMPTS} attempts; lower the share of lift
+        replays
+      
+       
+        in the
+     
+      
+       
+     
+      
+       
+        weights"
+  
+   
+  
+   
     )
 
 

@@ -57,7 +57,7 @@ def solve_arm(
     offset: np.ndarray | None = None,
     near: np.ndarray | None = None,
 ) -> ArmSolution:
-    """Arm joints that bring the point `offset` (3,) of the palm frame to `position` (3,) with palm rotation (3, 3), world.
+    """Arm joints that bring point `offset` (3,) of the palm frame to `position` (3,) with palm rotation (3, 3), world.
 
     Starts from `near` (7,) alone if given, so that the arm keeps its posture, else from two curated poses; returns the
     best. Check `reachable`.
@@ -155,8 +155,19 @@ class PushPlan:
     retreat: np.ndarray
 
 
-FINGERS_BLADE = np.array([0.0, 0.15, 0.15, 0.1] * 3 + [0.3, 0.3, 0.2, 0.2])
-_BLADE_HEIGHT = 0.062  # metres from the counter to the palm's axis: half the palm's width and a little air
+FINGERS_RAKE = np.array([0.0, 0.12, 0.12, 0.1] * 3 + [0.3, 0.3, 0.2, 0.2])
+RAKE_HEIGHT = 0.047  # metres from the counter to the contact point on the fingers: the tips pass 1 cm above it
+RAKE_FACE = np.array([0.015, 0.0, 0.112])  # the inside of the fingers, palm frame
+
+
+def rake_rotation(direction: float) -> np.ndarray:
+    """Palm rotation (3, 3) of a hand whose fingers point down to the counter and whose inside faces `direction`.
+
+    Of the upright poses this is the one that the tilted shoulder reaches all over the counter; with the fingers level
+    and the thumb up the wrist can't turn far enough, with the thumb down it jams.
+    """
+    ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
+    return hand_rotation(ahead, 0.2 * ahead + np.array([0.0, 0.0, -1.0]))
 
 
 def plan_push(
@@ -164,18 +175,17 @@ def plan_push(
 ) -> PushPlan | None:
     """Push an object at `position` (3,) by `distance` metres towards `direction`; None if the arm can't.
 
-    direction: radians in the counter plane, 0 away from the robot, positive to its left. The hand stands upright as a
-    blade, palm facing the direction, fingers to the left, and starts `gap` metres from the object's centre.
+    direction: radians in the counter plane, 0 away from the robot, positive to its left. The fingers point down like a
+    rake and start `gap` metres from the object's centre.
     """
+    rotation = rake_rotation(direction)
     ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
-    left = np.array([-math.sin(direction), math.cos(direction), 0.0])
-    rotation = hand_rotation(ahead, left)
-    offset = np.array([0.012, 0.0, 0.03])  # the middle of the blade's face, at the roots of the fingers
-    touch = np.array([*position[:2], COUNTER_TOP + _BLADE_HEIGHT])
-    behind = solve_arm(simulation, touch - gap * ahead, rotation, offset)
-    end = solve_arm(simulation, touch + (distance - 0.02) * ahead, rotation, offset, near=behind.joints)
-    up = np.array([0.0, 0.0, 0.16])
-    retreat = solve_arm(simulation, touch - gap * ahead + up, rotation, offset, near=behind.joints)
+    touch = np.array([*position[:2], COUNTER_TOP + RAKE_HEIGHT])
+    behind = solve_arm(simulation, touch - gap * ahead, rotation, RAKE_FACE)
+    end = solve_arm(simulation, touch + (distance - 0.025) * ahead, rotation, RAKE_FACE, near=behind.joints)
+    retreat = solve_arm(
+        simulation, touch - gap * ahead + np.array([0.0, 0.0, 0.16]), rotation, RAKE_FACE, near=behind.joints
+    )
     if not _one_posture(behind, end, retreat):
         return None
-    return PushPlan(*(np.concatenate([arm.joints, FINGERS_BLADE]) for arm in (behind, end, retreat)))
+    return PushPlan(*(np.concatenate([arm.joints, FINGERS_RAKE]) for arm in (behind, end, retreat)))

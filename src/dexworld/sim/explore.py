@@ -1,6 +1,7 @@
 """Exploratory data: the arm moves, objects get touched and pushed about, nothing is ever picked up or put down.
 
-Both strategies of the DexWM paper (section 4.5): scripted lifts replayed with noise after the objects were moved, so that
+Both strategies of the DexWM paper (section 4.5): scripted lifts replayed with noise after the objects were moved, so
+that
 the grasps fail, and random 3-D targets; clips in which only the fingers open and close (section C.2). Ours in addition:
 sweeps, random straight lines at the height of the objects, so that objects move often enough to learn from.
 """
@@ -14,13 +15,16 @@ import numpy as np
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import FINGER_JOINTS
 from dexworld.sim.expert import (
-    FINGERS_BLADE,
     FINGERS_CLOSED,
     FINGERS_OPEN,
+    FINGERS_RAKE,
     OVERHAND,
+    RAKE_FACE,
+    RAKE_HEIGHT,
     ArmSolution,
     hand_rotation,
     plan_grasp,
+    rake_rotation,
     solve_arm,
 )
 from dexworld.sim.robot import REST_POSE
@@ -51,11 +55,14 @@ class ExploreConfig:
             raise ValueError(f"exploration needs frames >= 2 and {len(STRATEGIES)} weights >= 0, got {self}")
 
 
-def record_exploration(seed: int, attempt: int = 0, config: ExploreConfig | None = None, backend: str = "auto") -> Episode:
+def record_exploration(
+    seed: int, attempt: int = 0, config: ExploreConfig | None = None, backend: str = "auto"
+) -> Episode:
     """One episode of 5 Hz frames in the scene of `seed`. `attempt` draws other motions in the same scene.
 
-    The episode's `extras`: `object_positions` (T, 5, 3) metres and `object_pixels` (T, 5, 2), NaN-padded, 
-    `object_motion` (T,) metres that the objects moved since the frame before, `object_touched` (T, 5) and `attempt` (T,).
+    The episode's `extras`: `object_positions` (T, 5, 3) metres and `object_pixels` (T, 5, 2), NaN-padded,
+    `object_motion` (T,) metres that the objects moved since the frame before, `object_touched` (T, 5) and `attempt`
+    (T,).
     """
     config = config or ExploreConfig()
     rng = np.random.default_rng([seed, 3, attempt])
@@ -72,7 +79,9 @@ def record_exploration(seed: int, attempt: int = 0, config: ExploreConfig | None
 
 
 def holds_object(episode: Episode) -> bool:
-    """Whether any object was held: off the counter, by `HELD_HEIGHT`, with the hand on it, for `HELD_FRAMES` in a row."""
+    """Whether any object was held: off the counter, by `HELD_HEIGHT`, with the hand on it, for `HELD_FRAMES` in a
+    row.
+    """
     heights = episode.extras["object_positions"][..., 2]
     held = (heights > heights[:1] + HELD_HEIGHT) & episode.extras["object_touched"]
     runs = np.stack([held[start : len(held) - HELD_FRAMES + 1 + start] for start in range(HELD_FRAMES)])
@@ -153,13 +162,9 @@ def _random_fingers(rng: np.random.Generator) -> np.ndarray:
 
 
 def _random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """Mostly overhand, sometimes an upright blade, always with some tilt."""
-    if rng.random() < 0.65:
-        normal, fingers = OVERHAND[:, 0], OVERHAND[:, 2]
-    else:
-        angle = rng.uniform(-0.5, 1.3)
-        normal = np.array([math.cos(angle), math.sin(angle), 0])
-        fingers = np.array([-math.sin(angle), math.cos(angle), 0])
+    """Mostly overhand, sometimes with the fingers down, always with some tilt."""
+    base = OVERHAND if rng.random() < 0.65 else rake_rotation(rng.uniform(-1.2, 2.2))
+    normal, fingers = base[:, 0], base[:, 2]
     return hand_rotation(normal + rng.normal(0, 0.2, 3), fingers + rng.normal(0, 0.2, 3))
 
 
@@ -207,24 +212,19 @@ def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: Explo
     """Straight lines through the neighbourhood of an object, the hand at its height, in a random direction."""
     while True:
         index = int(rng.integers(len(simulation.objects)))
-        angle, length = rng.uniform(-0.7, 2.0), rng.uniform(0.12, 0.3)
+        angle, length = rng.uniform(-1.2, 2.4), rng.uniform(0.12, 0.3)
         ahead = np.array([math.cos(angle), math.sin(angle), 0])
         left = np.array([-ahead[1], ahead[0], 0])
-        height = COUNTER_TOP + rng.uniform(0.06, 0.1)
+        rake = rng.random() < 0.75
+        rotation = rake_rotation(angle + rng.normal(0, 0.25)) if rake else OVERHAND
+        face = RAKE_FACE if rake else np.array([0.02, 0.0, 0.06])
+        height = COUNTER_TOP + (RAKE_HEIGHT + abs(rng.normal(0, 0.012)) if rake else rng.uniform(0.05, 0.09))
         middle = np.array([*simulation.object_position(index)[:2], height]) + left * rng.normal(0, 0.03)
-        blade = rng.random() < 0.7
-        facing = angle + rng.normal(0, 0.25)
-        rotation = (
-            hand_rotation([math.cos(facing), math.sin(facing), 0], [-math.sin(facing), math.cos(facing), 0])
-            if blade
-            else OVERHAND
-        )
-        fingers = (FINGERS_BLADE if blade else _random_fingers(rng)) + rng.normal(0, 0.08, FINGER_JOINTS)
-        offset = np.array([0.012, 0, 0.03])
+        fingers = (FINGERS_RAKE if rake else _random_fingers(rng)) + rng.normal(0, 0.08, FINGER_JOINTS)
         here = simulation.joint_targets[ARM]
-        start = solve_arm(simulation, middle - rng.uniform(0.08, 0.14) * ahead, rotation, offset, near=here)
-        end = solve_arm(simulation, middle + (length - 0.1) * ahead, rotation, offset, near=start.joints)
-        above = solve_arm(simulation, middle - 0.1 * ahead + [0, 0, 0.13], rotation, offset, near=start.joints)
+        start = solve_arm(simulation, middle - rng.uniform(0.08, 0.14) * ahead, rotation, face, near=here)
+        end = solve_arm(simulation, middle + (length - 0.1) * ahead, rotation, face, near=start.joints)
+        above = solve_arm(simulation, middle - 0.1 * ahead + [0, 0, 0.13], rotation, face, near=start.joints)
         poses = (above, start, end)
         if not all(pose.reachable for pose in poses) or _jump(here, start, end) > _MAX_JUMP:
             yield from _some(_random_moves(simulation, rng, config), 1)

@@ -73,9 +73,7 @@ def _box(body, spec, common) -> None:
 def _can(body, spec, common) -> None:
     body.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[spec.radius, spec.half_height, 0], **common)
     lid = {**common, "rgba": [0.8, 0.8, 0.82, 1], "contype": 0, "conaffinity": 0, "density": 0}
-    body.add_geom(
-        type=_GEOM.mjGEOM_CYLINDER, size=[spec.radius * 0.9, 0.001, 0], pos=[0, 0, spec.half_height], **lid
-    )
+    body.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[spec.radius * 0.9, 0.001, 0], pos=[0, 0, spec.half_height], **lid)
 
 
 def _ball(body, spec, common) -> None:

@@ -1,7 +1,8 @@
 """The Franka arm and Allegro hand as a MuJoCo body made of primitives: no mesh, no asset package.
 
 Kinematics come from `dexworld.robots.franka_allegro`, shared with the batched forward kinematics; this file adds shape,
-mass and motors. Position-controlled joints with gravity compensation: at rest the arm stays within 1e-4 rad of its target.
+mass and motors. Position-controlled joints with gravity compensation: at rest the arm stays within 1e-4 rad of its
+target.
 """
 
 import math
@@ -137,7 +138,12 @@ def _add_hand(spec: mujoco.MjSpec, flange) -> None:
     style = {"group": _ROBOT_GROUP, "friction": [1.2, 0.02, 0.001], "condim": 4, "solref": [0.01, 1]}
     palm = flange.add_body(name=PALM_BODY, pos=robot.HAND_ON_FLANGE, gravcomp=1)
     palm.add_geom(
-        type=_GEOM.mjGEOM_BOX, size=[0.0204, 0.0565, 0.0475], pos=[-0.0093, 0, -0.0475], mass=0.4154, rgba=_DARK, **style
+        type=_GEOM.mjGEOM_BOX,
+        size=[0.0204, 0.0565, 0.0475],
+        pos=[-0.0093, 0, -0.0475],
+        mass=0.4154,
+        rgba=_DARK,
+        **style,
     )
     for finger in robot.HAND:
         links = _THUMB_LINKS if finger.name == "thumb" else _FINGER_LINKS

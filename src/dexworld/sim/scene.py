@@ -1,7 +1,8 @@
 """A kitchen counter with one to five objects, an egocentric camera and a Franka arm with an Allegro hand, from a seed.
 
 World frame: x away from the robot over the counter, y to the robot's left, z up, metres. The camera and the arm's mount
-stand where the DexWM robot has them: camera 1.61 m above the floor, looking 30 degrees down; shoulder tilted to the right.
+stand where the DexWM robot has them: camera 1.61 m above the floor, looking 30 degrees down; shoulder tilted to the
+right.
 """
 
 import math
@@ -232,9 +233,7 @@ def _add_camera(spec: mujoco.MjSpec, layout: Layout) -> None:
     world_from_camera = _about(2, yaw) @ level @ _about(0, -pitch) @ _about(2, roll)
     quaternion = np.zeros(4)
     mujoco.mju_mat2Quat(quaternion, world_from_camera.ravel())
-    spec.worldbody.add_camera(
-        name=EGO_CAMERA, pos=list(layout.camera_position), quat=quaternion, fovy=CAMERA_FOVY_DEG
-    )
+    spec.worldbody.add_camera(name=EGO_CAMERA, pos=list(layout.camera_position), quat=quaternion, fovy=CAMERA_FOVY_DEG)
     spec.worldbody.add_camera(name="side", pos=[0.6, -1.6, 1.5], xyaxes=[1, 0, 0, 0, 0.35, 1], fovy=50)
 
 

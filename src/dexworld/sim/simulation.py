@@ -37,7 +37,8 @@ class SimState:
 class Simulation:
     """A scene in motion. Physics runs at 500 Hz; the low-level controller interpolates joint targets at 100 Hz.
 
-    `backend` chooses the renderer (`auto`, `egl`, `osmesa`, `ray`) and is not touched before the first picture is asked for.
+    `backend` chooses the renderer (`auto`, `egl`, `osmesa`, `ray`) and is not touched before the first picture is
+    asked for.
     """
 
     def __init__(self, layout: Layout, backend: str = "auto", tips: str = "true"):
@@ -80,7 +81,8 @@ class Simulation:
         return self.data.ctrl[:ROBOT_JOINTS].copy()
 
     def move(self, targets: np.ndarray, seconds: float, on_tick: Tick | None = None, settle: float = 0.0) -> None:
-        """Interpolate smoothly from the present targets to `targets` (23,) over `seconds`, then hold for `settle` seconds.
+        """Interpolate smoothly from the present targets to `targets` (23,) over `seconds`, then hold for `settle`
+        seconds.
 
         `on_tick` is called at 10 Hz of simulated time.
         """

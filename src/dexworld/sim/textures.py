@@ -1,4 +1,4 @@
-"""Procedural textures: wood, marble, tile and plaster from layered value noise. No image files are shipped or fetched."""
+"""Procedural textures: wood, marble, tile and plaster from layered value noise; no image files."""
 
 import numpy as np
 

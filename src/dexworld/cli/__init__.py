@@ -1,0 +1,45 @@
+"""The `dexworld` command: every verb is a dataclass whose fields are its options."""
+
+import logging
+import sys
+from typing import Annotated
+
+import tyro
+from rich.logging import RichHandler
+
+from dexworld.cli.commands import Collect, Demo, Evaluate, Imagine, Plan, Train
+
+_verb = tyro.conf.subcommand
+Verb = (
+    Annotated[Collect, _verb("collect")]
+    | Annotated[Train, _verb("train")]
+    | Annotated[Evaluate, _verb("evaluate")]
+    | Annotated[Plan, _verb("plan")]
+    | Annotated[Imagine, _verb("imagine")]
+    | Annotated[Demo, _verb("demo")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb. Mistakes of the user end with one clear line and exit code 2, defects with a traceback."""
+    command = tyro.cli(
+        Verb,
+        prog="dexworld",
+        description="Dexterous world models: predict what hands do to the world, and plan with it.",
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        command.run()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(_complain(str(error)))
+
+
+def _complain(message: str) -> int:
+    sys.stderr.write(f"dexworld: {message}\n")
+    return 2
+
+
+__all__ = ["main"]

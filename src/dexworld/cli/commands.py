@@ -1,0 +1,262 @@
+"""The verbs of the command line. Each writes what it found into `--output`, `results.json` included."""
+
+import logging
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dexworld.cli.progress import counted, task_bars
+from dexworld.data.store import open_dataset
+from dexworld.evaluation.guard import check_seeds
+from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
+from dexworld.evaluation.results import write_results
+from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
+from dexworld.models.dexwm import DexWM
+from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.report.atomic import AtomicConfig, atomic_motions
+from dexworld.report.demo import write_demo_report
+from dexworld.report.imagine import imagine, write_imagine_report
+from dexworld.report.play_demo import DemoConfig, demo_figures, play_demo
+from dexworld.sim.collect import CollectConfig, collect
+from dexworld.sim.explore import ExploreConfig, record_exploration
+from dexworld.sim.tasks import TASKS
+from dexworld.training.run import RunConfig, train
+
+logger = logging.getLogger("dexworld")
+Backend = Literal["auto", "egl", "osmesa", "ray"]
+Task = Literal["reach", "grasp", "place", "push"]
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Record exploratory episodes in the simulator, in parallel; start it again to go on after a kill."""
+
+    output: Path
+    """Dataset folder to write or to complete."""
+    episodes: int = 500
+    """Episodes to hold, one scene each."""
+    seed: int = 0
+    """First scene; training below 900,000, validation below 1,000,000, evaluation from there."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
+    explore: ExploreConfig = field(default_factory=ExploreConfig)
+
+    def run(self) -> None:
+        """Collect, and write `results.json` beside the dataset."""
+        config = CollectConfig(self.output, self.episodes, self.seed, self.workers, self.backend, self.explore)
+        dataset = collect(config, counted("episodes", self.episodes))
+        figures = {"episodes": len(dataset), "frames": sum(dataset.lengths), "quarantined": list(dataset.quarantined)}
+        write_results(self.output, {**figures, "counts": dataset.counts}, seed=self.seed)
+        logger.info("%d episodes in %s", len(dataset), self.output)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a world model on collected episodes; start it again to go on where it stopped."""
+
+    run_config: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Train, and leave the model in `<output>/model`."""
+        logger.info("the model is in %s", train(self.run_config))
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """How well the model predicts on its own for four seconds, against copy-last and shuffled actions."""
+
+    output: Path
+    """Folder for results.json."""
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    episodes: int = 100
+    """Held-out episodes."""
+    seed: int = 1_000_000
+    """First held-out scene."""
+    data: Path | None = None
+    """Dataset of held-out episodes; collected from the seeds when not given."""
+    workers: int = 0
+    """Processes for collecting; 0 is one per core."""
+    split: Literal["evaluation", "validation"] = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999, for tuning."""
+
+    def run(self) -> None:
+        """Evaluate and write `results.json`."""
+        model = DexWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
+        check_seeds(range(self.seed, self.seed + self.episodes), model.provenance, self.split)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.data or Path(temporary)
+            if self.data is None:
+                collect(
+                    CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)
+                )
+            dataset = open_dataset(folder)
+            check_seeds(dataset.seeds, model.provenance, self.split)
+            episodes = (dataset[index] for index in range(min(self.episodes, len(dataset))))
+            config = OpenLoopConfig(seed=self.seed)
+            figures = evaluate_open_loop(model, counted("roll-outs", self.episodes)(episodes), config, model.config.action_convention)
+        figures["quarantined"] = len(dataset.quarantined)
+        path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
+        logger.info(
+            "squared error against copy-last: %.3f at 1 s, %.3f at 4 s; %s",
+            figures["mse_ratio_1s"],
+            figures["mse_ratio_4s"],
+            path,
+        )
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Success rates of planning with the model on held-out scenes, with its controls."""
+
+    output: Path
+    """Folder for results.json."""
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    tasks: tuple[Task, ...] = TASKS
+    """Which tasks."""
+    episodes: int = 100
+    """Episodes of each task."""
+    seed: int = 1_000_000
+    """First held-out scene."""
+    planner: Literal["cpu", "paper"] = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    simulator_episodes: int = 20
+    """How many episodes of each task the search in the true simulator plays; it is slow."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
+    split: Literal["evaluation", "validation"] = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999, for tuning."""
+
+    def run(self) -> None:
+        """Evaluate and write `results.json`."""
+        config = TasksConfig(
+            checkpoint=checkpoint_path(self.checkpoint),
+            tasks=tuple(self.tasks),
+            episodes=self.episodes,
+            seed=self.seed,
+            planner=self.planner,
+            simulator_episodes=self.simulator_episodes,
+            workers=self.workers,
+            backend=self.backend,
+            split=self.split,
+        )
+        with task_bars() as update:
+            figures, _ = evaluate_tasks(config, update)
+        path = write_results(self.output, figures, seed=self.seed)
+        for task, row in figures.items():
+            logger.info("%s: %.0f %% (%.0f to %.0f)", task, *(100 * row[key] for key in ("success", "low", "high")))
+        logger.info("all figures: %s", path)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on scenes that it has never seen."""
+
+    what: Annotated[OpenLoop, tyro.conf.subcommand("open-loop")] | Annotated[Tasks, tyro.conf.subcommand("tasks")]
+
+    def run(self) -> None:
+        """Run the chosen evaluation."""
+        self.what.run()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plan one episode with the world model, carry it out in the simulator, and show both on a page."""
+
+    output: Path
+    """Folder for report.html and results.json."""
+    task: Task = "reach"
+    """What to do."""
+    seed: int = 1_000_000
+    """Scene; the next one that has an episode of the task is taken."""
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    planner: Literal["cpu", "paper"] = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
+
+    def run(self) -> None:
+        """Plan, carry out, and write the page."""
+        config = DemoConfig(checkpoint_path(self.checkpoint), (self.task,), 1, self.seed, self.planner, 1, self.backend)
+        _demo(config, self.output)
+
+
+@dataclass(frozen=True)
+class Imagine:
+    """Let the model imagine simple hand motions from one start frame (the paper's Figure 7)."""
+
+    output: Path
+    """Folder for imagine.html, imagine.mp4 and results.json."""
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    seed: int = 1_000_000
+    """Simulated scene to start in, when no dataset is given."""
+    data: Path | None = None
+    """Dataset to take the start frame from."""
+    episode: int = 0
+    """Episode of the dataset."""
+    frame: int = 0
+    """Frame of the episode."""
+    motion: AtomicConfig = field(default_factory=AtomicConfig)
+
+    def run(self) -> None:
+        """Imagine, and write the page."""
+        model = DexWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
+        if self.data is not None:
+            episode = open_dataset(self.data)[self.episode]
+        else:
+            episode = record_exploration(self.seed, config=ExploreConfig(frames=max(2, self.frame + 1)))
+        motions = atomic_motions(episode, self.frame, self.motion, model.config.action_convention)
+        imagined = imagine(model, episode, motions, self.frame)
+        logger.info("see %s", write_imagine_report(self.output, imagined, seed=self.seed))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Plan a few episodes of every task with the shipped model and write one page that shows it all."""
+
+    output: Path = Path("outputs/demo")
+    """Folder for report.html and results.json."""
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    tasks: tuple[Task, ...] = TASKS
+    """Which tasks."""
+    episodes: int = 3
+    """Episodes of each task."""
+    seed: int = 1_000_000
+    """First scene."""
+    planner: Literal["cpu", "paper"] = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
+
+    def run(self) -> None:
+        """Play, and write the page."""
+        config = DemoConfig(
+            checkpoint_path(self.checkpoint),
+            tuple(self.tasks),
+            self.episodes,
+            self.seed,
+            self.planner,
+            self.workers,
+            self.backend,
+        )
+        _demo(config, self.output)
+
+
+def _demo(config: DemoConfig, output: Path) -> None:
+    with task_bars() as update:
+        results = play_demo(config, update)
+    write_results(output, demo_figures(results), seed=config.seed)
+    logger.info("open %s in a browser", write_demo_report(output, results))

@@ -1,0 +1,198 @@
+"""Task success: the planner and its controls on the same held-out episodes, judged by the simulator.
+
+Protocol (DexWM paper, section C.4): three moves, then the criterion must hold for ten consecutive ticks, one second.
+Every episode is played by every policy from the same start state. Rates come with Wilson 95 % intervals.
+"""
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from dexworld.evaluation.guard import check_seeds
+from dexworld.evaluation.intervals import mcnemar, wilson
+from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play
+from dexworld.models.dexwm import DexWM
+from dexworld.planning.policies import DoNothing, RandomTargets
+from dexworld.planning.presets import kinematics_only, task_preset
+from dexworld.planning.protocols import Policy
+from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.sim.simulation import Simulation
+from dexworld.sim.tasks import TASKS, Rejection, TaskEpisode, draw_episode
+
+POLICIES = ("success", "do_nothing", "random", "kinematics_only", "true_simulator", "expert")
+MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before something must be wrong
+
+
+@dataclass(frozen=True)
+class TasksConfig:
+    """Success rates of a checkpoint on held-out scenes.
+
+    checkpoint: folder or hub id. episodes: per task. seed: first scene; final figures need 1,000,000 or more.
+    planner: `cpu` or `paper`. simulator_episodes: how many of the episodes the search in the true simulator plays (it
+    is the slow one). split: `validation` allows seeds 900,000 to 999,999 for tuning.
+    """
+
+    checkpoint: str
+    tasks: tuple[str, ...] = TASKS
+    episodes: int = 100
+    seed: int = 1_000_000
+    planner: str = "cpu"
+    simulator_episodes: int = 20
+    workers: int = 0  # processes; 0 means one per core
+    backend: str = "auto"
+    split: str = "evaluation"
+    simulator_search: SimulatorSearch = field(default_factory=SimulatorSearch)
+
+    def __post_init__(self) -> None:
+        unknown = [task for task in self.tasks if task not in TASKS]
+        if unknown or not self.tasks:
+            raise ValueError(f"tasks {unknown or 'are missing'}; choose from {', '.join(TASKS)}")
+        if self.episodes < 1 or self.simulator_episodes < 0 or self.workers < 0:
+            raise ValueError("episodes must be >= 1, simulator_episodes and workers >= 0")
+
+
+@dataclass(frozen=True)
+class EpisodeOutcome:
+    """What every policy made of one episode. `played` has a key of `POLICIES` for each policy that played."""
+
+    task: str
+    seed: int
+    kind: str
+    played: dict[str, Played]
+
+
+def make_policy(name: str, task: str, model: DexWM | None, planner: str, seed: int = 0) -> Policy:
+    """The policy behind a key of `POLICIES` (not the two that know the true state)."""
+    kinematics = FrankaAllegro()
+    if name == "do_nothing":
+        return DoNothing()
+    if name == "random":
+        return RandomTargets(kinematics, seed)
+    if model is None:
+        raise ValueError(f"policy {name!r} needs a model: it reads the goal picture")
+    if name == "kinematics_only":
+        return kinematics_only(task, model, kinematics, seed=seed)
+    if name != "success":
+        raise ValueError(f"policy {name!r} is unknown; choose from {', '.join(POLICIES)}")
+    convention = model.config.action_convention
+    chosen = task_preset(planner, task)
+    return chosen.policy(model, kinematics, convention=convention, seed=seed, max_history=model.config.predictor.num_context)
+
+
+def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], list[EpisodeOutcome]]:
+    """Figures by task, as `results.json` holds them, and every episode's outcome.
+
+    progress: called with (task, episodes done, episodes). Raises SeedError for seeds that must not be evaluated on.
+    """
+    provenance = _model(config.checkpoint).provenance
+    figures: dict[str, Any] = {}
+    outcomes: list[EpisodeOutcome] = []
+    context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork
+    with ProcessPoolExecutor(config.workers or os.cpu_count() or 1, mp_context=context) as pool:
+        for task in config.tasks:
+            episodes, rejections = _draw(pool, config, task)
+            check_seeds([episode.seed for episode in episodes], provenance, config.split)
+            jobs = [
+                pool.submit(_play_all, config, episode, index < config.simulator_episodes)
+                for index, episode in enumerate(episodes)
+            ]
+            played = []
+            for job in jobs:
+                played.append(job.result())
+                if progress is not None:
+                    progress(task, len(played), len(jobs))
+            outcomes += played
+            figures[task] = summarise(played, rejections)
+    return figures, outcomes
+
+
+def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, Any]:
+    """One task's figures: rates are fractions 0 to 1; a policy that did not play is null, never a number."""
+    won = {name: [outcome.played[name].success for outcome in outcomes if name in outcome.played] for name in POLICIES}
+    figures: dict[str, Any] = {}
+    for name, results in won.items():
+        rate = wilson(sum(results), len(results)) if results else None
+        prefix = "" if name == "success" else f"{name}_"
+        figures[name] = rate.value if rate else None
+        figures[f"{prefix}low"] = rate.low if rate else None
+        figures[f"{prefix}high"] = rate.high if rate else None
+        figures[f"{prefix}n"] = len(results)
+    for name in ("do_nothing", "random", "kinematics_only"):
+        figures[f"p_against_{name}"] = _paired_p(outcomes, name)
+    seconds = [second for outcome in outcomes for second in outcome.played["success"].seconds]
+    figures["seconds_per_plan"] = float(np.mean(seconds)) if seconds else None
+    figures["final_distance"] = float(np.mean([outcome.played["success"].distances[-1] for outcome in outcomes]))
+    figures["start_distance"] = float(np.mean([outcome.played["success"].distances[0] for outcome in outcomes]))
+    figures["excluded_seeds"] = dict(sorted(rejections.items()))
+    figures["seeds"] = [outcome.seed for outcome in outcomes]
+    figures["succeeded_seeds"] = [outcome.seed for outcome in outcomes if outcome.played["success"].success]
+    return figures
+
+
+def _paired_p(outcomes: Iterable[EpisodeOutcome], control: str) -> float | None:
+    """Exact McNemar p of the planner against a control on the same episodes."""
+    pairs = [
+        (outcome.played["success"].success, outcome.played[control].success)
+        for outcome in outcomes
+        if control in outcome.played
+    ]
+    if not pairs:
+        return None
+    ours, theirs = np.array(pairs, bool).T
+    return float(mcnemar(ours, theirs))
+
+
+def _draw(pool: ProcessPoolExecutor, config: TasksConfig, task: str) -> tuple[list[TaskEpisode], Counter]:
+    """The first `episodes` seeds that give an episode, in the order of seeds whatever the number of processes."""
+    episodes: list[TaskEpisode] = []
+    rejections: Counter = Counter()
+    seeds = range(config.seed, config.seed + config.episodes * MAX_REJECTED)
+    for drawn in _in_order(pool, task, config.backend, seeds, ahead=2 * (config.workers or os.cpu_count() or 1)):
+        if isinstance(drawn, Rejection):
+            rejections[drawn.reason] += 1
+            continue
+        episodes.append(drawn)
+        if len(episodes) == config.episodes:
+            return episodes, rejections
+    raise RuntimeError(f"{task}: only {len(episodes)} episodes in {len(seeds)} scenes; rejected: {dict(rejections)}")
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, task: str, backend: str, seeds: range, ahead: int
+) -> Iterator[TaskEpisode | Rejection]:
+    waiting = [pool.submit(draw_episode, task, seed, backend) for seed in seeds[:ahead]]
+    upcoming = iter(seeds[ahead:])
+    while waiting:
+        yield waiting.pop(0).result()
+        following = next(upcoming, None)
+        if following is not None:
+            waiting.append(pool.submit(draw_episode, task, following, backend))
+
+
+@lru_cache(maxsize=1)
+def _model(checkpoint: str) -> DexWM:
+    torch.set_num_threads(1)  # episodes run side by side; one thread each is fastest
+    return DexWM.from_pretrained(checkpoint).eval()
+
+
+def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -> EpisodeOutcome:
+    """One episode by every policy, in one scene."""
+    model = _model(config.checkpoint)
+    played: dict[str, Played] = {}
+    with Simulation(episode.layout, config.backend) as simulation:
+        for name in ("success", "do_nothing", "random", "kinematics_only"):
+            policy = make_policy(name, episode.task, model, config.planner)
+            played[name] = play(policy, episode, simulation, seed=episode.seed)
+        played["expert"] = play(Replay(episode.expert_moves), episode, simulation, seed=episode.seed)
+        if with_simulator:
+            moves = config.simulator_search.plan(episode, simulation, seed=episode.seed)
+            played["true_simulator"] = play(Replay(moves), episode, simulation, seed=episode.seed)
+    return EpisodeOutcome(episode.task, episode.seed, episode.layout.objects[0].kind, played)

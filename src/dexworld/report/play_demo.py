@@ -1,0 +1,188 @@
+"""Play the demonstration: a few episodes of each task, filmed, with what the model imagined at every plan."""
+
+import json
+import multiprocessing
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dexworld.evaluation.runner import Played, play
+from dexworld.evaluation.tasks import make_policy
+from dexworld.models.dexwm import DexWM
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, PlanRecord, SuccessRow
+from dexworld.sim.render import choose_backend
+from dexworld.sim.simulation import FRAMES_PER_SECOND, Simulation
+from dexworld.sim.tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
+
+MEASURES = {
+    "reach": "Hand to goal pose",
+    "grasp": "Wrist to object",
+    "place": "Object to target",
+    "push": "Object to target",
+}
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What to play: `episodes` of each task from scene `seed` on, in `workers` processes (0: one per core)."""
+
+    checkpoint: str
+    tasks: tuple[str, ...]
+    episodes: int = 3
+    seed: int = 1_000_000
+    planner: str = "cpu"
+    workers: int = 0
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.workers < 0 or not self.tasks:
+            raise ValueError("a demonstration needs at least one task and one episode, and workers >= 0")
+
+
+def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | None = None) -> DemoResults:
+    """Draw and play the episodes. `progress` is called with (task, done, total)."""
+    timings: dict[str, float] = {}
+    began = time.perf_counter()
+    backend = choose_backend(config.backend)
+    model = DexWM.from_pretrained(config.checkpoint)
+    timings["loading the model"] = time.perf_counter() - began
+    began = time.perf_counter()
+    workers = config.workers or os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    results: list[EpisodeResult] = []
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        jobs = [
+            (task, pool.submit(_play_task, config, task, index))
+            for task in config.tasks
+            for index in range(config.episodes)
+        ]
+        done = dict.fromkeys(config.tasks, 0)
+        for task, job in jobs:
+            results.append(job.result())
+            done[task] += 1
+            if progress is not None:
+                progress(task, done[task], config.episodes)
+    timings["planning and playing"] = time.perf_counter() - began
+    figures = _evaluation(config.checkpoint)
+    return DemoResults(
+        episodes=tuple(results),
+        success=tuple(SuccessRow.from_results(task, row) for task, row in figures.get("tasks", {}).items()),
+        success_source=figures.get("tasks_source", ""),
+        open_loop=figures.get("open_loop"),
+        open_loop_source=figures.get("open_loop_source", ""),
+        timings=timings,
+        checkpoint=model_facts(model),
+        versions={
+            "Python": platform.python_version(),
+            **{name: version(name) for name in ("dexworld", "torch", "mujoco")},
+        },
+        command=shlex.join(["dexworld", *sys.argv[1:]]),
+        renderer=backend,
+    )
+
+
+def demo_figures(results: DemoResults) -> dict[str, Any]:
+    """What `results.json` says of a demonstration: every episode, and the wall seconds of each stage."""
+    episodes = [
+        {
+            "task": episode.task,
+            "seed": episode.seed,
+            "success": episode.success,
+            "distance_start": episode.distances[0].start,
+            "distance_end": episode.distances[0].end,
+            "seconds_per_plan": episode.seconds_per_plan,
+        }
+        for episode in results.episodes
+    ]
+    solved = sum(episode.success for episode in results.episodes)
+    return {"solved": solved, "episodes": episodes, "seconds": dict(results.timings), "renderer": results.renderer}
+
+
+def model_facts(model: DexWM) -> dict[str, str]:
+    """The lines of the model card that a reader of the page wants."""
+    provenance = model.provenance
+    facts = {"Parameters": f"{sum(each.numel() for each in model.parameters()) / 1e6:.1f} million"}
+    if provenance.get("datasets"):
+        facts["Trained on"] = f"{sum(each['training_episodes'] for each in provenance['datasets'])} simulated episodes"
+    if provenance.get("seconds"):
+        facts["Training time"] = f"{provenance['seconds'] / 60:.0f} minutes"
+    if provenance.get("training_seeds"):
+        facts["Training scenes"] = ", ".join(f"{low} to {high}" for low, high in provenance["training_seeds"])
+    return facts
+
+
+def _evaluation(checkpoint: str) -> dict[str, Any]:
+    """Figures that were measured for this checkpoint and lie beside it, if any."""
+    path = Path(checkpoint) / "evaluation.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+@lru_cache(maxsize=1)
+def _model(checkpoint: str) -> DexWM:
+    torch.set_num_threads(1)
+    return DexWM.from_pretrained(checkpoint).eval()
+
+
+def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
+    """The `index`-th episode of a task, played and filmed."""
+    *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
+    model = _model(config.checkpoint)
+    policy = make_policy("success", task, model, config.planner)
+    imagined: list[np.ndarray | None] = []
+
+    def imagine(policy: MPCPolicy) -> None:
+        latents = policy.imagined.latents
+        imagined.append(None if latents is None or not model.encoder.can_decode else model.decode(latents[0]).numpy())
+
+    with Simulation(episode.layout, config.backend) as simulation:
+        simulation.set_state(episode.start)
+        start_image = simulation.image()
+        played = play(policy, episode, simulation, seed=episode.seed, film=True, after_plan=imagine)
+    return _episode_result(episode, played, policy, start_image, imagined)
+
+
+def _episode_result(
+    episode: TaskEpisode,
+    played: Played,
+    policy: MPCPolicy,
+    start_image: np.ndarray,
+    imagined: list[np.ndarray | None],
+) -> EpisodeResult:
+    plans = tuple(
+        PlanRecord(
+            imagined=imagined[number],
+            happened=np.stack(played.step_frames[number:]),
+            best_costs=[iteration.best for iteration in statistics.history],
+            elite_costs=[iteration.elite_mean for iteration in statistics.history],
+            seconds=statistics.seconds,
+            step_seconds=STEP_SECONDS,
+        )
+        for number, statistics in enumerate(policy.statistics)
+    )
+    measure = Distance(MEASURES[episode.task], played.distances[0], played.distances[-1], RADIUS[episode.task])
+    return EpisodeResult(
+        task=episode.task,
+        seed=episode.seed,
+        success=played.success,
+        start_image=start_image,
+        goal_image=episode.goal_image,
+        outcome=np.stack(played.frames),
+        outcome_fps=FRAMES_PER_SECOND,
+        plans=plans,
+        goal_keypoints=policy.goal.pixels.numpy(),
+        goal_keypoints_shown=(policy.goal.confidence > 0.3).numpy(),
+        distances=(measure,),
+    )
