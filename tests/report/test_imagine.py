@@ -6,7 +6,7 @@ import torch
 
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import BONES, NUM_KEYPOINTS, RIGHT, WRIST
-from dexworld.report.atomic import AtomicConfig, atomic_keypoints, atomic_motions, curled, viewing_axes
+from dexworld.report.atomic import AtomicConfig, atomic_keypoints, atomic_motions, best_frame, curled, viewing_axes
 from dexworld.report.imagine import imagine, imagine_figures, write_imagine_report
 
 HEIGHT, WIDTH = 32, 56
@@ -115,6 +115,15 @@ def test_a_frame_without_the_hand_or_outside_the_episode_is_refused():
         atomic_motions(episode, 3)
     with pytest.raises(ValueError, match=r"toy: frame 0 has no annotated left wrist"):
         atomic_motions(episode, 0, AtomicConfig(hand="left"))
+
+
+def test_the_best_frame_is_the_first_that_shows_most_of_the_hand():
+    episode = make_episode()
+    episode.keypoints_world[0, RIGHT, 0] += 10.0  # out of the picture
+    episode.keypoints_valid[1, RIGHT.start + 4] = False  # the thumb's tip is missing
+    assert best_frame(episode) == 2
+    with pytest.raises(ValueError, match="toy: no frame shows the left wrist"):
+        best_frame(episode, "left")
 
 
 def test_settings_that_make_no_movement_are_refused():

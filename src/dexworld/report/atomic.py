@@ -11,7 +11,7 @@ import torch
 
 from dexworld.actions import ActionConvention, HandMotion, hand_motion
 from dexworld.data.episode import Episode
-from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_KEYPOINTS, RIGHT, WRIST
+from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_KEYPOINTS, NUM_TRACKED, RIGHT, WRIST
 
 DIRECTIONS = ("up", "down", "left", "right", "forward", "back")
 INDEX_KNUCKLE, LITTLE_KNUCKLE = 5, 17
@@ -86,6 +86,27 @@ def atomic_keypoints(episode: Episode, frame: int, config: AtomicConfig) -> dict
         movements[name] = np.repeat(start[None], config.steps + 1, axis=0)
         movements[name][:, rows] = moving
     return movements
+
+
+def best_frame(episode: Episode, hand: Literal["left", "right"] = "right") -> int:
+    """The first frame that shows most of a hand's tracked keypoints; ValueError where no frame shows its wrist.
+
+    Moving a hand is worth imagining only where the camera sees it.
+    """
+    motion = hand_motion(
+        torch.as_tensor(episode.keypoints_world, dtype=torch.float64),
+        torch.as_tensor(episode.keypoints_valid),
+        torch.as_tensor(episode.world_from_camera, dtype=torch.float64),
+        torch.as_tensor(episode.intrinsics, dtype=torch.float64),
+    )
+    height, width = episode.frames.size
+    rows = slice(0, NUM_TRACKED // 2) if hand == "left" else slice(NUM_TRACKED // 2, NUM_TRACKED)
+    u, v, _ = motion.pixels[:, rows].unbind(-1)
+    seen = motion.visible[:, rows] & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    counts = torch.where(seen[:, 0], seen.sum(dim=1), torch.zeros(len(episode), dtype=torch.long))
+    if counts.max() == 0:
+        raise ValueError(f"{episode.source}: no frame shows the {hand} wrist; choose another episode or hand")
+    return int(counts.argmax())
 
 
 def camera_at(episode: Episode, frame: int) -> np.ndarray:

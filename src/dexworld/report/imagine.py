@@ -176,7 +176,10 @@ def write_imagine_report(
 def imagine_page(imagined: Imagined, model_facts: Mapping[str, str]) -> str:
     """The page as text."""
     seconds = (imagined.images.shape[1] - 1) / imagined.fps
-    start = figure(image_tag(imagined.start_image, "the start frame"), f"The start: {imagined.source}.")
+    starts = [figure(image_tag(imagined.start_image, "the start frame"), f"The start, {imagined.source}.")]
+    if imagined.decoded:
+        seen = image_tag(imagined.images[0, 0], "the start frame, decoded from the model's latents")
+        starts.append(figure(seen, "The same picture as the model holds it: what it can't say here, it can't imagine."))
     parts = [section(f"{seconds:g} seconds of imagination", videos(imagined.names, imagined.images, imagined.fps))]
     if imagined.decoded:
         drawn = overlaid(imagined.images, imagined.commanded_px, imagined.in_view)
@@ -187,7 +190,7 @@ def imagine_page(imagined: Imagined, model_facts: Mapping[str, str]) -> str:
     return page(
         TITLE,
         tag("header", tag("h1", TITLE), paragraph(LEAD, class_="lead")),
-        tag("div", start, class_="pictures start"),
+        tag("div", *starts, class_="pictures few"),
         *parts,
         section("The model", tag("div", facts(model_facts.items()), class_="card")) if model_facts else None,
         tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
@@ -200,4 +203,4 @@ def videos(names: tuple[str, ...], images: np.ndarray, fps: float) -> Markup:
         figure(video_tag(video, fps, f"imagined: {name}"), name.capitalize())
         for name, video in zip(names, images, strict=True)
     ]
-    return tag("div", *cells, class_="pictures")
+    return tag("div", *cells, class_="pictures many")

@@ -54,7 +54,6 @@ code { background: var(--wash); border-radius: 5px; padding: .1em .35em; font-si
   display: inline-grid; place-items: center; width: 1.7em; height: 1.7em; border-radius: 50%; margin-right: .5em;
   background: var(--accent); color: var(--card); font-weight: 700; font-size: .85rem;
 }
-.start { max-width: 460px; }
 .pictures {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 260px), 1fr)); gap: 14px; margin: 14px 0 4px;
 }
@@ -67,6 +66,8 @@ img, video { display: block; width: 100%; height: auto; border-radius: 9px; back
 .pair span { color: var(--soft); font-size: .82rem; align-self: center; line-height: 1.25; }
 .pair span.when { text-align: center; }
 .pair img { border-radius: 6px; }
+.pictures.many { grid-template-columns: repeat(auto-fit, minmax(min(100%, 220px), 1fr)); }
+.pictures.few { max-width: 760px; }
 .scroll { overflow-x: auto; margin: 14px 0; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 8px 12px; text-align: left; border-bottom: 1px solid var(--line); }
