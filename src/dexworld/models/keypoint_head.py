@@ -57,14 +57,14 @@ class KeypointHead(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, latents: Tensor) -> Tensor:
-        x = self.project_in(latents.flatten(0, -3)) + self.positions
+        x = self.project_in(latents.reshape(-1, *latents.shape[-2:])) + self.positions
         for block in self.blocks:
             x = block(x)
         x = self.project_out(self.norm(x))
         rows, columns = self.grid
         x = x.view(-1, rows, columns, self.config.channels, self.config.cell, self.config.cell)
         maps = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.config.channels, *self.map_size)
-        return maps.unflatten(0, latents.shape[:-2])
+        return maps.view(*latents.shape[:-2], *maps.shape[1:])
 
     def read(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., K, 2) [u, v] of the image and confidences (..., K) in [0, 1] from logits (..., K, h, w).

@@ -31,7 +31,7 @@ class Encoder(nn.Module):
                 f"images are {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}; this model takes (..., "
                 f"{expected[0]}, {expected[1]}, 3) uint8 RGB: resize or crop them first"
             )
-        return self._encode(images.flatten(0, -4)).unflatten(0, images.shape[:-3])
+        return self._encode(images.reshape(-1, *expected)).view(*images.shape[:-3], -1, self.dim)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -40,7 +40,8 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"a {self.config.kind} encoder can't decode latents; train a decoder, or use a pca encoder"
             )
-        return self._decode(latents.flatten(0, -3)).unflatten(0, latents.shape[:-2])
+        images = self._decode(latents.reshape(-1, *latents.shape[-2:]))
+        return images.view(*latents.shape[:-2], *images.shape[1:])
 
     def _encode(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to (N, P, D) float32."""

@@ -81,7 +81,7 @@ class PCAEncoder(Encoder):
         if factor == 1:
             small = images.float() / 255.0
         else:
-            blocks = images.view(len(images), rows * side, factor, columns * side, factor, 3)
+            blocks = images.reshape(len(images), rows * side, factor, columns * side, factor, 3)
             small = blocks.float().sum(dim=(2, 4)) / (255.0 * factor**2)
         return small.view(-1, rows, side, columns, side, 3).transpose(2, 3).reshape(len(images), rows * columns, -1)
 
