@@ -3,9 +3,9 @@
     .venv/bin/python .ci/readme_commands.py            check and run
     .venv/bin/python .ci/readme_commands.py --check    check only: targets, scripts, verbs and options exist
 
-Commands stand in code blocks marked ```bash. `dexworld` commands run in one temporary folder, in the README's order, with
-the options of `SMALL` added (the last of two equal options wins). What CI runs anyway, or what only sets up the reader's
-shell, is in `ELSEWHERE` with who runs it.
+Commands stand in code blocks marked ```bash. `dexworld` commands run in one temporary folder, in the README's order,
+with the options of `SMALL` added (the last of two equal options wins). What CI runs anyway, or what only sets up the
+reader's shell, is in `ELSEWHERE` with who runs it.
 """
 
 import argparse
