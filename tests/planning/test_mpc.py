@@ -126,6 +126,14 @@ def test_a_kinematic_start_finds_better_plans_with_the_same_model_budget():
     assert costs["kinematic"] < 0.5 * costs["plain"]
 
 
+def test_a_goal_image_without_a_hand_gets_no_kinematic_start():
+    policy = policy_of(kinematic_start=KinematicStart())
+    policy.reset(image_of(moved(), hand=False))
+    policy.act(observation())
+    assert policy.statistics[0].kinematic_history == ()
+    assert policy.statistics[0].terms["keypoints"] == 0.0
+
+
 def test_gradients_flow_through_kinematics_and_model():
     policy = policy_of(solver=GradientSolver(restarts=2, adam=Adam(steps=25)))
     reached = run(policy, moved(seed=1), moves=1)

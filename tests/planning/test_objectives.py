@@ -207,11 +207,19 @@ def test_sums_add_weigh_and_report_each_term():
     assert not both.needs_model
 
 
+def test_only_terms_that_say_where_to_go_without_the_model_guide():
+    assert KeypointPixels().guides(goal())
+    assert not KeypointPixels().guides(goal(confidence=torch.full((12,), 0.1)))
+    assert not KeypointPixels(source="model").guides(goal())
+    assert not (Smoothness() + LatentDistance()).guides(goal())
+    assert not HandOrientation().guides(goal())
+    assert (Smoothness() + HandOrientation()).guides(goal(hand_rotation=torch.eye(3)))
+
+
 def test_sums_separate_what_needs_the_model():
     both = LatentDistance() + KeypointPixels(source="model", name="seen") + KeypointPixels() + Smoothness()
     assert [term.name for _, term in both.part(needs_model=True).terms] == ["latents", "seen"]
     assert [term.name for _, term in both.part(needs_model=False).terms] == ["keypoints", "travel"]
-    assert [term.name for _, term in both.screen().terms] == ["keypoints"]
     assert both.needs_keypoint_head
     assert not (LatentDistance() + Smoothness()).needs_keypoint_head
 

@@ -90,7 +90,6 @@ class CandidateCost:
         self.convention, self.config = convention, config
         self.objective = as_sum(objective)
         self.cheap, self.model = self.objective.part(needs_model=False), self.objective.part(needs_model=True)
-        self.screen = self.objective.screen()
         if self.model.terms and dynamics is None:
             names = ", ".join(term.name for _, term in self.model.terms)
             raise ValueError(f"objective terms {names} need a world model, and this search has none")
@@ -107,7 +106,7 @@ class CandidateCost:
         cheap = self.cheap(rollout, self.goal)
         if not self.model.terms:
             return cheap
-        chosen = self._screened(rollout, cheap)
+        chosen = self._screened(cheap)
         if chosen is None:
             self.model_candidates += len(samples)
             return cheap + self.model(self.predict(rollout), self.goal)
@@ -189,19 +188,17 @@ class CandidateCost:
             self.convention,
         )
 
-    def _screened(self, rollout: Rollout, cheap: Tensor) -> Tensor | None:
+    def _screened(self, cheap: Tensor) -> Tensor | None:
         """Indices of the candidates that the model is run for; None is all.
 
-        Where the screening terms say nothing (a goal image without the hand), cheap costs would only favour standing
-        still: then the first rows of the population are taken, which are as good as any.
+        Where no cheap term says where to go (a goal image without the hand), they would only favour standing still:
+        then the first rows of the population are taken, which are as good as any.
         """
         budget = self.config.model_budget
         if budget is None or budget >= len(cheap):
             return None
         with torch.no_grad():
-            verdict = self.screen(rollout, self.goal)
-            telling = float(verdict.max() - verdict.min()) > 1e-9
-            free = round(self.config.explore_share * budget) if telling else budget
+            free = round(self.config.explore_share * budget) if self.cheap.guides(self.goal) else budget
             order = cheap.detach().clone()
             order[:free] = -math.inf
             return order.topk(budget, largest=False).indices

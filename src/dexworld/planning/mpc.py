@@ -297,7 +297,7 @@ class MPCPolicy:
         """
         start = self.config.kinematic_start
         objective = self.objective.part(needs_model=False)
-        if start is None or not self.objective.needs_model or not objective.screen().terms:
+        if start is None or not self.objective.needs_model or not objective.guides(self.goal):
             return initial, None
         cost = self._cost_function(scene, objective)
         plan = start.solver.solve(cost, initial, bounds, self._generator)

@@ -50,14 +50,10 @@ FINAL = TimeWeights(0.0)
 
 
 class Objective(ABC):
-    """A cost. `name` labels it in statistics; `needs_model` says whether it reads latents or predicted keypoints.
-
-    `screens` marks terms without a model that tell, by themselves, which candidates are worth running the model for.
-    """
+    """A cost. `name` labels it in statistics; `needs_model` says whether it reads latents or predicted keypoints."""
 
     name: str
     needs_latents: ClassVar[bool] = False
-    screens: ClassVar[bool] = False
 
     @property
     def needs_model(self) -> bool:
@@ -67,6 +63,10 @@ class Objective(ABC):
     @property
     def needs_keypoint_head(self) -> bool:
         """Whether the keypoint head must run on the predicted latents."""
+        return False
+
+    def guides(self, goal: Goal) -> bool:
+        """Whether this term tells, without the model, where to go. Limits and smoothness don't: they favour rest."""
         return False
 
     @abstractmethod
@@ -117,9 +117,9 @@ class WeightedSum:
         """The terms that need the world model, or those that don't."""
         return WeightedSum(tuple(entry for entry in self.terms if entry[1].needs_model == needs_model))
 
-    def screen(self) -> "WeightedSum":
-        """The terms that tell, without the model, which candidates are worth running it for."""
-        return WeightedSum(tuple(entry for entry in self.terms if entry[1].screens and not entry[1].needs_model))
+    def guides(self, goal: Goal) -> bool:
+        """Whether any term tells, without the model, where to go: only then is it worth searching or screening by."""
+        return any(term.guides(goal) for _, term in self.terms)
 
     @property
     def needs_model(self) -> bool:
@@ -241,8 +241,6 @@ class KeypointPixels(Objective):
     min_confidence: float = 0.3
     rows: tuple[int, ...] = RIGHT_TRACKED
 
-    screens: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         if self.source not in ("kinematics", "model"):
             raise ValueError(f"keypoint source is {self.source!r}; choose 'kinematics' or 'model'")
@@ -253,6 +251,9 @@ class KeypointPixels(Objective):
     def needs_keypoint_head(self) -> bool:
         return self.source == "model"
 
+    def guides(self, goal: Goal) -> bool:
+        return not self.needs_keypoint_head and bool((self._weights(goal) > 0).any())
+
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         pixels = rollout.pixels if self.source == "kinematics" else rollout.predicted_pixels
         if pixels is None:
@@ -261,10 +262,13 @@ class KeypointPixels(Objective):
         error = (pixels[..., rows, :] - goal.pixels[rows]).square().mean(-1)  # (N, T, K)
         if self.robust_px is not None:
             error = 2 * self.robust_px**2 * ((1 + error / self.robust_px**2).sqrt() - 1)
-        weight = torch.ones_like(goal.confidence[rows])
-        if self.by_confidence:
-            weight = torch.where(goal.confidence[rows] >= self.min_confidence, goal.confidence[rows], 0.0)
-        return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
+        return self.time.mean(_weighted_mean(error, self._weights(goal).expand_as(error)))
+
+    def _weights(self, goal: Goal) -> Tensor:
+        confidence = goal.confidence[list(self.rows)]
+        if not self.by_confidence:
+            return torch.ones_like(confidence)
+        return torch.where(confidence >= self.min_confidence, confidence, 0.0)
 
 
 @dataclass(frozen=True)
@@ -278,7 +282,8 @@ class HandOrientation(Objective):
     name: str = "orientation"
     time: TimeWeights = RELEASE_TIME
 
-    screens: ClassVar[bool] = True
+    def guides(self, goal: Goal) -> bool:
+        return goal.hand_rotation is not None
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         if goal.hand_rotation is None:
