@@ -7,57 +7,70 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Raises ValueError naming the field that makes no sense.
+    """One training run: optimiser steps, phases, loss weights, what is drawn, and when to tell.
 
-    steps: optimiser steps in all. batch_size: windows a step.
-    teacher_forced: fraction of the steps that predict every frame from true ones; the rest unrolls the model on its own
-        predictions (DexWM paper, section 3.2; gradients flow through the whole roll-out).
-    unroll_steps: predicted frames of an unrolled window. unroll_batch_size: its windows a step (default: batch_size).
-    learning_rate: peak; linear warm-up over warmup_steps, then a cosine down to final_learning_rate times the peak.
-    weight_decay: on matrices only. clip: largest gradient norm. ema: decay of the averaged weights saved; 0 is off.
-    bfloat16: autocast the forward pass; pays on GPUs and for widths of 256 and more.
-    hand_consistency: weight of the keypoint loss on predicted latents. The paper's 100 belongs to the mean-squared
-        loss with sigma 2 px on 224 x 392 maps; an all-zero map costs pi sigma^2 / (h w), so rescale it with sigma and
-        map size. The cross-entropy is of order 1 to 10: 0.02 is the like of it.
-    detach_predictions: train the head, but not the predictor, by that loss.
-    true_keypoints: weight of the keypoint loss on true latents; without it goal keypoints are wrong.
-    keypoint_frames: frames of a window that keypoint losses look at (its last ones).
-    sigma_px: standard deviation of the target Gaussians, in pixels of the stored image.
-    stride_weights, short_history, moving_object_weight: see `data.windows.WindowConfig`.
-    seed: of the first weights, the draws, and the encoder's fit.
-    log_every, validate_every, checkpoint_every: in steps. keep_checkpoints: how many of the latest stay on disk.
-    validation_windows: windows in each validation figure. validation_rollouts: (stride, steps) of each rollout.
-    max_seconds: stop after so much time, with a checkpoint to go on from.
+    Raises ValueError naming the field that makes no sense.
     """
 
     steps: int = 20_000
+    """Optimiser steps in all."""
     batch_size: int = 32
+    """Windows in a step."""
     teacher_forced: float = 0.6
+    """Fraction of the steps that predict every frame from true ones. The rest unrolls the model on its own predictions,
+    with gradients through the whole roll-out (DexWM paper, section 3.2)."""
     unroll_steps: int = 4
+    """Predicted frames of an unrolled window."""
     unroll_batch_size: int | None = None
+    """Windows in an unrolled step; by default batch_size."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     warmup_steps: int = 200
+    """Steps of linear warm-up, before a cosine."""
     final_learning_rate: float = 0.02
+    """Where the cosine ends, as a fraction of the peak."""
     weight_decay: float = 1e-4
+    """Weight decay of matrices; vectors have none."""
     clip: float = 1.0
+    """Largest norm of the gradient."""
     ema: float = 0.999
+    """Decay of the averaged weights, which are what is saved; 0 saves the trained weights themselves."""
     bfloat16: bool = False
+    """Autocast the forward pass to bfloat16; pays on GPUs and on CPUs with AMX."""
     hand_consistency: float = 0.02
+    """Weight of the keypoint loss on predicted latents. The paper's 100 belongs to the mean-squared loss with sigma
+    2 px on 224 x 392 maps, where an empty map costs pi sigma^2 / (h w): rescale it with sigma and map size. The
+    cross-entropy is of order 1 to 10."""
     detach_predictions: bool = False
+    """Train the keypoint head, but not the predictor, by that loss."""
     true_keypoints: float = 0.05
+    """Weight of the keypoint loss on true latents; without it the keypoints of goal images are wrong."""
     keypoint_frames: int = 2
+    """Frames of a window that the keypoint losses look at: its last ones."""
     sigma_px: float = 4.0
+    """Standard deviation of the keypoints' target Gaussians, in pixels of the stored image."""
     stride_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0)
+    """Relative frequency of windows with 1, 2, ... stored frames from one frame to the next."""
     short_history: float = 0.4
+    """Fraction of windows whose history is partly repeats of their first frame, as it is when planning starts."""
     moving_object_weight: float = 1.0
+    """Extra weight of frames in which an object moves; 3 draws them four times as often."""
     seed: int = 0
+    """Of the first weights, of what is drawn, and of the encoder's fit."""
     log_every: int = 50
+    """Steps between reports."""
     validate_every: int = 1000
+    """Steps between validations on held-out scenes."""
     checkpoint_every: int = 1000
+    """Steps between checkpoints."""
     keep_checkpoints: int = 2
+    """How many of the latest checkpoints stay on disk."""
     validation_windows: int = 128
+    """Windows in each validation figure."""
     validation_rollouts: tuple[tuple[int, int], ...] = ((1, 5), (5, 3))
+    """(Stride, steps) of each rollout that validation measures."""
     max_seconds: float | None = None
+    """Stop after so many seconds of training, all sittings together, with a checkpoint to go on from."""
 
     def __post_init__(self) -> None:
         positive: tuple[str, ...] = (

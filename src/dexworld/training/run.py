@@ -38,23 +38,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A training run from the command line. Raises ValueError naming the field that makes no sense.
-
-    data: dataset folders made by `dexworld collect`. output: folder of the run; a run that was stopped goes on there.
-    preset: model preset. initial: a checkpoint to start from instead (folder or hub id); its encoder is kept.
-    validation_data: dataset folders of held-out scenes; without any, validation_fraction of the training scenes is held
-        out. encoder_frames: frames that a pca encoder is fitted on. device: `cpu`, `cuda`, or `auto`.
-    """
+    """A training run: which data, which model, where to. Raises ValueError naming the field that makes no sense."""
 
     data: tuple[Path, ...]
+    """Dataset folders made by `dexworld collect`."""
     output: Path
+    """Folder of the run; a run that was stopped goes on there."""
     preset: str = "tiny"
+    """Model preset."""
     initial: str | None = None
+    """Checkpoint to start from instead of new weights: a folder or a Hugging Face id. Its encoder is kept."""
     validation_data: tuple[Path, ...] = ()
+    """Dataset folders of held-out scenes."""
     validation_fraction: float = 0.05
+    """Fraction of the training scenes that is held out when there is no validation data."""
     encoder_frames: int = 3000
+    """Frames that a pca encoder is fitted on."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     training: TrainConfig = field(default_factory=TrainConfig)
+    """Steps, losses, optimiser."""
 
     def __post_init__(self) -> None:
         if not self.data:
