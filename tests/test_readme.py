@@ -42,6 +42,11 @@ def test_a_misspelt_option_or_verb_is_a_problem():
     assert "fails" in checker.problem(checker.Command(1, "dexworld dmeo"))
 
 
+def test_the_options_that_shrink_a_command_exist():
+    for verb, options in checker.SMALL.items():
+        assert checker.problem(checker.Command(0, " ".join(["dexworld", verb, *options]))) is None
+
+
 def test_every_command_in_the_readme_exists_with_its_options():
     shown = checker.commands((ROOT / "README.md").read_text(encoding="utf-8"))
     assert any(command.text == "make demo" for command in shown), "the README should start with `make demo`"
