@@ -58,8 +58,9 @@ HOW_IT_WORKS = (
     ),
     (
         "Choose",
-        "Hundreds of possible movements are imagined at once. Those whose imagined end looks most like the goal "
-        "picture survive, and new ones are tried around them, a few rounds long.",
+        "Many movements are tried in thought. Geometry says where each would bring the hand, the world model what else "
+        "would change. Those whose end looks most like the goal picture survive, and new ones are tried around them, a "
+        "few rounds long.",
     ),
     (
         "Act, then look again",

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
+from dexworld.hands import NUM_KEYPOINTS, RIGHT
+from dexworld.models.config import PRESETS
+from dexworld.models.dexwm import DexWM
+from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
+from dexworld.report.imagine import imagine
+
+SHORT = OpenLoopConfig(steps=6, resamples=20)
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    """Noise with a hand that drifts through the view of a still camera."""
+    generator = np.random.default_rng(0)
+    made = []
+    for index in range(2):
+        world = np.zeros((7, NUM_KEYPOINTS, 3), dtype=np.float32)
+        world[:, RIGHT] = generator.normal([0.0, 0.0, 1.0], 0.05, (21, 3))
+        world[:, :, 0] += 0.02 * np.arange(7)[:, None] * (1 - 2 * index)
+        valid = np.zeros((7, NUM_KEYPOINTS), dtype=bool)
+        valid[:, RIGHT] = True
+        intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
+        images = generator.integers(0, 255, (7, 224, 392, 3), dtype=np.uint8)
+        made.append(
+            Episode(ArrayFrames(images), 5.0, world, valid, np.tile(np.eye(4), (7, 1, 1)), intrinsics, f"{index}")
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(episodes) -> DexWM:
+    torch.manual_seed(0)
+    model = DexWM(PRESETS["debug"])
+    model.encoder.fit([torch.from_numpy(episode.frames.array) for episode in episodes])
+    return model.eval()
+
+
+def test_a_new_residual_model_predicts_that_nothing_changes(model, episodes):
+    figures = evaluate_open_loop(model, episodes, SHORT, model.config.action_convention)
+    assert figures["mse_ratio_1s"] == pytest.approx(1.0, abs=1e-5)
+    assert figures["mae_avg"] == pytest.approx(figures["copy_last_mae_avg"], rel=1e-5)
+    assert figures["mse_ratio_1.2s"] == pytest.approx(figures["shuffled_mse_ratio_1.2s"], abs=1e-5)
+
+
+def test_a_model_with_weights_answers_to_its_actions(model, episodes):
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in model.predictor.parameters():
+            value.add_(0.05 * torch.randn(value.shape, generator=generator))
+    figures = evaluate_open_loop(model, episodes, SHORT, model.config.action_convention)
+    model.load_state_dict(weights)
+    assert figures["mse_ratio_1s"] != pytest.approx(figures["shuffled_mse_ratio_1s"], abs=1e-6)
+
+
+def test_imagination_starts_from_the_frame_as_the_model_holds_it(model, episodes):
+    episode = episodes[0]
+    frame = best_frame(episode)
+    motions = atomic_motions(episode, frame, AtomicConfig(steps=2), model.config.action_convention)
+    imagined = imagine(model, episode, motions, frame)
+    assert imagined.decoded
+    assert imagined.images.shape == (8, 3, 224, 392, 3)
+    held = model.decode(model.encode(torch.from_numpy(episode.frames.array[frame])[None]))[0].numpy()
+    np.testing.assert_array_equal(imagined.images[0, 0], held)
