@@ -9,6 +9,9 @@ reader's shell, is in `ELSEWHERE` with who runs it.
 """
 
 import argparse
+import contextlib
+import functools
+import io
 import os
 import re
 import shlex
@@ -18,6 +21,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from dexworld import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -113,12 +118,22 @@ def problem(command: Command) -> str | None:
 
 
 def _option_problem(command: Command) -> str | None:
-    shown = dexworld([*command.verb.split(), "--help"], ROOT)
-    if shown.returncode != 0:
-        return f"`dexworld {command.verb} --help` fails: {shown.stdout.strip()[-300:]}"
-    known = set(re.findall(r"--[a-z0-9][a-z0-9.-]*", shown.stdout))
+    shown = help_text(command.verb)
+    if f"dexworld {command.verb} " not in shown.partition("[-h]")[0] + " ":
+        return f"dexworld has no verb {command.verb!r}"
+    known = set(re.findall(r"--[a-z0-9][a-z0-9.-]*", shown))
     unknown = [option for option in command.options if option not in known]
     return f"`dexworld {command.verb}` has no option {', '.join(unknown)}" if unknown else None
+
+
+@functools.cache
+def help_text(verb: str) -> str:
+    """What `dexworld <verb> --help` shows."""
+    os.environ["COLUMNS"] = "200"  # narrower help would break long option names
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written), contextlib.suppress(SystemExit):
+        cli.main([*verb.split(), "--help"])
+    return written.getvalue()
 
 
 def dexworld(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -39,7 +39,7 @@ def test_a_command_that_nothing_runs_is_a_problem():
 
 def test_a_misspelt_option_or_verb_is_a_problem():
     assert "has no option --sed" in checker.problem(checker.Command(1, "dexworld demo --sed 1"))
-    assert "fails" in checker.problem(checker.Command(1, "dexworld dmeo"))
+    assert "no verb 'dmeo'" in checker.problem(checker.Command(1, "dexworld dmeo"))
 
 
 def test_the_options_that_shrink_a_command_exist():
