@@ -21,8 +21,8 @@ from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play
 from dexworld.models.dexwm import DexWM
 from dexworld.planning.policies import DoNothing, RandomTargets
-from dexworld.planning.presets import kinematics_only, task_preset
 from dexworld.planning.protocols import Policy
+from dexworld.planning.task_presets import kinematics_only, task_preset
 from dexworld.robots.kinematics import FrankaAllegro
 from dexworld.sim.simulation import Simulation
 from dexworld.sim.tasks import TASKS, Rejection, TaskEpisode, draw_episode

@@ -187,7 +187,11 @@ PRESETS: dict[str, DexWMConfig] = {
     "paper-b": _paper(768, 12, 12),
     "paper-l": _paper(1024, 24, 16),
     "paper-xl": _paper(1024, 32, 16),
-    "tiny": DexWMConfig(),
+    # The reference robot has a right hand only: half of the tracked keypoints would be zeros.
+    "tiny": DexWMConfig(
+        predictor=PredictorConfig(tracked=tuple(range(NUM_TRACKED // 2, NUM_TRACKED))),
+        keypoint_head=KeypointHeadConfig(dim=128, depth=3),
+    ),
     "debug": DexWMConfig(
         encoder=EncoderConfig(dim=16, patch=14, downsample=4),
         predictor=PredictorConfig(dim=32, depth=2, heads=2, num_context=4),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mujoco
 
-from dexworld.data.store import EpisodeDataset, EpisodeWriter
+from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
 from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.render import choose_backend
 from dexworld.sim.scene import TRAINING_SEEDS, VALIDATION_SEEDS
@@ -75,9 +75,9 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
     job = partial(_record_and_write, folder=config.output, settings=settings, explore=config.explore, backend=backend)
     for _ in progress(_run(job, missing, config.workers or os.cpu_count() or 1)):
         pass
-    dataset = writer.finish()
+    dataset = open_dataset(config.output)
     thrown_away = sum(int(dataset[index].extras["attempt"][0]) for index in range(len(dataset)))
-    return writer.finish({"rejected_because_an_object_was_held": thrown_away, "held_objects": 0})
+    return writer.finish({"rejected_because_an_object_was_held": thrown_away})
 
 
 def episode_id(seed: int) -> str:
@@ -107,22 +107,5 @@ def _record_and_write(seed: int, folder: Path, settings: dict, explore: ExploreC
             EpisodeWriter(folder, settings).write(episode_id(seed), episode)
             return seed
     raise RuntimeError(
-        f"scene {seed}: an object was held in all {MAX_ATTEMPTS} attempts; lower the share of lift
-        replays
-      
-       
-        in the
-     
-      
-       
-     
-      
-       
-        weights"
-  
-   
-  
-   
+        f"scene {seed}: an object was held in all {MAX_ATTEMPTS} attempts; lower the share of lift replays"
     )
-
-
