@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from dexworld.hands import ARM_JOINTS, ROBOT_JOINTS
-from dexworld.planning.cem import CEM
-from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCConfig, MPCPolicy, kinematic_solver
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.robots.kinematics import FrankaAllegro
@@ -71,5 +70,5 @@ class KinematicsOnly(MPCPolicy):
         objective = as_sum(objective).part(needs_model=False)
         if not objective.terms:
             raise ValueError("no term of this objective works without a world model: add KeypointPixels()")
-        solver = solver or CEM(samples=512, elites=16, iterations=12, momentum=0.1)
+        solver = solver or kinematic_solver()
         super().__init__(dynamics, kinematics, objective, solver, config, seed=seed, device=device)
