@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EXPLICIT_CHUNK = 1 << 24  # scores held at a time by the explicit path
+FUSED_ALIGNMENT = 8  # CUDA's fused kernel takes head widths that are multiples of this
 
 
 def split_heads(x_NLD: Tensor, heads: int) -> Tensor:
@@ -41,7 +42,7 @@ def attend_with_lse(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, 
     if not _wants_gradient(query, key, value):
         if query.device.type == "cpu":
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
-        if query.device.type == "cuda" and query.dtype != torch.float64:
+        if query.device.type == "cuda" and query.dtype != torch.float64 and query.shape[-1] % FUSED_ALIGNMENT == 0:
             output, lse, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)
             return output, lse[..., : query.shape[-2]]
     return _explicit(query, key, value)
