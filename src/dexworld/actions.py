@@ -26,8 +26,8 @@ class ActionConvention:
     frame: `step` expresses both keypoints of a pair in the camera of its first frame (the paper);
         `window` in the camera of the window's first frame (the release).
     camera: `relative` is the pose of the later camera in the earlier one (the paper, angles wrapped);
-        `release` is the world-frame difference of positions and Euler angles, the last angle modulo 2 pi into [0, 2 pi):
-        a defect of the release, kept only to load and compare its checkpoints.
+        `release` is the world-frame difference of positions and Euler angles, the last angle modulo 2 pi into
+        [0, 2 pi): a defect of the release, kept only to load and compare its checkpoints.
     """
 
     frame: Literal["step", "window"] = "step"
@@ -48,8 +48,8 @@ class HandMotion:
     """T transitions between T + 1 frames, with any leading batch dimensions.
 
     deltas: (..., T, 44, 3) actions, unscaled (metres, radians).
-    pixels: (..., T + 1, 12, 3) the tracked keypoints of every frame in that frame's own camera: u and v in pixels of the
-        stored image, depth in metres.
+    pixels: (..., T + 1, 12, 3) the tracked keypoints of every frame in that frame's own camera: u and v in pixels of
+        the stored image, depth in metres.
     visible: (..., T + 1, 12) bool: annotated and in front of the camera; it may lie outside the image.
     """
 
@@ -93,8 +93,10 @@ class HandMotion:
         """Prepend `count` transitions in which nothing moves: repeats of the first frame with zero actions."""
         if count == 0:
             return self
-        deltas = torch.zeros_like(self.deltas[..., :1, :, :]) if self.steps else self.deltas.new_zeros(
-            *self.deltas.shape[:-3], 1, ACTION_ROWS, 3
+        deltas = (
+            torch.zeros_like(self.deltas[..., :1, :, :])
+            if self.steps
+            else self.deltas.new_zeros(*self.deltas.shape[:-3], 1, ACTION_ROWS, 3)
         )
         return HandMotion(
             torch.cat([deltas] * count + [self.deltas], dim=-3),
@@ -130,8 +132,8 @@ def hand_motion(
     """The motion between T + 1 annotated frames.
 
     keypoints_world (..., T + 1, 42, 3) metres, keypoints_valid (..., T + 1, 42) bool, world_from_camera
-    (..., T + 1, 4, 4) and intrinsics (..., 3, 3) for the stored image size. A keypoint that is missing in either frame of a
-    pair has a zero displacement. Raises ValueError on non-finite values of valid keypoints or cameras.
+    (..., T + 1, 4, 4) and intrinsics (..., 3, 3) for the stored image size. A keypoint that is missing in either frame
+    of a pair has a zero displacement. Raises ValueError on non-finite values of valid keypoints or cameras.
     """
     if not torch.isfinite(keypoints_world[keypoints_valid]).all() or not torch.isfinite(world_from_camera).all():
         raise ValueError("keypoints or camera poses hold NaN or Inf; mark such keypoints invalid or drop the frame")

@@ -1,8 +1,8 @@
 """Rigid transforms, rotations and pinhole projection, batched in torch.
 
 A transform is a (..., 4, 4) matrix named `target_from_source`: it takes points of the source frame to the target frame.
-Camera frames are optical: x right, y down, z forward. Lengths are metres, angles radians, pixels have their origin at the
-top-left corner of the image (the centre of the first pixel is (0.5, 0.5)).
+Camera frames are optical: x right, y down, z forward. Lengths are metres, angles radians, pixels have their origin at
+the top-left corner of the image (the centre of the first pixel is (0.5, 0.5)).
 """
 
 import torch

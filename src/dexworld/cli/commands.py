@@ -16,18 +16,18 @@ from dexworld.evaluation.results import write_results
 from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
-from dexworld.report.atomic import AtomicConfig, atomic_motions
+from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.demo import write_demo_report
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.report.play_demo import DemoConfig, demo_figures, play_demo
 from dexworld.sim.collect import CollectConfig, collect
 from dexworld.sim.explore import ExploreConfig, record_exploration
-from dexworld.sim.tasks import TASKS
+from dexworld.sim.tasks import TASKS, Task
 from dexworld.training.run import RunConfig, train
 
 logger = logging.getLogger("dexworld")
 Backend = Literal["auto", "egl", "osmesa", "ray"]
-Task = Literal["reach", "grasp", "place", "push"]
+SEARCHED_FRAMES = 20  # of a recorded episode, for one that shows the hand
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ class OpenLoop:
             check_seeds(dataset.seeds, model.provenance, self.split)
             episodes = (dataset[index] for index in range(min(self.episodes, len(dataset))))
             config = OpenLoopConfig(seed=self.seed)
-            figures = evaluate_open_loop(model, counted("roll-outs", self.episodes)(episodes), config, model.config.action_convention)
+            figures = evaluate_open_loop(
+                model, counted("roll-outs", self.episodes)(episodes), config, model.config.action_convention
+            )
         figures["quarantined"] = len(dataset.quarantined)
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
         logger.info(
@@ -204,8 +206,8 @@ class Imagine:
     """Dataset to take the start frame from."""
     episode: int = 0
     """Episode of the dataset."""
-    frame: int = 0
-    """Frame of the episode."""
+    frame: int | None = None
+    """Frame of the episode; the first one that shows most of the hand when not given."""
     motion: AtomicConfig = field(default_factory=AtomicConfig)
 
     def run(self) -> None:
@@ -214,9 +216,11 @@ class Imagine:
         if self.data is not None:
             episode = open_dataset(self.data)[self.episode]
         else:
-            episode = record_exploration(self.seed, config=ExploreConfig(frames=max(2, self.frame + 1)))
-        motions = atomic_motions(episode, self.frame, self.motion, model.config.action_convention)
-        imagined = imagine(model, episode, motions, self.frame)
+            frames = SEARCHED_FRAMES if self.frame is None else max(2, self.frame + 1)
+            episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))
+        frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
+        motions = atomic_motions(episode, frame, self.motion, model.config.action_convention)
+        imagined = imagine(model, episode, motions, frame)
         logger.info("see %s", write_imagine_report(self.output, imagined, seed=self.seed))
 
 

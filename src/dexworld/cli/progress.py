@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 def _bar() -> Progress:
@@ -30,7 +38,7 @@ def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
 def task_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Bars by name, each moved by calling the value with (name, done, total)."""
     with _bar() as progress:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def update(name: str, done: int, total: int) -> None:
             if name not in tasks:

@@ -51,7 +51,8 @@ class Episode:
 
     frames: T frames of H x W x 3, uint8 RGB, lazy.
     fps: frames per second.
-    keypoints_world: (T, 42, 3) float, metres, in the order of `dexworld.hands`; rows that are not valid may hold anything.
+    keypoints_world: (T, 42, 3) float, metres, in the order of `dexworld.hands`; rows that are not valid may
+        hold anything.
     keypoints_valid: (T, 42) bool.
     world_from_camera: (T, 4, 4) pose of the optical camera frame (x right, y down, z forward) in the world.
     intrinsics: (3, 3) pinhole matrix for the stored H x W, pixels.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from dexworld.robots.observation import Observation
 from dexworld.sim.env import check_targets
 from dexworld.sim.simulation import TICKS_PER_FRAME, Simulation
 from dexworld.sim.tasks import HORIZON, TaskEpisode, distance, hold, satisfied, step, tips_world
+
+PolicyT = TypeVar("PolicyT", bound=Policy)
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class Played:
 
 
 def play(
-    policy: Policy,
+    policy: PolicyT,
     episode: TaskEpisode,
     simulation: Simulation,
     seed: int,
     film: bool = False,
-    after_plan: Callable[[Policy], None] | None = None,
+    after_plan: Callable[[PolicyT], None] | None = None,
 ) -> Played:
     """Three moves of `policy` from the episode's start, then the success test. The simulation must be of its scene.
 

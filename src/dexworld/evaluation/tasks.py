@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dexworld.evaluation.guard import check_seeds
+from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play
 from dexworld.models.dexwm import DexWM
+from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import DoNothing, RandomTargets
 from dexworld.planning.protocols import Policy
 from dexworld.planning.task_presets import kinematics_only, task_preset
@@ -48,7 +49,7 @@ class TasksConfig:
     simulator_episodes: int = 20
     workers: int = 0  # processes; 0 means one per core
     backend: str = "auto"
-    split: str = "evaluation"
+    split: Split = "evaluation"
     simulator_search: SimulatorSearch = field(default_factory=SimulatorSearch)
 
     def __post_init__(self) -> None:
@@ -82,9 +83,18 @@ def make_policy(name: str, task: str, model: DexWM | None, planner: str, seed: i
         return kinematics_only(task, model, kinematics, seed=seed)
     if name != "success":
         raise ValueError(f"policy {name!r} is unknown; choose from {', '.join(POLICIES)}")
-    convention = model.config.action_convention
-    chosen = task_preset(planner, task)
-    return chosen.policy(model, kinematics, convention=convention, seed=seed, max_history=model.config.predictor.num_context)
+    return model_policy(task, model, planner, seed)
+
+
+def model_policy(task: str, model: DexWM, planner: str, seed: int = 0) -> MPCPolicy:
+    """The planner `planner` (`cpu` or `paper`) for a task, with a world model."""
+    return task_preset(planner, task).policy(
+        model,
+        FrankaAllegro(),
+        convention=model.config.action_convention,
+        seed=seed,
+        max_history=model.config.predictor.num_context,
+    )
 
 
 def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], list[EpisodeOutcome]]:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import Played, play
-from dexworld.evaluation.tasks import make_policy
+from dexworld.evaluation.tasks import model_policy
 from dexworld.models.dexwm import DexWM
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, PlanRecord, SuccessRow
@@ -33,6 +34,11 @@ MEASURES = {
     "place": "Object to target",
     "push": "Object to target",
 }
+
+RAY_NOTICE = (
+    "The ray renderer drew these pictures: no OpenGL was found, or it was switched off. Its colours are not quite "
+    "those of OpenGL, so a model that was trained on OpenGL's pictures may do better or worse here than its measured rates."
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
         },
         command=shlex.join(["dexworld", *sys.argv[1:]]),
         renderer=backend,
+        notices=(RAY_NOTICE,) if backend == "ray" else (),
     )
 
 
@@ -114,13 +121,13 @@ def demo_figures(results: DemoResults) -> dict[str, Any]:
 def model_facts(model: DexWM) -> dict[str, str]:
     """The lines of the model card that a reader of the page wants."""
     provenance = model.provenance
-    facts = {"Parameters": f"{sum(each.numel() for each in model.parameters()) / 1e6:.1f} million"}
+    facts = {"Parameters": f"{model.parameter_counts()['total'] / 1e6:.1f} million"}
     if provenance.get("datasets"):
         facts["Trained on"] = f"{sum(each['training_episodes'] for each in provenance['datasets'])} simulated episodes"
     if provenance.get("seconds"):
         facts["Training time"] = f"{provenance['seconds'] / 60:.0f} minutes"
     if provenance.get("training_seeds"):
-        facts["Training scenes"] = ", ".join(f"{low} to {high}" for low, high in provenance["training_seeds"])
+        facts["Training scenes"] = ", ".join(f"{low} to {high}" for low, high in training_ranges(provenance))
     return facts
 
 
@@ -140,7 +147,7 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
     """The `index`-th episode of a task, played and filmed."""
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
     model = _model(config.checkpoint)
-    policy = make_policy("success", task, model, config.planner)
+    policy = model_policy(task, model, config.planner)
     imagined: list[np.ndarray | None] = []
 
     def imagine(policy: MPCPolicy) -> None:

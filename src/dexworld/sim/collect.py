@@ -77,7 +77,8 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
         pass
     dataset = open_dataset(config.output)
     thrown_away = sum(int(dataset[index].extras["attempt"][0]) for index in range(len(dataset)))
-    return writer.finish({"rejected_because_an_object_was_held": thrown_away})
+    writer.finish({"rejected_because_an_object_was_held": thrown_away})
+    return open_dataset(config.output)  # with the counts that were just written
 
 
 def episode_id(seed: int) -> str:

@@ -6,9 +6,10 @@ import gymnasium
 import numpy as np
 
 from dexworld.hands import NUM_KEYPOINTS, ROBOT_JOINTS
-from dexworld.sim.scene import IMAGE_SIZE, random_layout
+from dexworld.robots.franka_allegro import JOINTS
+from dexworld.sim.scene import IMAGE_SIZE, TRAINING_SEEDS, random_layout
 from dexworld.sim.simulation import SimState, Simulation
-from dexworld.sim.tasks import HORIZON, TaskEpisode, distance, draw_episode, hold, satisfied, step
+from dexworld.sim.tasks import HORIZON, Rejection, TaskEpisode, distance, draw_episode, hold, satisfied, step
 
 LIMIT_SLACK = 1e-4  # radians; rounding of float32 policies
 
@@ -32,8 +33,9 @@ class KitchenEnv(gymnasium.Env):
         self.episode: TaskEpisode | None = None
         self.render_mode = "rgb_array"
         box = gymnasium.spaces.Box
-        joints = box(-np.pi * 1.5, np.pi * 1.5, (ROBOT_JOINTS,), np.float64)
-        self.action_space = joints
+        low, high = np.array([joint.limits for joint in JOINTS]).T
+        self.action_space = box(low, high, dtype=np.float64)
+        joints = box(-np.pi * 1.5, np.pi * 1.5, (ROBOT_JOINTS,), np.float64)  # measured ones overshoot a little
         pose = box(-np.inf, np.inf, (4, 4), np.float64)
         self.observation_space = gymnasium.spaces.Dict(
             {
@@ -61,23 +63,29 @@ class KitchenEnv(gymnasium.Env):
         task, start, goal = options.pop("task", None), options.pop("start", None), options.pop("goal", None)
         if options:
             raise ValueError(f"reset options {sorted(options)} are unknown; known: task, start, goal, episode")
-        if seed is None and episode is None:
-            seed = int(self.np_random.integers(0, 900_000))  # any training scene
+        if task is not None and episode is not None:
+            raise ValueError("reset takes a task to draw an episode of, or an episode, not both")
+        if episode is not None:
+            seed = episode.seed
+        elif seed is None:
+            seed = int(self.np_random.integers(TRAINING_SEEDS.start, TRAINING_SEEDS.stop))
         if task is not None:
-            episode = draw_episode(task, int(seed), self._backend)
-            if not isinstance(episode, TaskEpisode):
+            episode = draw_episode(task, seed, self._backend)
+            if isinstance(episode, Rejection):
                 raise ValueError(f"scene {seed} has no {task} episode: {episode.reason}; try the next seed")
-        self._load(episode.seed if episode is not None else int(seed))
+        simulation = self._load(seed)
         self.episode, self._taken = episode, 0
-        info: dict[str, Any] = {"seed": self.simulation.layout.seed}
+        info: dict[str, Any] = {"seed": seed}
         if goal is not None:
-            self.simulation.set_state(goal)
-            info["goal_image"] = self.simulation.image()
+            simulation.set_state(goal)
+            info["goal_image"] = simulation.image()
         elif episode is not None:
             info["goal_image"] = episode.goal_image
-        if start is not None or episode is not None:
-            self.simulation.set_state(start if start is not None else episode.start)
-        return self.simulation.observation(), info
+        if start is None and episode is not None:
+            start = episode.start
+        if start is not None:
+            simulation.set_state(start)
+        return simulation.observation(), info
 
     def step(self, action: np.ndarray):
         """Move to joint targets (23,) radians. Raises ValueError on NaN, on a wrong shape, or outside the limits."""
@@ -128,12 +136,13 @@ class KitchenEnv(gymnasium.Env):
             self.simulation.close()
             self.simulation = None
 
-    def _load(self, seed: int) -> None:
+    def _load(self, seed: int) -> Simulation:
         if self.simulation is None or self.simulation.layout.seed != seed:
             self.close()
             self.simulation = Simulation(random_layout(seed), self._backend, self._tips)
         else:
             self.simulation.reset()
+        return self.simulation
 
     def _running(self) -> Simulation:
         if self.simulation is None:

@@ -63,14 +63,13 @@ def solve_arm(
     best. Check `reachable`.
     """
     seeds = _ARM_SEEDS if near is None else (np.asarray(near),)
-    best = None
+    found: list[ArmSolution] = []
     for seed in seeds:
-        found = _damped_least_squares(simulation, position, rotation, np.zeros(3) if offset is None else offset, seed)
-        if best is None or _badness(found) < _badness(best):
-            best = found
-        if best.reachable:
+        point = np.zeros(3) if offset is None else offset
+        found.append(_damped_least_squares(simulation, position, rotation, point, seed))
+        if found[-1].reachable:
             break
-    return best
+    return min(found, key=_badness)
 
 
 def _badness(solution: ArmSolution) -> float:

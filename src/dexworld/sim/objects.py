@@ -46,7 +46,8 @@ def random_object(rng: np.random.Generator, kinds: tuple[str, ...] = KINDS) -> O
     colour = rng.uniform(0.1, 0.95, 3)
     colour[rng.integers(3)] = rng.uniform(0.6, 1.0)
     colour[rng.integers(3)] *= 0.4
-    return ObjectSpec(kind, float(radius), float(half_height), (*map(float, colour), 1.0), float(aspect))
+    red, green, blue = map(float, colour)
+    return ObjectSpec(kind, float(radius), float(half_height), (red, green, blue, 1.0), float(aspect))
 
 
 def add_object(world: mujoco.MjsBody, name: str, spec: ObjectSpec, position: np.ndarray, yaw: float) -> None:

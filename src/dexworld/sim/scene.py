@@ -61,7 +61,8 @@ def random_layout(seed: int) -> Layout:
     """Draw a scene. Object 0, the one that tasks are about, stands in `WORK_AREA`."""
     rng = np.random.default_rng([seed, 1])
     count = int(rng.integers(1, 6))
-    objects, positions = [], []
+    objects: list[ObjectSpec] = []
+    positions: list[tuple[float, float]] = []
     for index in range(count):
         objects.append(random_object(rng))
         positions.append(_free_spot(rng, WORK_AREA if index == 0 else COUNTER_AREA, objects, positions))
@@ -70,11 +71,16 @@ def random_layout(seed: int) -> Layout:
         objects=tuple(objects),
         positions=tuple(positions),
         yaws=tuple(float(yaw) for yaw in rng.uniform(-math.pi, math.pi, count)),
-        camera_position=tuple(float(v) for v in CAMERA_POSITION + rng.normal(0, 0.012, 3)),
-        camera_tilt_deg=tuple(float(v) for v in rng.normal(0, 1.2, 3)),
+        camera_position=_triple(CAMERA_POSITION + rng.normal(0, 0.012, 3)),
+        camera_tilt_deg=_triple(rng.normal(0, 1.2, 3)),
         counter_depth=float(rng.uniform(0.6, 0.74)),
         furniture=str(rng.choice(["plain", "sink", "stove", "shelf"])),
     )
+
+
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = map(float, values)
+    return x, y, z
 
 
 def _free_spot(rng, area, objects, positions) -> tuple[float, float]:

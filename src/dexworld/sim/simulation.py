@@ -57,7 +57,8 @@ class Simulation:
         names = [self.model.body(body).name for body in range(self.model.nbody)]
         self._is_hand = np.array([name.startswith(HAND_PREFIX) for name in names])
         self._camera = self.model.camera(EGO_CAMERA).id
-        self._backend, self._renderer = backend, None
+        self._backend = backend
+        self._renderer: Renderer | None = None
         self.reset()
 
     def reset(self, joint_positions: np.ndarray = REST_POSE) -> None:

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from dexworld.sim.robot import OPEN_FINGERS, REST_POSE
 from dexworld.sim.scene import COUNTER_TOP, Layout, random_layout
 from dexworld.sim.simulation import ARM, SimState, Simulation
 
-TASKS = ("reach", "grasp", "place", "push")
+Task = Literal["reach", "grasp", "place", "push"]
+TASKS: tuple[Task, ...] = ("reach", "grasp", "place", "push")
 HORIZON = 3  # moves of an episode
 STEP_SECONDS = 1.0  # of which the last fifth lets the arm settle
 HOLD_TICKS = 10  # success must hold for one second (10 Hz) after the last move
