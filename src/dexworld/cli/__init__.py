@@ -8,6 +8,7 @@ import tyro
 from rich.logging import RichHandler
 
 from dexworld.cli.commands import Collect, Demo, Evaluate, Imagine, Plan, Train
+from dexworld.sim.render import RendererUnavailable
 
 _verb = tyro.conf.subcommand
 Verb = (
@@ -17,6 +18,14 @@ Verb = (
     | Annotated[Plan, _verb("plan")]
     | Annotated[Imagine, _verb("imagine")]
     | Annotated[Demo, _verb("demo")]
+)
+_MISTAKES = (
+    ValueError,  # options and files that contradict themselves or each other
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    PermissionError,
+    RendererUnavailable,
 )
 
 
@@ -33,12 +42,12 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         command.run()
-    except (ValueError, FileNotFoundError) as error:
+    except _MISTAKES as error:
         sys.exit(_complain(str(error)))
 
 
 def _complain(message: str) -> int:
-    sys.stderr.write(f"dexworld: {message}\n")
+    sys.stderr.write(f"dexworld: {' '.join(message.split())}\n")
     return 2
 
 

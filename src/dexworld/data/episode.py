@@ -92,17 +92,20 @@ class Episode:
         if self.joint_targets is not None:
             expected["joint_targets"] = (length, ROBOT_JOINTS)
         for name, shape in expected.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise ValueError(
+                    f"{self.source}: {name} has shape {tuple(getattr(self, name).shape)}, expected {shape}"
+                )
+        if self.keypoints_valid.dtype != bool:
+            raise ValueError(f"{self.source}: keypoints_valid must be bool, not {self.keypoints_valid.dtype}")
+        for name in expected:
             value = getattr(self, name)
-            if tuple(value.shape) != shape:
-                raise ValueError(f"{self.source}: {name} has shape {tuple(value.shape)}, expected {shape}")
             checked = value[self.keypoints_valid] if name == "keypoints_world" else value
-            if value.dtype != bool and not np.isfinite(checked).all():
+            if not np.isfinite(checked).all():
                 frame = (
                     "" if name == "intrinsics" else f" (first at frame {first_bad_frame(value, self.keypoints_valid)})"
                 )
                 raise ValueError(f"{self.source}: {name} holds NaN or Inf{frame}")
-        if self.keypoints_valid.dtype != bool:
-            raise ValueError(f"{self.source}: keypoints_valid must be bool, not {self.keypoints_valid.dtype}")
         if length == 0:
             raise ValueError(f"{self.source}: the episode has no frames")
         if not self.fps > 0:

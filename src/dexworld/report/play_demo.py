@@ -36,8 +36,8 @@ MEASURES = {
 }
 
 RAY_NOTICE = (
-    "The ray renderer drew these pictures: no OpenGL was found, or it was switched off. Its colours are not quite "
-    "those of OpenGL, so a model that was trained on OpenGL's pictures may do better or worse here than its measured rates."
+    "The ray renderer drew these pictures: no OpenGL was found, or it was switched off. Its colours are close to "
+    "OpenGL's but not equal, so a model that learned from OpenGL's may do better or worse here than its measured rates."
 )
 
 

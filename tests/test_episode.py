@@ -1,0 +1,101 @@
+"""An episode checks its fields once, and says which one is wrong, where, and of which recording."""
+
+import numpy as np
+import pytest
+
+from dexworld.data.episode import ArrayFrames, Episode, Frames
+
+LENGTH = 4
+
+
+def fields(**changes) -> dict:
+    values = {
+        "frames": ArrayFrames(np.zeros((LENGTH, 8, 12, 3), np.uint8)),
+        "fps": 5.0,
+        "keypoints_world": np.zeros((LENGTH, 42, 3)),
+        "keypoints_valid": np.ones((LENGTH, 42), bool),
+        "world_from_camera": np.tile(np.eye(4), (LENGTH, 1, 1)),
+        "intrinsics": np.eye(3),
+        "source": "shelf/episode 7",
+    }
+    return values | changes
+
+
+def with_nan(name: str, *index: int) -> dict:
+    value = fields(joint_positions=np.zeros((LENGTH, 23)))[name].copy()
+    value[index] = np.nan
+    return {name: value}
+
+
+def test_a_sound_episode_knows_its_length_and_its_frames():
+    episode = Episode(**fields())
+    assert len(episode) == LENGTH
+    assert isinstance(episode.frames, Frames)
+    assert episode.frames.size == (8, 12)
+    assert episode.frames.read([2, 0]).shape == (2, 8, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("keypoints_world", (LENGTH, 21, 3)),
+        ("keypoints_valid", (LENGTH + 1, 42)),
+        ("world_from_camera", (LENGTH, 3, 4)),
+        ("intrinsics", (4, 4)),
+        ("joint_positions", (LENGTH, 7)),
+        ("joint_targets", (LENGTH - 1, 23)),
+    ],
+)
+def test_a_field_of_the_wrong_shape_is_named_with_both_shapes(name, shape):
+    with pytest.raises(ValueError, match=rf"shelf/episode 7: {name} has shape .*, expected"):
+        Episode(**fields(**{name: np.zeros(shape)}))
+
+
+@pytest.mark.parametrize("name", ["keypoints_world", "world_from_camera", "joint_positions"])
+def test_nan_is_refused_with_the_field_and_its_first_frame(name):
+    with pytest.raises(ValueError, match=rf"episode 7: {name} holds NaN or Inf \(first at frame 2\)"):
+        Episode(**fields(**with_nan(name, 2)))
+
+
+def test_nan_in_the_intrinsics_is_refused():
+    with pytest.raises(ValueError, match="intrinsics holds NaN or Inf"):
+        Episode(**fields(**with_nan("intrinsics", 0)))
+
+
+def test_a_keypoint_that_is_not_valid_may_hold_anything():
+    valid = np.ones((LENGTH, 42), bool)
+    valid[2] = False
+    Episode(**fields(keypoints_valid=valid, **with_nan("keypoints_world", 2)))
+
+
+def test_the_first_bad_frame_passes_over_invalid_keypoints():
+    values = with_nan("keypoints_world", 1)
+    values["keypoints_world"][3, 5] = np.inf
+    valid = np.ones((LENGTH, 42), bool)
+    valid[1] = False
+    with pytest.raises(ValueError, match="first at frame 3"):
+        Episode(**fields(keypoints_valid=valid, **values))
+
+
+def test_validity_must_be_boolean_and_time_must_pass():
+    with pytest.raises(ValueError, match="keypoints_valid must be bool, not float64"):
+        Episode(**fields(keypoints_valid=np.ones((LENGTH, 42))))
+    with pytest.raises(ValueError, match="fps is 0; it must be positive"):
+        Episode(**fields(fps=0))
+
+
+def test_an_episode_without_frames_is_refused():
+    empty = {
+        name: np.zeros((0, *fields()[name].shape[1:]), fields()[name].dtype)
+        for name in ("keypoints_world", "keypoints_valid", "world_from_camera")
+    }
+    with pytest.raises(ValueError, match="no frames"):
+        Episode(**fields(frames=ArrayFrames(np.zeros((0, 8, 12, 3), np.uint8)), **empty))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 8, 12), np.uint8), np.zeros((4, 8, 12, 3)), np.zeros((4, 8, 12, 4), np.uint8)]
+)
+def test_frames_must_be_rgb_bytes(array):
+    with pytest.raises(ValueError, match=r"\(T, H, W, 3\) uint8"):
+        ArrayFrames(array)
