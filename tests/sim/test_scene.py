@@ -1,0 +1,112 @@
+"""A scene is its seed: the same one always gives the same counter, objects, robot and pictures."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+import pytest
+
+from dexworld.evaluation import guard
+from dexworld.robots.franka_allegro import JOINTS
+from dexworld.sim.objects import KINDS, ObjectSpec, random_object
+from dexworld.sim.scene import (
+    COUNTER_AREA,
+    COUNTER_TOP,
+    FIRST_EVALUATION_SEED,
+    VALIDATION_SEEDS,
+    WORK_AREA,
+    build_scene,
+    random_layout,
+)
+from dexworld.sim.simulation import Simulation
+
+
+def inside(position: tuple[float, float], area: tuple[float, float, float, float]) -> bool:
+    return area[0] <= position[0] <= area[1] and area[2] <= position[1] <= area[3]
+
+
+def test_one_seed_gives_one_scene_to_the_bit_and_another_seed_another():
+    layouts = [random_layout(seed) for seed in (5, 5, 6)]
+    assert layouts[0] == layouts[1] != layouts[2]
+    first, again, other = (build_scene(layout).model for layout in layouts)
+    for name in ("body_pos", "geom_size", "geom_rgba", "tex_data", "light_pos", "cam_quat", "body_mass"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    assert not np.array_equal(first.tex_data, other.tex_data)
+    assert not np.array_equal(first.cam_quat, other.cam_quat)
+
+
+def test_one_seed_gives_one_picture_to_the_bit_and_another_seed_another():
+    pictures = []
+    for seed in (5, 5, 6):
+        with Simulation(random_layout(seed)) as simulation:
+            simulation.move(simulation.joint_targets, 0.05)
+            pictures.append(simulation.image().astype(int))
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.abs(pictures[0] - pictures[2]).mean() > 5
+
+
+def test_objects_are_placed_on_the_counter_and_the_first_one_within_the_hands_reach():
+    layouts = [random_layout(seed) for seed in range(200)]
+    for layout in layouts:
+        assert all(inside(position, COUNTER_AREA) for position in layout.positions)
+        assert inside(layout.positions[0], WORK_AREA)
+    assert {len(layout.objects) for layout in layouts} == {1, 2, 3, 4, 5}
+    assert {layout.furniture for layout in layouts} == {"plain", "sink", "stove", "shelf"}
+    assert set(Counter(item.kind for layout in layouts for item in layout.objects)) == set(KINDS)
+
+
+def test_objects_do_not_overlap():
+    for seed in range(200):
+        layout = random_layout(seed)
+        for index, (item, position) in enumerate(zip(layout.objects, layout.positions, strict=True)):
+            for other, place in list(zip(layout.objects, layout.positions, strict=True))[:index]:
+                assert math.dist(position, place) > item.radius + other.radius
+
+
+def test_objects_stand_still_on_the_counter(simulation):
+    before = np.stack([simulation.object_position(index) for index in range(len(simulation.objects))])
+    simulation.move(simulation.joint_targets, 0.5)
+    after = np.stack([simulation.object_position(index) for index in range(len(simulation.objects))])
+    heights = [COUNTER_TOP + item.half_height for item in simulation.layout.objects]
+    assert np.abs(after[:, 2] - heights).max() < 0.003
+    assert np.abs((after - before)[:, :2]).max() < 0.003
+
+
+@pytest.mark.parametrize("furniture", ["plain", "sink", "stove", "shelf"])
+def test_every_kind_of_scene_compiles_with_every_kind_of_object(furniture):
+    rng = np.random.default_rng(0)
+    count = len(KINDS)
+    layout = replace(
+        random_layout(1),
+        objects=tuple(random_object(rng, (kind,)) for kind in KINDS),
+        positions=tuple((0.7, -0.4 + 0.13 * index) for index in range(count)),
+        yaws=(0.3,) * count,
+        furniture=furniture,
+    )
+    scene = build_scene(layout)
+    assert scene.object_names == tuple(f"object{index}" for index in range(count))
+    data = mujoco.MjData(scene.model)
+    mujoco.mj_step(scene.model, data, nstep=10)
+    assert np.isfinite(data.qpos).all()
+
+
+def test_the_robot_has_its_23_joints_and_motors_in_the_one_order_with_the_one_set_of_limits(simulation):
+    model, names = simulation.model, [joint.name for joint in JOINTS]
+    assert len(names) == model.nu == 23
+    assert [model.actuator(index).name for index in range(model.nu)] == names
+    assert [model.joint(model.actuator(index).trnid[0]).name for index in range(model.nu)] == names
+    assert np.allclose(simulation.joint_limits, [joint.limits for joint in JOINTS])
+    assert np.allclose(model.actuator_ctrlrange, simulation.joint_limits)
+    assert np.allclose(model.actuator_forcerange[:, 1], [joint.torque for joint in JOINTS])
+
+
+def test_an_unknown_kind_of_object_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="'teapot' is unknown; choose from box, can"):
+        ObjectSpec("teapot", 0.03, 0.05, (1.0, 0.0, 0.0, 1.0))
+
+
+def test_the_guard_of_evaluations_knows_the_simulators_seed_ranges():
+    assert VALIDATION_SEEDS.start == guard.VALIDATION_START
+    assert guard.EVALUATION_START == VALIDATION_SEEDS.stop == FIRST_EVALUATION_SEED
