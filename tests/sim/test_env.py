@@ -1,0 +1,139 @@
+"""The Gymnasium environment: what it accepts, what it refuses, and what a task episode looks like."""
+
+import warnings
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from dexworld.robots.observation import Observation
+from dexworld.sim.env import KitchenEnv, check_targets
+from dexworld.sim.scene import ROBOT_GROUP
+from dexworld.sim.tasks import GRASP_RADIUS, HORIZON
+
+SEED = 900_003
+
+
+@pytest.fixture(scope="module")
+def shared():
+    env = KitchenEnv()
+    yield env
+    env.close()
+
+
+@pytest.fixture
+def env(shared):
+    """An environment that stands in the scene of `SEED`, without a task."""
+    shared.reset(seed=SEED)
+    return shared
+
+
+def test_gymnasiums_own_checker_accepts_it():
+    env = KitchenEnv()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of unbounded observations, which positions in metres are
+        check_env(env, skip_close_check=True)
+    env.close()
+
+
+def test_observations_have_the_fields_of_a_robots_observation_and_the_true_keypoints(env):
+    values, info = env.reset(seed=SEED)
+    observation = Observation.from_dict(values)
+    assert observation.image.shape == (224, 392, 3)
+    assert values["keypoints_world"].shape == (42, 3)
+    assert values["keypoints_valid"].sum() == 21
+    assert info == {"seed": SEED}
+
+
+def test_a_reset_to_the_same_seed_gives_the_same_observation_after_motion(env):
+    first, _ = env.reset(seed=SEED)
+    env.simulation.move(env.simulation.joint_targets + np.r_[0.1, np.zeros(22)], 0.2)
+    again, _ = env.reset(seed=SEED)
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+
+
+def test_depth_and_segmentation_belong_to_the_picture(env):
+    depth, ids = env.depth(), env.segmentation()
+    assert depth.shape == ids.shape == env.render().shape[:2] == (224, 392)
+    assert depth.dtype == np.float32
+    assert np.array_equal(np.isinf(depth), ids == -1)
+    robot = (ids >= 0) & (env.simulation.model.geom_group[ids] == ROBOT_GROUP)
+    assert 0.2 < depth[robot].min() < depth[robot].max() < 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda targets: targets[:7], r"shape \(7,\), expected \(23,\)"),
+        (lambda targets: targets * np.nan, "joint target 0 is NaN or Inf; nothing was moved"),
+        (lambda targets: np.r_[targets[:22], np.inf], "joint target 22 is NaN or Inf"),
+        (
+            lambda targets: np.r_[targets[:3], 0.5, targets[4:]],
+            r"joint 3 is asked to go to 0.500 rad, outside \[-3.072",
+        ),
+    ],
+)
+def test_bad_targets_are_refused_with_the_joints_name_before_anything_moves(env, change, message):
+    before = env.get_state().physics
+    with pytest.raises(ValueError, match=message):
+        env.step(change(env.simulation.joint_targets))
+    assert np.array_equal(env.get_state().physics, before)
+
+
+def test_targets_a_rounding_error_outside_the_limits_are_moved_to_them(env):
+    limits = env.simulation.joint_limits
+    assert np.array_equal(check_targets(limits[:, 1] + 5e-5, limits), limits[:, 1])
+
+
+def test_unknown_reset_options_are_refused_with_the_known_ones(env):
+    with pytest.raises(ValueError, match=r"\['taks'\] are unknown; known: task, start, goal, episode"):
+        env.reset(seed=SEED, options={"taks": "reach"})
+
+
+def test_an_unknown_task_and_a_scene_without_an_episode_say_why(env, draw):
+    with pytest.raises(ValueError, match="'juggle' is unknown; choose from reach"):
+        env.reset(seed=SEED, options={"task": "juggle"})
+    with pytest.raises(ValueError, match=r"scene 900001 has no grasp episode: .*; try the next seed"):
+        env.reset(seed=900_001, options={"task": "grasp"})
+    with pytest.raises(ValueError, match="not both"):
+        env.reset(seed=SEED, options={"task": "grasp", "episode": draw("grasp")})
+
+
+def test_nothing_works_before_the_first_reset():
+    env = KitchenEnv()
+    with pytest.raises(ValueError, match="call reset first"):
+        env.step(np.zeros(23))
+    with pytest.raises(ValueError, match="call reset first"):
+        env.render()
+    with pytest.raises(ValueError, match="no task to succeed in"):
+        env.succeeded()
+
+
+def test_a_task_episode_rewards_the_criterion_and_is_truncated_after_three_steps(env, draw):
+    episode = draw("grasp")
+    _, info = env.reset(options={"episode": episode})
+    assert np.array_equal(info["goal_image"], episode.goal_image)
+    assert np.array_equal(env.get_state().physics, episode.start.physics)
+    outcomes = [env.step(targets)[1:] for targets in episode.expert_moves]
+    assert len(outcomes) == HORIZON
+    assert outcomes[0][0] == 0.0
+    assert outcomes[-1][0] == 1.0
+    assert [truncated for _, _, truncated, _ in outcomes] == [False, False, True]
+    assert not any(terminated for _, terminated, _, _ in outcomes)
+    assert outcomes[-1][3]["distance"] < GRASP_RADIUS
+    assert env.succeeded()
+
+
+def test_without_a_task_nothing_is_rewarded_or_truncated(env):
+    for _ in range(HORIZON + 1):
+        _, reward, terminated, truncated, info = env.step(env.simulation.joint_targets)
+        assert (reward, terminated, truncated) == (0.0, False, False)
+    assert "distance" not in info
+
+
+def test_a_start_and_a_goal_state_can_be_given(env, draw):
+    episode = draw("grasp")
+    observation, info = env.reset(seed=SEED, options={"start": episode.start, "goal": episode.goal})
+    assert np.array_equal(info["goal_image"], episode.goal_image)
+    assert np.array_equal(env.get_state().physics, episode.start.physics)
+    assert np.array_equal(env.set_state(episode.start)["image"], observation["image"])

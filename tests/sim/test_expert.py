@@ -1,0 +1,71 @@
+"""The script's inverse kinematics: what it calls reachable is where it was asked for."""
+
+import mujoco
+import numpy as np
+import pytest
+
+from dexworld.sim.expert import OVERHAND, hand_rotation, plan_grasp, plan_push, rake_rotation, solve_arm
+from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.simulation import ARM, Simulation
+
+ABOVE_COUNTER = np.array([0.72, -0.12, COUNTER_TOP + 0.2])
+
+
+def palm_at(simulation: Simulation, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    simulation.data.qpos[simulation.joint_qpos[ARM]] = joints
+    mujoco.mj_forward(simulation.model, simulation.data)
+    return simulation.palm_pose()
+
+
+def test_a_solution_brings_the_palm_to_the_pose_within_the_limits(simulation):
+    found = solve_arm(simulation, ABOVE_COUNTER, OVERHAND)
+    assert found.reachable
+    low, high = simulation.joint_limits[ARM].T
+    assert ((found.joints > low) & (found.joints < high)).all()
+    position, rotation = palm_at(simulation, found.joints)
+    assert np.linalg.norm(position - ABOVE_COUNTER) < 0.005
+    assert np.arccos((np.trace(rotation.T @ OVERHAND) - 1) / 2) < 0.05
+
+
+def test_an_offset_point_of_the_palm_is_brought_to_the_position(simulation):
+    offset = np.array([0.07, 0.0, 0.02])
+    found = solve_arm(simulation, ABOVE_COUNTER, OVERHAND, offset)
+    position, rotation = palm_at(simulation, found.joints)
+    assert np.linalg.norm(position + rotation @ offset - ABOVE_COUNTER) < 0.005
+
+
+def test_what_is_out_of_reach_is_not_called_reachable(simulation):
+    assert not solve_arm(simulation, np.array([2.0, 0.0, 1.0]), OVERHAND).reachable
+
+
+def test_solving_leaves_the_simulation_alone(simulation):
+    before = simulation.get_state().physics
+    solve_arm(simulation, ABOVE_COUNTER, OVERHAND)
+    plan_grasp(simulation, "can", simulation.object_position())
+    assert np.array_equal(simulation.get_state().physics, before)
+
+
+@pytest.mark.parametrize("rotation", [OVERHAND, rake_rotation(0.3), hand_rotation(np.ones(3), np.array([1.0, 0, 0]))])
+def test_hand_rotations_are_rotations(rotation):
+    assert np.allclose(rotation.T @ rotation, np.eye(3))
+    assert np.linalg.det(rotation) == pytest.approx(1.0)
+
+
+def test_a_rake_points_its_fingers_down_and_faces_where_it_pushes():
+    rotation = rake_rotation(0.5)
+    assert rotation[2, 2] < -0.95
+    assert rotation[:2, 0] @ [np.cos(0.5), np.sin(0.5)] > 0.95
+
+
+def test_plans_beyond_the_arms_reach_are_none(simulation):
+    far = np.array([1.6, 0.9, COUNTER_TOP + 0.05])
+    assert plan_grasp(simulation, "can", far) is None
+    assert plan_push(simulation, far, 0.0, 0.1, gap=0.1) is None
+
+
+def test_a_grasp_comes_from_above_and_closes_the_fingers_without_moving_the_arm(simulation):
+    plan = plan_grasp(simulation, "box", simulation.object_position())
+    assert np.array_equal(plan.around[ARM], plan.closed[ARM])
+    heights = [palm_at(simulation, pose[ARM])[0][2] for pose in (plan.pre_grasp, plan.around, plan.lifted)]
+    assert heights[0] > heights[1] + 0.08
+    assert heights[2] > heights[1] + 0.1
