@@ -1,0 +1,115 @@
+"""Collecting: resumable to the byte, one split a folder, and nothing that was held in the data."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dexworld.data.store import open_dataset
+from dexworld.sim import collect as collecting
+from dexworld.sim.collect import MAX_ATTEMPTS, CollectConfig, collect, episode_id, seed_split
+from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration
+
+SMALL = ExploreConfig(frames=4)
+SEED = 900_000
+REJECTED = "rejected_because_an_object_was_held"
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return {seed: record_exploration(seed, config=SMALL) for seed in range(SEED, SEED + 3)}
+
+
+@pytest.fixture
+def replayed(monkeypatch, recorded):
+    """Recording takes seconds: three episodes recorded once stand in for it. Returns what was asked for."""
+    asked = []
+
+    def record(seed, attempt, explore, backend):
+        asked.append((seed, attempt))
+        episode = recorded[seed]
+        return replace(episode, extras={**episode.extras, "attempt": np.full(len(episode), attempt)})
+
+    monkeypatch.setattr(collecting, "record_exploration", record)
+    return asked
+
+
+def config(folder, **changes) -> CollectConfig:
+    return CollectConfig(folder, **({"episodes": 3, "seed": SEED, "workers": 1, "explore": SMALL} | changes))
+
+
+def test_a_collection_goes_on_where_it_was_killed_and_ends_with_the_same_bytes(tmp_path):
+    small = config(tmp_path, episodes=2)
+    collect(small)
+    labels = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")}
+    videos = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.mp4")}
+    lost = tmp_path / "episodes" / f"{episode_id(SEED + 1)}.npz"
+    lost.unlink()  # labels are written last: without them the episode doesn't count
+    dataset = collect(small)
+    assert len(dataset) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")} == labels
+    assert {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.mp4")} == videos
+    assert not any(holds_object(dataset[index]) for index in range(2))
+
+
+def test_only_missing_episodes_are_recorded(tmp_path, replayed):
+    collect(config(tmp_path, episodes=2))
+    collect(config(tmp_path, episodes=3))
+    assert replayed == [(SEED, 0), (SEED + 1, 0), (SEED + 2, 0)]
+
+
+def test_what_was_held_is_drawn_again_and_counted(tmp_path, replayed, monkeypatch):
+    monkeypatch.setattr(
+        collecting,
+        "holds_object",
+        lambda episode: episode.seed == SEED + 1 and int(episode.extras["attempt"][0]) < 2,
+    )
+    dataset = collect(config(tmp_path))
+    assert replayed == [(SEED, 0), (SEED + 1, 0), (SEED + 1, 1), (SEED + 1, 2), (SEED + 2, 0)]
+    assert dataset.counts == {"episodes": 3, "frames": 12, "quarantined": 0, REJECTED: 2}
+    assert open_dataset(tmp_path).counts == dataset.counts
+    assert (dataset[1].extras["attempt"] == 2).all()
+
+
+def test_a_scene_that_always_ends_in_a_grasp_is_an_error_and_not_an_empty_episode(tmp_path, replayed, monkeypatch):
+    monkeypatch.setattr(collecting, "holds_object", lambda episode: True)
+    with pytest.raises(RuntimeError, match=f"scene {SEED}: an object was held in all {MAX_ATTEMPTS} attempts"):
+        collect(config(tmp_path))
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path, replayed):
+    collect(config(tmp_path))
+    with pytest.raises(ValueError, match=r"other settings \(explore differ\)"):
+        collect(config(tmp_path, explore=ExploreConfig(frames=5)))
+
+
+def test_every_finished_episode_is_told_to_the_progress_bar(tmp_path, replayed):
+    seen = []
+    collect(config(tmp_path), progress=lambda seeds: (seen.append(seed) or seed for seed in seeds))
+    assert seen == [SEED, SEED + 1, SEED + 2]
+
+
+@pytest.mark.parametrize(
+    ("seed", "split"),
+    [
+        (0, "training"),
+        (899_999, "training"),
+        (900_000, "validation"),
+        (999_999, "validation"),
+        (1_000_000, "evaluation"),
+    ],
+)
+def test_seeds_belong_to_one_split(seed, split):
+    assert seed_split(seed) == split
+
+
+@pytest.mark.parametrize("seed", [899_999, 999_999])
+def test_a_collection_across_splits_is_refused(tmp_path, seed):
+    with pytest.raises(ValueError, match="collect the splits into folders of their own"):
+        config(tmp_path, seed=seed, episodes=2)
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"seed": -1}])
+def test_a_collection_of_nothing_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="episodes must be >= 1 and seed >= 0"):
+        config(tmp_path, **wrong)
