@@ -103,6 +103,7 @@ def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], 
     progress: called with (task, episodes done, episodes). Raises SeedError for seeds that must not be evaluated on.
     """
     provenance = _model(config.checkpoint).provenance
+    check_seeds([config.seed], provenance, config.split)  # before any scene is built
     figures: dict[str, Any] = {}
     outcomes: list[EpisodeOutcome] = []
     context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork
@@ -180,11 +181,15 @@ def _in_order(
 ) -> Iterator[TaskEpisode | Rejection]:
     waiting = [pool.submit(draw_episode, task, seed, backend) for seed in seeds[:ahead]]
     upcoming = iter(seeds[ahead:])
-    while waiting:
-        yield waiting.pop(0).result()
-        following = next(upcoming, None)
-        if following is not None:
-            waiting.append(pool.submit(draw_episode, task, following, backend))
+    try:
+        while waiting:
+            yield waiting.pop(0).result()
+            following = next(upcoming, None)
+            if following is not None:
+                waiting.append(pool.submit(draw_episode, task, following, backend))
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,194 @@
+"""Success rates: the figures follow from the outcomes, and a small evaluation runs end to end."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.evaluation.guard import SeedError
+from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play, true_cost
+from dexworld.evaluation.tasks import (
+    POLICIES,
+    EpisodeOutcome,
+    TasksConfig,
+    evaluate_tasks,
+    make_policy,
+    summarise,
+)
+from dexworld.models.config import PRESETS
+from dexworld.models.dexwm import DexWM
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.policies import DoNothing, KinematicsOnly, RandomTargets
+from dexworld.sim.simulation import Simulation
+from dexworld.sim.tasks import HORIZON, draw_episode
+
+SEED = 900_003  # has an episode of reach, grasp and place
+
+
+@pytest.fixture(scope="module")
+def episode():
+    return draw_episode("reach", SEED)
+
+
+@pytest.fixture(scope="module")
+def model(episode):
+    torch.manual_seed(0)
+    model = DexWM(PRESETS["debug"])
+    model.encoder.fit([torch.from_numpy(episode.goal_image)[None]])
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder, {"training_seeds": [0, 99]})
+    return str(folder)
+
+
+def played(success: bool, seconds: tuple[float, ...] = ()) -> Played:
+    return Played(success, (0.4, 0.3, 0.2, 0.1 if success else 0.5), seconds)
+
+
+def ten_outcomes() -> list[EpisodeOutcome]:
+    """The planner solves 8 of 10, kinematics 3 of those 8, doing nothing 0; the simulator played two, random none."""
+    outcomes = []
+    for index in range(10):
+        results = {
+            "success": played(index < 8, (1.0, 3.0)),
+            "kinematics_only": played(index < 3),
+            "do_nothing": played(False),
+            "expert": played(True),
+        }
+        if index < 2:
+            results["true_simulator"] = played(index == 0)
+        outcomes.append(EpisodeOutcome("reach", 1_000_000 + index, "can", results))
+    return outcomes
+
+
+def test_rates_carry_wilson_intervals():
+    figures = summarise(ten_outcomes(), Counter())
+    assert (figures["success"], figures["n"]) == (0.8, 10)
+    assert figures["low"] == pytest.approx(0.4902, abs=1e-4)
+    assert figures["high"] == pytest.approx(0.9433, abs=1e-4)
+    assert (figures["do_nothing"], figures["do_nothing_low"]) == (0.0, pytest.approx(0.0))
+    assert figures["do_nothing_high"] == pytest.approx(0.2775, abs=1e-4)
+    assert (figures["true_simulator"], figures["true_simulator_n"]) == (0.5, 2)
+
+
+def test_a_policy_that_did_not_play_is_null_and_never_zero():
+    figures = summarise(ten_outcomes(), Counter())
+    assert [figures[key] for key in ("random", "random_low", "random_high", "p_against_random")] == [None] * 4
+    assert figures["random_n"] == 0
+
+
+def test_controls_are_compared_on_the_episodes_that_exactly_one_of_the_two_solved():
+    figures = summarise(ten_outcomes(), Counter())
+    assert figures["p_against_do_nothing"] == pytest.approx(2 / 2**8)
+    assert figures["p_against_kinematics_only"] == pytest.approx(2 / 2**5)
+
+
+def test_the_figures_say_what_they_rest_on():
+    figures = summarise(ten_outcomes(), Counter({"too far": 2, "fell over": 1}))
+    assert figures["seconds_per_plan"] == 2.0
+    assert figures["start_distance"] == pytest.approx(0.4)
+    assert figures["final_distance"] == pytest.approx(0.8 * 0.1 + 0.2 * 0.5)
+    assert figures["excluded_seeds"] == {"fell over": 1, "too far": 2}
+    assert figures["seeds"] == list(range(1_000_000, 1_000_010))
+    assert figures["succeeded_seeds"] == list(range(1_000_000, 1_000_008))
+
+
+def test_every_policy_has_its_name(model):
+    kinds = {
+        "success": MPCPolicy,
+        "do_nothing": DoNothing,
+        "random": RandomTargets,
+        "kinematics_only": KinematicsOnly,
+    }
+    for name, kind in kinds.items():
+        assert name in POLICIES
+        assert type(make_policy(name, "grasp", model, "cpu")) is kind
+    with pytest.raises(ValueError, match="'sucess' is unknown; choose from success"):
+        make_policy("sucess", "grasp", model, "cpu")
+    with pytest.raises(ValueError, match="'success' needs a model"):
+        make_policy("success", "grasp", None, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tasks": ("reach", "juggle")}, r"\['juggle'\]; choose from reach"),
+        ({"tasks": ()}, "are missing"),
+        ({"episodes": 0}, "episodes must be >= 1"),
+    ],
+)
+def test_an_evaluation_of_nothing_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        TasksConfig("checkpoint", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("seed", "split", "message"),
+    [
+        (50, "evaluation", "among the checkpoint's training seeds"),
+        (SEED, "evaluation", "outside the evaluation range"),
+        (1_000_000, "validation", "outside the validation range"),
+    ],
+)
+def test_scenes_that_must_not_be_evaluated_on_are_refused_before_any_is_built(checkpoint, seed, split, message):
+    with pytest.raises(SeedError, match=message):
+        evaluate_tasks(TasksConfig(checkpoint, seed=seed, split=split))
+
+
+def test_replayed_expert_moves_succeed_and_every_move_is_measured_and_filmed(episode):
+    with Simulation(episode.layout) as simulation:
+        result = play(Replay(episode.expert_moves), episode, simulation, seed=0, film=True)
+    assert result.success
+    assert len(result.distances) == HORIZON + 2
+    assert result.distances[0] > result.distances[-1]
+    assert np.array_equal(result.moves, episode.expert_moves)
+    assert len(result.frames) == (HORIZON + 1) * 5  # 5 Hz, one second of holding still included
+    assert len(result.step_frames) == HORIZON
+    assert result.seconds == ()  # nothing was planned
+
+
+def test_targets_outside_the_limits_end_an_episode_with_an_error(episode):
+    with (
+        Simulation(episode.layout) as simulation,
+        pytest.raises(ValueError, match=r"joint 0 is asked to go to 9\.000 rad"),
+    ):
+        play(Replay(np.full((HORIZON, 23), 9.0)), episode, simulation, seed=0)
+
+
+def test_a_goal_picture_of_another_size_is_refused(model, episode):
+    policy = make_policy("success", "reach", model, "cpu")
+    with pytest.raises(ValueError, match="112"):
+        policy.reset(np.ascontiguousarray(episode.goal_image[::2, ::2]))
+
+
+def test_the_search_in_the_true_simulator_finds_moves_that_are_better_than_none(episode):
+    with Simulation(episode.layout) as simulation:
+        search = SimulatorSearch(samples=4, elites=2, iterations=2)
+        moves = search.plan(episode, simulation, seed=0)
+        assert np.array_equal(moves, search.plan(episode, simulation, seed=0))
+        simulation.set_state(episode.start)
+        still = np.tile(simulation.joint_targets, (HORIZON, 1))
+        assert moves.shape == (HORIZON, 23)
+        assert true_cost(episode, simulation, moves) < true_cost(episode, simulation, still)
+        assert true_cost(episode, simulation, episode.expert_moves) < true_cost(episode, simulation, still)
+
+
+def test_an_evaluation_runs_from_checkpoint_to_figures(checkpoint):
+    seen = []
+    config = TasksConfig(
+        checkpoint, ("reach",), episodes=1, seed=SEED, simulator_episodes=0, workers=1, split="validation"
+    )
+    figures, outcomes = evaluate_tasks(config, lambda *progress: seen.append(progress))
+    assert seen == [("reach", 1, 1)]
+    assert list(figures) == ["reach"]
+    assert figures["reach"]["seeds"] == [SEED]
+    assert figures["reach"]["expert"] == 1.0
+    assert figures["reach"]["do_nothing"] == 0.0
+    assert figures["reach"]["true_simulator"] is None
+    assert figures["reach"]["seconds_per_plan"] > 0
+    assert set(outcomes[0].played) == set(POLICIES) - {"true_simulator"}
