@@ -17,6 +17,7 @@ from dexworld.planning.objectives import (
 from dexworld.planning.policies import DoNothing, KinematicsOnly, RandomTargets
 from dexworld.planning.presets import PRESETS, PlannerPreset, preset
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Policy, Rollout, Solver
+from dexworld.planning.scene_colours import SceneColours
 
 __all__ = [
     "CEM",
@@ -47,6 +48,7 @@ __all__ = [
     "RandomTargets",
     "Rollout",
     "Scene",
+    "SceneColours",
     "Smoothness",
     "Solver",
     "TimeWeights",

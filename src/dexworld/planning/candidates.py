@@ -6,6 +6,7 @@ makes planning affordable on a CPU; with `model_budget=None`, as in the paper, t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from dexworld.actions import MIN_DEPTH, ActionConvention, hand_motion
 from dexworld.geometry import invert, project, transform_points
 from dexworld.hands import ARM_JOINTS, RIGHT, ROBOT_JOINTS, TRACKED
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
-from dexworld.planning.protocols import Dynamics, Goal, Rollout
+from dexworld.planning.protocols import DecodingDynamics, Dynamics, Goal, Rollout
+from dexworld.planning.scene_colours import colour_cells, robot_outline, silhouette
 from dexworld.robots.kinematics import FrankaAllegro, HandPose
 
 _ELBOW, _FOREARM_END = 3, 5
@@ -169,10 +171,22 @@ class CandidateCost:
             for first in range(0, len(rollout.joint_targets), steps)
         ]
         latents = batches[0] if len(batches) == 1 else torch.cat(batches)
-        if not self.model.needs_keypoint_head:
-            return replace(rollout, latents=latents)
-        pixels, confidence = self.dynamics.keypoints(latents)
-        return replace(rollout, latents=latents, predicted_pixels=pixels, predicted_confidence=confidence)
+        rollout = replace(rollout, latents=latents)
+        if self.model.needs_keypoint_head:
+            pixels, confidence = self.dynamics.keypoints(latents)
+            rollout = replace(rollout, predicted_pixels=pixels, predicted_confidence=confidence)
+        if self.model.needs_decoder:
+            decode = require_decoder(self.dynamics)
+            picture = torch.cat([colour_cells(decode(part[:, -1])) for part in latents.split(steps)])
+            pose = self.kinematics.forward(self.expected_positions(rollout.joint_targets[:, -1]))
+            rollout = replace(rollout, picture=picture, silhouette=self.silhouette(pose))
+        return rollout
+
+    def silhouette(self, pose: HandPose) -> Tensor:
+        """Cells (N, h, w) of the picture that the robot covers in poses (N)."""
+        centres, radii = robot_outline(pose)
+        pixels, depth = self._project(centres)
+        return silhouette(pixels, depth, radii, self.scene.intrinsics[0, 0], self.scene.image_size)
 
     def _motion(self, rollout: Rollout):
         count, steps = rollout.joint_targets.shape[:2]
@@ -206,6 +220,15 @@ class CandidateCost:
     def _project(self, points_base: Tensor) -> tuple[Tensor, Tensor]:
         points = points_base @ self._camera_from_base[:3, :3].T + self._camera_from_base[:3, 3]
         return project(points, self.scene.intrinsics)
+
+
+def require_decoder(dynamics: Dynamics | None) -> Callable[[Tensor], Tensor]:
+    """The dynamics' `decode`. Raises ValueError if it has none."""
+    if not isinstance(dynamics, DecodingDynamics):
+        raise ValueError(
+            "this objective compares pictures, and the dynamics has no decode(): use LatentDistance instead"
+        )
+    return dynamics.decode
 
 
 def body_points(pose: HandPose) -> Tensor:

@@ -5,7 +5,7 @@ instead of zeros, and widens the search again.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from dexworld.actions import ActionConvention
 from dexworld.hands import ARM_JOINTS, NUM_TRACKED, ROBOT_JOINTS
-from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene
+from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
 from dexworld.planning.gradient import Adam, GradientSolver
+from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
+from dexworld.planning.scene_colours import colour_cells
 from dexworld.robots.kinematics import FrankaAllegro, motion_from_joints
 from dexworld.robots.observation import Observation
 
@@ -113,6 +115,8 @@ class MPCPolicy:
         self.objective = as_sum(objective)
         if self.objective.needs_model and dynamics is None:
             raise ValueError("this objective needs a world model: give the policy a dynamics")
+        if self.objective.needs_decoder:
+            require_decoder(dynamics)
         self.seed, self.device = seed, torch.device(device)
         self.statistics: list[PlanStatistics] = []
         self.plan: Plan | None = None
@@ -155,6 +159,9 @@ class MPCPolicy:
         rotation = None if hand_rotation is None else self._tensor(hand_rotation)
         height, width = goal_image.shape[:2]
         self._goal = Goal((height, width), pixels, confidence, latents, rotation)
+        if self.objective.needs_decoder:
+            picture = colour_cells(torch.from_numpy(np.ascontiguousarray(goal_image)).to(self.device))
+            self._goal = replace(self._goal, picture=picture)
         self._history: list[_Frame] = []
         self._steps = 0
         self._cost: CandidateCost | None = None
@@ -184,7 +191,7 @@ class MPCPolicy:
         start, kinematic = self._kinematic_start(initial, scene, bounds)
         cost = self._cost_function(scene, self.objective)
         proposals = self._proposals(initial) if start is not initial else None
-        plan = self.solver.solve(cost, start, bounds, self._generator, proposals)
+        plan = self._solver(self.solver, scene).solve(cost, start, bounds, self._generator, proposals)
 
         self.plan, self._cost = plan, cost
         self._steps += 1
@@ -251,11 +258,16 @@ class MPCPolicy:
         if not self._history:
             cost = self._cost_function(scene, as_sum(self.objective).part(needs_model=False), observe=False)
             here = cost.kinematic_rollout(scene.joint_positions[None, None])
-            goal = self.goal
-            self._goal = Goal(
-                goal.image_size, goal.pixels, goal.confidence, goal.latents, goal.hand_rotation,
-                latents, here.body_pixels[0, 0], here.body_visible[0, 0],
-            )  # fmt: skip
+            self._goal = replace(
+                self.goal,
+                start_latents=latents,
+                start_body_pixels=here.body_pixels[0, 0],
+                start_body_visible=here.body_visible[0, 0],
+            )
+            if self.objective.needs_decoder:
+                pose = self.kinematics.forward(scene.joint_positions[None])
+                picture = colour_cells(torch.from_numpy(np.ascontiguousarray(observation.image)).to(self.device))
+                self._goal = replace(self._goal, start_picture=picture, start_silhouette=cost.silhouette(pose)[0])
         self._history = [*self._history, frame][-self.config.max_history :]
         return seconds
 
@@ -309,8 +321,13 @@ class MPCPolicy:
         if start is None or not self.objective.needs_model or not objective.guides(self.goal):
             return initial, None
         cost = self._cost_function(scene, objective)
-        plan = start.solver.solve(cost, initial, bounds, self._generator)
+        plan = self._solver(start.solver, scene).solve(cost, initial, bounds, self._generator)
         return Gaussian(plan.actions, start.std_share * initial.std), plan
+
+    @staticmethod
+    def _solver(solver: Solver, scene: Scene) -> Solver:
+        """A search along the world's axes must be told where the robot's base stands."""
+        return solver.bind(scene.world_from_base) if isinstance(solver, HandSpaceSolver) else solver
 
     def _proposals(self, initial: Gaussian) -> Tensor:
         """The original mean and a few samples of the original distribution, to join the search's first population."""

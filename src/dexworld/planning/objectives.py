@@ -54,6 +54,7 @@ class Objective(ABC):
 
     name: str
     needs_latents: ClassVar[bool] = False
+    needs_decoder: ClassVar[bool] = False
 
     @property
     def needs_model(self) -> bool:
@@ -125,6 +126,11 @@ class WeightedSum:
     def needs_model(self) -> bool:
         """Whether any term needs the world model."""
         return any(term.needs_model for _, term in self.terms)
+
+    @property
+    def needs_decoder(self) -> bool:
+        """Whether any term needs predicted pictures."""
+        return any(term.needs_decoder for _, term in self.terms)
 
     @property
     def needs_keypoint_head(self) -> bool:

@@ -35,6 +35,14 @@ class Dynamics(Protocol):
         """Pixels (..., 12, 2) and confidence (..., 12), 0 to 1, of the tracked keypoints in latents (..., P, D)."""
 
 
+@runtime_checkable
+class DecodingDynamics(Dynamics, Protocol):
+    """A world model whose latents can be turned back into pictures."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (..., H, W, 3) uint8 of latents (..., P, D). Raises ValueError if this encoder has no way back."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """What N candidates of T steps would do: kinematics for all, the model's prediction where it was asked for.
@@ -46,6 +54,8 @@ class Rollout:
     body_pixels: (N, T, M, 2) and body_visible: (N, T, M), points of hand and forearm, to tell what they hide.
     latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2) and predicted_confidence: (N, T, 12), the keypoint
         head on those latents, or None.
+    picture: (N, h, w, 3) colours of the last predicted frame and silhouette: (N, h, w), the cells that the robot
+        hides there, for objectives that compare pictures, or None.
     """
 
     joint_targets: Tensor
@@ -59,6 +69,8 @@ class Rollout:
     latents: Tensor | None = None
     predicted_pixels: Tensor | None = None
     predicted_confidence: Tensor | None = None
+    picture: Tensor | None = None
+    silhouette: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,8 @@ class Goal:
         or None.
     start_latents: (P, D) of the episode's first observation; start_body_pixels: (M, 2) and start_body_visible: (M,),
         hand and forearm in it; None until something was observed.
+    picture, start_picture: (h, w, 3) colours of the goal and of the first observation, and start_silhouette: (h, w),
+        the robot in the latter; None unless an objective compares pictures.
     """
 
     image_size: tuple[int, int]
@@ -80,6 +94,9 @@ class Goal:
     start_latents: Tensor | None = None
     start_body_pixels: Tensor | None = None
     start_body_visible: Tensor | None = None
+    picture: Tensor | None = None
+    start_picture: Tensor | None = None
+    start_silhouette: Tensor | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.pixels.shape) != (NUM_TRACKED, 2) or tuple(self.confidence.shape) != (NUM_TRACKED,):
