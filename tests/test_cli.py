@@ -1,0 +1,134 @@
+"""The command line: every verb explains itself, and a mistake ends with one line that says what to do."""
+
+import json
+
+import pytest
+import torch
+
+from dexworld import cli
+from dexworld.data.store import open_dataset
+from dexworld.models.config import PRESETS
+from dexworld.models.dexwm import DexWM
+from dexworld.models.reference import REFERENCE, checkpoint_path
+
+VERBS = ("collect", "train", "evaluate open-loop", "evaluate tasks", "plan", "imagine", "demo")
+SEED = 900_000
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = DexWM(PRESETS["debug"])
+    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder, {"training_seeds": [0, 99]})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    one = ["--episodes", "1", "--seed", str(SEED), "--workers", "1", "--frames", "4"]
+    cli.main(["collect", "--output", str(folder), *one])
+    return folder
+
+
+def mistake(capsys, *arguments: str) -> str:
+    """What stderr says of a command that ends with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_its_options_output_and_seed_among_them(capsys, verb):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*verb.split(), "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--output" in shown
+    assert "--seed" in shown
+
+
+def test_the_verbs_are_listed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(verb.split()[0] in shown for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "--checkpoint", "no/such/folder"), "no/such/folder"),
+        (("collect", "--episodes", 2, "--seed", 899_999), "cross from training to validation scenes"),
+        (("collect", "--episodes", 0), "episodes must be >= 1"),
+        (("train", "--data", "no/such/data"), "no/such/data"),
+        (("imagine", "--data", "no/such/data"), "no/such/data"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_exit_code_2(capsys, monkeypatch, tmp_path, checkpoint, arguments, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if arguments[0] == "imagine":
+        arguments = (*arguments, "--checkpoint", checkpoint)
+    said = mistake(capsys, *arguments, "--output", tmp_path / "out")
+    assert message in said
+    assert said.startswith("dexworld: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("what", ["open-loop", "tasks"])
+def test_training_scenes_are_not_evaluated_on(capsys, tmp_path, checkpoint, what):
+    said = mistake(capsys, "evaluate", what, "--checkpoint", checkpoint, "--seed", 50, "--output", tmp_path)
+    assert "training seeds" in said
+    assert said.count("\n") == 1
+
+
+def test_an_unknown_option_is_a_mistake(capsys, tmp_path):
+    assert "--sede" in mistake(capsys, "collect", "--output", tmp_path, "--sede", 1)
+
+
+def test_an_output_that_is_a_file_is_a_mistake(capsys, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    assert str(file) in mistake(capsys, "collect", "--output", file, "--episodes", 1)
+
+
+def test_collect_writes_a_dataset_and_its_figures(data):
+    figures = json.loads((data / "results.json").read_text(encoding="utf-8"))
+    assert (figures["episodes"], figures["frames"]) == (1, 4)
+    assert figures["counts"] == open_dataset(data).counts
+    assert "rejected_because_an_object_was_held" in figures["counts"]
+
+
+def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, data):
+    cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", str(data), "--steps", "2"])
+    assert {path.name for path in tmp_path.iterdir()} == {"imagine.html", "imagine.mp4", "results.json"}
+
+
+def test_imagining_starts_at_the_frame_asked_for_or_where_the_hand_is_in_view(monkeypatch, checkpoint, data, tmp_path):
+    started = []
+
+    def refuse(model, episode, motions, frame):
+        started.append(frame)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli.commands, "imagine", refuse)
+    monkeypatch.setattr(cli.commands, "best_frame", lambda episode, hand: 2)
+    for options in ([], ["--frame", "0"]):
+        with pytest.raises(SystemExit):
+            cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", str(data), *options])
+    assert started == [2, 0]
+
+
+def test_the_name_reference_stands_for_the_shipped_checkpoint_and_all_else_for_itself(monkeypatch, tmp_path):
+    assert checkpoint_path("my/own") == "my/own"
+    monkeypatch.setattr("dexworld.models.reference.resources.files", lambda package: tmp_path)
+    with pytest.raises(FileNotFoundError, match="no reference checkpoint"):
+        checkpoint_path(REFERENCE)
+    folder = tmp_path / "assets" / REFERENCE
+    folder.mkdir(parents=True)
+    (folder / "config.json").touch()
+    assert checkpoint_path(REFERENCE) == str(folder)
