@@ -20,6 +20,7 @@ from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play
 from dexworld.models.dexwm import DexWM
+from dexworld.models.precision import BFloat16Rollouts
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import DoNothing, RandomTargets
 from dexworld.planning.protocols import Policy
@@ -88,8 +89,10 @@ def make_policy(name: str, task: str, model: DexWM | None, planner: str, seed: i
 
 def model_policy(task: str, model: DexWM, planner: str, seed: int = 0) -> MPCPolicy:
     """The planner `planner` (`cpu` or `paper`) for a task, with a world model."""
+    # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
+    dynamics = BFloat16Rollouts(model) if planner == "cpu" else model
     return task_preset(planner, task).policy(
-        model,
+        dynamics,
         FrankaAllegro(),
         convention=model.config.action_convention,
         seed=seed,

@@ -6,44 +6,67 @@ appendix C).
 
 from dataclasses import replace
 
+from dexworld.planning.candidates import ModelConfig
+from dexworld.planning.cem import CEM
+from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig
 from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
 from dexworld.planning.policies import KinematicsOnly
 from dexworld.planning.presets import PAPER_KEYPOINT_WEIGHT, PlannerPreset, preset
-from dexworld.planning.protocols import Dynamics
+from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.robots.franka_allegro import JOINTS
 from dexworld.robots.kinematics import FrankaAllegro
 
-FINGER_STD = {"reach": 0.1, "grasp": 0.3, "place": 0.01, "push": 0.05}  # radians; a grasp has to close the hand
-PUSH_ARM_STD = 0.2
+# Radians, the spread of finger targets. Placing keeps the grip (the paper's value); grasping has to close the hand.
+FINGER_STD = {"reach": 0.1, "grasp": 0.3, "place": 0.01, "push": 0.05}
 _LIMITS = tuple(joint.limits for joint in JOINTS)
+_PLACE_STD = (0.07, 0.07, 0.05)  # metres a step along the world's axes
+_PUSH_STD = (0.1, 0.1, 0.015)
 
 
 def task_preset(name: str, task: str) -> PlannerPreset:
-    """The planner preset `name` for `task` (reach, grasp, place, push). Raises ValueError for an unknown name or
-    task.
+    """The planner preset `name` for `task` (reach, grasp, place, push). Raises ValueError for an unknown name or task.
+
+    `paper` changes nothing but the finger spread of placing. With `cpu`, placing and pushing search over straight hand
+    translations: what is held or pushed needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
     if task not in FINGER_STD:
         raise ValueError(f"task {task!r} is unknown; choose from {', '.join(FINGER_STD)}")
     chosen = preset(name)
+    if name == "paper":
+        return replace(chosen, config=replace(chosen.config, finger_std=0.01 if task == "place" else 0.1))
     config = replace(chosen.config, finger_std=FINGER_STD[task])
-    if task != "push":
+    if task in ("reach", "grasp"):
         return replace(chosen, config=config)
-    # The goal picture of a push shows the hand out of the way: driving the keypoints there would lead away from the
-    # object. What counts is the scene around the hand, and there only what differs between start and goal.
-    objective = push_objective()
-    return replace(chosen, objective=objective, config=replace(config, arm_std=PUSH_ARM_STD, kinematic_start=None))
+    config = replace(config, kinematic_start=None, model=ModelConfig())
+    if task == "place":
+        return replace(chosen, solver=hand_space(_PLACE_STD, samples=32), config=config)
+    return replace(chosen, objective=push_objective(), solver=hand_space(_PUSH_STD, samples=48), config=config)
+
+
+def hand_space(std: tuple[float, float, float], samples: int, iterations: int = 4) -> Solver:
+    """CEM over straight hand translations with `std` metres a step along the world's axes."""
+    return HandSpaceSolver(CEM(samples, elites=6, iterations=iterations, momentum=0.1, std_floor=0.1), std)
 
 
 def push_objective() -> WeightedSum:
-    """Latent distance of the scene without hand and forearm, where start and goal differ, and little motion."""
-    scene = LatentDistance(hide_hand=1.2, hidden_cost=0.5, by_change=True)
+    """Latent distance of the scene around hand and forearm, where start and goal differ, and little motion.
+
+    The goal picture of a push shows the hand out of the way: driving the keypoints there would lead away from the
+    object.
+    """
+    scene = LatentDistance(hide_hand=0.8, hidden_cost=0.5, by_change=True)
     return 1.0 * scene + 0.005 * Smoothness() + 0.01 * JointLimits(_LIMITS)
 
 
 def kinematics_only(task: str, dynamics: Dynamics, kinematics: FrankaAllegro, seed: int = 0) -> KinematicsOnly:
-    """The control for `task` that drives the hand to the goal picture's keypoints and asks no model what happens."""
+    """The control for `task` that drives the hand to the goal picture's keypoints and asks no model what happens.
+
+    It searches the same space as the planner for that task, with a larger budget, since kinematics cost little.
+    """
     objective = (
         PAPER_KEYPOINT_WEIGHT * KeypointPixels(robust_px=30.0) + 0.02 * Smoothness() + 0.01 * JointLimits(_LIMITS)
     )
-    return KinematicsOnly(dynamics, kinematics, objective, config=MPCConfig(finger_std=FINGER_STD[task]), seed=seed)
+    solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
+    config = MPCConfig(finger_std=FINGER_STD[task])
+    return KinematicsOnly(dynamics, kinematics, objective, solver, config, seed=seed)
