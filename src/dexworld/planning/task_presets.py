@@ -10,10 +10,11 @@ from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig
-from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
+from dexworld.planning.objectives import JointLimits, KeypointPixels, Smoothness, WeightedSum
 from dexworld.planning.policies import KinematicsOnly
 from dexworld.planning.presets import PAPER_KEYPOINT_WEIGHT, PlannerPreset, preset
 from dexworld.planning.protocols import Dynamics, Solver
+from dexworld.planning.scene_colours import SceneColours
 from dexworld.robots.franka_allegro import JOINTS
 from dexworld.robots.kinematics import FrankaAllegro
 
@@ -50,13 +51,12 @@ def hand_space(std: tuple[float, float, float], samples: int, iterations: int = 
 
 
 def push_objective() -> WeightedSum:
-    """Latent distance of the scene around hand and forearm, where start and goal differ, and little motion.
+    """The decoded scene around the robot's silhouette should look as in the goal picture, with little motion.
 
     The goal picture of a push shows the hand out of the way: driving the keypoints there would lead away from the
-    object.
+    object. A latent distance can't take its place: patches are larger than objects and mix them with the arm.
     """
-    scene = LatentDistance(hide_hand=0.8, hidden_cost=0.5, by_change=True)
-    return 1.0 * scene + 0.005 * Smoothness() + 0.01 * JointLimits(_LIMITS)
+    return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits(_LIMITS)
 
 
 def kinematics_only(task: str, dynamics: Dynamics, kinematics: FrankaAllegro, seed: int = 0) -> KinematicsOnly:

@@ -1,0 +1,66 @@
+"""Search over straight hand translations."""
+
+import pytest
+import torch
+
+from dexworld.geometry import geodesic_angle
+from dexworld.planning.cem import CEM
+from dexworld.planning.hand_space import HandSpaceSolver
+from dexworld.planning.protocols import Gaussian
+from dexworld.robots.kinematics import FrankaAllegro
+
+REST = [0.10, -1.0, 0.17, -2.4, 0.66, 2.5, 0.98] + [0.0, 0.3, 0.3, 0.3] * 3 + [0.8, 0.3, 0.3, 0.3]
+KINEMATICS = FrankaAllegro(dtype=torch.float64)
+REFERENCE = torch.tensor(REST, dtype=torch.float64).expand(3, 23)
+BOUNDS = KINEMATICS.limits
+SMALL = CEM(samples=48, elites=6, iterations=8)
+
+
+def wrist_moves(solver, displacements):
+    joints = solver.joints(KINEMATICS, REFERENCE, BOUNDS, displacements)
+    return joints, KINEMATICS.forward(joints), KINEMATICS.forward(REFERENCE)
+
+
+def test_the_hand_moves_by_the_running_sum_of_the_displacements_and_does_not_turn():
+    steps = torch.tensor([[[0.05, 0.0, 0.0], [0.0, 0.04, 0.0], [0.0, 0.0, -0.03]]], dtype=torch.float64)
+    joints, there, here = wrist_moves(HandSpaceSolver(SMALL, iterations=10), steps)
+    assert torch.allclose(there.wrist - here.wrist, steps.cumsum(1), atol=1e-4)
+    assert geodesic_angle(there.hand_rotation[0], here.hand_rotation).max() < 1e-3
+    assert torch.equal(joints[0, :, 7:], REFERENCE[:, 7:])
+
+
+def test_the_axes_are_the_worlds_once_the_base_is_known():
+    quarter = torch.eye(4, dtype=torch.float64)
+    quarter[:3, :3] = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    steps = torch.zeros(1, 3, 3, dtype=torch.float64)
+    steps[0, 0, 0] = 0.05  # along the world's x, which is the base's -y
+    _, there, here = wrist_moves(HandSpaceSolver(SMALL, iterations=10).bind(quarter), steps)
+    moved = (there.wrist - here.wrist)[0, -1]
+    assert torch.allclose(moved, torch.tensor([0.0, -0.05, 0.0], dtype=torch.float64), atol=1e-4)
+
+
+def test_joints_never_leave_their_limits_even_where_the_hand_can_not_go():
+    steps = torch.full((4, 3, 3), 0.6, dtype=torch.float64)
+    joints, _, _ = wrist_moves(HandSpaceSolver(SMALL), steps)
+    assert (joints >= BOUNDS[:, 0]).all()
+    assert (joints <= BOUNDS[:, 1]).all()
+
+
+def test_it_finds_a_displaced_hand_and_reports_joint_plans():
+    target = KINEMATICS.forward(REFERENCE[0]).wrist + torch.tensor([0.06, 0.05, 0.02], dtype=torch.float64)
+
+    def cost(samples):
+        return (KINEMATICS.forward(samples[:, -1]).wrist - target).norm(dim=-1)
+
+    initial = Gaussian(REFERENCE.clone(), torch.full_like(REFERENCE, 0.1))
+    plan = HandSpaceSolver(SMALL).solve(cost, initial, BOUNDS, torch.Generator().manual_seed(0))
+    assert plan.actions.shape == (3, 23)
+    assert plan.cost < 0.02
+    assert float(cost(plan.actions[None])[0]) == pytest.approx(plan.cost, abs=1e-9)
+    again = HandSpaceSolver(SMALL).solve(cost, initial, BOUNDS, torch.Generator().manual_seed(0))
+    assert torch.equal(plan.actions, again.actions)
+
+
+def test_nonsense_settings_are_refused():
+    with pytest.raises(ValueError, match="positive"):
+        HandSpaceSolver(SMALL, std=(0.1, 0.0, 0.1))
