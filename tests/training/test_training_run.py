@@ -73,6 +73,10 @@ def test_a_model_can_be_trained_on_from_a_checkpoint(make_run, model_config, tmp
     assert torch.equal(after.encoder.basis, before.encoder.basis)
     assert not torch.equal(after.predictor.final.weight, before.predictor.final.weight)
     assert after.provenance["initial"] == "model"
+    ancestor = DexWM.from_pretrained(folder).provenance
+    assert after.provenance["initial_provenance"]["command"] == ancestor["command"]
+    seen = [tuple(pair) for pair in after.provenance["training_seeds"]]
+    assert all(tuple(pair) in seen for pair in ancestor["training_seeds"])
     assert after.provenance["training_seeds"] == [[0, 11]]
 
 

@@ -15,6 +15,7 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,6 +79,7 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
     device = torch.device(automatic if config.device == "auto" else config.device)
     datasets, held_out_data = _open_all(config.data), _open_all(config.validation_data)
     model = _initial_model(config, model_config, datasets, device)
+    ancestry = model.provenance if config.initial is not None else None
     fingerprint = encoder_fingerprint(model.encoder)
     caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
     held_out_caches = [_cache(model, dataset, fingerprint, device) for dataset in held_out_data]
@@ -111,7 +113,7 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
     with TrainingLog(config.output, config.training.steps, trainer.step) as log:
         trainer.report, trainer.on_step = log.report, log.advance
         finished = trainer.run()
-    return _finish(config, trainer, datasets, held_out_data, training, held_out, finished)
+    return _finish(config, trainer, datasets, held_out_data, training, held_out, finished, ancestry)
 
 
 def _open_all(folders: tuple[Path, ...]) -> list[EpisodeDataset]:
@@ -189,10 +191,14 @@ def _finish(
     training: list[np.ndarray],
     held_out: list[np.ndarray],
     finished: bool,
+    ancestry: dict[str, Any] | None,
 ) -> Path:
     figures = trainer.figures or trainer.validate()
+    seeds = [[dataset.seeds[0], dataset.seeds[-1]] for dataset in datasets if dataset.seeds]
+    # A fine-tuned model has seen what its ancestors were trained on.
+    inherited = [list(pair) for pair in (ancestry or {}).get("training_seeds", []) if list(pair) not in seeds]
     provenance = {
-        "training_seeds": [[dataset.seeds[0], dataset.seeds[-1]] for dataset in datasets if dataset.seeds],
+        "training_seeds": seeds + inherited,
         "datasets": [
             {
                 "name": dataset.folder.name,
@@ -208,6 +214,7 @@ def _finish(
         "validation_datasets": [{"name": each.folder.name, "settings": each.settings} for each in held_out_data],
         "validation_episodes": sum(len(episodes) for episodes in held_out),
         "initial": _without_folders(config.initial) if config.initial else None,
+        "initial_provenance": ancestry,
         "command": _command(),
         "training": asdict(config.training),
         "steps": trainer.step,
