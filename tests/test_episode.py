@@ -65,7 +65,8 @@ def test_nan_in_the_intrinsics_is_refused():
 def test_a_keypoint_that_is_not_valid_may_hold_anything():
     valid = np.ones((LENGTH, 42), bool)
     valid[2] = False
-    Episode(**fields(keypoints_valid=valid, **with_nan("keypoints_world", 2)))
+    episode = Episode(**fields(keypoints_valid=valid, **with_nan("keypoints_world", 2)))
+    assert np.isnan(episode.keypoints_world[2]).any()
 
 
 def test_the_first_bad_frame_passes_over_invalid_keypoints():
