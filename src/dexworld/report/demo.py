@@ -285,7 +285,9 @@ def keypoint_plot(curves: Mapping[str, Any]) -> Markup:
     ]
     return figure(
         line_plot(lines, "seconds into the future", "%", bottom=0.0),
-        "Share of wrists and fingertips in view that are found within 20 pixels of where they really are.",
+        "Share of wrists and fingertips in view that are found within 20 pixels of where they really are. A model that "
+        "is told on its own grid of patches where the hand goes, like the one shipped, shows no more here "
+        "than that it listens.",
     )
 
 

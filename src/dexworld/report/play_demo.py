@@ -124,11 +124,18 @@ def model_facts(model: DexWM) -> dict[str, str]:
     facts = {"Parameters": f"{model.parameter_counts()['total'] / 1e6:.1f} million"}
     if provenance.get("datasets"):
         facts["Trained on"] = f"{sum(each['training_episodes'] for each in provenance['datasets'])} simulated episodes"
-    if provenance.get("seconds"):
-        facts["Training time"] = f"{provenance['seconds'] / 60:.0f} minutes"
+    if seconds := _training_seconds(provenance):
+        facts["Training time"] = f"{seconds / 60:.0f} minutes"
     if provenance.get("training_seeds"):
         facts["Training scenes"] = ", ".join(f"{low} to {high}" for low, high in training_ranges(provenance))
     return facts
+
+
+def _training_seconds(provenance: dict[str, Any] | None) -> float:
+    """Of the model and of all checkpoints that it was trained on from."""
+    if not provenance:
+        return 0.0
+    return provenance.get("seconds", 0.0) + _training_seconds(provenance.get("initial_provenance"))
 
 
 def _evaluation(checkpoint: str) -> dict[str, Any]:

@@ -90,8 +90,8 @@ SUCCESS = (
     "How often the task is solved. The black bracket is the 95 % interval: with this many episodes the true rate is "
     "most likely inside it. The grey bars are controls. Whatever they reach too is not the world model's merit: "
     "doing nothing and random motion show how much is luck, kinematics only moves the hand to the goal's hand pose "
-    "without any model of the world, and planning in the true simulator shows what a perfect model would reach with "
-    "the same search."
+    "without any model of the world. A search in the true simulator, which sees the true state, bounds what a small "
+    "budget can find with a perfect model."
 )
 
 PAPER_MARK = (
