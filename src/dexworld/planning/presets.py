@@ -18,6 +18,7 @@ from dexworld.robots.franka_allegro import JOINTS
 from dexworld.robots.kinematics import FrankaAllegro
 
 PAPER_KEYPOINT_WEIGHT = 0.001  # mu, DexWM paper, section 4.4
+LIMITS = tuple(joint.limits for joint in JOINTS)  # radians
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,19 @@ def paper() -> PlannerPreset:
     return PlannerPreset(objective, CEM(samples=512, elites=10, iterations=10), MPCConfig(rewiden=1.0))
 
 
+def hand_objective() -> WeightedSum:
+    """What needs no world model: the keypoints by kinematics at the goal's, little motion, away from joint limits."""
+    keypoints = PAPER_KEYPOINT_WEIGHT * KeypointPixels(robust_px=30.0)
+    return keypoints + 0.02 * Smoothness() + 0.01 * JointLimits(LIMITS)
+
+
 def cpu() -> PlannerPreset:
     """The default: 4 x 24 model candidates per plan, chosen by kinematics; 576 candidate-steps for plans of 3, 2
     and 1 steps.
 
     The hand's keypoints come from forward kinematics, the model is left to tell what happens to everything else.
     """
-    limits = tuple(joint.limits for joint in JOINTS)
-    objective = (
-        LatentDistance()
-        + PAPER_KEYPOINT_WEIGHT * KeypointPixels(robust_px=30.0)
-        + 0.02 * Smoothness()
-        + 0.01 * JointLimits(limits)
-    )
+    objective = LatentDistance() + hand_objective()
     solver = CEM(samples=96, elites=6, iterations=4, momentum=0.1, std_floor=0.05)
     model = ModelConfig(model_budget=24)
     return PlannerPreset(objective, solver, MPCConfig(kinematic_start=KinematicStart(), model=model))

@@ -10,17 +10,15 @@ from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig
-from dexworld.planning.objectives import JointLimits, KeypointPixels, Smoothness, WeightedSum
+from dexworld.planning.objectives import JointLimits, Smoothness, WeightedSum
 from dexworld.planning.policies import KinematicsOnly
-from dexworld.planning.presets import PAPER_KEYPOINT_WEIGHT, PlannerPreset, preset
+from dexworld.planning.presets import LIMITS, PlannerPreset, hand_objective, preset
 from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.planning.scene_colours import SceneColours
-from dexworld.robots.franka_allegro import JOINTS
 from dexworld.robots.kinematics import FrankaAllegro
 
 # Radians, the spread of finger targets. Placing keeps the grip (the paper's value); grasping has to close the hand.
 FINGER_STD = {"reach": 0.1, "grasp": 0.3, "place": 0.01, "push": 0.05}
-_LIMITS = tuple(joint.limits for joint in JOINTS)
 _PLACE_STD = (0.07, 0.07, 0.05)  # metres a step along the world's axes
 _PUSH_STD = (0.1, 0.1, 0.015)
 
@@ -56,7 +54,7 @@ def push_objective() -> WeightedSum:
     The goal picture of a push shows the hand out of the way: driving the keypoints there would lead away from the
     object. A latent distance can't take its place: patches are larger than objects and mix them with the arm.
     """
-    return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits(_LIMITS)
+    return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits(LIMITS)
 
 
 def kinematics_only(task: str, dynamics: Dynamics, kinematics: FrankaAllegro, seed: int = 0) -> KinematicsOnly:
@@ -64,9 +62,6 @@ def kinematics_only(task: str, dynamics: Dynamics, kinematics: FrankaAllegro, se
 
     It searches the same space as the planner for that task, with a larger budget, since kinematics cost little.
     """
-    objective = (
-        PAPER_KEYPOINT_WEIGHT * KeypointPixels(robust_px=30.0) + 0.02 * Smoothness() + 0.01 * JointLimits(_LIMITS)
-    )
     solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
     config = MPCConfig(finger_std=FINGER_STD[task])
-    return KinematicsOnly(dynamics, kinematics, objective, solver, config, seed=seed)
+    return KinematicsOnly(dynamics, kinematics, hand_objective(), solver, config, seed=seed)
