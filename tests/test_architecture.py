@@ -26,8 +26,9 @@ LAYERS = {
     "sim": {"base", "data", "robots"},
     "training": {"base", "data", "models"},
     "evaluation": {"base", "data", "models", "planning", "robots", "sim"},
-    "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation"},
-    "cli": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "report"},
+    "video": {"base", "data", "models", "sim", "training", "evaluation"},
+    "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video"},
+    "cli": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "report"},
 }
 FORBIDDEN_PACKAGES = {"torchvision", "timm", "decord", "lerobot", "scipy", "cv2", "pickle", "lpips", "smplx"}
 MACHINE_PATH = re.compile(r"""["'](/(?:home|root|work|mnt|data|checkpoint|scratch|Users|tmp)(?:/|["']))""")

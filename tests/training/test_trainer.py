@@ -21,6 +21,7 @@ from dexworld.training.checkpoints import ResumeError, latest
 from dexworld.training.run import train
 from dexworld.training.trainer import Trainer, TrainingDiverged
 from dexworld.training.validation import Validation
+from dexworld.training.window_task import WindowTask
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def make_trainer(disc_data, tmp_path, model_config, make_training):
         return Trainer(
             model,
             config,
-            lambda windows: WindowSampler([cache], windows, config.seed, training),
+            WindowTask(model, config, lambda windows: WindowSampler([cache], windows, config.seed, training)),
             tmp_path / folder,
             validation,
         )
@@ -186,8 +187,8 @@ def test_the_encoder_is_never_trained(make_trainer):
 
 def test_detached_predictions_leave_the_predictor_to_the_latent_loss(make_trainer):
     trainer = make_trainer(detach_predictions=True, hand_consistency=1.0, true_keypoints=0.0)
-    window = trainer.samplers[False].batch(0, 4)
-    losses = trainer.objective(window, unrolled=False)
+    window = trainer.task.samplers[False].batch(0, 4)
+    losses = trainer.task.objective(window, unrolled=False)
     losses["keypoints_predicted"].backward()
     assert all(value.grad is None for name, value in trainer.parameters.items() if name.startswith("predictor"))
     assert any(value.grad is not None for name, value in trainer.parameters.items() if name.startswith("keypoint"))

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -13,6 +13,7 @@ from torch import Tensor
 from dexworld.models.config import DexWMConfig, from_dict
 
 FORMAT_VERSION = 1
+Config = TypeVar("Config")
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -22,9 +23,9 @@ class CheckpointError(ValueError):
 
 
 def write_checkpoint(
-    folder: str | Path, config: DexWMConfig, weights: dict[str, Tensor], provenance: dict[str, Any]
+    folder: str | Path, config: Any, weights: dict[str, Tensor], provenance: dict[str, Any]
 ) -> None:
-    """Write a checkpoint folder. Each file appears whole or not at all, the config last."""
+    """Write a checkpoint folder for a model that the frozen dataclass `config` describes. Each file appears whole or not at all, the config last."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = {"format_version": FORMAT_VERSION, "model": asdict(config), "provenance": provenance}
@@ -37,7 +38,10 @@ def write_checkpoint(
     os.replace(partial, folder / CONFIG_FILE)
 
 
-def read_checkpoint(folder_or_hub_id: str | Path) -> tuple[DexWMConfig, dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(
+    folder_or_hub_id: str | Path,
+    config_type: type[Config] = DexWMConfig,  # type: ignore[assignment]
+) -> tuple[Config, dict[str, Tensor], dict[str, Any]]:
     """Config, weights and provenance of a checkpoint folder or of a Hugging Face model id.
 
     Raises CheckpointError when it is missing, truncated, of another format version, or not understood.
@@ -61,7 +65,7 @@ def read_checkpoint(folder_or_hub_id: str | Path) -> tuple[DexWMConfig, dict[str
             "use the dexworld release that wrote it, or train and save the model again"
         )
     try:
-        config = from_dict(DexWMConfig, description["model"], where=f"{folder / CONFIG_FILE}: model")
+        config = from_dict(config_type, description["model"], where=f"{folder / CONFIG_FILE}: model")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a model: {error}") from error
     try:

@@ -2,27 +2,19 @@
 
 from dataclasses import asdict, dataclass
 from math import cos, isfinite, pi
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """One training run: optimiser steps, phases, loss weights, what is drawn, and when to tell.
-
-    Raises ValueError naming the field that makes no sense.
-    """
+class LoopConfig:
+    """The optimiser's loop, the same for every world model. Raises ValueError naming the field that makes no sense."""
 
     steps: int = 20_000
     """Optimiser steps in all."""
     batch_size: int = 32
-    """Windows in a step."""
-    teacher_forced: float = 0.6
-    """Fraction of the steps that predict every frame from true ones. The rest unrolls the model on its own predictions,
-    with gradients through the whole roll-out (DexWM paper, section 3.2)."""
-    unroll_steps: int = 4
-    """Predicted frames of an unrolled window."""
-    unroll_batch_size: int | None = None
-    """Windows in an unrolled step; by default batch_size."""
+    """Samples in a batch."""
+    accumulation: int = 1
+    """Batches whose gradients are averaged into one optimiser step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup_steps: int = 200
@@ -37,6 +29,80 @@ class TrainConfig:
     """Decay of the averaged weights, which are what is saved; 0 saves the trained weights themselves."""
     bfloat16: bool = False
     """Autocast the forward pass to bfloat16; pays on GPUs and on CPUs with AMX."""
+    seed: int = 0
+    """Of the first weights, of what is drawn, and of the encoder's fit."""
+    log_every: int = 50
+    """Steps between reports."""
+    validate_every: int = 1000
+    """Steps between validations on held-out scenes."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many of the latest checkpoints stay on disk."""
+    max_seconds: float | None = None
+    """Stop after so many seconds of training, all sittings together, with a checkpoint to go on from."""
+
+    # Fields that may differ between a run and its continuation: they change no weight.
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {"max_seconds", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"}
+    )
+
+    def __post_init__(self) -> None:
+        check_positive(self, "steps", "batch_size", "accumulation", "learning_rate", "clip", "log_every")
+        check_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints")
+        check_not_negative(self, "warmup_steps", "weight_decay", "seed")
+        check_fractions(self, "final_learning_rate")
+        if not 0.0 <= self.ema < 1.0:
+            raise ValueError(f"ema is {self.ema}; it is a decay of at least 0 and below 1")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"max_seconds is {self.max_seconds}; it must be positive, or None")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, ..., steps - 1."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(self.steps - 1 - self.warmup_steps, 1)
+        low = self.final_learning_rate
+        return self.learning_rate * (low + (1.0 - low) * 0.5 * (1.0 + cos(pi * min(progress, 1.0))))
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise ValueError naming the first of these fields that is not a finite number above 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not (isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}; it must be positive")
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+    """Raise ValueError naming the first of these fields that is not a finite number of at least 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not (isfinite(value) and value >= 0):
+            raise ValueError(f"{name} is {value}; it must be 0 or more")
+
+
+def check_fractions(config: Any, *names: str) -> None:
+    """Raise ValueError naming the first of these fields that does not lie in [0, 1]."""
+    for name in names:
+        if not 0.0 <= getattr(config, name) <= 1.0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it is a fraction between 0 and 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig(LoopConfig):
+    """Training of DexWM on windows: the loop, phases, loss weights, what is drawn, and when to tell.
+
+    Raises ValueError naming the field that makes no sense.
+    """
+
+    teacher_forced: float = 0.6
+    """Fraction of the steps that predict every frame from true ones. The rest unrolls the model on its own predictions,
+    with gradients through the whole roll-out (DexWM paper, section 3.2)."""
+    unroll_steps: int = 4
+    """Predicted frames of an unrolled window."""
+    unroll_batch_size: int | None = None
+    """Windows in an unrolled step; by default batch_size."""
     hand_consistency: float = 0.02
     """Weight of the keypoint loss on predicted latents. The paper's 100 belongs to the mean-squared loss with sigma
     2 px on 224 x 392 maps, where an empty map costs pi sigma^2 / (h w): rescale it with sigma and map size. The
@@ -55,51 +121,20 @@ class TrainConfig:
     """Fraction of windows whose history is partly repeats of their first frame, as it is when planning starts."""
     moving_object_weight: float = 1.0
     """Extra weight of frames in which an object moves; 3 draws them four times as often."""
-    seed: int = 0
-    """Of the first weights, of what is drawn, and of the encoder's fit."""
-    log_every: int = 50
-    """Steps between reports."""
-    validate_every: int = 1000
-    """Steps between validations on held-out scenes."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    keep_checkpoints: int = 2
-    """How many of the latest checkpoints stay on disk."""
     validation_windows: int = 128
     """Windows in each validation figure."""
     validation_rollouts: tuple[tuple[int, int], ...] = ((1, 5), (5, 3))
     """(Stride, steps) of each rollout that validation measures."""
-    max_seconds: float | None = None
-    """Stop after so many seconds of training, all sittings together, with a checkpoint to go on from."""
+
+    FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"validation_windows", "validation_rollouts"}
 
     def __post_init__(self) -> None:
-        positive: tuple[str, ...] = (
-            "steps",
-            "batch_size",
-            "unroll_steps",
-            "learning_rate",
-            "clip",
-            "keypoint_frames",
-            "sigma_px",
-        )
-        positive += ("log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "validation_windows")
-        for name in positive:
-            value = getattr(self, name)
-            if not (isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value}; it must be positive")
-        for name in ("warmup_steps", "weight_decay", "hand_consistency", "true_keypoints", "seed"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; it must be 0 or more")
-        for name in ("teacher_forced", "final_learning_rate"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a fraction between 0 and 1")
-        if not 0.0 <= self.ema < 1.0:
-            raise ValueError(f"ema is {self.ema}; it is a decay of at least 0 and below 1")
+        super().__post_init__()
+        check_positive(self, "unroll_steps", "keypoint_frames", "sigma_px", "validation_windows")
+        check_not_negative(self, "hand_consistency", "true_keypoints")
+        check_fractions(self, "teacher_forced")
         if self.unroll_batch_size is not None and self.unroll_batch_size < 1:
             raise ValueError(f"unroll_batch_size is {self.unroll_batch_size}; it must be positive, or None")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"max_seconds is {self.max_seconds}; it must be positive, or None")
         if any(len(pair) != 2 or min(pair) < 1 for pair in self.validation_rollouts):
             raise ValueError(f"validation_rollouts is {self.validation_rollouts}; give (stride, steps) pairs from 1")
 
@@ -108,22 +143,8 @@ class TrainConfig:
         """Number of steps of the first phase."""
         return round(self.teacher_forced * self.steps)
 
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, ..., steps - 1."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(self.steps - 1 - self.warmup_steps, 1)
-        low = self.final_learning_rate
-        return self.learning_rate * (low + (1.0 - low) * 0.5 * (1.0 + cos(pi * min(progress, 1.0))))
 
-
-# Fields that may differ between a run and its continuation: they change no weight.
-_FREE = {"max_seconds", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "validation_windows"} | {
-    "validation_rollouts"
-}
-
-
-def fixed_settings(config: TrainConfig) -> dict[str, Any]:
+def fixed_settings(config: LoopConfig) -> dict[str, Any]:
     """The fields, as JSON values, that a resumed run must share with the run it continues."""
-    values = {name: value for name, value in asdict(config).items() if name not in _FREE}
+    values = {name: value for name, value in asdict(config).items() if name not in config.FREE}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -31,8 +31,9 @@ from dexworld.models.encoders import PCAEncoder
 from dexworld.training.config import TrainConfig
 from dexworld.training.fitting import encoder_fingerprint, fit_action_scale, fitted_encoder
 from dexworld.training.progress import TrainingLog
-from dexworld.training.trainer import Trainer, window_configs
+from dexworld.training.trainer import Trainer
 from dexworld.training.validation import Validation
+from dexworld.training.window_task import WindowTask, window_configs
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,15 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
         "data": [dataset.fingerprint for dataset in datasets],
         "validation_fraction": None if held_out_data else config.validation_fraction,
     }
-    trainer = Trainer(model, config.training, make_sampler, config.output, validation, identity, device)
+    trainer = Trainer(
+        model,
+        config.training,
+        WindowTask(model, config.training, make_sampler),
+        config.output,
+        validation,
+        identity,
+        device,
+    )
     trainer.resume()
     with TrainingLog(config.output, config.training.steps, trainer.step) as log:
         trainer.report, trainer.on_step = log.report, log.advance

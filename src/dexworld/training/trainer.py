@@ -8,59 +8,72 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from dexworld.data.windows import Window, WindowConfig, WindowSampler
-from dexworld.models.dexwm import DexWM
 from dexworld.training import checkpoints
 from dexworld.training.checkpoints import TrainingState
-from dexworld.training.config import TrainConfig, fixed_settings
-from dexworld.training.objective import WindowLoss
-from dexworld.training.validation import Validation
+from dexworld.training.config import LoopConfig, fixed_settings
 
 logger = logging.getLogger(__name__)
 Report = Callable[[int, dict[str, float]], None]  # (step, scalars by name)
-MakeSampler = Callable[[WindowConfig], WindowSampler]
+
+
+class Trainable(Protocol):
+    """A model that the trainer can write."""
+
+    def save_pretrained(self, folder: Path, /) -> None:
+        """Write the model so that its class reads it again."""
+        ...
+
+
+Batch = TypeVar("Batch")
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Task(Protocol[Batch]):
+    """What is trained: where batches come from and what they cost. Batches depend on the index alone."""
+
+    def batch(self, index: int, device: torch.device) -> tuple[Batch, int]:
+        """Batch number `index` of the run, on `device`, and how many samples it holds."""
+        ...
+
+    def losses(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """Scalars of a batch; `loss` is what is minimised."""
+        ...
+
+    def contents(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch as named tensors, to be kept when training has diverged."""
+        ...
+
+    def blame(self, batch: Batch) -> str:
+        """A sentence that names broken data in the batch, or an empty string."""
+        ...
 
 
 class TrainingDiverged(RuntimeError):
     """A loss or gradient became NaN or Inf; the message names the saved batch and what to try."""
 
 
-def window_configs(model: DexWM, config: TrainConfig) -> tuple[WindowConfig, WindowConfig]:
-    """How windows of the teacher-forced and of the unrolled phase are drawn for this model."""
-    context = model.config.predictor.num_context
-    teacher = WindowConfig(
-        frames=context + 1,
-        history=context,
-        stride_weights=config.stride_weights,
-        short_history=config.short_history,
-        moving_object_weight=config.moving_object_weight,
-    )
-    return teacher, replace(teacher, frames=context + config.unroll_steps)
+class Trainer(Generic[Model]):
+    """Trains `model`, which it changes, on `task`, and keeps checkpoints in `folder`/checkpoints.
 
-
-class Trainer:
-    """Trains `model`, which it changes, and keeps checkpoints in `folder`/checkpoints.
-
-    make_sampler: draws windows of a given kind (it knows the data, this process's rank and the seed).
+    validation: figures of the averaged model on held-out data.
     identity: what else a continued run must share (data, encoder, model), as JSON values.
     report: called with scalars every `log_every` steps and after each validation.
     """
 
     def __init__(
         self,
-        model: DexWM,
-        config: TrainConfig,
-        make_sampler: MakeSampler,
+        model: Model,
+        config: LoopConfig,
+        task: Task,
         folder: Path,
-        validation: Validation | None = None,
+        validation: Callable[[Model, torch.device], dict[str, float]] | None = None,
         identity: dict[str, Any] | None = None,
         device: torch.device | str = "cpu",
         report: Report | None = None,
@@ -68,12 +81,9 @@ class Trainer:
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).train()
-        self.config, self.folder, self.validation = config, folder, validation
+        self.config, self.task, self.folder, self.validation = config, task, folder, validation
         self.identity = {"training": fixed_settings(config), **(identity or {})}
         self.report, self.on_step = report, on_step
-        teacher, unrolled = window_configs(model, config)
-        self.samplers = {False: make_sampler(teacher), True: make_sampler(unrolled)}
-        self.objective = WindowLoss(model, config)
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         matrices = [each for each in self.parameters.values() if each.ndim >= 2]
         vectors = [each for each in self.parameters.values() if each.ndim < 2]
@@ -127,24 +137,29 @@ class Trainer:
         return self.step >= config.steps
 
     def _train_step(self) -> tuple[dict[str, Tensor], int]:
-        config, step = self.config, self.step
-        unrolled = step >= config.teacher_forced_steps
-        size = (config.unroll_batch_size or config.batch_size) if unrolled else config.batch_size
-        window = self.samplers[unrolled].batch(step, size).to(self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
-            losses = self.objective(window, unrolled)
-        if not torch.isfinite(losses["loss"]):
-            raise self._diverged(window, losses, "the loss")
+        """One optimiser step over `accumulation` batches; their mean losses, and how many samples they held."""
+        config, step, parts = self.config, self.step, self.config.accumulation
+        means: dict[str, Tensor] = {}
+        samples = 0
         self.optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
+        for index in range(step * parts, (step + 1) * parts):
+            batch, size = self.task.batch(index, self.device)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
+                losses = self.task.losses(batch, index)
+            if not torch.isfinite(losses["loss"]):
+                raise self._diverged(batch, losses, "the loss")
+            (losses["loss"] / parts).backward()
+            samples += size
+            for name, value in losses.items():
+                means[name] = means.get(name, 0.0) + value.detach() / parts
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip)
         if not torch.isfinite(norm):
-            raise self._diverged(window, losses, "the gradient")
+            raise self._diverged(batch, losses, "the gradient")
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(step)
         self.optimiser.step()
         self._update_average()
-        return {**{name: value.detach() for name, value in losses.items()}, "gradient_norm": norm}, size
+        return {**means, "gradient_norm": norm}, samples
 
     def _update_average(self) -> None:
         if not self.average:
@@ -156,7 +171,7 @@ class Trainer:
         )
 
     @contextmanager
-    def averaged(self) -> Iterator[DexWM]:
+    def averaged(self) -> Iterator[Model]:
         """The model with its averaged weights and in evaluation mode, for as long as the context lasts."""
         kept = {name: self.parameters[name].detach().clone() for name in self.average}
         self._load(self.average)
@@ -190,21 +205,17 @@ class Trainer:
             return checkpoints.save(
                 self.folder / "checkpoints",
                 state,
-                lambda path: model.save_pretrained(path),
+                cast(Trainable, model).save_pretrained,
                 self.config.keep_checkpoints,
             )
 
-    def _diverged(self, window: Window, losses: dict[str, Tensor], what: str) -> TrainingDiverged:
+    def _diverged(self, batch: Any, losses: dict[str, Tensor], what: str) -> TrainingDiverged:
         """Save the batch, and say what happened."""
         path = self.folder / f"diverged-step-{self.step:08d}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: getattr(window, name) for name in window.__dataclass_fields__}
+        tensors = self.task.contents(batch)
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
-        bad = ~torch.isfinite(window.latents).flatten(2).all(dim=-1)
-        where = ""
-        if bad.any():
-            row = int(window.rows[bad][0])
-            where = f" Latents are not finite in {self.samplers[False].describe(row)}: delete that folder's cache."
+        where = self.task.blame(batch)
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
         return TrainingDiverged(
             f"{what} is NaN or Inf at step {self.step} ({values}); no weight was changed by it.{where} The batch is in "
