@@ -28,11 +28,13 @@ class VideoError(ValueError):
     """A video that can't be read; the message names the file and, where it is known, the frame."""
 
 
-def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
+def write_video(path: Path, frames: np.ndarray, fps: float, crf: int = 18, chroma: str = "420") -> None:
     """Write frames (T, H, W, 3) uint8 RGB as H.264 in an mp4 container, frame i at i / fps seconds.
 
-    The index of the container is written at its end, so a truncated file can't be opened. Raises ValueError on another
-    shape or dtype, on no frames, on odd sizes (4:2:0 chroma) and on an fps that is not positive.
+    crf: H.264's constant rate factor, 0 (best) to 51. chroma: "420" halves the colour resolution, "444" keeps it (for
+    synthetic colours with hard edges). The index of the container is written at its end, so a truncated file can't be
+    opened. Raises ValueError on another shape or dtype, on no frames, on odd sizes, on an fps that is not positive and
+    on a crf or chroma outside these.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
         raise ValueError(f"{path}: frames must be (T > 0, H, W, 3) uint8, not {frames.shape} {frames.dtype}")
@@ -43,10 +45,12 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
         )
     if not fps > 0:
         raise ValueError(f"{path}: fps is {fps}; it must be positive")
+    if chroma not in ("420", "444") or not 0 <= crf <= 51:
+        raise ValueError(f"{path}: chroma {chroma!r} must be '420' or '444', crf {crf} must be 0 to 51")
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), mode="w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options=RECIPE)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream = container.add_stream("libx264", rate=rate, options=RECIPE | {"crf": str(crf)})
+        stream.width, stream.height, stream.pix_fmt = width, height, f"yuv{chroma}p"
         stream.codec_context.thread_count = 1  # collection runs one process per core
         for array in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
