@@ -7,6 +7,7 @@ copied: at the first step the model is the pretrained one whatever the new chann
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +63,7 @@ def widen_weight(weight: Tensor, channels: int, columns: Sequence[int] | None = 
     return wide
 
 
-def widen_patch_embedding(
-    transformer: nn.Module, new_in_channels: int, columns: Sequence[int] | None = None
-) -> nn.Module:
+def widen_patch_embedding(transformer: Any, new_in_channels: int, columns: Sequence[int] | None = None) -> Any:
     """Widen the patch embedding of `transformer` in place to `new_in_channels`, and return it.
 
     A model that already has that many channels is left alone, so loading a widened checkpoint never widens it twice.
@@ -76,7 +75,8 @@ def widen_patch_embedding(
         return transformer
     weight = widen_weight(conv.weight, new_in_channels, columns)
     # Built on the meta device: its random initialisation would cost time and draw from the global generator.
-    wide = type(conv)(
+    build: Any = type(conv)
+    wide = build(
         new_in_channels,
         conv.out_channels,
         kernel_size=conv.kernel_size,

@@ -1,0 +1,185 @@
+"""LoRA adapters: they change nothing at first, only they and the patch embedding train, and they reload exactly."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dexworld.models.checkpoint import CheckpointError
+from dexworld.video.extra import require
+from dexworld.video.lora import (
+    LORA_FILE,
+    OTHER_FILE,
+    LoRAConfig,
+    add_lora,
+    load_adapter,
+    merge_lora,
+    read_adapter_base,
+    save_adapter,
+)
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+
+def cogvideox(seed=0):
+    torch.manual_seed(seed)
+    return diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=13,
+        out_channels=4,
+        time_embed_dim=16,
+        text_embed_dim=8,
+        num_layers=2,
+        sample_width=6,
+        sample_height=4,
+        sample_frames=5,
+        max_text_seq_length=3,
+    )
+
+
+def wan(seed=0):
+    torch.manual_seed(seed)
+    return diffusers.WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=4,
+        text_dim=8,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+    )
+
+
+def run(model):
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(1, 2, model.config.in_channels, 4, 6, generator=generator)
+    text, step = torch.randn(1, 3, 8, generator=generator), torch.tensor([500])
+    if isinstance(model, diffusers.WanTransformer3DModel):
+        return model(latents.transpose(1, 2), step, text, return_dict=False)[0]
+    return model(latents, text, step, return_dict=False)[0]
+
+
+def trained(build, steps=2):
+    model = add_lora(build(), LoRAConfig(rank=2, alpha=4))
+    optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-2)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        run(model).square().mean().backward()
+        optimiser.step()
+    return model.eval()
+
+
+FAMILIES = pytest.mark.parametrize("build", [cogvideox, wan])
+
+
+@FAMILIES
+def test_fresh_adapters_change_no_bit_and_leave_the_global_random_state(build):
+    model = build().eval()
+    with torch.no_grad():
+        before, state = run(model), torch.get_rng_state()
+        assert torch.equal(run(add_lora(model, LoRAConfig(rank=2, alpha=2))), before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@FAMILIES
+def test_only_adapters_and_the_whole_patch_embedding_train(build):
+    model = add_lora(build(), LoRAConfig(rank=2, alpha=2))
+    names = {name for name, value in model.named_parameters() if value.requires_grad}
+    other = {name for name in names if ".lora_" not in name}
+    assert other in (
+        {"patch_embed.proj.weight", "patch_embed.proj.bias"},
+        {"patch_embedding.weight", "patch_embedding.bias"},
+    )
+    attentions = 1 if build is cogvideox else 2  # Wan has a cross-attention as well
+    assert len(names - other) == 2 * 2 * 4 * attentions  # two layers, A and B, four projections
+    run(model).square().mean().backward()
+    assert all((value.grad is not None) == value.requires_grad for value in model.parameters())
+
+
+def test_the_adapter_of_the_5b_model_has_the_published_size():
+    with torch.device("meta"):
+        model = diffusers.CogVideoXTransformer3DModel(
+            num_attention_heads=48, attention_head_dim=64, in_channels=49, num_layers=1, time_embed_dim=512
+        )
+    add_lora(model)
+    sizes = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad}
+    assert 42 * sum(size for name, size in sizes.items() if ".lora_" in name) == 66_060_288
+    assert sum(size for name, size in sizes.items() if ".lora_" not in name) == 605_184
+
+
+@FAMILIES
+def test_a_saved_adapter_reloads_on_its_base_bit_for_bit(build, tmp_path):
+    model = trained(build)
+    save_adapter(model, tmp_path, base="some/base", step=2)
+    again = load_adapter(build(), tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(run(again), run(model))
+        assert not torch.equal(run(build().eval()), run(model))
+    assert read_adapter_base(tmp_path) == "some/base"
+    trainable = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert {name for name, value in again.named_parameters() if value.requires_grad} == trainable
+
+
+@FAMILIES
+def test_a_merged_model_is_an_ordinary_one_with_the_same_output(build, tmp_path):
+    model = trained(build)
+    with torch.no_grad():
+        before = run(model)
+        merged = merge_lora(model)
+        assert not [name for name, _ in merged.named_parameters() if "lora" in name]
+        torch.testing.assert_close(run(merged), before, rtol=1e-4, atol=1e-5)
+        merged.save_pretrained(tmp_path)
+        again = type(merged).from_pretrained(tmp_path)
+        assert torch.equal(run(again.eval()), run(merged))
+
+
+def test_an_adapter_in_the_releases_layout_has_alpha_equal_to_its_rank(tmp_path):
+    model = trained(cogvideox)
+    save_adapter(model, tmp_path)
+    (tmp_path / "adapter.json").unlink()
+    again = load_adapter(cogvideox(), tmp_path)
+    assert again.peft_config["default"].r == again.peft_config["default"].lora_alpha == 2
+
+
+def test_missing_and_unexpected_tensors_are_all_named(tmp_path):
+    save_adapter(trained(cogvideox), tmp_path)
+    tensors = load_file(tmp_path / OTHER_FILE)
+    tensors["patch_embed.proj.gain"] = tensors.pop("patch_embed.proj.bias")
+    save_file(tensors, tmp_path / OTHER_FILE)
+    with pytest.raises(CheckpointError, match=r"missing 1 .*proj\.bias; unexpected 1 .*proj\.gain"):
+        load_adapter(cogvideox(), tmp_path)
+
+
+def test_a_half_of_an_adapter_pair_is_missed(tmp_path):
+    save_adapter(trained(cogvideox), tmp_path)
+    tensors = load_file(tmp_path / LORA_FILE)
+    name = next(name for name in tensors if name.endswith("to_q.lora_B.weight"))
+    del tensors[name]
+    save_file(tensors, tmp_path / LORA_FILE)
+    with pytest.raises(CheckpointError, match=r"missing 1 tensors: .*to_q\.lora_B\.weight"):
+        load_adapter(cogvideox(), tmp_path)
+
+
+def test_an_adapter_of_another_channel_count_is_refused(tmp_path):
+    save_adapter(trained(cogvideox), tmp_path)
+    model = cogvideox()
+    model.patch_embed.proj = torch.nn.Conv2d(9, 32, 2, 2)
+    with pytest.raises(CheckpointError, match=r"proj\.weight is \(32, 13, 2, 2\), the model needs \(32, 9, 2, 2\)"):
+        load_adapter(model, tmp_path)
+
+
+def test_adapters_are_not_added_twice():
+    with pytest.raises(ValueError, match="already"):
+        add_lora(add_lora(cogvideox(), LoRAConfig(rank=2, alpha=2)))
+
+
+def test_a_folder_without_an_adapter_says_what_is_missing(tmp_path):
+    with pytest.raises(CheckpointError, match=LORA_FILE):
+        load_adapter(cogvideox(), tmp_path)
+
+
+def test_a_missing_package_names_the_extra_that_brings_it():
+    with pytest.raises(ImportError, match=r"needs no_such_package.*pip install 'dexworld\[video\]'"):
+        require("torch", "no_such_package")
