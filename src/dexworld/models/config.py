@@ -192,6 +192,13 @@ PRESETS: dict[str, DexWMConfig] = {
         predictor=PredictorConfig(tracked=tuple(range(NUM_TRACKED // 2, NUM_TRACKED))),
         keypoint_head=KeypointHeadConfig(dim=128, depth=3),
     ),
+    # For the video world model's clips of 96 x 144 pixels, which show both hands.
+    "clip": DexWMConfig(
+        image_size=(96, 144),
+        encoder=EncoderConfig(dim=64, patch=8, downsample=1),
+        predictor=PredictorConfig(dim=128, depth=3),
+        keypoint_head=KeypointHeadConfig(dim=64, depth=1, cell=4),
+    ),
     "debug": DexWMConfig(
         encoder=EncoderConfig(dim=16, patch=14, downsample=4),
         predictor=PredictorConfig(dim=32, depth=2, heads=2, num_context=4),

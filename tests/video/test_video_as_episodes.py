@@ -1,0 +1,126 @@
+"""Triplet clips become episodes that a DexWM can be trained on, and nothing is left out in silence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexworld.training.config import TrainConfig
+from dexworld.training.run import RunConfig, train
+from dexworld.video.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
+from dexworld.video.clip import HandTrack, TripletClip
+from dexworld.video.triplets import finish_triplets, write_triplet
+
+FRAMES, HEIGHT, WIDTH = 17, 96, 144
+
+
+def clip(name: str, seed: int, track: bool = True) -> TripletClip:
+    """A clip of smooth pictures in which a hand passes and a bar appears from frame 8 on."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    colours = generator.uniform(0.2, 1.0, size=3)
+    picture = ((rows + columns)[..., None] * colours).clip(0, 255).astype(np.uint8)
+    static = np.stack([np.roll(picture, index, axis=1) for index in range(FRAMES)])
+    hands = np.zeros_like(static)
+    for frame in range(FRAMES):
+        hands[frame, 30:50, 5 + 6 * frame : 25 + 6 * frame] = (0, 200, 0)
+    interaction = static.copy()
+    interaction[8:, 70:80] = 250
+    interaction = np.where(hands > 0, np.uint8(180), interaction)
+    points = np.zeros((FRAMES, 42, 3), dtype=np.float32)
+    points[..., 0] = np.linspace(-0.2, 0.2, FRAMES)[:, None] + np.linspace(0, 0.05, 42)
+    points[..., 2] = 0.6
+    motion = HandTrack(
+        keypoints_world=points,
+        keypoints_valid=np.broadcast_to(np.arange(42) < 21, (FRAMES, 42)).copy(),
+        world_from_camera=np.broadcast_to(np.eye(4, dtype=np.float32), (FRAMES, 4, 4)).copy(),
+        intrinsics=np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32),
+    )
+    return TripletClip(name, interaction, static, hands, "push it", track=motion if track else None, seed=seed)
+
+
+def write_clips(root: Path, count: int, without: int = 0) -> None:
+    seeds = {}
+    for index in range(count + without):
+        each = clip(f"{index:08d}", index, track=index < count)
+        write_triplet(root, each)
+        seeds[each.name] = index
+    finish_triplets(root, {"generator": "test"}, seeds)
+
+
+def test_an_episode_starts_in_the_untouched_scene_and_goes_on_with_the_hands():
+    source = clip("a", 3)
+    episode = clip_episode(source)
+    frames = episode.frames.read(list(range(FRAMES)))
+    assert np.array_equal(frames[0], source.static[0])
+    assert np.array_equal(frames[1:], source.interaction[1:])
+    assert episode.seed == 3
+    assert episode.task == "push it"
+    assert episode.fps == 8.0
+    assert episode.keypoints_valid[0].sum() == 21  # where the hand is, is known although the picture doesn't show it
+    assert np.array_equal(episode.keypoints_world[:, :21], source.track.keypoints_world[:, :21])
+    assert not episode.keypoints_world[:, 21:].any()
+
+
+def test_frames_in_which_the_scene_changed_are_marked_and_the_hand_does_not_count():
+    motion = clip_episode(clip("a", 3)).extras["object_motion"]
+    assert (motion[:8] == 0).all()
+    assert motion[8:] == pytest.approx(10 / HEIGHT, abs=0.03)
+
+
+def test_a_static_episode_has_the_camera_and_no_hand():
+    source = clip("a", 3)
+    episode = static_episode(source)
+    assert np.array_equal(episode.frames.read(list(range(FRAMES))), source.static)
+    assert not episode.keypoints_valid.any()
+    assert not episode.extras["object_motion"].any()
+    assert np.array_equal(episode.world_from_camera, source.track.world_from_camera)
+
+
+def test_a_clip_without_hand_motions_makes_no_episode():
+    with pytest.raises(ValueError, match="clip a has no hand motions"):
+        clip_episode(replace(clip("a", 0), track=None))
+
+
+def test_a_folder_becomes_a_dataset_and_what_is_left_out_is_counted(tmp_path):
+    write_clips(tmp_path / "clips", 3, without=1)
+    dataset = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes", static_every=2)
+    assert dataset.ids == ("00000000", "00000000-static", "00000001", "00000002", "00000002-static")
+    assert dataset.lengths == (FRAMES,) * 5
+    assert dataset.seeds == (0, 1, 2)
+    again = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes", static_every=2)
+    assert again.fingerprint == dataset.fingerprint
+    from dexworld.data.store import open_dataset
+
+    assert open_dataset(tmp_path / "episodes").counts["clips_without_hand_motions"] == 1
+
+
+def test_a_folder_of_clips_without_any_hand_motion_is_refused(tmp_path):
+    write_clips(tmp_path / "clips", 0, without=2)
+    with pytest.raises(ValueError, match="no clip has hand motions"):
+        triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
+
+
+def test_episode_names_are_ids_and_stay_different():
+    names = ["00000012", "group/scene/a", "group_scene_a", "a b", "a_b", "_a"]
+    ids = [episode_name(name) for name in names]
+    assert ids[0] == "00000012"
+    assert ids[2] == "group_scene_a"
+    assert len(set(ids)) == len(names)
+    assert all(each[0].isalnum() and "/" not in each and " " not in each for each in ids)
+
+
+def test_dexwm_trains_on_the_episodes_with_the_ordinary_command(tmp_path):
+    from dexworld.models.dexwm import DexWM
+
+    write_clips(tmp_path / "clips", 6)
+    triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
+    settings = TrainConfig(
+        steps=2, batch_size=2, stride_weights=(0.0, 0.0, 0.0, 1.0), validation_rollouts=((4, 4),), validation_windows=4
+    )
+    run = RunConfig((tmp_path / "episodes",), tmp_path / "run", "clip", validation_fraction=0.3, training=settings)
+    model = DexWM.from_pretrained(train(run))
+    assert model.config.image_size == (HEIGHT, WIDTH)
+    assert model.provenance["training_seeds"] == [[0, 5]]
+    assert "mse_ratio_stride4_step4" in model.provenance["figures"]

@@ -1,0 +1,242 @@
+"""Selection among candidates: hands never decide, ties are drawn, and what can't be compared is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.video.clip import TripletClip
+from dexworld.video.goal_image import DISTANCES, GoalView, distance_named, hand_masks
+from dexworld.video.select import ImageGoal, TextGoal, rank_candidates, rank_order
+
+FRAMES, HEIGHT, WIDTH = 5, 32, 48
+TARGETS = (4, 14, 24, 34)  # where each candidate pushes the square to, pixels
+
+
+def scene() -> np.ndarray:
+    """A smooth background with a bright square at the left."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    picture = np.stack([rows * 3, columns * 3, rows + columns], axis=-1).astype(np.uint8)
+    return with_square(picture, TARGETS[0])
+
+
+def with_square(background: np.ndarray, column: int) -> np.ndarray:
+    picture = background.copy()
+    picture[18:26, column : column + 8] = (250, 40, 40)
+    return picture
+
+
+def background() -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([rows * 3, columns * 3, rows + columns], axis=-1).astype(np.uint8)
+
+
+def candidates() -> list[TripletClip]:
+    """Four hands that push the square to another place each; the hand ends above the square."""
+    static = np.stack([scene()] * FRAMES)
+    clips = []
+    for index, column in enumerate(TARGETS):
+        hands = np.zeros_like(static)
+        hands[1:, 4:12, column : column + 8] = (0, 220, 0)
+        outcome = static.copy()
+        outcome[1:] = with_square(background(), column)
+        outcome = np.where(hands > 0, hands, outcome)
+        clips.append(TripletClip(f"candidate{index}", outcome, static, hands, prompt="push"))
+    return clips
+
+
+class TrueWorld:
+    """Generates what really happens, from the hand video alone."""
+
+    name = "true"
+
+    def generate(self, clips, seeds):
+        videos = []
+        for clip in clips:
+            assert np.array_equal(clip.interaction, clip.static), "the method saw an outcome"
+            column = int(np.flatnonzero(clip.hands[-1].any(axis=(0, 2)))[0])
+            video = clip.static.copy()
+            video[1:] = with_square(background(), column)
+            videos.append(np.where(clip.hands > 0, clip.hands, video))
+        return videos
+
+
+class HandsOnly:
+    """Pastes the hands on the static video and changes nothing else."""
+
+    name = "paste"
+
+    def generate(self, clips, seeds):
+        return [np.where(clip.hands > 0, clip.hands, clip.static) for clip in clips]
+
+
+def view_of(clips: list[TripletClip], goal: np.ndarray) -> GoalView:
+    return GoalView(goal, clips[0].static[-1], hand_masks([clip.hands for clip in clips]))
+
+
+@pytest.mark.parametrize("rule", ["union", "own"])
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+def test_a_true_world_model_finds_the_candidate_that_reaches_the_goal(distance, rule):
+    clips = candidates()
+    for wanted in range(1, len(TARGETS)):
+        goal = ImageGoal(with_square(background(), TARGETS[wanted]), distance, rule)
+        ranking = rank_candidates(TrueWorld(), clips, goal)
+        assert ranking.best == wanted
+        assert ranking.names[wanted] == f"candidate{wanted}"
+        assert sorted(ranking.order.tolist()) == list(range(len(clips)))
+
+
+@pytest.mark.parametrize("rule", ["union", "own"])
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+def test_hands_without_any_change_of_the_scene_never_tell_candidates_apart(distance, rule):
+    clips = candidates()
+    ranking = rank_candidates(
+        HandsOnly(), clips, ImageGoal(with_square(background(), TARGETS[2]), distance, rule), seed=3
+    )
+    assert np.ptp(ranking.scores) < 1e-6
+
+
+def test_without_a_rule_the_place_of_the_hand_leaks_into_the_score():
+    clips = candidates()
+    ranking = rank_candidates(HandsOnly(), clips, ImageGoal(with_square(background(), TARGETS[2]), "colour", "none"))
+    assert np.ptp(ranking.scores) > 1e-4
+
+
+def test_equal_scores_are_ordered_by_the_seed_and_not_by_the_order_given():
+    firsts = [int(rank_order(np.zeros(8), seed)[0]) for seed in range(400)]
+    counts = np.bincount(firsts, minlength=8)
+    assert counts.min() > 25
+    assert counts.max() < 80
+    assert rank_order(np.zeros(8), 5).tolist() == rank_order(np.zeros(8), 5).tolist()
+    assert rank_order(np.array([0.1, 0.9, 0.5]), 0).tolist() == [1, 2, 0]
+    with pytest.raises(ValueError, match="NaN"):
+        rank_order(np.array([0.0, np.nan]), 0)
+
+
+def test_hand_masks_grow_by_the_dilation_and_cover_the_asked_for_frames():
+    hands = np.zeros((5, 20, 20, 3), dtype=np.uint8)
+    hands[3, 4, 4] = (0, 255, 0)
+    hands[4, 12, 12] = (255, 0, 0)
+    last = hand_masks([hands], frames=1, dilation=2)[0]
+    assert last.sum() == 25
+    assert last[10:15, 10:15].all()
+    assert hand_masks([hands], frames=2, dilation=2)[0].sum() == 50
+    assert not hand_masks([np.full((5, 20, 20, 3), 10, dtype=np.uint8)]).any()  # noise of the compression
+
+
+def test_visible_change_is_the_share_of_the_goal_that_no_hand_hides():
+    static = np.zeros((16, 16, 3), dtype=np.uint8)
+    goal = static.copy()
+    goal[:, 4:12] = 100
+    hidden = np.zeros((2, 16, 16), dtype=bool)
+    hidden[0, :, 4:6] = hidden[1, :, 4:8] = True
+    assert GoalView(goal, static, hidden).visible_change == pytest.approx(0.5)
+    assert GoalView(static, static, hidden).visible_change == 1.0
+
+
+def test_distances_have_their_closed_forms():
+    static = torch.zeros(16, 16, 3)
+    goal = torch.full((16, 16, 3), 0.5)
+    pictures = torch.stack([static, goal, torch.full((16, 16, 3), 0.3)])
+    assert distance_named("colour")(pictures, goal, static).tolist() == pytest.approx([0.5, 0.0, 0.2])
+    assert distance_named("squared")(pictures, goal, static).tolist() == pytest.approx([0.25, 0.0, 0.04])
+    assert distance_named("blurred")(pictures, goal, static).tolist() == pytest.approx([0.25, 0.0, 0.04])
+    assert distance_named("pyramid")(pictures, goal, static).tolist() == pytest.approx([0.5, 0.0, 0.2])
+    assert distance_named("gradient")(pictures, goal, static).tolist() == pytest.approx([0.0] * 3)  # flat pictures
+    assert distance_named("direction")(pictures, goal, static).tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
+    assert distance_named("changed")(pictures, goal, static).tolist() == pytest.approx([0.75, 0.0, 0.12], rel=1e-5)
+    with pytest.raises(ValueError, match="choose from"):
+        distance_named("lpips")
+
+
+def test_a_distance_with_weights_takes_the_place_of_the_weight_free_one():
+    clips = candidates()
+    goal = ImageGoal(with_square(background(), TARGETS[1]), perceptual=lambda a, b: (a - b).abs().amax(dim=(1, 2, 3)))
+    ranking = rank_candidates(TrueWorld(), clips, goal)
+    assert ranking.best == 1
+    assert ranking.score_name == "-lpips (union)"
+
+
+def test_a_text_goal_ranks_by_what_the_scorer_says():
+    clips = candidates()
+
+    def square_column(videos, text):
+        assert text == "the square is far to the right"
+        return np.array([float(np.flatnonzero((video[-1, 20] == (250, 40, 40)).all(-1))[0]) for video in videos])
+
+    ranking = rank_candidates(TrueWorld(), clips, TextGoal("the square is far to the right", square_column))
+    assert ranking.order.tolist() == [3, 2, 1, 0]
+    assert ranking.visible_change is None
+
+
+def test_candidates_of_different_scenes_and_single_candidates_are_refused():
+    clips = candidates()
+    goal = ImageGoal(scene())
+    with pytest.raises(ValueError, match="at least two"):
+        rank_candidates(TrueWorld(), clips[:1], goal)
+    other = replace(clips[1], static=clips[1].static + np.uint8(1))
+    with pytest.raises(ValueError, match="candidate1 has another static video"):
+        rank_candidates(TrueWorld(), [clips[0], other], goal)
+    with pytest.raises(ValueError, match="must be of one size"):
+        view_of(clips, np.zeros((8, 8, 3), dtype=np.uint8))
+
+
+def test_a_users_folder_is_ranked_by_its_goal_picture(tmp_path: Path):
+    from dexworld.video.select_folder import SelectionError, rank_folder
+
+    write_folder(tmp_path)
+    ranking = rank_folder(TrueFromFile(), tmp_path)
+    assert ranking.names[ranking.best] == "candidate2"
+
+    (tmp_path / "goal.png").unlink()
+    with pytest.raises(SelectionError, match="neither a goal picture"):
+        rank_folder(TrueFromFile(), tmp_path)
+    (tmp_path / "goal.txt").write_text("the square is right of the middle")
+    with pytest.raises(SelectionError, match=r"n/a \(weights not given\)"):
+        rank_folder(TrueFromFile(), tmp_path)
+    for path in (tmp_path / "hands").glob("candidate[123].mp4"):
+        path.unlink()
+    with pytest.raises(SelectionError, match="at least two"):
+        rank_folder(TrueFromFile(), tmp_path)
+
+
+def test_a_hand_video_of_another_length_is_named(tmp_path: Path):
+    from dexworld.data.video import write_video
+    from dexworld.video.select_folder import SelectionError, rank_folder
+
+    write_folder(tmp_path)
+    write_video(tmp_path / "hands" / "candidate1.mp4", np.zeros((9, HEIGHT, WIDTH, 3), dtype=np.uint8), 8.0)
+    with pytest.raises(SelectionError, match=r"candidate1\.mp4: 9 frames"):
+        rank_folder(TrueFromFile(), tmp_path)
+    (tmp_path / "static.mp4").unlink()
+    with pytest.raises(SelectionError, match=r"static\.mp4: is missing"):
+        rank_folder(TrueFromFile(), tmp_path)
+
+
+class TrueFromFile(TrueWorld):
+    """The same, for hand videos that went through a lossy file."""
+
+    def generate(self, clips, seeds):
+        cleaned = [np.where(clip.hands > 100, clip.hands, 0).astype(np.uint8) for clip in clips]
+        return super().generate([replace(c, hands=hands) for c, hands in zip(clips, cleaned, strict=True)], seeds)
+
+
+def write_folder(folder: Path) -> None:
+    """A user's folder with the four candidates and the goal of the third."""
+    import av
+
+    from dexworld.data.video import write_video
+
+    (folder / "hands").mkdir()
+    clips = candidates()
+    write_video(folder / "static.mp4", clips[0].static, 8.0)
+    for clip in clips:
+        write_video(folder / "hands" / f"{clip.name}.mp4", clip.hands, 8.0)
+    picture = av.VideoFrame.from_ndarray(with_square(background(), TARGETS[2]), format="rgb24")
+    with av.open(str(folder / "goal.png"), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb24"
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode())
