@@ -11,7 +11,6 @@ CogVideoX adapter loads as well:
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.extra import require
+from dexworld.video.sources import check_tensors
 from dexworld.video.widen import patch_embedding
 
 FORMAT_VERSION = 1
@@ -156,23 +156,6 @@ def load_adapter(transformer: Any, folder: str | Path) -> Any:
     set_peft_model_state_dict(transformer, lora, adapter_name="default")
     patch_embedding(transformer).load_state_dict({name.rsplit(".", 1)[1]: value for name, value in other.items()})
     return transformer
-
-
-def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
-    """Raise CheckpointError naming every tensor of `found` that `expected` lacks, the reverse, or another shape."""
-    problems = _listed("missing", expected.keys() - found.keys()) + _listed(
-        "unexpected", found.keys() - expected.keys()
-    )
-    for name in sorted(found.keys() & expected.keys()):
-        if found[name].shape != expected[name].shape:
-            problems.append(f"{name} is {tuple(found[name].shape)}, the model needs {tuple(expected[name].shape)}")
-    if problems:
-        raise CheckpointError(f"{where} does not fit the model: " + "; ".join(problems))
-
-
-def _listed(what: str, names: Iterable[str]) -> list[str]:
-    names = sorted(names)
-    return [f"{what} {len(names)} tensors: {', '.join(names)}"] if names else []
 
 
 def _is_target(name: str, module: nn.Module, targets: tuple[str, ...]) -> bool:
