@@ -1,0 +1,153 @@
+"""Perceptual distances of videos: LPIPS, DreamSim and X-CLIP with weights that the user gives, and one without weights.
+
+No weights ship with dexworld, and a network with random weights would still print a number. So a measure without its
+weights is the text `NO_WEIGHTS`, never a figure. The weight-free measure has a name of its own, `gradient_distance`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dexworld.video.lpips import LPIPS
+from dexworld.video.metrics import checked_mask, checked_videos
+from dexworld.video.text_goal import TextScorer
+
+NO_WEIGHTS = "n/a (weights not given)"
+LEVELS = 4  # scales of the gradient distance: pixels of 1, 2, 4 and 8
+FLOOR = 0.02  # gradient per pixel, of a [0, 1] range, below which differences are grain and count for little
+
+Measures = dict[str, float | str | None]
+
+
+@dataclass(frozen=True)
+class PerceptualConfig:
+    """Where the weights of the perceptual measures are; a measure without a path is reported as not measured.
+
+    lpips_vgg: VGG16 in torchvision's layout (`features.N.weight`), and lpips_heads: the five linear heads
+    (`lin0.model.1.weight` to `lin4.`), each .safetensors or .npz; both or neither. dreamsim: a folder that DreamSim's
+    own package reads its checkpoints from, which the user installs beside dexworld. xclip: a local folder of a
+    `transformers` X-CLIP model with its tokenizer. device: where the networks run.
+    """
+
+    lpips_vgg: Path | None = None
+    lpips_heads: Path | None = None
+    dreamsim: Path | None = None
+    xclip: Path | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if (self.lpips_vgg is None) != (self.lpips_heads is None):
+            missing = "lpips_heads" if self.lpips_heads is None else "lpips_vgg"
+            raise ValueError(f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video.md)")
+        for name in ("lpips_vgg", "lpips_heads", "dreamsim", "xclip"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).exists():
+                raise FileNotFoundError(f"{name}: {path} is not there; give the file or folder of its weights")
+
+
+class Perceptual:
+    """The perceptual measures that there are weights for, loaded once.
+
+    Called with a prediction and the truth (F, H, W, 3) uint8, the region (F, H, W) bool and the prompt, it gives every
+    measure by name: "lpips", "lpips_inside", "lpips_outside", "dreamsim" (distances to the truth), "xclip" (cosine of
+    video and prompt), "gradient_distance" with its inside and outside. A value is a number, None where there is nothing
+    to measure (an empty region, no prompt), or the reason as text.
+    """
+
+    def __init__(self, config: PerceptualConfig = PerceptualConfig()) -> None:
+        self.config = config
+        self.lpips: LPIPS | None = None
+        if config.lpips_vgg is not None and config.lpips_heads is not None:
+            self.lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads).to(config.device)
+        self.dreamsim = None if config.dreamsim is None else load_dreamsim(config.dreamsim, config.device)
+        self.xclip = None if config.xclip is None else TextScorer(config.xclip, config.device)
+
+    def __call__(self, prediction: np.ndarray, truth: np.ndarray, region: np.ndarray, prompt: str = "") -> Measures:
+        """All measures of one video; see the class. Raises ValueError on shapes that differ."""
+        checked_videos(prediction, truth)
+        checked_mask(region, truth.shape)
+        measures: Measures = {}
+        for suffix, mask in (("", None), ("_inside", region), ("_outside", ~region)):
+            measures["gradient_distance" + suffix] = gradient_distance(prediction, truth, mask)
+            measures["lpips" + suffix] = self.lpips.distance(prediction, truth, mask) if self.lpips else NO_WEIGHTS
+        measures["dreamsim"] = NO_WEIGHTS if self.dreamsim is None else self.dreamsim(prediction, truth)
+        if self.xclip is None:
+            measures["xclip"] = NO_WEIGHTS
+        else:
+            measures["xclip"] = float(self.xclip([prediction], prompt)[0]) if prompt.strip() else None
+        return measures
+
+
+def gradient_distance(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
+    """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights.
+
+    At four scales, the length of the difference of two pixels' colour gradients, over the sum of their lengths (plus
+    `FLOOR`); then the mean over pixels and scales. It asks whether edges are where they should be, and in which
+    direction, and forgives brightness. mask: (F, H, W) bool, the pixels that count (a coarse pixel by its share of
+    them); None where it is empty.
+    """
+    checked_videos(prediction, truth)
+    if mask is not None:
+        checked_mask(mask, truth.shape)
+        if not mask.any():
+            return None
+    totals, weights = np.zeros(LEVELS), np.zeros(LEVELS)
+    for index in range(len(truth)):  # frame by frame: memory
+        share = torch.ones(truth.shape[1:3]) if mask is None else torch.from_numpy(mask[index]).float()
+        if not share.any():
+            continue
+        for level, (distance, weight) in enumerate(_gradient_levels(prediction[index], truth[index], share)):
+            totals[level] += float((distance * weight).sum())
+            weights[level] += float(weight.sum())
+    used = weights > 0
+    return float((totals[used] / weights[used]).mean())
+
+
+def _gradient_levels(prediction: np.ndarray, truth: np.ndarray, share: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Per scale, the relative gradient difference and the weight of every pixel (h, w)."""
+    pair = torch.from_numpy(np.stack([prediction, truth])).permute(0, 3, 1, 2).float() / 255
+    levels = []
+    for level in range(LEVELS):
+        if level:
+            if min(pair.shape[2:]) < 4:
+                break
+            pair, share = functional.avg_pool2d(pair, 2), functional.avg_pool2d(share[None], 2)[0]
+        wider = functional.pad(pair, (0, 1, 0, 1), mode="replicate")
+        gradients = torch.cat([wider.diff(dim=3)[:, :, :-1], wider.diff(dim=2)[:, :, :, :-1]], dim=1)
+        ours, theirs = gradients  # (6, h, w): two directions, three colours
+        apart, lengths = (ours - theirs).norm(dim=0), ours.norm(dim=0) + theirs.norm(dim=0)
+        levels.append((apart / (lengths + FLOOR), share))
+    return levels
+
+
+def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """DreamSim (ensemble) of the user's own installation, with the checkpoints in `folder`; mean distance over frames.
+
+    Source: Fu et al., "DreamSim", 2023; frames are squeezed to 224 x 224 as its own preparation does. Raises
+    ImportError where its package is not installed: it needs torchvision, so dexworld never installs it.
+    """
+    if util.find_spec("dreamsim") is None:
+        raise ImportError(
+            "the weights of DreamSim were given, but its package is not installed here; install `dreamsim` with the "
+            "torchvision that fits this torch, or leave the option out"
+        )
+    package: Any = import_module("dreamsim")
+    model, _ = package.dreamsim(pretrained=True, device=device, cache_dir=str(folder))
+
+    @torch.no_grad()
+    def distance(prediction: np.ndarray, truth: np.ndarray) -> float:
+        found = []
+        for pair in zip(prediction, truth, strict=True):
+            planes = torch.from_numpy(np.stack(pair)).permute(0, 3, 1, 2).float().to(device) / 255
+            planes = functional.interpolate(planes, (224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+            found.append(float(model(planes[:1], planes[1:])))
+        return float(np.mean(found))
+
+    return distance

@@ -1,0 +1,211 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.evaluation.guard import SeedError
+from dexworld.evaluation.results import write_results
+from dexworld.video.clip import TripletClip
+from dexworld.video.evaluate import (
+    EvaluateConfig,
+    evaluate_methods,
+    lower_is_better,
+    sample_seed,
+)
+from dexworld.video.metrics import MAX_PSNR, psnr
+from dexworld.video.perceptual import NO_WEIGHTS
+from dexworld.video.preservation import preservation
+from dexworld.video.references import StaticCopy, reference_methods, through_codec
+
+FRAMES, HEIGHT, WIDTH = 5, 32, 48
+
+
+def clip(number: int, seed: int | None = None) -> TripletClip:
+    """A light square on a smooth ground that leaves its place from the third frame on, with a hand on it."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    ground = np.stack([60 + columns, 80 + rows, 100 + 0 * rows], axis=-1).astype(np.uint8)
+    static = np.repeat(ground[None], FRAMES, axis=0)
+    static[:, 8:16, 8:16] = 220
+    truth, hands = static.copy(), np.zeros_like(static)
+    for frame in range(2, FRAMES):
+        truth[frame, 8:16, 8:16] = ground[8:16, 8:16]
+        left = 12 + 4 * frame + number % 5
+        truth[frame, 8:16, left : left + 8] = 220
+        hands[frame, 14:18, left : left + 4] = (90, 200, 90)
+    return TripletClip(f"clip_{number}", truth, static, hands, "a square moves", seed=seed)
+
+
+class NoisyTruth:
+    """The truth with noise of a given strength drawn from the seed: a method of known quality."""
+
+    def __init__(self, name: str, strength: float) -> None:
+        self.name, self.strength, self.asked = name, strength, []
+
+    def generate(self, clips, seeds):
+        self.asked += [(one.name, seed) for one, seed in zip(clips, seeds, strict=True)]
+        return [self.noisy(one.interaction, seed) for one, seed in zip(clips, seeds, strict=True)]
+
+    def noisy(self, video, seed):
+        noise = np.random.default_rng(seed).normal(0, self.strength, video.shape)
+        return (video + noise).round().clip(0, 255).astype(np.uint8)
+
+
+class Coarse:
+    """A codec that keeps every 8 x 8 block's mean colour."""
+
+    def encode(self, video):
+        blocks = video.float().unflatten(2, (-1, 8)).unflatten(4, (-1, 8))
+        return blocks.mean(dim=(3, 5))
+
+    def decode(self, latents):
+        return latents.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3).round().to(torch.uint8)
+
+
+CLIPS = [clip(number) for number in range(4)]
+
+
+def test_a_figure_is_the_mean_over_clips_of_the_mean_over_samples():
+    method = NoisyTruth("model", 20)
+    result = evaluate_methods(CLIPS, [method], EvaluateConfig(samples=3, seed=5))
+    expected = [
+        np.mean([psnr(method.noisy(one.interaction, sample_seed(5, one.name, k)), one.interaction) for k in range(3)])
+        for one in CLIPS
+    ]
+    assert result.of("model", "psnr") == pytest.approx(expected)
+    summary = result.summary("model")
+    assert summary["psnr"] == pytest.approx(np.mean(expected))
+    assert summary["psnr_low"] <= summary["psnr"] <= summary["psnr_high"]
+    assert (summary["psnr_n"], summary["n"], summary["k"]) == (4, 4, 3)
+
+
+def test_every_clip_and_sample_has_a_seed_of_its_own_that_does_not_depend_on_the_batch():
+    one, other = NoisyTruth("model", 5), NoisyTruth("model", 5)
+    large = evaluate_methods(CLIPS, [one], EvaluateConfig(samples=2, batch=8))
+    small = evaluate_methods(CLIPS[::-1], [other], EvaluateConfig(samples=2, batch=1))
+    assert sorted(one.asked) == sorted(other.asked)
+    assert len({seed for _, seed in one.asked}) == 8
+    assert large.of("model", "ssim") == pytest.approx(small.of("model", "ssim")[::-1])
+
+
+def test_static_copy_is_always_in_the_table_and_right_outside_the_region():
+    result = evaluate_methods(CLIPS, [NoisyTruth("model", 20)], EvaluateConfig(samples=1))
+    static = result.summary("static_copy")
+    assert static["psnr_outside"] == MAX_PSNR
+    assert static["psnr_inside"] < 15
+    assert static["kept"] == 1.0
+    assert static["acted"] == 0.0
+    assert static["k"] == 1  # its seed doesn't matter
+    assert result.references == ("static_copy",)
+
+
+def test_with_a_codec_static_copy_and_truth_stand_beside_as_the_codec_shows_them():
+    codec = Coarse()
+    result = evaluate_methods(CLIPS, [], EvaluateConfig(samples=1, compare_with=("codec_truth",)), codec=codec)
+    assert list(result.values) == ["static_copy", "static_copy_codec", "codec_truth"]
+    expected = psnr(through_codec(codec, CLIPS[0].interaction), CLIPS[0].interaction)
+    assert result.of("codec_truth", "psnr")[0] == pytest.approx(expected)
+    assert result.references == ("static_copy_codec", "codec_truth")
+    assert result.summary("static_copy_codec")["psnr_outside"] < result.summary("static_copy")["psnr_outside"]
+
+
+def test_differences_are_paired_by_clip():
+    methods = [NoisyTruth("good", 4), NoisyTruth("bad", 16)]
+    result = evaluate_methods(CLIPS, methods, EvaluateConfig(samples=2, compare_with=("bad",)))
+    gain = result.difference("good", "bad")
+    pairs = zip(result.of("good", "psnr_inside"), result.of("bad", "psnr_inside"), strict=True)
+    assert gain["psnr_inside"] == pytest.approx(np.mean([ours - theirs for ours, theirs in pairs]))
+    assert gain["psnr_inside_low"] > 9  # four times the noise is 12 dB
+    assert gain["lpips"] == NO_WEIGHTS
+    differences = result.figures()["differences"]
+    assert set(differences) == {"static_copy", "bad"}
+    assert set(differences["bad"]) == {"static_copy", "good"}
+
+
+def test_what_has_no_weights_says_so_and_is_no_number():
+    summary = evaluate_methods(CLIPS, [], EvaluateConfig()).summary("static_copy")
+    for measure in ("lpips", "lpips_inside", "lpips_outside", "dreamsim", "xclip"):
+        assert summary[measure] == NO_WEIGHTS == "n/a (weights not given)"
+        assert summary[f"{measure}_low"] is None
+        assert summary[f"{measure}_n"] == 0
+    assert isinstance(summary["gradient_distance_inside"], float)
+
+
+def test_a_clip_in_which_nothing_happens_counts_outside_only():
+    still = replace(CLIPS[0], name="still", interaction=CLIPS[0].static, hands=np.zeros_like(CLIPS[0].hands))
+    result = evaluate_methods([*CLIPS, still], [NoisyTruth("model", 9)], EvaluateConfig(samples=1))
+    summary = result.summary("model")
+    assert (summary["psnr_inside_n"], summary["psnr_outside_n"], summary["n"]) == (4, 5, 5)
+    alone = evaluate_methods([still], [], EvaluateConfig()).summary("static_copy")
+    assert alone["psnr_inside"] == "n/a (nothing to measure in any clip)"
+
+
+def test_figures_are_written_as_results(tmp_path):
+    result = evaluate_methods(CLIPS[:2], [NoisyTruth("model", 9)], EvaluateConfig(samples=1))
+    assert write_results(tmp_path, result.figures(), seed=0).exists()
+    assert set(result.figures()) == {"methods", "differences", "n", "k", "seed", "region_share", "clips"}
+    assert result.figures()["clips"]["clip_0"]["model"]["psnr"] == result.of("model", "psnr")[0]
+
+
+def test_progress_is_told_after_every_batch():
+    told = []
+    evaluate_methods(CLIPS, [], EvaluateConfig(batch=3), progress=lambda *step: told.append(step))
+    assert told == [("static_copy", 3, 4), ("static_copy", 4, 4)]
+
+
+def test_clips_that_a_method_trained_on_are_refused_before_anything_is_computed():
+    method = NoisyTruth("model", 1)
+    method.provenance = {"training_seeds": [0, 1_000_500]}
+    seeded = [clip(number, seed=1_000_000 + number) for number in range(2)]
+    with pytest.raises(SeedError, match="training seeds"):
+        evaluate_methods(seeded, [method], EvaluateConfig(split="evaluation"))
+    assert not method.asked
+    method.provenance = {"training_seeds": [0, 899_999]}
+    assert evaluate_methods(seeded, [method], EvaluateConfig(split="evaluation")).clips == ("clip_0", "clip_1")
+    with pytest.raises(ValueError, match="scene seed of every clip"):
+        evaluate_methods(CLIPS, [], EvaluateConfig(split="evaluation"))
+
+
+class Wrong(NoisyTruth):
+    """Videos that lost their last frame."""
+
+    def noisy(self, video, seed):
+        return video[:-1]
+
+
+@pytest.mark.parametrize(
+    ("clips", "methods", "config", "said"),
+    [
+        ([], [], EvaluateConfig(), "no clips"),
+        (CLIPS, [NoisyTruth("a", 1), NoisyTruth("a", 2)], EvaluateConfig(), "a stands for more than one"),
+        (CLIPS, [StaticCopy()], EvaluateConfig(), "static_copy stands for more than one"),
+        (CLIPS, [], EvaluateConfig(compare_with=("no_hand",)), "compare_with names no_hand"),
+        (CLIPS, [Wrong("short", 1)], EvaluateConfig(), r"short: the video of clip_0 is \(4, 32, 48, 3\)"),
+    ],
+)
+def test_what_would_mislead_is_refused(clips, methods, config, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate_methods(clips, methods, config)
+
+
+def test_preservation_counts_what_is_kept_and_what_is_done():
+    static = CLIPS[0].static
+    region = np.zeros(static.shape[:3], bool)
+    region[:, :, :24] = True
+    changed = np.zeros_like(region)
+    changed[:, 4:28, 4:20] = True
+    prediction = static.copy()
+    prediction[:, :16] = 255 - prediction[:, :16]  # the upper half, whatever it is
+    found = preservation(prediction, static, region, changed)
+    assert found["kept"] == pytest.approx(0.5, abs=0.05)
+    assert found["acted"] == pytest.approx(0.5, abs=0.1)
+    assert found["psnr_static_outside"] == pytest.approx(psnr(prediction, static, ~region))
+
+
+def test_distances_are_better_when_lower():
+    assert {name for name in ("psnr_inside", "ssim", "kept", "acted", "xclip") if lower_is_better(name)} == set()
+    assert all(lower_is_better(name) for name in ("lpips", "dreamsim", "gradient_distance_outside"))
+
+
+def test_reference_methods_have_the_codec_only_when_there_is_one():
+    assert [method.name for method in reference_methods()] == ["static_copy"]

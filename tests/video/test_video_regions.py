@@ -1,0 +1,132 @@
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from dexworld.video.regions import RegionConfig, changed_pixels, hand_pixels, interaction_region, without_specks
+
+ARIA = Path(__file__).parents[3] / "shared" / "data" / "aria_triplets"
+SIZE = (96, 144)
+
+
+def textured(frames: int = 3, seed: int = 0) -> np.ndarray:
+    """A scene of large and small shapes, the same in every frame."""
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    waves = 60 * np.sin(columns / 9) + 40 * np.cos(rows / 5) + 120
+    image = waves[..., None] + np.random.default_rng(seed).normal(0, 6, (1, 1, 3))
+    return np.repeat(image.clip(0, 255).astype(np.uint8)[None], frames, axis=0)
+
+
+def with_square(video: np.ndarray, top: int, left: int, side: int, colour=(230, 40, 30)) -> np.ndarray:
+    changed = video.copy()
+    changed[:, top : top + side, left : left + side] = colour
+    return changed
+
+
+def black() -> np.ndarray:
+    return np.zeros((3, *SIZE, 3), np.uint8)
+
+
+def recompressed(video: np.ndarray, quality: int) -> np.ndarray:
+    """The video after H.264 at a constant rate factor."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=8, options={"crf": str(quality)})
+        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
+        for image in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    buffer.seek(0)
+    with av.open(buffer) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_nothing_happens_where_truth_and_static_video_are_equal():
+    assert not interaction_region(textured(), textured(), black()).any()
+
+
+def test_a_moved_object_is_in_the_region_with_a_margin_and_the_rest_is_not():
+    region = interaction_region(with_square(textured(), 40, 60, 16), textured(), black())
+    assert region[:, 40:56, 60:76].all()
+    assert not region[:, :30].any()
+    assert not region[:, :, :50].any()
+    assert region.mean() < 3 * 16 * 16 / (SIZE[0] * SIZE[1])
+
+
+def test_a_hand_is_in_the_region_even_where_it_looks_like_the_scene():
+    hands = black()
+    hands[1, 20:30, 100:110] = (60, 120, 60)
+    region = interaction_region(textured(), textured(), hands)
+    assert region[1, 20:30, 100:110].all()
+    assert not region[0].any()
+
+
+def test_a_faint_glow_in_the_hand_video_is_no_hand():
+    hands = black()
+    hands[:] = (30, 30, 30)  # what compression may leave of black
+    assert not hand_pixels(hands).any()
+
+
+def test_grain_exposure_compression_and_a_shift_by_a_pixel_are_no_interaction():
+    static = textured()
+    grain = np.random.default_rng(1).normal(0, 12, static.shape)
+    exposed = (np.roll(static, 1, axis=2) * 0.95 + 8 + grain).clip(0, 255).astype(np.uint8)
+    filmed = recompressed(exposed, 28)
+    assert np.abs(filmed.astype(int) - static).mean() > 5
+    assert interaction_region(filmed, static, black()).mean() < 0.01
+
+
+def test_an_object_is_found_in_spite_of_them():
+    static = textured()
+    grain = np.random.default_rng(2).normal(0, 12, static.shape)
+    exposed = (with_square(static, 40, 60, 16) * 0.95 + 8 + grain).clip(0, 255).astype(np.uint8)
+    region = interaction_region(recompressed(exposed, 28), static, black())
+    assert region[:, 40:56, 60:76].mean() > 0.98
+
+
+def test_a_speck_goes_and_a_patch_stays():
+    mask = np.zeros(SIZE, bool)
+    mask[10, 10] = True
+    mask[50:56, 50:56] = True
+    kept = without_specks(mask, 0.0008)  # 11 pixels
+    assert not kept[10, 10]
+    assert kept[50:56, 50:56].all()
+
+
+def test_the_region_of_a_larger_copy_is_a_larger_copy_of_the_region():
+    truth, static = with_square(textured(), 40, 60, 16), textured()
+    larger = interaction_region(*(video.repeat(3, axis=1).repeat(3, axis=2) for video in (truth, static, black())))
+    small = interaction_region(truth, static, black())
+    assert larger.mean() == pytest.approx(small.mean(), rel=0.2)
+
+
+def test_changed_pixels_are_not_widened():
+    changed = changed_pixels(with_square(textured(), 40, 60, 16), textured())
+    assert changed[:, 42:54, 62:74].all()
+    assert changed.sum() <= 3 * 18 * 18
+
+
+@pytest.mark.skipif(not ARIA.is_dir(), reason="the real triplets are not here")
+def test_in_a_real_clip_the_arms_and_the_cushion_are_the_region():
+    def frames(kind: str) -> np.ndarray:
+        with av.open(str(ARIA / kind / "00013.mp4")) as container:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])[[0, 24]]
+
+    region = interaction_region(frames("videos"), frames("videos_static"), frames("videos_hands"))
+    assert region[0].mean() < 0.01  # no hand yet, grain and exposure differ all over
+    assert 0.1 < region[1].mean() < 0.35
+    assert region[1, 280:400, 260:480].mean() > 0.9  # the cushion between the hands
+    assert region[1, :200].mean() < 0.05  # the wall
+
+
+@pytest.mark.parametrize("changes", [{"change": 0.0}, {"hand": 800}, {"dilation": 0.7}, {"speck": -0.1}])
+def test_settings_that_make_no_sense_are_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        RegionConfig(**changes)
+
+
+def test_videos_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="hands video"):
+        interaction_region(textured(), textured(), black()[:, :50])
