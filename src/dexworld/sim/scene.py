@@ -142,7 +142,7 @@ def _add_room(spec: mujoco.MjSpec, layout: Layout, rng: np.random.Generator) -> 
     world = spec.worldbody
 
     def material(name: str, kinds: tuple[str, ...], repeat: float) -> str:
-        return _add_material(spec, name, make_texture(str(rng.choice(kinds)), rng), repeat)
+        return add_material(spec, name, make_texture(str(rng.choice(kinds)), rng), repeat)
 
     top = material("top", ("wood", "marble", "plaster"), 1.5)
     wall = material("wall", ("tile", "plaster"), 1.0)
@@ -162,56 +162,58 @@ def _add_room(spec: mujoco.MjSpec, layout: Layout, rng: np.random.Generator) -> 
         friction=[1.0, 0.01, 0.001],
     )
     cabinet_height = (COUNTER_TOP - 0.04) / 2
-    _decor(world, [depth / 2 - 0.02, 1.38, cabinet_height], [centre + 0.01, 0, cabinet_height], material=cabinet)
-    _decor(world, [0.02, 2.5, 1.4], [back + 0.02, 0, 1.4], material=wall)
-    _decor(world, [0.006, 2.5, rng.uniform(0.08, 0.3)], [back - 0.002, 0, COUNTER_TOP + 0.1], material=splash)
-    _add_furniture(world, layout.furniture, back, rng)
-    _add_clutter(world, back, rng)
+    add_decor(world, [depth / 2 - 0.02, 1.38, cabinet_height], [centre + 0.01, 0, cabinet_height], material=cabinet)
+    add_decor(world, [0.02, 2.5, 1.4], [back + 0.02, 0, 1.4], material=wall)
+    add_decor(world, [0.006, 2.5, rng.uniform(0.08, 0.3)], [back - 0.002, 0, COUNTER_TOP + 0.1], material=splash)
+    add_furniture(world, layout.furniture, back, rng)
+    add_clutter(world, back, rng)
 
 
-def _add_furniture(world, kind: str, back: float, rng: np.random.Generator) -> None:
+def add_furniture(world, kind: str, back: float, rng: np.random.Generator) -> None:
+    """A sink, a stove or a shelf to one side of the work area; `back` is the x of the wall."""
     side = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.55, 0.75)
     grey = rng.uniform(0.15, 0.75)
     colour = [grey, grey, grey, 1]
     if kind == "sink":
-        _decor(world, [0.17, 0.2, 0.001], [back - 0.3, side, COUNTER_TOP + 0.0005], rgba=colour)
-        _decor(world, [0.14, 0.17, 0.001], [back - 0.3, side, COUNTER_TOP + 0.001], rgba=[0.2, 0.2, 0.22, 1])
-        _decor(world, [0.015, 0.015, 0.12], [back - 0.1, side, COUNTER_TOP + 0.12], rgba=[0.7, 0.7, 0.72, 1])
+        add_decor(world, [0.17, 0.2, 0.001], [back - 0.3, side, COUNTER_TOP + 0.0005], rgba=colour)
+        add_decor(world, [0.14, 0.17, 0.001], [back - 0.3, side, COUNTER_TOP + 0.001], rgba=[0.2, 0.2, 0.22, 1])
+        add_decor(world, [0.015, 0.015, 0.12], [back - 0.1, side, COUNTER_TOP + 0.12], rgba=[0.7, 0.7, 0.72, 1])
     elif kind == "stove":
-        _decor(world, [0.24, 0.22, 0.002], [back - 0.32, side, COUNTER_TOP + 0.001], rgba=[0.08, 0.08, 0.09, 1])
+        add_decor(world, [0.24, 0.22, 0.002], [back - 0.32, side, COUNTER_TOP + 0.001], rgba=[0.08, 0.08, 0.09, 1])
         for dx, dy in ((-0.1, -0.1), (-0.1, 0.1), (0.1, -0.1), (0.1, 0.1)):
             burner = {"type": _GEOM.mjGEOM_CYLINDER, "rgba": colour}
-            _decor(world, [0.07, 0.002, 0], [back - 0.32 + dx, side + dy, COUNTER_TOP + 0.003], **burner)
+            add_decor(world, [0.07, 0.002, 0], [back - 0.32 + dx, side + dy, COUNTER_TOP + 0.003], **burner)
     elif kind == "shelf":
         colour = [*rng.uniform(0.3, 0.8, 3), 1]
-        _decor(world, [0.1, rng.uniform(0.6, 1.6), 0.012], [back - 0.1, side, COUNTER_TOP + 0.42], rgba=colour)
+        add_decor(world, [0.1, rng.uniform(0.6, 1.6), 0.012], [back - 0.1, side, COUNTER_TOP + 0.42], rgba=colour)
 
 
-def _add_clutter(world, back: float, rng: np.random.Generator) -> None:
+def add_clutter(world, back: float, rng: np.random.Generator) -> None:
     """Jars, boards and boxes along the wall: they look like objects but never move."""
     for _ in range(int(rng.integers(0, 5))):
         y = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.35, 0.9)
         height, colour = rng.uniform(0.05, 0.16), [*rng.uniform(0.1, 0.9, 3), 1]
         if rng.random() < 0.5:
             shape = {"type": _GEOM.mjGEOM_CYLINDER, "rgba": colour}
-            _decor(world, [rng.uniform(0.03, 0.07), height, 0], [back - 0.08, y, COUNTER_TOP + height], **shape)
+            add_decor(world, [rng.uniform(0.03, 0.07), height, 0], [back - 0.08, y, COUNTER_TOP + height], **shape)
         else:
             size = [rng.uniform(0.02, 0.06), rng.uniform(0.04, 0.14), height]
-            _decor(world, size, [back - 0.08, y, COUNTER_TOP + height], rgba=colour)
+            add_decor(world, size, [back - 0.08, y, COUNTER_TOP + height], rgba=colour)
 
 
-def _decor(world, size, position, **kwargs) -> None:
+def add_decor(world, size, position, **kwargs) -> None:
     """A fixed geom without contacts."""
     shape = {"type": _GEOM.mjGEOM_BOX, **kwargs}
     world.add_geom(size=list(map(float, size)), pos=list(map(float, position)), contype=0, conaffinity=0, **shape)
 
 
-def _add_material(spec: mujoco.MjSpec, name: str, image: np.ndarray, repeat: float) -> str:
+def add_material(spec: mujoco.MjSpec, name: str, image: np.ndarray, repeat: float, uniform: bool = True) -> str:
+    """A textured material; `uniform` repeats the picture per metre, else `repeat` times over each geom's xy plane."""
     texture = spec.add_texture(
         name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=TEXTURE_SIZE, height=TEXTURE_SIZE, nchannel=3
     )
     texture.data = image.tobytes()
-    material = spec.add_material(name=name, texrepeat=[repeat, repeat], texuniform=True)
+    material = spec.add_material(name=name, texrepeat=[repeat, repeat], texuniform=uniform)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
     material.specular, material.shininess = 0.25, 0.4
     return name
