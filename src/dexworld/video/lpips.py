@@ -3,6 +3,7 @@
 Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018, version 0.1.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dexworld.video.metrics import checked_mask, checked_videos
+from dexworld.video.metrics import checked_mask, checked_videos, region_means
 
 # VGG16's convolutions: (index in torchvision's `features`, channels in, channels out); a pooling comes between blocks.
 BLOCKS = (
@@ -81,30 +82,31 @@ class LPIPS(nn.Module):
         return torch.stack([part.mean(dim=(1, 2)) for part in self.maps(first, second)]).sum(dim=0)
 
     @torch.no_grad()
-    def distance(self, prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-        """Mean distance of videos (F, H, W, 3) uint8 over their frames.
+    def of_pictures(self, pictures: Tensor, goal: Tensor) -> Tensor:
+        """Distances (N,) of pictures (N, H, W, 3) to a goal (1, H, W, 3), float in [0, 1], as action selection asks."""
+        return self(pictures.permute(0, 3, 1, 2) * 2 - 1, goal.permute(0, 3, 1, 2) * 2 - 1)
 
-        mask: (F, H, W) bool: the mean is over the pixels of the mask, a coarse feature counting by its share of them
-        (the features' windows still see beyond it); None where it is empty. Raises ValueError on other shapes and on
-        frames under 16 pixels.
+    @torch.no_grad()
+    def distances(
+        self, prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
+    ) -> list[float | None]:
+        """Mean distance of videos (F, H, W, 3) uint8 over their frames, for each of `masks`.
+
+        A mask is (F, H, W) bool, or None for the whole frame: the mean is over its pixels, a coarse feature counting by
+        its share of them (what a feature sees still reaches beyond). None for an empty mask. Raises ValueError on other
+        shapes and on frames under 16 pixels.
         """
         checked_videos(prediction, truth)
         if min(truth.shape[1:3]) < SMALLEST:
             raise ValueError(f"LPIPS needs frames of {SMALLEST} pixels a side or more, not {truth.shape[1:3]}")
-        if mask is not None:
-            checked_mask(mask, truth.shape)
-            if not mask.any():
-                return None
-        totals, weights = np.zeros(len(BLOCKS)), np.zeros(len(BLOCKS))
-        for index in range(len(truth)):  # frame by frame: VGG's first features are 64 times a frame
-            maps = self.maps(self._planes(prediction[index]), self._planes(truth[index]))
-            share = np.ones(truth.shape[1:3], bool) if mask is None else mask[index]
-            whole = torch.from_numpy(share).float()[None]
-            for number, part in enumerate(maps):
-                weight = functional.adaptive_avg_pool2d(whole, (part.shape[1], part.shape[2])).to(part.device)
-                totals[number] += float((part * weight).sum())
-                weights[number] += float(weight.sum())
-        return float((totals / weights).sum())
+        for mask in masks:
+            if mask is not None:
+                checked_mask(mask, truth.shape)
+        frames = (  # one by one: VGG's first features are 64 times a frame
+            [part[0] for part in self.maps(self._planes(ours), self._planes(theirs))]
+            for ours, theirs in zip(prediction, truth, strict=True)
+        )
+        return [None if means is None else float(means.sum()) for means in region_means(frames, masks)]
 
     def _planes(self, image: np.ndarray) -> Tensor:
         planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.shift.device)

@@ -5,6 +5,7 @@ the frames' PSNRs), SSIM with an 11 x 11 Gaussian window of sigma 1.5, frames sc
 """
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -79,6 +80,30 @@ def masked_mean(values: np.ndarray, mask: np.ndarray | None) -> float | None:
         return float(values.mean(dtype=np.float64))
     count = int(mask.sum())
     return float(values.sum(where=mask, dtype=np.float64)) / count if count else None
+
+
+def region_means(frames: Iterable[Sequence[Tensor]], masks: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+    """Means over regions of maps that are coarser than the frames, such as distances of network features.
+
+    frames: for every frame, L maps (h, w), each of a size of its own. masks: (F, H, W) bool or None for everything.
+    Returns for every mask the L means over all frames, a coarse pixel counting by the share of the mask in it; None for
+    an empty mask.
+    """
+    totals: dict[int, np.ndarray] = {}
+    weights: dict[int, np.ndarray] = {}
+    for index, maps in enumerate(frames):
+        for number, mask in enumerate(masks):
+            shares = [torch.ones_like(part) if mask is None else _coarse(mask[index], part) for part in maps]
+            sums = np.array([float((part * share).sum()) for part, share in zip(maps, shares, strict=True)])
+            totals[number] = totals.get(number, 0) + sums
+            weights[number] = weights.get(number, 0) + np.array([float(share.sum()) for share in shares])
+    return [totals[number] / weights[number] if weights[number].all() else None for number in range(len(masks))]
+
+
+def _coarse(mask: np.ndarray, like: Tensor) -> Tensor:
+    """The share of a mask (H, W) bool in every pixel of a coarser map."""
+    share = torch.from_numpy(mask)[None].float()
+    return functional.adaptive_avg_pool2d(share, (like.shape[0], like.shape[1]))[0].to(like.device)
 
 
 def ssim_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Perceptual distances of videos: LPIPS, DreamSim and X-CLIP with weights that the user gives, and one without weights.
 
 No weights ship with dexworld, and a network with random weights would still print a number. So a measure without its
-weights is the text `NO_WEIGHTS`, never a figure. The weight-free measure has a name of its own, `gradient_distance`.
+weights is the text `NO_WEIGHTS`, never a figure. The weight-free measure has a name of its own, `gradient_distances`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.video.lpips import LPIPS
-from dexworld.video.metrics import checked_mask, checked_videos
+from dexworld.video.metrics import checked_mask, checked_videos, region_means
 from dexworld.video.text_goal import TextScorer
 
 NO_WEIGHTS = "n/a (weights not given)"
@@ -73,10 +73,11 @@ class Perceptual:
         """All measures of one video; see the class. Raises ValueError on shapes that differ."""
         checked_videos(prediction, truth)
         checked_mask(region, truth.shape)
-        measures: Measures = {}
-        for suffix, mask in (("", None), ("_inside", region), ("_outside", ~region)):
-            measures["gradient_distance" + suffix] = gradient_distance(prediction, truth, mask)
-            measures["lpips" + suffix] = self.lpips.distance(prediction, truth, mask) if self.lpips else NO_WEIGHTS
+        masks, suffixes, measures = (None, region, ~region), ("", "_inside", "_outside"), Measures()
+        gradients = gradient_distances(prediction, truth, masks)
+        lpips = self.lpips.distances(prediction, truth, masks) if self.lpips else [NO_WEIGHTS] * len(masks)
+        measures |= {f"gradient_distance{suffix}": value for suffix, value in zip(suffixes, gradients, strict=True)}
+        measures |= {f"lpips{suffix}": value for suffix, value in zip(suffixes, lpips, strict=True)}
         measures["dreamsim"] = NO_WEIGHTS if self.dreamsim is None else self.dreamsim(prediction, truth)
         if self.xclip is None:
             measures["xclip"] = NO_WEIGHTS
@@ -85,46 +86,36 @@ class Perceptual:
         return measures
 
 
-def gradient_distance(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
+def gradient_distances(
+    prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
+) -> list[float | None]:
     """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights.
 
     At four scales, the length of the difference of two pixels' colour gradients, over the sum of their lengths (plus
-    `FLOOR`); then the mean over pixels and scales. It asks whether edges are where they should be, and in which
-    direction, and forgives brightness. mask: (F, H, W) bool, the pixels that count (a coarse pixel by its share of
-    them); None where it is empty.
+    `FLOOR`); then the mean over pixels, and over scales. It asks whether edges are where they should be, and of which
+    direction, and forgives brightness. One value for each of `masks`, (F, H, W) bool or None for the whole frame; None
+    for an empty mask.
     """
     checked_videos(prediction, truth)
-    if mask is not None:
-        checked_mask(mask, truth.shape)
-        if not mask.any():
-            return None
-    totals, weights = np.zeros(LEVELS), np.zeros(LEVELS)
-    for index in range(len(truth)):  # frame by frame: memory
-        share = torch.ones(truth.shape[1:3]) if mask is None else torch.from_numpy(mask[index]).float()
-        if not share.any():
-            continue
-        for level, (distance, weight) in enumerate(_gradient_levels(prediction[index], truth[index], share)):
-            totals[level] += float((distance * weight).sum())
-            weights[level] += float(weight.sum())
-    used = weights > 0
-    return float((totals[used] / weights[used]).mean())
+    for mask in masks:
+        if mask is not None:
+            checked_mask(mask, truth.shape)
+    frames = (_gradient_maps(*pair) for pair in zip(prediction, truth, strict=True))
+    return [None if means is None else float(means.mean()) for means in region_means(frames, masks)]
 
 
-def _gradient_levels(prediction: np.ndarray, truth: np.ndarray, share: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Per scale, the relative gradient difference and the weight of every pixel (h, w)."""
+def _gradient_maps(prediction: np.ndarray, truth: np.ndarray) -> list[Tensor]:
+    """Per scale, the relative gradient difference (h, w) of two images (H, W, 3)."""
     pair = torch.from_numpy(np.stack([prediction, truth])).permute(0, 3, 1, 2).float() / 255
-    levels = []
+    maps = []
     for level in range(LEVELS):
-        if level:
-            if min(pair.shape[2:]) < 4:
-                break
-            pair, share = functional.avg_pool2d(pair, 2), functional.avg_pool2d(share[None], 2)[0]
+        pair = functional.avg_pool2d(pair, 2) if level else pair
         wider = functional.pad(pair, (0, 1, 0, 1), mode="replicate")
         gradients = torch.cat([wider.diff(dim=3)[:, :, :-1], wider.diff(dim=2)[:, :, :, :-1]], dim=1)
         ours, theirs = gradients  # (6, h, w): two directions, three colours
         apart, lengths = (ours - theirs).norm(dim=0), ours.norm(dim=0) + theirs.norm(dim=0)
-        levels.append((apart / (lengths + FLOOR), share))
-    return levels
+        maps.append(apart / (lengths + FLOOR))
+    return maps
 
 
 def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray], float]:
