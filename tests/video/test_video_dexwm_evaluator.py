@@ -55,7 +55,7 @@ def view(*hidden_rows: int) -> GoalView:
     """A goal, the untouched scene, and one hand a candidate that covers some rows of tokens."""
     hidden = np.zeros((len(hidden_rows), HEIGHT, WIDTH), dtype=bool)
     for index, row in enumerate(hidden_rows):
-        hidden[index, 8 * row : 8 * row + 8] = True
+        hidden[index, 12 * row : 12 * row + 12] = True
     return GoalView(picture(1), picture(2), hidden)
 
 
@@ -88,7 +88,7 @@ def test_imagining_is_the_models_own_rollout_from_the_untouched_scene(model):
 @pytest.mark.parametrize("rule", ["union", "own", "none"])
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_candidate_that_ends_in_the_goal_wins(model, measure, rule):
-    scene = view(3, 5, 7)
+    scene = view(2, 4, 6)
     goal, static = model.encode(torch.from_numpy(np.stack([scene.goal, scene.static])))
     imagined = Imagined(torch.stack([static, goal, 0.5 * (goal + static)]), static)
     scores = DexWMEvaluator(model, rule=rule).scores(imagined, scene, measure)
@@ -99,11 +99,11 @@ def test_the_candidate_that_ends_in_the_goal_wins(model, measure, rule):
 
 
 def test_under_the_union_of_all_hands_no_latent_counts(model):
-    scene = view(3, 5)
-    final = torch.randn(1, 216, 24, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1)
-    untouched = torch.zeros(216, 24)
+    scene = view(2, 4)
+    final = torch.randn(1, 96, 24, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1)
+    untouched = torch.zeros(96, 24)
     changed = final.clone()
-    changed.view(2, 12, 18, 24)[0, [3, 5]] += 5.0
+    changed.view(2, 8, 12, 24)[0, [2, 4]] += 5.0
     for measure in MEASURES:
         evaluator = DexWMEvaluator(model, measure=measure)
         scores = evaluator.scores(Imagined(changed, untouched), scene)

@@ -151,10 +151,17 @@ def test_distances_have_their_closed_forms():
         distance_named("lpips")
 
 
-def test_a_distance_with_weights_takes_the_place_of_the_weight_free_one():
+def test_lpips_takes_the_place_of_the_weight_free_distance_when_there_are_weights():
     clips = candidates()
-    goal = ImageGoal(with_square(background(), TARGETS[1]), perceptual=lambda a, b: (a - b).abs().amax(dim=(1, 2, 3)))
-    ranking = rank_candidates(TrueWorld(), clips, goal)
+
+    def network(first, second):
+        assert first.shape == (4, 3, HEIGHT, WIDTH)
+        assert second.shape == (1, 3, HEIGHT, WIDTH)
+        assert second.min() >= -1.0
+        assert second.max() > 0.5
+        return (first - second).abs().amax(dim=(1, 2, 3))
+
+    ranking = rank_candidates(TrueWorld(), clips, ImageGoal(with_square(background(), TARGETS[1]), lpips=network))
     assert ranking.best == 1
     assert ranking.score_name == "-lpips (union)"
 

@@ -195,7 +195,7 @@ PRESETS: dict[str, DexWMConfig] = {
     # For the video world model's clips of 96 x 144 pixels, which show both hands.
     "clip": DexWMConfig(
         image_size=(96, 144),
-        encoder=EncoderConfig(dim=64, patch=8, downsample=1),
+        encoder=EncoderConfig(dim=96, patch=12, downsample=1),
         predictor=PredictorConfig(dim=128, depth=3),
         keypoint_head=KeypointHeadConfig(dim=64, depth=1, cell=4),
     ),

@@ -22,27 +22,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dexworld.actions import MIN_DEPTH
+from dexworld.hands import LEFT, RIGHT, WRIST
+from dexworld.video.clip import HandTrack
+
 Rule = Literal["union", "own", "none"]
 RULES: tuple[Rule, ...] = ("union", "own", "none")
 HAND_THRESHOLD = 24  # grey levels; the hand pass is black elsewhere, up to the noise of its compression
 DILATION_PX = 3  # covers the blur of a codec and most of the contact shadow
 LEVELS = 4  # of the multi-scale distances: pixels of 1, 2, 4 and 8
+FOREARM_LENGTH, FOREARM_RADIUS = 0.45, 0.04  # metres
+MIDDLE_KNUCKLE = 9  # of the 21 keypoints of a hand
 CHANGE_FLOOR = 0.02  # weight of a pixel that should not change, beside 1 for the one that changes most
 Distance = Callable[[Tensor, Tensor, Tensor], Tensor]  # (pictures (N, H, W, 3), goal, static (H, W, 3)) -> (N,)
 
 
-def hand_masks(hands: Sequence[np.ndarray], frames: int = 1, dilation: int = DILATION_PX) -> np.ndarray:
+def hand_masks(
+    hands: Sequence[np.ndarray],
+    tracks: Sequence[HandTrack | None] | None = None,
+    frames: int = 1,
+    dilation: int = DILATION_PX,
+) -> np.ndarray:
     """Where the hands are at the end of N hand-only videos (F, H, W, 3) uint8 on black: (N, H, W) bool.
 
-    frames: how many of the last frames count, for hands that a generated video draws early or late. dilation: pixels
-    by which the masks grow. Raises ValueError on another shape.
+    tracks: keypoints of the same hands; with them the forearms count too, which the hand videos don't show but the
+    generated ones do. frames: how many of the last frames count, for hands that a generated video draws early or late.
+    dilation: pixels by which the masks grow. Raises ValueError on another shape.
     """
     for index, video in enumerate(hands):
         if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8:
             raise ValueError(f"hand video {index} is {video.shape} {video.dtype}, expected (F, H, W, 3) uint8")
     covered = np.stack([(video[-frames:].max(axis=-1) > HAND_THRESHOLD).any(axis=0) for video in hands])
+    for index, track in enumerate(tracks or ()):
+        if track is not None:
+            for frame in range(len(track) - frames, len(track)):
+                covered[index] |= forearm_mask(track, frame, covered.shape[1:])
     grown = torch.from_numpy(covered)[:, None].float()
     return F.max_pool2d(grown, 2 * dilation + 1, stride=1, padding=dilation)[:, 0].bool().numpy()
+
+
+def forearm_mask(track: HandTrack, frame: int, size: tuple[int, int]) -> np.ndarray:
+    """Where the forearms of a frame are in a picture of `size` (H, W): (H, W) bool.
+
+    A forearm is taken to prolong the line from the middle finger's knuckle to the wrist, as thick as a sleeve; a bent
+    wrist moves the true one off that line.
+    """
+    height, width = size
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    points, found = track.keypoints_camera()[frame], np.zeros(size, dtype=bool)
+    focal = track.intrinsics[[0, 1], [0, 1]].mean()
+    for side in (LEFT, RIGHT):
+        wrist, knuckle = side.start + WRIST, side.start + MIDDLE_KNUCKLE
+        if not track.keypoints_valid[frame, [wrist, knuckle]].all():
+            continue
+        along = points[wrist] - points[knuckle]
+        along = along / max(float(np.linalg.norm(along)), 1e-6)
+        for step in np.arange(0.0, FOREARM_LENGTH, FOREARM_RADIUS / 2):
+            x, y, depth = points[wrist] + step * along
+            if depth > MIN_DEPTH:
+                u, v = track.intrinsics[:2] @ np.array([x / depth, y / depth, 1.0])
+                found |= np.hypot(columns - u, rows - v) <= focal * FOREARM_RADIUS / depth
+    return found
 
 
 @dataclass(frozen=True)

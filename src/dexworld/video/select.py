@@ -17,8 +17,8 @@ from dexworld.video.goal_image import Distance, GoalView, Rule, distance_named, 
 
 DISTANCE = "changed"  # chosen on validation scenes, as docs/video.md reports
 RULE: Rule = "union"
+PairDistance = Callable[[Tensor, Tensor], Tensor]  # pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
 TIE = 1e-9  # scores closer than this are equal
-NO_WEIGHTS = "n/a (weights not given)"
 
 
 class Generator(Protocol):
@@ -33,27 +33,30 @@ class Generator(Protocol):
 class ImageGoal:
     """A goal picture (H, W, 3) uint8, from the last camera pose and without hands, and how distance to it is measured.
 
-    distance: a name in `goal_image.DISTANCES`. perceptual: instead of it, a function with weights such as LPIPS, on
-    pictures (N, H, W, 3) and goal (1, H, W, 3) in [0, 1], with `perceptual_name` for reports.
+    distance: a name in `goal_image.DISTANCES`. lpips: LPIPS with weights; when given it takes the distance's place.
     """
 
     picture: np.ndarray
     distance: str = DISTANCE
     rule: Rule = RULE
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
-    perceptual_name: str = "lpips"
+    lpips: PairDistance | None = None
 
     @property
     def score_name(self) -> str:
         """What a score of this goal is, for reports."""
-        return f"-{self.perceptual_name if self.perceptual else self.distance} ({self.rule})"
+        return f"-{'lpips' if self.lpips else self.distance} ({self.rule})"
 
     def measure(self) -> Distance:
         """The distance as a function. Raises ValueError for a name that there is not."""
-        if self.perceptual is None:
+        if self.lpips is None:
             return distance_named(self.distance)
-        perceptual = self.perceptual
-        return lambda pictures, goal, static: perceptual(pictures, goal[None])
+        network = self.lpips
+        return lambda pictures, goal, static: network(_planes(pictures), _planes(goal[None]))
+
+
+def _planes(pictures: Tensor) -> Tensor:
+    """(N, 3, H, W) in [-1, 1], as LPIPS wants them, of (N, H, W, 3) in [0, 1]."""
+    return 2.0 * pictures.permute(0, 3, 1, 2) - 1.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,11 @@ def rank_candidates(
     if isinstance(goal, TextGoal):
         scores, visible = goal.scorer(videos, goal.text), None
     else:
-        view = GoalView(goal.picture, clips[0].static[-1], hand_masks([clip.hands for clip in clips]))
+        view = GoalView(
+            goal.picture,
+            clips[0].static[-1],
+            hand_masks([clip.hands for clip in clips], [clip.track for clip in clips]),
+        )
         last = np.stack([video[-1] for video in videos])
         scores, visible = -view.distances(last, goal.measure(), goal.rule), view.visible_change
     return Ranking(names, scores, rank_order(scores, seed), goal.score_name, tuple(videos), visible)

@@ -7,7 +7,6 @@ goal.png or goal.jpg        the wanted scene from the last camera pose, without 
 goal.txt                    a sentence that says what should happen
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,7 +14,10 @@ import numpy as np
 
 from dexworld.data.video import VideoError, VideoFrames
 from dexworld.video.clip import TripletClip
-from dexworld.video.select import NO_WEIGHTS, Generator, ImageGoal, Ranking, TextGoal, rank_candidates
+from dexworld.video.goal_image import Rule
+from dexworld.video.lpips import LPIPS
+from dexworld.video.perceptual import NO_WEIGHTS
+from dexworld.video.select import DISTANCE, RULE, Generator, ImageGoal, Ranking, TextGoal, rank_candidates
 from dexworld.video.text_goal import TextScorer
 from dexworld.video.triplets import read_prompt, read_track
 
@@ -31,14 +33,16 @@ def rank_folder(
     method: Generator,
     folder: Path | str,
     goal: str | None = None,
-    image_goal: ImageGoal | None = None,
+    distance: str = DISTANCE,
+    rule: Rule = RULE,
+    lpips: LPIPS | None = None,
     text_weights: str | Path | None = None,
     seed: int = 0,
 ) -> Ranking:
     """Simulate every candidate of `folder` with `method` and rank them by its goal.
 
-    goal: `image` or `text`; by default the picture if there is one, else the sentence. image_goal: how distance to the
-    picture is measured (its picture is replaced by the folder's). text_weights: an X-CLIP folder or hub id, without
+    goal: `image` or `text`; by default the picture if there is one, else the sentence. distance, rule,
+    lpips: how distance to the picture is measured, see `ImageGoal`. text_weights: an X-CLIP folder or hub id, without
     which a sentence can't be scored. Raises SelectionError naming the file that is missing or doesn't fit.
     """
     folder = Path(folder)
@@ -56,7 +60,7 @@ def rank_folder(
                 f"{pictures[0]} is {picture.shape[0]} x {picture.shape[1]}, the videos are "
                 f"{clips[0].static.shape[1]} x {clips[0].static.shape[2]}; resize it to their size"
             )
-        return rank_candidates(method, clips, replace(image_goal or ImageGoal(picture), picture=picture), seed)
+        return rank_candidates(method, clips, ImageGoal(picture, distance, rule, lpips), seed)
     if not (folder / GOAL_TEXT).exists():
         raise SelectionError(f"{folder}: holds neither a goal picture ({', '.join(GOAL_PICTURES)}) nor {GOAL_TEXT}")
     if text_weights is None:
