@@ -156,7 +156,7 @@ def test_truncated_weights_and_a_folder_without_a_vae_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"vae can't be read"):
         load_vae_codec(config)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"holds no vae: there is neither vae/config\.json"):
+    with pytest.raises(CheckpointError, match=r"holds no vae: there is no vae/config\.json"):
         load_vae_codec(CodecConfig("wan", 4, str(tmp_path / "empty")))
 
 

@@ -13,7 +13,7 @@ from dexworld.video.lora import (
     add_lora,
     load_adapter,
     merge_lora,
-    read_adapter_base,
+    read_adapter,
     save_adapter,
 )
 
@@ -112,12 +112,13 @@ def test_the_adapter_of_the_5b_model_has_the_published_size():
 @FAMILIES
 def test_a_saved_adapter_reloads_on_its_base_bit_for_bit(build, tmp_path):
     model = trained(build)
-    save_adapter(model, tmp_path, base="some/base", step=2)
+    save_adapter(model, tmp_path, base="some/base", about={"step": 2})
     again = load_adapter(build(), tmp_path).eval()
     with torch.no_grad():
         assert torch.equal(run(again), run(model))
         assert not torch.equal(run(build().eval()), run(model))
-    assert read_adapter_base(tmp_path) == "some/base"
+    saved = read_adapter(tmp_path)
+    assert (saved["base"], saved["step"], saved["rank"], saved["alpha"]) == ("some/base", 2, 2, 4)
     trainable = {name for name, value in model.named_parameters() if value.requires_grad}
     assert {name for name, value in again.named_parameters() if value.requires_grad} == trainable
 

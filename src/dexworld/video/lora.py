@@ -6,12 +6,12 @@ CogVideoX adapter loads as well:
 
     pytorch_lora_weights.safetensors   lora_A and lora_B of every adapted layer, names start with "transformer."
     non_lora_weights.safetensors       the patch embedding
-    adapter.json                       rank, alpha, layers, and the base it was trained on (ours; optional when reading)
+    adapter.json                       rank, alpha, and the base it was trained on (ours; optional when reading)
 """
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.extra import require
-from dexworld.video.sources import check_tensors
+from dexworld.video.sources import check_tensors, read_settings
 from dexworld.video.widen import patch_embedding
 
 FORMAT_VERSION = 1
@@ -101,12 +101,14 @@ def adapter_state(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, 
     return {PREFIX + name: value for name, value in lora.items()}, other
 
 
-def save_adapter(transformer: Any, folder: str | Path, base: str = "", **provenance: Any) -> None:
-    """Write the adapter folder; each file appears whole or not at all. base: the checkpoint it belongs on."""
+def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: dict[str, Any] | None = None) -> None:
+    """Write the adapter folder; each file appears whole or not at all, adapter.json last.
+
+    base: the checkpoint that the adapter belongs on. about: further entries of adapter.json.
+    """
     folder = Path(folder)
     lora, other = adapter_state(transformer)
     peft = transformer.peft_config["default"]
-    config = LoRAConfig(peft.r, peft.lora_alpha, tuple(sorted(peft.target_modules)))
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in ((LORA_FILE, lora), (OTHER_FILE, other)):
         partial = folder / f".{name}.partial"
@@ -114,10 +116,11 @@ def save_adapter(transformer: Any, folder: str | Path, base: str = "", **provena
         os.replace(partial, folder / name)
     description = {
         "format_version": FORMAT_VERSION,
-        "lora": asdict(config),
         "base": base,
+        "rank": peft.r,
+        "alpha": peft.lora_alpha,
         "in_channels": patch_embedding(transformer).in_channels,
-        "provenance": provenance,
+        **(about or {}),
     }
     partial = folder / f".{ADAPTER_FILE}.partial"
     partial.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
@@ -129,10 +132,16 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / LORA_FILE).is_file()
 
 
-def read_adapter_base(folder: str | Path) -> str:
-    """The checkpoint that an adapter of ours belongs on; empty when the folder doesn't say."""
+def read_adapter(folder: str | Path) -> dict[str, Any]:
+    """What adapter.json says; nothing for an adapter of the release, which has no such file. Raises CheckpointError."""
     path = Path(folder) / ADAPTER_FILE
-    return str(_description(path).get("base", "")) if path.is_file() else ""
+    if not path.is_file():
+        return {}
+    description = read_settings(path)
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {version}, this dexworld reads version {FORMAT_VERSION}")
+    return description
 
 
 def load_adapter(transformer: Any, folder: str | Path) -> Any:
@@ -147,8 +156,7 @@ def load_adapter(transformer: Any, folder: str | Path) -> Any:
     folder = Path(folder)
     lora, other = _read(folder / LORA_FILE), _read(folder / OTHER_FILE)
     lora = {name.removeprefix(PREFIX): value for name, value in lora.items()}
-    description = _description(folder / ADAPTER_FILE) if (folder / ADAPTER_FILE).is_file() else {}
-    add_lora(transformer, _config(lora, description, folder))
+    add_lora(transformer, _config(lora, read_adapter(folder), folder))
     expected_lora, expected_other = adapter_state(transformer)
     expected_lora = {name.removeprefix(PREFIX): value for name, value in expected_lora.items()}
     check_tensors(lora, expected_lora, str(folder / LORA_FILE))
@@ -168,11 +176,10 @@ def _config(lora: dict[str, Tensor], description: dict[str, Any], folder: Path) 
     if len(ranks) != 1:
         raise CheckpointError(f"{folder / LORA_FILE} should hold lora_A weights of one rank, not of {sorted(ranks)}")
     rank = ranks.pop()
-    saved = description.get("lora", {})
-    if saved and saved.get("rank") != rank:
-        raise CheckpointError(f"{folder / ADAPTER_FILE} says rank {saved.get('rank')}, its tensors have rank {rank}")
+    if description.get("rank", rank) != rank:
+        raise CheckpointError(f"{folder / ADAPTER_FILE} says rank {description['rank']}, its tensors have rank {rank}")
     targets = tuple(sorted({name.rsplit(".lora_", 1)[0] for name in lora}))
-    return LoRAConfig(rank, saved.get("alpha", rank), targets)
+    return LoRAConfig(rank, description.get("alpha", rank), targets)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -182,14 +189,3 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or corrupt ({error}); save or download it again") from error
-
-
-def _description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); save or download it again") from error
-    version = description.get("format_version") if isinstance(description, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {version}, this dexworld reads version {FORMAT_VERSION}")
-    return description

@@ -14,6 +14,10 @@ from torch import Tensor
 from dexworld.models.checkpoint import CheckpointError
 
 CONFIG_FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+# What the class of a part is called, for a folder that is the part itself.
+MARKS = {"transformer": ("Transformer3D", "WanModel"), "vae": ("Autoencoder",), "text_encoder": ("T5",)}
+_PICKLES = " (Wan-Fun keeps its own as a pickle, which is not read: take that of Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+_HINTS = {"vae": _PICKLES, "text_encoder": _PICKLES}
 
 
 def find_part(source: str | Path, part: str) -> Path:
@@ -26,8 +30,8 @@ def find_part(source: str | Path, part: str) -> Path:
         return folder
     wanted = CONFIG_FILES.get(part, "config.json")
     raise CheckpointError(
-        f"{source} holds no {part}: there is neither {part}/{wanted} nor {wanted}; give a folder in diffusers' layout "
-        "or in VideoX-Fun's, or a Hugging Face id"
+        f"{source} holds no {part}: there is no {part}/{wanted}, and it is no {part} itself; give a folder in "
+        f"diffusers' layout or a Hugging Face id{_HINTS.get(part, '')}"
     )
 
 
@@ -37,7 +41,10 @@ def find_optional_part(source: str | Path, part: str) -> Path | None:
     if not root.is_dir():
         root = _download(str(source), part)
     wanted = CONFIG_FILES.get(part, "config.json")
-    return next((folder for folder in (root / part, root) if (folder / wanted).is_file()), None)
+    if (root / part / wanted).is_file():
+        return root / part
+    itself = (root / wanted).is_file() and (part not in MARKS or _is_called(read_settings(root / wanted), MARKS[part]))
+    return root if itself else None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -70,6 +77,11 @@ def raise_if_unfit(missing: Iterable[str], unexpected: Iterable[str], others: It
     problems += others
     if problems:
         raise CheckpointError(f"{where} does not fit the model: " + "; ".join(problems))
+
+
+def _is_called(settings: dict[str, Any], marks: tuple[str, ...]) -> bool:
+    names = [str(settings.get("_class_name", "")), *map(str, settings.get("architectures") or [])]
+    return any(mark in name for mark in marks for name in names)
 
 
 def _download(name: str, part: str) -> Path:
