@@ -1,0 +1,105 @@
+"""The hand video of a triplet: both hands' meshes alone on black, coloured and lit as DWM's release does.
+
+Left green, right red; colour times (0.7 ambient + 0.6 diffuse), the light at the camera; the hands occlude each other,
+the scene doesn't occlude them; no forearm. The recipe agrees with the brightest colours of the released hand videos,
+(166, 255, 166) and (255, 133, 138).
+"""
+
+import numpy as np
+
+from dexworld.hands import LEFT, RIGHT
+from dexworld.video.clip import HandTrack
+from dexworld.video.hand_mesh import MeshSequence, hand_mesh
+from dexworld.video.rasteriser import NEAR, rasterise
+
+LEFT_COLOUR, RIGHT_COLOUR = (0.5, 0.8, 0.5), (0.8, 0.4, 0.4)
+AMBIENT, DIFFUSE = 0.7, 0.6
+
+
+def render_hands(
+    left: MeshSequence | None,
+    right: MeshSequence | None,
+    intrinsics: np.ndarray,
+    height: int,
+    width: int,
+    smooth: bool = True,
+    supersample: int = 2,
+) -> np.ndarray:
+    """Render hand meshes to a video (F, H, W, 3) uint8 RGB.
+
+    intrinsics: (3, 3), or (F, 3, 3) when they change, in pixels of H x W. smooth: shade by interpolated vertex normals
+    instead of one normal a face. supersample: pixels are averaged from this many squared. Raises ValueError when no
+    hand is given or the hands differ in length.
+    """
+    hands = [(mesh, colour) for mesh, colour in ((left, LEFT_COLOUR), (right, RIGHT_COLOUR)) if mesh is not None]
+    if not hands or len({len(mesh) for mesh, _ in hands}) != 1:
+        raise ValueError(f"render_hands needs one or two hands of equal length, not {[len(mesh) for mesh, _ in hands]}")
+    if supersample < 1:
+        raise ValueError(f"supersample is {supersample}; it must be at least 1")
+    frames = len(hands[0][0])
+    if intrinsics.shape not in ((3, 3), (frames, 3, 3)):
+        raise ValueError(f"intrinsics must be (3, 3) or ({frames}, 3, 3), not {intrinsics.shape}")
+    cameras = np.broadcast_to(intrinsics, (frames, 3, 3)).astype(np.float64)
+    video = np.zeros((frames, height, width, 3), dtype=np.uint8)
+    for frame in range(frames):
+        shown = [(mesh.vertices[frame], mesh.faces_of(frame), colour) for mesh, colour in hands]
+        shown = [(vertices, faces, colour) for vertices, faces, colour in shown if len(faces)]
+        if shown:
+            top, bottom, left_edge, right_edge = _box(shown, cameras[frame], height, width)
+            camera = cameras[frame] - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
+            camera = camera * np.array([supersample, supersample, 1.0])[:, None]
+            size = bottom - top, right_edge - left_edge
+            image = _image(shown, camera, size[0] * supersample, size[1] * supersample, smooth)
+            image = image.reshape(size[0], supersample, size[1], supersample, 3).mean(axis=(1, 3))
+            video[frame, top:bottom, left_edge:right_edge] = np.clip(np.rint(image * 255), 0, 255)
+    return video
+
+
+def render_track(track: HandTrack, height: int, width: int, smooth: bool = True, supersample: int = 2) -> np.ndarray:
+    """The hand video (F, H, W, 3) uint8 of a hand track: meshes built from its keypoints, seen by its camera."""
+    points = track.keypoints_camera()
+    left, right = (hand_mesh(points[:, side], track.keypoints_valid[:, side]) for side in (LEFT, RIGHT))
+    return render_hands(left, right, track.intrinsics, height, width, smooth, supersample)
+
+
+def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """Rows and columns (top, bottom, left, right) that hold all that can be seen of [(vertices, faces, colour)]."""
+    points = np.concatenate([vertices[faces.ravel()] for vertices, faces, _ in hands])
+    points = points[points[:, 2] > NEAR]
+    if not len(points):
+        return 0, 0, 0, 0
+    column, row = (points @ intrinsics[:2].T / points[:, 2:]).T
+    top, bottom = np.clip([np.floor(row.min()), np.ceil(row.max())], 0, height).astype(int)
+    left, right = np.clip([np.floor(column.min()), np.ceil(column.max())], 0, width).astype(int)
+    return int(top), int(bottom), int(left), int(right)
+
+
+def _image(hands, intrinsics: np.ndarray, height: int, width: int, smooth: bool) -> np.ndarray:
+    """Shaded image (H, W, 3) in [0, 1] of [(vertices, faces, colour)]."""
+    starts = np.cumsum([0] + [len(vertices) for vertices, _, _ in hands])
+    vertices = np.concatenate([vertices for vertices, _, _ in hands]).astype(np.float64)
+    faces = np.concatenate([faces + start for (_, faces, _), start in zip(hands, starts, strict=False)])
+    colours = np.concatenate([np.broadcast_to(colour, (len(faces), 3)) for _, faces, colour in hands])
+    raster = rasterise(vertices, faces, intrinsics, height, width)
+    seen, weights = raster.face[raster.covered], raster.weights[raster.covered]
+
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # length: twice the area
+    if smooth:
+        at_vertex = np.stack(
+            [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)], axis=1
+        )
+        normal = np.einsum("pc,pcx->px", weights, _unit(at_vertex)[faces[seen]])
+    else:
+        normal = normals[seen]
+    point = np.einsum("pc,pcx->px", weights, corners[seen])
+    # either winding is lit alike: mirrored left hands come with reversed faces, and only outer faces are seen anyway
+    facing = np.abs((_unit(normal) * _unit(point)).sum(axis=1))
+    image = np.zeros((height, width, 3))
+    image[raster.covered] = np.minimum(colours[seen] * (AMBIENT + DIFFUSE * facing)[:, None], 1.0)
+    return image
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-12)
