@@ -124,18 +124,19 @@ def fold_image_branch(transformer: Any) -> Any:
     return transformer
 
 
-def save_model(model: DWM, folder: str | Path) -> None:
+def save_model(model: DWM, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
     """Write a model: only its adapter and patch embedding when it has LoRA adapters, otherwise all of its transformer.
 
-    Raises ValueError for adapters on a base that nothing can name.
+    provenance: by default the model's own. Raises ValueError for adapters on a base that nothing can name.
     """
+    provenance = model.provenance if provenance is None else provenance
     if not has_lora(model.backbone.transformer):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, provenance)
         return
     base = model.provenance.get("base")
     if not base:
         raise ValueError("an adapter is saved without its base, and this model doesn't say which; use `load_base`")
-    about = {"model": asdict(model.config), "provenance": model.provenance}
+    about = {"model": asdict(model.config), "provenance": provenance}
     save_adapter(model.backbone.transformer, folder, base=base, about=about)
 
 
