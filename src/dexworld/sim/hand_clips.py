@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
-from dexworld.sim import hand_skills as skills
+from dexworld.sim.hand_choice import draw_script, sentence
 from dexworld.sim.hand_physics import HandWorld
 from dexworld.sim.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
-from dexworld.sim.hand_skills import SKILLS, HandScript, Writer
+from dexworld.sim.hand_skills import SKILLS, HandScript, Writer, idle
 from dexworld.sim.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
 from dexworld.sim.render import Renderer, View, make_renderer
 
@@ -74,8 +74,8 @@ class HandClip:
     """One clip. F frames, n objects; world frame and optical camera frames (x right, y down, z forward), metres.
 
     interaction, static, hands: (F, H, W, 3) uint8. keypoints_world (F, 42, 3) float32 and keypoints_valid (F, 42) bool
-    in the order of `dexworld.hands`. world_from_camera (F, 4, 4); intrinsics (3, 3) px. hand_mask: (F, H, W) bool, where
-    a hand is visible in the interaction. object_positions: (F, n, 3). fixture_opening: (F,) metres of a drawer or
+    in the order of `dexworld.hands`. world_from_camera (F, 4, 4); intrinsics (3, 3) px. hand_mask: (F, H, W) bool,
+    where a hand is visible in the interaction. object_positions: (F, n, 3). fixture_opening: (F,) metres of a drawer or
     radians of a door, None without one. touched: something moved.
     """
 
@@ -171,16 +171,15 @@ def draw_scripts(
     for attempt in range(ATTEMPTS):
         hover = hover or attempt >= ATTEMPTS - 4
         writer = Writer(scene, rng)
-        scripts = skills.draw(writer, config.skills, hover, nothing and not hover, config.both_share)
+        miss = nothing and not hover
+        scripts: tuple[HandScript, ...] = draw_script(writer, config.skills, hover, miss, config.both_share)
         if len(scripts) == 1 and rng.random() < config.idle_share:
             other = -1.0 if scripts[0].side == "right" else 1.0
-            scripts = (*scripts, skills.idle(writer, other))
+            scripts = (*scripts, idle(writer, other))
         motion = simulate(scene, scripts, config)
         if comes_true(scene, scripts, motion):
             return scripts, motion
-    scripts = (
-        replace(skills.idle(Writer(scene, rng), 1.0), skill="reach", text="my right hand rests over the counter"),
-    )
+    scripts = (replace(idle(Writer(scene, rng), 1.0), skill="reach", text="my right hand rests over the counter"),)
     return scripts, simulate(scene, scripts, config)
 
 
@@ -302,7 +301,7 @@ class Artist:
             world_from_camera=cameras,
             intrinsics=self.intrinsics,
             fps=self.config.fps,
-            prompt=skills.sentence(scripts),
+            prompt=sentence(scripts),
             skill="+".join(script.skill for script in acting),
             seed=self.scene.layout.seed,
             object_names=self.scene.layout.names,
@@ -358,6 +357,6 @@ class Artist:
         scale = self.config.supersample
         if scale == 1:
             return picture
-        height, width = self.config.height, self.config.width
-        blocks = picture.reshape(height, scale, width, scale, -1).astype(np.uint16)
-        return ((blocks.sum(axis=(1, 3)) + scale * scale // 2) // (scale * scale)).astype(np.uint8)
+        wide = picture.astype(np.uint16)
+        total = np.sum([wide[row::scale, column::scale] for row in range(scale) for column in range(scale)], axis=0)
+        return ((total + scale * scale // 2) // (scale * scale)).astype(np.uint8)

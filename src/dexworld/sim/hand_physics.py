@@ -30,7 +30,10 @@ _JOINTS_OF_DIGIT = (slice(0, 4), *(slice(4 + 3 * index, 7 + 3 * index) for index
 
 @dataclass(frozen=True)
 class HandCommand:
-    """Where a script wants a hand: wrist (3,) m, world_from_hand (3, 3), joints (16,) rad; `close`: digits stop on touch."""
+    """Where a script wants a hand: wrist (3,) m, world_from_hand (3, 3), joints (16,) rad.
+
+    close: digits that touch something stop there.
+    """
 
     position: np.ndarray
     rotation: np.ndarray
@@ -109,7 +112,9 @@ class HandWorld:
                 continue
             depth, normal = self._contact(index, spheres)
             parts = [-1] if depth[digit_of == -1].max() > -TOUCH else []
-            parts += [part for part in np.flatnonzero(self._stopped[side]) if depth[digit_of == part].max() > -TOUCH]
+            parts += [
+                part for part in map(int, np.flatnonzero(self._stopped[side])) if depth[digit_of == part].max() > -TOUCH
+            ]
             if len(parts) < 3:
                 continue
             normals = np.array([normal[digit_of == part][depth[digit_of == part].argmax()] for part in parts])
@@ -151,8 +156,10 @@ class HandWorld:
                 continue
             for _ in range(8):
                 found = [(side, *self._contact(index, centres)) for side, centres in spheres.items()]
-                side, depth, normal = max(found, key=lambda entry: entry[1].max(), default=(None, None, None))
-                if side is None or depth.max() < 1e-4:
+                if not found:
+                    break
+                side, depth, normal = max(found, key=lambda entry: entry[1].max())
+                if depth.max() < 1e-4:
                     break
                 deepest = int(depth.argmax())
                 self._slide(index, item, spheres[side][deepest, :2], normal[deepest], float(depth[deepest]))

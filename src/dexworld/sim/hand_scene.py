@@ -112,7 +112,7 @@ class HandSceneLayout:
 class SceneState:
     """What moves in a scene besides hands and camera.
 
-    positions: (n, 3) metres, the objects' centres. yaws: (n,) radians. opening: of the drawer (m) or door (rad), else 0.
+    positions: (n, 3) metres, the objects' centres. yaws: (n,) radians. opening: drawer (m) or door (rad), else 0.
     """
 
     positions: np.ndarray
@@ -124,16 +124,18 @@ class SceneState:
         return SceneState(self.positions.copy(), self.yaws.copy(), self.opening)
 
 
-def random_hand_layout(seed: int, fixtures: tuple[str, ...] = FIXTURES) -> HandSceneLayout:
-    """Draw a scene whose fixture is one of `fixtures`."""
-    rng = np.random.default_rng([seed, 11])
+def random_hand_layout(seed: int, fixtures: tuple[str, ...] = FIXTURES, draw: int = 0) -> HandSceneLayout:
+    """Draw a scene whose fixture is one of `fixtures`. `draw` counts further scenes of the same seed."""
+    rng = np.random.default_rng([seed, 11, draw] if draw else [seed, 11])
     kind = str(rng.choice(FIXTURES, p=(0.5, 0.25, 0.25)))
     if kind not in fixtures:
         kind = str(rng.choice(fixtures))
     fixture = _random_fixture(rng, kind) if kind != "none" else None
     count = int(rng.integers(2, 5))
     colours = rng.permutation(list(COLOURS))[:count]
-    objects, names, positions = [], [], []
+    objects: list[ObjectSpec] = []
+    positions: list[tuple[float, float]] = []
+    names: list[str] = []
     for colour in colours:
         item = _random_object(rng, str(colour))
         spot = _free_spot(rng, item, objects, positions, fixture)

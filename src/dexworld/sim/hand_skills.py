@@ -1,8 +1,8 @@
 """Scripts of a person's hands: reach, push, pull, grasp and lift, move, open a drawer or a door, and near misses.
 
 A script is a list of wrist key poses. Scripts are written for the right hand; the left hand's are reflected in the
-plane y = 0. Times are shares of the clip, so a longer clip shows the same act more slowly. Each script has a sentence in
-the first person that says what it intends; whether it came about is for the caller to check (`hand_clips`).
+plane y = 0. Times are shares of the clip, so a longer clip shows the same act more slowly. Each script has a sentence
+in the first person that says what it intends; whether it came about is for the caller to check (`hand_clips`).
 """
 
 import math
@@ -22,7 +22,7 @@ CLEARANCE = 0.010  # metres between the lowest part of a pushing hand and the co
 
 @dataclass(frozen=True)
 class Key:
-    """One key pose at `time` in [0, 1]. The segment that ends here is eased unless `linear`; `close`: see HandCommand."""
+    """A pose at `time` in [0, 1]; the segment that ends here is eased unless `linear`. `close`: see HandCommand."""
 
     time: float
     position: np.ndarray
@@ -102,7 +102,7 @@ class Writer:
         rotation = orient([1.0, 0.2 + rng.normal(0, 0.1), -0.4 + rng.normal(0, 0.08)], [-0.2, 0.45, -1.0])
         relative = self.scene.hands.spheres_at("right", rotation, hands.RELAXED)
         while self._touches(relative + position, mirror):
-            position = position + [-0.005, 0, 0.015]
+            position = position + np.array([-0.005, 0, 0.015])
         return Key(0.0, position, rotation, hands.RELAXED)
 
     def _touches(self, centres: np.ndarray, mirror: float) -> bool:
@@ -136,7 +136,7 @@ class Writer:
         return wrist
 
     def finish(self, keys: list[Key], mirror: float) -> tuple[Key, ...]:
-        """Jittered times, and the reflection for the left hand."""
+        """The keys in the world: reflected for the left hand."""
         reflect = np.diag([1.0, mirror, 1.0])
         return tuple(
             replace(key, position=reflect @ key.position, rotation=reflect @ key.rotation @ reflect) for key in keys
@@ -242,11 +242,10 @@ def grasp(writer: Writer, index: int, mirror: float, carry: str = "lift", miss: 
     way = np.array([*_DIRECTIONS[carry], 0.0]) * np.array([1.0, mirror, 1.0])
     shift = turn_about_z(float(rng.uniform(-0.3, 0.3))) @ way * float(rng.uniform(0.11, 0.17))
     up = np.array([0, 0, float(rng.uniform(0.04, 0.07))])
-    grip = dict(rotation=rotation, shape=closed, close=True)
     keys += [
-        Key(0.54, at + up, **grip),
-        Key(0.70, at + up + shift, **grip),
-        Key(0.77, at + shift, **grip),
+        Key(0.54, at + up, rotation, closed, close=True),
+        Key(0.70, at + up + shift, rotation, closed, close=True),
+        Key(0.77, at + shift, rotation, closed, close=True),
         Key(0.84, at + shift, rotation, opened),
         Key(0.91, at + shift + back * 1.3, rotation, opened),
         replace(rest, time=1.0),
@@ -291,7 +290,7 @@ def idle(writer: Writer, mirror: float) -> HandScript:
 def drawer(writer: Writer, mirror: float, miss: float = 0.0) -> HandScript:
     """Hook the fingers over the drawer's bar from above and pull."""
     rng, fixture = writer.rng, writer.scene.layout.fixture
-    assert fixture is not None and fixture.kind == "drawer"
+    assert fixture is not None
     rotation = turn_about_z(float(rng.uniform(-0.12, 0.12))) @ orient([1.0, 0, -0.17], [-0.17, 0, -1.0])
     middle = fixture.bar(0.0)[0] * np.array([1.0, mirror, 1.0])
     middle = middle + np.array([0, float(rng.normal(0, 0.01)) + miss, 0])
@@ -326,7 +325,7 @@ def _hook_centre(writer: Writer, rotation: np.ndarray) -> np.ndarray:
 def door(writer: Writer, miss: float = 0.0) -> HandScript:
     """Hook the door's bar from its free edge and swing the door open; the hand is the one on that side."""
     rng, fixture = writer.rng, writer.scene.layout.fixture
-    assert fixture is not None and fixture.kind == "door"
+    assert fixture is not None
     mirror = fixture.hinge
     facing = orient([1.0, 0, -0.12], [0, 1.0, 0])
     height = float(rng.normal(0, 0.008)) + miss
@@ -357,61 +356,3 @@ def door(writer: Writer, miss: float = 0.0) -> HandScript:
         return HandScript(side, "door", writer.finish(keys, mirror), text, -1, 0.0)
     text = f"my {side} hand hooks the handle and swings the cabinet door open"
     return HandScript(side, "door", writer.finish(keys, mirror), text, -1, 0.08)
-
-
-def draw(writer: Writer, chosen: tuple[str, ...], hover: bool, miss: bool, both_share: float) -> tuple[HandScript, ...]:
-    """One script, or two for both hands, from the skills `chosen`. `hover`: reach only; `miss`: a near miss."""
-    rng, count = writer.rng, len(writer.scene.layout.objects)
-    if hover or chosen == ("reach",):
-        return (reach(writer, int(rng.integers(count)), float(rng.choice([-1.0, 1.0]))),)
-    fixture = writer.scene.layout.fixture
-    kinds = [skill for skill in chosen if skill in ("push", "grasp")]
-    if fixture is not None and fixture.kind in chosen and (not kinds or rng.random() < 0.5):
-        return (_draw_fixture(writer, miss),)
-    if not kinds:
-        return (reach(writer, int(rng.integers(count)), float(rng.choice([-1.0, 1.0]))),)
-    order = rng.permutation(count)
-    if not miss and count > 1 and rng.random() < both_share:
-        ys = writer.scene.start.positions[order[:2], 1]
-        left, right = (order[0], order[1]) if ys[0] > ys[1] else (order[1], order[0])
-        return (
-            _draw_object(writer, kinds, int(right), 1.0, False),
-            _draw_object(writer, kinds, int(left), -1.0, False),
-        )
-    return (_draw_object(writer, kinds, int(order[0]), 0.0, miss),)
-
-
-def _draw_fixture(writer: Writer, miss: bool) -> HandScript:
-    rng, fixture = writer.rng, writer.scene.layout.fixture
-    assert fixture is not None
-    if fixture.kind == "door":
-        return door(writer, miss=(fixture.handle_length / 2 + 0.06) if miss else 0.0)
-    mirror = float(-np.sign(fixture.centre + rng.normal(0, 0.08)) or 1.0)
-    return drawer(
-        writer, mirror, miss=float(rng.choice([-1, 1])) * (fixture.handle_length / 2 + 0.065) if miss else 0.0
-    )
-
-
-def _draw_object(writer: Writer, kinds: list[str], index: int, mirror: float, miss: bool) -> HandScript:
-    """A push or a grasp of one object; `mirror` 0 lets the act choose the hand."""
-    rng, item = writer.rng, writer.scene.layout.objects[index]
-    y = writer.scene.start.positions[index, 1]
-    side = mirror or float(-np.sign(y + rng.normal(0, 0.08)) or 1.0)
-    radius = item.radius
-    if rng.choice(kinds) == "push":
-        low = 2 * item.half_height < 0.085
-        directions = ["left", "right", "away"] + (["closer"] if low else [])
-        direction = str(rng.choice(directions))
-        if not mirror and direction in ("left", "right") and rng.random() < 0.8:  # else with the back of the hand
-            side = 1.0 if direction == "left" else -1.0
-        aside = float(rng.choice([-1, 1])) * (radius + float(rng.uniform(0.075, 0.1))) if miss else 0.0
-        return push(writer, index, direction, side, aside)
-    carry = str(rng.choice(["lift", "lift", "left", "right", "closer"]))
-    return grasp(writer, index, side, carry, miss=radius + float(rng.uniform(0.07, 0.1)) if miss else 0.0)
-
-
-def sentence(scripts: tuple[HandScript, ...]) -> str:
-    """The prompt of a clip: what the acting hands do, in the first person."""
-    acting = [script.text for script in scripts if script.skill != "idle"]
-    text = ", while ".join(acting)
-    return text[0].upper() + text[1:] + "."

@@ -2,8 +2,8 @@
 
 Frame of a hand: z along the stretched fingers, x out of the palm, y (right hand) or -y (left hand) to the thumb; the
 origin is the wrist. Lengths are those of an adult's hand in metres. Hands are kinematic: `set_hand` writes the wrist's
-mocap pose and the joint angles, nothing is ever integrated; the forearm points from a fixed elbow to the wrist. The hand's geoms are in `HAND_GROUP`; forearm and sleeve,
-which a hands-only picture leaves out, in `FOREARM_GROUP`.
+mocap pose and the joint angles, nothing is ever integrated; the forearm points from a fixed elbow to the wrist. The
+hand's geoms are in `HAND_GROUP`; forearm and sleeve, which a hands-only picture leaves out, in `FOREARM_GROUP`.
 """
 
 from dataclasses import dataclass
@@ -69,12 +69,13 @@ def random_looks(rng: np.random.Generator) -> HandLooks:
     light, dark = np.array([0.95, 0.78, 0.68]), np.array([0.36, 0.23, 0.16])
     skin = np.clip(light + (dark - light) * rng.uniform(0, 1) + rng.normal(0, 0.02, 3), 0, 1)
     sleeve = rng.uniform(0.05, 0.9, 3)
-    return HandLooks(
-        tuple(map(float, skin)),
-        tuple(map(float, sleeve)),
-        float(rng.uniform(0.94, 1.08)),
-        float(rng.uniform(0.05, 0.2)),
-    )
+    size, cuff = float(rng.uniform(0.94, 1.08)), float(rng.uniform(0.05, 0.2))
+    return HandLooks(_colour(skin), _colour(sleeve), size, cuff)
+
+
+def _colour(values: np.ndarray) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def add_hand(world: mujoco.MjsBody, side: str, looks: HandLooks) -> None:

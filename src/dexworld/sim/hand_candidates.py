@@ -1,0 +1,144 @@
+"""Candidate hand trajectories in one scene, each truly simulated: a choice for judges of imagined videos.
+
+As in the DWM paper's action evaluation (section 5): N different hand motions start from the same scene, the goal is the
+outcome of one of them, given as a picture and as a sentence. Here all candidates share scene, camera path and static
+video, and the goal's final state differs from every other candidate's by `MIN_DISTANCE` somewhere.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dexworld.sim.hand_choice import every_kind
+from dexworld.sim.hand_clips import (
+    Artist,
+    HandClip,
+    HandClipConfig,
+    Motion,
+    camera_path,
+    comes_true,
+    fixtures_for,
+    opening_metres,
+    simulate,
+)
+from dexworld.sim.hand_scene import HandScene, SceneState, random_hand_layout
+from dexworld.sim.hand_skills import HandScript, Writer, idle
+from dexworld.sim.render import make_renderer
+
+MIN_DISTANCE = 0.04  # metres between the goal's final state and every other candidate's
+MAX_SCENES = 20  # scenes tried for one seed
+_TRIES = 4  # draws of one kind of script
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """N outcomes of N hand trajectories in one scene, and a goal that one of them reaches.
+
+    clips: N clips with equal static videos and camera paths. goal_image: (H, W, 3) uint8, the goal's final state from
+    the last camera pose, hands hidden. goal_text: that candidate's sentence. final_distances: (N,) metres, how far the
+    final states are from the goal's (the object or handle that differs most). attempts: scripts simulated until the set
+    was complete.
+    """
+
+    clips: tuple[HandClip, ...]
+    goal_index: int
+    goal_image: np.ndarray
+    goal_text: str
+    seed: int
+    final_distances: np.ndarray
+    attempts: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.goal_index < len(self.clips) or len(self.final_distances) != len(self.clips):
+            raise ValueError(
+                f"candidates of seed {self.seed}: goal_index {self.goal_index} and {len(self.final_distances)} "
+                f"distances don't fit {len(self.clips)} clips"
+            )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    scripts: tuple[HandScript, ...]
+    motion: Motion
+    acts: bool  # changes the scene
+
+
+def record_candidates(
+    seed: int, count: int = 8, config: HandClipConfig | None = None, backend: str = "auto"
+) -> CandidateSet:
+    """The candidates of `seed`: `count` trajectories, about a fifth of which touch nothing. About 5 CPU-seconds for 8.
+
+    Raises ValueError for count < 2, RuntimeError if no scene of the seed allows `count` different outcomes.
+    """
+    if count < 2:
+        raise ValueError(f"a choice needs at least 2 candidates, got count={count}")
+    config = config or HandClipConfig()
+    height, width = config.height * config.supersample, config.width * config.supersample
+    rng = np.random.default_rng([seed, 15])
+    scene, candidates, attempts = _draw_scene(seed, count, config, rng)
+    order = rng.permutation(count)
+    chosen = [candidates[index] for index in order]
+    goal = int(rng.choice([index for index, candidate in enumerate(chosen) if candidate.acts]))
+    cameras = camera_path(seed, config)
+    with make_renderer(scene.model, height, width, backend) as renderer:
+        artist = Artist(scene, renderer, config)
+        static = artist.static(scene.start, cameras)
+        clips = tuple(artist.clip(one.motion, one.scripts, cameras, static) for one in chosen)
+        goal_state = chosen[goal].motion.states[-1]
+        goal_image = artist.static(goal_state, cameras[-1:])[0]
+    distances = np.array([state_distance(scene, one.motion.states[-1], goal_state) for one in chosen])
+    return CandidateSet(clips, goal, goal_image, clips[goal].prompt, seed, distances, attempts)
+
+
+def state_distance(scene: HandScene, first: SceneState, second: SceneState) -> float:
+    """How far two states of a scene are apart: metres of the object, or the fixture's handle, that differs most."""
+    objects = np.linalg.norm(first.positions - second.positions, axis=1).max(initial=0.0)
+    return float(max(objects, abs(opening_metres(scene, first) - opening_metres(scene, second))))
+
+
+def _draw_scene(
+    seed: int, count: int, config: HandClipConfig, rng: np.random.Generator
+) -> tuple[HandScene, list[_Candidate], int]:
+    """A scene of `seed` with `count` candidates of which those that act differ, and how many scripts it took."""
+    attempts = 0
+    for draw in range(MAX_SCENES):
+        layout = random_hand_layout(seed, fixtures_for(config.skills), draw)
+        scene = HandScene(layout, config.height * config.supersample, config.width * config.supersample)
+        candidates: list[_Candidate] = []
+        for quiet in (True, False):
+            share = count // 4 if quiet else count - len(candidates)
+            found, tried = _collect(scene, rng, config, share, quiet)
+            candidates += found
+            attempts += tried
+        if len(candidates) == count:
+            return scene, candidates, attempts
+    raise RuntimeError(
+        f"seed {seed}: none of {MAX_SCENES} scenes allows {count} different outcomes with skills {config.skills}; "
+        "ask for fewer candidates or more skills"
+    )
+
+
+def _collect(
+    scene: HandScene, rng: np.random.Generator, config: HandClipConfig, count: int, quiet: bool
+) -> tuple[list[_Candidate], int]:
+    """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing; and the scripts tried."""
+    found: list[_Candidate] = []
+    tried = 0
+    writers = every_kind(scene, config.skills, quiet)
+    for _ in range(_TRIES):
+        for kind in rng.permutation(len(writers)):
+            if len(found) == count:
+                return found, tried
+            scripts: tuple[HandScript, ...] = (writers[kind](Writer(scene, rng)),)
+            if any(scripts[0].text == other.scripts[0].text for other in found):
+                continue
+            tried += 1
+            if rng.random() < config.idle_share:
+                scripts = (*scripts, idle(Writer(scene, rng), -1.0 if scripts[0].side == "right" else 1.0))
+            motion = simulate(scene, scripts, config)
+            if not comes_true(scene, scripts, motion):
+                continue
+            apart = [state_distance(scene, motion.states[-1], other.motion.states[-1]) for other in found]
+            if quiet or min(apart, default=np.inf) >= MIN_DISTANCE:
+                found.append(_Candidate(scripts, motion, not quiet))
+    return found, tried
