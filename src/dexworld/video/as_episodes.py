@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dexworld.data.episode import ArrayFrames, Episode
-from dexworld.data.store import EpisodeDataset, EpisodeWriter
+from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
 from dexworld.video.clip import TripletClip
 from dexworld.video.triplets import open_triplets
 
@@ -58,7 +58,8 @@ def triplets_as_episodes(
             writer.write(f"{name}-static", static_episode(clip))
     if without_motion:
         logger.warning("%s: %d clips have no hand motions and were left out", root, without_motion)
-    dataset = writer.finish({"clips_without_hand_motions": without_motion})
+    writer.finish({"clips_without_hand_motions": without_motion})
+    dataset = open_dataset(output)  # with the counts that were just written
     if not len(dataset):
         raise ValueError(f"{root}: no clip has hand motions (hand_motions/<name>.npz), so there is nothing to train on")
     return dataset

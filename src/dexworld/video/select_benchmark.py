@@ -1,0 +1,253 @@
+"""Action selection with a known right answer: which of N hand motions leads to the goal picture?
+
+In each held-out scene the simulator plays N hand motions. One outcome, without hands, is the goal. Every method sees
+the untouched scene, the candidates' hands and the goal picture, never an outcome, and names the candidate that it
+believes leads there. Beside the video world model:
+
+`no_hand`       the video model that sees no hands;
+`dexwm`         the latent world model, on the same candidates (`dexwm_evaluator`);
+`composite`     the hand videos pasted on the static video: it shows the hands and predicts no change of any object, so
+                under an honest score it is at chance;
+`hand_over_change`  no world model at all: the candidate whose hand was where the goal differs from the scene;
+`oracle`        the true simulated videos under the same score: the most that any video model could reach.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dexworld.evaluation.guard import Split, check_seeds
+from dexworld.models.dexwm import DexWM
+from dexworld.sim.hand_candidates import CandidateSet, record_candidates
+from dexworld.sim.hand_clips import HandClipConfig
+from dexworld.video.clip import HandTrack, TripletClip
+from dexworld.video.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
+from dexworld.video.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named, hand_masks
+from dexworld.video.lpips import LPIPS
+from dexworld.video.select import DISTANCE, RULE, Generator, ImageGoal, imagined_clips
+from dexworld.video.select_controls import composite, hand_over_change
+from dexworld.video.select_figures import DEXWM, Judged, ShownScene, figures
+from dexworld.video.synthetic import triplet_of
+from dexworld.video.text_goal import TextScorer
+
+logger = logging.getLogger(__name__)
+COMPOSITE, HAND_OVER_CHANGE, ORACLE = "composite", "hand_over_change", "oracle"
+MethodFactory = Callable[[], Generator]
+NEUTRAL_PROMPT = "A hand acts on the objects on a table."
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """A benchmark run. Raises ValueError naming the field that makes no sense."""
+
+    episodes: int = 100
+    """Scenes."""
+    seed: int = 1_000_000
+    """First scene."""
+    candidates: int = 8
+    """Hand motions in a scene."""
+    distance: str = DISTANCE
+    """Weight-free distance to the goal picture."""
+    rule: Rule = RULE
+    """What is left out of the comparison: `union`, `own` or `none` (`goal_image`)."""
+    lpips_vgg: Path | None = None
+    """LPIPS: its VGG16 (.safetensors or .npz); with weights it takes the place of `distance`."""
+    lpips_heads: Path | None = None
+    """LPIPS: its linear heads."""
+    xclip: str | None = None
+    """X-CLIP folder or hub id: the videos are also ranked by the goal's sentence."""
+    dexwm: str | None = None
+    """DexWM trained on human-hand clips: a folder or hub id. Without one there is no such figure."""
+    dexwm_measure: Literal["latents", "changed", "direction", "difference", "pixels"] = "changed"
+    """How DexWM's latents are compared, or `pixels` for its decoded pictures under `distance`."""
+    dexwm_stride: int = STRIDE
+    """Video frames of one step of DexWM."""
+    all_scores: bool = False
+    """Also try every other distance, rule and measure; validation scenes only."""
+    shown: int = 6
+    """Scenes whose videos are returned for a page."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: str = "auto"
+    """Renderer."""
+    split: Split = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999, for tuning."""
+    clip: HandClipConfig = field(default_factory=HandClipConfig)
+    """Size, length and contents of the clips."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.candidates < 2 or self.workers < 0 or self.shown < 0:
+            raise ValueError("episodes must be >= 1, candidates >= 2, workers and shown >= 0")
+        distance_named(self.distance)
+        if self.rule not in RULES:
+            raise ValueError(f"rule is {self.rule!r}; choose from {', '.join(RULES)}")
+        if self.dexwm_measure not in (*MEASURES, "pixels"):
+            raise ValueError(f"dexwm_measure is {self.dexwm_measure!r}; choose from {', '.join(MEASURES)}, pixels")
+        if (self.lpips_vgg is None) != (self.lpips_heads is None):
+            raise ValueError("LPIPS needs both lpips_vgg and lpips_heads")
+        if self.all_scores and self.split != "validation":
+            raise ValueError("all_scores compares ways to score; do that on split='validation', never on final scenes")
+
+
+def select_benchmark(
+    config: SelectConfig,
+    methods: Mapping[str, MethodFactory],
+    provenances: Sequence[Mapping[str, Any]] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], list[Judged]]:
+    """Play the benchmark: the figures as `results.json` holds them, and the scenes to show, in seed order.
+
+    methods: factories of generation methods, called once in every process, so they must be picklable; `dwm` is the main
+    one, `no_hand` the one that sees no hands, any other name is measured beside them. provenances: of their
+    checkpoints, for the guard. progress: called with (scenes done, scenes). Raises SeedError for seeds that must not be
+    evaluated on, ValueError for a method that takes a control's name.
+    """
+    reserved = sorted({DEXWM, COMPOSITE, HAND_OVER_CHANGE, ORACLE} & set(methods))
+    if reserved:
+        raise ValueError(f"methods may not be called {', '.join(reserved)}: those are the benchmark's own")
+    seeds = list(range(config.seed, config.seed + config.episodes))
+    provenances = [*provenances, *([DexWM.from_pretrained(config.dexwm).provenance] if config.dexwm else [])]
+    for provenance in provenances or [{"training_seeds": []}]:
+        check_seeds(seeds, provenance, config.split)
+    judged = sorted(_judge_all(config, dict(methods), seeds, progress), key=lambda each: each.seed)
+    found = figures(judged, 1.0 / config.candidates)
+    found["score"] = f"-{config.distance if config.lpips_vgg is None else 'lpips'} ({config.rule})"
+    found["dexwm_score"] = f"{config.dexwm_measure} ({config.rule})" if config.dexwm else None
+    return found, [each for each in judged if each.shown is not None]
+
+
+def _judge_all(
+    config: SelectConfig,
+    methods: dict[str, MethodFactory],
+    seeds: list[int],
+    progress: Callable[[int, int], None] | None,
+) -> list[Judged]:
+    workers = min(config.workers or os.cpu_count() or 1, len(seeds))
+    shown = set(seeds[: config.shown])
+    judged: list[Judged] = []
+    if workers == 1:
+        judge = Judge(config, methods)
+        for seed in seeds:
+            judged.append(judge(seed, seed in shown))
+            if progress is not None:
+                progress(len(judged), len(seeds))
+        return judged
+    context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork
+    size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
+    parts = [seeds[first : first + size] for first in range(0, len(seeds), size)]
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        jobs = [pool.submit(_judge_part, config, methods, part, shown) for part in parts]
+        try:
+            for job in as_completed(jobs):
+                judged += job.result()
+                if progress is not None:
+                    progress(len(judged), len(seeds))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return judged
+
+
+def _judge_part(
+    config: SelectConfig, methods: dict[str, MethodFactory], seeds: list[int], shown: set[int]
+) -> list[Judged]:
+    torch.set_num_threads(1)  # scenes run side by side
+    judge = Judge(config, methods)
+    return [judge(seed, seed in shown) for seed in seeds]
+
+
+class Judge:
+    """Every method of a benchmark, ready to judge scenes."""
+
+    def __init__(self, config: SelectConfig, methods: Mapping[str, MethodFactory]) -> None:
+        self.config = config
+        self.methods = {name: factory() for name, factory in methods.items()}
+        self.evaluator = None
+        if config.dexwm is not None:
+            self.evaluator = DexWMEvaluator(DexWM.from_pretrained(config.dexwm).eval(), config.dexwm_stride)
+        lpips = None
+        if config.lpips_vgg is not None and config.lpips_heads is not None:
+            lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
+        self.lpips = lpips
+        self.text = TextScorer(config.xclip) if config.xclip is not None else None
+
+    def __call__(self, seed: int, show: bool = False) -> Judged:
+        """Record the candidates of a scene and let every method judge them."""
+        candidates = record_candidates(seed, self.config.candidates, self.config.clip, backend=self.config.backend)
+        return self.judge(candidates, show)
+
+    def judge(self, candidates: CandidateSet, show: bool = False) -> Judged:
+        """The scores of every method for the candidates of one scene."""
+        config, seed = self.config, candidates.seed
+        clips = candidate_clips(candidates)
+        known = imagined_clips(clips)
+        view = GoalView(
+            candidates.goal_image,
+            clips[0].static[-1],
+            hand_masks([clip.hands for clip in clips], [clip.track for clip in clips]),
+        )
+        videos = {name: method.generate(known, [seed] * len(known)) for name, method in self.methods.items()}
+        videos[COMPOSITE] = [composite(clip) for clip in known]
+        videos[ORACLE] = [clip.interaction for clip in clips]
+        last = {name: np.stack([video[-1] for video in each]) for name, each in videos.items()}
+        if self.evaluator is not None:
+            imagined = self.evaluator.imagine(known[0].static[0], [_track(clip) for clip in known])
+            last[DEXWM] = self.evaluator.pictures(imagined)
+        goal = ImageGoal(candidates.goal_image, config.distance, config.rule, self.lpips)
+        scores = {name: -view.distances(frames, goal.measure(), config.rule) for name, frames in last.items()}
+        text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
+        scores[HAND_OVER_CHANGE] = hand_over_change(known, view)
+        others = self._others(last, view) if config.all_scores else {}
+        if self.evaluator is not None:
+            if config.dexwm_measure != "pixels":
+                scores[DEXWM] = replace(self.evaluator, rule=config.rule).scores(imagined, view, config.dexwm_measure)
+            if config.all_scores:
+                for rule, measure in product(RULES, MEASURES):
+                    others[DEXWM, f"latents/{measure} ({rule})"] = replace(self.evaluator, rule=rule).scores(
+                        imagined, view, measure
+                    )
+        return Judged(
+            seed=seed,
+            goal_index=candidates.goal_index,
+            goal_text=candidates.goal_text,
+            final_distances=np.asarray(candidates.final_distances, dtype=float),
+            scores=scores,
+            text_scores=text,
+            visible_change=view.visible_change,
+            covered=float(view.union.mean()),
+            others=others,
+            shown=_shown(clips, candidates.goal_image, videos) if show else None,
+        )
+
+    @staticmethod
+    def _others(last: Mapping[str, np.ndarray], view: GoalView) -> dict[tuple[str, str], np.ndarray]:
+        return {
+            (name, f"{distance} ({rule})"): -view.distances(frames, DISTANCES[distance], rule)
+            for name, frames in last.items()
+            for distance, rule in product(DISTANCES, RULES)
+        }
+
+
+def _shown(
+    clips: Sequence[TripletClip], goal_image: np.ndarray, videos: Mapping[str, Sequence[np.ndarray]]
+) -> ShownScene:
+    return ShownScene(tuple(clips), goal_image, {name: tuple(each) for name, each in videos.items()})
+
+
+def candidate_clips(candidates: CandidateSet) -> list[TripletClip]:
+    """The candidates as clips `<seed>/<index>`, all with one neutral prompt: a candidate is its hands, no caption."""
+    named = (triplet_of(clip, f"{candidates.seed:08d}/{index}") for index, clip in enumerate(candidates.clips))
+    return [replace(clip, prompt=NEUTRAL_PROMPT) for clip in named]
+
+
+def _track(clip: TripletClip) -> HandTrack:
+    assert clip.track is not None  # every simulated candidate has one
+    return clip.track

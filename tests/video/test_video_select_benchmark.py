@@ -1,0 +1,111 @@
+"""The selection benchmark end to end, at the smallest size: real scenes, real candidates, no leak of the outcome."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.evaluation.guard import SeedError
+from dexworld.models.config import preset
+from dexworld.models.dexwm import DexWM
+from dexworld.models.encoders import PCAEncoder
+from dexworld.sim.hand_clips import HandClipConfig
+from dexworld.video.select_benchmark import SelectConfig, candidate_clips, select_benchmark
+
+CLIP = HandClipConfig(frames=5, supersample=1)
+SMALL = SelectConfig(
+    episodes=2, seed=900_300, candidates=3, shown=1, workers=1, split="validation", clip=CLIP, backend="auto"
+)
+
+
+class StaticCopy:
+    """Predicts that nothing ever happens, and checks that it is told no outcome."""
+
+    name = "static"
+
+    def generate(self, clips, seeds):
+        assert len(set(seeds)) == 1
+        assert len({clip.prompt for clip in clips}) == 1
+        for clip in clips:
+            assert np.array_equal(clip.interaction, clip.static)
+        return [clip.static for clip in clips]
+
+
+def small_dexwm(folder) -> str:
+    """A DexWM of random weights for the benchmark's clips."""
+    torch.manual_seed(0)
+    config = preset("clip")
+    model = DexWM(replace(config, predictor=replace(config.predictor, dim=32, depth=1)))
+    assert isinstance(model.encoder, PCAEncoder)
+    model.encoder.fit([torch.randint(0, 256, (4, 96, 144, 3), dtype=torch.uint8)])
+    model.save_pretrained(folder, {"training_seeds": [[0, 99]]})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    config = replace(SMALL, dexwm=small_dexwm(tmp_path_factory.mktemp("dexwm")), all_scores=True)
+    steps = []
+    found, shown = select_benchmark(
+        config, {"dwm": StaticCopy, "no_hand": StaticCopy}, progress=lambda done, total: steps.append((done, total))
+    )
+    return found, shown, steps
+
+
+def test_results_hold_the_documented_keys(result):
+    found, _, steps = result
+    assert {"top1", "low", "high", "n", "chance", "dexwm_top1", "no_hand_top1"} <= set(found)
+    assert found["n"] == 2
+    assert found["chance"] == pytest.approx(1 / 3)
+    assert set(found["methods"]) == {"dwm", "no_hand", "dexwm", "composite", "hand_over_change", "oracle"}
+    assert steps == [(1, 2), (2, 2)]
+    assert found["seeds"] == [900_300, 900_301]
+
+
+def test_a_model_that_predicts_no_change_and_pasted_hands_can_not_tell_candidates_apart(result):
+    found, _, _ = result
+    assert found["methods"]["dwm"]["tied"] == 1.0
+    assert found["methods"]["composite"]["tied"] == 1.0
+    assert found["methods"]["oracle"]["tied"] == 0.0
+
+
+def test_every_way_to_score_is_compared_on_validation_scenes_only(result):
+    found, _, _ = result
+    assert "pyramid (own)" in found["alternatives"]["oracle"]
+    assert "latents/direction (union)" in found["alternatives"]["dexwm"]
+    with pytest.raises(ValueError, match="validation"):
+        replace(SMALL, all_scores=True, split="evaluation", seed=1_000_000)
+
+
+def test_the_first_scenes_come_back_with_their_videos_for_a_page(result):
+    _, shown, _ = result
+    assert [each.seed for each in shown] == [900_300]
+    scene = shown[0].shown
+    assert len(scene.clips) == 3
+    assert scene.goal_image.shape == (96, 144, 3)
+    assert {name: len(videos) for name, videos in scene.videos.items()} == dict.fromkeys(
+        ("dwm", "no_hand", "composite", "oracle"), 3
+    )
+    assert shown[0].final_distances[shown[0].goal_index] == 0.0
+
+
+def test_scenes_that_a_model_was_trained_on_are_refused():
+    with pytest.raises(SeedError, match="training seeds"):
+        select_benchmark(SMALL, {"dwm": StaticCopy}, [{"training_seeds": [[900_000, 900_999]]}])
+    with pytest.raises(SeedError, match="outside the evaluation range"):
+        select_benchmark(replace(SMALL, split="evaluation"), {"dwm": StaticCopy}, [{"training_seeds": [[0, 9]]}])
+    with pytest.raises(ValueError, match="oracle"):
+        select_benchmark(SMALL, {"oracle": StaticCopy})
+    with pytest.raises(ValueError, match="choose from"):
+        SelectConfig(distance="magic")
+
+
+def test_candidates_share_one_scene_and_one_neutral_prompt():
+    from dexworld.sim.hand_candidates import record_candidates
+
+    clips = candidate_clips(record_candidates(900_300, 2, CLIP))
+    assert clips[0].prompt == clips[1].prompt
+    assert np.array_equal(clips[0].static, clips[1].static)
+    assert not np.array_equal(clips[0].hands, clips[1].hands)
+    assert clips[0].name == "00900300/0"
