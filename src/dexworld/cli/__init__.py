@@ -8,6 +8,7 @@ import tyro
 from rich.logging import RichHandler
 
 from dexworld.cli.commands import Collect, Demo, Evaluate, Imagine, Plan, Train
+from dexworld.cli.video import Video
 from dexworld.sim.render import RendererUnavailable
 
 _verb = tyro.conf.subcommand
@@ -18,6 +19,7 @@ Verb = (
     | Annotated[Plan, _verb("plan")]
     | Annotated[Imagine, _verb("imagine")]
     | Annotated[Demo, _verb("demo")]
+    | Annotated[Video, _verb("video")]
 )
 _MISTAKES = (
     ValueError,  # options and files that contradict themselves or each other

@@ -3,11 +3,12 @@
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import mujoco
 
@@ -18,6 +19,7 @@ from dexworld.sim.scene import TRAINING_SEEDS, VALIDATION_SEEDS
 
 logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 8
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
     missing = [seed for seed in seeds if not writer.has(episode_id(seed))]
     logger.info("%d of %d episodes are there already", len(seeds) - len(missing), len(seeds))
     job = partial(_record_and_write, folder=config.output, settings=settings, explore=config.explore, backend=backend)
-    for _ in progress(_run(job, missing, config.workers or os.cpu_count() or 1)):
+    for _ in progress(in_processes(job, missing, config.workers)):
         pass
     dataset = open_dataset(config.output)
     thrown_away = sum(int(dataset[index].extras["attempt"][0]) for index in range(len(dataset)))
@@ -86,8 +88,12 @@ def episode_id(seed: int) -> str:
     return f"{seed:08d}"
 
 
-def _run(job, seeds: list[int], workers: int) -> Iterator[int]:
-    """Finished seeds, in the order in which they finish."""
+def in_processes(job: Callable[[int], Result], seeds: Sequence[int], workers: int = 0) -> Iterator[Result]:
+    """What `job` returns for each seed, in the order in which they finish, from `workers` processes (0: one per core).
+
+    `job` must be picklable; the first exception in one stops the rest and is raised here.
+    """
+    workers = workers or os.cpu_count() or 1
     if workers == 1 or len(seeds) <= 1:
         yield from map(job, seeds)
         return

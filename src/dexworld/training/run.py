@@ -222,9 +222,9 @@ def _finish(
         ],
         "validation_datasets": [{"name": each.folder.name, "settings": each.settings} for each in held_out_data],
         "validation_episodes": sum(len(episodes) for episodes in held_out),
-        "initial": _without_folders(config.initial) if config.initial else None,
+        "initial": without_folders(config.initial) if config.initial else None,
         "initial_provenance": ancestry,
-        "command": _command(),
+        "command": command_line(),
         "training": asdict(config.training),
         "steps": trainer.step,
         "finished": finished,
@@ -254,10 +254,11 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _command() -> str:
-    """The command line, absolute paths cut to their last part: a model card is no place for somebody's folders."""
-    return shlex.join(_without_folders(word) for word in sys.argv)
+def command_line() -> str:
+    """This process's command line, for a model card: absolute paths are cut to their last part."""
+    return shlex.join(without_folders(word) for word in sys.argv)
 
 
-def _without_folders(word: str) -> str:
+def without_folders(word: str) -> str:
+    """The last part of an absolute path, any other word as it is: a model card is no place for somebody's folders."""
     return Path(word).name if Path(word).is_absolute() else word

@@ -1,11 +1,11 @@
 """The paper's other way to tell a video model about hands: keypoints through the adaptive norms (its AdaLN ablations).
 
 Two variants. `global` pools the hands over time, so every token gets the same modulation. `per frame` gives each
-video token the embedding of its own latent frame. The release's per-frame variant averages over time before use and sets
-two layers in a row to zero, so no gradient reaches its weights; here only the last linear layer starts at zero.
+video token the embedding of its own latent frame. The release's per-frame variant averages over time before use and
+sets two layers in a row to zero, so no gradient reaches its weights; here only the last linear layer starts at zero.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class HandModulatedNorm(nn.Module):
     computes exactly what the model without hands computes.
     """
 
-    def __init__(self, norm: nn.Module, hand_dim: int) -> None:
+    def __init__(self, norm: Any, hand_dim: int) -> None:
         super().__init__()
         self.norm = norm
         self.hands = nn.Linear(hand_dim, norm.linear.out_features)
@@ -65,7 +65,10 @@ class HandModulatedNorm(nn.Module):
         nn.init.zeros_(self.hands.bias)
 
     def forward(self, video: Tensor, text: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normed video (B, f P, D) and text (B, L, D), and the gates of both. Raises ValueError when tokens don't divide."""
+        """Normed video (B, f P, D) and text (B, L, D), and the gates of both.
+
+        Raises ValueError when the video tokens don't divide into the frames.
+        """
         base = self.norm
         time = base.linear(base.silu(modulation.time))[:, None]  # (B, 1, 6 D)
         hands = self.hands(base.silu(modulation.hands))  # (B, f or 1, 6 D)
@@ -83,7 +86,7 @@ class HandModulatedNorm(nn.Module):
         return video, text, gate, text_gate
 
 
-def modulate_by_hands(transformer: nn.Module, hand_dim: int) -> None:
+def modulate_by_hands(transformer: Any, hand_dim: int) -> None:
     """Give both norms of every block of a CogVideoX transformer a hand input, in place."""
     for block in transformer.transformer_blocks:
         block.norm1 = HandModulatedNorm(block.norm1, hand_dim)

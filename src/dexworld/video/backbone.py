@@ -6,12 +6,14 @@ start at zero.
 
 import copy
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dexworld.video.adaln import HandEmbedding, Modulation, modulate_by_hands
+from dexworld.video.attention import JointAttention
 from dexworld.video.config import DWMConfig
 
 PATCH = 2  # latent cells on a side of a token, in both backbones
@@ -67,11 +69,14 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         new = transformer is None
-        self.transformer: nn.Module = build_transformer(config) if transformer is None else transformer
+        self.transformer: Any = build_transformer(config) if transformer is None else transformer
         if new and config.prediction == "residual":
             # A zero output is the static video: new models start as the identity.
-            nn.init.zeros_(self.transformer.proj_out.weight)
-            nn.init.zeros_(self.transformer.proj_out.bias)
+            head: Any = self.transformer.proj_out
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        if config.backbone.kind == "cogvideox":
+            self.transformer.set_attn_processor(JointAttention())
         self.hand_embedding: HandEmbedding | None = None
         self.control: ControlBranch | None = None
         width = config.backbone.width
@@ -89,7 +94,7 @@ class Backbone(nn.Module):
         hand_vectors: Tensor | None = None,
         control: Tensor | None = None,
     ) -> Tensor:
-        """The transformer's raw answer (B, f, C, h, w) to input channels (B, f, in, h, w) at timesteps (B,) from 0 to 999.
+        """The transformer's raw answer (B, f, C, h, w) to input channels (B, f, in, h, w) at timesteps (B,), 0 .. 999.
 
         text: (B, L, D); zeros when None. hand_vectors: (B, F, 128), for the AdaLN conditions. control: (B, f, C, h, w)
         latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
@@ -109,7 +114,9 @@ class Backbone(nn.Module):
             raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
         if self.control is not None and control is None:
             raise ValueError("condition 'control' needs the latents of the hands' silhouette")
-        hands = None if self.hand_embedding is None else self.hand_embedding(hand_vectors.to(channels))
+        hands = None
+        if self.hand_embedding is not None and hand_vectors is not None:
+            hands = self.hand_embedding(hand_vectors.to(channels))
         return run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
 
     def _rotary(self, channels: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -133,11 +140,13 @@ def _rotary_table(head_dim: int, frames: int, grid: tuple[int, int], base: tuple
     scale = min(base[0] / grid[0], base[1] / grid[1])
     rows, columns = round(grid[0] * scale), round(grid[1] * scale)
     top, left = round((base[0] - rows) / 2), round((base[1] - columns) / 2)
-    return get_3d_rotary_pos_embed(head_dim, ((top, left), (top + rows, left + columns)), grid, frames)
+    region = ((top, left), (top + rows, left + columns))
+    cosine, sine = get_3d_rotary_pos_embed(head_dim, region, grid, frames)
+    return cosine, sine
 
 
 def run_cogvideox(
-    transformer: nn.Module,
+    transformer: Any,
     channels: Tensor,
     text: Tensor,
     timestep: Tensor,
@@ -170,13 +179,21 @@ def run_cogvideox(
     return cells.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
 
 
+def zero_linear(width: int) -> nn.Linear:
+    """A linear layer that starts at zero: gradient reaches it, but nothing comes out yet."""
+    layer = nn.Linear(width, width)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ControlBranch(nn.Module):
-    """A copy of the first blocks that reads the hands' silhouette and adds to the main blocks' outputs (ControlNet's recipe).
+    """A copy of the first blocks that reads the hands' silhouette and adds to the main blocks (as ControlNet).
 
     InterDyn (CVPR 2025) steers a video model with hand masks this way.
     """
 
-    def __init__(self, transformer: nn.Module, channels: int, depth: int) -> None:
+    def __init__(self, transformer: Any, channels: int, depth: int) -> None:
         super().__init__()
         blocks = transformer.transformer_blocks
         if depth > len(blocks):
@@ -184,10 +201,7 @@ class ControlBranch(nn.Module):
         width = transformer.proj_out.in_features
         self.patch = nn.Conv2d(channels, width, kernel_size=PATCH, stride=PATCH)
         self.blocks = copy.deepcopy(blocks[:depth])
-        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        for layer in self.out:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.out = nn.ModuleList(zero_linear(width) for _ in range(depth))
 
     def forward(
         self, video: Tensor, text: Tensor, time: Tensor, rotary: tuple[Tensor, Tensor] | None, latents: Tensor

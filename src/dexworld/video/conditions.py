@@ -4,7 +4,7 @@ Input channels, as in the DWM release: [noisy C, mask m, static C, hands C]. The
 CogVideoX-Fun's (m = 1) and Wan-Fun's (m = 4) inpainting models, which is why one can start from their weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -76,7 +76,8 @@ class Conditions:
     def channels(self, noisy: Tensor, expected: int, hands: bool = True) -> Tensor:
         """The transformer's input (B, f, in_channels, h, w).
 
-        hands: whether hand latents, where there are any, belong to it. Raises ValueError naming the parts when they don't add up to `expected` channels.
+        hands: whether hand latents, where there are any, belong to it. Raises ValueError naming the parts when they
+        don't add up to `expected` channels.
         """
         parts = {"noisy": noisy, "mask": self.mask, "static": self.static}
         if self.hands is not None and hands:
@@ -87,9 +88,9 @@ class Conditions:
             raise ValueError(f"the conditions give {sizes} = {joined.shape[2]} channels, this model takes {expected}")
         return joined
 
-    def _each(self, change) -> "Conditions":
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return Conditions(**{name: None if value is None else change(value) for name, value in values.items()})
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
 
 def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
@@ -102,8 +103,8 @@ def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
 def latent_mask(unknown: Tensor, channels: int, size: tuple[int, int], value: float) -> Tensor:
     """The model's mask (B, f, m, h, w) of a pixel mask (B, F, H, W), 1 where pixels are to be made.
 
-    The model sees what is known, 1 - mask, times `value`. With one channel (CogVideoX-Fun) frame 0 is resized by itself and
-    the others in time and space together. With four (Wan-Fun) each channel is one pixel frame of the latent frame's
+    The model sees what is known, 1 - mask, times `value`. With one channel (CogVideoX-Fun) frame 0 is resized by itself
+    and the others in time and space together. With four (Wan-Fun) each channel is one pixel frame of the latent frame's
     four; frame 0 fills all four of its own.
     """
     batch, frames = unknown.shape[:2]

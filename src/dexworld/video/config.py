@@ -196,8 +196,9 @@ PRESETS: dict[str, DWMConfig] = {
     ),
     "wan2.1-fun-1.3b": _published("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", heads=12, depth=30, mlp_dim=8960, **_WAN),
     "wan2.1-fun-14b": _published("wan", "Wan-AI/Wan2.1-T2V-14B-Diffusers", heads=40, depth=40, mlp_dim=13824, **_WAN),
-    "tiny": DWMConfig(),
-    "tiny-wan": DWMConfig(backbone=BackboneConfig(kind="wan")),
+    "tiny": DWMConfig(codec=CodecConfig(channels=32)),  # the shipped model
+    "mini": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(heads=4, depth=4)),  # the ablations
+    "tiny-wan": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(kind="wan")),
     "debug": DWMConfig(
         clip=ClipShape(5, 32, 48),
         codec=CodecConfig(channels=8),

@@ -81,8 +81,8 @@ class DWM(nn.Module):
         """What this model's condition looks at, out of everything that is known about clips.
 
         static, hands, silhouette: latents (B, f, C, h, w); for `control`, static is that of the repeated first frame.
-        blank: latents (1, f, C, h, w) of an empty hand video; encoded here when not given. Raises ValueError naming what
-        is missing.
+        blank: latents (1, f, C, h, w) of an empty hand video; encoded here when not given. Raises ValueError naming
+        what is missing.
         """
         condition, channels = self.config.condition, self.config.backbone.mask_channels
         mask = known_mask(static, channels, self.codec.mask_value)
@@ -170,7 +170,7 @@ class DWM(nn.Module):
 
 
 def load_exactly(module: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Load weights that must match the module name by name, shape by shape. Raises CheckpointError naming those that don't."""
+    """Load weights that must match the module name by name, shape by shape. Raises CheckpointError naming misfits."""
     wanted = module.state_dict()
     complaints = [f"{name} is missing" for name in wanted if name not in weights]
     complaints += [f"{name} is unknown" for name in weights if name not in wanted]

@@ -1,8 +1,8 @@
 """The two noise processes of video diffusion, and one deterministic step that serves both.
 
 A noisy latent is x = alpha x0 + sigma n. CogVideoX follows a diffusion schedule and predicts v = alpha n - sigma x0;
-Wan follows a straight line, alpha = 1 - sigma, and predicts the flow n - x0. (The DWM paper writes the loss on the noise;
-its code, as here, uses v: both have the same optimum.)
+Wan follows a straight line, alpha = 1 - sigma, and predicts the flow n - x0. (The DWM paper writes the loss on the
+noise; its code, as here, uses v: both have the same optimum.)
 """
 
 from dataclasses import dataclass
@@ -50,10 +50,10 @@ class NoiseProcess:
         return noisy - sigma * velocity if self.flow else alpha * noisy - sigma * velocity
 
     def step(self, noisy: Tensor, clean: Tensor, timestep: Tensor, following: Tensor | None) -> Tensor:
-        """From `timestep` (B,) to the less noisy `following` (B,), None for the end, given an estimate of the clean latents.
+        """From `timestep` (B,) to the less noisy `following` (B,), None for the end.
 
-        The noise that explains x and the estimate is kept: DDIM with eta 0 on the diffusion schedule, an Euler step on
-        the flow's line.
+        clean: the estimate of the clean latents at `timestep`. The noise that explains x and the estimate is kept: DDIM
+        with eta 0 on the diffusion schedule, an Euler step on the flow's line.
         """
         if following is None:
             return clean

@@ -37,7 +37,7 @@ class PCACodec(nn.Module):
         return bool(self.first_basis.any())
 
     def fit(self, videos: Iterable[Tensor]) -> "PCACodec":
-        """Fit on videos (F, H, W, 3) or (B, F, H, W, 3), uint8, of any sizes that are multiples of 8 with 1 + 4 n > 1 frames.
+        """Fit on videos (F, H, W, 3) or (B, F, H, W, 3), uint8, of any size, 8 dividing its sides.
 
         Raises ValueError when there are fewer patches than channels.
         """

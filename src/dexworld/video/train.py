@@ -1,0 +1,215 @@
+"""From triplet folders to a trained video model: what `dexworld video train` runs.
+
+<output>/model            the model, ready for `DWM.from_pretrained`, with its provenance
+<output>/checkpoints      training state; start the same command again to go on
+<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
+<output>/results.json     steps, seconds, validation figures
+"""
+
+import copy
+import json
+import logging
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dexworld.data.files import write_json
+from dexworld.training.progress import TrainingLog
+from dexworld.training.run import code_version, command_line, without_folders
+from dexworld.training.trainer import Trainer
+from dexworld.video.backbone import Backbone
+from dexworld.video.config import CONDITIONS, Condition, DWMConfig, Prediction, preset
+from dexworld.video.latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec
+from dexworld.video.model import DWM
+from dexworld.video.objective import VideoTask, VideoTrainConfig
+from dexworld.video.triplets import TripletFolder, open_triplets
+from dexworld.video.validation_loss import VideoValidation
+from dexworld.video.widen import widen_patch_embedding
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoRunConfig:
+    """A training run: which data, which model, where to. Raises ValueError naming the field that makes no sense."""
+
+    data: tuple[Path, ...]
+    """Triplet folders (`dexworld video prepare`, `dexworld video synthesize`)."""
+    output: Path
+    """Folder of the run; a run that was stopped goes on there."""
+    preset: str = "tiny"
+    """Model preset, for new weights."""
+    condition: Condition = "mesh"
+    """How the model sees the hands."""
+    prediction: Prediction | None = None
+    """What the transformer predicts; the preset's when not given."""
+    initial: str | None = None
+    """Model folder or hub id to start from, e.g. an inpainting pre-training. Its codec and size are kept; a further
+    condition starts at zero, so that the first step's answer is the initial model's."""
+    weights: tuple[float, ...] = ()
+    """How often each data folder is drawn from, relative to the others; by its number of clips when not given."""
+    validation_data: tuple[Path, ...] = ()
+    """Triplet folders of held-out scenes."""
+    codec_clips: int = 100
+    """Clips that a new pca codec is fitted on."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+    training: VideoTrainConfig = field(default_factory=VideoTrainConfig)
+    """Steps, losses, optimiser."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data names no triplet folder; make one with `dexworld video synthesize` first")
+        if self.codec_clips < 1:
+            raise ValueError(f"codec_clips is {self.codec_clips}; it must be positive")
+        if self.condition not in CONDITIONS:
+            raise ValueError(f"condition is {self.condition!r}; choose from {', '.join(CONDITIONS)}")
+        if self.training.goal == "inpainting" and self.condition != "none":
+            raise ValueError("inpainting pre-training sees no hands: use condition 'none' with goal 'inpainting'")
+
+
+def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -> Path:
+    """Train a video model, or go on with a run that was stopped, and return the folder of the model.
+
+    model_config: the model instead of the preset's; its condition counts. Raises ValueError for data that is missing or
+    doesn't fit, ResumeError or TrainingDiverged with what to do.
+    """
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    )
+    folders = [open_triplets(folder) for folder in config.data]
+    held_out = [open_triplets(folder) for folder in config.validation_data]
+    model, ancestry = initial_model(config, model_config, folders)
+    model.to(device)
+    encoded = [_encoded(folder, model) for folder in folders]
+    validation = None
+    if held_out:
+        clips = config.training.validation_clips
+        validation = VideoValidation([_encoded(folder, model) for folder in held_out], clips, config.training)
+    else:
+        logger.warning("no validation data was given: there will be no validation figures")
+    identity = {
+        "model": json.loads(json.dumps(asdict(model.config))),
+        "codec": codec_fingerprint(model),
+        "data": [folder.fingerprint for folder in folders],
+        "weights": list(config.weights),
+    }
+    task = VideoTask(model, config.training, encoded, config.weights)
+    trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
+    trainer.resume()
+    with TrainingLog(config.output, config.training.steps, trainer.step) as log:
+        trainer.report, trainer.on_step = log.report, log.advance
+        finished = trainer.run()
+    return _finish(config, trainer, folders, held_out, finished, ancestry)
+
+
+def initial_model(
+    config: VideoRunConfig, model_config: DWMConfig | None, folders: list[TripletFolder]
+) -> tuple[DWM, dict[str, Any] | None]:
+    """The model that training starts from, and the provenance of the one it was made of, if any."""
+    torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
+    if config.initial is not None:
+        return started_from(DWM.from_pretrained(config.initial), config.condition, config.prediction)
+    if model_config is None:
+        model_config = replace(preset(config.preset), condition=config.condition)
+        if config.prediction is not None:
+            model_config = replace(model_config, prediction=config.prediction)
+    model = DWM(model_config)
+    if model_config.codec.kind == "pca":
+        fit_codec(model, folders, config.codec_clips, config.training.seed)
+    return model, None
+
+
+def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
+    """A model with another condition that computes what `base` computes, and the provenance of `base`.
+
+    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
+    prediction than the base's: its weights would mean something else.
+    """
+    if prediction is not None and prediction != base.config.prediction:
+        raise ValueError(
+            f"the initial model predicts {base.config.prediction!r}, so its weights can't start a model that predicts "
+            f"{prediction!r}"
+        )
+    config = replace(base.config, condition=condition)
+    if config == base.config:
+        return base, base.provenance
+    if base.config.condition != "none":
+        raise ValueError(
+            f"the initial model has the condition {base.config.condition!r}; only a model without hands (condition "
+            f"'none') can be given the condition {condition!r}"
+        )
+    transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
+    return DWM(config, codec=base.codec, backbone=Backbone(config, transformer)), base.provenance
+
+
+def _encoded(folder: TripletFolder, model: DWM) -> LatentFolder:
+    def told(indices):
+        indices = list(indices)
+        for count, index in enumerate(indices):
+            if count and count % 500 == 0:
+                logger.info("%s: %d of %d clips encoded", folder.root, count, len(indices))
+            yield index
+
+    return encode_folder(folder, model, told)
+
+
+def _finish(
+    config: VideoRunConfig,
+    trainer: Trainer[DWM],
+    folders: list[TripletFolder],
+    held_out: list[TripletFolder],
+    finished: bool,
+    ancestry: dict[str, Any] | None,
+) -> Path:
+    figures = trainer.figures or trainer.validate()
+    # A fine-tuned model has seen what its ancestors were trained on.
+    seeds = [list(pair) for folder in folders for pair in seed_ranges(folder)]
+    seeds += [list(pair) for pair in (ancestry or {}).get("training_seeds", []) if list(pair) not in seeds]
+    provenance = {
+        "training_seeds": seeds,
+        "datasets": [
+            {
+                "name": folder.root.name,
+                "settings": dict(folder.settings),
+                "clips": len(folder),
+                "fingerprint": folder.fingerprint,
+            }
+            for folder in folders
+        ],
+        "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
+        "initial": without_folders(config.initial) if config.initial else None,
+        "initial_provenance": ancestry,
+        "command": command_line(),
+        "training": asdict(config.training),
+        "weights": list(config.weights),
+        "steps": trainer.step,
+        "finished": finished,
+        "seconds": round(trainer.seconds, 1),
+        "figures": figures,
+        "code": code_version(),
+        "versions": {
+            **{name: version(name) for name in ("dexworld", "torch", "numpy", "diffusers")},
+            "python": platform.python_version(),
+        },
+    }
+    folder = config.output / "model"
+    with trainer.averaged() as model:
+        model.save_pretrained(folder, provenance)
+    results = {"steps": trainer.step, "finished": finished, "seconds": provenance["seconds"], "validation": figures}
+    write_json(config.output / "results.json", results)
+    return folder
+
+
+def seed_ranges(folder: TripletFolder) -> list[tuple[int, int]]:
+    """The simulator seeds of a folder as [first, last] ranges without gaps; none for real video."""
+    seeds = np.unique(np.array(sorted(folder.seeds.values()), dtype=int))
+    if not len(seeds):
+        return []
+    parts = np.split(seeds, np.flatnonzero(np.diff(seeds) != 1) + 1)
+    return [(int(part[0]), int(part[-1])) for part in parts]

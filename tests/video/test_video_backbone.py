@@ -1,0 +1,210 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dexworld.video.adaln import HandEmbedding
+from dexworld.video.attention import JointAttention
+from dexworld.video.backbone import Backbone, build_transformer, run_cogvideox
+from dexworld.video.config import CONDITIONS, DWMConfig, preset
+
+processor = pytest.importorskip("diffusers.models.attention_processor")
+
+
+@pytest.fixture
+def config():
+    return preset("debug")
+
+
+def inputs(config, batch=2):
+    clip, text = config.clip, config.backbone
+    torch.manual_seed(3)
+    shape = (batch, clip.latent_frames, config.in_channels, clip.latent_height, clip.latent_width)
+    latents = (batch, clip.latent_frames, config.codec.channels, clip.latent_height, clip.latent_width)
+    return {
+        "channels": torch.randn(shape),
+        "timestep": torch.arange(batch) * 400 + 100,
+        "text": torch.randn(batch, text.text_tokens, text.text_dim),
+        "hand_vectors": torch.randn(batch, clip.frames, 128),
+        "control": torch.randn(latents),
+    }
+
+
+def unzeroed(backbone):
+    torch.nn.init.normal_(backbone.transformer.proj_out.weight, std=0.1)
+    return backbone
+
+
+def test_our_attention_equals_diffusers_own(config):
+    torch.manual_seed(0)
+    backbone = unzeroed(Backbone(config))
+    given = inputs(config)
+    ours = backbone(**given)
+    backbone.transformer.set_attn_processor(processor.CogVideoXAttnProcessor2_0())
+    torch.testing.assert_close(ours, backbone(**given), atol=1e-5, rtol=1e-4)
+
+
+def test_explicit_products_equal_the_fused_kernel(config):
+    backbone = unzeroed(Backbone(config))
+    given = inputs(config)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        explicit = backbone(**given)
+        with torch.no_grad():
+            fused = backbone(**given)
+    assert explicit.requires_grad
+    assert not torch.equal(explicit, torch.zeros_like(explicit))
+    torch.testing.assert_close(explicit.detach(), fused, atol=0.05, rtol=0.1)
+
+
+def test_our_loop_over_the_blocks_equals_diffusers_forward(config):
+    backbone = unzeroed(Backbone(config))
+    given = inputs(config)
+    rotary = backbone._rotary(given["channels"])
+    ours = run_cogvideox(backbone.transformer, given["channels"], given["text"], given["timestep"], rotary)
+    assert torch.equal(ours, backbone(**given))
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_condition_starts_as_its_base(config, condition):
+    base = unzeroed(Backbone(replace(config, condition="none")))
+    from copy import deepcopy
+
+    from dexworld.video.widen import widen_patch_embedding
+
+    changed = replace(config, condition=condition)
+    transformer = widen_patch_embedding(deepcopy(base.transformer), changed.in_channels)
+    given = inputs(changed)
+    plain = given | {"channels": given["channels"][:, :, : base.config.in_channels]}
+    torch.testing.assert_close(Backbone(changed, transformer)(**given), base(**plain), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("condition", [each for each in CONDITIONS if each != "none"])
+def test_gradient_reaches_every_weight_that_lets_hands_in(config, condition):
+    torch.manual_seed(0)
+    backbone = unzeroed(Backbone(replace(config, condition=condition)))
+    given = inputs(backbone.config)
+    target = torch.randn_like(given["control"])
+    optimiser = torch.optim.SGD(backbone.parameters(), lr=0.5)
+    for _ in range(2):  # after one step the layers that started at zero let gradient through to those before
+        optimiser.zero_grad()
+        (backbone(**given) - target).square().mean().backward()
+        optimiser.step()
+    if condition in ("mesh", "mask"):
+        reached = [backbone.transformer.patch_embed.proj.weight.grad[:, 17:]]
+    elif condition == "control":
+        reached = [each.grad for each in backbone.control.parameters()]
+    else:
+        reached = [each.grad for each in backbone.hand_embedding.parameters()]
+        reached += [
+            norm.hands.weight.grad
+            for block in backbone.transformer.transformer_blocks
+            for norm in (block.norm1, block.norm2)
+        ]
+    # text outputs of the last block go nowhere, so single entries may be zero; no tensor may be
+    assert all(each is not None and each.abs().sum() > 0 for each in reached[:-2])
+    assert sum(float(each.abs().sum()) > 0 for each in reached[-2:] if each is not None) >= 1
+
+
+def moved_frames(backbone, given, frame):
+    """In which latent frames the first block's modulated norm changes when one pixel frame's hands change."""
+    norm = backbone.transformer.transformer_blocks[0].norm1
+    torch.nn.init.normal_(norm.hands.weight, std=0.1)
+    outputs = []
+    norm.register_forward_hook(lambda module, arguments, output: outputs.append(output[0].detach()))
+    backbone(**given)
+    changed = given["hand_vectors"].clone()
+    changed[:, frame] += 1.0
+    backbone(**(given | {"hand_vectors": changed}))
+    difference = (outputs[0] - outputs[1]).abs().unflatten(1, (backbone.config.clip.latent_frames, -1))
+    return difference.amax(dim=(0, 2, 3))
+
+
+def test_per_frame_adaln_modulates_each_token_by_its_own_frame():
+    config = replace(preset("debug"), condition="adaln-frame", clip=replace(preset("debug").clip, frames=17))
+    change = moved_frames(Backbone(config), inputs(config), frame=14)  # in latent frame 4 of 0 to 4
+    assert change[4] > 10 * change[1]
+    assert (change[:3] == 0).all()  # only neighbours mix, so the first three never hear of it
+
+
+def test_global_adaln_modulates_all_tokens_alike():
+    config = replace(preset("debug"), condition="adaln-global", clip=replace(preset("debug").clip, frames=17))
+    change = moved_frames(Backbone(config), inputs(config), frame=14)
+    assert (change > 0).all()
+
+
+def test_hand_embeddings_differ_between_poses_and_frames():
+    embed = HandEmbedding(16, pooled=False)
+    vectors = torch.randn(3, 9, 128)
+    embedded = embed(vectors)
+    assert embedded.shape == (3, 3, 16)
+    assert embedded.std(dim=0).mean() > 0.1
+    assert embedded.std(dim=1).mean() > 0.1
+
+
+def test_a_missing_condition_is_named(config):
+    adaln = Backbone(replace(config, condition="adaln-frame"))
+    with pytest.raises(ValueError, match="needs hand_vectors"):
+        adaln(**(inputs(adaln.config) | {"hand_vectors": None}))
+    control = Backbone(replace(config, condition="control"))
+    with pytest.raises(ValueError, match="silhouette"):
+        control(**(inputs(control.config) | {"control": None}))
+
+
+def test_checkpointing_changes_no_gradient(config):
+    backbone = unzeroed(Backbone(replace(config, condition="adaln-frame")))
+    given = inputs(backbone.config)
+    gradients = []
+    for enabled in (False, True):
+        backbone.transformer.gradient_checkpointing = enabled
+        backbone.zero_grad()
+        backbone(**given).square().mean().backward()
+        gradients.append(backbone.transformer.patch_embed.proj.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_wan_takes_a_mask_of_four_channels_and_hands():
+    base = preset("debug")
+    config = replace(base, backbone=replace(base.backbone, kind="wan"))
+    assert config.in_channels == 3 * 8 + 4
+    given = inputs(config)
+    backbone = Backbone(config)
+    assert torch.equal(backbone(**given), torch.zeros_like(given["control"]))  # residual: a new model changes nothing
+    unzeroed(backbone)
+    assert backbone(**given).abs().sum() > 0
+
+
+def test_wan_refuses_conditions_that_it_has_no_place_for():
+    base = preset("debug")
+    with pytest.raises(ValueError, match="wan backbone takes"):
+        replace(base, backbone=replace(base.backbone, kind="wan"), condition="control")
+
+
+def test_the_presets_have_the_input_channels_of_the_published_layouts():
+    assert preset("cogvideox-fun-5b").base_channels == 33
+    assert preset("cogvideox-fun-5b").in_channels == 49
+    assert preset("wan2.1-fun-14b").base_channels == 36
+    assert preset("wan2.1-fun-14b").in_channels == 52
+
+
+def test_the_five_billion_model_has_its_published_size():
+    with torch.device("meta"):
+        transformer = build_transformer(preset("cogvideox-fun-5b"))
+    assert sum(each.numel() for each in transformer.parameters()) == pytest.approx(5.571e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"condition": "gloves"}, "choose from mesh"),
+        ({"prediction": "epsilon"}, "velocity"),
+        ({"control_depth": 0}, "at least one block"),
+    ],
+)
+def test_impossible_configurations_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        DWMConfig(**change)
+
+
+def test_processors_are_ours_on_every_block(config):
+    kinds = {type(each) for each in Backbone(config).transformer.attn_processors.values()}
+    assert kinds == {JointAttention}

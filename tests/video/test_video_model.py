@@ -1,0 +1,171 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.models.checkpoint import CheckpointError
+from dexworld.video.config import CONDITIONS, preset
+from dexworld.video.generate import GenerateConfig, Generator, SDEdit, with_static_detail
+from dexworld.video.metrics import psnr_of, squared_error_map
+from dexworld.video.model import DWM
+from dexworld.video.sampler import SampleConfig, sample
+
+
+def psnr(left, right):
+    return psnr_of(squared_error_map(left, right))
+
+
+def conditions_of(model, clips):
+    return model.conditions_of(
+        np.stack([clip.static for clip in clips]),
+        np.stack([clip.hands for clip in clips]),
+        np.stack([clip.interaction[:1] for clip in clips]),
+        np.stack([clip.track.camera_vectors() for clip in clips]),
+    )
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_condition_is_saved_and_generates_the_same_video_bit_for_bit(make_dwm, square_clips, tmp_path, condition):
+    model = make_dwm(condition=condition)
+    model.save_pretrained(tmp_path, {"training_seeds": [0, 3]})
+    again = DWM.from_pretrained(tmp_path)
+    assert again.provenance == {"training_seeds": [0, 3]}
+    first, second = (Generator(each).generate(square_clips[:3], [1, 2, 3]) for each in (model, again))
+    assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], square_clips[0].static)
+
+
+def test_a_new_model_makes_the_static_video(make_dwm, square_clips):
+    model = make_dwm(output_scale=0)
+    made = Generator(model, GenerateConfig(detail="codec")).generate(square_clips[:2], [1, 2])
+    for video, clip in zip(made, square_clips, strict=False):
+        assert np.array_equal(video, model.decode(model.encode(clip.static[None]))[0].numpy())
+
+
+def test_kept_detail_gives_back_what_the_codec_lost(make_dwm, square_clips):
+    made = Generator(make_dwm(output_scale=0)).generate(square_clips[:2], [1, 2])
+    assert all(np.array_equal(video, clip.static) for video, clip in zip(made, square_clips, strict=False))
+
+
+def test_kept_detail_leaves_changes_alone():
+    decoded, static = (torch.full((1, 1, 8, 8, 3), value, dtype=torch.uint8) for value in (100, 110))
+    made = decoded.clone()
+    made[..., :4, :] = 200
+    kept = with_static_detail(made, decoded, static)
+    assert (kept[..., :3, :] == 200).all()
+    assert (kept[..., 5:, :] == 110).all()
+
+
+def test_a_video_depends_on_its_own_seed_and_not_on_its_batch(make_dwm, square_clips):
+    model = make_dwm()
+    together = Generator(model).generate(square_clips[:3], [5, 6, 7])
+    alone = Generator(model).generate(square_clips[1:2], [6])[0]
+    other = Generator(model).generate(square_clips[1:2], [8])[0]
+    assert np.abs(together[1].astype(int) - alone).max() <= 1  # rounding of batched products
+    assert not np.array_equal(alone, other)
+
+
+def test_blank_hands_are_another_input_than_hands(make_dwm, square_clips):
+    model = make_dwm()
+    torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
+    seen, blank = (
+        Generator(model, GenerateConfig(hands=hands)).generate(square_clips[:1], [0])[0] for hands in (True, False)
+    )
+    assert not np.array_equal(seen, blank)
+
+
+def test_more_hand_guidance_exaggerates_what_the_hands_change(make_dwm, square_clips):
+    model = make_dwm()
+    torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
+    conditions = conditions_of(model, square_clips[:2])
+    generators = [[torch.Generator().manual_seed(0) for _ in range(2)] for _ in range(4)]
+    one_step = [
+        sample(model, given, SampleConfig(steps=1, hand_guidance=scale), generator)
+        for given, scale, generator in zip(
+            (conditions, conditions.without_hands(), conditions), (1.0, 1.0, 3.0), generators[:3], strict=True
+        )
+    ]
+    torch.testing.assert_close(one_step[2], one_step[1] + 3 * (one_step[0] - one_step[1]), atol=1e-4, rtol=1e-3)
+
+
+def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips):
+    model = make_dwm(output_scale=0, condition="none")
+    clips = square_clips[:3]
+    errors = []
+    for strength in (0.05, 0.9):
+        made = SDEdit(model, strength, steps=4).generate(clips, [0, 1, 2])
+        errors.append(np.mean([psnr(video, clip.static) for video, clip in zip(made, clips, strict=True)]))
+    assert errors[0] > errors[1] + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "at least one"),
+        ({"strength": 0.5}, "start='static'"),
+        ({"start": "static", "strength": 1.5}, r"\(0, 1\]"),
+        ({"guidance": -1.0}, "negative"),
+    ],
+)
+def test_impossible_sampling_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        SampleConfig(**change)
+
+
+def test_a_clip_of_another_shape_is_named(make_dwm, square_clips):
+    clip = square_clips[0]
+    wide = replace(
+        clip, **{name: np.tile(getattr(clip, name), (1, 1, 2, 1)) for name in ("interaction", "static", "hands")}
+    )
+    with pytest.raises(ValueError, match="clip000 is 5 frames of 32 x 96, this model takes 5 of 32 x 48"):
+        Generator(make_dwm()).generate([wide], [0])
+
+
+def test_a_clip_without_keypoints_is_named(make_dwm, square_clips):
+    with pytest.raises(ValueError, match="clip000 has no hand_motions"):
+        Generator(make_dwm(condition="adaln-frame")).generate([replace(square_clips[0], track=None)], [0])
+
+
+def test_conditions_without_hands_are_refused(make_dwm):
+    model = make_dwm(condition="mesh")
+    with pytest.raises(ValueError, match="needs the clip's hands"):
+        model.conditions(torch.zeros(1, 2, 8, 4, 6))
+
+
+def test_a_checkpoint_of_another_condition_does_not_load(make_dwm, tmp_path):
+    make_dwm(condition="none").save_pretrained(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"condition": "none"', '"condition": "mesh"'))
+    with pytest.raises(CheckpointError, match=r"proj.weight is \(32, 17, 2, 2\), expected \(32, 25, 2, 2\)"):
+        DWM.from_pretrained(tmp_path)
+
+
+def test_a_truncated_checkpoint_says_so(make_dwm, tmp_path):
+    make_dwm().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="truncated or corrupt"):
+        DWM.from_pretrained(tmp_path)
+
+
+def test_a_dexwm_checkpoint_is_not_taken_for_a_video_model(make_dwm, tmp_path):
+    make_dwm().save_pretrained(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"control_depth"', '"predictor"'))
+    with pytest.raises(CheckpointError, match="unknown fields predictor"):
+        DWM.from_pretrained(tmp_path)
+
+
+def test_velocity_models_denoise_through_the_schedule(make_dwm, square_clips):
+    model = make_dwm(prediction="velocity", output_scale=0)
+    torch.nn.init.zeros_(model.backbone.transformer.proj_out.weight)
+    torch.nn.init.zeros_(model.backbone.transformer.proj_out.bias)
+    conditions = conditions_of(model, square_clips[:1])
+    noisy, timestep = torch.randn_like(conditions.static), torch.tensor([400])
+    torch.testing.assert_close(model.denoise(noisy, timestep, conditions), model.process.alpha[400] * noisy)
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(ValueError, match="choose from"):
+        preset("huge")
