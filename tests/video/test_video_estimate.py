@@ -1,0 +1,176 @@
+"""The cost estimate against the published sizes, torch's FLOP counter, and what autograd keeps."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from dexworld.video import attention
+from dexworld.video.backbone import Backbone
+from dexworld.video.config import BackboneConfig, ClipShape, CodecConfig, DWMConfig, preset
+from dexworld.video.estimate import CostConfig, describe, estimate
+from dexworld.video.lora import LoRAConfig, add_lora
+
+pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+
+@cache
+def cost_5b(cost=CostConfig()):
+    return estimate(preset("cogvideox-fun-5b"), cost)
+
+
+def small(kind, depth=2, **changes):
+    sizes = {"heads": 4, "head_dim": 32, "depth": depth, "time_dim": 16, "text_tokens": 16, "text_dim": 32}
+    backbone = BackboneConfig(kind, **sizes | changes)
+    return DWMConfig(ClipShape(17, 96, 144), CodecConfig(), backbone, prediction="velocity")
+
+
+def run(backbone):
+    config = backbone.config
+    channels = torch.randn(1, 5, config.in_channels, 12, 18, generator=torch.Generator().manual_seed(0))
+    return backbone(channels, torch.tensor([500]))
+
+
+def test_the_5b_model_has_its_published_tokens_and_parameters():
+    cost = cost_5b()
+    assert (cost.video_tokens, cost.text_tokens) == (17_550, 226)
+    assert cost.parameters == 5_570_688_576  # 5.571 B with 49 input channels
+    assert cost.trained == cost.parameters
+    assert cost.weights_bytes == 2 * cost.parameters
+
+
+def test_lora_trains_66_million_and_the_patch_embedding_of_the_5b_model():
+    cost = cost_5b(CostConfig(lora=LoRAConfig()))
+    assert cost.adapters == 66_060_288
+    assert cost.trained - cost.adapters == 605_184
+    assert cost.parameters == 5_570_688_576
+    assert cost.optimiser_bytes == 8 * cost.trained
+
+
+def test_the_releases_batch_of_seven_fits_the_80_gb_that_it_asks_for_and_full_training_does_not():
+    assert 40e9 < cost_5b(CostConfig(batch_size=7, lora=LoRAConfig())).training_bytes < 80e9
+    assert cost_5b(CostConfig(batch_size=7, precision="autocast")).training_bytes > 80e9
+
+
+@pytest.mark.parametrize("name", ["wan2.1-fun-1.3b", "wan2.1-fun-14b"])
+def test_wan_models_have_the_sizes_in_their_names(name):
+    cost = estimate(preset(name))
+    billions = float(name.rsplit("-", 1)[1].rstrip("b"))
+    assert cost.parameters / 1e9 == pytest.approx(billions, rel=0.1)
+
+
+def counted_flops(backbone, backward):
+    """By torch's counter, which knows matrix products but not the fused attention of a CPU."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.set_grad_enabled(backward):
+        answer = run(backbone)
+        if backward:
+            answer.square().mean().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", ["cogvideox", "wan"])
+@pytest.mark.parametrize("mlp_dim", [0, 768])
+def test_forward_operations_are_those_that_torch_counts(kind, mlp_dim):
+    config = small(kind, mlp_dim=mlp_dim if kind == "wan" else 0)
+    assert estimate(config).forward_flops == pytest.approx(counted_flops(Backbone(config), False), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["cogvideox", "wan"])
+@pytest.mark.parametrize("lora", [None, LoRAConfig(4, 4)], ids=["full", "lora"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_operations_are_those_that_torch_counts(kind, lora, checkpointing):
+    config = small(kind)
+    backbone = Backbone(config)
+    if lora:
+        add_lora(backbone.transformer, lora)
+    if checkpointing:
+        backbone.transformer.enable_gradient_checkpointing()
+    expected = estimate(config, CostConfig(lora=lora, checkpointing=checkpointing)).step_flops
+    tokens = 270 + 16
+    unfused = tokens**2 if kind == "cogvideox" else 270 * tokens
+    expected -= 0.5 * 2 * 4 * unfused * 128  # unfused attention keeps its products instead of repeating one of four
+    # small widths make adapters of rank 4, and the head, count for more than in a real model
+    assert expected == pytest.approx(counted_flops(backbone, True), rel=0.08)
+
+
+def kept_bytes(config, lora, precision):
+    """Bytes of all tensors, other than weights, that autograd keeps of a forward pass."""
+    backbone = Backbone(config)
+    if lora:
+        add_lora(backbone.transformer, lora)
+    if precision == "bfloat16":
+        backbone = backbone.bfloat16()
+    own = {each.untyped_storage().data_ptr() for each in [*backbone.parameters(), *backbone.buffers()]}
+    kept, alive = {}, []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)  # or another tensor might be given the same address
+        return tensor
+
+    channels = torch.randn(1, 5, config.in_channels, 12, 18, generator=torch.Generator().manual_seed(0))
+    channels = channels.to(next(backbone.parameters()).dtype)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "autocast"),
+    ):
+        backbone(channels, torch.tensor([500]))
+    return sum(kept.values())
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
+@pytest.mark.parametrize("kind", ["cogvideox", "wan"])
+@pytest.mark.parametrize("lora", [None, LoRAConfig(4, 4)], ids=["full", "lora"])
+@pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
+def test_activations_are_those_that_autograd_keeps(kind, lora, precision, monkeypatch):
+    monkeypatch.setattr(attention, "LONGEST", 0)  # fused attention, as on a GPU
+    one, two = (kept_bytes(small(kind, depth), lora, precision) for depth in (1, 2))
+    expected = [
+        estimate(small(kind, depth), CostConfig(lora=lora, precision=precision, checkpointing=False)).activations_bytes
+        for depth in (1, 2)
+    ]
+    assert expected[1] - expected[0] == pytest.approx(two - one, rel=0.12)
+
+
+def test_checkpointing_keeps_a_fraction_of_the_activations_and_recomputes_the_rest():
+    kept = cost_5b(CostConfig(checkpointing=False))
+    recomputed = cost_5b(CostConfig(checkpointing=True))
+    assert recomputed.activations_bytes < kept.activations_bytes / 10
+    assert recomputed.step_flops == pytest.approx(kept.step_flops + kept.forward_flops)
+
+
+def test_guidance_doubles_sampling_and_half_the_speed_doubles_the_time():
+    guided, plain = cost_5b(), cost_5b(CostConfig(guidance=1.0))
+    assert guided.sample_flops == 2 * plain.sample_flops == 100 * plain.forward_flops
+    slow = cost_5b(CostConfig(tflops=185.0))
+    assert slow.sample_seconds == pytest.approx(2 * guided.sample_seconds)
+    assert guided.sample_seconds == pytest.approx(90, rel=0.02)  # what the assumed speed was derived from
+
+
+def test_averaged_weights_and_conditions_are_counted():
+    config = preset("debug")
+    assert estimate(config, CostConfig(ema=True)).ema_bytes == 2 * estimate(config).trained
+    assert estimate(replace(config, condition="adaln-frame")).parameters > estimate(config).parameters
+
+
+def test_the_printed_estimate_names_what_it_assumes():
+    text = describe("cogvideox-fun-5b", preset("cogvideox-fun-5b"), CostConfig(lora=LoRAConfig()))
+    for part in ("17,550 video + 226 text", "5.571 B, 49 input channels", "66.67 M (LoRA rank 64", "370 TFLOP/s"):
+        assert part in text
+    assert "49 frames of 480 x 720 pixels at 8 fps, latents 13 x 16 x 60 x 90" in text
+
+
+def test_settings_that_make_no_sense_are_named():
+    with pytest.raises(ValueError, match="precision is 'half'"):
+        CostConfig(precision="half")
+    with pytest.raises(ValueError, match="batch_size"):
+        CostConfig(batch_size=0)
+    with pytest.raises(ValueError, match="tflops"):
+        CostConfig(tflops=0)
