@@ -82,11 +82,6 @@ class LPIPS(nn.Module):
         return torch.stack([part.mean(dim=(1, 2)) for part in self.maps(first, second)]).sum(dim=0)
 
     @torch.no_grad()
-    def of_pictures(self, pictures: Tensor, goal: Tensor) -> Tensor:
-        """Distances (N,) of pictures (N, H, W, 3) to a goal (1, H, W, 3), float in [0, 1], as action selection asks."""
-        return self(pictures.permute(0, 3, 1, 2) * 2 - 1, goal.permute(0, 3, 1, 2) * 2 - 1)
-
-    @torch.no_grad()
     def distances(
         self, prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
     ) -> list[float | None]:
@@ -115,7 +110,7 @@ class LPIPS(nn.Module):
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or .npz file by name. Pickled files (.pth) are refused with ValueError: opening one can
-    run anything; docs/video.md has the one line that converts them."""
+    run anything; docs/video_evaluation.md has the line that converts them."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such weight file")
     if path.suffix == ".safetensors":
@@ -123,7 +118,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    raise ValueError(f"{path}: weights are read from .safetensors or .npz; convert them once, as docs/video.md shows")
+    raise ValueError(
+        f"{path}: weights are read from .safetensors or .npz; convert them once, as docs/video_evaluation.md shows"
+    )
 
 
 def _entry(weights: dict[str, Tensor], key: str, shape: tuple[int, ...], path: Path | str) -> Tensor:

@@ -45,7 +45,9 @@ class PerceptualConfig:
     def __post_init__(self) -> None:
         if (self.lpips_vgg is None) != (self.lpips_heads is None):
             missing = "lpips_heads" if self.lpips_heads is None else "lpips_vgg"
-            raise ValueError(f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video.md)")
+            raise ValueError(
+                f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video_evaluation.md)"
+            )
         for name in ("lpips_vgg", "lpips_heads", "dreamsim", "xclip"):
             path = getattr(self, name)
             if path is not None and not Path(path).exists():
