@@ -82,7 +82,16 @@ def test_imagining_is_the_models_own_rollout_from_the_untouched_scene(model):
     assert (imagined.final[0] - imagined.final[1]).abs().max() > 1e-3  # actions matter, even to random weights
     still = evaluator.imagine(picture(2), [without_hands(track(0.1))] * 2)
     assert torch.allclose(still.final[0], imagined.untouched, atol=1e-4)
-    assert evaluator.pictures(imagined).shape == (3, HEIGHT, WIDTH, 3)
+
+
+def test_a_picture_is_the_predicted_change_on_the_untouched_scene(model):
+    evaluator = DexWMEvaluator(model)
+    latents = torch.zeros(2, 96, 24)
+    latents[1, 0] = 3.0
+    pictures = evaluator.pictures(Imagined(latents, torch.zeros(96, 24)), picture(2))
+    assert np.array_equal(pictures[0], picture(2))
+    assert np.array_equal(pictures[1, 12:], picture(2)[12:])  # only the first token, 12 x 12 pixels, changed
+    assert not np.array_equal(pictures[1, :12, :12], picture(2)[:12, :12])
 
 
 @pytest.mark.parametrize("rule", ["union", "own", "none"])

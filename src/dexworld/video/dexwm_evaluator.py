@@ -106,9 +106,17 @@ class DexWMEvaluator:
             self.model.config.action_convention,
         )
 
-    def pictures(self, imagined: Imagined) -> np.ndarray:
-        """Last frames (N, H, W, 3) uint8 as the model's decoder shows them; ValueError when it has none."""
-        return self.model.decode(imagined.final).cpu().numpy()
+    @torch.no_grad()
+    def pictures(self, imagined: Imagined, static: np.ndarray) -> np.ndarray:
+        """Last frames (N, H, W, 3) uint8: the predicted change on the untouched scene `static` (H, W, 3) uint8.
+
+        The change is against the prediction without hands, so what the model gets wrong of the camera's motion, and
+        what the decoder can't show, stays out; the video world model shows its change on the static video too. Raises
+        ValueError when the encoder has no way back.
+        """
+        latents = torch.cat([imagined.final, imagined.untouched[None]]).to(self._device)
+        decoded = self.model.decode(latents).cpu().numpy().astype(np.int16)
+        return np.clip(static + decoded[:-1] - decoded[-1], 0, 255).astype(np.uint8)
 
     @torch.no_grad()
     def scores(self, imagined: Imagined, view: GoalView, measure: Measure | None = None) -> np.ndarray:

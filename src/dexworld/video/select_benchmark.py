@@ -200,7 +200,7 @@ class Judge:
         last = {name: np.stack([video[-1] for video in each]) for name, each in videos.items()}
         if self.evaluator is not None:
             imagined = self.evaluator.imagine(known[0].static[0], [_track(clip) for clip in known])
-            last[DEXWM] = self.evaluator.pictures(imagined)
+            last[DEXWM] = self.evaluator.pictures(imagined, view.static)
         goal = ImageGoal(candidates.goal_image, config.distance, config.rule, self.lpips)
         scores = {name: -view.distances(frames, goal.measure(), config.rule) for name, frames in last.items()}
         text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
