@@ -1,0 +1,290 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.training.checkpoints import ResumeError
+from dexworld.training.trainer import TrainingDiverged
+from dexworld.video.config import preset
+from dexworld.video.generate import GenerateConfig, Generator
+from dexworld.video.latents import codec_fingerprint, encode_folder, latent_file
+from dexworld.video.model import DWM
+from dexworld.video.objective import VideoTask, VideoTrainConfig, denoising_loss
+from dexworld.video.train import VideoRunConfig, seed_ranges, started_from, train_video
+from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(square_clips, tmp_path_factory):
+    root = tmp_path_factory.mktemp("triplets")
+    for clip in square_clips[:8]:
+        write_triplet(root, clip)
+    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in square_clips[:8]})
+
+
+@pytest.fixture(scope="module")
+def held_out(square_clips, tmp_path_factory):
+    root = tmp_path_factory.mktemp("held-out")
+    for clip in square_clips[8:]:
+        write_triplet(root, clip)
+    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in square_clips[8:]})
+
+
+@pytest.fixture
+def make_run(folder, held_out, tmp_path):
+    def make(output="run", training=None, **changes):
+        settings = {"steps": 6, "batch_size": 4, "warmup_steps": 1, "checkpoint_every": 3, "validate_every": 3}
+        training = VideoTrainConfig(**(settings | {"log_every": 2, "validation_clips": 4} | (training or {})))
+        defaults = {"data": (folder.root,), "validation_data": (held_out.root,), "preset": "debug", "codec_clips": 8}
+        return VideoRunConfig(output=tmp_path / output, training=training, **(defaults | changes))
+
+    return make
+
+
+def weights_of(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def task_of(model, folder, weights=(), **changes):
+    config = VideoTrainConfig(**({"batch_size": 4} | changes))
+    return VideoTask(model, config, [encode_folder(folder, model)] * max(1, len(weights)), weights)
+
+
+def test_a_run_leaves_a_model_with_its_provenance(make_run):
+    model = DWM.from_pretrained(train_video(make_run()))
+    assert model.provenance["training_seeds"] == [[0, 7]]
+    assert model.provenance["finished"] is True
+    assert set(model.provenance["figures"]) == {"loss", "changed", "unchanged"}
+    assert model.provenance["datasets"][0]["clips"] == 8
+
+
+def test_training_lowers_the_error_where_hands_act(make_run):
+    run = make_run(training={"steps": 120, "learning_rate": 3e-3, "validate_every": 40, "checkpoint_every": 200})
+    train_video(run)
+    lines = [json.loads(line) for line in (run.output / "metrics.jsonl").read_text().splitlines()]
+    changed = [line["validation/changed"] for line in lines if "validation/changed" in line]
+    assert changed[-1] < 0.7
+    assert changed[-1] < changed[0]
+
+
+def test_a_run_that_is_cut_short_ends_with_the_same_bytes(make_run):
+    whole = weights_of(train_video(make_run("whole")))
+    run = make_run("cut")
+    train_video(replace(run, training=replace(run.training, max_seconds=1e-9)))
+    assert DWM.from_pretrained(run.output / "model").provenance["steps"] == 1
+    assert weights_of(train_video(run)) == whole
+
+
+def test_accumulated_gradients_are_those_of_one_large_batch(make_run, folder):
+    model = DWM.from_pretrained(train_video(make_run()))
+    task = task_of(model, folder)
+    gradients = []
+    for batches in ([0], [0, 0]):
+        model.backbone.zero_grad()
+        for index in batches:
+            (task.losses(task.batch(index, CPU)[0], index)["loss"] / len(batches)).backward()
+        gradients.append(model.backbone.transformer.proj_out.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_accumulation_reaches_the_trainer(make_run):
+    single = weights_of(train_video(make_run("single")))
+    double = weights_of(train_video(make_run("double", training={"accumulation": 2})))
+    assert single != double
+
+
+def test_other_settings_do_not_resume(make_run):
+    run = make_run()
+    train_video(run)
+    with pytest.raises(ResumeError, match=r"hand_dropout is 0\.5"):
+        train_video(replace(run, training=replace(run.training, hand_dropout=0.5, steps=12)))
+
+
+def test_a_batch_depends_on_seed_and_index_alone(make_dwm, folder):
+    model = make_dwm()
+    first, again, other = (task_of(model, folder).batch(index, CPU)[0] for index in (3, 3, 4))
+    assert torch.equal(first.clean, again.clean)
+    assert torch.equal(first.noise, again.noise)
+    assert not torch.equal(first.noise, other.noise)
+
+
+def test_without_hands_the_target_is_the_static_video(make_dwm, folder):
+    model = make_dwm()
+    batch, _ = task_of(model, folder, hand_dropout=1.0).batch(0, CPU)
+    assert torch.equal(batch.clean, batch.conditions.static)
+    assert torch.equal(batch.conditions.hands[0], model.blank_hands()[0])
+    kept, _ = task_of(model, folder, hand_dropout=0.0).batch(0, CPU)
+    assert not torch.equal(kept.clean, kept.conditions.static)
+
+
+def test_the_loss_of_a_velocity_model_is_the_plain_error_of_the_velocity(make_dwm, folder):
+    model = make_dwm(prediction="velocity")
+    batch, _ = task_of(model, folder).batch(0, CPU)
+    batch = replace(batch, timestep=torch.tensor([200, 400, 700, 999]))
+    noisy = model.process.noisy(batch.clean, batch.noise, batch.timestep)
+    with torch.no_grad():
+        answer = model.backbone(batch.conditions.channels(noisy, model.config.in_channels), batch.timestep)
+        expected = (answer - model.process.velocity(batch.clean, batch.noise, batch.timestep)).square().mean()
+        loss = denoising_loss(model, batch, weight_cap=5.0)
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_residual_loss_is_the_clean_error_with_capped_weights(make_dwm, folder):
+    model = make_dwm()
+    batch, _ = task_of(model, folder).batch(0, CPU)
+    batch = replace(batch, timestep=torch.tensor([0, 0, 999, 999]))
+    noisy = model.process.noisy(batch.clean, batch.noise, batch.timestep)
+    with torch.no_grad():
+        error = (model.denoise(noisy, batch.timestep, batch.conditions) - batch.clean).square().flatten(1).mean(1)
+        loss = denoising_loss(model, batch, weight_cap=5.0)
+    torch.testing.assert_close(loss, (error * torch.tensor([5.0, 5.0, 1.0, 1.0])).mean(), atol=1e-5, rtol=1e-4)
+
+
+def test_inpainting_pretraining_keeps_the_identity_that_dwm_starts_from(make_run, square_clips):
+    """With everything known the pre-trained model gives back what it is shown; so does a DWM made from it."""
+    run = make_run(condition="none", training={"goal": "inpainting", "steps": 60, "learning_rate": 2e-3})
+    base = DWM.from_pretrained(train_video(run))
+    model, ancestry = started_from(base, "mesh")
+    assert ancestry["training_seeds"] == [[0, 7]]
+    for each in (base, model):
+        clips = square_clips[:4]
+        made = Generator(each, GenerateConfig(detail="codec")).generate(clips, range(4))
+        shown = [each.decode(each.encode(clip.static[None]))[0].numpy() for clip in clips]
+        error = np.mean([np.square(a.astype(float) - b) for a, b in zip(made, shown, strict=True)])
+        spread = np.mean([np.square(b.astype(float) - b.mean()) for b in shown])
+        assert error < 0.1 * spread
+
+
+def test_inpainting_fills_masks_better_than_leaving_them_empty(make_run, folder):
+    run = make_run(condition="none", training={"goal": "inpainting", "steps": 80, "learning_rate": 3e-3})
+    model = DWM.from_pretrained(train_video(run))
+    task = task_of(model, folder, goal="inpainting", batch_size=16, seed=99)
+    batch, _ = task.batch(0, CPU)
+    with torch.no_grad():
+        late = torch.full_like(batch.timestep, 999)
+        filled = model.denoise(batch.noise, late, batch.conditions)
+    hidden = (batch.conditions.mask < 0.5).expand_as(batch.clean)
+    error = (filled - batch.clean).square()[hidden].mean()
+    assert hidden.any()
+    assert error < 0.8 * (batch.conditions.static - batch.clean).square()[hidden].mean()
+
+
+def test_a_started_model_answers_as_its_base_whatever_the_hands(make_dwm, square_clips):
+    base = make_dwm(condition="none")
+    model, _ = started_from(base, "mesh")
+    first, second = (Generator(each).generate(square_clips[:2], [0, 1]) for each in (base, model))
+    assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_a_model_with_hands_can_not_be_given_other_ones(make_dwm):
+    with pytest.raises(ValueError, match="only a model without hands"):
+        started_from(make_dwm(condition="mask"), "mesh")
+
+
+def test_weights_can_not_change_their_meaning(make_dwm):
+    with pytest.raises(ValueError, match="its weights can't start"):
+        started_from(make_dwm(condition="none"), "mesh", "velocity")
+
+
+def test_folders_are_drawn_by_their_weights(make_dwm, folder, held_out):
+    model = make_dwm()
+    encoded = [encode_folder(each, model) for each in (folder, held_out)]
+    task = VideoTask(model, VideoTrainConfig(batch_size=8), encoded, (3.0, 1.0))
+    names = [name for index in range(60) for name in task.batch(index, CPU)[0].names]
+    share = np.mean([name in folder.names for name in names])
+    assert share == pytest.approx(0.75, abs=0.06)
+
+
+def test_latents_are_written_once_and_again_when_a_video_is_newer(make_dwm, folder):
+    model = make_dwm()
+    encoded = encode_folder(folder, model)
+    path = latent_file(encoded.folder, folder.names[0])
+    before = path.stat().st_mtime_ns
+    encode_folder(folder, model)
+    assert path.stat().st_mtime_ns == before
+    folder.files[folder.names[0]].static.touch()
+    encode_folder(folder, model)
+    assert path.stat().st_mtime_ns > before
+    torch.testing.assert_close(encoded[0].static, model.encode(folder[0].static[None])[0])
+
+
+def test_another_codec_has_latents_of_its_own(make_dwm):
+    model = make_dwm()
+    before = codec_fingerprint(model)
+    model.codec.scale += 1
+    assert codec_fingerprint(model) != before
+
+
+def test_damaged_latents_are_named(make_dwm, folder):
+    encoded = encode_folder(folder, make_dwm(seed=5))
+    path = latent_file(encoded.folder, folder.names[2])
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=f"{folder.names[2]}.*damaged.*delete it"):
+        encoded[2]
+    path.unlink()
+
+
+def test_clips_of_another_shape_are_refused_before_training(make_run):
+    with pytest.raises(ValueError, match="this model takes 17 of 96 x 144"):
+        train_video(make_run(preset="mini"))
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_clip(make_run, folder):
+    run = make_run(output="nan")
+    model = DWM.from_pretrained(train_video(run))
+    encoded = encode_folder(folder, model)
+    from safetensors.torch import load_file, save_file
+
+    for name in folder.names:
+        tensors = load_file(latent_file(encoded.folder, name))
+        tensors["interaction"][0, 0] = float("nan")
+        save_file(tensors, latent_file(encoded.folder, name))
+    with pytest.raises(TrainingDiverged, match=r"loss is NaN.*latents of clip clip00\d are not finite"):
+        train_video(make_run(output="nan2", initial=str(run.output / "model")))
+    for name in folder.names:
+        latent_file(encoded.folder, name).unlink()
+
+
+def test_seeds_are_told_as_ranges_without_gaps(folder):
+    assert seed_ranges(folder) == [(0, 7)]
+    assert seed_ranges(folder.subset([folder.names[index] for index in (0, 1, 2, 5)])) == [(0, 2), (5, 5)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": ()}, "names no triplet folder"),
+        ({"condition": "none", "training": VideoTrainConfig(hand_dropout=0.2)}, None),
+        ({"training": VideoTrainConfig(goal="inpainting")}, "sees no hands"),
+    ],
+)
+def test_runs_that_make_no_sense_are_refused(tmp_path, change, message):
+    arguments = {"data": (tmp_path,), "output": tmp_path} | change
+    if message is None:
+        assert VideoRunConfig(**arguments).condition == "none"
+        return
+    with pytest.raises(ValueError, match=message):
+        VideoRunConfig(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"hand_dropout": 1.5}, "fraction"), ({"weight_cap": 0.0}, "positive"), ({"goal": "paint"}, "inpainting")],
+)
+def test_training_numbers_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        VideoTrainConfig(**change)
+
+
+def test_a_velocity_model_trains_too(make_run):
+    model = DWM.from_pretrained(train_video(make_run(prediction="velocity")))
+    assert model.config.prediction == "velocity"
+    assert preset("debug").prediction == "residual"
+
+
+def test_the_training_folder_opens_again(folder):
+    assert len(open_triplets(folder.root)) == 8
