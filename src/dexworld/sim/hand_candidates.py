@@ -100,14 +100,14 @@ def _draw_scene(
     seed: int, count: int, config: HandClipConfig, rng: np.random.Generator
 ) -> tuple[HandScene, list[_Candidate], int]:
     """A scene of `seed` with `count` candidates of which those that act differ, and how many scripts it took."""
-    attempts = 0
+    attempts, last_camera = 0, camera_path(seed, config)[-1]
     for draw in range(MAX_SCENES):
         layout = random_hand_layout(seed, fixtures_for(config.skills), draw)
         scene = HandScene(layout, config.height * config.supersample, config.width * config.supersample)
         candidates: list[_Candidate] = []
         for quiet in (True, False):
             share = count // 4 if quiet else count - len(candidates)
-            found, tried = _collect(scene, rng, config, share, quiet)
+            found, tried = _collect(scene, rng, config, last_camera, share, quiet)
             candidates += found
             attempts += tried
         if len(candidates) == count:
@@ -119,7 +119,12 @@ def _draw_scene(
 
 
 def _collect(
-    scene: HandScene, rng: np.random.Generator, config: HandClipConfig, count: int, quiet: bool
+    scene: HandScene,
+    rng: np.random.Generator,
+    config: HandClipConfig,
+    last_camera: np.ndarray,
+    count: int,
+    quiet: bool,
 ) -> tuple[list[_Candidate], int]:
     """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing; and the scripts tried."""
     found: list[_Candidate] = []
@@ -136,9 +141,18 @@ def _collect(
             if rng.random() < config.idle_share:
                 scripts = (*scripts, idle(Writer(scene, rng), -1.0 if scripts[0].side == "right" else 1.0))
             motion = simulate(scene, scripts, config)
-            if not comes_true(scene, scripts, motion):
+            if not comes_true(scene, scripts, motion) or not _in_picture(scene, motion, last_camera, config):
                 continue
             apart = [state_distance(scene, motion.states[-1], other.motion.states[-1]) for other in found]
             if quiet or min(apart, default=np.inf) >= MIN_DISTANCE:
                 found.append(_Candidate(scripts, motion, not quiet))
     return found, tried
+
+
+def _in_picture(scene: HandScene, motion: Motion, world_from_camera: np.ndarray, config: HandClipConfig) -> bool:
+    """Whether the last picture shows the centres of all moved objects, so that it tells the outcome."""
+    moved = motion.states[-1].positions[motion.moved > 0.5 * MIN_DISTANCE]
+    camera = (moved - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
+    reach = np.tan(np.radians(scene.layout.fov_deg) / 2)
+    limits = 0.93 * reach * np.array([1.0, config.height / config.width])
+    return bool((np.abs(camera[:, :2] / camera[:, 2:]) < limits).all())

@@ -21,8 +21,8 @@ from dexworld.sim.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
 from dexworld.sim.render import Renderer, View, make_renderer
 
 STEPS_PER_FRAME = 10
+MIN_STEPS = 160  # a hand may not jump through an object, however few frames a clip has
 ATTEMPTS = 12
-PLAY_SECONDS = 2.0  # what a script is written for; longer clips play it more slowly
 VIEW_CENTRE, VIEW_HALF = np.array([0.62, 0.0, 1.0]), np.array([0.2, 0.27, 1.0])  # where an object may end
 HAND_COLOURS = {"left": (0.5, 0.8, 0.5), "right": (0.8, 0.4, 0.4)}
 AMBIENT, DIFFUSE = 0.7, 0.6
@@ -151,12 +151,13 @@ def simulate(scene: HandScene, scripts: Sequence[HandScript], config: HandClipCo
     """Act out scripts. States and hand poses at every frame, the first of them at time 0."""
     world = HandWorld(scene)
     states, poses = [], []
-    seconds = 1.0 / (config.fps * STEPS_PER_FRAME)
-    steps = (config.frames - 1) * STEPS_PER_FRAME
+    per_frame = max(STEPS_PER_FRAME, math.ceil(MIN_STEPS / (config.frames - 1)))
+    seconds = 1.0 / (config.fps * per_frame)
+    steps = (config.frames - 1) * per_frame
     for step in range(steps + 1):
         commands = {script.side: script.command(step / steps) for script in scripts}
         world.step(commands, seconds)
-        if step % STEPS_PER_FRAME == 0:
+        if step % per_frame == 0:
             states.append(world.state.copy())
             poses.append({s: (c.position, c.rotation, world.shapes[s].copy()) for s, c in commands.items()})
     return Motion(tuple(states), tuple(poses))

@@ -254,7 +254,8 @@ def _build(layout: HandSceneLayout, height: int, width: int) -> mujoco.MjModel:
     rng = np.random.default_rng([layout.seed, 12])
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
-    spec.visual.quality.shadowsize = 1024  # larger maps cost more than the picture on a software rasteriser
+    # Larger shadow maps cost more than a small picture on a software rasteriser; a large picture shows their steps.
+    spec.visual.quality.shadowsize = 1024 if height <= 300 else 2048
     spec.visual.quality.offsamples = 0
     spec.visual.quality.numslices = 14
     spec.visual.quality.numstacks = 7

@@ -59,6 +59,7 @@ class RayRenderer:
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
         """See `Renderer.rgb`."""
         view = view or self.view
+        self._colours, self._gloss = _materials(self.model)  # as with OpenGL, colours may change between pictures
         hits = self._look(data, camera, view)
         image = np.zeros((self.height * self.width, 3), np.uint8)
         eye = mujoco.MjvCamera()

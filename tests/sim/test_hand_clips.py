@@ -1,0 +1,216 @@
+"""Hand clips: three aligned passes, keypoints that lie on the drawn hands, and sets of candidates."""
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld import geometry
+from dexworld.hands import LEFT, RIGHT
+from dexworld.sim.hand_candidates import MIN_DISTANCE, record_candidates
+from dexworld.sim.hand_clips import HandClipConfig, camera_path, record_hand_clip
+
+SEED = 900_007
+SMALL = HandClipConfig(frames=6, height=48, width=72, supersample=1)
+QUICK = {"frames": 6, "supersample": 1}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return record_hand_clip(SEED)
+
+
+@pytest.fixture(scope="module")
+def hover():
+    return record_hand_clip(SEED, HandClipConfig(skills=("reach",), idle_share=1.0, shadows=False, frames=8))
+
+
+@pytest.fixture(scope="module")
+def candidates():
+    return record_candidates(SEED, 6, SMALL)
+
+
+def grown(mask, pixels):
+    """A (F, H, W) mask widened by `pixels` in every direction."""
+    padded = np.pad(mask, ((0, 0), (pixels, pixels), (pixels, pixels)))
+    size = 2 * pixels + 1
+    return np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2)).any(axis=(-1, -2))
+
+
+def keypoint_pixels(clip):
+    """Pixels (F, 42, 2) of all keypoints, by the library's own projection."""
+    camera_from_world = geometry.invert(torch.tensor(clip.world_from_camera))
+    points = geometry.transform_points(camera_from_world, torch.tensor(clip.keypoints_world, dtype=torch.float64))
+    pixels, depth = geometry.project(points, torch.tensor(clip.intrinsics)[None])
+    assert (depth.numpy()[clip.keypoints_valid] > 0).all()
+    return pixels.numpy()
+
+
+def test_a_clip_has_the_shapes_that_it_promises(clip):
+    for name in ("interaction", "static", "hands"):
+        picture = getattr(clip, name)
+        assert (picture.shape, picture.dtype) == ((17, 96, 144, 3), np.uint8), name
+    assert clip.hand_mask.shape == (17, 96, 144)
+    assert clip.keypoints_world.shape == (17, 42, 3)
+    assert clip.keypoints_valid.shape == (17, 42)
+    assert clip.world_from_camera.shape == (17, 4, 4)
+    assert clip.object_positions.shape == (17, len(clip.object_names), 3)
+    assert clip.fps == 8.0
+    assert clip.prompt.startswith("My ")
+    assert clip.prompt.endswith(".")
+    focal = clip.intrinsics[0, 0]
+    assert 58 < 2 * math.degrees(math.atan(72 / focal)) < 70
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_clip():
+    first, again, other = (record_hand_clip(seed, SMALL) for seed in (SEED, SEED, SEED + 1))
+    for field in fields(first):
+        np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name), err_msg=field.name)
+    assert not np.array_equal(first.static, other.static)
+
+
+@pytest.mark.parametrize("which", ["clip", "hover"])
+def test_projected_keypoints_lie_on_the_drawn_hands(which, request):
+    clip = request.getfixturevalue(which)
+    drawn = grown(clip.hands.max(axis=-1) > 0, 1)
+    pixels = np.floor(keypoint_pixels(clip)).astype(int)
+    inside = clip.keypoints_valid & (pixels >= 0).all(axis=-1) & (pixels < [144, 96]).all(axis=-1)
+    frames, _ = np.nonzero(inside)
+    assert len(frames) > 80
+    on_hand = drawn[frames, pixels[inside][:, 1], pixels[inside][:, 0]]
+    assert on_hand.mean() >= 0.98
+
+
+def test_the_hands_pass_is_black_with_a_green_left_and_a_red_right_hand(hover):
+    pixels = np.floor(keypoint_pixels(hover)).astype(int)
+    valid = hover.keypoints_valid & (pixels >= 1).all(axis=-1) & (pixels < [143, 95]).all(axis=-1)
+    assert (hover.hands[..., 2] <= np.maximum(hover.hands[..., 0], hover.hands[..., 1])).all()
+    assert (hover.hands.max(axis=-1) == 0).mean() > 0.7
+    for rows, strong, weak in ((LEFT, 1, 0), (RIGHT, 0, 1)):
+        frames, points = np.nonzero(valid[:, rows])
+        colours = hover.hands[frames, pixels[:, rows][frames, points, 1], pixels[:, rows][frames, points, 0]].astype(
+            int
+        )
+        right_colour = colours[:, strong] > colours[:, weak]
+        assert len(colours) > 20
+        assert right_colour.mean() > 0.9  # the rest: one hand passes in front of the other, or a pixel at the rim
+
+
+def test_a_lit_hand_has_the_published_colour_times_ambient_and_diffuse_light(hover):
+    bright = np.quantile(hover.hands.reshape(-1, 3)[hover.hands.reshape(-1, 3)[:, 0] > 150].astype(float), 0.5, axis=0)
+    ratio = bright[0] / bright[1]
+    assert ratio == pytest.approx(0.8 / 0.4, rel=0.15)  # the right hand's red to green
+    assert 0.8 * 0.7 * 255 - 3 <= hover.hands[..., 0].max() <= 255
+
+
+def test_without_shadows_everything_but_the_arms_equals_the_static_scene_while_nothing_moves(hover):
+    assert not hover.touched
+    different = (np.abs(hover.interaction.astype(int) - hover.static) > 2).any(axis=-1)
+    assert different.any()
+    assert (different & ~grown(hover.hand_mask, 1)).mean() < 0.12  # forearms and sleeves
+    far_side = different[:, :20] & ~grown(hover.hand_mask, 2)[:, :20]
+    assert far_side.mean() < 0.01
+
+
+def test_hands_cast_shadows_only_if_asked():
+    shaded, plain = (
+        record_hand_clip(SEED + 5, HandClipConfig(skills=("reach",), idle_share=0.0, shadows=on, **QUICK))
+        for on in (True, False)
+    )
+    np.testing.assert_array_equal(shaded.static, plain.static)
+    np.testing.assert_array_equal(shaded.hands, plain.hands)
+    darker = (shaded.interaction.astype(int).sum(-1) < plain.interaction.astype(int).sum(-1) - 15) & ~shaded.hand_mask
+    brighter = (shaded.interaction.astype(int).sum(-1) > plain.interaction.astype(int).sum(-1) + 15) & ~shaded.hand_mask
+    assert darker.sum() > 80
+    assert brighter.sum() < 0.02 * darker.sum()
+
+
+def test_the_visible_hand_mask_lies_within_the_drawn_hands(clip):
+    drawn = grown(clip.hands.max(axis=-1) > 0, 1)
+    assert clip.hand_mask.any()
+    assert not (clip.hand_mask & ~drawn).any()
+
+
+def test_the_static_video_shows_the_first_state_throughout():
+    config = HandClipConfig(skills=("push",), moving_camera=False, touch_nothing=0.0, shadows=False, **QUICK)
+    clip = record_hand_clip(SEED, config)
+    assert clip.touched
+    assert (clip.static == clip.static[0]).all()
+    assert (clip.world_from_camera == clip.world_from_camera[0]).all()
+    moved = np.linalg.norm(clip.object_positions[-1] - clip.object_positions[0], axis=1)
+    assert moved.max() > 0.05
+    first = np.abs(clip.interaction[0].astype(int) - clip.static[0]).max(axis=-1) > 8
+    last = np.abs(clip.interaction[-1].astype(int) - clip.static[-1]).max(axis=-1) > 8
+    assert last.sum() > first.sum() + 20  # at the end the object, too, differs from the static scene
+
+
+def test_the_camera_path_is_smooth_rigid_and_follows_from_the_seed():
+    config = HandClipConfig()
+    path = camera_path(SEED, config)
+    np.testing.assert_array_equal(path, camera_path(SEED, config))
+    rotation = path[:, :3, :3]
+    np.testing.assert_allclose(rotation @ rotation.transpose(0, 2, 1), np.tile(np.eye(3), (17, 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(rotation), 1.0)
+    assert (rotation[:, 2, 1] < 0).all()  # image down is world down
+    steps = np.linalg.norm(np.diff(path[:, :3, 3], axis=0), axis=1)
+    assert 0 < steps.max() < 0.02
+    assert (camera_path(SEED, HandClipConfig(moving_camera=False)) == path[0]).all()
+
+
+def test_a_clip_can_have_the_published_size():
+    clip = record_hand_clip(SEED, HandClipConfig(frames=2, height=480, width=720, supersample=1))
+    assert clip.interaction.shape == (2, 480, 720, 3)
+    np.testing.assert_allclose(clip.intrinsics[:2, 2], [360, 240])
+
+
+def test_the_ray_caster_draws_the_same_hands():
+    gl, ray = (record_hand_clip(SEED, SMALL, backend) for backend in ("auto", "ray"))
+    agree = (gl.hands.max(axis=-1) > 0) == (ray.hands.max(axis=-1) > 0)
+    assert agree.mean() > 0.98
+    assert np.abs(gl.hands.astype(int) - ray.hands)[agree].mean() < 4
+
+
+def test_candidates_share_scene_camera_and_static_video(candidates):
+    assert len(candidates.clips) == 6
+    first = candidates.clips[0]
+    for clip in candidates.clips[1:]:
+        np.testing.assert_array_equal(clip.static, first.static)
+        np.testing.assert_array_equal(clip.world_from_camera, first.world_from_camera)
+        np.testing.assert_array_equal(clip.object_positions[0], first.object_positions[0])
+    assert len({clip.prompt for clip in candidates.clips}) == 6
+
+
+def test_the_goal_is_one_candidates_outcome_and_far_from_every_other(candidates):
+    goal = candidates.clips[candidates.goal_index]
+    assert goal.touched
+    assert candidates.goal_text == goal.prompt
+    assert candidates.final_distances[candidates.goal_index] == 0
+    others = np.delete(candidates.final_distances, candidates.goal_index)
+    assert (others >= MIN_DISTANCE - 1e-9).all()
+    untouched = [i for i, clip in enumerate(candidates.clips) if not clip.touched]
+    assert len(untouched) >= 1
+    assert candidates.attempts >= 6
+
+
+def test_the_goal_picture_shows_the_goal_without_hands(candidates):
+    goal = candidates.clips[candidates.goal_index]
+    assert candidates.goal_image.shape == goal.static.shape[1:]
+    hidden = np.abs(candidates.goal_image.astype(int) - goal.static[-1]).max(axis=-1) > 8
+    assert 3 < hidden.sum() < 0.2 * hidden.size  # the object left one place and appeared at another, nothing else
+    still = next(clip for clip in candidates.clips if not clip.touched)
+    assert (np.abs(candidates.goal_image.astype(int) - still.interaction[-1]).max(axis=-1) > 8).sum() > 3
+
+
+def test_the_goal_is_drawn_from_all_places_in_the_list():
+    tiny = HandClipConfig(frames=5, height=16, width=24, supersample=1)
+    goals = [record_candidates(seed, 4, tiny).goal_index for seed in range(900_010, 900_014)]
+    assert len(set(goals)) >= 2
+
+
+def test_impossible_candidate_sets_are_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        record_candidates(SEED, 1)
+    with pytest.raises(RuntimeError, match="fewer candidates or more skills"):
+        record_candidates(SEED, 3, HandClipConfig(skills=("reach",), frames=3, height=16, width=24))
