@@ -1,5 +1,6 @@
 """Text embeddings: whole prompts, the padding each family was trained with, and a cache."""
 
+import importlib.util
 import json
 
 import pytest
@@ -160,6 +161,15 @@ def test_missing_weights_are_named(backbone, tmp_path):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"encoder\.block\.1\.layer\.0\.SelfAttention\.q\.weight"):
         embed_prompts(["a cup"], backbone, tmp_path)
+
+
+def test_a_sentencepiece_tokenizer_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    save_text_encoder(tmp_path, COGVIDEOX)
+    (tmp_path / "tokenizer" / "tokenizer.json").rename(tmp_path / "tokenizer" / "spiece.model")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencepiece" else found(name))
+    with pytest.raises(ImportError, match=r"sentencepiece.*pip install 'dexworld\[video\]'"):
+        embed_prompts(["a cup"], COGVIDEOX, tmp_path)
 
 
 def test_the_encoder_may_be_a_folder_of_its_own(tmp_path):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.config import BackboneConfig
+from dexworld.video.extra import require
 from dexworld.video.sources import find_optional_part, find_part, read_settings
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,10 @@ def embed_prompts(
 
 
 def load_text_encoder(source: str | Path, backbone: BackboneConfig, dtype: torch.dtype) -> tuple[Any, Any]:
-    """(tokenizer, encoder) that `backbone` was trained with, from a model's folder or id."""
+    """(tokenizer, encoder) that `backbone` was trained with, from a model's folder or id.
+
+    Raises CheckpointError, or ImportError naming the extra for a tokenizer that needs sentencepiece.
+    """
     import transformers
 
     name = CLASSES[backbone.kind]
@@ -106,14 +110,15 @@ def load_text_encoder(source: str | Path, backbone: BackboneConfig, dtype: torch
         raise CheckpointError(
             f"{folder} embeds into {settings.get('d_model')} numbers, the model reads {backbone.text_dim}"
         )
+    # A model folder has its tokenizer beside the encoder, an encoder's own folder in itself.
+    words = find_optional_part(source, "tokenizer") or folder
+    if not (words / "tokenizer.json").is_file():
+        require("sentencepiece")  # as CogVideoX's; without it transformers complains about another package
     try:
         encoder, report = getattr(transformers, name).from_pretrained(
             folder, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
-        # A model folder has its tokenizer beside the encoder, an encoder's own folder in itself.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            find_optional_part(source, "tokenizer") or folder, local_files_only=True
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(words, local_files_only=True)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder} can't be read ({error}); save or download it again") from error
     problems = [*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])]
