@@ -13,6 +13,7 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
 """
 
 import hashlib
+import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -221,20 +222,32 @@ def find_listing(root: Path, listing: Path | str) -> Path:
 
 def list_names(listing: Path) -> list[str]:
     """Names of a list file's lines, in order; blank lines don't count. Raises TripletError naming file and line."""
-    names: list[str] = []
-    seen: set[str] = set()
+    names: dict[str, None] = {}
+    for number, entry in list_entries(listing):
+        if isinstance(entry, TripletError):
+            raise entry
+        if entry in names:
+            raise TripletError(f"{listing}, line {number}: {entry!r} is listed twice")
+        names[entry] = None
+    return list(names)
+
+
+def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
+    """Line number and name, or what is wrong with the line, of each line of a list file that isn't blank."""
+    entries: list[tuple[int, str | TripletError]] = []
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
+        text = line.strip()
+        path = PurePosixPath(text)
+        if not text:
             continue
-        path = PurePosixPath(line.strip())
-        if path.is_absolute() or ".." in path.parts or path.parent.name != VIDEOS or path.suffix != ".mp4":
-            raise TripletError(f"{listing}, line {number}: {line.strip()!r} is not of the form .../videos/<stem>.mp4")
-        name = _name_of(path)
-        if name in seen:
-            raise TripletError(f"{listing}, line {number}: {line.strip()!r} is listed twice")
-        names.append(name)
-        seen.add(name)
-    return names
+        try:
+            if path.is_absolute() or path.parent.name != VIDEOS or path.suffix != ".mp4":
+                raise ValueError("is not of the form <group>/videos/<stem>.mp4, relative to the data folder")
+            check_name(_name_of(path))
+            entries.append((number, _name_of(path)))
+        except ValueError as error:
+            entries.append((number, TripletError(f"{listing}, line {number}: {text!r}: {error}")))
+    return entries
 
 
 def finish_triplets(
@@ -270,7 +283,8 @@ def finish_triplets(
 def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
     """Raise ValueError when the folder's record was made with other settings: one folder, one generator."""
     found = read_record(root).get("settings")
-    if found is not None and found != dict(settings):
+    settings = json.loads(json.dumps(dict(settings)))  # as the file holds them: tuples are lists there
+    if found is not None and found != settings:
         different = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
         raise ValueError(
             f"{root / 'triplets.json'} was made with other settings ({', '.join(different)} differ); choose another "
