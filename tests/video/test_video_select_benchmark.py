@@ -32,6 +32,12 @@ class StaticCopy:
         return [clip.static for clip in clips]
 
 
+class TrainedHere(StaticCopy):
+    """A method that says that it was trained on the benchmark's scenes."""
+
+    provenance = {"training_seeds": [[900_000, 900_999]]}  # noqa: RUF012
+
+
 def small_dexwm(folder) -> str:
     """A DexWM of random weights for the benchmark's clips."""
     torch.manual_seed(0)
@@ -93,6 +99,8 @@ def test_the_first_scenes_come_back_with_their_videos_for_a_page(result):
 def test_scenes_that_a_model_was_trained_on_are_refused():
     with pytest.raises(SeedError, match="training seeds"):
         select_benchmark(SMALL, {"dwm": StaticCopy}, [{"training_seeds": [[900_000, 900_999]]}])
+    with pytest.raises(SeedError, match="training seeds"):
+        select_benchmark(SMALL, {"dwm": TrainedHere})
     with pytest.raises(SeedError, match="outside the evaluation range"):
         select_benchmark(replace(SMALL, split="evaluation"), {"dwm": StaticCopy}, [{"training_seeds": [[0, 9]]}])
     with pytest.raises(ValueError, match="oracle"):

@@ -31,8 +31,11 @@ from dexworld.sim.hand_candidates import CandidateSet, record_candidates
 from dexworld.sim.hand_clips import HandClipConfig
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
+from dexworld.video.generate import GenerateConfig
+from dexworld.video.generate import Generator as VideoGenerator
 from dexworld.video.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named, hand_masks
 from dexworld.video.lpips import LPIPS
+from dexworld.video.model import DWM
 from dexworld.video.select import DISTANCE, RULE, Generator, ImageGoal, imagined_clips
 from dexworld.video.select_controls import composite, hand_over_change
 from dexworld.video.select_figures import DEXWM, Judged, ShownScene, figures
@@ -106,36 +109,39 @@ def select_benchmark(
 ) -> tuple[dict[str, Any], list[Judged]]:
     """Play the benchmark: the figures as `results.json` holds them, and the scenes to show, in seed order.
 
-    methods: factories of generation methods, called once in every process, so they must be picklable; `dwm` is the main
-    one, `no_hand` the one that sees no hands, any other name is measured beside them. provenances: of their
-    checkpoints, for the guard. progress: called with (scenes done, scenes). Raises SeedError for seeds that must not be
-    evaluated on, ValueError for a method that takes a control's name.
+    methods: factories of generation methods (`trained_method` makes them), called in every process, so they must be
+    picklable; `dwm` is the main one, `no_hand` the one that sees no hands, any other name is measured beside them.
+    provenances: of checkpoints for the guard, beside those that the methods and DexWM name themselves. progress: called
+    with (scenes done, scenes). Raises SeedError for seeds that must not be evaluated on, ValueError for a method that
+    takes a control's name.
     """
     reserved = sorted({DEXWM, COMPOSITE, HAND_OVER_CHANGE, ORACLE} & set(methods))
     if reserved:
         raise ValueError(f"methods may not be called {', '.join(reserved)}: those are the benchmark's own")
     seeds = list(range(config.seed, config.seed + config.episodes))
-    provenances = [*provenances, *([DexWM.from_pretrained(config.dexwm).provenance] if config.dexwm else [])]
-    for provenance in provenances or [{"training_seeds": []}]:
+    judge = Judge(config, methods)
+    for provenance in [{"training_seeds": []}, *provenances, *judge.provenances]:
         check_seeds(seeds, provenance, config.split)
-    judged = sorted(_judge_all(config, dict(methods), seeds, progress), key=lambda each: each.seed)
+    judged = sorted(_judge_all(judge, dict(methods), seeds, progress), key=lambda each: each.seed)
     found = figures(judged, 1.0 / config.candidates)
     found["score"] = f"-{config.distance if config.lpips_vgg is None else 'lpips'} ({config.rule})"
     found["dexwm_score"] = f"{config.dexwm_measure} ({config.rule})" if config.dexwm else None
     return found, [each for each in judged if each.shown is not None]
 
 
+def trained_method(model: str | Path, config: GenerateConfig = GenerateConfig(), device: str = "cpu") -> VideoGenerator:
+    """A trained video model, from its folder or hub id, as a method; `functools.partial` makes a factory of it."""
+    return VideoGenerator(DWM.from_pretrained(model).to(device), config)
+
+
 def _judge_all(
-    config: SelectConfig,
-    methods: dict[str, MethodFactory],
-    seeds: list[int],
-    progress: Callable[[int, int], None] | None,
+    judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int], progress: Callable[[int, int], None] | None
 ) -> list[Judged]:
+    config = judge.config
     workers = min(config.workers or os.cpu_count() or 1, len(seeds))
     shown = set(seeds[: config.shown])
     judged: list[Judged] = []
     if workers == 1:
-        judge = Judge(config, methods)
         for seed in seeds:
             judged.append(judge(seed, seed in shown))
             if progress is not None:
@@ -178,6 +184,12 @@ class Judge:
             lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
         self.lpips = lpips
         self.text = TextScorer(config.xclip) if config.xclip is not None else None
+
+    @property
+    def provenances(self) -> list[Mapping[str, Any]]:
+        """Of every checkpoint that judges: a method without `provenance` was not trained."""
+        found = [getattr(method, "provenance", None) for method in (*self.methods.values(), self.evaluator)]
+        return [each for each in found if each is not None]
 
     def __call__(self, seed: int, show: bool = False) -> Judged:
         """Record the candidates of a scene and let every method judge them."""
