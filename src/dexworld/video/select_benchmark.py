@@ -8,6 +8,7 @@ believes leads there. Beside the video world model:
 `dexwm`         the latent world model, on the same candidates (`dexwm_evaluator`);
 `composite`     the hand videos pasted on the static video: it shows the hands and predicts no change of any object, so
                 under an honest score it is at chance;
+`composite_codec`  the same through the video model's codec, whose blur draws the hand beyond its mask;
 `hand_over_change`  no world model at all: the candidate whose hand was where the goal differs from the scene;
 `oracle`        the true simulated videos under the same score: the most that any video model could reach.
 """
@@ -36,14 +37,16 @@ from dexworld.video.generate import Generator as VideoGenerator
 from dexworld.video.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named, hand_masks
 from dexworld.video.lpips import LPIPS
 from dexworld.video.model import DWM
+from dexworld.video.references import through_codec
 from dexworld.video.select import DISTANCE, RULE, Generator, ImageGoal, imagined_clips
 from dexworld.video.select_controls import composite, hand_over_change
-from dexworld.video.select_figures import DEXWM, Judged, ShownScene, figures
+from dexworld.video.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
 from dexworld.video.synthetic import triplet_of
 from dexworld.video.text_goal import TextScorer
 
 logger = logging.getLogger(__name__)
-COMPOSITE, HAND_OVER_CHANGE, ORACLE = "composite", "hand_over_change", "oracle"
+COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
+HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
 MethodFactory = Callable[[], Generator]
 NEUTRAL_PROMPT = "A hand acts on the objects on a table."
 
@@ -115,7 +118,7 @@ def select_benchmark(
     with (scenes done, scenes). Raises SeedError for seeds that must not be evaluated on, ValueError for a method that
     takes a control's name.
     """
-    reserved = sorted({DEXWM, COMPOSITE, HAND_OVER_CHANGE, ORACLE} & set(methods))
+    reserved = sorted({DEXWM, COMPOSITE, COMPOSITE_CODEC, HAND_OVER_CHANGE, ORACLE} & set(methods))
     if reserved:
         raise ValueError(f"methods may not be called {', '.join(reserved)}: those are the benchmark's own")
     seeds = list(range(config.seed, config.seed + config.episodes))
@@ -208,6 +211,9 @@ class Judge:
         )
         videos = {name: method.generate(known, [seed] * len(known)) for name, method in self.methods.items()}
         videos[COMPOSITE] = [composite(clip) for clip in known]
+        codec = getattr(getattr(self.methods.get(MAIN), "model", None), "codec", None)
+        if codec is not None:
+            videos[COMPOSITE_CODEC] = [through_codec(codec, video) for video in videos[COMPOSITE]]
         videos[ORACLE] = [clip.interaction for clip in clips]
         last = {name: np.stack([video[-1] for video in each]) for name, each in videos.items()}
         if self.evaluator is not None:
