@@ -33,16 +33,16 @@ _MISTAKES = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb. Mistakes of the user end with one clear line and exit code 2, defects with a traceback."""
-    command = tyro.cli(
-        Verb,
-        prog="dexworld",
-        description="Dexterous world models: predict what hands do to the world, and plan with it.",
-        args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
-    )
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        command = tyro.cli(
+            Verb,
+            prog="dexworld",
+            description="Dexterous world models: predict what hands do to the world, and plan with it.",
+            args=arguments,
+            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        )
         command.run()
     except _MISTAKES as error:
         sys.exit(_complain(str(error)))

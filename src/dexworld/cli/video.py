@@ -1,17 +1,33 @@
 """The verbs of `dexworld video`: triplets, training, generation, evaluation and the choice among actions."""
 
 import logging
-from dataclasses import dataclass
-from typing import Annotated
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
 from dexworld.cli.progress import counted
+from dexworld.cli.video_results import facts_of
+from dexworld.data.video import write_video
 from dexworld.evaluation.results import write_results
+from dexworld.models.reference import VIDEO, checkpoint_path
+from dexworld.report.video_demo import write_video_demo
+from dexworld.video.config import preset
+from dexworld.video.estimate import CostConfig, describe
+from dexworld.video.evaluate import EvaluateConfig, sample_seed
+from dexworld.video.gallery import ShownClip, shown_clip
+from dexworld.video.generate import GenerateConfig, Generator
+from dexworld.video.lora import LoRAConfig
+from dexworld.video.model import DWM
+from dexworld.video.references import reference_methods
 from dexworld.video.synthetic import SyntheticConfig, record_triplets
 from dexworld.video.train import VideoRunConfig, train_video
+from dexworld.video.triplets import open_triplets
 
 logger = logging.getLogger("dexworld")
+SHOWN = 12  # clips on the page of generated videos
 
 
 @dataclass(frozen=True)
@@ -33,10 +49,73 @@ class VideoTrain:
     """Train a video world model on triplets; start it again to go on where it stopped."""
 
     config: Annotated[VideoRunConfig, tyro.conf.arg(name="")]
+    dry_run: bool = False
+    """Print what the model costs in memory and time, from the preset, and train nothing."""
 
     def run(self) -> None:
         """Train, and leave the model in `<output>/model`."""
+        if self.dry_run:
+            sys.stdout.write(dry_run(self.config) + "\n")
+            return
         logger.info("the model is in %s", train_video(self.config))
+
+
+def dry_run(config: VideoRunConfig) -> str:
+    """The cost of the run's model: of its preset, or of the shipped or trained model that it starts from."""
+    model = preset(config.preset) if config.initial is None else DWM.from_pretrained(config.initial).config
+    model = replace(model, condition=config.condition)
+    cost = CostConfig(
+        batch_size=config.training.batch_size,
+        lora=LoRAConfig(config.lora_rank, config.lora_rank) if config.lora_rank else None,
+        precision="autocast" if config.training.bfloat16 else "float32",
+        checkpointing=config.recompute,
+        ema=config.training.ema > 0,
+    )
+    return describe(config.initial or config.preset, model, cost)
+
+
+@dataclass(frozen=True)
+class VideoGenerate:
+    """Imagine the clips of a triplet folder and write the videos, and a page that shows them side by side."""
+
+    data: Path
+    """Triplet folder; its interaction videos are only shown beside, except a model's that starts from a first frame."""
+    output: Path
+    """Folder for videos/<name>_<k>.mp4, report.html and results.json."""
+    checkpoint: str = VIDEO
+    """Model folder or hub id; `video` is the shipped one."""
+    clips: int | None = None
+    """Only the first so many."""
+    samples: int = 1
+    """Videos of each clip."""
+    seed: int = 0
+    """Of the noise."""
+    generation: GenerateConfig = field(default_factory=GenerateConfig)
+    """How videos are sampled."""
+
+    def run(self) -> None:
+        """Generate, and write videos, page and `results.json`."""
+        model = DWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
+        folder = open_triplets(self.data)
+        folder = folder.subset(folder.names[: self.clips])
+        method = Generator(model, self.generation)
+        methods: list[Any] = [*reference_methods(model.codec), method]
+        shown: list[ShownClip] = []
+        videos: dict[str, int] = {}
+        for index in counted("clips", len(folder))(range(len(folder))):
+            clip = folder[index]
+            for number in range(self.samples):
+                seed = sample_seed(self.seed, clip.name, number)
+                path = self.output / "videos" / f"{clip.name}_{number}.mp4"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_video(path, method.generate([clip], [seed])[0], clip.fps)
+                videos[str(path.relative_to(self.output))] = seed
+            if len(shown) < SHOWN:
+                settings = EvaluateConfig(samples=1, seed=self.seed)
+                shown.append(shown_clip(clip, methods, settings))
+        write_results(self.output, {"videos": videos, "checkpoint": self.checkpoint}, seed=self.seed)
+        page = write_video_demo(self.output, shown, "dwm", model=facts_of(model))
+        logger.info("%d videos in %s; %s", len(videos), self.output / "videos", page)
 
 
 @dataclass(frozen=True)

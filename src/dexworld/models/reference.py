@@ -1,22 +1,31 @@
-"""The checkpoint that is shipped with the package, so that everything runs offline at once."""
+"""The checkpoints that are shipped with the package, so that everything runs offline at once."""
 
 from importlib import resources
 from pathlib import Path
 
-REFERENCE = "reference"  # the name that stands for it wherever a checkpoint is asked for
+REFERENCE = "reference"  # DexWM: the name that stands for it wherever a checkpoint is asked for
+VIDEO = "video"  # DWM, the video world model
+VIDEO_NO_HAND = "video-no-hand"  # the same kind of model, trained without hands: a control
+HANDS = "hands"  # DexWM for two human hands, trained on the clips of the video model
+SHIPPED = {
+    REFERENCE: "`dexworld collect`, then `dexworld train`",
+    VIDEO: "`dexworld video synthesize`, then `dexworld video train`",
+    VIDEO_NO_HAND: "`dexworld video train --condition none`",
+    HANDS: "`dexworld video episodes`, then `dexworld train`",
+}
 
 
 def checkpoint_path(name: str) -> str:
-    """A folder or hub id for `DexWM.from_pretrained`; `reference` is the shipped checkpoint's folder.
+    """A folder or hub id for `from_pretrained`; a name in `SHIPPED` is that shipped checkpoint's folder.
 
-    Raises FileNotFoundError if the installed package holds no checkpoint.
+    Raises FileNotFoundError if the installed package doesn't hold it.
     """
-    if name != REFERENCE:
+    if name not in SHIPPED:
         return name
-    folder = Path(str(resources.files("dexworld"))) / "assets" / REFERENCE
+    folder = Path(str(resources.files("dexworld"))) / "assets" / name
     if not (folder / "config.json").exists():
         raise FileNotFoundError(
-            f"this installation holds no reference checkpoint ({folder}); name one of your own with --checkpoint, or "
-            "train one: `dexworld collect`, then `dexworld train`"
+            f"this installation holds no {name} checkpoint ({folder}); name one of your own, or train one: "
+            f"{SHIPPED[name]}"
         )
     return str(folder)

@@ -25,9 +25,12 @@ from dexworld.training.trainer import Trainer
 from dexworld.video.backbone import Backbone
 from dexworld.video.config import CONDITIONS, Condition, DWMConfig, Prediction, preset
 from dexworld.video.latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec
+from dexworld.video.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model import DWM
 from dexworld.video.objective import VideoTask, VideoTrainConfig
-from dexworld.video.triplets import TripletFolder, open_triplets
+from dexworld.video.pretrained import load_base
+from dexworld.video.text import embed_prompts
+from dexworld.video.triplets import TripletFolder, open_triplets, read_prompt
 from dexworld.video.validation_loss import VideoValidation
 from dexworld.video.widen import widen_patch_embedding
 
@@ -51,6 +54,15 @@ class VideoRunConfig:
     initial: str | None = None
     """Model folder or hub id to start from, e.g. an inpainting pre-training. Its codec and size are kept; a further
     condition starts at zero, so that the first step's answer is the initial model's."""
+    base: str | None = None
+    """Published weights to start from instead, in diffusers' or VideoX-Fun's layout: a folder or hub id of CogVideoX,
+    CogVideoX-Fun, Wan 2.1 or Wan-Fun. Its clip size and prediction are kept; preset and prediction don't count."""
+    lora_rank: int = 0
+    """Train low-rank adapters and the patch embedding only (64 in the DWM release); 0 trains everything."""
+    text_encoder: str | None = None
+    """Folder or hub id with `text_encoder/` and `tokenizer/`, for prompts; without one a model sees no text."""
+    recompute: bool = False
+    """Recompute each block in the backward pass: less memory, a third more time."""
     weights: tuple[float, ...] = ()
     """How often each data folder is drawn from, relative to the others; by its number of clips when not given."""
     validation_data: tuple[Path, ...] = ()
@@ -69,6 +81,10 @@ class VideoRunConfig:
             raise ValueError(f"codec_clips is {self.codec_clips}; it must be positive")
         if self.condition not in CONDITIONS:
             raise ValueError(f"condition is {self.condition!r}; choose from {', '.join(CONDITIONS)}")
+        if self.base is not None and self.initial is not None:
+            raise ValueError("base and initial both say where to start from; give one of them")
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank is {self.lora_rank}; it is positive, or 0 for full training")
         if self.training.goal == "inpainting" and self.condition != "none":
             raise ValueError("inpainting pre-training sees no hands: use condition 'none' with goal 'inpainting'")
 
@@ -82,15 +98,18 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     )
+    if config.lora_rank and config.base is None and config.initial is None:
+        raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")
     folders = [open_triplets(folder) for folder in config.data]
     held_out = [open_triplets(folder) for folder in config.validation_data]
     model, ancestry = initial_model(config, model_config, folders)
     model.to(device)
-    encoded = [_encoded(folder, model) for folder in folders]
+    encoded = [_encoded(folder, model, config.text_encoder) for folder in folders]
     validation = None
     if held_out:
         clips = config.training.validation_clips
-        validation = VideoValidation([_encoded(folder, model) for folder in held_out], clips, config.training)
+        held_out_latents = [_encoded(folder, model, config.text_encoder) for folder in held_out]
+        validation = VideoValidation(held_out_latents, clips, config.training)
     else:
         logger.warning("no validation data was given: there will be no validation figures")
     identity = {
@@ -98,6 +117,8 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
         "codec": codec_fingerprint(model),
         "data": [folder.fingerprint for folder in folders],
         "weights": list(config.weights),
+        "lora_rank": config.lora_rank,
+        "text_encoder": config.text_encoder,
     }
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
@@ -113,16 +134,26 @@ def initial_model(
 ) -> tuple[DWM, dict[str, Any] | None]:
     """The model that training starts from, and the provenance of the one it was made of, if any."""
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
-    if config.initial is not None:
-        return started_from(DWM.from_pretrained(config.initial), config.condition, config.prediction)
-    if model_config is None:
-        model_config = replace(preset(config.preset), condition=config.condition)
-        if config.prediction is not None:
-            model_config = replace(model_config, prediction=config.prediction)
-    model = DWM(model_config)
-    if model_config.codec.kind == "pca":
-        fit_codec(model, folders, config.codec_clips, config.training.seed)
-    return model, None
+    ancestry = None
+    if config.base is not None:
+        model = load_base(config.base, condition=config.condition)
+    elif config.initial is not None:
+        model, ancestry = started_from(DWM.from_pretrained(config.initial), config.condition, config.prediction)
+    else:
+        if model_config is None:
+            model_config = replace(preset(config.preset), condition=config.condition)
+            if config.prediction is not None:
+                model_config = replace(model_config, prediction=config.prediction)
+        model = DWM(model_config)
+        if model_config.codec.kind == "pca":
+            fit_codec(model, folders, config.codec_clips, config.training.seed)
+    transformer = model.backbone.transformer
+    if config.lora_rank and not has_lora(transformer):
+        if model.provenance.get("base") is None:
+            model.provenance["base"] = config.initial
+        add_lora(transformer, LoRAConfig(config.lora_rank, config.lora_rank), config.training.seed)
+    transformer.gradient_checkpointing = config.recompute
+    return model, ancestry
 
 
 def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
@@ -148,7 +179,7 @@ def started_from(base: DWM, condition: Condition, prediction: Prediction | None 
     return DWM(config, codec=base.codec, backbone=Backbone(config, transformer)), base.provenance
 
 
-def _encoded(folder: TripletFolder, model: DWM) -> LatentFolder:
+def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
     def told(indices):
         indices = list(indices)
         for count, index in enumerate(indices):
@@ -156,7 +187,14 @@ def _encoded(folder: TripletFolder, model: DWM) -> LatentFolder:
                 logger.info("%s: %d of %d clips encoded", folder.root, count, len(indices))
             yield index
 
-    return encode_folder(folder, model, told)
+    encoded = encode_folder(folder, model, told)
+    if text_encoder is None:
+        return encoded
+    prompts = {name: read_prompt(folder.files[name].prompt) for name in folder.names}
+    texts = embed_prompts(
+        list(prompts.values()), model.config.backbone, text_encoder, folder.root / "latents", model.device
+    )
+    return replace(encoded, texts=texts.by_clip(prompts))
 
 
 def _finish(
@@ -171,6 +209,7 @@ def _finish(
     # A fine-tuned model has seen what its ancestors were trained on.
     seeds = [list(pair) for folder in folders for pair in seed_ranges(folder)]
     seeds += [list(pair) for pair in (ancestry or {}).get("training_seeds", []) if list(pair) not in seeds]
+    model_base = trainer.model.provenance.get("base")
     provenance = {
         "training_seeds": seeds,
         "datasets": [
@@ -183,6 +222,7 @@ def _finish(
             for folder in folders
         ],
         "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
+        "base": model_base,
         "initial": without_folders(config.initial) if config.initial else None,
         "initial_provenance": ancestry,
         "command": command_line(),

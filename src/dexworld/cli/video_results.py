@@ -1,0 +1,292 @@
+"""The verbs of `dexworld video` that measure and choose: evaluate, select, demo."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from dexworld.cli.progress import counted, task_bars
+from dexworld.data.files import read_json
+from dexworld.evaluation.results import write_results
+from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
+from dexworld.report.video_demo import write_video_demo
+from dexworld.report.video_results import write_video_results
+from dexworld.report.video_selection import write_ranking_report, write_selection_report
+from dexworld.video.clip import TripletClip
+from dexworld.video.config import ClipShape
+from dexworld.video.evaluate import EvaluateConfig, evaluate_methods
+from dexworld.video.gallery import shown_clip, shown_clips
+from dexworld.video.generate import GenerateConfig, Generator, SDEdit
+from dexworld.video.lpips import LPIPS
+from dexworld.video.model import DWM
+from dexworld.video.perceptual import Perceptual, PerceptualConfig
+from dexworld.video.references import VideoMethod, reference_methods
+from dexworld.video.select_benchmark import SelectConfig, select_benchmark, trained_method
+from dexworld.video.select_folder import GOAL_PICTURES, GOAL_TEXT, folder_candidates, rank_folder, read_picture
+from dexworld.video.synthetic import SyntheticConfig, record_triplets
+from dexworld.video.triplets import TripletFolder, open_triplets, read_prompt
+
+logger = logging.getLogger("dexworld")
+
+
+def named_checkpoint(text: str) -> tuple[str, str]:
+    """`name=folder` as a pair. Raises ValueError for other text."""
+    name, sign, folder = text.partition("=")
+    if not (name and sign and folder):
+        raise ValueError(f"{text!r} is not of the form name=folder, e.g. no_hand=runs/no_hand/model")
+    return name, checkpoint_path(folder)
+
+
+@dataclass(frozen=True)
+class VideoEvaluate:
+    """Figures of video models on held-out clips, against static copy, inside and outside where the hands act."""
+
+    output: Path
+    """Folder for results.json and report.html."""
+    checkpoint: str = VIDEO
+    """Model folder or hub id; `video` is the shipped one."""
+    data: Path | None = None
+    """Triplet folder; without one, simulated clips are made from the seeds."""
+    clips: int = 100
+    """Clips: so many are simulated, or at most so many of the folder are taken."""
+    seed: int = 1_000_000
+    """First scene of simulated clips; also of the samples and the bootstrap."""
+    camera: Literal["moving", "fixed"] = "moving"
+    """Of simulated clips."""
+    split: Literal["evaluation", "validation"] = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999, for tuning. Real clips have no seeds, and no split."""
+    samples: int = 3
+    """Videos drawn for each clip."""
+    generation: GenerateConfig = field(default_factory=GenerateConfig)
+    """How videos are sampled."""
+    compare: tuple[str, ...] = ()
+    """Further models, each as name=folder."""
+    sdedit: str | None = None
+    """Inpainting model for the SDEdit baseline."""
+    sdedit_strengths: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+    """Its strengths, each a row."""
+    weights: PerceptualConfig = field(default_factory=PerceptualConfig)
+    """Where the weights of perceptual measures are; without them they are not reported."""
+    workers: int = 0
+    """Processes for simulating clips; 0 is one per core."""
+
+    def run(self) -> None:
+        """Evaluate, write `results.json` and the page."""
+        model = DWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
+        with ExitStack() as stack:
+            triplets = self._folder(model, stack)
+            simulated = len(triplets.seeds) == len(triplets)
+            folder = cast(Sequence[TripletClip], triplets)  # decoded clip by clip
+            config = EvaluateConfig(
+                samples=self.samples,
+                seed=self.seed,
+                compare_with=("dwm",),
+                split=self.split if simulated else None,
+            )
+            perceptual = Perceptual(self.weights)
+            methods = self.methods(model)
+            with task_bars() as update:
+                result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
+            figures = result.figures() | {"checkpoint": self.checkpoint, "generation": asdict(self.generation)}
+            path = write_results(self.output, figures, seed=self.seed, seeds=list(triplets.seeds.values()) or None)
+            shown = shown_clips(result, folder, methods, "dwm", model.codec, perceptual)
+        page = write_video_results(self.output, result, shown, "dwm", about=facts_of(model))
+        summary, copy = result.summary("dwm"), result.difference("dwm", result.references[0])
+        logger.info(
+            "PSNR inside %.2f dB (%+.2f dB against static copy), outside %.2f dB (%+.2f dB); %s, %s",
+            summary["psnr_inside"],
+            copy["psnr_inside"],
+            summary["psnr_outside"],
+            copy["psnr_outside"],
+            path,
+            page,
+        )
+
+    def methods(self, model: DWM) -> list[VideoMethod]:
+        """The model, as users see it and as its codec shows it, and what it is compared with."""
+        plain = replace(self.generation, detail="codec")
+        methods: list[Any] = [Generator(model, self.generation)]
+        if self.generation.detail != "codec":
+            methods.append(Generator(model, plain, "dwm_codec"))
+        for name, folder in map(named_checkpoint, self.compare):
+            methods.append(Generator(DWM.from_pretrained(folder).eval(), self.generation, name))
+        if self.sdedit is not None:
+            base = DWM.from_pretrained(checkpoint_path(self.sdedit)).eval()
+            steps = self.generation.sampling.steps
+            methods += [SDEdit(base, strength, steps, self.generation.batch) for strength in self.sdedit_strengths]
+        return methods
+
+    def _folder(self, model: DWM, stack: ExitStack) -> TripletFolder:
+        if self.data is not None:
+            folder = open_triplets(self.data)
+            return folder.subset(folder.names[: self.clips])
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config = SyntheticConfig(
+            temporary, self.clips, self.seed, self.camera, shape=model.config.clip, workers=self.workers
+        )
+        return record_triplets(config, counted("clips", self.clips))
+
+
+@dataclass(frozen=True)
+class VideoSelect:
+    """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours."""
+
+    output: Path
+    """Folder for results.json and report.html."""
+    checkpoint: str = VIDEO
+    """Model folder or hub id; `video` is the shipped one."""
+    no_hand: str | None = VIDEO_NO_HAND
+    """Model that sees no hands, a control; None leaves it out."""
+    dexwm: str | None = HANDS
+    """DexWM that judges the same candidates; None leaves it out."""
+    folder: Path | None = None
+    """Your own scene: static video, hand videos and a goal (docs/video.md); without one the benchmark is played."""
+    episodes: int = 100
+    """Scenes of the benchmark."""
+    seed: int = 1_000_000
+    """First scene of the benchmark; also of the samples."""
+    split: Literal["evaluation", "validation"] = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999, for tuning."""
+    generation: GenerateConfig = field(default_factory=GenerateConfig)
+    """How videos are sampled."""
+    lpips_vgg: Path | None = None
+    """LPIPS weights: VGG16; without weights a distance takes its place that needs none."""
+    lpips_heads: Path | None = None
+    """LPIPS weights: linear heads."""
+    xclip: str | None = None
+    """X-CLIP folder or hub id, for goals in words."""
+    all_scores: bool = False
+    """Also report every other way to compare pictures; validation scenes only."""
+    shown: int = 6
+    """Scenes on the page."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
+    """Renderer; `auto` takes the first that works."""
+
+    def run(self) -> None:
+        """Choose, write `results.json` and the page."""
+        if self.folder is not None:
+            self._own(self.folder)
+            return
+        generation = replace(self.generation, batch=8)
+        paths = {"dwm": checkpoint_path(self.checkpoint)}
+        if self.no_hand is not None:
+            paths["no_hand"] = checkpoint_path(self.no_hand)
+        config = SelectConfig(
+            episodes=self.episodes,
+            seed=self.seed,
+            lpips_vgg=self.lpips_vgg,
+            lpips_heads=self.lpips_heads,
+            xclip=self.xclip,
+            dexwm=None if self.dexwm is None else checkpoint_path(self.dexwm),
+            all_scores=self.all_scores,
+            shown=self.shown,
+            workers=self.workers,
+            backend=self.backend,
+            split=self.split,
+        )
+        methods = {name: partial(trained_method, path, generation) for name, path in paths.items()}
+        with task_bars() as update:
+            figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
+        path = write_results(self.output, figures, seed=self.seed)
+        page = write_selection_report(self.output, figures, judged, about={"Checkpoint": self.checkpoint})
+        logger.info(
+            "right in %.0f %% of %d scenes (%.0f to %.0f), chance %.1f %%; %s, %s",
+            100 * figures["top1"],
+            figures["n"],
+            100 * figures["low"],
+            100 * figures["high"],
+            100 * figures["chance"],
+            path,
+            page,
+        )
+
+    def _own(self, folder: Path) -> None:
+        method = trained_method(checkpoint_path(self.checkpoint), self.generation)
+        lpips = None
+        if self.lpips_vgg is not None and self.lpips_heads is not None:
+            lpips = LPIPS.from_files(self.lpips_vgg, self.lpips_heads)
+        ranking = rank_folder(method, folder, lpips=lpips, text_weights=self.xclip, seed=self.seed)
+        figures = {
+            "ranking": [ranking.names[index] for index in ranking.order],
+            "scores": dict(zip(ranking.names, ranking.scores.tolist(), strict=True)),
+            "score": ranking.score_name,
+        }
+        path = write_results(self.output, figures, seed=self.seed)
+        pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
+        goal = read_picture(pictures[0]) if pictures else read_prompt(folder / GOAL_TEXT)
+        page = write_ranking_report(self.output, ranking, folder_candidates(folder), goal)
+        logger.info("chosen: %s; %s, %s", ranking.names[ranking.best], path, page)
+
+
+@dataclass(frozen=True)
+class VideoDemo:
+    """Imagine a few held-out clips with the shipped model and show them beside the truth, on one page."""
+
+    output: Path = Path("outputs/video-demo")
+    """Folder for report.html and results.json."""
+    checkpoint: str = VIDEO
+    """Model folder or hub id; `video` is the shipped one."""
+    clips: int = 6
+    """Clips."""
+    seed: int = 1_000_000
+    """First scene."""
+    generation: GenerateConfig = field(default_factory=GenerateConfig)
+    """How videos are sampled."""
+    workers: int = 0
+    """Processes for simulating the clips; 0 is one per core."""
+
+    def run(self) -> None:
+        """Simulate, imagine, and write the page."""
+        folder = checkpoint_path(self.checkpoint)
+        model = DWM.from_pretrained(folder).eval()
+        methods: list[Any] = [*reference_methods(model.codec), Generator(model, self.generation)]
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as temporary:
+            shape: ClipShape = model.config.clip
+            config = SyntheticConfig(Path(temporary), self.clips, self.seed, shape=shape, workers=self.workers)
+            triplets = record_triplets(config, counted("clips", self.clips))
+            clips = [triplets[index] for index in range(len(triplets))]
+        simulated = time.monotonic()
+        settings = EvaluateConfig(samples=1, seed=self.seed, split="evaluation")
+        shown = [shown_clip(clip, methods, settings) for clip in counted("videos", len(clips))(clips)]
+        timings = {"simulating": simulated - started, "imagining": time.monotonic() - simulated}
+        figures = {"clips": {each.clip.name: each.figures for each in shown}, "timings": timings}
+        write_results(
+            self.output, figures, seed=self.seed, seeds=[clip.seed for clip in clips if clip.seed is not None]
+        )
+        measured = Path(folder) / "evaluation.json"
+        page = write_video_demo(
+            self.output,
+            shown,
+            "dwm",
+            figures=read_json(measured) if measured.exists() else None,
+            model=facts_of(model),
+            timings=timings,
+        )
+        logger.info("open %s in a browser", page)
+
+
+def facts_of(model: DWM) -> dict[str, str]:
+    """What a page says about a model."""
+    config, clip = model.config, model.config.clip
+    count = sum(each.numel() for each in model.backbone.parameters())
+    seconds = model.provenance.get("seconds")
+    facts = {
+        "Model": f"{config.backbone.kind}, {count / 1e6:.1f} million parameters",
+        "Hands": config.condition,
+        "Predicts": config.prediction,
+        "Codec": f"{config.codec.kind}, {config.codec.channels} channels",
+        "Clips": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
+        "Trained on": "; ".join(
+            f"{each['clips']} clips ({each['name']})" for each in model.provenance.get("datasets", [])
+        ),
+        "Trained for": f"{model.provenance.get('steps')} steps, {seconds / 60:.0f} minutes" if seconds else "",
+    }
+    return {name: value for name, value in facts.items() if value}
