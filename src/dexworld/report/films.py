@@ -14,6 +14,7 @@ FILM_STYLE = Markup("""
 .films {
   display: grid; grid-template-columns: repeat(var(--columns, 4), minmax(0, 1fr)); gap: 14px 12px; margin: 14px 0 4px;
 }
+.films.few { max-width: 760px; }
 .films figcaption { margin-top: .3em; }
 .films figcaption b { color: var(--ink); font-weight: 600; }
 .films .own video { outline: 3px solid var(--accent); outline-offset: -1px; }
@@ -32,7 +33,7 @@ td:first-child { min-width: 8.5em; }
 .plot circle.s2 { fill: var(--grey); }
 .wide .bar { grid-template-columns: 18em 1fr 3.4em; }
 @media (max-width: 640px) {
-  .wide .bar { grid-template-columns: 9em 1fr 3em; }
+  .wide .bar { grid-template-columns: 9em 1fr 3.6em; }
   .films { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 8px; }
 }
 """)

@@ -44,7 +44,7 @@ NAMES = {
     CODEC_TRUTH: "Truth (codec): the ceiling",
     "dwm": "World model",
     "no_hand": "Without hands",
-    "sdedit": "SDEdit",
+    **{f"sdedit_{strength / 10:g}": f"SDEdit, strength {strength / 10:g}" for strength in range(1, 11)},
     "interdyn": "First frame and hand mask",
     "mesh": "Hand mesh",
     "mask": "Hand mask",
@@ -131,9 +131,9 @@ def header(evaluation: Evaluation, method: str, called: Mapping[str, str]) -> Ma
 
 
 def gains_section(evaluation: Evaluation, method: str, called: Mapping[str, str]) -> Markup | None:
-    """Differences to static copy of every other method, inside and outside; None where there is nothing to compare."""
+    """Differences to static copy of everything else, inside and outside; None where there is nothing to compare."""
     reference = paired_reference(evaluation)
-    others = [name for name in evaluation.values if name not in (STATIC_COPY, STATIC_COPY_CODEC)]
+    others = [name for name in evaluation.values if name != reference]
     gains = {name: evaluation.difference(name, reference) for name in others}
     plots = []
     for measure, title in (("psnr_inside", "Inside the region"), ("psnr_outside", "Outside the region")):

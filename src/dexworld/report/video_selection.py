@@ -225,7 +225,7 @@ def ranking_card(
     return tag(
         "article",
         tag("div", tag("h3", title), badge(*verdict) if verdict else None, class_="head"),
-        tag("div", start, wanted, class_="pictures few"),
+        tag("div", start, wanted, class_="films few", style="--columns:2"),
         tag("h4", "Imagined, best first"),
         films(imagined, *folds),
         class_="card",

@@ -137,8 +137,8 @@ def evaluate_methods(
     """
     everything = [*reference_methods(codec), *methods]
     names = [method.name for method in everything]
-    base = STATIC_COPY if codec is None else STATIC_COPY_CODEC
-    references = tuple(dict.fromkeys((base, *config.compare_with)))
+    copies = (STATIC_COPY,) if codec is None else (STATIC_COPY_CODEC, STATIC_COPY)
+    references = tuple(dict.fromkeys((*copies, *config.compare_with)))
     check_evaluation(clips, everything, references, config)
     perceptual = perceptual or Perceptual()
     values: dict[str, list[Measures]] = {name: [] for name in names}
