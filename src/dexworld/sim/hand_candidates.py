@@ -131,7 +131,10 @@ def _collect(
     tried = 0
     writers = every_kind(scene, config.skills, quiet)
     for _ in range(_TRIES):
-        for kind in rng.permutation(len(writers)):
+        order = list(rng.permutation(len(writers)))
+        if not quiet and scene.layout.fixture is not None:
+            order.sort(key=lambda kind: kind != 0)  # one of many acts, but what the fixture is there for
+        for kind in order:
             if len(found) == count:
                 return found, tried
             scripts: tuple[HandScript, ...] = (writers[kind](Writer(scene, rng)),)

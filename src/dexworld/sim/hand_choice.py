@@ -83,9 +83,11 @@ def _grasp(writer: Writer, index: int, carry: str, side: float, miss: bool) -> H
 def every_kind(scene: HandScene, chosen: tuple[str, ...], quiet: bool) -> list[Callable[[Writer], HandScript]]:
     """Functions that write each kind of script that is possible in `scene` with the skills `chosen`.
 
-    quiet: the ones after which nothing has moved: hovering hands and near misses; else those that act.
+    quiet: the ones after which nothing has moved: hovering hands and near misses; else those that act. A fixture's comes first.
     """
     kinds: list[Callable[[Writer], HandScript]] = []
+    if scene.layout.fixture is not None and scene.layout.fixture.kind in chosen:
+        kinds.append(partial(_draw_fixture, miss=quiet))
     for index, item in enumerate(scene.layout.objects):
         if "push" in chosen:
             kinds += [partial(_push_freely, index=index, direction=way, miss=quiet) for way in _push_directions(item)]
@@ -94,8 +96,6 @@ def every_kind(scene: HandScene, chosen: tuple[str, ...], quiet: bool) -> list[C
             kinds += [partial(_grasp_freely, index=index, carry=way, miss=quiet) for way in ways]
         if quiet and "reach" in chosen:
             kinds.append(partial(_reach_freely, index=index))
-    if scene.layout.fixture is not None and scene.layout.fixture.kind in chosen:
-        kinds.append(partial(_draw_fixture, miss=quiet))
     return kinds
 
 
