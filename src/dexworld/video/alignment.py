@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.video.hand_video import HAND_LEVEL
+
 SIDE = 144  # pixels; longer images are shrunk to about this first, which also evens out noise
 SAMPLES = 9  # frames compared
 LAGS = (-4, -2, -1, 1, 2, 4)  # frames by which a static video might be out of step
@@ -17,7 +19,6 @@ AGREEMENT_LIMIT = 0.3  # less agreement is another scene or camera path: other c
 SHIFT_LIMIT = 0.02  # of the image's width: a larger shift is called misaligned
 SHIFT_NOTE = 0.0075  # of the image's width: a larger shift is worth knowing; the released Aria clips have 0.01 to 0.016
 LAG_MARGIN = 0.05  # agreement that a lag must win before it is believed
-HAND_LEVEL = 100  # of 255, brightest channel: a pixel of the hand video that shows a hand
 _CONTRAST_FLOOR = 4.0  # of 255: weaker texture than this is noise
 _SEARCH = 0.25  # of the image's size: shifts looked for
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)

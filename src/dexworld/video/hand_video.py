@@ -14,6 +14,8 @@ from dexworld.video.rasteriser import NEAR, rasterise
 
 LEFT_COLOUR, RIGHT_COLOUR = (0.5, 0.8, 0.5), (0.8, 0.4, 0.4)
 AMBIENT, DIFFUSE = 0.7, 0.6
+HAND_LEVEL = 100  # of 255, brightest channel: a pixel of a hand video, even a compressed one, that shows a hand
+MIN_HAND_SHARE = 5e-5  # of the image: fewer such pixels are no hand
 
 
 def render_hands(
@@ -53,6 +55,16 @@ def render_hands(
             image = image.reshape(size[0], supersample, size[1], supersample, 3).mean(axis=(1, 3))
             video[frame, top:bottom, left_edge:right_edge] = np.clip(np.rint(image * 255), 0, 255)
     return video
+
+
+def hand_share(video: np.ndarray) -> np.ndarray:
+    """Share of the pixels (F,) that show a hand in each frame of a hand video (F, H, W, 3) uint8."""
+    return np.array([(frame.max(axis=2) >= HAND_LEVEL).mean() for frame in video])
+
+
+def frames_with_hands(video: np.ndarray) -> np.ndarray:
+    """(F,) bool: frames of a hand video (F, H, W, 3) uint8 in which a hand is seen."""
+    return hand_share(video) >= MIN_HAND_SHARE
 
 
 def render_track(track: HandTrack, height: int, width: int, smooth: bool = True, supersample: int = 2) -> np.ndarray:

@@ -15,15 +15,15 @@ import numpy as np
 
 from dexworld.data.video import VideoError, VideoFrames
 from dexworld.sim.collect import in_processes
-from dexworld.video.alignment import HAND_LEVEL, measure_alignment
+from dexworld.video.alignment import measure_alignment
 from dexworld.video.clip import is_clip_length
 from dexworld.video.config import ClipShape
+from dexworld.video.hand_video import MIN_HAND_SHARE, hand_share
 from dexworld.video.inventory import take_inventory
 from dexworld.video.problems import Problem, ValidationReport
 from dexworld.video.triplets import PROMPTS, TripletError, TripletFiles, files_of, read_prompt, read_track
 
 SIDE_MULTIPLE = 16  # pixels: the codecs' factor 8 times the transformers' patch of 2
-MIN_HAND_SHARE = 5e-5  # of the image: fewer bright pixels in the hand video are no hand
 MAX_HAND_SHARE = 0.6  # of the image: a hand video brighter than that, in most frames, isn't hands on black
 SAME_DIFFERENCE = 0.25  # of 255, mean: a static video this near to the interaction shows the interaction
 
@@ -195,7 +195,7 @@ def _check_equal(path: Path, own: np.ndarray, own_fps: float, frames: np.ndarray
 
 def _check_hands(path: Path, hands: np.ndarray, found: _Findings) -> int:
     """Frames in which the hand video shows no hand."""
-    share = np.array([(frame.max(axis=2) >= HAND_LEVEL).mean() for frame in hands])
+    share = hand_share(hands)
     without = int((share < MIN_HAND_SHARE).sum())
     if without == len(hands):
         found.add(path, "black-hands", "no frame shows a hand", "extract the hands again, or leave the clip out")
