@@ -83,7 +83,8 @@ def _grasp(writer: Writer, index: int, carry: str, side: float, miss: bool) -> H
 def every_kind(scene: HandScene, chosen: tuple[str, ...], quiet: bool) -> list[Callable[[Writer], HandScript]]:
     """Functions that write each kind of script that is possible in `scene` with the skills `chosen`.
 
-    quiet: the ones after which nothing has moved: hovering hands and near misses; else those that act. A fixture's comes first.
+    quiet: the ones after which nothing has moved: hovering hands and near misses; else those that act. A
+    fixture's comes first.
     """
     kinds: list[Callable[[Writer], HandScript]] = []
     if scene.layout.fixture is not None and scene.layout.fixture.kind in chosen:
