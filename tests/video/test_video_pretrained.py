@@ -12,7 +12,7 @@ from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.config import ClipShape
 from dexworld.video.lora import LORA_FILE, LoRAConfig, has_lora
 from dexworld.video.noise import diffusion_process, flow_process
-from dexworld.video.pretrained import load_base, load_model, load_transformer, save_model
+from dexworld.video.pretrained import load_base, load_model, load_transformer
 from dexworld.video.sampler import SampleConfig, sample
 from dexworld.video.schedules import DEFAULTS, load_scheduler_config, noise_settings
 from dexworld.video.widen import patch_embedding
@@ -65,21 +65,21 @@ def test_a_published_model_loads_widens_trains_saves_reloads_and_generates_the_s
     train_one_step(model)
     after = generated(model)
     assert not torch.equal(after, before)
-    save_model(model, tmp_path / "trained")
+    model.save_pretrained(tmp_path / "trained")
     again = load_model(tmp_path / "trained")
     assert has_lora(again.backbone.transformer) == (lora is not None)
     assert again.config == model.config
     assert torch.equal(generated(again), after)
     # and a second generation of training can go on from there
     train_one_step(again)
-    save_model(again, tmp_path / "further")
+    again.save_pretrained(tmp_path / "further")
     assert torch.equal(generated(load_model(tmp_path / "further")), generated(again))
 
 
 @KINDS
 def test_an_adapter_is_saved_without_its_base(kind, channels, widened, tmp_path):
     base = save_published(tmp_path / "base", kind, channels)
-    save_model(load_base(base, CLIP, lora=LoRAConfig(rank=1, alpha=1)), tmp_path / "adapter")
+    load_base(base, CLIP, lora=LoRAConfig(rank=1, alpha=1)).save_pretrained(tmp_path / "adapter")
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert names == {"adapter.json", LORA_FILE, "non_lora_weights.safetensors"}
     moved = base.rename(tmp_path / "moved")
@@ -168,7 +168,7 @@ def test_a_wan_fun_folder_without_a_vae_takes_it_from_elsewhere_and_runs_end_to_
     model = load_base(tmp_path / "fun", CLIP, codec_source=str(tmp_path / "diffusers"), lora=LoRAConfig(2, 2))
     assert model.config.backbone.flow_shift == 5.0  # no scheduler in this layout either
     train_one_step(model)
-    save_model(model, tmp_path / "trained")
+    model.save_pretrained(tmp_path / "trained")
     assert torch.equal(generated(load_model(tmp_path / "trained")), generated(model))
 
 

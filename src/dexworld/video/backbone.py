@@ -6,7 +6,7 @@ start at zero.
 
 import copy
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         if config.backbone.kind == "cogvideox":
-            self.transformer.set_attn_processor(JointAttention())
+            cast(Any, self.transformer).set_attn_processor(JointAttention())
         self.hand_embedding: HandEmbedding | None = None
         self.control: ControlBranch | None = None
         width = config.backbone.width
@@ -99,17 +99,19 @@ class Backbone(nn.Module):
         text: (B, L, D); zeros when None. hand_vectors: (B, F, 128), for the AdaLN conditions. control: (B, f, C, h, w)
         latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
         """
-        backbone = self.config.backbone
+        backbone, wanted = self.config.backbone, channels.dtype
+        channels = channels.to(next(self.transformer.parameters()).dtype)  # published weights may be bfloat16
         if text is None:
             text = channels.new_zeros(len(channels), backbone.text_tokens, backbone.text_dim)
         text = text.to(channels)
         if backbone.kind == "wan":
             # Wan's timestep is 1000 times the noise level
             answer = self.transformer(channels.transpose(1, 2), timestep + 1, text, return_dict=False)[0]
-            return answer.transpose(1, 2)
+            return answer.transpose(1, 2).to(wanted)
         rotary = self._rotary(channels)
         if self.hand_embedding is None and self.control is None:
-            return self.transformer(channels, text, timestep, image_rotary_emb=rotary, return_dict=False)[0]
+            answer = self.transformer(channels, text, timestep, image_rotary_emb=rotary, return_dict=False)[0]
+            return answer.to(wanted)
         if self.hand_embedding is not None and hand_vectors is None:
             raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
         if self.control is not None and control is None:
@@ -117,7 +119,8 @@ class Backbone(nn.Module):
         hands = None
         if self.hand_embedding is not None and hand_vectors is not None:
             hands = self.hand_embedding(hand_vectors.to(channels))
-        return run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
+        answer = run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
+        return answer.to(wanted)
 
     def _rotary(self, channels: Tensor) -> tuple[Tensor, Tensor] | None:
         if not self.config.backbone.rotary:

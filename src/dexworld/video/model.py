@@ -3,6 +3,7 @@
 B batch, F pixel frames, f latent frames, C latent channels, h x w latent cells.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dexworld.video.backbone import Backbone
 from dexworld.video.codecs import Codec, build_codec
 from dexworld.video.conditions import Conditions, hand_silhouette, known_mask, repeated_first_frame
 from dexworld.video.config import DWMConfig
+from dexworld.video.lora import has_lora, is_adapter, save_adapter
 from dexworld.video.noise import NoiseProcess, diffusion_process, flow_process
 
 CODEC_PREFIX = "codec."
@@ -150,15 +152,33 @@ class DWM(nn.Module):
         return self.process.clean(noisy, answer, timestep)
 
     def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it."""
+        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it.
+
+        With LoRA adapters only they and the patch embedding are written, beside the name of their base (`lora.py`).
+        provenance: by default the model's own. Raises ValueError for adapters on a base that nothing names.
+        """
+        provenance = self.provenance if provenance is None else provenance
+        if has_lora(self.backbone.transformer):
+            base = self.provenance.get("base")
+            if not base:
+                raise ValueError(
+                    "an adapter is saved without its base, and this model doesn't say which; set provenance['base']"
+                )
+            about = {"model": asdict(self.config), "provenance": provenance}
+            save_adapter(self.backbone.transformer, folder, base=base, about=about)
+            return
         weights = dict(self.backbone.state_dict())
         if self.config.codec.kind == "pca":
             weights |= {f"{CODEC_PREFIX}{name}": value for name, value in self.codec.state_dict().items()}
-        write_checkpoint(folder, self.config, weights, self.provenance if provenance is None else provenance)
+        write_checkpoint(folder, self.config, weights, provenance)
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "DWM":
         """Read what `save_pretrained` wrote. Raises CheckpointError naming what is missing or doesn't fit."""
+        if is_adapter(folder_or_hub_id):
+            from dexworld.video.pretrained import load_model
+
+            return load_model(folder_or_hub_id)
         config, weights, provenance = read_checkpoint(folder_or_hub_id, DWMConfig)
         model = cls(config, provenance=provenance)
         codec = {name: weights.pop(name) for name in list(weights) if name.startswith(CODEC_PREFIX)}

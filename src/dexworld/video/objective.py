@@ -62,7 +62,7 @@ def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float) -> Tensor:
 
     For velocity (and flow) predictions the plain squared error on it, as in the DWM release (the paper writes the error
     of the noise). For residual predictions the squared error of the clean latents, weighted as that of the velocity
-    would be, but at most by `weight_cap` (Hang et al., "Efficient diffusion training via min-SNR weighting", ICCV 2023).
+    would be, but at most by `weight_cap` (Hang et al., "Efficient diffusion training via min-SNR weighting", 2023).
     """
     process = model.process
     noisy = process.noisy(batch.clean, batch.noise, batch.timestep)

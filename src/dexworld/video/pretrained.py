@@ -7,7 +7,7 @@ models' own `config.json` and `scheduler_config.json`; CogVideoX-Fun is what the
 
 import logging
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from dexworld.models.config import from_dict
 from dexworld.video.backbone import Backbone, build_transformer
 from dexworld.video.config import BackboneConfig, ClipShape, CodecConfig, Condition, DWMConfig, Prediction
 from dexworld.video.extra import require
-from dexworld.video.lora import LoRAConfig, add_lora, has_lora, is_adapter, load_adapter, read_adapter, save_adapter
+from dexworld.video.lora import LoRAConfig, add_lora, is_adapter, load_adapter, read_adapter
 from dexworld.video.model import DWM
 from dexworld.video.schedules import load_scheduler_config, noise_settings
 from dexworld.video.sources import check_tensors, find_part, raise_if_unfit, read_settings
@@ -124,24 +124,8 @@ def fold_image_branch(transformer: Any) -> Any:
     return transformer
 
 
-def save_model(model: DWM, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-    """Write a model: only its adapter and patch embedding when it has LoRA adapters, otherwise all of its transformer.
-
-    provenance: by default the model's own. Raises ValueError for adapters on a base that nothing can name.
-    """
-    provenance = model.provenance if provenance is None else provenance
-    if not has_lora(model.backbone.transformer):
-        model.save_pretrained(folder, provenance)
-        return
-    base = model.provenance.get("base")
-    if not base:
-        raise ValueError("an adapter is saved without its base, and this model doesn't say which; use `load_base`")
-    about = {"model": asdict(model.config), "provenance": provenance}
-    save_adapter(model.backbone.transformer, folder, base=base, about=about)
-
-
 def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None, codec: nn.Module | None = None) -> DWM:
-    """Read what `save_model` wrote, or an adapter that the DWM release published.
+    """Read what `DWM.save_pretrained` wrote, or an adapter that the DWM release published.
 
     base: where the adapter's base lies now; needed for the release's, which doesn't name it. codec: instead of the one
     that the checkpoint names. Raises CheckpointError.
