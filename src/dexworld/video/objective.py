@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexworld.data.video import VideoFrames
 from dexworld.training.config import LoopConfig, check_fractions, check_positive
 from dexworld.video.conditions import Conditions, latent_mask
 from dexworld.video.config import SPACE_FACTOR
@@ -131,9 +132,11 @@ class VideoTask:
         settings, clip = model.config, model.config.clip
         videos, unknown, names = [], [], []
         for folder, index in clips:
-            triplet = folder.triplets[index]
-            videos.append(triplet.interaction if rng.random() < 0.7 else triplet.static)
-            names.append(triplet.name)
+            name = folder.triplets.names[index]
+            files = folder.triplets.files[name]
+            source = VideoFrames(files.interaction if rng.random() < 0.7 else files.static)
+            videos.append(source.read(list(range(len(source)))))
+            names.append(name)
             unknown.append(random_mask(clip.frames, clip.height, clip.width, generator)[0])
         video, mask = torch.from_numpy(np.stack(videos)), torch.stack(unknown)
         clean = model.encode(video).cpu()
