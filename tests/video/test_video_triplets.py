@@ -1,0 +1,236 @@
+"""Triplets in memory and on disk."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip, make_track
+
+from dexworld.data.video import VideoFrames, write_video
+from dexworld.video.triplets import (
+    TripletError,
+    files_of,
+    finish_triplets,
+    list_names,
+    open_triplets,
+    read_track,
+    write_triplet,
+)
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.mean((first.astype(float) - second) ** 2))
+
+
+def test_a_triplet_comes_back_nearly_as_it_was_written(tmp_path):
+    clip = make_clip("kitchen/first")
+    write_triplet(tmp_path, clip)
+    found = finish_triplets(tmp_path, {"maker": "test"}, {"kitchen/first": 7})[0]
+    assert (found.name, found.prompt, found.fps, found.seed) == ("kitchen/first", clip.prompt, 8.0, 7)
+    assert found.interaction.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    for part in ("interaction", "static", "hands"):
+        assert psnr(getattr(found, part), getattr(clip, part)) > 32
+    assert np.array_equal(found.track.keypoints_world, clip.track.keypoints_world)
+    assert np.array_equal(found.track.keypoints_valid, clip.track.keypoints_valid)
+
+
+def test_the_hand_video_keeps_its_colours_at_full_resolution(tmp_path):
+    frames = np.zeros((5, 32, 32, 3), dtype=np.uint8)
+    frames[:, :, 1::2] = (255, 133, 138)  # columns one pixel wide
+    errors = {}
+    for chroma in ("420", "444"):
+        write_video(tmp_path / f"{chroma}.mp4", frames, 8.0, crf=12, chroma=chroma)
+        errors[chroma] = psnr(VideoFrames(tmp_path / f"{chroma}.mp4").read(list(range(5))), frames)
+    assert errors["444"] > errors["420"] + 6
+
+
+def test_a_video_refuses_another_chroma_or_quality(tmp_path):
+    frames = np.zeros((1, 16, 16, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="chroma '422'"):
+        write_video(tmp_path / "a.mp4", frames, 8.0, chroma="422")
+    with pytest.raises(ValueError, match="crf 60"):
+        write_video(tmp_path / "a.mp4", frames, 8.0, crf=60)
+
+
+@pytest.mark.parametrize("part", ["static", "hands"])
+def test_a_clip_refuses_videos_of_different_lengths(part):
+    clip = make_clip()
+    with pytest.raises(ValueError, match=f"clip: {part} is .*the same frames and size"):
+        replace(clip, **{part: getattr(clip, part)[:5]})
+
+
+@pytest.mark.parametrize("frames", [1, 4, 6, 8])
+def test_a_clip_refuses_lengths_that_are_not_one_plus_four_n(frames):
+    clip = make_clip()
+    cut = {part: getattr(clip, part)[:frames] for part in ("interaction", "static", "hands")}
+    with pytest.raises(ValueError, match=r"1 \+ 4n"):
+        replace(clip, **cut, track=None)
+
+
+def test_a_clip_refuses_a_track_of_another_length_and_a_name_with_a_way_out():
+    clip = make_clip()
+    with pytest.raises(ValueError, match="hand track has 5 frames, the video 9"):
+        replace(clip, track=make_track(5))
+    with pytest.raises(ValueError, match="triplet name"):
+        replace(clip, name="../clip")
+
+
+def test_a_hand_track_refuses_a_valid_keypoint_that_is_not_a_number():
+    track = make_track()
+    points = track.keypoints_world.copy()
+    points[3, 25] = np.nan
+    with pytest.raises(ValueError, match="keypoint 25 of frame 3"):
+        replace(track, keypoints_world=points)
+    valid = track.keypoints_valid.copy()
+    valid[3, 25] = False
+    assert np.isfinite(replace(track, keypoints_world=points, keypoints_valid=valid).camera_vectors()).all()
+
+
+def test_camera_vectors_hold_the_keypoints_as_the_camera_sees_them():
+    track = make_track()
+    turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=np.float32)  # world from camera
+    poses = track.world_from_camera.copy()
+    poses[:, :3, :3], poses[:, :3, 3] = turn, (1, 2, 3)
+    seen = track.keypoints_world
+    moved = replace(track, keypoints_world=(seen @ turn.T + (1, 2, 3)).astype(np.float32), world_from_camera=poses)
+    vectors = moved.camera_vectors()
+    assert vectors.shape == (FRAMES, 128)
+    np.testing.assert_allclose(vectors[:, 63:126].reshape(FRAMES, 21, 3), seen[:, 21:], atol=1e-5)
+    assert not vectors[:, :63].any()
+    assert vectors[0, 126:].tolist() == [0.0, 1.0]
+
+
+def test_a_rewrite_is_preferred_when_asked_for_and_the_plain_prompt_stands_in(tmp_path):
+    for name in ("a", "b"):
+        write_triplet(tmp_path, make_clip(name, prompt="plain"))
+    (tmp_path / "prompts_rewrite").mkdir()
+    (tmp_path / "prompts_rewrite" / "b.txt").write_text("rewritten,\nin two lines\n", encoding="utf-8")
+    assert [open_triplets(tmp_path)[i].prompt for i in range(2)] == ["plain", "plain"]
+    folder = open_triplets(tmp_path, prompts="prompts_rewrite")
+    assert [folder[i].prompt for i in range(2)] == ["plain", "rewritten,\nin two lines"]
+
+
+def test_a_list_file_chooses_and_orders_the_triplets(tmp_path):
+    for name in ("kitchen/a", "kitchen/b", "office/c"):
+        write_triplet(tmp_path, make_clip(name))
+    (tmp_path / "test.txt").write_text("office/videos/c.mp4\n\nkitchen/videos/a.mp4\n", encoding="utf-8")
+    assert open_triplets(tmp_path, "test.txt").names == ("office/c", "kitchen/a")
+    assert open_triplets(tmp_path).names == ("kitchen/a", "kitchen/b", "office/c")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a/clips/x.mp4\n", "line 1: 'a/clips/x.mp4'"),
+        ("a/videos/x.mp4\n/a/videos/y.mp4\n", "line 2"),
+        ("a/../videos/x.mp4\n", "line 1"),
+        ("a/videos/x.mp4\na/videos/x.mp4\n", "line 2: 'a/x' is listed twice"),
+    ],
+)
+def test_a_bad_line_of_a_list_is_named(tmp_path, lines, message):
+    listing = tmp_path / "list.txt"
+    listing.write_text(lines, encoding="utf-8")
+    with pytest.raises(TripletError, match=message):
+        list_names(listing)
+
+
+def test_opening_names_the_files_that_are_missing(tmp_path):
+    write_triplet(tmp_path, make_clip())
+    (tmp_path / "prompts" / "clip.txt").unlink()
+    with pytest.raises(TripletError, match=r"1 files of 1 triplets are missing: .*prompts/clip\.txt"):
+        open_triplets(tmp_path)
+    with pytest.raises(TripletError, match="holds no triplets"):
+        open_triplets(tmp_path / "prompts")
+
+
+def test_a_corrupt_video_is_named_when_it_is_read(tmp_path):
+    write_triplet(tmp_path, make_clip())
+    path = tmp_path / "videos_hands" / "clip.mp4"
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(TripletError, match=r"videos_hands/clip\.mp4"):
+        open_triplets(tmp_path)[0]
+
+
+def test_hand_motion_of_other_shapes_is_refused_with_the_file(tmp_path):
+    write_triplet(tmp_path, make_clip())
+    path = files_of(tmp_path, "clip").motion
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, "keypoints_world": arrays["keypoints_world"][:, :21]})
+    with pytest.raises(TripletError, match=r"hand_motions/clip\.npz.*keypoints_world"):
+        open_triplets(tmp_path)[0]
+    np.savez(path, keypoints_world=arrays["keypoints_world"])
+    with pytest.raises(TripletError, match="keypoints_valid"):
+        read_track(path)
+
+
+def test_an_interrupted_write_leaves_no_triplet(tmp_path, monkeypatch):
+    write_triplet(tmp_path, make_clip())
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dexworld.video.triplets.np.savez_compressed", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_triplet(tmp_path, make_clip(seed=1))
+    with pytest.raises(TripletError, match="holds no triplets"):
+        open_triplets(tmp_path)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_writing_without_a_track_removes_the_old_one(tmp_path):
+    write_triplet(tmp_path, make_clip())
+    write_triplet(tmp_path, make_clip(track=None))
+    assert open_triplets(tmp_path)[0].track is None
+
+
+def test_the_record_keeps_settings_and_refuses_others(tmp_path):
+    write_triplet(tmp_path, make_clip("a"))
+    finish_triplets(tmp_path, {"shape": (9, 48)}, {"a": 1}, clips={"a": {"cut": 0.1}})
+    write_triplet(tmp_path, make_clip("b"))
+    folder = finish_triplets(tmp_path, {"shape": (9, 48)}, {"b": 2})
+    record = json.loads((tmp_path / "triplets.json").read_text(encoding="utf-8"))
+    assert folder.seeds == {"a": 1, "b": 2}
+    assert folder.settings == {"shape": [9, 48]}
+    assert record["clips"] == {"a": {"cut": 0.1}}
+    assert (tmp_path / "dataset.txt").read_text(encoding="utf-8") == "videos/a.mp4\nvideos/b.mp4\n"
+    with pytest.raises(ValueError, match=r"other settings \(shape differ\)"):
+        finish_triplets(tmp_path, {"shape": (17, 96)}, {})
+    with pytest.raises(ValueError, match="no triplet 'c'"):
+        finish_triplets(tmp_path, {"shape": (9, 48)}, {"c": 3})
+
+
+def test_a_fingerprint_follows_the_content_and_not_the_place(tmp_path):
+    for folder in ("one", "two"):
+        for seed, name in enumerate("ab"):
+            write_triplet(tmp_path / folder, make_clip(name, seed=seed))
+    one, two = (open_triplets(tmp_path / folder) for folder in ("one", "two"))
+    assert one.fingerprint == two.fingerprint
+    assert one.subset(["a"]).fingerprint != one.fingerprint
+    write_triplet(tmp_path / "two", make_clip("a", seed=5))
+    assert open_triplets(tmp_path / "two").fingerprint != one.fingerprint
+
+
+def test_a_subset_keeps_its_order_and_refuses_unknown_names(tmp_path):
+    for name in "abc":
+        write_triplet(tmp_path, make_clip(name))
+    folder = open_triplets(tmp_path)
+    assert folder.subset(["c", "a"]).names == ("c", "a")
+    assert folder.subset(["c", "a"])[0].name == "c"
+    with pytest.raises(TripletError, match="no triplet 'd'"):
+        folder.subset(["d"])
+
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "aria_triplets"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real triplets are not here")
+def test_the_released_triplets_open_as_they_are():
+    folder = open_triplets(REAL)
+    clip = folder[folder.names.index("00039")]
+    assert clip.interaction.shape == clip.static.shape == clip.hands.shape == (49, 480, 720, 3)
+    assert clip.fps == 8.0
+    assert "pot" in clip.prompt
+    assert clip.hands.max() > 200
