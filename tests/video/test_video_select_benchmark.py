@@ -1,6 +1,7 @@
 """The selection benchmark end to end, at the smallest size: real scenes, real candidates, no leak of the outcome."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
 from dexworld.sim.hand_clips import HandClipConfig
-from dexworld.video.select_benchmark import SelectConfig, candidate_clips, select_benchmark
+from dexworld.video.config import preset as video_preset
+from dexworld.video.generate import GenerateConfig
+from dexworld.video.model import DWM
+from dexworld.video.sampler import SampleConfig
+from dexworld.video.select_benchmark import SelectConfig, candidate_clips, select_benchmark, trained_method
 
 CLIP = HandClipConfig(frames=5, supersample=1)
 SMALL = SelectConfig(
@@ -78,8 +83,8 @@ def test_a_model_that_predicts_no_change_and_pasted_hands_can_not_tell_candidate
 
 def test_every_way_to_score_is_compared_on_validation_scenes_only(result):
     found, _, _ = result
-    assert "pyramid (own)" in found["alternatives"]["oracle"]
-    assert "latents/direction (union)" in found["alternatives"]["dexwm"]
+    assert "pyramid (own, 4)" in found["alternatives"]["oracle"]
+    assert "latents/direction (union, 1)" in found["alternatives"]["dexwm"]
     with pytest.raises(ValueError, match="validation"):
         replace(SMALL, all_scores=True, split="evaluation", seed=1_000_000)
 
@@ -117,3 +122,22 @@ def test_candidates_share_one_scene_and_one_neutral_prompt():
     assert np.array_equal(clips[0].static, clips[1].static)
     assert not np.array_equal(clips[0].hands, clips[1].hands)
     assert clips[0].name == "00900300/0"
+
+
+def test_a_trained_model_is_judged_beside_its_own_codec_and_without_hands_it_can_not_choose(tmp_path):
+    torch.manual_seed(0)
+    model = DWM(video_preset("debug"))
+    model.codec.fit([torch.randint(0, 256, (5, 32, 48, 3), dtype=torch.uint8) for _ in range(4)])
+    model.save_pretrained(tmp_path / "model", {"training_seeds": [[0, 99], [900_400, 900_400]]})
+    config = replace(SMALL, episodes=1, clip=HandClipConfig(frames=5, height=32, width=48, supersample=1))
+    sampling = SampleConfig(steps=1)
+    methods = {
+        "dwm": partial(trained_method, tmp_path / "model", GenerateConfig(sampling)),
+        "no_hand": partial(trained_method, tmp_path / "model", GenerateConfig(sampling, hands=False)),
+    }
+    found, shown = select_benchmark(config, methods)
+    assert found["methods"]["no_hand"]["tied"] == 1.0
+    assert found["methods"]["composite_codec"]["tied"] == 0.0
+    assert shown[0].shown.videos["dwm"][0].shape == (5, 32, 48, 3)
+    with pytest.raises(SeedError, match="training seeds"):
+        select_benchmark(replace(config, seed=900_400), methods)

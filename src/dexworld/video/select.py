@@ -17,6 +17,7 @@ from dexworld.video.goal_image import Distance, GoalView, Rule, distance_named, 
 
 DISTANCE = "changed"  # chosen on validation scenes, as docs/video.md reports
 RULE: Rule = "union"
+MASK_FRAMES = 1
 PairDistance = Callable[[Tensor, Tensor], Tensor]  # pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
 TIE = 1e-9  # scores closer than this are equal
 
@@ -34,11 +35,13 @@ class ImageGoal:
     """A goal picture (H, W, 3) uint8, from the last camera pose and without hands, and how distance to it is measured.
 
     distance: a name in `goal_image.DISTANCES`. lpips: LPIPS with weights; when given it takes the distance's place.
+    mask_frames: so many of the last frames make up a hand's mask.
     """
 
     picture: np.ndarray
     distance: str = DISTANCE
     rule: Rule = RULE
+    mask_frames: int = MASK_FRAMES
     lpips: PairDistance | None = None
 
     @property
@@ -121,14 +124,16 @@ def rank_candidates(
     if isinstance(goal, TextGoal):
         scores, visible = goal.scorer(videos, goal.text), None
     else:
-        view = GoalView(
-            goal.picture,
-            clips[0].static[-1],
-            hand_masks([clip.hands for clip in clips], [clip.track for clip in clips]),
-        )
+        view = scene_view(goal.picture, clips, goal.mask_frames)
         last = np.stack([video[-1] for video in videos])
         scores, visible = -view.distances(last, goal.measure(), goal.rule), view.visible_change
     return Ranking(names, scores, rank_order(scores, seed), goal.score_name, tuple(videos), visible)
+
+
+def scene_view(goal: np.ndarray, clips: Sequence[TripletClip], mask_frames: int = MASK_FRAMES) -> GoalView:
+    """A goal picture (H, W, 3) uint8 and what candidates of one scene may be compared with it on."""
+    masks = hand_masks([clip.hands for clip in clips], [clip.track for clip in clips], mask_frames)
+    return GoalView(goal, clips[0].static[-1], masks)
 
 
 def check_one_scene(clips: Sequence[TripletClip]) -> None:

@@ -8,7 +8,8 @@ believes leads there. Beside the video world model:
 `dexwm`         the latent world model, on the same candidates (`dexwm_evaluator`);
 `composite`     the hand videos pasted on the static video: it shows the hands and predicts no change of any object, so
                 under an honest score it is at chance;
-`composite_codec`  the same through the video model's codec, whose blur draws the hand beyond its mask;
+`composite_codec`  the same as the video model's codec shows it, which blurs the hand in space and in time: whether
+                what is left of a hand beside its mask gives the answer away;
 `hand_over_change`  no world model at all: the candidate whose hand was where the goal differs from the scene;
 `oracle`        the true simulated videos under the same score: the most that any video model could reach.
 """
@@ -34,12 +35,11 @@ from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
 from dexworld.video.generate import GenerateConfig
 from dexworld.video.generate import Generator as VideoGenerator
-from dexworld.video.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named, hand_masks
+from dexworld.video.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named
 from dexworld.video.lpips import LPIPS
 from dexworld.video.model import DWM
-from dexworld.video.references import through_codec
-from dexworld.video.select import DISTANCE, RULE, Generator, ImageGoal, imagined_clips
-from dexworld.video.select_controls import composite, hand_over_change
+from dexworld.video.select import DISTANCE, MASK_FRAMES, RULE, Generator, ImageGoal, imagined_clips, scene_view
+from dexworld.video.select_controls import as_shown_by, composite, hand_over_change
 from dexworld.video.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
 from dexworld.video.synthetic import triplet_of
 from dexworld.video.text_goal import TextScorer
@@ -47,6 +47,7 @@ from dexworld.video.text_goal import TextScorer
 logger = logging.getLogger(__name__)
 COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
+TRIED_MASK_FRAMES = (1, 4)  # by all_scores
 MethodFactory = Callable[[], Generator]
 NEUTRAL_PROMPT = "A hand acts on the objects on a table."
 
@@ -65,6 +66,8 @@ class SelectConfig:
     """Weight-free distance to the goal picture."""
     rule: Rule = RULE
     """What is left out of the comparison: `union`, `own` or `none` (`goal_image`)."""
+    mask_frames: int = MASK_FRAMES
+    """So many of the last frames make up a hand's mask; a video codec blurs hands over four."""
     lpips_vgg: Path | None = None
     """LPIPS: its VGG16 (.safetensors or .npz); with weights it takes the place of `distance`."""
     lpips_heads: Path | None = None
@@ -91,8 +94,8 @@ class SelectConfig:
     """Size, length and contents of the clips."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.candidates < 2 or self.workers < 0 or self.shown < 0:
-            raise ValueError("episodes must be >= 1, candidates >= 2, workers and shown >= 0")
+        if self.episodes < 1 or self.candidates < 2 or self.mask_frames < 1 or self.workers < 0 or self.shown < 0:
+            raise ValueError("episodes and mask_frames must be >= 1, candidates >= 2, workers and shown >= 0")
         distance_named(self.distance)
         if self.rule not in RULES:
             raise ValueError(f"rule is {self.rule!r}; choose from {', '.join(RULES)}")
@@ -204,34 +207,31 @@ class Judge:
         config, seed = self.config, candidates.seed
         clips = candidate_clips(candidates)
         known = imagined_clips(clips)
-        view = GoalView(
-            candidates.goal_image,
-            clips[0].static[-1],
-            hand_masks([clip.hands for clip in clips], [clip.track for clip in clips]),
-        )
+        view = scene_view(candidates.goal_image, clips, config.mask_frames)
         videos = {name: method.generate(known, [seed] * len(known)) for name, method in self.methods.items()}
         videos[COMPOSITE] = [composite(clip) for clip in known]
-        codec = getattr(getattr(self.methods.get(MAIN), "model", None), "codec", None)
-        if codec is not None:
-            videos[COMPOSITE_CODEC] = [through_codec(codec, video) for video in videos[COMPOSITE]]
+        main = self.methods.get(MAIN)
+        if isinstance(main, VideoGenerator):
+            pasted = zip(videos[COMPOSITE], known, strict=True)
+            videos[COMPOSITE_CODEC] = [as_shown_by(main, video, clip.static) for video, clip in pasted]
         videos[ORACLE] = [clip.interaction for clip in clips]
         last = {name: np.stack([video[-1] for video in each]) for name, each in videos.items()}
         if self.evaluator is not None:
             imagined = self.evaluator.imagine(known[0].static[0], [_track(clip) for clip in known])
             last[DEXWM] = self.evaluator.pictures(imagined, view.static)
-        goal = ImageGoal(candidates.goal_image, config.distance, config.rule, self.lpips)
+        goal = ImageGoal(candidates.goal_image, config.distance, config.rule, lpips=self.lpips)
         scores = {name: -view.distances(frames, goal.measure(), config.rule) for name, frames in last.items()}
         text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
         scores[HAND_OVER_CHANGE] = hand_over_change(known, view)
-        others = self._others(last, view) if config.all_scores else {}
+        views = {frames: scene_view(candidates.goal_image, clips, frames) for frames in TRIED_MASK_FRAMES}
+        others = self._others(last, views) if config.all_scores else {}
         if self.evaluator is not None:
             if config.dexwm_measure != "pixels":
                 scores[DEXWM] = replace(self.evaluator, rule=config.rule).scores(imagined, view, config.dexwm_measure)
             if config.all_scores:
-                for rule, measure in product(RULES, MEASURES):
-                    others[DEXWM, f"latents/{measure} ({rule})"] = replace(self.evaluator, rule=rule).scores(
-                        imagined, view, measure
-                    )
+                for rule, measure, (frames, each) in product(RULES, MEASURES, views.items()):
+                    way = f"latents/{measure} ({rule}, {frames})"
+                    others[DEXWM, way] = replace(self.evaluator, rule=rule).scores(imagined, each, measure)
         return Judged(
             seed=seed,
             goal_index=candidates.goal_index,
@@ -246,11 +246,11 @@ class Judge:
         )
 
     @staticmethod
-    def _others(last: Mapping[str, np.ndarray], view: GoalView) -> dict[tuple[str, str], np.ndarray]:
+    def _others(last: Mapping[str, np.ndarray], views: Mapping[int, GoalView]) -> dict[tuple[str, str], np.ndarray]:
         return {
-            (name, f"{distance} ({rule})"): -view.distances(frames, DISTANCES[distance], rule)
-            for name, frames in last.items()
-            for distance, rule in product(DISTANCES, RULES)
+            (name, f"{distance} ({rule}, {frames})"): -view.distances(pictures, DISTANCES[distance], rule)
+            for name, pictures in last.items()
+            for distance, rule, (frames, view) in product(DISTANCES, RULES, views.items())
         }
 
 

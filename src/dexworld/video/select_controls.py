@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from dexworld.video.clip import TripletClip
+from dexworld.video.generate import Generator, with_static_detail
 from dexworld.video.goal_image import HAND_THRESHOLD, GoalView
+from dexworld.video.references import through_codec
 
 BLUR_PX = 9
 
@@ -13,6 +15,18 @@ BLUR_PX = 9
 def composite(clip: TripletClip) -> np.ndarray:
     """The hand video pasted on the static video, (F, H, W, 3) uint8: hands, and no change of any object."""
     return np.where((clip.hands.max(axis=-1) > HAND_THRESHOLD)[..., None], clip.hands, clip.static)
+
+
+@torch.no_grad()
+def as_shown_by(method: Generator, video: np.ndarray, static: np.ndarray) -> np.ndarray:
+    """A video (F, H, W, 3) uint8 of the scene `static` as a trained method would show it, had it generated just this.
+
+    It goes through the model's codec, and keeps the static video's own detail where the method does.
+    """
+    made, untouched = (torch.from_numpy(through_codec(method.model.codec, each))[None] for each in (video, static))
+    if method.config.detail == "codec":
+        return made[0].numpy()
+    return with_static_detail(made, untouched, torch.from_numpy(static.copy())[None])[0].numpy()
 
 
 def hand_over_change(clips: list[TripletClip], view: GoalView) -> np.ndarray:

@@ -60,7 +60,7 @@ def rank_folder(
                 f"{pictures[0]} is {picture.shape[0]} x {picture.shape[1]}, the videos are "
                 f"{clips[0].static.shape[1]} x {clips[0].static.shape[2]}; resize it to their size"
             )
-        return rank_candidates(method, clips, ImageGoal(picture, distance, rule, lpips), seed)
+        return rank_candidates(method, clips, ImageGoal(picture, distance, rule, lpips=lpips), seed)
     if not (folder / GOAL_TEXT).exists():
         raise SelectionError(f"{folder}: holds neither a goal picture ({', '.join(GOAL_PICTURES)}) nor {GOAL_TEXT}")
     if text_weights is None:
