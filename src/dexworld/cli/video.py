@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import tyro
 
 from dexworld.cli.progress import counted
-from dexworld.cli.video_results import facts_of
+from dexworld.cli.video_data import Episodes, Prepare, Synthesize, Validate
+from dexworld.cli.video_results import VideoDemo, VideoEvaluate, VideoSelect, facts_of
 from dexworld.data.video import write_video
 from dexworld.evaluation.results import write_results
 from dexworld.models.reference import VIDEO, checkpoint_path
@@ -22,26 +23,11 @@ from dexworld.video.generate import GenerateConfig, Generator
 from dexworld.video.lora import LoRAConfig
 from dexworld.video.model import DWM
 from dexworld.video.references import reference_methods
-from dexworld.video.synthetic import SyntheticConfig, record_triplets
 from dexworld.video.train import VideoRunConfig, train_video
 from dexworld.video.triplets import open_triplets
 
 logger = logging.getLogger("dexworld")
 SHOWN = 12  # clips on the page of generated videos
-
-
-@dataclass(frozen=True)
-class Synthesize:
-    """Record triplets in the simulator, in parallel; start it again to go on after a kill."""
-
-    config: Annotated[SyntheticConfig, tyro.conf.arg(name="")]
-
-    def run(self) -> None:
-        """Record, and write `results.json` beside the triplets."""
-        config = self.config
-        folder = record_triplets(config, counted("clips", config.clips))
-        write_results(config.output, {"clips": len(folder), "settings": dict(folder.settings)}, seed=config.seed)
-        logger.info("%d triplets in %s", len(folder), config.output)
 
 
 @dataclass(frozen=True)
@@ -118,12 +104,23 @@ class VideoGenerate:
         logger.info("%d videos in %s; %s", len(videos), self.output / "videos", page)
 
 
+_verb = tyro.conf.subcommand
+
+
 @dataclass(frozen=True)
 class Video:
     """DWM: generate what hands do to a still scene, and choose among actions by imagining each."""
 
     what: (
-        Annotated[Synthesize, tyro.conf.subcommand("synthesize")] | Annotated[VideoTrain, tyro.conf.subcommand("train")]
+        Annotated[Synthesize, _verb("synthesize")]
+        | Annotated[Prepare, _verb("prepare")]
+        | Annotated[Validate, _verb("validate")]
+        | Annotated[Episodes, _verb("episodes")]
+        | Annotated[VideoTrain, _verb("train")]
+        | Annotated[VideoGenerate, _verb("generate")]
+        | Annotated[VideoEvaluate, _verb("evaluate")]
+        | Annotated[VideoSelect, _verb("select")]
+        | Annotated[VideoDemo, _verb("demo")]
     )
 
     def run(self) -> None:

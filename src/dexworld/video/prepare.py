@@ -174,7 +174,7 @@ def prepare_custom(config: CustomConfig) -> Prepared:
     static = np.repeat(source.frames[:1], len(source.frames), axis=0)
     record["static"] = "first frame repeated"
     if config.static is not None:
-        static = _in_step(config.static, source, rules)
+        static = in_step(config.static, source, rules)
         record["static"] = config.static.name
     track = None
     if config.hands is not None:
@@ -184,7 +184,7 @@ def prepare_custom(config: CustomConfig) -> Prepared:
         record |= {"hands": config.hands.name, **_hand_record(video)}
     else:
         assert config.hands_video is not None
-        video = _in_step(config.hands_video, source, rules)
+        video = in_step(config.hands_video, source, rules)
         record |= {"hands": config.hands_video.name, **_hand_record(video)}
     clip = TripletClip(name, source.frames, static, video, config.prompt.strip(), rules.shape.fps, track)
     write_triplet(config.output, clip)
@@ -227,7 +227,7 @@ def _target_from_hands(hands: HandFile, source: SourceClip) -> np.ndarray:
     return source.fit.target_from_source @ scale
 
 
-def _in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
+def in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
     """A further video of the clip, cut and resized by the same rules. Raises ValueError when they led elsewhere."""
     other = rules.read(path)
     if other.cloned != source.cloned or (other.fit.cut, other.fit.empty) != (source.fit.cut, source.fit.empty):
