@@ -79,10 +79,10 @@ def measure_alignment(interaction: np.ndarray, static: np.ndarray, hands: np.nda
     frames, height, width, _ = interaction.shape
     picked = np.unique(np.linspace(0, frames - 1, SAMPLES).round().astype(int))
     factor = max(1, round(max(height, width) / SIDE))
-    free = ~_shrunk(hands[picked].max(axis=3) >= HAND_LEVEL, factor)
-    moving = _texture(_shrunk(interaction[picked] @ _LUMA, factor)) * free
+    free = ~_shows_hand(hands[picked], factor)
+    moving = _texture(_luminance(interaction[picked], factor)) * free
     needed = np.unique(np.clip(picked[:, None] + np.array([0, *LAGS]), 0, frames - 1))
-    textures = dict(zip(needed.tolist(), _texture(_shrunk(static[needed] @ _LUMA, factor)), strict=True))
+    textures = dict(zip(needed.tolist(), _texture(_luminance(static[needed], factor)), strict=True))
 
     def compared(rows: np.ndarray, lag: int) -> tuple[float, tuple[float, float]]:
         still = np.stack([textures[int(frame)] for frame in picked[rows] + lag])
@@ -98,12 +98,21 @@ def measure_alignment(interaction: np.ndarray, static: np.ndarray, hands: np.nda
     return Alignment(agreement, (shift[0] * factor, shift[1] * factor), best_lag, width)
 
 
-def _shrunk(images: np.ndarray, factor: int) -> np.ndarray:
-    """Block means (or, of booleans, any) of (n, H, W) by an integer factor; a rest at the edge is cut."""
-    count, height, width = images.shape
-    height, width = height // factor * factor, width // factor * factor
-    blocks = images[:, :height, :width].reshape(count, height // factor, factor, width // factor, factor)
-    return np.asarray(blocks.any(axis=(2, 4)) if images.dtype == bool else blocks.mean(axis=(2, 4)))
+def _luminance(images: np.ndarray, factor: int) -> np.ndarray:
+    """Block means (n, h, w) of the luminance of (n, H, W, 3) uint8 by an integer factor; a rest at the edge is cut."""
+    count, height, width = images.shape[0], images.shape[1] // factor, images.shape[2] // factor
+    images = images[:, : height * factor, : width * factor]
+    rows = images.reshape(count, height, factor, width * factor, 3).sum(axis=2, dtype=np.uint16)
+    blocks = rows.reshape(count, height, width, factor, 3).sum(axis=3, dtype=np.uint32)
+    return blocks @ _LUMA / factor**2
+
+
+def _shows_hand(hands: np.ndarray, factor: int) -> np.ndarray:
+    """Whether any pixel of each block (n, h, w) of a hand video (n, H, W, 3) shows a hand."""
+    bright = np.maximum(np.maximum(hands[..., 0], hands[..., 1]), hands[..., 2]) >= HAND_LEVEL
+    count, height, width = hands.shape[0], hands.shape[1] // factor, hands.shape[2] // factor
+    bright = bright[:, : height * factor, : width * factor]
+    return bright.reshape(count, height, factor, width, factor).any(axis=(2, 4))
 
 
 def _texture(images: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def render_hands(
 
 def hand_share(video: np.ndarray) -> np.ndarray:
     """Share of the pixels (F,) that show a hand in each frame of a hand video (F, H, W, 3) uint8."""
-    return np.array([(frame.max(axis=2) >= HAND_LEVEL).mean() for frame in video])
+    return np.array([(np.maximum.reduce([*np.moveaxis(frame, 2, 0)]) >= HAND_LEVEL).mean() for frame in video])
 
 
 def frames_with_hands(video: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from dexworld.video.triplets import PROMPTS, TripletError, TripletFiles, files_o
 
 SIDE_MULTIPLE = 16  # pixels: the codecs' factor 8 times the transformers' patch of 2
 MAX_HAND_SHARE = 0.6  # of the image: a hand video brighter than that, in most frames, isn't hands on black
-SAME_DIFFERENCE = 0.25  # of 255, mean: a static video this near to the interaction shows the interaction
+SAME_DIFFERENCE = 0.25  # of 255, mean of a frame: a static video this near in every frame shows the interaction
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def _check_hands(path: Path, hands: np.ndarray, found: _Findings) -> int:
 
 
 def _check_alignment(path: Path, interaction: np.ndarray, static: np.ndarray, hands: np.ndarray, found: _Findings):
-    difference = np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in zip(interaction, static, strict=True)])
-    if difference < SAME_DIFFERENCE:
+    pairs = zip(interaction, static, strict=True)
+    if all(np.abs(moving.astype(np.int16) - still).mean() < SAME_DIFFERENCE for moving, still in pairs):
         message = "it is the interaction video itself: nothing happens between the two"
         found.add(path, "static-is-interaction", message, "render the scene at the clip's start, without hands")
     alignment = measure_alignment(interaction, static, hands)
