@@ -1,0 +1,78 @@
+"""The layouts of TRUMANS' renderers and of the release's lists."""
+
+from pathlib import Path
+
+import pytest
+from triplet_fixtures import make_clip
+
+from dexworld.video.layouts import collect_triplets, open_layout
+from dexworld.video.triplets import TripletError, finish_triplets, open_triplets, write_triplet
+from dexworld.video.validation import validate_triplets
+
+SCENE = "1a1e205b-3f54/2023-02-09@14-04-02"
+LINE = f"trumans/ego_render_fov90/{SCENE}/videos/00008.mp4\n"
+
+
+@pytest.fixture
+def trumans(tmp_path) -> Path:
+    """One clip as the three renderers leave it, below ego_render_fov90."""
+    root = tmp_path / "data" / "trumans" / "ego_render_fov90"
+    write_triplet(root, make_clip(f"{SCENE}/00008", track=None))
+    for below, part in (("sequences", "videos_static"), ("processed2", "videos_hands")):
+        (root / SCENE / below).mkdir()
+        (root / SCENE / part).rename(root / SCENE / below / part)
+    (tmp_path / "test.txt").write_text(LINE, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_the_renderers_three_places_are_read_by_list_from_any_level(trumans, tmp_path, level):
+    root = [trumans, trumans.parent, trumans.parent.parent][level]
+    folder = open_layout(root, tmp_path / "test.txt")
+    assert folder.names == (f"trumans/ego_render_fov90/{SCENE}/00008",)
+    assert folder[0].hands.max() > 200
+    with pytest.raises(TripletError, match="files of 1 triplets are missing"):
+        open_triplets(trumans)
+
+
+def test_without_a_list_all_interaction_videos_are_found(trumans):
+    assert open_layout(trumans).names == (f"{SCENE}/00008",)
+    (trumans / SCENE / "sequences" / "videos").mkdir()
+    (trumans / SCENE / "videos" / "00008.mp4").rename(trumans / SCENE / "sequences" / "videos" / "00008.mp4")
+    folder = open_layout(trumans)
+    assert folder.names == (f"{SCENE}/00008",)
+    assert folder.files[f"{SCENE}/00008"].interaction.parent.parent.name == "sequences"
+
+
+def test_a_collected_file_comes_before_the_renderers(trumans):
+    (trumans / SCENE / "videos_static").mkdir()
+    (trumans / SCENE / "videos_static" / "00008.mp4").write_bytes(b"collected")
+    assert open_layout(trumans).files[f"{SCENE}/00008"].static.read_bytes() == b"collected"
+
+
+def test_what_a_list_names_and_the_disk_lacks_is_named(trumans, tmp_path):
+    (tmp_path / "test.txt").write_text(LINE + LINE.replace("00008", "00009"), encoding="utf-8")
+    with pytest.raises(TripletError, match=r"4 files of 2 triplets are missing: .*videos/00009\.mp4"):
+        open_layout(trumans, tmp_path / "test.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TripletError, match="holds no triplets"):
+        open_layout(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("how", ["link", "copy"])
+def test_collected_triplets_have_the_plain_layout_and_are_valid(trumans, tmp_path, how):
+    collected = collect_triplets(open_layout(trumans), tmp_path / "out", how)
+    assert validate_triplets(tmp_path / "out").ok
+    assert collected[0].prompt == "A hand moves."
+    source = trumans / SCENE / "videos" / "00008.mp4"
+    assert (tmp_path / "out" / SCENE / "videos" / "00008.mp4").samefile(source) == (how == "link")
+    assert collect_triplets(open_layout(trumans), tmp_path / "out", how).names == collected.names
+
+
+def test_taste_robs_lists_open_in_the_plain_layout(tmp_path):
+    write_triplet(tmp_path / "taste_rob", make_clip("DoubleHand/Kitchen/58178"))
+    finish_triplets(tmp_path / "taste_rob", {}, {})
+    (tmp_path / "test.txt").write_text("taste_rob/DoubleHand/Kitchen/videos/58178.mp4\n", encoding="utf-8")
+    assert open_triplets(tmp_path, "test.txt").names == ("taste_rob/DoubleHand/Kitchen/58178",)
+    for root in (tmp_path / "taste_rob", tmp_path / "taste_rob" / "DoubleHand" / "Kitchen"):
+        assert open_layout(root, tmp_path / "test.txt")[0].interaction.shape == (9, 48, 64, 3)

@@ -1,0 +1,434 @@
+"""Triplets from fixed-camera and custom video, and from the layouts of TRUMANS and TASTE-Rob."""
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from triplet_fixtures import make_track, wall
+
+from dexworld.data.video import VideoError, write_video
+from dexworld.video.clip_rules import fit
+from dexworld.video.config import ClipShape
+from dexworld.video.hand_file import HandFileError, hamer_intrinsics, read_hands
+from dexworld.video.hand_video import frames_with_hands
+from dexworld.video.prepare import (
+    ClipRules,
+    CustomConfig,
+    FixedCameraConfig,
+    prepare_custom,
+    prepare_fixed_camera,
+)
+from dexworld.video.source_video import count_frames, read_clip
+from dexworld.video.triplets import open_triplets
+from dexworld.video.validation import validate_triplets
+
+SHAPE = ClipShape(frames=9, height=48, width=64)
+SOURCE, HEIGHT, WIDTH = 34, 96, 128  # frames at 30 fps, pixels; 9 frames at 8 fps end at its frame 30
+
+
+def counting_video(path: Path, frames: int = SOURCE, fps: float = 30.0, height: int = HEIGHT, width: int = WIDTH):
+    """A video whose frame i has grey level 20 + 5 i left of the middle and a texture right of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = np.repeat(wall(1, height, width)[None], frames, axis=0)
+    images[:, :, : width // 2] = 20 + 5.0 * np.arange(frames)[:, None, None, None]
+    write_video(path, images.astype(np.uint8), fps, crf=8)
+    return path
+
+
+def levels(clip: np.ndarray) -> np.ndarray:
+    """The source frame that each frame of a counting video shows."""
+    return np.rint((clip[:, 12:36, 8:24].mean(axis=(1, 2, 3)) - 20) / 5).astype(int)
+
+
+def hand_arrays(frames: int = SOURCE, height: int = HEIGHT, width: int = WIDTH) -> dict[str, np.ndarray]:
+    """A hand file's keypoints: a right hand throughout, no left hand."""
+    track = make_track(frames, height, width)
+    valid = np.zeros((frames, 2), dtype=bool)
+    valid[:, 1] = True
+    points = track.keypoints_world.reshape(frames, 2, 21, 3)
+    return {"keypoints": points, "valid": valid, "intrinsics": track.intrinsics}
+
+
+def fixed_camera(tmp_path: Path, names=("kitchen/one", "kitchen/two"), **changes) -> FixedCameraConfig:
+    for name in names:
+        counting_video(tmp_path / "videos" / f"{name}.mp4")
+        for folder in ("hands", "prompts"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(tmp_path / "hands" / f"{name}.npz", **hand_arrays())
+        (tmp_path / "prompts" / f"{name}.txt").write_text(f"{name} happens.", encoding="utf-8")
+    fields = {"rules": ClipRules(shape=SHAPE), "prompts": tmp_path / "prompts"} | changes
+    return FixedCameraConfig(tmp_path / "videos", tmp_path / "hands", tmp_path / "out", **fields)
+
+
+# ---- rules
+
+
+@pytest.mark.parametrize(
+    ("source", "rule", "chosen", "box", "placed"),
+    [
+        ((1080, 1920), "auto", "crop", (0, 150, 1080, 1620), (0, 0, 480, 720)),
+        ((1080, 1920), "pad", "pad", (0, 0, 1080, 1920), (37, 0, 405, 720)),
+        ((1024, 1024), "crop", "crop", (170, 0, 683, 1024), (0, 0, 480, 720)),
+        ((1024, 1024), "auto", "pad", (0, 0, 1024, 1024), (0, 120, 480, 480)),
+        ((1024, 1024), "stretch", "stretch", (0, 0, 1024, 1024), (0, 0, 480, 720)),
+        ((480, 720), "auto", "crop", (0, 0, 480, 720), (0, 0, 480, 720)),
+    ],
+)
+def test_the_resize_rule_decides_as_written(source, rule, chosen, box, placed):
+    result = fit(source, (480, 720), rule)
+    assert (result.rule, result.box, result.placed) == (chosen, box, placed)
+
+
+def test_cropping_and_padding_lose_the_same_share_so_a_limit_decides():
+    crop, pad = (fit((1080, 1920), (480, 720), rule) for rule in ("crop", "pad"))
+    assert crop.cut == pytest.approx(pad.empty, abs=1e-3) == pytest.approx(0.15625, abs=1e-3)
+    with pytest.raises(ValueError, match="'zoom'; choose from auto, crop"):
+        fit((10, 10), (5, 5), "zoom")
+
+
+@pytest.mark.parametrize("rule", ["crop", "pad", "stretch"])
+def test_intrinsics_follow_the_pixels(rule):
+    """A bright spot of the source lies, in the clip, where the matrix says."""
+    image = np.zeros((90, 200, 3), dtype=np.uint8)
+    image[30:36, 120:126] = 255
+    result = fit((90, 200), (48, 64), rule)
+    out = result.apply(image).astype(float)[..., 0]
+    rows, columns = np.meshgrid(np.arange(48) + 0.5, np.arange(64) + 0.5, indexing="ij")
+    found = np.array([(out * columns).sum(), (out * rows).sum()]) / out.sum()
+    expected = result.target_from_source @ [123.0, 33.0, 1.0]
+    np.testing.assert_allclose(found, expected[:2], atol=0.1)
+
+
+# ---- time
+
+
+def test_frames_are_the_nearest_in_time_and_never_a_blend(tmp_path):
+    clip = read_clip(counting_video(tmp_path / "v.mp4"), 9, 8.0, (48, 64))
+    expected = np.rint(np.arange(9) * 30 / 8 - 1e-9).astype(int)
+    assert clip.picked.tolist() == expected.tolist() == levels(clip.frames).tolist()
+    assert clip.cloned == 0
+    later = read_clip(tmp_path / "v.mp4", 5, 8.0, (48, 64), start=0.5)
+    assert later.picked[0] == levels(later.frames)[0] == 15
+
+
+def test_a_short_video_repeats_its_end_or_is_refused(tmp_path):
+    path = counting_video(tmp_path / "v.mp4", frames=16)
+    clip = read_clip(path, 9, 8.0, (48, 64))
+    assert clip.cloned == 4
+    assert levels(clip.frames).tolist() == [0, 4, 7, 11, 15, 15, 15, 15, 15]
+    with pytest.raises(VideoError, match=r"v\.mp4: ends at 0\.50 s, 4 frames before"):
+        read_clip(path, 9, 8.0, (48, 64), short="refuse")
+    with pytest.raises(VideoError, match="before the clip's start at 2"):
+        read_clip(path, 9, 8.0, (48, 64), start=2.0)
+
+
+def test_a_video_of_variable_frame_rate_is_read_by_its_time_stamps(tmp_path):
+    path = tmp_path / "v.mp4"
+    stamps = [0, 10, 25, 60, 95, 110, 160]  # hundredths of a second
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=100)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 100)
+        for index, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + 5 * index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    clip = read_clip(path, 5, 2.5, (48, 64))  # at 0, 0.4, 0.8, 1.2 and 1.6 s
+    assert clip.picked.tolist() == [0, 2, 4, 5, 6]
+    assert count_frames(path) == 7
+
+
+def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
+    path = tmp_path / "v.mp4"
+    image = np.zeros((48, 96, 3), dtype=np.uint8)
+    image[:, 80:] = 255  # the right edge ...
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        stream.set_display_rotation(-90)
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    clip = read_clip(path, 5, 8.0, (96, 48))
+    assert clip.fit.source == (96, 48)
+    assert clip.frames[0, 84:].mean() > 200  # ... is the lower one when turned by a quarter clockwise
+    assert clip.frames[0, :76].mean() < 50
+
+
+def test_a_file_that_is_no_video_is_named(tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"v\.mp4: can't be decoded"):
+        read_clip(tmp_path / "v.mp4", 5, 8.0, (48, 64))
+
+
+# ---- hand files
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keypoints": np.zeros((34, 42, 3))}, "keypoints must be"),
+        ({"keypoints": np.zeros((33, 2, 21, 3))}, r"keypoints must be \(34, 2, 21, 3\) numbers, not \(33"),
+        ({"keypoints": None}, "neither vertices nor keypoints"),
+        ({"valid": None}, "no valid flags"),
+        ({"valid": np.ones((34, 2))}, r"valid must be .*bool, not \(34, 2\) float64"),
+        ({"valid": np.ones((34, 3), bool)}, "valid must be"),
+        ({"intrinsics": None}, "no intrinsics"),
+        ({"intrinsics": np.eye(4)}, r"intrinsics must be \(3, 3\)"),
+        ({"intrinsics": np.full((3, 3), np.nan)}, "intrinsics holds NaN"),
+        ({"vertices": np.zeros((34, 2, 5, 3))}, "vertices come without faces"),
+        ({"vertices": np.zeros((34, 5, 3)), "faces": np.zeros((1, 3), int)}, "vertices must be"),
+        ({"vertices": np.zeros((34, 2, 5, 3)), "faces": np.full((1, 3), 5)}, "faces name vertices 5 to 5"),
+        ({"vertices": np.zeros((34, 2, 5, 3)), "faces": np.zeros((1, 3))}, "integers"),
+        ({"side": np.str_("both")}, "side is 'both'"),
+        ({"joints": np.zeros(3)}, "unknown keys joints"),
+        ({"world_from_camera": np.zeros((5, 4, 4))}, "world_from_camera must be"),
+        ({"image_size": np.array([3])}, "image_size must be"),
+    ],
+)
+def test_a_hand_file_of_other_content_is_refused_with_its_name(tmp_path, change, message):
+    arrays = {name: value for name, value in (hand_arrays() | change).items() if value is not None}
+    np.savez(tmp_path / "h.npz", **arrays)
+    with pytest.raises(HandFileError, match=r"h\.npz: .*" + message):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("key", ["keypoints", "vertices"])
+def test_a_hand_marked_valid_with_nan_is_named_by_frame_and_side(tmp_path, key):
+    arrays = hand_arrays()
+    if key == "vertices":
+        arrays |= {"vertices": arrays.pop("keypoints"), "faces": np.array([[0, 1, 2]])}
+    arrays[key] = arrays[key].copy()
+    arrays[key][7, 0] = np.nan  # the left hand, which isn't valid
+    np.savez(tmp_path / "h.npz", **arrays)
+    assert len(read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))) == SOURCE
+    arrays[key][9, 1, 3] = np.nan
+    np.savez(tmp_path / "h.npz", **arrays)
+    with pytest.raises(HandFileError, match="right hand in frame 9 hold NaN"):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+
+
+def test_a_hand_file_with_pickles_or_damage_is_refused(tmp_path):
+    np.savez(tmp_path / "h.npz", keypoints=np.array([{}], dtype=object))
+    with pytest.raises(HandFileError, match=r"h\.npz: can't be read as npz"):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+    (tmp_path / "h.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(HandFileError, match=r"h\.npz: can't be read as npz"):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+
+
+def test_hamers_camera_is_5000_over_256_of_the_longer_side(tmp_path):
+    assert hamer_intrinsics(480, 720)[0].tolist() == [5000 / 256 * 720, 0, 360]
+    arrays = hand_arrays()
+    del arrays["intrinsics"]
+    np.savez(tmp_path / "h.npz", **arrays)
+    hands = read_hands(tmp_path / "h.npz", (480, 720), hamer_camera=True)
+    np.testing.assert_allclose(hands.intrinsics, hamer_intrinsics(480, 720))
+
+
+def test_meshes_of_one_hand_are_drawn_in_its_colour(tmp_path):
+    square = np.array([[-0.1, -0.1, 0.6], [0.1, -0.1, 0.6], [0.1, 0.1, 0.6], [-0.1, 0.1, 0.6]])
+    arrays = {
+        "vertices": np.repeat(square[None], 3, axis=0),
+        "faces": np.array([[0, 1, 2], [0, 2, 3]]),
+        "valid": np.array([True, False, True]),
+        "intrinsics": np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]]),
+    }
+    for side, strongest in (("left", 1), ("right", 0)):
+        np.savez(tmp_path / "h.npz", side=np.str_(side), **arrays)
+        video = read_hands(tmp_path / "h.npz", (48, 64)).render(np.eye(3), 48, 64)
+        assert frames_with_hands(video).tolist() == [True, False, True]
+        assert video[0, 24, 32].argmax() == strongest
+
+
+# ---- fixed camera
+
+
+def test_fixed_camera_videos_become_valid_triplets(tmp_path):
+    config = fixed_camera(tmp_path)
+    prepared = prepare_fixed_camera(config)
+    assert prepared.to_json() == {
+        "clips": 2,
+        "frames_without_hands": 0,
+        "cloned_frames": 0,
+        "clips_cropped": 2,
+        "clips_padded": 0,
+        "clips_with_hand_in_first_frame": 2,
+        "videos": 2,
+        "already_there": 0,
+        "videos_left_out": 0,
+        "left_out": {},
+    }
+    report = validate_triplets(config.output, expected=SHAPE)
+    assert report.ok, report.table()
+    clip = prepared.folder[0]
+    assert (clip.name, clip.prompt) == ("kitchen/one", "kitchen/one happens.")
+    assert levels(clip.interaction).tolist() == [0, 4, 7, 11, 15, 19, 22, 26, 30]
+    assert levels(clip.static).tolist() == [0] * 9
+    record = json.loads((config.output / "triplets.json").read_text(encoding="utf-8"))
+    assert record["settings"]["rules"]["resize"] == "auto"
+    assert record["clips"]["kitchen/one"]["resize"]["rule"] == "crop"
+    assert record["clips"]["kitchen/one"]["last_source_frame"] == 30
+
+
+@pytest.mark.parametrize(("resize", "shape"), [("crop", (48, 48)), ("pad", (48, 80)), ("stretch", (64, 64))])
+def test_the_hand_video_lies_where_the_keypoints_project(tmp_path, resize, shape):
+    rules = ClipRules(shape=ClipShape(9, *shape), resize=resize)
+    clip = prepare_fixed_camera(fixed_camera(tmp_path, ("one",), rules=rules)).folder[0]
+    points = clip.track.keypoints_camera()[:, 21:] @ clip.track.intrinsics.T
+    pixels = points[..., :2] / points[..., 2:]
+    rule = fit((HEIGHT, WIDTH), shape, resize)
+    source = hand_arrays()["keypoints"][0, 1] @ hand_arrays()["intrinsics"].T
+    expected = np.c_[source[:, :2] / source[:, 2:], np.ones(21)] @ rule.target_from_source.T
+    np.testing.assert_allclose(pixels[0], expected[:, :2], atol=1e-3)
+    inside = ((pixels > 1) & (pixels < [shape[1] - 1, shape[0] - 1])).all(axis=2)
+    drawn = clip.hands.max(axis=3) >= 60
+    hit = [drawn[f, int(y), int(x)] for f in range(9) for (x, y), ok in zip(pixels[f], inside[f], strict=True) if ok]
+    assert len(hit) > 60
+    assert np.mean(hit) > 0.9
+
+
+def test_frames_without_a_hand_are_black_and_counted(tmp_path):
+    config = fixed_camera(tmp_path, ("one",))
+    arrays = hand_arrays()
+    arrays["valid"][:10] = False  # the clip's frames 0, 1 and 2 come from source frames 0, 4 and 7
+    np.savez(tmp_path / "hands" / "one.npz", **arrays)
+    prepared = prepare_fixed_camera(config)
+    assert prepared.counts["frames_without_hands"] == 3
+    assert prepared.counts["clips_with_hand_in_first_frame"] == 0
+    assert frames_with_hands(prepared.folder[0].hands).tolist() == [False] * 3 + [True] * 6
+    assert not prepared.folder[0].track.keypoints_valid[:3].any()
+
+
+def test_a_hand_file_may_count_the_clips_frames_instead(tmp_path):
+    rules = ClipRules(shape=SHAPE, hand_frames="clip")
+    config = fixed_camera(tmp_path, ("one",), rules=rules)
+    np.savez(tmp_path / "hands" / "one.npz", **hand_arrays(9))
+    track = prepare_fixed_camera(config).folder[0].track
+    expected = hand_arrays(9)["keypoints"].reshape(9, 42, 3)
+    np.testing.assert_allclose(track.keypoints_world[:, 21:], expected[:, 21:], atol=1e-6)
+
+
+def test_what_cannot_be_prepared_is_left_out_with_its_reason(tmp_path):
+    config = fixed_camera(tmp_path, ("good", "corrupt", "no hands", "no prompt", "short", "nan", "black", "#"))
+    (tmp_path / "videos" / "corrupt.mp4").write_bytes(b"no video")
+    (tmp_path / "hands" / "no hands.npz").unlink()
+    (tmp_path / "prompts" / "no prompt.txt").unlink()
+    np.savez(tmp_path / "hands" / "short.npz", **hand_arrays(20))
+    broken = hand_arrays()
+    broken["keypoints"] = np.full_like(broken["keypoints"], np.nan)
+    np.savez(tmp_path / "hands" / "nan.npz", **broken)
+    black = hand_arrays()
+    black["valid"][:] = False
+    np.savez(tmp_path / "hands" / "black.npz", **black)
+    prepared = prepare_fixed_camera(config)
+    assert prepared.folder.names == ("good",)
+    assert (prepared.counts["videos"], prepared.counts["videos_left_out"]) == (8, 7)
+    reasons = {
+        "corrupt": "can't be decoded",
+        "no hands": "hand file doesn't exist",
+        "no prompt": "has no prompt",
+        "short": "has 20 frames, the source has 34",
+        "nan": "hold NaN",
+        "black": "no frame of the clip shows a hand",
+        "#": "triplet name '#'",
+    }
+    assert set(prepared.left_out) == set(reasons)
+    assert all(reason in prepared.left_out[name] for name, reason in reasons.items())
+
+
+def test_preparation_goes_on_where_it_stopped_and_refuses_other_rules(tmp_path):
+    config = fixed_camera(tmp_path)
+    (tmp_path / "hands" / "kitchen" / "two.npz").rename(tmp_path / "two.npz")
+    assert prepare_fixed_camera(config).counts["videos_left_out"] == 1
+    before = (config.output / "kitchen" / "videos" / "one.mp4").stat().st_mtime_ns
+    (tmp_path / "two.npz").rename(tmp_path / "hands" / "kitchen" / "two.npz")
+    again = prepare_fixed_camera(config)
+    assert (again.counts["clips"], again.counts["already_there"], len(again.folder)) == (1, 1, 2)
+    assert (config.output / "kitchen" / "videos" / "one.mp4").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"other settings \(rules differ\)"):
+        prepare_fixed_camera(replace(config, rules=ClipRules(shape=SHAPE, resize="pad")))
+
+
+def test_nothing_to_prepare_is_an_error(tmp_path):
+    (tmp_path / "videos").mkdir()
+    config = FixedCameraConfig(tmp_path / "videos", tmp_path, tmp_path / "out", rules=ClipRules(shape=SHAPE))
+    with pytest.raises(ValueError, match="holds no videos"):
+        prepare_fixed_camera(config)
+    counting_video(tmp_path / "videos" / "one.mp4")
+    with pytest.raises(ValueError, match=r"none of 1 videos could be prepared; first: .*one\.npz"):
+        prepare_fixed_camera(config)
+
+
+def test_one_prompt_may_serve_all_videos(tmp_path):
+    config = fixed_camera(tmp_path, ("one", "two"), prompts=None, prompt="Hands at work.")
+    folder = prepare_fixed_camera(config).folder
+    assert [folder[i].prompt for i in range(2)] == ["Hands at work."] * 2
+
+
+# ---- custom clip
+
+
+def test_a_custom_clip_of_a_fixed_camera(tmp_path):
+    video = counting_video(tmp_path / "pour.mov", frames=20)
+    np.savez(tmp_path / "h.npz", **hand_arrays(20))
+    rules = ClipRules(shape=SHAPE)
+    config = CustomConfig(video, tmp_path / "out", "I pour.", hands=tmp_path / "h.npz", rules=rules)
+    prepared = prepare_custom(config)
+    assert prepared.folder.names == ("pour",)
+    assert prepared.counts["cloned_frames"] == 3
+    assert validate_triplets(tmp_path / "out", expected=SHAPE).ok
+    with pytest.raises(VideoError, match="3 frames before"):
+        prepare_custom(replace(config, output=tmp_path / "other", rules=replace(rules, short="refuse")))
+
+
+def test_a_custom_clip_with_its_own_static_and_hand_video(tmp_path):
+    video = counting_video(tmp_path / "v.mp4")
+    static = counting_video(tmp_path / "s.mp4")
+    hands = np.zeros((SOURCE, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    hands[8:, 40:60, 40:60] = (255, 133, 133)
+    write_video(tmp_path / "h.mp4", hands, 30.0)
+    config = CustomConfig(
+        video, tmp_path / "out", "I move.", hands_video=tmp_path / "h.mp4", static=static, rules=ClipRules(shape=SHAPE)
+    )
+    prepared = prepare_custom(config)
+    clip = prepared.folder[0]
+    assert levels(clip.static).tolist() == levels(clip.interaction).tolist()
+    assert prepared.counts["frames_without_hands"] == 3
+    counting_video(tmp_path / "s.mp4", frames=20)
+    with pytest.raises(ValueError, match=r"s\.mp4: .*with 3 repeated frames.*show the same frames"):
+        prepare_custom(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "give the hands once"),
+        ({"hands": Path("h.npz"), "hands_video": Path("h.mp4")}, "give the hands once"),
+        ({"hands": Path("h.npz"), "prompt": " "}, "the prompt is empty"),
+        ({"hands": Path("h.npz"), "name": "a//b"}, "triplet name"),
+    ],
+)
+def test_a_custom_config_refuses_contradictions(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CustomConfig(**({"video": Path("v.mp4"), "output": Path("out"), "prompt": "I pour."} | fields))
+
+
+@pytest.mark.parametrize("fields", [{"resize": "fill"}, {"short": "loop"}, {"start": -1.0}, {"hand_frames": "all"}])
+def test_clip_rules_refuse_unknown_choices(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        ClipRules(**fields)
+
+
+def test_prepared_triplets_open_like_any_other(tmp_path):
+    config = fixed_camera(tmp_path, ("one",))
+    prepare_fixed_camera(config)
+    folder = open_triplets(config.output, "dataset.txt")
+    assert folder.seeds == {}
+    assert folder.settings["source"] == "fixed-camera"
+    assert folder[0].track.camera_vectors()[0, 126:].tolist() == [0.0, 1.0]
