@@ -28,8 +28,8 @@ def told(items):
             logger.info("%d done", count)
 
 
-def _finish(prepared: Prepared, output: Path) -> None:
-    write_results(output, prepared.to_json())
+def _finish(prepared: Prepared, output: Path, seed: int) -> None:
+    write_results(output, prepared.to_json(), seed=seed)
     for name, reason in list(prepared.left_out.items())[:5]:
         logger.warning("left out %s: %s", name, reason)
     logger.info("%d triplets in %s, %d left out", len(prepared.folder), output, len(prepared.left_out))
@@ -54,10 +54,12 @@ class FixedCamera:
     """Real video of a standing camera with hand files (HaMeR, MANO, keypoints): TASTE-Rob style."""
 
     config: Annotated[FixedCameraConfig, tyro.conf.arg(name="")]
+    seed: int = 0
+    """Recorded in results.json; nothing here is drawn at random."""
 
     def run(self) -> None:
         """Prepare, and write what was done and left out into `results.json`."""
-        _finish(prepare_fixed_camera(self.config, told), self.config.output)
+        _finish(prepare_fixed_camera(self.config, told), self.config.output, self.seed)
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ class Custom:
     """One clip of any camera, with its hands and, when the camera moves, its static video."""
 
     config: Annotated[CustomConfig, tyro.conf.arg(name="")]
+    seed: int = 0
+    """Recorded in results.json; nothing here is drawn at random."""
 
     def run(self) -> None:
         """Prepare, and write what was done into `results.json`."""
-        _finish(prepare_custom(self.config), self.config.output)
+        _finish(prepare_custom(self.config), self.config.output, self.seed)
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,12 @@ class Triplets:
     """Existing triplets, of the release's, TRUMANS' or TASTE-Rob's layout, in the shape that a model works on."""
 
     config: Annotated[ReshapeConfig, tyro.conf.arg(name="")]
+    seed: int = 0
+    """Recorded in results.json; nothing here is drawn at random."""
 
     def run(self) -> None:
         """Reshape, and write what was done and left out into `results.json`."""
-        _finish(reshape_triplets(self.config, told), self.config.output)
+        _finish(reshape_triplets(self.config, told), self.config.output, self.seed)
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,14 @@ class Validate:
     """List file; without one every triplet of the folder is checked."""
     shape: ClipShape | None = None
     """Frames, size and rate that every clip must have."""
+    seed: int = 0
+    """Recorded in results.json; nothing here is drawn at random."""
 
     def run(self) -> None:
         """Validate, print the table, and write `results.json`."""
         report = validate_triplets(self.data, self.listing, self.shape)
         sys.stdout.write(report.table() + "\n")
-        write_results(self.output, report.to_json())
+        write_results(self.output, report.to_json(), seed=self.seed)
         if not report.ok:
             sys.exit(1)
 
@@ -127,9 +135,11 @@ class Episodes:
     """Triplet folder."""
     output: Path
     """Dataset folder to write."""
+    seed: int = 0
+    """Recorded in results.json; nothing here is drawn at random."""
 
     def run(self) -> None:
         """Convert, and write `results.json` beside the episodes."""
         dataset = triplets_as_episodes(self.data, self.output, progress=told)
-        write_results(self.output, {"episodes": len(dataset), "frames": sum(dataset.lengths)})
+        write_results(self.output, {"episodes": len(dataset), "frames": sum(dataset.lengths)}, seed=self.seed)
         logger.info("%d episodes in %s", len(dataset), self.output)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from dexworld.video.adaln import HandEmbedding, Modulation, modulate_by_hands
 from dexworld.video.attention import JointAttention
 from dexworld.video.config import DWMConfig
+from dexworld.video.skip import GatedSkip
 
 PATCH = 2  # latent cells on a side of a token, in both backbones
 
@@ -79,12 +80,15 @@ class Backbone(nn.Module):
             cast(Any, self.transformer).set_attn_processor(JointAttention())
         self.hand_embedding: HandEmbedding | None = None
         self.control: ControlBranch | None = None
+        self.skip: GatedSkip | None = None
         width = config.backbone.width
         if config.condition in ("adaln-global", "adaln-frame"):
             self.hand_embedding = HandEmbedding(width, pooled=config.condition == "adaln-global")
             modulate_by_hands(self.transformer, width)
         elif config.condition == "control":
             self.control = ControlBranch(self.transformer, config.codec.channels, config.control_depth)
+        if config.backbone.skip_maps:
+            self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps, PATCH)
 
     def forward(
         self,
@@ -109,7 +113,7 @@ class Backbone(nn.Module):
             answer = self.transformer(channels.transpose(1, 2), timestep + 1, text, return_dict=False)[0]
             return answer.transpose(1, 2).to(wanted)
         rotary = self._rotary(channels)
-        if self.hand_embedding is None and self.control is None:
+        if self.hand_embedding is None and self.control is None and self.skip is None:
             answer = self.transformer(channels, text, timestep, image_rotary_emb=rotary, return_dict=False)[0]
             return answer.to(wanted)
         if self.hand_embedding is not None and hand_vectors is None:
@@ -119,7 +123,9 @@ class Backbone(nn.Module):
         hands = None
         if self.hand_embedding is not None and hand_vectors is not None:
             hands = self.hand_embedding(hand_vectors.to(channels))
-        answer = run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
+        answer, tokens = run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
+        if self.skip is not None:
+            answer = answer + self.skip(channels, tokens)
         return answer.to(wanted)
 
     def _rotary(self, channels: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -157,10 +163,11 @@ def run_cogvideox(
     hands: Tensor | None = None,
     control: "ControlBranch | None" = None,
     control_latents: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """CogVideoX's forward pass with two openings: hand embeddings for the norms, and a control branch.
 
-    Without either it equals `transformer.forward` (a test says so). hands: (B, f, E) or (B, 1, E), for a transformer
+    Returns the answer (B, f, C, h, w), which without either equals `transformer.forward` (a test says so), and the last
+    block's video tokens (B, f P, D). hands: (B, f, E) or (B, 1, E), for a transformer
     that `modulate_by_hands` has changed.
     """
     batch, frames, _, height, width = channels.shape
@@ -177,9 +184,9 @@ def run_cogvideox(
             video, text = block(*arguments)
         if index < len(added):
             video = video + added[index]
-    video = transformer.proj_out(transformer.norm_out(transformer.norm_final(video), temb=time))
-    cells = video.reshape(batch, frames, height // PATCH, width // PATCH, -1, PATCH, PATCH)
-    return cells.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+    out = transformer.proj_out(transformer.norm_out(transformer.norm_final(video), temb=time))
+    cells = out.reshape(batch, frames, height // PATCH, width // PATCH, -1, PATCH, PATCH)
+    return cells.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4), video
 
 
 def zero_linear(width: int) -> nn.Linear:

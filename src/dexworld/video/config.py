@@ -88,6 +88,8 @@ class BackboneConfig:
     rotary: rotary position embedding; CogVideoX-2B has fixed sines instead.
     sample_height, sample_width: latent size that positions are scaled to (60 x 90 in CogVideoX); 0 is the clip's own.
     snr_shift: of CogVideoX's noise schedule. flow_shift: of Wan's timesteps when sampling.
+    skip_maps: linear maps from a token's input to its output that the last layer's tokens mix (`skip.GatedSkip`), so
+        that a narrow model need not carry what it copies; 0 in published models (cogvideox only).
     """
 
     kind: Literal["cogvideox", "wan"] = "cogvideox"
@@ -103,6 +105,7 @@ class BackboneConfig:
     sample_width: int = 0
     snr_shift: float = 1.0
     flow_shift: float = 5.0
+    skip_maps: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in ("cogvideox", "wan"):
@@ -110,6 +113,10 @@ class BackboneConfig:
         for name in ("heads", "head_dim", "depth", "time_dim", "text_dim", "text_tokens", "snr_shift", "flow_shift"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"backbone {name} is {getattr(self, name)}; it must be positive")
+        if self.skip_maps < 0 or (self.skip_maps and self.kind != "cogvideox"):
+            raise ValueError(
+                f"skip_maps is {self.skip_maps}; it is 0 or more, and only the cogvideox backbone has them"
+            )
         if self.head_dim % 16:
             raise ValueError(f"head_dim is {self.head_dim}; rotary positions in time and space need a multiple of 16")
 
@@ -196,13 +203,15 @@ PRESETS: dict[str, DWMConfig] = {
     ),
     "wan2.1-fun-1.3b": _published("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", heads=12, depth=30, mlp_dim=8960, **_WAN),
     "wan2.1-fun-14b": _published("wan", "Wan-AI/Wan2.1-T2V-14B-Diffusers", heads=40, depth=40, mlp_dim=13824, **_WAN),
-    "tiny": DWMConfig(codec=CodecConfig(channels=32)),  # the shipped model
-    "mini": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(heads=4, depth=4)),  # the ablations
+    "tiny": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(skip_maps=8)),  # the shipped model
+    "mini": DWMConfig(  # the ablations
+        codec=CodecConfig(channels=32), backbone=BackboneConfig(heads=4, depth=4, skip_maps=8)
+    ),
     "tiny-wan": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(kind="wan")),
     "debug": DWMConfig(
         clip=ClipShape(5, 32, 48),
         codec=CodecConfig(channels=8),
-        backbone=BackboneConfig(heads=2, head_dim=16, depth=2, time_dim=32, text_dim=8),
+        backbone=BackboneConfig(heads=2, head_dim=16, depth=2, time_dim=32, text_dim=8, skip_maps=2),
         control_depth=1,
     ),
 }

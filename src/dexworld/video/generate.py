@@ -130,6 +130,13 @@ class SDEdit:
     steps: int = 10
     batch: int = 8
 
+    def __post_init__(self) -> None:
+        if self.model.config.condition != "none":
+            raise ValueError(
+                f"SDEdit needs a model without hands, such as an inpainting pre-training; this one has the condition "
+                f"{self.model.config.condition!r}"
+            )
+
     @property
     def name(self) -> str:
         """With its strength."""

@@ -32,6 +32,9 @@ class VideoTrainConfig(LoopConfig):
     """Fraction of the clips whose hands are blanked and whose target is then the static video: no hand, no change."""
     prompt_dropout: float = 0.1
     """Fraction of the clips whose text is zeroed, so that guidance means something (0 in the DWM release)."""
+    timestep_shift: float = 1.0
+    """How strongly training dwells on high noise: 1 draws timesteps uniformly, as the release; 3 has its median at 750.
+    At high noise a model has to imagine; at low noise it only cleans up, which takes a narrow model's whole width."""
     weight_cap: float = 5.0
     """Largest weight of the clean-latents error (min-SNR) for `residual`; its velocity weight is 1 / sigma^2."""
     validation_clips: int = 32
@@ -42,7 +45,7 @@ class VideoTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fractions(self, "hand_dropout", "prompt_dropout")
-        check_positive(self, "weight_cap", "validation_clips")
+        check_positive(self, "weight_cap", "validation_clips", "timestep_shift")
         if self.goal not in ("interaction", "inpainting"):
             raise ValueError(f"goal is {self.goal!r}; choose 'interaction' or 'inpainting'")
 
@@ -73,6 +76,9 @@ def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float) -> Tensor:
     weight = 1 / sigma.square().clamp_min(1e-8)
     if model.config.prediction == "residual":
         weight = weight.clamp_max(weight_cap)
+        metric = getattr(model.codec, "metric", None)
+        if metric is not None:
+            weight = weight * metric.to(clean).view(1, 1, -1, 1, 1)
     # (x0 error) / sigma^2 is exactly the squared error of the velocity, for diffusion and for flow matching alike
     return (weight * error).mean()
 
@@ -104,7 +110,7 @@ class VideoTask:
         if self.config.goal == "inpainting":
             batch = self._inpainting(clips, rng, generator)
         else:
-            batch = interaction_batch(self.model, clips, generator, self.blank)
+            batch = interaction_batch(self.model, clips, generator, self.blank, self.config.timestep_shift)
             batch = self._drop(batch, generator)
         return move(batch, device), len(clips)
 
@@ -147,7 +153,7 @@ class VideoTask:
         empty = mask.flatten(1).all(1) & (torch.rand(len(mask), generator=generator) < 0.9)
         static = torch.where(empty.view(-1, 1, 1, 1, 1), torch.zeros_like(static), static)
         noise = torch.randn(clean.shape, generator=generator)
-        timestep = torch.randint(0, 1000, (len(clean),), generator=generator)
+        timestep = random_timesteps(len(clean), self.config.timestep_shift, generator)
         return VideoBatch(clean, noise, timestep, Conditions(static, known), tuple(names))
 
     def losses(self, batch: VideoBatch, index: int) -> dict[str, Tensor]:
@@ -172,7 +178,11 @@ class VideoTask:
 
 
 def interaction_batch(
-    model: DWM, places: list[tuple[LatentFolder, int]], generator: torch.Generator, blank: Tensor
+    model: DWM,
+    places: list[tuple[LatentFolder, int]],
+    generator: torch.Generator,
+    blank: Tensor,
+    timestep_shift: float = 1.0,
 ) -> VideoBatch:
     """Clips as training and validation see them: target the interaction, everything known, noise at random times."""
     clips = [folder[index] for folder, index in places]
@@ -192,8 +202,14 @@ def interaction_batch(
         blank=blank,
     )
     noise = torch.randn(clean.shape, generator=generator)
-    timestep = torch.randint(0, 1000, (len(clean),), generator=generator)
+    timestep = random_timesteps(len(clean), timestep_shift, generator)
     return VideoBatch(clean, noise, timestep, conditions, tuple(clip.name for clip in clips))
+
+
+def random_timesteps(count: int, shift: float, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,) from 0 to 999; uniform for shift 1, the higher the shift the noisier."""
+    share = torch.rand(count, generator=generator, dtype=torch.float64)
+    return (1000 * shift * share / (1 + (shift - 1) * share)).long().clamp_max(999)
 
 
 def stack(clips: list[LatentClip], kind: str) -> Tensor:

@@ -176,7 +176,10 @@ def started_from(base: DWM, condition: Condition, prediction: Prediction | None 
             f"'none') can be given the condition {condition!r}"
         )
     transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
-    return DWM(config, codec=base.codec, backbone=Backbone(config, transformer)), base.provenance
+    backbone = Backbone(config, transformer)
+    if backbone.skip is not None and base.backbone.skip is not None:
+        backbone.skip.copy_from(base.backbone.skip)
+    return DWM(config, codec=base.codec, backbone=backbone), base.provenance
 
 
 def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:

@@ -21,6 +21,11 @@ class PCACodec(nn.Module):
     """Latents (B, f, C, h, w) of unit mean variance. `fitted` is False until `fit` or `load_state_dict`."""
 
     mask_value = 1.0
+    first_mean: Tensor
+    first_basis: Tensor
+    rest_mean: Tensor
+    rest_basis: Tensor
+    scale: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,6 +35,11 @@ class PCACodec(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_basis", torch.zeros(size, channels))
         self.register_buffer("scale", torch.ones(channels))
+
+    @property
+    def metric(self) -> Tensor:
+        """(C,) weights, 1 on average, that turn a squared error of latents into one of pixels, up to a factor."""
+        return self.scale.square() / self.scale.square().mean()
 
     @property
     def fitted(self) -> bool:

@@ -1,0 +1,221 @@
+"""`dexworld video`: every verb at its smallest size, and what it says about mistakes."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld import cli
+from dexworld.data.video import VideoFrames, write_video
+from dexworld.video.config import DWMConfig, preset
+from dexworld.video.model import DWM
+from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+
+VERBS = (
+    "synthesize",
+    "prepare fixed-camera",
+    "prepare custom",
+    "prepare triplets",
+    "validate",
+    "episodes",
+    "train",
+    "generate",
+    "evaluate",
+    "select",
+    "demo",
+)
+
+
+def run(*arguments) -> None:
+    cli.main(["video", *(str(argument) for argument in arguments)])
+
+
+def mistake(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def results(folder) -> dict:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def triplets(square_clips, tmp_path_factory):
+    root = tmp_path_factory.mktemp("triplets")
+    for clip in square_clips[:4]:
+        write_triplet(root, clip)
+    finish_triplets(root, {"generator": "test"}, {})
+    return root
+
+
+def saved(folder, square_clips, condition):
+    torch.manual_seed(0)
+    model = DWM(replace(preset("debug"), condition=condition))
+    model.codec.fit([torch.from_numpy(np.stack([clip.interaction for clip in square_clips]))])
+    torch.nn.init.normal_(model.backbone.transformer.proj_out.weight, std=0.02)
+    model.save_pretrained(folder, {"training_seeds": [0, 99]})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_model(square_clips, tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("model"), square_clips, "mesh")
+
+
+@pytest.fixture(scope="module")
+def handless_model(square_clips, tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("handless"), square_clips, "none")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_its_options_output_and_seed_among_them(capsys, verb):
+    with pytest.raises(SystemExit) as ended:
+        run(*verb.split(), "--help")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--output" in shown
+    assert "--seed" in shown
+
+
+def test_synthesized_clips_are_valid_triplets_and_a_second_run_adds_nothing(tmp_path, capsys):
+    small = ["--clips", 2, "--frames", 5, "--height", 32, "--width", 48, "--seed", 900_000, "--workers", 1]
+    for _ in range(2):
+        run("synthesize", "--output", tmp_path / "clips", *small)
+    folder = open_triplets(tmp_path / "clips")
+    assert folder.seeds == {"00900000": 900_000, "00900001": 900_001}
+    run("validate", "--data", tmp_path / "clips", "--output", tmp_path / "report")
+    assert results(tmp_path / "report")["ok"] is True
+    assert "2 clips, 0 with errors" in capsys.readouterr().out
+    run("episodes", "--data", tmp_path / "clips", "--output", tmp_path / "episodes")
+    assert results(tmp_path / "episodes")["episodes"] >= 2
+
+
+def test_a_fixed_camera_folder_repeats_its_first_frame(tmp_path):
+    small = ["--clips", 1, "--frames", 5, "--height", 32, "--width", 48, "--seed", 900_000, "--workers", 1]
+    run("synthesize", "--output", tmp_path, "--camera", "fixed", *small)
+    clip = open_triplets(tmp_path)[0]
+    assert np.abs(clip.static[-1].astype(int) - clip.interaction[0]).mean() < 3
+
+
+def test_training_from_the_command_line_ends_with_a_model(triplets, tmp_path):
+    small = ["--preset", "debug", "--steps", 2, "--batch-size", 2, "--codec-clips", 4, "--seed", 3]
+    run("train", "--data", triplets, "--output", tmp_path, *small)
+    assert results(tmp_path)["steps"] == 2
+    assert DWM.from_pretrained(tmp_path / "model").provenance["training"]["seed"] == 3
+
+
+def test_a_dry_run_says_what_the_five_billion_model_costs(capsys, tmp_path):
+    run("train", "--data", tmp_path, "--output", tmp_path, "--preset", "cogvideox-fun-5b", "--dry-run", "True")
+    shown = capsys.readouterr().out
+    assert "17,550 video + 226 text" in shown
+    assert "5.571 B" in shown
+    assert "training" in shown
+
+
+def test_generated_videos_are_written_and_shown(triplets, small_model, tmp_path):
+    run("generate", "--data", triplets, "--checkpoint", small_model, "--output", tmp_path, "--clips", 2, "--steps", 2)
+    written = results(tmp_path)["videos"]
+    assert sorted(written) == ["videos/clip000_0.mp4", "videos/clip001_0.mp4"]
+    assert len(VideoFrames(tmp_path / "videos" / "clip000_0.mp4")) == 5
+    assert "<video" in (tmp_path / "report.html").read_text()
+
+
+def test_evaluation_of_a_folder_reports_every_method_with_intervals(triplets, small_model, handless_model, tmp_path):
+    run(
+        "evaluate", "--data", triplets, "--checkpoint", small_model, "--output", tmp_path,
+        "--samples", 2, "--steps", 2, "--compare", f"again={small_model}", "--sdedit", handless_model,
+        "--sdedit-strengths", 0.5,
+    )  # fmt: skip
+    methods = results(tmp_path)["methods"]
+    assert {"static_copy", "static_copy_codec", "codec_truth", "dwm", "dwm_codec", "again", "sdedit_0.5"} == set(
+        methods
+    )
+    for row in methods.values():
+        assert row["psnr_inside_low"] <= row["psnr_inside"] <= row["psnr_inside_high"]
+        assert row["lpips"] == "n/a (weights not given)"
+    assert methods["dwm"]["psnr"] == methods["again"]["psnr"]
+    assert "<video" in (tmp_path / "report.html").read_text()
+
+
+def test_candidates_of_a_folder_are_ranked(square_clips, small_model, tmp_path):
+    scene = tmp_path / "scene"
+    (scene / "hands").mkdir(parents=True)
+    write_video(scene / "static.mp4", square_clips[0].static, 8.0, crf=12)
+    for index in range(3):
+        write_video(scene / "hands" / f"motion{index}.mp4", square_clips[index].hands, 8.0, crf=12)
+    from PIL import Image
+
+    Image.fromarray(square_clips[0].interaction[-1]).save(scene / "goal.png")
+    run("select", "--folder", scene, "--checkpoint", small_model, "--output", tmp_path / "out", "--steps", 2)
+    found = results(tmp_path / "out")
+    assert sorted(found["ranking"]) == ["motion0", "motion1", "motion2"]
+    assert found["ranking"][0] == max(found["scores"], key=found["scores"].get)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_model_is_not_evaluated_on_its_training_scenes(small_model, tmp_path, capsys):
+    said = mistake(
+        capsys, "evaluate", "--checkpoint", small_model, "--output", tmp_path, "--seed", 5, "--clips", 1, "--workers", 1
+    )
+    assert "outside the evaluation range" in said
+
+
+def test_a_folder_without_triplets_is_named(tmp_path, capsys):
+    assert "holds no triplets" in mistake(capsys, "train", "--data", tmp_path, "--output", tmp_path / "out")
+
+
+def test_a_damaged_video_is_named_by_validation(triplets, tmp_path, capsys):
+    shutil.copytree(triplets, tmp_path / "bad", ignore=shutil.ignore_patterns("latents"))
+    path = tmp_path / "bad" / "videos_hands" / "clip001.mp4"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(SystemExit) as ended:
+        run("validate", "--data", tmp_path / "bad", "--output", tmp_path / "report")
+    assert ended.value.code == 1
+    assert "videos_hands/clip001.mp4" in capsys.readouterr().out
+    assert results(tmp_path / "report")["ok"] is False
+
+
+def test_impossible_options_are_one_line(capsys, tmp_path):
+    said = mistake(capsys, "train", "--data", tmp_path, "--output", tmp_path, "--hand-dropout", "1.5")
+    assert "hand_dropout is 1.5" in said
+    assert "Traceback" not in said
+
+
+def test_sdedit_needs_a_model_without_hands(small_model, triplets, tmp_path, capsys):
+    arguments = ("--data", triplets, "--checkpoint", small_model, "--output", tmp_path, "--sdedit", small_model)
+    assert "needs a model without hands" in mistake(capsys, "evaluate", *arguments)
+
+
+def test_comparisons_need_a_name(small_model, triplets, tmp_path, capsys):
+    said = mistake(
+        capsys, "evaluate", "--data", triplets, "--checkpoint", small_model, "--output", tmp_path, "--compare", "folder"
+    )
+    assert "name=folder" in said
+
+
+def test_a_full_size_clip_is_brought_to_the_model_s_shape(square_clips, tmp_path):
+    from dataclasses import replace
+
+    clip = square_clips[0]
+    large = {
+        name: getattr(clip, name).repeat(2, axis=1).repeat(2, axis=2) for name in ("interaction", "static", "hands")
+    }
+    track = replace(clip.track, intrinsics=np.diag([2, 2, 1]).astype(np.float32) @ clip.track.intrinsics)
+    write_triplet(tmp_path / "large", replace(clip, **large, track=track))
+    run(
+        "prepare", "triplets", "--data", tmp_path / "large", "--output", tmp_path / "small",
+        "--frames", 5, "--height", 32, "--width", 48,
+    )  # fmt: skip
+    small = open_triplets(tmp_path / "small")[0]
+    assert np.abs(small.interaction.astype(int) - clip.interaction).mean() < 4
+    np.testing.assert_allclose(small.track.intrinsics, clip.track.intrinsics, rtol=1e-5)
+    np.testing.assert_array_equal(small.track.keypoints_world, clip.track.keypoints_world)
+
+
+def test_the_default_configuration_is_a_mesh_model():
+    assert DWMConfig().condition == "mesh"
