@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from triplet_fixtures import make_clip
 
+from dexworld.video.config import ClipShape
 from dexworld.video.layouts import collect_triplets, open_layout
+from dexworld.video.prepare import ClipRules
+from dexworld.video.reshape import ReshapeConfig, reshape_triplets
 from dexworld.video.triplets import TripletError, finish_triplets, open_triplets, write_triplet
 from dexworld.video.validation import validate_triplets
 
@@ -76,3 +79,29 @@ def test_taste_robs_lists_open_in_the_plain_layout(tmp_path):
     assert open_triplets(tmp_path, "test.txt").names == ("taste_rob/DoubleHand/Kitchen/58178",)
     for root in (tmp_path / "taste_rob", tmp_path / "taste_rob" / "DoubleHand" / "Kitchen"):
         assert open_layout(root, tmp_path / "test.txt")[0].interaction.shape == (9, 48, 64, 3)
+
+
+def test_reshaped_clips_keep_the_seeds_of_their_scenes(tmp_path):
+    write_triplet(tmp_path / "source", make_clip("kitchen/a"))
+    finish_triplets(tmp_path / "source", {"maker": "test"}, {"kitchen/a": 900_007})
+    assert open_layout(tmp_path / "source").settings == {"maker": "test"}
+    config = ReshapeConfig(tmp_path / "source", tmp_path / "small", rules=ClipRules(ClipShape(5, 32, 48)))
+    assert reshape_triplets(config).folder.seeds == {"kitchen/a": 900_007}
+
+
+@pytest.mark.parametrize("root", ["", "taste_rob", "taste_rob/DoubleHand/Kitchen"])
+def test_seeds_are_found_from_any_level_of_a_list_s_path(tmp_path, root):
+    write_triplet(tmp_path / "taste_rob", make_clip("DoubleHand/Kitchen/58178"))
+    finish_triplets(tmp_path / "taste_rob", {}, {"DoubleHand/Kitchen/58178": 7})
+    (tmp_path / "test.txt").write_text("taste_rob/DoubleHand/Kitchen/videos/58178.mp4\n", encoding="utf-8")
+    assert list(open_layout(tmp_path / root, tmp_path / "test.txt").seeds.values()) == [7]
+
+
+def test_reshaping_does_not_add_another_split_s_scenes(tmp_path):
+    for name, seed in (("train", 7), ("held_out", 900_007)):
+        write_triplet(tmp_path / name, make_clip(name))
+        finish_triplets(tmp_path / name, {}, {name: seed})
+    rules = ClipRules(ClipShape(5, 32, 48))
+    reshape_triplets(ReshapeConfig(tmp_path / "train", tmp_path / "small", rules=rules))
+    with pytest.raises(ValueError, match=r"training \(seed 7\) and validation"):
+        reshape_triplets(ReshapeConfig(tmp_path / "held_out", tmp_path / "small", rules=rules))

@@ -16,6 +16,7 @@ from dexworld.video.triplets import (
     list_names,
     open_triplets,
     read_track,
+    start_triplets,
     write_triplet,
 )
 
@@ -221,6 +222,48 @@ def test_a_subset_keeps_its_order_and_refuses_unknown_names(tmp_path):
     assert folder.subset(["c", "a"])[0].name == "c"
     with pytest.raises(TripletError, match="no triplet 'd'"):
         folder.subset(["d"])
+
+
+def test_a_killed_recording_knows_its_settings_and_seeds(tmp_path):
+    start_triplets(tmp_path, {"shape": (9, 48)}, {"a": 5, "b": 6})
+    write_triplet(tmp_path, make_clip("a"))
+    folder = open_triplets(tmp_path)
+    assert (folder.names, folder.seeds, folder.settings) == (("a",), {"a": 5}, {"shape": [9, 48]})
+    with pytest.raises(ValueError, match=r"other settings \(shape differ\)"):
+        start_triplets(tmp_path, {"shape": (17, 96)}, {"b": 6})
+    assert finish_triplets(tmp_path, {"shape": (9, 48)}, {"a": 5}).seeds == {"a": 5}
+
+
+def test_a_folder_without_clips_takes_other_settings(tmp_path):
+    start_triplets(tmp_path, {"shape": (9, 48)}, {"a": 5})
+    start_triplets(tmp_path, {"shape": (17, 96)}, {"b": 900_000})
+    assert json.loads((tmp_path / "triplets.json").read_text(encoding="utf-8"))["seeds"] == {"b": 900_000}
+
+
+def test_scenes_of_two_splits_do_not_share_a_folder(tmp_path):
+    write_triplet(tmp_path, make_clip("a"))
+    finish_triplets(tmp_path, {}, {"a": 899_999})
+    with pytest.raises(ValueError, match=r"training \(seed 899999\) and validation \(seed 900000\)"):
+        start_triplets(tmp_path, {}, {"b": 900_000})
+    write_triplet(tmp_path, make_clip("b"))
+    with pytest.raises(ValueError, match="each split into a folder of its own"):
+        finish_triplets(tmp_path, {}, {"b": 1_000_000})
+
+
+def test_a_folder_of_recorded_folders_keeps_their_seeds(tmp_path):
+    for seed, group in enumerate(("one", "two")):
+        write_triplet(tmp_path / group, make_clip("kitchen/a"))
+        finish_triplets(tmp_path / group, {"group": group}, {"kitchen/a": seed})
+    folder = open_triplets(tmp_path)
+    assert folder.seeds == {"one/kitchen/a": 0, "two/kitchen/a": 1}
+    assert folder.settings == {}
+
+
+def test_three_videos_of_different_rates_are_refused(tmp_path):
+    write_triplet(tmp_path, make_clip("a"))
+    write_video(files_of(tmp_path, "a").hands, make_clip("a").hands, 4.0)
+    with pytest.raises(TripletError, match=r"videos_hands/a.mp4: 4 fps, but .*videos/a.mp4 has 8"):
+        open_triplets(tmp_path)[0]
 
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "aria_triplets"

@@ -18,6 +18,13 @@ class SeedError(ValueError):
     """An evaluation was asked for on seeds that it must not touch."""
 
 
+def split_of(seed: int) -> Literal["training", "validation", "evaluation"]:
+    """What scenes of this seed may be used for."""
+    if seed < VALIDATION_START:
+        return "training"
+    return "validation" if seed < EVALUATION_START else "evaluation"
+
+
 def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Split = "evaluation") -> list[int]:
     """Refuse seeds that the checkpoint was trained on, and seeds outside the range of `split`.
 

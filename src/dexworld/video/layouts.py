@@ -30,6 +30,7 @@ from dexworld.video.triplets import (
     find_listing,
     list_names,
     open_triplets,
+    recorded,
 )
 
 RENDERER_FOLDERS = ("", "sequences", "processed2")  # below <scene>/<action>; the collected place first
@@ -39,7 +40,8 @@ def open_layout(root: Path | str, listing: Path | str | None = None, prompts: st
     """Open triplets of any of the layouts above, and of the plain one.
 
     root: the data folder, or any folder further down the lists' paths. listing: as for `open_triplets`; without it, all
-    interaction videos. A file is taken from the collected place when it is there, else from its renderer's.
+    interaction videos. A file is taken from the collected place when it is there, else from its renderer's. Settings
+    and scene seeds come from the nearest triplets.json, which may lie above `root` where `root` is inside a list's path.
     Raises TripletError when a clip's folder or one of its files is missing, naming the first few.
     """
     root = Path(root)
@@ -51,7 +53,10 @@ def open_layout(root: Path | str, listing: Path | str | None = None, prompts: st
     if missing:
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise TripletError(f"{root}: {len(missing)} files of {len(names)} triplets are missing: {shown}")
-    return TripletFolder(root, tuple(names), files)
+    folders = [root.absolute(), *root.absolute().parents]
+    levels = max(len(PurePosixPath(name).parts) for name in names) - 1 if listing is not None else 0
+    top = folders[min(levels, len(folders) - 1)]
+    return TripletFolder(root, tuple(names), files, *recorded(files, top))
 
 
 def collect_triplets(folder: TripletFolder, output: Path | str, how: Literal["link", "copy"] = "link") -> TripletFolder:

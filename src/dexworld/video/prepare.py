@@ -14,6 +14,7 @@ import numpy as np
 from dexworld.data.video import VideoError
 from dexworld.video.clip import TripletClip, check_name
 from dexworld.video.clip_rules import ResizeRule, ShortRule
+from dexworld.video.conditions import repeated_first_frame
 from dexworld.video.config import ClipShape
 from dexworld.video.hand_file import HandFile, HandFileError, read_hands
 from dexworld.video.hand_video import frames_with_hands
@@ -21,10 +22,10 @@ from dexworld.video.source_video import SUFFIXES, SourceClip, count_frames, read
 from dexworld.video.triplets import (
     TripletError,
     TripletFolder,
-    check_settings,
     files_of,
     finish_triplets,
     read_prompt,
+    start_triplets,
     write_triplet,
 )
 
@@ -137,7 +138,7 @@ def prepare_fixed_camera(
     """
     videos = _videos(config.videos)
     settings = {"generator": "dexworld.video.prepare", "source": "fixed-camera", "rules": asdict(config.rules)}
-    check_settings(config.output, settings)
+    start_triplets(config.output, settings)
     records: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     present = 0
@@ -167,11 +168,11 @@ def prepare_custom(config: CustomConfig) -> Prepared:
     Raises VideoError, HandFileError or ValueError when a part can't be used.
     """
     settings = {"generator": "dexworld.video.prepare", "source": "custom", "rules": asdict(config.rules)}
-    check_settings(config.output, settings)
+    start_triplets(config.output, settings)
     name, rules = config.clip_name, config.rules
     source = rules.read(config.video)
     record = {"video": config.video.name, **source.to_json()}
-    static = np.repeat(source.frames[:1], len(source.frames), axis=0)
+    static = repeated_first_frame(source.frames[None])[0]
     record["static"] = "first frame repeated"
     if config.static is not None:
         static = in_step(config.static, source, rules)
@@ -199,7 +200,7 @@ def _fixed_clip(
     hands = _hands_of(hand_path, video, source, rules)
     matrix = _target_from_hands(hands, source)
     rendered = hands.render(matrix, rules.shape.height, rules.shape.width)
-    static = np.repeat(source.frames[:1], len(source.frames), axis=0)
+    static = repeated_first_frame(source.frames[None])[0]
     clip = TripletClip(name, source.frames, static, rendered, prompt, rules.shape.fps, hands.track(matrix))
     return clip, {"video": video.name, **source.to_json(), **_hand_record(rendered)}
 

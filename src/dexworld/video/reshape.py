@@ -15,11 +15,11 @@ from dexworld.video.triplets import (
     PROMPTS,
     TripletError,
     TripletFiles,
-    check_settings,
     files_of,
     finish_triplets,
     read_prompt,
     read_track,
+    start_triplets,
     write_triplet,
 )
 
@@ -48,11 +48,11 @@ def reshape_triplets(config: ReshapeConfig, progress: Callable[[Iterable[str]], 
     """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped.
 
     A triplet that can't be read or whose videos are out of step is left out, counted and named. progress: wraps the
-    names. Raises ValueError when none can be read or the output was made with other settings.
+    names. Raises ValueError when none can be read, or the output was made with other settings or holds another split.
     """
     source = open_layout(config.data, config.listing, config.prompts)
     settings = {"generator": "dexworld.video.reshape", "rules": asdict(config.rules)}
-    check_settings(config.output, settings)
+    start_triplets(config.output, settings, source.seeds)
     records, left_out, present = {}, {}, 0
     for name in progress(list(source.names)):
         if files_of(config.output, name).interaction.exists():

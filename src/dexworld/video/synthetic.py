@@ -20,7 +20,7 @@ from dexworld.sim.render import choose_backend
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.conditions import repeated_first_frame
 from dexworld.video.config import ClipShape
-from dexworld.video.triplets import TripletFolder, check_settings, files_of, finish_triplets, write_triplet
+from dexworld.video.triplets import TripletFolder, files_of, finish_triplets, start_triplets, write_triplet
 
 DROPPED = 0.05  # share of the frames in which a hand detector finds nothing (camera="fixed")
 
@@ -77,7 +77,8 @@ def record_triplets(
 ) -> TripletFolder:
     """Record the clips that are not in `config.output` yet, in parallel; start it again after a kill and it goes on.
 
-    progress: wraps the names of finished clips.
+    progress: wraps the names of finished clips. Raises ValueError when the folder holds clips of other settings or of
+    another split's scenes.
     """
     backend: Any = choose_backend(config.backend)
     settings = {
@@ -87,9 +88,8 @@ def record_triplets(
         "backend": backend,
         "mujoco": mujoco.__version__,
     }
-    config.output.mkdir(parents=True, exist_ok=True)
-    check_settings(config.output, settings)
     seeds = range(config.seed, config.seed + config.clips)
+    start_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
     missing = [seed for seed in seeds if not files_of(config.output, clip_name(seed)).interaction.exists()]
     job = partial(_record_and_write, config=replace(config, backend=backend))
     for _ in progress(in_processes(job, missing, config.workers)):

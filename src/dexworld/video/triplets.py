@@ -7,7 +7,8 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
     <group>/videos_hands/<stem>.mp4    hands alone on black, left green, right red
     <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
     <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`HandTrack`)
-    triplets.json, dataset.txt         optional: how the folder was made; the list of its interaction videos
+    triplets.json                      optional: how the folder is made and from which seeds; written before the clips
+    dataset.txt                        optional: the list of its interaction videos
 
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
 """
@@ -16,7 +17,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -27,12 +28,15 @@ import numpy as np
 
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.data.video import VideoError, VideoFrames, write_video
+from dexworld.evaluation.guard import split_of
 from dexworld.video.clip import HandTrack, TripletClip, check_name
 
 FORMAT = "dexworld-triplets"
 FORMAT_VERSION = 1
 VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"
 PROMPTS, REWRITES = "prompts", "prompts_rewrite"
+RECORD = "triplets.json"
+RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
@@ -56,6 +60,12 @@ class TripletFiles:
     def required(self) -> tuple[Path, ...]:
         """The files without which it is no triplet."""
         return self.interaction, self.static, self.hands, self.prompt
+
+    @property
+    def signature(self) -> str:
+        """Changes when a video or the hand motion is rewritten with other content; 32 hexadecimal digits."""
+        paths = (self.interaction, self.static, self.hands, self.motion)
+        return hashlib.sha256(b"".join(_signature(path) for path in paths)).hexdigest()[:32]
 
 
 def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
@@ -139,6 +149,7 @@ class TripletFolder:
         files = self.files[name]
         try:
             sources = [VideoFrames(path) for path in (files.interaction, files.static, files.hands)]
+            check_rates(sources)
             videos = [source.read(list(range(len(source)))) for source in sources]
             return TripletClip(
                 name=name,
@@ -200,8 +211,43 @@ def open_triplets(root: Path | str, listing: Path | str | None = None, prompts: 
             f"{root}: {len(missing)} files of {len(names)} triplets are missing: {_few(map(str, missing))}; "
             "validate the folder to see them all"
         )
-    record = read_record(root)
-    return TripletFolder(root, tuple(names), files, record.get("settings", {}), record.get("seeds", {}))
+    return TripletFolder(root, tuple(names), files, *recorded(files, root))
+
+
+def recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Settings and scene seeds by name of triplets, each from the nearest triplets.json above its interaction video.
+
+    top: the uppermost folder in which it is looked for. The settings are {} where the triplets come from several.
+    """
+    records: dict[Path, dict[str, Any]] = {}
+    owners: dict[Path, Path] = {}  # of each group of clips
+    seeds: dict[str, int] = {}
+    top = top.absolute()
+    for name, each in files.items():
+        path = each.interaction.absolute()
+        group = path.parent
+        if group not in owners:
+            above = [folder for folder in group.parents if folder.is_relative_to(top)]
+            owners[group] = next((folder for folder in above if (folder / RECORD).is_file()), top)
+        owner = owners[group]
+        if owner not in records:
+            records[owner] = read_record(owner)
+        known = records[owner].get("seeds", {})
+        own_name = _name_of(path.relative_to(owner))
+        if own_name in known:
+            seeds[name] = int(known[own_name])
+    settings = [record.get("settings", {}) for record in records.values()]
+    return settings[0] if len(settings) == 1 else {}, seeds
+
+
+def check_rates(videos: Sequence[VideoFrames]) -> None:
+    """Raise TripletError unless a triplet's three videos have one frame rate."""
+    for video in videos[1:]:
+        if abs(video.fps - videos[0].fps) > RATE_TOLERANCE:
+            raise TripletError(
+                f"{video.path}: {video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}; the three videos of a "
+                "triplet show the same moments, so write them at one rate"
+            )
 
 
 def find_names(root: Path) -> list[str]:
@@ -250,6 +296,39 @@ def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
     return entries
 
 
+def start_triplets(root: Path | str, settings: Mapping[str, Any], seeds: Mapping[str, int] | None = None) -> None:
+    """Write triplets.json before the first clip, so that a folder whose making was killed knows what its clips are.
+
+    settings: what makes the clips. seeds: simulator seed by name of all clips that are planned. A folder that has the
+    same settings is gone on with. Raises ValueError for other settings than the folder's, and for seeds of another
+    split (training, validation, evaluation) than its clips have.
+    """
+    root = Path(root)
+    check_settings(root, settings)
+    names = set(find_names(root)) if root.is_dir() else set()
+    old = read_record(root)
+    planned = {**{name: seed for name, seed in old.get("seeds", {}).items() if name in names}, **(seeds or {})}
+    check_one_split(root, planned)
+    root.mkdir(parents=True, exist_ok=True)
+    record = _record(settings, {"triplets": len(names)})
+    write_json(root / RECORD, record | {"seeds": planned, "clips": old.get("clips", {})})
+
+
+def check_one_split(root: Path, seeds: Mapping[str, int]) -> None:
+    """Raise ValueError when the clips of a folder would come from scenes of more than one split."""
+    first: dict[str, int] = {}
+    for seed in seeds.values():
+        first.setdefault(split_of(seed), seed)
+    if len(first) > 1:
+        found = " and ".join(f"{split} (seed {seed})" for split, seed in sorted(first.items()))
+        raise ValueError(f"{root}: would hold scenes of {found}; write each split into a folder of its own")
+
+
+def _record(settings: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
+    record = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
+    return record | {"settings": dict(settings), "counts": dict(counts)}
+
+
 def finish_triplets(
     root: Path | str,
     settings: Mapping[str, Any],
@@ -261,7 +340,8 @@ def finish_triplets(
 
     settings: what made the clips, as JSON values. seeds: simulator seed by name, {} for real video. clips: what was
     decided for a single clip, by name. counts: further figures. A second run with the same settings adds to the
-    record. Raises ValueError for other settings than the folder's or seeds of triplets that it doesn't hold.
+    record. Raises ValueError for other settings than the folder's, seeds of triplets that it doesn't hold, or seeds of
+    another split than its other clips'.
     """
     root = Path(root)
     check_settings(root, settings)
@@ -269,32 +349,32 @@ def finish_triplets(
     for name in {*seeds, *(clips or {})} - set(names):
         raise ValueError(f"{root}: holds no triplet {name!r}, but a seed or record is given for it")
     old = read_record(root)
-    record = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
-    record |= {"settings": dict(settings), "counts": {"triplets": len(names), **(counts or {})}}
+    record = _record(settings, {"triplets": len(names), **(counts or {})})
     for key, new in (("seeds", seeds), ("clips", clips or {})):
         merged = {**old.get(key, {}), **new}
         record[key] = {name: merged[name] for name in names if name in merged}
-    write_json(root / "triplets.json", record)
+    check_one_split(root, record["seeds"])
+    write_json(root / RECORD, record)
     with written_atomically(root / "dataset.txt") as temporary:
         temporary.write_text("".join(f"{list_line(name)}\n" for name in names), encoding="utf-8")
     return open_triplets(root)
 
 
 def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError when the folder's record was made with other settings: one folder, one generator."""
+    """Raise ValueError when the folder's clips were made with other settings: one folder, one generator."""
     found = read_record(root).get("settings")
     settings = json.loads(json.dumps(dict(settings)))  # as the file holds them: tuples are lists there
-    if found is not None and found != settings:
+    if found is not None and found != settings and find_names(root):
         different = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
         raise ValueError(
-            f"{root / 'triplets.json'} was made with other settings ({', '.join(different)} differ); choose another "
+            f"{root / RECORD} was made with other settings ({', '.join(different)} differ); choose another "
             "folder, or delete this one"
         )
 
 
 def read_record(root: Path) -> dict[str, Any]:
     """The folder's triplets.json, {} when it has none. Raises TripletError for a damaged file or another version."""
-    path = root / "triplets.json"
+    path = root / RECORD
     if not path.exists():
         return {}
     try:

@@ -1,0 +1,34 @@
+"""Simulated triplets: what a killed recording leaves behind, and which scenes may share a folder."""
+
+import pytest
+
+from dexworld.video import synthetic
+from dexworld.video.config import ClipShape
+from dexworld.video.synthetic import SyntheticConfig, record_triplets
+from dexworld.video.triplets import open_triplets
+
+SMALL = {"shape": ClipShape(5, 32, 48), "workers": 1}
+
+
+def killed_after_the_first(names):
+    for name in names:
+        yield name
+        raise KeyboardInterrupt
+
+
+def test_a_killed_recording_keeps_seeds_and_settings_and_goes_on(tmp_path):
+    config = SyntheticConfig(tmp_path, 2, 900_000, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        record_triplets(config, killed_after_the_first)
+    left = open_triplets(tmp_path)
+    assert left.seeds == {"00900000": 900_000}
+    with pytest.raises(ValueError, match="other settings"):
+        record_triplets(SyntheticConfig(tmp_path, 2, 900_000, camera="fixed", **SMALL))
+    assert record_triplets(config).seeds == {"00900000": 900_000, "00900001": 900_001}
+
+
+def test_a_folder_of_training_scenes_takes_no_validation_scenes(tmp_path, monkeypatch):
+    record_triplets(SyntheticConfig(tmp_path, 1, 7, **SMALL))
+    monkeypatch.setattr(synthetic, "in_processes", pytest.fail)  # refused before anything is recorded
+    with pytest.raises(ValueError, match=r"training .* and validation"):
+        record_triplets(SyntheticConfig(tmp_path, 1, 900_000, **SMALL))
