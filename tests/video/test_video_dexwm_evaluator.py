@@ -114,7 +114,7 @@ def test_under_the_union_of_all_hands_no_latent_counts(model):
     changed = final.clone()
     changed.view(2, 8, 12, 24)[0, [2, 4]] += 5.0
     for measure in MEASURES:
-        evaluator = DexWMEvaluator(model, measure=measure)
+        evaluator = DexWMEvaluator(model, measure=measure, rule="union")
         scores = evaluator.scores(Imagined(changed, untouched), scene)
         assert scores[0] == scores[1]
         assert replace(evaluator, rule="none").scores(Imagined(changed, untouched), scene)[0] != scores[0]

@@ -163,7 +163,7 @@ def test_lpips_takes_the_place_of_the_weight_free_distance_when_there_are_weight
 
     ranking = rank_candidates(TrueWorld(), clips, ImageGoal(with_square(background(), TARGETS[1]), lpips=network))
     assert ranking.best == 1
-    assert ranking.score_name == "-lpips (union)"
+    assert ranking.score_name == "-lpips (own)"
 
 
 def test_a_text_goal_ranks_by_what_the_scorer_says():

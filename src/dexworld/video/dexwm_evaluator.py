@@ -55,7 +55,7 @@ class DexWMEvaluator:
 
     model: DexWM
     stride: int = STRIDE
-    measure: Measure = "changed"
+    measure: Measure = "direction"
     rule: Rule = RULE
 
     def __post_init__(self) -> None:

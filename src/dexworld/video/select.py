@@ -15,8 +15,9 @@ from torch import Tensor
 from dexworld.video.clip import TripletClip
 from dexworld.video.goal_image import Distance, GoalView, Rule, distance_named, hand_masks
 
-DISTANCE = "changed"  # chosen on validation scenes, as docs/video.md reports
-RULE: Rule = "union"
+# Chosen on validation scenes (docs/video_selection.md).
+DISTANCE = "direction"
+RULE: Rule = "own"
 MASK_FRAMES = 1
 PairDistance = Callable[[Tensor, Tensor], Tensor]  # pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
 TIE = 1e-9  # scores closer than this are equal

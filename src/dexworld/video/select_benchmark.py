@@ -76,7 +76,7 @@ class SelectConfig:
     """X-CLIP folder or hub id: the videos are also ranked by the goal's sentence."""
     dexwm: str | None = None
     """DexWM trained on human-hand clips: a folder or hub id. Without one there is no such figure."""
-    dexwm_measure: Literal["latents", "changed", "direction", "difference", "pixels"] = "changed"
+    dexwm_measure: Literal["latents", "changed", "direction", "difference", "pixels"] = "direction"
     """How DexWM's latents are compared, or `pixels` for its decoded pictures under `distance`."""
     dexwm_stride: int = STRIDE
     """Video frames of one step of DexWM."""
