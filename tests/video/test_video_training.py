@@ -199,19 +199,6 @@ def test_folders_are_drawn_by_their_weights(make_dwm, folder, held_out):
     assert share == pytest.approx(0.75, abs=0.06)
 
 
-def test_latents_are_written_once_and_again_when_a_video_is_newer(make_dwm, folder):
-    model = make_dwm()
-    encoded = encode_folder(folder, model)
-    path = latent_file(encoded.folder, folder.names[0])
-    before = path.stat().st_mtime_ns
-    encode_folder(folder, model)
-    assert path.stat().st_mtime_ns == before
-    folder.files[folder.names[0]].static.touch()
-    encode_folder(folder, model)
-    assert path.stat().st_mtime_ns > before
-    torch.testing.assert_close(encoded[0].static, model.encode(folder[0].static[None])[0])
-
-
 def test_another_codec_has_latents_of_its_own(make_dwm):
     model = make_dwm()
     before = codec_fingerprint(model)

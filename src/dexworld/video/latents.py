@@ -3,26 +3,35 @@
     <root>/latents/<fingerprint>/<name>.safetensors    interaction, static, hands, silhouette: (f, C, h, w)
 
 The fingerprint is that of the codec and of the clip shape, so latents of another codec are never mistaken for these. A
-file appears whole or not at all, and is written again when its clip's videos are newer.
+file appears whole or not at all, and is written again when its clip's files have other contents: their signature is in
+its metadata (in files of earlier versions it isn't; those hold while the clip's files are not newer).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dexworld.data.files import written_atomically
+from dexworld.data.video import VideoFrames
+from dexworld.video.clip import TripletClip
 from dexworld.video.conditions import hand_silhouette, repeated_first_frame
+from dexworld.video.hand_video import frames_with_hands
 from dexworld.video.model import DWM
-from dexworld.video.triplets import TripletFolder
+from dexworld.video.triplets import RATE_TOLERANCE, TripletFolder
+
+logger = logging.getLogger(__name__)
 
 KINDS = ("interaction", "static", "hands", "silhouette", "first_frame")
+SIGNATURE = "clip"  # key of a file's metadata
+NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no hands
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,20 @@ def encode_folder(
 ) -> LatentFolder:
     """Encode every clip of a folder that isn't encoded yet, on the model's device.
 
-    progress: wraps the indices that are worked on. Raises ValueError naming a clip of another shape than the model's.
+    progress: wraps the indices that are worked on. Clips of another rate than the model's are encoded, with a warning.
+    Raises ValueError naming a clip of another shape than the model's, or one whose hand video shows no hand; a folder
+    of pure navigation, whose triplets.json says `"navigation": true` in its settings, may hold such clips.
     """
     fingerprint = codec_fingerprint(model)
     folder = triplets.root / "latents" / fingerprint
     waiting = [index for index, name in enumerate(triplets.names) if not _fresh(triplets, folder, name)]
+    rates = {name: VideoFrames(triplets.files[name].interaction).fps for name in triplets.names[:1]}
     for index in progress(waiting):
         clip = triplets[index]
         check_shape(clip.interaction, model, clip.name)
+        if not triplets.settings.get(NAVIGATION, False):
+            check_hands(clip, triplets.root)
+        rates[clip.name] = clip.fps
         videos = {
             "interaction": clip.interaction,
             "static": clip.static,
@@ -109,7 +124,8 @@ def encode_folder(
         path = latent_file(folder, clip.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as temporary:
-            save_file(tensors, temporary)
+            save_file(tensors, temporary, {SIGNATURE: triplets.files[clip.name].signature})
+    warn_of_rates(rates, model)
     return LatentFolder(triplets, folder, fingerprint)
 
 
@@ -117,8 +133,15 @@ def _fresh(triplets: TripletFolder, folder: Path, name: str) -> bool:
     path = latent_file(folder, name)
     if not path.exists():
         return False
-    written = path.stat().st_mtime_ns
     files = triplets.files[name]
+    try:
+        with safe_open(path, "pt") as file:
+            signature = (file.metadata() or {}).get(SIGNATURE)
+    except SafetensorError:
+        return False  # damaged: encoded again
+    if signature is not None:
+        return bool(signature == files.signature)
+    written = path.stat().st_mtime_ns
     sources = [files.interaction, files.static, files.hands, files.motion]
     return all(source.stat().st_mtime_ns <= written for source in sources if source.exists())
 
@@ -131,6 +154,37 @@ def check_shape(video: np.ndarray, model: DWM, name: str) -> None:
         raise ValueError(
             f"{name} is {video.shape[0]} frames of {video.shape[1]} x {video.shape[2]}, this model takes {wanted[0]} "
             f"of {wanted[1]} x {wanted[2]}; prepare the folder again for that shape (`dexworld video prepare`)"
+        )
+
+
+def check_hands(clip: TripletClip, root: Path) -> None:
+    """Raise ValueError naming a clip whose hand video shows no hand in any frame: it would teach that things move by
+    themselves."""
+    if not frames_with_hands(clip.hands).any():
+        raise ValueError(
+            f"{root}: the hand video of {clip.name} shows no hand in any frame; render it again or take the clip out. "
+            f'Where clips without hands are meant (pure navigation), put "{NAVIGATION}": true into the settings of '
+            "triplets.json"
+        )
+
+
+def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
+    """Log a warning when clips, by name, have another frame rate than the model was made for.
+
+    It is no error: clips of a slower action may be prepared at a lower rate on purpose.
+    """
+    made_for = model.config.clip.fps
+    others = {name: fps for name, fps in rates.items() if abs(fps - made_for) > RATE_TOLERANCE}
+    if others:
+        name, fps = next(iter(others.items()))
+        logger.warning(
+            "%d of %d clips are not at %g fps, which this model is for (%s: %g fps): what moves in them is faster or "
+            "slower for it",
+            len(others),
+            len(rates),
+            made_for,
+            name,
+            fps,
         )
 
 

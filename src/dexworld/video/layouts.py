@@ -41,7 +41,7 @@ def open_layout(root: Path | str, listing: Path | str | None = None, prompts: st
 
     root: the data folder, or any folder further down the lists' paths. listing: as for `open_triplets`; without it, all
     interaction videos. A file is taken from the collected place when it is there, else from its renderer's. Settings
-    and scene seeds come from the nearest triplets.json, which may lie above `root` where `root` is inside a list's path.
+    and scene seeds come from the nearest triplets.json, which may lie above `root` when that is inside a list's path.
     Raises TripletError when a clip's folder or one of its files is missing, naming the first few.
     """
     root = Path(root)

@@ -1,0 +1,100 @@
+"""Latents on disk: when they are written again, and which clips are refused or remarked on."""
+
+import logging
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from dexworld.video.latents import encode_folder, latent_file
+from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+
+
+@pytest.fixture
+def folder(square_clips, tmp_path):
+    for clip in square_clips[:2]:
+        write_triplet(tmp_path, clip)
+    return finish_triplets(tmp_path, {"generator": "test"}, {})
+
+
+def encoded_now(folder, model) -> list[int]:
+    """Indices of the clips that a further encoding works on."""
+    found: list[int] = []
+
+    def told(indices):
+        for index in indices:
+            found.append(index)
+            yield index
+
+    encode_folder(folder, model, told)
+    return found
+
+
+def moved_in_time(path, seconds):
+    stamp = path.stat().st_mtime_ns + int(seconds * 1e9)
+    os.utime(path, ns=(stamp, stamp))
+
+
+def test_latents_are_written_once_and_again_when_a_video_has_other_contents(make_dwm, folder, square_clips):
+    model = make_dwm()
+    encoded = encode_folder(folder, model)
+    assert encoded_now(folder, model) == []
+    moved_in_time(folder.files["clip000"].static, 60)  # newer, and still the same
+    assert encoded_now(folder, model) == []
+    other = replace(square_clips[3], name="clip001")
+    write_triplet(folder.root, other)
+    for path in (*folder.files["clip001"].required, folder.files["clip001"].motion):
+        moved_in_time(path, -3600)  # older than its latents, as after a copy that keeps times
+    assert encoded_now(folder, model) == [1]
+    torch.testing.assert_close(encoded[1].static, model.encode(folder[1].static[None])[0])
+
+
+def test_latents_of_earlier_versions_hold_while_the_clip_is_not_newer(make_dwm, folder):
+    model = make_dwm()
+    encoded = encode_folder(folder, model)
+    path = latent_file(encoded.folder, "clip000")
+    save_file(load_file(path), path)  # without metadata
+    assert encoded_now(folder, model) == []
+    moved_in_time(folder.files["clip000"].hands, 60)
+    assert encoded_now(folder, model) == [0]
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"clip": folder.files["clip000"].signature}
+
+
+def test_damaged_latents_are_encoded_again(make_dwm, folder):
+    model = make_dwm()
+    path = latent_file(encode_folder(folder, model).folder, "clip001")
+    path.write_bytes(path.read_bytes()[:50])
+    assert encoded_now(folder, model) == [1]
+
+
+def test_a_clip_whose_hand_video_shows_no_hand_is_refused_unless_the_folder_is_of_navigation(
+    make_dwm, square_clips, tmp_path
+):
+    empty = replace(square_clips[0], hands=np.zeros_like(square_clips[0].hands), interaction=square_clips[0].static)
+    model = make_dwm()
+    for settings in ({}, {"navigation": True}):
+        root = tmp_path / str(len(settings))
+        write_triplet(root, empty)
+        folder = finish_triplets(root, settings, {})
+        if settings:
+            assert len(encode_folder(folder, model)) == 1
+        else:
+            with pytest.raises(ValueError, match="hand video of clip000 shows no hand in any frame"):
+                encode_folder(folder, model)
+
+
+def test_clips_of_another_rate_are_encoded_with_a_warning(make_dwm, square_clips, tmp_path, caplog):
+    model = make_dwm()
+    for clip in square_clips[:2]:
+        write_triplet(tmp_path, replace(clip, fps=8 / 3))
+    for _ in range(2):  # also when they are encoded already
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            encode_folder(open_triplets(tmp_path), model)
+        assert "not at 8 fps" in caplog.text
+        assert "clip000: 2.66667 fps" in caplog.text
