@@ -128,11 +128,11 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder, figures = record(options.clips, backend, Path(temporary))
-        for name in ("mini", "tiny"):
+        for name in ("mini", "small"):
             model, training = measure_training(name, folder)
             figures |= {f"{name}_{key}": value for key, value in training.items()}
             figures |= {f"{name}_{key}": value for key, value in measure_sampling(model, folder).items()}
-    clip = preset("tiny").clip
+    clip = preset("mini").clip
     described = {"backend": backend, "clip": f"{clip.frames} frames of {clip.height} x {clip.width}", "batch": BATCH}
     rounded = {name: float(np.round(value, 4)) for name, value in figures.items()}
     write_results(options.output, rounded | described | {"wall_s": time.monotonic() - started}, seed=FIRST_SEED)

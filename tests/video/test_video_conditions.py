@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from dexworld.video.conditions import (
     Conditions,
     hand_silhouette,
+    hands_over,
     known_mask,
     latent_mask,
     repeated_first_frame,
@@ -45,8 +48,6 @@ def test_blanked_rows_see_an_empty_hand_video(conditions):
 
 
 def test_hands_can_not_be_blanked_without_the_latents_of_an_empty_video(conditions):
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match="no latents of an empty hand video"):
         replace(conditions, blank=None).without_hands()
 
@@ -62,6 +63,19 @@ def test_a_silhouette_is_white_where_a_hand_is():
     hands[0, 0, 1] = (120, 200, 120)
     hands[0, 0, 2] = (40, 30, 30)  # compression noise around a hand, sum 100
     assert hand_silhouette(hands)[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
+
+
+def test_hands_are_drawn_over_the_scene_in_their_own_colours():
+    static = np.full((1, 1, 2, 3), 50, dtype=np.uint8)
+    hands = np.zeros_like(static)
+    hands[0, 0, 1] = (120, 200, 120)
+    assert hands_over(static, hands)[0, 0].tolist() == [[50, 50, 50], [120, 200, 120]]
+
+
+def test_each_row_may_have_its_own_blank(conditions):
+    own = replace(conditions, blank=conditions.static)
+    assert torch.equal(own.without_hands().hands, conditions.static)
+    assert torch.equal(own.repeat(2).without_hands().hands, conditions.static.repeat_interleave(2, dim=0))
 
 
 def test_a_one_channel_mask_resizes_the_first_frame_alone():

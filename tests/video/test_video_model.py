@@ -36,6 +36,12 @@ def test_every_condition_is_saved_and_generates_the_same_video_bit_for_bit(make_
     assert not np.array_equal(first[0], square_clips[0].static)
 
 
+def test_without_hands_an_overlay_model_is_told_of_nothing_but_the_scene(make_dwm, square_clips):
+    conditions = conditions_of(make_dwm(condition="overlay"), square_clips[:2])
+    assert not torch.equal(conditions.hands, conditions.static)
+    assert torch.equal(conditions.without_hands().hands, conditions.static)
+
+
 def test_a_new_model_makes_the_static_video(make_dwm, square_clips):
     model = make_dwm(output_scale=0)
     made = Generator(model, GenerateConfig(detail="codec")).generate(square_clips[:2], [1, 2])

@@ -24,10 +24,11 @@ class Conditions:
 
     static: of the static video, or of the masked video when inpainting.
     mask: (B, f, m, h, w), `codec.mask_value` where pixels are known and 0 where they are to be made.
-    hands: of the hand video or its silhouette, for models that take it.
+    hands: of the hand video, its silhouette or the hands over the static video, for models that take it.
     hand_vectors: (B, F, 128) keypoints in the camera's frame, for the AdaLN conditions.
     text: (B, L, D) text embeddings; None stands for zeros.
-    blank: latents (1, f, C, h, w) of a hand video without hands.
+    blank: what stands in the place of `hands` when there are none: latents (1, f, C, h, w) of an empty hand video, or
+        (B, f, C, h, w).
     """
 
     static: Tensor
@@ -47,7 +48,8 @@ class Conditions:
     def repeat(self, count: int) -> "Conditions":
         """`count` copies of every row, one after the other."""
         repeated = self._each(lambda tensor: tensor.repeat_interleave(count, dim=0))
-        return replace(repeated, blank=self.blank)
+        shared = self.blank is not None and len(self.blank) == 1
+        return replace(repeated, blank=self.blank if shared else repeated.blank)
 
     def without_hands(self, rows: Tensor | None = None) -> "Conditions":
         """The same with the hands blanked, in the rows (B,) bool or everywhere: pure navigation.
@@ -98,6 +100,12 @@ def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
     hands = torch.as_tensor(hands)
     seen = hands.to(torch.int32).sum(-1, keepdim=True) > HAND_THRESHOLD
     return seen.expand(hands.shape).to(torch.uint8) * 255
+
+
+def hands_over(static: Tensor | np.ndarray, hands: Tensor | np.ndarray) -> Tensor:
+    """The static video with the rendered hands drawn over it, in their own colours; all (..., H, W, 3) uint8."""
+    static, hands = torch.as_tensor(static), torch.as_tensor(hands)
+    return torch.where(hand_silhouette(hands) > 0, hands, static)
 
 
 def latent_mask(unknown: Tensor, channels: int, size: tuple[int, int], value: float) -> Tensor:

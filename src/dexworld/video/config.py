@@ -7,9 +7,13 @@ our small ones. Facts: DWM paper, method section; CogVideoX and Wan model config
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Condition = Literal["mesh", "mask", "adaln-global", "adaln-frame", "none", "control"]
+Condition = Literal["overlay", "mesh", "mask", "adaln-global", "adaln-frame", "none", "control"]
 Prediction = Literal["velocity", "residual"]
-CONCATENATED: tuple[Condition, ...] = ("mesh", "mask")  # conditions that add a hand latent to the input channels
+CONCATENATED: tuple[Condition, ...] = (
+    "overlay",
+    "mesh",
+    "mask",
+)  # conditions that add a hand latent to the input channels
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 TIME_FACTOR = 4  # pixel frames in a latent frame, after the first frame that stands alone
@@ -135,7 +139,8 @@ class BackboneConfig:
 class DWMConfig:
     """A video world model.
 
-    condition: how it sees the hands. `mesh` and `mask`: rendered hands, or their silhouette, as further input channels;
+    condition: how it sees the hands. `overlay`: the rendered hands drawn over the static video, as further input
+        channels (ours, docs/video.md). `mesh` and `mask`: rendered hands, or their silhouette, on black, likewise;
         `adaln-global` and `adaln-frame`: hand keypoints through the norms; `control`: first frame instead of the static
         video, silhouette through a control branch (InterDyn-like baseline); `none`: no hands.
     prediction: what the transformer's output means. `velocity`: v of CogVideoX or the flow of Wan, which their weights
@@ -158,8 +163,10 @@ class DWMConfig:
             raise ValueError(f"prediction is {self.prediction!r}; choose from {', '.join(get_args(Prediction))}")
         if not self.control_depth >= 1:
             raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
-        if self.backbone.kind == "wan" and self.condition not in ("mesh", "mask", "none"):
-            raise ValueError(f"the wan backbone takes the conditions mesh, mask and none, not {self.condition!r}")
+        if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
+            raise ValueError(
+                f"the wan backbone takes the conditions overlay, mesh, mask and none, not {self.condition!r}"
+            )
 
     @property
     def base_channels(self) -> int:
@@ -203,11 +210,11 @@ PRESETS: dict[str, DWMConfig] = {
     ),
     "wan2.1-fun-1.3b": _published("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", heads=12, depth=30, mlp_dim=8960, **_WAN),
     "wan2.1-fun-14b": _published("wan", "Wan-AI/Wan2.1-T2V-14B-Diffusers", heads=40, depth=40, mlp_dim=13824, **_WAN),
-    "tiny": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(skip_maps=8)),  # the shipped model
-    "mini": DWMConfig(  # the ablations
+    "small": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(skip_maps=8)),
+    "mini": DWMConfig(  # the shipped model
         codec=CodecConfig(channels=32), backbone=BackboneConfig(heads=4, depth=4, skip_maps=8)
     ),
-    "tiny-wan": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(kind="wan")),
+    "mini-wan": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(kind="wan", heads=4, depth=4)),
     "debug": DWMConfig(
         clip=ClipShape(5, 32, 48),
         codec=CodecConfig(channels=8),

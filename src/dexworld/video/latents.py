@@ -1,6 +1,6 @@
 """Latents of a triplet folder: encoded once, one file per clip, resumable.
 
-    <root>/latents/<fingerprint>/<name>.safetensors    interaction, static, hands, silhouette: (f, C, h, w)
+    <root>/latents/<fingerprint>/<name>.safetensors    one tensor (f, C, h, w) of each of `KINDS`
 
 The fingerprint is that of the codec and of the clip shape, so latents of another codec are never mistaken for these. A
 file appears whole or not at all, and is written again when its clip's files have other contents: their signature is in
@@ -22,14 +22,14 @@ from torch import Tensor
 from dexworld.data.files import written_atomically
 from dexworld.data.video import VideoFrames
 from dexworld.video.clip import TripletClip
-from dexworld.video.conditions import hand_silhouette, repeated_first_frame
+from dexworld.video.conditions import hand_silhouette, hands_over, repeated_first_frame
 from dexworld.video.hand_video import frames_with_hands
 from dexworld.video.model import DWM
 from dexworld.video.triplets import RATE_TOLERANCE, TripletFolder
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("interaction", "static", "hands", "silhouette", "first_frame")
+KINDS = ("interaction", "static", "hands", "silhouette", "first_frame", "overlay")
 SIGNATURE = "clip"  # key of a file's metadata
 NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no hands
 
@@ -39,6 +39,7 @@ class LatentClip:
     """One clip, encoded. Latents are (f, C, h, w).
 
     silhouette: of the white-on-black hand video. first_frame: of the interaction's first frame repeated.
+    overlay: of the hands drawn over the static video.
     hand_vectors: (F, 128), None for a clip without keypoints. text: (L, D) or None.
     """
 
@@ -48,6 +49,7 @@ class LatentClip:
     hands: Tensor
     silhouette: Tensor
     first_frame: Tensor
+    overlay: Tensor
     hand_vectors: Tensor | None = None
     text: Tensor | None = None
 
@@ -115,6 +117,7 @@ def encode_folder(
             "static": clip.static,
             "hands": clip.hands,
             "silhouette": hand_silhouette(clip.hands).numpy(),
+            "overlay": hands_over(clip.static, clip.hands).numpy(),
             "first_frame": repeated_first_frame(clip.interaction[None])[0],
         }
         # One at a time: a video VAE needs the memory.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dexworld.models.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from dexworld.video.backbone import Backbone
 from dexworld.video.codecs import Codec, build_codec
-from dexworld.video.conditions import Conditions, hand_silhouette, known_mask, repeated_first_frame
-from dexworld.video.config import DWMConfig
+from dexworld.video.conditions import Conditions, hand_silhouette, hands_over, known_mask, repeated_first_frame
+from dexworld.video.config import CONCATENATED, DWMConfig
 from dexworld.video.lora import has_lora, is_adapter, save_adapter
 from dexworld.video.noise import NoiseProcess, diffusion_process, flow_process
 
@@ -76,19 +76,22 @@ class DWM(nn.Module):
         static: Tensor,
         hands: Tensor | None = None,
         silhouette: Tensor | None = None,
+        overlay: Tensor | None = None,
         hand_vectors: Tensor | None = None,
         text: Tensor | None = None,
         blank: Tensor | None = None,
     ) -> Conditions:
         """What this model's condition looks at, out of everything that is known about clips.
 
-        static, hands, silhouette: latents (B, f, C, h, w); for `control`, static is that of the repeated first frame.
+        static, hands, silhouette, overlay: latents (B, f, C, h, w); for `control`, static is that of the repeated first
+            frame.
         blank: latents (1, f, C, h, w) of an empty hand video; encoded here when not given. Raises ValueError naming
         what is missing.
         """
         condition, channels = self.config.condition, self.config.backbone.mask_channels
         mask = known_mask(static, channels, self.codec.mask_value)
         given = {
+            "overlay": overlay,
             "mesh": hands,
             "mask": silhouette,
             "control": silhouette,
@@ -97,17 +100,19 @@ class DWM(nn.Module):
         }
         if condition != "none" and given[condition] is None:
             raise ValueError(f"condition {condition!r} needs the clip's hands, but none were given")
-        if condition in ("mesh", "mask", "control") and blank is None:
+        if condition == "overlay":
+            blank = static  # without hands nothing is drawn over it
+        elif condition in ("mesh", "mask", "control") and blank is None:
             blank = self.blank_hands()
         if condition == "control":
             mask[:, 1:] = 0.0  # only the first frame is known
         return Conditions(
             static=static,
             mask=mask,
-            hands=given[condition] if condition in ("mesh", "mask", "control") else None,
+            hands=given[condition] if condition in (*CONCATENATED, "control") else None,
             hand_vectors=hand_vectors if condition.startswith("adaln") else None,
             text=text,
-            blank=blank if condition in ("mesh", "mask", "control") else None,
+            blank=blank if condition in (*CONCATENATED, "control") else None,
         )
 
     def conditions_of(
@@ -132,6 +137,7 @@ class DWM(nn.Module):
         return self.conditions(
             self.encode(static),
             hands=self.encode(hands) if condition == "mesh" else None,
+            overlay=self.encode(hands_over(static, hands)) if condition == "overlay" else None,
             silhouette=self.encode(hand_silhouette(hands)) if condition in ("mask", "control") else None,
             hand_vectors=None if vectors is None else vectors.to(self.device),
             text=text,

@@ -11,7 +11,7 @@ from dexworld.data.video import VideoFrames
 from dexworld.training.config import LoopConfig, check_fractions, check_positive
 from dexworld.video.conditions import Conditions, latent_mask
 from dexworld.video.config import SPACE_FACTOR
-from dexworld.video.latents import LatentClip, LatentFolder
+from dexworld.video.latents import KINDS, LatentClip, LatentFolder
 from dexworld.video.masks import random_mask
 from dexworld.video.model import DWM
 
@@ -186,7 +186,7 @@ def interaction_batch(
 ) -> VideoBatch:
     """Clips as training and validation see them: target the interaction, everything known, noise at random times."""
     clips = [folder[index] for folder, index in places]
-    stacked = {kind: stack(clips, kind) for kind in ("interaction", "static", "hands", "silhouette", "first_frame")}
+    stacked = {kind: stack(clips, kind) for kind in KINDS}
     clean = stacked["interaction"]
     condition = model.config.condition
     if condition.startswith("adaln"):
@@ -197,6 +197,7 @@ def interaction_batch(
         stacked["first_frame"] if condition == "control" else stacked["static"],
         hands=stacked["hands"],
         silhouette=stacked["silhouette"],
+        overlay=stacked["overlay"],
         hand_vectors=stack(clips, "hand_vectors") if condition.startswith("adaln") else None,
         text=stack(clips, "text") if clips[0].text is not None else None,
         blank=blank,

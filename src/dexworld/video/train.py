@@ -45,7 +45,7 @@ class VideoRunConfig:
     """Triplet folders (`dexworld video prepare`, `dexworld video synthesize`)."""
     output: Path
     """Folder of the run; a run that was stopped goes on there."""
-    preset: str = "tiny"
+    preset: str = "mini"
     """Model preset, for new weights."""
     condition: Condition = "mesh"
     """How the model sees the hands."""
