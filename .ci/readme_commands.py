@@ -47,6 +47,11 @@ SMALL = {
     "evaluate open-loop": ("--episodes", "2"),
     "evaluate tasks": ("--episodes", "1", "--simulator-episodes", "0"),
     "demo": ("--episodes", "1"),
+    "video demo": ("--clips", "2"),
+    "video synthesize": ("--clips", "4"),
+    "video train": ("--steps", "4", "--batch-size", "2", "--codec-clips", "4"),
+    "video evaluate": ("--clips", "2", "--samples", "1"),
+    "video select": ("--episodes", "2"),
 }
 
 
