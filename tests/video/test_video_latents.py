@@ -65,6 +65,13 @@ def test_latents_of_earlier_versions_hold_while_the_clip_is_not_newer(make_dwm, 
         assert file.metadata() == {"clip": folder.files["clip000"].signature}
 
 
+def test_latents_that_lack_a_video_are_encoded_again(make_dwm, folder):
+    model = make_dwm()
+    path = latent_file(encode_folder(folder, model).folder, "clip001")
+    save_file({name: value for name, value in load_file(path).items() if name != "silhouette"}, path)
+    assert encoded_now(folder, model) == [1]
+
+
 def test_damaged_latents_are_encoded_again(make_dwm, folder):
     model = make_dwm()
     path = latent_file(encode_folder(folder, model).folder, "clip001")

@@ -139,9 +139,11 @@ def _fresh(triplets: TripletFolder, folder: Path, name: str) -> bool:
     files = triplets.files[name]
     try:
         with safe_open(path, "pt") as file:
-            signature = (file.metadata() or {}).get(SIGNATURE)
+            signature, kinds = (file.metadata() or {}).get(SIGNATURE), set(file.keys())
     except SafetensorError:
         return False  # damaged: encoded again
+    if not kinds.issuperset(KINDS):
+        return False  # of an earlier version, which encoded less
     if signature is not None:
         return bool(signature == files.signature)
     written = path.stat().st_mtime_ns

@@ -173,6 +173,10 @@ class TripletFolder:
         """Simulator seed of each name that has one; empty for recordings of the real world."""
         return {name: int(self.all_seeds[name]) for name in self.names if name in self.all_seeds}
 
+    def rates(self) -> dict[str, float]:
+        """Frames a second of each clip's interaction video, by name. Raises VideoError for one that can't be opened."""
+        return {name: VideoFrames(self.files[name].interaction).fps for name in self.names}
+
     @cached_property
     def fingerprint(self) -> str:
         """Changes when a triplet is added, removed or rewritten, not when the folder moves; 32 hexadecimal digits."""
