@@ -9,7 +9,7 @@ from dexworld.video.config import CONDITIONS, preset
 from dexworld.video.generate import GenerateConfig, Generator, SDEdit, with_static_detail
 from dexworld.video.metrics import psnr_of, squared_error_map
 from dexworld.video.model import DWM
-from dexworld.video.sampler import SampleConfig, sample
+from dexworld.video.sampler import SampleConfig, faded, sample
 
 
 def psnr(left, right):
@@ -95,6 +95,15 @@ def test_more_hand_guidance_exaggerates_what_the_hands_change(make_dwm, square_c
     torch.testing.assert_close(one_step[2], one_step[1] + 3 * (one_step[0] - one_step[1]), atol=1e-4, rtol=1e-3)
 
 
+def test_small_changes_are_faded_out_and_large_ones_kept():
+    static = torch.zeros(1, 1, 2, 1, 3)
+    latents = torch.tensor([0.1, 0.4, 10.0]).view(1, 1, 1, 1, 3).expand(1, 1, 2, 1, 3)
+    made = faded(latents, static, None, threshold=0.04)[0, 0, 0, 0]
+    torch.testing.assert_close(made, torch.tensor([0.0, 0.4 * (1 - 0.04 / 0.16), 10.0 * (1 - 0.04 / 100)]))
+    weighted = faded(latents, static, torch.tensor([2.0, 0.0]), threshold=0.04)
+    torch.testing.assert_close(weighted, faded(latents, static, None, threshold=0.04))
+
+
 def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips):
     model = make_dwm(output_scale=0.01, condition="none", prediction="velocity")
     clips = square_clips[:3]
@@ -112,6 +121,7 @@ def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips)
         ({"strength": 0.5}, "start='static'"),
         ({"start": "static", "strength": 1.5}, r"\(0, 1\]"),
         ({"guidance": -1.0}, "negative"),
+        ({"fade": -0.1}, "0 or more"),
     ],
 )
 def test_impossible_sampling_is_refused(change, message):
