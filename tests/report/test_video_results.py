@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dexworld.video.clip import TripletClip
 from dexworld.video.evaluate import EvaluateConfig, evaluate_methods
 from dexworld.video.gallery import picked, shown_clip, shown_clips
 from dexworld.video.metrics import psnr
+from dexworld.video.references import reference_methods
 from dexworld.video.select import Ranking
 from dexworld.video.select_figures import Judged, ShownScene, figures
 
@@ -127,6 +129,48 @@ def test_the_page_of_a_codec_shows_its_ceiling(judged):
     text = text_of(results_page(result, [], "dwm"))
     assert "Truth (codec): the ceiling" in text
     assert "Static copy (codec)" in text
+
+
+class Blocks:
+    """A codec that keeps every 8 x 8 block's mean colour."""
+
+    def encode(self, video):
+        return video.float().unflatten(2, (-1, 8)).unflatten(4, (-1, 8)).mean(dim=(3, 5))
+
+    def decode(self, latents):
+        return latents.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3).round().byte()
+
+
+def test_the_headline_compares_like_with_like():
+    methods = [Noisy("dwm"), Noisy("dwm_codec"), Noisy("mine_codec")]
+    config = EvaluateConfig(samples=1, decoded=("dwm_codec", "mine_codec"))
+    result = evaluate_methods(CLIPS[:2], methods, config, codec=Blocks())
+    text = text_of(results_page(result, [], "dwm", names={"mine": "Mine"}))
+    for name, reference, said in (
+        ("dwm_codec", "static_copy_codec", "model and static copy both through the codec"),
+        ("dwm", "static_copy", "World model against the static video itself"),
+    ):
+        gain = result.difference(name, reference)["psnr_inside"]
+        assert f"{gain:+.1f} dB inside: {said}".replace("-", "−") in " ".join(text.split())
+    through_codec, itself = text.split("Compared clip by clip with “Static copy”.")
+    assert through_codec.rindex("Mine (codec)") > through_codec.index("Static copy (codec)”.")
+    assert "World model  " in itself.split("The figures")[0]
+    assert "Mine" not in itself.split("The figures")[0]
+
+
+def test_a_page_of_clips_in_which_nothing_happens_has_no_gain_and_no_clips():
+    still = [replace(clip(0), interaction=clip(0).static, hands=np.zeros_like(clip(0).hands))]
+    result = evaluate_methods(still, METHODS[:1], EvaluateConfig(samples=1))
+    assert picked(result, "dwm") == []
+    assert "– dB" in text_of(results_page(result, shown_clips(result, still, METHODS[:1], "dwm"), "dwm"))
+
+
+def test_the_demo_compares_kept_detail_with_the_static_video_itself(tmp_path):
+    shown = shown_clip(CLIPS[0], [*reference_methods(Blocks()), *METHODS[:1]])
+    text = text_of(write_video_demo(tmp_path, [shown], "dwm").read_text())
+    gain = shown.figures["dwm"]["psnr_inside"] - shown.figures["static_copy"]["psnr_inside"]
+    assert f"{gain:+.1f} dB" in text
+    assert "against the static video itself" in text
 
 
 def test_the_overlay_is_dark_outside_and_outlined():

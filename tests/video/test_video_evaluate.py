@@ -9,6 +9,7 @@ from dexworld.evaluation.results import write_results
 from dexworld.video.clip import TripletClip
 from dexworld.video.evaluate import (
     EvaluateConfig,
+    check_scenes,
     evaluate_methods,
     lower_is_better,
     sample_seed,
@@ -143,7 +144,9 @@ def test_a_clip_in_which_nothing_happens_counts_outside_only():
 def test_figures_are_written_as_results(tmp_path):
     result = evaluate_methods(CLIPS[:2], [NoisyTruth("model", 9)], EvaluateConfig(samples=1))
     assert write_results(tmp_path, result.figures(), seed=0).exists()
-    assert set(result.figures()) == {"methods", "differences", "n", "k", "seed", "region_share", "clips"}
+    assert set(result.figures()) == {
+        "methods", "differences", "like_for_like", "n", "k", "simulated", "seed", "region_share", "clips"
+    }  # fmt: skip
     assert result.figures()["clips"]["clip_0"]["model"]["psnr"] == result.of("model", "psnr")[0]
 
 
@@ -161,9 +164,43 @@ def test_clips_that_a_method_trained_on_are_refused_before_anything_is_computed(
         evaluate_methods(seeded, [method], EvaluateConfig(split="evaluation"))
     assert not method.asked
     method.provenance = {"training_seeds": [0, 899_999]}
-    assert evaluate_methods(seeded, [method], EvaluateConfig(split="evaluation")).clips == ("clip_0", "clip_1")
-    with pytest.raises(ValueError, match="scene seed of every clip"):
-        evaluate_methods(CLIPS, [], EvaluateConfig(split="evaluation"))
+    result = evaluate_methods(seeded, [method], EvaluateConfig(split="evaluation"))
+    assert (result.clips, result.simulated) == (("clip_0", "clip_1"), 2)
+
+
+def test_one_clip_without_a_seed_does_not_disable_the_guard_for_others():
+    method = NoisyTruth("model", 1)
+    method.provenance = {"training_seeds": [0, 1_000_500]}
+    with pytest.raises(SeedError, match="training seeds"):
+        evaluate_methods([clip(0, seed=1_000_000), clip(1)], [method], EvaluateConfig())
+    with pytest.raises(SeedError, match="outside the evaluation range"):
+        evaluate_methods([clip(0, seed=900_000), clip(1)], [], EvaluateConfig())
+    assert evaluate_methods([clip(0), clip(1)], [method], EvaluateConfig(samples=1)).simulated == 0
+
+
+def test_a_trained_model_that_does_not_say_on_what_is_refused_and_an_untrained_one_is_not():
+    method = NoisyTruth("model", 1)
+    method.provenance = None
+    check_scenes([1_000_000], [method])
+    method.provenance = {}
+    with pytest.raises(SeedError, match="doesn't record its training seeds"):
+        check_scenes([1_000_000], [method])
+    check_scenes([], [method])
+
+
+def test_like_is_compared_with_like():
+    methods = [NoisyTruth(name, 9) for name in ("dwm", "dwm_codec", "sdedit_0.5")]
+    config = EvaluateConfig(samples=1, decoded=("dwm_codec", "sdedit_0.5"))
+    result = evaluate_methods(CLIPS, methods, config, codec=Coarse())
+    assert result.headline("dwm") == [("dwm_codec", "static_copy_codec"), ("dwm", "static_copy")]
+    assert result.figures()["like_for_like"] == {
+        "codec_truth": "static_copy_codec",
+        "dwm": "static_copy",
+        "dwm_codec": "static_copy_codec",
+        "sdedit_0.5": "static_copy_codec",
+    }
+    plain = evaluate_methods(CLIPS, methods, config)  # no codec: nothing but the static video itself
+    assert plain.headline("dwm") == [("dwm_codec", "static_copy"), ("dwm", "static_copy")]
 
 
 class Wrong(NoisyTruth):
@@ -179,7 +216,7 @@ class Wrong(NoisyTruth):
         ([], [], EvaluateConfig(), "no clips"),
         (CLIPS, [NoisyTruth("a", 1), NoisyTruth("a", 2)], EvaluateConfig(), "a stands for more than one"),
         (CLIPS, [StaticCopy()], EvaluateConfig(), "static_copy stands for more than one"),
-        (CLIPS, [], EvaluateConfig(compare_with=("no_hand",)), "compare_with names no_hand"),
+        (CLIPS, [], EvaluateConfig(compare_with=("no_hand",)), "compare_with or decoded names no_hand"),
         (CLIPS, [Wrong("short", 1)], EvaluateConfig(), r"short: the video of clip_0 is \(4, 32, 48, 3\)"),
     ],
 )

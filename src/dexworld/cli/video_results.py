@@ -8,20 +8,22 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from dexworld.cli.progress import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.results import write_results
 from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
 from dexworld.report.video_demo import write_video_demo
-from dexworld.report.video_results import write_video_results
+from dexworld.report.video_results import write_video_results, written
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
 from dexworld.video.clip import TripletClip
 from dexworld.video.config import ClipShape
-from dexworld.video.evaluate import EvaluateConfig, evaluate_methods
+from dexworld.video.evaluate import EvaluateConfig, check_scenes, evaluate_methods
 from dexworld.video.gallery import shown_clip, shown_clips
 from dexworld.video.generate import GenerateConfig, Generator, SDEdit
+from dexworld.video.latents import warn_of_rates
+from dexworld.video.load import chosen_device, load_video_model
 from dexworld.video.lpips import LPIPS
 from dexworld.video.model import DWM
 from dexworld.video.perceptual import Perceptual, PerceptualConfig
@@ -65,7 +67,7 @@ class VideoEvaluate:
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     """How videos are sampled."""
     compare: tuple[str, ...] = ()
-    """Further models, each as name=folder."""
+    """Further models, each as name=folder. Each is one row, `<name>_codec`: as its codec shows it, like `dwm_codec`."""
     sdedit: str | None = None
     """Inpainting model for the SDEdit baseline."""
     sdedit_strengths: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
@@ -74,57 +76,62 @@ class VideoEvaluate:
     """Where the weights of perceptual measures are; without them they are not reported."""
     workers: int = 0
     """Processes for simulating clips; 0 is one per core."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Evaluate, write `results.json` and the page."""
-        model = DWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
+        model = load_video_model(self.checkpoint, self.device)
+        methods = self.methods(model)
+        own = [method.name for method in methods if method.name in ("dwm", "dwm_codec")]
         with ExitStack() as stack:
-            triplets = self._folder(model, stack)
-            simulated = len(triplets.seeds) == len(triplets)
+            triplets = self._folder(model, methods, stack)
+            warn_of_rates(triplets.rates(), model)
             folder = cast(Sequence[TripletClip], triplets)  # decoded clip by clip
             config = EvaluateConfig(
                 samples=self.samples,
                 seed=self.seed,
-                compare_with=("dwm",),
-                split=self.split if simulated else None,
+                compare_with=tuple(own),
+                decoded=tuple(method.name for method in methods if method.name != "dwm"),
+                split=self.split,
             )
-            perceptual = Perceptual(self.weights)
-            methods = self.methods(model)
+            perceptual = Perceptual(self.weights, str(chosen_device(self.device)))
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
             figures = result.figures() | {"checkpoint": self.checkpoint, "generation": asdict(self.generation)}
             path = write_results(self.output, figures, seed=self.seed, seeds=list(triplets.seeds.values()) or None)
-            shown = shown_clips(result, folder, methods, "dwm", model.codec, perceptual)
-        page = write_video_results(self.output, result, shown, "dwm", about=facts_of(model))
-        summary, copy = result.summary("dwm"), result.difference("dwm", result.references[0])
-        logger.info(
-            "PSNR inside %.2f dB (%+.2f dB against static copy), outside %.2f dB (%+.2f dB); %s, %s",
-            summary["psnr_inside"],
-            copy["psnr_inside"],
-            summary["psnr_outside"],
-            copy["psnr_outside"],
-            path,
-            page,
-        )
+            shown = shown_clips(result, folder, methods, own[0], model.codec, perceptual)
+        page = write_video_results(self.output, result, shown, own[0], about=facts_of(model))
+        for name, reference in result.headline("dwm"):
+            gain = result.difference(name, reference)
+            inside, outside = (written(gain[f"psnr_{side}"], "+.2f") for side in ("inside", "outside"))
+            logger.info(
+                "%s against %s: %s dB of PSNR inside the region, %s dB outside", name, reference, inside, outside
+            )
+        logger.info("%s, %s", path, page)
 
     def methods(self, model: DWM) -> list[VideoMethod]:
-        """The model, as users see it and as its codec shows it, and what it is compared with."""
+        """The model as users see it (`dwm`) and as its codec shows it (`dwm_codec`), and what it is compared with.
+
+        What is compared with it never keeps the static video's detail, and stands beside `dwm_codec`.
+        """
         plain = replace(self.generation, detail="codec")
-        methods: list[Any] = [Generator(model, self.generation)]
+        methods: list[VideoMethod] = [Generator(model, plain, "dwm_codec")]
         if self.generation.detail != "codec":
-            methods.append(Generator(model, plain, "dwm_codec"))
+            methods.insert(0, Generator(model, self.generation))
         for name, folder in map(named_checkpoint, self.compare):
-            methods.append(Generator(DWM.from_pretrained(folder).eval(), self.generation, name))
+            methods.append(Generator(load_video_model(folder, self.device), plain, f"{name}_codec"))
         if self.sdedit is not None:
-            base = DWM.from_pretrained(checkpoint_path(self.sdedit)).eval()
+            base = load_video_model(self.sdedit, self.device)
             steps = self.generation.sampling.steps
             methods += [SDEdit(base, strength, steps, self.generation.batch) for strength in self.sdedit_strengths]
         return methods
 
-    def _folder(self, model: DWM, stack: ExitStack) -> TripletFolder:
+    def _folder(self, model: DWM, methods: Sequence[VideoMethod], stack: ExitStack) -> TripletFolder:
         if self.data is not None:
             folder = open_triplets(self.data)
             return folder.subset(folder.names[: self.clips])
+        check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)  # before they are recorded
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = SyntheticConfig(
             temporary, self.clips, self.seed, self.camera, shape=model.config.clip, workers=self.workers
@@ -168,6 +175,8 @@ class VideoSelect:
     """Processes; 0 is one per core."""
     backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
     """Renderer; `auto` takes the first that works."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Choose, write `results.json` and the page."""
@@ -191,7 +200,10 @@ class VideoSelect:
             backend=self.backend,
             split=self.split,
         )
-        methods = {name: partial(trained_method, path, generation) for name, path in paths.items()}
+        methods = {
+            name: partial(trained_method, path, generation, str(chosen_device(self.device)))
+            for name, path in paths.items()
+        }
         with task_bars() as update:
             figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
         path = write_results(self.output, figures, seed=self.seed)
@@ -208,7 +220,7 @@ class VideoSelect:
         )
 
     def _own(self, folder: Path) -> None:
-        method = trained_method(checkpoint_path(self.checkpoint), self.generation)
+        method = trained_method(checkpoint_path(self.checkpoint), self.generation, str(chosen_device(self.device)))
         lpips = None
         if self.lpips_vgg is not None and self.lpips_heads is not None:
             lpips = LPIPS.from_files(self.lpips_vgg, self.lpips_heads)
@@ -237,16 +249,21 @@ class VideoDemo:
     """Clips."""
     seed: int = 1_000_000
     """First scene."""
+    split: Literal["evaluation", "validation"] = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999."""
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     """How videos are sampled."""
     workers: int = 0
     """Processes for simulating the clips; 0 is one per core."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Simulate, imagine, and write the page."""
         folder = checkpoint_path(self.checkpoint)
-        model = DWM.from_pretrained(folder).eval()
-        methods: list[Any] = [*reference_methods(model.codec), Generator(model, self.generation)]
+        model = load_video_model(folder, self.device)
+        methods = [*reference_methods(model.codec), Generator(model, self.generation)]
+        check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
             shape: ClipShape = model.config.clip
@@ -254,7 +271,7 @@ class VideoDemo:
             triplets = record_triplets(config, counted("clips", self.clips))
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
-        settings = EvaluateConfig(samples=1, seed=self.seed, split="evaluation")
+        settings = EvaluateConfig(samples=1, seed=self.seed, split=self.split)
         shown = [shown_clip(clip, methods, settings) for clip in counted("videos", len(clips))(clips)]
         timings = {"simulating": simulated - started, "imagining": time.monotonic() - simulated}
         figures = {"clips": {each.clip.name: each.figures for each in shown}, "timings": timings}

@@ -67,7 +67,7 @@ def demo_header(
     gains = [gain for gain in (gain_inside(each, method) for each in shown) if gain is not None]
     if gains:
         mean = written(sum(gains) / len(gains), "+.1f")
-        items.append((f"{mean} dB", "where the hands act, against copying the static video"))
+        items.append((f"{mean} dB", "where the hands act, against the static video itself"))
     if timings:
         items.append((duration(sum(timings.values())), "for the whole demonstration"))
     told = [paragraph(notice, class_="note") for notice in notices]
@@ -84,8 +84,8 @@ def steps() -> Markup:
 
 
 def copy_of(shown: ShownClip) -> str | None:
-    """Which copy of the static video a clip was measured with."""
-    return next((name for name in (STATIC_COPY_CODEC, STATIC_COPY) if name in shown.figures), None)
+    """The copy of the static video that a clip is compared with: the video itself, whose detail the model keeps."""
+    return next((name for name in (STATIC_COPY, STATIC_COPY_CODEC) if name in shown.figures), None)
 
 
 def gain_inside(shown: ShownClip, method: str) -> float | None:

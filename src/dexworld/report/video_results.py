@@ -36,13 +36,15 @@ REGION = (
 )
 TABLE_NOTE = (
     "Mean over clips, with its 95 % interval (bootstrap over clips) below. Blue: the best of its column, the ceiling "
-    "aside. Rows marked “codec” were encoded and decoded once: what is lost there, a model in its latents loses too."
+    "aside. Rows marked “codec” are decoded in every pixel and are to be compared with each other; a row without the "
+    "mark shows the static video’s own pixels where nothing changes, and is to be compared with the static copy."
 )
 NAMES = {
     STATIC_COPY: "Static copy",
     STATIC_COPY_CODEC: "Static copy (codec)",
     CODEC_TRUTH: "Truth (codec): the ceiling",
     "dwm": "World model",
+    "dwm_codec": "World model (codec)",
     "no_hand": "Without hands",
     **{f"sdedit_{strength / 10:g}": f"SDEdit, strength {strength / 10:g}" for strength in range(1, 11)},
     "interdyn": "First frame and hand mask",
@@ -102,7 +104,7 @@ def results_page(
 ) -> str:
     """The page as text. method: the one that the page is about. names: how methods are called, beside `NAMES`.
     about: further facts, such as the checkpoint and the command."""
-    called = {**NAMES, **(names or {})}
+    called = names_of(evaluation, names)
     summaries = {name: evaluation.summary(name) for name in evaluation.values}
     return page(
         TITLE,
@@ -110,7 +112,7 @@ def results_page(
         header(evaluation, method, called),
         gains_section(evaluation, method, called),
         section("The figures", paragraph(TABLE_NOTE, class_="note"), *tables(summaries, method, called)),
-        clips_section(shown, method, called, paired_reference(evaluation)),
+        clips_section(shown, method, called, evaluation.reference_of(method)),
         about_section(evaluation, about or {}),
         tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
         film_script(),
@@ -118,11 +120,16 @@ def results_page(
 
 
 def header(evaluation: Evaluation, method: str, called: Mapping[str, str]) -> Markup:
-    """Title, what this is, and the result in four figures."""
-    own, gain = evaluation.summary(method), evaluation.difference(method, paired_reference(evaluation))
-    items = [
-        (f"{written(gain['psnr_inside'], '+.1f')} dB", "inside the region, against copying the static video"),
-        (f"{written(gain['psnr_outside'], '+.1f')} dB", "outside it"),
+    """Title, what this is, and the result in a few figures; first what the model gains with the codec on both sides."""
+    own = evaluation.summary(method)
+    items = []
+    for name, reference in evaluation.headline(method.removesuffix("_codec")):
+        gain = evaluation.difference(name, reference)
+        how = "model and static copy both through the codec"
+        if reference != STATIC_COPY_CODEC:
+            how = f"{called.get(name, name)} against the static video itself"
+        items += [(f"{written(gain[f'psnr_{side}'], '+.1f')} dB", f"{side}: {how}") for side in ("inside", "outside")]
+    items += [
         (written(own["kept"], ".1%"), "of the unaffected pixels are left alone"),
         (str(len(evaluation.clips)), f"clips, {videos_each(own['k'])} each"),
     ]
@@ -131,14 +138,25 @@ def header(evaluation: Evaluation, method: str, called: Mapping[str, str]) -> Ma
 
 
 def gains_section(evaluation: Evaluation, method: str, called: Mapping[str, str]) -> Markup | None:
-    """Differences to static copy of everything else, inside and outside; None where there is nothing to compare."""
-    reference = paired_reference(evaluation)
-    others = [name for name in evaluation.values if name != reference]
+    """Differences to the static copy that each is fairly held against; None where there is nothing to compare."""
+    copies = (STATIC_COPY_CODEC, STATIC_COPY)
+    others = {name: evaluation.reference_of(name) for name in evaluation.values if name not in copies}
+    groups = [(copy, [name for name, reference in others.items() if reference == copy]) for copy in copies]
+    parts = [gain_plots(evaluation, method, called, *group) for group in groups if group[1]]
+    if not any(parts):
+        return None
+    return section("More than a copy of the static video?", paragraph(REGION), *parts)
+
+
+def gain_plots(
+    evaluation: Evaluation, method: str, called: Mapping[str, str], reference: str, others: Sequence[str]
+) -> Markup | None:
+    """Differences of `others` to one static copy, inside and outside; None where there are no figures."""
     gains = {name: evaluation.difference(name, reference) for name in others}
-    plots = []
+    plots, own = [], method.removesuffix("_codec")
     for measure, title in (("psnr_inside", "Inside the region"), ("psnr_outside", "Outside the region")):
         dots = [
-            Dot(called.get(name, name), *bounds(gain, measure), own=name == method)
+            Dot(called.get(name, name), *bounds(gain, measure), own=name.removesuffix("_codec") == own)
             for name, gain in gains.items()
             if isinstance(gain[measure], float)
         ]
@@ -146,12 +164,8 @@ def gains_section(evaluation: Evaluation, method: str, called: Mapping[str, str]
             plots.append(tag("div", tag("h4", title), interval_plot(dots, "dB of PSNR more than static copy")))
     if not plots:
         return None
-    told = f"Compared clip by clip with “{called.get(reference, reference)}”. "
-    return section(
-        "More than a copy of the static video?",
-        paragraph(told, REGION),
-        tag("div", tag("div", *plots, class_="plots"), class_="card"),
-    )
+    told = paragraph(f"Compared clip by clip with “{called.get(reference, reference)}”.", class_="note")
+    return tag("div", told, tag("div", *plots, class_="plots"), class_="card")
 
 
 def tables(summaries: Mapping[str, Mapping[str, Any]], method: str, called: Mapping[str, str]) -> list[Markup]:
@@ -253,15 +267,20 @@ def about_section(evaluation: Evaluation, about: Mapping[str, str]) -> Markup:
         ("Videos of a clip", f"{config.samples}, for methods that sample"),
         ("Seed", str(config.seed)),
         ("Region, share of the pixels", f"{share:.1%}"),
-        ("Scenes", f"{config.split} split" if config.split else "not from the simulator, or not held to a split"),
+        ("Simulated clips", f"{evaluation.simulated}, of the {config.split} split"),
         *about.items(),
     ]
     return section("How it was measured", tag("div", facts(pairs), class_="card"))
 
 
-def paired_reference(evaluation: Evaluation) -> str:
-    """The static copy that the differences are against."""
-    return evaluation.references[0]
+def names_of(evaluation: Evaluation, names: Mapping[str, str] | None = None) -> dict[str, str]:
+    """How methods are called: a `<name>_codec` as `<name>` with the mark."""
+    called = {**NAMES, **(names or {})}
+    for name in evaluation.values:
+        plain = name.removesuffix("_codec")
+        if name not in called and plain in called:
+            called[name] = f"{called[plain]} (codec)"
+    return called
 
 
 def bounds(figures: Mapping[str, Any], key: str) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ import numpy as np
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
 from dexworld.video.clip import TripletClip
+from dexworld.video.goal_image import HAND_THRESHOLD
 from dexworld.video.triplets import open_triplets
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def changed_share(clip: TripletClip) -> np.ndarray:
     0.001, to draw such frames more often.
     """
     differs = np.abs(clip.interaction.astype(np.int16) - clip.static).max(axis=-1) > 40
-    differs &= clip.hands.max(axis=-1) <= 24
+    differs &= clip.hands.max(axis=-1) <= HAND_THRESHOLD
     return differs.mean(axis=(1, 2)).astype(np.float32)
 
 

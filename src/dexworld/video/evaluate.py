@@ -1,7 +1,9 @@
 """Evaluation of video world models: every method on the same clips, against static copy, with intervals over clips.
 
 Clips are the unit of independence: a figure of a clip is the mean over its seeded samples, a figure of a method the
-mean over clips with a bootstrap interval, and methods are compared by their differences clip by clip.
+mean over clips with a bootstrap interval, and methods are compared by their differences clip by clip. Like is compared
+with like: a method whose every pixel went through the codec with static copy through the same codec, one that shows the
+static video's own pixels with the static video itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +19,7 @@ from dexworld.video.clip import TripletClip
 from dexworld.video.metrics import masked_mean, psnr_of, squared_error_map, ssim_map
 from dexworld.video.perceptual import Measures, Perceptual
 from dexworld.video.preservation import preservation
-from dexworld.video.references import STATIC_COPY, STATIC_COPY_CODEC, VideoMethod, reference_methods
+from dexworld.video.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC, VideoMethod, reference_methods
 from dexworld.video.regions import RegionConfig, changed_pixels, interaction_region
 
 NOTHING = "n/a (nothing to measure in any clip)"
@@ -31,14 +33,16 @@ class EvaluateConfig:
 
     samples: videos drawn for each clip by a method that samples. seed: of the samples and of the bootstrap. batch:
     videos made at once. compare_with: names of methods whose difference to every other is reported, besides static
-    copy. split: the range that the clips' scene seeds must be in; None for clips that no simulator made.
+    copy. decoded: names of methods whose every pixel is decoded; see `Evaluation.reference_of`. split: the range that
+    the scene seeds of clips must be in; clips that no simulator made have none, and are not held to it.
     """
 
     samples: int = 3
     seed: int = 0
     batch: int = 8
     compare_with: tuple[str, ...] = ()
-    split: Split | None = None
+    decoded: tuple[str, ...] = ()
+    split: Split = "evaluation"
     region: RegionConfig = field(default_factory=RegionConfig)
 
     def __post_init__(self) -> None:
@@ -52,7 +56,8 @@ class Evaluation:
 
     values: method -> per clip, in the order of `clips`, the mean over samples of every measure: a number, None where
     the clip has nothing to measure, or the reason as text why it isn't measured at all. samples: videos drawn per clip
-    by each method. region_shares: share of each clip's pixels that is interaction region.
+    by each method. region_shares: share of each clip's pixels that is interaction region. simulated: clips with a
+    scene seed, which the guard has checked.
     """
 
     config: EvaluateConfig
@@ -61,6 +66,7 @@ class Evaluation:
     values: dict[str, list[Measures]]
     region_shares: tuple[float, ...]
     references: tuple[str, ...]
+    simulated: int = 0
 
     @property
     def measures(self) -> list[str]:
@@ -78,6 +84,20 @@ class Evaluation:
             figures |= self._interval(measure, self.of(method, measure))
         return figures | {"n": len(self.clips), "k": self.samples[method]}
 
+    def reference_of(self, method: str) -> str:
+        """The static copy that a method is fairly held against.
+
+        The one through the codec for the methods that `config.decoded` names and for the true video through the codec;
+        the static video itself for all others, and where there is no codec.
+        """
+        decoded = method in (*self.config.decoded, CODEC_TRUTH)
+        return STATIC_COPY_CODEC if decoded and STATIC_COPY_CODEC in self.values else STATIC_COPY
+
+    def headline(self, method: str) -> list[tuple[str, str]]:
+        """What the gain of `method` is read from: (method, static copy) through the codec, then as users see it."""
+        names = [name for name in (f"{method}_codec", method) if name in self.values]
+        return [(name, self.reference_of(name)) for name in names]
+
     def difference(self, method: str, reference: str) -> dict[str, Any]:
         """Mean over clips of a method's measures less those of `reference` on the same clip, as in `summary`."""
         figures: dict[str, Any] = {}
@@ -87,15 +107,25 @@ class Evaluation:
         return figures
 
     def figures(self) -> dict[str, Any]:
-        """Everything, ready for `write_results`: "methods", "differences" (reference -> method), "clips", counts."""
+        """Everything, ready for `write_results`.
+
+        "methods"; "differences" (reference -> method); "like_for_like" (method -> the static copy to read its
+        difference to); "clips"; counts.
+        """
         return {
             "methods": {method: self.summary(method) for method in self.values},
             "differences": {
                 reference: {method: self.difference(method, reference) for method in self.values if method != reference}
                 for reference in self.references
             },
+            "like_for_like": {
+                method: self.reference_of(method)
+                for method in self.values
+                if method not in (STATIC_COPY, STATIC_COPY_CODEC)
+            },
             "n": len(self.clips),
             "k": self.config.samples,
+            "simulated": self.simulated,
             "seed": self.config.seed,
             "region_share": float(np.mean(self.region_shares)),
             "clips": {
@@ -139,7 +169,7 @@ def evaluate_methods(
     names = [method.name for method in everything]
     copies = (STATIC_COPY,) if codec is None else (STATIC_COPY_CODEC, STATIC_COPY)
     references = tuple(dict.fromkeys((*copies, *config.compare_with)))
-    check_evaluation(clips, everything, references, config)
+    simulated = check_evaluation(clips, everything, references, config)
     perceptual = perceptual or Perceptual()
     values: dict[str, list[Measures]] = {name: [] for name in names}
     seen, shares = [], []
@@ -157,7 +187,7 @@ def evaluate_methods(
         seen += [clip.name for clip in group]
         shares += [float(truth.region.mean()) for truth in truths]
     samples = {method.name: samples_of(method, config) for method in everything}
-    return Evaluation(config, tuple(seen), samples, values, tuple(shares), references)
+    return Evaluation(config, tuple(seen), samples, values, tuple(shares), references, simulated)
 
 
 class Truth:
@@ -222,26 +252,36 @@ def mean_over_samples(samples: list[Measures]) -> Measures:
 
 def check_evaluation(
     clips: Sequence[TripletClip], methods: Sequence[VideoMethod], references: tuple[str, ...], config: EvaluateConfig
-) -> None:
-    """Refuse, before anything is computed, what would fail or mislead later; see `evaluate_methods`."""
+) -> int:
+    """Refuse, before anything is computed, what would fail or mislead later; see `evaluate_methods`.
+
+    Returns how many clips have a scene seed.
+    """
     if not len(clips):
         raise ValueError("there are no clips to evaluate on")
     names = [method.name for method in methods]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"methods need names of their own; {', '.join(twice)} stands for more than one")
-    unknown = [name for name in references if name not in names]
+    unknown = [name for name in (*references, *config.decoded) if name not in names]
     if unknown:
-        raise ValueError(f"compare_with names {', '.join(unknown)}, but the methods are {', '.join(names)}")
-    if config.split is None:
-        return
+        raise ValueError(f"compare_with or decoded names {', '.join(unknown)}, but the methods are {', '.join(names)}")
     known = getattr(clips, "seeds", None)  # an open folder knows them without decoding
-    given = list(known.values()) if known else [clips[index].seed for index in range(len(clips))]
+    given = [clip.seed for clip in clips] if known is None else list(known.values())
     seeds = [seed for seed in given if seed is not None]
-    if len(seeds) != len(clips):
-        raise ValueError(f"split={config.split!r} needs the scene seed of every clip; real clips take split=None")
-    for method in methods:
-        check_seeds(seeds, getattr(method, "provenance", None) or {"training_seeds": []}, config.split)
+    check_scenes(seeds, methods, config.split)
+    return len(seeds)
+
+
+def check_scenes(seeds: Sequence[int], methods: Sequence[VideoMethod], split: Split = "evaluation") -> None:
+    """Refuse scenes outside the range of `split`, and those that one of the methods was trained on (SeedError).
+
+    A method without `provenance`, or with None, was not trained; one whose provenance doesn't name its training seeds
+    is refused. No seeds, as of real clips, are no scenes, and nothing is checked.
+    """
+    provenances = [getattr(method, "provenance", None) for method in methods] if seeds else []
+    for provenance in sorted(provenances, key=lambda each: each is None):  # trained ones say more when they refuse
+        check_seeds(seeds, {"training_seeds": []} if provenance is None else provenance, split)
 
 
 def lower_is_better(measure: str) -> bool:

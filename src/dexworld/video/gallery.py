@@ -32,13 +32,11 @@ class ShownClip:
 def picked(evaluation: Evaluation, method: str, each: int = 2) -> list[tuple[int, str]]:
     """Indices of clips with their place: the `each` best of a method by PSNR inside the region, middle and worst.
 
-    Best first; no clip stands twice, so with few clips all of them are shown. Clips without a region take no part.
-    Raises ValueError where no clip has one.
+    Best first; no clip stands twice, so with few clips all of them are shown. Clips without a region take no part;
+    where no clip has one, nothing is picked.
     """
     values = evaluation.of(method, RANKED_BY)
     known = [index for index, value in enumerate(values) if isinstance(value, int | float)]
-    if not known:
-        raise ValueError(f"no clip has a {RANKED_BY} of {method}; there is nothing to rank")
     order = sorted(known, key=lambda index: -values[index])  # type: ignore[operator]
     count = len(order)
     if count <= 3 * each:

@@ -33,14 +33,13 @@ class PerceptualConfig:
     lpips_vgg: VGG16 in torchvision's layout (`features.N.weight`), and lpips_heads: the five linear heads
     (`lin0.model.1.weight` to `lin4.`), each .safetensors or .npz; both or neither. dreamsim: a folder that DreamSim's
     own package reads its checkpoints from, which the user installs beside dexworld. xclip: a local folder of a
-    `transformers` X-CLIP model with its tokenizer. device: where the networks run.
+    `transformers` X-CLIP model with its tokenizer.
     """
 
     lpips_vgg: Path | None = None
     lpips_heads: Path | None = None
     dreamsim: Path | None = None
     xclip: Path | None = None
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if (self.lpips_vgg is None) != (self.lpips_heads is None):
@@ -60,16 +59,16 @@ class Perceptual:
     Called with a prediction and the truth (F, H, W, 3) uint8, the region (F, H, W) bool and the prompt, it gives every
     measure by name: "lpips", "lpips_inside", "lpips_outside", "dreamsim" (distances to the truth), "xclip" (cosine of
     video and prompt), "gradient_distance" with its inside and outside. A value is a number, None where there is nothing
-    to measure (an empty region, no prompt), or the reason as text.
+    to measure (an empty region, no prompt), or the reason as text. device: where the networks run.
     """
 
-    def __init__(self, config: PerceptualConfig = PerceptualConfig()) -> None:
+    def __init__(self, config: PerceptualConfig = PerceptualConfig(), device: str = "cpu") -> None:
         self.config = config
         self.lpips: LPIPS | None = None
         if config.lpips_vgg is not None and config.lpips_heads is not None:
-            self.lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads).to(config.device)
-        self.dreamsim = None if config.dreamsim is None else load_dreamsim(config.dreamsim, config.device)
-        self.xclip = None if config.xclip is None else TextScorer(config.xclip, config.device)
+            self.lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads).to(device)
+        self.dreamsim = None if config.dreamsim is None else load_dreamsim(config.dreamsim, device)
+        self.xclip = None if config.xclip is None else TextScorer(config.xclip, device)
 
     def __call__(self, prediction: np.ndarray, truth: np.ndarray, region: np.ndarray, prompt: str = "") -> Measures:
         """All measures of one video; see the class. Raises ValueError on shapes that differ."""

@@ -21,7 +21,10 @@ class VideoMethod(Protocol):
     once; one that was trained says on what with `provenance`, as checkpoints do.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        ...
 
     def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int], /) -> list[np.ndarray]:
         """A video (F, H, W, 3) uint8 for each clip, drawn from its seed."""

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dexworld.video.conditions import HAND_THRESHOLD
+
 
 @dataclass(frozen=True)
 class RegionConfig:
@@ -29,7 +31,7 @@ class RegionConfig:
     """
 
     change: float = 20.0
-    hand: int = 100
+    hand: int = HAND_THRESHOLD
     smoothing: float = 0.02
     slack: float = 0.01
     dilation: float = 0.025
