@@ -29,6 +29,10 @@ BONES: tuple[tuple[int, int], ...] = tuple(
     (WRIST if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
 )
 
+# How a hand video shows them (DWM release): RGB of 1, times ambient plus diffuse light that comes from the camera.
+HAND_COLOURS = {"left": (0.5, 0.8, 0.5), "right": (0.8, 0.4, 0.4)}
+HAND_AMBIENT, HAND_DIFFUSE = 0.7, 0.6
+
 # The reference robot: a Franka arm (7 joints) with an Allegro hand (16 joints), always in this order.
 ARM_JOINTS = 7
 FINGER_JOINTS = 16

@@ -228,3 +228,12 @@ def test_meshes_of_other_shapes_are_refused():
         MeshSequence(broken[None], faces, np.ones((1,), dtype=bool))
     with pytest.raises(ValueError, match="one or two hands"):
         render_hands(None, None, CAMERA, 60, 80)
+
+
+def test_simulated_and_rebuilt_hands_have_one_recipe():
+    from dexworld import hands
+    from dexworld.sim import hand_clips
+    from dexworld.video import hand_video
+
+    for name in ("HAND_COLOURS", "HAND_AMBIENT", "HAND_DIFFUSE"):
+        assert getattr(hand_clips, name) is getattr(hand_video, name) is getattr(hands, name)

@@ -66,7 +66,7 @@ class _Candidate:
 def record_candidates(
     seed: int, count: int = 8, config: HandClipConfig | None = None, backend: str = "auto"
 ) -> CandidateSet:
-    """The candidates of `seed`: `count` trajectories, about a fifth of which touch nothing. About 5 CPU-seconds for 8.
+    """The candidates of `seed`: `count` trajectories, a quarter of which touch nothing. About 5 CPU-seconds for 8.
 
     Raises ValueError for count < 2, RuntimeError if no scene of the seed allows `count` different outcomes.
     """

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
+from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE
 from dexworld.sim.hand_choice import draw_script, sentence
 from dexworld.sim.hand_physics import HandWorld
 from dexworld.sim.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
@@ -24,8 +25,6 @@ STEPS_PER_FRAME = 10
 MIN_STEPS = 160  # a hand may not jump through an object, however few frames a clip has
 ATTEMPTS = 12
 VIEW_CENTRE, VIEW_HALF = np.array([0.62, 0.0, 1.0]), np.array([0.2, 0.27, 1.0])  # where an object may end
-HAND_COLOURS = {"left": (0.5, 0.8, 0.5), "right": (0.8, 0.4, 0.4)}
-AMBIENT, DIFFUSE = 0.7, 0.6
 _EVERYTHING = View(groups=(0, 1, HAND_GROUP, FOREARM_GROUP))
 _NO_HANDS = View(groups=(0, 1))
 _ONLY_HANDS = View(groups=(HAND_GROUP,), shadows=False)
@@ -344,7 +343,7 @@ class Artist:
             for side in SIDES:
                 model.geom_rgba[self.scene.hands.geoms[side], :3] = HAND_COLOURS[side]
             model.light_active[:] = 0
-            model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = AMBIENT, DIFFUSE
+            model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = HAND_AMBIENT, HAND_DIFFUSE
             model.vis.headlight.specular[:] = 0
             picture = self.renderer.rgb(self.data, self.scene.camera, _ONLY_HANDS)
         finally:

@@ -7,13 +7,11 @@ the scene doesn't occlude them; no forearm. The recipe agrees with the brightest
 
 import numpy as np
 
-from dexworld.hands import LEFT, RIGHT
+from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE, LEFT, RIGHT
 from dexworld.video.clip import HandTrack
 from dexworld.video.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.rasteriser import NEAR, rasterise
 
-LEFT_COLOUR, RIGHT_COLOUR = (0.5, 0.8, 0.5), (0.8, 0.4, 0.4)
-AMBIENT, DIFFUSE = 0.7, 0.6
 HAND_LEVEL = 100  # of 255, brightest channel: a pixel of a hand video, even a compressed one, that shows a hand
 MIN_HAND_SHARE = 5e-5  # of the image: fewer such pixels are no hand
 
@@ -33,7 +31,8 @@ def render_hands(
     instead of one normal a face. supersample: pixels are averaged from this many squared. Raises ValueError when no
     hand is given or the hands differ in length.
     """
-    hands = [(mesh, colour) for mesh, colour in ((left, LEFT_COLOUR), (right, RIGHT_COLOUR)) if mesh is not None]
+    meshes = {"left": left, "right": right}
+    hands = [(mesh, HAND_COLOURS[side]) for side, mesh in meshes.items() if mesh is not None]
     if not hands or len({len(mesh) for mesh, _ in hands}) != 1:
         raise ValueError(f"render_hands needs one or two hands of equal length, not {[len(mesh) for mesh, _ in hands]}")
     if supersample < 1:
@@ -108,7 +107,7 @@ def _image(hands, intrinsics: np.ndarray, height: int, width: int, smooth: bool)
     # either winding is lit alike: mirrored left hands come with reversed faces, and only outer faces are seen anyway
     facing = np.abs((_unit(normal) * _unit(point)).sum(axis=1))
     image = np.zeros((height, width, 3))
-    image[raster.covered] = np.minimum(colours[seen] * (AMBIENT + DIFFUSE * facing)[:, None], 1.0)
+    image[raster.covered] = np.minimum(colours[seen] * (HAND_AMBIENT + HAND_DIFFUSE * facing)[:, None], 1.0)
     return image
 
 
