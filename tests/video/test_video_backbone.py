@@ -6,7 +6,8 @@ import torch
 from dexworld.video.adaln import HandEmbedding
 from dexworld.video.attention import JointAttention
 from dexworld.video.backbone import Backbone, build_transformer, run_cogvideox
-from dexworld.video.config import CONDITIONS, DWMConfig, preset
+from dexworld.video.config import CONCATENATED, CONDITIONS, DWMConfig, preset
+from dexworld.video.widen import patch_embedding
 
 processor = pytest.importorskip("diffusers.models.attention_processor")
 
@@ -14,6 +15,21 @@ processor = pytest.importorskip("diffusers.models.attention_processor")
 @pytest.fixture
 def config():
     return preset("debug")
+
+
+# kind, condition, skip maps: every way through the forward pass.
+BUILT = [
+    ("cogvideox", "mesh", 0),
+    ("cogvideox", "none", 0),
+    ("cogvideox", "adaln-frame", 0),
+    ("cogvideox", "adaln-global", 2),
+    ("cogvideox", "control", 0),
+    ("wan", "mesh", 0),
+]
+
+
+def built(config, kind, condition="mesh", maps=0):
+    return replace(config, backbone=replace(config.backbone, kind=kind, skip_maps=maps), condition=condition)
 
 
 def inputs(config, batch=2):
@@ -91,7 +107,7 @@ def test_gradient_reaches_every_weight_that_lets_hands_in(config, condition):
         optimiser.zero_grad()
         (backbone(**given) - target).square().mean().backward()
         optimiser.step()
-    if condition in ("mesh", "mask"):
+    if condition in CONCATENATED:
         reached = [backbone.transformer.patch_embed.proj.weight.grad[:, 17:]]
     elif condition == "control":
         reached = [each.grad for each in backbone.control.parameters()]
@@ -152,21 +168,45 @@ def test_a_missing_condition_is_named(config):
         control(**(inputs(control.config) | {"control": None}))
 
 
-def test_checkpointing_changes_no_gradient(config):
-    backbone = unzeroed(Backbone(replace(config, condition="adaln-frame")))
+@pytest.mark.parametrize(("kind", "condition", "maps"), [*BUILT, ("cogvideox", "mesh", 2)])
+def test_recomputing_changes_no_gradient(config, kind, condition, maps):
+    backbone = unzeroed(Backbone(built(config, kind, condition, maps)))
     given = inputs(backbone.config)
     gradients = []
     for enabled in (False, True):
-        backbone.transformer.gradient_checkpointing = enabled
+        backbone.recompute(enabled)
         backbone.zero_grad()
         backbone(**given).square().mean().backward()
-        gradients.append(backbone.transformer.patch_embed.proj.weight.grad.clone())
+        gradients.append(patch_embedding(backbone.transformer).weight.grad.clone())
+    assert gradients[0].any()
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(("kind", "condition", "maps"), BUILT)
+def test_new_layers_work_in_the_precision_of_published_weights(config, kind, condition, maps):
+    torch.manual_seed(0)
+    wanted = built(config, kind, condition, maps)
+    full = build_transformer(wanted)
+    halved = build_transformer(wanted)
+    halved.load_state_dict(full.state_dict())
+    if kind == "wan":  # as diffusers loads it: the time embedding and the norms stay in float32
+        exact = set(halved._keep_in_fp32_modules)
+        for name, value in halved.named_parameters():
+            value.data = value.data if exact & set(name.split(".")) else value.data.bfloat16()
+    else:
+        halved.bfloat16()
+    given = inputs(wanted)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        expected = Backbone(wanted, full)(**given)
+        torch.manual_seed(1)
+        found = Backbone(wanted, halved)(**given)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.1)
+
+
 def test_wan_takes_a_mask_of_four_channels_and_hands():
-    base = preset("debug")
-    config = replace(base, backbone=replace(base.backbone, kind="wan"))
+    config = built(preset("debug"), "wan")
     assert config.in_channels == 3 * 8 + 4
     given = inputs(config)
     backbone = Backbone(config)
@@ -176,9 +216,8 @@ def test_wan_takes_a_mask_of_four_channels_and_hands():
 
 
 def test_wan_refuses_conditions_that_it_has_no_place_for():
-    base = preset("debug")
     with pytest.raises(ValueError, match="wan backbone takes"):
-        replace(base, backbone=replace(base.backbone, kind="wan"), condition="control")
+        built(preset("debug"), "wan", "control")
 
 
 def test_the_presets_have_the_input_channels_of_the_published_layouts():
@@ -197,7 +236,7 @@ def test_the_five_billion_model_has_its_published_size():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"condition": "gloves"}, "choose from mesh"),
+        ({"condition": "gloves"}, "choose from overlay, mesh"),
         ({"prediction": "epsilon"}, "velocity"),
         ({"control_depth": 0}, "at least one block"),
     ],

@@ -12,7 +12,7 @@ from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.config import ClipShape
 from dexworld.video.lora import LORA_FILE, LoRAConfig, has_lora
 from dexworld.video.noise import diffusion_process, flow_process
-from dexworld.video.pretrained import load_base, load_model, load_transformer
+from dexworld.video.pretrained import base_config, load_base, load_model, load_transformer, saved_config
 from dexworld.video.sampler import SampleConfig, sample
 from dexworld.video.schedules import DEFAULTS, load_scheduler_config, noise_settings
 from dexworld.video.widen import patch_embedding
@@ -74,6 +74,34 @@ def test_a_published_model_loads_widens_trains_saves_reloads_and_generates_the_s
     train_one_step(again)
     again.save_pretrained(tmp_path / "further")
     assert torch.equal(generated(load_model(tmp_path / "further")), generated(again))
+
+
+@KINDS
+def test_configurations_are_read_without_weights(kind, channels, widened, tmp_path):
+    base = save_published(tmp_path / "base", kind, channels)
+    model = load_base(base, lora=LoRAConfig(rank=1, alpha=1))
+    model.save_pretrained(tmp_path / "adapter")
+    for path in tmp_path.rglob("*.safetensors"):
+        path.unlink()
+    assert base_config(base) == model.config
+    assert saved_config(tmp_path / "adapter") == model.config
+    with pytest.raises(CheckpointError, match="holds no config"):
+        saved_config(tmp_path)
+
+
+def test_adapters_refuse_conditions_whose_layers_they_do_not_hold(tmp_path):
+    base = save_published(tmp_path, "cogvideox", 9)
+    with pytest.raises(ValueError, match=r"adaln-frame.*train in full"):
+        load_base(base, CLIP, "adaln-frame", lora=LoRAConfig(rank=1, alpha=1))
+
+
+def test_a_published_model_in_bfloat16_takes_hands_through_its_norms(tmp_path):
+    model = load_base(save_published(tmp_path, "cogvideox", 9), CLIP, "adaln-frame", dtype=torch.bfloat16)
+    _, static, hands = clips()
+    given = model.conditions_of(static, hands, hand_vectors=np.ones((1, 9, 128)))
+    answer = model.denoise(torch.randn_like(given.static), torch.tensor([500]), given)
+    assert answer.dtype == torch.float32
+    assert torch.isfinite(answer).all()
 
 
 @KINDS

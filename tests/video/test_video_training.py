@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from dexworld.training.checkpoints import ResumeError
-from dexworld.training.trainer import TrainingDiverged
+from dexworld.training.trainer import Trainer, TrainingDiverged
 from dexworld.video.config import preset
 from dexworld.video.generate import GenerateConfig, Generator
 from dexworld.video.latents import codec_fingerprint, encode_folder, latent_file
+from dexworld.video.lora import has_lora
 from dexworld.video.model import DWM
 from dexworld.video.objective import VideoTask, VideoTrainConfig, denoising_loss
-from dexworld.video.train import VideoRunConfig, seed_ranges, started_from, train_video
+from dexworld.video.train import VideoRunConfig, one_thread, seed_ranges, started_from, train_video
 from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
 
 CPU = torch.device("cpu")
@@ -62,6 +63,78 @@ def test_a_run_leaves_a_model_with_its_provenance(make_run):
     assert model.provenance["datasets"][0]["clips"] == 8
 
 
+def test_checkpoints_of_a_run_know_the_scenes_that_they_have_seen(make_run):
+    first = make_run("first", training={"steps": 2, "checkpoint_every": 1})
+    checkpoint = first.output / "checkpoints" / "step-00000001"
+    train_video(first)
+    found = DWM.from_pretrained(checkpoint).provenance
+    assert found["training_seeds"] == [[0, 7]]
+    assert found["training"]["goal"] == "interaction"
+    assert found["finished"] is False
+
+
+def test_scenes_that_an_ancestor_has_seen_are_recorded_and_not_validated_on(make_run, held_out):
+    first = train_video(make_run("first", data=(held_out.root,), validation_data=()))
+    with pytest.raises(ValueError, match=r"4 of 4 validation clips.*first seed is 8"):
+        train_video(make_run("second", initial=str(first)))
+    second = DWM.from_pretrained(train_video(make_run("third", initial=str(first), validation_data=())))
+    assert second.provenance["training_seeds"] == [[0, 7], [8, 11]]
+
+
+def test_a_continued_run_keeps_its_codec_instead_of_fitting_another(make_run, monkeypatch):
+    run = make_run(training={"checkpoint_every": 1})
+    train_video(replace(run, training=replace(run.training, max_seconds=1e-9)))
+    monkeypatch.setattr("dexworld.video.train.fit_codec", lambda *arguments: pytest.fail("fitted again"))
+    assert DWM.from_pretrained(train_video(run)).provenance["steps"] == 6
+
+
+def test_a_codec_has_the_same_bits_on_any_number_of_cores():
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_a_control_model_is_never_taught_to_stand_still(make_dwm, folder):
+    batch, _ = task_of(make_dwm(condition="control"), folder, hand_dropout=1.0).batch(0, CPU)
+    kept, _ = task_of(make_dwm(condition="control"), folder, hand_dropout=0.0).batch(0, CPU)
+    assert torch.equal(batch.clean, kept.clean)
+    assert torch.equal(batch.conditions.hands, kept.conditions.hands)
+
+
+def test_inpainting_is_validated_on_masks(make_run):
+    run = make_run(condition="none", training={"goal": "inpainting", "steps": 2, "validation_clips": 8})
+    found = DWM.from_pretrained(train_video(run)).provenance["figures"]
+    assert set(found) == {"loss", "hidden", "known"}
+    assert found["hidden"] == pytest.approx(1.0, abs=0.1)  # next to untrained: the masks stay empty
+
+
+def test_adapters_on_a_model_of_ours_load_again_and_resume_on_their_own_base_only(make_run, square_clips):
+    base = train_video(make_run("base", condition="none"))
+    run = make_run("adapter", initial=str(base), lora_rank=2, training={"learning_rate": 0.01})
+    trained = train_video(run)
+    model = DWM.from_pretrained(trained)
+    assert has_lora(model.backbone.transformer)
+    assert model.config.condition == "mesh"
+    assert model.provenance["base"] == str(base)
+    kept = DWM.from_pretrained(base)
+    assert torch.equal(model.backbone.skip.linear.weight[:, : 4 * 17], kept.backbone.skip.linear.weight)
+    interrupted = DWM.from_pretrained(run.output / "checkpoints" / "step-00000006")
+    videos = [Generator(each).generate(square_clips[:2], [0, 1]) for each in (model, interrupted, kept)]
+    assert all(np.array_equal(*pair) for pair in zip(videos[0], videos[1], strict=True))
+    assert not np.array_equal(videos[0][0], videos[2][0])
+    other = train_video(make_run("other", condition="none", training={"seed": 1}))
+    with pytest.raises(ResumeError, match="frozen is"):
+        train_video(replace(run, initial=str(other)))
+
+
+@pytest.mark.parametrize("condition", ["adaln-frame", "adaln-global", "control"])
+def test_adapters_that_would_lose_layers_are_refused(make_run, condition):
+    base = train_video(make_run("base", condition="none", training={"steps": 1}))
+    with pytest.raises(ValueError, match=f"{condition}.*train in full"):
+        train_video(make_run("adapter", initial=str(base), condition=condition, lora_rank=2))
+
+
 def test_training_lowers_the_error_where_hands_act(make_run):
     run = make_run(training={"steps": 120, "learning_rate": 3e-3, "validate_every": 40, "checkpoint_every": 200})
     train_video(run)
@@ -79,22 +152,23 @@ def test_a_run_that_is_cut_short_ends_with_the_same_bytes(make_run):
     assert weights_of(train_video(run)) == whole
 
 
-def test_accumulated_gradients_are_those_of_one_large_batch(make_run, folder):
-    model = DWM.from_pretrained(train_video(make_run()))
-    task = task_of(model, folder)
+def test_the_trainer_steps_along_the_mean_gradient_of_the_batches_that_it_accumulates(make_dwm, folder, tmp_path):
+    model = make_dwm()
+    config = VideoTrainConfig(batch_size=4, accumulation=2, clip=1e9, ema=0.0, learning_rate=0.1, warmup_steps=0)
+    task = VideoTask(model, config, [encode_folder(folder, model)])
+    weight = model.backbone.transformer.proj_out.weight
     gradients = []
-    for batches in ([0], [0, 0]):
+    for index in (0, 1):
         model.backbone.zero_grad()
-        for index in batches:
-            (task.losses(task.batch(index, CPU)[0], index)["loss"] / len(batches)).backward()
-        gradients.append(model.backbone.transformer.proj_out.weight.grad.clone())
-    torch.testing.assert_close(*gradients)
-
-
-def test_accumulation_reaches_the_trainer(make_run):
-    single = weights_of(train_video(make_run("single")))
-    double = weights_of(train_video(make_run("double", training={"accumulation": 2})))
-    assert single != double
+        task.losses(task.batch(index, CPU)[0], index)["loss"].backward()
+        gradients.append(weight.grad.clone())
+    trainer = Trainer(model, config, task, tmp_path)
+    trainer.optimiser = torch.optim.SGD(trainer.parameters.values(), lr=0.1)
+    before = weight.detach().clone()
+    _, samples = trainer._train_step()
+    assert samples == 8
+    assert not torch.allclose(gradients[0], gradients[1], rtol=1e-2)
+    torch.testing.assert_close(before - weight.detach(), 0.1 * (gradients[0] + gradients[1]) / 2, atol=1e-6, rtol=1e-4)
 
 
 def test_other_settings_do_not_resume(make_run):
@@ -139,7 +213,10 @@ def test_the_residual_loss_is_the_clean_error_with_capped_weights(make_dwm, fold
     batch = replace(batch, timestep=torch.tensor([0, 0, 999, 999]))
     noisy = model.process.noisy(batch.clean, batch.noise, batch.timestep)
     with torch.no_grad():
-        error = (model.denoise(noisy, batch.timestep, batch.conditions) - batch.clean).square().flatten(1).mean(1)
+        error = (model.denoise(noisy, batch.timestep, batch.conditions) - batch.clean).square()
+        weights = model.codec.metric  # a channel counts as much as it does in pixels
+        error = (error * weights[:, None, None]).flatten(1).mean(1)
+        assert weights.std() > 0.1
         loss = denoising_loss(model, batch, weight_cap=5.0)
     torch.testing.assert_close(loss, (error * torch.tensor([5.0, 5.0, 1.0, 1.0])).mean(), atol=1e-5, rtol=1e-4)
 

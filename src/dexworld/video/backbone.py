@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dexworld.video.adaln import HandEmbedding, Modulation, modulate_by_hands
+from dexworld.video.adaln import HandEmbedding, HandModulatedNorm, Modulation, modulate_by_hands
 from dexworld.video.attention import JointAttention
 from dexworld.video.config import DWMConfig
 from dexworld.video.skip import GatedSkip
+from dexworld.video.widen import patch_embedding
 
 PATCH = 2  # latent cells on a side of a token, in both backbones
 
@@ -89,6 +90,25 @@ class Backbone(nn.Module):
             self.control = ControlBranch(self.transformer, config.codec.channels, config.control_depth)
         if config.backbone.skip_maps:
             self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps, PATCH)
+        if self.dtype != torch.float32:  # new layers work in the precision of the published ones
+            for added in (self.hand_embedding, self.control, self.skip):
+                if added is not None:
+                    added.to(self.dtype)
+            for module in self.transformer.modules():
+                if isinstance(module, HandModulatedNorm):
+                    module.hands.to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the patch embedding; others of a published model's layers may stay in float32 (Wan's time embedding)."""
+        return patch_embedding(self.transformer).weight.dtype
+
+    def recompute(self, enabled: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping what is inside."""
+        if enabled:
+            self.transformer.enable_gradient_checkpointing()  # our own loop looks at the same switch
+        else:
+            self.transformer.disable_gradient_checkpointing()
 
     def forward(
         self,
@@ -104,7 +124,7 @@ class Backbone(nn.Module):
         latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
         """
         backbone, wanted = self.config.backbone, channels.dtype
-        channels = channels.to(next(self.transformer.parameters()).dtype)  # published weights may be bfloat16
+        channels = channels.to(self.dtype)  # published weights may be bfloat16
         if text is None:
             text = channels.new_zeros(len(channels), backbone.text_tokens, backbone.text_dim)
         text = text.to(channels)

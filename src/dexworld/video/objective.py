@@ -29,7 +29,8 @@ class VideoTrainConfig(LoopConfig):
     goal: Literal["interaction", "inpainting"] = "interaction"
     """What is learned: the interaction from static and hands, or to fill random masks of any video (pre-training)."""
     hand_dropout: float = 0.1
-    """Fraction of the clips whose hands are blanked and whose target is then the static video: no hand, no change."""
+    """Fraction of the clips whose hands are blanked and whose target is then the static video: no hand, no change. None
+    for the condition `control`, which is shown a first frame and no static video."""
     prompt_dropout: float = 0.1
     """Fraction of the clips whose text is zeroed, so that guidance means something (0 in the DWM release)."""
     timestep_shift: float = 1.0
@@ -86,7 +87,7 @@ def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float) -> Tensor:
 class VideoTask:
     """Batches of encoded clips, and their loss (a `trainer.Task`). Everything drawn depends on seed and index alone.
 
-    folders: encoded training clips; one is drawn in proportion to its weight, then a clip of it in shuffled order.
+    folders: encoded training clips; one is drawn in proportion to its weight, then a clip of it, both with replacement.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class VideoTask:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         clips = [self._draw(rng) for _ in range(self.config.batch_size)]
         if self.config.goal == "inpainting":
-            batch = self._inpainting(clips, rng, generator)
+            batch = inpainting_batch(self.model, clips, rng, generator, self.config.timestep_shift)
         else:
             batch = interaction_batch(self.model, clips, generator, self.blank, self.config.timestep_shift)
             batch = self._drop(batch, generator)
@@ -123,38 +124,13 @@ class VideoTask:
         size = len(batch.clean)
         blanked = torch.rand(size, generator=generator) < self.config.hand_dropout
         silent = torch.rand(size, generator=generator) < self.config.prompt_dropout
-        if self.model.config.condition == "none":
-            blanked = torch.zeros_like(blanked)  # there are no hands to blank
+        if self.model.config.condition in ("none", "control"):
+            # No hands to blank; or `static` is a repeated first frame, which is not what happens without hands.
+            blanked = torch.zeros_like(blanked)
         static = batch.conditions.static
         clean = torch.where(blanked.view(-1, 1, 1, 1, 1), static, batch.clean)
         conditions = batch.conditions.without_hands(blanked).without_text(silent)
         return VideoBatch(clean, batch.noise, batch.timestep, conditions, batch.names)
-
-    def _inpainting(
-        self, clips: list[tuple[LatentFolder, int]], rng: np.random.Generator, generator: torch.Generator
-    ) -> VideoBatch:
-        """Fill masked videos, interactions and static ones alike; black where masked, as VideoX-Fun's -1."""
-        model = self.model
-        settings, clip = model.config, model.config.clip
-        videos, unknown, names = [], [], []
-        for folder, index in clips:
-            name = folder.triplets.names[index]
-            files = folder.triplets.files[name]
-            source = VideoFrames(files.interaction if rng.random() < 0.7 else files.static)
-            videos.append(source.read(list(range(len(source)))))
-            names.append(name)
-            unknown.append(random_mask(clip.frames, clip.height, clip.width, generator)[0])
-        video, mask = torch.from_numpy(np.stack(videos)), torch.stack(unknown)
-        clean = model.encode(video).cpu()
-        static = model.encode(video * ~mask[..., None]).cpu()
-        size = (clip.height // SPACE_FACTOR, clip.width // SPACE_FACTOR)
-        known = latent_mask(mask, settings.backbone.mask_channels, size, model.codec.mask_value)
-        # Nothing known: as VideoX-Fun, mostly as a text-to-video model sees it, mask and masked video all zeros.
-        empty = mask.flatten(1).all(1) & (torch.rand(len(mask), generator=generator) < 0.9)
-        static = torch.where(empty.view(-1, 1, 1, 1, 1), torch.zeros_like(static), static)
-        noise = torch.randn(clean.shape, generator=generator)
-        timestep = random_timesteps(len(clean), self.config.timestep_shift, generator)
-        return VideoBatch(clean, noise, timestep, Conditions(static, known), tuple(names))
 
     def losses(self, batch: VideoBatch, index: int) -> dict[str, Tensor]:
         """`loss`, see `denoising_loss`."""
@@ -205,6 +181,36 @@ def interaction_batch(
     noise = torch.randn(clean.shape, generator=generator)
     timestep = random_timesteps(len(clean), timestep_shift, generator)
     return VideoBatch(clean, noise, timestep, conditions, tuple(clip.name for clip in clips))
+
+
+def inpainting_batch(
+    model: DWM,
+    places: list[tuple[LatentFolder, int]],
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    timestep_shift: float = 1.0,
+) -> VideoBatch:
+    """Fill masked videos, interactions and static ones alike; black where masked, as VideoX-Fun's -1."""
+    settings, clip = model.config, model.config.clip
+    videos, unknown, names = [], [], []
+    for folder, index in places:
+        name = folder.triplets.names[index]
+        files = folder.triplets.files[name]
+        source = VideoFrames(files.interaction if rng.random() < 0.7 else files.static)
+        videos.append(source.read(list(range(len(source)))))
+        names.append(name)
+        unknown.append(random_mask(clip.frames, clip.height, clip.width, generator)[0])
+    video, mask = torch.from_numpy(np.stack(videos)), torch.stack(unknown)
+    clean = model.encode(video).cpu()
+    static = model.encode(video * ~mask[..., None]).cpu()
+    size = (clip.height // SPACE_FACTOR, clip.width // SPACE_FACTOR)
+    known = latent_mask(mask, settings.backbone.mask_channels, size, model.codec.mask_value)
+    # Nothing known: as VideoX-Fun, mostly as a text-to-video model sees it, mask and masked video all zeros.
+    empty = mask.flatten(1).all(1) & (torch.rand(len(mask), generator=generator) < 0.9)
+    static = torch.where(empty.view(-1, 1, 1, 1, 1), torch.zeros_like(static), static)
+    noise = torch.randn(clean.shape, generator=generator)
+    timestep = random_timesteps(len(clean), timestep_shift, generator)
+    return VideoBatch(clean, noise, timestep, Conditions(static, known), tuple(names))
 
 
 def random_timesteps(count: int, shift: float, generator: torch.Generator) -> Tensor:

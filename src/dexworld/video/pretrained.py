@@ -5,6 +5,7 @@ channels of our condition (`widen.py`), so a text-to-video or an inpainting base
 models' own `config.json` and `scheduler_config.json`; CogVideoX-Fun is what the DWM paper starts from.
 """
 
+import copy
 import logging
 import math
 from dataclasses import replace
@@ -16,12 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError
 from dexworld.models.config import from_dict
+from dexworld.models.reference import checkpoint_path
 from dexworld.video.backbone import Backbone, build_transformer
-from dexworld.video.config import BackboneConfig, ClipShape, CodecConfig, Condition, DWMConfig, Prediction
+from dexworld.video.config import CONCATENATED, BackboneConfig, ClipShape, CodecConfig, Condition, DWMConfig, Prediction
 from dexworld.video.extra import require
-from dexworld.video.lora import LoRAConfig, add_lora, is_adapter, load_adapter, read_adapter
+from dexworld.video.lora import ADAPTER_FILE, LoRAConfig, add_lora, is_adapter, load_adapter, read_adapter
 from dexworld.video.model import DWM
 from dexworld.video.schedules import load_scheduler_config, noise_settings
 from dexworld.video.sources import check_tensors, find_part, raise_if_unfit, read_settings
@@ -52,23 +54,106 @@ def load_base(
     adapters and the patch embedding only. dtype: of the transformer's weights. Raises CheckpointError for a folder that
     can't be used and ValueError for a condition that the backbone doesn't take.
     """
+    if lora is not None:
+        check_lora(condition)
     transformer = load_transformer(source, dtype)
+    config = _config_of(transformer, source, clip, condition, prediction, codec_source)
+    _check_expressible(transformer, config, str(source))
+    widen(transformer, config, str(source))
+    if lora is not None:
+        add_lora(transformer, lora)
+    provenance = {"base": str(source)}
+    return DWM(config, codec=codec, backbone=Backbone(config, transformer), provenance=provenance)
+
+
+def _config_of(
+    transformer: Any,
+    source: str | Path,
+    clip: ClipShape | None,
+    condition: Condition,
+    prediction: Prediction,
+    codec_source: str | None,
+) -> DWMConfig:
     kind = CLASSES[type(transformer).__name__]
-    channels = transformer.config.out_channels
-    config = DWMConfig(
+    return DWMConfig(
         clip=clip or _own_clip(transformer, kind),
-        codec=CodecConfig(kind=kind, channels=channels, source=codec_source or str(source)),
+        codec=CodecConfig(kind=kind, channels=transformer.config.out_channels, source=codec_source or str(source)),
         backbone=_backbone_config(transformer, kind, noise_settings(load_scheduler_config(source, kind), kind)),
         condition=condition,
         prediction=prediction,
     )
-    _check_expressible(transformer, config, str(source))
-    widen(transformer, config, str(source))
-    if lora is not None:
-        _check_lora(condition)
-        add_lora(transformer, lora)
-    provenance = {"base": str(source)}
-    return DWM(config, codec=codec, backbone=Backbone(config, transformer), provenance=provenance)
+
+
+def base_config(source: str | Path, condition: Condition = "mesh", prediction: Prediction = "velocity") -> DWMConfig:
+    """The configuration of `load_base(source)`, from the checkpoint's settings alone: no weights are read.
+
+    Raises CheckpointError for a folder that can't be used.
+    """
+    require("diffusers", "accelerate")
+    import diffusers
+    from accelerate import init_empty_weights
+
+    source = _settings_folder(source, ["config.json", "transformer/config.json", "scheduler/scheduler_config.json"])
+    folder = find_part(source, "transformer")
+    settings, original = _transformer_settings(folder)
+    cls = diffusers.WanTransformer3DModel if original else getattr(diffusers, settings["_class_name"])
+    with init_empty_weights():
+        transformer = cls.from_config(_translated(settings) if original else settings)
+    return _config_of(transformer, source, None, condition, prediction, None)
+
+
+def saved_config(folder_or_hub_id: str | Path) -> DWMConfig:
+    """The configuration of a model that `DWM.save_pretrained` wrote, without reading its weights.
+
+    Raises CheckpointError for a folder without one, such as an adapter of the DWM release.
+    """
+    folder = Path(_settings_folder(folder_or_hub_id, [CONFIG_FILE, ADAPTER_FILE]))
+    path = folder / (ADAPTER_FILE if (folder / ADAPTER_FILE).is_file() else CONFIG_FILE)
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE} of a video model")
+    description = read_settings(path).get("model")
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{path} does not describe a video model")
+    return from_dict(DWMConfig, description, where=f"{path}: model")
+
+
+def _settings_folder(source: str | Path, files: list[str]) -> str | Path:
+    """The folder, or what is downloaded of a hub id: those files only."""
+    if Path(source).is_dir() or str(source).count("/") != 1:
+        return source
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(str(source), allow_patterns=files)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{source} is neither a folder nor a model that could be downloaded: {error}") from error
+
+
+def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
+    """A model with another condition that computes what `base` computes, and the provenance of `base`.
+
+    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
+    prediction than the base's: its weights would mean something else.
+    """
+    if prediction is not None and prediction != base.config.prediction:
+        raise ValueError(
+            f"the initial model predicts {base.config.prediction!r}, so its weights can't start a model that predicts "
+            f"{prediction!r}"
+        )
+    config = replace(base.config, condition=condition)
+    if config == base.config:
+        return base, base.provenance
+    if base.config.condition != "none":
+        raise ValueError(
+            f"the initial model has the condition {base.config.condition!r}; only a model without hands (condition "
+            f"'none') can be given the condition {condition!r}"
+        )
+    transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
+    backbone = Backbone(config, transformer)
+    if backbone.skip is not None and base.backbone.skip is not None:
+        backbone.skip.copy_from(base.backbone.skip)
+    return DWM(config, codec=base.codec, backbone=backbone), base.provenance
 
 
 def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") -> Any:
@@ -88,6 +173,16 @@ def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> 
     """
     require("diffusers", "accelerate")
     folder = find_part(source, "transformer")
+    settings, original = _transformer_settings(folder)
+    transformer = _load_original_wan(folder, settings, dtype) if original else _load_library(folder, settings, dtype)
+    if getattr(transformer.config, "image_dim", None) is not None:
+        log.info("%s: its image branch becomes a bias, as for an empty image", folder)
+        fold_image_branch(transformer)
+    return transformer.eval()
+
+
+def _transformer_settings(folder: Path) -> tuple[dict[str, Any], bool]:
+    """The settings of a transformer's folder, and whether they are Wan's original ones."""
     settings = read_settings(folder / "config.json")
     if settings.get("patch_size_t") is not None:
         raise CheckpointError(f"{folder} is a CogVideoX 1.5 with temporal patches, which is not supported; use 1.0")
@@ -97,11 +192,7 @@ def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> 
             f"{folder / 'config.json'} describes {settings.get('_class_name')}; supported are {', '.join(CLASSES)} "
             "and Wan's original layout"
         )
-    transformer = _load_original_wan(folder, settings, dtype) if original else _load_library(folder, settings, dtype)
-    if getattr(transformer.config, "image_dim", None) is not None:
-        log.info("%s: its image branch becomes a bias, as for an empty image", folder)
-        fold_image_branch(transformer)
-    return transformer.eval()
+    return settings, original
 
 
 @torch.no_grad()
@@ -138,21 +229,42 @@ def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None, cod
         raise CheckpointError(f"{folder_or_hub_id} doesn't name the checkpoint it was trained on; give it as `base`")
     if "model" in saved:
         config = from_dict(DWMConfig, saved["model"], where=f"{folder_or_hub_id}: model")
-        vae = (
-            None if config.codec.source == saved.get("base") else config.codec.source
-        )  # it may have moved with its base
-        model = load_base(source, config.clip, config.condition, config.prediction, codec, vae)
-        model.config = model.backbone.config = replace(config, codec=model.config.codec)
+        if _is_ours(source, saved):
+            model = started_from(DWM.from_pretrained(checkpoint_path(str(source))), config.condition)[0]
+            if replace(model.config, codec=config.codec) != config:
+                raise CheckpointError(f"{source} is not the model that {folder_or_hub_id} was trained on: sizes differ")
+        else:
+            # The VAE may have moved with its base.
+            vae = None if config.codec.source == saved.get("base") else config.codec.source
+            model = load_base(source, config.clip, config.condition, config.prediction, codec, vae)
+            model.config = model.backbone.config = replace(config, codec=model.config.codec)
     else:
         model = load_base(source, codec=codec)
+    model.backbone.requires_grad_(False)  # what the adapter doesn't hold is not trained further
     load_adapter(model.backbone.transformer, folder_or_hub_id)
     model.provenance = {**saved.get("provenance", {}), "base": str(source)}
     return model
 
 
-def _check_lora(condition: Condition) -> None:
-    if condition not in ("mesh", "mask", "none"):
-        raise ValueError(f"condition {condition!r} adds new layers that a LoRA adapter doesn't hold; train in full")
+def _is_ours(source: str | Path, saved: dict[str, Any]) -> bool:
+    """Whether an adapter's base is a model of ours, not a published one in its own layout."""
+    if is_adapter(source):
+        return True
+    path = Path(checkpoint_path(str(source)))
+    if path.is_dir():
+        return (path / CONFIG_FILE).is_file() and "model" in read_settings(path / CONFIG_FILE)
+    return bool(saved.get("provenance", {}).get("initial"))
+
+
+def check_lora(condition: Condition, base: Condition = "none") -> None:
+    """Raise ValueError when a model with `condition` has layers that neither an adapter nor its base would hold.
+
+    base: the condition that the base has already. Layers of its own, such as those of AdaLN, stay as they are.
+    """
+    if condition != base and condition not in (*CONCATENATED, "none"):
+        raise ValueError(
+            f"condition {condition!r} adds new layers that a LoRA adapter doesn't hold; train in full (lora_rank 0)"
+        )
 
 
 def _load_library(folder: Path, settings: dict[str, Any], dtype: torch.dtype) -> Any:

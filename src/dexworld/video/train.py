@@ -6,10 +6,12 @@
 <output>/results.json     steps, seconds, validation figures
 """
 
-import copy
+import hashlib
 import json
 import logging
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,20 +21,21 @@ import numpy as np
 import torch
 
 from dexworld.data.files import write_json
+from dexworld.models.reference import checkpoint_path
+from dexworld.training import checkpoints
 from dexworld.training.progress import TrainingLog
 from dexworld.training.run import code_version, command_line, without_folders
 from dexworld.training.trainer import Trainer
-from dexworld.video.backbone import Backbone
 from dexworld.video.config import CONDITIONS, Condition, DWMConfig, Prediction, preset
 from dexworld.video.latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec
+from dexworld.video.load import chosen_device
 from dexworld.video.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model import DWM
 from dexworld.video.objective import VideoTask, VideoTrainConfig
-from dexworld.video.pretrained import load_base
+from dexworld.video.pretrained import check_lora, load_base, started_from
 from dexworld.video.text import embed_prompts
 from dexworld.video.triplets import TripletFolder, open_triplets, read_prompt
 from dexworld.video.validation_loss import VideoValidation
-from dexworld.video.widen import widen_patch_embedding
 
 logger = logging.getLogger(__name__)
 
@@ -95,14 +98,25 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
     model_config: the model instead of the preset's; its condition counts. Raises ValueError for data that is missing or
     doesn't fit, ResumeError or TrainingDiverged with what to do.
     """
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = chosen_device(config.device)
     if config.lora_rank and config.base is None and config.initial is None:
         raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")
     folders = [open_triplets(folder) for folder in config.data]
     held_out = [open_triplets(folder) for folder in config.validation_data]
     model, ancestry = initial_model(config, model_config, folders)
+    seeds = trained_seeds(folders, ancestry)
+    check_held_out(held_out, seeds)
+    frozen = _digest(model) if config.lora_rank else None
+    # Every checkpoint of the run is to know these, not only its last one.
+    model.provenance = {
+        "base": model.provenance.get("base"),
+        "training_seeds": seeds,
+        "training": asdict(config.training),
+        "text_encoder": without_folders(config.text_encoder) if config.text_encoder else None,
+        "initial": without_folders(config.initial) if config.initial else None,
+        "initial_provenance": ancestry,
+        "finished": False,
+    }
     model.to(device)
     encoded = [_encoded(folder, model, config.text_encoder) for folder in folders]
     validation = None
@@ -120,13 +134,15 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
         "lora_rank": config.lora_rank,
         "text_encoder": config.text_encoder,
     }
+    if frozen is not None:  # a checkpoint holds what is trained only, so the rest must be the same again
+        identity |= {"base": config.base, "initial": config.initial, "frozen": frozen}
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
     trainer.resume()
     with TrainingLog(config.output, config.training.steps, trainer.step) as log:
         trainer.report, trainer.on_step = log.report, log.advance
         finished = trainer.run()
-    return _finish(config, trainer, folders, held_out, finished, ancestry)
+    return _finish(config, trainer, folders, held_out, finished)
 
 
 def initial_model(
@@ -136,9 +152,15 @@ def initial_model(
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     ancestry = None
     if config.base is not None:
+        if config.lora_rank:
+            check_lora(config.condition)
         model = load_base(config.base, condition=config.condition)
     elif config.initial is not None:
-        model, ancestry = started_from(DWM.from_pretrained(config.initial), config.condition, config.prediction)
+        base = DWM.from_pretrained(checkpoint_path(config.initial))
+        if config.lora_rank:
+            check_lora(config.condition, base.config.condition)
+        model, ancestry = started_from(base, config.condition, config.prediction)
+        ancestry = dict(ancestry)
     else:
         if model_config is None:
             model_config = replace(preset(config.preset), condition=config.condition)
@@ -146,40 +168,19 @@ def initial_model(
                 model_config = replace(model_config, prediction=config.prediction)
         model = DWM(model_config)
         if model_config.codec.kind == "pca":
-            fit_codec(model, folders, config.codec_clips, config.training.seed)
+            interrupted = checkpoints.latest(config.output / "checkpoints")
+            if interrupted is not None:
+                model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of
+            else:
+                with one_thread():
+                    fit_codec(model, folders, config.codec_clips, config.training.seed)
     transformer = model.backbone.transformer
     if config.lora_rank and not has_lora(transformer):
-        if model.provenance.get("base") is None:
-            model.provenance["base"] = config.initial
+        model.provenance = {**model.provenance, "base": config.base or config.initial}
+        model.backbone.requires_grad_(False)  # layers around the transformer stay as they are in the base
         add_lora(transformer, LoRAConfig(config.lora_rank, config.lora_rank), config.training.seed)
-    transformer.gradient_checkpointing = config.recompute
+    model.backbone.recompute(config.recompute)
     return model, ancestry
-
-
-def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
-    """A model with another condition that computes what `base` computes, and the provenance of `base`.
-
-    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
-    prediction than the base's: its weights would mean something else.
-    """
-    if prediction is not None and prediction != base.config.prediction:
-        raise ValueError(
-            f"the initial model predicts {base.config.prediction!r}, so its weights can't start a model that predicts "
-            f"{prediction!r}"
-        )
-    config = replace(base.config, condition=condition)
-    if config == base.config:
-        return base, base.provenance
-    if base.config.condition != "none":
-        raise ValueError(
-            f"the initial model has the condition {base.config.condition!r}; only a model without hands (condition "
-            f"'none') can be given the condition {condition!r}"
-        )
-    transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
-    backbone = Backbone(config, transformer)
-    if backbone.skip is not None and base.backbone.skip is not None:
-        backbone.skip.copy_from(base.backbone.skip)
-    return DWM(config, codec=base.codec, backbone=backbone), base.provenance
 
 
 def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
@@ -206,15 +207,10 @@ def _finish(
     folders: list[TripletFolder],
     held_out: list[TripletFolder],
     finished: bool,
-    ancestry: dict[str, Any] | None,
 ) -> Path:
     figures = trainer.figures or trainer.validate()
-    # A fine-tuned model has seen what its ancestors were trained on.
-    seeds = [list(pair) for folder in folders for pair in seed_ranges(folder)]
-    seeds += [list(pair) for pair in (ancestry or {}).get("training_seeds", []) if list(pair) not in seeds]
-    model_base = trainer.model.provenance.get("base")
     provenance = {
-        "training_seeds": seeds,
+        **trainer.model.provenance,
         "datasets": [
             {
                 "name": folder.root.name,
@@ -225,11 +221,7 @@ def _finish(
             for folder in folders
         ],
         "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
-        "base": model_base,
-        "initial": without_folders(config.initial) if config.initial else None,
-        "initial_provenance": ancestry,
         "command": command_line(),
-        "training": asdict(config.training),
         "weights": list(config.weights),
         "steps": trainer.step,
         "finished": finished,
@@ -247,6 +239,47 @@ def _finish(
     results = {"steps": trainer.step, "finished": finished, "seconds": provenance["seconds"], "validation": figures}
     write_json(config.output / "results.json", results)
     return folder
+
+
+def trained_seeds(folders: list[TripletFolder], ancestry: dict[str, Any] | None) -> list[list[int]]:
+    """[first, last] ranges of the simulator seeds that a model has seen: its own, and those of its ancestors."""
+    seeds = [list(pair) for folder in folders for pair in seed_ranges(folder)]
+    recorded = (ancestry or {}).get("training_seeds") or []
+    if len(recorded) == 2 and all(isinstance(end, int) for end in recorded):
+        recorded = [recorded]
+    return seeds + [list(pair) for pair in recorded if list(pair) not in seeds]
+
+
+def check_held_out(held_out: list[TripletFolder], trained: list[list[int]]) -> None:
+    """Raise ValueError naming a validation folder that holds scenes which are trained on."""
+    for folder in held_out:
+        shared = sorted(seed for seed in folder.seeds.values() if any(low <= seed <= high for low, high in trained))
+        if shared:
+            raise ValueError(
+                f"{len(shared)} of {len(folder)} validation clips in {folder.root} are of scenes that are trained on "
+                f"(the first seed is {shared[0]}): their figures would flatter the model; make clips of other seeds"
+            )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the number of cores: the same bits everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _digest(model: DWM) -> str:
+    """Of the weights that are not trained; 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.backbone.named_parameters()):
+        if not value.requires_grad:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def seed_ranges(folder: TripletFolder) -> list[tuple[int, int]]:

@@ -1,12 +1,21 @@
-"""What training is watched by: the loss and the one-step error of held-out clips, inside and outside what changes."""
+"""What training is watched by: the loss and the one-step error of held-out clips, inside and outside what is made."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dexworld.video.latents import LatentFolder
 from dexworld.video.model import DWM
-from dexworld.video.objective import VideoTrainConfig, denoising_loss, interaction_batch, move
+from dexworld.video.objective import (
+    VideoBatch,
+    VideoTrainConfig,
+    denoising_loss,
+    inpainting_batch,
+    interaction_batch,
+    move,
+)
 
 BATCH = 8
 CHANGED = 0.25  # a cell has changed when its mean squared difference from the static video exceeds this (variance 1)
@@ -26,22 +35,28 @@ class VideoValidation:
 
         loss: as in training, without dropout. Denoised from pure noise in one step: changed, the squared error in the
         cells that the hands change, over that of the static video (below 1 is better than doing nothing); unchanged,
-        the mean squared error in all others, where the static video has next to none.
+        the mean squared error in all others, where the static video has next to none. Where inpainting is trained,
+        those figures are of random masks instead: hidden, the squared error in the cells to be filled, over that of the
+        masked video; known, the mean squared error in all others.
         """
-        generator = torch.Generator().manual_seed(self.config.seed)
-        blank = model.blank_hands().cpu()
+        generator, rng = torch.Generator().manual_seed(self.config.seed), np.random.default_rng(self.config.seed)
+        blank, inpainting = model.blank_hands().cpu(), self.config.goal == "inpainting"
         losses, changed, still, copied, counts = [], 0.0, 0.0, 0.0, [0, 0]
         for folder in self.folders:
             places = [(folder, index) for index in range(min(self.clips, len(folder)))]
             for start in range(0, len(places), BATCH):
-                batch = move(interaction_batch(model, places[start : start + BATCH], generator, blank), device)
+                part, shift = places[start : start + BATCH], self.config.timestep_shift
+                if inpainting:
+                    batch = move(inpainting_batch(model, part, rng, generator, shift), device)
+                else:
+                    batch = move(interaction_batch(model, part, generator, blank, shift), device)
                 losses.append((float(denoising_loss(model, batch, self.config.weight_cap)), len(batch.clean)))
                 last = torch.full_like(batch.timestep, 999)
                 clean = model.denoise(batch.noise, last, batch.conditions).float()
-                static = torch.stack([folder[index].static for _, index in places[start : start + BATCH]]).to(device)
+                static = batch.conditions.static if inpainting else _static_of(part, batch)
                 copy = (static - batch.clean).square().mean(dim=2)
                 error = (clean - batch.clean).square().mean(dim=2)
-                moved = copy > CHANGED
+                moved = _hidden(batch, model.codec.mask_value) if inpainting else copy > CHANGED
                 changed += float(error[moved].sum())
                 copied += float(copy[moved].sum())
                 still += float(error[~moved].sum())
@@ -50,7 +65,16 @@ class VideoValidation:
         total = sum(size for _, size in losses)
         figures = {"loss": sum(loss * size for loss, size in losses) / total}
         if copied > 0:
-            figures["changed"] = changed / copied
+            figures["hidden" if inpainting else "changed"] = changed / copied
         if counts[1]:
-            figures["unchanged"] = still / counts[1]
+            figures["known" if inpainting else "unchanged"] = still / counts[1]
         return figures
+
+
+def _static_of(places: list[tuple[LatentFolder, int]], batch: VideoBatch) -> Tensor:
+    return torch.stack([folder[index].static for folder, index in places]).to(batch.clean)
+
+
+def _hidden(batch: VideoBatch, known: float) -> Tensor:
+    """The cells (B, f, h, w) that are to be filled, for the most part."""
+    return batch.conditions.mask.mean(dim=2) < known / 2
