@@ -3,7 +3,9 @@
     python benchmarks/video.py --output outputs/bench/video
 
 All figures are CPU time on one thread, which other load on the machine hardly changes. Ratios are of two ways measured
-by turns in this run.
+by turns in this run. results.json holds `triples_per_cpu_s` (frames of interaction, static and hand video together)
+and, for each preset, `<preset>_train_step_cpu_s` (batch, both passes, AdamW, averaging), `<preset>_sample_10_steps_cpu_s`
+(a clip, coding included) and the ratios.
 """
 
 import resource
@@ -18,7 +20,8 @@ import torch
 from common import parser, write_results
 from dexworld.sim.hand_clips import HandClipConfig, record_hand_clip
 from dexworld.sim.render import choose_backend
-from dexworld.video.config import preset
+from dexworld.training.trainer import Trainer
+from dexworld.video.config import ClipShape, preset
 from dexworld.video.generate import GenerateConfig, Generator
 from dexworld.video.latents import encode_folder, fit_codec
 from dexworld.video.model import DWM
@@ -29,7 +32,6 @@ from dexworld.video.triplets import TripletFolder, finish_triplets, write_triple
 
 FIRST_SEED = 990_000  # validation scenes
 BATCH = 8
-REPEATS = 5
 
 
 def cpu_seconds() -> float:
@@ -38,9 +40,9 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def record(clips: int, backend: str, root: Path) -> tuple[TripletFolder, dict[str, float]]:
-    """Record clips of the models' shape, and two of the real triplets' size; frames of three passes per CPU-second."""
-    small = SyntheticConfig(root, clips, FIRST_SEED).recording()
+def record(clips: int, shape: ClipShape, backend: str, root: Path) -> tuple[TripletFolder, dict[str, float]]:
+    """Record clips of the models' shape, and one of the real triplets' size; frames of three passes per CPU-second."""
+    small = SyntheticConfig(root, clips, FIRST_SEED, shape=shape).recording()
     frames, spent = 0, 0.0
     for seed in range(FIRST_SEED, FIRST_SEED + clips):
         before = cpu_seconds()
@@ -50,7 +52,7 @@ def record(clips: int, backend: str, root: Path) -> tuple[TripletFolder, dict[st
         write_triplet(root, triplet_of(clip))
     large = HandClipConfig(height=224, width=384, supersample=1)
     before = cpu_seconds()
-    large_frames = sum(len(record_hand_clip(FIRST_SEED + number, large, backend).interaction) for number in range(2))
+    large_frames = len(record_hand_clip(FIRST_SEED, large, backend).interaction)
     figures = {
         "triples_per_cpu_s": frames / spent,
         "cpu_s_per_clip": spent / clips,
@@ -60,17 +62,15 @@ def record(clips: int, backend: str, root: Path) -> tuple[TripletFolder, dict[st
     return finish_triplets(root, {"benchmark": "video"}, seeds), figures
 
 
-def step_seconds(task: VideoTask, index: int, bfloat16: bool) -> float:
-    """CPU seconds of one forward and backward pass, batch included."""
+def step_seconds(trainer: Trainer) -> float:
+    """CPU seconds of a whole training step: batch, both passes, clipping, AdamW and the averaged weights."""
     before = cpu_seconds()
-    batch, _ = task.batch(index, torch.device("cpu"))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-        loss = task.losses(batch, index)["loss"]
-    loss.backward()
+    trainer._train_step()
+    trainer.step += 1
     return cpu_seconds() - before
 
 
-def measure_training(name: str, folder: TripletFolder) -> tuple[DWM, dict[str, float]]:
+def measure_training(name: str, folder: TripletFolder, repeats: int) -> tuple[DWM, dict[str, float]]:
     """A training step of a preset: float32 against bfloat16, diffusers' attention against ours."""
     from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 
@@ -79,17 +79,21 @@ def measure_training(name: str, folder: TripletFolder) -> tuple[DWM, dict[str, f
     torch.manual_seed(0)
     model = DWM(preset(name))
     fit_codec(model, [folder], len(folder), 0)
-    task = VideoTask(model, VideoTrainConfig(batch_size=BATCH), [encode_folder(folder, model)])
+    latents = [encode_folder(folder, model)]
+    trainers = {}
+    for bfloat16 in (False, True):
+        config = VideoTrainConfig(batch_size=BATCH, bfloat16=bfloat16)
+        trainers[bfloat16] = Trainer(model, config, VideoTask(model, config, latents), folder.root / "unused")
     ways = {
         "float32": (False, JointAttention()),
         "bfloat16": (True, JointAttention()),
         "fused": (True, CogVideoXAttnProcessor2_0()),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
-    for index in range(REPEATS + 1):
+    for index in range(repeats + 1):
         for way, (bfloat16, attention) in ways.items():
             model.backbone.transformer.set_attn_processor(attention)
-            seconds = step_seconds(task, index, bfloat16)
+            seconds = step_seconds(trainers[bfloat16])
             if index:  # the first call of each is not counted
                 times[way].append(seconds)
     model.backbone.transformer.set_attn_processor(JointAttention())
@@ -120,19 +124,24 @@ def main() -> None:
     """Measure everything and write results.json."""
     arguments = parser(__doc__.splitlines()[0], "outputs/bench/video")
     arguments.add_argument("--clips", type=int, default=10, help="clips to record, at least 8")
+    arguments.add_argument("--presets", nargs="+", default=["mini", "small"], help="models, all of one clip shape")
+    arguments.add_argument("--repeats", type=int, default=5, help="training steps of each kind")
     options = arguments.parse_args()
     if options.clips < BATCH:
         arguments.error(f"--clips must be at least {BATCH}")
+    shapes = {preset(name).clip for name in options.presets}
+    if len(shapes) != 1:
+        arguments.error(f"the presets {', '.join(options.presets)} work on clips of different shapes")
     torch.set_num_threads(1)
     backend = choose_backend()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        folder, figures = record(options.clips, backend, Path(temporary))
-        for name in ("mini", "small"):
-            model, training = measure_training(name, folder)
+        folder, figures = record(options.clips, *shapes, backend, Path(temporary))
+        for name in options.presets:
+            model, training = measure_training(name, folder, options.repeats)
             figures |= {f"{name}_{key}": value for key, value in training.items()}
             figures |= {f"{name}_{key}": value for key, value in measure_sampling(model, folder).items()}
-    clip = preset("mini").clip
+    clip = preset(options.presets[0]).clip
     described = {"backend": backend, "clip": f"{clip.frames} frames of {clip.height} x {clip.width}", "batch": BATCH}
     rounded = {name: float(np.round(value, 4)) for name, value in figures.items()}
     write_results(options.output, rounded | described | {"wall_s": time.monotonic() - started}, seed=FIRST_SEED)

@@ -26,3 +26,22 @@ def test_the_simulator_benchmark_measures_what_it_documents(tmp_path):
         assert results[key] > 0, key
     assert results["backend"] in ("egl", "osmesa", "ray")
     assert results["episodes_measured"] == 1
+
+
+def test_the_video_benchmark_measures_what_it_documents(tmp_path):
+    results = run("video.py", tmp_path, "--clips", "8", "--presets", "debug", "--repeats", "1")
+    for key in (
+        "triples_per_cpu_s",
+        "cpu_s_per_clip",
+        "triples_per_cpu_s_224x384",
+        "debug_train_step_cpu_s",
+        "debug_train_clips_per_cpu_s",
+        "debug_bfloat16_speedup",
+        "debug_attention_speedup",
+        "debug_million_parameters",
+        "debug_sample_10_steps_cpu_s",
+        "debug_sample_5_steps_cpu_s",
+    ):
+        assert results[key] > 0, key
+    assert results["clip"] == "5 frames of 32 x 48"
+    assert results["batch"] == 8
