@@ -4,8 +4,8 @@
 
 All figures are CPU time on one thread, which other load on the machine hardly changes. Ratios are of two ways measured
 by turns in this run. results.json holds `triples_per_cpu_s` (frames of interaction, static and hand video together)
-and, for each preset, `<preset>_train_step_cpu_s` (batch, both passes, AdamW, averaging), `<preset>_sample_10_steps_cpu_s`
-(a clip, coding included) and the ratios.
+and, for each preset, `<preset>_train_step_cpu_s` (batch, both passes, AdamW, averaging),
+`<preset>_sample_10_steps_cpu_s` (a clip, coding included) and the ratios.
 """
 
 import resource
