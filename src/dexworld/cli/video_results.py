@@ -34,6 +34,7 @@ from dexworld.video.synthetic import SyntheticConfig, record_triplets
 from dexworld.video.triplets import TripletFolder, open_triplets, read_prompt
 
 logger = logging.getLogger("dexworld")
+SDEDIT_STEPS = 10  # of the SDEdit baseline, unless other steps are asked for
 
 
 def named_checkpoint(text: str) -> tuple[str, str]:
@@ -123,7 +124,7 @@ class VideoEvaluate:
             methods.append(Generator(load_video_model(folder, self.device), plain, f"{name}_codec"))
         if self.sdedit is not None:
             base = load_video_model(self.sdedit, self.device)
-            steps = self.generation.sampling.steps
+            steps = self.generation.sampling.steps or SDEDIT_STEPS
             methods += [SDEdit(base, strength, steps, self.generation.batch) for strength in self.sdedit_strengths]
         return methods
 
@@ -199,6 +200,7 @@ class VideoSelect:
             workers=self.workers,
             backend=self.backend,
             split=self.split,
+            device=self.device,
         )
         methods = {
             name: partial(trained_method, path, generation, str(chosen_device(self.device)))

@@ -147,6 +147,8 @@ class DWMConfig:
         need. `residual`: the change of the static latents, so that a zero output is the static video; ours, for models
         trained from new weights (docs/video.md says what it buys).
     control_depth: blocks of the control branch.
+    sampling_steps: denoising steps that are taken unless others are asked for. One is best for our small models: they
+        learn the mean of what may happen, and more steps add noise that they can't clean up (docs/video.md).
     """
 
     clip: ClipShape = field(default_factory=ClipShape)
@@ -155,12 +157,15 @@ class DWMConfig:
     condition: Condition = "mesh"
     prediction: Prediction = "residual"
     control_depth: int = 2
+    sampling_steps: int = 1
 
     def __post_init__(self) -> None:
         if self.condition not in CONDITIONS:
             raise ValueError(f"condition is {self.condition!r}; choose from {', '.join(CONDITIONS)}")
         if self.prediction not in get_args(Prediction):
             raise ValueError(f"prediction is {self.prediction!r}; choose from {', '.join(get_args(Prediction))}")
+        if self.sampling_steps < 1:
+            raise ValueError(f"sampling_steps is {self.sampling_steps}; sampling takes at least one step")
         if not self.control_depth >= 1:
             raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
         if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
@@ -188,6 +193,7 @@ def _published(kind: Literal["cogvideox", "wan"], codec: str, channels: int = 16
         codec=CodecConfig(kind=kind, channels=channels, source=codec),
         backbone=BackboneConfig(kind=kind, **backbone),
         prediction="velocity",
+        sampling_steps=50,
     )
 
 

@@ -34,6 +34,7 @@ Kind = Literal["cogvideox", "wan"]
 CLASSES: dict[str, Kind] = {"CogVideoXTransformer3DModel": "cogvideox", "WanTransformer3DModel": "wan"}
 # Settings that our configuration need not express: what the widening changes, and what follows from the clip's shape.
 FREE_SETTINGS = {"in_channels", "sample_frames", "pos_embed_seq_len"}
+PUBLISHED_STEPS = 50  # the DWM release's denoising steps
 CLIP_IMAGE_WIDTH = 1280  # of the image features that Wan's image-to-video models attend to
 
 
@@ -81,6 +82,7 @@ def _config_of(
         backbone=_backbone_config(transformer, kind, noise_settings(load_scheduler_config(source, kind), kind)),
         condition=condition,
         prediction=prediction,
+        sampling_steps=PUBLISHED_STEPS,
     )
 
 

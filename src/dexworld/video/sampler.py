@@ -15,25 +15,22 @@ from dexworld.video.model import DWM
 class SampleConfig:
     """How a video is sampled. Raises ValueError naming the field that makes no sense.
 
-    steps: denoising steps (50 for the published backbones).
+    steps: denoising steps; the model's own number when None.
     guidance: classifier-free guidance on the text; 1 is none. (6 in the DWM release.)
     hand_guidance: the same on the hands, against "no hands": above 1 exaggerates what the hands change. Meaningful for
         models that were trained with hand dropout.
     start: begin in pure noise, or in the static latents noised to `strength`.
     strength: how much of the noise schedule is run through, (0, 1]; below 1 only with start="static".
-    fade: how small a change of a latent cell must be, mean square in units of the latents' variance, to be faded out in
-        favour of the static video; 0 keeps every change. An unsure model makes small changes where nothing happens.
     """
 
-    steps: int = 10
+    steps: int | None = None
     guidance: float = 1.0
     hand_guidance: float = 1.0
     start: Literal["noise", "static"] = "noise"
     strength: float = 1.0
-    fade: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}; sampling takes at least one")
         if not 0.0 < self.strength <= 1.0:
             raise ValueError(f"strength is {self.strength}; it lies in (0, 1]")
@@ -41,8 +38,6 @@ class SampleConfig:
             raise ValueError(f"start is {self.start!r}; choose 'noise' or 'static'")
         if self.start == "noise" and self.strength < 1.0:
             raise ValueError("pure noise has strength 1; use start='static' for a strength below 1")
-        if not self.fade >= 0:
-            raise ValueError(f"fade is {self.fade}; it is 0 or more")
         if self.guidance < 0 or self.hand_guidance < 0:
             raise ValueError("guidance can't be negative; 1 means none")
 
@@ -67,7 +62,7 @@ def sample(
     static, process = conditions.static, model.process
     shape = static.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(static)
-    timesteps = process.timesteps(config.steps, config.strength)
+    timesteps = process.timesteps(config.steps or model.config.sampling_steps, config.strength)
     latents = noise
     if config.start == "static":
         latents = process.noisy(static if begin is None else begin, noise, _filled(timesteps[0], latents))
@@ -78,21 +73,7 @@ def sample(
         latents = process.step(latents, clean, now, following)
         if on_step:
             on_step(index + 1)
-    if config.fade == 0 or model.config.condition == "control":
-        return latents
-    return faded(latents, static, getattr(model.codec, "metric", None), config.fade)
-
-
-def faded(latents: Tensor, static: Tensor, metric: Tensor | None, threshold: float) -> Tensor:
-    """Latents (B, f, C, h, w) whose changes against `static` shrink to nothing where they are small.
-
-    A cell with the mean squared change e keeps the share 1 - threshold / e of it, none below the threshold (the
-    James-Stein form). metric: (C,) weights of the channels, 1 on average.
-    """
-    change = latents - static
-    squared = change.square() if metric is None else change.square() * metric.to(change).view(1, 1, -1, 1, 1)
-    share = (1 - threshold / squared.mean(dim=2, keepdim=True).clamp_min(1e-12)).clamp(0, 1)
-    return static + share * change
+    return latents
 
 
 def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, config: SampleConfig) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dexworld.video.clip import TripletClip
-from dexworld.video.generate import Generator, with_static_detail
+from dexworld.video.generate import Generator, shown
 from dexworld.video.goal_image import HAND_THRESHOLD, GoalView
 from dexworld.video.references import through_codec
 
@@ -24,9 +24,7 @@ def as_shown_by(method: Generator, video: np.ndarray, static: np.ndarray) -> np.
     It goes through the model's codec, and keeps the static video's own detail where the method does.
     """
     made, untouched = (torch.from_numpy(through_codec(method.model.codec, each))[None] for each in (video, static))
-    if method.config.detail == "codec":
-        return made[0].numpy()
-    return with_static_detail(made, untouched, torch.from_numpy(static.copy())[None])[0].numpy()
+    return shown(made, untouched, torch.from_numpy(static.copy())[None], method.config)[0].numpy()
 
 
 def hand_over_change(clips: list[TripletClip], view: GoalView) -> np.ndarray:
