@@ -16,7 +16,7 @@ from dexworld.video.config import preset as video_preset
 from dexworld.video.generate import GenerateConfig
 from dexworld.video.model import DWM
 from dexworld.video.sampler import SampleConfig
-from dexworld.video.select_benchmark import SelectConfig, candidate_clips, select_benchmark, trained_method
+from dexworld.video.select_benchmark import SelectConfig, candidate_clips, clips_of, select_benchmark, trained_method
 
 CLIP = HandClipConfig(frames=5, supersample=1)
 SMALL = SelectConfig(
@@ -129,7 +129,7 @@ def test_a_trained_model_is_judged_beside_its_own_codec_and_without_hands_it_can
     model = DWM(video_preset("debug"))
     model.codec.fit([torch.randint(0, 256, (5, 32, 48, 3), dtype=torch.uint8) for _ in range(4)])
     model.save_pretrained(tmp_path / "model", {"training_seeds": [[0, 99], [900_400, 900_400]]})
-    config = replace(SMALL, episodes=1, clip=HandClipConfig(frames=5, height=32, width=48, supersample=1))
+    config = replace(SMALL, episodes=1, clip=None)  # the model's own size is taken
     sampling = SampleConfig(steps=1)
     methods = {
         "dwm": partial(trained_method, tmp_path / "model", GenerateConfig(sampling)),
@@ -139,5 +139,7 @@ def test_a_trained_model_is_judged_beside_its_own_codec_and_without_hands_it_can
     assert found["methods"]["no_hand"]["tied"] == 1.0
     assert found["methods"]["composite_codec"]["tied"] == 0.0
     assert shown[0].shown.videos["dwm"][0].shape == (5, 32, 48, 3)
+    assert clips_of(config, {}) == HandClipConfig()
+    assert clips_of(SMALL, {}) == CLIP
     with pytest.raises(SeedError, match="training seeds"):
         select_benchmark(replace(config, seed=900_400), methods)

@@ -19,12 +19,13 @@ from dexworld.video.config import preset
 from dexworld.video.estimate import CostConfig, describe
 from dexworld.video.evaluate import EvaluateConfig, sample_seed
 from dexworld.video.gallery import ShownClip, shown_clip
-from dexworld.video.generate import GenerateConfig, Generator
+from dexworld.video.generate import GenerateConfig, Generator, with_texts
+from dexworld.video.load import load_video_model
 from dexworld.video.lora import LoRAConfig
-from dexworld.video.model import DWM
+from dexworld.video.pretrained import base_config, saved_config
 from dexworld.video.references import reference_methods
 from dexworld.video.train import VideoRunConfig, train_video
-from dexworld.video.triplets import open_triplets
+from dexworld.video.triplets import open_triplets, read_prompt
 
 logger = logging.getLogger("dexworld")
 SHOWN = 12  # clips on the page of generated videos
@@ -47,8 +48,13 @@ class VideoTrain:
 
 
 def dry_run(config: VideoRunConfig) -> str:
-    """The cost of the run's model: of its preset, or of the shipped or trained model that it starts from."""
-    model = preset(config.preset) if config.initial is None else DWM.from_pretrained(config.initial).config
+    """The cost of the run's model: of its preset, or of the model that it starts from, whose weights are not read."""
+    if config.base is not None:
+        model = base_config(config.base, config.condition)
+    elif config.initial is not None:
+        model = saved_config(checkpoint_path(config.initial))
+    else:
+        model = preset(config.preset)
     model = replace(model, condition=config.condition)
     cost = CostConfig(
         batch_size=config.training.batch_size,
@@ -57,7 +63,7 @@ def dry_run(config: VideoRunConfig) -> str:
         checkpointing=config.recompute,
         ema=config.training.ema > 0,
     )
-    return describe(config.initial or config.preset, model, cost)
+    return describe(config.base or config.initial or config.preset, model, cost)
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,18 @@ class VideoGenerate:
     """Of the noise."""
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     """How videos are sampled."""
+    text_encoder: str | None = None
+    """Folder or hub id with `text_encoder/` and `tokenizer/`, for a model that was trained with prompts."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Generate, and write videos, page and `results.json`."""
-        model = DWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
+        model = load_video_model(self.checkpoint, self.device)
         folder = open_triplets(self.data)
         folder = folder.subset(folder.names[: self.clips])
-        method = Generator(model, self.generation)
+        prompts = [read_prompt(folder.files[name].prompt) for name in folder.names] if self.text_encoder else []
+        method = with_texts(Generator(model, self.generation), prompts, self.text_encoder)
         methods: list[Any] = [*reference_methods(model.codec), method]
         shown: list[ShownClip] = []
         videos: dict[str, int] = {}

@@ -19,7 +19,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +33,11 @@ from dexworld.sim.hand_candidates import CandidateSet, record_candidates
 from dexworld.sim.hand_clips import HandClipConfig
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
-from dexworld.video.generate import GenerateConfig
+from dexworld.video.generate import GenerateConfig, with_texts
 from dexworld.video.generate import Generator as VideoGenerator
 from dexworld.video.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named
+from dexworld.video.load import chosen_device, load_video_model
 from dexworld.video.lpips import LPIPS
-from dexworld.video.model import DWM
 from dexworld.video.select import DISTANCE, MASK_FRAMES, RULE, Generator, ImageGoal, imagined_clips, scene_view
 from dexworld.video.select_controls import as_shown_by, composite, hand_over_change
 from dexworld.video.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
@@ -90,8 +90,10 @@ class SelectConfig:
     """Renderer."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
-    clip: HandClipConfig = field(default_factory=HandClipConfig)
-    """Size, length and contents of the clips."""
+    device: str = "auto"
+    """Where models run: `cpu`, `cuda`, or `auto`. A GPU is used by one process."""
+    clip: HandClipConfig | None = None
+    """Size, length and contents of the clips; those of the video model's when not given."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.candidates < 2 or self.mask_frames < 1 or self.workers < 0 or self.shown < 0:
@@ -135,9 +137,28 @@ def select_benchmark(
     return found, [each for each in judged if each.shown is not None]
 
 
-def trained_method(model: str | Path, config: GenerateConfig = GenerateConfig(), device: str = "cpu") -> VideoGenerator:
-    """A trained video model, from its folder or hub id, as a method; `functools.partial` makes a factory of it."""
-    return VideoGenerator(DWM.from_pretrained(model).to(device), config)
+def trained_method(
+    model: str | Path,
+    config: GenerateConfig = GenerateConfig(),
+    device: str = "auto",
+    text_encoder: str | None = None,
+) -> VideoGenerator:
+    """A trained video model, from its folder or hub id, as a method; `functools.partial` makes a factory of it.
+
+    text_encoder: the one that the model was trained with; it is shown the neutral prompt.
+    """
+    return with_texts(VideoGenerator(load_video_model(model, device), config), [NEUTRAL_PROMPT], text_encoder)
+
+
+def clips_of(config: SelectConfig, methods: Mapping[str, Generator]) -> HandClipConfig:
+    """The clips of a benchmark: as configured, or of the shape that the main or the first trained model works on."""
+    if config.clip is not None:
+        return config.clip
+    for method in (methods.get(MAIN), *methods.values()):
+        if isinstance(method, VideoGenerator):
+            shape = method.model.config.clip
+            return HandClipConfig(frames=shape.frames, height=shape.height, width=shape.width, fps=shape.fps)
+    return HandClipConfig()
 
 
 def _judge_all(
@@ -145,6 +166,8 @@ def _judge_all(
 ) -> list[Judged]:
     config = judge.config
     workers = min(config.workers or os.cpu_count() or 1, len(seeds))
+    if chosen_device(config.device).type != "cpu":
+        workers = 1
     shown = set(seeds[: config.shown])
     judged: list[Judged] = []
     if workers == 1:
@@ -182,6 +205,7 @@ class Judge:
     def __init__(self, config: SelectConfig, methods: Mapping[str, MethodFactory]) -> None:
         self.config = config
         self.methods = {name: factory() for name, factory in methods.items()}
+        self.clip = clips_of(config, self.methods)
         self.evaluator = None
         if config.dexwm is not None:
             self.evaluator = DexWMEvaluator(DexWM.from_pretrained(config.dexwm).eval(), config.dexwm_stride)
@@ -199,7 +223,7 @@ class Judge:
 
     def __call__(self, seed: int, show: bool = False) -> Judged:
         """Record the candidates of a scene and let every method judge them."""
-        candidates = record_candidates(seed, self.config.candidates, self.config.clip, backend=self.config.backend)
+        candidates = record_candidates(seed, self.config.candidates, self.clip, backend=self.config.backend)
         return self.judge(candidates, show)
 
     def judge(self, candidates: CandidateSet, show: bool = False) -> Judged:
