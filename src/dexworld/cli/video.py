@@ -20,6 +20,7 @@ from dexworld.video.estimate import CostConfig, describe
 from dexworld.video.evaluate import EvaluateConfig, sample_seed
 from dexworld.video.gallery import ShownClip, shown_clip
 from dexworld.video.generate import GenerateConfig, Generator, with_texts
+from dexworld.video.latents import warn_of_rates
 from dexworld.video.load import load_video_model
 from dexworld.video.lora import LoRAConfig
 from dexworld.video.pretrained import base_config, saved_config
@@ -94,6 +95,7 @@ class VideoGenerate:
         model = load_video_model(self.checkpoint, self.device)
         folder = open_triplets(self.data)
         folder = folder.subset(folder.names[: self.clips])
+        warn_of_rates(folder.rates(), model)
         prompts = [read_prompt(folder.files[name].prompt) for name in folder.names] if self.text_encoder else []
         method = with_texts(Generator(model, self.generation), prompts, self.text_encoder)
         methods: list[Any] = [*reference_methods(model.codec), method]

@@ -7,28 +7,21 @@ nothing is compared (`goal_image`), and without weights for LPIPS a named weight
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
 from dexworld.video.clip import TripletClip
 from dexworld.video.goal_image import Distance, GoalView, Rule, distance_named, hand_masks
+from dexworld.video.references import VideoMethod
 
 # Chosen on validation scenes (docs/video_selection.md).
 DISTANCE = "direction"
 RULE: Rule = "own"
 MASK_FRAMES = 1
+NEUTRAL_PROMPT = "A hand acts on the objects on a table."  # of every candidate: a caption would say what its hand does
 PairDistance = Callable[[Tensor, Tensor], Tensor]  # pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
 TIE = 1e-9  # scores closer than this are equal
-
-
-class Generator(Protocol):
-    """What selection needs of a generation method (`dexworld.video.generate.Method`)."""
-
-    def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int], /) -> list[np.ndarray]:
-        """A video (F, H, W, 3) uint8 for each clip."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ def imagined_clips(clips: Sequence[TripletClip]) -> list[TripletClip]:
 
 
 def rank_candidates(
-    method: Generator, clips: Sequence[TripletClip], goal: ImageGoal | TextGoal, seed: int = 0
+    method: VideoMethod, clips: Sequence[TripletClip], goal: ImageGoal | TextGoal, seed: int = 0
 ) -> Ranking:
     """Simulate N candidates of one scene (clips that share `static` and differ in `hands`) and rank them by the goal.
 

@@ -38,7 +38,16 @@ from dexworld.video.generate import Generator as VideoGenerator
 from dexworld.video.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named
 from dexworld.video.load import chosen_device, load_video_model
 from dexworld.video.lpips import LPIPS
-from dexworld.video.select import DISTANCE, MASK_FRAMES, RULE, Generator, ImageGoal, imagined_clips, scene_view
+from dexworld.video.references import VideoMethod
+from dexworld.video.select import (
+    DISTANCE,
+    MASK_FRAMES,
+    NEUTRAL_PROMPT,
+    RULE,
+    ImageGoal,
+    imagined_clips,
+    scene_view,
+)
 from dexworld.video.select_controls import as_shown_by, composite, hand_over_change
 from dexworld.video.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
 from dexworld.video.synthetic import triplet_of
@@ -48,8 +57,7 @@ logger = logging.getLogger(__name__)
 COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
 TRIED_MASK_FRAMES = (1, 4)  # by all_scores
-MethodFactory = Callable[[], Generator]
-NEUTRAL_PROMPT = "A hand acts on the objects on a table."
+MethodFactory = Callable[[], VideoMethod]
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ def trained_method(
     return with_texts(VideoGenerator(load_video_model(model, device), config), [NEUTRAL_PROMPT], text_encoder)
 
 
-def clips_of(config: SelectConfig, methods: Mapping[str, Generator]) -> HandClipConfig:
+def clips_of(config: SelectConfig, methods: Mapping[str, VideoMethod]) -> HandClipConfig:
     """The clips of a benchmark: as configured, or of the shape that the main or the first trained model works on."""
     if config.clip is not None:
         return config.clip

@@ -17,7 +17,8 @@ from dexworld.video.clip import TripletClip
 from dexworld.video.goal_image import Rule
 from dexworld.video.lpips import LPIPS
 from dexworld.video.perceptual import NO_WEIGHTS
-from dexworld.video.select import DISTANCE, RULE, Generator, ImageGoal, Ranking, TextGoal, rank_candidates
+from dexworld.video.references import VideoMethod
+from dexworld.video.select import DISTANCE, NEUTRAL_PROMPT, RULE, ImageGoal, Ranking, TextGoal, rank_candidates
 from dexworld.video.text_goal import TextScorer
 from dexworld.video.triplets import read_prompt, read_track
 
@@ -30,7 +31,7 @@ class SelectionError(ValueError):
 
 
 def rank_folder(
-    method: Generator,
+    method: VideoMethod,
     folder: Path | str,
     goal: str | None = None,
     distance: str = DISTANCE,
@@ -95,7 +96,7 @@ def folder_candidates(folder: Path) -> list[TripletClip]:
                     interaction=scene,
                     static=scene,
                     hands=hands.read(list(range(len(hands)))),
-                    prompt="",
+                    prompt=NEUTRAL_PROMPT,
                     fps=static.fps,
                     track=read_track(motion) if motion.exists() else None,
                 )
