@@ -352,3 +352,15 @@ def test_a_velocity_model_trains_too(make_run):
 
 def test_the_training_folder_opens_again(folder):
     assert len(open_triplets(folder.root)) == 8
+
+
+def test_without_hands_a_trained_model_only_navigates(make_run, square_clips):
+    run = make_run(training={"steps": 120, "learning_rate": 3e-3, "validate_every": 200, "hand_dropout": 0.3})
+    model = DWM.from_pretrained(train_video(run))
+    errors = {}
+    for hands in (True, False):
+        config = GenerateConfig(detail="codec", fade=0.0, hands=hands)
+        made = Generator(model, config).generate(square_clips[8:], range(4))
+        still = [model.decode(model.encode(clip.static[None]))[0].numpy() for clip in square_clips[8:]]
+        errors[hands] = np.mean([np.square(a.astype(float) - b) for a, b in zip(made, still, strict=True)])
+    assert errors[False] < 0.2 * errors[True]
