@@ -288,6 +288,7 @@ class VideoDemo:
             figures=read_json(measured) if measured.exists() else None,
             model=facts_of(model),
             timings=timings,
+            held_out=True,
         )
         logger.info("open %s in a browser", page)
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dexworld.models.config import DexWMConfig, from_dict
+from dexworld.models.config import from_dict
 
 FORMAT_VERSION = 1
 Config = TypeVar("Config")
@@ -22,10 +22,11 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be used; the message says which file, why and what to do."""
 
 
-def write_checkpoint(
-    folder: str | Path, config: Any, weights: dict[str, Tensor], provenance: dict[str, Any]
-) -> None:
-    """Write a checkpoint folder for a model that the frozen dataclass `config` describes. Each file appears whole or not at all, the config last."""
+def write_checkpoint(folder: str | Path, config: Any, weights: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+    """Write a checkpoint folder for a model that the frozen dataclass `config` describes.
+
+    Each file appears whole or not at all, the config last.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = {"format_version": FORMAT_VERSION, "model": asdict(config), "provenance": provenance}
@@ -39,8 +40,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    folder_or_hub_id: str | Path,
-    config_type: type[Config] = DexWMConfig,  # type: ignore[assignment]
+    folder_or_hub_id: str | Path, config_type: type[Config]
 ) -> tuple[Config, dict[str, Tensor], dict[str, Any]]:
     """Config, weights and provenance of a checkpoint folder or of a Hugging Face model id.
 

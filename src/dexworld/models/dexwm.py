@@ -113,7 +113,7 @@ class DexWM(nn.Module):
 
         Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
         """
-        config, weights, provenance = read_checkpoint(folder_or_hub_id)
+        config, weights, provenance = read_checkpoint(folder_or_hub_id, DexWMConfig)
         model = cls(config, provenance)
         expected = model._weights()
         missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))

@@ -35,12 +35,14 @@ def write_video_demo(
     names: Mapping[str, str] | None = None,
     notices: Sequence[str] = (),
     command: str | None = None,
+    held_out: bool = False,
 ) -> Path:
     """Write `folder/report.html` and return its path.
 
     shown: the clips, each with the videos of `method` and of what it is compared with. figures: an evaluation's figures
     as `results.json` holds them, measured beforehand on many clips. model: facts about the checkpoint. timings: seconds
-    by stage. notices: what a reader must know first. Raises ValueError without clips.
+    by stage. notices: what a reader must know first. held_out: it was checked that the model was not
+    trained on these. Raises ValueError without clips.
     """
     if not shown:
         raise ValueError("a demonstration shows at least one clip")
@@ -48,7 +50,7 @@ def write_video_demo(
     text = page(
         TITLE,
         film_style(),
-        demo_header(shown, method, timings or {}, notices),
+        demo_header(shown, method, timings or {}, notices, held_out),
         section("How it works", steps()),
         section("Clips", *(clip_card(each, method, called, copy_of(each)) for each in shown)),
         figures_section(figures, called, method),
@@ -60,10 +62,10 @@ def write_video_demo(
 
 
 def demo_header(
-    shown: Sequence[ShownClip], method: str, timings: Mapping[str, float], notices: Sequence[str]
+    shown: Sequence[ShownClip], method: str, timings: Mapping[str, float], notices: Sequence[str], held_out: bool
 ) -> Markup:
     """Title, what this is, and the run in a few figures."""
-    items = [(str(len(shown)), "scenes that the model has never seen")]
+    items = [(str(len(shown)), "scenes that the model has never seen" if held_out else "clips")]
     gains = [gain for gain in (gain_inside(each, method) for each in shown) if gain is not None]
     if gains:
         mean = written(sum(gains) / len(gains), "+.1f")

@@ -1,4 +1,4 @@
-"""A way around a narrow transformer: linear maps from a token's input to its output, mixed by what the model has learned.
+"""A way around a narrow transformer: linear maps from a token's input to its output, mixed by what it has learned.
 
 A token of CogVideoX covers 2 x 2 latent cells: with C channels it takes in 4 (3 C + 1) numbers and puts out 4 C.
 Published models are 3,072 wide and carry all of it. A model 128 or 192 wide has no room to carry noise, scene and hands
