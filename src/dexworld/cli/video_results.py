@@ -21,7 +21,7 @@ from dexworld.video.clip import TripletClip
 from dexworld.video.config import ClipShape
 from dexworld.video.evaluate import EvaluateConfig, check_scenes, evaluate_methods
 from dexworld.video.gallery import shown_clip, shown_clips
-from dexworld.video.generate import GenerateConfig, Generator, SDEdit
+from dexworld.video.generate import GenerateConfig, Generator, SDEdit, with_texts
 from dexworld.video.latents import warn_of_rates
 from dexworld.video.load import chosen_device, load_video_model
 from dexworld.video.lpips import LPIPS
@@ -75,6 +75,8 @@ class VideoEvaluate:
     """Its strengths, each a row."""
     weights: PerceptualConfig = field(default_factory=PerceptualConfig)
     """Where the weights of perceptual measures are; without them they are not reported."""
+    text_encoder: str | None = None
+    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
     workers: int = 0
     """Processes for simulating clips; 0 is one per core."""
     device: str = "auto"
@@ -89,6 +91,11 @@ class VideoEvaluate:
             triplets = self._folder(model, methods, stack)
             warn_of_rates(triplets.rates(), model)
             folder = cast(Sequence[TripletClip], triplets)  # decoded clip by clip
+            prompts = [read_prompt(triplets.files[name].prompt) for name in triplets.names] if self.text_encoder else []
+            methods = [
+                with_texts(each, prompts, self.text_encoder) if isinstance(each, Generator) else each
+                for each in methods
+            ]
             config = EvaluateConfig(
                 samples=self.samples,
                 seed=self.seed,
@@ -168,6 +175,8 @@ class VideoSelect:
     """LPIPS weights: linear heads."""
     xclip: str | None = None
     """X-CLIP folder or hub id, for goals in words."""
+    text_encoder: str | None = None
+    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
     all_scores: bool = False
     """Also report every other way to compare pictures; validation scenes only."""
     shown: int = 6
@@ -203,7 +212,7 @@ class VideoSelect:
             device=self.device,
         )
         methods = {
-            name: partial(trained_method, path, generation, str(chosen_device(self.device)))
+            name: partial(trained_method, path, generation, str(chosen_device(self.device)), self.text_encoder)
             for name, path in paths.items()
         }
         with task_bars() as update:
@@ -222,7 +231,9 @@ class VideoSelect:
         )
 
     def _own(self, folder: Path) -> None:
-        method = trained_method(checkpoint_path(self.checkpoint), self.generation, str(chosen_device(self.device)))
+        method = trained_method(
+            checkpoint_path(self.checkpoint), self.generation, str(chosen_device(self.device)), self.text_encoder
+        )
         lpips = None
         if self.lpips_vgg is not None and self.lpips_heads is not None:
             lpips = LPIPS.from_files(self.lpips_vgg, self.lpips_heads)
