@@ -42,6 +42,7 @@ NAMES = {
     "no_hand": "Without hands",
     "dexwm": "DexWM, the latent world model",
     "composite": "Hands pasted on the static video",
+    "composite_codec": "The same through the codec",
     "hand_over_change": "Hand nearest to the change (no model)",
     "oracle": "The simulator's own videos (ceiling)",
 }
