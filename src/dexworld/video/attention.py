@@ -1,7 +1,7 @@
 """CogVideoX's attention, with explicit products where torch's fused kernel is slow: bfloat16 training on a CPU.
 
-On the CPU the fused kernel's backward pass takes a third of a training step of the tiny model. Plain matrix products
-make the whole step 1.3 times as fast (benchmarks/video.py); everywhere else the fused kernel runs.
+On the CPU the fused kernel's backward pass takes a large part of a small model's training step. Plain matrix products
+make the whole step about 1.2 times as fast (benchmarks/video.py); everywhere else the fused kernel runs.
 """
 
 from typing import Any
