@@ -7,7 +7,7 @@ from typing import Any
 from dexworld.report.demo import duration
 from dexworld.report.films import film_script, film_style
 from dexworld.report.html import Markup, facts, page, paragraph, section, table, tag, tiles, write_page
-from dexworld.report.video_results import NAMES, REGION, bounds, clip_card, written
+from dexworld.report.video_results import REGION, bounds, clip_card, names_of, written
 from dexworld.video.gallery import ShownClip
 from dexworld.video.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
 
@@ -19,7 +19,7 @@ INTRODUCTION = (
 HOW_IT_WORKS = (
     ("The scene", "A video of the untouched scene along the camera's path. Everything that stays the same is in it."),
     ("The hands", "A rendering of both hands alone, on black, seen from the same camera. It is the action."),
-    ("The video", "From noise, step by step, a diffusion transformer makes the video in which the hands act."),
+    ("The video", "From noise, in one step or many, a diffusion transformer makes the video in which the hands act."),
 )
 FIGURES_NOTE = "Mean over held-out clips with its 95 % interval, measured beforehand by `dexworld video evaluate`. "
 
@@ -46,7 +46,7 @@ def write_video_demo(
     """
     if not shown:
         raise ValueError("a demonstration shows at least one clip")
-    called = {**NAMES, **(names or {})}
+    called = names_of([*shown[0].videos, *(figures or {}).get("methods", {})], names)
     text = page(
         TITLE,
         film_style(),

@@ -1,6 +1,6 @@
 """The page of an evaluation of video world models: figures with intervals, and clips side by side with the truth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def results_page(
 ) -> str:
     """The page as text. method: the one that the page is about. names: how methods are called, beside `NAMES`.
     about: further facts, such as the checkpoint and the command."""
-    called = names_of(evaluation, names)
+    called = names_of(evaluation.values, names)
     summaries = {name: evaluation.summary(name) for name in evaluation.values}
     return page(
         TITLE,
@@ -273,10 +273,10 @@ def about_section(evaluation: Evaluation, about: Mapping[str, str]) -> Markup:
     return section("How it was measured", tag("div", facts(pairs), class_="card"))
 
 
-def names_of(evaluation: Evaluation, names: Mapping[str, str] | None = None) -> dict[str, str]:
+def names_of(methods: Iterable[str], names: Mapping[str, str] | None = None) -> dict[str, str]:
     """How methods are called: a `<name>_codec` as `<name>` with the mark."""
     called = {**NAMES, **(names or {})}
-    for name in evaluation.values:
+    for name in methods:
         plain = name.removesuffix("_codec")
         if name not in called and plain in called:
             called[name] = f"{called[plain]} (codec)"
