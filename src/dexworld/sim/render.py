@@ -248,6 +248,7 @@ class GlRenderer:
         view = view or self.view
         pixels = np.empty((self.height, self.width, 3), np.uint8)
         self._draw(data, camera, view, flags={"SHADOW": view.shadows, "SEGMENT": False, "IDCOLOR": False})
+        self._gl.make_current()  # a forgotten renderer that is collected meanwhile takes the context with it
         mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)
         return np.ascontiguousarray(pixels[::-1])
 
@@ -255,6 +256,7 @@ class GlRenderer:
         """See `Renderer.depth`."""
         buffer = np.empty((self.height, self.width), np.float32)
         self._draw(data, camera, view or self.view, flags={"SHADOW": False, "SEGMENT": True, "IDCOLOR": True})
+        self._gl.make_current()  # as for colours
         mujoco.mjr_readPixels(None, buffer, self._rectangle, self._context)
         near, far = (plane * self.model.stat.extent for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
         nearness = buffer[::-1].astype(np.float64)  # 1 at the near plane, 0 at the far plane, linear in 1 / depth
@@ -265,6 +267,7 @@ class GlRenderer:
         """See `Renderer.segmentation`."""
         pixels = np.empty((self.height, self.width, 3), np.uint8)
         self._draw(data, camera, view or self.view, flags={"SHADOW": False, "SEGMENT": True, "IDCOLOR": True})
+        self._gl.make_current()  # a forgotten renderer that is collected meanwhile takes the context with it
         mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)
         codes = pixels[::-1].astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
         geom_of_code = np.full(self._scene.ngeom + 1, -1, np.int32)  # code 0 is the background
