@@ -224,23 +224,42 @@ def _finish(
         "validation_episodes": sum(len(episodes) for episodes in held_out),
         "initial": without_folders(config.initial) if config.initial else None,
         "initial_provenance": ancestry,
-        "command": command_line(),
         "training": asdict(config.training),
+    }
+    return save_run(trainer, config.output, provenance, figures, finished)
+
+
+def save_run(
+    trainer: Trainer,
+    output: Path,
+    provenance: dict[str, Any],
+    figures: dict[str, float],
+    finished: bool,
+    packages: tuple[str, ...] = (),
+) -> Path:
+    """Write the trained model to `output`/model and the run's results.json; returns the model's folder.
+
+    provenance: what only this kind of run knows; command, steps, time, figures and versions are added here. packages:
+    further ones whose versions matter.
+    """
+    seconds = round(trainer.seconds, 1)
+    provenance = provenance | {
+        "command": command_line(),
         "steps": trainer.step,
         "finished": finished,
-        "seconds": round(trainer.seconds, 1),
+        "seconds": seconds,
         "figures": figures,
         "code": code_version(),
         "versions": {
-            **{name: version(name) for name in ("dexworld", "torch", "numpy")},
+            **{name: version(name) for name in ("dexworld", "torch", "numpy", *packages)},
             "python": platform.python_version(),
         },
     }
-    folder = config.output / "model"
+    folder = output / "model"
     with trainer.averaged() as model:
         model.save_pretrained(folder, provenance)
-    results = {"steps": trainer.step, "finished": finished, "seconds": provenance["seconds"], "validation": figures}
-    write_json(config.output / "results.json", results)
+    results = {"steps": trainer.step, "finished": finished, "seconds": seconds, "validation": figures}
+    write_json(output / "results.json", results)
     return folder
 
 

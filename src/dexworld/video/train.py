@@ -9,22 +9,19 @@
 import hashlib
 import json
 import logging
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dexworld.data.files import write_json
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
 from dexworld.training.progress import TrainingLog
-from dexworld.training.run import code_version, command_line, without_folders
+from dexworld.training.run import save_run, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.config import CONDITIONS, Condition, DWMConfig, Prediction, preset
 from dexworld.video.latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec
@@ -221,24 +218,9 @@ def _finish(
             for folder in folders
         ],
         "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
-        "command": command_line(),
         "weights": list(config.weights),
-        "steps": trainer.step,
-        "finished": finished,
-        "seconds": round(trainer.seconds, 1),
-        "figures": figures,
-        "code": code_version(),
-        "versions": {
-            **{name: version(name) for name in ("dexworld", "torch", "numpy", "diffusers")},
-            "python": platform.python_version(),
-        },
     }
-    folder = config.output / "model"
-    with trainer.averaged() as model:
-        model.save_pretrained(folder, provenance)
-    results = {"steps": trainer.step, "finished": finished, "seconds": provenance["seconds"], "validation": figures}
-    write_json(config.output / "results.json", results)
-    return folder
+    return save_run(trainer, config.output, provenance, figures, finished, packages=("diffusers",))
 
 
 def trained_seeds(folders: list[TripletFolder], ancestry: dict[str, Any] | None) -> list[list[int]]:
