@@ -29,6 +29,15 @@ BONES: tuple[tuple[int, int], ...] = tuple(
     (WRIST if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
 )
 
+# The upper body as EgoDex names it, for models that are conditioned on it (PEVA; DexWM paper, section 5): with the two
+# wrists above, the twenty joints of that baseline.
+BODY_KEYPOINTS: tuple[str, ...] = (
+    *(f"{side}{name}" for side in ("left", "right") for name in ("Shoulder", "Arm", "Forearm")),
+    "hip",
+    *(f"neck{number}" for number in range(1, 5)),
+    *(f"spine{number}" for number in range(1, 8)),
+)
+
 # How a hand video shows them (DWM release): RGB of 1, times ambient plus diffuse light that comes from the camera.
 HAND_COLOURS = {"left": (0.5, 0.8, 0.5), "right": (0.8, 0.4, 0.4)}
 HAND_AMBIENT, HAND_DIFFUSE = 0.7, 0.6

@@ -22,6 +22,7 @@ import numpy as np
 
 from dexworld.data.episode import Episode
 from dexworld.data.files import read_json, write_json, written_atomically
+from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError, VideoFrames, write_video
 
 FORMAT = "dexworld-episodes"
@@ -31,10 +32,6 @@ _ARRAYS = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsic
 _OPTIONAL = ("joint_positions", "joint_targets")
 _EXTRAS = "extras/"
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
-
-
-class CorruptEpisodeError(ValueError):
-    """An episode that can't be read; the message names the file and the reason."""
 
 
 class EpisodeWriter:
@@ -126,6 +123,7 @@ class EpisodeDataset:
     quarantined: tuple[tuple[str, str], ...]
     settings: dict[str, Any]
     counts: dict[str, Any]
+    kind: str = "episodes"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -133,6 +131,10 @@ class EpisodeDataset:
     def __getitem__(self, index: int) -> Episode:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when its files were damaged since."""
         return _read_episode(self.folder, self.ids[index])[0]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The video and the labels of episode `index`."""
+        return tuple(self.folder / "episodes" / f"{self.ids[index]}{suffix}" for suffix in (".mp4", ".npz"))
 
     @cached_property
     def fingerprint(self) -> str:
