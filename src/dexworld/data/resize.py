@@ -1,0 +1,95 @@
+"""Bring images to a model's size, with intrinsics and pixels that stay true.
+
+Scale to cover, then crop the centre, as the DexWM release does: 1920 x 1080 becomes 398 x 224, of which 392 x 224 is
+kept. Pixels are continuous: an image spans [0, w] x [0, h] and the centre of its first pixel is (0.5, 0.5).
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+IMAGES_PER_CALL = 64  # bounds the float copy that interpolation needs
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How images of `source` (height, width) become images of `target` (height, width), in pixels.
+
+    Both sides are scaled by about the same factor, so that the scaled image covers the target; what stands out is cut
+    off evenly. Raises ValueError when a size is not positive.
+    """
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if len(self.source) != 2 or len(self.target) != 2 or min(*self.source, *self.target) < 1:
+            raise ValueError(f"sizes must be positive (height, width) pairs, not {self.source} and {self.target}")
+
+    @property
+    def scaled(self) -> tuple[int, int]:
+        """Height and width before cropping."""
+        factor = max(self.target[0] / self.source[0], self.target[1] / self.source[1])
+        height, width = (round(side * factor) for side in self.source)
+        return max(height, self.target[0]), max(width, self.target[1])
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of the scaled image that become the target's first ones."""
+        return (self.scaled[0] - self.target[0]) // 2, (self.scaled[1] - self.target[1]) // 2
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing changes."""
+        return tuple(self.source) == tuple(self.target)
+
+    def images(self, images: Tensor) -> Tensor:
+        """Images (..., h, w, 3) of uint8 or float on any device to (..., H, W, 3) of the same kind and device.
+
+        Bilinear with antialiasing; uint8 is rounded. Raises ValueError for images of another size.
+        """
+        if tuple(images.shape[-3:-1]) != tuple(self.source) or images.shape[-1] != 3:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, expected (..., {self.source[0]}, {self.source[1]}, 3)"
+            )
+        top, left = self.corner
+        rows, columns = slice(top, top + self.target[0]), slice(left, left + self.target[1])
+        if self.scaled == tuple(self.source):
+            return images[..., rows, columns, :]
+        flat = images.reshape(-1, *images.shape[-3:])
+        parts = [self._scaled(part)[:, rows, columns] for part in flat.split(IMAGES_PER_CALL)] or [
+            flat.new_zeros(0, *self.target, 3)
+        ]
+        return torch.cat(parts).reshape(*images.shape[:-3], *self.target, 3)
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        working = images.permute(0, 3, 1, 2).to(images.dtype if images.is_floating_point() else torch.float32)
+        working = functional.interpolate(working, self.scaled, mode="bilinear", align_corners=False, antialias=True)
+        if not images.is_floating_point():
+            working = working.round().clamp(0, 255)
+        return working.permute(0, 2, 3, 1).to(images.dtype)
+
+    def pixels(self, pixels: Array) -> Array:
+        """Pixels (..., 2) [u, v] of the source to those of the target; they may lie outside the image."""
+        scale = (self.scaled[1] / self.source[1], self.scaled[0] / self.source[0])
+        corner = (self.corner[1], self.corner[0])
+        if isinstance(pixels, Tensor):
+            return pixels * pixels.new_tensor(scale) - pixels.new_tensor(corner)
+        return pixels * np.asarray(scale, pixels.dtype) - np.asarray(corner, pixels.dtype)
+
+    def intrinsics(self, intrinsics: Array) -> Array:
+        """Pinhole matrices (..., 3, 3) of source images to those of target images."""
+        top, left = self.corner
+        matrix = [
+            [self.scaled[1] / self.source[1], 0.0, -left],
+            [0.0, self.scaled[0] / self.source[0], -top],
+            [0.0, 0.0, 1.0],
+        ]
+        if isinstance(intrinsics, Tensor):
+            return intrinsics.new_tensor(matrix) @ intrinsics
+        return np.asarray(matrix, intrinsics.dtype) @ intrinsics
