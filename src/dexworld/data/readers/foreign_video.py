@@ -1,0 +1,275 @@
+"""Frames of videos that others made: long groups of pictures, B-frames, open groups, uneven frame times.
+
+Frame i is the i-th picture shown, whatever its time stamp and wherever it lies in the file. The order is read from the
+packets once, without decoding, so that no index is ever guessed from a time: decoders that do so return frames that are
+up to four frames late on open-group HEVC.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from dexworld.data.video import VideoError
+
+MAX_SIDE = 16_384  # pixels; a larger frame is a damaged header
+SEEK_WORTH = 4  # frames that a seek costs: what the decoder holds back is decoded again
+_UNREADABLE = (av.FFmpegError, OSError, ValueError, MemoryError)
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """Where the frames of a video lie, in the order they are shown.
+
+    times: (T,) presentation times in ticks, strictly increasing.
+    keys: (K,) indices of the frames that decoding can start at. key_dts: (K,) their decoding times in ticks.
+    """
+
+    times: np.ndarray
+    keys: np.ndarray
+    key_dts: np.ndarray
+
+
+@dataclass(frozen=True)
+class ForeignFrames:
+    """Frames of any video file that FFmpeg decodes, exact at every index. Holds no open file, so it can be pickled.
+
+    expected_frames: the count that the labels give; another count in the container is a VideoError as soon as the
+    length is asked for. Length and size come from the container's header, read when first needed. Every error is a
+    VideoError that names the file and, where it is known, the frame.
+    """
+
+    path: Path
+    expected_frames: int | None = None
+
+    @cached_property
+    def _header(self) -> tuple[int, int, int, float]:
+        """Frames, height, width, frames per second."""
+        with _opened(self.path) as container:
+            stream = container.streams.video[0]
+            height, width, rate = stream.codec_context.height, stream.codec_context.width, stream.average_rate
+            count = sum(not entry.is_discard for entry in stream.index_entries)
+        if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+            raise VideoError(f"{self.path}: frames of {height} x {width} pixels; the header is damaged")
+        count = count or len(self._index.times)  # a fragmented file has no table of frames in its header
+        if count == 0:
+            raise VideoError(f"{self.path}: the video holds no frames")
+        if self.expected_frames is not None and count != self.expected_frames:
+            raise VideoError(f"{self.path}: the video holds {count} frames, but its labels {self.expected_frames}")
+        return count, height, width, float(rate or 0.0)
+
+    @cached_property
+    def _index(self) -> PacketIndex:
+        with _opened(self.path) as container:
+            return _packet_index(container, self.path)
+
+    def __len__(self) -> int:
+        return self._header[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._header[1], self._header[2]
+
+    @property
+    def fps(self) -> float:
+        """Mean frames per second as the container gives it; 0 when it gives none."""
+        return self._header[3]
+
+    @cached_property
+    def timestamps(self) -> np.ndarray:
+        """(T,) seconds at which each frame is shown, the first at 0; strictly increasing, not always even."""
+        with _opened(self.path) as container:
+            base = float(container.streams.video[0].time_base)
+        return (self._index.times - self._index.times[0]) * base
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
+
+        Each group of pictures is entered at most once, at its key frame, and left after the last frame wanted from it.
+        Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
+        """
+        length, (height, width) = len(self), self.size
+        wanted = np.asarray(indices, dtype=int)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < length):
+            raise IndexError(
+                f"{self.path}: frames {wanted.min()} to {wanted.max()} asked for, it holds 0 to {length - 1}"
+            )
+        unique, places = np.unique(wanted, return_inverse=True)
+        if len(unique) == 0:
+            return np.empty((0, height, width, 3), dtype=np.uint8)
+        if len(self._index.times) != length:
+            raise VideoError(f"{self.path}: {len(self._index.times)} of {length} frames are there; it is truncated")
+        to_rgb, decoded = VideoReformatter(), None
+        with _opened(self.path) as container:
+            for place, frame in enumerate(self._frames_at(container, unique.tolist())):
+                picture = _picture(to_rgb, frame, (height, width), None, "rgb24", self.path, int(unique[place]))
+                if decoded is None:  # only now is it known that the header's size is true
+                    decoded = np.empty((len(unique), height, width, 3), dtype=np.uint8)
+                decoded[place] = picture.to_ndarray()
+        assert decoded is not None
+        return decoded[places]
+
+    def _frames_at(self, container: Any, wanted: list[int]) -> Iterator[av.VideoFrame]:
+        for key, targets in _runs(self._index, wanted):
+            yield from _frames_of_run(container, self._index, key, targets, self.path)
+
+    def sequential(self, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """Every frame once, in order, as (h, w, 3) uint8 RGB; `size` (h, w) scales by area averaging while decoding.
+
+        Raises VideoError naming the frame that can't be decoded or is missing: whoever reaches the end has seen all T.
+        """
+        for picture in self.pictures(size, "rgb24"):
+            yield picture.to_ndarray()
+
+    def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
+        """Like `sequential`, but PyAV frames of a pixel format, to encode again without a detour over RGB."""
+        length, own_size = len(self), self.size
+        converter, index, last_time = VideoReformatter(), 0, None
+        with _opened(self.path) as container:
+            frames = container.decode(container.streams.video[0])
+            while True:
+                try:
+                    frame = next(frames, None)
+                except _UNREADABLE as error:
+                    raise VideoError(f"{self.path}: frame {index} can't be decoded ({error})") from error
+                if frame is None:
+                    break
+                if frame.pts is None or (last_time is not None and frame.pts <= last_time):
+                    raise VideoError(f"{self.path}: frame {index} has time {frame.pts} after {last_time}")
+                if index >= length:
+                    raise VideoError(f"{self.path}: more frames are decoded than the {length} of the header")
+                yield _picture(converter, frame, own_size, size, pixel_format, self.path, index)
+                index, last_time = index + 1, frame.pts
+        if index != length:
+            raise VideoError(f"{self.path}: frame {index} is missing: the video ends before it, of {length} frames")
+
+
+def _opened(path: Path) -> Any:
+    """An open container with a video stream, decoding in one thread and stopping at damage instead of painting over."""
+    try:
+        container = av.open(str(path))
+    except _UNREADABLE as error:
+        raise VideoError(f"{path}: can't be opened as a video ({error})") from error
+    if not container.streams.video:
+        container.close()
+        raise VideoError(f"{path}: holds no video stream")
+    context = container.streams.video[0].codec_context
+    context.thread_count = 1
+    context.options = {"err_detect": "explode"}
+    return container
+
+
+def _packet_index(container: Any, path: Path) -> PacketIndex:
+    """Read every packet's times, without decoding."""
+    shown: list[int] = []
+    keys: list[tuple[int, int]] = []  # time, decoding time
+    try:
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size == 0 or packet.is_discard:  # the end of the stream, or cut away by an edit list
+                continue
+            if packet.pts is None or packet.dts is None:
+                raise VideoError(f"{path}: packet {len(shown)} has no presentation time; remux it into an mp4 first")
+            shown.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append((packet.pts, packet.dts))
+    except _UNREADABLE as error:
+        if isinstance(error, VideoError):
+            raise
+        raise VideoError(f"{path}: packet {len(shown)} can't be read ({error})") from error
+    shown.sort()
+    times = np.asarray(shown, dtype=np.int64)
+    if len(times) > 1 and not (np.diff(times) > 0).all():
+        twice = int(np.argmin(np.diff(times) > 0)) + 1
+        raise VideoError(f"{path}: frames {twice - 1} and {twice} have the same time; remux it with distinct times")
+    keys.sort()
+    return PacketIndex(
+        times=times,
+        keys=np.searchsorted(times, [time for time, _ in keys]).astype(np.int64),
+        key_dts=np.asarray([dts for _, dts in keys], dtype=np.int64),
+    )
+
+
+def _runs(index: PacketIndex, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Group the sorted, distinct indices `wanted` into (number of the key frame to start at, indices): one seek each.
+
+    Decoding goes on over a key frame when it is so near that a seek would cost more. Number -1 is the file's start.
+    """
+    key, targets = -1, wanted[:1]
+    for place, target in enumerate(wanted):
+        own = int(np.searchsorted(index.keys, target, side="right")) - 1
+        if place == 0:
+            key = own
+        elif own >= 0 and index.keys[own] > targets[-1] + SEEK_WORTH:
+            yield key, targets
+            key, targets = own, [target]
+        else:
+            targets.append(target)
+    yield key, targets
+
+
+def _frames_of_run(
+    container: Any, index: PacketIndex, key: int, targets: list[int], path: Path
+) -> Iterator[av.VideoFrame]:
+    """Decode on from key frame number `key` and yield the frames of the sorted, distinct indices `targets`."""
+    stream, pending, first = container.streams.video[0], list(targets), None
+    try:
+        start = int(index.key_dts[key]) if key >= 0 else int(index.times[0])
+        container.seek(start, stream=stream, backward=True)
+        for packet in container.demux(stream):
+            if first is None:
+                first = packet.pts
+                if key > 0 and first is not None and first > index.times[targets[0]]:  # the seek landed too late
+                    yield from _frames_of_run(container, index, key - 1, targets, path)
+                    return
+            # Shown before the key frame but stored behind it: these lack a reference, and nothing later needs them.
+            if key >= 0 and packet.pts is not None and packet.pts < first:
+                continue
+            for frame in packet.decode():
+                found = int(np.searchsorted(index.times, frame.pts)) if frame.pts is not None else len(index.times)
+                if found == len(index.times) or index.times[found] != frame.pts:
+                    raise VideoError(f"{path}: near frame {pending[0]} comes a frame of unknown time {frame.pts}")
+                if found > pending[0]:
+                    raise VideoError(f"{path}: frame {pending[0]} is missing: frame {found} comes in its place")
+                if found == pending[0]:
+                    yield frame
+                    pending.pop(0)
+                if not pending:
+                    return
+    except _UNREADABLE as error:
+        if isinstance(error, VideoError):
+            raise
+        raise VideoError(f"{path}: frame {pending[0]} can't be decoded ({error})") from error
+    raise VideoError(f"{path}: frame {pending[0]} is missing: the video ends before it")
+
+
+def _picture(
+    converter: VideoReformatter,
+    frame: av.VideoFrame,
+    expected: tuple[int, int],
+    size: tuple[int, int] | None,
+    pixel_format: str,
+    path: Path,
+    index: int,
+) -> av.VideoFrame:
+    """The frame in another format and size, once it is known to be whole and of the expected size."""
+    if frame.is_corrupt:
+        raise VideoError(f"{path}: frame {index} is damaged")
+    if (frame.height, frame.width) != expected:
+        raise VideoError(
+            f"{path}: frame {index} has {frame.height} x {frame.width} pixels, the header says "
+            f"{expected[0]} x {expected[1]}"
+        )
+    height, width = size or expected
+    averaging = Interpolation.AREA if (height, width) != expected else None
+    try:
+        return converter.reformat(
+            frame, width=width, height=height, format=pixel_format, interpolation=averaging, threads=1
+        )
+    except _UNREADABLE as error:
+        raise VideoError(f"{path}: frame {index} can't be converted to {pixel_format} ({error})") from error
