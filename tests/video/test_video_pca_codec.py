@@ -75,3 +75,13 @@ def test_videos_that_do_not_fit_are_refused(video, shape, message):
 def test_too_few_patches_are_refused():
     with pytest.raises(ValueError, match="more or longer videos"):
         PCACodec(16).fit([torch.zeros(1, 5, 16, 16, 3, dtype=torch.uint8)])
+
+
+def test_an_error_of_latents_has_the_same_size_in_pixels(video):
+    codec = PCACodec(12).fit([video])
+    error = torch.randn(3, 3, 12, 4, 6)
+    pixels = codec.pixel_error(error)
+    weighted = error.square() * codec.metric.view(1, 1, -1, 1, 1)
+    assert pixels.shape == (3, 9, 32, 48)
+    torch.testing.assert_close(pixels[:, 0].mean(), weighted[:, 0].mean())
+    torch.testing.assert_close(pixels[:, 1:].mean(), weighted[:, 1:].mean())

@@ -364,3 +364,33 @@ def test_without_hands_a_trained_model_only_navigates(make_run, square_clips):
         still = [model.decode(model.encode(clip.static[None]))[0].numpy() for clip in square_clips[8:]]
         errors[hands] = np.mean([np.square(a.astype(float) - b) for a, b in zip(made, still, strict=True)])
     assert errors[False] < 0.2 * errors[True]
+
+
+def test_pixels_outside_the_region_count_as_often_as_asked(make_dwm, folder):
+    model = make_dwm()
+    batch, _ = task_of(model, folder, hand_dropout=0.0).batch(0, CPU)
+    upper = torch.zeros_like(batch.region)
+    upper[:, :, : upper.shape[2] // 2] = True
+
+    def loss(region, weight):
+        with torch.no_grad():
+            return float(denoising_loss(model, replace(batch, region=region), 5.0, weight))
+
+    even = loss(torch.ones_like(upper), 7.0)
+    assert loss(torch.zeros_like(upper), 7.0) == pytest.approx(even)  # everything outside: the proportion is what counts
+    of_upper = loss(upper, 1e-9)  # a weight of nearly nothing leaves the region alone
+    of_lower = 2 * even - of_upper
+    assert of_upper != pytest.approx(of_lower, rel=1e-3)
+    assert loss(upper, 3.0) == pytest.approx((of_upper + 3 * of_lower) / 4, rel=1e-4)
+
+
+def test_a_clip_whose_hands_are_blanked_has_no_outside(make_dwm, folder):
+    kept, _ = task_of(make_dwm(), folder, hand_dropout=0.0).batch(0, CPU)
+    blanked, _ = task_of(make_dwm(), folder, hand_dropout=1.0).batch(0, CPU)
+    assert 0 < kept.region.float().mean() < 1
+    assert blanked.region.all()
+
+
+def test_an_outside_weight_is_refused_where_pixels_are_not_linear_in_latents(make_run):
+    with pytest.raises(ValueError, match="outside_weight needs a model that predicts residuals through a pca codec"):
+        train_video(make_run(prediction="velocity", training={"outside_weight": 4.0}))

@@ -1,6 +1,6 @@
 """Latents of a triplet folder: encoded once, one file per clip, resumable.
 
-    <root>/latents/<fingerprint>/<name>.safetensors    one tensor (f, C, h, w) of each of `KINDS`
+    <root>/latents/<fingerprint>/<name>.safetensors    a tensor (f, C, h, w) of each of `KINDS`, and more
 
 The fingerprint is that of the codec and of the clip shape, so latents of another codec are never mistaken for these. A
 file appears whole or not at all, and is written again when its clip's files have other contents: their signature is in
@@ -25,11 +25,13 @@ from dexworld.video.clip import TripletClip
 from dexworld.video.conditions import hand_silhouette, hands_over, repeated_first_frame
 from dexworld.video.hand_video import frames_with_hands
 from dexworld.video.model import DWM
+from dexworld.video.regions import interaction_region
 from dexworld.video.triplets import RATE_TOLERANCE, TripletFolder
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("interaction", "static", "hands", "silhouette", "first_frame", "overlay")
+REGION = "region"  # beside them: where the hands act, eight pixels of a row in a byte
 SIGNATURE = "clip"  # key of a file's metadata
 NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no hands
 
@@ -40,7 +42,8 @@ class LatentClip:
 
     silhouette: of the white-on-black hand video. first_frame: of the interaction's first frame repeated.
     overlay: of the hands drawn over the static video.
-    hand_vectors: (F, 128), None for a clip without keypoints. text: (L, D) or None.
+    region: (F, H, W) bool, see `regions.py`. hand_vectors: (F, 128), None for a clip without keypoints. text: (L, D) or
+    None.
     """
 
     name: str
@@ -50,6 +53,7 @@ class LatentClip:
     silhouette: Tensor
     first_frame: Tensor
     overlay: Tensor
+    region: Tensor
     hand_vectors: Tensor | None = None
     text: Tensor | None = None
 
@@ -73,6 +77,7 @@ class LatentFolder:
         try:
             tensors = load_file(path)
             arrays = {kind: tensors[kind] for kind in KINDS}
+            arrays["region"] = torch.from_numpy(np.unpackbits(tensors[REGION].numpy(), axis=-1).astype(bool))
         except (SafetensorError, OSError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it, and it is written again") from error
         text = None if self.texts is None else self.texts[name]
@@ -122,6 +127,8 @@ def encode_folder(
         }
         # One at a time: a video VAE needs the memory.
         tensors = {kind: model.encode(video[None])[0].cpu().contiguous() for kind, video in videos.items()}
+        region = interaction_region(clip.interaction, clip.static, clip.hands)
+        tensors[REGION] = torch.from_numpy(np.packbits(region, axis=-1))
         if clip.track is not None:
             tensors["hand_vectors"] = torch.from_numpy(clip.track.camera_vectors())
         path = latent_file(folder, clip.name)
@@ -142,7 +149,7 @@ def _fresh(triplets: TripletFolder, folder: Path, name: str) -> bool:
             signature, kinds = (file.metadata() or {}).get(SIGNATURE), set(file.keys())
     except SafetensorError:
         return False  # damaged: encoded again
-    if not kinds.issuperset(KINDS):
+    if not kinds.issuperset({*KINDS, REGION}):
         return False  # of an earlier version, which encoded less
     if signature is not None:
         return bool(signature == files.signature)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dexworld.data.video import VideoFrames
 from dexworld.training.config import LoopConfig, check_fractions, check_positive
+from dexworld.video.codecs.pca import PCACodec
 from dexworld.video.conditions import Conditions, latent_mask
 from dexworld.video.config import SPACE_FACTOR
 from dexworld.video.latents import KINDS, LatentClip, LatentFolder
@@ -38,6 +39,9 @@ class VideoTrainConfig(LoopConfig):
     At high noise a model has to imagine; at low noise it only cleans up, which takes a narrow model's whole width."""
     weight_cap: float = 5.0
     """Largest weight of the clean-latents error (min-SNR) for `residual`; its velocity weight is 1 / sigma^2."""
+    outside_weight: float = 1.0
+    """How many times an error counts outside the interaction region, where nothing changes. An unsure model spreads its
+    changes; the region is small and its errors large, so at 1 the scene around it pays. Small models only (`pca`)."""
     validation_clips: int = 32
     """Held-out clips in each validation figure."""
 
@@ -46,33 +50,41 @@ class VideoTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fractions(self, "hand_dropout", "prompt_dropout")
-        check_positive(self, "weight_cap", "validation_clips", "timestep_shift")
+        check_positive(self, "weight_cap", "validation_clips", "timestep_shift", "outside_weight")
         if self.goal not in ("interaction", "inpainting"):
             raise ValueError(f"goal is {self.goal!r}; choose 'interaction' or 'inpainting'")
 
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions."""
+    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions.
+
+    region: (B, F, H, W) bool, the pixels that hands change; None where that is not what is learned.
+    """
 
     clean: Tensor
     noise: Tensor
     timestep: Tensor
     conditions: Conditions
     names: tuple[str, ...] = field(default=())
+    region: Tensor | None = None
 
 
-def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float) -> Tensor:
+def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float, outside_weight: float = 1.0) -> Tensor:
     """The loss of a batch, a scalar.
 
     For velocity (and flow) predictions the plain squared error on it, as in the DWM release (the paper writes the error
     of the noise). For residual predictions the squared error of the clean latents, weighted as that of the velocity
     would be, but at most by `weight_cap` (Hang et al., "Efficient diffusion training via min-SNR weighting", 2023).
+    With an `outside_weight`, that error is measured in pixels, and those outside the region count so many times.
+    Raises ValueError when the model's prediction or codec has no such measure.
     """
     process = model.process
     noisy = process.noisy(batch.clean, batch.noise, batch.timestep)
     clean = model.denoise(noisy, batch.timestep, batch.conditions).float()
     sigma = process.at(batch.timestep, clean)[1]
+    if outside_weight != 1.0 and batch.region is not None:
+        return _weighted_by_region(model, batch, clean, sigma, weight_cap, outside_weight)
     error = (clean - batch.clean).square()
     weight = 1 / sigma.square().clamp_min(1e-8)
     if model.config.prediction == "residual":
@@ -82,6 +94,21 @@ def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float) -> Tensor:
             weight = weight * metric.to(clean).view(1, 1, -1, 1, 1)
     # (x0 error) / sigma^2 is exactly the squared error of the velocity, for diffusion and for flow matching alike
     return (weight * error).mean()
+
+
+def _weighted_by_region(
+    model: DWM, batch: VideoBatch, clean: Tensor, sigma: Tensor, weight_cap: float, outside_weight: float
+) -> Tensor:
+    if model.config.prediction != "residual" or not isinstance(model.codec, PCACodec):
+        raise ValueError(
+            "outside_weight needs a model that predicts residuals through a pca codec; leave it at 1 for "
+            f"{model.config.prediction} predictions through {model.config.codec.kind}"
+        )
+    assert batch.region is not None
+    counts = torch.where(batch.region, 1.0, outside_weight)
+    error = model.codec.pixel_error(clean - batch.clean) * (counts / counts.mean())
+    weight = (1 / sigma.square().clamp_min(1e-8)).clamp_max(weight_cap)
+    return (weight.flatten() * error.flatten(1).mean(dim=1)).mean()
 
 
 class VideoTask:
@@ -130,11 +157,12 @@ class VideoTask:
         static = batch.conditions.static
         clean = torch.where(blanked.view(-1, 1, 1, 1, 1), static, batch.clean)
         conditions = batch.conditions.without_hands(blanked).without_text(silent)
-        return VideoBatch(clean, batch.noise, batch.timestep, conditions, batch.names)
+        region = None if batch.region is None else batch.region | blanked.view(-1, 1, 1, 1)
+        return VideoBatch(clean, batch.noise, batch.timestep, conditions, batch.names, region)
 
     def losses(self, batch: VideoBatch, index: int) -> dict[str, Tensor]:
         """`loss`, see `denoising_loss`."""
-        return {"loss": denoising_loss(self.model, batch, self.config.weight_cap)}
+        return {"loss": denoising_loss(self.model, batch, self.config.weight_cap, self.config.outside_weight)}
 
     def contents(self, batch: VideoBatch) -> dict[str, Tensor]:
         """The batch's latents, noise and timesteps."""
@@ -180,7 +208,8 @@ def interaction_batch(
     )
     noise = torch.randn(clean.shape, generator=generator)
     timestep = random_timesteps(len(clean), timestep_shift, generator)
-    return VideoBatch(clean, noise, timestep, conditions, tuple(clip.name for clip in clips))
+    names = tuple(clip.name for clip in clips)
+    return VideoBatch(clean, noise, timestep, conditions, names, stack(clips, "region"))
 
 
 def inpainting_batch(
@@ -232,4 +261,5 @@ def move(batch: VideoBatch, device: torch.device) -> VideoBatch:
         batch.timestep.to(device),
         batch.conditions.to(device),
         batch.names,
+        None if batch.region is None else batch.region.to(device),
     )

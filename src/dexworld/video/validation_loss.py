@@ -50,7 +50,8 @@ class VideoValidation:
                     batch = move(inpainting_batch(model, part, rng, generator, shift), device)
                 else:
                     batch = move(interaction_batch(model, part, generator, blank, shift), device)
-                losses.append((float(denoising_loss(model, batch, self.config.weight_cap)), len(batch.clean)))
+                loss = denoising_loss(model, batch, self.config.weight_cap, self.config.outside_weight)
+                losses.append((float(loss), len(batch.clean)))
                 last = torch.full_like(batch.timestep, 999)
                 clean = model.denoise(batch.noise, last, batch.conditions).float()
                 static = batch.conditions.static if inpainting else _static_of(part, batch)

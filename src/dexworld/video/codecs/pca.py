@@ -83,11 +83,20 @@ class PCACodec(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """See `Codec.decode`."""
-        values = latents.float().permute(0, 1, 3, 4, 2) * self.scale  # (B, f, h, w, C)
-        first = values[:, :1] @ self.first_basis.T + self.first_mean
-        rest = values[:, 1:] * TIME_FACTOR**0.5 @ self.rest_basis.T + self.rest_mean
-        video = torch.cat([_pixels(first, 1), _pixels(rest, TIME_FACTOR)], dim=1)
+        video = self._to_pixels(latents, self.first_mean, self.rest_mean)
         return (video * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+    def pixel_error(self, error: Tensor) -> Tensor:
+        """Squared error (B, F, H, W) of every pixel, mean of its colours, that an error of latents (B, f, C, h, w)
+        makes, differentiable. In the unit of the latents: its mean over a cell is that of the latents, by `metric`."""
+        unit = self.scale.square().mean() * self.channels / (3 * SPACE_FACTOR**2)
+        return self._to_pixels(error, 0.0, 0.0).square().mean(dim=-1) / unit
+
+    def _to_pixels(self, latents: Tensor, first_mean: Tensor | float, rest_mean: Tensor | float) -> Tensor:
+        values = latents.float().permute(0, 1, 3, 4, 2) * self.scale  # (B, f, h, w, C)
+        first = values[:, :1] @ self.first_basis.T + first_mean
+        rest = values[:, 1:] * TIME_FACTOR**0.5 @ self.rest_basis.T + rest_mean
+        return torch.cat([_pixels(first, 1), _pixels(rest, TIME_FACTOR)], dim=1)
 
 
 class _Moments:
