@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.windows import WindowConfig, WindowSampler
+from dexworld.data.sampling import StrideSampling
+from dexworld.data.windows import WindowSampler
 
-CONFIG = WindowConfig(frames=6, history=3, stride_weights=(1.0, 1.0, 1.0), short_history=0.5)
+CONFIG = StrideSampling(frames=6, history=3, stride_weights=(1.0, 1.0, 1.0), short_history=0.5)
 
 
 def frame_times(window):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dexworld.data.latent_cache import FrameLabels, LatentCache
+from dexworld.data.sampling import StrideSampling
 from dexworld.data.store import open_dataset
-from dexworld.data.windows import WindowConfig, WindowSampler
+from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
 from dexworld.training.fitting import fit_action_scale
 from dexworld.training.run import RunConfig, code_version, split_by_scene, train
@@ -113,7 +114,7 @@ def test_the_action_scale_is_the_root_mean_square_of_what_moves(model_config):
         np.array([5.0]),
     )
     cache = LatentCache(None, np.zeros((frames, 16, 16), np.float16), labels)
-    config = WindowConfig(frames=4, history=3, stride_weights=(1.0,), short_history=0.5)
+    config = StrideSampling(frames=4, history=3, stride_weights=(1.0,), short_history=0.5)
     scale = fit_action_scale(WindowSampler([cache], config, seed=0), model_config)
     assert scale == pytest.approx((0.03 / np.sqrt(3), 0.01, 0.01), rel=1e-3)
 

@@ -23,8 +23,9 @@ import torch
 import dexworld
 from dexworld.data.files import write_json
 from dexworld.data.latent_cache import LatentCache, latent_cache
+from dexworld.data.sampling import StrideSampling
 from dexworld.data.store import EpisodeDataset, open_dataset
-from dexworld.data.windows import WindowConfig, WindowSampler
+from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
@@ -90,7 +91,7 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
     else:
         held_out_caches = caches
 
-    def make_sampler(windows: WindowConfig) -> WindowSampler:
+    def make_sampler(windows: StrideSampling) -> WindowSampler:
         return WindowSampler(caches, windows, config.training.seed, training)
 
     if config.initial is None:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dexworld.actions import hand_motion
 from dexworld.data.latent_cache import LatentCache
-from dexworld.data.windows import Window, WindowConfig, WindowSampler
+from dexworld.data.sampling import StrideSampling
+from dexworld.data.windows import Window, WindowSampler
 from dexworld.training.losses import inside_image
 
 CHUNK = 32  # windows at a time
@@ -34,7 +35,7 @@ class Validation:
         self.samplers = []
         for stride, steps in self.rollouts:
             weights = tuple(float(each == stride) for each in range(1, stride + 1))
-            config = WindowConfig(frames=steps + 1, history=1, stride_weights=weights, short_history=0.0)
+            config = StrideSampling(frames=steps + 1, history=1, stride_weights=weights, short_history=0.0)
             self.samplers.append(WindowSampler(caches, config, seed, episodes))
 
     @torch.no_grad()

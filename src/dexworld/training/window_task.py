@@ -6,18 +6,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dexworld.data.windows import Window, WindowConfig, WindowSampler
+from dexworld.data.sampling import StrideSampling
+from dexworld.data.windows import Window, WindowSampler
 from dexworld.models.dexwm import DexWM
 from dexworld.training.config import TrainConfig
 from dexworld.training.objective import WindowLoss
 
-MakeSampler = Callable[[WindowConfig], WindowSampler]
+MakeSampler = Callable[[StrideSampling], WindowSampler]
 
 
-def window_configs(model: DexWM, config: TrainConfig) -> tuple[WindowConfig, WindowConfig]:
+def window_configs(model: DexWM, config: TrainConfig) -> tuple[StrideSampling, StrideSampling]:
     """How windows of the teacher-forced and of the unrolled phase are drawn for this model."""
     context = model.config.predictor.num_context
-    teacher = WindowConfig(
+    teacher = StrideSampling(
         frames=context + 1,
         history=context,
         stride_weights=config.stride_weights,
