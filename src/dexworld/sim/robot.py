@@ -63,18 +63,26 @@ _THUMB_LINKS = ((0.0, 0.0176), (0.0177, 0.0119), (0.0514, 0.038), (0.0423, 0.038
 
 def add_robot(spec: mujoco.MjSpec) -> None:
     """Mount arm and hand in a scene: 23 joints, 23 position motors in the order of `JOINT_NAMES`."""
-    world = spec.worldbody
-    _add_pedestal(world)
-    base = world.add_body(name=BASE_BODY, pos=MOUNT_POSITION, quat=MOUNT_QUATERNION, gravcomp=1)
+    _add_pedestal(spec.worldbody)
+    _add_hand(spec, add_arm(spec))
+
+
+def add_arm(
+    spec: mujoco.MjSpec,
+    position: tuple[float, float, float] = MOUNT_POSITION,
+    quaternion: tuple[float, float, float, float] = MOUNT_QUATERNION,
+) -> mujoco.MjsBody:
+    """Mount the arm alone at `position` (metres, world) turned by `quaternion` (w, x, y, z); returns its flange."""
+    base = spec.worldbody.add_body(name=BASE_BODY, pos=position, quat=quaternion, gravcomp=1)
     base.add_geom(
         type=_GEOM.mjGEOM_CYLINDER, fromto=[0, 0, 0, 0, 0, 0.14], size=[0.065, 0, 0], rgba=_WHITE, mass=0.7,
         group=_ROBOT_GROUP,
     )  # fmt: skip
     flange = _add_arm(spec, base)
-    _add_hand(spec, flange)
     links = [f"arm_link{index}" for index in range(1, 8)]
     for near, far in [*zip(links, links[2:], strict=False), (BASE_BODY, "arm_link2"), ("arm_link5", FLANGE_BODY)]:
         spec.add_exclude(bodyname1=near, bodyname2=far)
+    return flange
 
 
 def keypoint_bodies(tips: str = "true") -> tuple[str, ...]:

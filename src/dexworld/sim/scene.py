@@ -6,6 +6,7 @@ right.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
@@ -100,8 +101,12 @@ def _free_spot(rng, area, objects, positions) -> tuple[float, float]:
     return best
 
 
-def build_scene(layout: Layout) -> Scene:
-    """Compile the scene that `layout` describes. About 0.15 CPU-seconds."""
+def build_scene(layout: Layout, mount: Callable[[mujoco.MjSpec], None] = add_robot) -> Scene:
+    """Compile the scene that `layout` describes. About 0.15 CPU-seconds.
+
+    mount: adds the robot, and whatever comes with it, to the finished kitchen; by default the Franka arm with the
+    Allegro hand.
+    """
     rng = np.random.default_rng([layout.seed, 2])
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
@@ -114,7 +119,7 @@ def build_scene(layout: Layout) -> Scene:
         name = f"object{index}"
         add_object(spec.worldbody, name, item, np.array([x, y, COUNTER_TOP + item.half_height + 0.001]), yaw)
         names.append(name)
-    add_robot(spec)
+    mount(spec)
     return Scene(layout, spec.compile(), tuple(names))
 
 

@@ -1,0 +1,205 @@
+"""Recordings of the gripper robot: one scene, one skill, up to three cameras, as true Episodes.
+
+The stand-in for DROID (Khazatsky et al. 2024): 15 Hz, 16:9 pictures, two fixed cameras and one on the wrist, the arm's
+base as the world, success or failure as it happened. Every recording follows from its seed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.readers.gripper_hand import GripperHand
+from dexworld.sim.gripper_control import Command, Teleoperator, Waypoint, downward
+from dexworld.sim.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
+from dexworld.sim.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper_skills import SKILLS, Operator, Tally
+
+MAX_OBJECTS = 5
+
+
+@dataclass(frozen=True)
+class GripperConfig:
+    """What recordings look like.
+
+    min_frames, max_frames: at 15 Hz; a skill that ends early is followed by free motion, one that does not end in time
+    has failed. height, width: pixels. cameras: which of ext1, ext2 and wrist are drawn; their poses are kept in any
+    case. weights: shares of `SKILLS`, in that order. tremor: unrest of the operator's hand, m / s. masks: also record
+    where the gripper is seen. hand: how the dummy hand is laid out.
+    """
+
+    min_frames: int = 75
+    max_frames: int = 180
+    height: int = 180
+    width: int = 320
+    cameras: tuple[str, ...] = ("ext1",)
+    weights: tuple[float, ...] = (0.12, 0.24, 0.42, 0.04, 0.18)
+    tremor: float = 0.012
+    masks: bool = False
+    hand: GripperHand = field(default_factory=GripperHand)
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.min_frames <= self.max_frames:
+            raise ValueError(f"2 <= min_frames <= max_frames must hold, got {self.min_frames} and {self.max_frames}")
+        if not self.cameras or set(self.cameras) - set(CAMERAS) or len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras {self.cameras} must be distinct ones of {', '.join(CAMERAS)}")
+        if len(self.weights) != len(SKILLS) or min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ValueError(f"weights {self.weights} must be {len(SKILLS)} shares >= 0, of {', '.join(SKILLS)}")
+        if self.height < 16 or self.width < 16 or self.height % 2 or self.width % 2 or self.tremor < 0:
+            raise ValueError(
+                f"height and width must be even and >= 16 px and tremor >= 0, got {self.height} x {self.width} and "
+                f"{self.tremor}"
+            )
+
+
+@dataclass(frozen=True)
+class GripperRecording:
+    """T control steps. All poses in the arm's base frame, metres and radians.
+
+    episodes: the true Episode of each drawn camera. masks: (T, H, W) bool for each, where gripper, flange or the arm's
+    last link are seen; empty unless asked for. camera_poses: base_from_camera (T, 4, 4) and intrinsics: (3, 3) of all
+    three cameras. state: `cartesian_pose` (T, 4, 4), `joint_positions`, `joint_velocities` and `joint_torques` (T, 7),
+    `opening` (T,) as measured; `pad_points` (T, 2, 3). command: `cartesian_pose`, `joint_positions`, `opening` asked
+    for at each step. skill, text, success, tally: what was tried and what came of it.
+    """
+
+    seed: int
+    skill: str
+    text: str
+    success: bool
+    tally: Tally
+    episodes: dict[str, Episode]
+    masks: dict[str, np.ndarray]
+    camera_poses: dict[str, np.ndarray]
+    intrinsics: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
+    command: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.state["opening"])
+
+
+def record_gripper(seed: int, config: GripperConfig | None = None, backend: str = "auto") -> GripperRecording:
+    """The recording of `seed`: same seed and configuration, same bytes on the same machine."""
+    config = config or GripperConfig()
+    rng = np.random.default_rng([seed, 25])
+    skill = str(rng.choice(SKILLS, p=np.array(config.weights) / sum(config.weights)))
+    with GripperSimulation(gripper_layout(seed), config.height, config.width, backend) as simulation:
+        operator, hand = Operator(simulation, rng), Teleoperator(simulation, rng, config.tremor)
+        _start(simulation, hand, rng)
+        tape = _Tape(simulation, config)
+        success = _play(operator.begin(skill), simulation, hand, tape, config.max_frames)
+        text = operator.text
+        if success is None:
+            success = skill == "explore"  # it ends with the tape
+        _play(operator.explore(), simulation, hand, tape, config.min_frames)
+        return tape.recording(seed, skill, text, success, operator.tally, config.hand)
+
+
+def _start(simulation: GripperSimulation, hand: Teleoperator, rng: np.random.Generator) -> None:
+    """Begin somewhere over the counter, at rest, before the tape runs."""
+    place = np.array([rng.uniform(0.36, 0.58), rng.uniform(-0.25, 0.25), rng.uniform(0.16, 0.36)])
+    goal = Waypoint(place, downward(float(rng.normal(0, 0.4)), *rng.normal(0, 0.12, 2)), float(rng.choice([0.0, 1.0])))
+    for _ in range(45):
+        command = hand.command(goal)
+        simulation.step(command.arm, command.opening)
+
+
+def _play(plan, simulation: GripperSimulation, hand: Teleoperator, tape: "_Tape", frames: int) -> bool | None:
+    """Follow a plan until it ends or the tape has `frames` frames; its outcome, None if it did not end."""
+    while True:
+        try:
+            goal = next(plan)
+        except StopIteration as end:
+            return bool(end.value)
+        left, hold = round(goal.seconds * CONTROL_RATE), round(goal.hold * CONTROL_RATE)
+        while left > 0 and hold >= 0:
+            if len(tape) >= frames:
+                return None
+            command = hand.command(goal)
+            tape.take(command)
+            simulation.step(command.arm, command.opening)
+            left -= 1
+            if hand.reached(goal):
+                hold -= 1
+
+
+class _Tape:
+    """What is seen and measured before each command, and the command."""
+
+    def __init__(self, simulation: GripperSimulation, config: GripperConfig) -> None:
+        self._simulation, self._config = simulation, config
+        self._rows: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, command: Command) -> None:
+        """One more row."""
+        simulation = self._simulation
+        count = len(simulation.objects)
+        positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
+        positions[:count], touched[:count] = simulation.object_positions(), simulation.touched()
+        row: dict[str, Any] = {
+            "state/cartesian_pose": simulation.gripper_pose,
+            "state/joint_positions": simulation.arm_joints,
+            "state/joint_velocities": simulation.arm_velocities,
+            "state/joint_torques": simulation.arm_torques,
+            "state/opening": np.float64(simulation.opening),
+            "state/pad_points": simulation.pad_points(),
+            "command/cartesian_pose": command.pose,
+            "command/joint_positions": command.arm,
+            "command/opening": np.float64(np.clip(command.opening, 0.0, 1.0)),
+            "object_positions": positions,
+            "object_touched": touched,
+        }
+        row |= {f"pose/{camera}": simulation.base_from_camera(camera) for camera in CAMERAS}
+        row |= {f"image/{camera}": simulation.image(camera) for camera in self._config.cameras}
+        if self._config.masks:
+            row |= {f"mask/{camera}": simulation.gripper_mask(camera) for camera in self._config.cameras}
+        self._rows.append(row)
+
+    def recording(
+        self, seed: int, skill: str, text: str, success: bool, tally: Tally, hand: GripperHand
+    ) -> GripperRecording:
+        """Everything on the tape."""
+        stacked = {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
+        state, command = _part(stacked, "state"), _part(stacked, "command")
+        intrinsics = {camera: self._simulation.intrinsics(camera) for camera in CAMERAS}
+        positions = stacked["object_positions"]
+        moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
+        keypoints, valid = hand.keypoints(state["cartesian_pose"], state["opening"])
+        extras = {
+            "gripper_pose_world": state["cartesian_pose"],
+            "gripper_opening": state["opening"].astype(np.float32),
+            "robot_joints": state["joint_positions"],
+            "action": np.concatenate([command["joint_positions"], 1.0 - command["opening"][:, None]], axis=1),
+            "object_positions": positions,
+            "object_touched": stacked["object_touched"],
+            "object_motion": np.nansum(moved, axis=-1),
+        }
+        episodes = {
+            camera: Episode(
+                frames=ArrayFrames(stacked[f"image/{camera}"]),
+                fps=CONTROL_RATE,
+                keypoints_world=keypoints,
+                keypoints_valid=valid,
+                world_from_camera=stacked[f"pose/{camera}"],
+                intrinsics=intrinsics[camera],
+                source=f"simulated gripper, {skill}, seed {seed}, camera {camera}",
+                task=text,
+                seed=seed,
+                extras=extras,
+            )
+            for camera in self._config.cameras
+        }
+        poses, masks = _part(stacked, "pose"), _part(stacked, "mask")
+        return GripperRecording(
+            seed, skill, text, success, tally, episodes, masks, poses, intrinsics, state, command
+        )  # fmt: skip
+
+
+def _part(stacked: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays below `prefix`, without it."""
+    return {name.removeprefix(f"{prefix}/"): value for name, value in stacked.items() if name.startswith(f"{prefix}/")}
