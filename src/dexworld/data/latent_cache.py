@@ -1,99 +1,27 @@
 """Latents of a frozen encoder, computed once per dataset, with the labels of every frame beside them.
 
-    latents.npy     (N, P, D) float16 of all N frames of the dataset, read as a memory map
+    plan.json       which dataset, encoder and sizes; written first
+    shards/         (N, P, D) float16 of all N frames of the dataset (see `latent_shards.py`)
     labels.npz      keypoints and cameras of the same frames
-    cache.json      which dataset and which encoder it belongs to
+    cache.json      the mark of a complete cache; written last
 
-All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins.
+All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins. A folder without
+`cache.json` is a build that was stopped: the next one goes on with the shards that are missing, and several processes
+(or `Share`s on several machines) may work on one folder. The finished folder is the same, byte for byte.
 """
 
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from dexworld.data.files import read_json, write_json
-from dexworld.data.store import EpisodeDataset
-from dexworld.hands import NUM_KEYPOINTS
-
-FORMAT_VERSION = 1
-FRAMES_PER_CALL = 64
-Progress = Callable[[int, int], None]  # (frames done, frames in all)
-
-
-class FrameEncoder(Protocol):
-    """A frozen encoder: (B, H, W, 3) uint8 RGB images to latents (B, P, D)."""
-
-    def __call__(self, images: Tensor) -> Tensor: ...
-
-
-class StaleCacheError(ValueError):
-    """A latent cache that belongs to another dataset or encoder; the message says which and what to do."""
-
-
-@dataclass(frozen=True)
-class FrameLabels:
-    """Labels of N frames of E episodes, as dense arrays.
-
-    keypoints_world: (N, 42, 3) float32 metres, zero where not valid. keypoints_valid: (N, 42) bool.
-    world_from_camera: (N, 4, 4) float32. intrinsics: (E, 3, 3) float32, pixels of the stored frame size.
-    starts: (E + 1,) int64; episode e owns frames starts[e] to starts[e + 1] (exclusive).
-    object_motion: (N,) float32 metres that objects moved since the frame before; zeros when it was not recorded.
-    fps: (E,) float64.
-    """
-
-    keypoints_world: np.ndarray
-    keypoints_valid: np.ndarray
-    world_from_camera: np.ndarray
-    intrinsics: np.ndarray
-    starts: np.ndarray
-    object_motion: np.ndarray
-    fps: np.ndarray
-
-    def __post_init__(self) -> None:
-        frames, episodes = int(self.starts[-1]), len(self.starts) - 1
-        expected = {
-            "keypoints_world": (frames, NUM_KEYPOINTS, 3),
-            "keypoints_valid": (frames, NUM_KEYPOINTS),
-            "world_from_camera": (frames, 4, 4),
-            "intrinsics": (episodes, 3, 3),
-            "object_motion": (frames,),
-            "fps": (episodes,),
-        }
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"frame labels: {name} has shape {getattr(self, name).shape}, expected {shape}")
-
-    @cached_property
-    def episode_of_frame(self) -> np.ndarray:
-        """(N,) index of the episode that each frame belongs to."""
-        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-
-    @classmethod
-    def from_dataset(cls, dataset: EpisodeDataset) -> "FrameLabels":
-        """Read the labels of every episode, without decoding a frame."""
-        columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(cls) if field.name != "starts"}
-        for index in range(len(dataset)):
-            episode = dataset[index]
-            valid = episode.keypoints_valid
-            columns["keypoints_world"].append(np.where(valid[..., None], episode.keypoints_world, 0).astype(np.float32))
-            columns["keypoints_valid"].append(valid)
-            columns["world_from_camera"].append(episode.world_from_camera.astype(np.float32))
-            columns["intrinsics"].append(episode.intrinsics.astype(np.float32)[None])
-            motion = episode.extras.get("object_motion", np.zeros(len(episode)))
-            columns["object_motion"].append(np.asarray(motion, dtype=np.float32))
-            columns["fps"].append(np.array([episode.fps]))
-        return cls(
-            starts=np.concatenate([[0], np.cumsum(dataset.lengths)]).astype(np.int64),
-            **{name: np.concatenate(parts) for name, parts in columns.items()},
-        )
+from dexworld.data.files import read_json
+from dexworld.data.frame_encoding import FrameEncoder
+from dexworld.data.frame_labels import FrameLabels
+from dexworld.data.latent_build import Progress, StaleCacheError, cache_identity, check_identity, compute_latents
+from dexworld.data.latent_shards import LatentShards
+from dexworld.data.source import Dataset
 
 
 @dataclass(frozen=True)
@@ -101,7 +29,7 @@ class LatentCache:
     """latents: (N, P, D) float16, memory-mapped and read-only. labels: of the same N frames. folder: where both lie."""
 
     folder: Path
-    latents: np.ndarray
+    latents: np.ndarray | LatentShards
     labels: FrameLabels
 
     def __len__(self) -> int:
@@ -113,91 +41,56 @@ class LatentCache:
         return len(self.labels.starts) - 1
 
 
+def cache_folder(dataset: Dataset, fingerprint: str) -> Path:
+    """Where the latents of a dataset lie when nothing else is said."""
+    return dataset.folder / "latents" / fingerprint[:32]
+
+
 def latent_cache(
-    dataset: EpisodeDataset,
+    dataset: Dataset,
     encoder: FrameEncoder,
     fingerprint: str,
     folder: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> LatentCache:
     """The latents of every frame of `dataset`: opened when they were computed before, computed otherwise.
 
     fingerprint: identifies the encoder and its weights. folder: where the cache lies or shall lie; by default
-    `latents/<fingerprint>` in the dataset folder. The folder appears whole or not at all.
-    Raises StaleCacheError when the folder holds latents of another dataset state or another encoder, ValueError when
-    the dataset is empty or the encoder returns NaN, Inf or values beyond float16.
+    `latents/<fingerprint>` in the dataset folder. image_size: height and width that frames are brought to first, and
+    that the labels' intrinsics are then of; by default they stay as they are stored.
+    Raises StaleCacheError when the folder holds latents of another dataset state or another encoder, or files of it are
+    missing; ValueError when the dataset is empty, the disk can't hold the latents, or the encoder returns NaN, Inf or
+    values beyond float16.
     """
-    folder = folder or dataset.folder / "latents" / fingerprint[:32]
-    if not folder.exists():
-        _build(dataset, encoder, fingerprint, folder, device, progress)
-    return _open(dataset, fingerprint, folder)
+    folder = folder or cache_folder(dataset, fingerprint)
+    if not (folder / "cache.json").exists():
+        compute_latents(dataset, encoder, fingerprint, folder, device, progress, image_size)
+    return open_cache(dataset, fingerprint, folder, image_size)
 
 
-def _open(dataset: EpisodeDataset, fingerprint: str, folder: Path) -> LatentCache:
+def open_cache(
+    dataset: Dataset, fingerprint: str, folder: Path | None = None, image_size: tuple[int, int] | None = None
+) -> LatentCache:
+    """A complete cache. Raises FileNotFoundError when it isn't complete, StaleCacheError as `latent_cache` does."""
+    folder = folder or cache_folder(dataset, fingerprint)
+    if not (folder / "cache.json").exists():
+        raise FileNotFoundError(f"{folder} holds no complete latents; compute them with `dexworld cache-latents`")
     header = read_json(folder / "cache.json")
-    for name, expected, what in (
-        ("format_version", FORMAT_VERSION, "another version of dexworld"),
-        ("encoder", fingerprint, "another encoder"),
-        ("dataset", dataset.fingerprint, "another state of the dataset (episodes were added, removed or rewritten)"),
-    ):
-        if header.get(name) != expected:
-            raise StaleCacheError(f"{folder} holds latents of {what}; delete that folder to compute them anew")
-    latents = np.load(folder / "latents.npy", mmap_mode="r", allow_pickle=False)
+    check_identity(header, cache_identity(dataset, fingerprint, image_size), folder)
+    patches, dim = header["shape"]
+    latents = LatentShards(folder, (int(header["frames"]), patches, dim), int(header["frames_per_shard"]))
+    if missing := latents.missing():
+        raise StaleCacheError(
+            f"{folder}: {len(missing)} of {latents.shards} shards are missing or truncated ({missing[0]} first); "
+            "delete them and cache.json, and only they are computed anew"
+        )
     with np.load(folder / "labels.npz", allow_pickle=False) as archive:
         labels = FrameLabels(**{name: archive[name] for name in archive.files})
-    if latents.ndim != 3 or len(latents) != labels.starts[-1]:
+    if len(latents) != labels.starts[-1]:
         raise StaleCacheError(f"{folder}: latents {latents.shape} don't fit the {labels.starts[-1]} labelled frames")
     return LatentCache(folder, latents, labels)
 
 
-def _build(
-    dataset: EpisodeDataset,
-    encoder: FrameEncoder,
-    fingerprint: str,
-    folder: Path,
-    device: torch.device | str,
-    progress: Progress | None,
-) -> None:
-    if not len(dataset):
-        raise ValueError(f"{dataset.folder} holds no readable episode ({len(dataset.quarantined)} quarantined)")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        total, done, latents = sum(dataset.lengths), 0, None
-        for index in range(len(dataset)):
-            frames = dataset[index].frames
-            images = torch.from_numpy(frames.read(list(range(len(frames)))))
-            for chunk in images.split(FRAMES_PER_CALL):
-                encoded = _encode(encoder, chunk.to(device), f"{dataset.folder}, episode {dataset.ids[index]}")
-                if latents is None:
-                    shape = (total, *encoded.shape[1:])
-                    path = temporary / "latents.npy"
-                    latents = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-                latents[done : done + len(encoded)] = encoded
-                done += len(encoded)
-                if progress is not None:
-                    progress(done, total)
-        assert latents is not None
-        latents.flush()
-        labels = FrameLabels.from_dataset(dataset)
-        np.savez(temporary / "labels.npz", **{field.name: getattr(labels, field.name) for field in fields(labels)})
-        header = {"format_version": FORMAT_VERSION, "encoder": fingerprint, "dataset": dataset.fingerprint}
-        write_json(temporary / "cache.json", header | {"frames": total, "episodes": len(dataset)})
-        if not folder.exists():  # another process may have been faster
-            os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _encode(encoder: FrameEncoder, images: Tensor, where: str) -> np.ndarray:
-    with torch.no_grad():
-        latents = encoder(images)
-    if latents.ndim != 3 or len(latents) != len(images):
-        raise ValueError(
-            f"{where}: the encoder made {tuple(latents.shape)} of {len(images)} images, expected (B, P, D)"
-        )
-    halves = latents.to(torch.float16)
-    if not torch.isfinite(halves).all():
-        raise ValueError(f"{where}: the encoder's latents hold NaN, Inf or values beyond float16")
-    return halves.cpu().numpy()
+__all__ = ["FrameLabels", "LatentCache", "StaleCacheError", "cache_folder", "latent_cache", "open_cache"]
