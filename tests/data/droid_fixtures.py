@@ -1,0 +1,193 @@
+"""Small DROID episodes in the raw release's layout, written from its published schema alone; with what should be read.
+
+Rotations are made by Rodrigues' formula and taken apart into Euler angles here: nothing of the reader is used to
+write what the reader is tested on. Red of frame i is 4 i, so a picture says which frame it is.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import h5py
+import numpy as np
+
+LAB, UUID = "AUTOLab", "AUTOLab+5d05c5aa+2023-07-07-09h-42m-23s"
+DAY, TIME = "2023-07-07", "Fri_Jul__7_09:42:23_2023"
+WRIST, EXT1, EXT2 = "18026681", "22008760", "24400334"  # ext1 and ext2 are sorted by serial number
+ELSEWHERE = "gs://another-cluster/r2d2-data-full"
+
+
+@dataclass
+class Told:
+    """What was written: poses in the robot's base, one per row of the trajectory."""
+
+    folder: Path
+    rows: int
+    gripper: np.ndarray
+    opening: np.ndarray
+    cameras: dict[str, np.ndarray]
+    joints: np.ndarray
+    action_joints: np.ndarray
+    intrinsics: np.ndarray
+    extra: dict = field(default_factory=dict)
+
+
+def turned(axis, angle) -> np.ndarray:
+    """Rotation (3, 3) by Rodrigues' formula."""
+    x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+
+
+def placed(rotation, at) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation, at
+    return matrix
+
+
+def xyz_euler(matrix) -> list[float]:
+    """Position and fixed-axis x, y, z angles of a pose: R = Rz(c) Ry(b) Rx(a)."""
+    r = matrix[:3, :3]
+    angles = math.atan2(r[2, 1], r[2, 2]), math.asin(-r[2, 0]), math.atan2(r[1, 0], r[0, 0])
+    return [*matrix[:3, 3].tolist(), *angles]
+
+
+def looking(eye, target) -> np.ndarray:
+    """Pose of an optical frame (z forward, y down) at `eye` that looks at `target`."""
+    forward = (np.asarray(target, float) - eye) / np.linalg.norm(np.asarray(target, float) - eye)
+    right = np.cross(forward, (0.0, 0.0, 1.0))
+    right /= np.linalg.norm(right)
+    return placed(np.stack([right, np.cross(forward, right), forward], axis=1), eye)
+
+
+def write_mp4(path: Path, count: int, size=(72, 128), rate=15) -> None:
+    """H.264 with B-frames and a group of 12, as recorders write it; red of frame i is 4 i."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate), options={"g": "12", "bf": "2", "crf": "10"})
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.codec_context.thread_count = "yuv444p", 1
+        for index in range(count):
+            picture = np.full((*size, 3), (4 * index, 90, 160), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_episode(
+    root: Path,
+    rows: int = 20,
+    frames: int | None = None,
+    outcome: str = "success",
+    time: str = TIME,
+    uuid: str = UUID,
+    intrinsics: bool = False,
+    size=(72, 128),
+) -> Told:
+    """One complete episode below `root`; `left` is ext2. The released files hold no intrinsics."""
+    folder = root / LAB / outcome / DAY / time
+    folder.mkdir(parents=True)
+    phase = np.linspace(0.0, 1.0, rows)
+    gripper = np.stack(
+        [
+            placed(
+                turned((1, 0.2, 0), math.pi - 0.4 * p) @ turned((0, 0, 1), 1.5 * p),
+                (0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3),
+            )
+            for p in phase
+        ]
+    )
+    closed = 0.5 - 0.5 * np.cos(2 * math.pi * phase)
+    hand_eye = placed(turned((0, 0, 1), -1.5), (-0.07, 0.02, 0.015))
+    cameras = {
+        EXT1: np.tile(looking((0.1, -0.6, 0.5), (0.5, 0.0, 0.2)), (rows, 1, 1)),
+        EXT2: np.tile(looking((0.2, 0.7, 0.45), (0.5, 0.0, 0.2)), (rows, 1, 1)),
+        WRIST: gripper @ hand_eye,
+    }
+    generator = np.random.default_rng(rows)
+    joints, action_joints = generator.uniform(-2, 2, (rows, 7)), generator.uniform(-2, 2, (rows, 7))
+    matrix = np.array([[52.0, 0.0, 65.0], [0.0, 52.5, 35.5], [0.0, 0.0, 1.0]])
+    received = 1_688_745_743_000 + 67 * np.arange(rows)
+
+    with h5py.File(folder / "trajectory.h5", "w") as file:
+        file.attrs.update(
+            {"building": "Sutardja", "scene_id": 7, "user": "A Person", "current_task": "Move object", "success": True}
+        )
+        state = file.create_group("observation/robot_state")
+        state["cartesian_position"] = np.array([xyz_euler(pose) for pose in gripper])
+        state["gripper_position"], state["joint_positions"] = closed, joints
+        state["joint_velocities"] = np.gradient(joints, axis=0)
+        for serial, poses in cameras.items():
+            file[f"observation/camera_type/{serial}"] = np.full(rows, 0 if serial == WRIST else 1)
+            file[f"observation/camera_extrinsics/{serial}_left"] = np.array([xyz_euler(pose) for pose in poses])
+            file[f"observation/camera_extrinsics/{serial}_right"] = np.array([xyz_euler(pose) for pose in poses]) + 0.01
+            file[f"observation/timestamp/cameras/{serial}_frame_received"] = received
+            if intrinsics:
+                file[f"observation/camera_intrinsics/{serial}_left"] = np.tile(matrix, (rows, 1, 1))
+        offset = np.tile(xyz_euler(hand_eye), (rows, 1))
+        file[f"observation/camera_extrinsics/{WRIST}_left_gripper_offset"] = offset
+        file["action/joint_position"], file["action/gripper_position"] = action_joints, closed
+        file["action/cartesian_position"] = np.array([xyz_euler(pose) for pose in gripper])
+        file["action/gripper_velocity"] = np.gradient(closed)
+        file["observation/timestamp/skip_action"] = np.zeros(rows, dtype=bool)
+
+    below = f"{ELSEWHERE}/{LAB}/{outcome}/{DAY}/{time}/recordings/MP4"
+    metadata = {
+        "uuid": uuid,
+        "lab": LAB,
+        "user_id": "5d05c5aa",
+        "success": outcome == "success",
+        "current_task": "Move object into or out of container",
+        "trajectory_length": rows,
+        "left_mp4_path": f"{below}/{EXT2}.mp4",
+        "right_mp4_path": f"{below}/{EXT1}.mp4",
+    }
+    for role, serial in (("wrist", WRIST), ("ext1", EXT1), ("ext2", EXT2)):
+        metadata[f"{role}_cam_serial"] = serial
+        metadata[f"{role}_cam_extrinsics"] = xyz_euler(cameras[serial][0])
+        metadata[f"{role}_mp4_path"] = f"{below}/{serial}.mp4"
+        write_mp4(folder / "recordings" / "MP4" / f"{serial}.mp4", rows if frames is None else frames, size)
+    (folder / f"metadata_{uuid}.json").write_text(json.dumps(metadata))
+    return Told(folder, rows, gripper, 1.0 - closed, cameras, joints, action_joints, matrix)
+
+
+def write_later_annotations(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:
+    """The files published later, for ext2 only in the superset and ext1 only in the smaller one; the poses in them."""
+    folder.mkdir(parents=True)
+    moved = {
+        serial: placed(turned((0, 0, 1), 0.02), (0.01, -0.02, 0.03)) @ told.cameras[serial][0]
+        for serial in (EXT1, EXT2)
+    }
+    (folder / "cam2base_extrinsic_superset.json").write_text(
+        json.dumps({uuid: {EXT2: xyz_euler(moved[EXT2]), f"{EXT2}_quality_metric": 0.9}})
+    )
+    (folder / "cam2base_extrinsics.json").write_text(
+        json.dumps({uuid: {EXT1: xyz_euler(moved[EXT1]), "quality_metric": 0.8}})
+    )
+    sized = {"width": 1280, "height": 720}
+    (folder / "intrinsics.json").write_text(
+        json.dumps(
+            {
+                uuid: {
+                    EXT2: {"cameraMatrix": [523.0, 641.0, 524.0, 362.0], **sized},
+                    EXT1: {"cameraMatrix": [0.0, 0.0, 0.0, 0.0], "width": 0, "height": 0},
+                }
+            }
+        )
+    )
+    (folder / "droid_language_annotations.json").write_text(
+        json.dumps(
+            {uuid: {"language_instruction1": "put the marker in the pot", "language_instruction2": "pot the marker"}}
+        )
+    )
+    return moved
+
+
+def change(path: Path, key: str, value) -> None:
+    """Replace a dataset of an HDF5 file; None deletes it."""
+    with h5py.File(path, "r+") as file:
+        del file[key]
+        if value is not None:
+            file[key] = value

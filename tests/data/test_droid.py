@@ -1,0 +1,329 @@
+"""Raw DROID episodes, written by an independent writer, read back: geometry, alignment, and every refusal."""
+
+import json
+import pickle
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, write_episode, write_later_annotations, write_mp4
+
+from dexworld.data.readers.droid import DroidOptions, open_droid, recognises
+from dexworld.data.readers.droid_alignment import CutFrames, align
+from dexworld.data.readers.gripper_hand import GripperHand
+from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.geometry import invert, project, transform_points
+from dexworld.hands import LEFT, RIGHT
+from dexworld.hands import WRIST as WRIST_ROW
+
+STATE = "observation/robot_state"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("droid")
+    return root, write_episode(root, intrinsics=True)
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    """A copy of the episode that a test may damage."""
+    root, told = written
+    shutil.copytree(root, tmp_path / "droid")
+    return tmp_path / "droid", tmp_path / "droid" / told.folder.relative_to(root)
+
+
+def pixels(episode, row) -> np.ndarray:
+    points = torch.from_numpy(episode.keypoints_world[:, row : row + 1])
+    camera = transform_points(invert(torch.from_numpy(episode.world_from_camera)), points)
+    return project(camera, torch.from_numpy(episode.intrinsics))[0][:, 0].numpy()
+
+
+def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they_were_written(written):
+    root, told = written
+    source = open_droid(root)
+    assert isinstance(source, Source)
+    assert source.ids == (str(told.folder.relative_to(root)),)
+    assert source.quarantined == ()
+    episode = source[0]
+    assert len(episode) == told.rows
+    assert episode.fps == 15.0
+    np.testing.assert_allclose(episode.extras["gripper_pose_world"], told.gripper, atol=1e-6)
+    np.testing.assert_allclose(episode.extras["gripper_opening"], told.opening, atol=1e-6)
+    np.testing.assert_allclose(episode.world_from_camera, told.cameras[EXT2], atol=1e-6)
+    np.testing.assert_allclose(episode.intrinsics, told.intrinsics, atol=1e-9)
+    np.testing.assert_allclose(episode.extras["action"][:, :7], told.action_joints, atol=1e-6)
+    np.testing.assert_allclose(episode.extras["action"][:, 7], 1.0 - told.opening, atol=1e-6)
+    assert not episode.keypoints_valid[:, LEFT].any()
+    assert episode.keypoints_valid[:, RIGHT].all()
+    np.testing.assert_allclose(episode.keypoints_world[:, RIGHT.start], told.gripper[:, :3, 3], atol=1e-6)
+    tip = told.gripper[0] @ (0.06, 0.0, 0.0, 1.0)  # the first finger of an open gripper, 6 cm along its x axis
+    np.testing.assert_allclose(episode.keypoints_world[0, RIGHT.start + 4], tip[:3], atol=1e-6)
+    assert episode.task == "Move object into or out of container"
+    assert EXT2 in episode.source
+
+
+def test_the_gripper_projects_to_where_the_written_camera_sees_it(written):
+    root, told = written
+    episode = open_droid(root)[0]
+    inverse = np.linalg.inv(told.cameras[EXT2])
+    seen = np.einsum("tij,tj->ti", inverse[:, :3], np.concatenate([told.gripper[:, :3, 3], np.ones((told.rows, 1))], 1))
+    expected = (told.intrinsics @ seen.T).T
+    np.testing.assert_allclose(pixels(episode, RIGHT.start + WRIST_ROW), expected[:, :2] / expected[:, 2:], atol=0.1)
+    assert (expected[:, 2] > 0.3).all()  # in front of the camera: the test means something
+
+
+@pytest.mark.parametrize(
+    ("choice", "serial"), [("left", EXT2), ("right", EXT1), ("ext1", EXT1), ("ext2", EXT2), ("wrist", WRIST)]
+)
+def test_every_camera_can_be_chosen_and_the_wrist_camera_moves_with_the_gripper(written, choice, serial):
+    root, told = written
+    source = open_droid(root, DroidOptions(camera=choice))
+    episode = source[0]
+    np.testing.assert_allclose(episode.world_from_camera, told.cameras[serial], atol=1e-6)
+    assert source.files(0)[0].name == f"{serial}.mp4"
+    moves = np.abs(np.diff(episode.world_from_camera, axis=0)).max() > 1e-3
+    assert moves == (choice == "wrist")
+
+
+def test_frames_are_the_ones_of_the_video_and_are_read_lazily_in_any_order(written):
+    root, _ = written
+    episode = pickle.loads(pickle.dumps(open_droid(root)))[0]
+    shades = episode.frames.read([19, 0, 7, 7])[:, 10, 10, 0].astype(int)
+    assert np.abs(shades - 4 * np.array([19, 0, 7, 7])).max() <= 2
+    assert episode.frames.size == (72, 128)
+
+
+def test_the_official_hand_ignores_the_gripper_orientation(written):
+    root, told = written
+    hand = open_droid(root, DroidOptions(hand=GripperHand(style="official")))[0].keypoints_world[:, RIGHT]
+    np.testing.assert_allclose(hand[..., 2], np.tile(told.gripper[:, None, 2, 3], (1, 21)), atol=1e-9)
+
+
+def test_everything_else_of_the_files_is_reachable_through_annotations(written):
+    root, told = written
+    source = open_droid(root)
+    found = source.annotations(0)
+    np.testing.assert_allclose(found["trajectory"][f"{STATE}/joint_positions"], told.joints)
+    assert f"observation/camera_extrinsics/{WRIST}_left_gripper_offset" in found["trajectory"]
+    assert found["trajectory"]["attributes"]["building"] == "Sutardja"
+    assert found["metadata"]["uuid"] == UUID
+    assert found["success"] is True
+    assert found["camera"] == {"role": "ext2", "serial": EXT2}
+    assert found["intrinsics_source"] == "trajectory.h5"
+    assert found["extrinsics_source"] == "trajectory.h5"
+    assert found["alignment"]["count"] == told.rows
+    assert {path.name for path in source.files(0)} == {f"{EXT2}.mp4", "trajectory.h5", f"metadata_{UUID}.json"}
+
+
+def test_without_intrinsics_the_nominal_focal_length_stands_in_and_is_called_an_estimate(copied, caplog):
+    root, folder = copied
+    with h5py.File(folder / "trajectory.h5", "r+") as file:
+        del file["observation/camera_intrinsics"]
+    source = open_droid(root)
+    assert "nominal focal length" in caplog.text
+    np.testing.assert_allclose(
+        source[0].intrinsics, [[53.0, 0.0, 64.0], [0.0, 53.0, 36.0], [0.0, 0.0, 1.0]]
+    )  # 530 px at 1280
+    assert source.annotations(0)["intrinsics_source"] == "estimate"
+    np.testing.assert_allclose(open_droid(root, DroidOptions(camera="wrist"))[0].intrinsics[0, 0], 70.0)
+    given = open_droid(root, DroidOptions(intrinsics=(50.0, 50.0, 64.0, 36.0)))
+    assert given[0].intrinsics[0, 0] == 50.0
+    assert given.annotations(0)["intrinsics_source"] == "options"
+    with pytest.raises(CorruptEpisodeError, match="no intrinsics of camera"):
+        open_droid(root, DroidOptions(estimate_intrinsics=False))[0]
+
+
+def test_poses_intrinsics_and_language_published_later_take_precedence(copied, written, tmp_path):
+    root, folder = copied
+    with h5py.File(folder / "trajectory.h5", "r+") as file:
+        del file["observation/camera_intrinsics"]
+    moved = write_later_annotations(tmp_path / "later", written[1])
+    source = open_droid(root, DroidOptions(annotations=tmp_path / "later"))
+    episode, found = source[0], source.annotations(0)
+    np.testing.assert_allclose(episode.world_from_camera[3], moved[EXT2], atol=1e-6)
+    np.testing.assert_allclose(
+        episode.intrinsics, [[52.3, 0.0, 64.1], [0.0, 52.4, 36.2], [0.0, 0.0, 1.0]]
+    )  # a tenth of 1280 x 720
+    assert episode.task == "put the marker in the pot"
+    assert found["language"] == ["put the marker in the pot", "pot the marker"]
+    assert (found["intrinsics_source"], found["extrinsics_source"]) == (
+        "intrinsics.json",
+        "cam2base_extrinsic_superset.json",
+    )
+    other = open_droid(root, DroidOptions(annotations=tmp_path / "later", camera="ext1"))
+    np.testing.assert_allclose(other[0].world_from_camera[0], moved[EXT1], atol=1e-6)
+    assert other.annotations(0)["intrinsics_source"] == "estimate"  # its entry is filled with zeros
+    wrist = open_droid(root, DroidOptions(annotations=tmp_path / "later", camera="wrist")).annotations(0)
+    assert wrist["extrinsics_source"] == "trajectory.h5"
+    with pytest.raises(FileNotFoundError, match="holds none of"):
+        open_droid(root, DroidOptions(annotations=tmp_path))
+
+
+def test_the_metadata_gives_an_outer_camera_when_the_trajectory_does_not_but_never_the_wrist(copied, written):
+    root, folder = copied
+    for serial in (EXT2, WRIST):
+        change(folder / "trajectory.h5", f"observation/camera_extrinsics/{serial}_left", None)
+    source = open_droid(root)
+    np.testing.assert_allclose(source[0].world_from_camera, written[1].cameras[EXT2], atol=1e-6)
+    assert source.annotations(0)["extrinsics_source"] == "metadata"
+    with pytest.raises(CorruptEpisodeError, match="nothing else tells where this camera is"):
+        open_droid(root, DroidOptions(camera="wrist"))[0]
+
+
+@pytest.mark.parametrize(("frames", "length"), [(19, 19), (21, 20), (22, 20)])
+def test_a_video_that_differs_by_a_frame_is_cut_to_what_it_shares_and_the_cut_is_told(tmp_path, frames, length):
+    told = write_episode(tmp_path, rows=20, frames=frames)
+    source = open_droid(tmp_path)
+    episode, alignment = source[0], source.annotations(0)["alignment"]
+    assert len(episode) == len(episode.frames) == len(episode.extras["action"]) == length
+    assert alignment == {"rows": 20, "frames": frames, "first_row": 0, "first_frame": 0, "count": length, "by": "index"}
+    np.testing.assert_allclose(episode.extras["gripper_pose_world"], told.gripper[:length], atol=1e-6)
+    assert np.abs(episode.frames.read([length - 1])[0, 5, 5, 0] - 4.0 * (length - 1)) <= 2
+    with pytest.raises(IndexError, match="asked for"):
+        episode.frames.read([length])
+
+
+def test_times_of_capture_tell_that_it_is_the_first_row_whose_frame_is_missing(tmp_path):
+    told = write_episode(tmp_path, rows=20, frames=19)
+    with h5py.File(told.folder / "trajectory.h5") as file:
+        received = file[f"observation/timestamp/cameras/{EXT2}_frame_received"][:]
+    beside = told.folder / "recordings" / "MP4" / f"{EXT2}_timestamps.json"
+    beside.write_text(json.dumps(received[1:].tolist()))
+    source = open_droid(tmp_path)
+    alignment = source.annotations(0)["alignment"]
+    assert (alignment["first_row"], alignment["first_frame"], alignment["by"]) == (1, 0, "timestamps")
+    np.testing.assert_allclose(source[0].extras["gripper_pose_world"], told.gripper[1:], atol=1e-6)
+    beside.write_text("[1, 2")
+    with pytest.raises(CorruptEpisodeError, match="times of the frames"):
+        source[0]
+
+
+def test_cut_frames_read_in_order_are_the_frames_read_one_by_one(tmp_path):
+    told = write_episode(tmp_path, rows=20, frames=21)
+    with h5py.File(told.folder / "trajectory.h5") as file:
+        received = file[f"observation/timestamp/cameras/{EXT2}_frame_received"][:]
+    beside = told.folder / "recordings" / "MP4" / f"{EXT2}_timestamps.json"
+    beside.write_text(json.dumps([int(received[0]) - 67, *received.tolist()]))
+    frames = open_droid(tmp_path)[0].frames
+    assert isinstance(frames, CutFrames)
+    in_order = np.stack(list(frames.sequential()))
+    np.testing.assert_array_equal(in_order, frames.read(list(range(20))))
+    assert abs(int(in_order[0, 5, 5, 0]) - 4) <= 2  # the first frame, which has no row, is left out
+    assert len(list(frames.pictures((36, 64)))) == 20
+
+
+def test_rows_and_frames_match_by_order_when_their_times_do_not_agree():
+    times = 100.0 + np.arange(10)
+    assert align(10, 10, 2, times, times + 0.5).by == "index"
+    later = align(10, 10, 2, times[:], np.append(times[1:], 999.0))
+    assert (later.first_row, later.first_frame, later.count, later.by) == (1, 0, 9, "timestamps")
+
+
+def test_labs_outcomes_and_single_episodes_can_be_opened_and_incomplete_ones_are_named(written, tmp_path):
+    root, told = written
+    shutil.copytree(root, tmp_path / "all")
+    other = tmp_path / "all" / LAB / "failure" / "2023-07-08"
+    shutil.copytree(told.folder, other / "Sat_Jul__8_10:00:00_2023")
+    shutil.copytree(told.folder, other / "Sat_Jul__8_11:00:00_2023")
+    (other / "Sat_Jul__8_11:00:00_2023" / f"metadata_{UUID}.json").unlink()
+    (other / "Sat_Jul__8_12:00:00_2023").mkdir()
+    source = open_droid(tmp_path / "all")
+    assert len(source) == 2
+    assert source.annotations(0)["success"] is False  # "failure" sorts first
+    assert [reason for _, reason in source.quarantined] == [
+        "0 files metadata_*.json; complete episodes have one",
+        "no trajectory.h5",
+    ]
+    assert len(open_droid(tmp_path / "all", DroidOptions(outcome="failure"))) == 1
+    assert len(open_droid(tmp_path / "all" / LAB)) == 2
+    assert len(open_droid(told.folder)[0]) == told.rows
+    assert recognises(root)
+    assert recognises(told.folder)
+    assert not recognises(tmp_path / "all" / LAB / "failure")
+    with pytest.raises(FileNotFoundError, match="holds no DROID episodes"):
+        open_droid(tmp_path / "nothing")
+
+
+NAN_POSITIONS = np.full((20, 6), np.nan)
+FAR = np.tile([0.4, 3.0, 0.2, 0.0, 0.0, 0.0], (20, 1))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        (f"{STATE}/cartesian_position", NAN_POSITIONS, r"cartesian_position holds NaN or Inf \(first at row 0\)"),
+        (f"{STATE}/cartesian_position", FAR, "further than the arm reaches"),
+        (f"{STATE}/cartesian_position", np.zeros((20, 7)), r"has shape \(20, 7\)"),
+        (f"{STATE}/cartesian_position", np.zeros((0, 6)), "has 0 rows"),
+        (f"{STATE}/cartesian_position", np.zeros((23, 6)), "20 frames, but .* has 23 rows"),
+        (f"{STATE}/gripper_position", None, "gripper_position is missing"),
+        (f"{STATE}/gripper_position", np.full(20, 1.5), "values beyond 1.1"),
+        (f"{STATE}/gripper_position", np.full(20, -0.5), "goes down to -0.5"),
+        (f"{STATE}/gripper_position", np.zeros(7), r"has shape \(7,\)"),
+        (f"observation/camera_extrinsics/{EXT2}_left", np.zeros((20, 6)), "was not calibrated"),
+        (f"observation/camera_extrinsics/{EXT2}_left", np.full((20, 6), 1e30), "values beyond 10"),
+        (f"observation/camera_intrinsics/{EXT2}_left", np.tile(np.eye(3), (20, 1, 1)), "no pinhole matrix"),
+        (f"observation/camera_intrinsics/{EXT2}_left", np.eye(4), r"has shape \(4, 4\)"),
+        ("action/joint_position", np.full((20, 7), np.inf), "action/joint_position holds NaN or Inf"),
+        ("action/joint_position", None, "action/joint_position is missing"),
+    ],
+)
+def test_damaged_numbers_make_a_corrupt_episode_that_says_which(copied, key, value, complaint):
+    root, folder = copied
+    change(folder / "trajectory.h5", key, value)
+    with pytest.raises(CorruptEpisodeError, match=complaint):
+        open_droid(root)[0]
+
+
+def test_damaged_and_missing_files_make_a_corrupt_episode_that_names_them(copied):
+    root, folder = copied
+    source, video = open_droid(root), folder / "recordings" / "MP4" / f"{EXT2}.mp4"
+    whole = video.read_bytes()
+    video.write_bytes(whole[:300])
+    with pytest.raises(CorruptEpisodeError, match=f"{EXT2}.mp4"):
+        source[0]
+    video.unlink()
+    write_mp4(video, 20, size=(72, 256))
+    with pytest.raises(CorruptEpisodeError, match="side by side"):
+        source[0]
+    video.unlink()
+    with pytest.raises(CorruptEpisodeError, match="video of camera left is missing"):
+        source[0]
+    assert [path.name for path in source.files(0)] == ["trajectory.h5", f"metadata_{UUID}.json"]
+    video.write_bytes(whole)
+    metadata = folder / f"metadata_{UUID}.json"
+    content = json.loads(metadata.read_text())
+    for broken, complaint in (
+        ({**content, "left_mp4_path": None}, "no left_mp4_path"),
+        ({**content, "left_mp4_path": "somewhere/99.mp4"}, "names camera 99"),
+        ([], "metadata can't be read"),
+    ):
+        metadata.write_text(json.dumps(broken))
+        with pytest.raises(CorruptEpisodeError, match=complaint):
+            source[0]
+    metadata.write_text(json.dumps(content)[:50])
+    with pytest.raises(CorruptEpisodeError, match="metadata can't be read"):
+        source[0]
+    metadata.write_text(json.dumps(content))
+    (folder / "trajectory.h5").write_bytes((folder / "trajectory.h5").read_bytes()[:2000])
+    with pytest.raises(CorruptEpisodeError, match=r"trajectory\.h5"):
+        source[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"camera": "head"}, "camera is 'head'"),
+        ({"outcome": "both"}, "outcome is 'both'"),
+        ({"fps": 0.0}, "fps is 0.0"),
+        ({"frame_tolerance": -1}, "frame_tolerance"),
+        ({"intrinsics": (1.0, 2.0, 3.0, float("nan"))}, "intrinsics are"),
+        ({"dummy_confidence": 1.5}, "dummy_confidence"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        DroidOptions(**options)
