@@ -1,0 +1,208 @@
+"""One episode's frames to packets: scaled in yuv while decoding, encoded by an encoder of its own.
+
+An encoder per episode makes every episode start at a key frame and its bytes depend on nothing else in the file; an
+episode that turns out broken halfway leaves no trace in the video. The recipes were measured: see `docs/data.md`.
+
+Colours are stored as limited-range BT.709 (JPEG: full-range BT.601, its standard) and tagged so. A video that is
+tagged BT.709 is scaled from yuv to yuv; anything else passes through RGB at the small size.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol, runtime_checkable
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from dexworld.data.episode import Frames
+from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.video import RECIPE, VideoError
+
+BLOCK = 32  # frames asked for at once from frames that only offer `read`
+_BT709, _LIMITED, _FULL = 1, 1, 2  # ISO/IEC 23091-2 and FFmpeg numbers
+_X265 = "scenecut=0:bframes=0:open-gop=0:pools=none:frame-threads=1:info=0:log-level=error"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An encoder and its options. crf: default rate factor. decoder: FFmpeg's name of what reads it."""
+
+    encoder: str
+    decoder: str
+    pixel_format: str
+    crf: int
+    options: dict[str, str]
+
+
+RECIPES = {
+    "h264": Recipe("libx264", "h264", "yuv420p", 20, RECIPE),
+    "h264-444": Recipe("libx264", "h264", "yuv444p", 18, RECIPE),
+    "hevc": Recipe("libx265", "hevc", "yuv420p", 22, {"preset": "veryfast", "tune": "fastdecode"}),
+    "av1": Recipe("libsvtav1", "libdav1d", "yuv420p", 30, {"preset": "9"}),
+    "jpeg": Recipe("mjpeg", "mjpeg", "yuvj420p", 3, {"huffman": "optimal"}),
+}
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """Frames that hand out scaled PyAV pictures in order, each decoded once."""
+
+    def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
+        """Every frame once, scaled to (height, width)."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedEpisode:
+    """packets: the bytes of each of T frames, in order. keys: which of them are key frames. image_stats: see
+    `ImageStats.result`."""
+
+    packets: list[bytes]
+    keys: list[bool]
+    image_stats: dict[str, list[float]]
+
+
+def encoder(settings: PrepareSettings) -> Any:
+    """A fresh PyAV encoder for stored frames of resolved settings: one thread, byte-deterministic, no reordering."""
+    recipe, rate = RECIPES[settings.codec], video_rate(settings)
+    context: Any = av.CodecContext.create(recipe.encoder, "w")
+    _configure(context, settings)
+    context.time_base, context.framerate = 1 / rate, rate
+    return context
+
+
+def add_video_stream(container: Any, settings: PrepareSettings) -> Any:
+    """A stream of an open output container whose header fits the packets of `encode_episode`."""
+    stream = container.add_stream(RECIPES[settings.codec].encoder, rate=video_rate(settings))
+    _configure(stream.codec_context, settings)
+    container.start_encoding()
+    return stream
+
+
+def _configure(context: Any, settings: PrepareSettings) -> None:
+    """Set the recipe on an encoder context that is not open yet."""
+    recipe = RECIPES[settings.codec]
+    crf, group = settings.crf if settings.crf is not None else recipe.crf, settings.group
+    context.height, context.width = settings.stored_size
+    context.pix_fmt, context.thread_count = recipe.pixel_format, 1
+    context.flags |= Flags.global_header.value
+    options = dict(recipe.options)
+    if settings.codec == "jpeg":
+        context.flags |= Flags.qscale.value
+        context.global_quality = crf * 118  # FF_QP2LAMBDA
+        context.color_range = _FULL
+    else:
+        options["crf"] = str(crf)
+        context.color_range, context.colorspace = _LIMITED, _BT709
+        context.color_primaries, context.color_trc = _BT709, _BT709
+    if settings.codec.startswith("h264"):
+        options |= {"g": str(group), "keyint_min": str(group)}
+    elif settings.codec == "hevc":
+        options["x265-params"] = f"keyint={group}:min-keyint={group}:{_X265}"
+    elif settings.codec == "av1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: the encoder has no other switch for its banner
+        options |= {"g": str(group), "svtav1-params": "lp=1:pred-struct=1:scd=0:fast-decode=1"}
+    context.options = options
+
+
+def video_rate(settings: PrepareSettings) -> Fraction:
+    """The rate of the stored video. Raises ValueError while it is unknown."""
+    if settings.fps is None:
+        raise ValueError("the rate is not known before `resolved` has seen an episode")
+    return Fraction(settings.fps).limit_denominator(1001)
+
+
+def encode_episode(frames: Frames, settings: PrepareSettings, source: str) -> EncodedEpisode:
+    """Scale, crop and encode all frames.
+
+    Raises VideoError when a frame can't be read, or when the encoder gives other packets than one per frame with key
+    frames where the group says.
+    """
+    fit = StoredFit.of(frames.size, settings)
+    context, rate, stats = encoder(settings), video_rate(settings), ImageStats(len(frames))
+    packets: list[Any] = []
+    count = 0
+    for picture in _stored_pictures(frames, fit, settings):
+        stats.add(count, picture)
+        picture.pts, picture.time_base = count, 1 / rate
+        packets += context.encode(picture)
+        count += 1
+    packets += context.encode(None)
+    group = 1 if settings.codec == "jpeg" else settings.group
+    expected = [(number, number % group == 0) for number in range(len(frames))]
+    if count != len(frames) or [(packet.pts, packet.is_keyframe) for packet in packets] != expected:
+        raise VideoError(
+            f"{source}: {count} of {len(frames)} frames became {len(packets)} packets whose order or key frames are "
+            f"not those of groups of {group}; choose another codec"
+        )
+    return EncodedEpisode([bytes(packet) for packet in packets], [key for _, key in expected], stats.result())
+
+
+def _stored_pictures(frames: Frames, fit: StoredFit, settings: PrepareSettings) -> Iterator[av.VideoFrame]:
+    """Pictures in the stored size, format and colours, without time stamps of their own."""
+    convert, target = VideoReformatter(), RECIPES[settings.codec].pixel_format
+    to_space = Colorspace.ITU601 if settings.codec == "jpeg" else Colorspace.ITU709
+    to_range = ColorRange.JPEG if settings.codec == "jpeg" else ColorRange.MPEG
+    for picture in _scaled_pictures(frames, fit, target):
+        small = _cut(picture, fit)
+        same = (small.colorspace, small.color_range) == (_BT709, _LIMITED) and settings.codec != "jpeg"
+        if small.format.name != target or not same:
+            small = small if small.format.name == "rgb24" else convert.reformat(small, format="rgb24", threads=1)
+            small = convert.reformat(
+                small, format=target, dst_colorspace=to_space, dst_color_range=to_range, threads=1,
+                interpolation=Interpolation.AREA,
+            )  # fmt: skip
+        yield small
+
+
+def _scaled_pictures(frames: Frames, fit: StoredFit, target: str) -> Iterator[av.VideoFrame]:
+    if isinstance(frames, Pictures):
+        yield from frames.pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
+        return
+    scale = VideoReformatter()
+    for start in range(0, len(frames), BLOCK):
+        block: Any = frames.read(list(range(start, min(start + BLOCK, len(frames)))))
+        for array in block:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            if fit.scaled != fit.source:
+                picture = scale.reformat(
+                    picture, width=fit.scaled[1], height=fit.scaled[0], interpolation=Interpolation.AREA, threads=1
+                )
+            yield picture
+
+
+def _cut(picture: av.VideoFrame, fit: StoredFit) -> av.VideoFrame:
+    """The stored part of a scaled picture."""
+    if fit.scaled == fit.stored:
+        return picture
+    if picture.format.name != "rgb24":
+        picture = VideoReformatter().reformat(picture, format="rgb24", threads=1)
+    (top, left), (height, width) = fit.corner, fit.stored
+    cut: Any = picture.to_ndarray()[top : top + height, left : left + width]
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(cut), format="rgb24")
+
+
+class ImageStats:
+    """Per-channel statistics of at most 8 frames of an episode, spread evenly, in [0, 1], as LeRobot records them."""
+
+    def __init__(self, length: int) -> None:
+        self._chosen = {round(float(place)) for place in np.linspace(0, length - 1, min(8, length))}
+        self._pixels: list[np.ndarray] = []
+
+    def add(self, number: int, picture: av.VideoFrame) -> None:
+        """Take frame `number` into account if it is one of the chosen."""
+        if number in self._chosen:
+            rgb = VideoReformatter().reformat(picture, format="rgb24", threads=1).to_ndarray()
+            self._pixels.append(rgb[::4, ::4].reshape(-1, 3).astype(np.float64) / 255)
+
+    def result(self) -> dict[str, list[float]]:
+        """min, max, mean, std (3 numbers each) and count (of frames)."""
+        pixels = np.concatenate(self._pixels)
+        values = {name: getattr(pixels, name)(axis=0) for name in ("min", "max", "mean", "std")}
+        return {name: [round(float(v), 6) for v in value] for name, value in values.items()} | {
+            "count": [float(len(self._pixels))]
+        }

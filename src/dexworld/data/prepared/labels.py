@@ -1,0 +1,221 @@
+"""One episode's labels to flat columns, and back: shapes, kinds and names as the source gave them.
+
+Every column is (T, n) of one kind, n fixed over the store, so that LeRobot's tools read it; an episode's own shapes and
+kinds stand in its `layout`. What an episode lacks is filled with NaN, 0, False or "" and is absent again when read.
+"""
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dexworld.data.episode import Episode
+from dexworld.data.prepared.settings import StoredFit
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
+
+Layout = dict[str, tuple[str, tuple[int, ...]]]  # column -> (numpy kind, shape of one frame)
+
+FIELDS = {
+    "keypoints_world": "observation.keypoints",
+    "keypoints_valid": "observation.keypoints_valid",
+    "world_from_camera": "observation.camera_pose",
+    "joint_positions": "observation.state",
+    "joint_targets": "action.joint_targets",
+}
+EXTRAS = {
+    "action": "action",
+    "keypoint_confidence": "observation.keypoint_confidence",
+    "body_world": "observation.body",
+    "body_valid": "observation.body_valid",
+    "hand_poses_world": "observation.hand_poses",
+    "hand_metacarpals_world": "observation.hand_metacarpals",
+    "gripper_opening": "observation.gripper_opening",
+    "gripper_pose_world": "observation.gripper_pose",
+    "object_motion": "observation.object_motion",
+}
+OTHER = "extras."
+PACKETS = ("video.packet_offset", "video.packet_size", "video.packet_crc32")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_STORED_KINDS = {"f": "float32", "b": "bool"}
+_FILL: dict[str, Any] = {"f": np.nan, "b": False, "U": ""}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """columns: (T, ...) arrays by column name. layout: kind and shape of each. checksum: CRC-32 over all of it."""
+
+    columns: dict[str, np.ndarray]
+
+    @property
+    def layout(self) -> Layout:
+        """Kind and per-frame shape of each column."""
+        return {name: (kind_of(array), array.shape[1:]) for name, array in self.columns.items()}
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 over names, kinds, shapes and bytes, in the order of the names."""
+        value = zlib.crc32(layout_text(self.layout).encode())
+        for name in sorted(self.columns):
+            array = self.columns[name]
+            content: Any = (
+                "\n".join(array.tolist()).encode() if array.dtype.kind == "U" else np.ascontiguousarray(array)
+            )
+            value = zlib.crc32(content, value)
+        return value
+
+
+def kind_of(array: np.ndarray) -> str:
+    """The numpy kind's name, "str" for text of any length."""
+    return "str" if array.dtype.kind == "U" else array.dtype.name
+
+
+def column_of_extra(name: str) -> str:
+    """The column that holds `extras[name]`."""
+    return EXTRAS.get(name, OTHER + name)
+
+
+def extra_of_column(column: str) -> str:
+    """The name in `Episode.extras` of what a column holds."""
+    names = {own: name for name, own in EXTRAS.items()}
+    return names.get(column, column.removeprefix(OTHER))
+
+
+def labels_of(episode: Episode, fit: StoredFit) -> Labels:
+    """Everything that an episode tells about its frames, in pixels of the stored frames.
+
+    The episode's own fields become float32 (bool stays); extras keep their kind, save float16 and the names in
+    `EXTRAS`, which become float32. Extras whose name ends in `_pixels` (..., 2) are scaled and cropped like the frames.
+    Raises CorruptEpisodeError naming an extra that is no plain array over the frames.
+    """
+    columns = {}
+    for name, column in FIELDS.items():
+        value = getattr(episode, name)
+        if value is not None:
+            columns[column] = np.asarray(value, dtype=bool if name == "keypoints_valid" else np.float32)
+    for name, value in episode.extras.items():
+        array = np.asarray(value)
+        if array.shape[:1] != (len(episode),) or array.dtype.kind not in "fiubU" or not _NAME.fullmatch(name):
+            raise CorruptEpisodeError(
+                f"{episode.source}: extras[{name!r}] has shape {array.shape} {array.dtype}; it must be a plain array "
+                f"of numbers, truth values or texts whose first axis is the {len(episode)} frames"
+            )
+        if array.dtype.kind == "U" and array.ndim != 1:
+            raise CorruptEpisodeError(
+                f"{episode.source}: extras[{name!r}] holds texts of shape {array.shape}; one per frame"
+            )
+        if name.endswith("_pixels") and array.ndim > 1 and array.shape[-1] == 2:
+            array = fit.pixels(array)
+        if (name in EXTRAS and array.dtype.kind == "f") or array.dtype == np.float16:
+            array = array.astype(np.float32)
+        columns[column_of_extra(name)] = array
+    return Labels(columns)
+
+
+def layout_text(layout: Layout) -> str:
+    """The layout as JSON in the order of the names; equal layouts give equal text."""
+    return json.dumps({name: [kind, list(shape)] for name, (kind, shape) in sorted(layout.items())})
+
+
+def layout_from_text(text: str) -> Layout:
+    """The layout that `layout_text` gave."""
+    return {name: (kind, tuple(shape)) for name, (kind, shape) in json.loads(text).items()}
+
+
+def width_of(shape: tuple[int, ...]) -> int:
+    """Numbers per frame."""
+    return int(np.prod(shape, dtype=int))
+
+
+def merged(layouts: list[Layout]) -> Layout:
+    """The flat layout (n,) or () that holds all of them: the widest column, the kind that holds every kind."""
+    together: Layout = {}
+    for layout in layouts:
+        for name, (kind, shape) in layout.items():
+            flat: tuple[int, ...] = () if shape == () else (width_of(shape),)
+            if name in together:
+                other_kind, other = together[name]
+                kind = kind if kind == other_kind else _common(name, kind, other_kind)
+                flat = () if flat == other == () else (max(width_of(flat), width_of(other)),)
+            together[name] = (kind, flat)
+    return dict(sorted(together.items()))
+
+
+def _common(name: str, kind: str, other: str) -> str:
+    if "str" in (kind, other):
+        raise ValueError(f"column {name} holds {kind} in one episode and {other} in another; give them distinct names")
+    return np.result_type(kind, other).name
+
+
+def flat_column(array: np.ndarray | None, kind: str, shape: tuple[int, ...], length: int) -> np.ndarray:
+    """(T,) or (T, n) of the store's kind from an episode's array, filled up; None gives the filling alone."""
+    if kind == "str":
+        return np.full(length, "", dtype="U1") if array is None else array
+    dtype = np.dtype(kind)
+    filled = np.full((length, *shape), _FILL.get(dtype.kind, 0), dtype=dtype)
+    if array is not None:
+        if shape == ():
+            filled[:] = array.reshape(length)
+        else:
+            filled[:, : width_of(array.shape[1:])] = array.reshape(length, -1)
+    return filled
+
+
+def restored(flat: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An episode's array (T, *shape) from the store's column."""
+    if kind == "str":
+        return flat.astype("U")
+    values = flat.reshape(len(flat), -1)[:, : width_of(shape)]
+    return values.astype(kind, copy=False).reshape(len(flat), *shape)
+
+
+def arrow_type(kind: str, shape: tuple[int, ...]) -> pa.DataType:
+    """A column's Arrow type: plain for one value a frame, a list of fixed length otherwise."""
+    item = pa.string() if kind == "str" else pa.from_numpy_dtype(np.dtype(kind))
+    return item if shape == () else pa.list_(pa.field("element", item, nullable=False), width_of(shape))
+
+
+def schema_of(layout: Layout) -> pa.Schema:
+    """The Arrow schema of a flat layout, no value missing."""
+    return pa.schema(
+        [pa.field(name, arrow_type(kind, shape), nullable=False) for name, (kind, shape) in layout.items()]
+    )
+
+
+def arrow_column(flat: np.ndarray, data_type: pa.DataType) -> pa.Array:
+    """A flat (T,) or (T, n) array as an Arrow array of `data_type`."""
+    if pa.types.is_fixed_size_list(data_type):
+        values = pa.array(np.ascontiguousarray(flat).reshape(-1), type=data_type.value_type)
+        return pa.FixedSizeListArray.from_arrays(values, type=data_type)
+    return pa.array(flat.tolist() if pa.types.is_string(data_type) else flat, type=data_type)
+
+
+def numpy_column(column: pa.ChunkedArray) -> np.ndarray:
+    """(T,) or (T, n) from a column that `arrow_column` made; where nothing has to be unpacked, without a copy."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if pa.types.is_fixed_size_list(array.type):
+        return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
+    if pa.types.is_string(array.type):
+        return np.array(array.to_pylist(), dtype="U")
+    return array.to_numpy(zero_copy_only=False)
+
+
+def feature_names(column: str, shape: tuple[int, ...]) -> list[str] | None:
+    """What the numbers of a column are called in meta/info.json; None where nothing better than a number is known."""
+    pose = [f"{row}{axis}" for row in ("x", "y", "z", "w") for axis in ("x", "y", "z", "t")]
+    named: dict[str, list[str]] = {
+        "observation.keypoints": [f"{name}_{axis}" for name in KEYPOINT_NAMES for axis in "xyz"],
+        "observation.keypoints_valid": list(KEYPOINT_NAMES),
+        "observation.keypoint_confidence": list(KEYPOINT_NAMES),
+        "observation.body": [f"{name}_{axis}" for name in BODY_KEYPOINTS for axis in "xyz"],
+        "observation.body_valid": list(BODY_KEYPOINTS),
+        "observation.camera_pose": [f"world_from_camera_{entry}" for entry in pose],
+        "observation.gripper_pose": [f"world_from_gripper_{entry}" for entry in pose],
+        "observation.hand_poses": [f"world_from_{side}_hand_{entry}" for side in ("left", "right") for entry in pose],
+    }
+    names = named.get(column)
+    return names if names is not None and len(names) == width_of(shape) else None

@@ -1,0 +1,134 @@
+"""What `dexworld prepare` makes of a source's frames: size, codec, groups of pictures, episodes per file."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from dexworld.data.episode import Episode
+
+Codec = Literal["h264", "h264-444", "hevc", "av1", "jpeg"]
+MAX_GROUP = 250
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What a prepared store is made with. Stores made with the same settings from the same source are equal.
+
+    height, width: pixels that the scaled frame covers. width None keeps the source's aspect, rounded to an even
+        number: 1920 x 1080 becomes 398 x 224. A width that differs from the aspect is reached by cutting the sides
+        evenly, never by stretching.
+    crop: (height, width) cut from the centre after scaling, or None. Cropping when training keeps more to choose from.
+    codec: h264 (default), h264-444 (full colour resolution), hevc, av1, or jpeg (largest, fastest to read).
+    crf: constant rate factor of the codec (for jpeg: the quantiser scale, 1 to 31), lower is better; None takes the
+        codec's default in `encode.RECIPES`.
+    group: frames from one key frame to the next; a random frame costs about half of it in decoding.
+    pack_episodes: consecutive episodes in one video and one parquet file.
+    fps: frames per second that every episode must have, None takes the first episode's. One store has one rate.
+
+    Raises ValueError naming the field.
+    """
+
+    height: int = 224
+    width: int | None = None
+    crop: tuple[int, int] | None = None
+    codec: Codec = "h264"
+    crf: int | None = None
+    group: int = 6
+    pack_episodes: int = 64
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {"height": self.height, "width": self.width}
+        if self.crop is not None:
+            object.__setattr__(self, "crop", tuple(self.crop))
+            if len(self.crop) != 2:
+                raise ValueError(f"crop must be (height, width), not {self.crop}")
+            sizes |= {"crop height": self.crop[0], "crop width": self.crop[1]}
+        for name, side in sizes.items():
+            if side is not None and (side < 16 or side > 4096 or side % 2):
+                raise ValueError(f"{name} is {side}; it must be even and 16 to 4096 pixels")
+        if self.crop is not None and (self.crop[0] > self.height or self.crop[1] > (self.width or self.crop[1])):
+            raise ValueError(f"crop {self.crop} is larger than the scaled frame ({self.height}, {self.width})")
+        if self.codec not in ("h264", "h264-444", "hevc", "av1", "jpeg"):
+            raise ValueError(f"codec {self.codec!r} must be h264, h264-444, hevc, av1 or jpeg")
+        low, high = (1, 31) if self.codec == "jpeg" else (0, 63 if self.codec == "av1" else 51)
+        if self.crf is not None and not low <= self.crf <= high:
+            raise ValueError(f"crf is {self.crf}; for {self.codec} it must be {low} to {high}")
+        if not 1 <= self.group <= MAX_GROUP:
+            raise ValueError(f"group is {self.group}; it must be 1 to {MAX_GROUP} frames")
+        if self.pack_episodes < 1:
+            raise ValueError(f"pack_episodes is {self.pack_episodes}; it must be at least 1")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"fps is {self.fps}; it must be positive, or None for the source's")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self) | {"crop": None if self.crop is None else list(self.crop)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "PrepareSettings":
+        """The settings that `to_json` gave. Raises ValueError naming fields that this version does not know."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"settings hold {', '.join(unknown)}, which this version of dexworld does not know")
+        crop = values.get("crop")
+        return cls(**{**values, "crop": None if crop is None else (int(crop[0]), int(crop[1]))})
+
+    def resolved(self, episode: Episode) -> "PrepareSettings":
+        """The same settings with the width and the rate that `episode` decides where they are None.
+
+        A job over many packs resolves them once, from the source's first readable episode, so that all packs agree.
+        """
+        height, width = episode.frames.size
+        own_width = max(16, 2 * round(width * self.height / height / 2))
+        return replace(self, width=self.width or own_width, fps=self.fps or float(episode.fps))
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether width and rate are known."""
+        return self.width is not None and self.fps is not None
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of the stored frames. Raises ValueError while the width is unknown."""
+        if self.width is None:
+            raise ValueError("the width is not known before `resolved` has seen an episode")
+        return self.crop or (self.height, self.width)
+
+
+@dataclass(frozen=True)
+class StoredFit:
+    """How frames of `source` (height, width) become frames of `stored`: scaled to `scaled`, then cut from `corner`.
+
+    All numbers are even, so that the cut never divides a colour sample of 4:2:0 video. Continuous pixels: an image
+    spans [0, w] x [0, h], so a pixel u becomes u * scaled / source - corner.
+    """
+
+    source: tuple[int, int]
+    scaled: tuple[int, int]
+    corner: tuple[int, int]
+    stored: tuple[int, int]
+
+    @classmethod
+    def of(cls, source: tuple[int, int], settings: PrepareSettings) -> "StoredFit":
+        """The fit for frames of `source` under resolved settings: cover the size with the aspect kept, cut evenly."""
+        if settings.width is None:
+            raise ValueError("the width is not known before `resolved` has seen an episode")
+        target = (settings.height, settings.width)
+        factor = max(target[0] / source[0], target[1] / source[1])
+        height, width = (max(least, 2 * round(side * factor / 2)) for side, least in zip(source, target, strict=True))
+        stored = settings.stored_size
+        corner = (2 * ((height - stored[0]) // 4), 2 * ((width - stored[1]) // 4))
+        return cls((source[0], source[1]), (height, width), corner, stored)
+
+    def intrinsics(self, intrinsics: np.ndarray) -> np.ndarray:
+        """The (3, 3) pinhole matrix of source frames to that of stored frames, float64."""
+        rows, columns = self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
+        change = np.array([[columns, 0.0, -self.corner[1]], [0.0, rows, -self.corner[0]], [0.0, 0.0, 1.0]])
+        return change @ np.asarray(intrinsics, dtype=np.float64)
+
+    def pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) [u, v] of source frames to those of stored frames; they may lie outside."""
+        scale = np.array([self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]])
+        return (pixels * scale - np.array(self.corner[::-1])).astype(pixels.dtype)
