@@ -1,0 +1,142 @@
+"""What preparing cost: frames and keypoints of the store against the source's, read through the two readers."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from dexworld.data.episode import Episode
+from dexworld.data.prepared.dataset import PreparedDataset
+from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.data.video import VideoError
+
+NEAR_M = 0.02  # a keypoint nearer to the camera's plane has no meaningful pixel
+LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
+
+
+@dataclass(frozen=True)
+class FrameQuality:
+    """episode, frame: which one. psnr, psnr_luma: dB against the source's frame, scaled without encoding.
+    keypoint_px: largest distance of a keypoint's pixel from where the source has it; None when no keypoint is seen."""
+
+    episode: str
+    frame: int
+    psnr: float
+    psnr_luma: float
+    keypoint_px: float | None
+
+
+def compare(
+    source: Source,
+    store: PreparedDataset,
+    settings: PrepareSettings,
+    episodes: int = 64,
+    frames: int = 4,
+    seed: int = 0,
+    progress: Callable[[Iterable[str]], Iterator[str]] = iter,
+) -> dict[str, Any]:
+    """Compare random frames of `episodes` episodes of the store (0: of all), spread evenly, with their source.
+
+    `progress` wraps the ids that are compared. Returns the figures of results.json: medians and 5th percentiles of the
+    PSNR in dB, the largest distance of a keypoint in stored pixels, and what could not be compared, with the reason.
+    """
+    places = {name: index for index, name in enumerate(source.ids)}
+    count = len(store) if not episodes else min(episodes, len(store))
+    chosen = np.unique(np.linspace(0, len(store) - 1, count if frames else 0).round().astype(int))
+    found: list[FrameQuality] = []
+    failed: list[list[str]] = []
+    compared = {store.ids[index]: int(index) for index in chosen}
+    for name in progress(compared):
+        index = compared[name]
+        generator = np.random.default_rng([seed, index])
+        try:
+            found += compare_episode(name, source[places[name]], store[index], settings, frames, generator)
+        except (CorruptEpisodeError, VideoError) as error:
+            failed.append([name, str(error)])
+    return summary(found) | {"not_compared": failed}
+
+
+def compare_episode(
+    name: str, before: Episode, after: Episode, settings: PrepareSettings, frames: int, generator: np.random.Generator
+) -> list[FrameQuality]:
+    """Compare up to `frames` random frames of one episode. Raises VideoError when the two have different lengths."""
+    if len(before) != len(after):
+        raise VideoError(f"{name}: the source has {len(before)} frames, the store {len(after)}")
+    chosen = sorted(generator.choice(len(before), min(frames, len(before)), replace=False).tolist())
+    fit = StoredFit.of(before.frames.size, settings)
+    results = []
+    for frame, stored, original in zip(chosen, after.frames.read(chosen), before.frames.read(chosen), strict=True):
+        reference = scaled_frame(original, fit)
+        results.append(
+            FrameQuality(
+                name,
+                frame,
+                psnr(reference, stored),
+                psnr(reference @ LUMA, stored @ LUMA),
+                _keypoint_distance(before, after, frame, fit),
+            )
+        )
+    return results
+
+
+def scaled_frame(frame: np.ndarray, fit: StoredFit) -> np.ndarray:
+    """A source frame (h, w, 3) uint8 scaled and cut like a stored one, but not encoded."""
+    if fit.scaled != fit.source:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        height, width = fit.scaled
+        frame = VideoReformatter().reformat(
+            picture, width=width, height=height, interpolation=Interpolation.AREA, threads=1
+        ).to_ndarray()  # fmt: skip
+    (top, left), (height, width) = fit.corner, fit.stored
+    return frame[top : top + height, left : left + width]
+
+
+def psnr(expected: np.ndarray, found: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of 8-bit values; 100 when they are equal."""
+    error = np.mean((expected.astype(np.float64) - found.astype(np.float64)) ** 2)
+    return 100.0 if error == 0 else min(100.0, float(10 * np.log10(255.0**2 / error)))
+
+
+def _keypoint_distance(before: Episode, after: Episode, frame: int, fit: StoredFit) -> float | None:
+    """Largest distance in stored pixels between the keypoints' pixels in source and store; seen in either counts."""
+    pixels_before, depth = pixels_of(before, frame)
+    pixels_after, _ = pixels_of(after, frame)
+    pixels_before = fit.pixels(pixels_before)
+    valid, valid_after = before.keypoints_valid[frame], after.keypoints_valid[frame]
+    if not np.array_equal(valid, valid_after):
+        raise VideoError(f"{before.source}: frame {frame} has other valid keypoints in the store")
+    height, width = fit.stored
+    inside = ((pixels_before >= 0) & (pixels_before <= (width, height))).all(axis=-1)
+    seen = valid & inside & (depth > NEAR_M)
+    return float(np.linalg.norm(pixels_before - pixels_after, axis=-1)[seen].max()) if seen.any() else None
+
+
+def pixels_of(episode: Episode, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (42, 2) and depths (42,) in metres of a frame's keypoints, in float64; meaningless where depth <= 0."""
+    world_from_camera = np.asarray(episode.world_from_camera[frame], dtype=np.float64)
+    points = np.asarray(episode.keypoints_world[frame], dtype=np.float64)
+    points = np.where(episode.keypoints_valid[frame][:, None], points, 0.0)
+    camera = (points - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
+    depth = camera[:, 2]
+    image = camera @ np.asarray(episode.intrinsics, dtype=np.float64).T
+    return image[:, :2] / np.where(np.abs(depth) < 1e-6, 1e-6, depth)[:, None], depth
+
+
+def summary(found: list[FrameQuality]) -> dict[str, Any]:
+    """The figures of results.json from single frames; None where there is nothing to tell."""
+    figures: dict[str, Any] = {
+        "episodes_compared": len({each.episode for each in found}),
+        "frames_compared": len(found),
+    }
+    for key in ("psnr", "psnr_luma"):
+        values = [getattr(each, key) for each in found]
+        figures[f"{key}_median_db"] = float(np.median(values)) if values else None
+        figures[f"{key}_5th_percentile_db"] = float(np.percentile(values, 5)) if values else None
+    distances = [each.keypoint_px for each in found if each.keypoint_px is not None]
+    figures["frames_with_keypoints"] = len(distances)
+    figures["keypoint_max_px"] = max(distances) if distances else None
+    return figures
