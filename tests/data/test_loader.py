@@ -1,0 +1,201 @@
+"""The loader: the frames and labels a window needs and no others, the same whoever decodes them, nothing broken."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.data.episode import ArrayFrames
+from dexworld.data.loader import FrameLoader
+from dexworld.data.mixture import MixConfig
+from dexworld.data.sampling import PaperSampling, StrideSampling, UniformSampling
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.store import EpisodeWriter, open_dataset
+from dexworld.data.windows import WindowSampler
+
+PAPER = PaperSampling(frames=4, history=3, segments=3)
+STRIDE = StrideSampling(frames=5, history=3, moving_object_weight=2.0)
+
+
+@pytest.fixture
+def datasets(tmp_path, write_dataset):
+    return [write_dataset(tmp_path / "one", [20, 12, 30], 5), write_dataset(tmp_path / "two", [25, 16])]
+
+
+def assert_same(left, right):
+    different = [
+        name
+        for name in left.__dataclass_fields__
+        if name != "problems" and not torch.equal(getattr(left, name), getattr(right, name))
+    ]
+    assert not different
+
+
+@pytest.mark.parametrize("sampling", [PAPER, STRIDE, UniformSampling(frames=4)], ids=["paper", "stride", "uniform"])
+def test_frames_labels_and_cameras_of_a_window_belong_together(datasets, sampling):
+    batch = FrameLoader(datasets, sampling, 32, seed=1).batch(3)
+    assert batch.frames.shape == (32, sampling.frames, 32, 32, 3)
+    assert batch.frames.dtype == torch.uint8
+    numbers = batch.frame_numbers.float()
+    torch.testing.assert_close(batch.frames.float().mean(dim=(2, 3, 4)), 5 * numbers, atol=2.0, rtol=0)
+    torch.testing.assert_close(batch.keypoints_world[:, :, 5, 1], numbers)
+    torch.testing.assert_close(batch.world_from_camera[:, :, 0, 3], numbers)
+    torch.testing.assert_close(batch.times, numbers / 5.0)
+    torch.testing.assert_close(batch.intrinsics[:, 0, 0], batch.keypoints_world[:, 0, 5, 0] + 1)
+    assert not batch.keypoints_valid[:, :, 0].any()
+    assert (batch.keypoints_world[:, :, 0] == 0).all()  # NaN in the file, but not valid
+
+
+def test_online_windows_are_those_that_cached_latents_give(make_cache, tmp_path):
+    caches = [make_cache([20, 12], "one", 5), make_cache([25], "two")]
+    cached = WindowSampler(caches, STRIDE, 7).batch(4, 40)
+    loader = FrameLoader([open_dataset(tmp_path / name) for name in ("one", "two")], STRIDE, 40, 7)
+    online = loader.batch(4)
+    for name in ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics", "repeats", "stride"):
+        assert torch.equal(getattr(online, name), getattr(cached, name)), name
+    torch.testing.assert_close(
+        online.frames.float().mean(dim=(2, 3, 4)), cached.latents[..., 0, 0], atol=0.1, rtol=1e-3
+    )
+
+
+def test_workers_resuming_and_ranks_change_nothing(datasets):
+    mix = MixConfig((1.0, 2.0), block=30)
+    here = FrameLoader(datasets, PAPER, 8, 5, mix=mix)
+    expected = [here.batch(step) for step in range(5)]
+    workers = FrameLoader(datasets, PAPER, 8, 5, mix=mix, workers=2)
+    for batch, other in zip(workers.batches(stop=5), expected, strict=True):
+        assert_same(batch, other)
+    for batch, other in zip(workers.batches(start=2, stop=4), expected[2:4], strict=True):  # the same processes again
+        assert_same(batch, other)
+    endless = workers.batches(start=3)
+    assert_same(next(endless), expected[3])
+    assert_same(next(endless), expected[4])
+    workers.close()
+    for world in (2, 4):
+        ranks = [FrameLoader(datasets, PAPER, 8, 5, mix=mix, rank=rank, world_size=world) for rank in range(world)]
+        numbers = torch.stack([rank.batch(3).numbers for rank in ranks], dim=1).ravel()
+        assert torch.equal(numbers, expected[3].numbers)
+        frames = torch.stack([rank.batch(3).frames for rank in ranks], dim=1).flatten(0, 1)
+        assert torch.equal(frames, expected[3].frames)
+
+
+def test_an_epoch_brings_every_part_of_every_clip_once(datasets):
+    loader = FrameLoader(datasets, PAPER, 5, 2)  # 5 clips x 3 segments
+    seen = []
+    for batch in loader.batches(stop=3):
+        lengths = torch.tensor([20, 12, 30, 25, 16])[batch.clips]
+        seen += zip(batch.clips.tolist(), (batch.frame_numbers[:, -1] * 3 // lengths).tolist(), strict=True)
+    assert len({clip for clip, _ in seen}) == 5
+    assert [sum(clip == each for clip, _ in seen) for each in range(5)] == [3] * 5
+    assert torch.equal(loader.batch(9, 5, first=10).numbers, torch.arange(10, 15))
+
+
+def test_each_frame_of_a_window_is_decoded_once_and_no_other_is(datasets):
+    read = []
+
+    class Watched(ArrayFrames):
+        def read(self, indices):
+            read.append(list(indices))
+            return super().read(indices)
+
+    class Spy:
+        def __init__(self, dataset):
+            self.__dict__ = {name: getattr(dataset, name) for name in ("folder", "ids", "lengths")}
+            self.dataset = dataset
+
+        def __len__(self):
+            return len(self.dataset)
+
+        def __getitem__(self, index):
+            episode = self.dataset[index]
+            return replace(episode, frames=Watched(episode.frames.read(list(range(len(episode))))))
+
+    loader = FrameLoader([Spy(datasets[0])], replace(STRIDE, short_history=1.0, moving_object_weight=0.0), 6, 0)
+    read.clear()
+    batch = loader.batch(0)
+    assert batch.repeats.min() >= 1
+    assert read == [sorted(set(row)) for row in batch.frame_numbers.tolist()]
+    read.clear()
+    plain = FrameLoader([Spy(datasets[0])], PAPER, 6, 0, decode=False).batch(0)
+    assert not read
+    assert plain.frames.shape == (6, 4, 0, 0, 3)
+    assert plain.keypoints_valid.any()
+
+
+def test_frames_and_intrinsics_are_brought_to_the_size_asked_for(datasets):
+    stored = FrameLoader(datasets, PAPER, 6, 0).batch(0)
+    sized = FrameLoader(datasets, PAPER, 6, 0, image_size=(16, 24)).batch(0)
+    assert sized.frames.shape == (6, 4, 16, 24, 3)
+    torch.testing.assert_close(sized.frames.float().mean(dim=(2, 3, 4)), stored.frames.float().mean(dim=(2, 3, 4)))
+    torch.testing.assert_close(sized.intrinsics[:, 0, 0], stored.intrinsics[:, 0, 0] * 24 / 32)
+
+
+def test_datasets_of_two_sizes_need_a_common_one(tmp_path, write_dataset, numbered_episode):
+    plain = write_dataset(tmp_path / "plain", [10, 10])
+    writer = EpisodeWriter(tmp_path / "wide", {})
+    episode = numbered_episode(0, 12)
+    writer.write("0", replace(episode, frames=ArrayFrames(np.full((12, 32, 64, 3), 7, np.uint8))))
+    both = [plain, writer.finish()]
+    with pytest.raises(ValueError, match="image_size"):
+        FrameLoader(both, PAPER, 4, 0)
+    assert FrameLoader(both, PAPER, 4, 0, image_size=(32, 32)).batch(0).frames.shape == (4, 4, 32, 32, 3)
+
+
+def damage(folder, name):
+    path = folder / "episodes" / name
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_episode_damaged_after_opening_is_named_counted_and_replaced_by_rule(datasets, workers, caplog):
+    whole = FrameLoader(datasets, PAPER, 10, 3).batch(1)
+    damage(datasets[0].folder, "0002.mp4")
+    loader = FrameLoader(datasets, PAPER, 10, 3, workers=workers)
+    [batch] = list(loader.batches(start=1, stop=2))
+    bad = whole.clips == 2
+    assert bad.any()
+    assert len(batch.problems) >= int(bad.sum())
+    assert {problem.where for problem in batch.problems} == {f"{datasets[0].folder}, episode 0002"}
+    assert loader.replaced == len(batch.problems)
+    assert list(loader.broken) == [f"{datasets[0].folder}, episode 0002"]
+    assert caplog.text.count("0002 can't be read and is replaced") == 1
+    assert torch.equal(batch.frames[~bad], whole.frames[~bad])
+    assert set(batch.clips[bad].tolist()) <= {0, 1}  # clips of the same dataset
+    numbers = batch.frame_numbers.float()
+    torch.testing.assert_close(batch.frames.float().mean(dim=(2, 3, 4)), 5 * numbers, atol=2.0, rtol=0)
+    assert_same(batch, FrameLoader(datasets, PAPER, 10, 3).batch(1))
+    loader.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_strict_loading_raises_and_names_the_episode(datasets, workers):
+    damage(datasets[0].folder, "0002.npz")
+    loader = FrameLoader(datasets, PAPER, 15, 3, workers=workers, strict=True)
+    with pytest.raises(CorruptEpisodeError, match="episode 0002"):
+        list(loader.batches(stop=2))
+    loader.close()
+
+
+def test_a_dataset_in_which_nothing_can_be_read_raises_instead_of_searching_for_ever(datasets):
+    loader = FrameLoader(datasets[1:], PAPER, 4, 3)
+    for name in ("0000.mp4", "0001.mp4"):
+        damage(datasets[1].folder, name)
+    with pytest.raises(CorruptEpisodeError, match="10 clips in a row"):
+        loader.batch(0)
+    with pytest.raises(CorruptEpisodeError, match="no episode"):
+        FrameLoader(datasets[1:], PAPER, 4, 3)
+
+
+def test_an_episode_that_changed_its_length_or_rate_is_not_loaded(datasets, numbered_episode):
+    loader = FrameLoader(datasets[1:], PAPER, 6, 0)
+    writer = EpisodeWriter(datasets[1].folder, datasets[1].settings)
+    writer.write("0000", numbered_episode(0, 9))
+    writer.write("0001", replace(numbered_episode(1, 16), fps=10.0))
+    with pytest.raises(CorruptEpisodeError, match=r"(9 frames, expected 25|10.0 frames per second, expected 5.0)"):
+        loader.batch(0)
+
+
+def test_batches_that_ranks_cannot_share_are_refused(datasets):
+    with pytest.raises(ValueError, match="shared"):
+        FrameLoader(datasets, PAPER, 5, 0, world_size=2)
