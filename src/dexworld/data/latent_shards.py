@@ -222,7 +222,9 @@ class LatentShards:
         shard = flat // self.rows_per_shard
         order = np.argsort(shard, kind="stable")
         numbers, starts = np.unique(shard[order], return_index=True)
-        for number, places in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+        bounds = [*starts.tolist(), len(order)]
+        for number, begin, end in zip(numbers.tolist(), bounds[:-1], bounds[1:], strict=True):
+            places = order[begin:end]
             read[places] = self._map(number)[flat[places] - number * self.rows_per_shard]
         return read.reshape(*rows.shape, *self.shape[1:])
 

@@ -1,0 +1,233 @@
+"""Shards: they index as one array does, add up from shares, and say what is missing or damaged."""
+
+import json
+import pickle
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.data import latent_build, latent_shards
+from dexworld.data.latent_build import Share, compute_latents, estimate_cache
+from dexworld.data.latent_cache import StaleCacheError, cache_folder, latent_cache, open_cache
+from dexworld.data.latent_shards import LatentShards, claimed, shard_path, write_shard
+
+SHAPE = (2, 3)
+
+
+def make_shards(folder, rows, rows_per_shard):
+    """The array and its values; row i holds numbers around i."""
+    values = (np.arange(rows)[:, None, None] + np.arange(6).reshape(SHAPE) / 8).astype(np.float16)
+    shards = LatentShards(folder, (rows, *SHAPE), rows_per_shard)
+    (folder / "shards").mkdir(parents=True)
+    for number in range(shards.shards):
+        first, last = shards.rows_of(number)
+        with claimed(shard_path(folder, number)) as part:
+            write_shard(shard_path(folder, number), part, last - first, SHAPE, np.array_split(values[first:last], 2))
+    return shards, values
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        slice(None),
+        slice(3, 9),
+        slice(None, None, -3),
+        np.array([0, 3, 4, 10]),
+        np.array([10, 0, 10, -1]),
+        np.array([[1, 2], [9, 4]]),
+        np.arange(11) % 3 == 0,
+        np.array([], dtype=int),
+        5,
+        -1,
+        (slice(None), 0, 0),
+        (slice(2, 7), slice(None), 1),
+        (4, 1),
+    ],
+    ids=str,
+)
+def test_every_index_gives_what_one_array_would(tmp_path, key):
+    shards, values = make_shards(tmp_path, 11, 4)
+    np.testing.assert_array_equal(shards[key], values[key])
+    assert shards[key].dtype == np.float16
+
+
+def test_rows_outside_are_an_error_and_the_whole_is_an_array(tmp_path):
+    shards, values = make_shards(tmp_path, 11, 4)
+    assert (len(shards), shards.shape, shards.shards) == (11, (11, 2, 3), 3)
+    np.testing.assert_array_equal(np.asarray(shards), values)
+    assert np.asarray(shards, dtype=np.float32).dtype == np.float32
+    for rows in ([11], [-12]):
+        with pytest.raises(IndexError, match="it holds 11"):
+            shards[np.array(rows)]
+
+
+def test_no_more_files_stay_open_than_allowed_and_a_copy_for_another_process_opens_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(latent_shards, "OPEN_SHARDS", 2)
+    shards, values = make_shards(tmp_path, 11, 1)
+    np.testing.assert_array_equal(shards[:], values)
+    assert list(shards._maps) == [9, 10]
+    copy = pickle.loads(pickle.dumps(shards))
+    assert not copy._maps
+    np.testing.assert_array_equal(copy[:], values)
+
+
+def test_a_shard_is_an_ordinary_npy_file_with_its_checksum_beside_it(tmp_path):
+    _, values = make_shards(tmp_path, 11, 4)
+    path = shard_path(tmp_path, 2)
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False), values[8:])
+    assert json.loads(path.with_suffix(".json").read_text()) == {"rows": 3, "crc32": zlib.crc32(path.read_bytes())}
+
+
+def test_a_flipped_bit_and_a_missing_file_are_found(tmp_path):
+    shards, _ = make_shards(tmp_path, 11, 4)
+    assert shards.missing() == []
+    assert not any(wrong for _, wrong in shards.damaged())
+    path = shard_path(tmp_path, 1)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert list(shards.damaged()) == [
+        ("shards/00000.npy", False),
+        ("shards/00001.npy", True),
+        ("shards/00002.npy", False),
+    ]
+    path.write_bytes(content[:-1])
+    shard_path(tmp_path, 2).unlink()
+    assert shards.missing() == ["shards/00001.npy", "shards/00002.npy"]
+
+
+def test_a_file_is_claimed_by_one_writer_and_a_failed_one_leaves_it_to_the_next(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(IsADirectoryError), claimed(path) as part:
+        part.write_bytes(tmp_path.read_bytes())
+    assert not path.exists()
+    with claimed(path) as part:
+        part.write_text("whole")
+        with claimed(path, wait=False) as other:
+            assert other is None
+    with claimed(path) as part:
+        assert part is None
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("file", "whole")]
+
+
+def test_shares_add_up_to_what_one_process_writes(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [7, 3, 12])
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert compute_latents(dataset, brightness_encoder, "b", alone, frames_per_shard=4)
+    finished = [
+        compute_latents(dataset, brightness_encoder, "b", shared, share=Share(index, 3), frames_per_shard=4)
+        for index in (2, 0, 1)
+    ]
+    assert finished == [False, False, True]
+    files = sorted(path.relative_to(alone) for path in alone.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(shared) for path in shared.rglob("*") if path.is_file())
+    assert all((alone / name).read_bytes() == (shared / name).read_bytes() for name in files)
+
+
+def test_shards_hold_the_latents_that_one_pass_over_the_episodes_makes(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [7, 3, 12])
+    compute_latents(dataset, brightness_encoder, "b", tmp_path / "cache", frames_per_shard=5)
+    cache = open_cache(dataset, "b", tmp_path / "cache")
+    images = [dataset[index].frames.read(list(range(length))) for index, length in enumerate((7, 3, 12))]
+    expected = brightness_encoder(torch.from_numpy(np.concatenate(images))).half().numpy()
+    np.testing.assert_array_equal(np.asarray(cache.latents), expected)
+
+
+def test_a_stopped_build_goes_on_with_the_shards_that_are_missing(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [8, 8])
+    seen = []
+
+    def breaks_down(images):
+        seen.append(len(images))
+        if len(seen) == 5:  # the first call measures the shape
+            raise RuntimeError("out of memory")
+        return brightness_encoder(images)
+
+    folder = cache_folder(dataset, "b")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        compute_latents(dataset, breaks_down, "b", folder, frames_per_shard=4)
+    with pytest.raises(FileNotFoundError, match=r"no complete latents.*cache-latents"):
+        open_cache(dataset, "b")
+    told = []
+    cache = latent_cache(dataset, breaks_down, "b", progress=lambda *counts: told.append(counts))
+    assert seen == [1, 4, 4, 4, 4, 4]
+    assert told[0] == (16, 16) or told[0][0] > 12
+    assert len(cache) == 16
+
+
+def test_an_unfinished_build_of_another_dataset_is_refused(tmp_path, write_dataset, brightness_encoder):
+    folder = tmp_path / "cache"
+    compute_latents(write_dataset(tmp_path / "one", [8]), brightness_encoder, "b", folder, share=Share(1, 2))
+    with pytest.raises(StaleCacheError, match=r"another state of the dataset.*delete that folder"):
+        compute_latents(write_dataset(tmp_path / "two", [9]), brightness_encoder, "b", folder)
+
+
+def test_a_cache_of_one_file_says_to_delete_it(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [5])
+    folder = cache_folder(dataset, "b")
+    folder.mkdir(parents=True)
+    np.save(folder / "latents.npy", np.zeros((5, 2, 3), np.float16))
+    header = {"format_version": 1, "encoder": "b", "dataset": dataset.fingerprint}
+    (folder / "cache.json").write_text(json.dumps(header))
+    with pytest.raises(StaleCacheError, match=r"another version of dexworld; delete that folder"):
+        latent_cache(dataset, brightness_encoder, "b")
+    (folder / "cache.json").unlink()
+    with pytest.raises(StaleCacheError, match=r"in one file; delete that folder"):
+        latent_cache(dataset, brightness_encoder, "b")
+
+
+def test_a_truncated_shard_is_named_when_the_cache_is_opened(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [5])
+    path = shard_path(latent_cache(dataset, brightness_encoder, "b").folder, 0)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(StaleCacheError, match=r"1 of 1 shards are missing or truncated \(shards/00000.npy first\)"):
+        latent_cache(dataset, brightness_encoder, "b")
+
+
+def test_frames_of_another_size_are_fitted_and_the_intrinsics_with_them(tmp_path, write_dataset):
+    dataset = write_dataset(tmp_path / "data", [3])
+    sizes = []
+
+    def note_size(images):
+        sizes.append(tuple(images.shape[1:3]))
+        return images.float().mean(dim=(1, 2))[:, None]
+
+    cache = latent_cache(dataset, note_size, "b", image_size=(16, 8))
+    assert set(sizes) == {(16, 8)}
+    np.testing.assert_allclose(cache.labels.intrinsics[0], [[0.5, 0, -4], [0, 0.5, 0], [0, 0, 1]])
+    with pytest.raises(StaleCacheError, match="frames of another size"):
+        latent_cache(dataset, note_size, "b")
+
+
+def test_the_estimate_is_what_the_folder_takes_and_what_is_done_counts(tmp_path, write_dataset, brightness_encoder):
+    dataset = write_dataset(tmp_path / "data", [30, 34])
+    folder = tmp_path / "cache"
+    before = estimate_cache(dataset, SHAPE, folder)
+    assert (before.frames, before.done, before.missing) == (64, 0, before.bytes)
+    compute_latents(dataset, brightness_encoder, "b", folder, share=Share(0, 2), frames_per_shard=16)
+    assert estimate_cache(dataset, SHAPE, folder).done == 32
+    compute_latents(dataset, brightness_encoder, "b", folder)
+    after = estimate_cache(dataset, SHAPE, folder)
+    assert (after.done, after.missing) == (64, 0)
+    arrays = sum(path.stat().st_size for path in [*folder.glob("shards/*.npy"), folder / "labels.npz"])
+    assert arrays == pytest.approx(after.bytes, abs=3000)  # headers
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_encoded(
+    tmp_path, write_dataset, brightness_encoder, monkeypatch
+):
+    dataset = write_dataset(tmp_path / "data", [5])
+    usage = latent_build.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(latent_build.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(ValueError, match=r"need 0.0 GB more, the disk has 0.0 GB left"):
+        compute_latents(dataset, brightness_encoder, "b", tmp_path / "cache")
+    assert compute_latents(dataset, brightness_encoder, "b", tmp_path / "cache", force=True)
+
+
+@pytest.mark.parametrize("text", ["3", "3/2", "2/2", "-1/2", "a/b", "0/0"])
+def test_a_share_that_does_not_exist_is_refused(text):
+    with pytest.raises(ValueError, match="share"):
+        Share.parse(text)
+    assert Share.parse("1/2") == Share(1, 2)
