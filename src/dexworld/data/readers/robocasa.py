@@ -1,0 +1,354 @@
+"""RoboCasa-Random and Lift as DexWM's authors store them: HDF5 files of robomimic, one group `data/demo_N` an episode.
+
+    data                attributes: env_args (JSON)
+    data/demo_N         attributes: model_file, ep_meta (JSON); states, actions
+    data/demo_N/obs     robot0_robotview_2_image (T, 600, 960, 3) uint8; robot0_base_pos (T, 3); robot0_base_quat (T, 4)
+                        x, y, z, w; robot0_right_gripper_keypoint_pose, whose last 16 x 3 numbers are the Allegro's
+                        joint origins in the world (index, middle, ring, thumb, each from the palm);
+                        robot0_right_hand_T_world_pose_mat (T, 4, 4), the flange; robot0_joint_pos (the right arm's
+                        seven first); robot0_right_gripper_qpos (T, 16)
+    mask/KEY            names of episodes (train, valid, ...)
+
+Source: robomimic's dataset description; the released DexWM loader for the camera, the crop of 26 rows at the top and at
+the bottom, and the order of keypoints. The ring finger stands in for the little finger, the left hand is absent (paper,
+appendix C.2).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dexworld.data.episode import Episode
+from dexworld.data.hdf5 import attributes, opened_hdf5, read_array
+from dexworld.data.readers.hdf5_frames import Hdf5Frames
+from dexworld.data.readers.robot_arrays import numbers
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.video import VideoError
+from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
+
+# The camera robot0_robotview_2 in the robot's base: its position, and as columns its axes (MuJoCo: x right, y up,
+# looking along -z): forward and 30 degrees down.
+CAMERA_POSITION = (0.212, 0.0, 1.614)
+_SIN_60, _SIN_30 = 3.0**0.5 / 2, 0.5
+CAMERA_AXES = ((0.0, _SIN_30, -_SIN_60), (-1.0, 0.0, 0.0), (0.0, _SIN_60, _SIN_30))
+STORED_ROWS = 600
+SITES = FINGER_JOINTS  # keypoints beside the wrist
+# Metres from joint to joint along index, middle and ring finger and along the thumb: what the order must give.
+_BONES = np.array([[0.0164, 0.054, 0.0384]] * 3 + [[0.0485, 0.0177, 0.0514]])
+_PALM = 0.1007  # from the wrist to the first joint of the middle finger
+_TOLERANCE = 0.01
+MAX_DISTANCE = 100.0  # metres: kitchens are small
+MAX_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class RoboCasaOptions:
+    """How RoboCasa episodes are read.
+
+    split: a filter key below `mask/` (train, valid, ...); None reads every episode.
+    camera: the image's name in `obs`, without `_image`; its pose in the base is that of `robot0_robotview_2`.
+    fov_deg: vertical field of view of the stored image, before the crop.
+    crop_rows: rows cut off at the top and at the bottom of an image of 600 rows (in proportion for other heights), as
+        the release does: what is left has the shape of the other datasets.
+    fps: states a second. The files don't say how often they were sampled; 20 is RoboCasa's usual rate and makes the
+        release's window of 80 frames its 4 seconds.
+    check_hand: whether bones must have the Allegro's lengths and the wrist its distance to the palm (within 1 cm),
+        which fails when keypoints come in another order.
+    official_heatmap_error: project as the release's training data do: they subtract the crop from the principal point
+        twice, so that keypoints lie 26 of 548 rows, 10.6 of 224, too high.
+
+    Raises ValueError on values outside these.
+    """
+
+    split: str | None = None
+    camera: str = "robot0_robotview_2"
+    fov_deg: float = 80.0
+    crop_rows: int = 26
+    fps: float = 20.0
+    check_hand: bool = True
+    official_heatmap_error: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1.0 < self.fov_deg < 179.0:
+            raise ValueError(f"fov_deg is {self.fov_deg}; it must lie between 1 and 179")
+        if not 0 <= self.crop_rows < STORED_ROWS // 2:
+            raise ValueError(f"crop_rows is {self.crop_rows}; of {STORED_ROWS} rows something must be left")
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps is {self.fps}; it must be positive")
+
+
+@dataclass(frozen=True)
+class RoboCasaSource:
+    """Episodes of all HDF5 files below a folder; see `data.source.Source`. An id is FILE:demo_N."""
+
+    folder: Path
+    options: RoboCasaOptions
+    ids: tuple[str, ...]
+    quarantined: tuple[tuple[str, str], ...]
+    kind: str = "robocasa"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Episode:
+        """Episode `index`: the right Allegro hand as 21 keypoints, frames lazy. Extras: hand_poses_world, action.
+
+        Raises CorruptEpisodeError naming the file and the dataset when anything of it is missing, damaged or makes no
+        sense.
+        """
+        path, demo = self._place(index)
+        options = self.options
+        with opened_hdf5(path) as file:
+            obs = f"{demo}/obs"
+            frames, crop, rows = self._frames(file, path, demo)
+            world_from_base = _base_poses(file, obs, rows)
+            wrist, sites = _hand(file, obs, rows)
+            if options.check_hand:
+                _check_hand(wrist, sites, f"{path}: {obs}")
+            extras: dict[str, np.ndarray] = {"hand_poses_world": np.full((rows, 2, 4, 4), np.nan)}
+            extras["hand_poses_world"][:, 1] = wrist
+            if f"{demo}/actions" in file:
+                extras["action"] = numbers(file, f"{demo}/actions", (rows, None), 1e4)
+            joints, task = _joints(file, obs, rows), _task(file, demo)
+        keypoints = np.zeros((rows, NUM_KEYPOINTS, 3))
+        keypoints[:, RIGHT] = hand_keypoints(wrist[:, :3, 3], sites)
+        valid = np.zeros((rows, NUM_KEYPOINTS), dtype=bool)
+        valid[:, RIGHT] = True
+        return Episode(
+            frames=frames,
+            fps=options.fps,
+            keypoints_world=keypoints,
+            keypoints_valid=valid,
+            world_from_camera=world_from_base @ base_from_camera(),
+            intrinsics=intrinsics(frames.size, crop, options),
+            source=f"robocasa {self.ids[index]}",
+            task=task,
+            joint_positions=joints,
+            extras=extras,
+        )
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The one HDF5 file of episode `index`."""
+        return (self._place(index)[0],)
+
+    def annotations(self, index: int) -> dict[str, Any]:
+        """Everything that the file holds about episode `index` beyond the frames that are read.
+
+        demo: every array below the episode's group by its path, except images, and its attributes under "attributes".
+        data: the attributes that all episodes share (env_args). splits: the filter keys that name this episode.
+        """
+        path, demo = self._place(index)
+        with opened_hdf5(path) as file:
+            group, name = file[demo], demo.split("/")[-1]
+            return {
+                "demo": {"attributes": attributes(group)} | _arrays_without_images(file, demo),
+                "data": attributes(file["data"]),
+                "splits": [key for key in _splits(file) if name in _members(file, key)],
+            }
+
+    def _place(self, index: int) -> tuple[Path, str]:
+        """The file and the group of episode `index`."""
+        name, demo = self.ids[index].rsplit(":", 1)
+        return self.folder / name, f"data/{demo}"
+
+    def _frames(self, file: h5py.File, path: Path, demo: str) -> tuple[Hdf5Frames, int, int]:
+        """The frames, how many rows were cropped on each side, and how many frames there are."""
+        key = f"{demo}/obs/{self.options.camera}_image"
+        node = file.get(key)
+        if not isinstance(node, h5py.Dataset):
+            raise CorruptEpisodeError(f"{path}: {key} is missing")
+        height = node.shape[1] if node.ndim == 4 else 0
+        crop = round(self.options.crop_rows * height / STORED_ROWS)
+        try:
+            frames = Hdf5Frames(path, key, crop)
+            count = len(frames)
+        except VideoError as error:
+            raise CorruptEpisodeError(str(error)) from error
+        if count > MAX_ROWS:
+            raise CorruptEpisodeError(f"{path}: {key} claims {count} frames; the file is damaged")
+        return frames, crop, count
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the first HDF5 file at or below `folder` holds episodes of robomimic with an Allegro's keypoints."""
+    path = next(_hdf5_files(Path(folder)), None)
+    if path is None:
+        return False
+    try:
+        with opened_hdf5(path) as file:
+            demo = next(iter(file["data"]), None)
+            return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
+    except CorruptEpisodeError:
+        return False
+
+
+def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions()) -> RoboCasaSource:
+    """The episodes of every *.hdf5 below `folder`, or of one such file.
+
+    Files that can't be opened are quarantined. Raises FileNotFoundError when there is no file at all, ValueError when a
+    file has no filter key `options.split`, naming those it has.
+    """
+    folder = Path(folder)
+    root = folder.parent if folder.is_file() else folder
+    ids, quarantined, found = [], [], False
+    for path in _hdf5_files(folder):
+        found, name = True, str(path.relative_to(root))
+        try:
+            with opened_hdf5(path) as file:
+                demos = {demo for demo in file["data"] if demo.startswith("demo_")}
+                splits = _splits(file)
+                chosen = _members(file, options.split) if options.split in splits else set()
+        except CorruptEpisodeError as error:
+            quarantined.append((name, str(error)))
+            continue
+        if options.split is not None and options.split not in splits:
+            raise ValueError(f"{path} has no filter key {options.split!r}; it has {', '.join(splits) or 'none'}")
+        if options.split is not None:
+            gone = f"named by mask/{options.split}, but not there"
+            quarantined += [(f"{name}:{demo}", gone) for demo in chosen - demos]
+            demos &= chosen
+        ids += [f"{name}:{demo}" for demo in demos]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no *.hdf5 files of RoboCasa")
+    return RoboCasaSource(root, options, tuple(sorted(ids)), tuple(sorted(quarantined)))
+
+
+def base_from_camera() -> np.ndarray:
+    """The pose (4, 4) of the optical camera frame (x right, y down, z forward) in the robot's base."""
+    pose = np.eye(4)
+    pose[:3, :3] = np.asarray(CAMERA_AXES) @ np.diag([1.0, -1.0, -1.0])
+    pose[:3, 3] = CAMERA_POSITION
+    return pose
+
+
+def intrinsics(size: tuple[int, int], crop: int, options: RoboCasaOptions = RoboCasaOptions()) -> np.ndarray:
+    """The (3, 3) pinhole matrix for frames of `size` (height, width) after `crop` rows were cut at top and bottom.
+
+    600 x 960 uncropped: focal length 357.526, centre (480, 300); cropped: centre (480, 274).
+    """
+    rows = size[0] + 2 * crop
+    focal = rows / 2 / np.tan(np.radians(options.fov_deg) / 2)
+    centre = rows / 2 - crop * (2 if options.official_heatmap_error else 1)
+    return np.array([[focal, 0.0, size[1] / 2], [0.0, focal, centre], [0.0, 0.0, 1.0]])
+
+
+def hand_keypoints(wrist: np.ndarray, sites: np.ndarray) -> np.ndarray:
+    """21 keypoints (T, 21, 3) in the order of `dexworld.hands`; the ring finger stands in for the little one.
+
+    wrist: (T, 3). sites: (T, 16, 3), the Allegro's joints: index, middle, ring, thumb, each from the palm.
+    """
+    index, middle, ring, thumb = (sites[:, 4 * finger : 4 * finger + 4] for finger in range(4))
+    return np.concatenate([wrist[:, None], thumb, index, middle, ring, ring], axis=1)
+
+
+def _hdf5_files(folder: Path) -> Iterator[Path]:
+    """*.hdf5 at or below `folder`, in a stable order."""
+    if folder.is_file():
+        yield folder
+        return
+    yield from sorted(path for path in folder.rglob("*.hdf5") if path.is_file())
+
+
+def _splits(file: h5py.File) -> list[str]:
+    return sorted(file["mask"]) if "mask" in file else []
+
+
+def _members(file: h5py.File, split: str) -> set[str]:
+    """The episodes that a filter key names."""
+    names = np.asarray(file[f"mask/{split}"][()]).reshape(-1).tolist()
+    return {name.decode() if isinstance(name, bytes) else str(name) for name in names}
+
+
+def _arrays_without_images(file: h5py.File, demo: str) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+
+    def keep(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset) and not (node.ndim == 4 and node.dtype == np.uint8):
+            numeric = node.dtype.kind in "fiub"
+            found[name] = read_array(file, f"{demo}/{name}", node.shape) if numeric else np.asarray(node.asstr()[()])
+
+    file[demo].visititems(keep)
+    return found
+
+
+def _base_poses(file: h5py.File, obs: str, rows: int) -> np.ndarray:
+    """world_from_base (rows, 4, 4)."""
+    quaternion = numbers(file, f"{obs}/robot0_base_quat", (rows, 4), 2.0)  # x, y, z, w
+    norm = np.linalg.norm(quaternion, axis=1, keepdims=True)
+    if np.abs(norm - 1.0).max() > 1e-2:
+        raise CorruptEpisodeError(f"{file.filename}: {obs}/robot0_base_quat is no rotation: lengths are not 1")
+    x, y, z, w = (quaternion / norm).T
+    poses = np.tile(np.eye(4), (rows, 1, 1))
+    poses[:, :3, 0] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], axis=1)
+    poses[:, :3, 1] = np.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], axis=1)
+    poses[:, :3, 2] = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
+    poses[:, :3, 3] = numbers(file, f"{obs}/robot0_base_pos", (rows, 3), MAX_DISTANCE)
+    return poses
+
+
+def _hand(file: h5py.File, obs: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """world_from_wrist (rows, 4, 4) and the Allegro's joint origins in the world (rows, 16, 3)."""
+    key = f"{obs}/robot0_right_hand_T_world_pose_mat"
+    flat = isinstance(file.get(key), h5py.Dataset) and file[key].ndim == 2
+    wrist = numbers(file, key, (rows, 16) if flat else (rows, 4, 4), MAX_DISTANCE).reshape(rows, 4, 4)
+    turn = wrist[:, :3, :3]
+    skew = np.abs(turn @ turn.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+    if max(skew.max(), np.abs(wrist[:, 3] - (0, 0, 0, 1)).max()) > 1e-3:
+        raise CorruptEpisodeError(f"{file.filename}: {key} is no rigid transform at row {int(np.argmax(skew))}")
+    key = f"{obs}/robot0_right_gripper_keypoint_pose"
+    node = file.get(key)
+    shape = (rows, *(None for _ in node.shape[1:])) if isinstance(node, h5py.Dataset) else (rows, None)
+    values = numbers(file, key, shape, MAX_DISTANCE).reshape(rows, -1)
+    if values.shape[1] < 3 * SITES or values.shape[1] % 3:
+        raise CorruptEpisodeError(f"{file.filename}: {key} holds {values.shape[1]} numbers a row, expected 3 x {SITES}")
+    return wrist, values[:, -3 * SITES :].reshape(rows, SITES, 3)
+
+
+def _check_hand(wrist: np.ndarray, sites: np.ndarray, where: str) -> None:
+    """Refuse keypoints that are not an Allegro's in the order index, middle, ring, thumb, or not at this wrist."""
+    fingers = sites.reshape(len(sites), 4, 4, 3)
+    bones = np.abs(np.linalg.norm(np.diff(fingers, axis=2), axis=-1) - _BONES).reshape(len(sites), -1)
+    palm = np.abs(np.linalg.norm(fingers[:, 1, 0] - wrist[:, :3, 3], axis=-1) - _PALM)
+    for complaint, miss in (
+        ("bones are not an Allegro's in the order index, middle, ring, thumb", bones.max(axis=1)),
+        ("wrist is not where an Allegro's wrist is", palm),
+    ):
+        if miss.max() > _TOLERANCE:
+            raise CorruptEpisodeError(
+                f"{where}: the hand's {complaint}: {1000 * miss.max():.0f} mm off at row {int(np.argmax(miss))}"
+            )
+
+
+def _joints(file: h5py.File, obs: str, rows: int) -> np.ndarray | None:
+    """(rows, 23): the right arm's seven joints, which come first, then the Allegro's, whose order is ours; None where
+    the file has not both."""
+    keys = f"{obs}/robot0_joint_pos", f"{obs}/robot0_right_gripper_qpos"
+    if not all(key in file for key in keys):
+        return None
+    arm = numbers(file, keys[0], (rows, None), 100.0)
+    fingers = numbers(file, keys[1], (rows, FINGER_JOINTS), 100.0)
+    if arm.shape[1] < ARM_JOINTS:
+        raise CorruptEpisodeError(
+            f"{file.filename}: {keys[0]} has {arm.shape[1]} joints, expected {ARM_JOINTS} or more"
+        )
+    return np.concatenate([arm[:, :ARM_JOINTS], fingers], axis=1)
+
+
+def _task(file: h5py.File, demo: str) -> str:
+    """The instruction of the episode, else the environment's name, else nothing."""
+    for group, attribute, field in ((demo, "ep_meta", "lang"), ("data", "env_args", "env_name")):
+        text = attributes(file[group]).get(attribute)
+        try:
+            content = json.loads(text) if isinstance(text, str) else {}
+        except json.JSONDecodeError as error:
+            raise CorruptEpisodeError(
+                f"{file.filename}: {group}: attribute {attribute} is no JSON ({error})"
+            ) from error
+        if isinstance(content, dict) and content.get(field):
+            return str(content[field])
+    return ""
