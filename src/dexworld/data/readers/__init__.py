@@ -1,6 +1,6 @@
 """Open any collection of episodes, whatever its layout: our own recordings and stores, and what others publish."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,7 +56,7 @@ KINDS = ("auto", *(layout.kind for layout in LAYOUTS))
 class ReaderOptions:
     """Options of every reader; only those of the layout that is opened count."""
 
-    egodex: EgoDexOptions = EgoDexOptions()
+    egodex: EgoDexOptions = field(default_factory=EgoDexOptions)
     droid: Any = None
     robocasa: Any = None
     lerobot: Any = None

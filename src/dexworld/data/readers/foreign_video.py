@@ -57,8 +57,6 @@ class ForeignFrames:
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
             raise VideoError(f"{self.path}: frames of {height} x {width} pixels; the header is damaged")
         count = count or len(self._index.times)  # a fragmented file has no table of frames in its header
-        if count == 0:
-            raise VideoError(f"{self.path}: the video holds no frames")
         if self.expected_frames is not None and count != self.expected_frames:
             raise VideoError(f"{self.path}: the video holds {count} frames, but its labels {self.expected_frames}")
         return count, height, width, float(rate or 0.0)
@@ -103,21 +101,20 @@ class ForeignFrames:
         unique, places = np.unique(wanted, return_inverse=True)
         if len(unique) == 0:
             return np.empty((0, height, width, 3), dtype=np.uint8)
-        if len(self._index.times) != length:
-            raise VideoError(f"{self.path}: {len(self._index.times)} of {length} frames are there; it is truncated")
         to_rgb, decoded = VideoReformatter(), None
         with _opened(self.path) as container:
-            for place, frame in enumerate(self._frames_at(container, unique.tolist())):
+            # opening an H.264 file decodes its first frames, so the index is not left to its property here
+            index = vars(self).get("_index") or _packet_index(container, self.path)
+            vars(self)["_index"] = index
+            if len(index.times) != length:
+                raise VideoError(f"{self.path}: {len(index.times)} of {length} frames are there; it is truncated")
+            for place, frame in enumerate(_frames_at(container, index, unique.tolist(), self.path)):
                 picture = _picture(to_rgb, frame, (height, width), None, "rgb24", self.path, int(unique[place]))
                 if decoded is None:  # only now is it known that the header's size is true
                     decoded = np.empty((len(unique), height, width, 3), dtype=np.uint8)
                 decoded[place] = picture.to_ndarray()
         assert decoded is not None
         return decoded[places]
-
-    def _frames_at(self, container: Any, wanted: list[int]) -> Iterator[av.VideoFrame]:
-        for key, targets in _runs(self._index, wanted):
-            yield from _frames_of_run(container, self._index, key, targets, self.path)
 
     def sequential(self, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
         """Every frame once, in order, as (h, w, 3) uint8 RGB; `size` (h, w) scales by area averaging while decoding.
@@ -156,10 +153,10 @@ def _opened(path: Path) -> Any:
         container = av.open(str(path))
     except _UNREADABLE as error:
         raise VideoError(f"{path}: can't be opened as a video ({error})") from error
-    if not container.streams.video:
+    context = container.streams.video[0].codec_context if container.streams.video else None
+    if context is None:
         container.close()
-        raise VideoError(f"{path}: holds no video stream")
-    context = container.streams.video[0].codec_context
+        raise VideoError(f"{path}: holds no video stream of a codec that can be decoded")
     context.thread_count = 1
     context.options = {"err_detect": "explode"}
     return container
@@ -182,6 +179,8 @@ def _packet_index(container: Any, path: Path) -> PacketIndex:
         if isinstance(error, VideoError):
             raise
         raise VideoError(f"{path}: packet {len(shown)} can't be read ({error})") from error
+    if not shown:
+        raise VideoError(f"{path}: the video holds no frames")
     shown.sort()
     times = np.asarray(shown, dtype=np.int64)
     if len(times) > 1 and not (np.diff(times) > 0).all():
@@ -213,11 +212,17 @@ def _runs(index: PacketIndex, wanted: list[int]) -> Iterator[tuple[int, list[int
     yield key, targets
 
 
+def _frames_at(container: Any, index: PacketIndex, wanted: list[int], path: Path) -> Iterator[av.VideoFrame]:
+    """The frames of the sorted, distinct indices `wanted`, one after the other."""
+    for key, targets in _runs(index, wanted):
+        yield from _frames_of_run(container, index, key, targets, path)
+
+
 def _frames_of_run(
     container: Any, index: PacketIndex, key: int, targets: list[int], path: Path
 ) -> Iterator[av.VideoFrame]:
     """Decode on from key frame number `key` and yield the frames of the sorted, distinct indices `targets`."""
-    stream, pending, first = container.streams.video[0], list(targets), None
+    stream, pending, first, last = container.streams.video[0], list(targets), None, -1
     try:
         start = int(index.key_dts[key]) if key >= 0 else int(index.times[0])
         container.seek(start, stream=stream, backward=True)
@@ -234,6 +239,9 @@ def _frames_of_run(
                 found = int(np.searchsorted(index.times, frame.pts)) if frame.pts is not None else len(index.times)
                 if found == len(index.times) or index.times[found] != frame.pts:
                     raise VideoError(f"{path}: near frame {pending[0]} comes a frame of unknown time {frame.pts}")
+                if found <= last:
+                    raise VideoError(f"{path}: frame {found} is decoded after frame {last}; its times are damaged")
+                last = found
                 if found > pending[0]:
                     raise VideoError(f"{path}: frame {pending[0]} is missing: frame {found} comes in its place")
                 if found == pending[0]:
