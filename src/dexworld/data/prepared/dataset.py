@@ -4,9 +4,6 @@ Whatever is read is compared with the checksums that the store was written with,
 names the episode, never a wrong number.
 """
 
-import os
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +16,7 @@ import pyarrow.parquet as pq
 from dexworld.data.episode import Episode
 from dexworld.data.files import read_json
 from dexworld.data.lerobot import writing
+from dexworld.data.lerobot.table import open_parquet
 from dexworld.data.prepared.assemble import FORMAT, FORMAT_VERSION
 from dexworld.data.prepared.encode import RECIPES
 from dexworld.data.prepared.frames import StoredFrames
@@ -36,10 +34,8 @@ from dexworld.data.prepared.pack import MARK, STAGING
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.source import CorruptEpisodeError
 
-MAX_OPEN_FILES = 64
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
 _NUMBERS = {"length": "length", **{name: f"dexworld/{name}" for name in ("pack", "row_group", "fps", "labels_crc32")}}
-_local = threading.local()
 
 
 @dataclass(frozen=True)
@@ -195,7 +191,7 @@ def open_prepared(folder: Path | str, verify: bool = False) -> PreparedDataset:
 
 def read_rows(data: Path, row_group: int, layout: Layout) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """An episode's label columns and its (T, 3) packet table. Raises what pyarrow raises for damaged files."""
-    table = _parquet(data).read_row_group(row_group, columns=[*layout, *PACKETS], use_threads=False)
+    table = open_parquet(data).read_row_group(row_group, columns=[*layout, *PACKETS], use_threads=False)
     columns = {name: restored(numpy_column(table.column(name)), *layout[name]) for name in layout}
     return columns, np.stack([numpy_column(table.column(name)) for name in PACKETS], axis=1)
 
@@ -269,25 +265,3 @@ def _without(dataset: PreparedDataset, damaged: dict[str, str]) -> PreparedDatas
     keep = np.array([name not in damaged for name in dataset.ids], dtype=bool)
     rows = dataset.rows.kept(keep)
     return PreparedDataset(dataset.folder, rows, dataset.quarantined + tuple(damaged.items()), dataset.mark)
-
-
-class _OpenFiles:
-    """Parquet files of one thread of one process, footers parsed, the least recently used closed first."""
-
-    def __init__(self) -> None:
-        self.process = os.getpid()
-        self.files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    cache = getattr(_local, "cache", None)
-    if cache is None or cache.process != os.getpid():  # a forked child shares file positions with its parent
-        cache = _local.cache = _OpenFiles()
-    files, name = cache.files, str(path)
-    if name in files:
-        files.move_to_end(name)
-        return files[name]
-    files[name] = pq.ParquetFile(name, memory_map=False)
-    if len(files) > MAX_OPEN_FILES:
-        files.popitem(last=False)[1].close()
-    return files[name]

@@ -1,0 +1,219 @@
+"""What a LeRobot v3 folder holds: features, episodes, tasks, and the file that each episode lies in.
+
+Fields as in LeRobot's documentation of dataset v3. Paths follow the templates of info.json; where a template is wrong
+(some published datasets name files `file_000` under a template that says `file-000`), the file with the same numbers is
+taken.
+"""
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dexworld.data.files import read_json
+from dexworld.data.lerobot.packed_video import PackedFrames
+from dexworld.data.source import CorruptEpisodeError
+
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
+INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+
+
+@dataclass(frozen=True)
+class LeRobotLayout:
+    """A LeRobot v3 dataset without its rows.
+
+    info: meta/info.json. tasks: text by task index. episodes: meta/episodes without statistics, sorted by
+    `episode_index`, one row per episode.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    tasks: dict[int, str]
+    episodes: pa.Table = field(repr=False)
+
+    def __len__(self) -> int:
+        return self.episodes.num_rows
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of every episode."""
+        return float(self.info["fps"])
+
+    @property
+    def features(self) -> dict[str, dict[str, Any]]:
+        """Columns and videos by name, as info.json describes them."""
+        return self.info["features"]
+
+    @property
+    def video_keys(self) -> tuple[str, ...]:
+        """Names of the features that are videos, in the order of info.json."""
+        return tuple(name for name, feature in self.features.items() if feature.get("dtype") == "video")
+
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        """Names of the features that are single images inside the rows."""
+        return tuple(name for name, feature in self.features.items() if feature.get("dtype") == "image")
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of meta/episodes over all episodes. Raises ValueError naming a missing one."""
+        if name not in self.episodes.column_names:
+            raise ValueError(f"{self.folder / 'meta' / 'episodes'} has no column {name!r}; the dataset is incomplete")
+        return self._columns.setdefault(name, self.episodes.column(name).to_numpy())
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Frames of each episode."""
+        return tuple(int(length) for length in self.column("length"))
+
+    def task(self, index: int) -> str:
+        """The first task of episode `index`, empty where none is named."""
+        if "tasks" not in self.episodes.column_names:
+            return ""
+        texts = self.episodes.column("tasks")[index].as_py()
+        return texts if isinstance(texts, str) else str(texts[0]) if texts else ""
+
+    def data_file(self, index: int) -> Path:
+        """The parquet file with the rows of episode `index`."""
+        chunk, number = (int(self.column(f"data/{part}_index")[index]) for part in ("chunk", "file"))
+        return self._found("data_path", chunk, number, "", ".parquet")
+
+    def video_file(self, index: int, key: str) -> Path:
+        """The video file that holds episode `index` of camera `key`."""
+        chunk, number = (int(self.column(f"videos/{key}/{part}_index")[index]) for part in ("chunk", "file"))
+        return self._found("video_path", chunk, number, key, ".mp4")
+
+    def frames(self, index: int, key: str) -> PackedFrames:
+        """The frames of episode `index` of camera `key`, lazy. Raises ValueError when its times are impossible."""
+        start = float(self.column(f"videos/{key}/from_timestamp")[index])
+        end = float(self.column(f"videos/{key}/to_timestamp")[index])
+        length = self.lengths[index]
+        if not 0 <= start < end < 1e7 or abs((end - start) * self.fps - length) > 1:
+            raise ValueError(
+                f"{key} runs from {start} to {end} s, which are not the {length} frames of its rows at {self.fps:g} fps"
+            )
+        return PackedFrames(
+            self.video_file(index, key), round(start * self.fps), length, self.video_size(key), self.fps, start
+        )
+
+    def video_size(self, key: str) -> tuple[int, int]:
+        """Height and width of a camera, wherever info.json puts the channels."""
+        feature = self.features[key]
+        shape = [int(side) for side in feature["shape"]]
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"{self.folder / 'meta' / 'info.json'}: {key} has shape {shape}, expected three sides")
+        names = [str(name).split(".")[0] for name in feature.get("names") or []]
+        if {"height", "width"} <= set(names):
+            return shape[names.index("height")], shape[names.index("width")]
+        return (shape[1], shape[2]) if shape[0] in (1, 3) and shape[2] not in (1, 3) else (shape[0], shape[1])
+
+    def _found(self, template: str, chunk: int, number: int, key: str, suffix: str) -> Path:
+        text = self.info.get(template)
+        if isinstance(text, str):
+            try:
+                path = self.folder / text.format(
+                    video_key=key, chunk_index=chunk, file_index=number, episode_chunk=chunk, episode_index=number
+                )
+                if path.exists():
+                    return path
+            except (KeyError, IndexError, ValueError):
+                path = self.folder / text
+        found = self._files(suffix).get((key, chunk, number))
+        if found is None:
+            raise CorruptEpisodeError(
+                f"{self.folder}: no {suffix} file of chunk {chunk}, file {number} {key}: {template} in meta/info.json "
+                f"is {text!r}; download the missing files"
+            )
+        return found
+
+    def _files(self, suffix: str) -> dict[tuple[str, int, int], Path]:
+        """Files by camera (empty for rows), chunk and number, whatever stands between the words and the numbers."""
+        if suffix not in self._listed:
+            found = {}
+            for path in sorted((self.folder / ("data" if suffix == ".parquet" else "videos")).rglob(f"*{suffix}")):
+                numbers = [re.findall(r"\d+", part) for part in (path.parent.name, path.stem)]
+                if numbers[0] and numbers[1] and not path.name.startswith("."):
+                    key = "" if suffix == ".parquet" else path.parent.parent.name
+                    found[key, int(numbers[0][-1]), int(numbers[1][-1])] = path
+            self._listed[suffix] = found
+        return self._listed[suffix]
+
+    @cached_property
+    def _listed(self) -> dict[str, dict[tuple[str, int, int], Path]]:
+        return {}
+
+
+def is_lerobot(folder: Path) -> bool:
+    """Whether `folder` has LeRobot's info file, of any version."""
+    return (folder / "meta" / "info.json").is_file()
+
+
+def open_layout(folder: Path | str) -> LeRobotLayout:
+    """Read the meta files of a LeRobot v3 dataset.
+
+    Raises FileNotFoundError when there is none, ValueError when it is of another version (and how to convert it)
+    or when a meta file is damaged.
+    """
+    folder = Path(folder)
+    path = folder / "meta" / "info.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} is no LeRobot dataset: it holds no meta/info.json")
+    info = read_json(path)
+    version = str(info.get("codebase_version"))
+    if not re.match(r"v?3\.", version):
+        raise ValueError(
+            f"{path} is of LeRobot version {version}; version 3 is read here. Convert it with LeRobot's own script "
+            "`convert_dataset_v21_to_v30`, or download the v3.0 revision"
+        )
+    features, fps = info.get("features"), info.get("fps")
+    if not isinstance(features, dict) or not all(isinstance(entry, dict) for entry in features.values()):
+        raise ValueError(f"{path} describes no features; it is damaged")
+    if not isinstance(fps, (int, float)) or not 0 < fps < 1e4:
+        raise ValueError(f"{path} gives {fps!r} frames per second; it is damaged")
+    return LeRobotLayout(folder, info, _read_tasks(folder), _read_episodes(folder))
+
+
+def _read_episodes(folder: Path) -> pa.Table:
+    paths = sorted(path for path in (folder / "meta" / "episodes").rglob("*.parquet") if not path.name.startswith("."))
+    if not paths:
+        raise FileNotFoundError(f"{folder / 'meta' / 'episodes'} holds no parquet file; download the dataset's meta/")
+    tables = []
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+                tables.append(file.read(columns=names, use_threads=False))
+        except UNREADABLE as error:
+            raise ValueError(f"{path} can't be read ({error}); download it again") from error
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index").combine_chunks()
+    except UNREADABLE as error:
+        raise ValueError(f"{folder / 'meta' / 'episodes'}: its files do not fit together ({error})") from error
+    numbers = table.column("episode_index").to_numpy()
+    if "length" not in table.column_names or len(np.unique(numbers)) != len(numbers):
+        raise ValueError(f"{folder / 'meta' / 'episodes'} has no lengths, or episodes that come twice")
+    return table
+
+
+def _read_tasks(folder: Path) -> dict[int, str]:
+    """Texts by task index; the text's column is the data frame's index, whose name has changed between releases."""
+    path = folder / "meta" / "tasks.parquet"
+    if not path.exists():
+        return {}
+    try:
+        table = pq.read_table(path, use_threads=False)
+        texts = [name for name in table.column_names if name != "task_index"]
+        numbers = table.column("task_index").to_pylist()
+        return {
+            int(number): str(text) for number, text in zip(numbers, table.column(texts[0]).to_pylist(), strict=True)
+        }
+    except UNREADABLE as error:
+        raise ValueError(f"{path} can't be read ({error}); download it again") from error

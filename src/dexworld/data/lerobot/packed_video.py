@@ -1,0 +1,211 @@
+"""Frames of one episode inside a video of many episodes, as LeRobot v3 stores them.
+
+LeRobot finds a frame by its time: the episode's start in the file plus the frame's number over the rate. Here the
+file's table of frames is read once per process, so that a time becomes a packet without seeking, whatever the codec and
+with or without B-frames.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from dexworld.data.lerobot.packets import (
+    DECODE_ERRORS,
+    PerThread,
+    bytes_at,
+    decoder_of,
+    forget_decoder,
+    identity,
+    opened,
+)
+from dexworld.data.video import VideoError
+
+MAX_TABLES = 64
+MAX_PACKET = 1 << 26  # bytes; a larger one is a damaged table
+_DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU
+
+
+@dataclass(frozen=True)
+class PackedFrames:
+    """Frames first_frame to first_frame + count of a video file. Holds no open file, so it can be pickled.
+
+    size: height and width. fps: frames per second. start: seconds into the file at which the first frame is shown; None
+    takes first_frame / fps. Frame i is the picture nearest to start + i / fps; one further than half a frame away is a
+    VideoError.
+    """
+
+    path: Path
+    first_frame: int
+    count: int
+    size: tuple[int, int]
+    fps: float
+    start: float | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
+
+        Raises IndexError for an index outside [0, count), VideoError naming file and frame for one that can't be read.
+        """
+        wanted = np.asarray(indices, dtype=int)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < self.count):
+            raise IndexError(
+                f"{self.path}: frames {wanted.min()} to {wanted.max()} asked for, the episode holds 0 to "
+                f"{self.count - 1}"
+            )
+        frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
+        if wanted.size == 0:
+            return frames
+        unique, places = np.unique(wanted, return_inverse=True)
+        table = frame_table(self.path)
+        file = opened(self.path)
+        shown = self._shown(table, unique)
+        rows = {int(number): np.flatnonzero(places == place) for place, number in enumerate(shown)}
+        for key, run in table.runs(sorted(rows)):
+            self._decode(table, file, key, run, rows, frames)
+        return frames
+
+    def _shown(self, table: "FrameTable", indices: np.ndarray) -> np.ndarray:
+        """Numbers in the file, in the order shown, of the episode's frames `indices`."""
+        start = self.first_frame / self.fps if self.start is None else self.start
+        ticks = (start + indices / self.fps) / float(table.time_base)
+        after = np.searchsorted(table.times, ticks)
+        before = np.maximum(after - 1, 0)
+        after = np.minimum(after, len(table.times) - 1)
+        nearer = np.abs(table.times[before] - ticks) <= np.abs(table.times[after] - ticks)
+        shown = np.where(nearer, before, after)
+        off = np.abs(table.times[shown] - ticks) * float(table.time_base) * self.fps
+        if (off >= 0.5).any() or len(np.unique(shown)) != len(shown):
+            worst = int(np.argmax(off))
+            raise VideoError(
+                f"{self.path}: frame {indices[worst]} of the episode that starts at {start:.3f} s has no picture "
+                f"within half a frame of its time; the video does not fit the labels"
+            )
+        return shown
+
+    def _decode(
+        self,
+        table: "FrameTable",
+        file: int,
+        key: int,
+        run: list[int],
+        rows: dict[int, np.ndarray],
+        frames: np.ndarray,
+    ) -> None:
+        """Decode from packet `key` until every frame number of `run` is in `frames`."""
+        decoder, pending = decoder_of(table.decoder, table.extradata), {int(table.times[shown]): shown for shown in run}
+        try:
+            for number in range(key, len(table.sizes) + 1):
+                for picture in decoder.context.decode(self._packet(table, file, number)):
+                    shown = pending.pop(picture.pts, None)
+                    if shown is None:
+                        continue
+                    if (picture.height, picture.width) != self.size:
+                        raise VideoError(f"{picture.height} x {picture.width} pixels, not {self.size}")
+                    frames[rows[shown]] = decoder.rgb(picture)
+                if not pending:
+                    break
+            if table.reorders or number == len(table.sizes):  # nothing of this run may come out in the next
+                decoder.context.flush_buffers()
+        except DECODE_ERRORS as error:
+            forget_decoder(table.decoder, table.extradata)
+            frame = min(pending.values(), default=run[-1]) - self.first_frame
+            raise VideoError(f"{self.path}: frame {frame} of its episode can't be decoded ({error})") from error
+        if pending:
+            raise VideoError(f"{self.path}: frame {min(pending.values()) - self.first_frame} of its episode is missing")
+
+    def _packet(self, table: "FrameTable", file: int, number: int) -> Any:
+        """Packet `number` in the order of decoding; None, which drains the decoder, behind the last."""
+        if number == len(table.sizes):
+            return None
+        size = int(table.sizes[number])
+        if not 0 < size <= MAX_PACKET:
+            raise VideoError(f"packet {number} of {size} bytes")
+        content = bytes_at(file, int(table.offsets[number]), size)
+        if len(content) != size:
+            raise VideoError(f"packet {number} is cut off: the file is truncated")
+        packet = av.Packet(content)
+        packet.pts = packet.dts = int(table.packet_times[number])
+        packet.time_base = table.time_base
+        return packet
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Where the N frames of a video lie. Packets are in the order of decoding, times in the order shown.
+
+    offsets, sizes, packet_times: (N,) bytes, bytes, ticks per packet. times: (N,) ticks, increasing. keys: (K,) packet
+    numbers that decoding can start at; key_times: (K,) their ticks. reorders: whether the two orders differ.
+    """
+
+    offsets: np.ndarray
+    sizes: np.ndarray
+    packet_times: np.ndarray
+    times: np.ndarray
+    keys: np.ndarray
+    key_times: np.ndarray
+    time_base: Fraction
+    decoder: str
+    extradata: bytes
+    reorders: bool
+
+    def runs(self, shown: list[int]) -> list[tuple[int, list[int]]]:
+        """(packet to start at, frame numbers) that decode the sorted frame numbers `shown` with the least work."""
+        starts = np.searchsorted(self.key_times, self.times[shown], side="right") - 1
+        runs: list[tuple[int, list[int]]] = []
+        for number, start in zip(shown, starts.tolist(), strict=True):
+            key = int(self.keys[max(start, 0)])
+            if runs and runs[-1][0] == key:
+                runs[-1][1].append(number)
+            else:
+                runs.append((key, [number]))
+        return runs
+
+
+_tables: PerThread[FrameTable] = PerThread(MAX_TABLES, lambda table: None)
+
+
+def frame_table(path: Path) -> FrameTable:
+    """The table of a video file, read once and kept. Raises VideoError when the file can't be opened as a video."""
+    return _tables.get(identity(path), lambda: _read_table(path))
+
+
+def _read_table(path: Path) -> FrameTable:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError("it holds no video stream")
+            stream: Any = container.streams.video[0]
+            name = stream.codec_context.codec.name
+            rows = [(entry.pos, entry.size, entry.timestamp, entry.is_keyframe) for entry in stream.index_entries]
+            if stream.codec_context.reorder_depth or not rows:  # shown in another order: only packets tell the times
+                rows = [
+                    (packet.pos, packet.size, packet.pts, packet.is_keyframe)
+                    for packet in container.demux(stream)
+                    if packet.size and not packet.is_discard
+                ]
+            table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+            times = np.sort(table[:, 2])
+            keys = np.flatnonzero(table[:, 3])
+            if len(times) == 0 or len(keys) == 0 or (np.diff(times) <= 0).any():
+                raise VideoError(f"its {len(times)} frames have no key frame or no distinct times; remux it")
+            return FrameTable(
+                offsets=table[:, 0],
+                sizes=table[:, 1],
+                packet_times=table[:, 2],
+                times=times,
+                keys=keys,
+                key_times=table[keys, 2],
+                time_base=stream.time_base,
+                decoder=_DECODERS.get(name, name),
+                extradata=stream.codec_context.extradata or b"",
+                reorders=bool((np.diff(table[:, 2]) <= 0).any()),
+            )
+    except (*DECODE_ERRORS, TypeError) as error:
+        raise VideoError(f"{path}: can't be opened as a video ({error})") from error

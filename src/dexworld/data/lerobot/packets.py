@@ -1,0 +1,119 @@
+"""Packets to pictures without a container: open files and decoders, kept per thread of a process.
+
+Opening a video of many episodes parses a table of every frame in it, and a seek searches that table; a window of nine
+frames would spend more on both than on decoding. Whoever knows where the packets lie reads their bytes and decodes
+them.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from dexworld.data.video import VideoError
+
+MAX_OPEN_FILES = 128
+DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
+Value = TypeVar("Value")
+
+
+class PerThread(Generic[Value]):
+    """The most recently used values by key, one set per thread of a process; a forked child begins with none.
+
+    A child shares file positions with its parent, and threads share a decoder's state: neither may be handed on.
+    """
+
+    def __init__(self, capacity: int, close: Callable[[Value], Any]) -> None:
+        self._capacity, self._close = capacity, close
+        self._local = threading.local()
+
+    def get(self, key: Any, make: Callable[[], Value]) -> Value:
+        """The value of `key`, made if it is not there."""
+        values = self._values()
+        if key in values:
+            values.move_to_end(key)
+            return values[key]
+        value = values[key] = make()
+        if len(values) > self._capacity:
+            self._close(values.popitem(last=False)[1])
+        return value
+
+    def forget(self, key: Any) -> None:
+        """Close the value of `key`, if there is one: it is made anew when it is next asked for."""
+        value = self._values().pop(key, None)
+        if value is not None:
+            self._close(value)
+
+    def _values(self) -> OrderedDict[Any, Value]:
+        if getattr(self._local, "process", None) != os.getpid():
+            for value in getattr(self._local, "values", OrderedDict()).values():
+                self._close(value)  # the child's own copies
+            self._local.process, self._local.values = os.getpid(), OrderedDict()
+        return self._local.values
+
+
+class Decoder:
+    """One codec's decoder with the head of its stream; single-threaded, used again for every run of packets.
+
+    name: FFmpeg's decoder. extradata: what the container keeps for it.
+    """
+
+    def __init__(self, name: str, extradata: bytes) -> None:
+        self.context: Any = av.CodecContext.create(name, "r")
+        self.context.thread_count = 1
+        self.context.options = {"err_detect": "explode"}  # stop at damage instead of painting over it
+        if extradata:
+            self.context.extradata = extradata
+        self._convert = VideoReformatter()
+
+    def rgb(self, picture: Any) -> np.ndarray:
+        """A decoded picture as (H, W, 3) uint8."""
+        return self._convert.reformat(picture, format="rgb24", threads=1).to_ndarray()
+
+
+_descriptors: PerThread[int] = PerThread(MAX_OPEN_FILES, os.close)
+_decoders: PerThread[Decoder] = PerThread(16, lambda decoder: None)
+
+
+def decoder_of(name: str, extradata: bytes) -> Decoder:
+    """This thread's decoder; opening one costs as much as several frames. Raises VideoError for an unusable head."""
+    try:
+        return _decoders.get((name, extradata), lambda: Decoder(name, extradata))
+    except DECODE_ERRORS as error:
+        raise VideoError(f"no decoder {name} opens with this head ({error})") from error
+
+
+def forget_decoder(name: str, extradata: bytes) -> None:
+    """Drop a decoder that met damage, whatever state that left it in."""
+    _decoders.forget((name, extradata))
+
+
+def identity(path: Path) -> tuple[str, int, int, int]:
+    """What tells a file from another that took its name: name, inode, size and time of change.
+
+    Raises VideoError when there is no such file.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise VideoError(f"{path}: can't be opened ({error.strerror})") from error
+    return str(path), found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def opened(path: Path) -> int:
+    """A descriptor of a file, kept open among the most recently used. Raises VideoError when it can't be opened."""
+    try:
+        return _descriptors.get(identity(path), lambda: os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise VideoError(f"{path}: can't be opened ({error.strerror})") from error
+
+
+def bytes_at(descriptor: int, offset: int, count: int) -> bytes:
+    """`count` bytes of an open file, fewer where it ends. Raises OSError or OverflowError."""
+    return os.pread(descriptor, count, offset)
