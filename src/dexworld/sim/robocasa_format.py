@@ -1,0 +1,254 @@
+"""Write Episodes of the Franka arm with the Allegro hand as robomimic and RoboCasa have them: many demos in one HDF5.
+
+    data                    attributes total, env_args (JSON)
+    data/demo_K             attributes num_samples, model_file, ep_meta (JSON); states, actions, rewards, dones
+    data/demo_K/obs         what the released DexWM loader reads: robot0_robotview_2_image (T, H, W, 3) uint8,
+                            robot0_base_pos (T, 3), robot0_base_quat (T, 4) x y z w, robot0_right_hand_T_world_pose_mat
+                            (T, 4, 4), robot0_right_gripper_keypoint_pose (T, 48); and robot0_joint_pos (T, 7),
+                            robot0_right_gripper_qpos (T, 16), object_positions (T, 5, 3) where the episode has them
+    data/demo_K/next_obs    the same without pictures, one step later
+    mask/KEY                names of demos
+
+The layout has no place for a camera's pose and intrinsics: its readers know them. They are kept true so:
+
+- Pictures are redrawn to the release's camera (80 degrees over all rows, 26 of 600 rows to be cut off at both edges);
+  the rows that the simulator never drew repeat the nearest one that it drew, and lie in what readers cut off.
+- The simulator's head camera is tilted a little anew in every scene. `robot0_base_*` is therefore the frame in which
+  this camera stands where the release's does, not the arm's mount, which is in the attributes.
+
+What else differs from the release: pictures are 246 x 392 (600 x 960 is its size; any other is possible), 5 Hz
+(env_args), `states` holds joints and object positions instead of MuJoCo's, `model_file` is empty because the seed
+rebuilds the scene.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.data.episode import Episode
+from dexworld.data.files import written_atomically
+from dexworld.hands import ARM_JOINTS, FINGERS, RIGHT
+from dexworld.robots.kinematics import FrankaAllegro, TipConvention
+from dexworld.sim.robot import MOUNT_POSITION, MOUNT_QUATERNION
+
+CAMERA = "robot0_robotview_2"
+IMAGE_SIZE = (246, 392)  # 224 rows are left when 11 are cut off at both edges
+FOVY_DEG = 80.0
+CAMERA_POSITION = (0.212, 0.0, 1.614)  # in the release's base frame
+CAMERA_QUATERNION = (0.61237244, 0.35355339, -0.35355339, -0.61237244)  # w x y z; MuJoCo's axes: y up, looking along -z
+ENVIRONMENT = "DexWorldExploration"
+_CONVENTIONS: tuple[TipConvention, ...] = ("true", "release")
+_AHEAD = 0.01  # metres that a hand moves in one physics step, at most
+_MISMATCH = 1e-5  # metres between an episode's keypoints and the joints fitted to them
+_ALLEGRO = ("IndexFinger", "MiddleFinger", "RingFinger", "Thumb")  # the hand's own order of joints
+
+
+def write_robocasa(
+    path: Path | str,
+    episodes: Iterable[Episode],
+    size: tuple[int, int] = IMAGE_SIZE,
+    masks: Mapping[str, Iterable[int]] | None = None,
+) -> Path:
+    """Write episodes as demo_0, demo_1, ... of one file, which appears whole or not at all. Returns its path.
+
+    episodes: of `record_exploration` or like it: with joint_positions, and keypoints of the arm on the simulator's
+        mount. size: height and width of the stored pictures. masks: filter keys, each with the numbers of its
+        demos.
+
+    Raises ValueError on an episode without joints, with joints that don't fit its keypoints, or of another rate
+    than the rest; nothing is written then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+        data = file.create_group("data", track_order=True)
+        total, rate, number = 0, None, -1
+        for number, episode in enumerate(episodes):
+            rate = episode.fps if rate is None else rate
+            if episode.fps != rate:
+                raise ValueError(f"{episode.source}: {episode.fps} frames a second, others in the file have {rate}")
+            _write_demo(data.create_group(f"demo_{number}", track_order=True), episode, size)
+            total += len(episode)
+        if number < 0:
+            raise ValueError(f"{path}: no episodes to write")
+        data.attrs["total"] = total
+        data.attrs["env_args"] = json.dumps(_environment(float(rate or 0.0), size))
+        for key, members in (masks or {}).items():
+            names = [f"demo_{member}".encode() for member in members]
+            file.create_dataset(f"mask/{key}", data=np.array(names), track_times=False)
+    return path
+
+
+def release_keypoints(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """Flange poses (T, 4, 4) and the Allegro's 16 joint origins (T, 16, 3), index, middle, ring, thumb, in the world.
+
+    They belong to the moment of the pictures and keypoints: recorded joints are one physics step, 2 ms, ahead of these,
+    so the joints are first fitted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
+    they don't explain.
+    """
+    if episode.joint_positions is None:
+        raise ValueError(f"{episode.source}: has no joint_positions; only episodes of the Allegro robot can be written")
+    mount = _mount()
+    known = np.asarray(episode.keypoints_world, np.float64)[:, RIGHT]
+    wanted = torch.from_numpy((known - mount[:3, 3]) @ mount[:3, :3])
+    joints = torch.from_numpy(np.asarray(episode.joint_positions, np.float64))
+    models = [FrankaAllegro(tips, dtype=torch.float64) for tips in _CONVENTIONS]
+    ahead = [float((_points(model, joints) - wanted).abs().max()) for model in models]
+    model = models[int(np.argmin(ahead))]  # tips are fingertips or last joints
+    joints = _fitted(model, joints, wanted)
+    miss = float((_points(model, joints) - wanted).abs().max())
+    if min(ahead) > _AHEAD or miss > _MISMATCH:
+        raise ValueError(
+            f"{episode.source}: keypoints are {1000 * min(ahead):.1f} mm from where the joints put them; only episodes "
+            "of the simulator's own arm and mount can be written"
+        )
+    pose = FrankaAllegro("release", dtype=torch.float64).forward(joints)
+    points = pose.keypoints[:, RIGHT].numpy() @ mount[:3, :3].T + mount[:3, 3]
+    flange = np.tile(np.eye(4), (len(points), 1, 1))
+    flange[:, :3, :3], flange[:, :3, 3] = mount[:3, :3] @ pose.hand_rotation.numpy(), points[:, 0]
+    fingers = points[:, 1:].reshape(len(points), len(FINGERS), 4, 3)
+    order = [FINGERS.index(name) for name in _ALLEGRO]
+    return flange, fingers[:, order].reshape(len(points), -1, 3)
+
+
+def _points(model: FrankaAllegro, joints: Tensor) -> Tensor:
+    """The right hand's keypoints (..., 21, 3) in the mount's frame."""
+    return model.forward(joints).keypoints[..., RIGHT, :]
+
+
+def _fitted(model: FrankaAllegro, joints: Tensor, wanted: Tensor) -> Tensor:
+    """Joints (T, 23) near `joints` that put the keypoints to `wanted` (T, 21, 3): three steps of Gauss and Newton."""
+    slope = torch.func.vmap(torch.func.jacfwd(lambda joint: _points(model, joint).flatten()))
+    for _ in range(3):
+        rest = (wanted - _points(model, joints)).flatten(1)
+        joints = joints + (torch.linalg.pinv(slope(joints), rtol=1e-5) @ rest[..., None])[..., 0]
+    return joints
+
+
+def release_intrinsics(size: tuple[int, int]) -> np.ndarray:
+    """Pinhole matrix (3, 3) of the release's camera for uncropped pictures of `size` (height, width), pixels."""
+    focal = 0.5 * size[0] / np.tan(np.radians(FOVY_DEG) / 2)
+    return np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1.0]])
+
+
+def redraw(frames: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], target: np.ndarray) -> np.ndarray:
+    """Pictures (T, h, w, 3) of a camera with `intrinsics` as one with intrinsics `target` and `size` would show them.
+
+    Bilinear; what lies outside repeats the picture's edge. Same camera pose, no skew.
+    """
+    axes = []
+    for axis, length in ((1, frames.shape[1]), (0, frames.shape[2])):
+        places = np.arange(size[1 - axis]) + 0.5  # centres of the pixels to draw: rows first, then columns
+        places = (places - target[axis, 2]) / target[axis, axis] * intrinsics[axis, axis] + intrinsics[axis, 2] - 0.5
+        low = np.clip(np.floor(places), 0, length - 1).astype(int)
+        axes.append((low, np.minimum(low + 1, length - 1), np.clip(places - low, 0, 1).astype(np.float32)))
+    (top, bottom, down), (left, right, across) = axes
+    drawn = np.empty((len(frames), *size, 3), np.uint8)
+    for index, picture in enumerate(frames):
+        wide = picture[:, left] * (1 - across)[:, None] + picture[:, right] * across[:, None]
+        drawn[index] = np.rint(wide[top] * (1 - down)[:, None, None] + wide[bottom] * down[:, None, None])
+    return drawn
+
+
+def _write_demo(group: h5py.Group, episode: Episode, size: tuple[int, int]) -> None:
+    flange, sites = release_keypoints(episode)
+    count = len(episode)
+    joints = np.asarray(episode.joint_positions, np.float64)
+    targets = joints if episode.joint_targets is None else np.asarray(episode.joint_targets, np.float64)
+    base = np.asarray(episode.world_from_camera, np.float64) @ np.linalg.inv(_base_from_camera())
+    obs: dict[str, np.ndarray] = {
+        "robot0_base_pos": base[:, :3, 3],
+        "robot0_base_quat": np.stack([_quaternion_xyzw(rotation) for rotation in base[:, :3, :3]]),
+        "robot0_right_hand_T_world_pose_mat": flange,
+        "robot0_right_gripper_keypoint_pose": sites.reshape(count, -1),
+        "robot0_joint_pos": joints[:, :ARM_JOINTS],
+        "robot0_right_gripper_qpos": joints[:, ARM_JOINTS:],
+    }
+    objects = episode.extras.get("object_positions")
+    if objects is not None:
+        obs["object_positions"] = objects
+    states = [joints] if objects is None else [joints, np.nan_to_num(objects).reshape(count, -1)]
+    arrays = {
+        "states": np.concatenate(states, axis=1),
+        "actions": targets,
+        "rewards": np.zeros(count),
+        "dones": (np.arange(count) == count - 1).astype(np.int64),
+    }
+    arrays |= {f"obs/{name}": values for name, values in obs.items()}
+    arrays |= {f"next_obs/{name}": np.concatenate([values[1:], values[-1:]]) for name, values in obs.items()}
+    for name, values in arrays.items():
+        group.create_dataset(name, data=values, track_times=False)
+    pictures = redraw(
+        episode.frames.read(list(range(count))), episode.intrinsics, size, release_intrinsics(size)
+    )  # fmt: skip
+    group.create_dataset(
+        f"obs/{CAMERA}_image", data=pictures, chunks=(1, *pictures.shape[1:]), compression="gzip",
+        compression_opts=3, track_times=False,
+    )  # fmt: skip
+    seed = {} if episode.seed is None else {"dexworld_seed": episode.seed}
+    group.attrs["num_samples"], group.attrs["model_file"] = count, ""
+    group.attrs["ep_meta"] = json.dumps({"lang": episode.task, "source": episode.source} | seed)
+    group.attrs["dexworld_world_from_mount"] = _mount()
+    group.attrs["dexworld_world_from_camera"] = episode.world_from_camera[0]
+    group.attrs["dexworld_intrinsics"] = release_intrinsics(size)
+
+
+def _environment(rate: float, size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "env_name": ENVIRONMENT,
+        "type": 1,  # robomimic's number of robosuite environments
+        "env_kwargs": {
+            "control_freq": rate,
+            "robots": "FrankaAllegro",
+            "camera_names": [CAMERA],
+            "camera_heights": size[0],
+            "camera_widths": size[1],
+        },
+    }
+
+
+def _base_from_camera() -> np.ndarray:
+    """The release's camera (4, 4) in its base frame, optical axes."""
+    pose = np.eye(4)
+    pose[:3, :3] = _rotation_wxyz(CAMERA_QUATERNION) @ np.diag([1.0, -1.0, -1.0])
+    pose[:3, 3] = CAMERA_POSITION
+    return pose
+
+
+def _mount() -> np.ndarray:
+    """world_from_mount (4, 4): the simulator's arm base."""
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = _rotation_wxyz(MOUNT_QUATERNION), MOUNT_POSITION
+    return pose
+
+
+def _rotation_wxyz(quaternion: tuple[float, float, float, float]) -> np.ndarray:
+    w, x, y, z = np.asarray(quaternion) / np.linalg.norm(quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _quaternion_xyzw(rotation: np.ndarray) -> np.ndarray:
+    """The unit quaternion of a rotation (3, 3): the eigenvector of Bar-Itzhack's matrix, which has no bad angles."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    matrix = np.array(
+        [
+            [a - e - i, b + d, c + g, h - f],
+            [b + d, e - a - i, f + h, c - g],
+            [c + g, f + h, i - a - e, d - b],
+            [h - f, c - g, d - b, a + e + i],
+        ]
+    )
+    vector = np.linalg.eigh(matrix)[1][:, -1]
+    return vector * (1.0 if vector[3] >= 0 else -1.0)
