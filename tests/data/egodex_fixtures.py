@@ -50,8 +50,7 @@ def rotations(generator: np.random.Generator, count: int, angle: float) -> np.nd
 def make_clip(seed: int, length: int = 12, size: tuple[int, int] = (180, 320)) -> Clip:
     """A moving head in an arbitrary world, with hands 0.3 to 0.6 m in front of it and a body behind."""
     generator = np.random.default_rng(seed)
-    height, width = size
-    scale = width / 1920
+    scale = size[1] / 1920
     intrinsic = np.array([[736.6339 * scale, 0, 960 * scale], [0, 736.6339 * scale, 540 * scale], [0, 0, 1]])
     camera = np.tile(np.eye(4), (length, 1, 1))
     camera[:, :3, :3] = rotations(generator, length, 0.2)

@@ -1,0 +1,194 @@
+import pickle
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from dexworld.data.readers.foreign_video import ForeignFrames, PacketIndex, _runs
+from dexworld.data.video import VideoError
+
+LENGTH, HEIGHT, WIDTH = 70, 64, 96
+EVEN = list(range(LENGTH))
+UNEVEN = [2 * number + (7 if number > 30 else 0) + (number % 3 == 0) for number in range(LENGTH)]
+CODECS = {
+    "h264": ("libx264", {"g": "30", "bf": "3"}),
+    "h264 open groups": ("libx264", {"g": "24", "bf": "3", "x264-params": "open-gop=1"}),
+    "hevc open groups": ("libx265", {"x265-params": "keyint=24:min-keyint=24:bframes=4:open-gop=1:log-level=none"}),
+    "av1": ("libsvtav1", {"g": "25", "preset": "12"}),
+}
+
+
+def moving_texture():
+    """(T, H, W, 3): smooth noise that drifts, so that neighbouring frames differ and predict each other."""
+    noise = np.random.default_rng(0).uniform(0, 255, (HEIGHT + 16, WIDTH + 16, 3))
+    smooth = sum(np.roll(noise, (row, column), (0, 1)) for row in range(4) for column in range(4)) / 16
+    frames = np.stack([np.roll(smooth, (2 * time, 3 * time), (0, 1))[:HEIGHT, :WIDTH] for time in range(LENGTH)])
+    frames[:, :8, :8] = 3.0 * np.arange(LENGTH)[:, None, None, None]
+    return frames.clip(0, 255).astype(np.uint8)
+
+
+def write(path, codec="h264", times=EVEN, length=LENGTH, container_options=None):
+    name, options = CODECS[codec]
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(name, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = Fraction(1, 30)
+        for time, array in zip(times[:length], moving_texture(), strict=False):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def decoded_in_order(path):
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("clip") / "0.mp4")
+
+
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["even times", "uneven times"])
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_frame_is_the_one_that_decoding_in_order_gives(tmp_path, codec, times):
+    path = write(tmp_path / "0.mp4", codec, times)
+    truth, frames = decoded_in_order(path), ForeignFrames(path)
+    assert len(frames) == len(truth) == LENGTH
+    assert frames.size == (HEIGHT, WIDTH)
+    for index in range(LENGTH):
+        np.testing.assert_array_equal(frames.read([index])[0], truth[index], err_msg=f"frame {index} alone")
+    shuffled = np.random.default_rng(1).permutation(LENGTH)[:20].tolist()
+    shuffled += [3, 3]
+    np.testing.assert_array_equal(frames.read(shuffled), truth[shuffled])
+    np.testing.assert_array_equal(np.stack(list(frames.sequential())), truth)
+
+
+@pytest.mark.parametrize("codec", ["h264 open groups", "hevc open groups"])
+def test_the_open_groups_of_this_test_do_have_pictures_that_lack_a_reference(tmp_path, codec):
+    with av.open(str(write(tmp_path / "0.mp4", codec))) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    keys = [place for place, packet in enumerate(packets) if packet.is_keyframe]
+    assert len(keys) > 2
+    assert all(packets[key + 1].pts < packets[key].pts for key in keys[1:-1])
+
+
+def test_a_mean_rate_and_the_times_of_uneven_frames_are_told(tmp_path):
+    frames = ForeignFrames(write(tmp_path / "0.mp4", times=UNEVEN))
+    np.testing.assert_allclose(frames.timestamps, (np.array(UNEVEN) - UNEVEN[0]) / 30, atol=1e-6)
+    assert frames.fps == pytest.approx(LENGTH / (UNEVEN[-1] / 30), rel=0.02)
+    assert ForeignFrames(write(tmp_path / "1.mp4")).fps == 30
+
+
+def test_frames_in_order_can_be_made_smaller_while_they_are_decoded(clip):
+    truth = decoded_in_order(clip).astype(float)
+    small = np.stack(list(ForeignFrames(clip).sequential((HEIGHT // 2, WIDTH // 2))))
+    averaged = truth.reshape(LENGTH, HEIGHT // 2, 2, WIDTH // 2, 2, 3).mean(axis=(2, 4))
+    assert small.shape == (LENGTH, HEIGHT // 2, WIDTH // 2, 3)
+    brightness = [0.299, 0.587, 0.114]  # colour is stored at half the resolution already
+    assert np.abs(small @ brightness - averaged @ brightness).mean() < 1.0
+    pictures = list(ForeignFrames(clip).pictures((HEIGHT // 2, WIDTH // 2)))
+    assert len(pictures) == LENGTH
+    assert {(picture.format.name, picture.height, picture.width) for picture in pictures} == {("yuv420p", 32, 48)}
+
+
+def test_near_frames_share_a_seek_and_far_ones_start_at_their_own_key_frame():
+    index = PacketIndex(times=np.arange(100), keys=np.array([0, 30, 60, 90]), key_dts=np.array([0, 30, 60, 90]))
+    assert list(_runs(index, [5, 28, 31, 33])) == [(0, [5, 28, 31, 33])]
+    assert list(_runs(index, [5, 40, 95, 99])) == [(0, [5]), (1, [40]), (3, [95, 99])]
+    assert list(_runs(index, [61])) == [(2, [61])]
+
+
+def test_frames_can_be_sent_to_another_process(clip):
+    frames = ForeignFrames(clip)
+    expected = frames.read([40, 2])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames)).read([40, 2]), expected)
+    assert frames.read([]).shape == (0, HEIGHT, WIDTH, 3)
+
+
+def test_a_fragmented_file_is_counted_by_its_packets(tmp_path):
+    path = write(tmp_path / "0.mp4", container_options={"movflags": "frag_keyframe+empty_moov"})
+    frames = ForeignFrames(path)
+    assert len(frames) == LENGTH
+    np.testing.assert_array_equal(frames.read([45])[0], decoded_in_order(path)[45])
+
+
+def test_indices_outside_and_a_count_other_than_the_labels_are_errors(clip):
+    with pytest.raises(IndexError, match=r"0\.mp4: frames 0 to 70 asked for, it holds 0 to 69"):
+        ForeignFrames(clip).read([0, LENGTH])
+    with pytest.raises(IndexError):
+        ForeignFrames(clip).read([-1])
+    with pytest.raises(VideoError, match=r"0\.mp4: the video holds 70 frames, but its labels 71"):
+        len(ForeignFrames(clip, expected_frames=71))
+    assert len(ForeignFrames(clip, expected_frames=70)) == 70
+
+
+def test_what_is_no_video_is_named(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty.mp4").touch()
+    write(tmp_path / "none.mp4", length=0)
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    for name in ("text", "empty", "none", "sound", "missing"):
+        with pytest.raises(
+            VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|the video holds no|frames)"
+        ):
+            len(ForeignFrames(tmp_path / f"{name}.mp4"))
+
+
+def test_a_truncated_file_is_an_error_and_never_a_shorter_video(tmp_path, clip):
+    content = clip.read_bytes()
+    for share in (0.2, 0.6, 0.95):
+        path = tmp_path / f"{share}.mp4"
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(VideoError, match=rf"{share}\.mp4"):
+            ForeignFrames(path).read([0, 60])
+        with pytest.raises(VideoError, match=rf"{share}\.mp4"):
+            list(ForeignFrames(path).sequential())
+
+
+def test_a_file_whose_end_was_lost_after_its_index_names_the_missing_frames(tmp_path):
+    path = write(tmp_path / "0.mp4", container_options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(VideoError, match=r"0\.mp4: (\d+ of 70 frames are there|frame|packet)"):
+        ForeignFrames(path).read([0])
+    with pytest.raises(VideoError, match=r"0\.mp4: (frame \d+|packet)"):
+        list(ForeignFrames(path).sequential())
+
+
+def test_damaged_pictures_are_errors_and_not_painted_over(tmp_path, clip):
+    content = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        packet = next(packet for packet in container.demux(video=0) if packet.pts and packet.is_keyframe)
+        start, size = packet.pos, packet.size
+    content[start + size // 2 : start + size // 2 + 40] = np.random.default_rng(0).bytes(40)
+    path = tmp_path / "0.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"0\.mp4: frame \d+"):
+        list(ForeignFrames(path).sequential())
+    with pytest.raises(VideoError, match=r"0\.mp4: frame 50"):
+        ForeignFrames(path).read([50])
+    np.testing.assert_array_equal(ForeignFrames(path).read([20]), ForeignFrames(clip).read([20]))
+
+
+def test_two_frames_at_one_time_are_an_error(tmp_path, clip):
+    path = tmp_path / "0.mp4"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        packets[12].pts = packets[11].pts
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    with pytest.raises(VideoError, match=r"0\.mp4: frames \d+ and \d+ have the same time"):
+        ForeignFrames(path).read([0])
+    with pytest.raises(VideoError, match=r"0\.mp4: (frame \d+ has time|frame \d+ is missing|more frames)"):
+        list(ForeignFrames(path).sequential())
