@@ -7,6 +7,7 @@ their texture doesn't become stripes.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -210,10 +211,16 @@ def _free_spot(rng, item, objects, positions, fixture) -> tuple[float, float] | 
 class HandScene:
     """A compiled scene: `model`, the hands in it, and the first state."""
 
-    def __init__(self, layout: HandSceneLayout, height: int, width: int) -> None:
-        """height, width: the largest pictures (px) that will be drawn."""
+    def __init__(
+        self,
+        layout: HandSceneLayout,
+        height: int,
+        width: int,
+        add_more: Callable[[mujoco.MjSpec], None] | None = None,
+    ) -> None:
+        """height, width: the largest pictures (px) that will be drawn. add_more: adds to the scene after all else."""
         self.layout = layout
-        self.model = _build(layout, height, width)
+        self.model = _build(layout, height, width, add_more)
         self.hands = HandModel(self.model)
         model = self.model
         self._free = [int(model.jnt_qposadr[model.joint(f"object{i}_free").id]) for i in range(len(layout.objects))]
@@ -250,7 +257,9 @@ class HandScene:
         mujoco.mj_camlight(self.model, data)
 
 
-def _build(layout: HandSceneLayout, height: int, width: int) -> mujoco.MjModel:
+def _build(
+    layout: HandSceneLayout, height: int, width: int, add_more: Callable[[mujoco.MjSpec], None] | None
+) -> mujoco.MjModel:
     rng = np.random.default_rng([layout.seed, 12])
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
@@ -283,6 +292,8 @@ def _build(layout: HandSceneLayout, height: int, width: int) -> mujoco.MjModel:
         _add_fixture(spec.worldbody, layout.fixture, rng)
     for side in ("left", "right"):
         add_hand(spec.worldbody, side, layout.looks)
+    if add_more is not None:
+        add_more(spec)
     return spec.compile()
 
 

@@ -205,6 +205,23 @@ class HandModel:
         data.mocap_pos[arm] = position
         mujoco.mju_quatZ2Vec(data.mocap_quat[arm], along / np.linalg.norm(along))
 
+    def point_forearm(self, data: mujoco.MjData, side: str, elbow: np.ndarray) -> None:
+        """Turn a forearm, after `set_hand`, so that it comes from `elbow` (3,) m instead of the fixed place."""
+        arm = self._forearm_mocap[side]
+        along = data.mocap_pos[arm] - elbow
+        mujoco.mju_quatZ2Vec(data.mocap_quat[arm], along / np.linalg.norm(along))
+
+    def metacarpals(self, data: mujoco.MjData) -> np.ndarray:
+        """World places (8, 3) m, after `mj_kinematics`, where palm bones begin: index to little, left then right."""
+        size = float(self.model.body_pos[self.bodies["right"][5], 2] / _FINGERS["index"][0][2])
+        places = np.array([(0.0, 0.6 * base[1], 0.012) for base, _, _ in _FINGERS.values()]) * size
+        rows = []
+        for side in SIDES:
+            wrist = self.bodies[side][0]
+            mirrored = places * [1.0, 1.0 if side == "right" else -1.0, 1.0]
+            rows.append(data.xpos[wrist] + mirrored @ data.xmat[wrist].reshape(3, 3).T)
+        return np.concatenate(rows)
+
     def hide_hand(self, data: mujoco.MjData, side: str) -> None:
         """Put an absent hand where no camera sees it."""
         self.set_hand(data, side, np.array(_ABSENT), np.eye(3), RELAXED)

@@ -1,0 +1,195 @@
+"""Write episodes in EgoDex's own layout, so that the reader of the real dataset reads simulated ones.
+
+    SPLIT/TASK/N.mp4     H.264, long groups of pictures with B-frames, as phones and headsets write it
+    SPLIT/TASK/N.hdf5    camera/intrinsic (3, 3); transforms/NAME (N, 4, 4) float32 poses in the world, for `camera` and
+                         68 joints; confidences/NAME (N,) float32; attributes
+
+World: as ARKit's, y against gravity, on the floor below the person; x to the person's right, z backwards. `camera` is
+the optical frame (x right, y down, z forward). Joint frames: `leftHand` and `rightHand` are the recorded wrist poses (z
+along the stretched fingers, x out of the palm, y to the right hand's thumb, away from the left hand's). Every other
+joint's z points along its bone to the next joint of the chain, a last one's as the one before; x is the palm's side of
+it (thumb: the side that it bends to; body: ahead). Real recordings have ARKit's own axes: compare positions, not axes.
+
+What the real files don't have: attributes `dexworld_seed` (the scene, absent for other episodes) and
+`dexworld_synthetic` (what is made up). Sources: EgoDex's page and repository (layout, names, attributes).
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import h5py
+import numpy as np
+
+from dexworld.data.episode import Episode
+from dexworld.data.files import written_atomically
+from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
+from dexworld.sim.scene import TRAINING_SEEDS
+
+TRAIN_SPLIT, TEST_SPLIT = "part1", "test"
+SIDES = ("left", "right")
+METACARPALS = tuple(f"{side}{finger}Metacarpal" for side in SIDES for finger in FINGERS[1:])
+JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)  # 42 + 8 + 18
+SEED_ATTRIBUTE = "dexworld_seed"
+SYNTHETIC = (
+    "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
+)
+WORLD_FROM_SIMULATOR = np.array([[0.0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+_ENCODING = {"preset": "veryfast", "crf": "20", "g": "250", "bf": "2", "b-adapt": "1"}
+_SPINE = ("hip", *(f"spine{number}" for number in range(1, 8)), *(f"neck{number}" for number in range(1, 5)))
+
+
+@dataclass(frozen=True)
+class EgoDexLabels:
+    """The words of an EgoDex file.
+
+    task: name of its folder. description: what is done, one sentence. verbs, objects: what it is about. environment:
+    where.
+    """
+
+    task: str
+    description: str
+    verbs: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    environment: str = "simulated kitchen counter"
+
+    def __post_init__(self) -> None:
+        if not self.task or not all(letter.isalnum() or letter == "_" for letter in self.task):
+            raise ValueError(f"task {self.task!r} names a folder: letters, digits and underscores")
+
+
+def split_of(seed: int) -> str:
+    """The split that a scene belongs to: `part1` for training scenes, `test` for the held-out ones."""
+    return TRAIN_SPLIT if seed in TRAINING_SEEDS else TEST_SPLIT
+
+
+def in_arkit_world(episode: Episode) -> Episode:
+    """The same episode with every pose and point in a y-up world. All its extras in the world frame turn along."""
+    turn = WORLD_FROM_SIMULATOR
+    extras = dict(episode.extras)
+    for name in ("body_world", "hand_metacarpals_world"):
+        if name in extras:
+            extras[name] = (extras[name] @ turn[:3, :3].T).astype(extras[name].dtype)
+    if "hand_poses_world" in extras:
+        extras["hand_poses_world"] = (turn @ extras["hand_poses_world"]).astype(extras["hand_poses_world"].dtype)
+    points = episode.keypoints_world
+    return replace(
+        episode,
+        keypoints_world=(points @ turn[:3, :3].T).astype(points.dtype),
+        world_from_camera=turn @ episode.world_from_camera,
+        extras=extras,
+    )
+
+
+def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabels, split: str) -> Path:
+    """Write one episode of a y-up world as `folder/split/task/number.{mp4,hdf5}`; returns the path of the hdf5.
+
+    The hdf5 appears last and whole: without it the episode doesn't count. Needs the extras `hand_poses_world`,
+    `hand_metacarpals_world` and `body_world`; `keypoint_confidence` is 1 where it is missing. Raises ValueError naming
+    what is missing, and for keypoints that are not valid, which the layout can't express.
+    """
+    missing = {"hand_poses_world", "hand_metacarpals_world", "body_world"} - set(episode.extras)
+    if missing:
+        raise ValueError(f"{episode.source}: EgoDex's layout needs the extras {', '.join(sorted(missing))}")
+    if not episode.keypoints_valid.all():
+        frame = int(np.argmin(episode.keypoints_valid.all(axis=1)))
+        raise ValueError(f"{episode.source}: frame {frame} has keypoints without a value; EgoDex tracks every joint")
+    path = folder / split / labels.task / f"{number}.hdf5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path.with_suffix(".mp4")) as temporary:
+        write_long_gop_video(temporary, episode)
+    with written_atomically(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_arrays(file, episode)
+        _write_attributes(file, episode, labels)
+    return path
+
+
+def write_long_gop_video(path: Path, episode: Episode) -> None:
+    """H.264 with up to 250 frames from one key frame to the next and B-frames, mp4 whatever the path's suffix is."""
+    height, width = episode.frames.size
+    with av.open(str(path), mode="w", format="mp4") as container:
+        stream = container.add_stream(
+            "libx264", rate=Fraction(episode.fps).limit_denominator(1001), options=dict(_ENCODING)
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1  # collection runs one process per core
+        for index in range(len(episode)):
+            (picture,) = episode.frames.read([index])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_arrays(file: h5py.File, episode: Episode) -> None:
+    length = len(episode)
+    file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
+    file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
+    poses = joint_poses(episode)
+    sure = np.ones((length, len(JOINT_NAMES)), np.float32)
+    given = episode.extras.get("keypoint_confidence")
+    if given is not None:
+        sure[:, : len(KEYPOINT_NAMES)] = given
+        sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
+    for index, name in enumerate(JOINT_NAMES):
+        file.create_dataset(f"transforms/{name}", data=poses[:, index].astype(np.float32))
+        file.create_dataset(f"confidences/{name}", data=sure[:, index])
+
+
+def _write_attributes(file: h5py.File, episode: Episode, labels: EgoDexLabels) -> None:
+    seed = episode.seed
+    file.attrs.update(
+        {
+            "task": labels.task,
+            "llm_description": labels.description,
+            "llm_description2": "",
+            "which_llm_description": "1",
+            "llm_verbs": list(labels.verbs),
+            "llm_objects": list(labels.objects),
+            "environment": labels.environment,
+            "object": ", ".join(labels.objects),
+            "session_name": "dexworld" if seed is None else f"dexworld-seed-{seed}",
+            "dexworld_synthetic": SYNTHETIC,
+        }
+    )
+    if seed is not None:
+        file.attrs[SEED_ATTRIBUTE] = seed
+
+
+def joint_poses(episode: Episode) -> np.ndarray:
+    """World poses (T, 68, 4, 4) float64 of the joints in the order of `JOINT_NAMES`; see the module for their axes."""
+    places = np.concatenate(
+        [episode.keypoints_world, episode.extras["hand_metacarpals_world"], episode.extras["body_world"]], axis=1
+    ).astype(float)
+    poses = np.tile(np.eye(4), (*places.shape[:2], 1, 1))
+    poses[..., :3, 3] = places
+    wrists = episode.extras["hand_poses_world"].astype(float)
+    for side, name in enumerate(SIDES):
+        palm, along = wrists[:, side, :3, 0], wrists[:, side, :3, 2]
+        poses[:, JOINT_NAMES.index(f"{name}Hand"), :3, :3] = wrists[:, side, :3, :3]
+        for finger in FINGERS:
+            parts = JOINTS if finger == "Thumb" else ("Metacarpal", *JOINTS)
+            _turn_chain(poses, [f"{name}{finger}{part}" for part in parts], along if finger == "Thumb" else palm)
+        _turn_chain(poses, [f"{name}Shoulder", f"{name}Arm", f"{name}Forearm", f"{name}Hand"], _ahead(episode))
+        poses[:, JOINT_NAMES.index(f"{name}Hand"), :3, :3] = wrists[:, side, :3, :3]
+    _turn_chain(poses, list(_SPINE), _ahead(episode))
+    return poses
+
+
+def _ahead(episode: Episode) -> np.ndarray:
+    """Where the camera looks (T, 3), made level."""
+    forward = np.array(episode.world_from_camera[:, :3, 2], float)
+    forward[:, 1] = 0.0
+    return forward / np.linalg.norm(forward, axis=1, keepdims=True)
+
+
+def _turn_chain(poses: np.ndarray, names: list[str], side: np.ndarray) -> None:
+    """Turn the joints of a chain: z to the next joint, x as near to `side` (T, 3) as that leaves."""
+    rows = [JOINT_NAMES.index(name) for name in names]
+    for row, following in pairwise(rows):
+        along = poses[:, following, :3, 3] - poses[:, row, :3, 3]
+        along = along / np.linalg.norm(along, axis=1, keepdims=True)
+        across = side - along * (side * along).sum(axis=1, keepdims=True)
+        across /= np.linalg.norm(across, axis=1, keepdims=True)
+        poses[:, row, :3, :3] = np.stack([across, np.cross(along, across), along], axis=-1)
+    poses[:, rows[-1], :3, :3] = poses[:, rows[-2], :3, :3]
