@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from dexworld.data import latent_build, latent_shards
-from dexworld.data.latent_build import Share, compute_latents, estimate_cache
+from dexworld.data.fitted import fitted
+from dexworld.data.latent_build import compute_latents, estimate_cache
 from dexworld.data.latent_cache import StaleCacheError, cache_folder, latent_cache, open_cache
 from dexworld.data.latent_shards import LatentShards, claimed, shard_path, write_shard
+from dexworld.data.prepare.shards import Shard
 
 SHAPE = (2, 3)
 
@@ -117,7 +119,7 @@ def test_shares_add_up_to_what_one_process_writes(tmp_path, write_dataset, brigh
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert compute_latents(dataset, brightness_encoder, "b", alone, frames_per_shard=4)
     finished = [
-        compute_latents(dataset, brightness_encoder, "b", shared, share=Share(index, 3), frames_per_shard=4)
+        compute_latents(dataset, brightness_encoder, "b", shared, shard=Shard(index, 3), frames_per_shard=4)
         for index in (2, 0, 1)
     ]
     assert finished == [False, False, True]
@@ -159,7 +161,7 @@ def test_a_stopped_build_goes_on_with_the_shards_that_are_missing(tmp_path, writ
 
 def test_an_unfinished_build_of_another_dataset_is_refused(tmp_path, write_dataset, brightness_encoder):
     folder = tmp_path / "cache"
-    compute_latents(write_dataset(tmp_path / "one", [8]), brightness_encoder, "b", folder, share=Share(1, 2))
+    compute_latents(write_dataset(tmp_path / "one", [8]), brightness_encoder, "b", folder, shard=Shard(1, 2))
     with pytest.raises(StaleCacheError, match=r"another state of the dataset.*delete that folder"):
         compute_latents(write_dataset(tmp_path / "two", [9]), brightness_encoder, "b", folder)
 
@@ -194,11 +196,14 @@ def test_frames_of_another_size_are_fitted_and_the_intrinsics_with_them(tmp_path
         sizes.append(tuple(images.shape[1:3]))
         return images.float().mean(dim=(1, 2))[:, None]
 
-    cache = latent_cache(dataset, note_size, "b", image_size=(16, 8))
+    view = fitted(dataset, (16, 8))
+    cache = latent_cache(view, note_size, "b")
     assert set(sizes) == {(16, 8)}
     np.testing.assert_allclose(cache.labels.intrinsics[0], [[0.5, 0, -4], [0, 0.5, 0], [0, 0, 1]])
-    with pytest.raises(StaleCacheError, match="frames of another size"):
+    assert (len(view), view.ids, view.lengths, view.seeds) == (1, dataset.ids, dataset.lengths, dataset.seeds)
+    with pytest.raises(StaleCacheError, match="another state of the dataset"):
         latent_cache(dataset, note_size, "b")
+    assert fitted(dataset, (32, 32)) is dataset
 
 
 def test_the_estimate_is_what_the_folder_takes_and_what_is_done_counts(tmp_path, write_dataset, brightness_encoder):
@@ -206,7 +211,7 @@ def test_the_estimate_is_what_the_folder_takes_and_what_is_done_counts(tmp_path,
     folder = tmp_path / "cache"
     before = estimate_cache(dataset, SHAPE, folder)
     assert (before.frames, before.done, before.missing) == (64, 0, before.bytes)
-    compute_latents(dataset, brightness_encoder, "b", folder, share=Share(0, 2), frames_per_shard=16)
+    compute_latents(dataset, brightness_encoder, "b", folder, shard=Shard(0, 2), frames_per_shard=16)
     assert estimate_cache(dataset, SHAPE, folder).done == 32
     compute_latents(dataset, brightness_encoder, "b", folder)
     after = estimate_cache(dataset, SHAPE, folder)
@@ -224,10 +229,3 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_encoded(
     with pytest.raises(ValueError, match=r"need 0.0 GB more, the disk has 0.0 GB left"):
         compute_latents(dataset, brightness_encoder, "b", tmp_path / "cache")
     assert compute_latents(dataset, brightness_encoder, "b", tmp_path / "cache", force=True)
-
-
-@pytest.mark.parametrize("text", ["3", "3/2", "2/2", "-1/2", "a/b", "0/0"])
-def test_a_share_that_does_not_exist_is_refused(text):
-    with pytest.raises(ValueError, match="share"):
-        Share.parse(text)
-    assert Share.parse("1/2") == Share(1, 2)

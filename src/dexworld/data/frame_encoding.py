@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.resize import Fit
 from dexworld.data.source import Dataset
 
 FRAMES_PER_CALL = 64
@@ -27,32 +26,27 @@ def encoded_frames(
     shape: tuple[int, ...],
     rows: tuple[int, int],
     device: torch.device | str,
-    image_size: tuple[int, int] | None,
 ) -> Iterator[np.ndarray]:
     """Blocks (n, P, D) float16 of the dataset's frames `rows[0]` to `rows[1]` (exclusive), never across episodes.
 
-    shape: (P, D) that the latents must have. image_size: height and width that frames are brought to first. Raises
-    ValueError naming the episode when the encoder returns another shape, NaN, Inf or values beyond float16.
+    shape: (P, D) that the latents must have. Raises ValueError naming the episode when the encoder returns another
+    shape, NaN, Inf or values beyond float16.
     """
-    for where, images in _one_ahead(_images(dataset, rows, image_size)):
+    for where, images in _one_ahead(_images(dataset, rows)):
         latents = _encode(encoder, images.to(device), where)
         if latents.shape[1:] != shape:
             raise ValueError(f"{where}: the encoder made {latents.shape[1:]} of an image, and {shape} of others")
         yield latents
 
 
-def latent_shape(
-    dataset: Dataset, encoder: FrameEncoder, device: torch.device | str, image_size: tuple[int, int] | None
-) -> tuple[int, int]:
+def latent_shape(dataset: Dataset, encoder: FrameEncoder, device: torch.device | str) -> tuple[int, int]:
     """(P, D) of the dataset's first frame."""
-    where, images = next(_images(dataset, (0, 1), image_size))
+    where, images = next(_images(dataset, (0, 1)))
     patches, dim = _encode(encoder, images.to(device), where).shape[1:]
     return patches, dim
 
 
-def _images(
-    dataset: Dataset, rows: tuple[int, int], image_size: tuple[int, int] | None
-) -> Iterator[tuple[str, Tensor]]:
+def _images(dataset: Dataset, rows: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
     """(where from, images (n, H, W, 3) uint8) of the dataset's frames `rows[0]` to `rows[1]`, never across episodes."""
     starts = np.concatenate([[0], np.cumsum(dataset.lengths)])
     first_episode = int(np.searchsorted(starts, rows[0], side="right")) - 1
@@ -61,11 +55,10 @@ def _images(
         if begin >= end:
             return
         frames = dataset[index].frames
-        fit = None if image_size is None else Fit(frames.size, image_size)
         for start in range(begin, end, FRAMES_PER_CALL):
             stop = min(start + FRAMES_PER_CALL, end)
             images = torch.from_numpy(frames.read(list(range(start - int(starts[index]), stop - int(starts[index])))))
-            yield f"{dataset.folder}, episode {dataset.ids[index]}", images if fit is None else fit.images(images)
+            yield f"{dataset.folder}, episode {dataset.ids[index]}", images
 
 
 def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 
-from dexworld.data.resize import Fit
 from dexworld.data.source import Dataset
 from dexworld.hands import NUM_KEYPOINTS
 
@@ -49,11 +48,8 @@ class FrameLabels:
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, image_size: tuple[int, int] | None = None) -> "FrameLabels":
-        """Read the labels of every episode, without decoding a frame.
-
-        image_size: height and width that the frames are brought to; intrinsics are then of that size.
-        """
+    def from_dataset(cls, dataset: Dataset) -> "FrameLabels":
+        """Read the labels of every episode, without decoding a frame."""
         columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(cls) if field.name != "starts"}
         for index in range(len(dataset)):
             episode = dataset[index]
@@ -61,10 +57,7 @@ class FrameLabels:
             columns["keypoints_world"].append(np.where(valid[..., None], episode.keypoints_world, 0).astype(np.float32))
             columns["keypoints_valid"].append(valid)
             columns["world_from_camera"].append(episode.world_from_camera.astype(np.float32))
-            intrinsics = episode.intrinsics
-            if image_size is not None:
-                intrinsics = Fit(episode.frames.size, image_size).intrinsics(intrinsics)
-            columns["intrinsics"].append(intrinsics.astype(np.float32)[None])
+            columns["intrinsics"].append(episode.intrinsics.astype(np.float32)[None])
             motion = episode.extras.get("object_motion", np.zeros(len(episode)))
             columns["object_motion"].append(np.asarray(motion, dtype=np.float32))
             columns["fps"].append(np.array([episode.fps]))

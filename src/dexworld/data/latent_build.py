@@ -14,6 +14,7 @@ from dexworld.data.files import read_json
 from dexworld.data.frame_encoding import FrameEncoder, encoded_frames, latent_shape
 from dexworld.data.frame_labels import FrameLabels
 from dexworld.data.latent_shards import LatentShards, claimed, remove_leftovers, shard_path, write_shard
+from dexworld.data.prepare.shards import Shard
 from dexworld.data.source import Dataset
 from dexworld.hands import NUM_KEYPOINTS
 
@@ -24,26 +25,6 @@ Progress = Callable[[int, int], None]  # (frames done, frames in all)
 
 class StaleCacheError(ValueError):
     """A latent cache that belongs to another dataset or encoder; the message says which and what to do."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """Part `index` of `count` of the work, for processes on different machines. Raises ValueError outside the count."""
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise ValueError(f"share {self.index}/{self.count} doesn't exist; shares run from 0/n to (n - 1)/n")
-
-    @classmethod
-    def parse(cls, text: str) -> "Share":
-        """`2/8`: the third of eight. Raises ValueError on anything else."""
-        parts = text.split("/")
-        if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-            raise ValueError(f"a share is written i/n, for instance 0/8, not {text!r}")
-        return cls(int(parts[0]), int(parts[1]))
 
 
 @dataclass(frozen=True)
@@ -88,12 +69,11 @@ def compute_latents(
     folder: Path,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
-    image_size: tuple[int, int] | None = None,
-    share: Share = Share(),
+    shard: Shard = Shard(),
     frames_per_shard: int = FRAMES_PER_SHARD,
     force: bool = False,
 ) -> bool:
-    """Compute the shards of `share` that are missing; whoever finds all of them there completes the cache.
+    """Compute the share `shard` of the shards that are missing; whoever finds all of them there completes the cache.
 
     Returns whether the cache is complete: other shares may still be at work. frames_per_shard: of a new cache; one that
     was begun keeps its own. force: start even when the disk seems too small. Errors as `latent_cache`.
@@ -102,7 +82,7 @@ def compute_latents(
         raise ValueError(f"{dataset.folder} holds no readable episode ({len(dataset.quarantined)} quarantined)")
     if frames_per_shard < 1:
         raise ValueError(f"a shard holds at least one frame, not {frames_per_shard}")
-    plan = _plan(dataset, encoder, fingerprint, folder, device, image_size, frames_per_shard)
+    plan = _plan(dataset, encoder, fingerprint, folder, device, frames_per_shard)
     shape, total = tuple(plan["shape"]), int(plan["frames"])
     estimate = estimate_cache(dataset, shape, folder)
     if not estimate.fits and not force:
@@ -121,30 +101,29 @@ def compute_latents(
 
     # First what nobody works on, then what others do, in case that they die.
     for wait in (False, True):
-        for number in range(share.index, shards.shards, share.count):
+        for number in shard.of(range(shards.shards)):
             path = shard_path(folder, number)
             if done[number]:
                 continue
             with claimed(path, wait) as part:
                 if part is not None:
                     first, last = shards.rows_of(number)
-                    blocks = encoded_frames(dataset, encoder, shape, (first, last), device, image_size)
+                    blocks = encoded_frames(dataset, encoder, shape, (first, last), device)
                     write_shard(path, part, last - first, shape, _counted(blocks, told))
             done[number] = path.exists()
             told()
     if not all(shard_path(folder, number).exists() for number in range(shards.shards)):
         return False
-    _complete(dataset, folder, plan, image_size)
+    _complete(dataset, folder, plan)
     return True
 
 
-def cache_identity(dataset: Dataset, fingerprint: str, image_size: tuple[int, int] | None) -> dict[str, Any]:
+def cache_identity(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
     """What a cache must agree on with whoever opens it."""
     return {
         "format_version": FORMAT_VERSION,
         "encoder": fingerprint,
         "dataset": dataset.fingerprint,
-        "image_size": None if image_size is None else list(image_size),
     }
 
 
@@ -154,7 +133,6 @@ def check_identity(header: dict[str, Any], expected: dict[str, Any], folder: Pat
         ("format_version", "another version of dexworld"),
         ("encoder", "another encoder"),
         ("dataset", "another state of the dataset (episodes were added, removed or rewritten)"),
-        ("image_size", "frames of another size"),
     ):
         if header.get(name) != expected[name]:
             raise StaleCacheError(f"{folder} holds latents of {what}; delete that folder to compute them anew")
@@ -166,11 +144,10 @@ def _plan(
     fingerprint: str,
     folder: Path,
     device: torch.device | str,
-    image_size: tuple[int, int] | None,
     frames_per_shard: int,
 ) -> dict[str, Any]:
     """What is computed in `folder`, as its plan.json says; written now when the folder is new."""
-    identity = cache_identity(dataset, fingerprint, image_size)
+    identity = cache_identity(dataset, fingerprint)
     path = folder / "plan.json"
     if (folder / "latents.npy").exists():
         raise StaleCacheError(
@@ -178,7 +155,7 @@ def _plan(
             "them anew"
         )
     if not path.exists():
-        shape = latent_shape(dataset, encoder, device, image_size)
+        shape = latent_shape(dataset, encoder, device)
         plan = identity | {
             "frames": sum(dataset.lengths),
             "episodes": len(dataset),
@@ -192,10 +169,10 @@ def _plan(
     return found
 
 
-def _complete(dataset: Dataset, folder: Path, plan: dict[str, Any], image_size: tuple[int, int] | None) -> None:
+def _complete(dataset: Dataset, folder: Path, plan: dict[str, Any]) -> None:
     with claimed(folder / "labels.npz") as part:
         if part is not None:
-            labels = FrameLabels.from_dataset(dataset, image_size)
+            labels = FrameLabels.from_dataset(dataset)
             with open(part, "wb") as file:
                 np.savez(file, **{field.name: getattr(labels, field.name) for field in fields(labels)})
     remove_leftovers(folder)

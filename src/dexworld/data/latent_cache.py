@@ -7,7 +7,7 @@
 
 All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins. A folder without
 `cache.json` is a build that was stopped: the next one goes on with the shards that are missing, and several processes
-(or `Share`s on several machines) may work on one folder. The finished folder is the same, byte for byte.
+(or shares on several machines) may work on one folder. The finished folder is the same, byte for byte.
 """
 
 from dataclasses import dataclass
@@ -53,32 +53,28 @@ def latent_cache(
     folder: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
-    image_size: tuple[int, int] | None = None,
 ) -> LatentCache:
     """The latents of every frame of `dataset`: opened when they were computed before, computed otherwise.
 
     fingerprint: identifies the encoder and its weights. folder: where the cache lies or shall lie; by default
-    `latents/<fingerprint>` in the dataset folder. image_size: height and width that frames are brought to first, and
-    that the labels' intrinsics are then of; by default they stay as they are stored.
+    `latents/<fingerprint>` in the dataset folder.
     Raises StaleCacheError when the folder holds latents of another dataset state or another encoder, or files of it are
     missing; ValueError when the dataset is empty, the disk can't hold the latents, or the encoder returns NaN, Inf or
     values beyond float16.
     """
     folder = folder or cache_folder(dataset, fingerprint)
     if not (folder / "cache.json").exists():
-        compute_latents(dataset, encoder, fingerprint, folder, device, progress, image_size)
-    return open_cache(dataset, fingerprint, folder, image_size)
+        compute_latents(dataset, encoder, fingerprint, folder, device, progress)
+    return open_cache(dataset, fingerprint, folder)
 
 
-def open_cache(
-    dataset: Dataset, fingerprint: str, folder: Path | None = None, image_size: tuple[int, int] | None = None
-) -> LatentCache:
+def open_cache(dataset: Dataset, fingerprint: str, folder: Path | None = None) -> LatentCache:
     """A complete cache. Raises FileNotFoundError when it isn't complete, StaleCacheError as `latent_cache` does."""
     folder = folder or cache_folder(dataset, fingerprint)
     if not (folder / "cache.json").exists():
         raise FileNotFoundError(f"{folder} holds no complete latents; compute them with `dexworld cache-latents`")
     header = read_json(folder / "cache.json")
-    check_identity(header, cache_identity(dataset, fingerprint, image_size), folder)
+    check_identity(header, cache_identity(dataset, fingerprint), folder)
     patches, dim = header["shape"]
     latents = LatentShards(folder, (int(header["frames"]), patches, dim), int(header["frames_per_shard"]))
     if missing := latents.missing():

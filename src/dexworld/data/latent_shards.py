@@ -53,6 +53,18 @@ def claimed(path: Path, wait: bool = True) -> Iterator[Path | None]:
         os.close(descriptor)  # which gives the lock back
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: others that ask for it wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 

@@ -1,0 +1,141 @@
+"""Compute the latents of datasets before training: what `dexworld cache-latents` runs.
+
+The encoder is the one that `dexworld train` takes with the same datasets, preset and seed, or that of a checkpoint, so
+that training opens what was computed here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dexworld.data.datasets import open_dataset
+from dexworld.data.fitted import fitted
+from dexworld.data.latent_build import FRAMES_PER_SHARD, CacheEstimate, compute_latents, estimate_cache
+from dexworld.data.latent_cache import LatentCache, cache_folder, open_cache
+from dexworld.data.latent_shards import LatentShards, alone_in
+from dexworld.data.prepare.shards import Shard
+from dexworld.data.source import Dataset
+from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.dexwm import DexWM
+from dexworld.models.encoders import Encoder, build_encoder
+from dexworld.models.reference import checkpoint_path
+from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
+
+Watch = Callable[[str, int, int], None]  # (dataset, frames done, frames in all)
+
+
+@dataclass(frozen=True)
+class LatentsConfig:
+    """Which latents of which datasets. Raises ValueError naming the field that makes no sense."""
+
+    data: tuple[Path, ...]
+    """Dataset folders to train on, as `dexworld train` gets them: a pca encoder is fitted on all of them."""
+    validation_data: tuple[Path, ...] = ()
+    """Dataset folders of held-out scenes; encoded too, but not fitted on."""
+    preset: str = "tiny"
+    """Model preset whose encoder is taken."""
+    checkpoint: str | None = None
+    """Take the encoder of this checkpoint instead: a folder, a Hugging Face id, or `reference`."""
+    encoder_frames: int = 3000
+    """Frames that a pca encoder is fitted on."""
+    seed: int = 0
+    """Of the pca encoder's fit: that of the training to come."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+    shard: str = "0/1"
+    """Share i of n of the work, e.g. 3/16 in a Slurm array; processes on one machine need none."""
+    frames_per_shard: int = FRAMES_PER_SHARD
+    """Frames of one file."""
+    force: bool = False
+    """Begin though the disk seems too small."""
+    verify: bool = False
+    """Read complete caches again and compare every checksum."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data names no dataset folder; collect or prepare one first")
+        if self.encoder_frames < 1 or self.frames_per_shard < 1:
+            raise ValueError("encoder_frames and frames_per_shard must be positive")
+        Shard.parse(self.shard)
+
+
+def latent_estimates(config: LatentsConfig) -> list[tuple[Dataset, CacheEstimate]]:
+    """Every dataset with what its whole cache takes, without loading or fitting an encoder."""
+    model = _model_config(config)[0]
+    grid = model.encoder.grid(model.image_size)
+    shape = (grid[0] * grid[1], model.encoder.dim)
+    datasets = _open(config, model.image_size)
+    return [(dataset, estimate_cache(dataset, shape, dataset.folder / "latents")) for dataset in datasets]
+
+
+def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
+    """Compute this shard's part of every cache; one row of figures per dataset.
+
+    Keys: dataset, folder, frames, bytes, complete, damaged (shards with a wrong checksum; None when not asked for).
+    Raises ValueError when the disk can't hold what is missing, and what `latent_cache` raises.
+    """
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    )
+    model, own = _model_config(config)
+    datasets = _open(config, model.image_size)
+    encoder = (own or _fitted(config, model, datasets[: len(config.data)], device)).to(device)
+    fingerprint = encoder_fingerprint(encoder)
+    shape = (encoder.grid[0] * encoder.grid[1], encoder.dim)
+    folders = [cache_folder(dataset, fingerprint) for dataset in datasets]
+    estimates = [estimate_cache(dataset, shape, folder) for dataset, folder in zip(datasets, folders, strict=True)]
+    missing, free = sum(each.missing for each in estimates), min(each.free for each in estimates)
+    if missing > free and not config.force:
+        raise ValueError(
+            f"the latents need {missing / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB left; make room, train "
+            "without a cache, or go on with --force True"
+        )
+    rows = []
+    for dataset, folder, estimate in zip(datasets, folders, estimates, strict=True):
+
+        def told(done: int, total: int, name: str = str(dataset.folder)) -> None:
+            watch(name, done, total)
+
+        complete = compute_latents(
+            dataset,
+            encoder.encode,
+            fingerprint,
+            folder,
+            device,
+            told,
+            Shard.parse(config.shard),
+            config.frames_per_shard,
+            config.force,
+        )
+        facts = {"dataset": dataset.folder, "folder": folder, "frames": estimate.frames, "bytes": estimate.bytes}
+        damaged = _damaged(open_cache(dataset, fingerprint, folder)) if complete and config.verify else None
+        rows.append({**facts, "complete": complete, "damaged": damaged})
+    return rows
+
+
+def _damaged(cache: LatentCache) -> list[str]:
+    return [name for name, wrong in cache.latents.damaged() if wrong] if isinstance(cache.latents, LatentShards) else []
+
+
+def _model_config(config: LatentsConfig) -> tuple[DexWMConfig, Encoder | None]:
+    if config.checkpoint is None:
+        return preset(config.preset), None
+    model = DexWM.from_pretrained(checkpoint_path(config.checkpoint))
+    return model.config, model.encoder
+
+
+def _open(config: LatentsConfig, image_size: tuple[int, int]) -> list[Dataset]:
+    return [fitted(open_dataset(folder), image_size) for folder in (*config.data, *config.validation_data)]
+
+
+def _fitted(config: LatentsConfig, model: DexWMConfig, datasets: list[Dataset], device: torch.device) -> Encoder:
+    encoder = build_encoder(model.encoder, model.image_size)
+    if model.encoder.kind == "pca":
+        # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
+        with alone_in(datasets[0].folder / "latents"):
+            state = fitted_encoder(model, datasets, config.encoder_frames, config.seed, device)
+        encoder.load_state_dict(state)
+    return encoder
