@@ -1,0 +1,116 @@
+"""`dexworld cache-latents`: what it computes is what training opens."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dexworld.cli.cache_latents import CacheLatents
+from dexworld.data.datasets import open_dataset
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.fitted import fitted
+from dexworld.data.latent_cache import latent_cache
+from dexworld.data.latent_shards import shard_path
+from dexworld.data.store import EpisodeWriter
+from dexworld.models.config import preset
+from dexworld.models.dexwm import DexWM
+from dexworld.training import latents
+from dexworld.training.fitting import encoder_fingerprint
+from dexworld.training.latents import LatentsConfig, cache_latents, latent_estimates
+
+LENGTHS = (3, 4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two episodes whose frames are six pixels wider than the model's."""
+    writer = EpisodeWriter(tmp_path / "data", {"made by": "tests"})
+    for number, length in enumerate(LENGTHS):
+        generator = np.random.default_rng(number)
+        coarse = generator.integers(0, 256, (length, 14, 25, 3), dtype=np.uint8)
+        frames = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :, :398]
+        episode = Episode(
+            frames=ArrayFrames(frames),
+            fps=5.0,
+            keypoints_world=np.zeros((length, 42, 3)),
+            keypoints_valid=np.ones((length, 42), dtype=bool),
+            world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
+            intrinsics=np.array([[200.0, 0, 199], [0, 200, 112], [0, 0, 1]]),
+            source=f"test episode {number}",
+            seed=number,
+        )
+        writer.write(f"{number:04d}", episode)
+    return writer.finish().folder
+
+
+def settings(folder, **changes) -> LatentsConfig:
+    return LatentsConfig(data=(folder,), preset="debug", encoder_frames=6, device="cpu", **changes)
+
+
+def test_training_opens_the_latents_that_were_computed_ahead(folder):
+    told = []
+    (row,) = cache_latents(settings(folder, verify=True), lambda *words: told.append(words))
+    assert (row["frames"], row["complete"], row["damaged"]) == (7, True, [])
+    assert told[-1] == (str(folder), 7, 7)
+
+    config = preset("debug")
+    view = fitted(open_dataset(folder), config.image_size)
+    model = DexWM(config)
+    model.encoder.load_state_dict(latents.fitted_encoder(config, [view], 6, 0, "cpu"))
+
+    def must_not_run(images):
+        raise AssertionError("encoded again")
+
+    cache = latent_cache(view, must_not_run, encoder_fingerprint(model.encoder))
+    assert cache.folder == row["folder"]
+    assert cache.latents.shape == (7, 28, 16)
+    assert cache.labels.intrinsics[0, 0, 2] == 196
+
+
+def test_a_checkpoint_brings_its_own_encoder(folder, tmp_path):
+    config = preset("debug")
+    model = DexWM(config)
+    view = fitted(open_dataset(folder), config.image_size)
+    model.encoder.load_state_dict(latents.fitted_encoder(config, [view], 6, 3, "cpu"))
+    model.save_pretrained(tmp_path / "checkpoint")
+    (row,) = cache_latents(settings(folder, checkpoint=str(tmp_path / "checkpoint")), lambda *_: None)
+    assert row["folder"].name == encoder_fingerprint(model.encoder)[:32]
+
+
+def test_a_damaged_shard_ends_the_command_with_its_name(folder, tmp_path, capsys):
+    (row,) = cache_latents(settings(folder), lambda *_: None)
+    path = shard_path(row["folder"], 0)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        CacheLatents(settings(folder, verify=True), tmp_path / "out").run()
+    assert ended.value.code == 1
+    assert "shards/00000.npy" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["datasets"][0]["damaged"] == ["shards/00000.npy"]
+
+
+def test_the_estimate_comes_before_any_encoder_and_a_dry_run_writes_no_latents(folder, tmp_path, capsys):
+    ((dataset, estimate),) = latent_estimates(settings(folder))
+    assert (len(dataset), estimate.frames) == (2, 7)
+    assert estimate.bytes == 7 * (2 * 28 * 16 + 4 * (42 * 3 + 16 + 1) + 42)
+    CacheLatents(settings(folder), tmp_path / "out", dry_run=True).run()
+    assert "Latents on disk" in capsys.readouterr().out
+    assert not (folder / "latents").exists()
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert content["datasets"][0]["bytes"] == estimate.bytes
+
+
+def test_all_caches_together_must_fit_on_the_disk(folder, monkeypatch):
+    def crowded(dataset, shape, where):
+        return latents.CacheEstimate(7, 0, 2_000_000_000, 2_000_000_000, 3_000_000_000)
+
+    monkeypatch.setattr(latents, "estimate_cache", crowded)
+    with pytest.raises(ValueError, match=r"need 4.0 GB more, the disk has 3.0 GB left"):
+        cache_latents(settings(folder, validation_data=(folder,)), lambda *_: None)
+
+
+@pytest.mark.parametrize("changes", [{"shard": "2/2"}, {"encoder_frames": 0}, {"frames_per_shard": 0}])
+def test_settings_that_make_no_sense_are_refused(folder, changes):
+    with pytest.raises(ValueError, match=r"shard|positive"):
+        LatentsConfig(**({"data": (folder,)} | changes))
