@@ -71,8 +71,8 @@ def open_source(folder: Path | str, kind: str = "auto", options: ReaderOptions =
     folder = Path(folder)
     if kind not in KINDS:
         raise ValueError(f"there is no kind {kind!r} of dataset; choose from {', '.join(KINDS)}")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder")
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no {folder}")
     layout = next((layout for layout in LAYOUTS if _is(layout, folder, kind)), None)
     if layout is None:
         needs = "\n".join(f"  {layout.kind}: {layout.needs}" for layout in LAYOUTS)

@@ -107,7 +107,7 @@ class EgoDexSource:
 
 def recognises(folder: Path) -> bool:
     """Whether `folder`, or a folder up to two levels below, holds a video N.mp4 beside its poses N.hdf5."""
-    return has_clip_pair(folder)
+    return folder.is_dir() and has_clip_pair(folder)
 
 
 def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) -> EgoDexSource:

@@ -1,0 +1,343 @@
+import dataclasses
+import itertools
+import re
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from egodex_fixtures import HAND, MARKED, make_clip, pixels_of, touch_clip, write_clip, write_hdf5, write_mp4
+
+from dexworld.data.readers.egodex import EgoDexOptions, open_egodex, recognises
+from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.geometry import invert, project, transform_points
+from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
+
+CLIP = make_clip(seed=0)
+LENGTH = len(CLIP.poses["camera"])
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """One good clip, opened as a task folder."""
+    folder = tmp_path_factory.mktemp("egodex") / "part1" / "add_remove_lid"
+    write_clip(folder, 0, CLIP)
+    return folder.parent.parent
+
+
+@pytest.fixture
+def broken(tmp_path, dataset):
+    """A copy of the good clip to damage: (open HDF5 file to change) -> None, then the error of reading it."""
+    folder = tmp_path / "task"
+    folder.mkdir()
+    for suffix in (".mp4", ".hdf5"):
+        content = (dataset / "part1" / "add_remove_lid" / f"0{suffix}").read_bytes()
+        (folder / f"0{suffix}").write_bytes(content)
+
+    def damage(change):
+        with h5py.File(folder / "0.hdf5", "r+") as file:
+            change(file)
+        return folder
+
+    return damage
+
+
+def replace(key, value):
+    def change(file):
+        del file[key]
+        file[key] = value
+
+    return change
+
+
+def with_entry(name, frame, entry, value):
+    pose = CLIP.poses[name].copy()
+    pose[(frame, *entry)] = value
+    return replace(f"transforms/{name}", pose)
+
+
+def positions(clip, names):
+    return np.stack([clip.poses[name][:, :3, 3] for name in names], axis=1)
+
+
+def test_an_episode_equals_what_was_written(dataset):
+    source = open_egodex(dataset)
+    episode = source[0]
+    assert isinstance(source, Source)
+    assert (source.kind, source.ids, source.quarantined) == ("egodex", ("part1.add_remove_lid.0",), ())
+    assert len(episode) == LENGTH
+    assert episode.fps == 30.0
+    assert episode.frames.size == (180, 320)
+    assert episode.seed is None
+    assert episode.source == "egodex part1/add_remove_lid/0"
+    np.testing.assert_allclose(episode.keypoints_world, positions(CLIP, KEYPOINT_NAMES), atol=1e-6)
+    np.testing.assert_allclose(episode.world_from_camera, CLIP.poses["camera"], atol=1e-6)
+    np.testing.assert_allclose(episode.intrinsics, CLIP.intrinsic, rtol=1e-6)
+    assert episode.keypoints_valid.all()
+
+
+def test_extras_hold_wrist_poses_metacarpals_the_upper_body_and_confidences(dataset):
+    extras = open_egodex(dataset)[0].extras
+    metacarpals = [f"{side}{name}" for side in ("left", "right") for name in HAND if name.endswith("Metacarpal")]
+    hands = np.stack([CLIP.poses["leftHand"], CLIP.poses["rightHand"]], axis=1)
+    confidences = np.stack([CLIP.confidences[name] for name in KEYPOINT_NAMES], axis=1)
+    np.testing.assert_allclose(extras["hand_poses_world"], hands, atol=1e-6)
+    np.testing.assert_allclose(extras["hand_metacarpals_world"], positions(CLIP, metacarpals), atol=1e-6)
+    np.testing.assert_allclose(extras["body_world"], positions(CLIP, BODY_KEYPOINTS), atol=1e-6)
+    np.testing.assert_allclose(extras["keypoint_confidence"], confidences, atol=1e-6)
+    assert extras["keypoint_confidence"].dtype == np.float32
+    assert extras["body_valid"].all()
+    assert extras["body_valid"].shape == (LENGTH, 18)
+
+
+def test_the_twenty_joints_of_the_body_baseline_are_both_wrists_and_the_upper_body(dataset):
+    arms = [f"{side}{name}" for side in ("left", "right") for name in ("Arm", "Forearm", "Hand", "Shoulder")]
+    baseline = {*arms, "hip", *(f"neck{n}" for n in range(1, 5)), *(f"spine{n}" for n in range(1, 8))}
+    assert len(baseline) == 20
+    assert baseline == {*BODY_KEYPOINTS, "leftHand", "rightHand"}
+    episode = open_egodex(dataset)[0]
+    for name in sorted(baseline):
+        if name in BODY_KEYPOINTS:
+            rows = episode.extras["body_world"][:, BODY_KEYPOINTS.index(name)]
+        else:
+            rows = episode.keypoints_world[:, KEYPOINT_NAMES.index(name)]
+        np.testing.assert_allclose(rows, CLIP.poses[name][:, :3, 3], atol=1e-6, err_msg=name)
+
+
+def test_rows_are_in_anatomical_order_although_the_file_lists_joints_alphabetically(dataset):
+    with h5py.File(dataset / "part1" / "add_remove_lid" / "0.hdf5") as file:
+        listed = [name for name in file["transforms"] if name in KEYPOINT_NAMES]
+    assert listed == sorted(listed) != list(KEYPOINT_NAMES)
+    episode = open_egodex(dataset)[0]
+    wrong = positions(CLIP, listed)
+    right = positions(CLIP, KEYPOINT_NAMES)
+    assert np.abs(episode.keypoints_world - right).max() < 1e-6 < np.abs(wrong - right).max()
+
+
+def test_keypoints_land_on_the_pixels_that_show_them(dataset):
+    """Once by the writer's own projection (0.01 px), once by the centre of the blob in the decoded video (0.1 px)."""
+    episode = open_egodex(dataset)[0]
+    camera_from_world = invert(torch.as_tensor(episode.world_from_camera, dtype=torch.float64))
+    in_camera = transform_points(camera_from_world, torch.as_tensor(episode.keypoints_world, dtype=torch.float64))
+    pixels, depth = project(in_camera, torch.as_tensor(episode.intrinsics))
+    assert (depth > 0).all()
+    frames = episode.frames.read(list(range(LENGTH))).mean(axis=-1)
+    for name, frame in itertools.product(MARKED, range(LENGTH)):
+        u, v = pixels[frame, KEYPOINT_NAMES.index(name)].tolist()
+        np.testing.assert_allclose((u, v), pixels_of(CLIP, name)[frame], atol=0.01)
+        left, top = int(u) - 9, int(v) - 9
+        patch = frames[frame, top : top + 19, left : left + 19]
+        weight = (patch - np.median(frames[frame])).clip(3.0) - 3.0
+        columns, rows = np.meshgrid(np.arange(19) + left + 0.5, np.arange(19) + top + 0.5)
+        centre = (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
+        np.testing.assert_allclose(centre, (u, v), atol=0.1, err_msg=f"{name} in frame {frame}")
+
+
+def test_intrinsics_of_the_full_video_are_scaled_to_a_smaller_one(tmp_path):
+    official = np.array([[736.6339, 0, 960], [0, 736.6339, 540], [0, 0, 1]], dtype=np.float32)
+    write_clip(tmp_path / "task", 0, dataclasses.replace(CLIP, intrinsic=official))
+    np.testing.assert_allclose(open_egodex(tmp_path)[0].intrinsics, CLIP.intrinsic, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({}, "Take the lid off the pot."),
+        ({"which_llm_description": "1"}, "Put the lid on the pot."),
+        ({"which_llm_description": 2}, "Take the lid off the pot."),
+        ({"llm_description2": None}, "Put the lid on the pot."),
+        ({"llm_description": None, "llm_description2": None, "description": "Move a lid."}, "Move a lid."),
+        ({"llm_description": None, "llm_description2": None}, "add remove lid"),
+    ],
+)
+def test_the_task_is_the_sentence_that_was_acted(broken, attributes, sentence):
+    folder = broken(lambda file: file.close())
+    write_hdf5(folder / "0.hdf5", CLIP, **attributes)
+    named = folder.rename(folder.with_name("add_remove_lid"))
+    assert open_egodex(named)[0].task == sentence
+
+
+def test_annotations_keep_every_array_and_attribute_of_the_file(dataset):
+    found = open_egodex(dataset).annotations(0)
+    assert len([name for name in found if name.startswith("transforms/")]) == 69
+    assert len([name for name in found if name.startswith("confidences/")]) == 68
+    np.testing.assert_array_equal(found["transforms/spine3"], CLIP.poses["spine3"])
+    assert found["attributes"]["llm_verbs"] == ["put", "take"]
+    assert found["attributes"]["session_name"] == "session 7"
+
+
+def test_confidence_can_decide_what_is_valid_and_is_ignored_by_default(dataset):
+    assert open_egodex(dataset)[0].keypoints_valid.all()
+    strict = open_egodex(dataset, EgoDexOptions(min_confidence=0.6))[0]
+    confidences = np.stack([CLIP.confidences[name] for name in KEYPOINT_NAMES], axis=1)
+    np.testing.assert_array_equal(strict.keypoints_valid, confidences >= np.float32(0.6))
+
+
+def test_a_file_without_confidences_keeps_every_keypoint_and_claims_none(tmp_path):
+    write_clip(tmp_path / "task", 0, CLIP, confidences=False)
+    episode = open_egodex(tmp_path, EgoDexOptions(min_confidence=0.9))[0]
+    assert episode.keypoints_valid.all()
+    assert "keypoint_confidence" not in episode.extras
+
+
+def test_a_confidence_that_is_no_number_counts_as_none(broken):
+    folder = broken(replace("confidences/leftHand", np.full(LENGTH, np.nan)))
+    assert open_egodex(folder)[0].extras["keypoint_confidence"][:, 0].max() == 0.0
+    assert not open_egodex(folder, EgoDexOptions(min_confidence=0.01))[0].keypoints_valid[:, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [((0, 3), np.nan), ((0, 0), np.inf), ((slice(None), slice(None)), 0.0), ((1, 1), 3.0), ((2, 3), 50.0)],
+    ids=["NaN position", "Inf rotation", "all zero", "no rotation", "50 m away"],
+)
+def test_a_joint_that_is_not_tracked_is_invalid_at_that_frame_only(broken, entry, value):
+    episode = open_egodex(broken(with_entry("rightHand", 4, entry, value)))[0]
+    expected = np.ones((LENGTH, 42), dtype=bool)
+    expected[4, 21] = False
+    np.testing.assert_array_equal(episode.keypoints_valid, expected)
+    assert np.isfinite(episode.keypoints_world).all()
+    np.testing.assert_array_equal(np.isnan(episode.extras["hand_poses_world"]).any((1, 2, 3)), np.arange(LENGTH) == 4)
+
+
+def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
+    kept = {name: pose for name, pose in CLIP.poses.items() if name == "camera" or name.startswith("right")}
+    confidences = {name: value for name, value in CLIP.confidences.items() if name in kept}
+    write_clip(tmp_path / "task", 0, dataclasses.replace(CLIP, poses={**CLIP.poses}))
+    write_hdf5(tmp_path / "task" / "0.hdf5", dataclasses.replace(CLIP, poses=kept, confidences=confidences))
+    episode = open_egodex(tmp_path)[0]
+    np.testing.assert_array_equal(episode.keypoints_valid, np.tile(np.arange(42) >= 21, (LENGTH, 1)))
+    present = np.array([name.startswith("right") for name in BODY_KEYPOINTS])
+    np.testing.assert_array_equal(episode.extras["body_valid"], np.tile(present, (LENGTH, 1)))
+    assert np.isnan(episode.extras["hand_metacarpals_world"][:, :4]).all()
+
+
+def move_away(frame, distance):
+    pose = CLIP.poses["camera"].copy()
+    pose[frame:, 0, 3] += distance
+    return replace("transforms/camera", pose)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda file: file.__delitem__("transforms/camera"), "transforms/camera is missing"),
+        (lambda file: file.__delitem__("transforms"), "transforms/camera is missing"),
+        (lambda file: file.__delitem__("transforms/leftRingFingerTip"), "transforms/leftRingFingerTip is missing"),
+        (lambda file: file.__delitem__("camera/intrinsic"), "camera/intrinsic is missing"),
+        (lambda file: file.__delitem__("confidences/rightHand"), "confidences/rightHand is missing"),
+        (
+            replace("transforms/hip", np.zeros((LENGTH, 3))),
+            r"transforms/hip has shape \(12, 3\), expected \(12, 4, 4\)",
+        ),
+        (replace("transforms/leftHand", CLIP.poses["leftHand"][:-1]), r"transforms/leftHand has shape \(11, 4, 4\)"),
+        (replace("confidences/leftHand", np.ones(3)), r"confidences/leftHand has shape \(3,\), expected \(12,\)"),
+        (replace("transforms/camera", np.zeros((0, 4, 4))), "transforms/camera holds no frames"),
+        (replace("transforms/camera", CLIP.poses["camera"][:-1]), r"0\.mp4: 12 frames, but 11 poses in .*0\.hdf5"),
+        (replace("transforms/camera", "text"), r"transforms/camera has shape \(\)"),
+        (with_entry("camera", 5, (0, 0), np.nan), "transforms/camera is no rigid transform at frame 5"),
+        (with_entry("camera", 5, (slice(0, 3), slice(0, 3)), 2 * np.eye(3)), "no rigid transform at frame 5"),
+        (with_entry("camera", 3, (slice(0, 3), 0), -CLIP.poses["camera"][3, :3, 0]), "no rigid transform at frame 3"),
+        (move_away(7, 2.0), r"transforms/camera jumps by 2.* m to frame 7"),
+        (replace("camera/intrinsic", np.full((3, 3), np.nan)), "camera/intrinsic is no pinhole matrix"),
+        (replace("camera/intrinsic", np.eye(3)), "camera/intrinsic has focal lengths 1, 1 .* fits neither 320 x 180"),
+    ],
+)
+def test_what_is_broken_is_named(broken, change, reason):
+    source = open_egodex(broken(change))
+    with pytest.raises(CorruptEpisodeError, match=reason) as caught:
+        source[0]
+    assert re.search(r"0\.(mp4|hdf5)", str(caught.value))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".hdf5"])
+@pytest.mark.parametrize("damage", ["emptied", "truncated", "overwritten"])
+def test_an_unreadable_file_is_a_corrupt_episode(broken, suffix, damage):
+    folder = broken(lambda file: None)
+    path = folder / f"0{suffix}"
+    content = path.read_bytes()
+    path.write_bytes({"emptied": b"", "truncated": content[: len(content) // 2], "overwritten": bytes(5000)}[damage])
+    with pytest.raises(CorruptEpisodeError, match=rf"0\{suffix}: "):
+        open_egodex(folder)[0]
+
+
+def test_a_video_of_an_impossible_rate_is_a_corrupt_episode(broken):
+    folder = broken(lambda file: None)
+    write_mp4(folder / "0.mp4", np.zeros((LENGTH, 180, 320, 3), dtype=np.uint8), rate=1000)
+    with pytest.raises(CorruptEpisodeError, match=r"0\.mp4: 1000 frames per second"):
+        open_egodex(folder)[0]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two training parts, the additional data and the test set, of empty files; and what does not belong there."""
+    root = tmp_path / "EgoDex"
+    for place, count in {"part1/fold": 3, "part2/fold": 1, "part2/pour tea": 2, "extra/cut": 1, "test/fold": 2}.items():
+        for number in range(count):
+            touch_clip(root / place, number)
+    (root / "part1" / "fold" / "7.mp4").touch()
+    (root / "test" / "fold" / "9.hdf5").touch()
+    (root / "test" / "fold" / "._0.mp4").touch()
+    (root / "README.md").touch()
+    return root
+
+
+def test_splits_are_the_official_ones(tree):
+    def ids(split, folder=tree):
+        return open_egodex(folder, EgoDexOptions(split=split)).ids
+
+    assert len(ids(None)) == 9
+    assert list(ids(None)) == sorted(ids(None))
+    assert ids("test") == ("test.fold.0", "test.fold.1")
+    assert ids("extra") == ("extra.cut.0",)
+    assert ids("part1") == ("part1.fold.0", "part1.fold.1", "part1.fold.2")
+    training = ("part1.fold.0", "part1.fold.1", "part1.fold.2")
+    assert ids("train") == (*training, "part2.fold.0", "part2.pour-x20tea.0", "part2.pour-x20tea.1")
+    assert ids("train", tree / "part2") == ("fold.0", "pour-x20tea.0", "pour-x20tea.1")
+    assert ids("test", tree / "test" / "fold") == ("0", "1")
+
+
+def test_a_file_without_its_partner_is_quarantined_at_opening(tree):
+    assert open_egodex(tree).quarantined == (
+        ("part1/fold/7.mp4", "there is no 7.hdf5 beside it"),
+        ("test/fold/9.hdf5", "there is no 9.mp4 beside it"),
+    )
+    assert open_egodex(tree, EgoDexOptions(split="part2")).quarantined == ()
+
+
+def test_tasks_and_a_number_of_episodes_can_be_chosen(tree):
+    assert open_egodex(tree, EgoDexOptions(tasks=("cut", "pour tea"))).ids == (
+        "extra.cut.0",
+        "part2.pour-x20tea.0",
+        "part2.pour-x20tea.1",
+    )
+    few = open_egodex(tree, EgoDexOptions(max_episodes=3))
+    assert few.ids == ("extra.cut.0", "part1.fold.2", "part2.pour-x20tea.1")
+    video, poses = few.files(1)
+    assert (video, poses) == (tree / "part1" / "fold" / "2.mp4", tree / "part1" / "fold" / "2.hdf5")
+    assert len(open_egodex(tree, EgoDexOptions(max_episodes=100))) == 9
+
+
+def test_choices_that_select_nothing_say_what_there_is(tree, tmp_path):
+    with pytest.raises(ValueError, match=r"nothing is of split 'part5'; found \['extra', 'part1', 'part2', 'test'\]"):
+        open_egodex(tree, EgoDexOptions(split="part5"))
+    with pytest.raises(ValueError, match="nothing is of split 'train'"):
+        open_egodex(tree / "extra", EgoDexOptions(split="train"))
+    with pytest.raises(ValueError, match="there is no task fly among its 3"):
+        open_egodex(tree, EgoDexOptions(tasks=("fold", "fly")))
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        open_egodex(tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(FileNotFoundError, match="no clips of EgoDex"):
+        open_egodex(tmp_path / "bare")
+    for wrong in ({"min_confidence": 1.5}, {"min_confidence": float("nan")}, {"max_episodes": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            EgoDexOptions(**wrong)
+
+
+def test_the_layout_is_recognised_by_a_pair_of_files(tree, tmp_path):
+    assert all(recognises(folder) for folder in (tree, tree / "test", tree / "test" / "fold"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "demo.hdf5").touch()
+    assert not recognises(tmp_path / "other")
+    assert not recognises(tree / "part1" / "fold" / "0.mp4")
