@@ -1,0 +1,231 @@
+"""Videos of human hands: what is said happens, keypoints lie on the drawn hands, and the camera watches."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld import geometry
+from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
+from dexworld.sim.hand_masks import HandMasks
+from dexworld.sim.hand_scene import HandScene, random_hand_layout
+from dexworld.sim.human_acts import Solids, act_out, depths
+from dexworld.sim.human_body import FOREARM, UPPER_ARM
+from dexworld.sim.human_video import CONFIDENCE, HumanVideoConfig, film, record_human_video
+
+SEEDS = (900_101, 900_102, 900_104)
+SMALL = HumanVideoConfig(seconds=4.0, fps=10, height=144, width=256)
+TINY = HumanVideoConfig(seconds=1.0, fps=6, height=32, width=64, act_seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def videos():
+    return [film(seed, SMALL) for seed in SEEDS]
+
+
+def pixels_of(episode):
+    """Pixels (T, 42, 2) and depth (T, 42) of all keypoints, by the library's own projection."""
+    camera_from_world = geometry.invert(torch.tensor(episode.world_from_camera))
+    points = geometry.transform_points(camera_from_world, torch.tensor(episode.keypoints_world, dtype=torch.float64))
+    pixels, depth = geometry.project(points, torch.tensor(episode.intrinsics)[None])
+    return pixels.numpy(), depth.numpy()
+
+
+def test_a_recording_is_an_episode_with_the_extras_that_it_promises(videos):
+    for seed, video in zip(SEEDS, videos, strict=True):
+        episode = video.episode
+        assert (len(episode), episode.fps, episode.seed) == (40, 10, seed)
+        assert episode.frames.size == (144, 256)
+        shapes = {name: (array.shape, array.dtype.name) for name, array in episode.extras.items()}
+        assert shapes == {
+            "keypoint_confidence": ((40, 42), "float32"),
+            "hand_poses_world": ((40, 2, 4, 4), "float32"),
+            "hand_metacarpals_world": ((40, 8, 3), "float32"),
+            "body_world": ((40, 18, 3), "float32"),
+            "body_valid": ((40, 18), "bool"),
+            "object_motion": ((40,), "float32"),
+        }
+        assert episode.task.startswith("My ")
+        assert episode.task.endswith(".")
+        assert episode.keypoints_valid.all()
+
+
+def test_the_camera_has_the_field_of_view_of_egodex():
+    at_full_size = HumanVideoConfig(height=1080, width=1920).intrinsics
+    np.testing.assert_allclose(at_full_size, [[736.6339, 0, 960], [0, 736.6339, 540], [0, 0, 1]], atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video():
+    (first, masks), (again, masks_again), (other, _) = (record_human_video(seed, TINY) for seed in (7, 7, 8))
+    np.testing.assert_array_equal(first.frames.array, again.frames.array)
+    np.testing.assert_array_equal(masks.labels, masks_again.labels)
+    for field in fields(first):
+        if field.name not in ("frames", "extras"):
+            np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name), err_msg=field.name)
+    for name in first.extras:
+        np.testing.assert_array_equal(first.extras[name], again.extras[name], err_msg=name)
+    assert not np.array_equal(first.frames.array, other.frames.array)
+
+
+def test_visible_keypoints_lie_on_the_drawn_hand_of_their_side(videos):
+    """Visible by a ray from the camera; drawn by segmentation, widened by one pixel. A wrist may lie on the forearm."""
+    seen = hit = 0
+    for video in videos:
+        pixels, _ = pixels_of(video.episode)
+        sure = video.episode.extras["keypoint_confidence"] == np.float32(CONFIDENCE["visible"])
+        for frame in range(len(video.episode)):
+            for side, rows in (("left", LEFT), ("right", RIGHT)):
+                on_hand = video.masks.covers(frame, pixels[frame, rows], side, margin=1)
+                on_hand[:1] |= video.masks.covers(frame, pixels[frame, rows][:1], side, margin=1, arm=True)
+                seen += int(sure[frame, rows].sum())
+                hit += int(on_hand[sure[frame, rows]].sum())
+    assert seen > 1000
+    assert hit / seen >= 0.98
+
+
+def test_a_keypoint_outside_the_picture_has_the_least_confidence(videos):
+    for video in videos:
+        pixels, depth = pixels_of(video.episode)
+        inside = (depth > 0) & (pixels >= 0).all(-1) & (pixels < [256, 144]).all(-1)
+        edge = (np.abs(pixels) < 0.01).any(-1) | (np.abs(pixels - [256, 144]) < 0.01).any(-1)
+        least = video.episode.extras["keypoint_confidence"] == np.float32(CONFIDENCE["out_of_view"])
+        np.testing.assert_array_equal(least[~edge], ~inside[~edge])
+
+
+def test_where_a_keypoint_is_occluded_something_else_than_its_hand_is_drawn(videos):
+    drawn = []
+    for video in videos:
+        pixels, _ = pixels_of(video.episode)
+        occluded = video.episode.extras["keypoint_confidence"] == np.float32(CONFIDENCE["occluded"])
+        for frame, row in zip(*np.nonzero(occluded), strict=True):
+            side = "left" if row < 21 else "right"
+            drawn.append(bool(video.masks.covers(frame, pixels[frame, row][None], side, arm=True)[0]))
+    assert len(drawn) > 50
+    assert np.mean(drawn) < 0.1  # pixels at edges: a finger is two to three wide
+
+
+def test_both_hands_are_seen_in_most_frames(videos):
+    seen = np.mean(
+        [[(video.masks.labels[f] == label).any() for f in range(40)] for video in videos for label in (1, 2)]
+    )
+    assert seen > 0.9
+
+
+@pytest.mark.parametrize("skill", ["push", "grasp", "drawer", "door"])
+def test_what_the_sentence_says_really_happens(skill):
+    found = 0
+    for seed in range(900_200, 900_203):
+        fixtures = (skill,) if skill in ("drawer", "door") else ("none",)
+        scene = HandScene(random_hand_layout(seed, fixtures), 16, 32)
+        motion, acts, _ = act_out(scene, np.random.default_rng(seed), 61, 30.0, 2.0, (skill, "reach"))
+        start = scene.start
+        for act in acts:
+            first, last = motion.states[act.first], motion.states[act.last]
+            for script in act.acting:
+                if script.skill != skill:
+                    continue
+                found += 1
+                if script.target < 0:
+                    assert last.opening > first.opening + 0.08
+                    continue
+                way = np.array([state.positions[script.target] for state in motion.states[act.first : act.last + 1]])
+                if skill == "push":
+                    assert np.linalg.norm(way[-1] - way[0]) > 0.05
+                    assert np.ptp(way[:, 2]) < 1e-6
+                    continue
+                rise = way[:, 2].max() - start.positions[script.target, 2]
+                assert rise > 0.03
+                assert way[-1, 2] == pytest.approx(start.positions[script.target, 2], abs=1e-6)
+                if "puts it down" in script.text:
+                    assert np.linalg.norm(way[-1] - way[0]) > 0.06
+    assert found >= 2
+
+
+def test_object_motion_is_the_way_of_what_moved_most(videos):
+    for video in videos:
+        places = np.array([state.positions for state in video.motion.states])
+        furthest = np.linalg.norm(np.diff(places, axis=0), axis=2).max(axis=1)
+        motion = video.episode.extras["object_motion"]
+        assert motion[0] == 0
+        assert (motion[1:] >= furthest - 1e-6).all()
+        closed = np.diff([state.opening for state in video.motion.states]) == 0
+        np.testing.assert_allclose(motion[1:][closed], furthest[closed], atol=1e-6)
+    assert max(video.episode.extras["object_motion"].sum() for video in videos) > 0.1
+
+
+def test_hands_stay_out_of_counter_cabinet_and_each_other(videos):
+    for seed, video in zip(SEEDS, videos, strict=True):
+        scene = HandScene(random_hand_layout(seed), 16, 32)
+        for act in video.acts:
+            frames = slice(act.first, act.last + 1)
+            found = depths(scene, list(video.motion.states[frames]), list(video.motion.hands[frames]))
+            for name, depth in found.items():
+                assert depth <= getattr(Solids(), name), (seed, act.scripts, name)
+
+
+def test_nothing_jumps():
+    video = film(SEEDS[0], replace(TINY, seconds=4.0, fps=30.0, act_seconds=2.0), masks=False)
+    speed = np.linalg.norm(np.diff(video.episode.keypoints_world, axis=0), axis=2) * 30
+    assert speed.max() < 3.0  # metres a second; a quick human reach is 1 to 2, fingers that open add to it
+    head = np.linalg.norm(np.diff(video.episode.world_from_camera[:, :3, 3], axis=0), axis=1) * 30
+    assert 0.005 < head.max() < 0.4
+
+
+def test_without_head_motion_the_camera_stands_still():
+    video = film(SEEDS[0], replace(TINY, head_motion=0.0), masks=False)
+    poses = video.episode.world_from_camera
+    np.testing.assert_allclose(poses, np.broadcast_to(poses[0], poses.shape), atol=1e-12)
+    assert video.masks is None
+
+
+def test_arms_have_an_adults_measures_and_elbows_stay_above_the_counter(videos):
+    names = {name: row for row, name in enumerate(BODY_KEYPOINTS)}
+    for video in videos:
+        body, wrists = video.episode.extras["body_world"], video.episode.keypoints_world[:, [0, 21]]
+        for side, wrist in zip(("left", "right"), (0, 1), strict=True):
+            shoulder, elbow = body[:, names[f"{side}Arm"]], body[:, names[f"{side}Forearm"]]
+            np.testing.assert_allclose(np.linalg.norm(elbow - shoulder, axis=1), UPPER_ARM, atol=1e-5)
+            np.testing.assert_allclose(np.linalg.norm(wrists[:, wrist] - elbow, axis=1), FOREARM, atol=1e-5)
+            assert (elbow[elbow[:, 0] > 0.3, 2] > 0.95).all()
+        assert (body[:, names["neck4"], 2] > body[:, names["spine7"], 2]).all()
+        assert (body[:, names["leftArm"], 1] > body[:, names["rightArm"], 1]).all()
+
+
+def test_metacarpals_lie_between_wrist_and_knuckles(videos):
+    episode = videos[0].episode
+    for side, start in ((0, 0), (1, 21)):
+        for finger in range(4):
+            palm = episode.extras["hand_metacarpals_world"][:, 4 * side + finger]
+            wrist, knuckle = episode.keypoints_world[:, start], episode.keypoints_world[:, start + 5 + 4 * finger]
+            whole = np.linalg.norm(knuckle - wrist, axis=1)
+            assert (np.linalg.norm(palm - wrist, axis=1) < 0.4 * whole).all()
+            assert (np.linalg.norm(knuckle - palm, axis=1) < whole).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"skills": ("juggle",)}, "juggle"),
+        ({"fps": 0.0}, "fps"),
+        ({"height": 217}, "even"),
+        ({"antialias": 3}, "antialias"),
+        ({"seconds": 0.01}, "two frames"),
+    ],
+)
+def test_a_video_that_cannot_be_recorded_is_refused(changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        HumanVideoConfig(**changes)
+
+
+def test_masks_know_sides_margins_and_borders():
+    labels = np.zeros((1, 4, 6), np.uint8)
+    labels[0, 1, 2], labels[0, 2, 4] = 1, 4
+    masks = HandMasks(labels)
+    places = np.array([[2.5, 1.5], [3.5, 1.5], [4.2, 2.2], [-1.0, 0.0], [6.0, 1.0]])
+    assert masks.covers(0, places, "left").tolist() == [True, False, False, False, False]
+    assert masks.covers(0, places, "left", margin=1).tolist() == [True, True, False, False, False]
+    assert masks.covers(0, places, "right").tolist() == [False] * 5
+    assert masks.covers(0, places, "right", arm=True).tolist() == [False, False, True, False, False]
+    with pytest.raises(ValueError, match="uint8"):
+        HandMasks(labels.astype(int))
