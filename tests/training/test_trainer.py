@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def make_trainer(disc_data, tmp_path, model_config, make_training):
             cache = replace(cache, latents=spoil(np.array(cache.latents)))
         config = make_training(**changes)
         training, held_out = [np.arange(10)], [np.arange(10, 12)]
-        validation = Validation([cache], held_out, config.validation_rollouts, 8, 0) if validate else None
+        held_out_windows = partial(WindowSampler, [cache], seed=0, episodes=held_out)
+        validation = Validation(held_out_windows, config.validation_rollouts, 8) if validate else None
         return Trainer(
             model,
             config,
@@ -187,7 +189,7 @@ def test_the_encoder_is_never_trained(make_trainer):
 
 def test_detached_predictions_leave_the_predictor_to_the_latent_loss(make_trainer):
     trainer = make_trainer(detach_predictions=True, hand_consistency=1.0, true_keypoints=0.0)
-    window = trainer.task.samplers[False].batch(0, 4)
+    window = trainer.task.sources[False].batch(0, 4)
     losses = trainer.task.objective(window, unrolled=False)
     losses["keypoints_predicted"].backward()
     assert all(value.grad is None for name, value in trainer.parameters.items() if name.startswith("predictor"))

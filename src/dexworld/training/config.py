@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from math import cos, isfinite, pi
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,36 @@ class TrainConfig(LoopConfig):
     def teacher_forced_steps(self) -> int:
         """Number of steps of the first phase."""
         return round(self.teacher_forced * self.steps)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which frames make a window, and in which proportions datasets are mixed (see docs/data.md).
+
+    Raises ValueError naming the field that makes no sense.
+    """
+
+    kind: Literal["stride", "paper", "official"] = "stride"
+    """`stride`: a constant time step, which planning needs. `paper`: ten segments, random gaps within `seconds`.
+    `official`: as the released code, its edges included."""
+    seconds: float = 4.0
+    """How far back a window of `paper` and `official` reaches."""
+    segments: int = 10
+    """Windows that `paper` and `official` draw from a clip in an epoch."""
+    rate_hz: float | None = None
+    """Base step of `stride`: with 5, data of 30, 15 and 5 frames per second give windows of the same times. By default
+    strides count stored frames."""
+    mix: tuple[float, ...] = ()
+    """Share of each data folder in what is drawn; by default as large as its data."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("stride", "paper", "official"):
+            raise ValueError(f"sampling kind is {self.kind!r}; choose 'stride', 'paper' or 'official'")
+        check_positive(self, "seconds", "segments")
+        if self.rate_hz is not None and not (isfinite(self.rate_hz) and self.rate_hz > 0):
+            raise ValueError(f"rate_hz is {self.rate_hz}; it must be positive, or None")
+        if not all(isfinite(weight) and weight > 0 for weight in self.mix):
+            raise ValueError(f"mix is {self.mix}; give one positive number for each data folder")
 
 
 def fixed_settings(config: LoopConfig) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from dexworld.actions import hand_motion
 from dexworld.data.files import written_atomically
-from dexworld.data.store import EpisodeDataset
-from dexworld.data.windows import WindowSampler
+from dexworld.data.source import Dataset
 from dexworld.hands import NUM_KEYPOINTS
 from dexworld.models.config import DexWMConfig
 from dexworld.models.encoders import Encoder, PCAEncoder, build_encoder
+from dexworld.training.window_task import WindowSource
 
 logger = logging.getLogger(__name__)
 FIT_WINDOWS = 512  # windows that the action scale is measured on
@@ -26,7 +26,7 @@ SMALLEST_SCALE = 0.01  # metres or radians; a camera that never moves has no sca
 
 
 def fitted_encoder(
-    config: DexWMConfig, datasets: list[EpisodeDataset], frames: int, seed: int, device: torch.device
+    config: DexWMConfig, datasets: list[Dataset], frames: int, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
     """State of a pca encoder fitted on about `frames` frames of all datasets.
 
@@ -53,7 +53,7 @@ def fitted_encoder(
     return state
 
 
-def _sampled_frames(datasets: list[EpisodeDataset], count: int, seed: int) -> Iterator[Tensor]:
+def _sampled_frames(datasets: list[Dataset], count: int, seed: int) -> Iterator[Tensor]:
     """Batches (N, H, W, 3) uint8 of about `count` frames in all, at most eight from an episode drawn at random."""
     generator = np.random.default_rng([seed, 1])
     episodes = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
@@ -75,9 +75,9 @@ def encoder_fingerprint(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def fit_action_scale(sampler: WindowSampler, config: DexWMConfig) -> tuple[float, float, float]:
+def fit_action_scale(source: WindowSource, config: DexWMConfig) -> tuple[float, float, float]:
     """Root mean square of keypoint displacements (metres), camera translations (metres) and rotations (radians)."""
-    window = sampler.batch(0, FIT_WINDOWS)
+    window = source.batch(0, FIT_WINDOWS)
     motion = hand_motion(
         window.keypoints_world,
         window.keypoints_valid,

@@ -15,26 +15,27 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 import dexworld
+from dexworld.data.datasets import open_dataset
 from dexworld.data.files import write_json
-from dexworld.data.latent_cache import LatentCache, latent_cache
-from dexworld.data.sampling import StrideSampling
-from dexworld.data.store import EpisodeDataset, open_dataset
-from dexworld.data.windows import WindowSampler
+from dexworld.data.fitted import fitted
+from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
-from dexworld.training.config import TrainConfig
+from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.fitting import encoder_fingerprint, fit_action_scale, fitted_encoder
+from dexworld.training.frame_task import FrameTask
 from dexworld.training.progress import TrainingLog
+from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.trainer import Trainer
 from dexworld.training.validation import Validation
-from dexworld.training.window_task import WindowTask, window_configs
+from dexworld.training.window_task import WindowSource, window_strategies
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class RunConfig:
     """A training run: which data, which model, where to. Raises ValueError naming the field that makes no sense."""
 
     data: tuple[Path, ...]
-    """Dataset folders made by `dexworld collect`."""
+    """Dataset folders made by `dexworld collect` or `dexworld prepare`."""
     output: Path
     """Folder of the run; a run that was stopped goes on there."""
     preset: str = "tiny"
@@ -57,6 +58,17 @@ class RunConfig:
     """Fraction of the training scenes that is held out when there is no validation data."""
     encoder_frames: int = 3000
     """Frames that a pca encoder is fitted on."""
+    latents: Literal["cached", "online"] = "cached"
+    """`cached` encodes every frame once and keeps it on disk; `online` decodes and encodes while training, which large
+    data and augmentation need."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Which frames make a window, and how the data folders are mixed."""
+    augment: bool = False
+    """Change colours and sharpness of whole clips as the release does (online latents only)."""
+    workers: int = 2
+    """Processes that decode video for online latents."""
+    strict: bool = False
+    """Stop at the first episode that can't be read, instead of naming, counting and replacing it (online latents)."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -69,6 +81,21 @@ class RunConfig:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
         if self.encoder_frames < 1:
             raise ValueError(f"encoder_frames is {self.encoder_frames}; it must be positive")
+        if self.latents not in ("cached", "online"):
+            raise ValueError(f"latents is {self.latents!r}; choose 'cached' or 'online'")
+        if self.augment and self.latents == "cached":
+            raise ValueError("cached latents can't be augmented; add `--latents online`")
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; it must be 0 or more")
+        if self.sampling.mix and len(self.sampling.mix) != len(self.data):
+            raise ValueError(f"mix gives {len(self.sampling.mix)} shares for {len(self.data)} data folders")
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What is drawn and shown, as JSON values; empty for what runs did before there was a choice."""
+        chosen = {"latents": self.latents, "augment": self.augment, "sampling": asdict(self.sampling)}
+        plain = {"latents": "cached", "augment": False, "sampling": asdict(SamplingConfig())}
+        return {} if chosen == plain else json.loads(json.dumps(chosen))
 
 
 def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
@@ -83,24 +110,23 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
     model = _initial_model(config, model_config, datasets, device)
     ancestry = model.provenance if config.initial is not None else None
     fingerprint = encoder_fingerprint(model.encoder)
-    caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
-    held_out_caches = [_cache(model, dataset, fingerprint, device) for dataset in held_out_data]
     training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
+    data = _training_data(config, datasets, model, fingerprint, device)
+    validation_data = data
     if held_out_data:
         held_out = [np.arange(len(dataset)) for dataset in held_out_data]
-    else:
-        held_out_caches = caches
-
-    def make_sampler(windows: StrideSampling) -> WindowSampler:
-        return WindowSampler(caches, windows, config.training.seed, training)
-
+        validation_data = _training_data(config, held_out_data, model, fingerprint, device)
+    strategies = window_strategies(model.config.predictor.num_context, config.training, config.sampling)
     if config.initial is None:
-        model = _with_fitted_scale(model, make_sampler(window_configs(model, config.training)[0]), config.training.seed)
+        model = _with_fitted_scale(model, data.labels(strategies[0], training), config.training.seed)
     validation = None
     if sum(len(episodes) for episodes in held_out):
         settings = config.training
         validation = Validation(
-            held_out_caches, held_out, settings.validation_rollouts, settings.validation_windows, settings.seed
+            lambda strategy: validation_data.source(strategy, model, held_out, shown=True),
+            settings.validation_rollouts,
+            settings.validation_windows,
+            config.sampling.rate_hz,
         )
     else:
         logger.warning("no episode is held out: there will be no validation figures")
@@ -109,11 +135,11 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
         "encoder": fingerprint,
         "data": [dataset.fingerprint for dataset in datasets],
         "validation_fraction": None if held_out_data else config.validation_fraction,
-    }
+    } | ({"loading": config.loading} if config.loading else {})
     trainer = Trainer(
         model,
         config.training,
-        WindowTask(model, config.training, make_sampler),
+        FrameTask(model, config.training, lambda each: data.source(each, model, training), config.sampling),
         config.output,
         validation,
         identity,
@@ -126,7 +152,7 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
     return _finish(config, trainer, datasets, held_out_data, training, held_out, finished, ancestry)
 
 
-def _open_all(folders: tuple[Path, ...]) -> list[EpisodeDataset]:
+def _open_all(folders: tuple[Path, ...]) -> list[Dataset]:
     datasets = []
     for folder in folders:
         dataset = open_dataset(folder)
@@ -139,7 +165,7 @@ def _open_all(folders: tuple[Path, ...]) -> list[EpisodeDataset]:
     return datasets
 
 
-def split_by_scene(datasets: list[EpisodeDataset], fraction: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def split_by_scene(datasets: list[Dataset], fraction: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Indices of training and of held-out episodes of each dataset; about `fraction` is held out.
 
     All episodes of a scene (simulator seed) fall on one side, the same one in every run and in every dataset.
@@ -156,7 +182,7 @@ def split_by_scene(datasets: list[EpisodeDataset], fraction: float) -> tuple[lis
 
 
 def _initial_model(
-    config: RunConfig, model_config: DexWMConfig | None, datasets: list[EpisodeDataset], device: torch.device
+    config: RunConfig, model_config: DexWMConfig | None, datasets: list[Dataset], device: torch.device
 ) -> DexWM:
     if config.initial is not None:
         return DexWM.from_pretrained(config.initial)
@@ -164,28 +190,34 @@ def _initial_model(
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = DexWM(model_config)
     if isinstance(model.encoder, PCAEncoder):
-        state = fitted_encoder(model_config, datasets, config.encoder_frames, config.training.seed, device)
+        sized = [fitted(dataset, model_config.image_size) for dataset in datasets]
+        state = fitted_encoder(model_config, sized, config.encoder_frames, config.training.seed, device)
         model.encoder.load_state_dict(state)
     return model
 
 
-def _cache(model: DexWM, dataset: EpisodeDataset, fingerprint: str, device: torch.device) -> LatentCache:
-    told = 0
+def _training_data(
+    config: RunConfig, datasets: list[Dataset], model: DexWM, fingerprint: str, device: torch.device
+) -> TrainingData:
+    if config.latents == "cached":
+        return CachedData(datasets, model.to(device), fingerprint, config.sampling.mix, config.training.seed, device)
+    return OnlineData(
+        datasets,
+        model.config.image_size,
+        config.sampling.mix,
+        config.training,
+        device,
+        augment=config.augment,
+        workers=config.workers,
+        strict=config.strict,
+    )
 
-    def log(done: int, total: int) -> None:
-        nonlocal told
-        if done * 10 // total > told:
-            told = done * 10 // total
-            logger.info("%s: latents of %d of %d frames", dataset.folder, done, total)
 
-    return latent_cache(dataset, model.to(device).encode, fingerprint, device=device, progress=log)
-
-
-def _with_fitted_scale(model: DexWM, sampler: WindowSampler, seed: int) -> DexWM:
+def _with_fitted_scale(model: DexWM, source: WindowSource, seed: int) -> DexWM:
     """The same model with the action scale of the data; raw actions, as in the paper's presets, stay raw."""
     if model.config.action_scale == (1.0, 1.0, 1.0):
         return model
-    scale = fit_action_scale(sampler, model.config)
+    scale = fit_action_scale(source, model.config)
     logger.info("action scale: keypoints %.4f m, camera %.4f m and %.4f rad", *scale)
     torch.manual_seed(seed)
     scaled = DexWM(replace(model.config, action_scale=scale))
@@ -196,8 +228,8 @@ def _with_fitted_scale(model: DexWM, sampler: WindowSampler, seed: int) -> DexWM
 def _finish(
     config: RunConfig,
     trainer: Trainer,
-    datasets: list[EpisodeDataset],
-    held_out_data: list[EpisodeDataset],
+    datasets: list[Dataset],
+    held_out_data: list[Dataset],
     training: list[np.ndarray],
     held_out: list[np.ndarray],
     finished: bool,
@@ -226,6 +258,7 @@ def _finish(
         "initial": without_folders(config.initial) if config.initial else None,
         "initial_provenance": ancestry,
         "training": asdict(config.training),
+        **({"loading": config.loading} if config.loading else {}),
     }
     return save_run(trainer, config.output, provenance, figures, finished)
 

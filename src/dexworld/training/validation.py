@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dexworld.actions import hand_motion
-from dexworld.data.latent_cache import LatentCache
 from dexworld.data.sampling import StrideSampling
-from dexworld.data.windows import Window, WindowSampler
+from dexworld.data.windows import Window
 from dexworld.training.losses import inside_image
+from dexworld.training.window_task import MakeSource
 
 CHUNK = 32  # windows at a time
 PCK_PX = 20.0  # pixels of the stored image (DexWM paper: PCK@20 at 224 x 392)
@@ -20,23 +19,18 @@ PCK_PX = 20.0  # pixels of the stored image (DexWM paper: PCK@20 at 224 x 392)
 class Validation:
     """Always the same windows of the same episodes, so that figures of two moments can be compared.
 
-    rollouts: (stride, steps) pairs; each starts from a single frame, as planning does. windows: how many of each.
+    make_source: windows of a strategy, cut from held-out episodes. rollouts: (stride, steps) pairs; each starts from a
+    single frame, as planning does. windows: how many of each. rate_hz: what strides are counted in (`StrideSampling`).
     """
 
     def __init__(
-        self,
-        caches: Sequence[LatentCache],
-        episodes: Sequence[np.ndarray],
-        rollouts: Sequence[tuple[int, int]],
-        windows: int,
-        seed: int,
+        self, make_source: MakeSource, rollouts: Sequence[tuple[int, int]], windows: int, rate_hz: float | None = None
     ) -> None:
         self.windows, self.rollouts = windows, tuple(rollouts)
-        self.samplers = []
+        self.sources = []
         for stride, steps in self.rollouts:
             weights = tuple(float(each == stride) for each in range(1, stride + 1))
-            config = StrideSampling(frames=steps + 1, history=1, stride_weights=weights, short_history=0.0)
-            self.samplers.append(WindowSampler(caches, config, seed, episodes))
+            self.sources.append(make_source(StrideSampling(steps + 1, 1, weights, short_history=0.0, rate_hz=rate_hz)))
 
     @torch.no_grad()
     def __call__(self, model: Any, device: torch.device | str = "cpu") -> dict[str, float]:
@@ -48,10 +42,10 @@ class Validation:
         """
         figures: dict[str, float] = {}
         found = counted = 0
-        for (stride, steps), sampler in zip(self.rollouts, self.samplers, strict=True):
+        for (stride, steps), source in zip(self.rollouts, self.sources, strict=True):
             errors = torch.zeros(3, steps, dtype=torch.float64)  # model, model with shuffled actions, standing still
             for step, size in enumerate(_chunks(self.windows)):
-                window = sampler.batch(step, size).to(device)
+                window = source.batch(step, size).to(device)
                 errors += self._rollout_errors(model, window, steps)
                 correct, visible = _keypoints_found(model, window)
                 found, counted = found + correct, counted + visible

@@ -2,53 +2,92 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dexworld.data.sampling import StrideSampling
-from dexworld.data.windows import Window, WindowSampler
+from dexworld.data.sampling import OfficialSampling, PaperSampling, PartStrategy, StrideSampling
+from dexworld.data.windows import Window
 from dexworld.models.dexwm import DexWM
-from dexworld.training.config import TrainConfig
+from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.objective import WindowLoss
 
-MakeSampler = Callable[[StrideSampling], WindowSampler]
+Strategy = PartStrategy | StrideSampling
 
 
-def window_configs(model: DexWM, config: TrainConfig) -> tuple[StrideSampling, StrideSampling]:
-    """How windows of the teacher-forced and of the unrolled phase are drawn for this model."""
-    context = model.config.predictor.num_context
-    teacher = StrideSampling(
-        frames=context + 1,
-        history=context,
-        stride_weights=config.stride_weights,
-        short_history=config.short_history,
-        moving_object_weight=config.moving_object_weight,
-    )
-    return teacher, replace(teacher, frames=context + config.unroll_steps)
+class WindowSource(Protocol):
+    """Where batches of windows come from: cached latents, or frames that are encoded on the way."""
+
+    def batch(self, step: int, size: int, first: int | None = None) -> Window:
+        """Batch `step` of `size` windows. first: the number of its first sample, by default step * size."""
+        ...
+
+    def describe(self, row: int) -> str:
+        """Where the frame of a window's row comes from."""
+        ...
+
+
+MakeSource = Callable[[Strategy], WindowSource]
+
+
+def window_strategies(
+    num_context: int, config: TrainConfig, sampling: SamplingConfig = SamplingConfig()
+) -> tuple[Strategy, Strategy]:
+    """How windows of the teacher-forced and of the unrolled phase are drawn for a model of `num_context` frames.
+
+    `paper` and `official` unroll from a single frame, as the release's multistep phase does; there, `official` takes
+    frames of the whole clip.
+    """
+    teacher, unrolled = num_context + 1, num_context + config.unroll_steps
+    if sampling.kind == "stride":
+        strides = StrideSampling(
+            frames=teacher,
+            history=num_context,
+            stride_weights=config.stride_weights,
+            short_history=config.short_history,
+            moving_object_weight=config.moving_object_weight,
+            rate_hz=sampling.rate_hz,
+        )
+        return strides, replace(strides, frames=unrolled)
+    if sampling.kind == "paper":
+        paper = PaperSampling(teacher, num_context, sampling.seconds, sampling.segments)
+        return paper, replace(paper, frames=unrolled, lead=num_context - 1)
+    official = OfficialSampling(teacher, sampling.seconds, sampling.segments)
+    return official, replace(official, frames=unrolled, whole_clip=True, lead=num_context - 1)
 
 
 class WindowTask:
     """Windows of episodes and their losses (a `trainer.Task`).
 
-    make_sampler: draws windows of a given kind (it knows the data, this process's rank and the seed).
+    make_source: windows of a strategy (it knows the data, this process's rank and the seed).
     """
 
-    def __init__(self, model: DexWM, config: TrainConfig, make_sampler: MakeSampler) -> None:
+    def __init__(
+        self, model: DexWM, config: TrainConfig, make_source: MakeSource, sampling: SamplingConfig = SamplingConfig()
+    ) -> None:
         self.config = config
-        teacher, unrolled = window_configs(model, config)
-        self.samplers = {False: make_sampler(teacher), True: make_sampler(unrolled)}
+        teacher, unrolled = window_strategies(model.config.predictor.num_context, config, sampling)
+        self.sources = {False: make_source(teacher), True: make_source(unrolled)}
         self.objective = WindowLoss(model, config)
 
     def unrolled(self, index: int) -> bool:
         """Whether batch `index` belongs to the second phase."""
-        return index // self.config.accumulation >= self.config.teacher_forced_steps
+        return index >= self._second_phase
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """Batch number `index` of the run."""
         config, unrolled = self.config, self.unrolled(index)
-        size = (config.unroll_batch_size or config.batch_size) if unrolled else config.batch_size
-        return self.samplers[unrolled].batch(index, size).to(device), size
+        first, size = index * config.batch_size, config.batch_size
+        if unrolled:  # sample numbers go on where the first phase has ended, and with them the epoch
+            size = config.unroll_batch_size or config.batch_size
+            first = self._second_phase * config.batch_size + (index - self._second_phase) * size
+        return self.sources[unrolled].batch(index, size, first).to(device), size
+
+    @property
+    def _second_phase(self) -> int:
+        """Number of the first unrolled batch."""
+        return self.config.teacher_forced_steps * self.config.accumulation
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
         """See `WindowLoss`."""
@@ -63,5 +102,5 @@ class WindowTask:
         bad = ~torch.isfinite(batch.latents).flatten(2).all(dim=-1)
         if not bad.any():
             return ""
-        episode = self.samplers[False].describe(int(batch.rows[bad][0]))
-        return f" Latents are not finite in {episode}: delete that folder's cache."
+        episode = self.sources[False].describe(int(batch.rows[bad][0]))
+        return f" Latents are not finite in {episode}: if they are cached, delete that folder's cache."

@@ -1,0 +1,260 @@
+"""Training from frames: the same windows and latents as cached ones, at any stored size, resumed bit for bit."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dexworld.data.augment import AugmentConfig
+from dexworld.data.datasets import open_dataset
+from dexworld.data.episode import ArrayFrames
+from dexworld.data.loader import FrameLoader
+from dexworld.data.prepared.assemble import assemble
+from dexworld.data.prepared.pack import write_pack
+from dexworld.data.prepared.settings import PrepareSettings
+from dexworld.data.resize import Fit
+from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
+from dexworld.models.dexwm import DexWM
+from dexworld.training.config import SamplingConfig
+from dexworld.training.frame_task import FrameSource, FrameTask
+from dexworld.training.objective import window_motion
+from dexworld.training.run import RunConfig, train
+from dexworld.training.sources import CachedData, OnlineData
+from dexworld.training.trainer import Trainer
+from dexworld.training.window_task import window_strategies
+
+STRIDE = StrideSampling(frames=5, history=3, stride_weights=(1.0, 1.0), short_history=0.5)
+
+
+def larger(episode, factor, fps=5.0):
+    """The same episode filmed with `factor` times the pixels, wider than the model's square, at another rate."""
+    times = np.repeat(np.arange(len(episode)), round(fps / episode.fps))
+    frames = episode.frames.read(times.tolist()).repeat(factor, axis=1).repeat(factor, axis=2)
+    frames = np.pad(frames, ((0, 0), (0, 0), (8, 8), (0, 0)))
+    intrinsics = np.diag([factor, factor, 1.0]) @ episode.intrinsics
+    intrinsics[0, 2] += 8
+    return replace(
+        episode,
+        frames=ArrayFrames(frames),
+        fps=fps,
+        intrinsics=intrinsics,
+        **{name: getattr(episode, name)[times] for name in ("keypoints_world", "keypoints_valid", "world_from_camera")},
+    )
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory, disc_data):
+    """Recorded episodes; a prepared store of larger frames at 15 frames per second."""
+    folder = tmp_path_factory.mktemp("prepared") / "store"
+    dataset = open_dataset(disc_data)
+    settings = PrepareSettings(height=112, width=128, codec="h264-444", pack_episodes=4).resolved(
+        larger(dataset[0], 2, 15.0)
+    )
+    records = []
+    for pack in range(3):
+        items = [(dataset.ids[i], lambda i=i: larger(dataset[i], 2, 15.0)) for i in range(4 * pack, 4 * pack + 4)]
+        records.append(write_pack(folder, pack, items, settings))
+    assemble(folder, records, {"made by": "tests"})
+    return disc_data, folder
+
+
+@pytest.fixture
+def model(model_config, disc_data):
+    torch.manual_seed(0)
+    model = DexWM(model_config)
+    dataset = open_dataset(disc_data)
+    model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
+    return model
+
+
+def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model):
+    dataset, episodes = open_dataset(disc_data), [np.arange(3, 12)]
+    cached = CachedData([dataset], model, "fitted", (), 4, torch.device("cpu")).source(STRIDE, model, episodes)
+    loader = FrameLoader([dataset], STRIDE, 6, 4, episodes=episodes)
+    online = FrameSource(loader, model.encode, model.config.image_size)
+    for step in (0, 1, 5):
+        left, right = cached.batch(step, 6), online.batch(step, 6)
+        torch.testing.assert_close(left.latents, right.latents, atol=2e-3, rtol=2e-3)  # the cache keeps float16
+        for name in left.__dataclass_fields__:
+            if name != "latents":
+                assert torch.equal(getattr(left, name), getattr(right, name)), name
+    row = int(right.rows[0, 2])
+    assert cached.describe(row).split(", ")[-1] == online.describe(row).split(", ")[-1]
+    assert str(dataset.folder) in online.describe(row)
+
+
+def test_a_repeated_frame_is_encoded_once(disc_data, model):
+    encoded = []
+
+    def encode(images):
+        encoded.append(len(images))
+        return model.encode(images)
+
+    strategy = replace(STRIDE, short_history=1.0)
+    window = FrameSource(FrameLoader([open_dataset(disc_data)], strategy, 8, 0), encode, (56, 56)).batch(0, 8)
+    assert encoded == [sum(len(set(row)) for row in window.rows.tolist())]
+    assert encoded[0] < window.rows.numel()
+    for latents, repeats in zip(window.latents, window.repeats.tolist(), strict=True):
+        assert all(torch.equal(latents[0], latents[slot]) for slot in range(repeats + 1))
+
+
+@pytest.mark.parametrize("way", ["cached", "online"])
+def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores, model, make_training, way):
+    def source(folder, rate):
+        strategy = replace(STRIDE, rate_hz=rate)
+        dataset, device = open_dataset(folder), torch.device("cpu")
+        if way == "cached":
+            data = CachedData([dataset], model, "fitted", (), 2, device)
+        else:
+            data = OnlineData([dataset], model.config.image_size, (), make_training(seed=2), device)
+        return data.source(strategy, model, [np.arange(12)])
+
+    plain, prepared = (source(folder, 5.0).batch(0, 64) for folder in stores)
+    large = window_motion(model, prepared)
+    assert prepared.latents.shape[2:] == plain.latents.shape[2:]
+    # Frames were stored two times as large with a margin of eight pixels, and are cut to the same square again.
+    fit = Fit((112, 128), (56, 56))
+    for window in (plain, prepared):
+        torch.testing.assert_close(window.intrinsics[:, 0, 0], torch.full((64,), 100.0))
+        torch.testing.assert_close(window.intrinsics[:, 0, 2], torch.full((64,), 28.0))
+    assert fit.corner == (0, 4)
+    # The disc is where its keypoint is: the latents of its patch differ from those of the empty table.
+    bright = prepared.latents.norm(dim=-1).argmax(dim=-1)
+    pixels = large.pixels[:, :, 6, :2]  # the right wrist
+    patch = (pixels // 14).long().clamp(0, 3)
+    rows, columns = bright // 4, bright % 4
+    near = ((rows - patch[..., 1]).abs() <= 1) & ((columns - patch[..., 0]).abs() <= 1)
+    assert near.float().mean() > 0.9
+
+
+def test_augmentation_changes_colours_once_per_clip_and_repeats_exactly(disc_data, model):
+    def windows(augment, seed=0):
+        loader = FrameLoader([open_dataset(disc_data)], STRIDE, 16, 0)
+        seen = []
+
+        def encode(images):
+            seen.append(images.clone())
+            return model.encode(images)
+
+        source = FrameSource(loader, encode, (56, 56), augment=augment, seed=seed)
+        source.batch(2, 16)
+        return seen[0].float()
+
+    plain, changed, again = windows(None), windows(AugmentConfig()), windows(AugmentConfig())
+    assert torch.equal(changed, again)
+    assert not torch.equal(changed, windows(AugmentConfig(), seed=1))
+    difference = (plain - changed).abs().mean(dim=(1, 2, 3))
+    assert 0.2 < (difference > 0.5).float().mean() < 0.95
+
+
+def make_trainer(model_config, folder, make_training, disc_data, workers, kind="paper"):
+    torch.manual_seed(0)
+    model = DexWM(model_config)
+    dataset = open_dataset(disc_data)
+    model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
+    config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
+    data = OnlineData(
+        [dataset], model.config.image_size, (), config, torch.device("cpu"), augment=True, workers=workers
+    )
+    task = FrameTask(
+        model, config, lambda each: data.source(each, model, [np.arange(12)]), SamplingConfig(kind=kind, seconds=2.0)
+    )
+    return Trainer(model, config, task, folder)
+
+
+def test_stopping_and_resuming_with_workers_changes_no_bit(tmp_path, model_config, make_training, disc_data):
+    whole = make_trainer(model_config, tmp_path / "whole", make_training, disc_data, workers=0)
+    whole.run()
+    for stop in (2, 5, 6):
+        part = make_trainer(model_config, tmp_path / "part", make_training, disc_data, workers=1)
+        part.resume()
+        while part.step < stop:
+            part._train_step()
+            part.step += 1
+        part.save()
+        for source in part.task.sources.values():
+            source.close()
+    expected, found = (dict(trainer.model.named_parameters()) for trainer in (whole, part))
+    assert not [name for name in expected if not torch.equal(expected[name], found[name])]
+
+
+def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(
+    tmp_path, model_config, make_training, disc_data
+):
+    task = make_trainer(model_config, tmp_path, make_training, disc_data, workers=0).task
+    seen = []
+    for source in task.sources.values():
+        window = source.window
+        source.window = lambda batch, window=window: (seen.extend(batch.numbers.tolist()), window(batch))[1]
+    for index in range(6):
+        task.batch(index, torch.device("cpu"))
+    assert seen == list(range(4 * 4 + 2 * 2))
+
+
+def test_the_strategies_of_a_run_are_those_of_its_settings(make_training):
+    training = make_training(unroll_steps=4)
+    teacher, unrolled = window_strategies(8, training, SamplingConfig(kind="paper"))
+    assert (teacher, unrolled) == (PaperSampling(), PaperSampling(frames=12, lead=7))
+    teacher, unrolled = window_strategies(8, training, SamplingConfig(kind="official"))
+    assert teacher == OfficialSampling()
+    assert unrolled == OfficialSampling(frames=12, whole_clip=True, lead=7)
+    teacher, unrolled = window_strategies(8, training, SamplingConfig(rate_hz=5.0))
+    assert (teacher.frames, unrolled.frames, teacher.rate_hz) == (9, 12, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("latents", "kind", "mix"), [("online", "paper", (3.0, 1.0)), ("cached", "official", ()), ("online", "stride", ())]
+)
+def test_a_run_over_recorded_and_prepared_data_leaves_a_model(
+    stores, tmp_path, model_config, make_training, latents, kind, mix
+):
+    sampling = SamplingConfig(kind=kind, seconds=2.0, mix=mix, rate_hz=5.0)
+    training = make_training(steps=4, validate_every=100)
+    config = RunConfig(
+        stores,
+        tmp_path / "run",
+        device="cpu",
+        latents=latents,
+        sampling=sampling,
+        validation_fraction=0.2,
+        workers=0,
+        augment=latents == "online",
+        training=training,
+    )
+    folder = train(config, model_config)
+    provenance = DexWM.from_pretrained(folder).provenance
+    assert [each["episodes"] for each in provenance["datasets"]] == [12, 12]
+    assert provenance["loading"]["latents"] == latents
+    assert provenance["loading"]["sampling"]["kind"] == kind
+    assert provenance["figures"]["pck20_true_latents"] >= 0
+    assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["finished"]
+
+
+def test_runs_that_make_no_sense_are_refused(tmp_path):
+    for changes, message in (
+        ({"augment": True}, "online"),
+        ({"workers": -1}, "workers"),
+        ({"latents": "nowhere"}, "latents"),
+        ({"sampling": SamplingConfig(mix=(1.0, 1.0))}, "2 shares for 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RunConfig((tmp_path,), tmp_path, **changes)
+    for changes, message in (({"kind": "all"}, "kind"), ({"rate_hz": 0.0}, "rate_hz"), ({"mix": (0.0,)}, "mix")):
+        with pytest.raises(ValueError, match=message):
+            SamplingConfig(**changes)
+
+
+def test_data_of_different_rates_without_a_common_step_is_told(stores, model, make_training, caplog):
+    datasets = [open_dataset(folder) for folder in stores]
+    data = OnlineData(datasets, model.config.image_size, (), make_training(), torch.device("cpu"))
+    data.source(STRIDE, model, [np.arange(12)] * 2)
+    assert "5, 15 frames per second" in caplog.text
+
+
+def test_runs_without_new_settings_go_on_from_their_old_checkpoints(tmp_path):
+    assert RunConfig((tmp_path,), tmp_path).loading == {}
