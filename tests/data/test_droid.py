@@ -63,6 +63,7 @@ def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they
     np.testing.assert_allclose(episode.keypoints_world[0, RIGHT.start + 4], tip[:3], atol=1e-6)
     assert episode.task == "Move object into or out of container"
     assert EXT2 in episode.source
+    assert episode.seed is None
 
 
 def test_the_gripper_projects_to_where_the_written_camera_sees_it(written):
@@ -220,6 +221,17 @@ def test_rows_and_frames_match_by_order_when_their_times_do_not_agree():
     assert align(10, 10, 2, times, times + 0.5).by == "index"
     later = align(10, 10, 2, times[:], np.append(times[1:], 999.0))
     assert (later.first_row, later.first_frame, later.count, later.by) == (1, 0, 9, "timestamps")
+
+
+def test_what_our_simulator_adds_to_the_layout_is_read_too(copied):
+    root, folder = copied
+    with h5py.File(folder / "trajectory.h5", "r+") as file:
+        file["dexworld/object_motion"] = 0.001 * np.arange(20)
+    path = folder / f"metadata_{UUID}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dexworld_seed": 1234}))
+    episode = open_droid(root)[0]
+    assert episode.seed == 1234
+    np.testing.assert_allclose(episode.extras["object_motion"], 0.001 * np.arange(20), atol=1e-6)
 
 
 def test_labs_outcomes_and_single_episodes_can_be_opened_and_incomplete_ones_are_named(written, tmp_path):

@@ -139,6 +139,24 @@ def test_an_episode_without_joints_or_instruction_still_has_its_hand(damaged):
     assert episode.task == "PnPCounterTop"
 
 
+def test_the_rate_is_the_option_then_the_file_then_the_usual_one(damaged):
+    with h5py.File(damaged, "r+") as file:
+        file["data"].attrs["env_args"] = '{"env_kwargs": {"control_freq": 5}}'
+    assert open_robocasa(damaged)[0].fps == 5.0
+    assert open_robocasa(damaged, RoboCasaOptions(fps=10.0))[0].fps == 10.0
+    with h5py.File(damaged, "r+") as file:
+        file["data"].attrs["env_args"] = '{"env_kwargs": {"control_freq": 0}}'
+    with pytest.raises(CorruptEpisodeError, match="control frequency of 0"):
+        open_robocasa(damaged)[0]
+    with h5py.File(damaged, "r+") as file:
+        file["data"].attrs["env_args"] = '{"env'
+    with pytest.raises(CorruptEpisodeError, match="env_args is no JSON"):
+        open_robocasa(damaged)[0]
+    with h5py.File(damaged, "r+") as file:
+        del file["data"].attrs["env_args"]
+    assert open_robocasa(damaged)[0].fps == 20.0
+
+
 def test_missing_episodes_and_broken_files_are_quarantined_by_name(damaged):
     change(damaged, "mask/train", np.array([b"demo_0", b"demo_7"]))
     (damaged.parent / "broken.hdf5").write_bytes(damaged.read_bytes()[:500])

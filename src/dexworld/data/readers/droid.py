@@ -26,17 +26,17 @@ from dexworld.data.readers.droid_camera import (
     camera_intrinsics,
     camera_poses,
     choose_camera,
+    later_entry,
     load_annotations,
-    poses_from_euler,
 )
+from dexworld.data.readers.droid_gripper import MAX_REACH, gripper_opening, gripper_poses
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.data.readers.robot_arrays import numbers
+from dexworld.data.readers.robot_arrays import numbers, rows_of, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 
 logger = logging.getLogger(__name__)
 
 CONTROL_RATE = 15.0
-MAX_REACH = 2.0  # metres from the base to the gripper; the arm reaches 0.86
 OUTCOMES = ("success", "failure")
 _STATE = "observation/robot_state"
 
@@ -106,7 +106,7 @@ class DroidSource:
 
     def __getitem__(self, index: int) -> Episode:
         """Episode `index` with a dummy right hand, frames lazy. Extras: keypoint_confidence, gripper_pose_world,
-        gripper_opening, action.
+        gripper_opening, action; object_motion and a seed where our simulator wrote the episode.
 
         Raises CorruptEpisodeError naming the file and the field when anything of it is missing, damaged or makes no
         sense.
@@ -128,6 +128,7 @@ class DroidSource:
             if self.options.action:
                 parts = [_per_row(file, f"action/{name}", alignment.rows, 1e3) for name in self.options.action]
                 extras["action"] = np.concatenate(parts, axis=1)[span]
+            extras |= _simulated(file, alignment)
             task = self._task(file, metadata)
         return Episode(
             frames=frames,
@@ -138,6 +139,7 @@ class DroidSource:
             intrinsics=intrinsics,
             source=f"droid {self.ids[index]} camera {camera.serial}",
             task=task,
+            seed=simulator_seed(metadata),
             extras=extras,
         )
 
@@ -186,7 +188,7 @@ class DroidSource:
         return metadata, choose_camera(folder, metadata, self.options.camera)
 
     def _aligned(self, file: h5py.File, camera: DroidCamera) -> tuple[Alignment, Frames]:
-        rows = file[f"{_STATE}/cartesian_position"].shape[0]
+        rows = rows_of(file, f"{_STATE}/cartesian_position")
         return aligned_frames(file, rows, camera, self.options.frame_tolerance)
 
     def _later(self) -> dict[str, dict[str, Any]]:
@@ -210,7 +212,7 @@ class DroidSource:
         return parts[0] == "success" if parts[0] in OUTCOMES else told if isinstance(told, bool) else None
 
     def _language(self, metadata: dict[str, Any]) -> list[str]:
-        entry = self._later().get("droid_language_annotations.json", {}).get(str(metadata.get("uuid")), {})
+        entry = later_entry(self._later(), "droid_language_annotations.json", metadata)
         return [text for text in (entry.get(f"language_instruction{number}") for number in (1, 2, 3)) if text]
 
     def _task(self, file: h5py.File, metadata: dict[str, Any]) -> str:
@@ -276,19 +278,9 @@ def _episode_folders(folder: Path) -> Iterator[Path]:
 
 def _gripper(file: h5py.File, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """base_from_gripper (rows, 4, 4) and opening (rows,) from 0 (closed) to 1 (open)."""
-    position = numbers(file, f"{_STATE}/cartesian_position", (rows, 6), 6.5)
-    far = np.abs(position[:, :3]).max(axis=1) > MAX_REACH
-    if far.any():
-        raise CorruptEpisodeError(
-            f"{file.filename}: {_STATE}/cartesian_position is {position[far][0, :3].tolist()} m from the base at row "
-            f"{int(np.argmax(far))}, further than the arm reaches"
-        )
-    closed = _per_row(file, f"{_STATE}/gripper_position", rows, 1.1)[:, 0]  # 0 open, 1 closed
-    if closed.min() < -0.1:
-        raise CorruptEpisodeError(
-            f"{file.filename}: {_STATE}/gripper_position goes down to {closed.min()}; it runs from 0 to 1"
-        )
-    return poses_from_euler(position), np.clip(1.0 - closed, 0.0, 1.0)
+    position, closed = f"{_STATE}/cartesian_position", f"{_STATE}/gripper_position"
+    poses = gripper_poses(numbers(file, position, (rows, 6), np.inf), f"{file.filename}: {position}")
+    return poses, gripper_opening(_per_row(file, closed, rows, np.inf)[:, 0], f"{file.filename}: {closed}")
 
 
 def _per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
@@ -296,3 +288,11 @@ def _per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
     node = file.get(key)
     per_row = isinstance(node, h5py.Dataset) and node.ndim == 2
     return numbers(file, key, (rows, None) if per_row else (rows,), limit).reshape(rows, -1)
+
+
+def _simulated(file: h5py.File, alignment: Alignment) -> dict[str, np.ndarray]:
+    """What only a simulator knows, in `dexworld/`."""
+    if "dexworld/object_motion" not in file:
+        return {}
+    motion = _per_row(file, "dexworld/object_motion", alignment.rows, MAX_REACH)[:, 0]
+    return {"object_motion": motion[alignment.span].astype(np.float32)}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from dexworld.data.files import read_json
-from dexworld.data.readers.robot_arrays import numbers
+from dexworld.data.readers.robot_arrays import numbers, rows_of
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.geometry import rotation_from_euler_xyz
 
@@ -108,6 +108,16 @@ def load_annotations(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def later_entry(later: dict[str, dict[str, Any]], name: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What the later annotation file `name` says about this episode, by its uuid; empty when it says nothing."""
+    entry = later.get(name, {}).get(str(metadata.get("uuid")), {})
+    if not isinstance(entry, dict):
+        raise CorruptEpisodeError(
+            f"{name}: the entry of {metadata.get('uuid')} is a {type(entry).__name__}, not an object"
+        )
+    return entry
+
+
 def camera_poses(
     file: h5py.File,
     metadata: dict[str, Any],
@@ -124,9 +134,9 @@ def camera_poses(
     where = f"{file.filename}: camera {camera.serial} ({camera.role})"
     if camera.role != "wrist":
         for name in ("cam2base_extrinsic_superset.json", "cam2base_extrinsics.json"):
-            entry = later.get(name, {}).get(str(metadata.get("uuid")), {})
+            entry = later_entry(later, name, metadata)
             if camera.serial in entry:
-                pose = _pose_vector(entry[camera.serial], f"{where}: {name}")
+                pose = pose_vector(entry[camera.serial], f"{where}: {name}")
                 return np.tile(poses_from_euler(pose), (rows, 1, 1)), name
     name = f"observation/camera_extrinsics/{camera.serial}_left"
     if name in file:
@@ -134,13 +144,14 @@ def camera_poses(
         if not vectors.any():
             raise CorruptEpisodeError(f"{where}: {name} holds only zeros; this camera was not calibrated")
         return poses_from_euler(vectors), "trajectory.h5"
-    entry = metadata.get(f"{camera.role}_cam_extrinsics")
-    if camera.role == "wrist" or entry is None:
+    first = metadata.get(f"{camera.role}_cam_extrinsics")
+    if camera.role == "wrist" or first is None:
         raise CorruptEpisodeError(f"{where}: {name} is missing, and nothing else tells where this camera is")
-    return np.tile(poses_from_euler(_pose_vector(entry, f"{where}: metadata")), (rows, 1, 1)), "metadata"
+    return np.tile(poses_from_euler(pose_vector(first, f"{where}: metadata")), (rows, 1, 1)), "metadata"
 
 
-def _pose_vector(entry: Any, where: str) -> np.ndarray:
+def pose_vector(entry: Any, where: str) -> np.ndarray:
+    """A camera's pose (6,), metres and radians, once it may be one; else CorruptEpisodeError starting with `where`."""
     try:
         vector = np.asarray(entry, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -169,13 +180,13 @@ def camera_intrinsics(
     """
     where = f"{file.filename}: camera {camera.serial} ({camera.role})"
     name = f"observation/camera_intrinsics/{camera.serial}_left"
-    entry = _calibrated(later.get("intrinsics.json", {}), metadata, camera)
+    entry = _calibrated(later_entry(later, "intrinsics.json", metadata), camera)
     if given is not None:
         fx, fy, cx, cy = given
         matrix, source = pinhole(fx, fy, cx, cy), "options"
     elif name in file:
-        shape = (3, 3) if file[name].ndim == 2 else (None, 3, 3)
-        matrices = numbers(file, name, shape, 1e5).reshape(-1, 3, 3)
+        single = rows_of(file, name) == 3 and file[name].ndim == 2
+        matrices = numbers(file, name, (3, 3) if single else (None, 3, 3), 1e5).reshape(-1, 3, 3)
         if len(matrices) == 0 or np.abs(matrices - matrices[0]).max() > 0.5:
             raise CorruptEpisodeError(f"{where}: {name} is empty or changes over time; one camera has one matrix")
         matrix, source = matrices[0], "trajectory.h5"
@@ -219,9 +230,9 @@ def check_intrinsics(matrix: np.ndarray, size: tuple[int, int], where: str) -> N
         raise CorruptEpisodeError(f"{where}: {matrix.tolist()} is no pinhole matrix for frames of {height} x {width}")
 
 
-def _calibrated(intrinsics: dict[str, Any], metadata: dict[str, Any], camera: DroidCamera) -> Any:
+def _calibrated(entries: dict[str, Any], camera: DroidCamera) -> Any:
     """This camera's entry of intrinsics.json; None when it is missing or filled with zeros, as about 2 % are."""
-    entry = intrinsics.get(str(metadata.get("uuid")), {}).get(camera.serial)
+    entry = entries.get(camera.serial)
     empty = isinstance(entry, dict) and not (entry.get("width") and any(entry.get("cameraMatrix") or ()))
     return None if empty else entry
 

@@ -26,7 +26,7 @@ import numpy as np
 from dexworld.data.episode import Episode
 from dexworld.data.hdf5 import attributes, opened_hdf5, read_array
 from dexworld.data.readers.hdf5_frames import Hdf5Frames
-from dexworld.data.readers.robot_arrays import numbers
+from dexworld.data.readers.robot_arrays import numbers, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
@@ -37,6 +37,7 @@ CAMERA_POSITION = (0.212, 0.0, 1.614)
 _SIN_60, _SIN_30 = 3.0**0.5 / 2, 0.5
 CAMERA_AXES = ((0.0, _SIN_30, -_SIN_60), (-1.0, 0.0, 0.0), (0.0, _SIN_60, _SIN_30))
 STORED_ROWS = 600
+USUAL_RATE = 20.0
 SITES = FINGER_JOINTS  # keypoints beside the wrist
 # Metres from joint to joint along index, middle and ring finger and along the thumb: what the order must give.
 _BONES = np.array([[0.0164, 0.054, 0.0384]] * 3 + [[0.0485, 0.0177, 0.0514]])
@@ -55,8 +56,8 @@ class RoboCasaOptions:
     fov_deg: vertical field of view of the stored image, before the crop.
     crop_rows: rows cut off at the top and at the bottom of an image of 600 rows (in proportion for other heights), as
         the release does: what is left has the shape of the other datasets.
-    fps: states a second. The files don't say how often they were sampled; 20 is RoboCasa's usual rate and makes the
-        release's window of 80 frames its 4 seconds.
+    fps: states a second; None takes the control frequency in the file's env_args, else 20: RoboCasa's usual rate, at
+        which the release's window of 80 frames is its 4 seconds.
     check_hand: whether bones must have the Allegro's lengths and the wrist its distance to the palm (within 1 cm),
         which fails when keypoints come in another order.
     official_heatmap_error: project as the release's training data do: they subtract the crop from the principal point
@@ -69,7 +70,7 @@ class RoboCasaOptions:
     camera: str = "robot0_robotview_2"
     fov_deg: float = 80.0
     crop_rows: int = 26
-    fps: float = 20.0
+    fps: float | None = None
     check_hand: bool = True
     official_heatmap_error: bool = False
 
@@ -78,7 +79,7 @@ class RoboCasaOptions:
             raise ValueError(f"fov_deg is {self.fov_deg}; it must lie between 1 and 179")
         if not 0 <= self.crop_rows < STORED_ROWS // 2:
             raise ValueError(f"crop_rows is {self.crop_rows}; of {STORED_ROWS} rows something must be left")
-        if not (np.isfinite(self.fps) and self.fps > 0):
+        if self.fps is not None and not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps is {self.fps}; it must be positive")
 
 
@@ -114,21 +115,23 @@ class RoboCasaSource:
             extras["hand_poses_world"][:, 1] = wrist
             if f"{demo}/actions" in file:
                 extras["action"] = numbers(file, f"{demo}/actions", (rows, None), 1e4)
-            joints, task = _joints(file, obs, rows), _task(file, demo)
+            joints = _joints(file, obs, rows)
+            scene, environment = _json(file, demo, "ep_meta"), _json(file, "data", "env_args")
         keypoints = np.zeros((rows, NUM_KEYPOINTS, 3))
         keypoints[:, RIGHT] = hand_keypoints(wrist[:, :3, 3], sites)
         valid = np.zeros((rows, NUM_KEYPOINTS), dtype=bool)
         valid[:, RIGHT] = True
         return Episode(
             frames=frames,
-            fps=options.fps,
+            fps=_rate(environment, path) if options.fps is None else options.fps,
             keypoints_world=keypoints,
             keypoints_valid=valid,
             world_from_camera=world_from_base @ base_from_camera(),
             intrinsics=intrinsics(frames.size, crop, options),
             source=f"robocasa {self.ids[index]}",
-            task=task,
+            task=str(scene.get("lang") or environment.get("env_name") or ""),
             joint_positions=joints,
+            seed=simulator_seed(scene),
             extras=extras,
         )
 
@@ -144,7 +147,7 @@ class RoboCasaSource:
         """
         path, demo = self._place(index)
         with opened_hdf5(path) as file:
-            group, name = file[demo], demo.split("/")[-1]
+            group, name = _group(file, demo), demo.split("/")[-1]
             return {
                 "demo": {"attributes": attributes(group)} | _arrays_without_images(file, demo),
                 "data": attributes(file["data"]),
@@ -181,7 +184,7 @@ def recognises(folder: Path) -> bool:
         return False
     try:
         with opened_hdf5(path) as file:
-            demo = next(iter(file["data"]), None)
+            demo = next(iter(_group(file, "data")), None)
             return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
     except CorruptEpisodeError:
         return False
@@ -200,7 +203,7 @@ def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions
         found, name = True, str(path.relative_to(root))
         try:
             with opened_hdf5(path) as file:
-                demos = {demo for demo in file["data"] if demo.startswith("demo_")}
+                demos = {demo for demo in _group(file, "data") if demo.startswith("demo_")}
                 splits = _splits(file)
                 chosen = _members(file, options.split) if options.split in splits else set()
         except CorruptEpisodeError as error:
@@ -254,8 +257,15 @@ def _hdf5_files(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.rglob("*.hdf5") if path.is_file())
 
 
+def _group(file: h5py.File, key: str) -> h5py.Group:
+    node = file.get(key)
+    if not isinstance(node, h5py.Group):
+        raise CorruptEpisodeError(f"{file.filename}: group {key} is missing")
+    return node
+
+
 def _splits(file: h5py.File) -> list[str]:
-    return sorted(file["mask"]) if "mask" in file else []
+    return sorted(_group(file, "mask")) if "mask" in file else []
 
 
 def _members(file: h5py.File, split: str) -> set[str]:
@@ -272,7 +282,7 @@ def _arrays_without_images(file: h5py.File, demo: str) -> dict[str, np.ndarray]:
             numeric = node.dtype.kind in "fiub"
             found[name] = read_array(file, f"{demo}/{name}", node.shape) if numeric else np.asarray(node.asstr()[()])
 
-    file[demo].visititems(keep)
+    _group(file, demo).visititems(keep)
     return found
 
 
@@ -339,16 +349,20 @@ def _joints(file: h5py.File, obs: str, rows: int) -> np.ndarray | None:
     return np.concatenate([arm[:, :ARM_JOINTS], fingers], axis=1)
 
 
-def _task(file: h5py.File, demo: str) -> str:
-    """The instruction of the episode, else the environment's name, else nothing."""
-    for group, attribute, field in ((demo, "ep_meta", "lang"), ("data", "env_args", "env_name")):
-        text = attributes(file[group]).get(attribute)
-        try:
-            content = json.loads(text) if isinstance(text, str) else {}
-        except json.JSONDecodeError as error:
-            raise CorruptEpisodeError(
-                f"{file.filename}: {group}: attribute {attribute} is no JSON ({error})"
-            ) from error
-        if isinstance(content, dict) and content.get(field):
-            return str(content[field])
-    return ""
+def _json(file: h5py.File, group: str, attribute: str) -> dict[str, Any]:
+    """A JSON attribute; empty where there is none."""
+    text = attributes(file[group]).get(attribute)
+    try:
+        content = json.loads(text) if isinstance(text, str) and text else {}
+    except json.JSONDecodeError as error:
+        raise CorruptEpisodeError(f"{file.filename}: {group}: attribute {attribute} is no JSON ({error})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _rate(environment: dict[str, Any], path: Path) -> float:
+    """The control frequency in env_args, else RoboCasa's usual one."""
+    settings = environment.get("env_kwargs")
+    rate = settings.get("control_freq", USUAL_RATE) if isinstance(settings, dict) else USUAL_RATE
+    if not isinstance(rate, (int, float)) or not 0 < rate < 1000:
+        raise CorruptEpisodeError(f"{path}: env_args give a control frequency of {rate!r}; set the option fps")
+    return float(rate)

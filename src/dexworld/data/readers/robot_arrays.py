@@ -1,4 +1,6 @@
-"""Numbers of robots out of foreign HDF5 files, checked before they are believed."""
+"""Numbers of robots out of foreign files, checked before they are believed."""
+
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +16,12 @@ def numbers(file: h5py.File, key: str, shape: tuple[int | None, ...], limit: flo
     data's own unit; larger is damage. Raises CorruptEpisodeError naming file, key and, for values, the first bad row.
     """
     values = np.asarray(read_array(file, key, shape), dtype=np.float64)
+    check_numbers(values, limit, f"{file.filename}: {key}")
+    return values
+
+
+def check_numbers(values: np.ndarray, limit: float, where: str) -> None:
+    """Raise CorruptEpisodeError, starting with `where`, unless (T, ...) `values` are finite and within `limit`."""
     rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
     finite = np.isfinite(rows)
     for complaint, bad in (
@@ -21,6 +29,18 @@ def numbers(file: h5py.File, key: str, shape: tuple[int | None, ...], limit: flo
         (f"holds values beyond {limit:g}", np.where(finite, np.abs(rows), 0.0) > limit),
     ):
         if bad.any():
-            first = int(np.argmax(bad.any(axis=1)))
-            raise CorruptEpisodeError(f"{file.filename}: {key} {complaint} (first at row {first})")
-    return values
+            raise CorruptEpisodeError(f"{where} {complaint} (first at row {int(np.argmax(bad.any(axis=1)))})")
+
+
+def rows_of(file: h5py.File, key: str) -> int:
+    """How many rows the dataset `key` has. Raises CorruptEpisodeError when it is no array."""
+    node = file.get(key)
+    if not isinstance(node, h5py.Dataset) or not node.shape:
+        raise CorruptEpisodeError(f"{file.filename}: {key} is missing or holds no rows")
+    return int(node.shape[0])
+
+
+def simulator_seed(metadata: dict[str, Any]) -> int | None:
+    """The seed of a scene that our simulator wrote in a foreign layout, so that evaluation can refuse it later."""
+    seed = metadata.get("dexworld_seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None

@@ -1,0 +1,149 @@
+"""A small DROID dataset in LeRobot's v3 layout, written with pyarrow and PyAV alone from the published feature list.
+
+As published, camera poses are those of the first frame, repeated; episodes share one data file and one video per
+camera. Red of frame t of episode e is 60 e + 4 t; green tells the camera.
+"""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from droid_fixtures import looking, placed, turned, xyz_euler
+
+SIZE, FPS = (36, 64), 15
+GREEN = {"exterior_1_left": 40, "exterior_2_left": 120, "wrist_left": 200}
+HAND_EYE = placed(turned((0, 0, 1), -1.5), (-0.07, 0.02, 0.015))
+
+
+def truth(length: int, number: int) -> dict[str, np.ndarray]:
+    phase = np.linspace(0.0, 1.0, length)
+    gripper = np.stack(
+        [placed(turned((1, 0.1 * number, 0), 3.0 - 0.3 * p), (0.4 + 0.1 * p, 0.1 - 0.2 * p, 0.35)) for p in phase]
+    )
+    still = np.ones((length, 1, 1))
+    return {
+        "gripper": gripper,
+        "opening": 1.0 - phase,
+        "exterior_1_left": still * looking((0.1, -0.6, 0.5), (0.5, 0.0, 0.2)),
+        "exterior_2_left": still * looking((0.2, 0.7, 0.45 + 0.01 * number), (0.5, 0.0, 0.2)),
+        "wrist_left": gripper @ HAND_EYE,
+        "joints": np.random.default_rng(number).uniform(-2, 2, (length, 7)),
+    }
+
+
+def rows_of(told: dict[str, np.ndarray], number: int, first: int, success: bool) -> dict[str, pa.Array]:
+    length = len(told["gripper"])
+    single, vector = pa.float32(), pa.list_(pa.float32())
+    closed = 1.0 - told["opening"]
+    columns: dict[str, pa.Array] = {
+        "observation.state.cartesian_position": pa.array([xyz_euler(pose) for pose in told["gripper"]], vector),
+        "observation.state.gripper_position": pa.array(closed, single),
+        "observation.state.joint_position": pa.array(told["joints"].tolist(), vector),
+        "action.joint_position": pa.array((told["joints"] + 0.1).tolist(), vector),
+        "action.gripper_position": pa.array(closed, single),
+        "action": pa.array(np.concatenate([told["joints"] + 0.1, closed[:, None]], axis=1).tolist(), vector),
+        "language_instruction": pa.array([f"stack cup {number}"] * length),
+        "language_instruction_2": pa.array([""] * length),
+        "language_instruction_3": pa.array(["put the cup on the cup"] * length),
+        "is_episode_successful": pa.array([success] * length),
+        "building": pa.array(["Gates"] * length),
+        "timestamp": pa.array(np.arange(length) / FPS, single),
+        "frame_index": pa.array(np.arange(length)),
+        "episode_index": pa.array([number] * length),
+        "index": pa.array(np.arange(first, first + length)),
+        "task_index": pa.array([number] * length),
+    }
+    for camera in GREEN:
+        columns[f"camera_extrinsics.{camera}"] = pa.array([xyz_euler(told[camera][0])] * length, vector)
+    return columns
+
+
+def write_dataset(folder: Path, lengths=(8, 12), successes=(True, False)) -> list[dict[str, np.ndarray]]:
+    """All episodes in one data file, one row group each, and one video per camera; what was written, per episode."""
+    told = [truth(length, number) for number, length in enumerate(lengths)]
+    for name in ("meta/episodes/chunk-000", "data/chunk-000"):
+        (folder / name).mkdir(parents=True)
+    starts = np.cumsum([0, *lengths]).tolist()
+    tables = [pa.table(rows_of(each, number, starts[number], successes[number])) for number, each in enumerate(told)]
+    with pq.ParquetWriter(folder / "data/chunk-000/file-000.parquet", tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    for camera, green in GREEN.items():
+        write_video(folder / f"videos/observation.images.{camera}/chunk-000/file-000.mp4", lengths, green)
+    episodes = {
+        "episode_index": list(range(len(lengths))),
+        "tasks": [[f"stack cup {number}"] for number in range(len(lengths))],
+        "length": list(lengths),
+        "data/chunk_index": [0] * len(lengths),
+        "data/file_index": [0] * len(lengths),
+        "dataset_from_index": starts[:-1],
+        "dataset_to_index": starts[1:],
+    }
+    for camera in GREEN:
+        key = f"videos/observation.images.{camera}"
+        episodes |= {f"{key}/chunk_index": [0] * len(lengths), f"{key}/file_index": [0] * len(lengths)}
+        episodes[f"{key}/from_timestamp"] = [start / FPS for start in starts[:-1]]
+        episodes[f"{key}/to_timestamp"] = [stop / FPS for stop in starts[1:]]
+    pq.write_table(pa.table(episodes), folder / "meta/episodes/chunk-000/file-000.parquet")
+    text = [f"stack cup {number}" for number in range(len(lengths))]
+    pq.write_table(
+        pa.table({"task_index": list(range(len(text))), "__index_level_0__": text}), folder / "meta/tasks.parquet"
+    )
+    features = {
+        name: feature(column.type) for name, column in zip(tables[0].column_names, tables[0].columns, strict=True)
+    }
+    for camera in GREEN:
+        features[f"observation.images.{camera}"] = {
+            "dtype": "video",
+            "shape": [*SIZE, 3],
+            "names": ["height", "width", "channels"],
+        }
+    info = {
+        "codebase_version": "v3.0",
+        "robot_type": "Franka",
+        "fps": FPS,
+        "total_episodes": len(lengths),
+        "total_frames": sum(lengths),
+        "total_tasks": len(text),
+        "chunks_size": 1000,
+        "splits": {"train": f"0:{len(lengths)}"},
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+        "features": features,
+    }
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    return told
+
+
+def feature(kind: pa.DataType) -> dict:
+    return {"dtype": str(kind.value_type if pa.types.is_list(kind) else kind), "shape": [1], "names": None}
+
+
+def write_video(path: Path, lengths, green: int) -> None:
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FPS), options={"g": "2", "bf": "0", "crf": "8"})
+        stream.height, stream.width = SIZE
+        stream.pix_fmt, stream.codec_context.thread_count = "yuv444p", 1
+        for number, length in enumerate(lengths):
+            for step in range(length):
+                picture = np.full((*SIZE, 3), (60 * number + 4 * step, green, 100), dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def change_column(folder: Path, name: str, change) -> None:
+    """Rewrite one column of the data file: `change` takes and gives a list of values; None drops the column."""
+    path = folder / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    place, field = table.column_names.index(name), table.schema.field(name)
+    if change is None:
+        table = table.remove_column(place)
+    else:
+        values = change(table.column(name).to_pylist())
+        table = table.set_column(place, field, pa.array(values, field.type))
+    pq.write_table(table, path)
