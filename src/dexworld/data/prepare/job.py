@@ -24,7 +24,7 @@ from dexworld.data.prepare.quality import compare
 from dexworld.data.prepare.ray_workers import with_ray
 from dexworld.data.prepare.report import PrepareReport, account_of_packs, account_of_store
 from dexworld.data.prepare.shards import Claims, Shard
-from dexworld.data.prepare.work import EpisodeBegun, EpisodeDone, Event, PackDone, PackFailed, PackWork
+from dexworld.data.prepare.work import EpisodeBegun, EpisodeDone, Event, PackDone, PackFailed, PackWork, StrictError
 from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.dataset import open_prepared
 from dexworld.data.prepared.pack import MARK, STAGING, read_records, staged
@@ -34,10 +34,6 @@ from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
 
 logger = logging.getLogger(__name__)
-
-
-class StrictError(ValueError):
-    """An episode is broken, and the preparation was told to accept none."""
 
 
 @dataclass(frozen=True)

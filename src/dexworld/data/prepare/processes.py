@@ -17,7 +17,16 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from dexworld.data.prepare.plan import Pack
-from dexworld.data.prepare.work import EpisodeBegun, EpisodeDone, PackAgain, PackDone, PackFailed, PackWork, Told
+from dexworld.data.prepare.work import (
+    EpisodeBegun,
+    EpisodeDone,
+    PackAgain,
+    PackDone,
+    PackFailed,
+    PackWork,
+    StrictError,
+    Told,
+)
 
 logger = logging.getLogger(__name__)
 TRIES = 2
@@ -164,6 +173,8 @@ def in_this_process(work: PackWork, packs: Iterable[Pack], tell: Told) -> None:
     for pack in packs:
         try:
             tell(work.write(pack, tell))
+        except StrictError:
+            raise
         except (OSError, MemoryError, RuntimeError, ValueError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise disk_full(said(error)) from error

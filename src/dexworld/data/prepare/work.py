@@ -59,6 +59,10 @@ class PackAgain:
     reason: str
 
 
+class StrictError(ValueError):
+    """An episode is broken, and the preparation was told to accept none."""
+
+
 Event = EpisodeBegun | EpisodeDone | PackAgain | PackDone | PackFailed
 Told = Callable[[Event], None]
 
