@@ -20,6 +20,7 @@ from dexworld.data.lerobot.packed_video import PackedFrames
 from dexworld.data.source import CorruptEpisodeError
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
+MAX_SIDE = 16_384  # pixels; a larger frame is a damaged description
 INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -108,8 +109,10 @@ class LeRobotLayout:
         """Height and width of a camera, wherever info.json puts the channels."""
         feature = self.features[key]
         shape = [int(side) for side in feature["shape"]]
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"{self.folder / 'meta' / 'info.json'}: {key} has shape {shape}, expected three sides")
+        if len(shape) != 3 or not 1 <= min(shape) <= max(shape) <= MAX_SIDE:
+            raise ValueError(
+                f"{self.folder / 'meta' / 'info.json'}: {key} has shape {shape}, expected three sides of 1 to {MAX_SIDE}"
+            )
         names = [str(name).split(".")[0] for name in feature.get("names") or []]
         if {"height", "width"} <= set(names):
             return shape[names.index("height")], shape[names.index("width")]
