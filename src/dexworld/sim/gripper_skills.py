@@ -161,8 +161,8 @@ class Operator:
         yield Waypoint(centre, rotation, wide, self.rng.uniform(0.1, 0.2), tolerance=0.006, hold=0.1)
         yield Waypoint(centre, rotation, 0.0, 0.1, hold=0.35)
         yield Waypoint(_raised(centre, self.rng.uniform(0.1, 0.16)), rotation, 0.0, 0.18, hold=0.1)
-        held = self._place(index)[2] > rest + LIFTED and bool(self.simulation.touched()[index])
-        self.tally.carried += held
+        held = bool(self._place(index)[2] > rest + LIFTED and self.simulation.touched()[index])
+        self.tally.carried += int(held)
         return held, rotation, 0.0
 
     def _grasp_pose(self, index: int) -> tuple[np.ndarray, float]:

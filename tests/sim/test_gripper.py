@@ -1,0 +1,220 @@
+"""The gripper robot: recordings follow from seeds, say where everything is, and carry objects."""
+
+import numpy as np
+import pytest
+from gripper_fixtures import CARRYING_SEED, SEED, SHORT, short_recording, whole_recording
+
+from dexworld.hands import RIGHT, WRIST
+from dexworld.sim.gripper_control import Teleoperator, Waypoint, downward, grasp_point, rotation_about, rotation_vector
+from dexworld.sim.gripper_recording import GripperConfig, record_gripper
+from dexworld.sim.gripper_robot import BASE_POSITION, CAMERAS, CONTROL_RATE, HOME_ARM, external_cameras, gripper_layout
+from dexworld.sim.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper_skills import LIFTED, SKILLS, Operator
+
+# Centres of pads lie 6 to 12 mm inside the pads; the flange lies up to 12 cm inside the last link and the palm.
+INSIDE = {"flange": 0.12, "pads": 0.02}
+
+
+@pytest.fixture(scope="module")
+def _kitchen():
+    with GripperSimulation(gripper_layout(SEED), height=180, width=320) as simulation:
+        yield simulation
+
+
+@pytest.fixture
+def kitchen(_kitchen):
+    """The scene of `SEED` as it was built."""
+    _kitchen.reset()
+    return _kitchen
+
+
+def project(points: np.ndarray, base_from_camera: np.ndarray, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2) and depths (N,)."""
+    camera_from_base = np.linalg.inv(base_from_camera)
+    inside = points @ camera_from_base[:3, :3].T + camera_from_base[:3, 3]
+    homogeneous = inside @ intrinsics.T
+    return homogeneous[:, :2] / homogeneous[:, 2:], inside[:, 2]
+
+
+def drive(hand: Teleoperator, simulation: GripperSimulation, goal: Waypoint, steps: int) -> list[np.ndarray]:
+    """Follow one waypoint; the commanded grasp points on the way."""
+    path = []
+    for _ in range(steps):
+        command = hand.command(goal)
+        simulation.step(command.arm, command.opening)
+        path.append(grasp_point(command.pose))
+    return path
+
+
+def test_one_seed_gives_one_recording_to_the_bit_and_another_seed_another():
+    first, again = short_recording(), record_gripper(SEED, SHORT)
+    other = record_gripper(SEED + 1, SHORT)
+    for camera in CAMERAS:
+        assert np.array_equal(first.episodes[camera].frames.array, again.episodes[camera].frames.array)
+        assert np.array_equal(first.masks[camera], again.masks[camera])
+    for name, values in first.state.items():
+        assert np.array_equal(values, again.state[name])
+        assert not np.array_equal(values, other.state[name]) or np.ptp(values) == 0
+
+
+def test_a_recording_says_where_gripper_objects_and_cameras_are():
+    recording = short_recording()
+    episode = recording.episodes["ext1"]
+    assert len(recording) == len(episode) == 8
+    assert (episode.fps, episode.seed, episode.frames.size) == (CONTROL_RATE, SEED, (90, 160))
+    assert recording.skill in SKILLS
+    assert episode.task == recording.text != ""
+    assert episode.keypoints_valid[:, RIGHT].all()
+    assert not episode.keypoints_valid[:, : RIGHT.start].any()
+    shapes = {name: values.shape for name, values in episode.extras.items()}
+    assert shapes["gripper_pose_world"] == (8, 4, 4)
+    assert shapes["robot_joints"] == (8, 7)
+    assert shapes["action"] == (8, 8)
+    assert shapes["gripper_opening"] == shapes["object_motion"] == (8,)
+
+
+def test_the_wrist_keypoint_is_the_end_effector_and_tips_spread_with_the_opening():
+    episode = short_recording().episodes["ext2"]
+    hand, poses = episode.keypoints_world[:, RIGHT], episode.extras["gripper_pose_world"]
+    assert np.allclose(hand[:, WRIST], poses[:, :3, 3])
+    spread = np.linalg.norm(hand[:, 4] - hand[:, WRIST], axis=1)
+    assert np.allclose(spread, 0.03 + 0.03 * episode.extras["gripper_opening"], atol=1e-6)
+
+
+def test_fixed_cameras_stand_still_where_the_scene_says_and_the_wrist_camera_goes_with_the_gripper():
+    recording = short_recording()
+    for name, mount in external_cameras(SEED).items():
+        assert np.allclose(recording.camera_poses[name], mount.base_from_camera, atol=1e-9)
+    offsets = np.linalg.inv(recording.state["cartesian_pose"]) @ recording.camera_poses["wrist"]
+    assert np.ptp(recording.camera_poses["wrist"][:, :3, 3], axis=0).max() > 1e-3
+    assert np.allclose(offsets, offsets[0], atol=1e-9)
+
+
+def test_flange_and_pads_land_on_the_rendered_gripper_where_nothing_hides_them(kitchen):
+    rng = np.random.default_rng(5)
+    hand, plan = Teleoperator(kitchen, rng), Operator(kitchen, rng).explore()
+    seen = {"flange": 0, "pads": 0}
+    missed = dict(seen)
+    for _ in range(14):
+        drive(hand, kitchen, next(plan), 10)
+        groups = {"flange": kitchen.gripper_pose[None, :3, 3], "pads": kitchen.pad_points()}
+        for camera in CAMERAS:
+            mask, depth = kitchen.gripper_mask(camera), kitchen.renderer.depth(kitchen.data, camera)
+            for name, points in groups.items():
+                pixels, away = project(points, kitchen.base_from_camera(camera), kitchen.intrinsics(camera))
+                for (u, v), z in zip(pixels, away, strict=True):
+                    if z > 0.02 and 0 <= u < 320 and 0 <= v < 180 and depth[int(v), int(u)] > z - INSIDE[name]:
+                        seen[name] += 1
+                        missed[name] += not mask[int(v), int(u)]
+    assert seen["flange"] >= 15
+    assert seen["pads"] >= 30
+    assert sum(missed.values()) <= 0.02 * sum(seen.values())
+
+
+def test_a_recorded_mask_shows_the_gripper_at_the_moment_of_the_recorded_pose():
+    recording = short_recording()
+    landed, total = 0, 0
+    for camera in ("ext1", "ext2"):
+        episode = recording.episodes[camera]
+        for frame in range(len(recording)):
+            point = episode.keypoints_world[frame, [RIGHT.start + WRIST]]
+            (pixel,), (away,) = project(point, episode.world_from_camera[frame], episode.intrinsics)
+            if away > 0 and 0 <= pixel[0] < 160 and 0 <= pixel[1] < 90:
+                total += 1
+                landed += recording.masks[camera][frame, int(pixel[1]), int(pixel[0])]
+    assert total >= 8
+    assert landed >= 0.98 * total
+
+
+def test_a_carried_object_leaves_the_counter_and_comes_down_where_it_was_to_be_put():
+    recording = whole_recording()
+    episode = recording.episodes["ext1"]
+    positions, touched = episode.extras["object_positions"], episode.extras["object_touched"]
+    carried = (positions[..., 2] > positions[0, :, 2] + LIFTED) & touched
+    assert recording.success
+    assert recording.skill == "pick_place"
+    assert recording.tally.carried == 1
+    index = int(carried.sum(axis=0).argmax())
+    aloft = np.flatnonzero(carried[:, index])
+    assert len(aloft) > 15
+    assert np.linalg.norm(positions[aloft[-1], index, :2] - positions[aloft[0], index, :2]) > 0.08
+    assert abs(positions[-1, index, 2] - positions[0, index, 2]) < 0.01
+    assert episode.extras["object_motion"].max() < 0.1  # nothing was thrown
+    assert 0.05 < episode.extras["gripper_opening"][aloft].mean() < 0.95
+
+
+def test_most_grasps_carry_their_object():
+    tallies = [whole_recording(seed).tally for seed in (CARRYING_SEED, 900_106)]
+    assert sum(tally.carried for tally in tallies) >= 0.5 * sum(tally.attempts for tally in tallies) > 0
+
+
+def test_a_recording_ends_between_its_least_and_most_frames():
+    assert GripperConfig().min_frames <= len(whole_recording()) <= GripperConfig().max_frames
+
+
+def test_home_is_a_gripper_that_points_down_before_the_base(kitchen):
+    pose = kitchen.forward(np.array(HOME_ARM))
+    assert np.allclose(pose[:3, 2], [0, 0, -1], atol=0.01)
+    assert np.allclose(pose[:3, :3], downward(0.0), atol=0.01)
+    assert 0.3 < pose[0, 3] < 0.6
+    assert abs(pose[1, 3]) < 1e-6
+
+
+def test_the_jacobian_is_the_slope_of_forward_kinematics(kitchen):
+    joints, step = np.array(HOME_ARM) + 0.1, 1e-6
+    pose, jacobian = kitchen.jacobian(joints)
+    for joint in range(7):
+        moved = kitchen.forward(joints + step * np.eye(7)[joint])
+        assert np.allclose((moved[:3, 3] - pose[:3, 3]) / step, jacobian[:3, joint], atol=1e-4)
+        assert np.allclose(rotation_vector(moved[:3, :3] @ pose[:3, :3].T) / step, jacobian[3:, joint], atol=1e-4)
+
+
+def test_the_operator_reaches_a_waypoint_without_exceeding_its_speed(kitchen):
+    hand = Teleoperator(kitchen, np.random.default_rng(0), tremor=0.0)
+    goal = Waypoint(np.array([0.5, 0.1, 0.2]), downward(0.4), 0.3, speed=0.2)
+    path = np.array(drive(hand, kitchen, goal, 45))
+    assert hand.reached(goal)
+    assert np.linalg.norm(np.diff(path, axis=0), axis=1).max() * CONTROL_RATE < 0.2 + 1e-6
+    drive(hand, kitchen, goal, 10)
+    assert np.linalg.norm(kitchen.pad_points().mean(axis=0) - goal.position) < 0.012
+    assert kitchen.opening == pytest.approx(0.3, abs=0.02)
+
+
+def test_fingers_that_close_on_nothing_meet(kitchen):
+    drive(
+        Teleoperator(kitchen, np.random.default_rng(0)),
+        kitchen,
+        Waypoint(np.array([0.5, 0, 0.3]), downward(0), 0.0),
+        20,
+    )
+    assert kitchen.opening < 0.01
+    assert not kitchen.touched().any()
+
+
+def test_the_base_frame_is_the_world_at_the_height_of_the_counter(kitchen):
+    heights = [item.half_height for item in kitchen.layout.objects]
+    assert np.allclose(kitchen.object_positions()[:, 2], heights, atol=0.002)
+    assert np.allclose(kitchen.object_positions()[:, :2], np.array(kitchen.layout.positions) - BASE_POSITION[:2])
+
+
+@pytest.mark.parametrize("vector", [[0.3, -0.2, 0.9], [0.0, 0.0, 0.0], [2.9, 0.5, -0.3], [1e-8, 0, 0]])
+def test_a_rotation_vector_survives_the_way_there_and_back(vector):
+    rotation = rotation_about(np.array(vector))
+    assert np.allclose(rotation @ rotation.T, np.eye(3))
+    assert np.allclose(rotation_vector(rotation), vector)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"min_frames": 10, "max_frames": 9}, "min_frames"),
+        ({"cameras": ("ext3",)}, "cameras"),
+        ({"cameras": ("ext1", "ext1")}, "cameras"),
+        ({"weights": (1.0,)}, "weights"),
+        ({"height": 91}, "height"),
+        ({"tremor": -0.1}, "tremor"),
+    ],
+)
+def test_settings_that_record_nothing_sensible_are_refused(wrong, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        GripperConfig(**wrong)
