@@ -17,12 +17,18 @@ PROBED_FOLDERS = 64  # how many `has_clip_pair` looks into before it gives up
 
 @dataclass(frozen=True)
 class Clip:
-    """One video with its poses. path: the video's, relative to the folder opened. split: "" when no folder says it."""
+    """One video with its poses. place: their folder below the one opened. split: "" when no folder says it."""
 
     id: str
-    path: PurePosixPath
+    place: PurePosixPath
+    stem: str
     split: str
     task: str
+
+    @property
+    def path(self) -> PurePosixPath:
+        """The video, relative to the folder opened."""
+        return self.place / f"{self.stem}{VIDEO}"
 
 
 def find_clips(folder: Path, split: str | None, tasks: tuple[str, ...]) -> tuple[list[Clip], list[tuple[str, str]]]:
@@ -45,13 +51,13 @@ def find_clips(folder: Path, split: str | None, tasks: tuple[str, ...]) -> tuple
         seen_tasks.add(task)
         if tasks and task not in tasks:
             continue
+        prefix = "".join(f"{_safe(part)}." for part in place.parts)
         for stem, suffixes in stems.items():
-            path = place / f"{stem}{VIDEO}"
             if len(suffixes) == 2:
-                clips.append(Clip(_safe_id(place / stem), path, own_split, task))
+                clips.append(Clip(prefix + _safe(stem), place, stem, own_split, task))
             else:
                 have, lack = (VIDEO, POSES) if VIDEO in suffixes else (POSES, VIDEO)
-                quarantined.append((str(path.with_suffix(have)), f"there is no {stem}{lack} beside it"))
+                quarantined.append((str(place / f"{stem}{have}"), f"there is no {stem}{lack} beside it"))
     if not seen:
         raise FileNotFoundError(f"{folder} holds no clips of EgoDex: a clip is N{VIDEO} beside N{POSES}, in SPLIT/TASK")
     if not seen_tasks:
@@ -108,7 +114,6 @@ def _selected(own: str, wanted: str | None) -> bool:
     return own in TRAIN_FOLDERS if wanted == "train" else own == wanted
 
 
-def _safe_id(path: PurePosixPath) -> str:
-    """ "part1.add_remove_lid.0": letters, digits, '.', '_' and '-' only; other characters by their code."""
-    escaped = (re.sub(r"[^A-Za-z0-9_-]", lambda match: f"-x{ord(match[0]):x}", part) for part in path.parts)
-    return ".".join(escaped)
+def _safe(name: str) -> str:
+    """A name of letters, digits, '_' and '-' only, so that '.' can join them into an id; others by their code."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"-x{ord(match[0]):x}", name)
