@@ -34,6 +34,7 @@ from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
 
 logger = logging.getLogger(__name__)
+CLAIMS = ".claims"  # beside staging, which is gone when the store is finished
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def prepare(config: PrepareConfig, watch: Watch = lambda progress: None) -> Prep
     _accept(plan.quarantined, config.strict)
     agree_on_plan(config.destination, plan)
     job = _Job(config, plan, source, settings, watch)
-    with Claims(config.destination / ".claims") as claims:
+    with Claims(config.destination / CLAIMS) as claims:
         job.write_packs(claims)
         job.assemble_if_due(claims)
     return job.report(started)
@@ -258,7 +259,8 @@ class _Job:
         config, plan, damaged, quality = self.config, self.plan, [], {}
         seconds = time.monotonic() - started
         if self.complete():
-            shutil.rmtree(config.destination / STAGING, ignore_errors=True)  # of a process that was killed or came late
+            for left in (STAGING, CLAIMS):  # of processes that were killed or came late
+                shutil.rmtree(config.destination / left, ignore_errors=True)
             self.failed.clear()  # packs that another process wrote and assembled meanwhile
             store = open_prepared(config.destination)
             account = account_of_store(plan, store)

@@ -1,0 +1,93 @@
+"""kill -9 at any moment: started again, the store is equal to the byte to one that nobody disturbed."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+from prepare_fixtures import config_of, content_of, write_source
+
+from dexworld.data.prepare.job import prepare
+
+KILLS = 20
+CONTEXT = multiprocessing.get_context("forkserver")  # a clean process each, without the seconds of imports
+
+
+def run(config, started):
+    """What is killed: tells that it has begun, then prepares."""
+    started.set()
+    prepare(config)
+
+
+def started_process(config):
+    """A process that has begun to prepare."""
+    started = CONTEXT.Event()
+    process = CONTEXT.Process(target=run, args=(config, started))
+    process.start()
+    assert started.wait(60)
+    return process
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    CONTEXT.set_forkserver_preload(["prepare_fixtures"])
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("kill") / "source", episodes=7, length=12)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory):
+    """The store, and how long it takes to write."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "store"
+    process, begun = started_process(config_of(source, folder)), time.monotonic()
+    process.join()
+    assert process.exitcode == 0
+    return content_of(folder), time.monotonic() - begun
+
+
+def test_twenty_kills_at_random_moments_leave_no_trace(source, undisturbed, tmp_path):
+    expected, duration = undisturbed
+    draw, kills, stores = random.Random(0), 0, 0
+    while kills < KILLS:
+        store = tmp_path / f"store-{stores}"
+        stores += 1
+        while True:
+            process = started_process(config_of(source, store))
+            process.join(draw.uniform(0, duration / 2))  # a run that goes on where another was killed is shorter
+            if process.exitcode is not None:
+                assert process.exitcode == 0
+                break
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+        assert content_of(store) == expected
+    assert stores < KILLS  # some stores were killed more than once
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killing_the_main_process_of_several_workers_leaves_no_trace(source, undisturbed, tmp_path, seed):
+    expected, duration = undisturbed
+    process = started_process(config_of(source, tmp_path / "store", workers=2))
+    while not list((tmp_path / "store").glob("staging/*pack-*")):  # its workers take a while to start
+        time.sleep(0.005)
+    time.sleep(random.Random(seed).uniform(0, duration / 2))
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    prepare(config_of(source, tmp_path / "store"))
+    assert content_of(tmp_path / "store") == expected
+
+
+def test_the_leavings_of_a_killed_process_are_removed(source, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    prepare(config_of(source, store, assemble="never"))
+    staging = store / "staging"
+    (staging / "pack-000001.json").unlink()  # killed before it wrote the record ...
+    (staging / ".pack-000002.mp4.4242.tmp").write_bytes(b"half a video")  # ... and in the middle of a video
+    (staging / ".pack-000001.mp4.4242.tmp").write_bytes(b"half a video")
+    prepare(config_of(source, store))
+    assert content_of(store) == undisturbed[0]
