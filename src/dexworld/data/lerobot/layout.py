@@ -110,9 +110,7 @@ class LeRobotLayout:
         feature = self.features[key]
         shape = [int(side) for side in feature["shape"]]
         if len(shape) != 3 or not 1 <= min(shape) <= max(shape) <= MAX_SIDE:
-            raise ValueError(
-                f"{self.folder / 'meta' / 'info.json'}: {key} has shape {shape}, expected three sides of 1 to {MAX_SIDE}"
-            )
+            raise ValueError(f"meta/info.json gives {key} the shape {shape}; expected three sides of 1 to {MAX_SIDE}")
         names = [str(name).split(".")[0] for name in feature.get("names") or []]
         if {"height", "width"} <= set(names):
             return shape[names.index("height")], shape[names.index("width")]

@@ -24,6 +24,7 @@ from dexworld.data.video import RECIPE, VideoError
 
 BLOCK = 32  # frames asked for at once from frames that only offer `read`
 _BT709, _LIMITED, _FULL = 1, 1, 2  # ISO/IEC 23091-2 and FFmpeg numbers
+_EXACT = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _X265 = "scenecut=0:bframes=0:open-gop=0:pools=none:frame-threads=1:info=0:log-level=error"
 
 
@@ -151,10 +152,14 @@ def _stored_pictures(frames: Frames, fit: StoredFit, settings: PrepareSettings) 
         small = _cut(picture, fit)
         same = (small.colorspace, small.color_range) == (_BT709, _LIMITED) and settings.codec != "jpeg"
         if small.format.name != target or not same:
-            small = small if small.format.name == "rgb24" else convert.reformat(small, format="rgb24", threads=1)
+            small = (
+                small
+                if small.format.name == "rgb24"
+                else convert.reformat(small, format="rgb24", interpolation=_EXACT, threads=1)
+            )
             small = convert.reformat(
                 small, format=target, dst_colorspace=to_space, dst_color_range=to_range, threads=1,
-                interpolation=Interpolation.AREA,
+                interpolation=_EXACT,
             )  # fmt: skip
         yield small
 

@@ -1,0 +1,190 @@
+"""LeRobot v3 datasets written with pyarrow and PyAV alone, in the layout of LeRobot's tools: none of our code."""
+
+import json
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+BITS = 12
+OPEN_GROUPS = "keyint=12:bframes=3:open-gop=1:log-level=none"
+CODECS = {
+    "h264": ("libx264", {"crf": "18", "g": "12", "bf": "0", "preset": "ultrafast"}),
+    "h264-bframes": ("libx264", {"crf": "18", "g": "15", "bf": "3", "preset": "veryfast"}),
+    "hevc-open": ("libx265", {"crf": "18", "preset": "ultrafast", "x265-params": OPEN_GROUPS}),
+    "av1": ("libsvtav1", {"crf": "30", "g": "2", "preset": "12"}),
+    "mjpeg": ("mjpeg", {}),
+}  # fmt: skip
+
+
+def numbered_frame(number: int, size=(64, 96), colour=0) -> np.ndarray:
+    """(H, W, 3) uint8: `number` as black and white bars over the width, tinted in channel `colour` below."""
+    height, width = size
+    bars = np.array([255 * (number >> bit & 1) for bit in range(BITS)], dtype=np.uint8)
+    frame = np.repeat(np.repeat(bars, width // BITS)[None, :, None], height, axis=0).repeat(3, axis=2)
+    frame[height // 2 :] = 0
+    frame[height // 2 :, :, colour] = 200
+    return frame
+
+
+def number_of(frame: np.ndarray) -> int:
+    """The number that `numbered_frame` drew, whatever compression did to it."""
+    height, width = frame.shape[:2]
+    step = width // BITS
+    bars = frame[: height // 2].astype(float).mean(axis=(0, 2))
+    return sum(
+        int(bars[step * bit + step // 4 : step * (bit + 1) - step // 4].mean() > 127) << bit for bit in range(BITS)
+    )
+
+
+def write_video(path: Path, frames, fps=30, codec="h264"):
+    """All frames as one mp4 of LeRobot's kind; frame i at i / fps seconds."""
+    os.environ.setdefault("SVT_LOG", "1")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoder, options = CODECS[codec]
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(encoder, rate=Fraction(fps), options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_dataset(
+    folder: Path,
+    lengths=(20, 13, 27, 18),
+    cameras=("observation.images.top", "observation.images.wrist"),
+    codec="h264",
+    fps=30,
+    episodes_per_file=3,
+    size=(64, 96),
+    columns=None,
+    names=None,
+    file_word="file-",
+    template_word="file-",
+    version="v3.0",
+    row_groups=True,
+    image_key=None,
+    task_column="__index_level_0__",
+):
+    """A dataset whose frame with global number n of camera c shows the number n + 1000 c.
+
+    columns: name -> (total frames, ...) float32 arrays besides `observation.state` (7) and `action` (3), which are made
+    here. names: feature names of columns in info.json. Returns the columns by name.
+    """
+    total = sum(lengths)
+    generator = np.random.default_rng(5)
+    columns = {
+        "observation.state": generator.normal(size=(total, 7)).astype(np.float32),
+        "action": generator.normal(size=(total, 3)).astype(np.float32),
+        **(columns or {}),
+    }
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    rows = []
+    for file in range(-(-len(lengths) // episodes_per_file)):
+        members = range(file * episodes_per_file, min((file + 1) * episodes_per_file, len(lengths)))
+        first, last = starts[members[0]], starts[members[-1] + 1]
+        for number, camera in enumerate(cameras):
+            path = folder / "videos" / camera / "chunk-000" / f"{file_word}{file:03d}.mp4"
+            frames = [numbered_frame(1000 * number + n, size, number) for n in range(first, last)]
+            write_video(path, frames, fps, codec)
+        path = folder / "data" / "chunk-000" / f"{file_word}{file:03d}.parquet"
+        _write_rows(path, members, starts, columns, fps, row_groups, image_key, size)
+        rows += [_episode_row(episode, file, starts, first, cameras, fps) for episode in members]
+    (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
+    tasks = pa.table({"task_index": [0, 1], task_column: ["pick the cup", "place the cup"]})
+    pq.write_table(tasks, folder / "meta" / "tasks.parquet")
+    features = {camera: _video_feature(size, fps) for camera in cameras}
+    for name, array in columns.items():
+        features[name] = {"dtype": "float32", "shape": list(array.shape[1:]), "names": (names or {}).get(name)}
+    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
+        kind = "float32" if name == "timestamp" else "int64"
+        features[name] = {"dtype": kind, "shape": [1], "names": None}
+    if image_key:
+        features[image_key] = {"dtype": "image", "shape": [3, *size], "names": ["channels", "height", "width"]}
+    info = {
+        "codebase_version": version,
+        "robot_type": "so100",
+        "total_episodes": len(lengths),
+        "total_frames": total,
+        "fps": fps,
+        "data_path": f"data/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.parquet",
+        "video_path": f"videos/{{video_key}}/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.mp4",
+        "features": features,
+    }
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    return columns
+
+
+def _video_feature(size, fps):
+    return {
+        "dtype": "video",
+        "shape": [*size, 3],
+        "names": ["height", "width", "channels"],
+        "info": {"video.fps": fps, "has_audio": False},
+    }
+
+
+def _episode_row(episode, file, starts, first, cameras, fps):
+    row = {
+        "episode_index": episode,
+        "tasks": [["pick the cup", "place the cup"][episode % 2]],
+        "length": int(starts[episode + 1] - starts[episode]),
+        "data/chunk_index": 0,
+        "data/file_index": file,
+        "dataset_from_index": int(starts[episode]),
+        "dataset_to_index": int(starts[episode + 1]),
+        "stats/action/mean": [0.0, 0.0, 0.0],
+    }
+    for camera in cameras:
+        row |= {
+            f"videos/{camera}/chunk_index": 0,
+            f"videos/{camera}/file_index": file,
+            f"videos/{camera}/from_timestamp": float(starts[episode] - first) / fps,
+            f"videos/{camera}/to_timestamp": float(starts[episode + 1] - first) / fps,
+        }
+    return row
+
+
+def _write_rows(path, members, starts, columns, fps, row_groups, image_key, size):
+    tables = []
+    for episode in members:
+        span = range(starts[episode], starts[episode + 1])
+        table = {name: _lists(array[span.start : span.stop]) for name, array in columns.items()}
+        table |= {
+            "timestamp": pa.array(np.arange(len(span)) / fps, pa.float32()),
+            "frame_index": pa.array(np.arange(len(span))),
+            "episode_index": pa.array(np.full(len(span), episode)),
+            "index": pa.array(np.array(span)),
+            "task_index": pa.array(np.full(len(span), episode % 2)),
+        }
+        if image_key:
+            images = [{"bytes": _png(numbered_frame(n, size)), "path": f"frame-{n:06d}.png"} for n in span]
+            table[image_key] = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        tables.append(pa.table(table))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, tables[0].schema) as writer:
+        for table in tables if row_groups else [pa.concat_tables(tables)]:
+            writer.write_table(table)
+
+
+def _lists(array: np.ndarray) -> pa.Array:
+    values = pa.array(array.reshape(-1))
+    for side in reversed(array.shape[1:]):
+        values = pa.FixedSizeListArray.from_arrays(values, side)
+    return values
+
+
+def _png(frame: np.ndarray) -> bytes:
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = frame.shape[1], frame.shape[0], "rgb24"
+    encoder.time_base = Fraction(1, 30)
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    return b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])

@@ -1,0 +1,259 @@
+"""Datasets in LeRobot's v3 layout, written by an independent writer, become Episodes."""
+
+import json
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lerobot_fixtures import number_of, write_dataset, write_video
+
+from dexworld.data.lerobot.layout import open_layout
+from dexworld.data.readers.lerobot import LeRobotOptions, open_lerobot, recognises
+from dexworld.data.readers.lerobot_mapping import KeypointMapping, PoseMapping, camera_poses
+from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.data.video import VideoError
+from dexworld.geometry import rigid, rotation_from_euler_xyz
+from dexworld.hands import KEYPOINT_NAMES
+
+LENGTHS = (20, 13, 27, 18)
+TOTAL = sum(LENGTHS)
+STARTS = np.concatenate([[0], np.cumsum(LENGTHS)])
+
+
+def shown(frames, indices):
+    return [number_of(frame) for frame in frames.read(indices)]
+
+
+def edit_info(folder, **changes):
+    path = folder / "meta" / "info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lerobot") / "plain"
+    return folder, write_dataset(folder, LENGTHS)
+
+
+@pytest.mark.parametrize("codec", ["h264-bframes", "av1"])
+def test_every_episode_of_every_camera_has_its_own_frames(tmp_path, codec):
+    write_dataset(tmp_path, LENGTHS, codec=codec)
+    for number, key in enumerate(("observation.images.top", "observation.images.wrist")):
+        source = open_lerobot(tmp_path, LeRobotOptions(image_key=key))
+        for index, length in enumerate(LENGTHS):
+            order = [length - 1, 0, length // 2]
+            assert shown(source[index].frames, order) == [1000 * number + STARTS[index] + i for i in order]
+
+
+def test_rows_rates_tasks_and_ids_are_those_of_the_dataset(plain):
+    folder, columns = plain
+    source = open_lerobot(folder)
+    assert isinstance(source, Source)
+    assert recognises(folder)
+    assert (len(source), source.kind, source.quarantined) == (4, "lerobot", ())
+    assert source.ids == ("episode_000000", "episode_000001", "episode_000002", "episode_000003")
+    for index in range(4):
+        episode, span = source[index], slice(STARTS[index], STARTS[index + 1])
+        assert (len(episode), episode.fps, episode.task) == (
+            LENGTHS[index],
+            30.0,
+            ["pick the cup", "place the cup"][index % 2],
+        )
+        assert set(episode.extras) == {"observation.state", "action"}
+        for name in ("observation.state", "action"):
+            np.testing.assert_array_equal(episode.extras[name], columns[name][span])
+        assert [path.suffix for path in source.files(index)] == [".mp4", ".parquet"]
+
+
+def test_hands_are_unknown_and_the_camera_stands_still_without_a_mapping(plain):
+    episode = open_lerobot(plain[0])[1]
+    assert not episode.keypoints_valid.any()
+    np.testing.assert_array_equal(episode.world_from_camera, np.tile(np.eye(4), (13, 1, 1)))
+    np.testing.assert_allclose(episode.intrinsics, [[96, 0, 48], [0, 96, 32], [0, 0, 1]])
+    assert not open_lerobot(plain[0]).annotations(1)["intrinsics_known"]
+
+
+def test_annotations_hold_every_column_and_the_other_cameras(plain):
+    annotations = open_lerobot(plain[0]).annotations(2)
+    assert annotations["columns"]["frame_index"].tolist() == list(range(27))
+    assert shown(annotations["cameras"]["observation.images.wrist"], [3]) == [1000 + STARTS[2] + 3]
+    assert annotations["tasks"] == {0: "pick the cup", 1: "place the cup"}
+
+
+def test_files_with_another_word_than_the_template_are_found(tmp_path):
+    write_dataset(tmp_path, LENGTHS, file_word="file_", cameras=("observation.images.top",))
+    source = open_lerobot(tmp_path)
+    assert source.quarantined == ()
+    assert [shown(source[index].frames, [0])[0] for index in range(4)] == STARTS[:4].tolist()
+
+
+def test_tasks_are_read_whatever_their_column_is_called(tmp_path):
+    write_dataset(tmp_path, LENGTHS, task_column="task")
+    assert open_layout(tmp_path).tasks == {0: "pick the cup", 1: "place the cup"}
+
+
+def test_rows_are_found_when_a_file_is_one_row_group(tmp_path):
+    columns = write_dataset(tmp_path, LENGTHS, row_groups=False, cameras=("observation.images.top",))
+    source = open_lerobot(tmp_path)
+    for index in range(4):
+        expected = columns["action"][STARTS[index] : STARTS[index + 1]]
+        np.testing.assert_array_equal(source[index].extras["action"], expected)
+
+
+def test_images_inside_the_rows_are_frames(tmp_path):
+    write_dataset(tmp_path, LENGTHS, cameras=(), image_key="observation.image")
+    source = open_lerobot(tmp_path)
+    episode = pickle.loads(pickle.dumps(source))[2]
+    assert episode.frames.size == (64, 96)
+    assert shown(episode.frames, [26, 0, 26]) == [STARTS[2] + 26, STARTS[2], STARTS[2] + 26]
+
+
+def test_other_versions_are_refused_with_the_way_out(tmp_path):
+    write_dataset(tmp_path, (5,), version="v2.1")
+    assert recognises(tmp_path)
+    with pytest.raises(ValueError, match=r"v2\.1.*convert_dataset_v21_to_v30"):
+        open_lerobot(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"info\.json"):
+        open_lerobot(tmp_path / "nothing")
+
+
+def test_keypoints_are_placed_by_the_names_of_the_feature(tmp_path):
+    points = np.random.default_rng(1).normal(size=(TOTAL, 4, 3)).astype(np.float32)
+    points[3, 1] = np.nan
+    theirs = ("wrist_l", "leftThumbTip", "rightHand", "elbow")
+    names = [f"{name}_{axis}" for axis in "xyz" for name in theirs]  # all x, then all y, then all z
+    column = points.transpose(0, 2, 1).reshape(TOTAL, 12) * 1000
+    write_dataset(tmp_path, LENGTHS, columns={"hand.points": column}, names={"hand.points": names})
+    mapping = KeypointMapping("hand.points", rename=(("wrist_l", "leftHand"),), unit=0.001)
+    episode = open_lerobot(tmp_path, LeRobotOptions(keypoints=(mapping,)))[0]
+    rows = [KEYPOINT_NAMES.index(name) for name in ("leftHand", "leftThumbTip", "rightHand")]
+    valid = np.zeros((20, 42), dtype=bool)
+    valid[:, rows] = True
+    valid[3, rows[1]] = False
+    np.testing.assert_array_equal(episode.keypoints_valid, valid)
+    expected = np.where(np.isnan(points[:20, :3]), 0, points[:20, :3])
+    np.testing.assert_allclose(np.nan_to_num(episode.keypoints_world[:, rows]), expected, atol=1e-6)
+    assert "hand.points" not in episode.extras
+
+
+def test_one_feature_per_hand_in_the_camera_frame_becomes_world_points(tmp_path):
+    generator = np.random.default_rng(2)
+    hands = generator.normal(size=(2, TOTAL, 21, 3)).astype(np.float32)
+    angles = torch.from_numpy(generator.normal(size=(TOTAL, 3)))
+    poses = rigid(rotation_from_euler_xyz(angles), torch.from_numpy(generator.normal(size=(TOTAL, 3)))).numpy()
+    valid = np.ones((TOTAL, 21), dtype=np.float32)
+    valid[7, 5] = 0
+    write_dataset(
+        tmp_path,
+        LENGTHS,
+        columns={
+            "left": hands[0],
+            "right": hands[1],
+            "right_seen": valid,
+            "camera": poses.reshape(TOTAL, 16).astype(np.float32),
+        },
+    )
+    options = LeRobotOptions(
+        keypoints=(
+            KeypointMapping("left", points=KEYPOINT_NAMES[:21], frame="camera"),
+            KeypointMapping("right", points=KEYPOINT_NAMES[21:], frame="camera", valid="right_seen"),
+        ),
+        camera_pose=PoseMapping("camera"),
+        intrinsics=(50.0, 51.0, 48.0, 32.0),
+    )
+    episode = open_lerobot(tmp_path, options)[0]
+    both = np.concatenate([hands[0], hands[1]], axis=1)[:20]
+    expected = both @ poses[:20, :3, :3].transpose(0, 2, 1) + poses[:20, None, :3, 3]
+    np.testing.assert_allclose(episode.keypoints_world, expected, atol=1e-5)
+    assert np.argwhere(~episode.keypoints_valid).tolist() == [[7, 26]]
+    np.testing.assert_allclose(episode.world_from_camera, poses[:20], atol=1e-6)
+    np.testing.assert_allclose(episode.intrinsics, [[50, 0, 48], [0, 51, 32], [0, 0, 1]])
+
+
+def test_the_forms_of_a_camera_pose_agree():
+    angles = torch.tensor([[0.3, -0.4, 1.1], [2.0, 0.1, -0.7]], dtype=torch.float64)
+    shift = torch.tensor([[1.0, 2.0, 3.0], [-1.0, 0.5, 0.0]], dtype=torch.float64)
+    poses = rigid(rotation_from_euler_xyz(angles), shift)
+    # R = Rz(c) Ry(b) Rx(a) as the product of three quaternions x, y, z, w
+    half = angles / 2
+    (a, b, c), (sa, sb, sc) = half.cos().unbind(-1), half.sin().unbind(-1)
+    quaternion = torch.stack(
+        [sa * b * c - a * sb * sc, a * sb * c + sa * b * sc, a * b * sc - sa * sb * c, a * b * c + sa * sb * sc], dim=-1
+    )
+    columns = {
+        "matrix": poses.numpy(),
+        "inverse": np.linalg.inv(poses.numpy()),
+        "euler": torch.cat([shift, angles], dim=-1).numpy(),
+        "quaternion": torch.cat([shift, 2 * quaternion], dim=-1).numpy(),
+    }
+    for mapping in (
+        PoseMapping("matrix"),
+        PoseMapping("inverse", inverse=True),
+        PoseMapping("euler", "xyz-euler"),
+        PoseMapping("quaternion", "xyz-quaternion"),
+    ):
+        np.testing.assert_allclose(camera_poses(columns, mapping, 2), poses.numpy(), atol=1e-9, err_msg=mapping.feature)
+    with pytest.raises(ValueError, match="no rotations"):
+        camera_poses({"matrix": 2 * poses.numpy()}, PoseMapping("matrix"), 2)
+
+
+def test_options_that_name_what_is_not_there_are_refused(plain):
+    with pytest.raises(ValueError, match="no feature nowhere; it has action"):
+        open_lerobot(plain[0], LeRobotOptions(joint_positions="nowhere"))
+    with pytest.raises(ValueError, match=r"no camera 'front'; it has observation\.images\.top"):
+        open_lerobot(plain[0], LeRobotOptions(image_key="front"))
+    with pytest.raises(ValueError, match="leftElbow are no keypoints"):
+        KeypointMapping("hand", points=("leftElbow",))
+
+
+def test_points_without_names_are_not_guessed(tmp_path):
+    write_dataset(tmp_path, (6,), columns={"points": np.zeros((6, 21, 3), dtype=np.float32)})
+    source = open_lerobot(tmp_path, LeRobotOptions(keypoints=(KeypointMapping("points"),)))
+    with pytest.raises(CorruptEpisodeError, match="21 points and no names"):
+        source[0]
+
+
+def test_missing_files_are_quarantined_and_the_rest_is_read(tmp_path):
+    write_dataset(tmp_path, LENGTHS)
+    (tmp_path / "videos" / "observation.images.top" / "chunk-000" / "file-001.mp4").unlink()
+    source = open_lerobot(tmp_path)
+    assert source.ids == ("episode_000000", "episode_000001", "episode_000002")
+    assert [name for name, _ in source.quarantined] == ["episode_000003"]
+    assert "chunk 0, file 1" in source.quarantined[0][1]
+
+
+def test_a_video_that_is_too_short_or_of_another_rate_is_no_frame_of_the_episode(tmp_path):
+    write_dataset(tmp_path, LENGTHS, cameras=("observation.images.top",))
+    path = tmp_path / "videos" / "observation.images.top" / "chunk-000" / "file-001.mp4"
+    write_video(path, [np.zeros((64, 96, 3), dtype=np.uint8)] * 10)
+    with pytest.raises(VideoError, match="half a frame"):
+        open_lerobot(tmp_path)[3].frames.read([17])
+    edit_info(tmp_path, fps=20)
+    with pytest.raises(CorruptEpisodeError, match="frame 2 is not that of 20"):
+        open_lerobot(tmp_path)[0]
+
+
+def test_rows_of_another_episode_are_never_taken(tmp_path):
+    write_dataset(tmp_path, LENGTHS)
+    path = tmp_path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+    table = pq.read_table(path)
+    starts = table.column("dataset_from_index").to_pylist()
+    moved = pa.array([starts[0], starts[1] - 2, *starts[2:]])
+    pq.write_table(table.set_column(table.column_names.index("dataset_from_index"), "dataset_from_index", moved), path)
+    with pytest.raises(CorruptEpisodeError, match="are not the 13 rows of episode 1"):
+        open_lerobot(tmp_path)[1]
+
+
+def test_damaged_meta_files_are_named(tmp_path):
+    write_dataset(tmp_path, (6,))
+    edit_info(tmp_path, fps="fast")
+    with pytest.raises(ValueError, match="'fast' frames per second"):
+        open_lerobot(tmp_path)
+    edit_info(tmp_path, fps=30)
+    path = tmp_path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"file-000\.parquet can't be read"):
+        open_lerobot(tmp_path)
