@@ -160,7 +160,10 @@ def make_trainer(model_config, folder, make_training, disc_data, workers, kind="
         [dataset], model.config.image_size, (), config, torch.device("cpu"), augment=True, workers=workers
     )
     task = FrameTask(
-        model, config, lambda each: data.source(each, model, [np.arange(12)]), SamplingConfig(kind=kind, seconds=2.0)
+        model,
+        config,
+        lambda each: data.source(each, model, [np.arange(12)]),
+        SamplingConfig(windows=kind, reach_seconds=2.0),
     )
     return Trainer(model, config, task, folder)
 
@@ -196,9 +199,9 @@ def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(
 
 def test_the_strategies_of_a_run_are_those_of_its_settings(make_training):
     training = make_training(unroll_steps=4)
-    teacher, unrolled = window_strategies(8, training, SamplingConfig(kind="paper"))
+    teacher, unrolled = window_strategies(8, training, SamplingConfig(windows="paper"))
     assert (teacher, unrolled) == (PaperSampling(), PaperSampling(frames=12, lead=7))
-    teacher, unrolled = window_strategies(8, training, SamplingConfig(kind="official"))
+    teacher, unrolled = window_strategies(8, training, SamplingConfig(windows="official"))
     assert teacher == OfficialSampling()
     assert unrolled == OfficialSampling(frames=12, whole_clip=True, lead=7)
     teacher, unrolled = window_strategies(8, training, SamplingConfig(rate_hz=5.0))
@@ -211,7 +214,7 @@ def test_the_strategies_of_a_run_are_those_of_its_settings(make_training):
 def test_a_run_over_recorded_and_prepared_data_leaves_a_model(
     stores, tmp_path, model_config, make_training, latents, kind, mix
 ):
-    sampling = SamplingConfig(kind=kind, seconds=2.0, mix=mix, rate_hz=5.0)
+    sampling = SamplingConfig(windows=kind, reach_seconds=2.0, mix=mix, rate_hz=5.0)
     training = make_training(steps=4, validate_every=100)
     config = RunConfig(
         stores,
@@ -228,7 +231,7 @@ def test_a_run_over_recorded_and_prepared_data_leaves_a_model(
     provenance = DexWM.from_pretrained(folder).provenance
     assert [each["episodes"] for each in provenance["datasets"]] == [12, 12]
     assert provenance["loading"]["latents"] == latents
-    assert provenance["loading"]["sampling"]["kind"] == kind
+    assert provenance["loading"]["sampling"]["windows"] == kind
     assert provenance["figures"]["pck20_true_latents"] >= 0
     assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -244,7 +247,7 @@ def test_runs_that_make_no_sense_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             RunConfig((tmp_path,), tmp_path, **changes)
-    for changes, message in (({"kind": "all"}, "kind"), ({"rate_hz": 0.0}, "rate_hz"), ({"mix": (0.0,)}, "mix")):
+    for changes, message in (({"windows": "all"}, "windows"), ({"rate_hz": 0.0}, "rate_hz"), ({"mix": (0.0,)}, "mix")):
         with pytest.raises(ValueError, match=message):
             SamplingConfig(**changes)
 

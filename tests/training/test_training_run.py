@@ -119,9 +119,14 @@ def test_the_action_scale_is_the_root_mean_square_of_what_moves(model_config):
     assert scale == pytest.approx((0.03 / np.sqrt(3), 0.01, 0.01), rel=1e-3)
 
 
+def test_a_run_without_data_says_how_to_get_some(make_run):
+    with pytest.raises(ValueError, match="dexworld collect"):
+        train(make_run(data=()))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"data": ()}, "collect"), ({"validation_fraction": 1.0}, "fraction"), ({"encoder_frames": 0}, "encoder_frames")],
+    [({"validation_fraction": 1.0}, "fraction"), ({"encoder_frames": 0}, "encoder_frames")],
 )
 def test_runs_that_make_no_sense_are_refused(make_run, change, message):
     with pytest.raises(ValueError, match=message):

@@ -23,6 +23,7 @@ from dexworld.report.play_demo import DemoConfig, demo_figures, play_demo
 from dexworld.sim.collect import CollectConfig, collect
 from dexworld.sim.explore import ExploreConfig, record_exploration
 from dexworld.sim.tasks import TASKS, Task
+from dexworld.training.estimate import PlanConfig, plan_run
 from dexworld.training.run import RunConfig, train
 
 logger = logging.getLogger("dexworld")
@@ -60,9 +61,15 @@ class Train:
     """Train a world model on collected episodes; start it again to go on where it stopped."""
 
     run_config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    dry_run: bool = False
+    """Show what the run takes (on paper without `--data`: EgoDex and DROID at the paper's scale), and stop."""
+    machines: PlanConfig = field(default_factory=PlanConfig)
 
     def run(self) -> None:
         """Train, and leave the model in `<output>/model`."""
+        if self.dry_run:
+            print("\n".join(plan_run(self.run_config, self.machines).lines()))
+            return
         logger.info("the model is in %s", train(self.run_config))
 
 

@@ -151,10 +151,10 @@ class SamplingConfig:
     Raises ValueError naming the field that makes no sense.
     """
 
-    kind: Literal["stride", "paper", "official"] = "stride"
-    """`stride`: a constant time step, which planning needs. `paper`: ten segments, random gaps within `seconds`.
+    windows: Literal["stride", "paper", "official"] = "stride"
+    """`stride`: a constant time step, which planning needs. `paper`: ten segments, random gaps within `reach_seconds`.
     `official`: as the released code, its edges included."""
-    seconds: float = 4.0
+    reach_seconds: float = 4.0
     """How far back a window of `paper` and `official` reaches."""
     segments: int = 10
     """Windows that `paper` and `official` draw from a clip in an epoch."""
@@ -165,9 +165,9 @@ class SamplingConfig:
     """Share of each data folder in what is drawn; by default as large as its data."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("stride", "paper", "official"):
-            raise ValueError(f"sampling kind is {self.kind!r}; choose 'stride', 'paper' or 'official'")
-        check_positive(self, "seconds", "segments")
+        if self.windows not in ("stride", "paper", "official"):
+            raise ValueError(f"windows is {self.windows!r}; choose 'stride', 'paper' or 'official'")
+        check_positive(self, "reach_seconds", "segments")
         if self.rate_hz is not None and not (isfinite(self.rate_hz) and self.rate_hz > 0):
             raise ValueError(f"rate_hz is {self.rate_hz}; it must be positive, or None")
         if not all(isfinite(weight) and weight > 0 for weight in self.mix):

@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 class RunConfig:
     """A training run: which data, which model, where to. Raises ValueError naming the field that makes no sense."""
 
-    data: tuple[Path, ...]
+    data: tuple[Path, ...] = ()
     """Dataset folders made by `dexworld collect` or `dexworld prepare`."""
-    output: Path
+    output: Path = Path("outputs/train")
     """Folder of the run; a run that was stopped goes on there."""
     preset: str = "tiny"
     """Model preset."""
@@ -75,8 +75,6 @@ class RunConfig:
     """Steps, losses, optimiser."""
 
     def __post_init__(self) -> None:
-        if not self.data:
-            raise ValueError("data names no dataset folder; collect one with `dexworld collect` first")
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
         if self.encoder_frames < 1:
@@ -104,6 +102,8 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
     model_config: the model instead of the preset's. Raises ValueError for data that is missing or does not fit,
     StaleCacheError, ResumeError or TrainingDiverged with what to do.
     """
+    if not config.data:
+        raise ValueError("data names no dataset folder; make one with `dexworld collect` or `dexworld prepare` first")
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(automatic if config.device == "auto" else config.device)
     datasets, held_out_data = _open_all(config.data), _open_all(config.validation_data)

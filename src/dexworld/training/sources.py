@@ -126,7 +126,7 @@ def warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
     """Say when strides of stored frames mean different times in different data."""
     if isinstance(strategy, StrideSampling) and strategy.rate_hz is None and len(rates) > 1:
         logger.warning(
-            "the data have %s frames per second, so a stride is a different time in each; set `--sampling.rate-hz`",
+            "the data have %s frames per second, so a stride is a different time in each; set `--rate-hz`",
             ", ".join(f"{rate:g}" for rate in sorted(rates)),
         )
 

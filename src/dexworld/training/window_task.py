@@ -40,7 +40,7 @@ def window_strategies(
     frames of the whole clip.
     """
     teacher, unrolled = num_context + 1, num_context + config.unroll_steps
-    if sampling.kind == "stride":
+    if sampling.windows == "stride":
         strides = StrideSampling(
             frames=teacher,
             history=num_context,
@@ -50,10 +50,10 @@ def window_strategies(
             rate_hz=sampling.rate_hz,
         )
         return strides, replace(strides, frames=unrolled)
-    if sampling.kind == "paper":
-        paper = PaperSampling(teacher, num_context, sampling.seconds, sampling.segments)
+    if sampling.windows == "paper":
+        paper = PaperSampling(teacher, num_context, sampling.reach_seconds, sampling.segments)
         return paper, replace(paper, frames=unrolled, lead=num_context - 1)
-    official = OfficialSampling(teacher, sampling.seconds, sampling.segments)
+    official = OfficialSampling(teacher, sampling.reach_seconds, sampling.segments)
     return official, replace(official, frames=unrolled, whole_clip=True, lead=num_context - 1)
 
 

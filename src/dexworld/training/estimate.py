@@ -1,0 +1,333 @@
+"""What a training run takes before anything runs: hours, windows, steps, disk, memory, GPU-hours (`train --dry-run`).
+
+Nothing here is measured on the run's own hardware. Counts come from the data or from a plan on paper; operations and
+parameters from closed forms (tests compare them with torch's own counter); throughput from a peak rate and a share of
+it that is reached (MFU), both stated assumptions. d width, P patches, T predicted and C observed frames of a window.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dexworld.data.datasets import open_dataset
+from dexworld.data.loader import stored_facts
+from dexworld.data.sampling import StrideSampling
+from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.predictor import Predictor
+from dexworld.training.config import SamplingConfig, TrainConfig
+from dexworld.training.run import RunConfig
+from dexworld.training.window_task import window_strategies
+
+BYTES_H264 = 5520  # a frame of 398 x 224 in the store's default codec (docs/data.md)
+BYTES_JPEG = 27048
+BYTES_LABELS = 895  # 69 joint positions and a camera pose of one EgoDex frame
+KEPT_BLOCK = 110  # bytes that autograd keeps per token, number of width and predictor block, bfloat16 or float32
+KEPT_HEAD = 65  # the same of the keypoint head; both measured with saved_tensors_hooks, see the test
+STATE_BYTES = 20  # per trained parameter: float32 weight, gradient, two Adam moments, average
+VIT_LAYERS = {384: 12, 768: 12, 1024: 24, 1152: 27, 1408: 40}  # of the encoders in docs/model.md, by width
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """A dataset on paper: hours of video, frames per second, clips. Raises ValueError naming what makes no sense."""
+
+    name: str
+    hours: float
+    fps: float
+    clips: int
+
+    def __post_init__(self) -> None:
+        if not (self.hours > 0 and self.fps > 0 and self.clips >= 1):
+            raise ValueError(f"plan {self.name}: hours, frames per second and clips must be positive, not {self}")
+
+    @classmethod
+    def parse(cls, text: str) -> "DataPlan":
+        """From `name:hours:fps:clips`, e.g. egodex:829:30:334991. Raises ValueError saying so."""
+        parts = text.split(":")
+        try:
+            name, hours, fps, clips = parts
+            return cls(name, float(hours), float(fps), int(clips))
+        except ValueError as error:
+            raise ValueError(f"plan {text!r}: write name:hours:fps:clips, e.g. egodex:829:30:334991") from error
+
+    @property
+    def frames(self) -> int:
+        """Frames in all."""
+        return round(self.hours * 3600 * self.fps)
+
+
+# The paper's data: 829 h of EgoDex (its training split counts 334,991 clips) and 100 h of DROID. The number of DROID's
+# clips follows from the mean of 19.2 s over the whole dataset (95,658 clips, 27.6 million frames at 15 per second).
+PAPER_DATA = (DataPlan("EgoDex", 829, 30, 334_991), DataPlan("DROID", 100, 15, 18_720))
+PAPER_PRESET, PAPER_BATCH, PAPER_EPOCHS = "paper-xl", 4096, 40.0
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """The machines, and the data where there are none yet."""
+
+    gpus: int = 8
+    """GPUs that share a batch."""
+    peak_tflops: float = 989.0
+    """10^12 operations per second of one GPU on paper: an H100 in dense bfloat16."""
+    mfu: float = 0.35
+    """Share of it that training reaches: an assumption, not a measurement."""
+    gpu_memory_gib: float = 80.0
+    """Memory of one GPU."""
+    loader_windows: float = 60.0
+    """Windows that one CPU core decodes per second (`benchmarks/loader.py` measures it on your machine)."""
+    epochs: float | None = None
+    """Epochs to plan instead of the run's steps."""
+    plan: tuple[str, ...] = ()
+    """Data on paper instead of folders, each name:hours:fps:clips; without either, EgoDex and DROID as in the paper."""
+
+    def __post_init__(self) -> None:
+        for name in ("gpus", "peak_tflops", "mfu", "gpu_memory_gib", "loader_windows"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.mfu > 1:
+            raise ValueError(f"mfu is {self.mfu}; it is a fraction of the peak")
+        if self.epochs is not None and not self.epochs > 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be positive, or None")
+        for text in self.plan:
+            DataPlan.parse(text)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """rows: (what, value as text, how it comes about), in the order to show. figures: the same as numbers, by name."""
+
+    rows: tuple[tuple[str, str, str], ...]
+    figures: dict[str, float]
+
+    def lines(self) -> list[str]:
+        """The table as lines of text."""
+        wide, value = (max(len(row[column]) for row in self.rows) for column in (0, 1))
+        return [f"{what:<{wide}}  {shown:>{value}}  {how}".rstrip() for what, shown, how in self.rows]
+
+
+def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
+    """The estimate of a run over the folders of `config.data`, or on paper when there are none.
+
+    On paper, whatever `config` leaves at its default takes the paper's value: preset paper-xl, batches of 4096, 40
+    epochs, the paper's windows, teacher forcing throughout. Raises what opening a dataset raises.
+    """
+    training, windows, name, epochs = config.training, config.sampling.windows, config.preset, plan.epochs
+    batch, teacher_forced, plain = training.batch_size, training.teacher_forced, TrainConfig()
+    if config.data:
+        data = [_measured(folder) for folder in config.data]
+    else:
+        data = [DataPlan.parse(text) for text in plan.plan] or list(PAPER_DATA)
+        name = PAPER_PRESET if name == "tiny" else name
+        batch = PAPER_BATCH if batch == plain.batch_size else batch
+        windows = "paper" if windows == "stride" else windows
+        teacher_forced = 1.0 if teacher_forced == plain.teacher_forced else teacher_forced
+        epochs = PAPER_EPOCHS if epochs is None and training.steps == plain.steps else epochs
+    sampling = SamplingConfig(windows, config.sampling.reach_seconds, config.sampling.segments, config.sampling.rate_hz)
+    model = preset(name)
+    per_epoch = sum(windows_per_epoch(each, sampling, training, model) for each in data)
+    steps = training.steps if epochs is None else ceil(epochs * per_epoch / (batch * training.accumulation))
+    cost = model_cost(model, training.unroll_steps)
+    return _estimate(data, plan, model, name, cost, per_epoch, steps, batch * training.accumulation, teacher_forced)
+
+
+def windows_per_epoch(data: DataPlan, sampling: SamplingConfig, training: TrainConfig, model: DexWMConfig) -> int:
+    """Windows after which everything has come once: (clip, segment) pairs, or, for strides, frames."""
+    strategy = window_strategies(model.predictor.num_context, training, sampling)[0]
+    if isinstance(strategy, StrideSampling):
+        return data.frames
+    length = max(data.frames // data.clips, 1)
+    return int(strategy.parts(np.array([length]), np.array([data.fps]))[0]) * data.clips
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Of one window. Operations count a multiply and an add as two.
+
+    trained, encoder: parameters. teacher_flops, unrolled_flops: forward passes of predictor and head.
+    encoder_flops: of one frame. kept_bytes: what autograd keeps; checkpointed_bytes: with activation checkpointing.
+    """
+
+    trained: int
+    encoder: int
+    teacher_flops: float
+    unrolled_flops: float
+    encoder_flops: float
+    kept_bytes: int
+    checkpointed_bytes: int
+
+
+def model_cost(config: DexWMConfig, unroll_steps: int) -> ModelCost:
+    """The cost of one window of this model, whose parameters are counted without allocating them."""
+    predictor, tokens = config.predictor, config.grid[0] * config.grid[1]
+    with torch.device("meta"):
+        parts = (
+            Predictor(predictor, config.encoder.dim, config.grid, config.image_size, config.action_scale),
+            KeypointHead(config.keypoint_head, config.encoder.dim, config.grid, config.image_size),
+        )
+    trained = sum(each.numel() for part in parts for each in part.parameters())
+    context = predictor.num_context
+    head = head_flops(config)
+    block = predictor.dim * tokens * context
+    kept = KEPT_BLOCK * block * predictor.depth + KEPT_HEAD * tokens * config.keypoint_head.dim * (
+        config.keypoint_head.depth * context
+    )
+    return ModelCost(
+        trained=trained,
+        encoder=_encoder_parameters(config),
+        teacher_flops=predictor_flops(config, context, context, context * (context + 1) // 2) + context * head,
+        unrolled_flops=predictor_flops(config, unroll_steps, context + unroll_steps - 1, unroll_steps * context)
+        + unroll_steps * head,
+        encoder_flops=encoder_flops(config),
+        kept_bytes=kept,
+        checkpointed_bytes=4 * block * predictor.depth + KEPT_BLOCK * block,
+    )
+
+
+def predictor_flops(config: DexWMConfig, predicted: int, attended: int, pairs: int) -> float:
+    """Forward operations of a window: `predicted` frames of queries, `attended` frames of keys and values.
+
+    pairs: (query frame, context frame) pairs of the cross-attention. Linear layers of a block in units of d^2 per
+    token: 3 + 1 self, 1 + 1 cross, 2 r MLP for queries, 2 for keys and values. Modulations are left out.
+    """
+    d, tokens, own = config.predictor.dim, config.grid[0] * config.grid[1], config.predictor
+    linear = (6 + 2 * own.mlp_ratio) * predicted + 2 * attended
+    attention = 2 * tokens * (predicted + pairs)
+    ends = d * d + (0 if config.encoder.dim == d else 2 * config.encoder.dim * d)
+    return 2.0 * tokens * (own.depth * (linear * d * d + attention * d) + predicted * ends)
+
+
+def head_flops(config: DexWMConfig) -> float:
+    """Forward operations of the keypoint head on one frame."""
+    head, tokens = config.keypoint_head, config.grid[0] * config.grid[1]
+    linear = head.depth * (4 + 2 * head.mlp_ratio) * head.dim**2
+    ends = head.dim * (config.encoder.dim + head.cell**2 * head.channels)
+    return 2.0 * tokens * (linear + 2 * head.depth * tokens * head.dim + ends)
+
+
+def encoder_flops(config: DexWMConfig) -> float:
+    """Operations of the frozen encoder on one frame: a vision transformer of this width, or a product for pca."""
+    dim, tokens, values = config.encoder.dim, config.grid[0] * config.grid[1], 3 * config.encoder.patch**2
+    layers = VIT_LAYERS.get(dim, 24) if config.encoder.kind == "transformers" else 0
+    return 2.0 * tokens * (layers * (12 * dim**2 + 2 * tokens * dim) + values * dim)
+
+
+def _encoder_parameters(config: DexWMConfig) -> int:
+    dim, values = config.encoder.dim, 3 * config.encoder.patch**2
+    layers = VIT_LAYERS.get(dim, 24) if config.encoder.kind == "transformers" else 0
+    return layers * 12 * dim**2 + values * dim
+
+
+def _measured(folder: Path) -> DataPlan:
+    dataset = open_dataset(folder)
+    fps = stored_facts(dataset)[1]
+    return DataPlan(dataset.folder.name, sum(dataset.lengths) / fps / 3600, fps, len(dataset))
+
+
+def _estimate(
+    data: list[DataPlan],
+    plan: PlanConfig,
+    model: DexWMConfig,
+    name: str,
+    cost: ModelCost,
+    per_epoch: int,
+    steps: int,
+    batch: int,
+    teacher_forced: float,
+) -> Estimate:
+    frames, windows = sum(each.frames for each in data), steps * batch
+    slots, latent = model.predictor.num_context + 1, model.grid[0] * model.grid[1] * model.encoder.dim
+    trained_flops = teacher_forced * cost.teacher_flops + (1 - teacher_forced) * cost.unrolled_flops
+    per_window = 3 * trained_flops + slots * cost.encoder_flops
+    rate = plan.peak_tflops * 1e12 * plan.mfu
+    state = STATE_BYTES * cost.trained + 4 * cost.encoder
+    room = plan.gpu_memory_gib * GIB - state
+    figures: dict[str, float] = {
+        "hours": sum(each.hours for each in data),
+        "frames": frames,
+        "clips": sum(each.clips for each in data),
+        "windows_per_epoch": per_epoch,
+        "steps": steps,
+        "batch": batch,
+        "windows": windows,
+        "epochs": windows / per_epoch,
+        "h264_bytes": frames * (BYTES_H264 + BYTES_LABELS),
+        "jpeg_bytes": frames * (BYTES_JPEG + BYTES_LABELS),
+        "latent_bytes": frames * latent * 2,
+        "trained_parameters": cost.trained,
+        "encoder_parameters": cost.encoder,
+        "state_bytes": state,
+        "window_bytes": cost.kept_bytes,
+        "checkpointed_window_bytes": cost.checkpointed_bytes,
+        "windows_at_once": max(room // cost.kept_bytes, 0),
+        "checkpointed_windows_at_once": max(room // cost.checkpointed_bytes, 0),
+        "window_flops": per_window,
+        "gpu_hours": windows * per_window / rate / 3600,
+        "windows_per_gpu_second": rate / per_window,
+        "cores_per_gpu": rate / per_window / plan.loader_windows,
+    }
+    return Estimate(_rows(data, plan, name, slots, figures), figures)
+
+
+def _rows(
+    data: list[DataPlan], plan: PlanConfig, name: str, slots: int, figures: dict[str, float]
+) -> tuple[tuple[str, str, str], ...]:
+    """The table of an estimate."""
+    per_gpu, hours = ceil(figures["batch"] / plan.gpus), figures["gpu_hours"]
+    at_once, checkpointed = figures["windows_at_once"], figures["checkpointed_windows_at_once"]
+    return (
+        *((each.name, f"{each.hours:,.1f} h", f"{each.clips:,} clips, {each.fps:g} frames/s") for each in data),
+        ("windows per epoch", f"{figures['windows_per_epoch']:,.0f}", f"of {slots} frames"),
+        (
+            "steps",
+            f"{figures['steps']:,.0f}",
+            f"of {figures['batch']:,.0f} windows; {figures['windows']:,.0f} in all, {figures['epochs']:.1f} epochs",
+        ),
+        ("disk, h264 store", _size(figures["h264_bytes"]), f"{BYTES_H264 + BYTES_LABELS} bytes a frame"),
+        ("disk, jpeg store", _size(figures["jpeg_bytes"]), f"{BYTES_JPEG + BYTES_LABELS} bytes a frame"),
+        ("disk, cached latents", _size(figures["latent_bytes"]), "float16; `--latents online` needs none"),
+        (
+            "trained parameters",
+            f"{figures['trained_parameters'] / 1e6:,.1f} M",
+            f"{name}; encoder {figures['encoder_parameters'] / 1e6:,.0f} M, frozen",
+        ),
+        (
+            "memory of the state",
+            _size(figures["state_bytes"]),
+            f"{STATE_BYTES} bytes a trained parameter; every GPU",
+        ),
+        (
+            "memory of a window",
+            _size(figures["window_bytes"]),
+            f"{_size(figures['checkpointed_window_bytes'])} with activation checkpointing",
+        ),
+        (
+            "windows on a GPU at once",
+            f"{at_once:,.0f}",
+            f"of {per_gpu:,} in its batch; {checkpointed:,.0f} with checkpointing; {plan.gpu_memory_gib:g} GiB",
+        ),
+        ("operations of a window", f"{figures['window_flops'] / 1e12:,.4g} TFLOP", "3 x forward, and the encoder"),
+        (
+            "GPU-hours",
+            f"{hours:,.1f}",
+            f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s",
+        ),
+        (
+            "windows per GPU-second",
+            f"{figures['windows_per_gpu_second']:,.1f}",
+            f"{figures['cores_per_gpu']:,.1f} cores a GPU, assuming {plan.loader_windows:g} windows a core-second",
+        ),
+    )
+
+
+def _size(count: float) -> str:
+    """Bytes as text."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.2f} {unit}"
+    return f"{count / 1e3:,.1f} kB"

@@ -1,0 +1,165 @@
+"""Estimates: the paper's scale on paper, real folders, and closed forms against torch's own counters."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dexworld.actions import HandMotion
+from dexworld.models.config import PredictorConfig, preset
+from dexworld.models.dexwm import DexWM
+from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.predictor import Predictor
+from dexworld.training.config import SamplingConfig, TrainConfig
+from dexworld.training.estimate import (
+    KEPT_BLOCK,
+    PAPER_DATA,
+    DataPlan,
+    PlanConfig,
+    encoder_flops,
+    head_flops,
+    model_cost,
+    plan_run,
+    predictor_flops,
+    windows_per_epoch,
+)
+from dexworld.training.run import RunConfig
+
+GRID, TOKENS = (8, 8), 64
+
+
+def small_predictor(depth=2, dim=192, context=4):
+    config = PredictorConfig(
+        dim=dim, depth=depth, heads=4, num_context=context, residual=False, embed_actions=False, pixel_aligned=False
+    )
+    return replace(
+        preset("paper-s"),
+        image_size=(112, 112),
+        predictor=config,
+        encoder=replace(preset("paper-s").encoder, dim=256),
+        keypoint_head=replace(preset("paper-s").keypoint_head, dim=64, heads=4, depth=2, cell=4),
+    )
+
+
+def window(dim, context):
+    motion = HandMotion(
+        torch.randn(1, context, 44, 3),
+        torch.rand(1, context + 1, 12, 3) + 0.1,
+        torch.ones(1, context + 1, 12, dtype=torch.bool),
+    )
+    return torch.randn(1, context + 1, TOKENS, dim), motion
+
+
+def counted(function):
+    """Operations of linear layers and of attention that torch counts; the plain kernel, since it counts products."""
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+    ):
+        function()
+    return counter.get_total_flops()
+
+
+def test_operations_are_those_that_torch_counts():
+    config = small_predictor()
+    model = Predictor(config.predictor, 256, GRID, (112, 112), (1.0, 1.0, 1.0))
+    latents, motion = window(256, 4)
+    expected = predictor_flops(config, 4, 4, 10)
+    assert counted(lambda: model(latents, motion)) == pytest.approx(expected, rel=0.03)
+    head = KeypointHead(config.keypoint_head, 256, GRID, (112, 112))
+    assert counted(lambda: head(latents)) == pytest.approx(5 * head_flops(config), rel=1e-6)
+
+
+def test_parameters_and_encoder_operations_are_those_of_the_papers_models():
+    for name, millions in (("paper-s", 30.6), ("paper-b", 104.0), ("paper-l", 343.7), ("paper-xl", 456.4)):
+        cost = model_cost(preset(name), 4)
+        assert cost.trained / 1e6 == pytest.approx(millions + 5.7, abs=0.3)  # with the keypoint head
+    assert model_cost(preset("paper-xl"), 4).encoder / 1e6 == pytest.approx(304, rel=0.01)
+    assert encoder_flops(preset("paper-xl")) / 1e9 == pytest.approx(271.7 + 4 * 24 * 448**2 * 1024 / 1e9, rel=0.01)
+    small = preset("tiny")
+    own = DexWM(small).parameter_counts()
+    assert model_cost(small, 4).trained == own["predictor"] + own["keypoint_head"]
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_the_memory_of_a_block_is_what_autograd_keeps(bfloat16):
+    def kept(depth):
+        config = small_predictor(depth, dim=384, context=4)
+        model = Predictor(config.predictor, 384, GRID, (112, 112), (1.0, 1.0, 1.0))
+        own = {each.untyped_storage().data_ptr() for each in model.parameters()}
+        storages, alive = {}, []
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                storages[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        latents, motion = window(384, 4)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16),
+        ):
+            model(latents, motion)
+        return sum(storages.values())
+
+    per_block = (kept(3) - kept(1)) / 2
+    assert per_block / (4 * TOKENS * 384) == pytest.approx(KEPT_BLOCK, rel=0.2)
+
+
+def test_a_plan_without_data_is_the_papers_run():
+    estimate = plan_run(RunConfig(), PlanConfig(gpus=256))
+    figures = estimate.figures
+    assert figures["hours"] == 929
+    assert figures["frames"] == pytest.approx(829 * 3600 * 30 + 100 * 3600 * 15)
+    assert figures["windows_per_epoch"] == 10 * (334_991 + 18_720)
+    assert figures["steps"] == -(-40 * 3_537_110 // 4096)
+    assert figures["latent_bytes"] == pytest.approx(87e12, rel=0.02)  # EgoDex alone would take 82 TB
+    assert figures["h264_bytes"] == pytest.approx(0.6e12, rel=0.05)
+    assert figures["gpu_hours"] > 1000
+    text = "\n".join(estimate.lines())
+    for expected in ("EgoDex", "829.0 h", "DROID", "windows per epoch", "34,543", "assuming 35%", "on 256 GPUs"):
+        assert expected in text
+
+
+def test_what_is_given_replaces_the_papers_values():
+    run = RunConfig(preset="debug", training=TrainConfig(steps=7, batch_size=5, accumulation=2))
+    plan = PlanConfig(gpus=1, plan=("mine:2:15:100",))
+    figures = plan_run(run, plan).figures
+    assert figures["hours"] == 2
+    assert figures["steps"] == 7
+    assert figures["windows"] == 70
+    assert figures["windows_per_epoch"] == 1000
+    assert plan_run(run, replace(plan, epochs=3)).figures["steps"] == 300
+    double = plan_run(replace(run, training=replace(run.training, steps=14)), plan).figures
+    assert double["gpu_hours"] == pytest.approx(2 * figures["gpu_hours"])
+    assert plan_run(run, replace(plan, mfu=0.7)).figures["gpu_hours"] == pytest.approx(figures["gpu_hours"] / 2)
+
+
+def test_real_folders_are_counted(disc_data):
+    figures = plan_run(RunConfig((disc_data,), preset="debug"), PlanConfig(gpus=1)).figures
+    assert figures["clips"] == 12
+    assert figures["frames"] == 12 * 20
+    assert figures["hours"] == pytest.approx(12 * 20 / 5 / 3600)
+    assert figures["steps"] == TrainConfig().steps
+    assert figures["windows_per_epoch"] == 240  # strides draw frames
+    paper = RunConfig((disc_data,), preset="debug", sampling=SamplingConfig(windows="paper", segments=5))
+    assert plan_run(paper).figures["windows_per_epoch"] == 60
+
+
+def test_clips_too_short_for_a_window_count_nothing():
+    sampling = SamplingConfig(windows="paper")
+    assert windows_per_epoch(DataPlan("still", 1 / 3600, 10, 10), sampling, TrainConfig(), preset("debug")) == 0
+    assert windows_per_epoch(PAPER_DATA[1], sampling, TrainConfig(), preset("debug")) == 187_200
+
+
+def test_plans_that_make_no_sense_are_refused():
+    for text in ("egodex", "egodex:1:30", "egodex:x:30:5", "egodex:0:30:5"):
+        with pytest.raises(ValueError, match="plan"):
+            PlanConfig(plan=(text,))
+    for changes, message in (({"gpus": 0}, "gpus"), ({"mfu": 1.5}, "mfu"), ({"epochs": 0.0}, "epochs")):
+        with pytest.raises(ValueError, match=message):
+            PlanConfig(**changes)
