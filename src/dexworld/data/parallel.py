@@ -1,0 +1,87 @@
+"""Work on many items in processes, with the results in order; an item that kills its process costs only itself."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+CHUNK = 8  # items sent to a process at once
+AHEAD = 4  # chunks per process that may wait for their turn, so that memory stays bounded
+_job: dict[str, Callable[[Any], Any]] = {}  # of a worker process
+
+
+class WorkerDied(RuntimeError):
+    """The process that worked on an item was killed: by the system for its memory, or by a crash in a library."""
+
+
+def worker_count(items: int, workers: int = 0) -> int:
+    """Processes for so many items. workers: 0 means one per core, but none that would have only a few items."""
+    wanted = workers or min(os.cpu_count() or 1, -(-items // (2 * CHUNK)))
+    return max(1, min(wanted, items))
+
+
+class OrderedPool(Generic[Item, Result]):
+    """Runs one function in several processes.
+
+    job: picklable; it is sent to each process once. workers: 1 works in this process.
+    """
+
+    def __init__(self, job: Callable[[Item], Result], workers: int) -> None:
+        self.job, self.workers = job, workers
+
+    def map(self, items: Sequence[Item]) -> Iterator[Result | WorkerDied]:
+        """`job(item)` of each item, in order. An item whose process died gives a WorkerDied; an exception is raised."""
+        if self.workers == 1:
+            yield from map(self.job, items)
+            return
+        waiting: deque[tuple[Sequence[Item], Future]] = deque()
+        chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+        following = 0
+        pool = self._pool(self.workers)
+        try:
+            while following < len(chunks) or waiting:
+                try:
+                    while following < len(chunks) and len(waiting) < AHEAD * self.workers:
+                        waiting.append((chunks[following], pool.submit(_run, chunks[following])))
+                        following += 1
+                    yield from waiting[0][1].result()
+                    waiting.popleft()
+                except BrokenProcessPool:
+                    pool.shutdown(cancel_futures=True)
+                    for chunk, future in waiting:
+                        done = future.done() and not future.cancelled() and future.exception() is None
+                        yield from future.result() if done else self._one_by_one(chunk)
+                    waiting.clear()
+                    pool = self._pool(self.workers)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _one_by_one(self, items: Sequence[Item]) -> Iterator[Result | WorkerDied]:
+        pool = self._pool(1)
+        try:
+            for item in items:
+                try:
+                    yield pool.submit(_run, [item]).result()[0]
+                except BrokenProcessPool:
+                    yield WorkerDied("the process that worked on it died")
+                    pool.shutdown()
+                    pool = self._pool(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _pool(self, workers: int) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # threads of this process don't survive a fork
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(self.job,))
+
+
+def _begin(job: Callable[[Any], Any]) -> None:
+    _job["job"] = job
+
+
+def _run(items: Sequence[Any]) -> list[Any]:
+    return [_job["job"](item) for item in items]

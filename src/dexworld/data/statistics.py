@@ -1,0 +1,135 @@
+"""Statistics that take values piece by piece, add up, and never grow: what a dataset of any size is described with."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
+
+
+@dataclass
+class Histogram:
+    """Counts of values between fixed, increasing edges (B + 1,), and outside them on both sides.
+
+    counts: (B + 2,) below the first edge, in each bin [edge, next edge), at or above the last edge. Sums are kept in
+    the order in which pieces are added, so equal pieces in equal order give equal figures.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray = field(init=False)
+    total: float = 0.0
+    squares: float = 0.0
+    low: float = float("inf")
+    high: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        if self.edges.ndim != 1 or len(self.edges) < 2 or not (np.diff(self.edges) > 0).all():
+            raise ValueError(f"histogram edges must increase, not {self.edges}")
+        self.counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> float | None:
+        """Arithmetic mean; None of no values."""
+        return self.total / self.count if self.count else None
+
+    @property
+    def rms(self) -> float | None:
+        """Root of the mean square; None of no values."""
+        return (self.squares / self.count) ** 0.5 if self.count else None
+
+    def add(self, values: np.ndarray) -> None:
+        """Count finite values of any shape. Raises ValueError on NaN and Inf: leave them out and say so."""
+        flat = np.asarray(values, dtype=np.float64).ravel()
+        if not np.isfinite(flat).all():
+            raise ValueError("a histogram counts finite values only")
+        if not flat.size:
+            return
+        self.counts += np.bincount(np.searchsorted(self.edges, flat, side="right"), minlength=len(self.counts))
+        self.total += float(flat.sum())
+        self.squares += float((flat * flat).sum())
+        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
+
+    def merge(self, other: "Histogram") -> None:
+        """Add what another histogram with the same edges counted. Raises ValueError on other edges."""
+        if not np.array_equal(self.edges, other.edges):
+            raise ValueError("histograms with other edges can't be added")
+        self.counts += other.counts
+        self.total, self.squares = self.total + other.total, self.squares + other.squares
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
+    def quantile(self, share: float) -> float | None:
+        """The value that `share` of all lie below, as exact as the bins are fine; None of no values."""
+        if not self.count:
+            return None
+        bounds = np.concatenate([[self.low], self.edges.clip(self.low, self.high), [self.high]])
+        below = np.concatenate([[0], np.cumsum(self.counts)])
+        return float(np.interp(share * self.count, below, bounds))
+
+    def to_json(self) -> dict[str, Any]:
+        """Count, mean, rms, min, max, quantiles, edges and counts. Keys with no value are None."""
+        some = self.count > 0
+        return {
+            "count": self.count,
+            "mean": self.mean,
+            "rms": self.rms,
+            "min": self.low if some else None,
+            "max": self.high if some else None,
+            **{f"p{round(100 * share):02d}": self.quantile(share) for share in QUANTILES},
+            "edges": self.edges.tolist(),
+            "counts": self.counts.tolist(),
+        }
+
+
+def linear(low: float, high: float, bins: int) -> Histogram:
+    """A histogram with bins of equal width."""
+    return Histogram(np.linspace(low, high, bins + 1))
+
+
+def logarithmic(low: float, high: float, per_decade: int) -> Histogram:
+    """A histogram whose bins grow by an equal factor, `per_decade` of them for a factor of ten."""
+    bins = round(per_decade * np.log10(high / low))
+    return Histogram(np.geomspace(low, high, bins + 1))
+
+
+@dataclass
+class Largest:
+    """The `size` largest values with what they belong to, largest first; of equals, the first in order of `place`."""
+
+    size: int
+    _kept: list[tuple[float, tuple[int, int], str, str]] = field(default_factory=list)
+
+    def add(self, value: float, place: tuple[int, int], episode: str, note: str) -> None:
+        """Offer a value. place: (episode, frame) numbers. episode, note: what to say of it."""
+        self._kept = heapq.nsmallest(
+            self.size, [*self._kept, (-float(value), place, episode, note)], key=lambda entry: entry[:2]
+        )
+
+    def merge(self, other: "Largest") -> None:
+        """Offer what another one kept."""
+        self._kept = heapq.nsmallest(self.size, [*self._kept, *other._kept], key=lambda entry: entry[:2])
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """value, episode, frame and note of each."""
+        return [
+            {"value": -negative, "episode": episode, "frame": place[1], "note": note}
+            for negative, place, episode, note in self._kept
+        ]
+
+
+def shares(part: np.ndarray, whole: np.ndarray | int) -> list[float | None]:
+    """part / whole, None where the whole is empty."""
+    wholes = np.broadcast_to(np.asarray(whole), part.shape)
+    return [float(a / b) if b else None for a, b in zip(part.tolist(), wholes.tolist(), strict=True)]
+
+
+def most_common(counts: Iterable[tuple[Any, int]], limit: int) -> list[tuple[Any, int]]:
+    """The `limit` most frequent entries; equals in the order of their names, so that the result is always the same."""
+    return sorted(counts, key=lambda entry: (-entry[1], str(entry[0])))[:limit]
