@@ -95,7 +95,8 @@ def draw(clip: Clip) -> np.ndarray:
 
 def write_mp4(path: Path, frames: np.ndarray, rate: int = 30, codec: str = "libx264", **options: str) -> None:
     """A long-GOP video with B-frames, as cameras write it. options: the encoder's."""
-    defaults = {"crf": "10", "g": "250", "bf": "2", "preset": "veryfast"} if codec == "libx264" else {}
+    # with mbtree, x264's bytes vary from run to run
+    defaults = {"crf": "10", "g": "250", "bf": "2", "preset": "veryfast", "mbtree": "0"} if codec == "libx264" else {}
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=defaults | options)
         stream.height, stream.width = frames.shape[1:3]

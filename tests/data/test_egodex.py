@@ -157,6 +157,13 @@ def test_the_task_is_the_sentence_that_was_acted(broken, attributes, sentence):
     assert open_egodex(named)[0].task == sentence
 
 
+def test_the_scene_of_a_simulated_clip_is_known_so_that_evaluation_can_refuse_it(broken):
+    def simulated(file):
+        file.attrs["dexworld_seed"] = 900_017
+
+    assert open_egodex(broken(simulated))[0].seed == 900_017
+
+
 def test_annotations_keep_every_array_and_attribute_of_the_file(dataset):
     found = open_egodex(dataset).annotations(0)
     assert len([name for name in found if name.startswith("transforms/")]) == 69

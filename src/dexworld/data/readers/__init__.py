@@ -1,69 +1,93 @@
 """Open any collection of episodes, whatever its layout: our own recordings and stores, and what others publish."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from dexworld.data.prepared.dataset import open_prepared
+from dexworld.data.readers import droid, droid_lerobot, egodex, lerobot, robocasa
+from dexworld.data.readers.droid import DroidOptions
 from dexworld.data.readers.egodex import EgoDexOptions
+from dexworld.data.readers.lerobot import LeRobotOptions
+from dexworld.data.readers.robocasa import RoboCasaOptions
 from dexworld.data.source import Source
+from dexworld.data.store import open_dataset as open_episodes
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """Options of every reader; only those of the layout that is opened count. `droid` serves both of its editions."""
+
+    egodex: EgoDexOptions = field(default_factory=EgoDexOptions)
+    droid: DroidOptions = field(default_factory=DroidOptions)
+    robocasa: RoboCasaOptions = field(default_factory=RoboCasaOptions)
+    lerobot: LeRobotOptions = field(default_factory=LeRobotOptions)
 
 
 @dataclass(frozen=True)
 class Layout:
     """One layout that `open_source` knows. needs: what a folder must hold to be recognised, for people to read."""
 
-    kind: str
     needs: str
-    module: str
-    opener: str
-    options: str | None = None
+    recognises: Callable[[Path], bool]
+    open: Callable[[Path, ReaderOptions], Source]
 
 
-# Asked in this order; the first that recognises the folder reads it, so the more particular stands first.
-LAYOUTS = (
-    Layout("episodes", "dataset.json (`dexworld collect`)", "dexworld.data.datasets", "open_dataset"),
-    Layout("prepared", "meta/dexworld.json (`dexworld prepare`)", "dexworld.data.datasets", "open_dataset"),
-    Layout(
-        "droid-lerobot",
-        "meta/info.json of LeRobot v3 with camera_extrinsics.* and observation.images.* of DROID",
-        "dexworld.data.readers.droid_lerobot",
-        "open_droid_lerobot",
-        "droid",
+# Asked in this order; the first that recognises a folder reads it, so the more particular stands first.
+LAYOUTS: dict[str, Layout] = {
+    "episodes": Layout(
+        "dataset.json, as `dexworld collect` writes it",
+        lambda folder: (folder / "dataset.json").is_file(),
+        lambda folder, _: open_episodes(folder),
     ),
-    Layout("lerobot", "meta/info.json of LeRobot v3", "dexworld.data.readers.lerobot", "open_lerobot", "lerobot"),
-    Layout(
-        "droid",
+    "prepared": Layout(
+        "meta/info.json and meta/dexworld.json, as `dexworld prepare` writes them",
+        lambda folder: (folder / "meta" / "dexworld.json").is_file(),
+        lambda folder, _: open_prepared(folder),
+    ),
+    "droid-lerobot": Layout(
+        "meta/info.json of LeRobot v3 with DROID's features",
+        droid_lerobot.recognises,
+        lambda folder, options: droid_lerobot.open_droid_lerobot(folder, options.droid),
+    ),
+    "lerobot": Layout(
+        "meta/info.json of LeRobot v3",
+        lerobot.recognises,
+        lambda folder, options: lerobot.open_lerobot(folder, options.lerobot),
+    ),
+    "droid": Layout(
         "LAB/success|failure/DATE/TIME with trajectory.h5, metadata_*.json and recordings/MP4",
-        "dexworld.data.readers.droid",
-        "open_droid",
-        "droid",
+        droid.recognises,
+        lambda folder, options: droid.open_droid(folder, options.droid),
     ),
-    Layout("egodex", "SPLIT/TASK with N.mp4 beside N.hdf5", "dexworld.data.readers.egodex", "open_egodex", "egodex"),
-    Layout(
-        "robocasa",
-        "*.hdf5 of robomimic with data/demo_N",
-        "dexworld.data.readers.robocasa",
-        "open_robocasa",
-        "robocasa",
+    "egodex": Layout(
+        "SPLIT/TASK with N.mp4 beside N.hdf5",
+        egodex.recognises,
+        lambda folder, options: egodex.open_egodex(folder, options.egodex),
     ),
-)
-KINDS = ("auto", *(layout.kind for layout in LAYOUTS))
+    "robocasa": Layout(
+        "*.hdf5 of robomimic with data/demo_N/obs/robot0_right_gripper_keypoint_pose",
+        robocasa.recognises,
+        lambda folder, options: robocasa.open_robocasa(folder, options.robocasa),
+    ),
+}
+KINDS = ("auto", *LAYOUTS)
 
 
-@dataclass(frozen=True)
-class ReaderOptions:
-    """Options of every reader; only those of the layout that is opened count."""
-
-    egodex: EgoDexOptions = field(default_factory=EgoDexOptions)
-    droid: Any = None
-    robocasa: Any = None
-    lerobot: Any = None
+def kind_of(folder: Path | str) -> str:
+    """The layout that `folder` has. Raises FileNotFoundError when there is none, ValueError for an unknown layout."""
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no {folder}")
+    for kind, layout in LAYOUTS.items():
+        if layout.recognises(folder):
+            return kind
+    needs = "\n".join(f"  {kind}: {layout.needs}" for kind, layout in LAYOUTS.items())
+    raise ValueError(f"{folder} has no layout that is known; each needs\n{needs}\nName the kind if it has one of them.")
 
 
 def open_source(folder: Path | str, kind: str = "auto", options: ReaderOptions = ReaderOptions()) -> Source:
-    """The episodes in `folder`. kind: the layout's name, or "auto" to find it out.
+    """The episodes in `folder`. kind: one of KINDS; "auto" finds it out, see `kind_of`.
 
     Raises FileNotFoundError when the folder is missing, ValueError when `kind` is unknown or no layout recognises the
     folder (the message lists what each needs), and whatever the layout's own reader raises.
@@ -73,24 +97,4 @@ def open_source(folder: Path | str, kind: str = "auto", options: ReaderOptions =
         raise ValueError(f"there is no kind {kind!r} of dataset; choose from {', '.join(KINDS)}")
     if not folder.exists():
         raise FileNotFoundError(f"there is no {folder}")
-    layout = next((layout for layout in LAYOUTS if _is(layout, folder, kind)), None)
-    if layout is None:
-        needs = "\n".join(f"  {layout.kind}: {layout.needs}" for layout in LAYOUTS)
-        raise ValueError(f"{folder} is of no layout that is known. What each needs:\n{needs}\nName it with --kind.")
-    opener = getattr(import_module(layout.module), layout.opener)
-    if layout.options is None:
-        return opener(folder)
-    chosen = getattr(options, layout.options)
-    return opener(folder) if chosen is None else opener(folder, chosen)
-
-
-def _is(layout: Layout, folder: Path, kind: str) -> bool:
-    if kind != "auto":
-        return kind == layout.kind
-    if layout.kind == "episodes":
-        return (folder / "dataset.json").is_file()
-    if layout.kind == "prepared":
-        return (folder / "meta" / "dexworld.json").is_file()
-    if find_spec(layout.module) is None:
-        return False
-    return import_module(layout.module).recognises(folder)
+    return LAYOUTS[kind_of(folder) if kind == "auto" else kind].open(folder, options)

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from dexworld.data.episode import Episode
-from dexworld.data.hdf5 import opened_hdf5, read_everything
+from dexworld.data.hdf5 import attributes, opened_hdf5, read_everything
 from dexworld.data.readers.egodex_files import Clip, find_clips, has_clip_pair
 from dexworld.data.readers.egodex_labels import (
     METACARPALS,
@@ -29,6 +29,7 @@ from dexworld.data.readers.egodex_labels import (
     read_language,
 )
 from dexworld.data.readers.foreign_video import ForeignFrames
+from dexworld.data.readers.robot_arrays import simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
@@ -155,5 +156,6 @@ def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDex
         intrinsics=read_intrinsics(file, frames.size),
         source=f"egodex {clip.path.with_suffix('').as_posix()}",
         task=read_language(file, clip.task),
+        seed=simulator_seed(attributes(file)),
         extras=extras,
     )
