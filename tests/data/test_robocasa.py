@@ -125,7 +125,7 @@ def test_everything_else_is_reachable_through_annotations_without_the_images(wri
     assert "PnPCounterTop" in found["data"]["env_args"]
     assert found["demo"]["attributes"]["model_file"] == "<mujoco/>"
     assert found["demo"]["obs/robot0_joint_pos"].shape == (6, 14)
-    assert found["demo"]["waypoint_generation_stage_string"].tolist() == ["s1-w1"] * 6
+    assert found["demo"]["waypoint_generation_stage_string"] == ["s1-w1"] * 6
     np.testing.assert_array_equal(found["demo"]["actions"], told["demo_0"].actions)
     assert not any(key.endswith("_image") for key in found["demo"])
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from dexworld.data.episode import Episode, Frames
 from dexworld.data.files import read_json
-from dexworld.data.hdf5 import attributes, opened_hdf5, read_everything
 from dexworld.data.readers.droid_alignment import Alignment, aligned_frames
 from dexworld.data.readers.droid_camera import (
     CAMERAS,
@@ -31,7 +30,7 @@ from dexworld.data.readers.droid_camera import (
 )
 from dexworld.data.readers.droid_gripper import MAX_REACH, gripper_opening, gripper_poses
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.data.readers.robot_arrays import numbers, rows_of, simulator_seed
+from dexworld.data.readers.robot_arrays import arrays, attribute, attributes, numbers, opened, rows_of, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 
 logger = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class DroidSource:
         """
         metadata, camera = self._chosen(index)
         trajectory = self._folder(index) / "trajectory.h5"
-        with opened_hdf5(trajectory) as file:
+        with opened(trajectory) as file:
             alignment, frames = self._aligned(file, camera)
             span = alignment.span
             poses, opening = _gripper(file, alignment.rows)
@@ -162,11 +161,11 @@ class DroidSource:
         intrinsics_source of `estimate` means a nominal focal length. Raises CorruptEpisodeError as reading does.
         """
         metadata, camera = self._chosen(index)
-        with opened_hdf5(self._folder(index) / "trajectory.h5") as file:
+        with opened(self._folder(index) / "trajectory.h5") as file:
             alignment, frames = self._aligned(file, camera)
             return {
                 "metadata": metadata,
-                "trajectory": read_everything(file),
+                "trajectory": {"attributes": attributes(file)} | arrays(file),
                 "success": self._succeeded(index, metadata),
                 "language": self._language(metadata),
                 "camera": {"role": camera.role, "serial": camera.serial},
@@ -220,7 +219,7 @@ class DroidSource:
         spoken = self._language(metadata)
         if spoken:
             return spoken[0]
-        return str(metadata.get("current_task") or attributes(file).get("current_task") or "")
+        return str(metadata.get("current_task") or attribute(file, "current_task") or "")
 
 
 def recognises(folder: Path) -> bool:

@@ -101,7 +101,7 @@ class DroidLeRobotSource:
             )
         except CorruptEpisodeError:
             raise
-        except (*UNREADABLE, VideoError) as error:
+        except (*UNREADABLE, AttributeError, VideoError) as error:  # AttributeError: a stream without a codec
             raise CorruptEpisodeError(f"{self.folder}: episode {self.ids[index]}: {error}") from error
 
     def files(self, index: int) -> tuple[Path, ...]:

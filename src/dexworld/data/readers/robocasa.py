@@ -24,9 +24,9 @@ import h5py
 import numpy as np
 
 from dexworld.data.episode import Episode
-from dexworld.data.hdf5 import attributes, opened_hdf5, read_array
+from dexworld.data.hdf5_damage import is_plain
 from dexworld.data.readers.hdf5_frames import Hdf5Frames
-from dexworld.data.readers.robot_arrays import numbers, simulator_seed
+from dexworld.data.readers.robot_arrays import arrays, attribute, attributes, numbers, opened, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
@@ -104,7 +104,7 @@ class RoboCasaSource:
         """
         path, demo = self._place(index)
         options = self.options
-        with opened_hdf5(path) as file:
+        with opened(path) as file:
             obs = f"{demo}/obs"
             frames, crop, rows = self._frames(file, path, demo)
             world_from_base = _base_poses(file, obs, rows)
@@ -146,10 +146,10 @@ class RoboCasaSource:
         data: the attributes that all episodes share (env_args). splits: the filter keys that name this episode.
         """
         path, demo = self._place(index)
-        with opened_hdf5(path) as file:
+        with opened(path) as file:
             group, name = _group(file, demo), demo.split("/")[-1]
             return {
-                "demo": {"attributes": attributes(group)} | _arrays_without_images(file, demo),
+                "demo": {"attributes": attributes(group)} | arrays(group, images=False),
                 "data": attributes(file["data"]),
                 "splits": [key for key in _splits(file) if name in _members(file, key)],
             }
@@ -183,7 +183,7 @@ def recognises(folder: Path) -> bool:
     if path is None:
         return False
     try:
-        with opened_hdf5(path) as file:
+        with opened(path) as file:
             demo = next(iter(_group(file, "data")), None)
             return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
     except CorruptEpisodeError:
@@ -202,7 +202,7 @@ def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions
     for path in _hdf5_files(folder):
         found, name = True, str(path.relative_to(root))
         try:
-            with opened_hdf5(path) as file:
+            with opened(path) as file:
                 demos = {demo for demo in _group(file, "data") if demo.startswith("demo_")}
                 splits = _splits(file)
                 chosen = _members(file, options.split) if options.split in splits else set()
@@ -270,20 +270,11 @@ def _splits(file: h5py.File) -> list[str]:
 
 def _members(file: h5py.File, split: str) -> set[str]:
     """The episodes that a filter key names."""
-    names = np.asarray(file[f"mask/{split}"][()]).reshape(-1).tolist()
-    return {name.decode() if isinstance(name, bytes) else str(name) for name in names}
-
-
-def _arrays_without_images(file: h5py.File, demo: str) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
-
-    def keep(name: str, node: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(node, h5py.Dataset) and not (node.ndim == 4 and node.dtype == np.uint8):
-            numeric = node.dtype.kind in "fiub"
-            found[name] = read_array(file, f"{demo}/{name}", node.shape) if numeric else np.asarray(node.asstr()[()])
-
-    _group(file, demo).visititems(keep)
-    return found
+    node = file[f"mask/{split}"]
+    if not isinstance(node, h5py.Dataset) or not is_plain(node.id.get_type()):
+        raise CorruptEpisodeError(f"{file.filename}: mask/{split} is no list of names")
+    names = np.asarray(node[()]).reshape(-1).tolist()
+    return {name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names}
 
 
 def _base_poses(file: h5py.File, obs: str, rows: int) -> np.ndarray:
@@ -349,13 +340,13 @@ def _joints(file: h5py.File, obs: str, rows: int) -> np.ndarray | None:
     return np.concatenate([arm[:, :ARM_JOINTS], fingers], axis=1)
 
 
-def _json(file: h5py.File, group: str, attribute: str) -> dict[str, Any]:
+def _json(file: h5py.File, group: str, name: str) -> dict[str, Any]:
     """A JSON attribute; empty where there is none."""
-    text = attributes(file[group]).get(attribute)
+    text = attribute(_group(file, group), name)
     try:
         content = json.loads(text) if isinstance(text, str) and text else {}
     except json.JSONDecodeError as error:
-        raise CorruptEpisodeError(f"{file.filename}: {group}: attribute {attribute} is no JSON ({error})") from error
+        raise CorruptEpisodeError(f"{file.filename}: {group}: attribute {name} is no JSON ({error})") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -1,0 +1,73 @@
+"""Damage that would end or block the process is found before the HDF5 library meets it."""
+
+import h5py
+import numpy as np
+import pytest
+
+from dexworld.data.hdf5_damage import check_heaps, is_plain
+from dexworld.data.readers.robot_arrays import arrays, attribute, attributes, numbers, opened, rows_of
+from dexworld.data.source import CorruptEpisodeError
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A file with texts of variable length, which lie in heaps."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(30):
+            file.attrs[f"text {number}"] = "word " * number
+        file["names"] = ["one", "two"]
+        file["values"] = np.arange(12.0).reshape(4, 3)
+        file["pictures"] = np.zeros((4, 2, 2, 3), dtype=np.uint8)
+    return tmp_path / "a.h5"
+
+
+def test_a_sound_file_is_read_whole(written):
+    check_heaps(written)
+    with opened(written) as file:
+        assert attributes(file)["text 2"] == "word word "
+        found = arrays(file, images=False)
+    assert found["names"] == ["one", "two"]
+    np.testing.assert_array_equal(found["values"], np.arange(12.0).reshape(4, 3))
+    assert "pictures" not in found
+
+
+def test_a_heap_whose_free_space_has_no_size_is_refused_instead_of_walked_for_ever(written):
+    content = bytearray(written.read_bytes())
+    heap = content.find(b"GCOL")
+    content[heap + 40 : heap + 600] = bytes(560)
+    written.write_bytes(content)
+    with (
+        pytest.raises(CorruptEpisodeError, match=rf"a\.h5: the heap of texts at byte {heap} is damaged"),
+        opened(written),
+    ):
+        pass
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CorruptEpisodeError, match=r"none\.h5"), opened(tmp_path / "none.h5"):
+        pass
+
+
+def test_lists_of_changing_length_are_named_but_not_read(written):
+    with h5py.File(written, "r+") as file:
+        file.attrs.create("lists", [np.arange(2), np.arange(3)], shape=(2,), dtype=h5py.vlen_dtype(int))
+        file.create_dataset("lists", data=[np.arange(2), np.arange(3)], shape=(2,), dtype=h5py.vlen_dtype(int))
+        file.attrs["triples"] = np.zeros(2, dtype=np.dtype((float, 3)))
+    with opened(written) as file:
+        assert str(attribute(file, "lists")).startswith("not read")
+        assert str(arrays(file)["lists"]).startswith("not read")
+        assert is_plain(file.attrs.get_id("triples").get_type())
+        assert attribute(file, "absent") is None
+
+
+def test_numbers_are_believed_only_when_finite_and_of_sensible_size(written):
+    with h5py.File(written, "r+") as file:
+        file["late"] = np.array([0.0, 1.0, np.nan])
+    with opened(written) as file:
+        assert rows_of(file, "values") == 4
+        with pytest.raises(CorruptEpisodeError, match=r"values holds values beyond 5 \(first at row 2\)"):
+            numbers(file, "values", (4, 3), 5.0)
+        with pytest.raises(CorruptEpisodeError, match=r"late holds NaN or Inf \(first at row 2\)"):
+            numbers(file, "late", (3,), 5.0)
+        with pytest.raises(CorruptEpisodeError, match="absent is missing or holds no rows"):
+            rows_of(file, "absent")
