@@ -1,6 +1,7 @@
 """The verbs of the command line. Each writes what it found into `--output`, `results.json` included."""
 
 import logging
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,31 +33,6 @@ SEARCHED_FRAMES = 20  # of a recorded episode, for one that shows the hand
 
 
 @dataclass(frozen=True)
-class Collect:
-    """Record exploratory episodes in the simulator, in parallel; start it again to go on after a kill."""
-
-    output: Path
-    """Dataset folder to write or to complete."""
-    episodes: int = 500
-    """Episodes to hold, one scene each."""
-    seed: int = 0
-    """First scene; training below 900,000, validation below 1,000,000, evaluation from there."""
-    workers: int = 0
-    """Processes; 0 is one per core."""
-    backend: Backend = "auto"
-    """Renderer; `auto` takes the first that works."""
-    explore: ExploreConfig = field(default_factory=ExploreConfig)
-
-    def run(self) -> None:
-        """Collect, and write `results.json` beside the dataset."""
-        config = CollectConfig(self.output, self.episodes, self.seed, self.workers, self.backend, self.explore)
-        dataset = collect(config, counted("episodes", self.episodes))
-        figures = {"episodes": len(dataset), "frames": sum(dataset.lengths), "quarantined": list(dataset.quarantined)}
-        write_results(self.output, {**figures, "counts": dataset.counts}, seed=self.seed)
-        logger.info("%d episodes in %s", len(dataset), self.output)
-
-
-@dataclass(frozen=True)
 class Train:
     """Train a world model on collected episodes; start it again to go on where it stopped."""
 
@@ -68,7 +44,7 @@ class Train:
     def run(self) -> None:
         """Train, and leave the model in `<output>/model`."""
         if self.dry_run:
-            print("\n".join(plan_run(self.run_config, self.machines).lines()))
+            sys.stdout.write("\n".join(plan_run(self.run_config, self.machines).lines()) + "\n")
             return
         logger.info("the model is in %s", train(self.run_config))
 

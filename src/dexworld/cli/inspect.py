@@ -18,8 +18,8 @@ from dexworld.data.inspection_account import account
 from dexworld.data.readers import open_source
 from dexworld.evaluation.results import write_results
 from dexworld.report.inspection import (
-    amount,
     counted_text,
+    duration_text,
     extent,
     short_number,
     size_text,
@@ -81,7 +81,7 @@ def show(result: Inspection, figures: dict[str, Any]) -> None:
     rows = [
         ("layout", figures["kind"]),
         ("read", extent(figures, result.config.seed)),
-        ("length", f"{about}{amount(estimate['hours'])} h, {figures['frames']:,} frames read"),
+        ("length", f"{about}{duration_text(estimate['hours'])}, {figures['frames']:,} frames read"),
         ("disk", f"{about}{size_text(estimate['bytes'])}"),
         ("frame sizes", counted_text(figures["frame_sizes"])),
         ("frames per second", counted_text(figures["fps"])),
