@@ -15,7 +15,7 @@ from dexworld.sim.human_body import FOREARM, UPPER_ARM
 from dexworld.sim.human_video import CONFIDENCE, HumanVideoConfig, film, record_human_video
 
 SEEDS = (900_101, 900_102, 900_104)
-SMALL = HumanVideoConfig(seconds=4.0, fps=10, height=144, width=256)
+SMALL = HumanVideoConfig(seconds=4.0, fps=8, height=144, width=256)
 TINY = HumanVideoConfig(seconds=1.0, fps=6, height=32, width=64, act_seconds=1.0)
 
 
@@ -35,16 +35,16 @@ def pixels_of(episode):
 def test_a_recording_is_an_episode_with_the_extras_that_it_promises(videos):
     for seed, video in zip(SEEDS, videos, strict=True):
         episode = video.episode
-        assert (len(episode), episode.fps, episode.seed) == (40, 10, seed)
+        assert (len(episode), episode.fps, episode.seed) == (32, 8, seed)
         assert episode.frames.size == (144, 256)
         shapes = {name: (array.shape, array.dtype.name) for name, array in episode.extras.items()}
         assert shapes == {
-            "keypoint_confidence": ((40, 42), "float32"),
-            "hand_poses_world": ((40, 2, 4, 4), "float32"),
-            "hand_metacarpals_world": ((40, 8, 3), "float32"),
-            "body_world": ((40, 18, 3), "float32"),
-            "body_valid": ((40, 18), "bool"),
-            "object_motion": ((40,), "float32"),
+            "keypoint_confidence": ((32, 42), "float32"),
+            "hand_poses_world": ((32, 2, 4, 4), "float32"),
+            "hand_metacarpals_world": ((32, 8, 3), "float32"),
+            "body_world": ((32, 18, 3), "float32"),
+            "body_valid": ((32, 18), "bool"),
+            "object_motion": ((32,), "float32"),
         }
         assert episode.task.startswith("My ")
         assert episode.task.endswith(".")
@@ -107,7 +107,7 @@ def test_where_a_keypoint_is_occluded_something_else_than_its_hand_is_drawn(vide
 
 def test_both_hands_are_seen_in_most_frames(videos):
     seen = np.mean(
-        [[(video.masks.labels[f] == label).any() for f in range(40)] for video in videos for label in (1, 2)]
+        [[(video.masks.labels[f] == label).any() for f in range(32)] for video in videos for label in (1, 2)]
     )
     assert seen > 0.9
 
@@ -165,7 +165,7 @@ def test_hands_stay_out_of_counter_cabinet_and_each_other(videos):
 
 
 def test_nothing_jumps():
-    video = film(SEEDS[0], replace(TINY, seconds=4.0, fps=30.0, act_seconds=2.0), masks=False)
+    video = film(SEEDS[0], replace(TINY, seconds=2.0, fps=30.0, act_seconds=2.0), masks=False)
     speed = np.linalg.norm(np.diff(video.episode.keypoints_world, axis=0), axis=2) * 30
     assert speed.max() < 3.0  # metres a second; a quick human reach is 1 to 2, fingers that open add to it
     head = np.linalg.norm(np.diff(video.episode.world_from_camera[:, :3, 3], axis=0), axis=1) * 30

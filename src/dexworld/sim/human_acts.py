@@ -8,6 +8,7 @@ has nothing to do waits over the counter. Both hands are always there, as in Ego
 import math
 from dataclasses import dataclass, field, replace
 
+import mujoco
 import numpy as np
 
 from dexworld.sim.hand_choice import draw_script
@@ -21,6 +22,8 @@ from dexworld.sim.scene import COUNTER_TOP
 STEPS_PER_SECOND = 100  # of the physics; a hand may not jump through an object
 ATTEMPTS = 16
 HOVER_ATTEMPTS = 4  # the last ones: a hovering hand hardly ever fails
+BOTH_SHARE = 0.6  # of the draws about objects are for both hands; fewer fit
+HOVER_SHARE = 0.12  # of the draws a hand only reaches
 COUNTER_FRONT = 0.3  # x of the counter's edge
 EASY_SPEED = 0.45  # metres a second on average between two key poses, where an act has the time
 RELEASE_SECONDS = 0.2
@@ -118,8 +121,8 @@ def _draw_act(now, rng, poses, frames, fps, skills, before):
     done = {(script.skill, script.target) for act in before[-1:] for script in act.acting}
     for attempt in range(ATTEMPTS):
         writer = Writer(now, rng)
-        hover = "reach" in skills and (rng.random() < 0.12 or attempt >= ATTEMPTS - HOVER_ATTEMPTS)
-        scripts = draw_script(writer, possible, hover, miss=False, both_share=0.3)
+        hover = "reach" in skills and (rng.random() < HOVER_SHARE or attempt >= ATTEMPTS - HOVER_ATTEMPTS)
+        scripts = draw_script(writer, possible, hover, miss=False, both_share=BOTH_SHARE)
         if attempt < ATTEMPTS - HOVER_ATTEMPTS and {(script.skill, script.target) for script in scripts} & done:
             continue  # not the same thing twice
         scripts = tuple(_put_back(script) if "lifts" in script.text else script for script in scripts)
@@ -227,11 +230,12 @@ def depths(scene: HandScene, states: list[SceneState], path: list[dict[str, Pose
     """
     worst = dict.fromkeys(("counter", "fixture", "object", "hand"), -math.inf)
     radii = scene.hands.sphere_radius
+    data = mujoco.MjData(scene.model)
     for state, poses in zip(states[::2], path[::2], strict=True):
-        centres = {
-            side: scene.hands.spheres_at(side, rotation, shape) + position
-            for side, (position, rotation, shape) in poses.items()
-        }
+        for side, pose in poses.items():
+            scene.hands.set_hand(data, side, *pose)
+        mujoco.mj_kinematics(scene.model, data)
+        centres = {side: scene.hands.spheres(data, side) for side in poses}
         for points in centres.values():
             over = points[:, 0] > COUNTER_FRONT
             worst["counter"] = max(
@@ -242,9 +246,10 @@ def depths(scene: HandScene, states: list[SceneState], path: list[dict[str, Pose
                 worst["object"] = max(worst["object"], float(depth.max()))
             worst["fixture"] = max(worst["fixture"], float((radii - _distance_to_fixture(scene, state, points)).max()))
         extents = np.array([item.radius for item in scene.layout.objects])
-        worst["fixture"] = max(
-            worst["fixture"], float((extents - _distance_to_fixture(scene, state, state.positions)).max(initial=-1))
+        gaps = np.minimum(
+            _distance_to_fixture(scene, state, state.positions), _distance_to_bar(scene, state, state.positions)
         )
+        worst["fixture"] = max(worst["fixture"], float((extents - gaps).max(initial=-1)))
         gaps = np.linalg.norm(centres["left"][:, None] - centres["right"][None], axis=-1)
         worst["hand"] = max(worst["hand"], float((radii[:, None] + radii[None] - gaps).max()))
     return worst
@@ -287,3 +292,14 @@ def _distance_to_fixture(scene: HandScene, state: SceneState, points: np.ndarray
     local = np.stack([offset @ inward, offset @ along, offset[:, 2]], axis=1)
     front = _distance_to_box(local, [0.008, fixture.half_width, fixture.half_height])
     return np.minimum(cabinet, front)
+
+
+def _distance_to_bar(scene: HandScene, state: SceneState, points: np.ndarray) -> np.ndarray:
+    """Distance (M,) m of points (M, 3) from the handle, which hooked fingers may touch but objects not; inf without."""
+    fixture = scene.layout.fixture
+    if fixture is None:
+        return np.full(len(points), np.inf)
+    middle, axis, _ = fixture.bar(state.opening)
+    half = fixture.handle_length / 2
+    share = np.clip((points - middle) @ axis, -half, half)
+    return np.linalg.norm(points - middle - share[:, None] * axis, axis=1) - fixture.bar_radius
