@@ -80,7 +80,7 @@ def collect_gripper(config: CollectGripperConfig, progress=iter) -> GripperCount
     job = partial(_record_and_write, folder=config.output, recording=config.recording, backend=backend)
     for _ in progress(in_processes(job, missing, config.workers)):
         pass
-    shutil.rmtree(config.output / PARTIAL, ignore_errors=True)  # what killed runs left
+    _sweep(config.output / PARTIAL, seeds)
     counts = count_gripper(config.output)
     write_json(config.output / INDEX, _header(settings) | {"counts": asdict(counts)})
     return counts
@@ -115,6 +115,14 @@ def count_gripper(folder: Path) -> GripperCounts:
 def _record_and_write(seed: int, folder: Path, recording: GripperConfig, backend: str) -> int:
     write_droid(folder, record_gripper(seed, recording, backend))
     return seed
+
+
+def _sweep(partial_folder: Path, seeds: range) -> None:
+    """Remove what killed runs left of these seeds; another run may be writing others."""
+    left = sorted(partial_folder.iterdir()) if partial_folder.is_dir() else []
+    for folder in left:
+        if int(folder.name.split(".")[0]) in seeds:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _settings(recording: GripperConfig, backend: str) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def external_cameras(seed: int) -> dict[str, CameraMount]:
     rng = np.random.default_rng([seed, 22])
     mounts = {}
     for name, side in zip(EXTERNAL_CAMERAS, (1.0, -1.0), strict=True):
-        place = np.array([rng.uniform(-0.05, 0.55), side * rng.uniform(0.5, 0.85), rng.uniform(0.32, 0.7)])
-        target = np.array([0.46, 0.0, 0.1]) + rng.normal(0, [0.03, 0.04, 0.03])
+        place = np.array([rng.uniform(-0.05, 0.55), side * rng.uniform(0.65, 1.0), rng.uniform(0.4, 0.75)])
+        target = np.array([0.46, 0.04 * side, 0.13]) + rng.normal(0, [0.03, 0.03, 0.02])
         mounts[name] = CameraMount(looking_at(place, target, float(rng.normal(0, 0.03))), float(rng.uniform(46, 60)))
     return mounts
 
