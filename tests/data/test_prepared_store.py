@@ -1,0 +1,435 @@
+"""Packs become a finished store, whatever happens in between; what is read is what was written."""
+
+import json
+import os
+import pickle
+import zlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from lerobot_fixtures import number_of, numbered_frame
+from torch.utils.data import DataLoader
+
+from dexworld.data.datasets import open_dataset
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.prepared import pack as pack_module
+from dexworld.data.prepared.assemble import assemble
+from dexworld.data.prepared.dataset import open_prepared
+from dexworld.data.prepared.pack import read_records, write_pack
+from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.readers.foreign_video import ForeignFrames
+from dexworld.data.readers.lerobot import open_lerobot
+from dexworld.data.source import CorruptEpisodeError, Dataset
+from dexworld.data.video import VideoError
+
+SIZE = (64, 96)
+SETTINGS = PrepareSettings(height=64, pack_episodes=3, fps=10.0, width=96)
+CODECS = ["h264", "h264-444", "hevc", "av1", "jpeg"]
+
+
+class BreakingFrames(ArrayFrames):
+    """Frames of which all from number 20 on are damaged."""
+
+    def read(self, indices):
+        if max(indices) >= 20:
+            raise VideoError("source.mp4: frame 20 can't be decoded")
+        return super().read(indices)
+
+
+def make_episode(number: int, length: int = 25, size=SIZE, **changes) -> Episode:
+    """Frame t of episode `number` shows the number 100 `number` + t; all labels are random."""
+    generator = np.random.default_rng(number)
+    keypoints, valid = generator.normal(size=(length, 42, 3)), generator.random((length, 42)) > 0.2
+    keypoints[~valid] = np.nan
+    fields = {
+        "frames": ArrayFrames(np.stack([numbered_frame(100 * number + time, size) for time in range(length)])),
+        "fps": 10.0,
+        "keypoints_world": keypoints,
+        "keypoints_valid": valid,
+        "world_from_camera": np.tile(np.eye(4), (length, 1, 1)) + generator.normal(size=(length, 1, 1)),
+        "intrinsics": np.array([[60.0, 0, size[1] / 2], [0, 61, size[0] / 2], [0, 0, 1]]),
+        "source": f"test episode {number}",
+        "task": f"task {number % 2}",
+        "seed": number,
+        "extras": {
+            "keypoint_confidence": generator.random((length, 42)),
+            "object_motion": generator.random(length).astype(np.float32),
+        },
+    }
+    return Episode(**(fields | changes))
+
+
+def refuse():
+    raise CorruptEpisodeError("x.hdf5: no keypoints")
+
+
+def packs_of(count: int, broken=()) -> list[list]:
+    readers = [(f"e{n:02d}", refuse if n in broken else (lambda n=n: make_episode(n, 20 + n))) for n in range(count)]
+    return [readers[start : start + 3] for start in range(0, count, 3)]
+
+
+def prepare(folder: Path, packs, settings=SETTINGS, **arguments):
+    for number, items in enumerate(packs):
+        write_pack(folder, number, items, settings)
+    assemble(folder, read_records(folder), {"source": "tests"}, **arguments)
+    return open_prepared(folder)
+
+
+def contents(folder: Path) -> dict[str, int]:
+    """Checksum of every file below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes()) for path in sorted(files)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared") / "store"
+    prepare(folder, packs_of(8, broken=(4,)), quarantined=[("raw/9.mp4", "has no labels")])
+    return folder
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_labels_and_frames_come_back_as_the_source_gave_them(tmp_path, codec):
+    dataset = prepare(tmp_path, packs_of(4), PrepareSettings(height=64, width=96, codec=codec, fps=10.0))
+    assert isinstance(dataset, Dataset)
+    assert dataset.ids == ("e00", "e01", "e02", "e03")
+    assert dataset.lengths == (20, 21, 22, 23)
+    assert dataset.seeds == dataset.episode_seeds == (0, 1, 2, 3)
+    for number, episode in enumerate(dataset):
+        truth = make_episode(number, 20 + number)
+        np.testing.assert_allclose(episode.keypoints_world, truth.keypoints_world, atol=1e-6)
+        np.testing.assert_array_equal(episode.keypoints_valid, truth.keypoints_valid)
+        np.testing.assert_allclose(episode.world_from_camera, truth.world_from_camera, atol=1e-6)
+        np.testing.assert_array_equal(episode.intrinsics, truth.intrinsics)
+        assert (episode.fps, episode.task, episode.seed) == (10.0, truth.task, number)
+        assert episode.source == truth.source
+        assert episode.extras.keys() == truth.extras.keys()
+        for name, value in truth.extras.items():
+            np.testing.assert_allclose(episode.extras[name], value, atol=1e-7)
+        order = [*np.random.default_rng(0).permutation(len(truth)).tolist(), 3, 3]
+        assert [number_of(frame) for frame in episode.frames.read(order)] == [100 * number + index for index in order]
+
+
+def test_a_store_opens_by_open_dataset_and_as_any_lerobot_dataset(store):
+    own, foreign = open_dataset(store), open_lerobot(store)
+    assert (own.kind, len(own), len(foreign)) == ("prepared", 7, 7)
+    for index in range(7):
+        mine, theirs = own[index], foreign[index]
+        np.testing.assert_array_equal(mine.keypoints_world, theirs.keypoints_world)
+        np.testing.assert_array_equal(mine.intrinsics, theirs.intrinsics)
+        assert (mine.task, mine.seed, mine.extras.keys()) == (theirs.task, theirs.seed, theirs.extras.keys())
+        np.testing.assert_array_equal(mine.frames.read([5, 0, 19]), theirs.frames.read([5, 0, 19]))
+
+
+def test_what_was_left_out_is_named_and_leaves_no_gap(store, tmp_path):
+    dataset = open_prepared(store)
+    assert dataset.quarantined == (("raw/9.mp4", "has no labels"), ("e04", "x.hdf5: no keypoints"))
+    assert "e04" not in dataset.ids
+    table = pq.read_table(store / "data" / "chunk-000" / "file-001.parquet")
+    assert sorted(set(table.column("episode_index").to_pylist())) == [3, 4]
+    assert table.column("index").to_pylist() == list(range(20 + 21 + 22, 20 + 21 + 22 + 23 + 25))
+
+
+def test_an_episode_that_breaks_halfway_leaves_no_trace_in_the_video(tmp_path):
+    broken = ("e01", lambda: make_episode(9, frames=BreakingFrames(make_episode(9).frames.array)))
+    good = [(f"e{n:02d}", lambda n=n: make_episode(n)) for n in (0, 2)]
+    with_it = prepare(tmp_path / "with", [[good[0], broken, good[1]]])
+    without = prepare(tmp_path / "without", [good])
+    assert with_it.quarantined == (("e01", "source.mp4: frame 20 can't be decoded"),)
+    assert with_it.ids == without.ids
+    for one, other in zip(with_it.files(0), without.files(0), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_order_and_repetition_of_packs_change_no_byte(store, tmp_path):
+    packs = packs_of(8, broken=(4,))
+    for number in (2, 0, 1, 2, 0):
+        write_pack(tmp_path, number, packs[number], SETTINGS)
+    assemble(tmp_path, read_records(tmp_path)[::-1], {"source": "tests"}, [("raw/9.mp4", "has no labels")])
+    assert contents(tmp_path) == contents(store)
+
+
+class Killed(BaseException):
+    """Stands for a kill -9: nothing in the library may catch it."""
+
+
+def test_a_kill_at_any_rename_is_made_good_by_running_again(store, tmp_path, monkeypatch):
+    real, left = os.replace, [0]
+
+    def replace(source, target):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        real(source, target)
+
+    packs, kills = packs_of(8, broken=(4,)), 0
+    monkeypatch.setattr(os, "replace", replace)
+    for survived in range(40):
+        left[0] = survived % 12
+        try:
+            for number, items in enumerate(packs):
+                if not (tmp_path / pack_module.MARK).exists():
+                    write_pack(tmp_path, number, items, SETTINGS)
+            assemble(tmp_path, read_records(tmp_path), {"source": "tests"}, [("raw/9.mp4", "has no labels")])
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 5
+    assert contents(tmp_path) == contents(store)
+
+
+def test_a_finished_store_survives_a_kill_while_its_staging_is_removed(store, tmp_path):
+    prepare(tmp_path, packs_of(8, broken=(4,)), quarantined=[("raw/9.mp4", "has no labels")])
+    (tmp_path / "staging").mkdir()
+    (tmp_path / "staging" / "pack-000002.json").write_text("{}")
+    assemble(tmp_path, [], {})
+    assert contents(tmp_path) == contents(store)
+    with pytest.raises(ValueError, match="complete store"):
+        write_pack(tmp_path, 9, [], SETTINGS)
+
+
+def test_an_unfinished_store_is_no_dataset_and_says_so(tmp_path):
+    write_pack(tmp_path, 0, packs_of(2)[0], SETTINGS)
+    with pytest.raises(FileNotFoundError, match="not assembled yet"):
+        open_prepared(tmp_path)
+
+
+def test_packs_that_disagree_are_refused_by_name(tmp_path):
+    first, second = packs_of(6)
+    write_pack(tmp_path, 0, first, SETTINGS)
+    write_pack(tmp_path, 1, second, PrepareSettings(height=64, width=96, fps=10.0, crf=30))
+    with pytest.raises(ValueError, match=r"packs 0 and 1 .*crf None and 30"):
+        assemble(tmp_path, read_records(tmp_path), {})
+
+
+def test_a_store_of_nothing_is_refused_with_the_reason(tmp_path):
+    record = write_pack(tmp_path, 0, packs_of(2, broken=(0, 1))[0], SETTINGS)
+    assert (record.episodes, record.video) == ([], None)
+    with pytest.raises(ValueError, match=r"no episode is readable \(2 left out\).*no keypoints"):
+        assemble(tmp_path, read_records(tmp_path), {})
+
+
+def test_episodes_of_another_rate_are_left_out(tmp_path):
+    items = [("a", lambda: make_episode(0)), ("b", lambda: make_episode(1, fps=12.0))]
+    dataset = prepare(tmp_path, [items], PrepareSettings(height=64))
+    assert dataset.ids == ("a",)
+    assert "12 frames per second in a store of 10" in dataset.quarantined[0][1]
+
+
+def test_extras_keep_their_names_shapes_and_kinds(tmp_path):
+    generator = np.random.default_rng(0)
+    extras = [
+        {
+            "gripper_opening": generator.random(25).astype(np.float32),
+            "hand_poses_world": generator.random((25, 2, 4, 4)).astype(np.float32),
+            "body_valid": generator.random((25, 18)) > 0.5,
+            "objects": generator.random((25, 2, 3)),
+            "attempt": np.arange(25),
+            "note": np.array([f"frame {time}" for time in range(25)]),
+        },
+        {"objects": generator.random((25, 5, 3)), "action": generator.random((25, 8)).astype(np.float32)},
+    ]
+    joints = generator.normal(size=(25, 23)).astype(np.float32)
+    items = [
+        ("a", lambda: make_episode(0, extras=extras[0], joint_positions=joints, joint_targets=2 * joints)),
+        ("b", lambda: make_episode(1, extras=extras[1])),
+    ]
+    dataset = prepare(tmp_path, [items])
+    assert dataset.quarantined == ()
+    for index in range(2):
+        found = dataset[index].extras
+        assert found.keys() == extras[index].keys()
+        for name, value in extras[index].items():
+            np.testing.assert_array_equal(found[name], value)
+            assert found[name].dtype.kind == value.dtype.kind
+            assert found[name].dtype.kind == "U" or found[name].dtype == value.dtype
+    np.testing.assert_array_equal(dataset[0].joint_targets, 2 * joints)
+    assert dataset[1].joint_positions is None
+
+
+def test_an_extra_that_is_no_array_over_the_frames_quarantines_its_episode(tmp_path):
+    items = [("a", lambda: make_episode(0)), ("b", lambda: make_episode(1, extras={"pose": np.zeros((3, 2))}))]
+    dataset = prepare(tmp_path, [items])
+    assert "extras['pose'] has shape (3, 2)" in dataset.quarantined[0][1]
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "scaled", "corner", "stored"),
+    [
+        ((1080, 1920), PrepareSettings(), (224, 398), (0, 0), (224, 398)),
+        ((1080, 1920), PrepareSettings(crop=(224, 392)), (224, 398), (0, 2), (224, 392)),
+        ((480, 640), PrepareSettings(width=398), (298, 398), (36, 0), (224, 398)),
+        ((180, 320), PrepareSettings(), (224, 398), (0, 0), (224, 398)),
+    ],
+)
+def test_frames_are_scaled_to_cover_and_cut_evenly(source, settings, scaled, corner, stored):
+    episode = make_episode(0, 1, frames=ArrayFrames(np.zeros((1, *source, 3), dtype=np.uint8)))
+    fit = StoredFit.of(source, settings.resolved(episode))
+    assert (fit.scaled, fit.corner, fit.stored) == (scaled, corner, stored)
+    # the middle of the picture stays the middle, and the far corner of the scaled picture is that of the source
+    far = fit.pixels(np.array([[source[1], source[0]]], dtype=float))[0]
+    np.testing.assert_allclose(far, [scaled[1] - corner[1], scaled[0] - corner[0]])
+    matrix = np.array([[700.0, 0, 0.3 * source[1]], [0, 710, 0.6 * source[0]], [0, 0, 1]])
+    point = np.array([0.2, -0.1, 1.5])
+    pixel, moved = (found[:2] / found[2] for found in (matrix @ point, fit.intrinsics(matrix) @ point))
+    np.testing.assert_allclose(moved, fit.pixels(pixel[None])[0])
+
+
+def test_scaled_and_cut_frames_fit_their_intrinsics_and_pixels(tmp_path):
+    pixels = np.full((5, 2), 30.0)
+    frames = np.zeros((5, 128, 256, 3), dtype=np.uint8)
+    frames[:, 40:48, 100:108] = 255  # centred on (104, 44)
+    episode = make_episode(0, 5, frames=ArrayFrames(frames), extras={"dot_pixels": pixels})
+    episode.intrinsics[:] = [[100, 0, 104], [0, 100, 44], [0, 0, 1]]
+    dataset = prepare(tmp_path, [[("a", lambda: episode)]], PrepareSettings(height=64, crop=(48, 96)))
+    stored = dataset[0]
+    assert stored.frames.size == (48, 96)
+    bright = np.argwhere(stored.frames.read([2])[0].mean(axis=-1) > 128) + 0.5
+    np.testing.assert_allclose(bright.mean(axis=0)[::-1], stored.intrinsics[:2, 2], atol=0.05)
+    np.testing.assert_allclose(stored.extras["dot_pixels"], pixels / 2 - [16, 8])
+
+
+def test_a_crop_larger_than_the_frames_is_a_mistake_of_the_settings(tmp_path):
+    with pytest.raises(ValueError, match="larger than the scaled frame"):
+        write_pack(tmp_path, 0, packs_of(1)[0], PrepareSettings(height=64, crop=(64, 98)))
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+@pytest.mark.parametrize("codec", ["h264", "h264-444", "jpeg"])
+def test_colours_of_a_video_stay_whatever_way_they_take(tmp_path, codec, tagged):
+    colours = np.array([[220, 40, 30], [20, 180, 60], [40, 60, 210], [240, 230, 90]], dtype=np.uint8)
+    frame = np.repeat(np.repeat(colours[None], 128, axis=0), 48, axis=1)
+    path = tmp_path / "source.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10), options={"crf": "10", "bf": "3"})
+        stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], "yuv420p"
+        if tagged:
+            stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
+        for _ in range(9):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(
+                stream.encode(picture.reformat(format="yuv420p", dst_colorspace=1 if tagged else 5, dst_color_range=1))
+            )
+        container.mux(stream.encode())
+    episode = make_episode(0, 9, frames=ForeignFrames(path))
+    dataset = prepare(tmp_path / "store", [[("a", lambda: episode)]], PrepareSettings(height=64, codec=codec, group=3))
+    stored = dataset[0].frames.read([7])[0]
+    for place, colour in enumerate(colours):
+        found = stored[16:48, 24 * place + 8 : 24 * place + 16].reshape(-1, 3).mean(axis=0)
+        np.testing.assert_allclose(found, colour, atol=6)
+
+
+def test_the_layout_is_that_of_lerobot(store):
+    info = json.loads((store / "meta" / "info.json").read_text())
+    assert (info["codebase_version"], info["fps"], info["total_episodes"], info["total_tasks"]) == ("v3.0", 10, 7, 2)
+    assert info["total_frames"] == sum(open_prepared(store).lengths)
+    episodes = pq.read_table(store / "meta" / "episodes" / "chunk-000" / "file-000.parquet").to_pylist()
+    assert [row["episode_index"] for row in episodes] == list(range(7))
+    key = "observation.images.main"
+    for row in episodes:
+        path = store / info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        columns = pq.ParquetFile(path)
+        assert set(columns.schema_arrow.names) == set(info["features"]) - {key}
+        rows = columns.read_row_group(row["dexworld/row_group"]).to_pydict()
+        assert rows["episode_index"] == [row["episode_index"]] * row["length"]
+        assert rows["index"] == list(range(row["dataset_from_index"], row["dataset_to_index"]))
+        np.testing.assert_allclose(rows["timestamp"], np.arange(row["length"]) / 10, atol=1e-6)
+        span = row[f"videos/{key}/to_timestamp"] - row[f"videos/{key}/from_timestamp"]
+        np.testing.assert_allclose(span, row["length"] / 10)
+        truth = make_episode(int(row["dexworld/id"][1:]), row["length"])
+        motion = truth.extras["object_motion"]
+        np.testing.assert_allclose(row["stats/observation.object_motion/mean"], [motion.mean()], rtol=1e-5)
+        np.testing.assert_allclose(row["stats/observation.object_motion/std"], [motion.std()], rtol=1e-5)
+    tasks = pq.read_table(store / "meta" / "tasks.parquet")
+    assert b"__index_level_0__" in tasks.schema.metadata[b"pandas"]
+    assert tasks.column("task_index").to_pylist() == [0, 1]
+    stats = json.loads((store / "meta" / "stats.json").read_text())
+    motions = [open_prepared(store)[index].extras["object_motion"] for index in range(7)]
+    np.testing.assert_allclose(stats["observation.object_motion"]["std"], [np.concatenate(motions).std()], rtol=1e-5)
+    assert np.array(stats[key]["mean"]).shape == (3, 1, 1)
+
+
+def test_verifying_a_whole_store_finds_nothing(store):
+    assert open_prepared(store, verify=True).quarantined == open_prepared(store).quarantined
+
+
+@pytest.mark.parametrize("part", ["video", "labels"])
+def test_a_flipped_bit_is_an_error_and_never_a_picture_or_a_number(tmp_path, part):
+    dataset = prepare(tmp_path, packs_of(3))
+    video, labels = dataset.files(0)
+    path = video if part == "video" else labels
+    truth = [(episode.keypoints_world, episode.frames.read(list(range(len(episode))))) for episode in dataset]
+    content, generator, messages = path.read_bytes(), np.random.default_rng(3), []
+    for _ in range(40):
+        damaged = bytearray(content)
+        damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
+        for index, (keypoints, frames) in enumerate(truth):
+            try:
+                episode = dataset[index]
+                np.testing.assert_array_equal(episode.keypoints_world, keypoints)
+                np.testing.assert_array_equal(episode.frames.read(list(range(len(episode)))), frames)
+            except (CorruptEpisodeError, VideoError) as error:
+                messages.append(str(error))
+    assert len(messages) >= 20
+    assert all(path.name in message for message in messages)
+    names = [name for name, _ in open_prepared(tmp_path, verify=True).quarantined]
+    assert any(path.name in name for name in names)
+
+
+def test_missing_and_truncated_files_are_quarantined_when_opening(tmp_path):
+    dataset = prepare(tmp_path, packs_of(7))
+    dataset.files(0)[0].unlink()
+    path = dataset.files(3)[1]
+    path.write_bytes(path.read_bytes()[:-7])
+    opened = open_prepared(tmp_path)
+    assert opened.ids == ("e06",)
+    assert [name for name, _ in opened.quarantined] == ["e00", "e01", "e02", "e03", "e04", "e05"]
+    assert opened[0].seed == 6
+
+
+def test_a_damaged_index_is_named(tmp_path):
+    prepare(tmp_path, packs_of(3))
+    mark = tmp_path / "meta" / "dexworld.json"
+    content = json.loads(mark.read_text())
+    mark.write_text(json.dumps(content | {"format_version": 99}))
+    with pytest.raises(ValueError, match="version 99"):
+        open_prepared(tmp_path)
+    mark.write_text(json.dumps(content)[:100])
+    with pytest.raises(ValueError, match=r"dexworld\.json"):
+        open_prepared(tmp_path)
+
+
+def test_the_fingerprint_changes_with_an_episode_and_with_nothing_else(store, tmp_path):
+    same = prepare(tmp_path / "same", packs_of(8, broken=(4,)))
+    other = prepare(tmp_path / "other", packs_of(8, broken=(5,)))
+    assert open_prepared(store).fingerprint == same.fingerprint != other.fingerprint
+
+
+class FirstFrames:
+    """Items of a store for a DataLoader: the number that the first frame of each episode shows."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        return number_of(self.dataset[index].frames.read([0])[0])
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_read_the_store_that_their_parent_has_open(store, start):
+    dataset = open_prepared(store)
+    expected = [FirstFrames(dataset)[index] for index in range(7)]
+    items = FirstFrames(pickle.loads(pickle.dumps(dataset)))
+    if start == "spawn":  # what a spawned worker gets; starting one takes seconds of imports
+        assert [items[index] for index in range(7)] == expected
+        return
+    loader = DataLoader(items, batch_size=None, num_workers=2, multiprocessing_context=start)
+    assert list(loader) == expected == [0, 100, 200, 300, 500, 600, 700]
