@@ -110,7 +110,7 @@ class Figures:
         default_factory=lambda: {name: logarithmic(1e-6, 1e2, 5) for name in ("keypoints", "camera", "camera_turn")}
     )
     hand_length: dict[str, Histogram] = field(default_factory=lambda: {name: linear(0.0, 0.3, 60) for name, _ in HANDS})
-    depth: Histogram = field(default_factory=lambda: logarithmic(0.05, 50, 20))
+    depth: Histogram = field(default_factory=lambda: linear(0.0, 4.0, 80))
     largest: dict[str, Largest] = field(
         default_factory=lambda: {name: Largest(LARGEST) for name in ("keypoint", "camera", "camera_turn_deg")}
     )

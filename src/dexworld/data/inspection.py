@@ -176,7 +176,7 @@ def inspect(
     decoded = frozenset(chosen[place] for place in spread) if config.decode == "sample" else frozenset(chosen)
     shown = frozenset(_evenly(sorted(decoded), SNAPSHOTS))
     job = partial(_report, source=source, config=config, decoded=decoded, shown=shown)
-    pool: OrderedPool[int, EpisodeReport] = OrderedPool(job, worker_count(len(chosen), config.workers))
+    pool: OrderedPool[int, EpisodeReport] = OrderedPool(job, worker_count(len(chosen), config.workers), [__name__])
     seen: set[int] = set()
     for done, (index, found) in enumerate(zip(chosen, pool.map(chosen), strict=True), 1):
         name = source.ids[index]

@@ -28,11 +28,12 @@ def worker_count(items: int, workers: int = 0) -> int:
 class OrderedPool(Generic[Item, Result]):
     """Runs one function in several processes.
 
-    job: picklable; it is sent to each process once. workers: 1 works in this process.
+    job: picklable; it is sent to each process once. workers: 1 works in this process. preload: modules that the
+    processes need, imported once for all of them.
     """
 
-    def __init__(self, job: Callable[[Item], Result], workers: int) -> None:
-        self.job, self.workers = job, workers
+    def __init__(self, job: Callable[[Item], Result], workers: int, preload: Sequence[str] = ()) -> None:
+        self.job, self.workers, self.preload = job, workers, preload
 
     def map(self, items: Sequence[Item]) -> Iterator[Result | WorkerDied]:
         """`job(item)` of each item, in order. An item whose process died gives a WorkerDied; an exception is raised."""
@@ -75,7 +76,9 @@ class OrderedPool(Generic[Item, Result]):
             pool.shutdown(cancel_futures=True)
 
     def _pool(self, workers: int) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # threads of this process don't survive a fork
+        # Threads of this process don't survive a fork; forks of a server that has none start at once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(self.preload))
         return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(self.job,))
 
 

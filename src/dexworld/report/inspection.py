@@ -31,7 +31,7 @@ from dexworld.report.plots import rate_bar
 from dexworld.report.video import image_tag
 
 SHOWN_BROKEN = 100  # rows on the page; all are in results.json
-SHOWN_TASKS = 15
+SHOWN_TASKS = 10
 MAP_CELL = 12  # pixels
 PALE, STRONG = np.array([24, 26, 31]), {"left": np.array([255, 200, 61]), "right": np.array([70, 178, 255])}
 STYLE = Markup(
@@ -40,6 +40,8 @@ STYLE = Markup(
 .sheet figcaption b { color: var(--ink); font-weight: 600; overflow-wrap: anywhere; }
 .reasons td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 .reasons td:first-child { min-width: 12em; max-width: 20em; }
+.plots { margin-bottom: 22px; }
+.wide-names { max-width: 620px; margin: 14px 0 22px; }
 .wide-names .bar { grid-template-columns: 12em 1fr 3.4em; }
 .clean { border-left: 5px solid var(--good); }
 .warned { border-left: 5px solid var(--second); }
@@ -87,7 +89,7 @@ def _header(result: Inspection, figures: dict[str, Any]) -> Markup:
     sample = figures["sample"]
     items = [
         (f"{figures['episodes']:,}", "episodes"),
-        (f"{'≈ ' if sample else ''}{amount(figures['estimate']['hours'])}", "hours"),
+        (f"{'≈ ' if sample else ''}{duration_text(figures['estimate']['hours'])}", "of video"),
         (f"{'≈ ' if sample else ''}{size_text(figures['estimate']['bytes'])}", "on disk"),
         (f"{figures['frames']:,}", "frames read" if sample else "frames"),
         (f"{figures['broken']['count']:,}", "broken"),
@@ -171,12 +173,13 @@ def _contents(result: Inspection, figures: dict[str, Any]) -> Markup:
         ("Splits", counted_text(figures["splits"]) or "none"),
         ("Also recorded", ", ".join(figures["extras"]) or "nothing else"),
         ("Tasks", f"{figures['tasks']['distinct']:,} different"),
+        ("Length of an episode", _spread(figures["length_s"], "s")),
         ("Identical neighbouring pictures", _of(figures["pictures"], "identical", "compared")),
     ]
     rows = [(task or "(no text)", f"{count:,}") for task, count in figures["tasks"]["most_common"][:SHOWN_TASKS]]
     more = figures["tasks"]["distinct"] - len(rows)
     plot = None
-    if result.lengths.count:
+    if np.count_nonzero(result.lengths.counts) > 1:
         curve = Distribution("episodes", result.lengths)
         plot = figure(histogram_plot([curve], "seconds", log=True), "How long episodes are.")
     tasks = tag("div", tag("div", table(("Task", "Episodes"), rows), class_="reasons")) if rows else None
@@ -197,12 +200,12 @@ def _visibility(result: Inspection, figures: dict[str, Any]) -> Markup:
         rate_bar("the left hand", seen["left"] or 0.0, own=True),
         rate_bar("the right hand", seen["right"] or 0.0, own=True),
     ]  # fmt: skip
-    maps = [
-        figure(image_tag(heat_map(result.figures.map[hand], name), f"Where the {name} hand is"), f"The {name} hand.")
-        for hand, name in enumerate(("left", "right"))
-        if result.figures.map[hand].any()
-    ]
-    plots = [_plot([("visible keypoints", result.figures.depth, 0)], "metres from the camera", True)]
+    maps = []
+    for hand, name in enumerate(("left", "right")):
+        if result.figures.map[hand].any():
+            caption = f"Where in the picture the {name} hand is."
+            maps.append(figure(image_tag(heat_map(result.figures.map[hand], name), caption), caption))
+    plots = [_plot([("visible keypoints", result.figures.depth, 0)], "metres from the camera")]
     confidence = result.figures.confidence
     if result.figures.confidence_frames:
         pairs = [("left", confidence["left"], 1), ("right", confidence["right"], 0)]
@@ -215,7 +218,8 @@ def _visibility(result: Inspection, figures: dict[str, Any]) -> Markup:
     kinds = [f"{side}: {what}" for side in ("left", "right") for what in ("valid", "in front", "visible")]
     return section(
         "What can be seen of the hands",
-        tag("div", tag("div", *bars), tag("div", *maps, class_="pictures") if maps else None, class_="bars wide-names"),
+        tag("div", *bars, class_="wide-names"),
+        tag("div", *maps, class_="plots") if maps else None,
         tag("div", *plots, class_="plots"),
         details("Every keypoint", table(("Keypoint", *kinds), rows)),
         lead="A keypoint is visible when it is annotated, more than 5 cm in front of the camera and inside the picture "
@@ -277,6 +281,13 @@ def _cells(*rows: dict[str, Any]) -> list[str]:
     return [f"{100 * row[key]:.1f} %" for row in rows for key in ("valid", "in_front", "visible")]
 
 
+def _spread(figures: dict[str, Any], unit: str) -> str:
+    if not figures["count"]:
+        return "unknown"
+    low, middle, high = (short_number(figures[key]) for key in ("min", "p50", "max"))
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}, median {middle} {unit}"
+
+
 def _of(figures: dict[str, Any], part: str, whole: str) -> str:
     return f"{figures[part]:,} of {figures[whole]:,}" if figures[whole] else "not looked at"
 
@@ -295,11 +306,13 @@ def counted_text(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
-def amount(value: float | None) -> str:
-    """Hours with as many digits as they deserve."""
-    if value is None:
-        return "0"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def duration_text(hours: float | None) -> str:
+    """Hours, minutes or seconds, whichever fits."""
+    for unit, size in (("h", 1.0), ("min", 1 / 60)):
+        if (hours or 0.0) >= size:
+            value = (hours or 0.0) / size
+            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{3600 * (hours or 0.0):.3g} s"
 
 
 def percent_text(share: float) -> str:

@@ -1,0 +1,376 @@
+"""Inspection: figures in closed form, every defect found by its own name, nothing left out in silence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexworld.data import inspection, parallel
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.inspection import InspectConfig, inspect
+from dexworld.data.inspection_account import account
+from dexworld.data.parallel import OrderedPool, WorkerDied
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
+from dexworld.data.store import EpisodeWriter
+from dexworld.data.video import VideoError
+from dexworld.hands import LEFT, RIGHT
+
+FOCAL, HEIGHT, WIDTH, FPS = 100.0, 48, 64, 10.0
+
+
+def moving_hands(length: int = 12, step: float = 0.01) -> Episode:
+    """Both hands one metre ahead, `step` metres further right in every frame; the picture changes with them.
+
+    A hand is a column of 21 points, 1.1 cm apart: 10 cm from the wrist to the middle knuckle, about 22 px high. The
+    left one starts 10 px left of the centre, the right one 10 px right of it.
+    """
+    time = np.arange(length)
+    keypoints = np.zeros((length, 42, 3))
+    keypoints[..., 0] = time[:, None] * step
+    keypoints[:, LEFT, 0] -= 0.1
+    keypoints[:, RIGHT, 0] += 0.1
+    keypoints[..., 1] = np.tile(np.arange(21) * 0.1 / 9 - 0.1, 2)
+    keypoints[..., 2] = 1.0
+    pictures = np.random.default_rng(0).integers(0, 256, (length, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return Episode(
+        frames=ArrayFrames(pictures),
+        fps=FPS,
+        keypoints_world=keypoints,
+        keypoints_valid=np.ones((length, 42), dtype=bool),
+        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
+        intrinsics=np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]),
+        source="test",
+        task="move",
+    )
+
+
+class Listed:
+    """A source of given episodes; an exception in the list is raised when its place is read."""
+
+    kind = "listed"
+
+    def __init__(self, items, quarantined=(), folder=Path("folder")):
+        self.items, self.quarantined, self.folder = list(items), tuple(quarantined), folder
+        self.ids = tuple(f"episode-{number}" for number in range(len(self.items)))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        if isinstance(self.items[index], Exception):
+            raise self.items[index]
+        return self.items[index]
+
+    def files(self, index):
+        return ()
+
+
+def kinds(episode: Episode, **changes) -> set[str]:
+    return set(inspect(Listed([episode]), InspectConfig(workers=1, decode="all", **changes)).findings)
+
+
+def changed(name: str, change) -> Episode:
+    """The moving hands with one array changed in place."""
+    episode = moving_hands()
+    array = getattr(episode, name).copy()
+    change(array)
+    return replace(episode, **{name: array})
+
+
+def test_speeds_steps_and_lengths_are_those_of_the_motion():
+    result = inspect(Listed([moving_hands(12)] * 3), InspectConfig(workers=1))
+    figures = account(result)
+    for side in ("left_hand", "right_hand"):
+        assert figures["speeds_per_s"][side]["count"] == 3 * 11
+        assert figures["speeds_per_s"][side]["mean"] == pytest.approx(0.1)
+        assert figures["speeds_per_s"][side]["max"] == pytest.approx(0.1)
+    assert figures["steps_per_frame"]["keypoints"]["rms"] == pytest.approx(0.01)
+    assert figures["speeds_per_s"]["camera"]["max"] == 0
+    assert figures["hand_length_m"]["left"]["p50"] == pytest.approx(0.1, abs=0.005)
+    assert figures["length_s"]["mean"] == pytest.approx(1.2)
+    assert (figures["frames"], figures["hours"]) == (36, pytest.approx(3.6 / 3600))
+    assert (figures["tasks"]["most_common"], figures["fps"]) == ([["move", 3]], {"10": 3})
+    assert figures["frame_sizes"] == {"64x48": 3}
+    assert result.findings == {}
+
+
+def test_a_turning_camera_has_the_rotation_speed_of_its_turns():
+    angles = np.radians(2.0) * np.arange(12)
+
+    def turn(cameras):
+        cameras[:, 0, 0], cameras[:, 0, 1] = np.cos(angles), -np.sin(angles)
+        cameras[:, 1, 0], cameras[:, 1, 1] = np.sin(angles), np.cos(angles)
+
+    figures = account(inspect(Listed([changed("world_from_camera", turn)]), InspectConfig(workers=1)))
+    assert figures["speeds_per_s"]["camera_turn_deg"]["mean"] == pytest.approx(20.0)
+    assert figures["steps_per_frame"]["camera_turn"]["rms"] == pytest.approx(np.radians(2.0))
+
+
+def test_visibility_counts_what_is_annotated_in_front_and_inside():
+    episode = moving_hands(10, step=0.0)
+    points, valid = episode.keypoints_world.copy(), episode.keypoints_valid.copy()
+    points[:, 0] = [0.0, 0.0, -1.0]  # behind
+    points[:5, 1] = [5.0, 0.0, 1.0]  # outside the picture in half of the frames
+    valid[:8, 2] = False
+    valid[:, RIGHT] = False
+    episode = replace(episode, keypoints_world=points, keypoints_valid=valid)
+    figures = account(inspect(Listed([episode]), InspectConfig(workers=1)))["visibility"]
+    shares = [(row["valid"], row["in_front"], row["visible"]) for row in figures["keypoints"][:4]]
+    assert shares == [(1.0, 0.0, 0.0), (1.0, 1.0, 0.5), (0.2, 0.2, 0.2), (1.0, 1.0, 1.0)]
+    assert (figures["left"], figures["right"]) == (1.0, 0.0)
+    assert figures["hands_in_picture"] == {"none": 0.0, "one": 1.0, "two": 0.0}
+    assert sum(map(sum, figures["map"]["right"])) == 0
+    assert sum(map(sum, figures["map"]["left"])) == 5 + 2 + 18 * 10
+    # pixel (22, 14 + ...) of 64 x 48: column 22 / 64 * 32 = 11 of the map
+    assert {column for row in figures["map"]["left"] for column, count in enumerate(row) if count} == {11}
+
+
+def test_confidence_is_told_where_it_was_recorded():
+    plain = moving_hands()
+    assert account(inspect(Listed([plain]), InspectConfig(workers=1)))["confidence"] is None
+    told = np.full((12, 42), 0.25, dtype=np.float32)
+    told[:, RIGHT] = 0.75
+    figures = account(inspect(Listed([replace(plain, extras={"keypoint_confidence": told})]), InspectConfig(workers=1)))
+    assert [figures["confidence"][side]["mean"] for side in ("left", "right")] == [0.25, 0.75]
+    assert figures["visibility"]["keypoints"][-1]["confidence"] == 0.75
+    assert figures["extras"] == {"keypoint_confidence": 1}
+
+
+def jump(points):
+    points[6:, 30] += [0.0, 0.0, 0.9]
+
+
+def fly(cameras):
+    cameras[6:, 0, 3] = 3.0
+
+
+def shear(cameras):
+    cameras[3, 0, 1] = 0.1
+
+
+def mirror(cameras):
+    cameras[:, 0, 0] = -1.0
+
+
+def away(points):
+    points[..., 2] = -1.0
+
+
+def aside(points):
+    points[..., 0] += 50.0
+
+
+def millimetres(points):
+    points *= 1000.0
+
+
+def stop(points):
+    points[:] = points[0]
+
+
+def none(valid):
+    valid[:] = False
+
+
+def larger(matrix):
+    matrix[:2] *= 4.0
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "kind"),
+    [
+        ("keypoints_world", jump, "keypoint-jump"),
+        ("world_from_camera", fly, "camera-jump"),
+        ("world_from_camera", shear, "not-rigid"),
+        ("world_from_camera", mirror, "not-rigid"),
+        ("keypoints_world", away, "behind-camera"),
+        ("keypoints_world", aside, "never-visible"),
+        ("keypoints_world", millimetres, "hand-size"),
+        ("keypoints_world", stop, "frozen-labels"),
+        ("keypoints_valid", none, "no-keypoints"),
+        ("intrinsics", larger, "intrinsics"),
+    ],
+)
+def test_every_defect_of_labels_is_found_by_its_name(field, change, kind):
+    assert kind in kinds(changed(field, change))
+
+
+def test_a_jump_is_told_with_its_episode_frame_and_keypoint():
+    result = inspect(Listed([moving_hands(), changed("keypoints_world", jump)]), InspectConfig(workers=1))
+    ((name, finding),) = result.findings["keypoint-jump"][1]
+    assert (name, finding.frame) == ("episode-1", 6)
+    largest = account(result)["largest"]["keypoint"][0]
+    assert (largest["episode"], largest["frame"], largest["note"]) == ("episode-1", 6, "rightMiddleFingerKnuckle")
+    assert largest["value"] == pytest.approx(np.hypot(0.01, 0.9) * FPS)
+
+
+def test_a_picture_that_stands_still_is_wrong_only_while_hands_move():
+    moving, resting = moving_hands(step=0.02), moving_hands(step=0.0)
+    frozen = ArrayFrames(np.repeat(moving.frames.array[:1], 12, axis=0))
+    assert "frozen-frames" in kinds(replace(moving, frames=frozen))
+    assert "frozen-frames" not in kinds(replace(resting, frames=frozen))
+    result = inspect(Listed([replace(moving, frames=frozen)]), InspectConfig(workers=1, decode="all"))
+    assert (result.figures.decoded, result.figures.compared, result.figures.identical) == (12, 11, 11)
+
+
+def test_black_pictures_and_a_rate_unlike_the_videos_are_found():
+    class Timed(ArrayFrames):
+        fps = 30.0
+        timestamps = np.arange(12) / FPS + 0.2 * (np.arange(12) > 4)
+
+    episode = moving_hands()
+    assert "black-frames" in kinds(replace(episode, frames=ArrayFrames(np.zeros((12, HEIGHT, WIDTH, 3), np.uint8))))
+    assert {"rate", "uneven-times"} <= kinds(replace(episode, frames=Timed(episode.frames.array)))
+
+
+def test_limits_decide_what_looks_wrong():
+    assert "keypoint-jump" in kinds(moving_hands(), limits=inspection.Limits(keypoint_speed=0.05))
+
+
+class Undecodable(ArrayFrames):
+    def read(self, indices):
+        raise VideoError("video.mp4: frame 7 can't be decoded")
+
+
+def test_what_is_broken_is_listed_with_stage_and_reason_and_the_rest_still_counts():
+    episode = moving_hands()
+    source = Listed(
+        [
+            episode,
+            CorruptEpisodeError("0001.hdf5: key 'camera' is missing"),
+            replace(episode, frames=Undecodable(episode.frames.array)),
+            TypeError("unhashable"),
+            episode,
+        ],
+        quarantined=[("extra.mp4", "has no labels")],
+    )
+    reports = []
+    result = inspect(source, InspectConfig(workers=1), each=reports.append)
+    assert [(each.name, each.stage) for each in result.broken] == [
+        ("extra.mp4", "opening"),
+        ("episode-1", "labels"),
+        ("episode-2", "frames"),
+        ("episode-3", "labels"),
+    ]
+    assert "key 'camera' is missing" in result.broken[1].reason
+    assert result.broken[3].reason.startswith("unexpected TypeError: unhashable (test_inspection.py:")
+    assert (result.readable, result.figures.frames) == (2, 24)
+    assert [report.name for report in reports] == list(source.ids)
+    assert json.loads(json.dumps(reports[1].to_json()))["reason"] == "0001.hdf5: key 'camera' is missing"
+    assert account(result)["broken"]["by_stage"] == {"opening": 1, "labels": 2, "frames": 1}
+
+
+def test_an_empty_dataset_is_an_error_and_one_of_broken_files_is_an_account():
+    with pytest.raises(ValueError, match="folder holds no episode of kind 'listed'"):
+        inspect(Listed([]))
+    result = inspect(Listed([], quarantined=[("a.mp4", "damaged")]))
+    assert account(result)["broken"]["count"] == 1
+
+
+def test_a_sample_says_so_and_is_the_same_for_the_same_seed(monkeypatch):
+    source = Listed([moving_hands(2 + number) for number in range(30)])
+
+    def lengths(**settings):
+        names = []
+        result = inspect(source, InspectConfig(workers=1, **settings), each=lambda report: names.append(report.name))
+        return result, names
+
+    result, names = lengths(episodes=10, seed=3)
+    assert (result.episodes, result.read, result.is_sample, len(names)) == (30, 10, True, 10)
+    assert names == sorted(names, key=lambda name: int(name.split("-")[1]))
+    assert names == lengths(episodes=10, seed=3)[1] != lengths(episodes=10, seed=4)[1]
+    figures = account(result)
+    assert figures["sample"]
+    assert figures["estimate"]["hours"] == pytest.approx(3 * figures["hours"])
+    assert not lengths(episodes=0)[0].is_sample
+    monkeypatch.setattr(inspection, "ALL_UP_TO", 5)
+    assert lengths()[0].read == 5
+
+
+def test_decoding_may_be_left_out_done_for_some_or_for_all(monkeypatch):
+    source = Listed([moving_hands()] * 6)
+    monkeypatch.setattr(inspection, "DECODED", 3)
+    monkeypatch.setattr(inspection, "SNAPSHOTS", 2)
+    counts = {}
+    for decode in ("none", "sample", "all"):
+        result = inspect(source, InspectConfig(workers=1, decode=decode))
+        counts[decode] = (result.decoded_episodes, result.figures.decoded, [shot.episode for shot in result.snapshots])
+    assert counts["none"] == (0, 0, [])
+    assert counts["sample"] == (3, 18, ["episode-0", "episode-5"])
+    assert counts["all"] == (6, 72, ["episode-0", "episode-5"])
+
+
+def test_a_snapshot_shows_the_frame_with_most_keypoints_at_a_size_to_look_at(tmp_path):
+    episode = moving_hands(12, step=0.06)  # the hands leave the picture
+    large = ArrayFrames(episode.frames.array.repeat(16, axis=1).repeat(16, axis=2))
+    matrix = np.diag([16.0, 16.0, 1.0]) @ episode.intrinsics
+    (shot,) = inspect(Listed([replace(episode, frames=large, intrinsics=matrix)]), InspectConfig(workers=1)).snapshots
+    assert shot.image.shape == (288, 384, 3)
+    assert shot.visible.sum() == 42
+    np.testing.assert_allclose(shot.pixels[0], [6 * (32 - 10 + 6 * shot.frame), 6 * (24 - 10)], atol=1e-6)
+
+
+def test_the_account_is_the_same_with_one_process_and_with_two(tmp_path):
+    writer = EpisodeWriter(tmp_path / "data", {"made by": "tests"})
+    for number in range(3):
+        writer.write(f"{number:04d}", moving_hands(6 + number))
+    (tmp_path / "data" / "episodes" / "0001.mp4").write_bytes(b"nothing")
+    dataset = writer.finish()
+    one, two = (account(inspect(dataset, InspectConfig(workers=workers))) for workers in (1, 2))
+    assert one == two
+    assert one["broken"]["count"] == 1
+    assert one["bytes"] == sum(path.stat().st_size for index in range(2) for path in dataset.files(index))
+
+
+def test_an_item_that_kills_its_process_costs_only_itself(monkeypatch):
+    monkeypatch.setattr(parallel, "CHUNK", 2)
+    results = list(OrderedPool(eval, 2).map(["9", "__import__('os')._exit(9)", "16", "25", "36"]))
+    assert [type(each) if isinstance(each, WorkerDied) else each for each in results] == [9, WorkerDied, 16, 25, 36]
+
+
+def test_histograms_add_up_and_know_their_quantiles():
+    values = np.random.default_rng(0).gamma(2.0, 0.2, 5000)
+    whole, first, second = (logarithmic(1e-3, 10.0, 40) for _ in range(3))
+    whole.add(values)
+    first.add(values[:2000])
+    second.add(values[2000:])
+    first.merge(second)
+    np.testing.assert_array_equal(first.counts, whole.counts)
+    assert first.count == 5000
+    assert first.mean == pytest.approx(values.mean())
+    assert first.rms == pytest.approx(np.sqrt((values**2).mean()))
+    for share in (0.05, 0.5, 0.99):
+        assert first.quantile(share) == pytest.approx(np.quantile(values, share), rel=0.03)
+    assert (first.to_json()["min"], first.to_json()["max"]) == (values.min(), values.max())
+
+
+def test_histograms_count_what_lies_outside_and_refuse_what_is_no_number():
+    histogram = linear(0.0, 1.0, 2)
+    histogram.add(np.array([-1.0, 0.0, 0.5, 0.9, 1.0, 7.0]))
+    assert histogram.counts.tolist() == [1, 1, 2, 2]
+    assert linear(0.0, 1.0, 2).to_json()["p50"] is None
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite"):
+            histogram.add(np.array([wrong]))
+    with pytest.raises(ValueError, match="other edges"):
+        histogram.merge(linear(0.0, 2.0, 2))
+    with pytest.raises(ValueError, match="increase"):
+        Histogram(np.array([1.0, 1.0]))
+
+
+def test_the_largest_values_are_kept_whatever_the_order_of_adding():
+    one, other = Largest(2), Largest(2)
+    one.add(3.0, (5, 1), "e5", "a")
+    one.add(1.0, (0, 0), "e0", "b")
+    other.add(3.0, (2, 7), "e2", "c")
+    other.merge(one)
+    assert [(row["value"], row["episode"], row["frame"]) for row in other.to_json()] == [(3.0, "e2", 7), (3.0, "e5", 1)]
+
+
+@pytest.mark.parametrize("changes", [{"episodes": -1}, {"decode": "some"}, {"workers": -1}, {"seed": -1}])
+def test_settings_that_make_no_sense_are_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        InspectConfig(**changes)
