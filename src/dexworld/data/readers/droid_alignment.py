@@ -105,7 +105,7 @@ def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: i
         )
     alignment = align(rows, count, tolerance, *_capture_times(file, camera, rows, count))
     if alignment.count == count:
-        return alignment, ForeignFrames(camera.video, count)
+        return alignment, frames
     return alignment, CutFrames(frames, alignment.first_frame, alignment.count)
 
 
