@@ -207,6 +207,25 @@ def test_a_joint_that_is_not_tracked_is_invalid_at_that_frame_only(broken, entry
     np.testing.assert_array_equal(np.isnan(episode.extras["hand_poses_world"]).any((1, 2, 3)), np.arange(LENGTH) == 4)
 
 
+@pytest.mark.parametrize(("name", "row"), [("leftHand", 0), ("rightIndexFingerTip", 29)])
+def test_a_joint_that_has_left_its_hand_is_invalid(broken, name, row):
+    episode = open_egodex(broken(with_entry(name, 2, (0, 3), CLIP.poses[name][2, 0, 3] + 0.7)))[0]
+    expected = np.ones((LENGTH, 42), dtype=bool)
+    expected[2, row] = False
+    np.testing.assert_array_equal(episode.keypoints_valid, expected)
+
+
+def test_a_hand_that_is_lost_for_a_while_is_invalid_as_a_whole(broken):
+    def lose(file):
+        for name in KEYPOINT_NAMES[:21]:
+            file[f"transforms/{name}"][3:5] = 0.0
+
+    valid = open_egodex(broken(lose))[0].keypoints_valid
+    assert not valid[3:5, :21].any()
+    assert valid[:, 21:].all()
+    assert valid[[2, 5], :21].all()
+
+
 def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
     kept = {name: pose for name, pose in CLIP.poses.items() if name == "camera" or name.startswith("right")}
     confidences = {name: value for name, value in CLIP.confidences.items() if name in kept}

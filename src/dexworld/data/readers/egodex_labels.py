@@ -18,6 +18,7 @@ METACARPALS = tuple(
 OFFICIAL_SIZE = (1080, 1920)
 WORLD = 1e4  # metres from the world's origin; beyond is damage
 MAX_REACH = 3.0  # metres from the camera to its wearer's joints; beyond is a tracking failure
+MAX_HAND = 0.4  # metres from the middle of a hand to any of its joints
 MAX_CAMERA_STEP = 1.0  # metres from one frame to the next; a head makes a tenth of it
 RIGID = 1e-3  # largest deviation from a rotation's unit columns and right angles
 
@@ -64,8 +65,9 @@ def read_camera(file: h5py.File) -> np.ndarray:
 def read_joints(file: h5py.File, world_from_camera: np.ndarray) -> Joints:
     """The joints that have a place in an Episode, each read at once and by name: HDF5 lists names alphabetically.
 
-    A joint is tracked where its pose is rigid and within reach of the camera's wearer. A hand, the body and metacarpals
-    may be absent; a hand that lacks some of its 21 keypoints, or both hands absent, is a CorruptEpisodeError.
+    A joint is tracked where its pose is rigid, within reach of the camera's wearer and, of a hand, near the hand's
+    other joints. A hand, the body and metacarpals may be absent; a hand that lacks some of its 21 keypoints, or both
+    hands absent, is a CorruptEpisodeError.
     """
     present = {name for name in file["transforms"] if name != "camera"}
     hands = (KEYPOINT_NAMES[:KEYPOINTS_PER_HAND], KEYPOINT_NAMES[KEYPOINTS_PER_HAND:])
@@ -77,8 +79,11 @@ def read_joints(file: h5py.File, world_from_camera: np.ndarray) -> Joints:
     poses_KT = np.stack([_read_poses(file, name, len(world_from_camera)) for name in names])
     rigid_KT = _rigid(poses_KT)
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
-    reachable_KT = np.linalg.norm(offset, axis=-1) <= MAX_REACH
-    return Joints({name: place for place, name in enumerate(names)}, poses_KT, rigid_KT & reachable_KT)
+    tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
+    for side in SIDES:
+        hand = [place for place, name in enumerate(names) if name.startswith(side) and name not in BODY_KEYPOINTS]
+        tracked_KT[hand] &= _together(poses_KT[hand, :, :3, 3], tracked_KT[hand])
+    return Joints({name: place for place, name in enumerate(names)}, poses_KT, tracked_KT)
 
 
 def read_confidences(file: h5py.File, joints: Joints) -> np.ndarray | None:
@@ -131,18 +136,25 @@ def read_language(file: h5py.File, task: str) -> str:
 
 
 def _read_poses(file: h5py.File, name: str, length: int | None) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf, and is found as such
-        return read_array(file, f"transforms/{name}", (length, 4, 4)).astype(np.float32)
+    return read_array(file, f"transforms/{name}", (length, 4, 4)).astype(np.float32)
+
+
+def _together(points: np.ndarray, tracked: np.ndarray) -> np.ndarray:
+    """Which of (K, T, 3) joints of one hand lie near the median of those that are tracked (K, T): (K, T) bool."""
+    if not len(points):
+        return tracked
+    seen = np.where(tracked[..., None], points, np.nan)
+    seen[:, ~tracked.any(axis=0)] = 0.0  # no median of nothing
+    return np.linalg.norm(points - np.nanmedian(seen, axis=0), axis=-1) <= MAX_HAND
 
 
 def _rigid(poses: np.ndarray) -> np.ndarray:
-    """Which of (..., 4, 4) are finite rigid transforms inside the world: (...,) bool."""
+    """Which of (..., 4, 4) are finite rigid transforms inside the world: (...,) bool; NaN fails every comparison."""
     entries = np.ascontiguousarray(poses.reshape(-1, 16).T)
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf fail every comparison below, as they should
-        x, y, z = (entries[[column, column + 4, column + 8]] for column in range(3))
-        third = np.stack([x[row - 2] * y[row - 1] - x[row - 1] * y[row - 2] for row in range(3)])  # x cross y
-        skew = np.abs((x * x).sum(axis=0) - 1) + np.abs((y * y).sum(axis=0) - 1) + np.abs((x * y).sum(axis=0))
-        good = (skew < RIGID) & (np.abs(third - z).max(axis=0) < RIGID)
-        good &= np.abs(entries[12:15]).max(axis=0) + np.abs(entries[15] - 1) < RIGID
-        good &= np.abs(entries[[3, 7, 11]]).max(axis=0) <= WORLD
+    x, y, z = (entries[[column, column + 4, column + 8]] for column in range(3))
+    third = np.stack([x[row - 2] * y[row - 1] - x[row - 1] * y[row - 2] for row in range(3)])  # x cross y
+    skew = np.abs((x * x).sum(axis=0) - 1) + np.abs((y * y).sum(axis=0) - 1) + np.abs((x * y).sum(axis=0))
+    good = (skew < RIGID) & (np.abs(third - z).max(axis=0) < RIGID)
+    good &= np.abs(entries[12:15]).max(axis=0) + np.abs(entries[15] - 1) < RIGID
+    good &= np.abs(entries[[3, 7, 11]]).max(axis=0) <= WORLD
     return good.reshape(poses.shape[:-2])
