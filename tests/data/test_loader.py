@@ -1,5 +1,7 @@
 """The loader: the frames and labels a window needs and no others, the same whoever decodes them, nothing broken."""
 
+import gc
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -194,6 +196,27 @@ def test_an_episode_that_changed_its_length_or_rate_is_not_loaded(datasets, numb
     writer.write("0001", replace(numbered_episode(1, 16), fps=10.0))
     with pytest.raises(CorruptEpisodeError, match=r"(9 frames, expected 25|10.0 frames per second, expected 5.0)"):
         loader.batch(0)
+
+
+def test_workers_never_collect_what_the_main_process_has_left_behind(datasets, tmp_path):
+    """A decoder with threads that a forked worker frees would wait for ever for threads it does not have."""
+
+    class Leftover:
+        def __init__(self):
+            self.cycle = self
+
+        def __del__(self):
+            (tmp_path / f"freed by {os.getpid()}").touch()
+
+    gc.disable()
+    try:
+        Leftover()
+        loader = FrameLoader(datasets, PAPER, 6, 0, workers=1)
+        next(loader.batches())
+        loader.close()
+    finally:
+        gc.enable()
+    assert [path.name for path in tmp_path.glob("freed by *")] == [f"freed by {os.getpid()}"]
 
 
 def test_batches_that_ranks_cannot_share_are_refused(datasets):

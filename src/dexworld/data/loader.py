@@ -8,6 +8,7 @@ place: the one that `Sampler.redraw(sample number, dataset, attempt)` gives, for
 read. In strict mode it raises instead.
 """
 
+import gc
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -174,7 +175,7 @@ class FrameLoader:
                 pin_memory=self.pin,
                 collate_fn=_as_it_is,
             )
-        for batch in self._loader:
+        for batch in _forked_safely(self._loader):
             yield self._told(batch)
 
     def __iter__(self) -> Iterator[FrameBatch]:
@@ -374,6 +375,20 @@ def _moving(dataset: Dataset) -> np.ndarray:
             moving = np.asarray(motion) > MOVED
         parts.append(moving)
     return np.concatenate(parts)
+
+
+def _forked_safely(loader: DataLoader) -> Iterator[FrameBatch]:
+    """Start iterating with workers that can't collect this process's garbage.
+
+    A video decoder with threads that lies in a reference cycle would otherwise be freed by a worker, which waits for
+    threads that the fork has not copied, for ever.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        return iter(loader)
+    finally:
+        gc.unfreeze()
 
 
 def _shared(shape: tuple[int, ...]) -> Tensor:
