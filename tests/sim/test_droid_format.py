@@ -61,9 +61,10 @@ def test_what_is_written_reads_back_as_the_truth(written, camera):
     assert np.array_equal(episode.keypoints_valid, truth.keypoints_valid)
     assert np.abs(episode.world_from_camera - truth.world_from_camera).max() < 1e-6
     assert np.abs(pixels(episode) - pixels(truth)).max() < 0.1
-    for name in ("gripper_pose_world", "gripper_opening", "action"):
+    for name in ("gripper_pose_world", "gripper_opening", "action", "object_motion"):
         assert np.abs(episode.extras[name] - truth.extras[name]).max() < 1e-6
-    assert (episode.fps, episode.task, episode.frames.size) == (15.0, truth.task, truth.frames.size)
+    assert (episode.fps, episode.task, episode.seed) == (15.0, truth.task, SEED)
+    assert episode.frames.size == truth.frames.size
 
 
 def test_frames_are_those_that_were_drawn_in_their_order(written):

@@ -7,12 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from dexworld.data.readers.robocasa import RoboCasaOptions, open_robocasa
+from dexworld.data.readers.robocasa import open_robocasa
 from dexworld.hands import RIGHT
 from dexworld.sim.explore import ExploreConfig, record_exploration
 from dexworld.sim.robocasa_format import redraw, release_intrinsics, release_keypoints, write_robocasa
-
-OPTIONS = RoboCasaOptions(fps=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def pixels(points: np.ndarray, world_from_camera: np.ndarray, intrinsics: np.nda
 
 
 def test_what_is_written_reads_back_as_the_truth(written, episode):
-    source = open_robocasa(written.parent, OPTIONS)
+    source = open_robocasa(written.parent)
     read = source[0]
     assert source.ids == ("random.hdf5:demo_0", "random.hdf5:demo_1")
     assert source.quarantined == ()
@@ -46,11 +44,12 @@ def test_what_is_written_reads_back_as_the_truth(written, episode):
     assert np.abs(links[:, :, 1:] - joints[:, :, :3]).max() < 1e-6
     assert np.array_equal(read.joint_positions, episode.joint_positions)
     assert np.array_equal(read.extras["action"], episode.joint_targets)
-    assert (read.task, read.fps, read.frames.size) == (episode.task, 5.0, (224, 392))
+    assert (read.task, read.fps, read.seed) == (episode.task, 5.0, 900_007)
+    assert read.frames.size == (224, 392)
 
 
 def test_keypoints_fall_on_the_same_spots_of_the_redrawn_picture(written, episode):
-    read = open_robocasa(written, OPTIONS)[0]
+    read = open_robocasa(written)[0]
     points = read.keypoints_world[:, RIGHT]
     there = pixels(points, read.world_from_camera, read.intrinsics)
     here = pixels(points, episode.world_from_camera, episode.intrinsics)
@@ -116,7 +115,7 @@ def test_the_full_size_of_the_release_reads_back_too(episode, tmp_path):
         **{name: getattr(episode, name)[:1] for name in ("joint_positions", "joint_targets")},
         extras={},
     )
-    read = open_robocasa(write_robocasa(tmp_path / "a.hdf5", [short], size=(600, 960)), OPTIONS)[0]
+    read = open_robocasa(write_robocasa(tmp_path / "a.hdf5", [short], size=(600, 960)))[0]
     assert read.frames.size == (548, 960)
     assert read.intrinsics[0, 0] == pytest.approx(357.526, abs=1e-3)
 
