@@ -66,4 +66,4 @@ def _show(rows: list[dict[str, Any]]) -> None:
             f"{row['frames']:,}",
             *(f"{row[key] / 1e9:,.2f} GB" for key in ("bytes", "free_bytes")),
         )
-    Console().print(table)
+    Console(markup=False).print(table)

@@ -73,7 +73,7 @@ class Inspect:
 
 def show(result: Inspection, figures: dict[str, Any]) -> None:
     """The account as tables in the terminal."""
-    console = Console()
+    console = Console(markup=False)  # names and reasons are text, whatever brackets they hold
     about = "≈ " if figures["sample"] else ""
     table = Table(title=f"{result.folder}", title_justify="left", show_header=False)
     seen, speeds = figures["visibility"], figures["speeds_per_s"]
