@@ -7,7 +7,8 @@ release (`droid_camera.py`), whose options apply here as well.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class DroidLeRobotSource:
         sense.
         """
         number, options = self.rows[index], self.options
-        try:
+        with self._named(index):
             actions = [f"action.{name}" for name in options.action]
             rows = episode_rows(self.layout, number, [POSITION, GRIPPER, LANGUAGE[0], *POSES.values(), *actions])
             where = f"{self.layout.data_file(number)}: episode {self.ids[index]}:"
@@ -99,10 +100,6 @@ class DroidLeRobotSource:
                 task=str(rows[LANGUAGE[0]].reshape(-1)[0]) or self.layout.task(number),
                 extras=extras,
             )
-        except CorruptEpisodeError:
-            raise
-        except (*UNREADABLE, AttributeError, VideoError) as error:  # AttributeError: a stream without a codec
-            raise CorruptEpisodeError(f"{self.folder}: episode {self.ids[index]}: {error}") from error
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The video and the parquet file that episode `index` is read from, where they can be told."""
@@ -117,20 +114,28 @@ class DroidLeRobotSource:
     def annotations(self, index: int) -> dict[str, Any]:
         """Every column of the episode's rows under "rows"; language, success, and how it was read: camera,
         intrinsics_source (`estimate` means a nominal focal length), extrinsics_source."""
-        number = self.rows[index]
-        rows = episode_rows(self.layout, number)
-        role = self._role(rows, self.ids[index])
-        size = self.layout.video_size(IMAGES[role])
-        return {
-            "rows": rows,
-            "success": bool(np.all(rows[SUCCESS])) if SUCCESS in rows else None,
-            "language": [
-                text for text in (str(rows[name].reshape(-1)[0]) for name in LANGUAGE if name in rows) if text
-            ],
-            "camera": {"role": role, "key": IMAGES[role]},
-            "intrinsics_source": self._intrinsics(role, size, self.ids[index])[1],
-            "extrinsics_source": "first frame, moved with the gripper" if role == "wrist" else POSES[role],
-        }
+        with self._named(index):
+            rows = episode_rows(self.layout, self.rows[index])
+            role = self._role(rows, self.ids[index])
+            spoken = [str(rows[name].reshape(-1)[0]) for name in LANGUAGE if name in rows]
+            return {
+                "rows": rows,
+                "success": bool(np.all(rows[SUCCESS])) if SUCCESS in rows else None,
+                "language": [text for text in spoken if text],
+                "camera": {"role": role, "key": IMAGES[role]},
+                "intrinsics_source": self._intrinsics(role, self.layout.video_size(IMAGES[role]), self.ids[index])[1],
+                "extrinsics_source": "first frame, moved with the gripper" if role == "wrist" else POSES[role],
+            }
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        """Whatever goes wrong inside is a CorruptEpisodeError that names the episode."""
+        try:
+            yield
+        except CorruptEpisodeError:
+            raise
+        except (*UNREADABLE, AttributeError, VideoError) as error:  # AttributeError: a stream without a codec
+            raise CorruptEpisodeError(f"{self.folder}: episode {self.ids[index]}: {error}") from error
 
     def _role(self, rows: dict[str, Any], where: str) -> str:
         """The camera to look through. Left is the outer camera further to the robot's left, which is +y."""
