@@ -123,6 +123,8 @@ def _sweep(partial_folder: Path, seeds: range) -> None:
     for folder in left:
         if int(folder.name.split(".")[0]) in seeds:
             shutil.rmtree(folder, ignore_errors=True)
+    if partial_folder.is_dir() and not any(partial_folder.iterdir()):
+        partial_folder.rmdir()
 
 
 def _settings(recording: GripperConfig, backend: str) -> dict[str, Any]:
