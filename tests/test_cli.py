@@ -11,7 +11,18 @@ from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
 
-VERBS = ("collect", "train", "evaluate open-loop", "evaluate tasks", "plan", "imagine", "demo")
+VERBS = (
+    "collect",
+    "inspect",
+    "prepare",
+    "cache-latents",
+    "train",
+    "evaluate open-loop",
+    "evaluate tasks",
+    "plan",
+    "imagine",
+    "demo",
+)
 SEED = 900_000
 
 
@@ -28,7 +39,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    one = ["--episodes", "1", "--seed", str(SEED), "--workers", "1", "--frames", "4"]
+    one = ["--episodes", "1", "--seed", str(SEED), "--workers", "1", "allegro", "--frames", "4"]
     cli.main(["collect", "--output", str(folder), *one])
     return folder
 

@@ -10,24 +10,23 @@ from rich.logging import RichHandler
 from dexworld.cli.cache_latents import CacheLatents
 from dexworld.cli.collect import Collect
 from dexworld.cli.commands import Demo, Evaluate, Imagine, Plan, Train
+from dexworld.cli.inspect import Inspect
 from dexworld.cli.prepare import Prepare
 from dexworld.cli.video import Video
 from dexworld.sim.render import RendererUnavailable
 
 _verb = tyro.conf.subcommand
-_Flat = tyro.conf.OmitArgPrefixes  # no two options of a verb have one name, but those of foreign layouts
-
-
 Verb = (
-    Annotated[Collect, _verb("collect"), _Flat]
+    Annotated[Collect, _verb("collect")]
+    | Annotated[Inspect, _verb("inspect")]
     | Annotated[Prepare, _verb("prepare")]
-    | Annotated[CacheLatents, _verb("cache-latents"), _Flat]
-    | Annotated[Train, _verb("train"), _Flat]
-    | Annotated[Evaluate, _verb("evaluate"), _Flat]
-    | Annotated[Plan, _verb("plan"), _Flat]
-    | Annotated[Imagine, _verb("imagine"), _Flat]
-    | Annotated[Demo, _verb("demo"), _Flat]
-    | Annotated[Video, _verb("video"), _Flat]
+    | Annotated[CacheLatents, _verb("cache-latents")]
+    | Annotated[Train, _verb("train")]
+    | Annotated[Evaluate, _verb("evaluate")]
+    | Annotated[Plan, _verb("plan")]
+    | Annotated[Imagine, _verb("imagine")]
+    | Annotated[Demo, _verb("demo")]
+    | Annotated[Video, _verb("video")]
 )
 _MISTAKES = (
     ValueError,  # options and files that contradict themselves or each other
@@ -49,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
             prog="dexworld",
             description="Dexterous world models: predict what hands do to the world, and plan with it.",
             args=arguments,
-            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagConversionOff),
+            config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
         )
         command.run()
     except _MISTAKES as error:

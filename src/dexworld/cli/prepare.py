@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from dexworld.cli.reader_options import reader_options
 from dexworld.data.prepare.job import PrepareConfig, Progress, prepare
 from dexworld.data.prepare.shards import Shard
 from dexworld.data.prepared.pack import STAGING
 from dexworld.data.prepared.settings import PrepareSettings
-from dexworld.data.readers import ReaderOptions
 from dexworld.evaluation.results import write_results
 
 logger = logging.getLogger("dexworld")
@@ -59,8 +59,8 @@ class Prepare:
     """Frames compared of each of them, 0 for none."""
     seed: int = 0
     """Draws the frames to compare."""
-    reader: ReaderOptions = field(default_factory=ReaderOptions)
-    """How the source's layout is read."""
+    reader: tuple[str, ...] = ()
+    """How the layout is read, e.g. `egodex.split=test`, or a JSON file {layout: {field: value}}."""
 
     def run(self) -> None:
         """Prepare, show the account, and write it to `results.json`; exit code 1 when anything failed."""
@@ -69,7 +69,7 @@ class Prepare:
             source=self.source,
             destination=self.destination,
             kind=self.kind,
-            reader=self.reader,
+            reader=reader_options(self.reader),
             settings=self.settings,
             workers=self.workers,
             shard=shard,
