@@ -117,6 +117,22 @@ def test_a_fragmented_file_is_counted_by_its_packets(tmp_path):
     np.testing.assert_array_equal(frames.read([45])[0], decoded_in_order(path)[45])
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc open groups"])
+def test_frames_that_were_trimmed_away_without_encoding_again_do_not_count(tmp_path, codec):
+    whole, path = write(tmp_path / "whole.mp4", codec), tmp_path / "0.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        ticks = round(10 / 30 / source.streams.video[0].time_base)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, stream
+                target.mux(packet)
+    frames, truth = ForeignFrames(path), decoded_in_order(whole)[10:]
+    assert len(frames) == LENGTH - 10
+    np.testing.assert_array_equal(np.stack(list(frames.sequential())), truth)
+    np.testing.assert_array_equal(frames.read([0, 7, 30, 59]), truth[[0, 7, 30, 59]])
+
+
 def test_indices_outside_and_a_count_other_than_the_labels_are_errors(clip):
     with pytest.raises(IndexError, match=r"0\.mp4: frames 0 to 70 asked for, it holds 0 to 69"):
         ForeignFrames(clip).read([0, LENGTH])
