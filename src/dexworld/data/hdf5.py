@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.video import VideoError
 
 MAX_BYTES = 4 * 2**30  # of one array; more is a damaged header
 _UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
@@ -19,12 +20,12 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading, without a lock: shared file systems often have none.
 
     Raises CorruptEpisodeError naming the file when it is missing, truncated or no HDF5, and for anything that h5py
-    raises while it is open.
+    raises while it is open. A VideoError names its own file, and passes.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
-    except CorruptEpisodeError:
+    except (CorruptEpisodeError, VideoError):
         raise
     except _UNREADABLE as error:
         raise CorruptEpisodeError(f"{path}: can't be read as HDF5 ({type(error).__name__}: {error})") from error
