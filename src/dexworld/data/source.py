@@ -25,10 +25,17 @@ class Source(Protocol):
     find more, one episode at a time.
     """
 
-    folder: Path
-    kind: str
-    ids: tuple[str, ...]
-    quarantined: tuple[tuple[str, str], ...]
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def quarantined(self) -> tuple[tuple[str, str], ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -50,9 +57,14 @@ class Dataset(Source, Protocol):
     rewritten. seeds: the distinct simulator seeds, sorted.
     """
 
-    lengths: tuple[int, ...]
-    episode_seeds: tuple[int | None, ...]
-    settings: dict[str, Any]
+    @property
+    def lengths(self) -> tuple[int, ...]: ...
+
+    @property
+    def episode_seeds(self) -> tuple[int | None, ...]: ...
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
 
     @property
     def fingerprint(self) -> str: ...

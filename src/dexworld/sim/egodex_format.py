@@ -37,7 +37,8 @@ SYNTHETIC = (
     "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
 )
 WORLD_FROM_SIMULATOR = np.array([[0.0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
-_ENCODING = {"preset": "veryfast", "crf": "20", "g": "250", "bf": "2", "b-adapt": "1"}
+# Macroblock trees make the bytes differ from one encoding to the next, which a resumed collection would show.
+_ENCODING = {"preset": "veryfast", "crf": "20", "g": "250", "bf": "2", "b-adapt": "1", "mbtree": "0"}
 _SPINE = ("hip", *(f"spine{number}" for number in range(1, 8)), *(f"neck{number}" for number in range(1, 5)))
 
 
