@@ -52,8 +52,8 @@ class PerThread(Generic[Value]):
 
     def _values(self) -> OrderedDict[Any, Value]:
         if getattr(self._local, "process", None) != os.getpid():
-            for value in getattr(self._local, "values", OrderedDict()).values():
-                self._close(value)  # the child's own copies
+            # Kept and never touched: freeing a decoder in a child may wait for threads that only the parent has.
+            self._local.inherited = getattr(self._local, "values", None)
             self._local.process, self._local.values = os.getpid(), OrderedDict()
         return self._local.values
 
