@@ -251,7 +251,10 @@ def test_labs_outcomes_and_single_episodes_can_be_opened_and_incomplete_ones_are
     ]
     assert len(open_droid(tmp_path / "all", DroidOptions(outcome="failure"))) == 1
     assert len(open_droid(tmp_path / "all" / LAB)) == 2
-    assert len(open_droid(told.folder)[0]) == told.rows
+    single = open_droid(told.folder)
+    assert single.ids == (told.folder.name,)
+    assert len(single[0]) == told.rows
+    assert single.annotations(0)["success"] is True
     assert recognises(root)
     assert recognises(told.folder)
     assert not recognises(tmp_path / "all" / LAB / "failure")

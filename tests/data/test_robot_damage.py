@@ -63,6 +63,7 @@ def damaged(content: bytes, other: bytes, draw: random.Random) -> bytes:
 def read_all(source, complaints: list[str]) -> int:
     """Read what can be read and check that it is true to the writer's scale; the number of episodes that could."""
     whole = 0
+    complaints += [reason for _, reason in source.quarantined]
     for index in range(len(source)):
         try:
             source.files(index)

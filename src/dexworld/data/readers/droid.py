@@ -223,8 +223,8 @@ class DroidSource:
 
 
 def recognises(folder: Path) -> bool:
-    """Whether `folder` looks like DROID's raw release, a lab of it, or one episode."""
-    return next(_episode_folders(Path(folder)), None) is not None
+    """Whether `folder` looks like DROID's raw release, a lab of it, or one episode. Files are not listed."""
+    return next(_episode_folders(Path(folder), depth=1), None) is not None
 
 
 def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> DroidSource:
@@ -242,9 +242,10 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
             "stands in, and pixels of keypoints are estimates; DroidOptions.annotations takes measured ones",
             folder,
         )
+    root = folder.resolve().parent if (folder / "trajectory.h5").is_file() else folder
     ids, quarantined = [], []
-    for episode in _episode_folders(folder):
-        name = str(episode.relative_to(folder))
+    for episode in _episode_folders(folder if root == folder else folder.resolve()):
+        name = str(episode.relative_to(root))
         if options.outcome != "all" and options.outcome not in episode.parts[-3:]:
             continue
         contents = {entry.name for entry in os.scandir(episode)}
@@ -260,19 +261,30 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
             f"{folder} holds no DROID episodes ({options.outcome}): LAB/success|failure/DATE/TIME/"
             "{metadata_*.json, trajectory.h5, recordings/MP4/SERIAL.mp4}"
         )
-    return DroidSource(folder, options, tuple(sorted(ids)), tuple(sorted(quarantined)))
+    return DroidSource(root, options, tuple(sorted(ids)), tuple(sorted(quarantined)))
 
 
-def _episode_folders(folder: Path) -> Iterator[Path]:
-    """Folders of episodes at or below `folder`, told by their place below success/ or failure/, or by their files."""
+def _episode_folders(folder: Path, depth: int = 2) -> Iterator[Path]:
+    """Folders of episodes: `folder` itself by its files, or DATE/TIME below success/ and failure/, which may lie up to
+    `depth` folders down (release, lab)."""
     if (folder / "trajectory.h5").is_file():
         yield folder
         return
-    for pattern in ("{}/*/*", "*/{}/*/*", "*/*/{}/*/*"):
-        for outcome in OUTCOMES:
-            for found in folder.glob(pattern.format(outcome)):
-                if found.is_dir():
-                    yield found
+    outcomes = [folder / outcome for outcome in OUTCOMES if (folder / outcome).is_dir()]
+    for day in (day for outcome in outcomes for day in _folders(outcome)):
+        yield from _folders(day)
+    if depth and not outcomes:
+        for below in _folders(folder):
+            if not (below / "trajectory.h5").is_file():
+                yield from _episode_folders(below, depth - 1)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in `folder`, hidden ones excepted; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _gripper(file: h5py.File, rows: int) -> tuple[np.ndarray, np.ndarray]:
