@@ -119,7 +119,7 @@ def test_a_distribution_is_drawn_in_percent_between_its_bins():
     (points,) = re.findall(r'<polyline[^>]*points="([^"]*)"', text)
     heights = [HEIGHT - BOTTOM - float(point.split(",")[1]) for point in points.split()]
     assert heights[1] * 2 == pytest.approx(heights[3], abs=0.2)  # 25 and 50 percent
-    assert "one: 25 % at or above 4." in text
+    assert "one: 25 % above 4." in text
     with pytest.raises(ValueError, match="nothing to draw"):
         histogram_plot([Distribution("none", linear(0, 1, 2))], "metres")
     other = linear(0.0, 4.0, 8)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -84,6 +85,8 @@ class OrderedPool(Generic[Item, Result]):
 
 def _begin(job: Callable[[Any], Any]) -> None:
     _job["job"] = job
+    if "torch" in sys.modules:  # one process per core: threads would only be in each other's way
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _run(items: Sequence[Any]) -> list[Any]:

@@ -14,8 +14,8 @@ QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 class Histogram:
     """Counts of values between fixed, increasing edges (B + 1,), and outside them on both sides.
 
-    counts: (B + 2,) below the first edge, in each bin [edge, next edge), at or above the last edge. Sums are kept in
-    the order in which pieces are added, so equal pieces in equal order give equal figures.
+    counts: (B + 2,) below the first edge, in each bin [edge, next edge), the last one with its end, above the last
+    edge. Sums are kept in the order in which pieces are added, so equal pieces in equal order give equal figures.
     """
 
     edges: np.ndarray
@@ -52,7 +52,8 @@ class Histogram:
             raise ValueError("a histogram counts finite values only")
         if not flat.size:
             return
-        self.counts += np.bincount(np.searchsorted(self.edges, flat, side="right"), minlength=len(self.counts))
+        bins = np.searchsorted(self.edges, flat, side="right") - (flat == self.edges[-1])
+        self.counts += np.bincount(bins, minlength=len(self.counts))
         self.total += float(flat.sum())
         self.squares += float((flat * flat).sum())
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))

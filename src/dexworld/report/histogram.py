@@ -61,7 +61,7 @@ def histogram_plot(curves: Sequence[Distribution], x_label: str, log: bool = Fal
 def _outside(curve: Distribution) -> Markup | None:
     counts, edges = curve.histogram.counts, curve.histogram.edges
     said = []
-    for count, word, edge in ((counts[0], "below", edges[0]), (counts[-1], "at or above", edges[-1])):
+    for count, word, edge in ((counts[0], "below", edges[0]), (counts[-1], "above", edges[-1])):
         if count:
             said.append(f"{100 * count / curve.histogram.count:.2g} % {word} {edge:g}")
     return tag("p", f"{curve.name}: {', '.join(said)}.", class_="note") if said else None

@@ -78,7 +78,7 @@ def extent(figures: dict[str, Any], seed: int) -> str:
     if figures["sample"]:
         told = f"A sample of {figures['read']:,} of {figures['episodes']:,} episodes, drawn with seed {seed}"
     else:
-        told = f"All {figures['episodes']:,} episodes"
+        told = f"All {figures['episodes']:,} episodes" if figures["episodes"] != 1 else "The only episode"
     pictures = figures["pictures"]
     if pictures["decode"] == "none" or not pictures["decoded"]:
         return f"{told}; no picture was decoded."
