@@ -45,3 +45,19 @@ def test_the_video_benchmark_measures_what_it_documents(tmp_path):
         assert results[key] > 0, key
     assert results["clip"] == "5 frames of 32 x 48"
     assert results["batch"] == 8
+
+
+def test_the_loader_benchmark_measures_what_it_documents(tmp_path):
+    small = ("--clips", "1", "--seconds", "5", "--height", "144", "--rounds", "1", "--batches", "1")
+    results = run("loader.py", tmp_path, *small)
+    for key in (
+        "ratio_released",
+        "ratio_pyav",
+        "share_of_decode_limit",
+        "ratio_released_jpeg",
+        "windows_per_cpu_s_two_workers",
+        "h264_prepare_cpu_ms_per_frame",
+    ):
+        assert results[key] > 0, key
+    assert results["windows_measured"]["h264"] == 16
+    assert results["released_reader"]

@@ -68,6 +68,7 @@ def test_workers_resuming_and_ranks_change_nothing(datasets):
     workers = FrameLoader(datasets, PAPER, 8, 5, mix=mix, workers=2)
     for batch, other in zip(workers.batches(stop=5), expected, strict=True):
         assert_same(batch, other)
+        assert batch.frames.is_shared()
     for batch, other in zip(workers.batches(start=2, stop=4), expected[2:4], strict=True):  # the same processes again
         assert_same(batch, other)
     endless = workers.batches(start=3)

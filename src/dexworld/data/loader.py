@@ -305,7 +305,9 @@ class _Arrays:
 
     def __init__(self, batch: int, slots: int, size: tuple[int, int]) -> None:
         shape = (batch, slots, *size, 3)
-        self.frames = _shared(shape) if get_worker_info() else torch.empty(shape, dtype=torch.uint8)
+        # numpy asks for huge pages, which torch does not: half the time of filling a batch goes into new pages
+        self.tensor = _shared(shape) if get_worker_info() else torch.from_numpy(np.empty(shape, np.uint8))
+        self.frames = self.tensor.numpy()
         self.keypoints_world = np.zeros((batch, slots, NUM_KEYPOINTS, 3), np.float32)
         self.keypoints_valid = np.zeros((batch, slots, NUM_KEYPOINTS), bool)
         self.world_from_camera = np.zeros((batch, slots, 4, 4), np.float32)
@@ -330,20 +332,16 @@ class _Arrays:
     def pictures(self, row: int, episode: Episode, frames: np.ndarray, fit: Fit) -> None:
         """Frames of one window, each decoded and resized once."""
         unique, places = np.unique(frames, return_inverse=True)
-        images = torch.from_numpy(episode.frames.read(unique.tolist()))
+        images = episode.frames.read(unique.tolist())
         if not fit.is_identity:
-            images = fit.images(images)
-        self.frames[row] = images if len(unique) == len(frames) else images[torch.from_numpy(places)]
+            images = fit.images(torch.from_numpy(images)).numpy()
+        self.frames[row] = images if len(unique) == len(frames) else images[places]
 
     def finished(self, problems: tuple[Problem, ...]) -> FrameBatch:
         """The batch as tensors."""
-        named = {
-            each.name: getattr(self, each.name)
-            for each in fields(FrameBatch)
-            if each.name not in ("frames", "problems")
-        }
-        tensors = {name: torch.from_numpy(value) for name, value in named.items()}
-        return FrameBatch(frames=self.frames, problems=problems, **tensors)
+        names = [each.name for each in fields(FrameBatch) if each.name not in ("frames", "problems")]
+        labels = {name: torch.from_numpy(getattr(self, name)) for name in names}
+        return FrameBatch(frames=self.tensor, problems=problems, **labels)
 
 
 def stored_facts(dataset: Dataset) -> tuple[tuple[int, int], float]:

@@ -5,6 +5,7 @@ kept. Pixels are continuous: an image spans [0, w] x [0, h] and the centre of it
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -31,14 +32,14 @@ class Fit:
         if len(self.source) != 2 or len(self.target) != 2 or min(*self.source, *self.target) < 1:
             raise ValueError(f"sizes must be positive (height, width) pairs, not {self.source} and {self.target}")
 
-    @property
+    @cached_property
     def scaled(self) -> tuple[int, int]:
         """Height and width before cropping."""
         factor = max(self.target[0] / self.source[0], self.target[1] / self.source[1])
         height, width = (round(side * factor) for side in self.source)
         return max(height, self.target[0]), max(width, self.target[1])
 
-    @property
+    @cached_property
     def corner(self) -> tuple[int, int]:
         """Row and column of the scaled image that become the target's first ones."""
         return (self.scaled[0] - self.target[0]) // 2, (self.scaled[1] - self.target[1]) // 2
