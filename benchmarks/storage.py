@@ -1,0 +1,171 @@
+"""Size, quality and reading cost of a prepared store, for every codec that `dexworld prepare` offers.
+
+    python benchmarks/storage.py --output outputs/bench/storage
+
+Two synthetic clips are prepared: a textured one (sharp patches and fine grain under a moving camera) and a smooth one
+(soft shapes, no grain). Real video lies between. results.json holds, for each clip and codec, `bytes_per_frame`,
+`gigabytes_per_hour` and its ratio to the source, `psnr_db` and `psnr_luma_db` (medians against the source scaled
+without encoding), `encode_ms_per_frame` (reading and scaling the source not included) and `window_ms`, the CPU time of
+nine random frames of four seconds. `knee` is the codec that reads most windows per CPU-second for its bytes, see
+`knee_of`. Times are CPU time on one thread.
+"""
+
+import resource
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from common import parser, write_results
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.prepare.quality import LUMA, psnr, scaled_frame
+from dexworld.data.prepared.assemble import assemble
+from dexworld.data.prepared.dataset import open_prepared
+from dexworld.data.prepared.encode import encode_episode
+from dexworld.data.prepared.pack import read_records, write_pack
+from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.video import write_video
+
+CODECS = ("h264", "h264-444", "hevc", "av1", "jpeg")
+FPS = 30.0
+WINDOW = 9  # frames of a training window, within four seconds
+SPAN = 120
+ACCEPTED_DB = 1.0  # luma quality that the knee may give up against the best of its kind
+
+
+def cpu_seconds() -> float:
+    """CPU time used so far by this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def clip(kind: str, frames: int, height: int, width: int) -> np.ndarray:
+    """(T, height, width, 3) uint8: a canvas under a camera that pans, a disc that moves by itself, and grain."""
+    generator = np.random.default_rng(0)
+    canvas = np.zeros((height + 2 * frames, width + 3 * frames, 3), dtype=np.float32)
+    for cells in (4, 16, 64) if kind == "textured" else (4, 8):
+        coarse = generator.normal(size=(cells, cells * 2, 3)).astype(np.float32)
+        rows = np.linspace(0, cells - 1, canvas.shape[0])
+        columns = np.linspace(0, 2 * cells - 1, canvas.shape[1])
+        low_rows, low_columns = np.floor(rows).astype(int), np.floor(columns).astype(int)
+        if kind == "textured" and cells == 64:  # patches with edges
+            canvas += 0.5 * coarse[low_rows][:, low_columns]
+            continue
+        a, b = (rows - low_rows)[:, None, None], (columns - low_columns)[None, :, None]
+        high_rows, high_columns = np.minimum(low_rows + 1, cells - 1), np.minimum(low_columns + 1, 2 * cells - 1)
+        top = coarse[low_rows][:, low_columns] * (1 - b) + coarse[low_rows][:, high_columns] * b
+        bottom = coarse[high_rows][:, low_columns] * (1 - b) + coarse[high_rows][:, high_columns] * b
+        canvas += 4 / cells**0.5 * 0.4 * (top * (1 - a) + bottom * a)
+    picture = 128 + 40 * canvas
+    v, u = np.mgrid[:height, :width]
+    made = np.empty((frames, height, width, 3), dtype=np.uint8)
+    for time_ in range(frames):
+        shown = picture[2 * time_ : 2 * time_ + height, 3 * time_ : 3 * time_ + width].copy()
+        centre = (height * (0.5 + 0.3 * np.sin(time_ / 12)), width * (0.5 + 0.3 * np.cos(time_ / 17)))
+        disc = (v - centre[0]) ** 2 + (u - centre[1]) ** 2 < (height / 8) ** 2
+        shown[disc] = (200, 150, 120)
+        if kind == "textured":
+            shown += generator.normal(scale=3, size=(height, width, 1))  # a sensor's grain
+        made[time_] = shown.clip(0, 255)
+    return made
+
+
+def episode_of(frames: np.ndarray) -> Episode:
+    """The clip with hands that don't move."""
+    length, height, width = frames.shape[:3]
+    return Episode(
+        frames=ArrayFrames(frames),
+        fps=FPS,
+        keypoints_world=np.ones((length, 42, 3)),
+        keypoints_valid=np.ones((length, 42), dtype=bool),
+        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
+        intrinsics=np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]]),
+        source="benchmark",
+    )
+
+
+def measure(episode: Episode, small: Episode, references: np.ndarray, codec: str, windows: int) -> dict[str, float]:
+    """The figures of one codec. small: the episode in the stored size, to time the encoder alone."""
+    settings = PrepareSettings(codec=codec).resolved(episode)  # type: ignore[arg-type]
+    before = cpu_seconds()
+    encode_episode(small.frames, settings, "benchmark")
+    encoding = cpu_seconds() - before
+    with tempfile.TemporaryDirectory() as folder:
+        write_pack(folder, 0, [("clip", lambda: episode)], settings)
+        assemble(folder, read_records(folder), {"benchmark": "storage"})
+        store = open_prepared(folder)
+        size = sum(file.stat().st_size for file in store.files(0)[:1])
+        stored = store[0].frames.read(list(range(len(episode))))
+        generator = np.random.default_rng(1)
+        starts = generator.integers(0, max(1, len(episode) - SPAN) + 1, windows)
+        span = min(SPAN, len(episode))
+        wanted = [
+            np.sort(start + generator.choice(span, WINDOW, replace=False)).clip(max=len(episode) - 1)
+            for start in starts
+        ]
+        before = cpu_seconds()
+        for window in wanted:
+            store[0].frames.read(window.tolist())
+        reading = cpu_seconds() - before
+    pairs = list(zip(references, stored, strict=True))
+    return {
+        "bytes_per_frame": size / len(episode),
+        "gigabytes_per_hour": size / len(episode) * FPS * 3600 / 1e9,
+        "psnr_db": float(np.median([psnr(a, b) for a, b in pairs])),
+        "psnr_luma_db": float(np.median([psnr(a @ LUMA, b @ LUMA) for a, b in pairs])),
+        "encode_ms_per_frame": 1000 * encoding / len(episode),
+        "window_ms": 1000 * reading / windows,
+    }
+
+
+def knee_of(rows: dict[str, dict[str, float]]) -> tuple[str, str]:
+    """The codec with the least product of bytes and reading time among those of the video codecs' luma quality.
+
+    Bytes and reading time are what a store costs for ever; halving one is worth doubling the other. Returns the codec
+    and the reason in words.
+    """
+    videos = [codec for codec in rows if codec != "jpeg"]
+    best = max(rows[codec]["psnr_luma_db"] for codec in videos if codec != "h264-444")
+    able = [codec for codec in rows if rows[codec]["psnr_luma_db"] >= best - ACCEPTED_DB]
+    costs = {codec: rows[codec]["bytes_per_frame"] * rows[codec]["window_ms"] for codec in able}
+    knee = min(costs, key=lambda codec: costs[codec])
+    told = ", ".join(f"{codec} {costs[codec] / costs[knee]:.2f}" for codec in sorted(costs, key=lambda c: costs[c]))
+    return knee, f"bytes times reading time, within {ACCEPTED_DB:g} dB luma of the best 4:2:0 video: {told}"
+
+
+def main() -> None:
+    """Measure every codec on both clips and write results.json."""
+    arguments = parser(__doc__.splitlines()[0], "outputs/bench/storage")
+    arguments.add_argument("--frames", type=int, default=180, help="frames of each clip")
+    arguments.add_argument("--height", type=int, default=1080, help="of the source; the width is 16/9 of it")
+    arguments.add_argument("--windows", type=int, default=40, help="random windows that are read")
+    arguments.add_argument("--codecs", nargs="+", default=list(CODECS), choices=CODECS, help="what to measure")
+    options = arguments.parse_args()
+    height, width = options.height, 2 * round(options.height * 8 / 9)
+    started = time.monotonic()
+    figures: dict[str, object] = {"frames": options.frames, "source": f"{height} x {width}"}
+    for kind in ("textured", "smooth"):
+        frames = clip(kind, options.frames, height, width)
+        episode = episode_of(frames)
+        settings = PrepareSettings().resolved(episode)
+        fit = StoredFit.of((height, width), settings)
+        references = np.stack([scaled_frame(frame, fit) for frame in frames])
+        with tempfile.TemporaryDirectory() as folder:
+            write_video(Path(folder) / "source.mp4", frames, FPS, crf=23)
+            source_bytes = (Path(folder) / "source.mp4").stat().st_size / options.frames
+        small = replace(episode, frames=ArrayFrames(references))
+        rows = {codec: measure(episode, small, references, codec, options.windows) for codec in options.codecs}
+        for row in rows.values():
+            row["share_of_source"] = row["bytes_per_frame"] / source_bytes
+        knee, reason = knee_of(rows)
+        figures[kind] = {
+            codec: {key: float(np.round(value, 4)) for key, value in row.items()} for codec, row in rows.items()
+        }
+        figures |= {f"{kind}_source_bytes_per_frame": source_bytes, f"{kind}_knee": knee, f"{kind}_reason": reason}
+    write_results(options.output, figures | {"wall_s": time.monotonic() - started}, seed=0)
+
+
+if __name__ == "__main__":
+    main()
