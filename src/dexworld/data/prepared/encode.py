@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from dexworld.data.episode import Frames
@@ -135,6 +136,7 @@ def encode_episode(frames: Frames, settings: PrepareSettings, source: str) -> En
     for picture in _stored_pictures(frames, fit, settings):
         stats.add(count, picture)
         picture.pts, picture.time_base = count, 1 / rate
+        picture.pict_type = PictureType.NONE  # a source's own key frames would be forced upon the encoder
         packets += context.encode(picture)
         count += 1
     packets += context.encode(None)
