@@ -115,7 +115,7 @@ def in_processes(
     told as PackFailed. Raises DiskFullError when the store's disk is full.
     """
     context = multiprocessing.get_context("forkserver")  # forks from a process without threads or open videos
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by every worker
     crew = _Crew(work, iter(packs), patience or Patience(), tell)
     try:
         while True:
