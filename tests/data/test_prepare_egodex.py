@@ -1,0 +1,31 @@
+"""A foreign layout through its reader into the store: EgoDex, a damaged clip among the good ones."""
+
+import numpy as np
+from egodex_fixtures import make_clip, write_clip
+from prepare_fixtures import config_of
+
+from dexworld.data.datasets import open_dataset
+from dexworld.data.prepare.job import prepare
+from dexworld.data.prepared.settings import PrepareSettings
+from dexworld.data.readers import open_source
+
+
+def test_egodex_is_prepared_with_its_labels_and_a_damaged_clip_is_named(tmp_path):
+    task = tmp_path / "egodex" / "part1" / "stack"
+    for number in range(3):
+        write_clip(task, number, make_clip(number))
+    damaged = task / "1.hdf5"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    settings = PrepareSettings(height=90, pack_episodes=2, codec="jpeg")
+    report = prepare(
+        config_of(tmp_path / "egodex", tmp_path / "store", settings=settings, check_frames=4, check_episodes=0)
+    )
+    assert (report.account.counted, report.account.prepared, len(report.account.quarantined)) == (3, 2, 1)
+    assert "1.hdf5" in report.account.quarantined[0][1]
+    assert report.quality["psnr_luma_median_db"] > 25
+    assert report.quality["keypoint_max_px"] < 0.1
+    before, after = open_source(tmp_path / "egodex", "egodex"), open_dataset(tmp_path / "store", verify=True)
+    for index, name in enumerate(after.ids):
+        expected, found = before[before.ids.index(name)], after[index]
+        np.testing.assert_allclose(found.world_from_camera, expected.world_from_camera, atol=1e-6)
+        assert set(found.extras) == set(expected.extras)
