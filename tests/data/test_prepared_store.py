@@ -399,9 +399,34 @@ def test_a_damaged_index_is_named(tmp_path):
     mark.write_text(json.dumps(content | {"format_version": 99}))
     with pytest.raises(ValueError, match="version 99"):
         open_prepared(tmp_path)
+    mark.write_text(json.dumps(content | {"fingerprint": "0" * 32}))
+    with pytest.raises(ValueError, match="checksum differs"):
+        open_prepared(tmp_path)
     mark.write_text(json.dumps(content)[:100])
     with pytest.raises(ValueError, match=r"dexworld\.json"):
         open_prepared(tmp_path)
+
+
+def test_damaged_meta_files_never_give_other_values(tmp_path):
+    dataset = prepare(tmp_path, packs_of(3))
+    truth = [(episode.intrinsics, episode.task, episode.fps, episode.source, episode.seed) for episode in dataset]
+    generator, refused = np.random.default_rng(4), 0
+    for path in (tmp_path / "meta" / "dexworld.json", *(tmp_path / "meta" / "episodes").rglob("*.parquet")):
+        content = path.read_bytes()
+        for _ in range(30):
+            damaged = bytearray(content)
+            damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
+            path.write_bytes(damaged)
+            try:
+                opened = open_prepared(tmp_path)
+            except ValueError:
+                refused += 1
+                continue
+            for episode, (intrinsics, *rest) in zip(opened, truth, strict=True):
+                np.testing.assert_array_equal(episode.intrinsics, intrinsics)
+                assert [episode.task, episode.fps, episode.source, episode.seed] == rest
+        path.write_bytes(content)
+    assert refused >= 25
 
 
 def test_the_fingerprint_changes_with_an_episode_and_with_nothing_else(store, tmp_path):

@@ -182,6 +182,8 @@ def _read_table(path: Path) -> FrameTable:
             if not container.streams.video:
                 raise VideoError("it holds no video stream")
             stream: Any = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError("its codec is not known; the header is damaged")
             name = stream.codec_context.codec.name
             rows = [(entry.pos, entry.size, entry.timestamp, entry.is_keyframe) for entry in stream.index_entries]
             if stream.codec_context.reorder_depth or not rows:  # shown in another order: only packets tell the times

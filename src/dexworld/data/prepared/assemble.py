@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -88,7 +89,8 @@ class _Assembly:
         self._remove_strays()
         left_out = [list(entry) for entry in quarantined]
         left_out += [entry for record in self.records for entry in record.quarantined]
-        write_json(self.folder / MARK, self._mark(provenance, left_out))
+        mark = self._mark(provenance, left_out)
+        write_json(self.folder / MARK, mark | {"crc32": mark_checksum(mark)})
         _logger.info("%s: %d episodes, %d left out", self.folder, self.counts["episodes"], len(left_out))
 
     def _mark(self, provenance: dict[str, Any], quarantined: list[list[str]]) -> dict[str, Any]:
@@ -238,7 +240,7 @@ class _Assembly:
             for name in rows[0]
         }
         with written_atomically(path) as temporary:
-            pq.write_table(pa.table(columns), temporary, compression="zstd")
+            pq.write_table(pa.table(columns), temporary, compression="zstd", write_page_checksum=True)
         self._note(path)
 
     def _info(self) -> dict[str, Any]:
@@ -271,6 +273,12 @@ class _Assembly:
             for path in sorted((self.folder / top).rglob("*")):
                 if path.is_file() and path.relative_to(self.folder).as_posix() not in self.files:
                     path.unlink()
+
+
+def mark_checksum(mark: dict[str, Any]) -> int:
+    """CRC-32 of what meta/dexworld.json says, its own entry `crc32` left aside."""
+    content = {name: value for name, value in mark.items() if name != "crc32"}
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def own_columns(pack: int, row_group: int, episode: EpisodeRecord) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dexworld.data.episode import Episode
 from dexworld.data.files import read_json
 from dexworld.data.lerobot import writing
 from dexworld.data.lerobot.table import open_parquet
-from dexworld.data.prepared.assemble import FORMAT, FORMAT_VERSION
+from dexworld.data.prepared.assemble import FORMAT, FORMAT_VERSION, mark_checksum
 from dexworld.data.prepared.encode import RECIPES
 from dexworld.data.prepared.frames import StoredFrames
 from dexworld.data.prepared.labels import (
@@ -220,6 +220,8 @@ def _read_mark(folder: Path) -> dict[str, Any]:
     missing = [name for name in ("settings", "files", "extradata", "quarantined", "fingerprint") if name not in mark]
     if missing:
         raise ValueError(f"{path} holds no {', '.join(missing)}; it is damaged, prepare the store again")
+    if mark.get("crc32") != mark_checksum(mark):
+        raise ValueError(f"{path} is not as it was written: its checksum differs; prepare the store again")
     return mark
 
 
@@ -232,7 +234,13 @@ def _read_rows_of_episodes(folder: Path, mark: dict[str, Any]) -> EpisodeRows:
     ]
     try:
         table = pa.concat_tables(
-            pq.read_table(folder / place, columns=wanted, read_dictionary=["dexworld/layout"], use_threads=False)
+            pq.read_table(
+                folder / place,
+                columns=wanted,
+                read_dictionary=["dexworld/layout"],
+                use_threads=False,
+                page_checksum_verification=True,
+            )
             for place in places
         ).unify_dictionaries()
         layouts = table.column("dexworld/layout").combine_chunks()
