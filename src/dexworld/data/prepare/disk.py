@@ -15,7 +15,7 @@ from dexworld.data.video import VideoError
 logger = logging.getLogger(__name__)
 # Bytes of a stored frame of 398 x 224 at the codec's default rate factor: `python benchmarks/storage.py`, the textured
 # clip, which compresses worse than what people film. Another rate factor moves the size by this share a step.
-FRAME_BYTES = {"h264": 6500, "h264-444": 8500, "hevc": 5500, "av1": 9500, "jpeg": 27000}
+FRAME_BYTES = {"h264": 7700, "h264-444": 9000, "hevc": 4900, "av1": 5500, "jpeg": 32500}
 PER_CRF = {"h264": 0.89, "h264-444": 0.89, "hevc": 0.89, "av1": 0.95, "jpeg": 0.8}
 MEASURED_PIXELS = 398 * 224
 LABEL_BYTES = 1500  # keypoints, confidences, camera and packet places of a frame, compressed
