@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
+from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
 from dexworld.data.hdf5_damage import check_heaps, is_plain
-from dexworld.data.readers.robot_arrays import arrays, attribute, attributes, numbers, opened, rows_of
+from dexworld.data.readers.robot_arrays import numbers, rows_of
 from dexworld.data.source import CorruptEpisodeError
 
 
@@ -23,7 +24,7 @@ def written(tmp_path):
 
 def test_a_sound_file_is_read_whole(written):
     check_heaps(written)
-    with opened(written) as file:
+    with opened_hdf5(written) as file:
         assert attributes(file)["text 2"] == "word word "
         found = arrays(file, images=False)
     assert found["names"] == ["one", "two"]
@@ -38,13 +39,13 @@ def test_a_heap_whose_free_space_has_no_size_is_refused_instead_of_walked_for_ev
     written.write_bytes(content)
     with (
         pytest.raises(CorruptEpisodeError, match=rf"a\.h5: the heap of texts at byte {heap} is damaged"),
-        opened(written),
+        opened_hdf5(written),
     ):
         pass
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CorruptEpisodeError, match=r"none\.h5"), opened(tmp_path / "none.h5"):
+    with pytest.raises(CorruptEpisodeError, match=r"none\.h5"), opened_hdf5(tmp_path / "none.h5"):
         pass
 
 
@@ -53,7 +54,7 @@ def test_lists_of_changing_length_are_named_but_not_read(written):
         file.attrs.create("lists", [np.arange(2), np.arange(3)], shape=(2,), dtype=h5py.vlen_dtype(int))
         file.create_dataset("lists", data=[np.arange(2), np.arange(3)], shape=(2,), dtype=h5py.vlen_dtype(int))
         file.attrs["triples"] = np.zeros(2, dtype=np.dtype((float, 3)))
-    with opened(written) as file:
+    with opened_hdf5(written) as file:
         assert str(attribute(file, "lists")).startswith("not read")
         assert str(arrays(file)["lists"]).startswith("not read")
         assert is_plain(file.attrs.get_id("triples").get_type())
@@ -63,7 +64,7 @@ def test_lists_of_changing_length_are_named_but_not_read(written):
 def test_numbers_are_believed_only_when_finite_and_of_sensible_size(written):
     with h5py.File(written, "r+") as file:
         file["late"] = np.array([0.0, 1.0, np.nan])
-    with opened(written) as file:
+    with opened_hdf5(written) as file:
         assert rows_of(file, "values") == 4
         with pytest.raises(CorruptEpisodeError, match=r"values holds values beyond 5 \(first at row 2\)"):
             numbers(file, "values", (4, 3), 5.0)

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from dexworld.data.hdf5_damage import check_heaps, is_plain
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 
@@ -20,8 +21,10 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading, without a lock: shared file systems often have none.
 
     Raises CorruptEpisodeError naming the file when it is missing, truncated or no HDF5, and for anything that h5py
-    raises while it is open. A VideoError names its own file, and passes.
+    raises while it is open; for damage, too, that would end or hang the process. A VideoError names its own file, and
+    passes.
     """
+    check_heaps(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -57,23 +60,41 @@ def read_array(file: h5py.File, key: str, shape: tuple[int | None, ...]) -> np.n
         raise CorruptEpisodeError(f"{where} can't be read ({type(error).__name__}: {error})") from error
 
 
+def attribute(node: h5py.Group | h5py.Dataset, name: str) -> Any:
+    """One attribute as text, a number, an array or a list of texts; None where there is none.
+
+    One of a type that can't be read without trusting its lengths is given as a text that says so.
+    """
+    if name not in node.attrs:
+        return None
+    kind = node.attrs.get_id(name).get_type()
+    return _plain(node.attrs[name]) if is_plain(kind) else _unread(kind)
+
+
 def attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """The attributes as plain values: text as str, single numbers as Python numbers, the rest as arrays or lists."""
-    return {name: _plain(value) for name, value in node.attrs.items()}
+    """Every attribute by name, as `attribute` gives it."""
+    return {name: attribute(node, name) for name in node.attrs.keys()}  # noqa: SIM118 (iterating reads the values)
 
 
-def read_everything(file: h5py.File) -> dict[str, Any]:
-    """Every array of the file by its path ("group/name"), text decoded; plus its attributes under "attributes"."""
-    found: dict[str, Any] = {"attributes": attributes(file)}
+def arrays(group: h5py.Group, images: bool = True) -> dict[str, Any]:
+    """Every dataset below `group` by its path in it, numbers as arrays, text as str; images (T, H, W, C) on request."""
+    found: dict[str, Any] = {}
 
     def keep(name: str, node: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(node, h5py.Dataset):
-            if node.nbytes > MAX_BYTES:
-                raise CorruptEpisodeError(f"{file.filename}: {name} claims {node.nbytes} bytes; the file is damaged")
-            found[name] = _plain(node[()])
+        if not isinstance(node, h5py.Dataset) or (not images and node.ndim == 4 and node.dtype == np.uint8):
+            return
+        kind = node.id.get_type()
+        if node.dtype.kind in "fiub":
+            found[name] = read_array(group.file, node.name, node.shape)
+        else:
+            found[name] = _plain(node[()]) if is_plain(kind) else _unread(kind)
 
-    file.visititems(keep)
+    group.visititems(keep)
     return found
+
+
+def _unread(kind: h5py.h5t.TypeID) -> str:
+    return f"not read: HDF5 type of class {kind.get_class()}"
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from dexworld.data.episode import Episode, Frames
 from dexworld.data.files import read_json
+from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
 from dexworld.data.readers.droid_alignment import Alignment, aligned_frames
 from dexworld.data.readers.droid_camera import (
     CAMERAS,
@@ -30,7 +31,7 @@ from dexworld.data.readers.droid_camera import (
 )
 from dexworld.data.readers.droid_gripper import MAX_REACH, gripper_opening, gripper_poses
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.data.readers.robot_arrays import arrays, attribute, attributes, numbers, opened, rows_of, simulator_seed
+from dexworld.data.readers.robot_arrays import numbers, rows_of, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class DroidSource:
         """
         metadata, camera = self._chosen(index)
         trajectory = self._folder(index) / "trajectory.h5"
-        with opened(trajectory) as file:
+        with opened_hdf5(trajectory) as file:
             alignment, frames = self._aligned(file, camera)
             span = alignment.span
             poses, opening = _gripper(file, alignment.rows)
@@ -161,7 +162,7 @@ class DroidSource:
         intrinsics_source of `estimate` means a nominal focal length. Raises CorruptEpisodeError as reading does.
         """
         metadata, camera = self._chosen(index)
-        with opened(self._folder(index) / "trajectory.h5") as file:
+        with opened_hdf5(self._folder(index) / "trajectory.h5") as file:
             alignment, frames = self._aligned(file, camera)
             return {
                 "metadata": metadata,

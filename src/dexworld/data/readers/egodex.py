@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from dexworld.data.episode import Episode
-from dexworld.data.hdf5 import attributes, opened_hdf5, read_everything
+from dexworld.data.hdf5 import arrays, attributes, opened_hdf5
 from dexworld.data.readers.egodex_files import Clip, find_clips, has_clip_pair
 from dexworld.data.readers.egodex_labels import (
     METACARPALS,
@@ -104,7 +104,7 @@ class EgoDexSource:
     def annotations(self, index: int) -> dict[str, Any]:
         """Everything the clip's HDF5 holds: each array by its path, e.g. "transforms/hip"; "attributes" as a dict."""
         with opened_hdf5(self.files(index)[1]) as file:
-            return read_everything(file)
+            return {"attributes": attributes(file)} | arrays(file)
 
 
 def recognises(folder: Path) -> bool:

@@ -24,9 +24,10 @@ import h5py
 import numpy as np
 
 from dexworld.data.episode import Episode
+from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
 from dexworld.data.hdf5_damage import is_plain
 from dexworld.data.readers.hdf5_frames import Hdf5Frames
-from dexworld.data.readers.robot_arrays import arrays, attribute, attributes, numbers, opened, simulator_seed
+from dexworld.data.readers.robot_arrays import numbers, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
@@ -104,7 +105,7 @@ class RoboCasaSource:
         """
         path, demo = self._place(index)
         options = self.options
-        with opened(path) as file:
+        with opened_hdf5(path) as file:
             obs = f"{demo}/obs"
             frames, crop, rows = self._frames(file, path, demo)
             world_from_base = _base_poses(file, obs, rows)
@@ -146,7 +147,7 @@ class RoboCasaSource:
         data: the attributes that all episodes share (env_args). splits: the filter keys that name this episode.
         """
         path, demo = self._place(index)
-        with opened(path) as file:
+        with opened_hdf5(path) as file:
             group, name = _group(file, demo), demo.split("/")[-1]
             return {
                 "demo": {"attributes": attributes(group)} | arrays(group, images=False),
@@ -183,7 +184,7 @@ def recognises(folder: Path) -> bool:
     if path is None:
         return False
     try:
-        with opened(path) as file:
+        with opened_hdf5(path) as file:
             demo = next(iter(_group(file, "data")), None)
             return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
     except CorruptEpisodeError:
@@ -202,7 +203,7 @@ def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions
     for path in _hdf5_files(folder):
         found, name = True, str(path.relative_to(root))
         try:
-            with opened(path) as file:
+            with opened_hdf5(path) as file:
                 demos = {demo for demo in _group(file, "data") if demo.startswith("demo_")}
                 splits = _splits(file)
                 chosen = _members(file, options.split) if options.split in splits else set()
