@@ -6,8 +6,9 @@ Two synthetic clips are prepared: a textured one (sharp patches and fine grain u
 (soft shapes, no grain). Real video lies between. results.json holds, for each clip and codec, `bytes_per_frame`,
 `gigabytes_per_hour` and its ratio to the source, `psnr_db` and `psnr_luma_db` (medians against the source scaled
 without encoding), `encode_ms_per_frame` (reading and scaling the source not included) and `window_ms`, the CPU time of
-nine random frames of four seconds. `knee` is the codec that reads most windows per CPU-second for its bytes, see
-`knee_of`. Times are CPU time on one thread.
+nine random frames of four seconds. Codecs differ in quality at their default rate factors, so each is also encoded
+finer: `bytes_at_equal_quality` is what it would take at the luma quality of the default H.264 store. `knee` is the
+codec that is cheapest at that quality, see `knee_of`. Times are CPU time on one thread.
 """
 
 import resource
@@ -23,7 +24,7 @@ from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.prepare.quality import LUMA, psnr, scaled_frame
 from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.encode import encode_episode
+from dexworld.data.prepared.encode import RECIPES, encode_episode
 from dexworld.data.prepared.pack import read_records, write_pack
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.video import write_video
@@ -32,7 +33,7 @@ CODECS = ("h264", "h264-444", "hevc", "av1", "jpeg")
 FPS = 30.0
 WINDOW = 9  # frames of a training window, within four seconds
 SPAN = 120
-ACCEPTED_DB = 1.0  # luma quality that the knee may give up against the best of its kind
+FINER = {"jpeg": 1}  # steps of the rate factor between the two encodings of a codec; 4 for video
 
 
 def cpu_seconds() -> float:
@@ -86,9 +87,11 @@ def episode_of(frames: np.ndarray) -> Episode:
     )
 
 
-def measure(episode: Episode, small: Episode, references: np.ndarray, codec: str, windows: int) -> dict[str, float]:
+def measure(
+    episode: Episode, small: Episode, references: np.ndarray, codec: str, windows: int, crf: int
+) -> dict[str, float]:
     """The figures of one codec. small: the episode in the stored size, to time the encoder alone."""
-    settings = PrepareSettings(codec=codec).resolved(episode)  # type: ignore[arg-type]
+    settings = PrepareSettings(codec=codec, crf=crf).resolved(episode)  # type: ignore[arg-type]
     before = cpu_seconds()
     encode_episode(small.frames, settings, "benchmark")
     encoding = cpu_seconds() - before
@@ -120,19 +123,24 @@ def measure(episode: Episode, small: Episode, references: np.ndarray, codec: str
     }
 
 
-def knee_of(rows: dict[str, dict[str, float]]) -> tuple[str, str]:
-    """The codec with the least product of bytes and reading time among those of the video codecs' luma quality.
+def with_equal_quality(
+    row: dict[str, float], finer: dict[str, float], luma_db: float, quality: str = "psnr_luma_db"
+) -> float:
+    """Bytes a frame of a codec at a luma quality, from two encodings: the logarithm of the bytes is linear in dB."""
+    steps, gained = np.log(finer["bytes_per_frame"] / row["bytes_per_frame"]), finer[quality] - row[quality]
+    return float(row["bytes_per_frame"] * np.exp((luma_db - row[quality]) * steps / max(gained, 1e-3)))
 
-    Bytes and reading time are what a store costs for ever; halving one is worth doubling the other. Returns the codec
-    and the reason in words.
+
+def knee_of(rows: dict[str, dict[str, float]]) -> tuple[str, str]:
+    """The codec with the least product of bytes at equal quality and reading time.
+
+    Bytes and reading time are what a store costs for ever. On the curve of one over the other, from the fastest codec
+    to the smallest, it is the last at which twice the time still buys half the bytes. Returns it and the reason.
     """
-    videos = [codec for codec in rows if codec != "jpeg"]
-    best = max(rows[codec]["psnr_luma_db"] for codec in videos if codec != "h264-444")
-    able = [codec for codec in rows if rows[codec]["psnr_luma_db"] >= best - ACCEPTED_DB]
-    costs = {codec: rows[codec]["bytes_per_frame"] * rows[codec]["window_ms"] for codec in able}
+    costs = {codec: row["bytes_at_equal_quality"] * row["window_ms"] for codec, row in rows.items()}
     knee = min(costs, key=lambda codec: costs[codec])
     told = ", ".join(f"{codec} {costs[codec] / costs[knee]:.2f}" for codec in sorted(costs, key=lambda c: costs[c]))
-    return knee, f"bytes times reading time, within {ACCEPTED_DB:g} dB luma of the best 4:2:0 video: {told}"
+    return knee, f"bytes at equal luma quality times reading time, over the least: {told}"
 
 
 def main() -> None:
@@ -156,9 +164,15 @@ def main() -> None:
             write_video(Path(folder) / "source.mp4", frames, FPS, crf=23)
             source_bytes = (Path(folder) / "source.mp4").stat().st_size / options.frames
         small = replace(episode, frames=ArrayFrames(references))
-        rows = {codec: measure(episode, small, references, codec, options.windows) for codec in options.codecs}
-        for row in rows.values():
+        rows, finer = {}, {}
+        for codec in options.codecs:
+            crf = RECIPES[codec].crf
+            rows[codec] = measure(episode, small, references, codec, options.windows, crf)
+            finer[codec] = measure(episode, small, references, codec, 1, crf - FINER.get(codec, 4))
+        level = rows.get("h264", rows[options.codecs[0]])["psnr_luma_db"]
+        for codec, row in rows.items():
             row["share_of_source"] = row["bytes_per_frame"] / source_bytes
+            row["bytes_at_equal_quality"] = with_equal_quality(row, finer[codec], level)
         knee, reason = knee_of(rows)
         figures[kind] = {
             codec: {key: float(np.round(value, 4)) for key, value in row.items()} for codec, row in rows.items()

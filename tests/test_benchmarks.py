@@ -61,3 +61,14 @@ def test_the_loader_benchmark_measures_what_it_documents(tmp_path):
         assert results[key] > 0, key
     assert results["windows_measured"]["h264"] == 16
     assert results["released_reader"]
+
+
+def test_the_storage_benchmark_measures_what_it_documents(tmp_path):
+    results = run("storage.py", tmp_path, "--frames", "24", "--height", "270", "--windows", "3")
+    for clip in ("textured", "smooth"):
+        for codec in ("h264", "jpeg"):
+            row = results[clip][codec]
+            for key in ("bytes_per_frame", "bytes_at_equal_quality", "psnr_luma_db", "window_ms", "share_of_source"):
+                assert row[key] > 0, (clip, codec, key)
+        assert results[f"{clip}_knee"] in results[clip]
+        assert results[f"{clip}_reason"]

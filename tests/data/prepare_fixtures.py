@@ -12,7 +12,7 @@ from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.store import EpisodeWriter
 
 # Pictures of 32 x 48, two episodes to a pack: a whole preparation takes a tenth of a second.
-SETTINGS = PrepareSettings(height=32, codec="jpeg", pack_episodes=2)
+SETTINGS = PrepareSettings(height=32, pack_episodes=2)
 
 
 def make_episode(number: int, length: int = 9) -> Episode:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it, on failure remove it.
 
-    A process killed in between leaves at most a hidden file `.<name>.<pid>.tmp`, which readers ignore. Several
+    A process killed in between leaves at most a hidden file `.<name>.<host>-<pid>.tmp`, which readers ignore. Several
     processes may write into one folder; when two write the same path, the last rename wins and the file is whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -32,10 +33,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ValueError naming a damaged file, FileNotFoundError for a missing one."""
+    """Read a JSON object. Raises ValueError naming a damaged or unreadable file, FileNotFoundError for a missing one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except FileNotFoundError:
+        raise
+    except (ValueError, RecursionError, OSError) as error:  # too deep, a number of 5,000 digits, a folder
         raise ValueError(
             f"{path} is not readable JSON ({error}); it is truncated or damaged, write it again"
         ) from error

@@ -29,11 +29,6 @@ _EXACT = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXAC
 _X265 = "scenecut=0:bframes=0:open-gop=0:pools=none:frame-threads=1:info=0:log-level=error"
 
 
-# Without this, bytes depend on the processor, and on one processor now and then on what lay in memory before (measured:
-# 11 of 120 encodings of one clip differed); with it time and size are the same.
-_X264 = RECIPE | {"x264-params": "cpu-independent=1"}
-
-
 @dataclass(frozen=True)
 class Recipe:
     """An encoder and its options. crf: default rate factor. decoder: FFmpeg's name of what reads it."""
@@ -46,8 +41,8 @@ class Recipe:
 
 
 RECIPES = {
-    "h264": Recipe("libx264", "h264", "yuv420p", 20, _X264),
-    "h264-444": Recipe("libx264", "h264", "yuv444p", 18, _X264),
+    "h264": Recipe("libx264", "h264", "yuv420p", 20, RECIPE),
+    "h264-444": Recipe("libx264", "h264", "yuv444p", 18, RECIPE),
     "hevc": Recipe("libx265", "hevc", "yuv420p", 22, {"preset": "veryfast", "tune": "fastdecode"}),
     "av1": Recipe("libsvtav1", "libdav1d", "yuv420p", 30, {"preset": "9"}),
     "jpeg": Recipe("mjpeg", "mjpeg", "yuvj420p", 3, {"huffman": "optimal"}),
