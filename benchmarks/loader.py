@@ -82,9 +82,7 @@ class DecordLikeReader:
         self.stream = self.container.streams.video[0]
         self.stream.thread_type = "AUTO"
         self.per_frame = 1 / (self.stream.average_rate * self.stream.time_base)
-        self.keys = [
-            round(entry.timestamp / self.per_frame) for entry in self.stream.index_entries if entry.is_keyframe
-        ]
+        self.keys = key_frames(self.container)
         self.position, self.frames = -1, None
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -97,6 +95,14 @@ class DecordLikeReader:
             if self.position == index:
                 return frame.to_ndarray(format="rgb24")
         raise IndexError(f"frame {index} is not in the video")
+
+
+def key_frames(container: av.container.InputContainer) -> list[int]:
+    """Numbers of the frames that decoding can start at, from the packets, as decord indexes a file when it opens it."""
+    stream = container.streams.video[0]
+    per_frame = 1 / (stream.average_rate * stream.time_base)
+    packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+    return sorted(round(packet.pts / per_frame) for packet in packets if packet.is_keyframe)
 
 
 def released_window(folder: Path, clip: str, frames: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,7 +163,8 @@ def pyav_window(folder: Path, clip: str, frames: list[int]) -> tuple[np.ndarray,
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         per_frame = 1 / (stream.average_rate * stream.time_base)
-        container.seek(int(frames[0] * per_frame), stream=stream)
+        key = max(each for each in key_frames(container) if each <= frames[0])
+        container.seek(int(key * per_frame), stream=stream)
         for frame in container.decode(stream):
             position = round(frame.pts / per_frame)
             if position in wanted:
@@ -225,16 +232,14 @@ def with_workers(dataset: PreparedDataset, batches: int, workers: int = 2) -> di
 
 def prepared(source: Path, folder: Path, codec: str) -> tuple[PreparedDataset, dict[str, float]]:
     """A store of the clips, and what making it cost."""
-    before = time.process_time()
+    before, new = time.process_time(), not folder.exists()
     settings = PrepareSettings(codec=codec)  # type: ignore[arg-type]
     prepare(PrepareConfig(source, folder, kind="egodex", settings=settings, workers=1, check_frames=0))
     dataset = open_prepared(folder)
     frames = sum(dataset.lengths)
     size = sum(path.stat().st_size for path in folder.rglob("*.mp4"))
-    return dataset, {
-        f"{codec}_prepare_cpu_ms_per_frame": 1e3 * (time.process_time() - before) / frames,
-        f"{codec}_video_bytes_per_frame": size / frames,
-    }
+    cost = {f"{codec}_prepare_cpu_ms_per_frame": 1e3 * (time.process_time() - before) / frames} if new else {}
+    return dataset, {**cost, f"{codec}_video_bytes_per_frame": size / frames}
 
 
 def measure(source: Path, stores: dict[str, PreparedDataset], rounds: int, batches: int) -> dict[str, Meter]:
