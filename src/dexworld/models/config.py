@@ -192,6 +192,8 @@ PRESETS: dict[str, DexWMConfig] = {
         predictor=PredictorConfig(tracked=tuple(range(NUM_TRACKED // 2, NUM_TRACKED))),
         keypoint_head=KeypointHeadConfig(dim=128, depth=3),
     ),
+    # The same for data that shows both hands, human video first of all, and for what is fine-tuned from it.
+    "tiny-hands": DexWMConfig(keypoint_head=KeypointHeadConfig(dim=128, depth=3)),
     # For the video world model's clips of 96 x 144 pixels, which show both hands.
     "clip": DexWMConfig(
         image_size=(96, 144),

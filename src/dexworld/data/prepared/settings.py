@@ -15,28 +15,27 @@ MAX_GROUP = 250
 class PrepareSettings:
     """What a prepared store is made with. Stores made with the same settings from the same source are equal.
 
-    height, width: pixels that the scaled frame covers. width None keeps the source's aspect, rounded to an even
-        number: 1920 x 1080 becomes 398 x 224. A width that differs from the aspect is reached by cutting the sides
-        evenly, never by stretching.
-    crop: (height, width) cut from the centre after scaling, or None. Cropping when training keeps more to choose from.
-    codec: h264 (default), h264-444 (full colour resolution), hevc, av1, or jpeg (largest, fastest to read).
-    crf: constant rate factor of the codec (for jpeg: the quantiser scale, 1 to 31), lower is better; None takes the
-        codec's default in `encode.RECIPES`.
-    group: frames from one key frame to the next; a random frame costs about half of it in decoding.
-    pack_episodes: consecutive episodes in one video and one parquet file.
-    fps: frames per second that every episode must have, None takes the first episode's. One store has one rate.
-
     Raises ValueError naming the field.
     """
 
     height: int = 224
+    """Pixels that the scaled frame covers from top to bottom."""
     width: int | None = None
+    """The same from left to right. None keeps the source's aspect, rounded to an even number: 1920 x 1080 becomes 398 x
+    224. A width that differs from the aspect is reached by cutting the sides evenly, never by stretching."""
     crop: tuple[int, int] | None = None
+    """Height and width cut from the centre after scaling. Cropping when training keeps more to choose from."""
     codec: Codec = "h264"
+    """`h264-444` keeps full colour resolution, `jpeg` is the largest and the fastest to read."""
     crf: int | None = None
+    """Constant rate factor of the codec (for jpeg: the quantiser scale, 1 to 31), lower is better; None takes the
+    codec's default in `encode.RECIPES`."""
     group: int = 6
+    """Frames from one key frame to the next; a random frame costs about half of it in decoding."""
     pack_episodes: int = 64
+    """Consecutive episodes in one video and one parquet file."""
     fps: float | None = None
+    """Frames per second that every episode must have; None takes the first episode's. One store has one rate."""
 
     def __post_init__(self) -> None:
         sizes = {"height": self.height, "width": self.width}
