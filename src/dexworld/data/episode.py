@@ -7,6 +7,8 @@ import numpy as np
 
 from dexworld.hands import NUM_KEYPOINTS, ROBOT_JOINTS
 
+FAR = 1e5  # metres, radians, pixels; whatever is larger is damage, and no network should meet it
+
 
 @runtime_checkable
 class Frames(Protocol):
@@ -63,7 +65,7 @@ class Episode:
     seed: the simulator seed of the scene, when simulated: evaluation refuses scenes that a model was trained on.
     extras: further arrays whose first axis is T (object poses, contacts ...).
 
-    Raises ValueError naming the field, its shape and the source.
+    Raises ValueError naming the field, its shape and the source; also for NaN, Inf and numbers beyond 10^5.
     """
 
     frames: Frames
@@ -106,6 +108,8 @@ class Episode:
                     "" if name == "intrinsics" else f" (first at frame {first_bad_frame(value, self.keypoints_valid)})"
                 )
                 raise ValueError(f"{self.source}: {name} holds NaN or Inf{frame}")
+            if checked.size and np.abs(checked).max() > FAR:
+                raise ValueError(f"{self.source}: {name} holds numbers beyond {FAR:g}; they are damaged, or no metres")
         if length == 0:
             raise ValueError(f"{self.source}: the episode has no frames")
         if not self.fps > 0:

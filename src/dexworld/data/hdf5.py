@@ -13,6 +13,8 @@ from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 
 MAX_BYTES = 4 * 2**30  # of one array; more is a damaged header
+MAX_RATIO = 1100  # bytes to a stored byte; gzip packs no better
+MAX_UNSTORED = 2**20  # bytes of an array that lie nowhere in the file and are read as zeros
 _UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
 
 
@@ -51,7 +53,7 @@ def read_array(file: h5py.File, key: str, shape: tuple[int | None, ...]) -> np.n
             raise CorruptEpisodeError(f"{where} has shape {found}, expected {wanted}")
         if kind.kind not in "fiub":
             raise CorruptEpisodeError(f"{where} holds {kind}, expected numbers")
-        if node.nbytes > MAX_BYTES:
+        if node.nbytes > min(MAX_BYTES, MAX_UNSTORED + MAX_RATIO * node.id.get_storage_size()):
             raise CorruptEpisodeError(f"{where} claims {node.nbytes} bytes; the file is damaged")
         return node[()]
     except CorruptEpisodeError:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.data.checked import with_checksum
 from dexworld.data.files import read_json
 from dexworld.data.frame_encoding import FrameEncoder, encoded_frames, latent_shape
 from dexworld.data.frame_labels import FrameLabels
@@ -176,7 +178,8 @@ def _complete(dataset: Dataset, folder: Path, plan: dict[str, Any]) -> None:
             with open(part, "wb") as file:
                 np.savez(file, **{field.name: getattr(labels, field.name) for field in fields(labels)})
     remove_leftovers(folder)
-    _write_claimed_json(folder / "cache.json", plan)
+    labels_crc32 = zlib.crc32((folder / "labels.npz").read_bytes())
+    _write_claimed_json(folder / "cache.json", with_checksum(plan | {"labels_crc32": labels_crc32}))
 
 
 def _write_claimed_json(path: Path, content: dict[str, Any]) -> None:

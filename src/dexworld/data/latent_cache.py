@@ -12,10 +12,12 @@ All frames of all episodes lie behind each other; `FrameLabels.starts` says wher
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from dexworld.data.checked import check_checksum, read_arrays
 from dexworld.data.files import read_json
 from dexworld.data.frame_encoding import FrameEncoder
 from dexworld.data.frame_labels import FrameLabels
@@ -75,18 +77,38 @@ def open_cache(dataset: Dataset, fingerprint: str, folder: Path | None = None) -
         raise FileNotFoundError(f"{folder} holds no complete latents; compute them with `dexworld cache-latents`")
     header = read_json(folder / "cache.json")
     check_identity(header, cache_identity(dataset, fingerprint), folder)
-    patches, dim = header["shape"]
-    latents = LatentShards(folder, (int(header["frames"]), patches, dim), int(header["frames_per_shard"]))
+    check_checksum(header, folder / "cache.json")
+    try:
+        patches, dim = (int(side) for side in header["shape"])
+        latents = LatentShards(folder, (int(header["frames"]), patches, dim), int(header["frames_per_shard"]))
+        shards = latents.shards
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise StaleCacheError(
+            f"{folder / 'cache.json'} is damaged ({type(error).__name__}: {error}); delete it, and only what is "
+            "missing is computed anew"
+        ) from error
     if missing := latents.missing():
         raise StaleCacheError(
-            f"{folder}: {len(missing)} of {latents.shards} shards are missing or truncated ({missing[0]} first); "
+            f"{folder}: {len(missing)} of {shards} shards are missing or truncated ({missing[0]} first); "
             "delete them and cache.json, and only they are computed anew"
         )
-    with np.load(folder / "labels.npz", allow_pickle=False) as archive:
-        labels = FrameLabels(**{name: archive[name] for name in archive.files})
+    labels = _labels(folder, header)
     if len(latents) != labels.starts[-1]:
         raise StaleCacheError(f"{folder}: latents {latents.shape} don't fit the {labels.starts[-1]} labelled frames")
     return LatentCache(folder, latents, labels)
+
+
+def _labels(folder: Path, header: dict[str, Any]) -> FrameLabels:
+    path = folder / "labels.npz"
+    try:
+        arrays, checksum = read_arrays(path)
+        if header.get("labels_crc32", checksum) != checksum:
+            raise ValueError("it is not the file that was written")
+        return FrameLabels(**arrays)
+    except (ValueError, TypeError) as error:
+        raise StaleCacheError(
+            f"{path} is damaged ({error}); delete it and cache.json, and only the labels are read anew"
+        ) from error
 
 
 __all__ = ["FrameLabels", "LatentCache", "StaleCacheError", "cache_folder", "latent_cache", "open_cache"]

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import threading
+import tokenize
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -201,7 +202,7 @@ class LatentShards:
             path = shard_path(self.folder, number)
             try:
                 fits = path.stat().st_size == self._file_bytes(number)
-            except FileNotFoundError:
+            except OSError:
                 fits = False
             if not fits:
                 wrong.append(path.relative_to(self.folder).as_posix())
@@ -211,12 +212,16 @@ class LatentShards:
         """Every shard's relative path, and whether its bytes differ from the recorded checksum; reads everything."""
         for number in range(self.shards):
             path = shard_path(self.folder, number)
-            record = read_json(path.with_suffix(".json"))
             checksum = 0
-            with open(path, "rb") as file:
-                while block := file.read(_READ_BYTES):
-                    checksum = zlib.crc32(block, checksum)
-            yield path.relative_to(self.folder).as_posix(), checksum != record.get("crc32")
+            try:
+                expected = read_json(path.with_suffix(".json")).get("crc32")
+                with open(path, "rb") as file:
+                    while block := file.read(_READ_BYTES):
+                        checksum = zlib.crc32(block, checksum)
+            except (OSError, ValueError) as error:
+                logger.warning("%s can't be checked: %s", path, error)
+                expected = None
+            yield path.relative_to(self.folder).as_posix(), checksum != expected
 
     def _file_bytes(self, number: int) -> int:
         first, last = self.rows_of(number)
@@ -244,11 +249,22 @@ class LatentShards:
         with self._lock:
             found = self._maps.pop(number, None)
             if found is None:
-                found = np.load(shard_path(self.folder, number), mmap_mode="r", allow_pickle=False)
+                found = self._opened(number)
             self._maps[number] = found
             while len(self._maps) > OPEN_SHARDS:
                 self._maps.popitem(last=False)
             return found
+
+    def _opened(self, number: int) -> np.ndarray:
+        """A shard, mapped. Raises ValueError when its head is not the one that was written."""
+        path, (first, last) = shard_path(self.folder, number), self.rows_of(number)
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            if found.shape != (last - first, *self.shape[1:]) or found.dtype != self.dtype:
+                raise ValueError(f"it holds {found.shape} {found.dtype}")
+        except (ValueError, OSError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
+            raise ValueError(f"{path} is not the shard that was written ({error}); delete it and cache.json") from error
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "shape": self.shape, "rows_per_shard": self.rows_per_shard}

@@ -8,9 +8,7 @@ A file that can't be read is quarantined: left out, counted and named with the r
 """
 
 import hashlib
-import io
 import re
-import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.checked import check_checksum, read_arrays, with_checksum
 from dexworld.data.episode import Episode
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.data.source import CorruptEpisodeError
@@ -31,7 +30,6 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ARRAYS = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
 _OPTIONAL = ("joint_positions", "joint_targets")
 _EXTRAS = "extras/"
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 class EpisodeWriter:
@@ -85,17 +83,20 @@ class EpisodeWriter:
         seeds = dataset.seeds
         write_json(
             self.folder / "dataset.json",
-            _index_header(self.settings)
-            | {
-                "counts": {
-                    "episodes": len(ids),
-                    "frames": sum(dataset.lengths),
-                    "quarantined": len(dataset.quarantined),
-                    **(counts or {}),
-                },
-                "seeds": [min(seeds), max(seeds)] if seeds else None,
-                "episodes": ids,
-            },
+            with_checksum(
+                _index_header(self.settings)
+                | {
+                    "counts": {
+                        "episodes": len(ids),
+                        "frames": sum(dataset.lengths),
+                        "quarantined": len(dataset.quarantined),
+                        **(counts or {}),
+                    },
+                    "seeds": [min(seeds), max(seeds)] if seeds else None,
+                    "episodes": ids,
+                    "checksums": list(dataset.checksums),
+                }
+            ),
         )
         return dataset
 
@@ -151,7 +152,8 @@ class EpisodeDataset:
 def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
     """Open a dataset folder and check every episode: labels readable, the video's bytes and frame count as recorded.
 
-    verify: also decode every frame. What fails is quarantined. Raises FileNotFoundError when the folder holds no
+    verify: also decode every frame, and compare each labels file with its checksum in dataset.json. What fails is
+    quarantined. Raises FileNotFoundError when the folder holds no
     dataset.json, ValueError when that file is damaged or of another format version.
     """
     folder = Path(folder)
@@ -161,10 +163,14 @@ def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
     seeds: list[int | None] = []
     checksums: list[int] = []
     quarantined: list[tuple[str, str]] = []
+    listed, recorded = index.get("episodes") or [], index.get("checksums") or []  # both come with `finish`
+    expected = dict(zip(listed, recorded, strict=False))
     found = {path.stem for path in (folder / "episodes").glob("*.npz") if not path.name.startswith(".")}
     for episode_id in sorted(found):
         try:
             episode, checksum = _read_episode(folder, episode_id)
+            if verify and expected.get(episode_id, checksum) != checksum:
+                raise CorruptEpisodeError(f"{folder / 'episodes' / episode_id}.npz is not the file that was written")
             if verify:
                 episode.frames.read(list(range(len(episode))))
         except (CorruptEpisodeError, VideoError) as error:
@@ -174,8 +180,9 @@ def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
         lengths.append(len(episode))
         seeds.append(episode.seed)
         checksums.append(checksum)
-    for episode_id in sorted(set(index.get("episodes") or []) - found):
-        quarantined.append((f"episodes/{episode_id}", "listed in dataset.json, but its labels are missing"))
+    for episode_id in sorted(set(listed) - found):
+        path = folder / "episodes" / f"{episode_id}.npz"
+        quarantined.append((f"episodes/{episode_id}", f"listed in dataset.json, but {path} is missing"))
     return EpisodeDataset(
         folder=folder,
         ids=tuple(ids),
@@ -209,6 +216,12 @@ def _read_index(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(index.get("settings"), dict):
         raise ValueError(f"{path} holds no settings; it is damaged")
+    check_checksum(index, path)
+    listed, checksums = index.get("episodes"), index.get("checksums")
+    if not isinstance(listed or [], list) or not isinstance(checksums or [], list):
+        raise ValueError(f"{path} lists no episodes; it is damaged")
+    if not all(isinstance(name, str) for name in listed or []):
+        raise ValueError(f"{path} lists episodes by something else than names; it is damaged")
     return index
 
 
@@ -234,12 +247,12 @@ def _read_episode(folder: Path, episode_id: str) -> tuple[Episode, int]:
     labels = folder / "episodes" / f"{episode_id}.npz"
     video = folder / "episodes" / f"{episode_id}.mp4"
     try:
-        label_bytes = labels.read_bytes()
-        with np.load(io.BytesIO(label_bytes), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays, checksum = read_arrays(labels)
         content = video.read_bytes()
-    except _UNREADABLE as error:
-        raise CorruptEpisodeError(f"{labels}: can't be read ({type(error).__name__}: {error})") from error
+    except ValueError as error:
+        raise CorruptEpisodeError(str(error)) from error
+    except OSError as error:
+        raise CorruptEpisodeError(f"{video}: can't be read ({error})") from error
     try:
         if len(content) != arrays["video_bytes"] or zlib.crc32(content) != arrays["video_crc32"]:
             raise ValueError(
@@ -256,6 +269,6 @@ def _read_episode(folder: Path, episode_id: str) -> tuple[Episode, int]:
             joint_targets=arrays.get("joint_targets"),
             **{name: arrays[name] for name in _ARRAYS},
         )
-        return episode, zlib.crc32(label_bytes)
+        return episode, checksum
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptEpisodeError(f"{labels}: {type(error).__name__}: {error}") from error

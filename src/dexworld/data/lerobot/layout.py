@@ -21,6 +21,7 @@ from dexworld.data.source import CorruptEpisodeError
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
 MAX_SIDE = 16_384  # pixels; a larger frame is a damaged description
+NAMED = 20  # missing episodes that a message names
 INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -74,6 +75,19 @@ class LeRobotLayout:
     def lengths(self) -> tuple[int, ...]:
         """Frames of each episode."""
         return tuple(int(length) for length in self.column("length"))
+
+    @property
+    def unlisted(self) -> tuple[tuple[str, str], ...]:
+        """(file, reason) when meta/episodes lists fewer episodes than info.json counts; empty when it does not."""
+        total = self.info.get("total_episodes")
+        if not isinstance(total, int) or total <= len(self):
+            return ()
+        there = set(self.column("episode_index").tolist())
+        gone = [f"{number:06d}" for number in range(min(total, len(self) + NAMED)) if number not in there]
+        where = self.folder / "meta" / "episodes"
+        names = ", ".join(gone[:NAMED]) + (" ..." if total - len(self) > NAMED else "")
+        reason = f"{where} lists {len(self)} of the {total} episodes that info.json counts; missing: {names}"
+        return (("meta/episodes", reason),)
 
     def task(self, index: int) -> str:
         """The first task of episode `index`, empty where none is named."""

@@ -30,7 +30,7 @@ from dexworld.data.prepared.labels import (
     numpy_column,
     restored,
 )
-from dexworld.data.prepared.pack import MARK, STAGING
+from dexworld.data.prepared.pack import MARK, STAGING, crc32_of
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.source import CorruptEpisodeError
 
@@ -233,6 +233,12 @@ def _read_rows_of_episodes(folder: Path, mark: dict[str, Any]) -> EpisodeRows:
         *(f"dexworld/{name}" for name in ("id", "source", "seed", "intrinsics", "layout")),
     ]
     try:
+        for place in places:
+            entry = mark["files"][place]
+            if reason := _wrong(folder / place, entry):
+                raise ValueError(reason)
+            if crc32_of(folder / place) != entry["crc32"]:
+                raise ValueError(f"{folder / place} is not the file that was written")
         table = pa.concat_tables(
             pq.read_table(
                 folder / place,

@@ -192,7 +192,7 @@ def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions(
         rows = [row for row in rows if succeeded[row] == (options.outcome == "success")]
     numbers = layout.column("episode_index")
     ids = tuple(f"{int(numbers[row]):06d}" for row in rows)
-    return DroidLeRobotSource(Path(folder), options, layout, tuple(rows), ids, ())
+    return DroidLeRobotSource(Path(folder), options, layout, tuple(rows), ids, layout.unlisted)
 
 
 def _succeeded(layout: LeRobotLayout) -> list[bool]:

@@ -66,7 +66,7 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions | None = None) -> "
     layout, options = open_layout(folder), options or LeRobotOptions()
     source = LeRobotSource(layout, options, (), ())
     source.check_options()
-    rows, quarantined = [], []
+    rows, quarantined = [], list(layout.unlisted)
     for row in range(len(layout)):
         try:
             for path in source.files_of_row(row):
