@@ -10,7 +10,7 @@ import pytest
 import torch
 from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, write_episode, write_later_annotations, write_mp4
 
-from dexworld.data.readers.droid import DroidOptions, open_droid, recognises
+from dexworld.data.readers.droid import DroidOptions, evenly_spread, open_droid, recognises
 from dexworld.data.readers.droid_alignment import CutFrames, align
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.data.source import CorruptEpisodeError, Source
@@ -250,6 +250,8 @@ def test_labs_outcomes_and_single_episodes_can_be_opened_and_incomplete_ones_are
         "no trajectory.h5",
     ]
     assert len(open_droid(tmp_path / "all", DroidOptions(outcome="failure"))) == 1
+    assert open_droid(tmp_path / "all", DroidOptions(max_episodes=1)).ids == source.ids[:1]
+    assert open_droid(tmp_path / "all", DroidOptions(max_episodes=9)).ids == source.ids
     assert len(open_droid(tmp_path / "all" / LAB)) == 2
     single = open_droid(told.folder)
     assert single.ids == (told.folder.name,)
@@ -342,3 +344,10 @@ def test_damaged_and_missing_files_make_a_corrupt_episode_that_names_them(copied
 def test_options_that_mean_nothing_are_refused(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         DroidOptions(**options)
+
+
+def test_a_part_of_the_episodes_is_evenly_spread():
+    assert evenly_spread(range(10), 4) == (0, 2, 5, 7)
+    assert evenly_spread(range(3), None) == (0, 1, 2)
+    with pytest.raises(ValueError, match="max_episodes is 0"):
+        DroidOptions(max_episodes=0)

@@ -93,6 +93,7 @@ def test_intrinsics_are_given_or_estimated_and_the_annotations_say_which(written
 def test_outcomes_are_told_by_the_rows(written):
     folder, _ = written
     assert open_droid_lerobot(folder, DroidOptions(outcome="success")).ids == ("000000",)
+    assert open_droid_lerobot(folder, DroidOptions(max_episodes=1)).ids == ("000000",)
     failed = open_droid_lerobot(folder, DroidOptions(outcome="failure"))
     assert failed.ids == ("000001",)
     assert failed[0].task == "stack cup 1"

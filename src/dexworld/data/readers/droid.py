@@ -7,10 +7,10 @@ base; frames come from the camera that the release of DexWM uses unless another 
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import h5py
 import numpy as np
@@ -35,6 +35,7 @@ from dexworld.data.readers.robot_arrays import numbers, rows_of, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 CONTROL_RATE = 15.0
 OUTCOMES = ("success", "failure")
@@ -48,6 +49,7 @@ class DroidOptions:
     camera: `left` is the outer camera that the metadata calls left (the release of DexWM); `right` the other one; or
         `ext1`, `ext2`, `wrist`.
     outcome: which folders: `all`, `success` or `failure`.
+    max_episodes: at most so many, evenly spread over the ids; 18,720 are about the paper's 100 hours.
     hand: the dummy hand of the gripper.
     intrinsics: fx, fy, cx, cy in pixels of the video's own size, over everything that the files say.
     estimate_intrinsics: whether the maker's nominal focal length may stand in where no file has intrinsics (the raw
@@ -75,12 +77,15 @@ class DroidOptions:
     fps: float = CONTROL_RATE
     frame_tolerance: int = 2
     dummy_confidence: float = 0.0
+    max_episodes: int | None = None
 
     def __post_init__(self) -> None:
         if self.camera not in CAMERAS:
             raise ValueError(f"camera is {self.camera!r}; choose one of {', '.join(CAMERAS)}")
         if self.outcome not in ("all", *OUTCOMES):
             raise ValueError(f"outcome is {self.outcome!r}; choose all, success or failure")
+        if self.max_episodes is not None and self.max_episodes < 1:
+            raise ValueError(f"max_episodes is {self.max_episodes}; it must be at least 1, or None for all")
         if self.intrinsics is not None and (len(self.intrinsics) != 4 or not np.isfinite(self.intrinsics).all()):
             raise ValueError(f"intrinsics are {self.intrinsics}; give fx, fy, cx, cy in pixels")
         if not (np.isfinite(self.fps) and self.fps > 0):
@@ -240,7 +245,7 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
     elif options.intrinsics is None and options.estimate_intrinsics:
         logger.warning(
             "%s: where its files hold no intrinsics (the raw release has none) the cameras' nominal focal length "
-            "stands in, and pixels of keypoints are estimates; DroidOptions.annotations takes measured ones",
+            "stands in, and pixels of keypoints are estimates; the option droid.annotations takes measured ones",
             folder,
         )
     root = folder.resolve().parent if (folder / "trajectory.h5").is_file() else folder
@@ -262,7 +267,14 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
             f"{folder} holds no DROID episodes ({options.outcome}): LAB/success|failure/DATE/TIME/"
             "{metadata_*.json, trajectory.h5, recordings/MP4/SERIAL.mp4}"
         )
-    return DroidSource(root, options, tuple(sorted(ids)), tuple(sorted(quarantined)))
+    return DroidSource(root, options, evenly_spread(sorted(ids), options.max_episodes), tuple(sorted(quarantined)))
+
+
+def evenly_spread(items: Sequence[Item], most: int | None) -> tuple[Item, ...]:
+    """At most `most` of the items (None: all), evenly spread and in their order."""
+    if most is None or len(items) <= most:
+        return tuple(items)
+    return tuple(items[place * len(items) // most] for place in range(most))
 
 
 def _episode_folders(folder: Path, depth: int = 2) -> Iterator[Path]:

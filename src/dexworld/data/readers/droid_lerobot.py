@@ -21,7 +21,7 @@ from dexworld.data.files import read_json
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.packed_video import frame_table
 from dexworld.data.lerobot.table import column_values, episode_rows
-from dexworld.data.readers.droid import DroidOptions
+from dexworld.data.readers.droid import DroidOptions, evenly_spread
 from dexworld.data.readers.droid_camera import (
     NOMINAL_FOCAL,
     check_intrinsics,
@@ -190,6 +190,7 @@ def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions(
     if options.outcome != "all":
         succeeded = _succeeded(layout)
         rows = [row for row in rows if succeeded[row] == (options.outcome == "success")]
+    rows = evenly_spread(rows, options.max_episodes)
     numbers = layout.column("episode_index")
     ids = tuple(f"{int(numbers[row]):06d}" for row in rows)
     return DroidLeRobotSource(Path(folder), options, layout, tuple(rows), ids, layout.unlisted)
