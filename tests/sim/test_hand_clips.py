@@ -209,6 +209,19 @@ def test_the_goal_is_drawn_from_all_places_in_the_list():
     assert len(set(goals)) >= 2
 
 
+def test_rivals_are_all_about_one_object_and_end_apart():
+    rivals = record_candidates(SEED, 6, HandClipConfig(frames=5, height=16, width=24, supersample=1), rivals=True)
+    moved = {
+        clip.object_names[int(np.argmax(np.linalg.norm(clip.object_positions[-1] - clip.object_positions[0], axis=-1)))]
+        for clip in rivals.clips
+        if clip.touched
+    }
+    assert len(moved) == 1
+    assert sum(not clip.touched for clip in rivals.clips) >= 1
+    others = np.delete(rivals.final_distances, rivals.goal_index)
+    assert (others >= MIN_DISTANCE - 1e-9).all()
+
+
 def test_impossible_candidate_sets_are_refused():
     with pytest.raises(ValueError, match="at least 2"):
         record_candidates(SEED, 1)

@@ -69,6 +69,7 @@ def test_results_hold_the_documented_keys(result):
     assert {"top1", "low", "high", "n", "chance", "dexwm_top1", "no_hand_top1"} <= set(found)
     assert found["n"] == 2
     assert found["chance"] == pytest.approx(1 / 3)
+    assert found["chance_acting"] == pytest.approx(1 / 3)  # of three, none is made to touch nothing
     assert set(found["methods"]) == {"dwm", "no_hand", "dexwm", "composite", "hand_over_change", "oracle"}
     assert steps == [(1, 2), (2, 2)]
     assert found["seeds"] == [900_300, 900_301]

@@ -377,7 +377,7 @@ def test_pixels_outside_the_region_count_as_often_as_asked(make_dwm, folder):
             return float(denoising_loss(model, replace(batch, region=region), 5.0, weight))
 
     even = loss(torch.ones_like(upper), 7.0)
-    assert loss(torch.zeros_like(upper), 7.0) == pytest.approx(even)  # everything outside: the proportion is what counts
+    assert loss(torch.zeros_like(upper), 7.0) == pytest.approx(even)  # all outside: only the proportion counts
     of_upper = loss(upper, 1e-9)  # a weight of nearly nothing leaves the region alone
     of_lower = 2 * even - of_upper
     assert of_upper != pytest.approx(of_lower, rel=1e-3)

@@ -165,6 +165,8 @@ class VideoSelect:
     """Scenes of the benchmark."""
     seed: int = 1_000_000
     """First scene of the benchmark; also of the samples."""
+    rivals: bool = False
+    """All motions of a scene are about one object: where a hand passes no longer gives the answer away."""
     split: Literal["evaluation", "validation"] = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
     generation: GenerateConfig = field(default_factory=GenerateConfig)
@@ -200,6 +202,7 @@ class VideoSelect:
         config = SelectConfig(
             episodes=self.episodes,
             seed=self.seed,
+            rivals=self.rivals,
             lpips_vgg=self.lpips_vgg,
             lpips_heads=self.lpips_heads,
             xclip=self.xclip,

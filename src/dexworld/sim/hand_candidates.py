@@ -3,6 +3,9 @@
 As in the DWM paper's action evaluation (section 5): N different hand motions start from the same scene, the goal is the
 outcome of one of them, given as a picture and as a sentence. Here all candidates share scene, camera path and static
 video, and the goal's final state differs from every other candidate's by `MIN_DISTANCE` somewhere.
+
+Where candidates act on different objects, it is nearly enough to see whose hand passes the place that the goal changes.
+Rivals all act on one object, or just miss it: then only what the hand does to it tells them apart.
 """
 
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from dexworld.sim.render import make_renderer
 
 MIN_DISTANCE = 0.04  # metres between the goal's final state and every other candidate's
 MAX_SCENES = 20  # scenes tried for one seed
+QUIET_SHARE = 4  # one in so many candidates touches nothing
 _TRIES = 4  # draws of one kind of script
 
 
@@ -64,18 +68,19 @@ class _Candidate:
 
 
 def record_candidates(
-    seed: int, count: int = 8, config: HandClipConfig | None = None, backend: str = "auto"
+    seed: int, count: int = 8, config: HandClipConfig | None = None, backend: str = "auto", rivals: bool = False
 ) -> CandidateSet:
     """The candidates of `seed`: `count` trajectories, a quarter of which touch nothing. About 5 CPU-seconds for 8.
 
-    Raises ValueError for count < 2, RuntimeError if no scene of the seed allows `count` different outcomes.
+    rivals: all of them are about one object of the scene. Raises ValueError for count < 2, RuntimeError if no scene of
+    the seed allows `count` different outcomes.
     """
     if count < 2:
         raise ValueError(f"a choice needs at least 2 candidates, got count={count}")
     config = config or HandClipConfig()
     height, width = config.height * config.supersample, config.width * config.supersample
-    rng = np.random.default_rng([seed, 15])
-    scene, candidates, attempts = _draw_scene(seed, count, config, rng)
+    rng = np.random.default_rng([seed, 16 if rivals else 15])
+    scene, candidates, attempts = _draw_scene(seed, count, config, rng, rivals)
     order = rng.permutation(count)
     chosen = [candidates[index] for index in order]
     goal = int(rng.choice([index for index, candidate in enumerate(chosen) if candidate.acts]))
@@ -97,7 +102,7 @@ def state_distance(scene: HandScene, first: SceneState, second: SceneState) -> f
 
 
 def _draw_scene(
-    seed: int, count: int, config: HandClipConfig, rng: np.random.Generator
+    seed: int, count: int, config: HandClipConfig, rng: np.random.Generator, rivals: bool
 ) -> tuple[HandScene, list[_Candidate], int]:
     """A scene of `seed` with `count` candidates of which those that act differ, and how many scripts it took."""
     attempts, last_camera = 0, camera_path(seed, config)[-1]
@@ -105,9 +110,10 @@ def _draw_scene(
         layout = random_hand_layout(seed, fixtures_for(config.skills), draw)
         scene = HandScene(layout, config.height * config.supersample, config.width * config.supersample)
         candidates: list[_Candidate] = []
+        about = int(rng.integers(len(layout.objects))) if rivals else None
         for quiet in (True, False):
-            share = count // 4 if quiet else count - len(candidates)
-            found, tried = _collect(scene, rng, config, last_camera, share, quiet)
+            share = count // QUIET_SHARE if quiet else count - len(candidates)
+            found, tried = _collect(scene, rng, config, last_camera, share, quiet, about)
             candidates += found
             attempts += tried
         if len(candidates) == count:
@@ -125,14 +131,15 @@ def _collect(
     last_camera: np.ndarray,
     count: int,
     quiet: bool,
+    about: int | None,
 ) -> tuple[list[_Candidate], int]:
     """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing; and the scripts tried."""
     found: list[_Candidate] = []
     tried = 0
-    writers = every_kind(scene, config.skills, quiet)
+    writers = every_kind(scene, config.skills, quiet, about)
     for _ in range(_TRIES):
         order = list(rng.permutation(len(writers)))
-        if not quiet and scene.layout.fixture is not None:
+        if not quiet and about is None and scene.layout.fixture is not None:
             order.sort(key=lambda kind: kind != 0)  # one of many acts, but what the fixture is there for
         for kind in order:
             if len(found) == count:

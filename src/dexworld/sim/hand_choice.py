@@ -80,16 +80,20 @@ def _grasp(writer: Writer, index: int, carry: str, side: float, miss: bool) -> H
     return grasp(writer, index, side, carry, miss=radius + float(writer.rng.uniform(0.07, 0.1)) if miss else 0.0)
 
 
-def every_kind(scene: HandScene, chosen: tuple[str, ...], quiet: bool) -> list[Callable[[Writer], HandScript]]:
+def every_kind(
+    scene: HandScene, chosen: tuple[str, ...], quiet: bool, about: int | None = None
+) -> list[Callable[[Writer], HandScript]]:
     """Functions that write each kind of script that is possible in `scene` with the skills `chosen`.
 
     quiet: the ones after which nothing has moved: hovering hands and near misses; else those that act. A
-    fixture's comes first.
+    fixture's comes first. about: only those about the object of that index.
     """
     kinds: list[Callable[[Writer], HandScript]] = []
-    if scene.layout.fixture is not None and scene.layout.fixture.kind in chosen:
+    if about is None and scene.layout.fixture is not None and scene.layout.fixture.kind in chosen:
         kinds.append(partial(_draw_fixture, miss=quiet))
     for index, item in enumerate(scene.layout.objects):
+        if about not in (None, index):
+            continue
         if "push" in chosen:
             kinds += [partial(_push_freely, index=index, direction=way, miss=quiet) for way in _push_directions(item)]
         if "grasp" in chosen:

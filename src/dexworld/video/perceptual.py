@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.video.lpips import LPIPS
-from dexworld.video.metrics import checked_mask, checked_videos, region_means
+from dexworld.models.lpips import LPIPS
+from dexworld.models.perceptual import gradient_maps
+from dexworld.models.picture_metrics import checked_mask, checked_videos, region_means
 from dexworld.video.text_goal import TextScorer
 
 NO_WEIGHTS = "n/a (weights not given)"
-LEVELS = 4  # scales of the gradient distance: pixels of 1, 2, 4 and 8
-FLOOR = 0.02  # gradient per pixel, of a [0, 1] range, below which differences are grain and count for little
 
 Measures = dict[str, float | str | None]
 
@@ -93,7 +92,7 @@ def gradient_distances(
     """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights.
 
     At four scales, the length of the difference of two pixels' colour gradients, over the sum of their lengths (plus
-    `FLOOR`); then the mean over pixels, and over scales. It asks whether edges are where they should be, and of which
+    `models.perceptual.FLOOR`); then the mean over pixels, and over scales. It asks whether edges are where they should be, and of which
     direction, and forgives brightness. One value for each of `masks`, (F, H, W) bool or None for the whole frame; None
     for an empty mask.
     """
@@ -107,16 +106,8 @@ def gradient_distances(
 
 def _gradient_maps(prediction: np.ndarray, truth: np.ndarray) -> list[Tensor]:
     """Per scale, the relative gradient difference (h, w) of two images (H, W, 3)."""
-    pair = torch.from_numpy(np.stack([prediction, truth])).permute(0, 3, 1, 2).float() / 255
-    maps = []
-    for level in range(LEVELS):
-        pair = functional.avg_pool2d(pair, 2) if level else pair
-        wider = functional.pad(pair, (0, 1, 0, 1), mode="replicate")
-        gradients = torch.cat([wider.diff(dim=3)[:, :, :-1], wider.diff(dim=2)[:, :, :, :-1]], dim=1)
-        ours, theirs = gradients  # (6, h, w): two directions, three colours
-        apart, lengths = (ours - theirs).norm(dim=0), ours.norm(dim=0) + theirs.norm(dim=0)
-        maps.append(apart / (lengths + FLOOR))
-    return maps
+    ours, theirs = torch.from_numpy(np.stack([prediction, truth])).permute(0, 3, 1, 2).float() / 255
+    return [part[0] for part in gradient_maps(ours[None], theirs[None])]
 
 
 def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray], float]:

@@ -29,7 +29,7 @@ import torch
 
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
-from dexworld.sim.hand_candidates import CandidateSet, record_candidates
+from dexworld.sim.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hand_clips import HandClipConfig
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
@@ -70,6 +70,8 @@ class SelectConfig:
     """First scene."""
     candidates: int = 8
     """Hand motions in a scene."""
+    rivals: bool = False
+    """All motions of a scene are about one object: where a hand passes no longer gives the answer away."""
     distance: str = DISTANCE
     """Weight-free distance to the goal picture."""
     rule: Rule = RULE
@@ -140,6 +142,8 @@ def select_benchmark(
         check_seeds(seeds, provenance, config.split)
     judged = sorted(_judge_all(judge, dict(methods), seeds, progress), key=lambda each: each.seed)
     found = figures(judged, 1.0 / config.candidates)
+    found["chance_acting"] = 1.0 / (config.candidates - config.candidates // QUIET_SHARE)
+    found["rivals"] = config.rivals
     found["score"] = f"-{config.distance if config.lpips_vgg is None else 'lpips'} ({config.rule})"
     found["dexwm_score"] = f"{config.dexwm_measure} ({config.rule})" if config.dexwm else None
     return found, [each for each in judged if each.shown is not None]
@@ -231,7 +235,7 @@ class Judge:
 
     def __call__(self, seed: int, show: bool = False) -> Judged:
         """Record the candidates of a scene and let every method judge them."""
-        candidates = record_candidates(seed, self.config.candidates, self.clip, backend=self.config.backend)
+        candidates = record_candidates(seed, self.config.candidates, self.clip, self.config.backend, self.config.rivals)
         return self.judge(candidates, show)
 
     def judge(self, candidates: CandidateSet, show: bool = False) -> Judged:
