@@ -91,10 +91,9 @@ def gradient_distances(
 ) -> list[float | None]:
     """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights.
 
-    At four scales, the length of the difference of two pixels' colour gradients, over the sum of their lengths (plus
-    `models.perceptual.FLOOR`); then the mean over pixels, and over scales. It asks whether edges are where they should be, and of which
-    direction, and forgives brightness. One value for each of `masks`, (F, H, W) bool or None for the whole frame; None
-    for an empty mask.
+    `models.perceptual.gradient_maps` at four scales, then the mean over pixels, and over scales. It asks whether edges
+    are where they should be, and of which direction, and forgives brightness. One value for each of `masks`, (F, H, W)
+    bool or None for the whole frame; None for an empty mask.
     """
     checked_videos(prediction, truth)
     for mask in masks:
