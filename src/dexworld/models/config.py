@@ -4,14 +4,16 @@ Every class checks itself when made and raises ValueError naming the field. `PRE
 sizes (DexWM paper, Table 5) and our small ones.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_type_hints
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_type_hints
 
 from dexworld.actions import OFFICIAL, ActionConvention
 from dexworld.hands import NUM_TRACKED
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Family = Literal["dinov2", "dinov3", "webssl", "vjepa2", "siglip2"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class EncoderConfig:
     dim: latent width D. patch: side of a token in pixels of the encoder's input. downsample: integer factor by which
         images are area-averaged first. source: local folder or Hugging Face id of a `transformers` encoder.
     mean, std: normalisation of RGB in [0, 1] (`transformers` only; `pca` subtracts its own mean).
+    family: of a `transformers` encoder; None takes whichever of the five families the source is.
+    feature_norm: `layer` normalises each token's features to mean 0 and variance 1 (a LayerNorm without parameters),
+        as the release does for V-JEPA 2. DexWM paper, section 4.2: this can matter for planning.
+    precision: `bfloat16` computes linear layers and attention of a `transformers` encoder so; None is float32.
     """
 
     kind: Literal["pca", "transformers"] = "pca"
@@ -31,6 +37,10 @@ class EncoderConfig:
     source: str | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    # None by default, so that models, caches and runs from before these options stay what they are.
+    family: Family | None = None
+    feature_norm: Literal["layer"] | None = None
+    precision: Literal["bfloat16"] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("pca", "transformers"):
@@ -43,6 +53,12 @@ class EncoderConfig:
             )
         if self.kind == "transformers" and not self.source:
             raise ValueError("a transformers encoder needs `source`: a local folder or a Hugging Face id")
+        for name, choices in (("family", FAMILIES), ("feature_norm", ("layer",)), ("precision", ("bfloat16",))):
+            value = getattr(self, name)
+            if value is not None and self.kind == "pca":
+                raise ValueError(f"a pca encoder has no {name}; it is for pretrained encoders")
+            if value not in (None, *choices):
+                raise ValueError(f"encoder {name} is {value!r}; choose from {', '.join(choices)}, or None")
         if min(self.std) <= 0:
             raise ValueError(f"encoder std must be positive, not {self.std}")
 
@@ -52,6 +68,46 @@ class EncoderConfig:
         if image_size[0] % side or image_size[1] % side:
             raise ValueError(f"image size {image_size} is not a multiple of patch x downsample = {side} pixels")
         return image_size[0] // side, image_size[1] // side
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the latents besides the weights, as JSON values.
+
+        Options that are None are left out, and so is where pretrained weights lie: a copy gives the same latents.
+        """
+        values = {name: value for name, value in asdict(self).items() if name == "source" or value is not None}
+        return values | ({"source": None} if self.kind == "transformers" else {})
+
+
+def pretrained_encoder(family: Family, source: str, dim: int, patch: int) -> EncoderConfig:
+    """An encoder of a family with the normalisation it was trained with and the output that DexWM takes.
+
+    SigLIP 2 was trained on images in [-1, 1], all others with ImageNet's mean and deviation. V-JEPA 2 is the one
+    whose features the release normalises.
+    """
+    half = (0.5, 0.5, 0.5)
+    return EncoderConfig(
+        kind="transformers",
+        dim=dim,
+        patch=patch,
+        downsample=1,
+        source=source,
+        mean=half if family == "siglip2" else IMAGENET_MEAN,
+        std=half if family == "siglip2" else IMAGENET_STD,
+        family=family,
+        feature_norm="layer" if family == "vjepa2" else None,
+    )
+
+
+# The five of the paper's Figure 6, and DINOv2's smaller sizes.
+ENCODERS: dict[str, EncoderConfig] = {
+    "dinov2-small": pretrained_encoder("dinov2", "facebook/dinov2-small", 384, 14),
+    "dinov2-base": pretrained_encoder("dinov2", "facebook/dinov2-base", 768, 14),
+    "dinov2-large": pretrained_encoder("dinov2", "facebook/dinov2-large", 1024, 14),
+    "dinov3-large": pretrained_encoder("dinov3", "facebook/dinov3-vitl16-pretrain-lvd1689m", 1024, 16),
+    "webssl-300m": pretrained_encoder("webssl", "facebook/webssl-dino300m-full2b-224", 1024, 14),
+    "vjepa2-giant": pretrained_encoder("vjepa2", "facebook/vjepa2-vitg-fpc64-256", 1408, 16),
+    "siglip2-so400m": pretrained_encoder("siglip2", "google/siglip2-so400m-patch14-384", 1152, 14),
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +156,8 @@ class KeypointHeadConfig:
     cell: heatmap pixels along the side of one token, so a map is (grid rows * cell, grid columns * cell).
     loss: what it is trained with, which decides how it is read: `mse` on Gaussian maps (paper) or spatial
         `cross_entropy` (ours: trains where MSE collapses to all-zero maps).
+    token_grid: rows and columns that latents are resampled to first, the maps being stretched back (the release:
+        16 x 16); None keeps the encoder's own grid (the paper).
     """
 
     dim: int = 96
@@ -109,10 +167,14 @@ class KeypointHeadConfig:
     cell: int = 7
     channels: int = NUM_TRACKED
     loss: Literal["mse", "cross_entropy"] = "cross_entropy"
+    token_grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if min(self.dim, self.depth, self.heads, self.mlp_ratio, self.cell, self.channels) < 1:
+        sizes = (self.dim, self.depth, self.heads, self.mlp_ratio, self.cell, self.channels, *(self.token_grid or ()))
+        if min(sizes) < 1:
             raise ValueError(f"keypoint head sizes must be positive, not {self}")
+        if self.token_grid is not None and len(self.token_grid) != 2:
+            raise ValueError(f"keypoint head token_grid is rows and columns, not {self.token_grid}")
         if self.dim % self.heads:
             raise ValueError(f"keypoint head dim {self.dim} is not a multiple of its {self.heads} heads")
         if self.loss not in ("mse", "cross_entropy"):
@@ -144,6 +206,20 @@ class DexWMConfig:
         """Rows and columns of latent tokens."""
         return self.encoder.grid(self.image_size)
 
+    def with_encoder(self, encoder: EncoderConfig) -> "DexWMConfig":
+        """The same model on another encoder's latents.
+
+        Images are cropped to whole tokens (224 x 392 becomes 224 x 384 for patches of 16 pixels, as in the release),
+        and heatmaps stay about as fine as they were. Raises ValueError when the image is smaller than a token.
+        """
+        side = encoder.patch * encoder.downsample
+        height, width = (length // side * side for length in self.image_size)
+        if not (height and width):
+            raise ValueError(f"images of {self.image_size} pixels are smaller than a token of {side}")
+        cell = max(1, round(self.keypoint_head.cell * side / (self.encoder.patch * self.encoder.downsample)))
+        head = replace(self.keypoint_head, cell=cell)
+        return replace(self, image_size=(height, width), encoder=encoder, keypoint_head=head)
+
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
     """A frozen config of class `cls` from the nested dict that `dataclasses.asdict` made, e.g. out of JSON.
@@ -172,7 +248,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
 def _paper(dim: int, depth: int, heads: int) -> DexWMConfig:
     """The paper's model at one of its sizes (Table 5): DINOv2 ViT-L/14, raw actions, no residual, MSE heatmaps."""
     return DexWMConfig(
-        encoder=EncoderConfig(kind="transformers", dim=1024, downsample=1, source="facebook/dinov2-large"),
+        encoder=ENCODERS["dinov2-large"],
         predictor=PredictorConfig(
             dim=dim, depth=depth, heads=heads, num_context=8, residual=False, embed_actions=False, pixel_aligned=False
         ),

@@ -1,10 +1,12 @@
 """From latents to heatmaps of the tracked keypoints (hand consistency, DexWM paper section 3.3), and their readout.
 
-Drawn at the encoder's own grid: the paper's 16 x 28 tokens to 224 x 392 maps. (The released code squeezes them to
-16 x 16 and stretches the maps back.) B batch, P patches, D latent width, K keypoints, h x w heatmap size.
+Drawn at the encoder's own grid: the paper's 16 x 28 tokens to 224 x 392 maps. The released code squeezes them to
+16 x 16 and stretches the maps back, as `KeypointHeadConfig.token_grid` does. B batch, P patches, D latent width, K
+keypoints, h x w heatmap size.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dexworld.models.attention import attend, merge_heads, split_heads
@@ -44,8 +46,9 @@ class KeypointHead(nn.Module):
         super().__init__()
         self.config, self.grid, self.image_size = config, grid, image_size
         self.map_size = (grid[0] * config.cell, grid[1] * config.cell)
+        self.token_grid = config.token_grid or grid
         self.project_in = nn.Linear(latent_dim, config.dim)
-        self.positions = nn.Parameter(torch.empty(grid[0] * grid[1], config.dim))
+        self.positions = nn.Parameter(torch.empty(self.token_grid[0] * self.token_grid[1], config.dim))
         self.blocks = nn.ModuleList(HeadBlock(config.dim, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim)
         self.project_out = nn.Linear(config.dim, config.cell**2 * config.channels)
@@ -57,14 +60,23 @@ class KeypointHead(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, latents: Tensor) -> Tensor:
-        x = self.project_in(latents.reshape(-1, *latents.shape[-2:])) + self.positions
+        x = self._resample(self.project_in(latents.reshape(-1, *latents.shape[-2:]))) + self.positions
         for block in self.blocks:
             x = block(x)
         x = self.project_out(self.norm(x))
-        rows, columns = self.grid
-        x = x.view(-1, rows, columns, self.config.channels, self.config.cell, self.config.cell)
-        maps = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.config.channels, *self.map_size)
+        (rows, columns), cell = self.token_grid, self.config.cell
+        x = x.view(-1, rows, columns, self.config.channels, cell, cell)
+        maps = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.config.channels, rows * cell, columns * cell)
+        if self.token_grid != self.grid:
+            maps = F.interpolate(maps, self.map_size, mode="bilinear", align_corners=False)
         return maps.view(*latents.shape[:-2], *maps.shape[1:])
+
+    def _resample(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, P, D) of the encoder's grid to those of `token_grid`, bilinearly."""
+        if self.token_grid == self.grid:
+            return tokens
+        picture = tokens.transpose(1, 2).unflatten(2, self.grid)
+        return F.interpolate(picture, self.token_grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
 
     def read(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., K, 2) [u, v] of the image and confidences (..., K) in [0, 1] from logits (..., K, h, w).
