@@ -163,6 +163,8 @@ def test_reader_options_come_as_settings_or_as_a_file(tmp_path):
     chosen = reader_options((str(path), "egodex.split=extra"))
     assert (chosen.egodex.split, chosen.egodex.max_episodes) == ("extra", 3)
     assert reader_options(()) == reader_options(("egodex.split=null",))
+    chosen = reader_options(("droid.hand.style=official", "droid.hand.closed-radii=[0.01,0.02,0.03,0.04]"))
+    assert (chosen.droid.hand.style, chosen.droid.hand.closed_radii) == ("official", (0.01, 0.02, 0.03, 0.04))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,8 @@ def test_reader_options_come_as_settings_or_as_a_file(tmp_path):
         ("egodex.max_episodes=few", r"reader.egodex.max_episodes is 'few'; it must be int"),
         ("egodex.min_confidence=2", "lie between 0 and 1"),
         ("test", "LAYOUT.FIELD=VALUE"),
+        ("droid.hand.style=fist", r"reader.droid.hand.style is 'fist'; it must be one of gripper, official"),
+        ("droid.camera.lens=left", r"reader.droid.camera is \{'lens': 'left'\}"),
     ],
 )
 def test_reader_options_that_do_not_exist_or_fit_are_named(setting, message):

@@ -4,7 +4,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -15,7 +15,7 @@ from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import written_atomically
 from dexworld.data.inspection import EpisodeReport, InspectConfig, Inspection, inspect
 from dexworld.data.inspection_account import account
-from dexworld.data.readers import open_source
+from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
 from dexworld.report.inspection import (
     counted_text,
@@ -27,13 +27,18 @@ from dexworld.report.inspection import (
 )
 
 logger = logging.getLogger("dexworld")
-Kind = Literal["auto", "episodes", "prepared", "egodex", "droid", "droid-lerobot", "robocasa", "lerobot"]
 _NAMES = {
     "left_hand": "left hand, m/s",
     "right_hand": "right hand, m/s",
     "camera": "camera, m/s",
     "camera_turn_deg": "camera, degrees/s",
 }
+_STEPS = {  # what an action from one frame to the next holds
+    "keypoints": "keypoint action, m",
+    "camera": "camera action, m",
+    "camera_turn": "camera action, rad",
+}
+_CONFIDENCE = (("mean", "mean"), ("median", "p50"), ("5 %", "p05"))
 SHOWN_BROKEN = 10  # rows in the terminal; all are in results.json
 
 
@@ -88,7 +93,13 @@ def show(result: Inspection, figures: dict[str, Any]) -> None:
         ("splits", counted_text(figures["splits"]) or "none"),
         ("tasks", f"{figures['tasks']['distinct']:,}"),
         ("hands in the picture", ", ".join(f"{key} {_percent(seen[key])}" for key in ("left", "right"))),
-        *((_NAMES[name], _speed(each)) for name, each in speeds.items() if each["count"]),
+        *(
+            (f"confidence, {side} hand", ", ".join(f"{word} {each[key]:.2f}" for word, key in _CONFIDENCE))
+            for side, each in (figures["confidence"] or {}).items()
+            if each["count"]
+        ),
+        *((_NAMES[name], _spread(each)) for name, each in speeds.items() if each["count"]),
+        *((_STEPS[name], _spread(each)) for name, each in figures["steps_per_frame"].items() if each["count"]),
         ("broken", f"{figures['broken']['count']:,}"),
     ]
     for name, value in rows:
@@ -114,6 +125,6 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def _speed(figures: dict[str, Any]) -> str:
+def _spread(figures: dict[str, Any]) -> str:
     words = (("median", "p50"), ("99 %", "p99"), ("largest", "max"))
     return ", ".join(f"{word} {short_number(figures[key])}" for word, key in words)

@@ -19,11 +19,11 @@ from dexworld.data.prepare.job import PrepareConfig, Progress, prepare
 from dexworld.data.prepare.shards import Shard
 from dexworld.data.prepared.pack import STAGING
 from dexworld.data.prepared.settings import PrepareSettings
+from dexworld.data.readers import Kind
 from dexworld.evaluation.results import write_results
 
 logger = logging.getLogger("dexworld")
 LOGGED_EVERY_S = 60.0
-Kind = Literal["auto", "episodes", "prepared", "egodex", "droid", "droid-lerobot", "robocasa", "lerobot"]
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,21 @@ from dexworld.data.readers import ReaderOptions
 def reader_options(settings: tuple[str, ...]) -> ReaderOptions:
     """Options of the readers, from settings of two kinds, later ones over earlier ones.
 
-    LAYOUT.FIELD=VALUE: the value as JSON or as plain text, lists also separated by commas. FILE.json: an object
-    {LAYOUT: {FIELD: VALUE}}. Raises ValueError naming the setting that doesn't exist or doesn't fit, and what there is.
+    LAYOUT.FIELD=VALUE, or LAYOUT.FIELD.FIELD=VALUE (droid.hand.style=official): the value as JSON or as plain text,
+    lists also separated by commas. FILE.json: an object {LAYOUT: {FIELD: VALUE}}. Raises ValueError naming the setting
+    that does not exist or does not fit, and what there is.
     """
-    chosen: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
-        layout, dot, field = name.partition(".")
-        if equals and dot:
-            chosen.setdefault(layout, {})[field.replace("-", "_")] = _value(text)
+        *groups, field = name.split(".")
+        if equals and groups:
+            place = chosen
+            for group in groups:
+                place = place.setdefault(group, {})
+                if not isinstance(place, dict):
+                    raise ValueError(f"reader option {setting!r}: {group} is set as a whole already")
+            place[field.replace("-", "_")] = _value(text)
         elif setting.endswith(".json"):
             for key, values in read_json(Path(setting)).items():
                 if not isinstance(values, dict):

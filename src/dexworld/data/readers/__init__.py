@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from dexworld.data.prepared.dataset import open_prepared
 from dexworld.data.readers import droid, droid_lerobot, egodex, lerobot, robocasa
@@ -12,6 +13,9 @@ from dexworld.data.readers.lerobot import LeRobotOptions
 from dexworld.data.readers.robocasa import RoboCasaOptions
 from dexworld.data.source import Source
 from dexworld.data.store import open_dataset as open_episodes
+
+Kind = Literal["auto", "episodes", "prepared", "egodex", "droid", "droid-lerobot", "robocasa", "lerobot"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,6 @@ LAYOUTS: dict[str, Layout] = {
         lambda folder, options: robocasa.open_robocasa(folder, options.robocasa),
     ),
 }
-KINDS = ("auto", *LAYOUTS)
 
 
 def kind_of(folder: Path | str) -> str:
@@ -82,8 +85,8 @@ def kind_of(folder: Path | str) -> str:
     for kind, layout in LAYOUTS.items():
         if layout.recognises(folder):
             return kind
-    needs = "\n".join(f"  {kind}: {layout.needs}" for kind, layout in LAYOUTS.items())
-    raise ValueError(f"{folder} has no layout that is known; each needs\n{needs}\nName the kind if it has one of them.")
+    needs = "; ".join(f"{kind}: {layout.needs}" for kind, layout in LAYOUTS.items())
+    raise ValueError(f"{folder} has no layout that is known. Name its kind if it has one of these: {needs}")
 
 
 def open_source(folder: Path | str, kind: str = "auto", options: ReaderOptions = ReaderOptions()) -> Source:
