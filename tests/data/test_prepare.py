@@ -116,6 +116,12 @@ def test_a_folder_with_something_else_in_it_is_left_alone(source, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_store_inside_its_source_is_refused(source):
+    for inside in (source, source / "stores" / "small"):
+        with pytest.raises(ValueError, match="choose a destination outside of it"):
+            config_of(source, inside)
+
+
 def test_a_disk_that_is_too_small_is_refused_with_the_figures_unless_forced(source, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 5000, 5000))

@@ -21,6 +21,7 @@ from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.dataset import open_prepared
 from dexworld.data.prepared.pack import read_records, write_pack
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.prepared.verify import problems
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.lerobot import open_lerobot
 from dexworld.data.source import CorruptEpisodeError, Dataset
@@ -355,6 +356,19 @@ def test_the_layout_is_that_of_lerobot(store):
 
 def test_verifying_a_whole_store_finds_nothing(store):
     assert open_prepared(store, verify=True).quarantined == open_prepared(store).quarantined
+
+
+def test_several_processes_find_the_same_damage_in_the_same_order(tmp_path):
+    dataset = prepare(tmp_path, packs_of(7))
+    for path, place in ((dataset.files(0)[0], 100), (dataset.files(6)[1], -1)):
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+    told = []
+    found = list(problems(dataset, workers=2, progress=lambda done, total: told.append((done, total))))
+    assert found == list(problems(dataset)) != []
+    count = len(dataset) + len(dataset.mark["files"])
+    assert told == [(done, count) for done in range(1, count + 1)]
 
 
 @pytest.mark.parametrize("part", ["video", "labels"])

@@ -20,9 +20,14 @@ class WorkerDied(RuntimeError):
     """The process that worked on an item was killed: by the system for its memory, or by a crash in a library."""
 
 
+def available_cores() -> int:
+    """Cores that this process may use: on a cluster often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def worker_count(items: int, workers: int = 0) -> int:
     """Processes for so many items. workers: 0 means one per core, but none that would have only a few items."""
-    wanted = workers or min(os.cpu_count() or 1, -(-items // (2 * CHUNK)))
+    wanted = workers or min(available_cores(), -(-items // (2 * CHUNK)))
     return max(1, min(wanted, items))
 
 

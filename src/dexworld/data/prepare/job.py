@@ -8,7 +8,6 @@ Nothing is lost or doubled by a kill at any moment, and the result does not depe
 """
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from dexworld.data.parallel import available_cores
 from dexworld.data.prepare.disk import DiskEstimate, estimate_disk
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
 from dexworld.data.prepare.processes import Patience, in_processes, in_this_process
@@ -29,6 +29,7 @@ from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.dataset import open_prepared
 from dexworld.data.prepared.pack import MARK, STAGING, read_records, staged
 from dexworld.data.prepared.settings import PrepareSettings
+from dexworld.data.prepared.verify import problems
 from dexworld.data.readers import ReaderOptions, open_source
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
@@ -70,8 +71,8 @@ class PrepareConfig:
         for name in ("workers", "check_episodes", "check_frames", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.source.resolve() == self.destination.resolve():
-            raise ValueError(f"{self.source} can't be prepared into itself; choose another destination")
+        if self.destination.resolve().is_relative_to(self.source.resolve()):  # its videos would become the source's
+            raise ValueError(f"{self.source} can't be prepared into itself; choose a destination outside of it")
 
 
 @dataclass
@@ -175,7 +176,7 @@ class _Job:
             elif config.workers == 1:
                 in_this_process(work, packs, tell)
             else:
-                in_processes(work, packs, tell, config.workers or len(os.sched_getaffinity(0)), config.patience)
+                in_processes(work, packs, tell, config.workers or available_cores(), config.patience)
             left = [pack for pack in self.missing(todo) if pack.number not in self.failed]
             if len(left) == len(todo):
                 logger.info("%d packs are being written by other processes", len(left))
@@ -264,11 +265,10 @@ class _Job:
             self.failed.clear()  # packs that another process wrote and assembled meanwhile
             store = open_prepared(config.destination)
             account = account_of_store(plan, store)
-            if config.verify:
-                self.watch(Progress(1, step="verify"))
-                store = open_prepared(config.destination, verify=True)
             known = {(name, reason) for name, reason in store.mark["quarantined"]}
             damaged = [entry for entry in store.quarantined if entry not in known]
+            if config.verify:
+                damaged += problems(store, config.workers, self._verified)
             if config.check_frames:
                 quality = self._quality()
         else:
@@ -287,6 +287,9 @@ class _Job:
             damaged=tuple(damaged),
             verified=config.verify and self.complete(),
         )
+
+    def _verified(self, done: int, total: int) -> None:
+        self.watch(Progress(total, done, step="verify"))
 
     def _quality(self) -> dict[str, Any]:
         config, store = self.config, open_prepared(self.config.destination)

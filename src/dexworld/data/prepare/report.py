@@ -123,6 +123,8 @@ class PrepareReport:
                     else ""
                 )
             )
+        if self.verified:
+            lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
         lines += _listed("quarantined", account.quarantined, listed)
         lines += _listed("failed", [(f"pack {each.pack}", each.reason) for each in self.failed], listed)
         lines += _listed("damaged", self.damaged, listed)

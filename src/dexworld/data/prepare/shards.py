@@ -80,11 +80,11 @@ class Claims:
         """Claim `name`; False when another live process holds it."""
         path = self.folder / f"{name}.json"
         note = self.folder / f".{name}.{socket.gethostname()}.{os.getpid()}.tmp"
-        self.folder.mkdir(parents=True, exist_ok=True)  # the last process to leave removes it
-        note.write_text(f'{{"host": "{socket.gethostname()}", "pid": {os.getpid()}}}\n', encoding="utf-8")
         try:
             for _ in range(2):
+                self.folder.mkdir(parents=True, exist_ok=True)  # another process that leaves may just have removed it
                 try:
+                    note.write_text(f'{{"host": "{socket.gethostname()}", "pid": {os.getpid()}}}\n', encoding="utf-8")
                     os.link(note, path)  # whole at once, and fails when it exists, on network file systems as well
                 except FileExistsError:
                     if not self._void(path, note):
