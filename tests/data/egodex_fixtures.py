@@ -93,7 +93,9 @@ def draw(clip: Clip) -> np.ndarray:
     return np.repeat(frames.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=3)
 
 
-def write_mp4(path: Path, frames: np.ndarray, rate: int = 30, codec: str = "libx264", **options: str) -> None:
+def write_mp4(
+    path: Path, frames: np.ndarray, rate: int | Fraction = 30, codec: str = "libx264", **options: str
+) -> None:
     """A long-GOP video with B-frames, as cameras write it. options: the encoder's."""
     # with mbtree, x264's bytes vary from run to run
     defaults = {"crf": "10", "g": "250", "bf": "2", "preset": "veryfast", "mbtree": "0"} if codec == "libx264" else {}

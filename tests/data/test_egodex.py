@@ -1,12 +1,13 @@
 import dataclasses
 import itertools
 import re
+from fractions import Fraction
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from egodex_fixtures import HAND, MARKED, make_clip, pixels_of, touch_clip, write_clip, write_hdf5, write_mp4
+from egodex_fixtures import HAND, MARKED, draw, make_clip, pixels_of, touch_clip, write_clip, write_hdf5, write_mp4
 
 from dexworld.data.readers.egodex import EgoDexOptions, open_egodex, recognises
 from dexworld.data.source import CorruptEpisodeError, Source
@@ -58,6 +59,16 @@ def with_entry(name, frame, entry, value):
 
 def positions(clip, names):
     return np.stack([clip.poses[name][:, :3, 3] for name in names], axis=1)
+
+
+@pytest.mark.parametrize(("rate", "read"), [(Fraction(30000, 1001), 30.0), (25, 25.0)])
+def test_a_rate_that_is_almost_the_official_one_is_the_official_one(tmp_path, rate, read):
+    clip = make_clip(seed=1, length=6)
+    write_clip(tmp_path, 0, clip)
+    write_mp4(tmp_path / "0.mp4", draw(clip), rate)
+    episode = open_egodex(tmp_path)[0]
+    assert episode.fps == read
+    assert episode.frames.fps == pytest.approx(float(rate))
 
 
 def test_an_episode_equals_what_was_written(dataset):

@@ -6,10 +6,13 @@
 Readers of foreign layouts (`readers/`) return sources; `store.py` and `prepared/` return datasets.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from dexworld.data.episode import Episode
+
+Item = TypeVar("Item")
 
 
 class CorruptEpisodeError(ValueError):
@@ -71,3 +74,10 @@ class Dataset(Source, Protocol):
 
     @property
     def seeds(self) -> tuple[int, ...]: ...
+
+
+def evenly_spread(items: Sequence[Item], most: int | None) -> tuple[Item, ...]:
+    """At most `most` of the items (None: all), evenly spread and in their order."""
+    if most is None or len(items) <= most:
+        return tuple(items)
+    return tuple(items[place * len(items) // most] for place in range(most))

@@ -7,10 +7,10 @@ base; frames come from the camera that the release of DexWM uses unless another 
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -32,10 +32,9 @@ from dexworld.data.readers.droid_camera import (
 from dexworld.data.readers.droid_gripper import MAX_REACH, gripper_opening, gripper_poses
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.data.readers.robot_arrays import numbers, rows_of, simulator_seed
-from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.source import CorruptEpisodeError, evenly_spread
 
 logger = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 CONTROL_RATE = 15.0
 OUTCOMES = ("success", "failure")
@@ -242,12 +241,6 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
     folder = Path(folder)
     if options.annotations is not None:
         load_annotations(options.annotations)  # a wrong folder is said now, not at every episode
-    elif options.intrinsics is None and options.estimate_intrinsics:
-        logger.warning(
-            "%s: where its files hold no intrinsics (the raw release has none) the cameras' nominal focal length "
-            "stands in, and pixels of keypoints are estimates; the option droid.annotations takes measured ones",
-            folder,
-        )
     root = folder.resolve().parent if (folder / "trajectory.h5").is_file() else folder
     ids, quarantined = [], []
     for episode in _episode_folders(folder if root == folder else folder.resolve()):
@@ -267,14 +260,13 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
             f"{folder} holds no DROID episodes ({options.outcome}): LAB/success|failure/DATE/TIME/"
             "{metadata_*.json, trajectory.h5, recordings/MP4/SERIAL.mp4}"
         )
+    if options.annotations is None and options.intrinsics is None and options.estimate_intrinsics:
+        logger.warning(
+            "%s: where its files hold no intrinsics (the raw release has none) the cameras' nominal focal length "
+            "stands in, and pixels of keypoints are estimates; the option droid.annotations takes measured ones",
+            folder,
+        )
     return DroidSource(root, options, evenly_spread(sorted(ids), options.max_episodes), tuple(sorted(quarantined)))
-
-
-def evenly_spread(items: Sequence[Item], most: int | None) -> tuple[Item, ...]:
-    """At most `most` of the items (None: all), evenly spread and in their order."""
-    if most is None or len(items) <= most:
-        return tuple(items)
-    return tuple(items[place * len(items) // most] for place in range(most))
 
 
 def _episode_folders(folder: Path, depth: int = 2) -> Iterator[Path]:

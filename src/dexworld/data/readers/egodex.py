@@ -30,11 +30,13 @@ from dexworld.data.readers.egodex_labels import (
 )
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.robot_arrays import simulator_seed
-from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.source import CorruptEpisodeError, evenly_spread
 from dexworld.data.video import VideoError
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 
 FPS_RANGE = (1.0, 240.0)  # outside is a damaged header
+RATE = 30.0  # poses a second
+RATE_SLACK = 0.01  # of containers whose mean rate is not quite that: 29.97, or a frame shown for longer
 _LOG = logging.getLogger(__name__)
 
 
@@ -121,8 +123,7 @@ def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) ->
     clips, quarantined = find_clips(folder, options.split, options.tasks)
     if options.max_episodes is not None and len(clips) > options.max_episodes:
         _LOG.info("%s: %d of %d clips, by max_episodes", folder, options.max_episodes, len(clips))
-        clips = [clips[place * len(clips) // options.max_episodes] for place in range(options.max_episodes)]
-    return EgoDexSource(folder, tuple(clips), tuple(quarantined), options)
+    return EgoDexSource(folder, evenly_spread(clips, options.max_episodes), tuple(quarantined), options)
 
 
 def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDexOptions) -> Episode:
@@ -150,7 +151,7 @@ def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDex
         extras["keypoint_confidence"] = confidence
     return Episode(
         frames=frames,
-        fps=frames.fps,
+        fps=RATE if abs(frames.fps / RATE - 1) < RATE_SLACK else frames.fps,  # a store takes one rate alone
         keypoints_world=keypoints[..., :3, 3].copy(),
         keypoints_valid=valid,
         world_from_camera=world_from_camera,
