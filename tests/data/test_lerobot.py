@@ -196,8 +196,10 @@ def test_the_forms_of_a_camera_pose_agree():
         PoseMapping("quaternion", "xyz-quaternion"),
     ):
         np.testing.assert_allclose(camera_poses(columns, mapping, 2), poses.numpy(), atol=1e-9, err_msg=mapping.feature)
-    with pytest.raises(ValueError, match="no rotations"):
+    with pytest.raises(ValueError, match="no rigid transform"):
         camera_poses({"matrix": 2 * poses.numpy()}, PoseMapping("matrix"), 2)
+    with pytest.raises(ValueError, match=r"matrix, read as matrix, mirrors at row 0"):
+        camera_poses({"matrix": poses.numpy() @ np.diag([1.0, -1.0, 1.0, 1.0])}, PoseMapping("matrix"), 2)
 
 
 def test_options_that_name_what_is_not_there_are_refused(plain):

@@ -187,6 +187,7 @@ WRIST = "robot0_right_hand_T_world_pose_mat"
         ("robot0_base_quat", np.zeros((6, 4)), "base_quat is no rotation"),
         (WRIST, None, "is missing"),
         (WRIST, np.tile(2 * np.eye(4), (6, 1, 1)), "no rigid transform"),
+        (WRIST, np.tile(np.diag([1.0, 1.0, -1.0, 1.0]), (6, 1, 1)), "mirrors at row 0"),
         (WRIST, np.tile(np.eye(4), (6, 1, 1)), "wrist is not where"),
         (SITES, np.zeros((6, 12)), "holds 12 numbers a row"),
         (SITES, np.zeros((6, 66)), "bones are not an Allegro's"),

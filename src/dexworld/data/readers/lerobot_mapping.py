@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from dexworld.data.readers.robot_arrays import check_rigid, rotations_of
 from dexworld.geometry import invert, rigid, rotation_from_euler_xyz
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 
@@ -69,25 +70,12 @@ def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: i
         angles = torch.from_numpy(numbers[:, 3:].copy())
         poses = rigid(rotation_from_euler_xyz(angles), torch.from_numpy(numbers[:, :3].copy()))
     else:
-        poses = rigid(torch.from_numpy(_rotations(numbers[:, 3:])), torch.from_numpy(numbers[:, :3].copy()))
-    rotation = poses[:, :3, :3]
-    if not torch.allclose(rotation @ rotation.mT, torch.eye(3, dtype=poses.dtype).expand_as(rotation), atol=1e-3):
-        raise ValueError(f"{mapping.feature} holds matrices that are no rotations; check its form")
+        lengths = np.linalg.norm(numbers[:, 3:], axis=1)
+        if (lengths < 1e-6).any():
+            raise ValueError(f"{mapping.feature}: the quaternion of frame {int(np.argmin(lengths))} is 0")
+        poses = rigid(torch.from_numpy(rotations_of(numbers[:, 3:])), torch.from_numpy(numbers[:, :3].copy()))
+    check_rigid(poses.numpy(), f"{mapping.feature}, read as {mapping.form},")
     return (invert(poses) if mapping.inverse else poses).numpy()
-
-
-def _rotations(quaternions: np.ndarray) -> np.ndarray:
-    """(T, 4) x, y, z, w of any length but 0 to (T, 3, 3)."""
-    lengths = np.linalg.norm(quaternions, axis=1, keepdims=True)
-    if (lengths < 1e-6).any():
-        raise ValueError(f"the quaternion of frame {int(np.argmin(lengths))} is 0")
-    x, y, z, w = (quaternions / lengths).T
-    entries = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(entries), -1, 0)
 
 
 def place_keypoints(

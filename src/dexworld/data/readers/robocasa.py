@@ -27,7 +27,7 @@ from dexworld.data.episode import Episode
 from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
 from dexworld.data.hdf5_damage import is_plain
 from dexworld.data.readers.hdf5_frames import Hdf5Frames
-from dexworld.data.readers.robot_arrays import numbers, simulator_seed
+from dexworld.data.readers.robot_arrays import check_rigid, numbers, rotations_of, simulator_seed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
@@ -281,14 +281,10 @@ def _members(file: h5py.File, split: str) -> set[str]:
 def _base_poses(file: h5py.File, obs: str, rows: int) -> np.ndarray:
     """world_from_base (rows, 4, 4)."""
     quaternion = numbers(file, f"{obs}/robot0_base_quat", (rows, 4), 2.0)  # x, y, z, w
-    norm = np.linalg.norm(quaternion, axis=1, keepdims=True)
-    if np.abs(norm - 1.0).max() > 1e-2:
+    if np.abs(np.linalg.norm(quaternion, axis=1) - 1.0).max() > 1e-2:
         raise CorruptEpisodeError(f"{file.filename}: {obs}/robot0_base_quat is no rotation: lengths are not 1")
-    x, y, z, w = (quaternion / norm).T
     poses = np.tile(np.eye(4), (rows, 1, 1))
-    poses[:, :3, 0] = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], axis=1)
-    poses[:, :3, 1] = np.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], axis=1)
-    poses[:, :3, 2] = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
+    poses[:, :3, :3] = rotations_of(quaternion)
     poses[:, :3, 3] = numbers(file, f"{obs}/robot0_base_pos", (rows, 3), MAX_DISTANCE)
     return poses
 
@@ -298,10 +294,7 @@ def _hand(file: h5py.File, obs: str, rows: int) -> tuple[np.ndarray, np.ndarray]
     key = f"{obs}/robot0_right_hand_T_world_pose_mat"
     flat = isinstance(file.get(key), h5py.Dataset) and file[key].ndim == 2
     wrist = numbers(file, key, (rows, 16) if flat else (rows, 4, 4), MAX_DISTANCE).reshape(rows, 4, 4)
-    turn = wrist[:, :3, :3]
-    skew = np.abs(turn @ turn.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    if max(skew.max(), np.abs(wrist[:, 3] - (0, 0, 0, 1)).max()) > 1e-3:
-        raise CorruptEpisodeError(f"{file.filename}: {key} is no rigid transform at row {int(np.argmax(skew))}")
+    check_rigid(wrist, f"{file.filename}: {key}")
     key = f"{obs}/robot0_right_gripper_keypoint_pose"
     node = file.get(key)
     shape = (rows, *(None for _ in node.shape[1:])) if isinstance(node, h5py.Dataset) else (rows, None)
