@@ -131,6 +131,16 @@ class LeRobotLayout:
         return (shape[1], shape[2]) if shape[0] in (1, 3) and shape[2] not in (1, 3) else (shape[0], shape[1])
 
     def _found(self, template: str, chunk: int, number: int, key: str, suffix: str) -> Path:
+        place = (template, chunk, number, key)
+        if place not in self._places:  # thousands of episodes share a file: it is looked for once
+            self._places[place] = self._search(template, chunk, number, key, suffix)
+        return self._places[place]
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, int, int, str], Path]:
+        return {}
+
+    def _search(self, template: str, chunk: int, number: int, key: str, suffix: str) -> Path:
         text = self.info.get(template)
         if isinstance(text, str):
             try:
@@ -213,6 +223,8 @@ def _read_episodes(folder: Path) -> pa.Table:
     except UNREADABLE as error:
         raise ValueError(f"{folder / 'meta' / 'episodes'}: its files do not fit together ({error})") from error
     numbers = table.column("episode_index").to_numpy()
+    if numbers.dtype.kind != "i":
+        raise ValueError(f"{folder / 'meta' / 'episodes'}: episode_index is {numbers.dtype}, or lacks values")
     if "length" not in table.column_names or len(np.unique(numbers)) != len(numbers):
         raise ValueError(f"{folder / 'meta' / 'episodes'} has no lengths, or episodes that come twice")
     return table
