@@ -33,7 +33,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ValueError naming a damaged or unreadable file, FileNotFoundError for a missing one."""
+    """Read a JSON object. Raises ValueError naming an unreadable file, FileNotFoundError for a missing one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
