@@ -7,7 +7,7 @@ set -euo pipefail
 
 folder=${1:-outputs/pretraining}
 episodes=${EPISODES:-400} # of human hands, and as many of the gripper
-steps=${STEPS:-10000}     # of pre-training; fine-tuning takes half as many
+steps=${STEPS:-5000}      # of pre-training; fine-tuning takes half as many
 preset=${PRESET:-tiny-hands}
 seconds=${SECONDS_EACH:-4} # of a video of human hands
 mkdir -p "$folder"
@@ -26,6 +26,6 @@ dexworld prepare data/human stores/human --verify True
 dexworld prepare data/gripper stores/gripper --verify True
 
 dexworld train --data stores/human stores/gripper --preset "$preset" --windows paper --rate-hz 5 \
-  --steps "$steps" --output runs/pretrained
+  --batch-size 16 --steps "$steps" --output runs/pretrained
 dexworld train --data data/allegro --validation-data data/allegro-val --initial runs/pretrained/model --rate-hz 5 \
-  --learning-rate 3e-4 --steps $((steps / 2)) --output runs/finetuned
+  --batch-size 16 --steps $((steps / 2)) --learning-rate 3e-4 --output runs/finetuned
