@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import numpy as np
 import safetensors
@@ -33,7 +32,7 @@ def fitted_encoder(
     It is kept beside the first dataset's latents and read from there when the same fit is asked for again. Raises
     ValueError when that file is damaged.
     """
-    settings = [asdict(config.encoder), config.image_size, frames, seed]
+    settings = [config.encoder.identity(), config.image_size, frames, seed]
     content = json.dumps([*settings, *(dataset.fingerprint for dataset in datasets)])
     key = hashlib.sha256(content.encode()).hexdigest()
     path = datasets[0].folder / "latents" / f"encoder-{key[:16]}.safetensors"
@@ -68,7 +67,7 @@ def _sampled_frames(datasets: list[Dataset], count: int, seed: int) -> Iterator[
 
 def encoder_fingerprint(encoder: Encoder) -> str:
     """Identifies an encoder by its configuration and weights; 64 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps([asdict(encoder.config), encoder.image_size]).encode())
+    digest = hashlib.sha256(json.dumps([encoder.config.identity(), encoder.image_size]).encode())
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

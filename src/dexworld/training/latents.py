@@ -5,7 +5,7 @@ that training opens what was computed here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dexworld.data.prepare.shards import Shard
 from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
-from dexworld.models.encoders import Encoder, build_encoder
+from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
 from dexworld.models.reference import checkpoint_path
 from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
 
@@ -37,6 +37,8 @@ class LatentsConfig:
     """Dataset folders of held-out scenes; encoded too, but not fitted on."""
     preset: str = "tiny"
     """Model preset whose encoder is taken."""
+    encoder: EncoderChoice = field(default_factory=EncoderChoice)
+    """Pretrained encoder instead of the preset's."""
     checkpoint: str | None = None
     """Take the encoder of this checkpoint instead: a folder, a Hugging Face id, or `reference`."""
     encoder_frames: int = 3000
@@ -59,6 +61,8 @@ class LatentsConfig:
             raise ValueError("data names no dataset folder; collect or prepare one first")
         if self.encoder_frames < 1 or self.frames_per_shard < 1:
             raise ValueError("encoder_frames and frames_per_shard must be positive")
+        if self.checkpoint is not None and self.encoder != EncoderChoice():
+            raise ValueError("a checkpoint has its own encoder: leave out the encoder's options, or `checkpoint`")
         Shard.parse(self.shard)
 
 
@@ -122,7 +126,7 @@ def _damaged(cache: LatentCache) -> list[str]:
 
 def _model_config(config: LatentsConfig) -> tuple[DexWMConfig, Encoder | None]:
     if config.checkpoint is None:
-        return preset(config.preset), None
+        return config.encoder.applied(preset(config.preset)), None
     model = DexWM.from_pretrained(checkpoint_path(config.checkpoint))
     return model.config, model.encoder
 

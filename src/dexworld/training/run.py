@@ -27,10 +27,14 @@ from dexworld.data.fitted import fitted
 from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
-from dexworld.models.encoders import PCAEncoder
-from dexworld.training.config import SamplingConfig, TrainConfig
+from dexworld.models.encoders import EncoderChoice, PCAEncoder
+from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
+from dexworld.training.cost import training_flops
+from dexworld.training.distributed import Processes, choose, joined, local_device
 from dexworld.training.fitting import encoder_fingerprint, fit_action_scale, fitted_encoder
 from dexworld.training.frame_task import FrameTask
+from dexworld.training.losses import own_items
+from dexworld.training.meter import Meter, known_peak
 from dexworld.training.progress import TrainingLog
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.trainer import Trainer
@@ -50,6 +54,8 @@ class RunConfig:
     """Folder of the run; a run that was stopped goes on there."""
     preset: str = "tiny"
     """Model preset."""
+    encoder: EncoderChoice = field(default_factory=EncoderChoice)
+    """Pretrained encoder instead of the preset's."""
     initial: str | None = None
     """Checkpoint to start from instead of new weights: a folder or a Hugging Face id. Its encoder is kept."""
     validation_data: tuple[Path, ...] = ()
@@ -71,12 +77,16 @@ class RunConfig:
     """Stop at the first episode that can't be read, instead of naming, counting and replacing it (online latents)."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    """How the machines are used."""
     training: TrainConfig = field(default_factory=TrainConfig)
     """Steps, losses, optimiser."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
+        if self.initial is not None and self.encoder != EncoderChoice():
+            raise ValueError("a model to start from keeps its encoder: leave out the encoder's options, or `initial`")
         if self.encoder_frames < 1:
             raise ValueError(f"encoder_frames is {self.encoder_frames}; it must be positive")
         if self.latents not in ("cached", "online"):
@@ -104,18 +114,27 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
     """
     if not config.data:
         raise ValueError("data names no dataset folder; make one with `dexworld collect` or `dexworld prepare` first")
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if config.device == "auto" else config.device)
+    choose(config.scale.parallel)
+    device = local_device(config.device)
+    with joined(device, config.scale.timeout_seconds) as processes:
+        return _train(config, model_config, device, processes)
+
+
+def _train(config: RunConfig, model_config: DexWMConfig | None, device: torch.device, processes: Processes) -> Path:
+    if not processes.is_first:
+        logging.getLogger("dexworld").setLevel(logging.WARNING)  # the first process tells what all do
     datasets, held_out_data = _open_all(config.data), _open_all(config.validation_data)
-    model = _initial_model(config, model_config, datasets, device)
+    with processes.first_alone():  # it fits the encoder, the others read what it wrote
+        model = _initial_model(config, model_config, datasets, device)
     ancestry = model.provenance if config.initial is not None else None
     fingerprint = encoder_fingerprint(model.encoder)
     training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
-    data = _training_data(config, datasets, model, fingerprint, device)
-    validation_data = data
-    if held_out_data:
-        held_out = [np.arange(len(dataset)) for dataset in held_out_data]
-        validation_data = _training_data(config, held_out_data, model, fingerprint, device)
+    with processes.first_alone():  # it encodes what is not cached yet
+        data = _training_data(config, datasets, model, fingerprint, device, processes)
+        validation_data = data
+        if held_out_data:
+            held_out = [np.arange(len(dataset)) for dataset in held_out_data]
+            validation_data = _training_data(config, held_out_data, model, fingerprint, device, processes)
     strategies = window_strategies(model.config.predictor.num_context, config.training, config.sampling)
     if config.initial is None:
         model = _with_fitted_scale(model, data.labels(strategies[0], training), config.training.seed)
@@ -136,20 +155,43 @@ def train(config: RunConfig, model_config: DexWMConfig | None = None) -> Path:
         "data": [dataset.fingerprint for dataset in datasets],
         "validation_fraction": None if held_out_data else config.validation_fraction,
     } | ({"loading": config.loading} if config.loading else {})
+    task = FrameTask(
+        model,
+        config.training,
+        lambda each: data.source(each, model, training),
+        config.sampling,
+        processes.items_each if processes.count > 1 else own_items,
+    )
     trainer = Trainer(
         model,
         config.training,
-        FrameTask(model, config.training, lambda each: data.source(each, model, training), config.sampling),
+        task,
         config.output,
         validation,
         identity,
         device,
+        processes=processes,
+        scale=config.scale,
+        blocks=model.predictor.layers,
+        block_methods=("context_key_value",),
+        idle_parameters=not (config.training.hand_consistency or config.training.true_keypoints),
+        meter=_meter(config, model.config, task, device, processes),
     )
     trainer.resume()
-    with TrainingLog(config.output, config.training.steps, trainer.step) as log:
-        trainer.report, trainer.on_step = log.report, log.advance
+    if processes.is_first:
+        with TrainingLog(config.output, config.training.steps, trainer.step) as log:
+            trainer.report, trainer.on_step = log.report, log.advance
+            finished = trainer.run()
+    else:
         finished = trainer.run()
     return _finish(config, trainer, datasets, held_out_data, training, held_out, finished, ancestry)
+
+
+def _meter(config: RunConfig, model: DexWMConfig, task: FrameTask, device: torch.device, processes: Processes) -> Meter:
+    """Counts operations of this run, against the device's peak where that is given or known."""
+    teacher, unrolled = training_flops(model, config.training, config.latents == "online")
+    peak = config.scale.device_tflops or known_peak(device, config.training.bfloat16)
+    return Meter(lambda index: unrolled if task.unrolled(index) else teacher, processes.count, peak)
 
 
 def _open_all(folders: tuple[Path, ...]) -> list[Dataset]:
@@ -186,7 +228,7 @@ def _initial_model(
 ) -> DexWM:
     if config.initial is not None:
         return DexWM.from_pretrained(config.initial)
-    model_config = model_config or preset(config.preset)
+    model_config = config.encoder.applied(model_config or preset(config.preset))
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = DexWM(model_config)
     if isinstance(model.encoder, PCAEncoder):
@@ -197,19 +239,27 @@ def _initial_model(
 
 
 def _training_data(
-    config: RunConfig, datasets: list[Dataset], model: DexWM, fingerprint: str, device: torch.device
+    config: RunConfig,
+    datasets: list[Dataset],
+    model: DexWM,
+    fingerprint: str,
+    device: torch.device,
+    processes: Processes,
 ) -> TrainingData:
+    mix, rank, count = config.sampling.mix, processes.rank, processes.count
     if config.latents == "cached":
-        return CachedData(datasets, model.to(device), fingerprint, config.sampling.mix, config.training.seed, device)
+        return CachedData(datasets, model.to(device), fingerprint, mix, config.training.seed, device, rank, count)
     return OnlineData(
         datasets,
         model.config.image_size,
-        config.sampling.mix,
+        mix,
         config.training,
         device,
         augment=config.augment,
         workers=config.workers,
         strict=config.strict,
+        rank=rank,
+        world_size=count,
     )
 
 
@@ -271,7 +321,8 @@ def save_run(
     finished: bool,
     packages: tuple[str, ...] = (),
 ) -> Path:
-    """Write the trained model to `output`/model and the run's results.json; returns the model's folder.
+    """Write the trained model to `output`/model and the run's results.json; returns the model's folder. All processes
+    call it, the first one writes.
 
     provenance: what only this kind of run knows; command, steps, time, figures and versions are added here. packages:
     further ones whose versions matter.
@@ -282,6 +333,7 @@ def save_run(
         "steps": trainer.step,
         "finished": finished,
         "seconds": seconds,
+        "processes": trainer.processes.count,
         "figures": figures,
         "code": code_version(),
         "versions": {
@@ -291,7 +343,10 @@ def save_run(
     }
     folder = output / "model"
     with trainer.averaged() as model:
-        model.save_pretrained(folder, provenance)
+        if trainer.processes.is_first:
+            model.save_pretrained(folder, provenance)
+    if not trainer.processes.is_first:
+        return folder
     results = {"steps": trainer.step, "finished": finished, "seconds": seconds, "validation": figures}
     write_json(output / "results.json", results)
     return folder
