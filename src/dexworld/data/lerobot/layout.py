@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from dexworld.data.files import read_json
 from dexworld.data.lerobot.packed_video import PackedFrames
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.video import MAX_SIDE
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
-MAX_SIDE = 16_384  # pixels; a larger frame is a damaged description
 NAMED = 20  # missing episodes that a message names
 INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 

@@ -129,6 +129,8 @@ class PreparedDataset:
             columns, packets = read_rows(data, int(rows.numbers["row_group"][index]), layout)
             if Labels(columns).checksum != rows.numbers["labels_crc32"][index] or len(packets) != self.lengths[index]:
                 raise ValueError("its rows are not those written")
+            if packets.dtype.kind != "i":
+                raise ValueError(f"the places of its packets are {packets.dtype}, not numbers")
             return Episode(
                 frames=self._frames(index, video, packets),
                 fps=float(rows.numbers["fps"][index]),
