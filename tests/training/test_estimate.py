@@ -12,18 +12,15 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
 from dexworld.training.config import SamplingConfig, TrainConfig
-from dexworld.training.estimate import (
+from dexworld.training.cost import (
     KEPT_BLOCK,
-    PAPER_DATA,
-    DataPlan,
-    PlanConfig,
     encoder_flops,
     head_flops,
     model_cost,
-    plan_run,
     predictor_flops,
-    windows_per_epoch,
+    training_flops,
 )
+from dexworld.training.estimate import PAPER_DATA, DataPlan, PlanConfig, plan_run, windows_per_epoch
 from dexworld.training.run import RunConfig
 
 GRID, TOKENS = (8, 8), 64

@@ -1,11 +1,13 @@
 """Training checkpoints: everything that a run needs to go on as if it had never stopped.
 
     checkpoints/step-00001000/     config.json, model.safetensors: the model, ready for `from_pretrained`
-                                   training.safetensors: weights, optimiser, averages, generator states
+                                   training.safetensors: weights, optimiser, averages, generator states;
+                                   or the same in training/, a part from each process (see `sharded.py`)
                                    training.json: step and what the run was started with
     checkpoints/latest             the name of the newest complete one
 
-A folder appears whole or not at all, so a kill at any moment leaves a complete checkpoint to go on from.
+A folder appears whole or not at all, so a kill at any moment leaves a complete checkpoint to go on from. Neither the
+number of processes nor the way the model is spread over them has to be the same again.
 """
 
 import os
@@ -19,14 +21,23 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dexworld.data.files import read_json, write_json, written_atomically
+from dexworld.training import sharded
+from dexworld.training.distributed import Processes
 
 FORMAT_VERSION = 1
+SHARDED = "training"  # folder of a state in parts
 
 
 class ResumeError(ValueError):
     """A checkpoint that this run can't continue; the message says why and what to do."""
+
+
+class CheckpointNotWritten(OSError):
+    """A checkpoint that could not be written; the ones before it are untouched."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +50,33 @@ class TrainingState:
     identity: dict[str, Any]
 
 
-def collect(
+def named(
     parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, average: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Copies, on the CPU, of weights, optimiser state, averaged weights and torch's generator states, by name."""
-    tensors = {f"weights/{name}": value.detach() for name, value in parameters.items()}
+    """Weights, averaged weights and optimiser state by name, as they are in memory."""
+    tensors: dict[str, Tensor] = {f"weights/{name}": value.detach() for name, value in parameters.items()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
     for name, parameter in parameters.items():
         for key, value in optimiser.state[parameter].items():
             tensors[f"optimiser/{key}/{name}"] = value
+    return tensors
+
+
+def collect(
+    parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, average: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights, optimiser state, averaged weights and torch's generator states, by name.
+
+    Copies on the CPU; what is sharded over processes stays as it is in memory.
+    """
+    tensors = named(parameters, optimiser, average)
     tensors["generator/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available() and next(iter(parameters.values())).is_cuda:
         tensors["generator/cuda"] = torch.cuda.get_rng_state()
-    return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    return {
+        name: value.detach() if isinstance(value, DTensor) else value.detach().cpu().clone().contiguous()
+        for name, value in tensors.items()
+    }
 
 
 def restore(
@@ -67,10 +92,10 @@ def restore(
                 saved = tensors.get(f"{kind}/{name}")
                 if saved is None or saved.shape != value.shape:
                     raise ResumeError(f"the checkpoint's {kind} of {name!r} don't fit this model; train it anew")
-                value.copy_(saved)
+                value.copy_(_spread_like(value, saved))
     for name, parameter in parameters.items():
         optimiser.state[parameter] = {
-            key.split("/", 2)[1]: value.to(parameter.device)
+            key.split("/", 2)[1]: _spread_like(parameter, value)
             for key, value in tensors.items()
             if key.startswith("optimiser/") and key.split("/", 2)[2] == name
         }
@@ -79,31 +104,84 @@ def restore(
         torch.cuda.set_rng_state(tensors["generator/cuda"])
 
 
-def save(folder: Path, state: TrainingState, save_model: Callable[[Path], None], keep: int) -> Path:
-    """Write a checkpoint below `folder`, point `latest` at it and keep only the newest `keep`. Returns its path."""
+def _spread_like(like: Tensor, saved: Tensor) -> Tensor:
+    """`saved` on the device of `like`, and sharded as it is where the shapes are the same."""
+    saved = saved.to(like.device)
+    if isinstance(like, DTensor) and not isinstance(saved, DTensor) and saved.shape == like.shape:
+        return distribute_tensor(saved, like.device_mesh, like.placements, src_data_rank=None)
+    return saved
+
+
+def save(
+    folder: Path,
+    state: TrainingState,
+    save_model: Callable[[Path], None],
+    keep: int,
+    processes: Processes = Processes(),
+) -> Path:
+    """Write a checkpoint below `folder`, point `latest` at it and keep only the newest `keep`. Returns its path.
+
+    All processes call this; the first one writes, and each its part of a sharded state. Raises CheckpointNotWritten, in
+    all of them, when one can't write: the checkpoints before stay.
+    """
     path = folder / f"step-{state.step:08d}"
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = folder / f".{path.name}.tmp"
+    parts = any(isinstance(value, DTensor) for value in state.tensors.values())
+    problem = ""
+    if processes.is_first:
+        problem = _tried(lambda: _cleared(folder, temporary))
+    if parts and not any(processes.tell(problem)):
+        problem = _tried(lambda: sharded.write(temporary / SHARDED, state.tensors, processes.control))
+        problem = next(filter(None, processes.tell(problem)), "")
+    if processes.is_first:
+        problem = problem or _tried(lambda: _written(temporary, path, state, save_model, parts))
+        shutil.rmtree(temporary, ignore_errors=True)
+    problem = next(filter(None, processes.tell(problem)), "")
+    if problem:
+        before = latest(folder)
+        left = f"{before} is whole, and the same command goes on from it" if before else "there is none before it"
+        raise CheckpointNotWritten(f"no checkpoint of step {state.step} in {folder}: {problem}. Make room; {left}")
+    if processes.is_first:
+        for old in sorted(folder.glob("step-*"))[:-keep]:
+            if old != path:
+                shutil.rmtree(old)
+    return path
+
+
+def _tried(work: Callable[[], None]) -> str:
+    """Do it; what went wrong with the disk, or an empty string."""
     try:
-        save_model(temporary)
-        save_file(state.tensors, temporary / "training.safetensors")
-        header = {"format_version": FORMAT_VERSION, "step": state.step, "seconds": state.seconds}
-        write_json(temporary / "training.json", header | {"identity": state.identity})
-        for file in temporary.iterdir():
+        work()
+    except (OSError, safetensors.SafetensorError, CheckpointException) as error:
+        return " ".join(str(error).split())[:500] or type(error).__name__
+    return ""
+
+
+def _cleared(folder: Path, temporary: Path) -> None:
+    """Make the empty folder `temporary`, and remove what killed runs left beside it."""
+    for left in folder.glob(".step-*.tmp"):
+        shutil.rmtree(left)
+    temporary.mkdir(parents=True)
+
+
+def _written(
+    temporary: Path, path: Path, state: TrainingState, save_model: Callable[[Path], None], parts: bool
+) -> None:
+    """The first process's files, all on disk before the folder gets its name."""
+    save_model(temporary)
+    if not parts:
+        save_file(state.tensors, temporary / f"{SHARDED}.safetensors")
+    header = {"format_version": FORMAT_VERSION, "step": state.step, "seconds": state.seconds}
+    write_json(temporary / "training.json", header | {"identity": state.identity})
+    for file in temporary.rglob("*"):
+        if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-        if path.exists():  # left by a run that was killed before it moved `latest`
-            shutil.rmtree(path)
-        os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    with written_atomically(folder / "latest") as pointer:
+    if path.exists():  # left by a run that was killed before it moved `latest`
+        shutil.rmtree(path)
+    os.rename(temporary, path)
+    with written_atomically(path.parent / "latest") as pointer:
         pointer.write_text(path.name + "\n", encoding="utf-8")
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        if old != path:
-            shutil.rmtree(old)
-    return path
 
 
 def latest(folder: Path) -> Path | None:
@@ -119,8 +197,16 @@ def latest(folder: Path) -> Path | None:
     return path
 
 
-def load(path: Path, identity: dict[str, Any]) -> TrainingState:
-    """Read a training state. Raises ResumeError when it is damaged, of another version or of another run."""
+def load(
+    path: Path,
+    identity: dict[str, Any],
+    like: dict[str, Tensor] | None = None,
+    processes: Processes = Processes(),
+) -> TrainingState:
+    """Read a training state. Raises ResumeError when it is damaged, of another version or of another run.
+
+    like: tensors by name as `named` gives them, for those that are to be sharded; all processes must call this then.
+    """
     header = read_json(path / "training.json")
     if header.get("format_version") != FORMAT_VERSION:
         raise ResumeError(f"{path} is of version {header.get('format_version')}, this dexworld reads {FORMAT_VERSION}")
@@ -130,12 +216,15 @@ def load(path: Path, identity: dict[str, Any]) -> TrainingState:
             f"{path} was made with other settings: {'; '.join(different)}. Go on with the settings it was "
             "started with, or choose another output folder"
         )
+    parts = (path / SHARDED).is_dir()
     try:
-        tensors = load_file(path / "training.safetensors")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ResumeError(
-            f"{path}/training.safetensors is damaged ({error}); point `latest` at an older one"
-        ) from error
+        if parts:
+            tensors = sharded.read(path / SHARDED, like or {}, processes.control)
+        else:
+            tensors = load_file(path / f"{SHARDED}.safetensors")
+    except (safetensors.SafetensorError, OSError, CheckpointException, EOFError) as error:
+        name = SHARDED if parts else f"{SHARDED}.safetensors"
+        raise ResumeError(f"{path}/{name} is damaged ({error}); point `latest` at an older one") from error
     return TrainingState(header["step"], header["seconds"], tensors, header["identity"])
 
 

@@ -66,6 +66,36 @@ class LoopConfig:
         return self.learning_rate * (low + (1.0 - low) * 0.5 * (1.0 + cos(pi * min(progress, 1.0))))
 
 
+@dataclass(frozen=True)
+class ScaleConfig:
+    """How a run uses its machines. Nothing here changes the result beyond rounding, and all of it may change when a run
+    goes on. Raises ValueError naming the field that makes no sense.
+    """
+
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """Under torchrun: `ddp` keeps the whole model in every process, `fsdp` shards weights and optimiser over them.
+    `auto` is `ddp` with several processes. Every batch is shared by them."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Recompute each predictor block in the backward pass, for less memory: `full` all of it (a third more operations),
+    `selective` all but products of matrices and attention."""
+    compile: bool = False
+    """Compile the predictor's blocks with torch.compile (needs a C++ compiler)."""
+    device_tflops: float | None = None
+    """Peak of one device in 10^12 operations per second, for the share of it that is used (MFU); for some GPUs it is
+    known, with bfloat16."""
+    timeout_seconds: float = 600.0
+    """After so long without an answer in an exchange of gradients, another process counts as lost."""
+
+    def __post_init__(self) -> None:
+        if self.parallel not in ("auto", "none", "ddp", "fsdp"):
+            raise ValueError(f"parallel is {self.parallel!r}; choose 'auto', 'none', 'ddp' or 'fsdp'")
+        if self.recompute not in ("none", "selective", "full"):
+            raise ValueError(f"recompute is {self.recompute!r}; choose 'none', 'selective' or 'full'")
+        check_positive(self, "timeout_seconds")
+        if self.device_tflops is not None:
+            check_positive(self, "device_tflops")
+
+
 def check_positive(config: Any, *names: str) -> None:
     """Raise ValueError naming the first of these fields that is not a finite number above 0."""
     for name in names:

@@ -4,19 +4,32 @@ Heatmap targets are made on the device from (u, v, visible), never in the loader
 M visible keypoints of a batch, h x w heatmap size.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ItemsEach = Callable[[Tensor], Tensor]  # items in this process -> items of all processes over their number, above 0
 
-def latent_loss(predicted: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Mean squared error of latents (B, T, P, D), over the frames that `counted` (B, T) bool marks (default: all)."""
+
+def own_items(items: Tensor) -> Tensor:
+    """At least 1: what a sum is divided by to be a mean, when one process sees the whole batch."""
+    return items.clamp(min=1)
+
+
+def latent_loss(
+    predicted: Tensor, target: Tensor, counted: Tensor | None = None, items_each: ItemsEach = own_items
+) -> Tensor:
+    """Mean squared error of latents (B, T, P, D), over the frames that `counted` (B, T) bool marks (default: all).
+
+    items_each: what sums over a share of a batch are divided by, so that their mean is that of the whole batch.
+    """
     error = (predicted.float() - target.float()).square().mean(dim=(-1, -2))
     if counted is None:
         return error.mean()
-    return (error * counted).sum() / counted.sum().clamp(min=1)
+    return (error * counted).sum() / items_each(counted.sum())
 
 
 def inside_image(pixels: Tensor, visible: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -55,6 +68,7 @@ def keypoint_loss(
     image_size: tuple[int, int],
     sigma_px: float,
     kind: Literal["mse", "cross_entropy"],
+    items_each: ItemsEach = own_items,
 ) -> Tensor:
     """Hand-consistency loss of heatmap logits (..., K, h, w) against pixels (..., K, 2 or more) [u, v, ...].
 
@@ -62,17 +76,19 @@ def keypoint_loss(
     `mse`: squared error against Gaussians of peak 1, mean over the map (DexWM paper, section 3.3). `cross_entropy`: of
     the softmax over h x w against Gaussians of sum 1.
     Departure from the release, which divides by all keypoints: the mean is over the visible ones, so the weight does
-    not depend on how many hands a dataset shows.
+    not depend on how many hands a dataset shows. items_each: as in `latent_loss`.
     """
     counted = inside_image(pixels, visible, image_size)
+    items = counted.sum()
+    weight = items / items_each(items)  # 1 when this process sees the whole batch
     maps, centres = logits[counted].float(), pixels[counted][:, :2]
     if not len(maps):
         return logits.sum() * 0.0
     map_size = (maps.shape[1], maps.shape[2])
     if kind == "mse":
-        return F.mse_loss(maps, gaussian_maps(centres, map_size, image_size, sigma_px))
+        return weight * F.mse_loss(maps, gaussian_maps(centres, map_size, image_size, sigma_px))
     rows, columns = gaussian_axes(centres, map_size, image_size, sigma_px)
     rows, columns = (axis / axis.sum(dim=1, keepdim=True).clamp(min=1e-12) for axis in (rows, columns))
     # -sum target * log softmax = logsumexp - sum target * logit, as the target sums to 1: no target map is ever made.
     expected = torch.bmm(torch.bmm(rows[:, None, :], maps), columns[:, :, None])[:, 0, 0]
-    return (maps.flatten(1).logsumexp(dim=1) - expected).mean()
+    return weight * (maps.flatten(1).logsumexp(dim=1) - expected).mean()

@@ -7,7 +7,7 @@ from dexworld.actions import HandMotion, hand_motion
 from dexworld.data.windows import Window
 from dexworld.models.dexwm import DexWM
 from dexworld.training.config import TrainConfig
-from dexworld.training.losses import keypoint_loss, latent_loss
+from dexworld.training.losses import ItemsEach, keypoint_loss, latent_loss, own_items
 
 
 class WindowLoss(nn.Module):
@@ -15,11 +15,12 @@ class WindowLoss(nn.Module):
 
     A teacher-forced window has num_context + 1 frames; all but the first are predicted from the true ones before.
     An unrolled window has num_context observed frames (some may repeat) and the rest is predicted from predictions.
+    items_each: what means over a share of a batch are taken with (see `losses.latent_loss`).
     """
 
-    def __init__(self, model: DexWM, config: TrainConfig) -> None:
+    def __init__(self, model: DexWM, config: TrainConfig, items_each: ItemsEach = own_items) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.items_each = model, config, items_each
 
     def forward(self, window: Window, unrolled: bool) -> dict[str, Tensor]:
         """Scalars: `loss`, and its parts `latents`, `keypoints_predicted`, `keypoints_true` before weighting."""
@@ -34,7 +35,7 @@ class WindowLoss(nn.Module):
             predicted = model.predict(true, motion)
             # A frame that repeats the one before it has nothing to teach: "no action, no change" is given by repeats.
             counted = window.slots[1:] > window.repeats[:, None]
-            losses = {"latents": latent_loss(predicted, true[:, 1:], counted)}
+            losses = {"latents": latent_loss(predicted, true[:, 1:], counted, self.items_each)}
         frames = min(config.keypoint_frames, predicted.shape[1])
         if config.hand_consistency:
             seen = predicted.detach() if config.detach_predictions else predicted
@@ -59,6 +60,7 @@ class WindowLoss(nn.Module):
             self.model.config.image_size,
             self.config.sigma_px,
             self.model.config.keypoint_head.loss,
+            self.items_each,
         )
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
-SHOWN = ("loss", "latents", "learning_rate", "samples_per_second")
+SHOWN = ("loss", "latents", "learning_rate", "samples_per_second", "tflops", "mfu")
 
 
 class TrainingLog:

@@ -40,6 +40,7 @@ class CachedData:
     """Latents computed once per dataset; opening computes what is missing.
 
     Frames of another size than the model's are brought to it before they are encoded. mix: shares of the datasets.
+    rank, world_size: this process among several, which share the batches of training.
     """
 
     def __init__(
@@ -50,15 +51,18 @@ class CachedData:
         mix: tuple[float, ...],
         seed: int,
         device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.mix, self.seed = MixConfig(mix), seed
+        self.mix, self.seed, self.share = MixConfig(mix), seed, {"rank": rank, "world_size": world_size}
         self.caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
         self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
 
     def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `TrainingData`."""
         warn_of_rates(strategy, self.rates)
-        return WindowSampler(self.caches, strategy, self.seed, episodes, mix=MixConfig() if shown else self.mix)
+        mix, share = (MixConfig(), {}) if shown else (self.mix, self.share)
+        return WindowSampler(self.caches, strategy, self.seed, episodes, mix=mix, **share)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """See `TrainingData`."""
@@ -68,7 +72,8 @@ class CachedData:
 class OnlineData:
     """Frames decoded by `workers` processes, resized, augmented and encoded on `device`.
 
-    Datasets that store different sizes are brought to the model's in the workers, others on the device.
+    Datasets that store different sizes are brought to the model's in the workers, others on the device. rank,
+    world_size: this process among several, which share the batches of training.
     """
 
     def __init__(
@@ -81,10 +86,13 @@ class OnlineData:
         augment: bool = False,
         workers: int = 0,
         strict: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         facts = [stored_facts(dataset) for dataset in datasets]
         self.datasets, self.image_size, self.mix, self.training = datasets, image_size, MixConfig(mix), training
         self.device, self.augment, self.workers, self.strict = device, augment, workers, strict
+        self.share = {"rank": rank, "world_size": world_size}
         self.rates = {rate for _, rate in facts}
         self.worker_size = image_size if len({size for size, _ in facts}) > 1 else None
 
@@ -119,6 +127,7 @@ class OnlineData:
             strict=self.strict,
             decode=decode,
             pin=self.device.type == "cuda",
+            **(self.share if decode and not shown else {}),
         )
 
 

@@ -1,12 +1,14 @@
-"""The trainer: one loop for every world model, on one device, resumable at any step.
+"""The trainer: one loop for every world model, on one device or many, resumable at any step.
 
 A run that is killed and started again ends with the same weights, bit for bit, as one that was never interrupted:
 batches depend on seed and step alone, and a checkpoint holds everything else.
 """
 
+import copy
+import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -16,8 +18,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dexworld.training import checkpoints
+from dexworld.training.blocks import prepare_blocks
 from dexworld.training.checkpoints import TrainingState
-from dexworld.training.config import LoopConfig, fixed_settings
+from dexworld.training.config import LoopConfig, ScaleConfig, fixed_settings
+from dexworld.training.distributed import (
+    Processes,
+    Spread,
+    choose,
+    launched,
+    lost_processes_named,
+    own_part,
+    whole,
+)
+from dexworld.training.meter import Meter
 
 logger = logging.getLogger(__name__)
 Report = Callable[[int, dict[str, float]], None]  # (step, scalars by name)
@@ -39,7 +52,7 @@ class Task(Protocol[Batch]):
     """What is trained: where batches come from and what they cost. Batches depend on the index alone."""
 
     def batch(self, index: int, device: torch.device) -> tuple[Batch, int]:
-        """Batch number `index` of the run, on `device`, and how many samples it holds."""
+        """This process's share of batch number `index` of the run, on `device`, and the samples of the whole batch."""
         ...
 
     def losses(self, batch: Batch, index: int) -> dict[str, Tensor]:
@@ -59,12 +72,29 @@ class TrainingDiverged(RuntimeError):
     """A loss or gradient became NaN or Inf; the message names the saved batch and what to try."""
 
 
+class OutOfMemory(RuntimeError):
+    """A step did not fit into the device's memory; the message says what to change."""
+
+
+class _Losses(nn.Module):
+    """The losses of a batch as a module around the model, for what wraps modules."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, batch: Any, index: int) -> dict[str, Tensor]:
+        return self.task.losses(batch, index)
+
+
 class Trainer(Generic[Model]):
     """Trains `model`, which it changes, on `task`, and keeps checkpoints in `folder`/checkpoints.
 
-    validation: figures of the averaged model on held-out data.
-    identity: what else a continued run must share (data, encoder, model), as JSON values.
-    report: called with scalars every `log_every` steps and after each validation.
+    validation: figures of the averaged model on held-out data. identity: what else a continued run must share (data,
+    encoder, model), as JSON values. report: called with scalars every `log_every` steps and after each validation.
+    processes: who shares the batches; the first one reports, validates and writes. scale: how the model is spread.
+    blocks: its repeated parts, with the methods that are called beside their forward. idle_parameters: whether some
+    get no gradient in some batch. meter: counts operations per second.
     """
 
     def __init__(
@@ -78,21 +108,38 @@ class Trainer(Generic[Model]):
         device: torch.device | str = "cpu",
         report: Report | None = None,
         on_step: Callable[[int], None] | None = None,
+        processes: Processes = Processes(),
+        scale: ScaleConfig = ScaleConfig(),
+        blocks: Sequence[nn.Module] = (),
+        block_methods: tuple[str, ...] = (),
+        idle_parameters: bool = True,
+        meter: Meter | None = None,
     ) -> None:
+        parallel = choose(scale.parallel)
+        if launched() and processes.control is None and parallel != "none":
+            raise ValueError("this kind of training runs in one process; start it without torchrun")
         self.device = torch.device(device)
         self.model = model.to(self.device).train()
         self.config, self.task, self.folder, self.validation = config, task, folder, validation
         self.identity = {"training": fixed_settings(config), **(identity or {})}
-        self.report, self.on_step = report, on_step
+        self.report, self.on_step, self.processes = report, on_step, processes
+        self.meter = meter or Meter(devices=processes.count)
+        self._whole = _copy_with_own_weights(model) if parallel == "fsdp" and processes.is_first else None
+        prepare_blocks(blocks, block_methods, scale.recompute, scale.compile)
+        self.spread = Spread(_Losses(model, task), parallel, dict.fromkeys(blocks, block_methods), idle_parameters)
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         matrices = [each for each in self.parameters.values() if each.ndim >= 2]
         vectors = [each for each in self.parameters.values() if each.ndim < 2]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(
-            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            groups,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda", "mps", "xpu"),
         )
         self.average = {name: each.detach().clone() for name, each in self.parameters.items()} if config.ema else {}
         self.step, self.seconds = 0, 0.0
+        self._out_of_time, self._sitting = False, (0.0, time.monotonic())  # seconds before, start
         self.figures: dict[str, float] = {}
 
     def resume(self) -> bool:
@@ -100,7 +147,8 @@ class Trainer(Generic[Model]):
         path = checkpoints.latest(self.folder / "checkpoints")
         if path is None:
             return False
-        state = checkpoints.load(path, self.identity)
+        like = checkpoints.named(self.parameters, self.optimiser, self.average)
+        state = checkpoints.load(path, self.identity, like, self.processes)
         checkpoints.restore(state.tensors, self.parameters, self.optimiser, self.average)
         self.step, self.seconds = state.step, state.seconds
         logger.info("resumed from %s", path)
@@ -109,57 +157,96 @@ class Trainer(Generic[Model]):
     def run(self) -> bool:
         """Train to the last step, or until `max_seconds` of all sittings are spent. True when the last step is done.
 
-        Raises TrainingDiverged at the first loss or gradient that is not finite, before any weight has changed by it.
+        Raises TrainingDiverged at the first loss or gradient that is not finite, before any weight has changed by it;
+        OutOfMemory, LostProcess and CheckpointNotWritten with what to do. Checkpoints written before stay usable.
         """
-        config, started, before, logged = self.config, time.monotonic(), self.seconds, (time.monotonic(), self.step)
-        samples = 0
+        config, self._sitting = self.config, (self.seconds, time.monotonic())
         while self.step < config.steps:
-            losses, size = self._train_step()
+            with self._explained():
+                losses = self._timed_step()
             self.step += 1
-            samples += size
-            self.seconds = before + time.monotonic() - started
-            out_of_time = config.max_seconds is not None and self.seconds >= config.max_seconds
-            last = self.step == config.steps or out_of_time
+            last = self.step == config.steps or self._out_of_time
             if self.report and (self.step % config.log_every == 0 or last):
-                rate = samples / max(time.monotonic() - logged[0], 1e-9)
                 scalars = {name: float(value) for name, value in losses.items()}
                 learning_rate = config.learning_rate_at(self.step - 1)
-                self.report(self.step, {**scalars, "learning_rate": learning_rate, "samples_per_second": rate})
-                logged, samples = (time.monotonic(), self.step), 0
+                self.report(self.step, {**scalars, "learning_rate": learning_rate, **self.meter.figures()})
             if self.on_step:
                 self.on_step(self.step)
-            if self.validation and (self.step % config.validate_every == 0 or last):
-                self.figures = self.validate()
-            if self.step % config.checkpoint_every == 0 or last:
-                self.save()
-            if out_of_time:
+            with self._explained():
+                if self.validation and (self.step % config.validate_every == 0 or last):
+                    self.figures = self.validate()
+                if self.step % config.checkpoint_every == 0 or last:
+                    self.save()
+            if self._out_of_time:
                 break
         return self.step >= config.steps
+
+    def _timed_step(self) -> dict[str, Tensor]:
+        started = time.monotonic()
+        losses, size = self._train_step()
+        self.meter.add(self.step * self.config.accumulation, size, time.monotonic() - started)
+        return losses
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what to do about a device that is full and about a process that is gone."""
+        try:
+            with lost_processes_named(f"at step {self.step}"):
+                yield
+        except RuntimeError as error:
+            full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+            if not full:
+                raise
+            path = checkpoints.latest(self.folder / "checkpoints")
+            raise OutOfMemory(
+                f"step {self.step} does not fit into the memory of {self.device}, with "
+                f"{self.config.batch_size // self.processes.count} samples of a batch of {self.config.batch_size} at a "
+                "time. Recompute activations (`--recompute full`), shard the model (`--parallel fsdp` under torchrun), "
+                "use more processes, or halve the batch and double `--accumulation` in a run of its own. "
+                f"{f'{path} is whole; the same command goes on from it' if path else 'No checkpoint was written yet'}"
+            ) from error
 
     def _train_step(self) -> tuple[dict[str, Tensor], int]:
         """One optimiser step over `accumulation` batches; their mean losses, and how many samples they held."""
         config, step, parts = self.config, self.step, self.config.accumulation
         means: dict[str, Tensor] = {}
+        suspect: tuple[Any, dict[str, Tensor]] | None = None
         samples = 0
         self.optimiser.zero_grad(set_to_none=True)
         for index in range(step * parts, (step + 1) * parts):
             batch, size = self.task.batch(index, self.device)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
-                losses = self.task.losses(batch, index)
-            if not torch.isfinite(losses["loss"]):
-                raise self._diverged(batch, losses, "the loss")
-            (losses["loss"] / parts).backward()
+            with self.spread.exchanging(last=index + 1 == (step + 1) * parts):
+                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.bfloat16):
+                    losses = self.spread(batch, index)
+                if suspect is None and not torch.isfinite(losses["loss"]):
+                    suspect = (batch, losses)
+                    if self.processes.count == 1:
+                        raise self._diverged(suspect, losses)
+                # With several processes it goes on: all of them learn of it below, and none waits for one that left.
+                (losses["loss"] / parts).backward()
             samples += size
             for name, value in losses.items():
-                means[name] = means.get(name, 0.0) + value.detach() / parts
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip)
-        if not torch.isfinite(norm):
-            raise self._diverged(batch, losses, "the gradient")
+                means[name] = means.get(name, 0.0) + value.detach().float() / parts
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip))
+        means, self._out_of_time = self._over_processes(means)
+        if not torch.isfinite(norm + means["loss"]):
+            raise self._diverged(suspect or (batch, None), means)
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate_at(step)
         self.optimiser.step()
         self._update_average()
         return {**means, "gradient_norm": norm}, samples
+
+    def _over_processes(self, means: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+        """Losses of the whole batch, and whether the time of the run is over, which all must know at once."""
+        before, started = self._sitting
+        self.seconds = before + time.monotonic() - started
+        over = self.config.max_seconds is not None and self.seconds >= self.config.max_seconds
+        if self.processes.count == 1:
+            return means, over
+        values = torch.stack([*means.values(), torch.tensor(float(over), device=self.device)])
+        *shared, anywhere = self.processes.mean(values).unbind()
+        return dict(zip(means, shared, strict=True)), bool(anywhere > 0)
 
     def _update_average(self) -> None:
         if not self.average:
@@ -167,12 +254,20 @@ class Trainer(Generic[Model]):
         # Ramped up, so that the first random weights are forgotten early in a short run.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(
-            list(self.average.values()), [each.detach() for each in self.parameters.values()], 1.0 - decay
+            [own_part(each) for each in self.average.values()],
+            [own_part(each.detach()) for each in self.parameters.values()],
+            1.0 - decay,
         )
 
     @contextmanager
     def averaged(self) -> Iterator[Model]:
-        """The model with its averaged weights and in evaluation mode, for as long as the context lasts."""
+        """The model with its averaged weights and in evaluation mode, for as long as the context lasts.
+
+        All processes must enter; what the first one is given is for use.
+        """
+        if self.spread.parallel == "fsdp":
+            yield self._gathered()
+            return
         kept = {name: self.parameters[name].detach().clone() for name in self.average}
         self._load(self.average)
         self.model.eval()
@@ -183,6 +278,16 @@ class Trainer(Generic[Model]):
             self.model.train()
 
     @torch.no_grad()
+    def _gathered(self) -> Model:
+        """A model of its own with the averaged weights, gathered from all processes, in the first one."""
+        own = dict(self._whole.named_parameters()) if self._whole is not None else {}
+        for name, value in (self.average or self.parameters).items():
+            gathered = whole(value)  # one at a time: only the first process keeps it
+            if own:
+                own[name].copy_(gathered)
+        return self.model if self._whole is None else self._whole.eval()
+
+    @torch.no_grad()
     def _load(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
             self.parameters[name].copy_(value)
@@ -191,15 +296,20 @@ class Trainer(Generic[Model]):
         """Figures of the averaged weights on held-out episodes (see `Validation`); reported and returned."""
         if self.validation is None:
             return {}
+        figures: dict[str, float] = {}
         with self.averaged() as model:
-            figures = self.validation(model, self.device)
+            if self.processes.is_first:
+                figures = self.validation(model, self.device)
+        figures = json.loads(self.processes.tell(json.dumps(figures))[0])
         if self.report:
             self.report(self.step, {f"validation/{name}": value for name, value in figures.items()})
         return figures
 
     def save(self) -> Path:
-        """Write a checkpoint; its model holds the averaged weights."""
-        tensors = checkpoints.collect(self.parameters, self.optimiser, self.average)
+        """Write a checkpoint; its model holds the averaged weights. Raises CheckpointNotWritten."""
+        tensors = {}
+        if self.processes.is_first or self.spread.parallel == "fsdp":
+            tensors = checkpoints.collect(self.parameters, self.optimiser, self.average)
         state = TrainingState(self.step, self.seconds, tensors, self.identity)
         with self.averaged() as model:
             return checkpoints.save(
@@ -207,17 +317,27 @@ class Trainer(Generic[Model]):
                 state,
                 cast(Trainable, model).save_pretrained,
                 self.config.keep_checkpoints,
+                self.processes,
             )
 
-    def _diverged(self, batch: Any, losses: dict[str, Tensor], what: str) -> TrainingDiverged:
-        """Save the batch, and say what happened."""
-        path = self.folder / f"diverged-step-{self.step:08d}.safetensors"
+    def _diverged(self, suspect: tuple[Any, dict[str, Tensor] | None], means: dict[str, Tensor]) -> TrainingDiverged:
+        """Save the batch, and say what happened. suspect: a batch, with its losses when they are not finite."""
+        batch, losses = suspect
+        one_of = f"-rank-{self.processes.rank}" if self.processes.count > 1 else ""
+        path = self.folder / f"diverged-step-{self.step:08d}{one_of}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = self.task.contents(batch)
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
-        where = self.task.blame(batch)
-        values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+        what = "the loss" if losses is not None or not torch.isfinite(means["loss"]) else "the gradient"
+        # In one process the suspect's own losses; of several, each tells where its share was bad.
+        where = " ".join(filter(None, self.processes.tell(self.task.blame(batch).strip())))
+        values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in means.items())
         return TrainingDiverged(
-            f"{what} is NaN or Inf at step {self.step} ({values}); no weight was changed by it.{where} The batch is in "
-            f"{path}. Go on from the last checkpoint with a lower learning rate or clip, or look at the data"
+            f"{what} is NaN or Inf at step {self.step} ({values}); no weight was changed by it. {where} The batch is "
+            f"in {path}. Go on from the last checkpoint with a lower learning rate or clip, or look at the data"
         )
+
+
+def _copy_with_own_weights(model: Model) -> Model:
+    """A copy with parameters of its own, but for those that are not trained, which it shares."""
+    return copy.deepcopy(model, {id(each): each for each in model.parameters() if not each.requires_grad})

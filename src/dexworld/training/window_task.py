@@ -11,6 +11,7 @@ from dexworld.data.sampling import OfficialSampling, PaperSampling, PartStrategy
 from dexworld.data.windows import Window
 from dexworld.models.dexwm import DexWM
 from dexworld.training.config import SamplingConfig, TrainConfig
+from dexworld.training.losses import ItemsEach, own_items
 from dexworld.training.objective import WindowLoss
 
 Strategy = PartStrategy | StrideSampling
@@ -60,23 +61,29 @@ def window_strategies(
 class WindowTask:
     """Windows of episodes and their losses (a `trainer.Task`).
 
-    make_source: windows of a strategy (it knows the data, this process's rank and the seed).
+    make_source: windows of a strategy (it knows the data, this process's rank and the seed). items_each: what means
+    over this process's share of a batch are taken with (`Processes.items_each`).
     """
 
     def __init__(
-        self, model: DexWM, config: TrainConfig, make_source: MakeSource, sampling: SamplingConfig = SamplingConfig()
+        self,
+        model: DexWM,
+        config: TrainConfig,
+        make_source: MakeSource,
+        sampling: SamplingConfig = SamplingConfig(),
+        items_each: ItemsEach = own_items,
     ) -> None:
         self.config = config
         teacher, unrolled = window_strategies(model.config.predictor.num_context, config, sampling)
         self.sources = {False: make_source(teacher), True: make_source(unrolled)}
-        self.objective = WindowLoss(model, config)
+        self.objective = WindowLoss(model, config, items_each)
 
     def unrolled(self, index: int) -> bool:
         """Whether batch `index` belongs to the second phase."""
         return index >= self._second_phase
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
-        """Batch number `index` of the run."""
+        """This process's share of batch number `index` of the run, and the size of the whole batch."""
         config, unrolled = self.config, self.unrolled(index)
         first, size = index * config.batch_size, config.batch_size
         if unrolled:  # sample numbers go on where the first phase has ended, and with them the epoch
