@@ -26,6 +26,14 @@ class Frames(Protocol):
         ...
 
 
+def frame_numbers(indices: list[int], length: int, where: str) -> np.ndarray:
+    """The frames asked for, (N,) integers. Raises IndexError, starting with `where`, for one outside [0, length)."""
+    wanted = np.asarray(indices, dtype=int)
+    if wanted.size and not (wanted.min() >= 0 and wanted.max() < length):
+        raise IndexError(f"{where}: frames {wanted.min()} to {wanted.max()} asked for, it holds 0 to {length - 1}")
+    return wanted
+
+
 @dataclass(frozen=True)
 class ArrayFrames:
     """Frames that lie in memory: (T, H, W, 3) uint8 RGB."""

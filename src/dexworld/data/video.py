@@ -13,6 +13,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from dexworld.data.episode import frame_numbers
+
+MAX_SIDE = 16_384  # pixels; a larger frame is a damaged header
 GROUP = 6  # frames from one key frame to the next
 # Without `cpu-independent`, x264's bytes depend on the processor, and on one processor now and then on what lay in
 # memory before (11 of 120 encodings of one clip differed): a resumed collection would not be the same. Time and size
@@ -100,11 +103,7 @@ class VideoFrames:
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
         length, height, width, rate = self._header
-        wanted = np.asarray(indices, dtype=int)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < length):
-            raise IndexError(
-                f"{self.path}: frames {wanted.min()} to {wanted.max()} asked for, it holds 0 to {length - 1}"
-            )
+        wanted = frame_numbers(indices, length, str(self.path))
         unique, places = np.unique(wanted, return_inverse=True)
         decoded = np.empty((len(unique), height, width, 3), dtype=np.uint8)
         with _opened(self.path) as container:

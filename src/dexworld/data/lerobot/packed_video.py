@@ -13,8 +13,10 @@ from typing import Any
 import av
 import numpy as np
 
+from dexworld.data.episode import frame_numbers
 from dexworld.data.lerobot.packets import (
     DECODE_ERRORS,
+    MAX_PACKET,
     PerThread,
     bytes_at,
     decoder_of,
@@ -25,7 +27,6 @@ from dexworld.data.lerobot.packets import (
 from dexworld.data.video import VideoError
 
 MAX_TABLES = 64
-MAX_PACKET = 1 << 26  # bytes; a larger one is a damaged table
 _DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU
 
 
@@ -53,12 +54,7 @@ class PackedFrames:
 
         Raises IndexError for an index outside [0, count), VideoError naming file and frame for one that can't be read.
         """
-        wanted = np.asarray(indices, dtype=int)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < self.count):
-            raise IndexError(
-                f"{self.path}: frames {wanted.min()} to {wanted.max()} asked for, the episode holds 0 to "
-                f"{self.count - 1}"
-            )
+        wanted = frame_numbers(indices, self.count, str(self.path))
         frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
         if wanted.size == 0:
             return frames
@@ -111,8 +107,7 @@ class PackedFrames:
                     frames[rows[shown]] = decoder.rgb(picture)
                 if not pending:
                     break
-            if table.reorders or number == len(table.sizes):  # nothing of this run may come out in the next
-                decoder.context.flush_buffers()
+            decoder.context.flush_buffers()  # nothing of this run may come out in the next, of another file perhaps
         except DECODE_ERRORS as error:
             forget_decoder(table.decoder, table.extradata)
             frame = min(pending.values(), default=run[-1]) - self.first_frame
@@ -141,7 +136,7 @@ class FrameTable:
     """Where the N frames of a video lie. Packets are in the order of decoding, times in the order shown.
 
     offsets, sizes, packet_times: (N,) bytes, bytes, ticks per packet. times: (N,) ticks, increasing. keys: (K,) packet
-    numbers that decoding can start at; key_times: (K,) their ticks. reorders: whether the two orders differ.
+    numbers that decoding can start at; key_times: (K,) their ticks.
     """
 
     offsets: np.ndarray
@@ -153,7 +148,6 @@ class FrameTable:
     time_base: Fraction
     decoder: str
     extradata: bytes
-    reorders: bool
 
     def runs(self, shown: list[int]) -> list[tuple[int, list[int]]]:
         """(packet to start at, frame numbers) that decode the sorted frame numbers `shown` with the least work."""
@@ -207,7 +201,6 @@ def _read_table(path: Path) -> FrameTable:
                 time_base=stream.time_base,
                 decoder=_DECODERS.get(name, name),
                 extradata=stream.codec_context.extradata or b"",
-                reorders=bool((np.diff(table[:, 2]) <= 0).any()),
             )
     except (*DECODE_ERRORS, TypeError) as error:
         raise VideoError(f"{path}: can't be opened as a video ({error})") from error

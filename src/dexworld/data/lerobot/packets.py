@@ -19,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 from dexworld.data.video import VideoError
 
 MAX_OPEN_FILES = 128
+MAX_PACKET = 1 << 26  # bytes; a larger one is a damaged table
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
 Value = TypeVar("Value")
 

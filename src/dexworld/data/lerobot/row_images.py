@@ -6,6 +6,7 @@ from typing import Any
 import av
 import numpy as np
 
+from dexworld.data.episode import frame_numbers
 from dexworld.data.lerobot.layout import LeRobotLayout
 from dexworld.data.lerobot.packets import DECODE_ERRORS, Decoder
 from dexworld.data.lerobot.table import episode_rows
@@ -34,11 +35,7 @@ class RowImages:
 
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
-        wanted = np.asarray(indices, dtype=int)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise IndexError(
-                f"frames {wanted.min()} to {wanted.max()} asked for, the episode holds 0 to {len(self) - 1}"
-            )
+        wanted = frame_numbers(indices, len(self), f"{self.layout.folder}: {self.key}")
         path = self.layout.data_file(self.row)
         try:
             images = episode_rows(self.layout, self.row, [self.key])[self.key]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dexworld.data.prepared.encode import RECIPES
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.source import CorruptEpisodeError, Dataset, Source
 from dexworld.data.video import VideoError
@@ -63,8 +64,6 @@ def estimate_disk(source: Source, settings: PrepareSettings, destination: Path, 
 
 def frame_bytes(settings: PrepareSettings, pixels: int) -> float:
     """Expected bytes of a stored frame of so many pixels, labels not included."""
-    from dexworld.data.prepared.encode import RECIPES
-
     steps = 0 if settings.crf is None else settings.crf - RECIPES[settings.codec].crf
     return FRAME_BYTES[settings.codec] * pixels / MEASURED_PIXELS * PER_CRF[settings.codec] ** steps
 

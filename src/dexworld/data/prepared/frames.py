@@ -11,10 +11,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dexworld.data.lerobot.packets import DECODE_ERRORS, bytes_at, decoder_of, forget_decoder, opened
+from dexworld.data.episode import frame_numbers
+from dexworld.data.lerobot.packets import DECODE_ERRORS, MAX_PACKET, bytes_at, decoder_of, forget_decoder, opened
 from dexworld.data.video import VideoError
-
-MAX_PACKET = 1 << 26  # bytes; a larger one is a damaged table
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,7 @@ class StoredFrames:
 
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one whose bytes are damaged.
         """
-        wanted = np.asarray(indices, dtype=int)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise IndexError(
-                f"{self.path}: frames {wanted.min()} to {wanted.max()} asked for, the episode holds 0 to "
-                f"{len(self) - 1}"
-            )
+        wanted = frame_numbers(indices, len(self), str(self.path))
         frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
         groups: dict[int, dict[int, list[int]]] = {}
         for place, index in enumerate(wanted.tolist()):

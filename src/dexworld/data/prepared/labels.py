@@ -41,7 +41,6 @@ EXTRAS = {
 OTHER = "extras."
 PACKETS = ("video.packet_offset", "video.packet_size", "video.packet_crc32")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_STORED_KINDS = {"f": "float32", "b": "bool"}
 _FILL: dict[str, Any] = {"f": np.nan, "b": False, "U": ""}
 
 

@@ -17,7 +17,7 @@ import av
 import h5py
 import numpy as np
 
-from dexworld.data.episode import Frames
+from dexworld.data.episode import Frames, frame_numbers
 from dexworld.data.readers.droid_camera import DroidCamera
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.robot_arrays import numbers
@@ -72,9 +72,7 @@ class CutFrames:
 
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB; errors as `ForeignFrames.read`, its frame numbers the file's."""
-        wanted = np.asarray(indices, dtype=int)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < self.count):
-            raise IndexError(f"{self.path}: frames {wanted.min()} to {wanted.max()} asked for, {self.count} are used")
+        wanted = frame_numbers(indices, self.count, str(self.path))
         return self.whole.read((wanted + self.first).tolist())
 
     def sequential(self, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:

@@ -15,9 +15,9 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from dexworld.data.video import VideoError
+from dexworld.data.episode import frame_numbers
+from dexworld.data.video import MAX_SIDE, VideoError
 
-MAX_SIDE = 16_384  # pixels; a larger frame is a damaged header
 SEEK_WORTH = 4  # frames that a seek costs: what the decoder holds back is decoded again
 _UNREADABLE = (av.FFmpegError, OSError, ValueError, MemoryError)
 
@@ -93,11 +93,7 @@ class ForeignFrames:
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
         length, (height, width) = len(self), self.size
-        wanted = np.asarray(indices, dtype=int)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < length):
-            raise IndexError(
-                f"{self.path}: frames {wanted.min()} to {wanted.max()} asked for, it holds 0 to {length - 1}"
-            )
+        wanted = frame_numbers(indices, length, str(self.path))
         unique, places = np.unique(wanted, return_inverse=True)
         if len(unique) == 0:
             return np.empty((0, height, width, 3), dtype=np.uint8)

@@ -7,11 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from dexworld.data.episode import frame_numbers
 from dexworld.data.hdf5 import opened_hdf5
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.video import VideoError
-
-MAX_SIDE = 16_384  # pixels; a larger frame is a damaged header
+from dexworld.data.video import MAX_SIDE, VideoError
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,7 @@ class Hdf5Frames:
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be read.
         """
         length, height, width = self._shape
-        wanted = np.asarray(indices, dtype=int)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < length):
-            raise IndexError(
-                f"{self.path}: {self.key}: frames {wanted.min()} to {wanted.max()} asked for, it has 0 to {length - 1}"
-            )
+        wanted = frame_numbers(indices, length, f"{self.path}: {self.key}")
         frames = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
         rows, frame = slice(self.crop_rows, self.crop_rows + height), -1
         try:
