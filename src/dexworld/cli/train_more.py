@@ -1,0 +1,34 @@
+"""The verbs `train-decoder` and `train-evaluator`: what is trained beside the world model, on the same latents."""
+
+import logging
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from dexworld.training.decoder_run import DecoderRunConfig, train_decoder
+from dexworld.training.keypoint_evaluator import EvaluatorRunConfig, train_evaluator
+
+logger = logging.getLogger("dexworld")
+
+
+@dataclass(frozen=True)
+class TrainDecoder:
+    """Train a network that turns latents back into pictures, for `--decoder`; start it again to go on."""
+
+    run_config: Annotated[DecoderRunConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Train, and leave the decoder in `<output>/model`."""
+        logger.info("the decoder is in %s", train_decoder(self.run_config))
+
+
+@dataclass(frozen=True)
+class TrainEvaluator:
+    """Train the keypoint head that predictions are judged with, apart from any world model; start it again to go on."""
+
+    run_config: Annotated[EvaluatorRunConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Train, and leave the evaluator in `<output>/model`."""
+        logger.info("the evaluator is in %s", train_evaluator(self.run_config))

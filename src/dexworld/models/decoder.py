@@ -1,0 +1,149 @@
+"""From latents back to pixels: a vision transformer trained on a frozen encoder (DexWM paper, appendix A.4).
+
+Drawn at the encoder's own grid, whatever its size. (The release's decoder is built for square pictures; other grids are
+squeezed to 16 x 16 and the picture is stretched back.) N images, P patches, D latent width, H x W pixels.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dexworld.models.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from dexworld.models.keypoint_head import HeadBlock
+from dexworld.models.latent_space import LatentSpace
+
+IMAGES_PER_CALL = 32  # decoded at once by `decode`
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Size of the transformer.
+
+    output: `tanh` keeps pixels in range (as released); `linear` leaves them free, `decode` clips.
+    """
+
+    dim: int = 192
+    depth: int = 4
+    heads: int = 6
+    mlp_ratio: int = 4
+    output: Literal["tanh", "linear"] = "tanh"
+
+    def __post_init__(self) -> None:
+        if min(self.dim, self.depth, self.heads, self.mlp_ratio) < 1:
+            raise ValueError(f"decoder sizes must be positive, not {self}")
+        if self.dim % self.heads:
+            raise ValueError(f"decoder dim {self.dim} is not a multiple of its {self.heads} heads")
+        if self.output not in ("tanh", "linear"):
+            raise ValueError(f"decoder output is {self.output!r}; choose 'tanh' or 'linear'")
+
+
+@dataclass(frozen=True)
+class PixelDecoderConfig:
+    """A decoder for the latents of one encoder."""
+
+    latents: LatentSpace
+    network: DecoderConfig = field(default_factory=DecoderConfig)
+
+
+DECODER_PRESETS: dict[str, DecoderConfig] = {
+    "debug": DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2),
+    "tiny": DecoderConfig(),
+    "vit-s": DecoderConfig(dim=384, depth=12, heads=6),
+    "vit-b": DecoderConfig(dim=768, depth=12, heads=12),
+    "vit-l": DecoderConfig(dim=1024, depth=24, heads=16),  # the paper's
+}
+
+
+def decoder_preset(name: str) -> DecoderConfig:
+    """The preset of that name. Raises ValueError listing the names there are."""
+    if name not in DECODER_PRESETS:
+        raise ValueError(f"no decoder preset {name!r}; choose from {', '.join(DECODER_PRESETS)}")
+    return DECODER_PRESETS[name]
+
+
+class PixelDecoder(nn.Module):
+    """Latents (..., P, D) to pictures. `provenance` says where the weights come from."""
+
+    def __init__(self, config: PixelDecoderConfig, provenance: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        space, network = config.latents, config.network
+        self.project_in = nn.Linear(space.dim, network.dim)
+        self.positions = nn.Parameter(torch.empty(space.tokens, network.dim))
+        blocks = (HeadBlock(network.dim, network.heads, network.mlp_ratio) for _ in range(network.depth))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(network.dim)
+        self.project_out = nn.Linear(network.dim, 3 * space.cell[0] * space.cell[1])
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W), [-1, 1] for black to white, of latents (N, P, D)."""
+        space = self.config.latents
+        (rows, columns), (height, width) = space.grid, space.cell
+        x = self.project_in(latents) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        x = self.project_out(self.norm(x)).view(-1, rows, columns, 3, height, width)
+        images = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, *space.image_size)
+        return images.tanh() if self.config.network.output == "tanh" else images
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (..., H, W, 3) uint8 RGB of latents (..., P, D). Raises ValueError for latents of another shape."""
+        space = self.config.latents
+        if tuple(latents.shape[-2:]) != (space.tokens, space.dim):
+            raise ValueError(
+                f"latents are {tuple(latents.shape)}; this decoder takes (..., {space.tokens}, {space.dim})"
+            )
+        flat = latents.reshape(-1, *latents.shape[-2:]).to(self.positions)
+        images = torch.cat([to_pixels(self(part)) for part in flat.split(IMAGES_PER_CALL)])
+        return images.view(*latents.shape[:-2], *images.shape[1:])
+
+    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        if provenance is not None:
+            self.provenance = dict(provenance)
+        write_checkpoint(folder, self.config, self.state_dict(), self.provenance)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "PixelDecoder":
+        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
+
+        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
+        """
+        config, weights, provenance = read_checkpoint(folder_or_hub_id, PixelDecoderConfig)
+        decoder = cls(config, provenance)
+        load_exactly(decoder, weights, folder_or_hub_id)
+        return decoder.eval()
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """(N, 3, H, W) in [-1, 1] to (N, H, W, 3) uint8."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def from_pixels(images: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def load_exactly(module: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
+    """Load a state dict. Raises CheckpointError naming tensors that are missing, unknown or of another shape."""
+    expected = module.state_dict()
+    missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
+    wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+    if missing or unknown or wrong:
+        raise CheckpointError(
+            f"{where}: weights don't fit config.json: missing {missing[:5]}, unknown {unknown[:5]}, wrong shape "
+            f"{wrong[:5]}"
+        )
+    module.load_state_dict(weights)

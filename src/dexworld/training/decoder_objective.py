@@ -1,0 +1,181 @@
+"""What a pixel decoder is trained on: L1, a perceptual distance, and a discriminator that it has to deceive.
+
+The RAE recipe (Zheng et al., "Diffusion transformers with representation autoencoders", 2025), which the DexWM paper
+follows (appendix A.4). Decoder and discriminator are trained side by side, each by its own loss, in one step of one
+optimiser: AdamW keeps every parameter's moments apart, so this is what two optimisers of one learning rate would do.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dexworld.models.decoder import PixelDecoder, from_pixels, to_pixels
+from dexworld.models.perceptual import PerceptualName
+from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim
+from dexworld.training.config import LoopConfig, check_fractions, check_not_negative, check_positive
+from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
+from dexworld.training.picture_source import Pictures, PictureSource
+
+CHUNK = 16  # pictures at a time in validation
+
+
+@dataclass(frozen=True)
+class DecoderTrainConfig(LoopConfig):
+    """Training of a pixel decoder: the loop and its losses. Raises ValueError naming the field that makes no sense."""
+
+    batch_size: int = 16
+    """Pictures in a batch."""
+    learning_rate: float = 2e-4
+    """Peak learning rate of AdamW, of the decoder and of the discriminator."""
+    weight_decay: float = 0.0
+    """Weight decay of matrices; vectors have none."""
+    perceptual: float = 1.0
+    """Weight of the perceptual distance, beside L1 of pixels in [-1, 1] with weight 1."""
+    adversarial: float = 0.75
+    """Weight of the adversarial loss, after it was scaled to gradients as long as those of the other two; 0 trains
+    without a discriminator."""
+    discriminator_start: float = 0.375
+    """Fraction of the steps after which the discriminator begins to learn."""
+    adversarial_start: float = 0.5
+    """Fraction of the steps after which the decoder has to deceive it."""
+    discriminator_channels: int = 64
+    """Channels of the discriminator's first layer, a multiple of 8."""
+    validation_pictures: int = 64
+    """Pictures in the validation figures."""
+
+    FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"validation_pictures"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative(self, "perceptual", "adversarial")
+        check_fractions(self, "discriminator_start", "adversarial_start")
+        check_positive(self, "validation_pictures", "discriminator_channels")
+        if self.discriminator_channels % 8:
+            raise ValueError(f"discriminator_channels is {self.discriminator_channels}; it must be a multiple of 8")
+        if self.adversarial_start < self.discriminator_start:
+            raise ValueError(
+                f"adversarial_start is {self.adversarial_start}, before discriminator_start "
+                f"{self.discriminator_start}: nobody learns from a judge that knows nothing"
+            )
+
+
+class AdversarialDecoder(nn.Module):
+    """A decoder and its adversary: what the trainer trains. Only the decoder is saved as a model."""
+
+    def __init__(self, decoder: PixelDecoder, discriminator: PatchDiscriminator | None) -> None:
+        super().__init__()
+        self.decoder, self.discriminator = decoder, discriminator
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The decoder's."""
+        return self.decoder.provenance
+
+    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
+        """Write the decoder."""
+        self.decoder.save_pretrained(folder, provenance)
+
+
+class DecoderLoss(nn.Module):
+    """Losses of a batch of pictures, as a module so that a distributed wrapper can go around it.
+
+    perceptual: distances (N,) of two batches (N, 3, H, W) in [-1, 1], called `name` in the curve; it is frozen.
+    """
+
+    def __init__(
+        self, model: AdversarialDecoder, config: DecoderTrainConfig, perceptual: nn.Module, name: PerceptualName
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.name = model, config, name
+        self.perceptual = perceptual.eval().requires_grad_(False)
+
+    def forward(self, pictures: Pictures, progress: float) -> dict[str, Tensor]:
+        """Scalars: `loss`, and its parts before weighting. progress: fraction of the run that is done, in [0, 1).
+
+        `l1`, and the perceptual distance by its name; once it has started, `discriminator` (1 when it knows nothing),
+        `adversarial` (the judge's mean verdict on made pictures, negated) and `adversarial_weight` (its adaptive part).
+        """
+        config, discriminator = self.config, self.model.discriminator
+        true = from_pixels(pictures.images)
+        made = self.model.decoder(pictures.latents).float()
+        losses = {"l1": (made - true).abs().mean()}
+        reconstruction = losses["l1"]
+        if config.perceptual:
+            losses[self.name] = self.perceptual(made, true).mean()
+            reconstruction = reconstruction + config.perceptual * losses[self.name]
+        total = reconstruction
+        if discriminator is not None and progress >= config.discriminator_start:
+            losses["discriminator"] = hinge_loss(discriminator(true), discriminator(made.detach()))
+            total = total + losses["discriminator"]
+            if progress >= config.adversarial_start:
+                adversarial = -discriminator.judged(made).mean()
+                weight = adaptive_weight(reconstruction, adversarial, self.model.decoder.project_out.weight)
+                losses |= {"adversarial": adversarial, "adversarial_weight": weight}
+                total = total + config.adversarial * weight * adversarial
+        return {"loss": total, **losses}
+
+
+class DecoderTask:
+    """Pictures with their latents, and what a decoder loses on them (a `trainer.Task`)."""
+
+    def __init__(self, objective: DecoderLoss, source: PictureSource) -> None:
+        self.objective, self.source, self.config = objective, source, objective.config
+
+    def batch(self, index: int, device: torch.device) -> tuple[Pictures, int]:
+        """Batch number `index` of the run."""
+        return self.source.batch(index, self.config.batch_size), self.config.batch_size
+
+    def losses(self, batch: Pictures, index: int) -> dict[str, Tensor]:
+        """See `DecoderLoss`."""
+        return self.objective(batch, index / (self.config.steps * self.config.accumulation))
+
+    def contents(self, batch: Pictures) -> dict[str, Tensor]:
+        """The pictures' tensors by name."""
+        return {"images": batch.images, "latents": batch.latents, "rows": batch.rows}
+
+    def blame(self, batch: Pictures) -> str:
+        """Which frame's latents are not finite, if any."""
+        bad = ~torch.isfinite(batch.latents).flatten(1).all(dim=1).cpu()
+        if not bad.any():
+            return ""
+        return f" Latents are not finite in {self.source.describe(int(batch.rows[bad][0]))}."
+
+
+class DecoderValidation:
+    """Always the same pictures of held-out episodes. perceptual: as in `DecoderLoss`."""
+
+    def __init__(self, source: PictureSource, pictures: int, perceptual: nn.Module, name: PerceptualName) -> None:
+        self.source, self.pictures, self.perceptual, self.name = source, pictures, perceptual, name
+
+    @torch.no_grad()
+    def __call__(self, model: AdversarialDecoder, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Figures of 8-bit pictures: `l1` of values in [0, 1], `psnr` in dB of the mean squared error over them all,
+        `ssim`, and the perceptual distance by its name. Raises ValueError for pictures of less than 11 pixels a side.
+        """
+        sums: dict[str, float] = {}
+        counts = [min(CHUNK, self.pictures - start) for start in range(0, self.pictures, CHUNK)]
+        for step, count in enumerate(counts):
+            # Batches are of one size, so that pictures keep their numbers; of the last one only a part may count.
+            batch = self.source.batch(step, CHUNK)
+            images = batch.images[:count]
+            made = to_pixels(model.decoder(batch.latents[:count]))
+            figures = {
+                "l1": float((made.float() - images.float()).abs().mean()) / 255,
+                self.name: float(self.perceptual(from_pixels(made), from_pixels(images)).mean()),
+                **_metrics(made.cpu().numpy(), images.cpu().numpy()),
+            }
+            for key, value in figures.items():
+                sums[key] = sums.get(key, 0.0) + value * count
+        means = {key: value / self.pictures for key, value in sums.items()}
+        return {"psnr": psnr_of_mse(means.pop("mse")), **means}
+
+
+def _metrics(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Mean squared error and SSIM of (N, H, W, 3) uint8."""
+    similarity = ssim(made, true)
+    assert similarity is not None  # there is no mask that could be empty
+    return {"mse": float(squared_error_map(made, true).mean()), "ssim": similarity}

@@ -1,0 +1,122 @@
+"""From dataset folders to a pixel decoder: what `dexworld train-decoder` runs.
+
+<output>/model            the decoder, ready for `PixelDecoder.from_pretrained` and `--decoder`, with its provenance
+<output>/checkpoints      training state, discriminator included; start the same command again to go on
+<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
+<output>/results.json     steps, seconds, validation figures
+"""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.data.mixture import MixConfig
+from dexworld.data.source import Dataset
+from dexworld.models.decoder import DECODER_PRESETS, DecoderConfig, PixelDecoder, PixelDecoderConfig, decoder_preset
+from dexworld.models.latent_space import LatentSpace
+from dexworld.models.perceptual import perceptual_distance
+from dexworld.training.decoder_objective import (
+    CHUNK,
+    AdversarialDecoder,
+    DecoderLoss,
+    DecoderTask,
+    DecoderTrainConfig,
+    DecoderValidation,
+)
+from dexworld.training.discriminator import PatchDiscriminator
+from dexworld.training.frozen_encoder import FrozenData, FrozenRunConfig, open_frozen_data
+from dexworld.training.picture_source import CachedLatents, Latents, PictureSource
+from dexworld.training.progress import TrainingLog
+from dexworld.training.run import save_run
+from dexworld.training.sources import CachedData
+from dexworld.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DecoderRunConfig(FrozenRunConfig):
+    """A training run of a pixel decoder. Raises ValueError naming the field that makes no sense."""
+
+    output: Path = Path("outputs/decoder")
+    """Folder of the run; a run that was stopped goes on there."""
+    size: str = "tiny"
+    """Size of the decoder: `debug`, `tiny`, `vit-s`, `vit-b`, or the paper's `vit-l`."""
+    lpips_vgg: Path | None = None
+    """VGG16 for LPIPS, .safetensors or .npz (docs/video_evaluation.md). Without weights the perceptual term is
+    `gradient_distance`, which needs none."""
+    lpips_heads: Path | None = None
+    """The five linear heads of LPIPS."""
+    training: DecoderTrainConfig = field(default_factory=DecoderTrainConfig)
+    """Steps, losses, optimiser."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size not in DECODER_PRESETS:
+            raise ValueError(f"size is {self.size!r}; choose from {', '.join(DECODER_PRESETS)}")
+
+
+def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None) -> Path:
+    """Train a decoder, or go on with a run that was stopped, and return the folder of the decoder.
+
+    network: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError
+    or TrainingDiverged with what to do.
+    """
+    training, device = config.training, config.torch_device
+    name, perceptual = perceptual_distance(config.lpips_vgg, config.lpips_heads)
+    perceptual.to(device)
+    data = open_frozen_data(config, training.seed)
+    torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
+    space = LatentSpace.of(data.model.config, data.fingerprint)
+    decoder = PixelDecoder(PixelDecoderConfig(space, network or decoder_preset(config.size)))
+    discriminator = PatchDiscriminator(training.discriminator_channels) if training.adversarial else None
+    model = AdversarialDecoder(decoder, discriminator)
+    # Every checkpoint of the run is to know these, not only its last one.
+    decoder.provenance = data.provenance(training) | {"perceptual": name, "finished": False}
+    validation = None
+    if sum(len(episodes) for episodes in data.held_out):
+        latents = _latents(config, data, data.held_out_datasets, device)
+        held_out = PictureSource(data.held_out_datasets, data.held_out, latents, device, CHUNK, training.seed)
+        validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
+    else:
+        logger.warning("no episode is held out: there will be no validation figures")
+    identity = data.identity(config) | {
+        "decoder": json.loads(json.dumps(asdict(decoder.config))),
+        "perceptual": name,
+    }
+    objective = DecoderLoss(model, training, perceptual, name)
+    pictures = PictureSource(
+        data.datasets,
+        data.training,
+        _latents(config, data, data.datasets, device),
+        device,
+        training.batch_size,
+        training.seed,
+        MixConfig(config.mix),
+        config.workers,
+    )
+    task = DecoderTask(objective, pictures)
+    trainer = Trainer(model, training, task, config.output, validation, identity, device)
+    trainer.resume()
+    with TrainingLog(config.output, training.steps, trainer.step) as log:
+        trainer.report, trainer.on_step = log.report, log.advance
+        finished = trainer.run()
+    figures = trainer.figures or trainer.validate()
+    return save_run(trainer, config.output, dict(model.provenance), figures, finished)
+
+
+def _latents(config: DecoderRunConfig, data: FrozenData, datasets: list[Dataset], device: torch.device) -> Latents:
+    """Latents from the datasets' caches, which are made when they are missing, or from the encoder."""
+    if config.latents == "cached":
+        cached = CachedData(datasets, data.model, data.fingerprint, config.mix, config.training.seed, device)
+        return CachedLatents(cached.caches)
+
+    def encode(images: Tensor, rows: np.ndarray) -> Tensor:
+        return data.model.encode(images).float()
+
+    return encode

@@ -1,0 +1,196 @@
+"""What is trained on the latents of a frozen encoder, without a predictor: the pixel decoder, the keypoint evaluator.
+
+Which encoder, which data, and how what was trained is opened again beside a model.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from dexworld.data.datasets import open_dataset
+from dexworld.data.fitted import fitted
+from dexworld.data.sampling import Drawn, Uniforms
+from dexworld.data.source import Dataset
+from dexworld.models.config import KeypointHeadConfig, PredictorConfig, preset
+from dexworld.models.decoder import PixelDecoder
+from dexworld.models.dexwm import DexWM
+from dexworld.models.encoders import Encoder, PCAEncoder
+from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.training.config import LoopConfig
+from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
+from dexworld.training.run import split_by_scene, without_folders
+
+
+@dataclass(frozen=True)
+class FrozenRunConfig:
+    """Data and encoder of a run. Raises ValueError naming the field that makes no sense."""
+
+    data: tuple[Path, ...] = ()
+    """Dataset folders made by `dexworld collect` or `dexworld prepare`."""
+    output: Path = Path("outputs/train")
+    """Folder of the run; a run that was stopped goes on there."""
+    checkpoint: str = REFERENCE
+    """World model whose encoder is taken: a folder, a Hugging Face id, or `reference`."""
+    encoder_preset: str | None = None
+    """Take the encoder of this model preset instead; a pca one is fitted on the data as `dexworld train` does."""
+    encoder_frames: int = 3000
+    """Frames that a pca encoder is fitted on."""
+    validation_data: tuple[Path, ...] = ()
+    """Dataset folders of held-out scenes."""
+    validation_fraction: float = 0.05
+    """Fraction of the training scenes that is held out when there is no validation data."""
+    latents: Literal["cached", "online"] = "cached"
+    """`cached` encodes every frame once and keeps it on disk; `online` encodes while training."""
+    mix: tuple[float, ...] = ()
+    """Share of each data folder in what is drawn; by default as large as its data."""
+    workers: int = 2
+    """Processes that decode video."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise ValueError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
+        if self.encoder_frames < 1:
+            raise ValueError(f"encoder_frames is {self.encoder_frames}; it must be positive")
+        if self.latents not in ("cached", "online"):
+            raise ValueError(f"latents is {self.latents!r}; choose 'cached' or 'online'")
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; it must be 0 or more")
+        if self.mix and len(self.mix) != len(self.data):
+            raise ValueError(f"mix gives {len(self.mix)} shares for {len(self.data)} data folders")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that `device` stands for."""
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(automatic if self.device == "auto" else self.device)
+
+
+class EveryFrame:
+    """Windows of one frame, every frame of every clip once in an epoch (a `sampling.PartStrategy`)."""
+
+    frames = 1
+
+    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """See `PartStrategy`."""
+        return np.asarray(lengths)
+
+    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """See `PartStrategy`: part i is frame i."""
+        nothing = np.zeros(len(part), dtype=int)
+        return Drawn(np.asarray(part)[:, None], nothing, nothing)
+
+
+@dataclass(frozen=True)
+class FrozenData:
+    """An encoder and the data it is applied to.
+
+    model: a world model that holds the encoder; the rest of it is not used. fingerprint: of the encoder. source: what
+    encoder it is, in words. datasets, held_out_data: at the model's image size. training, held_out: episodes of each
+    dataset, the latter of `datasets` where no validation data was given.
+    """
+
+    model: DexWM
+    fingerprint: str
+    source: str
+    datasets: list[Dataset]
+    held_out_data: list[Dataset]
+    training: list[np.ndarray]
+    held_out: list[np.ndarray]
+
+    @property
+    def held_out_datasets(self) -> list[Dataset]:
+        """The datasets that `held_out` counts in."""
+        return self.held_out_data or self.datasets
+
+    def identity(self, config: FrozenRunConfig) -> dict[str, Any]:
+        """What a continued run must share, as JSON values."""
+        return {
+            "encoder": self.fingerprint,
+            "data": [dataset.fingerprint for dataset in self.datasets],
+            "validation_fraction": None if self.held_out_data else config.validation_fraction,
+            "latents": config.latents,
+            "mix": list(config.mix),
+        }
+
+    def provenance(self, training: LoopConfig) -> dict[str, Any]:
+        """What a model card needs to know about data and settings."""
+        return {
+            "encoder": self.fingerprint,
+            "encoder_of": self.source,
+            "training_seeds": [[dataset.seeds[0], dataset.seeds[-1]] for dataset in self.datasets if dataset.seeds],
+            "datasets": [
+                {
+                    "name": dataset.folder.name,
+                    "settings": dataset.settings,
+                    "episodes": len(dataset),
+                    "training_episodes": len(episodes),
+                    "frames": sum(dataset.lengths),
+                    "quarantined": len(dataset.quarantined),
+                    "fingerprint": dataset.fingerprint,
+                }
+                for dataset, episodes in zip(self.datasets, self.training, strict=True)
+            ],
+            "validation_datasets": [
+                {"name": each.folder.name, "settings": each.settings} for each in self.held_out_data
+            ],
+            "validation_episodes": sum(len(episodes) for episodes in self.held_out),
+            "training": asdict(training),
+        }
+
+
+def open_frozen_data(config: FrozenRunConfig, seed: int) -> FrozenData:
+    """Open the data and load or fit the encoder. Raises ValueError for data that is missing or does not fit."""
+    if not config.data:
+        raise ValueError("data names no dataset folder; make one with `dexworld collect` or `dexworld prepare` first")
+    datasets, held_out_data = ([open_dataset(each) for each in part] for part in (config.data, config.validation_data))
+    model, source = _encoder(config, datasets, seed)
+    size = model.config.image_size
+    datasets, held_out_data = ([fitted(each, size) for each in part] for part in (datasets, held_out_data))
+    training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
+    if held_out_data:
+        held_out = [np.arange(len(dataset)) for dataset in held_out_data]
+    model.to(config.torch_device)
+    return FrozenData(model, encoder_fingerprint(model.encoder), source, datasets, held_out_data, training, held_out)
+
+
+def _encoder(config: FrozenRunConfig, datasets: list[Dataset], seed: int) -> tuple[DexWM, str]:
+    """A world model with the encoder, and what it is called; of a preset, only the encoder has its full size."""
+    if config.encoder_preset is None:
+        model = DexWM.from_pretrained(checkpoint_path(config.checkpoint))
+        return model.requires_grad_(False), without_folders(config.checkpoint)
+    wanted = preset(config.encoder_preset)
+    small = PredictorConfig(dim=32, depth=1, heads=2, pixel_aligned=False)
+    wanted = replace(wanted, predictor=small, keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2))
+    model = DexWM(wanted).eval().requires_grad_(False)
+    if isinstance(model.encoder, PCAEncoder):
+        sized = [fitted(dataset, wanted.image_size) for dataset in datasets]
+        model.encoder.load_state_dict(fitted_encoder(wanted, sized, config.encoder_frames, seed, config.torch_device))
+    return model, f"preset {config.encoder_preset}"
+
+
+Reader = TypeVar("Reader", PixelDecoder, KeypointEvaluator)
+
+
+def open_decoder(folder: str | Path, encoder: Encoder) -> PixelDecoder:
+    """The decoder in `folder`, for pictures of this encoder's latents.
+
+    Raises CheckpointError when it can't be read, ValueError when it was trained for another encoder.
+    """
+    return _checked(PixelDecoder.from_pretrained(checkpoint_path(str(folder))), f"the decoder {folder}", encoder)
+
+
+def open_evaluator(folder: str | Path, encoder: Encoder) -> KeypointEvaluator:
+    """The keypoint evaluator in `folder`, for this encoder's latents. Raises as `open_decoder`."""
+    evaluator = KeypointEvaluator.from_pretrained(checkpoint_path(str(folder)))
+    return _checked(evaluator, f"the keypoint evaluator {folder}", encoder)
+
+
+def _checked(reader: Reader, what: str, encoder: Encoder) -> Reader:
+    reader.config.latents.check_encoder(encoder_fingerprint(encoder), what)
+    return reader

@@ -1,0 +1,138 @@
+"""The pixel decoder: any grid, a picture for its latents, and checkpoints that keep both."""
+
+import json
+
+import pytest
+import torch
+
+from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.decoder import (
+    DECODER_PRESETS,
+    DecoderConfig,
+    PixelDecoder,
+    PixelDecoderConfig,
+    decoder_preset,
+    from_pixels,
+    to_pixels,
+)
+from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.latent_space import LatentSpace
+from dexworld.models.perceptual import GradientDistance, perceptual_distance
+
+SPACE = LatentSpace(dim=6, grid=(2, 5), image_size=(28, 40), encoder="a" * 64)
+SMALL = DecoderConfig(dim=32, depth=1, heads=2)
+
+
+def test_pictures_have_the_encoders_size_on_a_grid_of_any_shape():
+    torch.manual_seed(0)
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL))
+    assert decoder(torch.randn(3, 10, 6)).shape == (3, 3, 28, 40)
+    images = decoder.decode(torch.randn(2, 4, 10, 6))
+    assert images.shape == (2, 4, 28, 40, 3)
+    assert images.dtype == torch.uint8
+
+
+def test_a_token_is_drawn_where_it_lies():
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, DecoderConfig(dim=32, depth=1, heads=2, output="linear")))
+    for block in decoder.blocks:  # without attention a token speaks for its own cell only
+        torch.nn.init.zeros_(block.out.weight)
+    latents = torch.randn(1, 10, 6)
+    changed = latents.clone()
+    changed[0, 7] += 1.0  # row 1, column 2
+    difference = (decoder(changed) - decoder(latents)).abs().sum(dim=(0, 1)) > 0
+    assert difference[14:28, 16:24].float().mean() > 0.9
+    difference[14:28, 16:24] = False
+    assert not difference.any()
+
+
+def test_many_pictures_are_decoded_as_few_are():
+    torch.manual_seed(0)
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL))
+    latents = torch.randn(70, 10, 6)
+    assert torch.equal(decoder.decode(latents)[:5], decoder.decode(latents[:5]))
+
+
+def test_pixels_survive_the_way_to_the_range_of_the_network_and_back():
+    images = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
+    assert torch.equal(to_pixels(from_pixels(images)), images)
+    assert from_pixels(images).min() == -1
+    assert from_pixels(images).max() == 1
+
+
+def test_a_checkpoint_gives_back_the_decoder_and_its_provenance(tmp_path):
+    torch.manual_seed(0)
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL)).eval()
+    decoder.save_pretrained(tmp_path, {"steps": 3})
+    again = PixelDecoder.from_pretrained(tmp_path)
+    latents = torch.randn(2, 10, 6)
+    assert again.config == decoder.config
+    assert again.provenance == {"steps": 3}
+    assert torch.equal(again.decode(latents), decoder.decode(latents))
+
+
+def test_weights_that_do_not_fit_the_config_are_named(tmp_path):
+    PixelDecoder(PixelDecoderConfig(SPACE, SMALL)).save_pretrained(tmp_path)
+    description = json.loads((tmp_path / "config.json").read_text())
+    description["model"]["network"]["depth"] = 2
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match=r"missing \['blocks\.1\."):
+        PixelDecoder.from_pretrained(tmp_path)
+
+
+def test_the_largest_preset_is_the_papers_vit_l():
+    network = decoder_preset("vit-l")
+    assert (network.dim, network.depth, network.heads, network.output) == (1024, 24, 16, "tanh")
+    assert list(DECODER_PRESETS) == ["debug", "tiny", "vit-s", "vit-b", "vit-l"]
+    with pytest.raises(ValueError, match="choose from debug, tiny"):
+        decoder_preset("vit-g")
+
+
+def test_latents_of_another_encoder_or_shape_are_refused():
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL))
+    with pytest.raises(ValueError, match=r"takes \(\.\.\., 10, 6\)"):
+        decoder.decode(torch.zeros(1, 8, 6))
+    with pytest.raises(ValueError, match="the decoder x reads the latents of encoder aaaaaaaaaaaa"):
+        SPACE.check_encoder("b" * 64, "the decoder x")
+    with pytest.raises(ValueError, match="doesn't tile"):
+        LatentSpace(6, (3, 5), (28, 40), "a")
+
+
+def test_the_papers_evaluator_has_its_size(tmp_path):
+    with torch.device("meta"):
+        head = KeypointEvaluator(
+            EvaluatorConfig(LatentSpace(1024, (16, 28), (224, 392), "a"), evaluator_preset("paper"))
+        )
+    # 12 blocks of width 512: qkv without bias, two norms, MLP of ratio 4; then 14 x 14 cells of 12 maps
+    blocks = 12 * (3 * 512**2 + 512**2 + 512 + 4 * 512 + 2 * 4 * 512**2 + 4 * 512 + 512)
+    ends = 1024 * 512 + 512 + 448 * 512 + 2 * 512 + 512 * 14**2 * 12 + 14**2 * 12
+    assert sum(each.numel() for each in head.parameters()) == blocks + ends
+
+
+def test_an_evaluators_checkpoint_gives_it_back(tmp_path):
+    torch.manual_seed(0)
+    evaluator = KeypointEvaluator(EvaluatorConfig(SPACE, evaluator_preset("debug"))).eval()
+    evaluator.save_pretrained(tmp_path, {"steps": 3})
+    again = KeypointEvaluator.from_pretrained(tmp_path)
+    latents = torch.randn(2, 10, 6)
+    assert again.config == evaluator.config
+    for ours, theirs in zip(again.keypoints(latents), evaluator.keypoints(latents), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_weight_free_distance_is_zero_for_equal_pictures_and_can_be_descended():
+    torch.manual_seed(0)
+    true = torch.rand(2, 3, 32, 40) * 2 - 1
+    distance = GradientDistance()
+    assert torch.equal(distance(true, true), torch.zeros(2))
+    made = torch.zeros_like(true).requires_grad_()
+    before = distance(made, true)
+    before.sum().backward()
+    assert torch.isfinite(made.grad).all()
+    with torch.no_grad():
+        assert (distance(made - 100 * made.grad, true) < before).all()
+
+
+def test_a_perceptual_distance_says_what_it_is_and_misses_half_of_lpips(tmp_path):
+    assert perceptual_distance()[0] == "gradient_distance"
+    with pytest.raises(ValueError, match="lpips_heads is missing"):
+        perceptual_distance(lpips_vgg=tmp_path / "vgg.safetensors")

@@ -1,0 +1,76 @@
+"""The verbs `train-decoder` and `train-evaluator` at debug size, through their options."""
+
+import json
+
+import numpy as np
+import pytest
+import tyro
+
+from dexworld.cli.train_more import TrainDecoder, TrainEvaluator
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.store import EpisodeWriter
+from dexworld.models.decoder import PixelDecoder
+from dexworld.models.evaluator import KeypointEvaluator
+
+FLAGS = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+COMMON = "--latents online --encoder-preset debug --encoder-frames 16 --size debug --workers 0 --device cpu --steps 2"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Four episodes of four frames of 112 x 224 pixels, with a right hand in the middle."""
+    folder = tmp_path_factory.mktemp("data")
+    writer = EpisodeWriter(folder, {})
+    generator = np.random.default_rng(0)
+    keypoints = np.zeros((4, 42, 3))
+    keypoints[..., 2] = 1.0
+    valid = np.zeros((4, 42), dtype=bool)
+    valid[:, 21:] = True
+    for seed in range(4):
+        coarse = generator.integers(0, 256, (4, 7, 14, 3), dtype=np.uint8)
+        episode = Episode(
+            frames=ArrayFrames(coarse.repeat(16, axis=1).repeat(16, axis=2)),
+            fps=5.0,
+            keypoints_world=keypoints,
+            keypoints_valid=valid,
+            world_from_camera=np.tile(np.eye(4), (4, 1, 1)),
+            intrinsics=np.array([[100.0, 0, 112], [0, 100, 56], [0, 0, 1]]),
+            source=f"mosaic {seed}",
+            seed=seed,
+        )
+        writer.write(f"mosaic-{seed}", episode)
+    writer.finish()
+    return folder
+
+
+def call(verb, data, output, more=""):
+    options = f"--data {data} --output {output} --validation-data {data} {COMMON} {more}"
+    tyro.cli(verb, args=options.split(), config=FLAGS).run()
+    return json.loads((output / "results.json").read_text())
+
+
+def test_a_decoder_is_trained_from_the_command_line(data, tmp_path):
+    more = "--batch-size 2 --discriminator-channels 8 --discriminator-start 0 --adversarial-start 0.5"
+    results = call(TrainDecoder, data, tmp_path, f"{more} --validation-pictures 2")
+    assert results["steps"] == 2
+    assert results["finished"] is True
+    assert results["validation"].keys() == {"psnr", "l1", "ssim", "gradient_distance"}
+    assert PixelDecoder.from_pretrained(tmp_path / "model").provenance["encoder_of"] == "preset debug"
+
+
+def test_an_evaluator_is_trained_from_the_command_line(data, tmp_path):
+    results = call(TrainEvaluator, data, tmp_path, "--batch-size 2 --validation-frames 4")
+    assert results["finished"] is True
+    assert results["validation"]["visible"] == 6 * 32  # whole batches of frames
+    assert KeypointEvaluator.from_pretrained(tmp_path / "model").config.head.dim == 32
+
+
+def test_the_options_are_explained(capsys):
+    for verb, words in (
+        (TrainDecoder, ("--lpips-vgg", "--adversarial-start", "vit-l")),
+        (TrainEvaluator, ("--sigma-px",)),
+    ):
+        with pytest.raises(SystemExit):
+            tyro.cli(verb, args=["--help"], config=FLAGS)
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words)

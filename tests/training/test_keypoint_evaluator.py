@@ -1,0 +1,96 @@
+"""The keypoint evaluator in training: it learns from true latents, and belongs to one encoder."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld.data.store import open_dataset
+from dexworld.models.config import KeypointHeadConfig
+from dexworld.models.dexwm import DexWM
+from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.training.frozen_encoder import EveryFrame, open_evaluator
+from dexworld.training.keypoint_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
+
+HEAD = KeypointHeadConfig(dim=32, depth=1, heads=2, cell=4)
+
+
+@pytest.fixture
+def world_model(disc_data, tmp_path, model_config):
+    torch.manual_seed(0)
+    model = DexWM(model_config)
+    dataset = open_dataset(disc_data)
+    model.encoder.fit([torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(12)]))])
+    folder = tmp_path / "world-model"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make_run(disc_data, world_model, tmp_path):
+    def make(output="run", latents="cached", **changes):
+        settings = {"steps": 6, "batch_size": 8, "warmup_steps": 1, "log_every": 1, "learning_rate": 3e-3}
+        return EvaluatorRunConfig(
+            data=(disc_data,),
+            output=tmp_path / output,
+            checkpoint=str(world_model),
+            validation_fraction=0.2,
+            latents=latents,
+            workers=0,
+            device="cpu",
+            training=EvaluatorTrainConfig(**(settings | {"validation_frames": 64} | changes)),
+        )
+
+    return make
+
+
+def test_an_evaluator_learns_where_the_hand_is_on_scenes_it_has_not_seen(make_run, world_model):
+    folder = train_evaluator(make_run(steps=150, batch_size=16, ema=0.9), HEAD)
+    evaluator = open_evaluator(folder, DexWM.from_pretrained(world_model).encoder)
+    figures = evaluator.provenance["figures"]
+    assert figures["visible"] == 6 * 64  # the right hand's six; the left one isn't there and doesn't count
+    assert figures["pck10"] > 0.9
+    assert figures["median_px"] < 6
+    assert evaluator.provenance["validation_episodes"] > 0
+    assert evaluator.provenance["finished"] is True
+
+
+def test_a_stopped_run_ends_with_the_same_bits(make_run, tmp_path):
+    train_evaluator(make_run("whole"), HEAD)
+    for seconds in (1e-9, None):
+        train_evaluator(make_run("parts", max_seconds=seconds), HEAD)
+    files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+def test_latents_may_be_made_while_training(make_run, tmp_path):
+    for latents in ("cached", "online"):
+        train_evaluator(make_run(latents, latents, steps=1), HEAD)
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines()[0] for name in ("cached", "online")]
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_another_encoder_is_refused(make_run, world_model):
+    folder = train_evaluator(make_run(steps=1), HEAD)
+    other = DexWM.from_pretrained(world_model)
+    other.encoder.mean += 0.01
+    with pytest.raises(ValueError, match="Train one for this model's encoder"):
+        open_evaluator(folder, other.encoder)
+    assert KeypointEvaluator.from_pretrained(folder).config.head == HEAD
+
+
+def test_every_frame_is_drawn_once():
+    lengths, fps = np.array([3, 5]), np.array([5.0, 5.0])
+    strategy = EveryFrame()
+    assert strategy.parts(lengths, fps).tolist() == [3, 5]
+    drawn = strategy.draw(lengths, fps, np.array([2, 4]), lambda columns: np.zeros((2, columns)))
+    assert drawn.frames.tolist() == [[2], [4]]
+
+
+def test_options_that_make_no_sense_are_named(tmp_path):
+    with pytest.raises(ValueError, match="sigma_px"):
+        EvaluatorTrainConfig(sigma_px=0)
+    with pytest.raises(ValueError, match="size is 'huge'; choose from debug"):
+        EvaluatorRunConfig(size="huge")
