@@ -117,7 +117,8 @@ def _unreadable(source: str, error: Exception) -> ValueError:
             f"Where there is no network, download it elsewhere (`hf download {source}`) and give the folder; DINOv3 "
             "wants its licence accepted on the hub and a login (`hf auth login`)"
         )
+    reason = " ".join(str(error).split())
     return ValueError(
-        f"can't load encoder weights from {source!r}, taken as a {taken}: {error} {advice}. A trained model names its "
+        f"can't load encoder weights from {source!r}, taken as a {taken}: {reason} {advice}. A trained model names its "
         "encoder in `encoder.source` of its config.json. The pca encoder needs no download"
     )

@@ -1,0 +1,93 @@
+"""Tiny pretrained encoders with random weights, saved by `transformers` in the layout of the real checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    Siglip2Config,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    VJEPA2Config,
+    VJEPA2Model,
+)
+
+DIM = 24
+SIZES = {14: (224, 392), 16: (224, 384)}  # the paper's images, by patch
+FAMILIES = {  # kind of checkpoint -> (family, patch); the first five are the encoders of the paper
+    "dinov2": ("dinov2", 14),
+    "dinov3": ("dinov3", 16),
+    "webssl": ("webssl", 14),
+    "vjepa2": ("vjepa2", 16),
+    "siglip2": ("siglip2", 14),
+    "dinov2-registers": ("dinov2", 14),
+    "siglip2-vision-only": ("siglip2", 14),
+    "siglip2-naflex": ("siglip2", 16),
+}
+FIVE = tuple(FAMILIES)[:5]
+_TOWER: dict[str, Any] = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 2}
+_TEXT: dict[str, Any] = {**_TOWER, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 12}
+_TEXT |= {"max_position_embeddings": 4, "bos_token_id": 0, "eos_token_id": 1}
+
+
+def tiny_model(kind: str, **changes: Any) -> torch.nn.Module:
+    """A model of the kind with lively weights, made for square images as the real ones are."""
+    tower = {**_TOWER, **changes}
+    siglip = {**tower, "intermediate_size": 32, "image_size": 70, "patch_size": 14}
+    if kind in ("dinov2", "webssl"):
+        size = 70 if kind == "dinov2" else 56  # DINOv2 was trained on 518 pixels, Web-SSL on 224
+        model: torch.nn.Module = Dinov2Model(Dinov2Config(**tower, mlp_ratio=2, image_size=size, patch_size=14))
+    elif kind == "dinov2-registers":
+        model = Dinov2WithRegistersModel(
+            Dinov2WithRegistersConfig(**tower, mlp_ratio=2, image_size=70, patch_size=14, num_register_tokens=4)
+        )
+    elif kind == "dinov3":
+        model = DINOv3ViTModel(DINOv3ViTConfig(**tower, intermediate_size=32, num_register_tokens=4))
+    elif kind == "vjepa2":
+        model = VJEPA2Model(
+            VJEPA2Config(
+                **{"crop_size": 64, **tower},
+                mlp_ratio=2,
+                pred_hidden_size=12,
+                pred_num_attention_heads=2,
+                pred_num_hidden_layers=1,
+            )
+        )
+    elif kind == "siglip2":
+        model = SiglipModel(SiglipConfig(vision_config=siglip, text_config=_TEXT))
+    elif kind == "siglip2-vision-only":
+        model = SiglipVisionModel(SiglipVisionConfig(**siglip))
+    elif kind == "siglip2-naflex":
+        vision = {**tower, "intermediate_size": 32, "patch_size": 16, "num_patches": 25}
+        model = Siglip2Model(Siglip2Config(vision_config=vision, text_config=_TEXT))
+    else:
+        raise ValueError(f"no tiny encoder {kind!r}")
+    return lively(model).eval()
+
+
+def lively(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random weights with which attention attends to some tokens more than to others, so that positions matter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            noise = torch.randn(value.shape, generator=generator)
+            if value.ndim >= 2:
+                value.copy_(1.5 * noise / value[0].numel() ** 0.5)
+            else:
+                value.copy_(0.2 * noise + (0.0 if name.endswith("bias") else 1.0))
+    return module
+
+
+def save_tiny(kind: str, folder: Path, **changes: Any) -> Path:
+    """Save a tiny model and return its folder."""
+    tiny_model(kind, **changes).save_pretrained(folder)
+    return folder
