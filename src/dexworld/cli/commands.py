@@ -25,6 +25,7 @@ from dexworld.sim.collect import CollectConfig, collect
 from dexworld.sim.explore import ExploreConfig, record_exploration
 from dexworld.sim.tasks import TASKS, Task
 from dexworld.training.estimate import PlanConfig, plan_run
+from dexworld.training.frozen_encoder import open_decoder, open_evaluator
 from dexworld.training.run import RunConfig, train
 
 logger = logging.getLogger("dexworld")
@@ -67,11 +68,17 @@ class OpenLoop:
     """Processes for collecting; 0 is one per core."""
     split: Literal["evaluation", "validation"] = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
+    evaluator: str | None = None
+    """Keypoint evaluator that reads keypoints from latents, made by `dexworld train-evaluator`; by default the model's
+    own head, whose quality then goes into the figures."""
 
     def run(self) -> None:
         """Evaluate and write `results.json`."""
         model = DexWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
-        check_seeds(range(self.seed, self.seed + self.episodes), model.provenance, self.split)
+        evaluator = open_evaluator(self.evaluator, model.encoder) if self.evaluator is not None else None
+        trained = [model.provenance] if evaluator is None else [model.provenance, evaluator.provenance]
+        for provenance in trained:
+            check_seeds(range(self.seed, self.seed + self.episodes), provenance, self.split)
         with tempfile.TemporaryDirectory() as temporary:
             folder = self.data or Path(temporary)
             if self.data is None:
@@ -79,12 +86,18 @@ class OpenLoop:
                     CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)
                 )
             dataset = open_dataset(folder)
-            check_seeds(dataset.seeds, model.provenance, self.split)
+            for provenance in trained:
+                check_seeds(dataset.seeds, provenance, self.split)
             episodes = (dataset[index] for index in range(min(self.episodes, len(dataset))))
             config = OpenLoopConfig(seed=self.seed)
             figures = evaluate_open_loop(
-                model, counted("roll-outs", self.episodes)(episodes), config, model.config.action_convention
+                model,
+                counted("roll-outs", self.episodes)(episodes),
+                config,
+                model.config.action_convention,
+                keypoints=None if evaluator is None else evaluator.keypoints,
             )
+        figures["keypoints_read_by"] = "the model's own head" if self.evaluator is None else Path(self.evaluator).name
         figures["quarantined"] = len(dataset.quarantined)
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
         logger.info(
@@ -168,10 +181,15 @@ class Plan:
     """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
+    decoder: str | None = None
+    """Pixel decoder that draws what the model imagines, made by `dexworld train-decoder`; by default the encoder's own
+    way back."""
 
     def run(self) -> None:
         """Plan, carry out, and write the page."""
-        config = DemoConfig(checkpoint_path(self.checkpoint), (self.task,), 1, self.seed, self.planner, 1, self.backend)
+        config = DemoConfig(
+            checkpoint_path(self.checkpoint), (self.task,), 1, self.seed, self.planner, 1, self.backend, self.decoder
+        )
         _demo(config, self.output)
 
 
@@ -192,10 +210,14 @@ class Imagine:
     frame: int | None = None
     """Frame of the episode; the first one that shows most of the hand when not given."""
     motion: AtomicConfig = field(default_factory=AtomicConfig)
+    decoder: str | None = None
+    """Pixel decoder that draws what the model imagines, made by `dexworld train-decoder`; by default the encoder's own
+    way back."""
 
     def run(self) -> None:
         """Imagine, and write the page."""
         model = DexWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
+        decode = open_decoder(self.decoder, model.encoder).decode if self.decoder is not None else None
         if self.data is not None:
             episode = open_dataset(self.data)[self.episode]
         else:
@@ -203,7 +225,7 @@ class Imagine:
             episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))
         frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
         motions = atomic_motions(episode, frame, self.motion, model.config.action_convention)
-        imagined = imagine(model, episode, motions, frame)
+        imagined = imagine(model, episode, motions, frame, decode=decode)
         logger.info("see %s", write_imagine_report(self.output, imagined, seed=self.seed))
 
 
@@ -227,6 +249,9 @@ class Demo:
     """Processes; 0 is one per core."""
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
+    decoder: str | None = None
+    """Pixel decoder that draws what the model imagines, made by `dexworld train-decoder`; by default the encoder's own
+    way back."""
 
     def run(self) -> None:
         """Play, and write the page."""
@@ -238,6 +263,7 @@ class Demo:
             self.planner,
             self.workers,
             self.backend,
+            self.decoder,
         )
         _demo(config, self.output)
 

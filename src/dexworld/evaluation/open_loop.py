@@ -10,7 +10,7 @@ PCK@r is the share of keypoints predicted within r pixels, in percent. "As relea
 they are in view or not, so its ceiling is the visible share and not 100; "visible" divides by those in view.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -32,6 +32,8 @@ from dexworld.evaluation.open_loop_metrics import (
     summarise,
 )
 from dexworld.geometry import invert
+
+Keypoints = Callable[[Tensor], tuple[Tensor, Tensor]]  # latents (T, P, D) to pixels (T, 12, 2) and confidences (T, 12)
 
 
 class LatentModel(Protocol):
@@ -98,9 +100,12 @@ def evaluate_open_loop(
     config: OpenLoopConfig = OpenLoopConfig(),
     convention: ActionConvention = ActionConvention(),
     device: torch.device | str = "cpu",
+    keypoints: Keypoints | None = None,
 ) -> dict[str, Any]:
     """Open-loop figures of `model` over `episodes`, with their controls and bootstrap intervals.
 
+    keypoints: reads keypoints from latents instead of the model's own head, such as `KeypointEvaluator.keypoints`; then
+    figures of keypoints compare models, and not their heads.
     Returns plain values ready for `write_results`; every figure `key` comes with `key_low` and `key_high` (95 %,
     bootstrap over episodes), and `docs/evaluation.md` says what each means. Episodes that are too short for
     `config.steps` are left out and counted in "episodes_too_short". Raises ValueError on fewer than two usable
@@ -119,7 +124,7 @@ def evaluate_open_loop(
         )
     generator = np.random.default_rng(config.seed)
     measured = [
-        measure(model, clips[index], clips[partner], convention, torch.device(device))
+        measure(model, clips[index], clips[partner], convention, torch.device(device), keypoints)
         for index, partner in enumerate(derangement(len(clips), generator))
     ]
     sums = {key: np.stack([episode[key] for episode in measured]) for key in measured[0]}
@@ -176,8 +181,18 @@ def derangement(count: int, generator: np.random.Generator) -> list[int]:
 
 
 @torch.no_grad()
-def measure(model: LatentModel, clip: Clip, partner: Clip, convention: ActionConvention, device: torch.device) -> Sums:
-    """The sums of one episode, (T,) arrays. Raises ValueError naming the episode where a prediction has NaN or Inf."""
+def measure(
+    model: LatentModel,
+    clip: Clip,
+    partner: Clip,
+    convention: ActionConvention,
+    device: torch.device,
+    keypoints: Keypoints | None = None,
+) -> Sums:
+    """The sums of one episode, (T,) arrays; `keypoints` as in `evaluate_open_loop`.
+
+    Raises ValueError naming the episode where a prediction has NaN or Inf.
+    """
     images = np.ascontiguousarray(clip.frames.read(clip.indices))
     latents = model.encode(torch.from_numpy(images).to(device)).float()  # (T + 1, P, D)
     motion, shuffled = clip.motion(convention), transplanted(clip, partner).motion(convention)
@@ -203,6 +218,7 @@ def measure(model: LatentModel, clip: Clip, partner: Clip, convention: ActionCon
     sums["object_tokens"] = tokens.sum(axis=-1)
     for prefix, predicted in predictions.items():
         sums |= latent_sums(prefix, predicted, truth, tokens)
+    read = keypoints or model.keypoints
     for prefix, predicted in (predictions | {"true_latents_": truth}).items():
-        sums |= keypoint_sums(prefix, model.keypoints(predicted)[0], pixels, views)
+        sums |= keypoint_sums(prefix, read(predicted)[0], pixels, views)
     return sums

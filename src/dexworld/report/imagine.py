@@ -1,6 +1,6 @@
 """What the model imagines when it is told simple hand motions: a page, a video and the figures behind them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from dexworld.report.video import encode_mp4, image_tag, video_tag
 
 TITLE = "What the model imagines"
 COLUMNS = 4
+Decode = Callable[[Tensor], Tensor]  # latents (..., P, D) to pictures (..., H, W, 3) uint8
 DIMMED = 0.45  # brightness of the start frame behind drawn keypoints, where latents can't be decoded
 
 LEAD = (
@@ -74,11 +75,12 @@ def imagine(
     frame: int = 0,
     fps: float = 5.0,
     device: torch.device | str = "cpu",
+    decode: Decode | None = None,
 ) -> Imagined:
     """Roll out each of the named motions (T transitions, unbatched, all of one length) from one frame of an episode.
 
-    fps: at which the motions' steps are shown. Raises ValueError on no motions, lengths that differ, or a frame that
-    the model can't take.
+    fps: at which the motions' steps are shown. decode: makes the pictures, instead of the model's own `decode`.
+    Raises ValueError on no motions, lengths that differ, or a frame that the model can't take.
     """
     if not motions or len({motion.steps for motion in motions.values()}) != 1:
         raise ValueError("imagining needs one or more motions, all with the same number of steps")
@@ -99,7 +101,7 @@ def imagine(
     inside = ((commanded >= 0) & (commanded < (width, height))).all(axis=-1)
     in_view = together.visible.cpu().numpy() & inside
     predicted_px = model.keypoints(whole)[0].cpu().numpy()
-    images, decoded = pictures(model, whole, image[0], predicted_px, in_view)
+    images, decoded = pictures(model, whole, image[0], predicted_px, in_view, decode)
     return Imagined(
         names=tuple(motions),
         start_image=image[0],
@@ -115,12 +117,20 @@ def imagine(
 
 
 def pictures(
-    model: ImaginingModel, latents: Tensor, start: np.ndarray, keypoints_px: np.ndarray, shown: np.ndarray
+    model: ImaginingModel,
+    latents: Tensor,
+    start: np.ndarray,
+    keypoints_px: np.ndarray,
+    shown: np.ndarray,
+    decode: Decode | None = None,
 ) -> tuple[np.ndarray, bool]:
     """Images (N, T + 1, H, W, 3) of latents (N, T + 1, P, D), and whether they are decoded.
 
-    Without a decoder they are the dimmed start frame with the predicted keypoints (N, T + 1, 12, 2) drawn on it.
+    Without `decode`, and when the model has no way back to pixels, they are the dimmed start frame with the predicted
+    keypoints (N, T + 1, 12, 2) drawn on it.
     """
+    if decode is not None:
+        return decode(latents).cpu().numpy(), True
     try:
         return model.decode(latents).cpu().numpy(), True
     except ValueError:  # the encoder has no way back to pixels

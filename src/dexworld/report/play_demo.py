@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import Played, play
@@ -27,6 +28,7 @@ from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, P
 from dexworld.sim.render import choose_backend
 from dexworld.sim.simulation import FRAMES_PER_SECOND, Simulation
 from dexworld.sim.tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
+from dexworld.training.frozen_encoder import open_decoder
 
 MEASURES = {
     "reach": "Hand to goal pose",
@@ -43,7 +45,10 @@ RAY_NOTICE = (
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What to play: `episodes` of each task from scene `seed` on, in `workers` processes (0: one per core)."""
+    """What to play: `episodes` of each task from scene `seed` on, in `workers` processes (0: one per core).
+
+    decoder: folder of a pixel decoder for the checkpoint's latents; the encoder's own way back without one.
+    """
 
     checkpoint: str
     tasks: tuple[str, ...]
@@ -52,6 +57,7 @@ class DemoConfig:
     planner: str = "cpu"
     workers: int = 0
     backend: str = "auto"
+    decoder: str | None = None
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.workers < 0 or not self.tasks:
@@ -64,6 +70,8 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     began = time.perf_counter()
     backend = choose_backend(config.backend)
     model = DexWM.from_pretrained(config.checkpoint)
+    if config.decoder is not None:
+        open_decoder(config.decoder, model.encoder)  # one that doesn't fit is told before the first episode
     timings["loading the model"] = time.perf_counter() - began
     began = time.perf_counter()
     workers = config.workers or os.cpu_count() or 1
@@ -150,16 +158,26 @@ def _model(checkpoint: str) -> DexWM:
     return DexWM.from_pretrained(checkpoint).eval()
 
 
+@lru_cache(maxsize=1)
+def _decode(checkpoint: str, decoder: str | None) -> Callable[[Tensor], Tensor] | None:
+    """What makes pictures of the checkpoint's latents, None where nothing can."""
+    model = _model(checkpoint)
+    if decoder is not None:
+        return open_decoder(decoder, model.encoder).decode
+    return model.decode if model.encoder.can_decode else None
+
+
 def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
     """The `index`-th episode of a task, played and filmed."""
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
     model = _model(config.checkpoint)
     policy = model_policy(task, model, config.planner)
+    decode = _decode(config.checkpoint, config.decoder)
     imagined: list[np.ndarray | None] = []
 
     def imagine(policy: MPCPolicy) -> None:
         latents = policy.imagined.latents
-        imagined.append(None if latents is None or not model.encoder.can_decode else model.decode(latents[0]).numpy())
+        imagined.append(None if latents is None or decode is None else decode(latents[0]).numpy())
 
     with Simulation(episode.layout, config.backend) as simulation:
         simulation.set_state(episode.start)

@@ -1,0 +1,101 @@
+"""Keypoints of predictions read by an evaluator: the head of the model under test has no say."""
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld import cli
+from dexworld.actions import ActionConvention, hand_motion
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
+from dexworld.hands import NUM_KEYPOINTS, RIGHT
+from dexworld.models.config import PRESETS
+from dexworld.models.dexwm import DexWM
+from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.latent_space import LatentSpace
+from dexworld.training.fitting import encoder_fingerprint
+
+SHORT = OpenLoopConfig(steps=3, resamples=20)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = DexWM(PRESETS["debug"])
+    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    generator = np.random.default_rng(0)
+    made = []
+    for name in ("a", "b"):
+        world = np.zeros((4, NUM_KEYPOINTS, 3))
+        world[:, RIGHT] = generator.normal([0.0, 0.0, 1.0], 0.05, (21, 3))
+        valid = np.zeros((4, NUM_KEYPOINTS), dtype=bool)
+        valid[:, RIGHT] = True
+        intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
+        frames = generator.integers(0, 255, (4, 224, 392, 3), dtype=np.uint8)
+        made.append(Episode(ArrayFrames(frames), 5.0, world, valid, np.tile(np.eye(4), (4, 1, 1)), intrinsics, name))
+    return made
+
+
+def figures(model, episodes, **options):
+    return evaluate_open_loop(model, episodes, SHORT, model.config.action_convention, **options)
+
+
+def test_a_reader_that_knows_the_truth_finds_every_visible_keypoint_whatever_the_models_head_says(model, episodes):
+    answers = {}  # by the number of the call: predictions, shuffled, copy-last, truth of each episode
+
+    def oracle(latents):
+        index = len(answers) // 4
+        answers[len(answers)] = latents
+        episode = episodes[index]
+        labels = (episode.keypoints_world, episode.keypoints_valid, episode.world_from_camera, episode.intrinsics)
+        pixels = hand_motion(*(torch.as_tensor(each) for each in labels), ActionConvention()).pixels[1:, :, :2]
+        return pixels, torch.ones(pixels.shape[:-1])
+
+    read = figures(model, episodes, keypoints=oracle)
+    assert len(answers) == 8
+    assert read["pck20_visible_avg"] == read["pck20_true_latents"] == 100.0
+    own = figures(model, episodes)
+    assert own["pck20_visible_avg"] < 100.0
+    assert own["mse_ratio_0.6s"] == read["mse_ratio_0.6s"]
+
+
+def test_the_models_own_head_does_not_matter_to_an_evaluators_figures(model, episodes):
+    torch.manual_seed(1)
+    space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
+    evaluator = KeypointEvaluator(EvaluatorConfig(space, evaluator_preset("debug"))).eval()
+    before = figures(model, episodes, keypoints=evaluator.keypoints)
+    kept = {name: value.clone() for name, value in model.keypoint_head.state_dict().items()}
+    with torch.no_grad():
+        for value in model.keypoint_head.parameters():
+            value.normal_()
+    after = figures(model, episodes, keypoints=evaluator.keypoints)
+    model.keypoint_head.load_state_dict(kept)
+    assert after == before
+
+
+def test_an_evaluator_of_another_encoder_or_trained_on_the_scenes_is_refused(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model", {"training_seeds": [[0, 9]]})
+    space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
+    for name, encoder, seeds, message in (
+        ("foreign", "f" * 64, [[0, 9]], "reads the latents of encoder ffffffffffff"),
+        ("biased", space.encoder, [[900_000, 900_009]], "training seeds"),
+    ):
+        foreign = LatentSpace(space.dim, space.grid, space.image_size, encoder)
+        evaluator = KeypointEvaluator(EvaluatorConfig(foreign, evaluator_preset("debug")))
+        evaluator.save_pretrained(tmp_path / name, {"training_seeds": seeds})
+        options = [
+            "--checkpoint",
+            str(tmp_path / "model"),
+            "--evaluator",
+            str(tmp_path / name),
+            "--split",
+            "validation",
+        ]
+        with pytest.raises(SystemExit):
+            cli.main(["evaluate", "open-loop", "--output", str(tmp_path / "out"), "--seed", "900000", *options])
+        assert message in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""Pictures of latents come from a trained decoder when one is given, and only from one that fits."""
+
+import numpy as np
+import pytest
+import torch
+
+from dexworld import cli
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.hands import NUM_KEYPOINTS, RIGHT
+from dexworld.models.config import PRESETS
+from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
+from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_space import LatentSpace
+from dexworld.report import play_demo as demo
+from dexworld.report.atomic import AtomicConfig, atomic_motions
+from dexworld.report.imagine import imagine
+from dexworld.training.fitting import encoder_fingerprint
+from dexworld.training.frozen_encoder import open_decoder
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = DexWM(PRESETS["debug"])
+    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder, {"training_seeds": [0, 99]})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def decoder(model, tmp_path_factory):
+    """The folder of an untrained decoder for the model's encoder."""
+    torch.manual_seed(1)
+    space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
+    folder = tmp_path_factory.mktemp("decoder")
+    PixelDecoder(PixelDecoderConfig(space, decoder_preset("debug"))).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def episode():
+    world = np.zeros((2, NUM_KEYPOINTS, 3))
+    world[:, RIGHT] = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 0.05, (21, 3))
+    valid = np.zeros((2, NUM_KEYPOINTS), dtype=bool)
+    valid[:, RIGHT] = True
+    intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
+    frames = np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8)
+    return Episode(ArrayFrames(frames), 5.0, world, valid, np.tile(np.eye(4), (2, 1, 1)), intrinsics, "noise")
+
+
+def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episode):
+    motions = atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)
+    decode = open_decoder(decoder, model.encoder).decode
+    own, drawn = (imagine(model, episode, {"up": motions["up"]}, decode=each) for each in (None, decode))
+    latents = model.encode(torch.from_numpy(episode.frames.array[:1]))
+    np.testing.assert_array_equal(own.images[0, 0], model.decode(latents)[0])
+    np.testing.assert_array_equal(drawn.images[0, 0], decode(latents)[0])
+    assert drawn.decoded
+    np.testing.assert_array_equal(own.predicted_px, drawn.predicted_px)
+
+
+def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
+    latents = torch.randn(2, 28, 16)
+    own, drawn = (demo._decode(checkpoint, each)(latents) for each in (None, decoder))
+    assert torch.equal(own, model.decode(latents))
+    assert torch.equal(drawn, open_decoder(decoder, model.encoder).decode(latents))
+    assert not torch.equal(own, drawn)
+
+
+@pytest.mark.parametrize("verb", ["imagine", "plan", "demo"])
+def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb, decoder, tmp_path, capsys):
+    other = DexWM(PRESETS["debug"])
+    other.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+    other.save_pretrained(tmp_path / "other", {"training_seeds": [0, 99]})
+    options = ["--output", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "other"), "--decoder", decoder]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([verb, *options])
+    assert stopped.value.code == 2
+    assert "reads the latents of encoder" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_checkpoint_that_is_no_decoder_is_named(checkpoint, model):
+    with pytest.raises(ValueError, match="does not describe a model"):
+        open_decoder(checkpoint, model.encoder)
