@@ -1,6 +1,7 @@
 """Inspection: figures in closed form, every defect found by its own name, nothing left out in silence."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -374,3 +375,18 @@ def test_the_largest_values_are_kept_whatever_the_order_of_adding():
 def test_settings_that_make_no_sense_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         InspectConfig(**changes)
+
+
+class _NeverArrives:
+    """A job that ends every process that it is sent to."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+    def __call__(self, item):
+        return item
+
+
+def test_processes_that_can_not_start_are_an_error_and_no_item_is_blamed():
+    with pytest.raises(RuntimeError, match="no worker process can be started"):
+        list(OrderedPool(_NeverArrives(), 2).map([1, 2, 3]))

@@ -42,7 +42,10 @@ class OrderedPool(Generic[Item, Result]):
         self.job, self.workers, self.preload = job, workers, preload
 
     def map(self, items: Sequence[Item]) -> Iterator[Result | WorkerDied]:
-        """`job(item)` of each item, in order. An item whose process died gives a WorkerDied; an exception is raised."""
+        """`job(item)` of each item, in order. An item whose process died gives a WorkerDied; an exception is raised.
+
+        Raises RuntimeError when processes can't be started at all.
+        """
         if self.workers == 1:
             yield from map(self.job, items)
             return
@@ -69,7 +72,7 @@ class OrderedPool(Generic[Item, Result]):
             pool.shutdown(cancel_futures=True)
 
     def _one_by_one(self, items: Sequence[Item]) -> Iterator[Result | WorkerDied]:
-        pool = self._pool(1)
+        pool = self._started()
         try:
             for item in items:
                 try:
@@ -77,9 +80,19 @@ class OrderedPool(Generic[Item, Result]):
                 except BrokenProcessPool:
                     yield WorkerDied("the process that worked on it died")
                     pool.shutdown()
-                    pool = self._pool(1)
+                    pool = self._started()
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _started(self) -> ProcessPoolExecutor:
+        """A pool of one process that is known to run, so that no item is blamed for processes that can't start."""
+        pool = self._pool(1)
+        try:
+            pool.submit(_run, []).result()
+        except BrokenProcessPool as error:
+            pool.shutdown()
+            raise RuntimeError("no worker process can be started; its own error stands above") from error
+        return pool
 
     def _pool(self, workers: int) -> ProcessPoolExecutor:
         # Threads of this process don't survive a fork; forks of a server that has none start at once.
