@@ -55,6 +55,9 @@ SMALL = {
 }
 
 
+EMBODIMENTS = ("allegro", "human", "gripper")  # stand behind the options of `collect`
+
+
 @dataclass(frozen=True)
 class Command:
     """One command of the README. `line` is where its first line stands."""
@@ -81,6 +84,13 @@ class Command:
                 break
             verb.append(word)
         return " ".join(verb)
+
+    @property
+    def small(self) -> list[str]:
+        """The words behind the program's name, with what makes the command small."""
+        words, extra = self.words[1:], list(SMALL.get(self.verb, ()))
+        cut = len(words) - (words[-1] in EMBODIMENTS)
+        return words[:cut] + extra + words[cut:]
 
     def __str__(self) -> str:
         return f"README.md:{self.line}: {self.text}"
@@ -168,7 +178,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             for command in runnable:
                 start = time.perf_counter()
-                done = dexworld([*command.words[1:], *SMALL.get(command.verb, ())], Path(folder))
+                done = dexworld(command.small, Path(folder))
                 print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {time.perf_counter() - start:5.0f} s  {command}")
                 if done.returncode != 0:
                     failures.append(f"{command}\n{done.stdout[-3000:]}")
