@@ -30,6 +30,8 @@ LAYERS = {
     "report": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video"},
     "cli": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "report"},
 }
+# The one place that reads another project's torch files, and only as plain tensors.
+RESTRICTED_LOAD = PACKAGE / "models" / "official_file.py"
 FORBIDDEN_PACKAGES = {"torchvision", "timm", "decord", "lerobot", "scipy", "cv2", "pickle", "lpips", "smplx"}
 MACHINE_PATH = re.compile(r"""["'](/(?:home|root|work|mnt|data|checkpoint|scratch|Users|tmp)(?:/|["']))""")
 
@@ -123,7 +125,9 @@ def test_nothing_is_unpickled_and_no_error_is_swallowed():
             if isinstance(node, ast.ExceptHandler) and node.type is None:
                 yield node.lineno, "has a bare except"
             if isinstance(node, ast.Call):
-                if ast.unparse(node.func) == "torch.load":
+                if ast.unparse(node.func) == "torch.load" and not (
+                    path == RESTRICTED_LOAD and "weights_only=True" in map(ast.unparse, node.keywords)
+                ):
                     yield node.lineno, "calls torch.load; weights are safetensors"
                 for keyword in node.keywords:
                     if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
