@@ -1,0 +1,43 @@
+"""The verb `convert`: a checkpoint of the DexWM release as a model folder of ours."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dexworld.models.official import CARD_FILE, read_official
+from dexworld.models.official_card import LICENCE
+from dexworld.models.official_config import OfficialOptions
+
+logger = logging.getLogger("dexworld")
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert a checkpoint of the DexWM release (.pth.tar) to a model folder that every other verb takes."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """File that the release's training wrote."""
+    output: Path
+    """Folder for config.json, model.safetensors and README.md, the model card."""
+    head: Path | None = None
+    """Another release checkpoint whose keypoint head to take instead, e.g. the one for evaluation."""
+    check_encoder: bool = False
+    """Load the encoder too, and compare its weights with the copy in the file."""
+    options: Annotated[OfficialOptions, tyro.conf.arg(name="")] = field(default_factory=OfficialOptions)
+
+    def run(self) -> None:
+        """Convert, and say what was taken for granted."""
+        if (self.output / "config.json").exists():
+            raise FileExistsError(f"{self.output} already holds a model; choose another folder")
+        checkpoint = read_official(self.checkpoint, self.options)
+        if self.head is not None:
+            checkpoint = checkpoint.with_head_of(read_official(self.head, replace(self.options, key=None)))
+        if self.check_encoder:
+            checkpoint.model(check_encoder=True)
+        checkpoint.save_pretrained(self.output)
+        for note in checkpoint.notes:
+            logger.info("%s", note)
+        logger.info("the model is in %s; its licence is %s: no commercial use (%s)", self.output, LICENCE, CARD_FILE)
