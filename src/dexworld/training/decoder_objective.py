@@ -18,6 +18,7 @@ from dexworld.models.perceptual import PerceptualName
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim
 from dexworld.training.config import LoopConfig, check_fractions, check_not_negative, check_positive
 from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
+from dexworld.training.distributed import Processes
 from dexworld.training.picture_source import Pictures, PictureSource
 
 CHUNK = 16  # pictures at a time in validation
@@ -81,15 +82,22 @@ class AdversarialDecoder(nn.Module):
 
 
 class DecoderLoss(nn.Module):
-    """Losses of a batch of pictures, as a module so that a distributed wrapper can go around it.
+    """Losses of a batch of pictures.
 
     perceptual: distances (N,) of two batches (N, 3, H, W) in [-1, 1], called `name` in the curve; it is frozen.
+    processes: those that share the batches.
     """
 
     def __init__(
-        self, model: AdversarialDecoder, config: DecoderTrainConfig, perceptual: nn.Module, name: PerceptualName
+        self,
+        model: AdversarialDecoder,
+        config: DecoderTrainConfig,
+        perceptual: nn.Module,
+        name: PerceptualName,
+        processes: Processes = Processes(),
     ) -> None:
         super().__init__()
+        self.mean = processes.mean
         self.model, self.config, self.name = model, config, name
         self.perceptual = perceptual.eval().requires_grad_(False)
 
@@ -113,7 +121,8 @@ class DecoderLoss(nn.Module):
             total = total + losses["discriminator"]
             if progress >= config.adversarial_start:
                 adversarial = -discriminator.judged(made).mean()
-                weight = adaptive_weight(reconstruction, adversarial, self.model.decoder.project_out.weight)
+                last = self.model.decoder.project_out.weight
+                weight = adaptive_weight(reconstruction, adversarial, last, self.mean)
                 losses |= {"adversarial": adversarial, "adversarial_weight": weight}
                 total = total + config.adversarial * weight * adversarial
         return {"loss": total, **losses}
@@ -126,7 +135,7 @@ class DecoderTask:
         self.objective, self.source, self.config = objective, source, objective.config
 
     def batch(self, index: int, device: torch.device) -> tuple[Pictures, int]:
-        """Batch number `index` of the run."""
+        """This process's share of batch number `index` of the run."""
         return self.source.batch(index, self.config.batch_size), self.config.batch_size
 
     def losses(self, batch: Pictures, index: int) -> dict[str, Tensor]:

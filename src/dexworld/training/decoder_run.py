@@ -29,9 +29,9 @@ from dexworld.training.decoder_objective import (
     DecoderValidation,
 )
 from dexworld.training.discriminator import PatchDiscriminator
-from dexworld.training.frozen_encoder import FrozenData, FrozenRunConfig, open_frozen_data
+from dexworld.training.distributed import Processes
+from dexworld.training.frozen_encoder import FrozenData, FrozenRunConfig, open_frozen_data, processes_of, run_trainer
 from dexworld.training.picture_source import CachedLatents, Latents, PictureSource
-from dexworld.training.progress import TrainingLog
 from dexworld.training.run import save_run
 from dexworld.training.sources import CachedData
 from dexworld.training.trainer import Trainer
@@ -65,23 +65,30 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
     """Train a decoder, or go on with a run that was stopped, and return the folder of the decoder.
 
     network: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError
-    or TrainingDiverged with what to do.
+    or TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    training, device = config.training, config.torch_device
+    with processes_of(config) as (device, processes):
+        return _train(config, network or decoder_preset(config.size), device, processes)
+
+
+def _train(config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes) -> Path:
+    training = config.training
     name, perceptual = perceptual_distance(config.lpips_vgg, config.lpips_heads)
     perceptual.to(device)
-    data = open_frozen_data(config, training.seed)
+    with processes.first_alone():  # it fits and encodes what is missing, the others read what it wrote
+        data = open_frozen_data(config, training.seed, device)
+        latents = _latents(config, data, data.datasets, device)
+        shown = _latents(config, data, data.held_out_data, device) if data.held_out_data else latents
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     space = LatentSpace.of(data.model.config, data.fingerprint)
-    decoder = PixelDecoder(PixelDecoderConfig(space, network or decoder_preset(config.size)))
+    decoder = PixelDecoder(PixelDecoderConfig(space, network))
     discriminator = PatchDiscriminator(training.discriminator_channels) if training.adversarial else None
     model = AdversarialDecoder(decoder, discriminator)
     # Every checkpoint of the run is to know these, not only its last one.
     decoder.provenance = data.provenance(training) | {"perceptual": name, "finished": False}
     validation = None
     if sum(len(episodes) for episodes in data.held_out):
-        latents = _latents(config, data, data.held_out_datasets, device)
-        held_out = PictureSource(data.held_out_datasets, data.held_out, latents, device, CHUNK, training.seed)
+        held_out = PictureSource(data.held_out_datasets, data.held_out, shown, device, CHUNK, training.seed)
         validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
     else:
         logger.warning("no episode is held out: there will be no validation figures")
@@ -89,23 +96,21 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
         "decoder": json.loads(json.dumps(asdict(decoder.config))),
         "perceptual": name,
     }
-    objective = DecoderLoss(model, training, perceptual, name)
     pictures = PictureSource(
         data.datasets,
         data.training,
-        _latents(config, data, data.datasets, device),
+        latents,
         device,
         training.batch_size,
         training.seed,
         MixConfig(config.mix),
         config.workers,
+        processes.rank,
+        processes.count,
     )
-    task = DecoderTask(objective, pictures)
-    trainer = Trainer(model, training, task, config.output, validation, identity, device)
-    trainer.resume()
-    with TrainingLog(config.output, training.steps, trainer.step) as log:
-        trainer.report, trainer.on_step = log.report, log.advance
-        finished = trainer.run()
+    task = DecoderTask(DecoderLoss(model, training, perceptual, name, processes), pictures)
+    trainer = Trainer(model, training, task, config.output, validation, identity, device, processes=processes)
+    finished = run_trainer(trainer)
     figures = trainer.figures or trainer.validate()
     return save_run(trainer, config.output, dict(model.provenance), figures, finished)
 

@@ -6,6 +6,8 @@ pretrained network: this one needs no weights. Group instead of batch normalisat
 and a checkpoint is its parameters and nothing else.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -47,11 +49,17 @@ def hinge_loss(true: Tensor, made: Tensor) -> Tensor:
     return (functional.relu(1.0 - true).mean() + functional.relu(1.0 + made).mean()) / 2
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, weight: Tensor) -> Tensor:
+def _own(value: Tensor) -> Tensor:
+    return value
+
+
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, weight: Tensor, mean: Callable[[Tensor], Tensor] = _own
+) -> Tensor:
     """The factor that gives both losses gradients of one length at `weight`, the last layer of the decoder.
 
-    A constant without gradient, at most `LARGEST_WEIGHT`.
+    A constant without gradient, at most `LARGEST_WEIGHT`. mean: of a tensor over all processes that share the batch.
     """
     (ours,) = torch.autograd.grad(reconstruction, weight, retain_graph=True)
     (theirs,) = torch.autograd.grad(adversarial, weight, retain_graph=True)
-    return (ours.norm() / (theirs.norm() + 1e-4)).clamp(0.0, LARGEST_WEIGHT).detach()
+    return (mean(ours).norm() / (mean(theirs).norm() + 1e-4)).clamp(0.0, LARGEST_WEIGHT).detach()

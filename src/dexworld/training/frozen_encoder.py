@@ -3,6 +3,9 @@
 Which encoder, which data, and how what was trained is opened again beside a model.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,9 +23,12 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import Encoder, PCAEncoder
 from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.models.reference import REFERENCE, checkpoint_path
-from dexworld.training.config import LoopConfig
+from dexworld.training.config import LoopConfig, ScaleConfig
+from dexworld.training.distributed import Processes, joined, local_device
 from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
+from dexworld.training.progress import TrainingLog
 from dexworld.training.run import split_by_scene, without_folders
+from dexworld.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -63,12 +69,6 @@ class FrozenRunConfig:
             raise ValueError(f"workers is {self.workers}; it must be 0 or more")
         if self.mix and len(self.mix) != len(self.data):
             raise ValueError(f"mix gives {len(self.mix)} shares for {len(self.data)} data folders")
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device that `device` stands for."""
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(automatic if self.device == "auto" else self.device)
 
 
 class EveryFrame:
@@ -144,22 +144,45 @@ class FrozenData:
         }
 
 
-def open_frozen_data(config: FrozenRunConfig, seed: int) -> FrozenData:
+@contextmanager
+def processes_of(config: FrozenRunConfig) -> Iterator[tuple[torch.device, Processes]]:
+    """The device of this process, and the processes of the run: one, or those that torchrun started (DDP).
+
+    The first one tells what all do.
+    """
+    device = local_device(config.device)
+    with joined(device, ScaleConfig().timeout_seconds) as processes:
+        if not processes.is_first:
+            logging.getLogger("dexworld").setLevel(logging.WARNING)
+        yield device, processes
+
+
+def run_trainer(trainer: Trainer) -> bool:
+    """Resume and train, the first process with a log in the trainer's folder; True when the last step is done."""
+    trainer.resume()
+    if not trainer.processes.is_first:
+        return trainer.run()
+    with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
+        trainer.report, trainer.on_step = log.report, log.advance
+        return trainer.run()
+
+
+def open_frozen_data(config: FrozenRunConfig, seed: int, device: torch.device) -> FrozenData:
     """Open the data and load or fit the encoder. Raises ValueError for data that is missing or does not fit."""
     if not config.data:
         raise ValueError("data names no dataset folder; make one with `dexworld collect` or `dexworld prepare` first")
     datasets, held_out_data = ([open_dataset(each) for each in part] for part in (config.data, config.validation_data))
-    model, source = _encoder(config, datasets, seed)
+    model, source = _encoder(config, datasets, seed, device)
     size = model.config.image_size
     datasets, held_out_data = ([fitted(each, size) for each in part] for part in (datasets, held_out_data))
     training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
     if held_out_data:
         held_out = [np.arange(len(dataset)) for dataset in held_out_data]
-    model.to(config.torch_device)
+    model.to(device)
     return FrozenData(model, encoder_fingerprint(model.encoder), source, datasets, held_out_data, training, held_out)
 
 
-def _encoder(config: FrozenRunConfig, datasets: list[Dataset], seed: int) -> tuple[DexWM, str]:
+def _encoder(config: FrozenRunConfig, datasets: list[Dataset], seed: int, device: torch.device) -> tuple[DexWM, str]:
     """A world model with the encoder, and what it is called; of a preset, only the encoder has its full size."""
     if config.encoder_preset is None:
         model = DexWM.from_pretrained(checkpoint_path(config.checkpoint))
@@ -170,7 +193,7 @@ def _encoder(config: FrozenRunConfig, datasets: list[Dataset], seed: int) -> tup
     model = DexWM(wanted).eval().requires_grad_(False)
     if isinstance(model.encoder, PCAEncoder):
         sized = [fitted(dataset, wanted.image_size) for dataset in datasets]
-        model.encoder.load_state_dict(fitted_encoder(wanted, sized, config.encoder_frames, seed, config.torch_device))
+        model.encoder.load_state_dict(fitted_encoder(wanted, sized, config.encoder_frames, seed, device))
     return model, f"preset {config.encoder_preset}"
 
 

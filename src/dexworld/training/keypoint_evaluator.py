@@ -25,9 +25,16 @@ from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.evaluator import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator, evaluator_preset
 from dexworld.models.latent_space import LatentSpace
 from dexworld.training.config import LoopConfig, TrainConfig, check_positive
-from dexworld.training.frozen_encoder import EveryFrame, FrozenData, FrozenRunConfig, open_frozen_data
-from dexworld.training.losses import inside_image, keypoint_loss
-from dexworld.training.progress import TrainingLog
+from dexworld.training.distributed import Processes
+from dexworld.training.frozen_encoder import (
+    EveryFrame,
+    FrozenData,
+    FrozenRunConfig,
+    open_frozen_data,
+    processes_of,
+    run_trainer,
+)
+from dexworld.training.losses import ItemsEach, inside_image, keypoint_loss, own_items
 from dexworld.training.run import save_run
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.trainer import Trainer
@@ -74,13 +81,19 @@ class EvaluatorRunConfig(FrozenRunConfig):
 
 
 class EvaluatorTask:
-    """Single frames with their keypoints (a `trainer.Task`)."""
+    """Single frames with their keypoints (a `trainer.Task`). items_each: as in `losses.keypoint_loss`."""
 
-    def __init__(self, model: KeypointEvaluator, config: EvaluatorTrainConfig, source: WindowSource) -> None:
-        self.model, self.config, self.source = model, config, source
+    def __init__(
+        self,
+        model: KeypointEvaluator,
+        config: EvaluatorTrainConfig,
+        source: WindowSource,
+        items_each: ItemsEach = own_items,
+    ) -> None:
+        self.model, self.config, self.source, self.items_each = model, config, source, items_each
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
-        """Batch number `index` of the run."""
+        """This process's share of batch number `index` of the run."""
         size = self.config.batch_size
         return self.source.batch(index, size).to(device), size
 
@@ -90,7 +103,7 @@ class EvaluatorTask:
         config = self.model.config
         logits = self.model(batch.latents)
         size, kind = config.latents.image_size, config.head.loss
-        return {"loss": keypoint_loss(logits, pixels, visible, size, self.config.sigma_px, kind)}
+        return {"loss": keypoint_loss(logits, pixels, visible, size, self.config.sigma_px, kind, self.items_each)}
 
     def contents(self, batch: Window) -> dict[str, Tensor]:
         """The window's tensors by name."""
@@ -131,47 +144,63 @@ class EvaluatorValidation:
 def _labels(window: Window) -> tuple[Tensor, Tensor]:
     """Pixels (B, F, 12, 3) [u, v, depth] and visibility (B, F, 12) of the tracked keypoints."""
     motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
-    return motion.pixels, motion.visible
+    return motion.pixels, motion.visible & window.tracked_shown
 
 
 def train_evaluator(config: EvaluatorRunConfig, head: KeypointHeadConfig | None = None) -> Path:
     """Train an evaluator, or go on with a run that was stopped, and return the folder of the evaluator.
 
     head: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError or
-    TrainingDiverged with what to do.
+    TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    training, device = config.training, config.torch_device
-    data = open_frozen_data(config, training.seed)
+    with processes_of(config) as (device, processes):
+        return _train(config, head or evaluator_preset(config.size), device, processes)
+
+
+def _train(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.device, processes: Processes) -> Path:
+    training = config.training
+    with processes.first_alone():  # it fits and encodes what is missing, the others read what it wrote
+        data = open_frozen_data(config, training.seed, device)
+        source = _training_data(config, data, data.datasets, device, processes)
+        shown = _training_data(config, data, data.held_out_data, device, processes) if data.held_out_data else source
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     space = LatentSpace.of(data.model.config, data.fingerprint)
-    model = KeypointEvaluator(EvaluatorConfig(space, head or evaluator_preset(config.size)))
+    model = KeypointEvaluator(EvaluatorConfig(space, head))
     # Every checkpoint of the run is to know these, not only its last one.
     model.provenance = data.provenance(training) | {"finished": False}
     validation = None
-    source = _training_data(config, data, data.datasets, device)
     if sum(len(episodes) for episodes in data.held_out):
-        held_out = _training_data(config, data, data.held_out_data, device) if data.held_out_data else source
-        windows = held_out.source(EveryFrame(), data.model, data.held_out, shown=True)
+        windows = shown.source(EveryFrame(), data.model, data.held_out, shown=True)
         validation = EvaluatorValidation(windows, training.validation_frames)
     else:
         logger.warning("no episode is held out: there will be no validation figures")
     identity: dict[str, Any] = data.identity(config)
     identity["evaluator"] = json.loads(json.dumps(asdict(model.config)))
-    task = EvaluatorTask(model, training, source.source(EveryFrame(), data.model, data.training))
-    trainer = Trainer(model, training, task, config.output, validation, identity, device)
-    trainer.resume()
-    with TrainingLog(config.output, training.steps, trainer.step) as log:
-        trainer.report, trainer.on_step = log.report, log.advance
-        finished = trainer.run()
+    items = processes.items_each if processes.count > 1 else own_items
+    task = EvaluatorTask(model, training, source.source(EveryFrame(), data.model, data.training), items)
+    trainer = Trainer(model, training, task, config.output, validation, identity, device, processes=processes)
+    finished = run_trainer(trainer)
     figures = trainer.figures or trainer.validate()
     return save_run(trainer, config.output, dict(model.provenance), figures, finished)
 
 
 def _training_data(
-    config: EvaluatorRunConfig, data: FrozenData, datasets: list[Dataset], device: torch.device
+    config: EvaluatorRunConfig,
+    data: FrozenData,
+    datasets: list[Dataset],
+    device: torch.device,
+    processes: Processes,
 ) -> TrainingData:
-    training = config.training
+    training, rank, count = config.training, processes.rank, processes.count
     if config.latents == "cached":
-        return CachedData(datasets, data.model, data.fingerprint, config.mix, training.seed, device)
-    loading = TrainConfig(batch_size=training.batch_size, seed=training.seed, bfloat16=training.bfloat16)
-    return OnlineData(datasets, data.model.config.image_size, config.mix, loading, device, workers=config.workers)
+        return CachedData(datasets, data.model, data.fingerprint, config.mix, training.seed, device, rank, count)
+    return OnlineData(
+        datasets,
+        data.model.config.image_size,
+        config.mix,
+        TrainConfig(batch_size=training.batch_size, seed=training.seed, bfloat16=training.bfloat16),
+        device,
+        workers=config.workers,
+        rank=rank,
+        world_size=count,
+    )

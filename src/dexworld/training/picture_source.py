@@ -47,7 +47,8 @@ class PictureSource:
     """Batches of single frames, every frame of the given episodes once in an epoch; batch n depends on seed and n only.
 
     datasets: with frames of the model's size (see `data.fitted`). latents: of a batch of pictures. mix: shares of the
-    datasets. workers: processes that decode; consecutive batches are loaded ahead.
+    datasets. workers: processes that decode; consecutive batches are loaded ahead. rank, world_size: this process among
+    several, which share every batch.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class PictureSource:
         seed: int,
         mix: MixConfig = MixConfig(),
         workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.loader = FrameLoader(
             datasets,
@@ -69,6 +72,8 @@ class PictureSource:
             episodes=episodes,
             mix=mix,
             workers=workers,
+            rank=rank,
+            world_size=world_size,
             pin=torch.device(device).type == "cuda",
         )
         self.latents, self.device = latents, torch.device(device)
@@ -77,7 +82,7 @@ class PictureSource:
         self._next = -1
 
     def batch(self, step: int, size: int) -> Pictures:
-        """Batch `step` of `size` pictures, on the device."""
+        """This process's share of batch `step` of `size` pictures, on the device."""
         if self._stream is None or self._next != step:
             self._stream = self.loader.batches(step, size)
         frames = next(self._stream)
