@@ -81,7 +81,7 @@ def make_policy(name: str, task: str, model: DexWM | None, planner: str, seed: i
     if model is None:
         raise ValueError(f"policy {name!r} needs a model: it reads the goal picture")
     if name == "kinematics_only":
-        return kinematics_only(task, model, kinematics, seed=seed)
+        return kinematics_only(task, model, kinematics, seed=seed, image_size=model.config.image_size)
     if name != "success":
         raise ValueError(f"policy {name!r} is unknown; choose from {', '.join(POLICIES)}")
     return model_policy(task, model, planner, seed)
@@ -97,6 +97,7 @@ def model_policy(task: str, model: DexWM, planner: str, seed: int = 0) -> MPCPol
         convention=model.config.action_convention,
         seed=seed,
         max_history=model.config.predictor.num_context,
+        image_size=model.config.image_size,
     )
 
 

@@ -21,7 +21,7 @@ from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
 from dexworld.robots.kinematics import FrankaAllegro, motion_from_joints
-from dexworld.robots.observation import Observation
+from dexworld.robots.observation import Observation, crop_margins, cropped_image
 
 
 def kinematic_solver() -> Solver:
@@ -60,7 +60,9 @@ class MPCConfig:
     arm_std, finger_std: initial spread (paper: 0.3 and 0.1, fingers 0.01 when placing). rewiden: when re-planning, the
     std is at least this share of the initial one (the release keeps the collapsed one: 0).
     max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
-    mixed_samples: how many proposals a `mixed` share of 1 would be. convention: of the dynamics' actions.
+    mixed_samples: how many proposals a `mixed` share of 1 would be. convention: of the dynamics' actions. image_size:
+    (height, width) that the dynamics takes; images with margins beyond it are cropped to their middle, as training
+    data is. None takes images as they come.
     """
 
     horizon: int = 3
@@ -73,6 +75,7 @@ class MPCConfig:
     mixed_samples: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
     convention: ActionConvention = field(default_factory=ActionConvention)
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.max_history < 1:
@@ -147,11 +150,15 @@ class MPCPolicy:
         """
         if goal_image.ndim != 3 or goal_image.shape[-1] != 3 or goal_image.dtype != np.uint8:
             raise ValueError(f"goal image must be (H, W, 3) uint8, not {goal_image.shape} {goal_image.dtype}")
+        top = left = 0
+        if self.config.image_size is not None:
+            top, left = crop_margins(goal_image.shape, self.config.image_size)
+            goal_image = cropped_image(goal_image, self.config.image_size)
         latents = None if self.dynamics is None else self._encode(goal_image)
         if goal_pixels is not None:
             given = torch.as_tensor(np.asarray(goal_pixels, dtype=np.float32), device=self.device)
             known = torch.isfinite(given).all(-1) if tuple(given.shape) == (NUM_TRACKED, 2) else torch.zeros(0)
-            pixels, confidence = given.nan_to_num(0.0, 0.0, 0.0), known.float()
+            pixels, confidence = given.nan_to_num(0.0, 0.0, 0.0) - given.new_tensor([left, top]), known.float()
         elif self.dynamics is not None and latents is not None:
             pixels, confidence = self.dynamics.keypoints(latents)
         else:
@@ -175,6 +182,8 @@ class MPCPolicy:
         ValueError before a reset or if the image isn't of the goal's size (a NaN doesn't pass `Observation` itself).
         """
         began = time.perf_counter()
+        if self.config.image_size is not None:
+            observation = observation.cropped(self.config.image_size)
         if tuple(observation.image.shape[:2]) != self.goal.image_size:
             raise ValueError(
                 f"observation image is {observation.image.shape[0]}x{observation.image.shape[1]}, the goal image "

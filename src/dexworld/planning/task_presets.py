@@ -57,11 +57,18 @@ def push_objective() -> WeightedSum:
     return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits(LIMITS)
 
 
-def kinematics_only(task: str, dynamics: Dynamics, kinematics: FrankaAllegro, seed: int = 0) -> KinematicsOnly:
+def kinematics_only(
+    task: str,
+    dynamics: Dynamics,
+    kinematics: FrankaAllegro,
+    seed: int = 0,
+    image_size: tuple[int, int] | None = None,
+) -> KinematicsOnly:
     """The control for `task` that drives the hand to the goal picture's keypoints and asks no model what happens.
 
     It searches the same space as the planner for that task, with a larger budget, since kinematics cost little.
+    image_size: as in `MPCConfig`.
     """
     solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
-    config = MPCConfig(finger_std=FINGER_STD[task])
+    config = MPCConfig(finger_std=FINGER_STD[task], image_size=image_size)
     return KinematicsOnly(dynamics, kinematics, hand_objective(), solver, config, seed=seed)

@@ -1,6 +1,6 @@
 """What a policy sees at the start of a step, from a simulator or a real robot."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,12 @@ class Observation:
             if not np.isfinite(value).all():
                 raise ValueError(f"observation {name} holds NaN or Inf")
 
+    def cropped(self, size: tuple[int, int]) -> "Observation":
+        """What the middle (height, width) pixels of the image show. Raises ValueError as `crop_margins` does."""
+        top, left = crop_margins(self.image.shape[:2], size)
+        intrinsics = self.intrinsics - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
+        return replace(self, image=cropped_image(self.image, size), intrinsics=intrinsics)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Observation":
         """From a Gymnasium observation dict; keys beyond the fields are ignored."""
@@ -51,3 +57,23 @@ class Observation:
         if missing:
             raise ValueError(f"observation lacks {', '.join(missing)}")
         return cls(**{name: np.asarray(values[name]) for name in cls.__dataclass_fields__})
+
+
+def crop_margins(source: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns cut off at the top and left of a (height, width) `source` to keep its middle `size`.
+
+    One side must be the same, as it is after the scaling that training data gets. Raises ValueError otherwise.
+    """
+    top, left = (source[0] - size[0]) // 2, (source[1] - size[1]) // 2
+    if min(source[0] - size[0], source[1] - size[1]) != 0:
+        raise ValueError(
+            f"image is {source[0]}x{source[1]}, the model takes {size[0]}x{size[1]}; scale it so that one side is the "
+            "same and the other not smaller"
+        )
+    return top, left
+
+
+def cropped_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle (height, width) pixels of an image (H, W, 3). Raises ValueError as `crop_margins` does."""
+    top, left = crop_margins(image.shape[:2], size)
+    return image[top : top + size[0], left : left + size[1]]
