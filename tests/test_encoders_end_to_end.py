@@ -1,0 +1,123 @@
+"""Every family of pretrained encoders from a checkpoint folder to a plan: encode, train, roll out, plan."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "models"))  # where the tiny checkpoints are made
+
+from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, save_tiny
+
+from dexworld import cli
+from dexworld.actions import hand_motion
+from dexworld.data.datasets import open_dataset
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.fitted import fitted
+from dexworld.data.store import EpisodeWriter
+from dexworld.models.dexwm import DexWM
+from dexworld.planning import CEM, KeypointPixels, LatentDistance, MPCConfig, MPCPolicy
+from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.observation import Observation
+
+HEIGHT, WIDTH, FRAMES = 224, 392, 8
+REST = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.8, 0.8] + [0.1, 0.4, 0.4, 0.4] * 3 + [0.8, 0.4, 0.4, 0.4])
+INTRINSICS = np.array([[146.0, 0.0, 196.0], [0.0, 146.0, 112.0], [0.0, 0.0, 1.0]])
+WORLD_FROM_CAMERA = np.array([[0.0, -0.6, 0.8, -0.3], [-1.0, 0.0, 0.0, 0.0], [0.0, -0.8, -0.6, 0.9], [0, 0, 0, 1.0]])
+
+
+@dataclass
+class Seen:
+    """What the toy camera saw of a moving arm: joints (T, 23), images (T, H, W, 3), keypoints (T, 42, 3)."""
+
+    joints: np.ndarray
+    images: np.ndarray
+    keypoints: np.ndarray
+    valid: np.ndarray
+
+
+def moving_arm(seed: int) -> Seen:
+    """An arm that wanders, in front of blocks of random colours; each visible keypoint is a white square."""
+    random = np.random.default_rng(seed)
+    joints = REST + np.cumsum(random.normal(0, 0.05, (FRAMES, 23)), axis=0)
+    keypoints = FrankaAllegro().forward(torch.tensor(joints)).keypoints.numpy()
+    valid = np.isfinite(keypoints).all(-1) & (np.abs(keypoints).sum(-1) > 0)
+    blocks = random.integers(0, 200, (7, 14, 3), dtype=np.uint8).repeat(32, axis=0).repeat(28, axis=1)
+    images = np.tile(blocks, (FRAMES, 1, 1, 1))
+    camera_from_world = np.linalg.inv(WORLD_FROM_CAMERA)
+    for image, points in zip(images, keypoints, strict=True):
+        in_camera = points @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
+        for u, v in (in_camera[:, :2] / in_camera[:, 2:] @ INTRINSICS[:2, :2] + INTRINSICS[:2, 2]).astype(int):
+            image[max(v - 4, 0) : max(v + 4, 0), max(u - 4, 0) : max(u + 4, 0)] = 255
+    return Seen(joints, images, keypoints, valid)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("arm")
+    writer = EpisodeWriter(folder, {"made by": "tests"})
+    for seed in range(2):
+        seen = moving_arm(seed)
+        episode = Episode(
+            frames=ArrayFrames(seen.images),
+            fps=5.0,
+            keypoints_world=seen.keypoints,
+            keypoints_valid=seen.valid,
+            world_from_camera=np.tile(WORLD_FROM_CAMERA, (FRAMES, 1, 1)),
+            intrinsics=INTRINSICS,
+            source=f"arm {seed}",
+            seed=seed,
+        )
+        writer.write(f"arm-{seed}", episode)
+    writer.finish()
+    return folder
+
+
+def observation(seen: Seen, frame: int) -> Observation:
+    joints = seen.joints[frame]
+    return Observation(seen.images[frame], joints, WORLD_FROM_CAMERA, INTRINSICS, np.eye(4), joints)
+
+
+@pytest.mark.parametrize("kind", FIVE)
+def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_path: Path) -> None:
+    size = SIZES[FAMILIES[kind][1]]
+    source = save_tiny(kind, tmp_path / "encoder")
+    words = ["train", "--data", data, "--output", tmp_path / "run", "--preset", "debug", "--encoder", source]
+    words += ["--steps", 2, "--teacher-forced", 0.5, "--unroll-steps", 1, "--batch-size", 2, "--warmup-steps", 0]
+    words += ["--validation-fraction", 0, "--ema", 0, "--device", "cpu", "--encoder-precision", "bfloat16"]
+    cli.main([str(word) for word in words])
+
+    model = DexWM.from_pretrained(tmp_path / "run" / "model").eval()
+    assert model.config.image_size == size
+    assert model.config.encoder.source == str(source)
+    assert model.predictor.project_in.in_features == DIM  # its width is not the predictor's
+    # Both layers behind the zeros of a new model have moved.
+    assert float(model.predictor.project_out.weight.detach().abs().max()) > 0
+
+    episode = fitted(open_dataset(data), size)[1]
+    images = torch.from_numpy(episode.frames.read(list(range(FRAMES))))
+    latents = model.encode(images)
+    assert latents.shape == (FRAMES, model.config.grid[0] * model.config.grid[1], DIM)
+    labels = (episode.keypoints_world, episode.keypoints_valid, episode.world_from_camera, episode.intrinsics)
+    tensors = (torch.from_numpy(each)[None] for each in labels)
+    motion = hand_motion(*(each.float() if each.is_floating_point() else each for each in tensors))
+    with torch.no_grad():
+        predicted = model.rollout(model.start(latents[:1], motion.slice(0, 0).expand(1)), motion.slice(0, 3))
+    assert predicted.shape == (1, 3, *latents.shape[1:])
+    assert torch.isfinite(predicted).all()
+
+    config = MPCConfig(horizon=2, image_size=size, convention=model.config.action_convention)
+    objective = LatentDistance() + 0.001 * KeypointPixels()
+    policy = MPCPolicy(model, FrankaAllegro(), objective, CEM(samples=4, elites=2, iterations=2), config)
+    seen = moving_arm(3)
+    policy.reset(seen.images[-1])
+    for frame in range(2):
+        assert np.isfinite(policy.act(observation(seen, frame))).all()
+        assert policy.statistics[-1].model_candidates >= 8
+        assert policy.statistics[-1].terms["latents"] > 0
+    assert policy.goal.image_size == size
+    assert policy.imagined.latents is not None
+    assert policy.imagined.latents.shape == (1, 1, *latents.shape[1:])
