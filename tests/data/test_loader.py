@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dexworld.data.episode import ArrayFrames
+from dexworld.data.latent_cache import latent_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.mixture import MixConfig
 from dexworld.data.sampling import PaperSampling, StrideSampling, UniformSampling
@@ -223,3 +224,25 @@ def test_workers_never_collect_what_the_main_process_has_left_behind(datasets, t
 def test_batches_that_ranks_cannot_share_are_refused(datasets):
     with pytest.raises(ValueError, match="shared"):
         FrameLoader(datasets, PAPER, 5, 0, world_size=2)
+
+
+@pytest.mark.parametrize("latents", ["online", "cached"])
+def test_a_hand_of_no_confidence_moves_but_is_shown_in_no_picture(
+    latents, tmp_path, brightness_encoder, numbered_episode
+):
+    episode = numbered_episode(0, 12)
+    confidence = np.ones((12, 42), np.float32)
+    confidence[:, 21:] = 0
+    marked = replace(episode, extras={"keypoint_confidence": confidence})
+    writer = EpisodeWriter(tmp_path / "marked", {"generator": "test"})
+    writer.write("0", marked)
+    dataset = writer.finish()
+    sampling = StrideSampling(frames=3, history=2)
+    if latents == "online":
+        window = next(iter(FrameLoader([dataset], sampling, 2, seed=0)))
+    else:
+        window = WindowSampler([latent_cache(dataset, brightness_encoder, "brightness")], sampling, 0).batch(0, 2)
+    assert window.keypoints_valid[..., 1:].all()
+    assert window.keypoints_shown[..., 1:21].all()
+    assert not window.keypoints_shown[..., 21:].any()
+    assert not window.keypoints_shown[..., 0].any()  # not annotated at all

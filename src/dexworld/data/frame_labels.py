@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from dexworld.data.episode import Episode
 from dexworld.data.source import Dataset
 from dexworld.hands import NUM_KEYPOINTS
 
@@ -18,6 +19,7 @@ class FrameLabels:
     starts: (E + 1,) int64; episode e owns frames starts[e] to starts[e + 1] (exclusive).
     object_motion: (N,) float32 metres that objects moved since the frame before; zeros when it was not recorded.
     fps: (E,) float64.
+    keypoints_shown: (N, 42) bool, see `shown_keypoints`; the valid ones when not given.
     """
 
     keypoints_world: np.ndarray
@@ -27,8 +29,11 @@ class FrameLabels:
     starts: np.ndarray
     object_motion: np.ndarray
     fps: np.ndarray
+    keypoints_shown: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        if self.keypoints_shown is None:
+            object.__setattr__(self, "keypoints_shown", self.keypoints_valid)
         frames, episodes = int(self.starts[-1]), len(self.starts) - 1
         expected = {
             "keypoints_world": (frames, NUM_KEYPOINTS, 3),
@@ -37,6 +42,7 @@ class FrameLabels:
             "intrinsics": (episodes, 3, 3),
             "object_motion": (frames,),
             "fps": (episodes,),
+            "keypoints_shown": (frames, NUM_KEYPOINTS),
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
@@ -56,6 +62,7 @@ class FrameLabels:
             valid = episode.keypoints_valid
             columns["keypoints_world"].append(np.where(valid[..., None], episode.keypoints_world, 0).astype(np.float32))
             columns["keypoints_valid"].append(valid)
+            columns["keypoints_shown"].append(shown_keypoints(episode))
             columns["world_from_camera"].append(episode.world_from_camera.astype(np.float32))
             columns["intrinsics"].append(episode.intrinsics.astype(np.float32)[None])
             motion = episode.extras.get("object_motion", np.zeros(len(episode)))
@@ -65,3 +72,15 @@ class FrameLabels:
             starts=np.concatenate([[0], np.cumsum(dataset.lengths)]).astype(np.int64),
             **{name: np.concatenate(parts) for name, parts in columns.items()},
         )
+
+
+def shown_keypoints(episode: Episode) -> np.ndarray:
+    """(T, 42) bool: keypoints that a picture can show, so that keypoint losses and scores count them.
+
+    Valid ones, but those of no confidence where confidences are recorded: a gripper's dummy hand moves as its actions
+    say, and is in no picture (DexWM gives DROID no keypoint loss).
+    """
+    confidence = episode.extras.get("keypoint_confidence")
+    if confidence is None:
+        return episode.keypoints_valid
+    return episode.keypoints_valid & (np.nan_to_num(np.asarray(confidence)) > 0)

@@ -20,7 +20,7 @@ from dexworld.data.prepare.shards import Shard
 from dexworld.data.source import Dataset
 from dexworld.hands import NUM_KEYPOINTS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FRAMES_PER_SHARD = 1024  # what a kill loses at most; 22 MB of the default encoder, 0.9 GB of a ViT-L at 224 x 392
 Progress = Callable[[int, int], None]  # (frames done, frames in all)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from dexworld.data.episode import Episode
+from dexworld.data.frame_labels import shown_keypoints
 from dexworld.data.mixture import Clips, MixConfig, Picks, Sampler, make_sampler
 from dexworld.data.resize import Fit
 from dexworld.data.sampling import PartStrategy, StrideSampling
@@ -48,17 +49,19 @@ class Problem:
 class FrameBatch:
     """B windows of F frames.
 
-    frames: (B, F, H, W, 3) uint8 RGB; (B, F, 0, 0, 3) from a loader that does not decode. keypoints_world:
-    (B, F, 42, 3) float32 metres, zero where not valid. keypoints_valid: (B, F, 42) bool. world_from_camera:
-    (B, F, 4, 4) float32. intrinsics: (B, 3, 3) float32 for H x W. times: (B, F) float32 seconds since the clip began.
-    repeats, stride: (B,) see `windows.Window`. numbers: (B,) of the samples. clips: (B,) index over the episodes of
-    all datasets. frame_numbers: (B, F) within the clip. problems: windows of this batch that were replaced.
+    frames: (B, F, H, W, 3) uint8 RGB; (B, F, 0, 0, 3) from a loader that does not decode. keypoints_world: (B, F, 42,
+    3) float32 metres, zero where not valid. keypoints_valid: (B, F, 42) bool. keypoints_shown: (B, F, 42) bool, see
+    `windows.Window`. world_from_camera: (B, F, 4, 4) float32. intrinsics: (B, 3, 3) float32 for H x W. times: (B, F)
+    float32 seconds since the clip began. repeats, stride: (B,) see `windows.Window`. numbers: (B,) of the samples.
+    clips: (B,) index over the episodes of all datasets. frame_numbers: (B, F) within the clip. problems: windows of
+    this batch that were replaced.
     Every float is finite.
     """
 
     frames: Tensor
     keypoints_world: Tensor
     keypoints_valid: Tensor
+    keypoints_shown: Tensor
     world_from_camera: Tensor
     intrinsics: Tensor
     times: Tensor
@@ -310,6 +313,7 @@ class _Arrays:
         self.frames = self.tensor.numpy()
         self.keypoints_world = np.zeros((batch, slots, NUM_KEYPOINTS, 3), np.float32)
         self.keypoints_valid = np.zeros((batch, slots, NUM_KEYPOINTS), bool)
+        self.keypoints_shown = np.zeros((batch, slots, NUM_KEYPOINTS), bool)
         self.world_from_camera = np.zeros((batch, slots, 4, 4), np.float32)
         self.intrinsics = np.zeros((batch, 3, 3), np.float32)
         self.times = np.zeros((batch, slots), np.float32)
@@ -321,6 +325,7 @@ class _Arrays:
         """Labels of one window. Raises CorruptEpisodeError when one is not finite."""
         valid = episode.keypoints_valid[frames]
         self.keypoints_valid[row] = valid
+        self.keypoints_shown[row] = shown_keypoints(episode)[frames]
         self.keypoints_world[row] = np.where(valid[..., None], episode.keypoints_world[frames], 0.0)
         self.world_from_camera[row] = episode.world_from_camera[frames]
         self.intrinsics[row] = intrinsics

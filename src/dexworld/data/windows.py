@@ -13,6 +13,7 @@ from torch import Tensor
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.mixture import Clips, MixConfig, make_sampler
 from dexworld.data.sampling import PartStrategy, StrideSampling
+from dexworld.hands import TRACKED
 
 MOVED = 1e-3  # metres; objects that move less between two frames are at rest
 
@@ -25,6 +26,8 @@ class Window:
     world_from_camera: (B, F, 4, 4). intrinsics: (B, 3, 3) pixels of the stored frame size.
     repeats: (B,) leading slots that repeat the frame after them. stride: (B,) steps between slots, 0 where they vary.
     rows: (B, F) index of each frame in the sampler's table, for error reports.
+    keypoints_shown: (B, F, 42) bool, those that a picture can show (`frame_labels.shown_keypoints`); the valid ones
+    when not given.
     """
 
     latents: Tensor
@@ -35,12 +38,16 @@ class Window:
     repeats: Tensor
     stride: Tensor
     rows: Tensor
+    keypoints_shown: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        if self.keypoints_shown is None:
+            object.__setattr__(self, "keypoints_shown", self.keypoints_valid)
         batch, frames = self.latents.shape[:2]
         for name, tail in (
             ("keypoints_world", (frames, 42, 3)),
             ("keypoints_valid", (frames, 42)),
+            ("keypoints_shown", (frames, 42)),
             ("world_from_camera", (frames, 4, 4)),
             ("intrinsics", (3, 3)),
             ("repeats", ()),
@@ -50,6 +57,11 @@ class Window:
             shape = tuple(getattr(self, name).shape)
             if shape != (batch, *tail):
                 raise ValueError(f"Window.{name} has shape {shape}, expected {(batch, *tail)}")
+
+    @property
+    def tracked_shown(self) -> Tensor:
+        """(B, F, 12) bool: the tracked keypoints that a picture can show."""
+        return self.keypoints_shown[..., list(TRACKED)]
 
     @property
     def slots(self) -> Tensor:
@@ -92,6 +104,7 @@ class WindowSampler:
         labels = [cache.labels for cache in caches]
         self._keypoints = np.concatenate([part.keypoints_world for part in labels])
         self._valid = np.concatenate([part.keypoints_valid for part in labels])
+        self._shown = np.concatenate([part.keypoints_shown for part in labels])
         self._cameras = np.concatenate([part.world_from_camera for part in labels])
         self._intrinsics = np.concatenate([part.intrinsics for part in labels])
         self._starts = np.concatenate(
@@ -124,6 +137,7 @@ class WindowSampler:
             latents=torch.from_numpy(self._read_latents(rows)),
             keypoints_world=torch.from_numpy(self._keypoints[rows]),
             keypoints_valid=torch.from_numpy(self._valid[rows]),
+            keypoints_shown=torch.from_numpy(self._shown[rows]),
             world_from_camera=torch.from_numpy(self._cameras[rows]),
             intrinsics=torch.from_numpy(self._intrinsics[clips]),
             repeats=torch.from_numpy(repeats),

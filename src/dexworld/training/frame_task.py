@@ -75,6 +75,7 @@ class FrameSource:
             latents=latents,
             keypoints_world=batch.keypoints_world,
             keypoints_valid=batch.keypoints_valid,
+            keypoints_shown=batch.keypoints_shown,
             world_from_camera=batch.world_from_camera,
             intrinsics=fit.intrinsics(batch.intrinsics),
             repeats=batch.repeats,

@@ -39,9 +39,9 @@ class WindowLoss(nn.Module):
         frames = min(config.keypoint_frames, predicted.shape[1])
         if config.hand_consistency:
             seen = predicted.detach() if config.detach_predictions else predicted
-            losses["keypoints_predicted"] = self._keypoints(seen[:, -frames:], motion)
+            losses["keypoints_predicted"] = self._keypoints(seen[:, -frames:], motion, window)
         if config.true_keypoints:
-            losses["keypoints_true"] = self._keypoints(true[:, -frames:], motion)
+            losses["keypoints_true"] = self._keypoints(true[:, -frames:], motion, window)
         weights = {
             "latents": 1.0,
             "keypoints_predicted": config.hand_consistency,
@@ -50,13 +50,13 @@ class WindowLoss(nn.Module):
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return {"loss": total, **losses}
 
-    def _keypoints(self, latents: Tensor, motion: HandMotion) -> Tensor:
+    def _keypoints(self, latents: Tensor, motion: HandMotion, window: Window) -> Tensor:
         """Keypoint loss of latents (B, T, P, D) of the last T frames of the window."""
         frames = latents.shape[1]
         return keypoint_loss(
             self.model.keypoint_logits(latents),
             motion.pixels[:, -frames:],
-            motion.visible[:, -frames:],
+            (motion.visible & window.tracked_shown)[:, -frames:],
             self.model.config.image_size,
             self.config.sigma_px,
             self.model.config.keypoint_head.loss,

@@ -78,7 +78,7 @@ def _keypoints_found(model: Any, window: Window) -> tuple[int, int]:
     """Keypoints found within 20 px in true latents, and keypoints visible inside the image."""
     motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
     pixels, _ = model.keypoints(window.latents)
-    counted = inside_image(motion.pixels, motion.visible, model.config.image_size)
+    counted = inside_image(motion.pixels, motion.visible & window.tracked_shown, model.config.image_size)
     near = (pixels - motion.pixels[..., :2]).norm(dim=-1) <= PCK_PX
     return int((near & counted).sum()), int(counted.sum())
 
