@@ -10,6 +10,7 @@ from dexworld.data.store import open_dataset
 from dexworld.models.decoder import DecoderConfig, PixelDecoder, PixelDecoderConfig, from_pixels
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_space import LatentSpace
+from dexworld.models.lpips import LPIPS
 from dexworld.models.perceptual import GradientDistance
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.decoder_objective import AdversarialDecoder, DecoderLoss, DecoderTrainConfig
@@ -114,6 +115,22 @@ def test_each_side_of_the_game_gets_the_gradient_of_its_own_loss():
     # the adaptive weight makes the adversarial gradient 0.75 times as long as the other one
     extra = late[weight] - early[weight]
     assert float(extra.norm() / early[weight].norm()) == pytest.approx(0.75, rel=0.02)
+
+
+def test_lpips_teaches_the_decoder_and_stays_as_it_is():
+    torch.manual_seed(0)
+    lpips = LPIPS()
+    with torch.no_grad():
+        for head in lpips.heads:
+            head.fill_(1.0)
+    decoder, pictures = one_picture()
+    config = DecoderTrainConfig(adversarial=0.0, perceptual=2.0)
+    objective = DecoderLoss(AdversarialDecoder(decoder, None), config, lpips, "lpips")
+    losses = objective(pictures, 0.0)
+    assert float(losses["loss"]) == pytest.approx(float(losses["l1"] + 2.0 * losses["lpips"]), rel=1e-6)
+    (alone,) = torch.autograd.grad(losses["lpips"], decoder.project_out.weight)
+    assert alone.abs().sum() > 0
+    assert not any(each.requires_grad for each in lpips.parameters())
 
 
 def test_the_adaptive_weight_is_the_ratio_of_gradient_lengths():
