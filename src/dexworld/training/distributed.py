@@ -7,6 +7,7 @@ a mean over a batch is a mean over the whole batch, not one of means.
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -180,13 +181,17 @@ class Spread:
     ) -> None:
         self.parallel = parallel
         if parallel == "ddp":
-            module = DistributedDataParallel(
-                module,
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=idle_parameters,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # the name that replaces it is too new for torch 2.11
+                module = DistributedDataParallel(
+                    module,
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                    find_unused_parameters=idle_parameters,
+                )
         elif parallel == "fsdp":
+            # Keys and values are two halves of one product; nothing is changed in place.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             frozen = {each for each in module.parameters() if not each.requires_grad}
             for block, methods in blocks.items():
                 fully_shard(block)

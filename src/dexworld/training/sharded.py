@@ -4,6 +4,7 @@ A state is a flat dict of tensors by name. It can be read by any number of proce
 safetensors file.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def read(folder: Path, like: dict[str, Tensor], group: Any = None) -> dict[str, 
         else:
             tensors[name] = torch.zeros(stored.size, dtype=stored.properties.dtype)
     together = any(isinstance(value, DTensor) for value in tensors.values())
-    dcp.load(tensors, storage_reader=reader, process_group=group if together else None, no_dist=not together)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant to be
+        dcp.load(tensors, storage_reader=reader, process_group=group if together else None, no_dist=not together)
     return tensors
 
 

@@ -1,0 +1,209 @@
+"""Runs of several processes for tests: forked from one that has imported torch, so that a process costs little."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from dexworld.data.latent_cache import FrameLabels, LatentCache
+from dexworld.data.windows import WindowSampler
+from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
+from dexworld.models.dexwm import DexWM
+from dexworld.training.config import ScaleConfig, TrainConfig
+from dexworld.training.distributed import joined
+from dexworld.training.trainer import Trainer
+from dexworld.training.window_task import WindowTask
+
+EPISODES, FRAMES = 8, 12
+CONTEXT = multiprocessing.get_context("forkserver")
+# Installed modules only: the server does not know the path of the tests.
+CONTEXT.set_forkserver_preload(["dexworld.training.run", "torch._dynamo", "torch.distributed.checkpoint"])
+
+
+def tiny_model() -> DexWM:
+    torch.manual_seed(0)
+    return DexWM(
+        DexWMConfig(
+            image_size=(56, 56),
+            encoder=EncoderConfig(dim=8, patch=14, downsample=2),
+            predictor=PredictorConfig(dim=16, depth=2, heads=2, num_context=3),
+            keypoint_head=KeypointHeadConfig(dim=16, depth=1, heads=2, cell=4),
+        )
+    )
+
+
+def tiny_cache() -> LatentCache:
+    """Latents of episodes in which the number of visible keypoints differs, so that shares of a batch differ too."""
+    generator = np.random.default_rng(0)
+    total = EPISODES * FRAMES
+    keypoints = generator.uniform(-0.2, 0.2, (total, 42, 3)).astype(np.float32)
+    keypoints[..., 2] = 1.0
+    labels = FrameLabels(
+        keypoints,
+        generator.random((total, 42)) < generator.random((total, 1)),
+        np.tile(np.eye(4, dtype=np.float32), (total, 1, 1)),
+        np.tile(np.array([[100, 0, 28], [0, 100, 28], [0, 0, 1]], np.float32), (EPISODES, 1, 1)),
+        np.arange(EPISODES + 1) * FRAMES,
+        np.zeros(total, np.float32),
+        np.full(EPISODES, 5.0),
+    )
+    return LatentCache(Path("cache"), generator.standard_normal((total, 4, 8)).astype(np.float16), labels)
+
+
+def tiny_training(**changes) -> TrainConfig:
+    defaults = {
+        "steps": 6,
+        "batch_size": 4,
+        "unroll_steps": 2,
+        "warmup_steps": 1,
+        "learning_rate": 3e-3,
+        "stride_weights": (1.0, 1.0),
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "hand_consistency": 0.1,
+        "true_keypoints": 0.1,
+    }
+    return TrainConfig(**(defaults | changes))
+
+
+class CountedTask(WindowTask):
+    """Writes, for every batch that this process draws, the numbers of its samples into a ledger of its own."""
+
+    ledger: Path
+
+    def batch(self, index, device):
+        batch, size = super().batch(index, device)
+        numbers = self.sources[self.unrolled(index)].numbers
+        with open(self.ledger, "a", encoding="utf-8") as file:
+            file.write(f"{index} {' '.join(map(str, numbers))}\n")
+        return batch, size
+
+
+class NumberedSampler(WindowSampler):
+    """Remembers the numbers of the samples that it drew last."""
+
+    def batch(self, step, size, first=None):
+        start = step * size if first is None else first
+        self.numbers = list(range(start, start + size))[self.rank :: self.world_size]
+        assert self.sampler.draw(step, size, first).share(self.rank, self.world_size).numbers.tolist() == self.numbers
+        return super().batch(step, size, first)
+
+
+def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **changes) -> Trainer:
+    model, config, cache = tiny_model(), tiny_training(**changes), tiny_cache()
+    if spoil is not None:
+        spoil(cache)
+    items = {"items_each": processes.items_each} if processes.count > 1 else {}
+    task = CountedTask(
+        model,
+        config,
+        lambda windows: NumberedSampler([cache], windows, 0, None, processes.rank, processes.count),
+        **items,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    task.ledger = folder / f"ledger-{os.getpid()}.txt"
+    return Trainer(
+        model,
+        config,
+        task,
+        folder,
+        processes=processes,
+        scale=scale,
+        blocks=model.predictor.layers,
+        block_methods=("context_key_value",),
+        idle_parameters=False,
+    )
+
+
+def train_tiny(folder: Path, scale=ScaleConfig(), resume=True, pause=0.0, curve=None, **changes) -> None:
+    """Train the tiny model as one of the processes; steps are told into `folder`/steps-<rank>."""
+    with joined(torch.device("cpu"), 20.0) as processes:
+        trainer = tiny_trainer(folder, processes, scale, **changes)
+        if resume:
+            trainer.resume()
+        told = folder / f"steps-{processes.rank}.txt"
+
+        def on_step(step):
+            with open(told, "a", encoding="utf-8") as file:
+                file.write(f"{step}\n")
+            time.sleep(pause)
+
+        def report(step, figures):
+            with open(folder / "curve.txt", "a", encoding="utf-8") as file:
+                file.write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
+
+        trainer.on_step = on_step
+        if processes.is_first:
+            trainer.report = report
+        trainer.run()
+
+
+def _child(rank, count, port, work, error_file, arguments, options):
+    torch.set_num_threads(1)
+    os.environ.pop("OMP_NUM_THREADS", None)
+    if count:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    try:
+        work(*arguments, **options)
+    except BaseException:
+        Path(error_file).write_text(traceback.format_exc(), encoding="utf-8")
+        sys.stdout.flush()
+        os._exit(1)
+    Path(f"{error_file}.cpu").write_text(str(time.process_time()))
+    os._exit(0)
+
+
+class Run:
+    """Processes 0 .. count - 1 at work; count 0 is one without a launcher."""
+
+    def __init__(self, errors: Path, count: int, work, *arguments, **options):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        errors.mkdir(parents=True, exist_ok=True)
+        self.files = [errors / f"error-{rank}.txt" for rank in range(max(count, 1))]
+        for file in self.files:
+            file.unlink(missing_ok=True)
+        self.processes = [
+            CONTEXT.Process(target=_child, args=(rank, count, port, work, str(file), arguments, options))
+            for rank, file in enumerate(self.files)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def kill(self, rank: int) -> None:
+        os.kill(self.processes[rank].pid, signal.SIGKILL)
+
+    def wait(self, seconds: float = 120.0) -> list[int]:
+        """Exit codes by rank; -9 for a process that was killed."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(deadline - time.monotonic(), 0.1))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        return [process.exitcode for process in self.processes]
+
+    def errors(self) -> list[str]:
+        return [file.read_text(encoding="utf-8") if file.exists() else "" for file in self.files]
+
+    def succeed(self) -> None:
+        assert self.wait() == [0] * len(self.processes), self.errors()
+
+
+def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The training state of a checkpoint as one dict, sharded or not."""
+    if (checkpoint / "training").is_dir():
+        from dexworld.training.sharded import read
+
+        return read(checkpoint / "training", {})
+    return load_file(checkpoint / "training.safetensors")

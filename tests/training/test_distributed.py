@@ -1,0 +1,198 @@
+"""Two processes train as one does: the same curve and weights within rounding, spread in every way."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from process_fixtures import Run, state_of, tiny_trainer, train_tiny
+
+from dexworld.models.dexwm import DexWM
+from dexworld.training import sharded
+from dexworld.training.checkpoints import latest
+from dexworld.training.config import ScaleConfig
+from dexworld.training.distributed import Processes, choose, joined
+from dexworld.training.losses import keypoint_loss, latent_loss
+from dexworld.training.run import train
+
+ALONE = Processes()
+
+
+def curve(folder: Path) -> np.ndarray:
+    """(steps, 3): step, loss, norm of the gradient."""
+    return np.array([[float(word) for word in line.split()] for line in (folder / "curve.txt").open()])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    Run(folder / "errors", 0, train_tiny, folder).succeed()
+    return folder
+
+
+def assert_as_alone(folder: Path, alone: Path) -> None:
+    np.testing.assert_allclose(curve(folder), curve(alone), rtol=1e-5)
+    ends = [latest(each / "checkpoints") for each in (folder, alone)]
+    assert ends[0].name == ends[1].name == "step-00000006"
+    found, expected = (state_of(end) for end in ends)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=5e-6, msg=name)
+    models = [DexWM.from_pretrained(end).state_dict() for end in ends]
+    for name, value in models[1].items():
+        torch.testing.assert_close(models[0][name], value, rtol=1e-4, atol=5e-6, msg=name)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(alone, tmp_path, parallel):
+    Run(tmp_path / "errors", 2, train_tiny, tmp_path, ScaleConfig(parallel=parallel)).succeed()
+    assert_as_alone(tmp_path, alone)
+    assert (latest(tmp_path / "checkpoints") / "training").is_dir() == (parallel == "fsdp")
+
+
+def test_accumulated_gradients_are_exchanged_once_and_the_same(tmp_path):
+    for name, count, parallel in (("one", 0, "none"), ("ddp", 2, "ddp"), ("fsdp", 2, "fsdp")):
+        scale = ScaleConfig(parallel=parallel)
+        Run(tmp_path / "errors", count, train_tiny, tmp_path / name, scale, accumulation=2, steps=4).succeed()
+    for name in ("ddp", "fsdp"):
+        np.testing.assert_allclose(curve(tmp_path / name), curve(tmp_path / "one"), rtol=1e-5)
+
+
+def test_a_run_goes_on_with_any_number_of_processes_spread_in_any_way(alone, tmp_path):
+    sittings = [(2, "fsdp"), (1, "fsdp"), (0, "none"), (2, "ddp"), (2, "fsdp"), (0, "none")]
+    for step, (count, parallel) in enumerate(sittings, 1):
+        scale = ScaleConfig(parallel=parallel, recompute="full" if step == 2 else "none")
+        Run(tmp_path / "errors", count, stopped_after, tmp_path, step, scale).succeed()
+    assert_as_alone(tmp_path, alone)
+    lines = [line.split() for ledger in tmp_path.glob("ledger-*") for line in ledger.open()]
+    assert sorted(int(number) for line in lines for number in line[1:]) == list(range(6 * 4))
+
+
+def stopped_after(folder: Path, step: int, scale: ScaleConfig) -> None:
+    """Go on up to `step` and write a checkpoint there, as a run does whose time is over."""
+    with joined(torch.device("cpu"), 20.0) as processes:
+        trainer = tiny_trainer(folder, processes, scale)
+        trainer.resume()
+        if processes.is_first:
+            trainer.report = lambda step, figures: (
+                (folder / "curve.txt").open("a").write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
+            )
+        while trainer.step < step:
+            losses, _ = trainer._train_step()
+            trainer.step += 1
+            if trainer.report:
+                trainer.report(trainer.step, {name: float(value) for name, value in losses.items()})
+        trainer.save()
+
+
+def test_a_sharded_state_becomes_one_file(tmp_path):
+    Run(tmp_path / "errors", 2, train_tiny, tmp_path, ScaleConfig(parallel="fsdp"), steps=2).succeed()
+    checkpoint = latest(tmp_path / "checkpoints")
+    parts = state_of(checkpoint)
+    sharded.to_one_file(checkpoint / "training", checkpoint / "training.safetensors")
+    for file in sorted((checkpoint / "training").rglob("*")):
+        file.unlink()
+    (checkpoint / "training").rmdir()
+    assert all(torch.equal(value, parts[name]) for name, value in state_of(checkpoint).items())
+    trainer = tiny_trainer(tmp_path, ALONE, steps=2)
+    assert trainer.resume()
+    assert trainer.step == 2
+
+
+def test_means_over_shares_of_a_batch_are_those_of_the_whole_batch():
+    generator = torch.Generator().manual_seed(0)
+    predicted, true = torch.randn(4, 3, 5, 2, generator=generator), torch.randn(4, 3, 5, 2, generator=generator)
+    counted = torch.tensor([[1, 1, 1], [0, 0, 1], [0, 0, 0], [1, 0, 1]], dtype=torch.bool)
+    logits, pixels = torch.randn(4, 6, 8, 8, generator=generator), 56 * torch.rand(4, 6, 2, generator=generator)
+    visible = torch.rand(4, 6, generator=generator) < torch.tensor([[0.9], [0.1], [0.5], [0.2]])
+    for kind in ("mse", "cross_entropy"):
+
+        def losses(part, items_each, kind=kind):
+            arguments = (logits[part], pixels[part], visible[part], (56, 56), 4.0, kind)
+            latents = latent_loss(predicted[part], true[part], counted[part], items_each)
+            return torch.stack([latents, keypoint_loss(*arguments, items_each)])
+
+        whole = losses(slice(None), lambda items: items.clamp(min=1))
+        asked: list[torch.Tensor] = []
+
+        def ask(items, asked=asked):
+            asked.append(items)
+            return items.clamp(min=1)
+
+        for rank in range(2):
+            losses(slice(rank, None, 2), ask)
+        totals = [asked[0] + asked[2], asked[1] + asked[3]]
+        shares = []
+        for rank in range(2):
+            answers = iter(totals)
+            shares.append(losses(slice(rank, None, 2), lambda items, answers=answers: next(answers) / 2))
+        torch.testing.assert_close(torch.stack(shares).mean(dim=0), whole)
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_recomputed_blocks_give_the_same_gradients_and_keep_less(recompute, tmp_path):
+    def gradients_and_bytes(scale):
+        trainer = tiny_trainer(tmp_path, ALONE, scale)
+        kept: dict[int, int] = {}
+
+        def pack(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        results = []
+        for index in (0, 5):  # teacher-forced, unrolled
+            batch, _ = trainer.task.batch(index, torch.device("cpu"))
+            trainer.optimiser.zero_grad()
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                loss = trainer.spread(batch, index)["loss"]
+            loss.backward()
+            results.append({name: value.grad.clone() for name, value in trainer.parameters.items()})
+        return results, sum(kept.values())
+
+    (plain, all_bytes), (again, kept_bytes) = (
+        gradients_and_bytes(ScaleConfig(recompute=each)) for each in ("none", recompute)
+    )
+    for expected, found in zip(plain, again, strict=True):
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert kept_bytes < 0.7 * all_bytes
+
+
+def test_a_whole_run_of_two_processes_writes_each_file_once(disc_data, small_run, model_config, tmp_path):
+    shutil.copytree(disc_data, tmp_path / "data", ignore=shutil.ignore_patterns("latents"))
+    config = replace(small_run(tmp_path / "data", tmp_path / "run"), validation_fraction=0.2)
+    Run(tmp_path / "errors", 2, train, config, model_config).succeed()
+    folder = tmp_path / "run"
+    model = DexWM.from_pretrained(folder / "model")
+    assert model.provenance["processes"] == 2
+    assert model.provenance["figures"].keys() >= {"mse_ratio_stride1_step1", "pck20_true_latents"}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    curve = [line["step"] for line in lines if "loss" in line]
+    assert curve == sorted(set(curve))
+    assert {"samples_per_second", "tflops"} <= lines[0].keys()
+    assert "mfu" not in lines[0]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    assert json.loads((folder / "results.json").read_text())["finished"] is True
+    assert len(list((tmp_path / "data" / "latents").glob("encoder-*"))) == 1
+
+
+def test_ways_to_spread_that_cannot_work_are_refused(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert choose("auto") == "none"
+    with pytest.raises(ValueError, match="torchrun did not start"):
+        choose("fsdp")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert choose("auto") == "ddp"
+    with pytest.raises(ValueError, match="2 processes were started"):
+        choose("none")
+    with pytest.raises(ValueError, match="timeout_seconds"):
+        ScaleConfig(timeout_seconds=0)
+    with pytest.raises(ValueError, match="recompute"):
+        ScaleConfig(recompute="some")
