@@ -51,7 +51,7 @@ class CacheEstimate:
 def estimate_cache(dataset: Dataset, shape: tuple[int, int], folder: Path) -> CacheEstimate:
     """Disk for latents (P, D) of every frame and their labels; what lies in `folder` already is counted as done."""
     frames = sum(dataset.lengths)
-    label_bytes = 4 * (NUM_KEYPOINTS * 3 + 16 + 1) + NUM_KEYPOINTS
+    label_bytes = 4 * (NUM_KEYPOINTS * 3 + 16 + 1) + 2 * NUM_KEYPOINTS
     per_frame = 2 * shape[0] * shape[1] + label_bytes
     done = 0
     if (folder / "plan.json").exists():
