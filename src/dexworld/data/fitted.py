@@ -23,6 +23,14 @@ def fitted(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
     return dataset if dataset[0].frames.size == tuple(image_size) else FittedDataset(dataset, image_size)
 
 
+def fitted_episode(episode: Episode, image_size: tuple[int, int]) -> Episode:
+    """`episode` with frames of `image_size` (height, width) and intrinsics to match; itself when it has them."""
+    fit = Fit(episode.frames.size, image_size)
+    if fit.is_identity:
+        return episode
+    return replace(episode, frames=FittedFrames(episode.frames, fit), intrinsics=fit.intrinsics(episode.intrinsics))
+
+
 @dataclass(frozen=True)
 class FittedFrames:
     """Frames brought to another size. fit: from their own one."""
@@ -55,11 +63,7 @@ class FittedDataset:
 
     def __getitem__(self, index: int) -> Episode:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError as the dataset does."""
-        episode = self.dataset[index]
-        fit = Fit(episode.frames.size, self.image_size)
-        if fit.is_identity:
-            return episode
-        return replace(episode, frames=FittedFrames(episode.frames, fit), intrinsics=fit.intrinsics(episode.intrinsics))
+        return fitted_episode(self.dataset[index], self.image_size)
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The files that episode `index` is read from."""
