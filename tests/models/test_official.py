@@ -20,14 +20,18 @@ from official_fixtures import (
 )
 from transformers import Dinov2Config, Dinov2Model
 
-from dexworld.actions import OFFICIAL, HandMotion
+from dexworld.actions import OFFICIAL, HandMotion, hand_motion
 from dexworld.cli.convert import Convert
 from dexworld.models import CheckpointError, DexWM
+from dexworld.models.config import KeypointHeadConfig
+from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.latent_space import LatentSpace
 from dexworld.models.official import OfficialCheckpoint, load_official, read_official
 from dexworld.models.official_config import OfficialOptions, official_config
 from dexworld.models.official_file import unwrapped
 from dexworld.models.official_layout import read_layout
+from dexworld.training.fitting import encoder_fingerprint
 
 OPTIONS = OfficialOptions(
     head_width=HEAD_WIDTH, keypoint_heads=KEYPOINT_HEADS, image_size=IMAGE_SIZE, encoder_source="none"
@@ -129,6 +133,62 @@ def test_the_config_follows_from_the_shapes(theirs: Release, options: OfficialOp
     assert config.action_scale == (1.0, 1.0, 1.0)
     assert (config.encoder.patch, config.encoder.dim, config.encoder.source) == (14, 24, options.encoder_source)
     assert len(checkpoint.encoder) == len(theirs.encoder.state_dict())
+
+
+@torch.no_grad()
+def test_windows_of_keypoints_and_cameras_give_the_releases_predictions(
+    theirs: Release, options: OfficialOptions, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    keypoints = 0.2 * torch.randn(1, 9, 42, 3, generator=generator, dtype=torch.float64)
+    angles = 0.2 * torch.randn(1, 9, 3, generator=generator, dtype=torch.float64)
+    places = 0.2 * torch.randn(1, 9, 3, generator=generator, dtype=torch.float64)
+    cameras = torch.eye(4, dtype=torch.float64).repeat(1, 9, 1, 1)
+    cameras[..., :3, :3], cameras[..., :3, 3] = rotations(angles), places
+    homogeneous = torch.cat([keypoints, torch.ones(1, 9, 42, 1, dtype=torch.float64)], dim=-1)
+    in_first_camera = (homogeneous @ torch.linalg.inv(cameras[:, :1]).mT)[..., :3]
+    rows = torch.cat([in_first_camera, places[:, :, None], angles[:, :, None]], dim=2)  # (1, 9, 44, 3)
+    actions = rows[:, 1:] - rows[:, :-1]
+    actions[..., 43, 2] %= 2 * torch.pi
+    assert actions[..., 43, 2].max() > 6  # a small turn to one side is almost a full turn in the release
+
+    checkpoint = read_official(save_release(theirs, tmp_path / "m.pth.tar"), options)
+    valid, intrinsics = torch.ones(1, 9, 42, dtype=torch.bool), torch.eye(3, dtype=torch.float64)[None]
+    motion = hand_motion(keypoints, valid, cameras, intrinsics, checkpoint.config.action_convention)
+    latents, _ = window(batch=1)
+    expected, _ = theirs(latents, actions.float().flatten(2))
+    assert (ours_of(checkpoint).predict(latents, motion.to(torch.float32)) - expected).abs().max() < 1e-5
+
+
+def rotations(angles: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices of angles about the fixed axes x, then y, then z."""
+    generators = torch.zeros(3, 3, 3, dtype=angles.dtype)
+    for axis, (row, column) in enumerate(((2, 1), (0, 2), (1, 0))):
+        generators[axis, row, column], generators[axis, column, row] = 1.0, -1.0
+    about_x, about_y, about_z = (
+        torch.matrix_exp(angles[..., axis, None, None] * generators[axis]) for axis in range(3)
+    )
+    return about_z @ about_y @ about_x
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": None}, "no known image size has 28 tokens of 14 x 14 pixels"),
+        ({"head_width": 12}, "a predictor of width 32 is not a multiple of its heads"),
+        ({"keypoint_heads": 5}, "a keypoint head of width 32 is not a multiple of its heads"),
+        ({"encoder_source": None}, "an encoder of 14-pixel patches and width 24, which is none of dinov2"),
+        ({"encoder": "dinov2"}, "the encoder dinov2 has patches of 14 and width 1024, but the tensors say 14 and 24"),
+    ],
+)
+def test_what_the_tensors_can_not_tell_is_asked_for(
+    changes: dict, message: str, theirs: Release, options: OfficialOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_official(save_release(theirs, tmp_path / "m.pth.tar"), replace(options, **changes))
+    for contradiction in ({"encoder": "resnet"}, {"head_width": 0}, {"keypoint_rows": "columns"}):
+        with pytest.raises(ValueError, match=r"choose from dinov2|must be positive|choose 'pixels-first'"):
+            replace(options, **contradiction)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "module._orig_mod."])
@@ -264,7 +324,10 @@ def test_every_tensor_that_is_missing_unexpected_or_of_another_shape_is_named(
         (lambda weights: {n: v for n, v in weights.items() if n != "pos_embed"}, "predictor.positions is missing"),
         (lambda weights: {n: v for n, v in weights.items() if ".fc2." not in n}, "mlp.2 is missing"),
         (lambda weights: {n: v for n, v in weights.items() if "blocks.0." not in n}, r"blocks\.0 is missing"),
-        (lambda weights: {**weights, "pos_embed": weights["pos_embed"][:, :-1]}, "say the image_size"),
+        (
+            lambda weights: {**weights, "pos_embed": weights["pos_embed"][:, :-1]},
+            r"images of \(56, 98\) do not have 27 tokens of 14",
+        ),
         (lambda weights: {**weights, "proj_in.bias": torch.full((32,), torch.nan)}, "project_in.bias holds NaN"),
         (lambda weights: {**weights, "proj_in.bias": torch.zeros(31)}, r"has shape \(31,\), expected \(32,\)"),
         (lambda weights: {**weights, "heatmap_model.blocks.0.attn.qkv.bias": torch.zeros(96)}, "qkv.bias is"),
@@ -364,7 +427,11 @@ def test_the_evaluation_head_of_another_checkpoint_is_taken(
         maps = other.heatmap_model(latents[0])
         assert (model.predict(latents, still(actions)) - expected).abs().max() < 1e-5
         assert (model.keypoint_logits(latents[0]) - maps).abs().max() < 1e-5
-        assert (read_official(head_path, options).keypoint_head()(latents[0]) - maps).abs().max() < 1e-5
+        Convert(head_path, tmp_path / "evaluator", part="evaluator", options=options).run()
+        evaluator = KeypointEvaluator.from_pretrained(tmp_path / "evaluator")
+        assert (evaluator(latents[0]) - maps).abs().max() < 1e-5
+    assert evaluator.config.latents == LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
+    assert "license: cc-by-nc-4.0" in (tmp_path / "evaluator" / "README.md").read_text()
     assert model.provenance["keypoint_head"]["source"] == "kp_layer.pth.tar"
 
 
@@ -386,6 +453,12 @@ def test_the_encoder_is_compared_with_the_copy_in_the_file(
     path = save_release(theirs, tmp_path / "n.pth.tar", model=copied)
     with pytest.raises(CheckpointError, match=r"1 of the encoder's tensors are not in the file, e\.g\. .*projection"):
         load_official(path, options)
+
+
+@pytest.mark.parametrize("grid", [(0, 4), (4, -1), (4, 4, 4)])
+def test_a_head_of_impossible_places_is_refused(grid: tuple) -> None:
+    with pytest.raises(ValueError, match=r"sizes must be positive|token_grid is rows and columns"):
+        KeypointHeadConfig(token_grid=grid)
 
 
 @pytest.mark.parametrize(

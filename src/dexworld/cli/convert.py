@@ -3,13 +3,14 @@
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from dexworld.models.official import CARD_FILE, read_official
 from dexworld.models.official_card import LICENCE
 from dexworld.models.official_config import OfficialOptions
+from dexworld.training.fitting import encoder_fingerprint
 
 logger = logging.getLogger("dexworld")
 
@@ -24,6 +25,8 @@ class Convert:
     """Folder for config.json, model.safetensors and README.md, the model card."""
     head: Path | None = None
     """Another release checkpoint whose keypoint head to take instead, e.g. the one for evaluation."""
+    part: Literal["model", "evaluator"] = "model"
+    """`evaluator` keeps the keypoint head alone, as a keypoint evaluator; this needs the encoder's weights."""
     check_encoder: bool = False
     """Load the encoder too, and compare its weights with the copy in the file."""
     options: Annotated[OfficialOptions, tyro.conf.arg(name="")] = field(default_factory=OfficialOptions)
@@ -35,9 +38,14 @@ class Convert:
         checkpoint = read_official(self.checkpoint, self.options)
         if self.head is not None:
             checkpoint = checkpoint.with_head_of(read_official(self.head, replace(self.options, key=None)))
-        if self.check_encoder:
-            checkpoint.model(check_encoder=True)
-        checkpoint.save_pretrained(self.output)
+        if self.part == "evaluator":
+            encoder = checkpoint.model(self.check_encoder).encoder
+            checkpoint.write_card(self.output)
+            checkpoint.evaluator(encoder_fingerprint(encoder)).save_pretrained(self.output)
+        else:
+            if self.check_encoder:
+                checkpoint.model(check_encoder=True)
+            checkpoint.save_pretrained(self.output)
         for note in checkpoint.notes:
             logger.info("%s", note)
         logger.info("the model is in %s; its licence is %s: no commercial use (%s)", self.output, LICENCE, CARD_FILE)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from dexworld.models.checkpoint import CheckpointError, write_checkpoint
 from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator
 from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.latent_space import LatentSpace
 from dexworld.models.official_card import assumptions, model_card, provenance
 from dexworld.models.official_config import OfficialOptions, infer_config
 from dexworld.models.official_file import read_release_file
@@ -60,12 +62,12 @@ class OfficialCheckpoint:
                 )
         return model.eval()
 
-    def keypoint_head(self) -> KeypointHead:
-        """The keypoint head alone, in evaluation mode: for a checkpoint of the release's evaluation head."""
-        config = self.config
-        head = KeypointHead(config.keypoint_head, config.encoder.dim, config.grid, config.image_size)
-        head.load_state_dict(_part(self.weights, HEAD))
-        return head.eval()
+    def evaluator(self, encoder_fingerprint: str) -> KeypointEvaluator:
+        """The keypoint head as an evaluator of its own, for the latents of the encoder with that fingerprint."""
+        config = EvaluatorConfig(LatentSpace.of(self.config, encoder_fingerprint), self.config.keypoint_head)
+        evaluator = KeypointEvaluator(config, self.provenance)
+        evaluator.head.load_state_dict(_part(self.weights, HEAD))
+        return evaluator.eval()
 
     def with_head_of(self, other: "OfficialCheckpoint") -> "OfficialCheckpoint":
         """This world model with another checkpoint's head. Raises CheckpointError if that reads other latents."""
@@ -88,10 +90,14 @@ class OfficialCheckpoint:
 
         The encoder is named, not copied, so this needs no encoder.
         """
+        self.write_card(folder)
+        write_checkpoint(folder, self.config, self.weights, self.provenance)
+
+    def write_card(self, folder: str | Path) -> None:
+        """Write the model card alone, making the folder if need be."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         card = model_card(self.config, self.layout, self.provenance, self.notes)
         (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
-        write_checkpoint(folder, self.config, self.weights, self.provenance)
 
 
 def load_official(path: str | Path, options: OfficialOptions = OfficialOptions()) -> DexWM:

@@ -12,10 +12,21 @@ from dexworld.models.official_layout import HEAD, Layout, smoothness
 
 LICENCE = "CC-BY-NC-4.0"
 CLEARER = 0.1  # by how much the other order of the head's pixels must be smoother to be called the likely one
+# Where the same encoder weights give other latents than in the release.
+ENCODER_DIFFERENCES = {
+    "dinov2": (
+        "The release takes DINOv2 from torch.hub, whose code shifts position embeddings by a tenth of a patch when it "
+        "resizes them; that of transformers does not, so latents of images differ slightly from the release's."
+    ),
+    "vjepa2": (
+        "The release takes V-JEPA 2 from transformers, which numbers positions wrongly on grids that are not square "
+        "(versions 5.17 to 5.23 do); our encoder numbers them right, so latents of images may differ."
+    ),
+}
 
 
 def provenance(file: ReleaseFile, options: OfficialOptions, notes: tuple[str, ...]) -> dict[str, Any]:
-    """Where converted weights come from. None of this package's simulated scenes was among their training data."""
+    """Where converted weights come from. `training_seeds` is empty: simulated scenes of ours are new to them."""
     training = {name: file.others[name] for name in ("epoch", "step") if isinstance(file.others.get(name), int)}
     return {
         "source": file.path.name,
@@ -51,8 +62,11 @@ def assumptions(
     yield f"Rows of the keypoint head's last layer are {options.keypoint_rows}." + (
         doubt if other > chosen + CLEARER else ""
     )
+    yield "No scene of this package's simulator was among the training data."
     copy = "whose copy in the file is not converted" if layout.encoder else "of which the file holds no copy"
     yield f"The encoder is {config.encoder.source}, {copy}."
+    if difference := ENCODER_DIFFERENCES.get(config.encoder.family or ""):
+        yield difference
 
 
 def model_card(config: DexWMConfig, layout: Layout, provenance: Mapping[str, Any], notes: tuple[str, ...]) -> str:

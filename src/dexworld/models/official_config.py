@@ -10,23 +10,21 @@ from torch import Tensor
 
 from dexworld.actions import OFFICIAL
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig, preset
+from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig, preset
 from dexworld.models.official_file import ReleaseFile
 from dexworld.models.official_layout import HeadSizes, Layout
 
 IMAGE_SIZES = {(14, 448): (224, 392), (16, 336): (224, 384)}  # by patch and number of tokens
-_HALF = (0.5, 0.5, 0.5)
-HUB_ENCODER, FUSED = "dinov2", "qkv"  # the one encoder that the release doesn't load from transformers: fused layers
-# The release's configuration names of encoders, and what they load.
-ENCODERS: dict[str, EncoderConfig] = {
-    "dinov2": EncoderConfig("transformers", 1024, 14, 1, "facebook/dinov2-large"),
-    "dinov3_large": EncoderConfig("transformers", 1024, 16, 1, "facebook/dinov3-vitl16-pretrain-lvd1689m"),
-    "webssl_vitl": EncoderConfig("transformers", 1024, 14, 1, "facebook/webssl-dino300m-full2b-224"),
-    "siglip2_so400m_patch14_384": EncoderConfig(
-        "transformers", 1152, 14, 1, "google/siglip2-so400m-patch14-384", _HALF, _HALF
-    ),
-    "vjepa2_vitg_256": EncoderConfig("transformers", 1408, 16, 1, "facebook/vjepa2-vitg-fpc64-256"),
+# The release's configuration names of encoders, and ours.
+RELEASE_ENCODERS: dict[str, EncoderConfig] = {
+    "dinov2": ENCODERS["dinov2-large"],
+    "dinov3_large": ENCODERS["dinov3-large"],
+    "webssl_vitl": ENCODERS["webssl-300m"],
+    "siglip2_so400m_patch14_384": ENCODERS["siglip2-so400m"],
+    "vjepa2_vitg_256": ENCODERS["vjepa2-giant"],
 }
+# The one that the release doesn't load from `transformers`; its attention layers are fused.
+HUB_ENCODER, FUSED = "dinov2", "qkv"
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class OfficialOptions:
     def __post_init__(self) -> None:
         if min(self.head_width, self.keypoint_heads) < 1:
             raise ValueError(f"head_width and keypoint_heads must be positive, not {self}")
-        if self.encoder is not None and self.encoder not in ENCODERS:
-            raise ValueError(f"no release encoder {self.encoder!r}; choose from {', '.join(ENCODERS)}")
+        if self.encoder is not None and self.encoder not in RELEASE_ENCODERS:
+            raise ValueError(f"no release encoder {self.encoder!r}; choose from {', '.join(RELEASE_ENCODERS)}")
         if self.keypoint_rows not in ("pixels-first", "keypoints-first"):
             raise ValueError(f"keypoint_rows is {self.keypoint_rows!r}; choose 'pixels-first' or 'keypoints-first'")
 
@@ -76,9 +74,9 @@ def infer_config(layout: Layout, file: ReleaseFile, options: OfficialOptions) ->
     patch = layout.patch or head.cell
     image_size = options.image_size or IMAGE_SIZES.get((patch, predictor.tokens))
     if image_size is None or (image_size[0] // patch) * (image_size[1] // patch) != predictor.tokens:
+        known = "no known image size has" if image_size is None else f"images of {image_size} do not have"
         raise CheckpointError(
-            f"{file.path} has {predictor.tokens} tokens of {patch} pixels, which {image_size or 'no known image size'} "
-            "does not give; say the image_size"
+            f"{file.path}: {known} {predictor.tokens} tokens of {patch} x {patch} pixels; say the right image_size"
         )
     for name, dim, heads in (
         ("predictor", predictor.dim, predictor.dim / options.head_width),
@@ -133,7 +131,7 @@ def _token_grid(head: HeadSizes, grid: tuple[int, int], path: Path) -> tuple[int
 
 def _encoder_config(layout: Layout, file: ReleaseFile, options: OfficialOptions, patch: int, dim: int) -> EncoderConfig:
     """The encoder by the options, by the arguments in the file, or by its patch and width."""
-    fitting = [name for name, config in ENCODERS.items() if (config.patch, config.dim) == (patch, dim)]
+    fitting = [name for name, config in RELEASE_ENCODERS.items() if (config.patch, config.dim) == (patch, dim)]
     named = [each for each in _strings(file.others) if each in fitting]
     if not named and layout.encoder and not any(FUSED in name for name in layout.encoder):
         fitting = [each for each in fitting if each != HUB_ENCODER] or fitting
@@ -142,10 +140,10 @@ def _encoder_config(layout: Layout, file: ReleaseFile, options: OfficialOptions,
         if options.encoder_source is None:
             raise CheckpointError(
                 f"{file.path} was made on an encoder of {patch}-pixel patches and width {dim}, which is none of "
-                f"{', '.join(ENCODERS)}; say the encoder_source"
+                f"{', '.join(RELEASE_ENCODERS)}; say the encoder_source"
             )
         return EncoderConfig("transformers", dim, patch, 1, options.encoder_source)
-    config = ENCODERS[name]
+    config = RELEASE_ENCODERS[name]
     if (config.patch, config.dim) != (patch, dim):
         raise CheckpointError(
             f"{file.path}: the encoder {name} has patches of {config.patch} and width {config.dim}, but the tensors "
