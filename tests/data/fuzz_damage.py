@@ -115,6 +115,8 @@ def rewrite_video(
         stream = container.add_stream("libx264", rate=rate(own_rate), options={"preset": "ultrafast", "g": "4"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
+        stream.codec_context.open()
+        container.start_encoding()  # what writes the header of a video without frames
         for number in range(count(len(pictures))):
             picture = np.roll(pictures[(number + shift) % len(pictures)], 8 * shift, axis=1)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

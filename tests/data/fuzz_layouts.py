@@ -44,7 +44,7 @@ SAMPLING = PaperSampling(frames=3, history=2, seconds=0.5, segments=1)
 def write_egodex(folder: Path) -> None:
     for number, length in (("0", 6), ("1", 5)):
         clip = egodex_fixtures.make_clip(int(number), length, (54, 96))
-        egodex_fixtures.write_clip(folder / "part1" / "fold", number, clip)
+        egodex_fixtures.write_clip(folder / "part1" / "fold", number, clip, confidences=number == "0")
 
 
 def write_droid(folder: Path) -> None:
@@ -166,8 +166,8 @@ class Finding:
     facts: Any = None
 
 
-def look(source: Any, truth: Truth, folder: Path, affected: set[str]) -> Finding:
-    """Read labels and frames of every episode, and hold them against the truth."""
+def look(source: Any, truth: Truth, folder: Path, affected: set[str], annotations: bool = False) -> Finding:
+    """Read labels and frames of every episode, and hold them against the truth. annotations: read all else, too."""
     finding = Finding(facts=facts_of(source))
     named = ""
     for name, reason in source.quarantined:
@@ -181,7 +181,7 @@ def look(source: Any, truth: Truth, folder: Path, affected: set[str]) -> Finding
             wanted = sorted({0, len(episode) // 2, len(episode) - 1})
             frames = episode.frames.read(wanted)
             source.files(index)
-            if hasattr(source, "annotations") and name in affected:
+            if annotations and hasattr(source, "annotations") and name in affected:
                 source.annotations(index)
         except (CorruptEpisodeError, VideoError) as error:
             assert name in affected, f"the sound episode {name} can't be read: {error}"

@@ -142,7 +142,7 @@ class SourceCases:
             assert is_index, f"one damaged episode makes the whole unreadable: {error}"
             source, finding = None, Finding(complaints=[str(error)])
         else:
-            finding = look(source, self.truth, self.root, affected)
+            finding = look(source, self.truth, self.root, affected, number % BATCH_EVERY == 1)
             if number % BATCH_EVERY == 0:
                 check_batch(source, self.truth, finding, affected, number)
         for complaint in finding.complaints:
