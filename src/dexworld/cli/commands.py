@@ -27,6 +27,7 @@ from dexworld.sim.explore import ExploreConfig, record_exploration
 from dexworld.sim.tasks import TASKS, Task
 from dexworld.training.estimate import PlanConfig, plan_run
 from dexworld.training.frozen_encoder import open_decoder, open_evaluator
+from dexworld.training.recipes import with_recipe
 from dexworld.training.run import RunConfig, train
 
 logger = logging.getLogger("dexworld")
@@ -39,16 +40,20 @@ class Train:
     """Train a world model on collected episodes; start it again to go on where it stopped."""
 
     run_config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    recipe: str | None = None
+    """A named way to train (`pretrain_egodex_droid`, `finetune_robocasa`, and both with `_official`): it fills in what
+    is left at its default, and the steps from its epochs."""
     dry_run: bool = False
     """Show what the run takes (on paper without `--data`: EgoDex and DROID at the paper's scale), and stop."""
     machines: PlanConfig = field(default_factory=PlanConfig)
 
     def run(self) -> None:
         """Train, and leave the model in `<output>/model`."""
+        config = self.run_config if self.recipe is None else with_recipe(self.recipe, self.run_config)
         if self.dry_run:
-            sys.stdout.write("\n".join(plan_run(self.run_config, self.machines).lines()) + "\n")
+            sys.stdout.write("\n".join(plan_run(config, self.machines).lines()) + "\n")
             return
-        logger.info("the model is in %s", train(self.run_config))
+        logger.info("the model is in %s", train(config))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ class LoopConfig:
     """Where the cosine ends, as a fraction of the peak."""
     weight_decay: float = 1e-4
     """Weight decay of matrices; vectors have none."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
+    decay_vectors: bool = False
+    """Decay vectors too (biases, embeddings of positions), as the release does."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient; None clips nothing."""
     ema: float = 0.999
     """Decay of the averaged weights, which are what is saved; 0 saves the trained weights themselves."""
     bfloat16: bool = False
@@ -46,10 +48,14 @@ class LoopConfig:
     FREE: ClassVar[frozenset[str]] = frozenset(
         {"max_seconds", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"}
     )
+    # Fields that older checkpoints don't know, which stand for nothing at their default.
+    LATER: ClassVar[dict[str, Any]] = {"decay_vectors": False}
 
     def __post_init__(self) -> None:
-        check_positive(self, "steps", "batch_size", "accumulation", "learning_rate", "clip", "log_every")
+        check_positive(self, "steps", "batch_size", "accumulation", "learning_rate", "log_every")
         check_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints")
+        if self.clip is not None:
+            check_positive(self, "clip")
         check_not_negative(self, "warmup_steps", "weight_decay", "seed")
         check_fractions(self, "final_learning_rate")
         if not 0.0 <= self.ema < 1.0:
@@ -207,4 +213,5 @@ class SamplingConfig:
 def fixed_settings(config: LoopConfig) -> dict[str, Any]:
     """The fields, as JSON values, that a resumed run must share with the run it continues."""
     values = {name: value for name, value in asdict(config).items() if name not in config.FREE}
+    values = {name: value for name, value in values.items() if config.LATER.get(name, ...) != value}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

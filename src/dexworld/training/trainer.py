@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -130,7 +131,9 @@ class Trainer(Generic[Model]):
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         matrices = [each for each in self.parameters.values() if each.ndim >= 2]
         vectors = [each for each in self.parameters.values() if each.ndim < 2]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors}]
+        if not config.decay_vectors:
+            groups[1]["weight_decay"] = 0.0
         self.optimiser = torch.optim.AdamW(
             groups,
             lr=config.learning_rate,
@@ -227,7 +230,7 @@ class Trainer(Generic[Model]):
             samples += size
             for name, value in losses.items():
                 means[name] = means.get(name, 0.0) + value.detach().float() / parts
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip))
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip or inf))
         means, self._out_of_time = self._over_processes(means)
         if not torch.isfinite(norm + means["loss"]):
             raise self._diverged(suspect or (batch, None), means)

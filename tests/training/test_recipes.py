@@ -1,0 +1,58 @@
+"""Recipes: the paper's and the release's numbers, and steps that follow from the data."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dexworld.data.store import open_dataset
+from dexworld.training.config import TrainConfig, fixed_settings
+from dexworld.training.recipes import RECIPES, windows_in_epoch, with_recipe
+from dexworld.training.run import RunConfig, split_by_scene
+
+
+def test_the_papers_learning_rates_and_batches_are_those_of_the_recipes():
+    ends = {
+        "pretrain_egodex_droid": (4096, 1e-4, 1e-7, 0.0),
+        "pretrain_egodex_droid_official": (4096, 1e-4, 4e-9, 1e-5),
+        "finetune_robocasa": (8, 1e-5, 1e-5, 0.0),
+        "finetune_robocasa_official": (8, 1e-5, 4e-7, 1e-5),
+    }
+    assert RECIPES.keys() == ends.keys()
+    for name, (batch, first, last, decay) in ends.items():
+        training = with_recipe(name, RunConfig()).training
+        assert training.batch_size == batch
+        assert training.learning_rate_at(0) == pytest.approx(first)
+        assert training.learning_rate_at(training.steps - 1) == pytest.approx(last)
+        assert training.weight_decay == decay
+        assert training.clip is None
+        assert training.teacher_forced == (1.0 if name.startswith("pretrain") else 0.0)
+    assert [recipe.epochs for recipe in RECIPES.values()] == [40, 50, 40, 20]
+
+
+def test_steps_follow_from_epochs_and_data(disc_data):
+    config = RunConfig((disc_data,), preset="debug")
+    dataset = open_dataset(disc_data)
+    clips = len(split_by_scene([dataset], config.validation_fraction)[0][0])
+    tuned = with_recipe("finetune_robocasa", config)
+    assert windows_in_epoch(tuned) == clips
+    assert tuned.training.steps == -(-50 * clips // 8)
+    trained = with_recipe("pretrain_egodex_droid", replace(config, training=TrainConfig(accumulation=512)))
+    assert trained.training.batch_size == 8
+    assert trained.training.steps == -(-40 * 10 * clips // 4096)
+
+
+def test_what_is_given_stays_and_what_cannot_be_is_refused():
+    config = RunConfig((Path("data"),), training=TrainConfig(steps=7, learning_rate=3e-5, batch_size=64))
+    filled = with_recipe("finetune_robocasa", config)
+    assert (filled.training.steps, filled.training.learning_rate, filled.training.batch_size) == (7, 3e-5, 64)
+    assert (filled.preset, filled.latents, filled.sampling.windows) == ("paper-xl", "online", "paper")
+    with pytest.raises(ValueError, match="choose from pretrain_egodex_droid"):
+        with_recipe("pretrain", config)
+    with pytest.raises(ValueError, match="must divide"):
+        with_recipe("finetune_robocasa", replace(config, training=TrainConfig(accumulation=3)))
+
+
+def test_runs_from_before_there_was_a_choice_of_decay_can_go_on():
+    assert "decay_vectors" not in fixed_settings(TrainConfig())
+    assert fixed_settings(TrainConfig(decay_vectors=True))["decay_vectors"] is True
