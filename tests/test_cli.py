@@ -17,6 +17,8 @@ VERBS = (
     "prepare",
     "cache-latents",
     "train",
+    "train-decoder",
+    "train-evaluator",
     "evaluate open-loop",
     "evaluate tasks",
     "plan",

@@ -10,8 +10,10 @@ from rich.logging import RichHandler
 from dexworld.cli.cache_latents import CacheLatents
 from dexworld.cli.collect import Collect
 from dexworld.cli.commands import Demo, Evaluate, Imagine, Plan, Train
+from dexworld.cli.convert import Convert
 from dexworld.cli.inspect import Inspect
 from dexworld.cli.prepare import Prepare
+from dexworld.cli.train_more import TrainDecoder, TrainEvaluator
 from dexworld.cli.video import Video
 from dexworld.sim.render import RendererUnavailable
 
@@ -22,6 +24,9 @@ Verb = (
     | Annotated[Prepare, _verb("prepare")]
     | Annotated[CacheLatents, _verb("cache-latents")]
     | Annotated[Train, _verb("train")]
+    | Annotated[TrainDecoder, _verb("train-decoder")]
+    | Annotated[TrainEvaluator, _verb("train-evaluator")]
+    | Annotated[Convert, _verb("convert")]
     | Annotated[Evaluate, _verb("evaluate")]
     | Annotated[Plan, _verb("plan")]
     | Annotated[Imagine, _verb("imagine")]

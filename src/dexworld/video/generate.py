@@ -35,7 +35,7 @@ class GenerateConfig:
 
     sampling: SampleConfig = field(default_factory=SampleConfig)
     detail: Literal["kept", "codec"] = "kept"
-    fade: float = 0.15
+    fade: float = 0.1
     hands: bool = True
     batch: int = 8
 
