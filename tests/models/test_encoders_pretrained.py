@@ -16,6 +16,8 @@ from dexworld.models.config import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, Encode
 from dexworld.models.encoders import EncoderChoice, TransformersEncoder, build_encoder, find_encoder
 from dexworld.models.encoders.families import clip_positions
 from dexworld.training.fitting import encoder_fingerprint
+from dexworld.training.latents import LatentsConfig
+from dexworld.training.run import RunConfig
 
 KINDS = list(FAMILIES)
 
@@ -248,6 +250,10 @@ def test_choices_that_make_no_sense_are_refused(tmp_path: Path) -> None:
             find_encoder(name)
     with pytest.raises(ValueError, match="a pca encoder has no precision"):
         EncoderChoice(encoder_precision="bfloat16").applied(preset("tiny"))
+    with pytest.raises(ValueError, match="a model to start from keeps its encoder"):
+        RunConfig(initial="model", encoder=EncoderChoice("dinov2-base"))
+    with pytest.raises(ValueError, match="a checkpoint has its own encoder"):
+        LatentsConfig((tmp_path,), checkpoint="model", encoder=EncoderChoice(encoder_norm="layer"))
     with pytest.raises(ValueError, match="encoder_norm is 'batch'"):
         EncoderChoice(encoder_norm="batch")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="encoder family is 'clip'; choose from dinov2"):
