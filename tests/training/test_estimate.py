@@ -18,7 +18,6 @@ from dexworld.training.cost import (
     head_flops,
     model_cost,
     predictor_flops,
-    training_flops,
 )
 from dexworld.training.estimate import PAPER_DATA, DataPlan, PlanConfig, plan_run, windows_per_epoch
 from dexworld.training.run import RunConfig
