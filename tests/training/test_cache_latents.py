@@ -93,7 +93,7 @@ def test_a_damaged_shard_ends_the_command_with_its_name(folder, tmp_path, capsys
 def test_the_estimate_comes_before_any_encoder_and_a_dry_run_writes_no_latents(folder, tmp_path, capsys):
     ((dataset, estimate),) = latent_estimates(settings(folder))
     assert (len(dataset), estimate.frames) == (2, 7)
-    assert estimate.bytes == 7 * (2 * 28 * 16 + 4 * (42 * 3 + 16 + 1) + 42)
+    assert estimate.bytes == 7 * (2 * 28 * 16 + 4 * (42 * 3 + 16 + 1) + 2 * 42)
     CacheLatents(settings(folder), tmp_path / "out", dry_run=True).run()
     assert "Latents on disk" in capsys.readouterr().out
     assert not (folder / "latents").exists()
