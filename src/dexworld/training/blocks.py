@@ -1,4 +1,4 @@
-"""What makes the blocks of a transformer cheaper to train: recomputing them in the backward pass, compiling them."""
+"""What makes the blocks of a transformer take less memory in training: recomputing them in the backward pass."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,21 +25,16 @@ def prepare_blocks(
     blocks: Sequence[nn.Module],
     methods: tuple[str, ...],
     recompute: Literal["none", "selective", "full"],
-    compiled: bool,
-    backend: str = "inductor",
 ) -> None:
     """Change `blocks` in place. methods: those that training calls beside `forward`. Parameters and names stay.
 
     A recomputed block keeps its inputs, and what attention to the context needs, instead of everything in between.
     """
+    if recompute == "none":
+        return
     for block in blocks:
         for name in ("forward", *methods):
-            function = getattr(block, name)
-            if compiled:
-                function = torch.compile(function, backend=backend)
-            if recompute != "none":
-                function = _recomputed(function, recompute == "selective")
-            setattr(block, name, function)
+            setattr(block, name, _recomputed(getattr(block, name), recompute == "selective"))
 
 
 def _recomputed(function: Callable[..., Any], selective: bool) -> Callable[..., Any]:

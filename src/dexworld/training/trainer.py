@@ -126,7 +126,7 @@ class Trainer(Generic[Model]):
         self.report, self.on_step, self.processes = report, on_step, processes
         self.meter = meter or Meter(devices=processes.count)
         self._whole = _copy_with_own_weights(model) if parallel == "fsdp" and processes.is_first else None
-        prepare_blocks(blocks, block_methods, scale.recompute, scale.compile)
+        prepare_blocks(blocks, block_methods, scale.recompute)
         self.spread = Spread(_Losses(model, task), parallel, dict.fromkeys(blocks, block_methods), idle_parameters)
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         matrices = [each for each in self.parameters.values() if each.ndim >= 2]
