@@ -103,7 +103,9 @@ class OpenLoop:
                 model.config.action_convention,
                 keypoints=None if evaluator is None else evaluator.keypoints,
             )
-        figures["keypoints_read_by"] = "the model's own head" if self.evaluator is None else Path(self.evaluator).name
+        # A run's folder and its `model` in it: the last part alone would name every evaluator alike.
+        reader = None if self.evaluator is None else "/".join(Path(self.evaluator).parts[-2:])
+        figures["keypoints_read_by"] = reader or "the model's own head"
         figures["quarantined"] = len(dataset.quarantined)
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
         logger.info(
