@@ -19,6 +19,7 @@ from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.prepared import pack as pack_module
 from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.dataset import open_prepared
+from dexworld.data.prepared.encode import encode_episode
 from dexworld.data.prepared.pack import read_records, write_pack
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.prepared.verify import problems
@@ -472,3 +473,14 @@ def test_workers_read_the_store_that_their_parent_has_open(store, start):
         return
     loader = DataLoader(items, batch_size=None, num_workers=2, multiprocessing_context=start)
     assert list(loader) == expected == [0, 100, 200, 300, 500, 600, 700]
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "jpeg"])
+def test_a_coarser_rate_factor_takes_fewer_bytes(codec):
+    generator = np.random.default_rng(0)
+    frames = ArrayFrames(generator.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8))
+    size = {}
+    for crf in (2, 20):
+        settings = PrepareSettings(height=64, width=96, codec=codec, crf=crf, fps=30.0)
+        size[crf] = sum(len(packet) for packet in encode_episode(frames, settings, "noise").packets)
+    assert size[20] < 0.8 * size[2]

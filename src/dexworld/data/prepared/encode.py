@@ -45,7 +45,7 @@ RECIPES = {
     "h264-444": Recipe("libx264", "h264", "yuv444p", 18, RECIPE),
     "hevc": Recipe("libx265", "hevc", "yuv420p", 22, {"preset": "veryfast", "tune": "fastdecode"}),
     "av1": Recipe("libsvtav1", "libdav1d", "yuv420p", 30, {"preset": "9"}),
-    "jpeg": Recipe("mjpeg", "mjpeg", "yuvj420p", 3, {"huffman": "optimal"}),
+    "jpeg": Recipe("mjpeg", "mjpeg", "yuvj420p", 2, {"huffman": "optimal"}),
 }
 
 
@@ -94,8 +94,7 @@ def _configure(context: Any, settings: PrepareSettings) -> None:
     context.flags |= Flags.global_header.value
     options = dict(recipe.options)
     if settings.codec == "jpeg":
-        context.flags |= Flags.qscale.value
-        context.global_quality = crf * 118  # FF_QP2LAMBDA
+        options |= {"qmin": str(crf), "qmax": str(crf)}  # a fixed quality would have to stand in every frame
         context.color_range = _FULL
     else:
         options["crf"] = str(crf)
