@@ -37,13 +37,19 @@ class CollectConfig:
     explore: ExploreConfig = field(default_factory=ExploreConfig)
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ValueError(f"episodes must be >= 1 and seed >= 0, got {self.episodes} and {self.seed}")
-        if seed_split(self.seed) != seed_split(self.seed + self.episodes - 1):
-            raise ValueError(
-                f"seeds {self.seed} to {self.seed + self.episodes - 1} cross from {seed_split(self.seed)} to "
-                f"{seed_split(self.seed + self.episodes - 1)} scenes; collect the splits into folders of their own"
-            )
+        check_one_split(self.seed, self.episodes)
+
+
+def check_one_split(seed: int, episodes: int) -> None:
+    """Raise ValueError unless scenes `seed` to `seed + episodes - 1` are of one split, and there is one at least."""
+    if episodes < 1 or seed < 0:
+        raise ValueError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
+    first, last = seed_split(seed), seed_split(seed + episodes - 1)
+    if first != last:
+        raise ValueError(
+            f"seeds {seed} to {seed + episodes - 1} cross from {first} to {last} scenes; collect the splits into "
+            "folders of their own"
+        )
 
 
 def seed_split(seed: int) -> str:

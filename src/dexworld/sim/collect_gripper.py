@@ -16,7 +16,7 @@ import h5py
 import mujoco
 
 from dexworld.data.files import read_json, write_json
-from dexworld.sim.collect import in_processes, seed_split
+from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
 from dexworld.sim.gripper_recording import GripperConfig, record_gripper
 from dexworld.sim.gripper_skills import SKILLS
@@ -43,13 +43,7 @@ class CollectGripperConfig:
     recording: GripperConfig = field(default_factory=GripperConfig)
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ValueError(f"episodes must be >= 1 and seed >= 0, got {self.episodes} and {self.seed}")
-        if seed_split(self.seed) != seed_split(self.seed + self.episodes - 1):
-            raise ValueError(
-                f"seeds {self.seed} to {self.seed + self.episodes - 1} cross from {seed_split(self.seed)} to "
-                f"{seed_split(self.seed + self.episodes - 1)} scenes; collect the splits into folders of their own"
-            )
+        check_one_split(self.seed, self.episodes)
 
 
 @dataclass(frozen=True)

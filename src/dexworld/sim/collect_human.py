@@ -13,7 +13,7 @@ from pathlib import Path
 import mujoco
 
 from dexworld.data.files import read_json, write_json
-from dexworld.sim.collect import in_processes, seed_split
+from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.egodex_format import EgoDexLabels, in_arkit_world, split_of, write_egodex
 from dexworld.sim.human_video import HumanVideo, HumanVideoConfig, film
 from dexworld.sim.render import choose_backend
@@ -46,14 +46,7 @@ class CollectHumanConfig:
     video: HumanVideoConfig = field(default_factory=HumanVideoConfig)
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ValueError(f"episodes must be >= 1 and seed >= 0, got {self.episodes} and {self.seed}")
-        first, last = seed_split(self.seed), seed_split(self.seed + self.episodes - 1)
-        if first != last:
-            raise ValueError(
-                f"seeds {self.seed} to {self.seed + self.episodes - 1} cross from {first} to {last} scenes; collect "
-                "the splits one by one"
-            )
+        check_one_split(self.seed, self.episodes)
 
 
 def collect_human(config: CollectHumanConfig, progress=iter) -> tuple[Path, ...]:
