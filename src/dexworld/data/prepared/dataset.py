@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from dexworld.data.episode import Episode
 from dexworld.data.files import read_json
 from dexworld.data.lerobot import writing
+from dexworld.data.lerobot.layout import UNREADABLE
 from dexworld.data.lerobot.table import open_parquet
 from dexworld.data.prepared.assemble import FORMAT, FORMAT_VERSION, mark_checksum
 from dexworld.data.prepared.encode import RECIPES
@@ -34,7 +35,6 @@ from dexworld.data.prepared.pack import MARK, STAGING, crc32_of
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.source import CorruptEpisodeError
 
-UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
 _NUMBERS = {"length": "length", **{name: f"dexworld/{name}" for name in ("pack", "row_group", "fps", "labels_crc32")}}
 
 
