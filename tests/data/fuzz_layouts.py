@@ -339,16 +339,22 @@ class CacheCheck:
     def write(self) -> None:
         latent_cache(self.dataset, conftest.encode_brightness, "brightness", self.folder / "cache")
         cache = open_cache(self.dataset, "brightness", self.folder / "cache")
-        self.true = np.asarray(cache.latents), {name: value.copy() for name, value in vars(cache.labels).items()}
+        self.true = self.held(cache)
+
+    @staticmethod
+    def held(cache: Any) -> list[np.ndarray]:
+        rows = cache.labels.take(np.arange(len(cache)))
+        per_episode = [getattr(cache.labels, name).copy() for name in ("starts", "intrinsics", "fps")]
+        return [np.asarray(cache.latents), *(rows[name] for name in rows.dtype.names), *per_episode]
 
     def outcome(self) -> tuple[str, str]:
         try:
             cache = open_cache(self.dataset, "brightness", self.folder / "cache")
-            damaged = [name for name, wrong in cache.latents.damaged() if wrong]
+            damaged = [name for name, wrong in cache.damaged() if wrong]
             if damaged:
                 return "detected", f"{self.folder}/cache/{damaged[0]}"
-            latents, labels = np.asarray(cache.latents), vars(cache.labels)
+            found = self.held(cache)
         except REFUSALS as error:
             return "detected", str(error)
-        same = equal(latents, self.true[0]) and all(equal(labels[name], self.true[1][name]) for name in self.true[1])
+        same = all(equal(one, other) for one, other in zip(found, self.true, strict=True))
         return ("harmless" if same else "undetected"), ""

@@ -89,7 +89,7 @@ def test_twenty_kills_at_random_moments_leave_the_folder_of_an_undisturbed_build
     assert builder.build(data, undisturbed) == [0]
     duration = time.monotonic() - began
     expected = contents(undisturbed)
-    assert len(expected) == 3 + 2 * SHARDS
+    assert len(expected) == 4 + 2 * SHARDS
 
     generator = np.random.default_rng(0)
     progress: list[int] = []

@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,15 @@ import numpy as np
 import torch
 
 from dexworld.data.checked import with_checksum
-from dexworld.data.files import read_json
+from dexworld.data.files import read_json, write_json
 from dexworld.data.frame_encoding import FrameEncoder, encoded_frames, latent_shape
-from dexworld.data.frame_labels import FrameLabels
+from dexworld.data.frame_labels import FRAME, write_labels
 from dexworld.data.latent_shards import LatentShards, claimed, remove_leftovers, shard_path, write_shard
 from dexworld.data.prepare.shards import Shard
 from dexworld.data.source import Dataset
-from dexworld.hands import NUM_KEYPOINTS
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+LABELS_IN_ONE_FILE = 3  # the version before: the same latents, all labels in labels.npz
 FRAMES_PER_SHARD = 1024  # what a kill loses at most; 22 MB of the default encoder, 0.9 GB of a ViT-L at 224 x 392
 Progress = Callable[[int, int], None]  # (frames done, frames in all)
 
@@ -51,8 +50,7 @@ class CacheEstimate:
 def estimate_cache(dataset: Dataset, shape: tuple[int, int], folder: Path) -> CacheEstimate:
     """Disk for latents (P, D) of every frame and their labels; what lies in `folder` already is counted as done."""
     frames = sum(dataset.lengths)
-    label_bytes = 4 * (NUM_KEYPOINTS * 3 + 16 + 1) + 2 * NUM_KEYPOINTS
-    per_frame = 2 * shape[0] * shape[1] + label_bytes
+    per_frame = 2 * shape[0] * shape[1] + FRAME.itemsize
     done = 0
     if (folder / "plan.json").exists():
         rows = int(read_json(folder / "plan.json").get("frames_per_shard") or FRAMES_PER_SHARD)
@@ -167,18 +165,17 @@ def _plan(
         folder.mkdir(parents=True, exist_ok=True)
         _write_claimed_json(path, plan)
     found = read_json(path)
+    if found.get("format_version") == LABELS_IN_ONE_FILE and not (folder / "cache.json").exists():
+        found |= {"format_version": FORMAT_VERSION}  # a build that was stopped before it came to its labels
+        check_identity(found, identity, folder)
+        write_json(path, found)
     check_identity(found, identity, folder)
     return found
 
 
 def _complete(dataset: Dataset, folder: Path, plan: dict[str, Any]) -> None:
-    with claimed(folder / "labels.npz") as part:
-        if part is not None:
-            labels = FrameLabels.from_dataset(dataset)
-            with open(part, "wb") as file:
-                np.savez(file, **{field.name: getattr(labels, field.name) for field in fields(labels)})
+    labels_crc32 = write_labels(dataset, folder)
     remove_leftovers(folder)
-    labels_crc32 = zlib.crc32((folder / "labels.npz").read_bytes())
     _write_claimed_json(folder / "cache.json", with_checksum(plan | {"labels_crc32": labels_crc32}))
 
 

@@ -1,15 +1,17 @@
 """Latents of a frozen encoder, computed once per dataset, with the labels of every frame beside them.
 
-    plan.json       which dataset, encoder and sizes; written first
-    shards/         (N, P, D) float16 of all N frames of the dataset (see `latent_shards.py`)
-    labels.npz      keypoints and cameras of the same frames
-    cache.json      the mark of a complete cache; written last
+    plan.json                                which dataset, encoder and sizes; written first
+    shards/                                  (N, P, D) float16 of all N frames of the dataset (see `latent_shards.py`)
+    frame_labels.npy, episode_labels.npz     keypoints and cameras of the same frames (see `frame_labels.py`)
+    cache.json                               the mark of a complete cache; written last
 
-All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins. A folder without
+All frames of all episodes lie behind each other; `Labels.starts` says where each episode begins. A folder without
 `cache.json` is a build that was stopped: the next one goes on with the shards that are missing, and several processes
 (or shares on several machines) may work on one folder. The finished folder is the same, byte for byte.
 """
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,20 @@ import torch
 from dexworld.data.checked import check_checksum, read_arrays
 from dexworld.data.files import read_json
 from dexworld.data.frame_encoding import FrameEncoder
-from dexworld.data.frame_labels import FrameLabels
-from dexworld.data.latent_build import Progress, StaleCacheError, cache_identity, check_identity, compute_latents
+from dexworld.data.frame_labels import FrameLabels, Labels, MappedLabels
+from dexworld.data.latent_build import (
+    FORMAT_VERSION,
+    LABELS_IN_ONE_FILE,
+    Progress,
+    StaleCacheError,
+    cache_identity,
+    check_identity,
+    compute_latents,
+)
 from dexworld.data.latent_shards import LatentShards
 from dexworld.data.source import Dataset
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class LatentCache:
 
     folder: Path
     latents: np.ndarray | LatentShards
-    labels: FrameLabels
+    labels: Labels
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -41,6 +53,12 @@ class LatentCache:
     def episodes(self) -> int:
         """Number of episodes E."""
         return len(self.labels.starts) - 1
+
+    def damaged(self) -> Iterator[tuple[str, bool]]:
+        """Every file's relative path, and whether its bytes differ from the recorded checksum; reads everything."""
+        if isinstance(self.latents, LatentShards):
+            yield from self.latents.damaged()
+        yield from self.labels.damaged()
 
 
 def cache_folder(dataset: Dataset, fingerprint: str) -> Path:
@@ -76,7 +94,10 @@ def open_cache(dataset: Dataset, fingerprint: str, folder: Path | None = None) -
     if not (folder / "cache.json").exists():
         raise FileNotFoundError(f"{folder} holds no complete latents; compute them with `dexworld cache-latents`")
     header = read_json(folder / "cache.json")
-    check_identity(header, cache_identity(dataset, fingerprint), folder)
+    old = header.get("format_version") == LABELS_IN_ONE_FILE
+    check_identity(
+        header | ({"format_version": FORMAT_VERSION} if old else {}), cache_identity(dataset, fingerprint), folder
+    )
     check_checksum(header, folder / "cache.json")
     try:
         patches, dim = (int(side) for side in header["shape"])
@@ -92,13 +113,22 @@ def open_cache(dataset: Dataset, fingerprint: str, folder: Path | None = None) -
             f"{folder}: {len(missing)} of {shards} shards are missing or truncated ({missing[0]} first); "
             "delete them and cache.json, and only they are computed anew"
         )
-    labels = _labels(folder, header)
+    labels = _labels_in_one_file(folder, header) if old else _labels(folder, header)
     if len(latents) != labels.starts[-1]:
         raise StaleCacheError(f"{folder}: latents {latents.shape} don't fit the {labels.starts[-1]} labelled frames")
     return LatentCache(folder, latents, labels)
 
 
-def _labels(folder: Path, header: dict[str, Any]) -> FrameLabels:
+def _labels(folder: Path, header: dict[str, Any]) -> MappedLabels:
+    try:
+        return MappedLabels.opened(folder, header.get("labels_crc32"))
+    except ValueError as error:
+        raise StaleCacheError(str(error)) from error
+
+
+def _labels_in_one_file(folder: Path, header: dict[str, Any]) -> FrameLabels:
+    """The labels of a cache of the version before, which keeps all of them in memory."""
+    logger.info("%s is of an earlier version: its labels are held in memory; made anew it reads them on demand", folder)
     path = folder / "labels.npz"
     try:
         arrays, checksum = read_arrays(path)

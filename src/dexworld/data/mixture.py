@@ -223,13 +223,13 @@ class StrideSampler:
         config.base(clips.fps)
         self._frame_starts = np.concatenate([[0], np.cumsum(clips.lengths)])
         self._by_frame = weights is not None
+        self._frames_until = np.concatenate([[0], np.cumsum(clips.eligible * clips.lengths)])
         if weights is None:
             weight = clips.eligible * clips.lengths.astype(float)
         else:
             weight = np.repeat(clips.eligible, clips.lengths) * weights
         if not weight.sum() > 0:
             raise ValueError("no episode is left to draw windows from")
-        self._weight_sum = weight.sum()
         self._bounds = np.concatenate([[0.0], np.cumsum(weight) / weight.sum()])
         edges = np.searchsorted(clips.dataset, np.arange(clips.datasets + 1))
         self._edges = self._bounds[self._frame_starts[edges] if self._by_frame else edges]
@@ -270,14 +270,19 @@ class StrideSampler:
 
     def _frame_at(self, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clip (B,) and frame in it (B,) at places `chance` (B,) of the cumulative weight."""
-        found = np.searchsorted(self._bounds[1:], chance, side="right")
         if self._by_frame:
-            frame = np.minimum(found, self._frame_starts[-1] - 1)
+            frame = np.minimum(np.searchsorted(self._bounds[1:], chance, side="right"), self._frame_starts[-1] - 1)
             clips = np.searchsorted(self._frame_starts, frame, side="right") - 1
             return clips, frame - self._frame_starts[clips]
-        clips = np.minimum(found, len(self.clips.lengths) - 1)
-        frame = np.floor((chance - self._bounds[clips]) * self._weight_sum).astype(int)
-        return clips, np.clip(frame, 0, self.clips.lengths[clips] - 1)
+        # What a search among the equal weights of all frames would find, to the last digit, without holding them: the
+        # first number of frames whose share of all lies beyond `chance`.
+        total = self._frames_until[-1]
+        number = np.floor(chance * total) - 1
+        for _ in range(4):
+            number += number / total <= chance
+        number = np.clip(number, 1, total).astype(int)
+        clips = np.searchsorted(self._frames_until[1:], number)
+        return clips, number - 1 - self._frames_until[clips]
 
 
 def make_sampler(

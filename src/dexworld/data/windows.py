@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexworld.data.frame_labels import FRAME, Labels
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.mixture import Clips, MixConfig, make_sampler
 from dexworld.data.sampling import PartStrategy, StrideSampling
 from dexworld.hands import TRACKED
 
 MOVED = 1e-3  # metres; objects that move less between two frames are at rest
+_READ_BY_ROW = ("keypoints_world", "keypoints_valid", "keypoints_shown", "world_from_camera")
 
 
 @dataclass(frozen=True)
@@ -102,19 +104,14 @@ class WindowSampler:
         self._latents = [cache.latents for cache in caches]
         self._offsets = np.cumsum([0, *(len(cache) for cache in caches)])
         labels = [cache.labels for cache in caches]
-        self._keypoints = np.concatenate([part.keypoints_world for part in labels])
-        self._valid = np.concatenate([part.keypoints_valid for part in labels])
-        self._shown = np.concatenate([part.keypoints_shown for part in labels])
-        self._cameras = np.concatenate([part.world_from_camera for part in labels])
         self._intrinsics = np.concatenate([part.intrinsics for part in labels])
         self._starts = np.concatenate(
             [part.starts[:-1] + offset for part, offset in zip(labels, self._offsets, strict=False)]
         )
         clips = Clips.of([np.diff(part.starts) for part in labels], [part.fps for part in labels], episodes)
         weights = None
-        if isinstance(sampling, StrideSampling):
-            motion = np.concatenate([part.object_motion for part in labels])
-            weights = 1.0 + sampling.moving_object_weight * (motion > MOVED)
+        if isinstance(sampling, StrideSampling) and sampling.moving_object_weight:
+            weights = _motion_weights(labels, sampling.moving_object_weight)
         self.sampler = make_sampler(clips, sampling, seed, mix, weights)
 
     @property
@@ -133,12 +130,10 @@ class WindowSampler:
 
     def gather(self, rows: np.ndarray, clips: np.ndarray, repeats: np.ndarray, stride: np.ndarray) -> Window:
         """The window batch of the given table rows (B, F) of clips (B,), leading repeats (B,) and strides (B,)."""
+        labels = self._read_labels(rows)
         return Window(
             latents=torch.from_numpy(self._read_latents(rows)),
-            keypoints_world=torch.from_numpy(self._keypoints[rows]),
-            keypoints_valid=torch.from_numpy(self._valid[rows]),
-            keypoints_shown=torch.from_numpy(self._shown[rows]),
-            world_from_camera=torch.from_numpy(self._cameras[rows]),
+            **{name: torch.from_numpy(np.ascontiguousarray(labels[name])) for name in _READ_BY_ROW},
             intrinsics=torch.from_numpy(self._intrinsics[clips]),
             repeats=torch.from_numpy(repeats),
             stride=torch.from_numpy(stride),
@@ -148,9 +143,18 @@ class WindowSampler:
     def describe(self, row: int) -> str:
         """Where a table row comes from: cache folder, episode number in it, frame."""
         cache = int(np.searchsorted(self._offsets, row, side="right")) - 1
-        labels, local = self.caches[cache].labels, row - int(self._offsets[cache])
-        episode = int(labels.episode_of_frame[local])
-        return f"{self.caches[cache].folder}, episode {episode}, frame {local - int(labels.starts[episode])}"
+        starts, local = self.caches[cache].labels.starts, row - int(self._offsets[cache])
+        episode = int(np.searchsorted(starts, local, side="right")) - 1
+        return f"{self.caches[cache].folder}, episode {episode}, frame {local - int(starts[episode])}"
+
+    def _read_labels(self, rows: np.ndarray) -> np.ndarray:
+        """Records of `FRAME` of table rows (B, F)."""
+        read = np.empty(rows.shape, dtype=FRAME)
+        cache = np.searchsorted(self._offsets, rows, side="right") - 1
+        for number in np.unique(cache).tolist():
+            mine = cache == number
+            read[mine] = self.caches[number].labels.take(rows[mine] - self._offsets[number])
+        return read
 
     def _read_latents(self, rows: np.ndarray) -> np.ndarray:
         """(B, F, P, D) float32; the memory map is read in file order."""
@@ -163,3 +167,14 @@ class WindowSampler:
         ):
             read[lower:upper] = latents[unique[lower:upper] - offset]
         return read[places].reshape(*rows.shape, *self.latent_shape)
+
+
+def _motion_weights(labels: Sequence[Labels], extra: float) -> np.ndarray | None:
+    """(N,) weight of each frame of all caches, 1 and `extra` more where an object moves; None where none ever does."""
+    moved = [part.moved(MOVED) for part in labels]
+    if all(each is None for each in moved):
+        return None
+    still = (np.zeros(int(part.starts[-1]), dtype=bool) for part in labels)
+    return 1.0 + extra * np.concatenate(
+        [rest if each is None else each for each, rest in zip(moved, still, strict=True)]
+    )
