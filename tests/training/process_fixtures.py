@@ -119,6 +119,7 @@ def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **cha
         scale=scale,
         blocks=model.predictor.layers,
         block_methods=("context_key_value",),
+        compiled_methods=("context_key_value", "own_frame", "after_context"),
         idle_parameters=False,
     )
 

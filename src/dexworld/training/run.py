@@ -174,6 +174,7 @@ def _train(config: RunConfig, model_config: DexWMConfig | None, device: torch.de
         scale=config.scale,
         blocks=model.predictor.layers,
         block_methods=("context_key_value",),
+        compiled_methods=("context_key_value", "own_frame", "after_context"),
         idle_parameters=not (config.training.hand_consistency or config.training.true_keypoints),
         meter=_meter(config, model.config, task, device, processes),
     )

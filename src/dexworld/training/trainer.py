@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dexworld.training import checkpoints
-from dexworld.training.blocks import prepare_blocks
+from dexworld.training.blocks import check_compiler, prepare_blocks
 from dexworld.training.checkpoints import TrainingState
 from dexworld.training.config import LoopConfig, ScaleConfig, fixed_settings
 from dexworld.training.distributed import (
@@ -94,8 +94,8 @@ class Trainer(Generic[Model]):
     validation: figures of the averaged model on held-out data. identity: what else a continued run must share (data,
     encoder, model), as JSON values. report: called with scalars every `log_every` steps and after each validation.
     processes: who shares the batches; the first one reports, validates and writes. scale: how the model is spread.
-    blocks: its repeated parts, with the methods that are called beside their forward. idle_parameters: whether some
-    get no gradient in some batch. meter: counts operations per second.
+    blocks: its repeated parts, with the methods that are called beside their forward, and those that `scale.compile`
+    compiles. idle_parameters: whether some get no gradient in some batch. meter: counts operations per second.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Trainer(Generic[Model]):
         scale: ScaleConfig = ScaleConfig(),
         blocks: Sequence[nn.Module] = (),
         block_methods: tuple[str, ...] = (),
+        compiled_methods: tuple[str, ...] = (),
         idle_parameters: bool = True,
         meter: Meter | None = None,
     ) -> None:
@@ -126,7 +127,11 @@ class Trainer(Generic[Model]):
         self.report, self.on_step, self.processes = report, on_step, processes
         self.meter = meter or Meter(devices=processes.count)
         self._whole = _copy_with_own_weights(model) if parallel == "fsdp" and processes.is_first else None
-        prepare_blocks(blocks, block_methods, scale.recompute)
+        if scale.compile:
+            if not compiled_methods:
+                raise ValueError("this kind of training has nothing to compile; leave out `--compile`")
+            check_compiler(self.device)
+        prepare_blocks(blocks, block_methods, scale.recompute, compiled_methods if scale.compile else ())
         self.spread = Spread(_Losses(model, task), parallel, dict.fromkeys(blocks, block_methods), idle_parameters)
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         matrices = [each for each in self.parameters.values() if each.ndim >= 2]
