@@ -1,0 +1,401 @@
+"""CPU-seconds of a training step, ours against a plain implementation of the same step; on a GPU, share of its peak.
+
+    python benchmarks/training.py --output outputs/bench/training
+
+Step: forward, both keypoint losses, backward, clipping, AdamW, averaged weights, on windows of random latents. The
+plain one (`plain_training.py`) follows the equations. It takes over the trainer's ways one after the other, so that
+each shows what it saves; the last two rows are options of `dexworld train` on top of that:
+
+    plain       one sequence with masks, softmax of scores, rollouts that recompute their window, maps drawn one by one
+    + kernel    torch's attention kernel, with the masks
+    + frames    each frame attends on its own: nothing is computed to be masked
+    + cache     a rollout keeps the keys of the frames that it has seen (unrolled steps only)
+    + targets   keypoint losses from rows and columns of the Gaussians
+    dexworld    the trainer itself: + fused updates
+    bfloat16    the trainer under autocast (`--bfloat16 True`)
+    compiled    the trainer with compiled blocks (`--compile True`)
+
+All start from the same weights, and their losses and gradients are compared before anything is timed. Then they take
+turns; ratios are those of a round, their median and range over the rounds.
+
+On a GPU: samples per second, TFLOP/s, MFU and peak memory of the paper's sizes, in bfloat16 on the losses of the
+paper's pre-training, from latents and with the encoder on the way (its real shape, random weights), as the trainer's
+own meter counts them. Without a GPU those rows say "not measured: no GPU".
+"""
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import parser, processor, write_results
+from dexworld.data.windows import Window
+from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.dexwm import DexWM
+from dexworld.training.config import ScaleConfig, TrainConfig
+from dexworld.training.cost import model_cost, training_flops
+from dexworld.training.meter import Meter, known_peak
+from dexworld.training.objective import WindowLoss
+from dexworld.training.trainer import OutOfMemory, Trainer
+from plain_training import Choices, PlainStep, plain_losses
+
+LADDER = {
+    "plain": Choices(),
+    "kernel": Choices(kernel=True),
+    "frames": Choices(kernel=True, frames=True),
+    "cache": Choices(kernel=True, frames=True, cache=True),
+    "targets": Choices(kernel=True, frames=True, cache=True, targets=True),
+}
+OPTIONS = {"dexworld": (False, False), "bfloat16": (True, False), "compiled": (False, True)}  # bfloat16, compile
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4  # relative; the gradient's as a norm
+NOT_MEASURED = "not measured: no GPU"
+GPU_LOSSES = TrainConfig(
+    bfloat16=True, hand_consistency=100.0, sigma_px=2.0, keypoint_frames=8, clip=None, ema=0.0, warmup_steps=0
+)  # the recipe `pretrain_egodex_droid`
+WARMUP_STEPS, MEASURED_STEPS = 3, 10  # of each row on a GPU
+
+
+class Disagreement(RuntimeError):
+    """Two implementations of the same step differ by more than rounding."""
+
+
+class Enough(Exception):
+    """Ends `Trainer.run` after the step that was wanted."""
+
+
+@dataclass
+class OneWindow:
+    """The same batch at every step (a `trainer.Task`). images: (B, F, H, W, 3) to encode at every step, or None."""
+
+    model: DexWM
+    config: TrainConfig
+    window: Window
+    unrolled: bool
+    images: Tensor | None = None
+
+    def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
+        window, count = self.window, len(self.window.repeats)
+        if self.images is not None:
+            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+                window = replace(window, latents=self.model.encode(self.images).float())
+        return window, count
+
+    def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
+        return WindowLoss(self.model, self.config)(batch, self.unrolled)
+
+    def contents(self, batch: Window) -> dict[str, Tensor]:
+        return {"latents": batch.latents}
+
+    def blame(self, batch: Window) -> str:
+        return ""
+
+
+def shortened(config: DexWMConfig, share: int) -> DexWMConfig:
+    """The model with one of `share` blocks, in predictor and head, on random latents: no encoder has to be there."""
+    if config.encoder.kind == "transformers":
+        encoder = replace(
+            config.encoder, kind="pca", source=None, family=None, dim=min(config.encoder.dim, 3 * 14 * 14)
+        )
+        config = replace(config, encoder=encoder)
+    return replace(
+        config,
+        predictor=replace(config.predictor, depth=max(1, config.predictor.depth // share)),
+        keypoint_head=replace(config.keypoint_head, depth=max(1, config.keypoint_head.depth // share)),
+    )
+
+
+def lively(model: DexWM) -> DexWM:
+    """The model without zeros among its weights, which would hide differences."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for each in model.parameters():
+            if each.requires_grad:
+                each.add_(0.02 * torch.randn(each.shape, generator=generator).to(each.device))
+    return model
+
+
+def random_window(config: DexWMConfig, batch: int, frames: int, device: torch.device) -> Window:
+    """Windows of random latents with hands in the picture, most of their keypoints visible."""
+    height, width = config.image_size
+    generator = torch.Generator().manual_seed(0)
+    keypoints = torch.rand(batch, frames, 42, 3, generator=generator) - 0.5
+    keypoints = keypoints * torch.tensor([0.9 * width / 200, 0.9 * height / 200, 0.0]) + torch.tensor([0.0, 0.0, 1.0])
+    return Window(
+        latents=torch.randn(batch, frames, config.grid[0] * config.grid[1], config.encoder.dim, generator=generator),
+        keypoints_world=keypoints,
+        keypoints_valid=torch.rand(batch, frames, 42, generator=generator) < 0.8,
+        world_from_camera=torch.eye(4).expand(batch, frames, 4, 4).clone(),
+        intrinsics=torch.tensor([[200.0, 0, width / 2], [0, 200.0, height / 2], [0, 0, 1]]).expand(batch, 3, 3).clone(),
+        repeats=torch.arange(batch) % 2,
+        stride=torch.ones(batch, dtype=torch.int64),
+        rows=torch.zeros(batch, frames, dtype=torch.int64),
+    ).to(device)
+
+
+def check_agreement(model: DexWM, window: Window, unrolled: bool, config: TrainConfig, names: list[str]) -> float:
+    """Compare loss and gradient of each plain step with the trainer's; the largest relative difference of a gradient.
+
+    Raises Disagreement when one differs by more than rounding.
+    """
+    parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+    def gradients(loss: Tensor) -> tuple[float, dict[str, Tensor]]:
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+        return float(loss.detach()), dict(zip(parameters, found, strict=True))
+
+    expected, right = gradients(WindowLoss(model, config)(window, unrolled)["loss"])
+    scale = torch.stack([each.norm() for each in right.values()]).norm()
+    worst = 0.0
+    for name in names:
+        loss, found = gradients(plain_losses(model, window, unrolled, config, LADDER[name]))
+        apart = float(torch.stack([(found[each] - right[each]).norm() for each in right]).norm() / scale)
+        worst = max(worst, apart)
+        if abs(loss - expected) > LOSS_TOLERANCE * abs(expected) or not apart <= GRADIENT_TOLERANCE:
+            raise Disagreement(
+                f"the step {name!r} has loss {loss:.8g} where the trainer has {expected:.8g}, and gradients apart by "
+                f"{apart:.2g} of their norm: it is not the same step, so nothing was timed"
+            )
+    return worst
+
+
+def make_steps(
+    model: DexWM, window: Window, unrolled: bool, config: TrainConfig, names: list[str], folder: Path
+) -> dict[str, Callable[[], None]]:
+    """Something to call for one step of each implementation, each on a copy of the model."""
+    steps: dict[str, Callable[[], None]] = {}
+    for name in names:
+        own = copy.deepcopy(model)
+        if name in LADDER:
+            plain = PlainStep(own, config, LADDER[name])
+            steps[name] = lambda plain=plain: plain(window, unrolled)
+        else:
+            bfloat16, compiled = OPTIONS[name]
+            own_config = replace(config, bfloat16=bfloat16)
+            trainer = make_trainer(own, own_config, OneWindow(own, own_config, window, unrolled), folder, compiled)
+            steps[name] = lambda trainer=trainer: one_step(trainer)
+    return steps
+
+
+def make_trainer(
+    model: DexWM,
+    config: TrainConfig,
+    task: OneWindow,
+    folder: Path,
+    compiled: bool = False,
+    recompute: str = "none",
+    meter: Meter | None = None,
+) -> Trainer:
+    """The trainer as `dexworld train` makes it, for a device that the model lies on."""
+    return Trainer(
+        model,
+        config,
+        task,
+        folder,
+        device=next(model.predictor.parameters()).device,
+        scale=ScaleConfig(recompute=recompute, compile=compiled),
+        blocks=model.predictor.layers,
+        block_methods=("context_key_value",),
+        compiled_methods=("context_key_value", "own_frame", "after_context"),
+        idle_parameters=False,
+        meter=meter,
+    )
+
+
+def one_step(trainer: Trainer) -> None:
+    """One step of `Trainer.run`, without the checkpoint at its end."""
+
+    def stop(step: int) -> None:
+        raise Enough
+
+    trainer.on_step = stop
+    with suppress(Enough):
+        trainer.run()
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of one call, all threads of this process."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def compare(config: DexWMConfig, batch: int, rounds: int, names: list[str], folder: Path) -> dict[str, Any]:
+    """Teacher-forced and unrolled steps of all implementations by turns."""
+    training, device, results = TrainConfig(), torch.device("cpu"), {}
+    torch.manual_seed(0)
+    model = lively(DexWM(config))
+    for phase, unrolled in (("teacher_forced", False), ("unrolled", True)):
+        frames = config.predictor.num_context + (training.unroll_steps if unrolled else 1)
+        window = random_window(config, batch, frames, device)
+        chosen = [name for name in names if unrolled or name != "cache"]
+        apart = check_agreement(model, window, unrolled, training, [name for name in chosen if name in LADDER])
+        steps = make_steps(model, window, unrolled, training, chosen, folder)
+        for step in list(steps.values())[1:]:
+            step()  # kernels chosen, code compiled; the plain step has been through the comparison
+        times: dict[str, list[float]] = {name: [] for name in chosen}
+        for _ in range(rounds):
+            for name, step in steps.items():
+                times[name].append(cpu_seconds(step) / batch)
+        results[phase] = {
+            "gradients_apart": apart,
+            "cpu_s_per_window": {name: statistics.median(each) for name, each in times.items()},
+            "plain_over": {name: ratios(times["plain"], each) for name, each in times.items() if name != "plain"},
+        }
+    return {"batch": batch, "rounds": rounds, "blocks": config.predictor.depth, **results}
+
+
+def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """Median, least and largest ratio of the rounds."""
+    each = [left / right for left, right in zip(slow, fast, strict=True)]
+    return {"median": statistics.median(each), "low": min(each), "high": max(each)}
+
+
+def random_encoder(config: DexWMConfig, folder: Path) -> DexWMConfig:
+    """The model with its DINOv2 encoder from `folder`, of the published shape, with random weights."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    width = config.encoder.dim
+    depth, heads = {384: (12, 6), 768: (12, 12), 1024: (24, 16)}[width]
+    if not (folder / "config.json").exists():
+        settings = Dinov2Config(
+            hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, image_size=518, patch_size=14
+        )
+        Dinov2Model(settings).save_pretrained(folder)
+    return replace(config, encoder=replace(config.encoder, source=str(folder)))
+
+
+def measure_rows(name: str, device: torch.device, folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Rows of one size: latents cached or online, blocks recomputed or not, compiled or not."""
+    rows = []
+    for latents in ("cached", "online"):
+        for recompute in ("none", "selective", "full"):
+            for compiled in (False, True):
+                row = {"model": name, "latents": latents, "recompute": recompute, "compile": compiled}
+                rows.append(row | measure_row(name, device, folder, steps, latents, recompute, compiled))
+    return rows
+
+
+def measure_row(
+    name: str, device: torch.device, folder: Path, steps: int, latents: str, recompute: str, compiled: bool
+) -> dict[str, Any]:
+    """Figures of the trainer's meter over the last steps; the largest batch of a power of two that fits, at most 64."""
+    config = preset(name)
+    if latents == "online" and config.encoder.kind == "transformers":
+        config = random_encoder(config, folder / "encoder")
+    batch = 64 if device.type == "cuda" else 2
+    if device.type == "cuda":
+        cost = model_cost(config, GPU_LOSSES.unroll_steps)
+        window = cost.kept_bytes if recompute == "none" else cost.checkpointed_bytes
+        room = 0.9 * torch.cuda.get_device_properties(device).total_memory - 20 * cost.trained
+        while batch > 1 and batch * window > room:
+            batch //= 2
+    while True:
+        try:
+            return _measured(config, device, folder, steps, latents == "online", recompute, compiled, batch)
+        except OutOfMemory:
+            if batch == 1:
+                return {"batch": 1, "samples_per_second": "not measured: out of memory"}
+            batch //= 2
+        torch.cuda.empty_cache()
+
+
+def _measured(
+    config: DexWMConfig,
+    device: torch.device,
+    folder: Path,
+    steps: int,
+    online: bool,
+    recompute: str,
+    compiled: bool,
+    batch: int,
+) -> dict[str, Any]:
+    training = replace(GPU_LOSSES, bfloat16=device.type == "cuda", batch_size=batch, log_every=steps)
+    latent_config = config if online else shortened(config, 1)
+    torch.manual_seed(0)
+    model = lively(DexWM(latent_config).to(device))
+    frames = config.predictor.num_context + 1
+    window = random_window(latent_config, batch, frames, device)
+    images = None
+    if online:
+        images = torch.randint(0, 256, (batch, frames, *config.image_size, 3), dtype=torch.uint8, device=device)
+    flops = training_flops(latent_config, training, online)[0]
+    meter = Meter(lambda index: flops, 1, known_peak(device, training.bfloat16))
+    task = OneWindow(model, training, window, False, images)
+    trainer = make_trainer(model, training, task, folder, compiled, recompute, meter)
+    for _ in range(WARMUP_STEPS):
+        one_step(trainer)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    meter.figures()
+    begin = time.monotonic()
+    for _ in range(steps):
+        one_step(trainer)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.monotonic() - begin
+    meter.seconds = seconds  # a step returns before a GPU is done with it
+    memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+    return {"batch": batch, "steps": steps, **meter.figures(), "peak_memory_gib": memory}
+
+
+def main() -> None:
+    arguments = parser(str(__doc__).splitlines()[0], "outputs/bench/training")
+    arguments.add_argument("--presets", nargs="*", default=["tiny", "paper-s"], help="models timed on the CPU")
+    arguments.add_argument("--batches", nargs="*", type=int, default=[4, 1], help="windows of a step, for each preset")
+    arguments.add_argument("--rounds", nargs="*", type=int, default=[5, 3], help="turns, for each preset")
+    arguments.add_argument("--shares", nargs="*", type=int, default=[1, 6], help="one block in so many is there")
+    arguments.add_argument("--without", nargs="*", default=[], help="rows left out, such as compiled")
+    arguments.add_argument("--device", default="cuda", help="where throughput is measured")
+    arguments.add_argument(
+        "--sizes", nargs="*", default=["paper-s", "paper-b", "paper-l", "paper-xl"], help="models there"
+    )
+    arguments.add_argument("--steps", type=int, default=MEASURED_STEPS, help="measured steps of a row there")
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {"processor": processor(), "losses": asdict(TrainConfig())}
+    names = [name for name in (*LADDER, *OPTIONS) if name not in options.without]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, batch, rounds, share in zip(
+            options.presets, options.batches, options.rounds, options.shares, strict=True
+        ):
+            config = shortened(preset(name), share)
+            results[name] = compare(config, batch, rounds, names, Path(folder)) | {
+                "of_blocks": preset(name).predictor.depth
+            }
+            show(name, results[name])
+        device = torch.device(options.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            results["throughput"] = dict.fromkeys(options.sizes, NOT_MEASURED)
+            results["device"] = NOT_MEASURED
+        else:
+            results["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+            results["throughput"] = {
+                name: measure_rows(name, device, Path(folder), options.steps) for name in options.sizes
+            }
+    for name, rows in results["throughput"].items():
+        for row in [rows] if isinstance(rows, str) else rows:
+            print(f"{name:10} {row}")
+    write_results(options.output, results, seed=0)
+
+
+def show(name: str, figures: dict[str, Any]) -> None:
+    """Print a model's rows."""
+    print(f"{name}, {figures['blocks']} of {figures['of_blocks']} blocks, {figures['rounds']} rounds")
+    for phase in ("teacher_forced", "unrolled"):
+        for row, seconds in figures[phase]["cpu_s_per_window"].items():
+            ratio = figures[phase]["plain_over"].get(row)
+            shown = f"{ratio['median']:6.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else ""
+            print(f"  {phase:15} {row:10} {seconds:9.4f} CPU-s a window {shown}")
+
+
+if __name__ == "__main__":
+    main()
