@@ -90,6 +90,15 @@ def test_a_damaged_shard_ends_the_command_with_its_name(folder, tmp_path, capsys
     assert json.loads((tmp_path / "out" / "results.json").read_text())["datasets"][0]["damaged"] == ["shards/00000.npy"]
 
 
+def test_damaged_labels_are_named_too(folder):
+    (row,) = cache_latents(settings(folder), lambda *_: None)
+    path = row["folder"] / "frame_labels.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert cache_latents(settings(folder, verify=True), lambda *_: None)[0]["damaged"] == ["frame_labels.npy"]
+
+
 def test_the_estimate_comes_before_any_encoder_and_a_dry_run_writes_no_latents(folder, tmp_path, capsys):
     ((dataset, estimate),) = latent_estimates(settings(folder))
     assert (len(dataset), estimate.frames) == (2, 7)

@@ -184,7 +184,8 @@ class MappedLabels:
         yield _FRAMES, any(self._differs(block) for block in range(len(self._checksums)))
 
     def _differs(self, block: int) -> bool:
-        return zlib.crc32(self._rows[block * BLOCK : (block + 1) * BLOCK].view(np.uint8)) != self._checksums[block]
+        rows = self._rows[block * BLOCK : (block + 1) * BLOCK]
+        return zlib.crc32(rows.view(np.uint8).data) != int(self._checksums[block])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "arrays": self._arrays}

@@ -15,7 +15,7 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.fitted import fitted
 from dexworld.data.latent_build import FRAMES_PER_SHARD, CacheEstimate, compute_latents, estimate_cache
 from dexworld.data.latent_cache import LatentCache, cache_folder, open_cache
-from dexworld.data.latent_shards import LatentShards, alone_in
+from dexworld.data.latent_shards import alone_in
 from dexworld.data.prepare.shards import Shard
 from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
@@ -78,7 +78,7 @@ def latent_estimates(config: LatentsConfig) -> list[tuple[Dataset, CacheEstimate
 def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
     """Compute this shard's part of every cache; one row of figures per dataset.
 
-    Keys: dataset, folder, frames, bytes, complete, damaged (shards with a wrong checksum; None when not asked for).
+    Keys: dataset, folder, frames, bytes, complete, damaged (files with a wrong checksum; None when not asked for).
     Raises ValueError when the disk can't hold what is missing, and what `latent_cache` raises.
     """
     device = torch.device(
@@ -121,7 +121,7 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
 
 
 def _damaged(cache: LatentCache) -> list[str]:
-    return [name for name, wrong in cache.latents.damaged() if wrong] if isinstance(cache.latents, LatentShards) else []
+    return [name for name, wrong in cache.damaged() if wrong]
 
 
 def _model_config(config: LatentsConfig) -> tuple[DexWMConfig, Encoder | None]:
