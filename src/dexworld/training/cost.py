@@ -11,7 +11,9 @@ from dexworld.training.config import TrainConfig
 
 KEPT_BLOCK = 110  # bytes that autograd keeps per token, number of width and predictor block, bfloat16 or float32
 KEPT_HEAD = 65  # the same of the keypoint head; both measured with saved_tensors_hooks, see the test
-VIT_LAYERS = {384: 12, 768: 12, 1024: 24, 1152: 27, 1408: 40}  # of the encoders in docs/model.md, by width
+# Layers and width of the MLP of the encoders in docs/model.md, by width, from their config.json on the hub:
+# SigLIP 2 so400m has intermediate_size 4304, V-JEPA 2 giant mlp_ratio 48 / 11.
+VIT_SHAPES = {384: (12, 1536), 768: (12, 3072), 1024: (24, 4096), 1152: (27, 4304), 1408: (40, 6144)}
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,24 @@ def head_flops(config: DexWMConfig) -> float:
 
 def encoder_flops(config: DexWMConfig) -> float:
     """Operations of the frozen encoder on one frame: a vision transformer of this width, or a product for pca."""
-    dim, tokens, values = config.encoder.dim, config.grid[0] * config.grid[1], 3 * config.encoder.patch**2
-    layers = VIT_LAYERS.get(dim, 24) if config.encoder.kind == "transformers" else 0
-    return 2.0 * tokens * (layers * (12 * dim**2 + 2 * tokens * dim) + values * dim)
+    dim, tokens = config.encoder.dim, config.grid[0] * config.grid[1]
+    layers, _ = _encoder_shape(config)
+    return 2.0 * tokens * (_encoder_parameters(config) + layers * 2 * tokens * dim)
 
 
 def _encoder_parameters(config: DexWMConfig) -> int:
-    dim, values = config.encoder.dim, 3 * config.encoder.patch**2
-    layers = VIT_LAYERS.get(dim, 24) if config.encoder.kind == "transformers" else 0
-    return layers * 12 * dim**2 + values * dim
+    """Weights of products of matrices: each is used once for each token."""
+    dim, encoder = config.encoder.dim, config.encoder
+    layers, hidden = _encoder_shape(config)
+    images = 2 if encoder.family == "vjepa2" else 1  # V-JEPA 2 makes a token of two frames: the image twice
+    return layers * (4 * dim**2 + 2 * dim * hidden) + images * 3 * encoder.patch**2 * dim
+
+
+def _encoder_shape(config: DexWMConfig) -> tuple[int, int]:
+    """Layers, and width of their MLP; none for pca, ViT-L's depth and the usual ratio for a width that is not known."""
+    if config.encoder.kind == "pca":
+        return 0, 0
+    return VIT_SHAPES.get(config.encoder.dim, (24, 4 * config.encoder.dim))
 
 
 def training_flops(config: DexWMConfig, training: TrainConfig, encoded: bool) -> tuple[float, float]:

@@ -2,6 +2,11 @@
 
 Operations are those of the closed forms in `cost.py`, recomputation not counted, so the share is "model FLOPs
 utilization" as in Chowdhery et al., "PaLM", 2022, appendix B.
+
+Peaks are those of dense bfloat16 products that are summed in float32. Source: NVIDIA's data sheets of A100, A10, H100,
+H200, L4, L40, L40S and of HGX B200, and for RTX 4090 the paper on the Ada architecture (its 330.3 are summed in
+float16). Where a sheet gives the figure "with sparsity" only, it is half of that: H100 SXM and H200 1,979, H100 PCIe
+1,513, H100 NVL 1,671, L4 242, eight B200 36,000.
 """
 
 from collections.abc import Callable
@@ -9,14 +14,22 @@ from dataclasses import dataclass, field
 
 import torch
 
-# Dense bfloat16, 10^12 operations per second, from NVIDIA's data sheets; by the name that the driver gives.
+# 10^12 operations per second by the name that the driver gives.
 PEAK_BFLOAT16_TFLOPS = {
     "NVIDIA A100-SXM4-40GB": 312.0,
     "NVIDIA A100-SXM4-80GB": 312.0,
+    "NVIDIA A100-PCIE-40GB": 312.0,
     "NVIDIA A100 80GB PCIe": 312.0,
+    "NVIDIA A10": 125.0,
     "NVIDIA H100 80GB HBM3": 989.4,
-    "NVIDIA H200": 989.4,
     "NVIDIA H100 PCIe": 756.0,
+    "NVIDIA H100 NVL": 835.0,
+    "NVIDIA H200": 989.4,
+    "NVIDIA B200": 2250.0,
+    "NVIDIA L4": 121.0,
+    "NVIDIA L40": 181.05,
+    "NVIDIA L40S": 362.05,
+    "NVIDIA GeForce RTX 4090": 165.2,
 }
 
 
