@@ -13,8 +13,9 @@ from dexworld.data.sampling import StrideSampling
 from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
+from dexworld.models.reference import checkpoint_path
 from dexworld.training.fitting import fit_action_scale
-from dexworld.training.run import RunConfig, code_version, split_by_scene, train
+from dexworld.training.run import RunConfig, _initial_model, code_version, split_by_scene, train
 
 
 @pytest.fixture
@@ -64,6 +65,11 @@ def test_a_corrupt_episode_is_left_out_counted_and_told(data, make_run, model_co
     assert provenance["datasets"][0]["episodes"] == 11
     assert provenance["datasets"][0]["quarantined"] == 1
     assert "disc-003" in caplog.text
+
+
+def test_training_can_start_from_the_shipped_checkpoint_by_its_name(make_run):
+    model = _initial_model(make_run(initial="reference"), None, [], torch.device("cpu"))
+    assert model.config == DexWM.from_pretrained(checkpoint_path("reference")).config
 
 
 def test_a_model_can_be_trained_on_from_a_checkpoint(make_run, model_config, tmp_path):

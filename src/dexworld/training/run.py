@@ -28,6 +28,7 @@ from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import EncoderChoice, PCAEncoder
+from dexworld.models.reference import checkpoint_path
 from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
 from dexworld.training.cost import training_flops
 from dexworld.training.distributed import Processes, choose, joined, local_device
@@ -57,7 +58,8 @@ class RunConfig:
     encoder: EncoderChoice = field(default_factory=EncoderChoice)
     """Pretrained encoder instead of the preset's."""
     initial: str | None = None
-    """Checkpoint to start from instead of new weights: a folder or a Hugging Face id. Its encoder is kept."""
+    """Checkpoint to start from instead of new weights: a folder, a Hugging Face id, or `reference`. Its encoder is
+    kept."""
     validation_data: tuple[Path, ...] = ()
     """Dataset folders of held-out scenes."""
     validation_fraction: float = 0.05
@@ -228,7 +230,7 @@ def _initial_model(
     config: RunConfig, model_config: DexWMConfig | None, datasets: list[Dataset], device: torch.device
 ) -> DexWM:
     if config.initial is not None:
-        return DexWM.from_pretrained(config.initial)
+        return DexWM.from_pretrained(checkpoint_path(config.initial))
     model_config = config.encoder.applied(model_config or preset(config.preset))
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = DexWM(model_config)
