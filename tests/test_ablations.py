@@ -1,0 +1,192 @@
+"""The ablation study: its figures in closed form, and the whole of it at its smallest size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.store import EpisodeWriter
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from ablation_figures import figures_at, paired_difference, ratios, seed_interval  # noqa: E402
+from ablation_runs import BY_NAME, VARIANTS, StudyConfig, paper_weight  # noqa: E402
+
+
+def test_the_interval_over_three_seeds_is_students():
+    interval = seed_interval(np.array([1.0, 2.0, 3.0]))
+    assert interval.value == 2.0
+    assert interval.high - 2.0 == pytest.approx(4.303 / 3**0.5)  # standard deviation 1, two degrees of freedom
+    assert 2.0 - interval.low == pytest.approx(4.303 / 3**0.5)
+
+
+def test_one_seed_has_a_figure_but_no_interval():
+    interval = seed_interval(np.array([0.7]))
+    assert interval.value == 0.7
+    assert np.isnan(interval.low)
+    assert np.isnan(interval.high)
+
+
+def test_a_ratio_weighs_episodes_by_what_happens_in_them():
+    assert ratios(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[2.0, 6.0], [4.0, 0.0]])).tolist() == [0.5, 1.0]
+
+
+def test_a_constant_difference_has_an_interval_without_width():
+    ones = np.ones((3, 5))
+    interval = paired_difference((1.5 * ones, ones), (ones, ones), np.random.default_rng(0), 200)
+    assert (interval.value, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_what_variant_and_other_share_cancels():
+    """Hard episodes and lucky seeds do not widen the interval of a difference."""
+    generator = np.random.default_rng(3)
+    shared, ones = generator.uniform(0, 100, (3, 8)), np.ones((3, 8))
+    interval = paired_difference((shared + 0.25, ones), (shared, ones), generator, 500)
+    assert interval.low == pytest.approx(0.25)
+    assert interval.high == pytest.approx(0.25)
+
+
+def test_resampling_seeds_gives_the_binomial_of_that_many_draws():
+    """One of three seeds differs by 3: the mean of three drawn seeds is 0, 1, 2, 3 with chances 8, 12, 6, 1 in 27."""
+    ones = np.ones((3, 1))
+    interval = paired_difference(
+        (np.array([[0.0], [0.0], [3.0]]), ones), (0 * ones, ones), np.random.default_rng(0), 20_000
+    )
+    assert interval.value == 1.0
+    assert (interval.low, interval.high) == (0.0, 3.0)  # 1 / 27 is more than the 2.5 % that the interval leaves out
+
+
+def test_resampling_episodes_gives_the_normal_limit():
+    """Half of 400 episodes differ by 1: the mean over resampled ones has the deviation sqrt(0.25 / 400)."""
+    top, ones = np.tile([0.0, 1.0], 200)[None], np.ones((1, 400))
+    interval = paired_difference((top, ones), (0 * top, ones), np.random.default_rng(0), 20_000)
+    assert interval.value == 0.5
+    assert interval.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004)
+    assert interval.high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.004)
+
+
+def test_a_figure_takes_its_moment_of_the_rollout():
+    figures = {figure.name: figure for figure in figures_at(4.0)}
+    sums = {"mse": np.arange(40.0).reshape(2, 20), "copy_last_mse": np.ones((2, 20))}
+    assert figures["error_1s"].sums(sums, 5.0)[0].tolist() == [4.0, 24.0]
+    assert figures["error_end"].sums(sums, 5.0)[0].tolist() == [19.0, 39.0]
+
+
+def test_the_papers_weight_is_rescaled_with_sigma_and_picture():
+    assert paper_weight((224, 392), 2.0) == 100.0
+    assert paper_weight((112, 196), 2.0) == pytest.approx(25.0)  # an empty map of a quarter of the size costs 4 times
+    assert paper_weight((224, 392), 4.0) == pytest.approx(25.0)
+
+
+def test_every_variant_is_compared_with_one_of_the_same_budget_or_says_otherwise():
+    config = StudyConfig()
+    for variant in VARIANTS:
+        for other in variant.against:
+            same = config.training_of(variant, 0).steps == config.training_of(BY_NAME[other], 0).steps
+            assert same or variant.name in ("few-total", "pretrained", "fine-tuned")
+    steps = {name: config.training_of(BY_NAME[name], 0).steps for name in ("pretrained", "fine-tuned", "few-total")}
+    assert steps["few-total"] == steps["pretrained"] + steps["fine-tuned"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two datasets of a bright square, the hand, on a dark table: scenes to train on and validation scenes."""
+    made = []
+    for name, seeds in (("robot", range(4)), ("held-out", range(900_000, 900_003))):
+        folder = tmp_path_factory.mktemp(name)
+        writer = EpisodeWriter(folder, {"made by": "tests"})
+        for seed in seeds:
+            writer.write(f"{seed:08d}", square_episode(seed))
+        writer.finish()
+        made.append(folder)
+    return made
+
+
+def square_episode(seed: int, length: int = 40) -> Episode:
+    generator = np.random.default_rng(seed)
+    corner = np.clip(30 + np.cumsum(generator.integers(-4, 5, (length, 2)), axis=0), 2, 80)  # u, v
+    frames = np.full((length, 96, 144, 3), 30, dtype=np.uint8)
+    for frame, (u, v) in zip(frames, corner, strict=True):
+        frame[v : v + 12, u : u + 12] = 200
+    keypoints, valid = np.zeros((length, 42, 3)), np.zeros((length, 42), dtype=bool)
+    keypoints[:, 21:, :2] = ((corner + 6 - np.array([72, 48])) / 100.0)[:, None]
+    keypoints[:, 21:, 2], valid[:, 21:] = 1.0, True
+    return Episode(
+        frames=ArrayFrames(frames),
+        fps=5.0,
+        keypoints_world=keypoints,
+        keypoints_valid=valid,
+        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
+        intrinsics=np.array([[100.0, 0, 72], [0, 100.0, 48], [0, 0, 1]]),
+        source=f"square {seed}",
+        seed=seed,
+    )
+
+
+def study(folders: list[Path], output: Path, *options: str) -> subprocess.CompletedProcess:
+    robot, held_out = folders
+    command = [sys.executable, str(ROOT / "benchmarks" / "ablations.py"), "--output", str(output), "--data", str(robot)]
+    small = [
+        "--held-out",
+        "{}",
+        "--width",
+        "16",
+        "--depth",
+        "1",
+        "--steps",
+        "2",
+        "--pretrain-steps",
+        "1",
+        "--finetune-steps",
+        "1",
+        "--batch-size",
+        "2",
+    ]
+    small += [
+        "--few-episodes",
+        "2",
+        "--evaluator-steps",
+        "1",
+        "--evaluator-size",
+        "debug",
+        "--encoder-frames",
+        "20",
+        "--resamples",
+        "50",
+    ]
+    small[1] = str(held_out)
+    return subprocess.run([*command, *small, *options], capture_output=True, text=True, timeout=300)
+
+
+def test_the_study_runs_goes_on_and_shows_what_is_missing(folders, tmp_path):
+    # The robot's own episodes stand in for pre-training video.
+    chosen = ("--variants", "base", "paper-hand-consistency", "raw-actions", "few", "fine-tuned", "--seeds", "0", "1")
+    done = study(folders, tmp_path, "--pretraining", str(folders[0]), *chosen)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["variants"]
+    assert rows["base"]["seeds"] == [0, 1]
+    assert rows["base"]["episodes"] == 3
+    assert rows["base"]["error_end"]["low"] < rows["base"]["error_end"]["value"]
+    assert rows["pretrained"]["seeds"] == [0, 1], "fine-tuning needs its ancestor"
+    assert set(rows["fine-tuned"]) >= {"minus_few"}
+    assert "minus_few-total" not in rows["fine-tuned"]
+    assert rows["paper-hand-consistency"]["minus_base"]["pck20_end"]["by_seed"]
+    assert rows["no-residual"]["seeds"] == []
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "| no-residual | missing |" in table
+    assert "| fine-tuned - few-total | missing |" in table
+
+    base = tmp_path / "runs" / "base-0" / "results.json"
+    before = base.stat().st_mtime_ns
+    again = study(folders, tmp_path, "--variants", "base", "--seeds", "0", "1")
+    assert again.returncode == 0, again.stderr
+    assert base.stat().st_mtime_ns == before, "a finished run is kept"
+
+    other = study(folders, tmp_path, "--steps", "3", "--variants", "base")
+    assert other.returncode != 0
+    assert "was made with other steps" in other.stderr
