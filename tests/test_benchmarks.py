@@ -5,6 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
+from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_space import LatentSpace
+from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.sim.collect import CollectConfig, collect
+from dexworld.sim.explore import ExploreConfig
+from dexworld.training.fitting import encoder_fingerprint
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -72,3 +80,23 @@ def test_the_storage_benchmark_measures_what_it_documents(tmp_path):
                 assert row[key] > 0, (clip, codec, key)
         assert results[f"{clip}_knee"] in results[clip]
         assert results[f"{clip}_reason"]
+
+
+def test_the_decoder_benchmark_measures_what_it_documents(tmp_path):
+    collect(CollectConfig(tmp_path / "data", 2, 900_000, 1, explore=ExploreConfig(frames=6)))
+    model = DexWM.from_pretrained(checkpoint_path(REFERENCE))
+    space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
+    decoder = PixelDecoder(PixelDecoderConfig(space, decoder_preset("debug")), {"training_seeds": [0, 1]})
+    decoder.save_pretrained(tmp_path / "decoder")
+    options = ("--data", str(tmp_path / "data"), "--decoder", str(tmp_path / "decoder"), "--steps", "5")
+    results = run("decoder.py", tmp_path / "out", *options)
+    for kind in ("true", "predicted_1s"):
+        for drawn_by in ("encoder", "decoder"):
+            row = results[kind][drawn_by]
+            for key in ("psnr", "ssim", "gradient_distance", "sharpness", "latent_error"):
+                assert row[key]["low"] <= row[key]["value"] <= row[key]["high"], (kind, drawn_by, key)
+        assert row["psnr"]["value"] < results[kind]["encoder"]["psnr"]["value"] - 3  # an untrained decoder
+        assert row["gain_psnr"]["high"] < 0
+        assert row["gain_gradient_distance"]["low"] > 0
+    assert results["true"]["encoder"]["latent_error"]["value"] < 1e-3
+    assert (results["episodes"], results["pictures"]) == (2, 4)

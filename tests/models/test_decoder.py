@@ -21,6 +21,7 @@ from dexworld.models.perceptual import GradientDistance, perceptual_distance
 
 SPACE = LatentSpace(dim=6, grid=(2, 5), image_size=(28, 40), encoder="a" * 64)
 SMALL = DecoderConfig(dim=32, depth=1, heads=2)
+RESIDUAL = DecoderConfig(dim=32, depth=1, heads=2, output="linear", residual=True)
 
 
 def test_pictures_have_the_encoders_size_on_a_grid_of_any_shape():
@@ -57,6 +58,45 @@ def test_pixels_survive_the_way_to_the_range_of_the_network_and_back():
     assert torch.equal(to_pixels(from_pixels(images)), images)
     assert from_pixels(images).min() == -1
     assert from_pixels(images).max() == 1
+
+
+def linear_pictures(count):
+    """Latents of twice the spread, and pictures that are exactly linear in each token; the last component is noise."""
+    latents = 2 * torch.randn(count, 10, 6, generator=torch.Generator().manual_seed(3))
+    weight = torch.randn(14 * 8 * 3, 6, generator=torch.Generator().manual_seed(4)) * 0.05
+    weight[:, 5] = 0.0
+    cells = latents @ weight.T + 0.1
+    images = cells.view(count, 2, 5, 3, 14, 8).permute(0, 3, 1, 4, 2, 5).reshape(count, 3, 28, 40)
+    return images, latents
+
+
+def test_a_residual_decoder_starts_as_the_best_linear_one():
+    torch.manual_seed(0)
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL))
+    decoder.fit(linear_pictures(count) for count in (8, 5))
+    images, latents = linear_pictures(3)
+    torch.testing.assert_close(decoder(latents), images, atol=2e-4, rtol=0)
+    torch.testing.assert_close(decoder.spread, torch.full((6,), 2.0), atol=0.2, rtol=0)
+    frozen = [name for name, each in decoder.named_parameters() if not each.requires_grad]
+    assert frozen == ["linear.weight", "linear.bias"]
+
+
+def test_a_residual_decoder_keeps_its_linear_part_in_the_checkpoint(tmp_path):
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL)).fit([linear_pictures(8)])
+    decoder.save_pretrained(tmp_path)
+    latents = linear_pictures(2)[1]
+    assert torch.equal(PixelDecoder.from_pretrained(tmp_path)(latents), decoder(latents))
+
+
+def test_only_what_has_a_linear_part_is_fitted_and_not_on_too_little():
+    with pytest.raises(ValueError, match="only a residual decoder"):
+        PixelDecoder(PixelDecoderConfig(SPACE, SMALL)).fit([linear_pictures(8)])
+    images, latents = linear_pictures(1)
+    wide = PixelDecoder(PixelDecoderConfig(LatentSpace(12, (2, 5), (28, 40), "a" * 64), RESIDUAL))
+    with pytest.raises(ValueError, match="10 tokens can't fit a linear decoder of 12 dims"):
+        wide.fit([(images, latents.repeat(1, 1, 2))])
+    with pytest.raises(ValueError, match="its output must be 'linear'"):
+        DecoderConfig(residual=True)
 
 
 def test_a_checkpoint_gives_back_the_decoder_and_its_provenance(tmp_path):

@@ -159,6 +159,20 @@ def test_a_run_leaves_a_decoder_with_figures_a_curve_and_provenance(make_run, wo
     assert images.shape == (1, 56, 56, 3)
 
 
+def test_a_residual_run_starts_from_the_best_linear_pictures_and_is_stopped_and_resumed_alike(make_run, tmp_path):
+    residual = DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2, output="linear", residual=True)
+    start = PixelDecoder.from_pretrained(train_decoder(make_run("start", steps=1, learning_rate=1e-12), residual))
+    plain = PixelDecoder.from_pretrained(train_decoder(make_run("plain", steps=1, learning_rate=1e-12), NETWORK))
+    assert start.provenance["figures"]["psnr"] > plain.provenance["figures"]["psnr"] + 5
+    train_decoder(make_run("whole"), residual)
+    for seconds in (1e-9, None):
+        train_decoder(make_run("parts", max_seconds=seconds), residual)
+    weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+    whole = PixelDecoder.from_pretrained(tmp_path / "whole/model")
+    assert torch.equal(whole.linear.weight, start.linear.weight)
+
+
 def test_a_stopped_run_ends_with_the_same_bits_discriminator_included(make_run, tmp_path):
     whole = make_run("whole")
     train_decoder(whole, NETWORK)

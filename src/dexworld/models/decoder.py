@@ -4,6 +4,7 @@ Drawn at the encoder's own grid, whatever its size. (The release's decoder is bu
 squeezed to 16 x 16 and the picture is stretched back.) N images, P patches, D latent width, H x W pixels.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +17,17 @@ from dexworld.models.keypoint_head import HeadBlock
 from dexworld.models.latent_space import LatentSpace
 
 IMAGES_PER_CALL = 32  # decoded at once by `decode`
+RIDGE = 1e-7  # of the least squares, on latents of about unit spread
+SMALLEST_SPREAD = 0.02  # of a component of the latents: what varies less stays small
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """Size of the transformer.
 
-    output: `tanh` keeps pixels in range (as released); `linear` leaves them free, `decode` clips.
+    output: `tanh` keeps pixels in range (as released); `linear` leaves them free, `decode` clips. residual: add what
+    the transformer says to a linear picture of each token by itself, which `PixelDecoder.fit` makes the best there is
+    (ours; the paper's decoder has none). It needs the `linear` output.
     """
 
     dim: int = 192
@@ -30,6 +35,7 @@ class DecoderConfig:
     heads: int = 6
     mlp_ratio: int = 4
     output: Literal["tanh", "linear"] = "tanh"
+    residual: bool = False
 
     def __post_init__(self) -> None:
         if min(self.dim, self.depth, self.heads, self.mlp_ratio) < 1:
@@ -38,6 +44,8 @@ class DecoderConfig:
             raise ValueError(f"decoder dim {self.dim} is not a multiple of its {self.heads} heads")
         if self.output not in ("tanh", "linear"):
             raise ValueError(f"decoder output is {self.output!r}; choose 'tanh' or 'linear'")
+        if self.residual and self.output != "linear":
+            raise ValueError("a residual decoder adds to a linear picture: its output must be 'linear'")
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ def decoder_preset(name: str) -> DecoderConfig:
 class PixelDecoder(nn.Module):
     """Latents (..., P, D) to pictures. `provenance` says where the weights come from."""
 
+    spread: Tensor
+
     def __init__(self, config: PixelDecoderConfig, provenance: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.config = config
@@ -84,15 +94,57 @@ class PixelDecoder(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        if network.residual:
+            self.linear = nn.Linear(space.dim, self.project_out.out_features).requires_grad_(False)
+            self.register_buffer("spread", torch.ones(space.dim))
+            nn.init.zeros_(self.project_out.weight)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "PixelDecoder":
+        """Fit a residual decoder's linear part by least squares, on pictures (N, 3, H, W) in [-1, 1] and their latents
+        (N, P, D), and the scale on which its transformer sees each component of the latents; returns itself.
+
+        Raises ValueError for a decoder that is not residual, and for fewer tokens than the latents are wide.
+        """
+        if not self.config.network.residual:
+            raise ValueError("only a residual decoder has a linear part to fit")
+        dim, count = self.config.latents.dim, 0
+        inner = torch.zeros(dim + 1, dim + 1, dtype=torch.float64)
+        outer = torch.zeros(dim + 1, self.linear.out_features, dtype=torch.float64)
+        for images, latents in batches:
+            tokens = latents.reshape(-1, dim).cpu()
+            tokens = torch.cat([tokens, torch.ones(len(tokens), 1)], dim=1)
+            count += len(tokens)
+            inner += (tokens.T @ tokens).double()
+            outer += (tokens.T @ self._cells(images).reshape(len(tokens), -1).cpu()).double()
+        if count <= dim:
+            raise ValueError(f"{count} tokens can't fit a linear decoder of {dim} dims; give it more pictures")
+        ridge = RIDGE * count * torch.eye(dim + 1, dtype=torch.float64)
+        solution = torch.linalg.solve(inner + ridge, outer).T
+        self.linear.weight.copy_(solution[:, :dim])
+        self.linear.bias.copy_(solution[:, dim])
+        mean = inner[:dim, dim] / count  # the last row and column are sums
+        spread = (inner.diagonal()[:dim] / count - mean.square()).clamp_min(0.0).sqrt()
+        self.spread.copy_(spread + SMALLEST_SPREAD)
+        return self
+
+    def _cells(self, images: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) cut into tokens (N, P, 3 * h * w)."""
+        (rows, columns), (height, width) = self.config.latents.grid, self.config.latents.cell
+        cells = images.reshape(-1, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
+        return cells.reshape(len(images), rows * columns, -1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, H, W), [-1, 1] for black to white, of latents (N, P, D)."""
         space = self.config.latents
         (rows, columns), (height, width) = space.grid, space.cell
-        x = self.project_in(latents) + self.positions
+        x = self.project_in(latents / self.spread if self.config.network.residual else latents) + self.positions
         for block in self.blocks:
             x = block(x)
-        x = self.project_out(self.norm(x)).view(-1, rows, columns, 3, height, width)
+        x = self.project_out(self.norm(x))
+        if self.config.network.residual:
+            x = x + self.linear(latents)
+        x = x.view(-1, rows, columns, 3, height, width)
         images = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, *space.image_size)
         return images.tanh() if self.config.network.output == "tanh" else images
 

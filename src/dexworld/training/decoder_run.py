@@ -1,4 +1,4 @@
-"""From dataset folders to a pixel decoder: what `dexworld train-decoder` runs.
+"""From dataset folders to a pixel decoder: what `dexworld train decoder` runs.
 
 <output>/model            the decoder, ready for `PixelDecoder.from_pretrained` and `--decoder`, with its provenance
 <output>/checkpoints      training state, discriminator included; start the same command again to go on
@@ -8,7 +8,8 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,14 @@ from torch import Tensor
 
 from dexworld.data.mixture import MixConfig
 from dexworld.data.source import Dataset
-from dexworld.models.decoder import DECODER_PRESETS, DecoderConfig, PixelDecoder, PixelDecoderConfig, decoder_preset
+from dexworld.models.decoder import (
+    DECODER_PRESETS,
+    DecoderConfig,
+    PixelDecoder,
+    PixelDecoderConfig,
+    decoder_preset,
+    from_pixels,
+)
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.perceptual import perceptual_distance
 from dexworld.training.decoder_objective import (
@@ -37,6 +45,7 @@ from dexworld.training.sources import CachedData
 from dexworld.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+FIT_PICTURES = 512  # that the linear part of a residual decoder is fitted on
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,9 @@ class DecoderRunConfig(FrozenRunConfig):
     """Folder of the run; a run that was stopped goes on there."""
     size: str = "tiny"
     """Size of the decoder: `debug`, `tiny`, `vit-s`, `vit-b`, or the paper's `vit-l`."""
+    residual: bool = False
+    """Start from the best linear picture of each token by itself, and learn what is missing: for short runs, and for
+    encoders that linear maps turn back well, as pca."""
     lpips_vgg: Path | None = None
     """VGG16 for LPIPS, .safetensors or .npz (docs/video_evaluation.md). Without weights the perceptual term is
     `gradient_distance`, which needs none."""
@@ -68,7 +80,10 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
     or TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
     with processes_of(config) as (device, processes):
-        return _train(config, network or decoder_preset(config.size), device, processes)
+        if network is None:
+            network = decoder_preset(config.size)
+            network = replace(network, residual=True, output="linear") if config.residual else network
+        return _train(config, network, device, processes)
 
 
 def _train(config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes) -> Path:
@@ -82,6 +97,8 @@ def _train(config: DecoderRunConfig, network: DecoderConfig, device: torch.devic
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     space = LatentSpace.of(data.model.config, data.fingerprint)
     decoder = PixelDecoder(PixelDecoderConfig(space, network))
+    if network.residual:
+        decoder.fit(_fit_pictures(data, latents, training.seed, device))
     discriminator = PatchDiscriminator(training.discriminator_channels) if training.adversarial else None
     model = AdversarialDecoder(decoder, discriminator)
     # Every checkpoint of the run is to know these, not only its last one.
@@ -113,6 +130,16 @@ def _train(config: DecoderRunConfig, network: DecoderConfig, device: torch.devic
     finished = run_trainer(trainer)
     figures = trainer.figures or trainer.validate()
     return save_run(trainer, config.output, dict(model.provenance), figures, finished)
+
+
+def _fit_pictures(
+    data: FrozenData, latents: Latents, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same pictures in every process, so that all start from one linear part."""
+    source = PictureSource(data.datasets, data.training, latents, device, CHUNK, seed)
+    for step in range(FIT_PICTURES // CHUNK):
+        pictures = source.batch(step, CHUNK)
+        yield from_pixels(pictures.images), pictures.latents
 
 
 def _latents(config: DecoderRunConfig, data: FrozenData, datasets: list[Dataset], device: torch.device) -> Latents:
