@@ -79,7 +79,7 @@ def test_a_scene_that_always_ends_in_a_grasp_is_an_error_and_not_an_empty_episod
 
 def test_a_folder_of_other_settings_is_refused(tmp_path, replayed):
     collect(config(tmp_path))
-    with pytest.raises(ValueError, match=r"other settings \(explore differ\)"):
+    with pytest.raises(ValueError, match=r"begun with other settings: explore.frames was 4, now 5"):
         collect(config(tmp_path, explore=ExploreConfig(frames=5)))
 
 

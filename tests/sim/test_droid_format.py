@@ -202,7 +202,7 @@ def test_counts_are_those_of_the_episodes(tmp_path, replayed):
 
 def test_a_folder_of_other_settings_is_refused(tmp_path, replayed):
     collect_gripper(config(tmp_path))
-    with pytest.raises(ValueError, match=r"other settings \(recording differ\)"):
+    with pytest.raises(ValueError, match=r"begun with other settings: recording.tremor was .*, now 0.5; choose"):
         collect_gripper(config(tmp_path, recording=replace(SHORT, tremor=0.5)))
 
 

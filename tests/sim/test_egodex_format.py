@@ -243,7 +243,7 @@ def test_a_collection_that_was_killed_at_any_moment_leaves_only_whole_episodes(t
 
 def test_a_folder_of_other_settings_and_mixed_splits_are_refused(tmp_path):
     collect_human(tiny(tmp_path, episodes=1))
-    with pytest.raises(ValueError, match="recorded with other settings"):
+    with pytest.raises(ValueError, match=r"begun with other settings: video.fps was .*, now 7.0; choose"):
         collect_human(tiny(tmp_path, episodes=1, video=replace(TINY, fps=7.0)))
     with pytest.raises(ValueError, match="cross from training to validation"):
         tiny(tmp_path, seed=899_999)

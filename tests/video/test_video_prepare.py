@@ -351,7 +351,7 @@ def test_preparation_goes_on_where_it_stopped_and_refuses_other_rules(tmp_path):
     again = prepare_fixed_camera(config)
     assert (again.counts["clips"], again.counts["already_there"], len(again.folder)) == (1, 1, 2)
     assert (config.output / "kitchen" / "videos" / "one.mp4").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match=r"other settings \(rules differ\)"):
+    with pytest.raises(ValueError, match=r"begun with other settings: rules.* was .*, now"):
         prepare_fixed_camera(replace(config, rules=ClipRules(shape=SHAPE, resize="pad")))
 
 

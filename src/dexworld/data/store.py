@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.begun import check_begun_with
 from dexworld.data.checked import check_checksum, read_arrays, with_checksum
 from dexworld.data.episode import Episode
 from dexworld.data.files import read_json, write_json, written_atomically
@@ -45,13 +46,7 @@ class EpisodeWriter:
         (self.folder / "episodes").mkdir(parents=True, exist_ok=True)
         index = self.folder / "dataset.json"
         if index.exists():
-            found = _read_index(self.folder)["settings"]
-            if found != settings:
-                different = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
-                raise ValueError(
-                    f"{index} was made with other settings ({', '.join(different)} differ); choose another folder, "
-                    "or delete this one"
-                )
+            check_begun_with(index, _read_index(self.folder)["settings"], settings)
         else:
             write_json(index, _index_header(settings))
 

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import mujoco
 
+from dexworld.data.begun import check_begun_with
 from dexworld.data.files import read_json, write_json
 from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
@@ -144,10 +145,4 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     if not index.exists():
         write_json(index, _header(settings))
         return
-    found = read_json(index).get("settings", {})
-    different = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
-    if different:
-        raise ValueError(
-            f"{index} was made with other settings ({', '.join(different)} differ); choose another folder, or delete "
-            "this one"
-        )
+    check_begun_with(index, read_json(index).get("settings", {}), settings)

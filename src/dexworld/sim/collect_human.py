@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mujoco
 
+from dexworld.data.begun import check_begun_with
 from dexworld.data.files import read_json, write_json
 from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.egodex_format import EgoDexLabels, in_arkit_world, split_of, write_egodex
@@ -86,14 +87,10 @@ def _episodes(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _check_settings(path: Path, settings: dict) -> None:
-    if not path.exists():
+    if path.exists():
+        check_begun_with(path, read_json(path), settings)
+    else:
         write_json(path, settings)
-        return
-    before = read_json(path)
-    changed = [name for name in settings if before.get(name) != settings[name]]
-    if changed:
-        was, now = ({name: these.get(name) for name in changed} for these in (before, settings))
-        raise ValueError(f"{path.parent} was recorded with other settings ({was}, now {now}); use another folder")
 
 
 def _record_and_write(seed: int, folder: Path, video: HumanVideoConfig, backend: str) -> int:

@@ -14,7 +14,6 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
 """
 
 import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.begun import check_begun_with
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.data.video import VideoError, VideoFrames, write_video
 from dexworld.evaluation.guard import split_of
@@ -367,13 +367,8 @@ def finish_triplets(
 def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
     """Raise ValueError when the folder's clips were made with other settings: one folder, one generator."""
     found = read_record(root).get("settings")
-    settings = json.loads(json.dumps(dict(settings)))  # as the file holds them: tuples are lists there
-    if found is not None and found != settings and find_names(root):
-        different = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
-        raise ValueError(
-            f"{root / RECORD} was made with other settings ({', '.join(different)} differ); choose another "
-            "folder, or delete this one"
-        )
+    if found is not None and find_names(root):
+        check_begun_with(root / RECORD, found, settings)
 
 
 def read_record(root: Path) -> dict[str, Any]:

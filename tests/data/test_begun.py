@@ -1,0 +1,32 @@
+"""A folder begun with other settings is refused, and the message says what differs."""
+
+from pathlib import Path
+
+import pytest
+
+from dexworld.data.begun import check_begun_with
+
+INDEX = Path("folder/dataset.json")
+
+
+def test_equal_settings_pass_and_tuples_are_the_lists_that_the_file_holds():
+    check_begun_with(
+        INDEX, {"shape": [9, 48], "explore": {"weights": [1.0]}}, {"shape": (9, 48), "explore": {"weights": (1.0,)}}
+    )
+
+
+def test_every_difference_is_named_with_both_values_however_deep_it_lies():
+    found = {"backend": "egl", "explore": {"frames": 4, "weights": [1, 2]}, "old": 1}
+    now = {"backend": "ray", "explore": {"frames": 5, "weights": (1, 2)}, "new": None}
+    with pytest.raises(ValueError, match="begun with other settings") as raised:
+        check_begun_with(INDEX, found, now)
+    assert str(raised.value) == (
+        f"{INDEX} was begun with other settings: backend was 'egl', now 'ray', explore.frames was 4, now 5, "
+        "new was absent, now None, old was 1, now absent; choose another folder, or delete this one"
+    )
+
+
+def test_a_message_stays_short():
+    with pytest.raises(ValueError, match=r"a0 was absent.*and 14 more; choose") as raised:
+        check_begun_with(INDEX, {}, {f"a{number}": "x" * 500 for number in range(20)})
+    assert len(str(raised.value)) < 700
