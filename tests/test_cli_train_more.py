@@ -1,4 +1,4 @@
-"""The verbs `train-decoder` and `train-evaluator` at debug size, through their options."""
+"""The verbs `train decoder` and `train evaluator` at debug size, through their options."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tyro
 
+from dexworld import cli
 from dexworld.cli.train_more import TrainDecoder, TrainEvaluator
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeWriter
@@ -74,3 +75,24 @@ def test_the_options_are_explained(capsys):
             tyro.cli(verb, args=["--help"], config=FLAGS)
         shown = capsys.readouterr().out
         assert all(word in shown for word in words)
+
+
+def test_they_are_verbs_of_two_words_beside_train_which_keeps_its_own_options(data, tmp_path, capsys):
+    cli.main(["train", "evaluator", *f"--data {data} --output {tmp_path} {COMMON} --batch-size 2".split()])
+    assert KeypointEvaluator.from_pretrained(tmp_path / "model").provenance["finished"] is True
+    for words, shown in (
+        ("", "train decoder"),
+        ("train", "dexworld train evaluator"),
+        ("train decoder", "--lpips-vgg"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words.split(), "--help"])
+        assert ended.value.code == 0
+        assert shown in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["decoder", "evaluator"])
+def test_a_dataset_may_have_the_name_of_a_verb(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--data", name])
+    assert f"{name} is no dataset" in capsys.readouterr().err

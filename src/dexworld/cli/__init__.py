@@ -24,8 +24,8 @@ Verb = (
     | Annotated[Prepare, _verb("prepare")]
     | Annotated[CacheLatents, _verb("cache-latents")]
     | Annotated[Train, _verb("train")]
-    | Annotated[TrainDecoder, _verb("train-decoder")]
-    | Annotated[TrainEvaluator, _verb("train-evaluator")]
+    | Annotated[TrainDecoder, _verb("train decoder")]
+    | Annotated[TrainEvaluator, _verb("train evaluator")]
     | Annotated[Convert, _verb("convert")]
     | Annotated[Evaluate, _verb("evaluate")]
     | Annotated[Plan, _verb("plan")]
@@ -33,6 +33,8 @@ Verb = (
     | Annotated[Demo, _verb("demo")]
     | Annotated[Video, _verb("video")]
 )
+# Verbs of two words. One parser for each: as subcommands of `train`, they would take its options too.
+_PAIRS = (("train", "decoder"), ("train", "evaluator"))
 _MISTAKES = (
     ValueError,  # options and files that contradict themselves or each other
     FileNotFoundError,
@@ -52,12 +54,19 @@ def main(arguments: list[str] | None = None) -> None:
             Verb,
             prog="dexworld",
             description="Dexterous world models: predict what hands do to the world, and plan with it.",
-            args=arguments,
+            args=_joined(sys.argv[1:] if arguments is None else arguments),
             config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
         )
         command.run()
     except _MISTAKES as error:
         sys.exit(_complain(str(error)))
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """Arguments with the two words of a verb as one; an option's value (`train --data decoder`) is no verb."""
+    if tuple(arguments[:2]) in _PAIRS:
+        return [" ".join(arguments[:2]), *arguments[2:]]
+    return arguments
 
 
 def _complain(message: str) -> int:

@@ -26,7 +26,7 @@ from dexworld.sim.collect import CollectConfig, collect
 from dexworld.sim.explore import ExploreConfig, record_exploration
 from dexworld.sim.tasks import TASKS, Task
 from dexworld.training.estimate import PlanConfig, plan_run
-from dexworld.training.frozen_encoder import open_decoder, open_evaluator
+from dexworld.training.frozen_encoder import AUTO, chosen_evaluator, open_decoder
 from dexworld.training.recipes import with_recipe
 from dexworld.training.run import RunConfig, train
 
@@ -37,7 +37,10 @@ SEARCHED_FRAMES = 20  # of a recorded episode, for one that shows the hand
 
 @dataclass(frozen=True)
 class Train:
-    """Train a world model on collected episodes; start it again to go on where it stopped."""
+    """Train a world model on collected episodes; start it again to go on where it stopped.
+
+    What is trained beside it has commands of its own: `dexworld train decoder` and `dexworld train evaluator`.
+    """
 
     run_config: Annotated[RunConfig, tyro.conf.arg(name="")]
     recipe: str | None = None
@@ -74,14 +77,15 @@ class OpenLoop:
     """Processes for collecting; 0 is one per core."""
     split: Literal["evaluation", "validation"] = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
-    evaluator: str | None = None
-    """Keypoint evaluator that reads keypoints from latents, made by `dexworld train-evaluator`; by default the model's
-    own head, whose quality then goes into the figures."""
+    evaluator: str = AUTO
+    """Who reads keypoints from latents: a keypoint evaluator made by `dexworld train evaluator`, or `own` for the
+    model's own head, whose quality then goes into the figures. `auto` takes the shipped evaluator for models with the
+    reference's encoder, and the own head for others; the results name it."""
 
     def run(self) -> None:
         """Evaluate and write `results.json`."""
         model = DexWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
-        evaluator = open_evaluator(self.evaluator, model.encoder) if self.evaluator is not None else None
+        evaluator, reader = chosen_evaluator(self.evaluator, model.encoder)
         trained = [model.provenance] if evaluator is None else [model.provenance, evaluator.provenance]
         for provenance in trained:
             check_seeds(range(self.seed, self.seed + self.episodes), provenance, self.split)
@@ -103,15 +107,14 @@ class OpenLoop:
                 model.config.action_convention,
                 keypoints=None if evaluator is None else evaluator.keypoints,
             )
-        # A run's folder and its `model` in it: the last part alone would name every evaluator alike.
-        reader = None if self.evaluator is None else "/".join(Path(self.evaluator).parts[-2:])
-        figures["keypoints_read_by"] = reader or "the model's own head"
+        figures["keypoints_read_by"] = reader
         figures["quarantined"] = len(dataset.quarantined)
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
         logger.info(
-            "squared error against copy-last: %.3f at 1 s, %.3f at 4 s; %s",
+            "squared error against copy-last: %.3f at 1 s, %.3f at 4 s; keypoints read by %s; %s",
             figures["mse_ratio_1s"],
             figures["mse_ratio_4s"],
+            reader,
             path,
         )
 
@@ -190,7 +193,7 @@ class Plan:
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
     decoder: str | None = None
-    """Pixel decoder that draws what the model imagines, made by `dexworld train-decoder`; by default the encoder's own
+    """Pixel decoder that draws what the model imagines, made by `dexworld train decoder`; by default the encoder's own
     way back."""
 
     def run(self) -> None:
@@ -219,7 +222,7 @@ class Imagine:
     """Frame of the episode; the first one that shows most of the hand when not given."""
     motion: AtomicConfig = field(default_factory=AtomicConfig)
     decoder: str | None = None
-    """Pixel decoder that draws what the model imagines, made by `dexworld train-decoder`; by default the encoder's own
+    """Pixel decoder that draws what the model imagines, made by `dexworld train decoder`; by default the encoder's own
     way back."""
 
     def run(self) -> None:
@@ -259,7 +262,7 @@ class Demo:
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
     decoder: str | None = None
-    """Pixel decoder that draws what the model imagines, made by `dexworld train-decoder`; by default the encoder's own
+    """Pixel decoder that draws what the model imagines, made by `dexworld train decoder`; by default the encoder's own
     way back."""
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""The verbs `train-decoder` and `train-evaluator`: what is trained beside the world model, on the same latents."""
+"""The verbs `train decoder` and `train evaluator`: what is trained beside the world model, on the same latents."""
 
 import logging
 from dataclasses import dataclass

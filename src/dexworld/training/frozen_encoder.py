@@ -22,13 +22,17 @@ from dexworld.models.decoder import PixelDecoder
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import Encoder, PCAEncoder
 from dexworld.models.evaluator import KeypointEvaluator
-from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.models.reference import EVALUATOR, REFERENCE, checkpoint_path
 from dexworld.training.config import LoopConfig, ScaleConfig
 from dexworld.training.distributed import Processes, joined, local_device
 from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
 from dexworld.training.progress import TrainingLog
 from dexworld.training.run import split_by_scene, without_folders
 from dexworld.training.trainer import Trainer
+
+# Who reads keypoints from latents, besides an evaluator that is named.
+AUTO = "auto"
+OWN_HEAD = "own"
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,27 @@ def open_evaluator(folder: str | Path, encoder: Encoder) -> KeypointEvaluator:
     """The keypoint evaluator in `folder`, for this encoder's latents. Raises as `open_decoder`."""
     evaluator = KeypointEvaluator.from_pretrained(checkpoint_path(str(folder)))
     return _checked(evaluator, f"the keypoint evaluator {folder}", encoder)
+
+
+def chosen_evaluator(name: str, encoder: Encoder) -> tuple[KeypointEvaluator | None, str]:
+    """The evaluator that reads keypoints from this encoder's latents, None for the model's own head, and who that is.
+
+    name: a folder, a Hugging Face id or `evaluator`, the shipped one; `own` for the model's own head; `auto` for the
+    shipped evaluator where it was trained on latents of this very encoder (the shipped reference's, which models that
+    start from it keep). Raises as `open_evaluator`.
+    """
+    if name == OWN_HEAD:
+        return None, "the model's own head"
+    if name == AUTO:
+        try:
+            shipped = KeypointEvaluator.from_pretrained(checkpoint_path(EVALUATOR))
+        except FileNotFoundError:
+            return None, "the model's own head (this installation holds no evaluator)"
+        if shipped.config.latents.encoder != encoder_fingerprint(encoder):
+            return None, "the model's own head (dexworld ships no evaluator for this encoder)"
+        return shipped, "the evaluator that dexworld ships"
+    # A run's folder and its `model` in it: the last part alone would name every evaluator alike.
+    return open_evaluator(name, encoder), f"the evaluator {'/'.join(Path(name).parts[-2:])}"
 
 
 def _checked(reader: Reader, what: str, encoder: Encoder) -> Reader:

@@ -1,4 +1,4 @@
-"""From dataset folders to a keypoint evaluator: what `dexworld train-evaluator` runs.
+"""From dataset folders to a keypoint evaluator: what `dexworld train evaluator` runs.
 
 It learns from latents of true frames only and never sees a prediction, so figures read with it say nothing about
 itself: only about the model whose predictions it is shown (DexWM paper: the shared keypoint prediction layer).
