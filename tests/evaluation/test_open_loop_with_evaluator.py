@@ -1,5 +1,8 @@
 """Keypoints of predictions read by an evaluator: the head of the model under test has no say."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 from dexworld import cli
 from dexworld.actions import ActionConvention, hand_motion
 from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.store import EpisodeWriter
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models.config import PRESETS
@@ -14,6 +18,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
 from dexworld.models.latent_space import LatentSpace
 from dexworld.training.fitting import encoder_fingerprint
+from dexworld.training.frozen_encoder import chosen_evaluator
 
 SHORT = OpenLoopConfig(steps=3, resamples=20)
 
@@ -99,3 +104,62 @@ def test_an_evaluator_of_another_encoder_or_trained_on_the_scenes_is_refused(mod
         with pytest.raises(SystemExit):
             cli.main(["evaluate", "open-loop", "--output", str(tmp_path / "out"), "--seed", "900000", *options])
         assert message in capsys.readouterr().err
+
+
+def shipped(folder, space, monkeypatch):
+    """Let an evaluator of this latent space be the shipped one."""
+    KeypointEvaluator(EvaluatorConfig(space, evaluator_preset("debug"))).save_pretrained(
+        folder / "assets" / "evaluator", {"training_seeds": [[0, 9]]}
+    )
+    monkeypatch.setattr("dexworld.models.reference.resources.files", lambda package: folder)
+
+
+def test_the_shipped_evaluator_reads_every_model_that_has_its_encoder(model, tmp_path, monkeypatch):
+    space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
+    shipped(tmp_path, space, monkeypatch)
+    evaluator, reader = chosen_evaluator("auto", model.encoder)
+    assert evaluator.config.latents == space
+    assert reader == "the evaluator that dexworld ships"
+    assert chosen_evaluator("own", model.encoder) == (None, "the model's own head")
+    folder = tmp_path / "assets" / "evaluator"
+    assert chosen_evaluator(str(folder), model.encoder)[1] == "the evaluator assets/evaluator"
+
+
+def test_another_encoder_or_an_installation_without_evaluator_leaves_the_models_own_head(model, tmp_path, monkeypatch):
+    space = LatentSpace.of(model.config, "f" * 64)
+    shipped(tmp_path / "foreign", space, monkeypatch)
+    none = "the model's own head (dexworld ships no evaluator for this encoder)"
+    assert chosen_evaluator("auto", model.encoder) == (None, none)
+    with pytest.raises(ValueError, match="reads the latents of encoder ffff"):
+        chosen_evaluator("evaluator", model.encoder)  # asked for by name, it is not replaced in silence
+    monkeypatch.setattr("dexworld.models.reference.resources.files", lambda package: tmp_path / "empty")
+    assert chosen_evaluator("auto", model.encoder)[1] == "the model's own head (this installation holds no evaluator)"
+
+
+def test_the_results_say_who_read_the_keypoints(model, episodes, tmp_path, monkeypatch):
+    writer = EpisodeWriter(tmp_path / "data", {})
+    for number, episode in enumerate(episodes):
+        twenty_one = np.arange(21) % 4
+        writer.write(
+            str(number),
+            replace(
+                episode,
+                frames=ArrayFrames(episode.frames.read(twenty_one.tolist())),
+                keypoints_world=episode.keypoints_world[twenty_one],
+                keypoints_valid=episode.keypoints_valid[twenty_one],
+                world_from_camera=episode.world_from_camera[twenty_one],
+                seed=900_000 + number,
+            ),
+        )
+    writer.finish()
+    model.save_pretrained(tmp_path / "model", {"training_seeds": [[0, 9]]})
+    shipped(tmp_path, LatentSpace.of(model.config, encoder_fingerprint(model.encoder)), monkeypatch)
+    options = f"--checkpoint {tmp_path / 'model'} --data {tmp_path / 'data'} --seed 900000 --split validation"
+    read = {}
+    for name in ("auto", "own"):
+        output = tmp_path / name
+        cli.main(["evaluate", "open-loop", "--output", str(output), "--evaluator", name, *options.split()])
+        read[name] = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    assert read["auto"]["keypoints_read_by"] == "the evaluator that dexworld ships"
+    assert read["own"]["keypoints_read_by"] == "the model's own head"
+    assert read["auto"]["mse_ratio_4s"] == read["own"]["mse_ratio_4s"]
