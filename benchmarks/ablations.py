@@ -155,7 +155,7 @@ def report(study: Study, seeds: list[int], resamples: int) -> str:
     return content
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None) -> argparse.Namespace:
     """The command line: every number of `StudyConfig` is an option."""
     options = parser(str(__doc__).splitlines()[0], "outputs/bench/ablations")
     options.add_argument("--data", type=Path, required=True, help="robot episodes to train on")
@@ -174,11 +174,12 @@ def arguments() -> argparse.Namespace:
         else:
             kind = type(each.default)
         options.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, help="of the study")
-    return options.parse_args()
+    return options.parse_args(words)
 
 
-def main() -> None:
-    options = arguments()
+def main(words: list[str] | None = None) -> None:
+    """Run what is asked for by the words of a command line, by default this process's."""
+    options = arguments(words)
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
     config = StudyConfig(**{each.name: getattr(options, each.name) for each in fields(StudyConfig)})
