@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -21,8 +22,30 @@ class WorkerDied(RuntimeError):
 
 
 def available_cores() -> int:
-    """Cores that this process may use: on a cluster often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, by its affinity and its control group: often fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
+
+
+def _quota(group: Path, root: Path) -> int:
+    """Cores' worth of time that a control group (version 2) and those above it may use, rounded up.
+
+    group: the file that names it. root: where groups are mounted. A container sees its own group at the root.
+    """
+    cores = sys.maxsize
+    try:
+        name = next(line[3:] for line in group.read_text(encoding="utf-8").splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return cores
+    own = root / name.strip("/")
+    for folder in (own, *own.parents):
+        if folder.is_relative_to(root):
+            try:
+                quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+                cores = cores if quota == "max" else min(cores, -(-int(quota) // int(period)))
+            except (OSError, ValueError, ZeroDivisionError):
+                continue  # the root of the machine has no such file
+    return cores
 
 
 def worker_count(items: int, workers: int = 0) -> int:

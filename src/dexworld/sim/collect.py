@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 import mujoco
 
+from dexworld.data.parallel import available_cores
 from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
 from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.render import choose_backend
@@ -99,7 +99,7 @@ def in_processes(job: Callable[[int], Result], seeds: Sequence[int], workers: in
 
     `job` must be picklable; the first exception in one stops the rest and is raised here.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or available_cores()
     if workers == 1 or len(seeds) <= 1:
         yield from map(job, seeds)
         return
