@@ -5,7 +5,6 @@ Every episode is played by every policy from the same start state. Rates come wi
 """
 
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play
@@ -111,7 +111,7 @@ def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], 
     figures: dict[str, Any] = {}
     outcomes: list[EpisodeOutcome] = []
     context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork
-    with ProcessPoolExecutor(config.workers or os.cpu_count() or 1, mp_context=context) as pool:
+    with ProcessPoolExecutor(config.workers or available_cores(), mp_context=context) as pool:
         for task in config.tasks:
             episodes, rejections = _draw(pool, config, task)
             check_seeds([episode.seed for episode in episodes], provenance, config.split)
@@ -170,7 +170,7 @@ def _draw(pool: ProcessPoolExecutor, config: TasksConfig, task: str) -> tuple[li
     episodes: list[TaskEpisode] = []
     rejections: Counter = Counter()
     seeds = range(config.seed, config.seed + config.episodes * MAX_REJECTED)
-    for drawn in _in_order(pool, task, config.backend, seeds, ahead=2 * (config.workers or os.cpu_count() or 1)):
+    for drawn in _in_order(pool, task, config.backend, seeds, ahead=2 * (config.workers or available_cores())):
         if isinstance(drawn, Rejection):
             rejections[drawn.reason] += 1
             continue

@@ -16,7 +16,6 @@ believes leads there. Beside the video world model:
 
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
 from dexworld.sim.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
@@ -177,7 +177,7 @@ def _judge_all(
     judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int], progress: Callable[[int, int], None] | None
 ) -> list[Judged]:
     config = judge.config
-    workers = min(config.workers or os.cpu_count() or 1, len(seeds))
+    workers = min(config.workers or available_cores(), len(seeds))
     if chosen_device(config.device).type != "cpu":
         workers = 1
     shown = set(seeds[: config.shown])
