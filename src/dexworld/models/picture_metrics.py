@@ -4,7 +4,6 @@ Definitions are those of the paper's script: PSNR from the mean squared error ov
 the frames' PSNRs), SSIM with an 11 x 11 Gaussian window of sigma 1.5, frames scaled to [0, 1].
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -12,14 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dexworld.pictures import psnr_of_mse
+
 WINDOW = 11  # pixels, side of the SSIM window
 SIGMA = 1.5  # pixels
 K1, K2 = 0.01, 0.03  # stabilising constants of the SSIM paper
 BORDER = WINDOW // 2
-
-# Rounding to 8 bits alone costs a mean squared error of a twelfth of a step: nothing closer can be told apart.
-QUANTISATION_MSE = (1 / 255) ** 2 / 12
-MAX_PSNR = -10 * math.log10(QUANTISATION_MSE)  # dB, 58.9
 
 
 def checked_videos(prediction: np.ndarray, truth: np.ndarray) -> None:
@@ -44,11 +41,6 @@ def squared_error_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     checked_videos(prediction, truth)
     difference = prediction.astype(np.float32) - truth.astype(np.float32)
     return np.square(difference / 255).mean(axis=-1)
-
-
-def psnr_of_mse(mse: float) -> float:
-    """PSNR in dB of a mean squared error on a [0, 1] range, at most `MAX_PSNR` (8-bit rounding), so always finite."""
-    return -10 * math.log10(max(mse, QUANTISATION_MSE))
 
 
 def psnr(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:

@@ -13,6 +13,7 @@ from dexworld.data.prepared.dataset import PreparedDataset
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
+from dexworld.pictures import psnr_of_mse
 
 NEAR_M = 0.02  # a keypoint nearer to the camera's plane has no meaningful pixel
 LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
@@ -96,9 +97,9 @@ def scaled_frame(frame: np.ndarray, fit: StoredFit) -> np.ndarray:
 
 
 def psnr(expected: np.ndarray, found: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of 8-bit values; 100 when they are equal."""
-    error = np.mean((expected.astype(np.float64) - found.astype(np.float64)) ** 2)
-    return 100.0 if error == 0 else min(100.0, float(10 * np.log10(255.0**2 / error)))
+    """Peak signal-to-noise ratio in dB of values on an 8-bit scale (see `pictures.psnr_of_mse`)."""
+    difference = (expected.astype(np.float64) - found.astype(np.float64)) / 255
+    return psnr_of_mse(float(np.mean(difference**2)))
 
 
 def _keypoint_distance(before: Episode, after: Episode, frame: int, fit: StoredFit) -> float | None:
