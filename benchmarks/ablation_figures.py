@@ -18,42 +18,48 @@ T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 class Figure:
     """A ratio of two sums at one moment of the rollout.
 
-    step: seconds after the start frame, None for all steps together. scale: 100 for percent. lower_is_better: None for
-    a control.
+    seconds: after the start frame. scale: 100 for percent. of_variant: it depends on the variant; others tell what is
+    possible at all, and are the same for all variants.
     """
 
     name: str
     title: str
     numerator: str
     denominator: str
-    seconds: float | None
+    seconds: float
     scale: float = 1.0
-    lower_is_better: bool | None = True
     digits: int = 3
+    of_variant: bool = True
 
     def sums(self, sums: dict[str, np.ndarray], rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
         """Numerators and denominators (E,) from sums (E, T)."""
-        step = slice(None) if self.seconds is None else slice(round(self.seconds * rate_hz) - 1, None)
-        step = step if self.seconds is None else slice(step.start, step.start + 1)
-        top, bottom = sums[self.numerator][:, step].sum(axis=1), sums[self.denominator][:, step].sum(axis=1)
-        return self.scale * top, bottom
+        step = round(self.seconds * rate_hz) - 1
+        return self.scale * sums[self.numerator][:, step], sums[self.denominator][:, step]
 
 
 def figures_at(last: float) -> tuple[Figure, ...]:
     """The figures of a study whose rollouts last so many seconds."""
-    end = f"{last:g} s"
-    return (
-        Figure("error_1s", "error, 1 s", "mse", "copy_last_mse", min(1.0, last)),
-        Figure("error_end", f"error, {end}", "mse", "copy_last_mse", last),
-        Figure("object_error_end", f"error where objects moved, {end}", "object_mse", "copy_last_object_mse", last),
-        Figure("pck20_end", f"PCK@20, {end}", "pck20", "in_view", last, 100.0, False, 1),
-        Figure("pck10_end", f"PCK@10, {end}", "pck10", "in_view", last, 100.0, False, 1),
-        Figure("shuffled_error_end", f"error, {end}, another's actions", "shuffled_mse", "copy_last_mse", last,
-               lower_is_better=None),
-        Figure("pck20_copy_last", "PCK@20 of the start frame", "copy_last_pck20", "in_view", last, 100.0, None, 1),
-        Figure("pck20_true", "PCK@20 of true frames", "true_latents_pck20", "in_view", last, 100.0, None, 1),
-        Figure("pck10_true", "PCK@10 of true frames", "true_latents_pck10", "in_view", last, 100.0, None, 1),
-    )  # fmt: skip
+    moments = {"1s": min(1.0, last), "end": last}
+    error = [Figure(f"error_{name}", f"error, {at:g} s", "mse", "copy_last_mse", at) for name, at in moments.items()]
+    objects = Figure(
+        "object_error_end", f"error where objects moved, {last:g} s", "object_mse", "copy_last_object_mse", last
+    )
+    keypoints = [
+        Figure(f"pck{pixels}_{name}", f"PCK@{pixels}, {at:g} s", f"pck{pixels}", "in_view", at, 100.0, 1)
+        for pixels in (20, 10)
+        for name, at in moments.items()
+    ]
+    control = [
+        Figure(f"shuffled_error_{name}", f"error with another's actions, {at:g} s", "shuffled_mse", "copy_last_mse", at)
+        for name, at in moments.items()
+    ]
+    possible = [
+        Figure(f"{kind}pck{pixels}_{name}", "", f"{kind}pck{pixels}", "in_view", at, 100.0, 1, of_variant=False)
+        for kind in ("copy_last_", "true_latents_")
+        for pixels in (20, 10)
+        for name, at in moments.items()
+    ]
+    return (*error, objects, *keypoints, *control, *possible)
 
 
 def ratios(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:

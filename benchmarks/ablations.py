@@ -75,7 +75,7 @@ def summary(study: Study, seeds: list[int], resamples: int) -> dict[str, Any]:
             row[f"minus_{other}"] = {
                 figure.name: _difference(runs, variant.name, other, shared, figure, resamples)
                 for figure in figures
-                if "_true" not in figure.name and "_copy" not in figure.name
+                if figure.of_variant
             } | {"seeds": shared}
     return rows
 
@@ -95,7 +95,7 @@ def _number(value: float) -> float | None:
 
 def table(rows: dict[str, Any], figures: tuple[Figure, ...], seeds: list[int]) -> str:
     """Two markdown tables: figures with their interval over seeds, and paired differences."""
-    shown = [figure for figure in figures if "_true" not in figure.name and "_copy" not in figure.name]
+    shown = [figure for figure in figures if figure.of_variant]
     heads = [figure.title for figure in shown]
     lines = _row("variant", "seeds", "steps", "CPU-s", *heads) + "|---" * (len(heads) + 4) + "|\n"
     for name, row in rows.items():
