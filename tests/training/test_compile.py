@@ -7,12 +7,13 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from process_fixtures import tiny_trainer
+from process_fixtures import Run, state_of, tiny_trainer, train_tiny
 from torch._dynamo.utils import counters
 
 from dexworld.training import blocks
+from dexworld.training.checkpoints import latest
 from dexworld.training.config import ScaleConfig
-from dexworld.training.distributed import Processes
+from dexworld.training.distributed import Processes, joined
 
 ALONE = Processes()
 TEACHER_FORCED, UNROLLED = 0, 5  # batches of either phase
@@ -63,3 +64,51 @@ def test_windows_of_any_length_and_all_blocks_share_the_code(traced, tmp_path):
         trainer = tiny_trainer(tmp_path, ALONE, ScaleConfig(compile=True), unroll_steps=steps)
         gradients(trainer, (TEACHER_FORCED, UNROLLED))
     assert counters["stats"]["unique_graphs"] == 3  # before the context, after it, its keys
+
+
+def test_compiled_blocks_spread_over_processes_and_a_run_goes_on_with_or_without_them(tmp_path):
+    Run(tmp_path / "errors", 0, train_tiny, tmp_path / "plain").succeed()
+    sittings = [(0, "none", False, 2), (2, "fsdp", True, 5), (2, "ddp", True, 6)]
+    for count, parallel, compiled, steps in sittings:
+        scale = ScaleConfig(parallel=parallel, compile=compiled)
+        run = Run(tmp_path / "errors", count, train_traced, tmp_path / "parts", scale, steps)
+        assert not any(run.wait(400.0)), run.errors()
+    found, expected = (state_of(latest(tmp_path / name / "checkpoints")) for name in ("parts", "plain"))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def train_traced(folder: Path, scale: ScaleConfig, steps: int) -> None:
+    """Go on up to `steps`, and write a checkpoint there."""
+    blocks.COMPILER = "aot_eager"
+    with joined(torch.device("cpu"), 300.0) as processes:
+        trainer = tiny_trainer(folder, processes, scale)
+        trainer.resume()
+        while trainer.step < steps:
+            trainer._train_step()
+            trainer.step += 1
+        trainer.save()
+        assert (counters["stats"]["unique_graphs"] == 3) == scale.compile
+
+
+def test_names_of_weights_stay_and_validation_runs_what_it_always_ran(traced, tmp_path):
+    trainer = tiny_trainer(tmp_path, ALONE, ScaleConfig(compile=True))
+    plain = tiny_trainer(tmp_path, ALONE)
+    assert trainer.model.state_dict().keys() == plain.model.state_dict().keys()
+    window, _ = trainer.task.batch(TEACHER_FORCED, torch.device("cpu"))
+    with torch.no_grad():
+        left, right = (each.task.losses(window, TEACHER_FORCED) for each in (trainer, plain))
+    assert all(torch.equal(left[name], right[name]) for name in right)
+    assert not counters["stats"]["unique_graphs"]
+
+
+def test_a_machine_without_a_compiler_is_named_before_anything_is_trained(monkeypatch, tmp_path):
+    from torch._inductor import config
+    from torch._inductor.utils import fresh_cache
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    with fresh_cache(), pytest.raises(ValueError, match=r"can't compile for cpu.*C\+\+ compiler"):
+        tiny_trainer(tmp_path, ALONE, ScaleConfig(compile=True))
+    torch._dynamo.reset()
