@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 # ablation*.py needs data and an hour: run it by hand (docs/ablations.md)
-BENCHMARKS := $(filter-out benchmarks/ablation%.py benchmarks/common.py benchmarks/plain_training.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/ablation%.py benchmarks/common.py benchmarks/pixel_encoder_%.py benchmarks/plain_training.py benchmarks/training_setup.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench clean
