@@ -176,3 +176,32 @@ def test_a_perceptual_distance_says_what_it_is_and_misses_half_of_lpips(tmp_path
     assert perceptual_distance()[0] == "gradient_distance"
     with pytest.raises(ValueError, match="lpips_heads is missing"):
         perceptual_distance(lpips_vgg=tmp_path / "vgg.safetensors")
+
+
+def test_a_refined_decoder_goes_over_the_whole_picture_and_starts_by_changing_nothing():
+    torch.manual_seed(0)
+    refined = DecoderConfig(dim=32, depth=1, heads=2, output="linear", residual=True, refine=8)
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, refined)).fit([linear_pictures(8)])
+    images, latents = linear_pictures(1)
+    torch.testing.assert_close(decoder(latents), images, atol=2e-4, rtol=0)
+    assert decoder.last_layer is decoder.refine[-2].weight
+    torch.nn.init.normal_(decoder.last_layer, std=0.1)
+    changed = latents.clone()
+    changed[0, 7] += 1.0  # row 1, column 2
+    for block in decoder.blocks:
+        torch.nn.init.zeros_(block.out.weight)
+    beside = (decoder(changed) - decoder(latents)).abs()[0, :, 14:28, 14:16]  # the last columns of the token before
+    assert beside.max() > 0
+    with pytest.raises(ValueError, match="no even sides"):
+        PixelDecoder(PixelDecoderConfig(LatentSpace(6, (2, 5), (14, 35), "a"), refined))
+    with pytest.raises(ValueError, match="refine is -1"):
+        DecoderConfig(refine=-1)
+
+
+def test_a_residual_decoder_is_not_coarser_in_bfloat16():
+    torch.manual_seed(0)
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL)).fit([linear_pictures(8)])
+    latents = linear_pictures(2)[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = decoder(latents)
+    torch.testing.assert_close(coarse, decoder(latents), atol=1e-5, rtol=0)

@@ -27,7 +27,9 @@ class DecoderConfig:
 
     output: `tanh` keeps pixels in range (as released); `linear` leaves them free, `decode` clips. residual: add what
     the transformer says to a linear picture of each token by itself, which `PixelDecoder.fit` makes the best there is
-    (ours; the paper's decoder has none). It needs the `linear` output.
+    (ours; the paper's decoder has none). It needs the `linear` output. refine: channels of a small convolutional
+    network that goes over the picture at the end, at half its size; 0 has none (ours: it learns edges, and to hide the
+    borders of tokens, from few pictures).
     """
 
     dim: int = 192
@@ -36,6 +38,7 @@ class DecoderConfig:
     mlp_ratio: int = 4
     output: Literal["tanh", "linear"] = "tanh"
     residual: bool = False
+    refine: int = 0
 
     def __post_init__(self) -> None:
         if min(self.dim, self.depth, self.heads, self.mlp_ratio) < 1:
@@ -46,6 +49,8 @@ class DecoderConfig:
             raise ValueError(f"decoder output is {self.output!r}; choose 'tanh' or 'linear'")
         if self.residual and self.output != "linear":
             raise ValueError("a residual decoder adds to a linear picture: its output must be 'linear'")
+        if self.refine < 0:
+            raise ValueError(f"refine is {self.refine}; it counts channels, 0 for none")
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,15 @@ class PixelDecoder(nn.Module):
             self.linear = nn.Linear(space.dim, self.project_out.out_features).requires_grad_(False)
             self.register_buffer("spread", torch.ones(space.dim))
             nn.init.zeros_(self.project_out.weight)
+        if network.refine:
+            if space.image_size[0] % 2 or space.image_size[1] % 2:
+                raise ValueError(f"refine works at half size; pictures of {space.image_size} have no even sides")
+            self.refine = refiner(network.refine)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that pictures are linear in; losses are balanced by their gradients there."""
+        return self.refine[-2].weight if self.config.network.refine else self.project_out.weight
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "PixelDecoder":
@@ -143,10 +157,13 @@ class PixelDecoder(nn.Module):
             x = block(x)
         x = self.project_out(self.norm(x))
         if self.config.network.residual:
-            x = x + self.linear(latents)
+            with torch.autocast(x.device.type, enabled=False):  # bfloat16 is coarser than the steps of a pixel
+                x = x.float() + self.linear(latents.float())
         x = x.view(-1, rows, columns, 3, height, width)
         images = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, *space.image_size)
-        return images.tanh() if self.config.network.output == "tanh" else images
+        if self.config.network.output == "tanh":
+            images = images.tanh()
+        return images + self.refine(images) if self.config.network.refine else images
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -176,6 +193,22 @@ class PixelDecoder(nn.Module):
         decoder = cls(config, provenance)
         load_exactly(decoder, weights, folder_or_hub_id)
         return decoder.eval()
+
+
+def refiner(channels: int) -> nn.Sequential:
+    """What is to be added to pictures (N, 3, H, W): nothing at first. Every pixel of it sees 13 pixels around."""
+    layers = nn.Sequential(
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(12, channels, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(channels, 12, 3, padding=1),
+        nn.PixelShuffle(2),
+    )
+    nn.init.zeros_(layers[-2].weight)
+    nn.init.zeros_(layers[-2].bias)
+    return layers
 
 
 def to_pixels(images: Tensor) -> Tensor:

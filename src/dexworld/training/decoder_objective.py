@@ -121,7 +121,7 @@ class DecoderLoss(nn.Module):
             total = total + losses["discriminator"]
             if progress >= config.adversarial_start:
                 adversarial = -discriminator.judged(made).mean()
-                last = self.model.decoder.project_out.weight
+                last = self.model.decoder.last_layer
                 weight = adaptive_weight(reconstruction, adversarial, last, self.mean)
                 losses |= {"adversarial": adversarial, "adversarial_weight": weight}
                 total = total + config.adversarial * weight * adversarial

@@ -59,6 +59,8 @@ class DecoderRunConfig(FrozenRunConfig):
     residual: bool = False
     """Start from the best linear picture of each token by itself, and learn what is missing: for short runs, and for
     encoders that linear maps turn back well, as pca."""
+    refine: int = 0
+    """Channels of a small convolutional network that goes over the picture at the end; 0 has none."""
     lpips_vgg: Path | None = None
     """VGG16 for LPIPS, .safetensors or .npz (docs/video_evaluation.md). Without weights the perceptual term is
     `gradient_distance`, which needs none."""
@@ -82,6 +84,7 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
     with processes_of(config) as (device, processes):
         if network is None:
             network = decoder_preset(config.size)
+            network = replace(network, refine=config.refine)
             network = replace(network, residual=True, output="linear") if config.residual else network
         return _train(config, network, device, processes)
 
