@@ -124,7 +124,7 @@ def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, dat
 def test_imagining_starts_at_the_frame_asked_for_or_where_the_hand_is_in_view(monkeypatch, checkpoint, data, tmp_path):
     started = []
 
-    def refuse(model, episode, motions, frame, decode):
+    def refuse(model, episode, motions, frame, decode, drawn_by):
         started.append(frame)
         raise ValueError("enough")
 

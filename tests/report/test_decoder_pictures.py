@@ -1,5 +1,7 @@
 """Pictures of latents come from a trained decoder when one is given, and only from one that fits."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,14 @@ from dexworld.models.config import PRESETS
 from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_space import LatentSpace
+from dexworld.models.reference import DECODER
 from dexworld.report import play_demo as demo
 from dexworld.report.atomic import AtomicConfig, atomic_motions
-from dexworld.report.imagine import imagine
+from dexworld.report.demo import write_demo_report
+from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.imagine import imagine, write_imagine_report
+from dexworld.training import decoder_choice
+from dexworld.training.decoder_choice import OWN, drawing_of
 from dexworld.training.fitting import encoder_fingerprint
 from dexworld.training.frozen_encoder import open_decoder
 
@@ -65,12 +72,63 @@ def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episo
     np.testing.assert_array_equal(own.predicted_px, drawn.predicted_px)
 
 
+@pytest.fixture
+def shipped(decoder, monkeypatch):
+    """As if the decoder above were the one in the package."""
+    monkeypatch.setattr(decoder_choice, "checkpoint_path", lambda name: decoder if name == DECODER else name)
+
+
 def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
     latents = torch.randn(2, 28, 16)
-    own, drawn = (demo._decode(checkpoint, each)(latents) for each in (None, decoder))
+    own, drawn = (demo._drawing(checkpoint, each).decode(latents) for each in (OWN, decoder))
     assert torch.equal(own, model.decode(latents))
     assert torch.equal(drawn, open_decoder(decoder, model.encoder).decode(latents))
     assert not torch.equal(own, drawn)
+
+
+def test_the_shipped_decoder_draws_where_it_fits_unless_another_is_named(model, decoder, shipped, tmp_path):
+    latents = torch.randn(2, 28, 16)
+    drawing = drawing_of(model)
+    assert drawing.by == "the pixel decoder that dexworld ships"
+    assert torch.equal(drawing.decode(latents), open_decoder(decoder, model.encoder).decode(latents))
+    assert drawing_of(model, OWN).by == "the pca encoder's own way back"
+    assert torch.equal(drawing_of(model, OWN).decode(latents), model.decode(latents))
+    run = tmp_path / "run" / "model"
+    run.parent.mkdir()
+    run.symlink_to(decoder)
+    assert drawing_of(model, str(run)).by == "the decoder run/model"
+
+
+def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped):
+    other = DexWM(PRESETS["debug"])
+    other.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+    drawing = drawing_of(other)
+    assert drawing.by == "the pca encoder's own way back"
+    latents = torch.randn(1, 28, 16)
+    assert torch.equal(drawing.decode(latents), other.decode(latents))
+    other.encoder.can_decode = False
+    assert drawing_of(other).decode is None
+
+
+def test_an_installation_without_a_decoder_draws_with_the_encoder(model, monkeypatch):
+    def nothing(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(decoder_choice, "checkpoint_path", nothing)
+    assert drawing_of(model).by == "the pca encoder's own way back"
+
+
+def test_pages_say_who_drew_their_pictures(model, decoder, episode, tmp_path):
+    drawing = drawing_of(model, decoder)
+    motions = atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)
+    imagined = imagine(model, episode, {"up": motions["up"]}, decode=drawing.decode, drawn_by=drawing.by)
+    assert drawing.by in write_imagine_report(tmp_path, imagined).read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["drawn_by"] == drawing.by
+    picture = np.zeros((8, 8, 3), dtype=np.uint8)
+    plan = PlanRecord(picture[None], picture[None], [1.0], [1.0], 1.0)
+    played = EpisodeResult("reach", 1, True, picture, picture, picture[None], 5.0, (plan,))
+    page = write_demo_report(tmp_path, DemoResults((played,), drawn_by=drawing.by)).read_text(encoding="utf-8")
+    assert page.count(drawing.by) == 2  # beside the pictures, and under what ran
 
 
 @pytest.mark.parametrize("verb", ["imagine", "plan", "demo"])

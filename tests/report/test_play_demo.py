@@ -66,7 +66,7 @@ def test_page_and_figures_are_written(results, tmp_path):
     assert str(SEED) in page.read_text(encoding="utf-8")
     path = write_results(tmp_path, demo_figures(results), seed=SEED)
     figures = json.loads(path.read_text(encoding="utf-8"))
-    assert set(figures) == {"solved", "episodes", "seconds", "renderer", "run"}
+    assert set(figures) == {"solved", "episodes", "seconds", "renderer", "drawn_by", "run"}
     assert figures["solved"] in (0, 1)
     assert set(figures["episodes"][0]) == {
         "task",

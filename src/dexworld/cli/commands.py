@@ -25,8 +25,9 @@ from dexworld.report.play_demo import DemoConfig, demo_figures, play_demo
 from dexworld.sim.collect import CollectConfig, collect
 from dexworld.sim.explore import ExploreConfig, record_exploration
 from dexworld.sim.tasks import TASKS, Task
+from dexworld.training.decoder_choice import drawing_of
 from dexworld.training.estimate import PlanConfig, plan_run
-from dexworld.training.frozen_encoder import AUTO, chosen_evaluator, open_decoder
+from dexworld.training.frozen_encoder import AUTO, chosen_evaluator
 from dexworld.training.recipes import with_recipe
 from dexworld.training.run import RunConfig, train
 
@@ -192,9 +193,9 @@ class Plan:
     """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
-    decoder: str | None = None
-    """Pixel decoder that draws what the model imagines, made by `dexworld train decoder`; by default the encoder's own
-    way back."""
+    decoder: str = AUTO
+    """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
+    own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
 
     def run(self) -> None:
         """Plan, carry out, and write the page."""
@@ -221,14 +222,14 @@ class Imagine:
     frame: int | None = None
     """Frame of the episode; the first one that shows most of the hand when not given."""
     motion: AtomicConfig = field(default_factory=AtomicConfig)
-    decoder: str | None = None
-    """Pixel decoder that draws what the model imagines, made by `dexworld train decoder`; by default the encoder's own
-    way back."""
+    decoder: str = AUTO
+    """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
+    own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
 
     def run(self) -> None:
         """Imagine, and write the page."""
         model = DexWM.from_pretrained(checkpoint_path(self.checkpoint)).eval()
-        decode = open_decoder(self.decoder, model.encoder).decode if self.decoder is not None else None
+        drawing = drawing_of(model, self.decoder)
         if self.data is not None:
             episode = open_dataset(self.data)[self.episode]
         else:
@@ -237,7 +238,7 @@ class Imagine:
         episode = fitted_episode(episode, model.config.image_size)
         frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
         motions = atomic_motions(episode, frame, self.motion, model.config.action_convention)
-        imagined = imagine(model, episode, motions, frame, decode=decode)
+        imagined = imagine(model, episode, motions, frame, decode=drawing.decode, drawn_by=drawing.by)
         logger.info("see %s", write_imagine_report(self.output, imagined, seed=self.seed))
 
 
@@ -261,9 +262,9 @@ class Demo:
     """Processes; 0 is one per core."""
     backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
-    decoder: str | None = None
-    """Pixel decoder that draws what the model imagines, made by `dexworld train decoder`; by default the encoder's own
-    way back."""
+    decoder: str = AUTO
+    """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
+    own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
 
     def run(self) -> None:
         """Play, and write the page."""

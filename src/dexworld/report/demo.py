@@ -41,7 +41,7 @@ def demo_page(results: DemoResults) -> str:
         TITLE,
         header(results),
         section("How it works", how_it_works()),
-        *task_sections(results.episodes),
+        *task_sections(results.episodes, results.drawn_by),
         success_section(results),
         open_loop_section(results),
         machinery_section(results),
@@ -78,8 +78,8 @@ def how_it_works() -> Markup:
     return tag("div", *steps, class_="steps")
 
 
-def task_sections(episodes: Iterable[EpisodeResult]) -> list[Markup]:
-    """One section a task, in the order in which the tasks first appear."""
+def task_sections(episodes: Iterable[EpisodeResult], drawn_by: str = "") -> list[Markup]:
+    """One section a task, in the order in which the tasks first appear. drawn_by: what drew the imagined pictures."""
     by_task: dict[str, list[EpisodeResult]] = {}
     for episode in episodes:
         by_task.setdefault(episode.task, []).append(episode)
@@ -90,16 +90,16 @@ def task_sections(episodes: Iterable[EpisodeResult]) -> list[Markup]:
         count = badge(f"{solved} of {len(members)} solved", "good" if solved == len(members) else "quiet")
         cards = []
         for episode in members:
-            cards.append(episode_card(episode, explain=not explained))
+            cards.append(episode_card(episode, explain=not explained, drawn_by=drawn_by))
             explained = explained or bool(episode.plans)
         sections.append(section(told.title, paragraph(told.story, " ", count), *cards, anchor=task))
     return sections
 
 
-def episode_card(episode: EpisodeResult, explain: bool = False) -> Markup:
+def episode_card(episode: EpisodeResult, explain: bool = False, drawn_by: str = "") -> Markup:
     """One episode: pictures, measures, imagination against reality, and the search behind it.
 
-    explain: tell how to read the comparison; once on a page is enough.
+    explain: tell how to read the comparison, and what drew it; once on a page is enough.
     """
     verdict = badge("Solved", "good") if episode.success else badge("Not solved", "bad")
     goal_caption = "The goal: how it should look in the end."
@@ -128,7 +128,7 @@ def episode_card(episode: EpisodeResult, explain: bool = False) -> Markup:
         tag("div", *pictures, class_="pictures"),
         distance_table(episode.distances) if episode.distances else None,
         paragraph(episode.note) if episode.note else None,
-        *imagination(episode.plans, explain),
+        *imagination(episode.plans, explain, drawn_by),
         class_="card",
     )
 
@@ -156,14 +156,15 @@ def distance_table(distances: Iterable[Distance]) -> Markup:
     return table(["Measure", "Start", "End", "Needed", ""], rows)
 
 
-def imagination(plans: tuple[PlanRecord, ...], explain: bool) -> list[Markup]:
+def imagination(plans: tuple[PlanRecord, ...], explain: bool, drawn_by: str = "") -> list[Markup]:
     """Imagined against real pictures, the whole plans, and the search's costs; empty without plans."""
     parts = []
     firsts = [plan for plan in plans if plan.imagined is not None and len(plan.happened)]
     if firsts:
         heads = [f"step {number}" for number in range(1, len(firsts) + 1)]
         strip = compared([plan.imagined[0] for plan in firsts], [plan.happened[0] for plan in firsts], heads)  # type: ignore[index]
-        reading = [paragraph(words.IMAGINED, class_="note")] if explain else []
+        drawn = f" Drawn by {drawn_by}." if drawn_by else ""
+        reading = [paragraph(words.IMAGINED, drawn, class_="note")] if explain else []
         parts += [tag("h4", "Imagined, and what happened"), *reading, strip]
     ahead = []
     columns = max((len(plan.imagined) for plan in plans if plan.imagined is not None), default=0)
@@ -331,6 +332,8 @@ def machinery_section(results: DemoResults) -> Markup:
     if results.timings:
         parts += [tag("h4", "Where the time went"), facts((name, duration(s)) for name, s in results.timings.items())]
     ran = dict(results.versions) | ({"Renderer": results.renderer} if results.renderer else {})
+    if results.drawn_by:
+        ran["Imagined pictures"] = f"drawn by {results.drawn_by}"
     if ran:
         parts += [tag("h4", "What ran"), facts(ran.items())]
     if results.command:

@@ -148,6 +148,7 @@ class DemoResults:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     renderer: str = ""
+    drawn_by: str = ""
     notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

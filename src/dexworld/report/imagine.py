@@ -52,7 +52,7 @@ class Imagined:
     names: (N,). start_image: (H, W, 3) uint8. images: (N, T + 1, H, W, 3) uint8, the first of each the start as the
     model sees it. decoded: whether the images are decoded latents. commanded_px: (N, T + 1, 12, 2) where the tracked
     keypoints were told to be, and in_view: (N, T + 1, 12) bool. predicted_px: (N, T + 1, 12, 2) where the keypoint
-    head sees them. change: (N, T) root mean square change of the latents since the start.
+    head sees them. change: (N, T) root mean square change of the latents since the start. drawn_by: what decoded.
     """
 
     names: tuple[str, ...]
@@ -65,6 +65,7 @@ class Imagined:
     change: np.ndarray
     fps: float
     source: str
+    drawn_by: str = ""
 
 
 @torch.no_grad()
@@ -76,10 +77,12 @@ def imagine(
     fps: float = 5.0,
     device: torch.device | str = "cpu",
     decode: Decode | None = None,
+    drawn_by: str = "",
 ) -> Imagined:
     """Roll out each of the named motions (T transitions, unbatched, all of one length) from one frame of an episode.
 
-    fps: at which the motions' steps are shown. decode: makes the pictures, instead of the model's own `decode`.
+    fps: at which the motions' steps are shown. decode: makes the pictures, instead of the model's own `decode`;
+    drawn_by: what that is, for the page.
     Raises ValueError on no motions, lengths that differ, or a frame that the model can't take.
     """
     if not motions or len({motion.steps for motion in motions.values()}) != 1:
@@ -113,6 +116,7 @@ def imagine(
         change=(predicted - latents[None]).square().mean(dim=(-2, -1)).sqrt().cpu().numpy(),
         fps=fps,
         source=episode.source,
+        drawn_by=drawn_by if decoded else "",
     )
 
 
@@ -163,7 +167,7 @@ def imagine_figures(imagined: Imagined) -> dict[str, Any]:
             "keypoint_error_px": mean_length(seen[-1] - told[-1], view),
             "latent_change": float(imagined.change[index, -1]),
         }
-    return figures | {"decoded": imagined.decoded, "start": imagined.source}
+    return figures | {"decoded": imagined.decoded, "drawn_by": imagined.drawn_by, "start": imagined.source}
 
 
 def mean_length(vectors: np.ndarray, chosen: np.ndarray) -> float | None:
@@ -189,7 +193,9 @@ def imagine_page(imagined: Imagined, model_facts: Mapping[str, str]) -> str:
     starts = [figure(image_tag(imagined.start_image, "the start frame"), f"The start, {imagined.source}.")]
     if imagined.decoded:
         seen = image_tag(imagined.images[0, 0], "the start frame, decoded from the model's latents")
-        starts.append(figure(seen, "The same picture as the model holds it: what it can't say here, it can't imagine."))
+        holds = "The same picture as the model holds it: what it can't say here, it can't imagine."
+        drawn = f" Drawn by {imagined.drawn_by}, like all that follows." if imagined.drawn_by else ""
+        starts.append(figure(seen, holds + drawn))
     parts = [section(f"{seconds:g} seconds of imagination", videos(imagined.names, imagined.images, imagined.fps))]
     if imagined.decoded:
         drawn = overlaid(imagined.images, imagined.commanded_px, imagined.in_view)

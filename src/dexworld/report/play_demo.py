@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import Played, play
@@ -28,7 +27,8 @@ from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, P
 from dexworld.sim.render import choose_backend
 from dexworld.sim.simulation import FRAMES_PER_SECOND, Simulation
 from dexworld.sim.tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
-from dexworld.training.frozen_encoder import open_decoder
+from dexworld.training.decoder_choice import Drawing, drawing_of
+from dexworld.training.frozen_encoder import AUTO
 
 MEASURES = {
     "reach": "Hand to goal pose",
@@ -47,7 +47,7 @@ RAY_NOTICE = (
 class DemoConfig:
     """What to play: `episodes` of each task from scene `seed` on, in `workers` processes (0: one per core).
 
-    decoder: folder of a pixel decoder for the checkpoint's latents; the encoder's own way back without one.
+    decoder: who draws what the model imagines, see `drawing_of`; planning itself never uses it.
     """
 
     checkpoint: str
@@ -57,7 +57,7 @@ class DemoConfig:
     planner: str = "cpu"
     workers: int = 0
     backend: str = "auto"
-    decoder: str | None = None
+    decoder: str = AUTO
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.workers < 0 or not self.tasks:
@@ -70,8 +70,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     began = time.perf_counter()
     backend = choose_backend(config.backend)
     model = DexWM.from_pretrained(config.checkpoint)
-    if config.decoder is not None:
-        open_decoder(config.decoder, model.encoder)  # one that doesn't fit is told before the first episode
+    drawn_by = drawing_of(model, config.decoder).by  # a decoder that doesn't fit is told before the first episode
     timings["loading the model"] = time.perf_counter() - began
     began = time.perf_counter()
     workers = config.workers or os.cpu_count() or 1
@@ -105,6 +104,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
         },
         command=shlex.join(["dexworld", *sys.argv[1:]]),
         renderer=backend,
+        drawn_by=drawn_by,
         notices=(RAY_NOTICE,) if backend == "ray" else (),
     )
 
@@ -123,7 +123,13 @@ def demo_figures(results: DemoResults) -> dict[str, Any]:
         for episode in results.episodes
     ]
     solved = sum(episode.success for episode in results.episodes)
-    return {"solved": solved, "episodes": episodes, "seconds": dict(results.timings), "renderer": results.renderer}
+    return {
+        "solved": solved,
+        "episodes": episodes,
+        "seconds": dict(results.timings),
+        "renderer": results.renderer,
+        "drawn_by": results.drawn_by,
+    }
 
 
 def model_facts(model: DexWM) -> dict[str, str]:
@@ -159,12 +165,9 @@ def _model(checkpoint: str) -> DexWM:
 
 
 @lru_cache(maxsize=1)
-def _decode(checkpoint: str, decoder: str | None) -> Callable[[Tensor], Tensor] | None:
-    """What makes pictures of the checkpoint's latents, None where nothing can."""
-    model = _model(checkpoint)
-    if decoder is not None:
-        return open_decoder(decoder, model.encoder).decode
-    return model.decode if model.encoder.can_decode else None
+def _drawing(checkpoint: str, decoder: str) -> Drawing:
+    """What makes pictures of the checkpoint's latents."""
+    return drawing_of(_model(checkpoint), decoder)
 
 
 def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
@@ -172,7 +175,7 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
     model = _model(config.checkpoint)
     policy = model_policy(task, model, config.planner)
-    decode = _decode(config.checkpoint, config.decoder)
+    decode = _drawing(config.checkpoint, config.decoder).decode
     imagined: list[np.ndarray | None] = []
 
     def imagine(policy: MPCPolicy) -> None:
