@@ -110,6 +110,20 @@ def test_a_checkpoint_gives_back_the_decoder_and_its_provenance(tmp_path):
     assert torch.equal(again.decode(latents), decoder.decode(latents))
 
 
+def test_a_checkpoint_in_half_precision_is_half_as_large_and_draws_the_same(tmp_path):
+    torch.manual_seed(0)
+    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL)).fit([linear_pictures(8)])
+    decoder.save_pretrained(tmp_path / "whole")
+    decoder.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again = PixelDecoder.from_pretrained(tmp_path / "half")
+    assert {value.dtype for value in again.state_dict().values()} == {torch.float32}
+    latents = linear_pictures(2)[1]
+    difference = again.decode(latents).float() - decoder.decode(latents).float()
+    assert difference.abs().max() <= 1
+
+
 def test_weights_that_do_not_fit_the_config_are_named(tmp_path):
     PixelDecoder(PixelDecoderConfig(SPACE, SMALL)).save_pretrained(tmp_path)
     description = json.loads((tmp_path / "config.json").read_text())

@@ -177,11 +177,14 @@ class PixelDecoder(nn.Module):
         images = torch.cat([to_pixels(self(part)) for part in flat.split(IMAGES_PER_CALL)])
         return images.view(*latents.shape[:-2], *images.shape[1:])
 
-    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`."""
+    def save_pretrained(
+        self, folder: str | Path, provenance: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Write `config.json` and `model.safetensors`; with dtype float16 half as large, loaded as float32 again."""
         if provenance is not None:
             self.provenance = dict(provenance)
-        write_checkpoint(folder, self.config, self.state_dict(), self.provenance)
+        weights = {name: value.to(dtype) for name, value in self.state_dict().items()}
+        write_checkpoint(folder, self.config, weights, self.provenance)
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "PixelDecoder":
