@@ -1,6 +1,7 @@
 """The keypoint evaluator in training: it learns from true latents, and belongs to one encoder."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,30 @@ def test_a_stopped_run_ends_with_the_same_bits(make_run, tmp_path):
         train_evaluator(make_run("parts", max_seconds=seconds), HEAD)
     files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1]
+
+
+def test_a_run_that_starts_from_an_evaluator_keeps_its_weights_its_size_and_the_scenes_it_has_seen(make_run, tmp_path):
+    first = train_evaluator(make_run("first", steps=2), HEAD)
+    evaluator = KeypointEvaluator.from_pretrained(first)
+    evaluator.save_pretrained(tmp_path / "older", evaluator.provenance | {"training_seeds": [[700, 709]]})
+    config = replace(make_run("second", steps=1, learning_rate=1e-12, ema=0.0), initial=str(tmp_path / "older"))
+    second = KeypointEvaluator.from_pretrained(train_evaluator(config))
+    assert second.config == evaluator.config
+    for name, weight in second.state_dict().items():
+        assert torch.allclose(weight, evaluator.state_dict()[name], atol=1e-9)
+    assert second.provenance["training_seeds"] == [[0, 11], [700, 709]]
+    assert second.provenance["initial"] == "older"
+    assert second.provenance["initial_provenance"]["steps"] == 2
+
+
+def test_an_evaluator_of_another_encoder_is_no_start(make_run, world_model, tmp_path):
+    folder = train_evaluator(make_run(steps=1), HEAD)
+    other = DexWM.from_pretrained(world_model)
+    other.encoder.mean += 0.01
+    other.save_pretrained(tmp_path / "other")
+    config = replace(make_run("second"), initial=str(folder), checkpoint=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="reads the latents of encoder"):
+        train_evaluator(config)
 
 
 def test_latents_may_be_made_while_training(make_run, tmp_path):

@@ -30,12 +30,13 @@ from dexworld.training.frozen_encoder import (
     EveryFrame,
     FrozenData,
     FrozenRunConfig,
+    open_evaluator,
     open_frozen_data,
     processes_of,
     run_trainer,
 )
 from dexworld.training.losses import ItemsEach, inside_image, keypoint_loss, own_items
-from dexworld.training.run import save_run
+from dexworld.training.run import save_run, without_folders
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import WindowSource
@@ -71,6 +72,9 @@ class EvaluatorRunConfig(FrozenRunConfig):
     """Folder of the run; a run that was stopped goes on there."""
     size: str = "tiny"
     """Size of the evaluator: `debug`, `tiny`, `small`, or the released `paper` (12 blocks of width 512)."""
+    initial: str | None = None
+    """Evaluator to start from instead of new weights, of the same encoder: a folder or a Hugging Face id. It keeps its
+    size."""
     training: EvaluatorTrainConfig = field(default_factory=EvaluatorTrainConfig)
     """Steps, optimiser."""
 
@@ -164,10 +168,9 @@ def _train(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.d
         source = _training_data(config, data, data.datasets, device, processes)
         shown = _training_data(config, data, data.held_out_data, device, processes) if data.held_out_data else source
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
-    space = LatentSpace.of(data.model.config, data.fingerprint)
-    model = KeypointEvaluator(EvaluatorConfig(space, head))
+    model = _initial_evaluator(config, data, head)
     # Every checkpoint of the run is to know these, not only its last one.
-    model.provenance = data.provenance(training) | {"finished": False}
+    model.provenance = _provenance(config, data, model.provenance) | {"finished": False}
     validation = None
     if sum(len(episodes) for episodes in data.held_out):
         windows = shown.source(EveryFrame(), data.model, data.held_out, shown=True)
@@ -182,6 +185,23 @@ def _train(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.d
     finished = run_trainer(trainer)
     figures = trainer.figures or trainer.validate()
     return save_run(trainer, config.output, dict(model.provenance), figures, finished)
+
+
+def _initial_evaluator(config: EvaluatorRunConfig, data: FrozenData, head: KeypointHeadConfig) -> KeypointEvaluator:
+    if config.initial is not None:
+        return open_evaluator(config.initial, data.model.encoder).train()
+    return KeypointEvaluator(EvaluatorConfig(LatentSpace.of(data.model.config, data.fingerprint), head))
+
+
+def _provenance(config: EvaluatorRunConfig, data: FrozenData, ancestry: dict[str, Any]) -> dict[str, Any]:
+    """What a model card needs to know; the scenes that the evaluator it starts from has seen are among its own."""
+    provenance = data.provenance(config.training)
+    if config.initial is None:
+        return provenance
+    seeds = provenance["training_seeds"]
+    inherited = [list(pair) for pair in ancestry.get("training_seeds", []) if list(pair) not in seeds]
+    ancestors = {"initial": without_folders(config.initial), "initial_provenance": ancestry}
+    return provenance | {"training_seeds": seeds + inherited} | ancestors
 
 
 def _training_data(
