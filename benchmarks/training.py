@@ -18,6 +18,9 @@ each shows what it saves; the last two rows are options of `dexworld train` on t
 All start from the same weights, and their losses and gradients are compared before anything is timed. Then they take
 turns; ratios are those of a round, their median and range over the rounds.
 
+Of `paper-s` one block in six is there, in predictor and head: the blocks of a model are alike, and all of them take a
+plain rollout minutes. `--shares 1 1` measures whole models.
+
 On a GPU: samples per second, TFLOP/s, MFU and peak memory of the paper's sizes, in bfloat16 on the losses of the
 paper's pre-training, from latents and with the encoder on the way (its real shape, random weights), as the trainer's
 own meter counts them. Without a GPU those rows say "not measured: no GPU".
@@ -28,8 +31,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,13 @@ from common import parser, processor, write_results
 from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
-from dexworld.training.config import ScaleConfig, TrainConfig
+from dexworld.training.config import TrainConfig
 from dexworld.training.cost import model_cost, training_flops
 from dexworld.training.meter import Meter, known_peak
 from dexworld.training.objective import WindowLoss
-from dexworld.training.trainer import OutOfMemory, Trainer
+from dexworld.training.trainer import OutOfMemory
 from plain_training import Choices, PlainStep, plain_losses
+from training_setup import OneWindow, lively, make_trainer, one_step, random_encoder, random_window, shortened
 
 LADDER = {
     "plain": Choices(),
@@ -65,79 +68,6 @@ WARMUP_STEPS, MEASURED_STEPS = 3, 10  # of each row on a GPU
 
 class Disagreement(RuntimeError):
     """Two implementations of the same step differ by more than rounding."""
-
-
-class Enough(Exception):
-    """Ends `Trainer.run` after the step that was wanted."""
-
-
-@dataclass
-class OneWindow:
-    """The same batch at every step (a `trainer.Task`). images: (B, F, H, W, 3) to encode at every step, or None."""
-
-    model: DexWM
-    config: TrainConfig
-    window: Window
-    unrolled: bool
-    images: Tensor | None = None
-
-    def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
-        window, count = self.window, len(self.window.repeats)
-        if self.images is not None:
-            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
-                window = replace(window, latents=self.model.encode(self.images).float())
-        return window, count
-
-    def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
-        return WindowLoss(self.model, self.config)(batch, self.unrolled)
-
-    def contents(self, batch: Window) -> dict[str, Tensor]:
-        return {"latents": batch.latents}
-
-    def blame(self, batch: Window) -> str:
-        return ""
-
-
-def shortened(config: DexWMConfig, share: int) -> DexWMConfig:
-    """The model with one of `share` blocks, in predictor and head, on random latents: no encoder has to be there."""
-    if config.encoder.kind == "transformers":
-        encoder = replace(
-            config.encoder, kind="pca", source=None, family=None, dim=min(config.encoder.dim, 3 * 14 * 14)
-        )
-        config = replace(config, encoder=encoder)
-    return replace(
-        config,
-        predictor=replace(config.predictor, depth=max(1, config.predictor.depth // share)),
-        keypoint_head=replace(config.keypoint_head, depth=max(1, config.keypoint_head.depth // share)),
-    )
-
-
-def lively(model: DexWM) -> DexWM:
-    """The model without zeros among its weights, which would hide differences."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for each in model.parameters():
-            if each.requires_grad:
-                each.add_(0.02 * torch.randn(each.shape, generator=generator).to(each.device))
-    return model
-
-
-def random_window(config: DexWMConfig, batch: int, frames: int, device: torch.device) -> Window:
-    """Windows of random latents with hands in the picture, most of their keypoints visible."""
-    height, width = config.image_size
-    generator = torch.Generator().manual_seed(0)
-    keypoints = torch.rand(batch, frames, 42, 3, generator=generator) - 0.5
-    keypoints = keypoints * torch.tensor([0.9 * width / 200, 0.9 * height / 200, 0.0]) + torch.tensor([0.0, 0.0, 1.0])
-    return Window(
-        latents=torch.randn(batch, frames, config.grid[0] * config.grid[1], config.encoder.dim, generator=generator),
-        keypoints_world=keypoints,
-        keypoints_valid=torch.rand(batch, frames, 42, generator=generator) < 0.8,
-        world_from_camera=torch.eye(4).expand(batch, frames, 4, 4).clone(),
-        intrinsics=torch.tensor([[200.0, 0, width / 2], [0, 200.0, height / 2], [0, 0, 1]]).expand(batch, 3, 3).clone(),
-        repeats=torch.arange(batch) % 2,
-        stride=torch.ones(batch, dtype=torch.int64),
-        rows=torch.zeros(batch, frames, dtype=torch.int64),
-    ).to(device)
 
 
 def check_agreement(model: DexWM, window: Window, unrolled: bool, config: TrainConfig, names: list[str]) -> float:
@@ -184,42 +114,6 @@ def make_steps(
     return steps
 
 
-def make_trainer(
-    model: DexWM,
-    config: TrainConfig,
-    task: OneWindow,
-    folder: Path,
-    compiled: bool = False,
-    recompute: str = "none",
-    meter: Meter | None = None,
-) -> Trainer:
-    """The trainer as `dexworld train` makes it, for a device that the model lies on."""
-    return Trainer(
-        model,
-        config,
-        task,
-        folder,
-        device=next(model.predictor.parameters()).device,
-        scale=ScaleConfig(recompute=recompute, compile=compiled),
-        blocks=model.predictor.layers,
-        block_methods=("context_key_value",),
-        compiled_methods=("context_key_value", "own_frame", "after_context"),
-        idle_parameters=False,
-        meter=meter,
-    )
-
-
-def one_step(trainer: Trainer) -> None:
-    """One step of `Trainer.run`, without the checkpoint at its end."""
-
-    def stop(step: int) -> None:
-        raise Enough
-
-    trainer.on_step = stop
-    with suppress(Enough):
-        trainer.run()
-
-
 def cpu_seconds(work: Callable[[], object]) -> float:
     """CPU time of one call, all threads of this process."""
     begin = time.process_time()
@@ -249,7 +143,7 @@ def compare(config: DexWMConfig, batch: int, rounds: int, names: list[str], fold
             "cpu_s_per_window": {name: statistics.median(each) for name, each in times.items()},
             "plain_over": {name: ratios(times["plain"], each) for name, each in times.items() if name != "plain"},
         }
-    return {"batch": batch, "rounds": rounds, "blocks": config.predictor.depth, **results}
+    return {"batch": batch, "rounds": rounds, **results}
 
 
 def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
@@ -258,26 +152,14 @@ def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"median": statistics.median(each), "low": min(each), "high": max(each)}
 
 
-def random_encoder(config: DexWMConfig, folder: Path) -> DexWMConfig:
-    """The model with its DINOv2 encoder from `folder`, of the published shape, with random weights."""
-    from transformers import Dinov2Config, Dinov2Model
-
-    width = config.encoder.dim
-    depth, heads = {384: (12, 6), 768: (12, 12), 1024: (24, 16)}[width]
-    if not (folder / "config.json").exists():
-        settings = Dinov2Config(
-            hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, image_size=518, patch_size=14
-        )
-        Dinov2Model(settings).save_pretrained(folder)
-    return replace(config, encoder=replace(config.encoder, source=str(folder)))
-
-
-def measure_rows(name: str, device: torch.device, folder: Path, steps: int) -> list[dict[str, Any]]:
+def measure_rows(
+    name: str, device: torch.device, folder: Path, steps: int, with_compiler: bool = True
+) -> list[dict[str, Any]]:
     """Rows of one size: latents cached or online, blocks recomputed or not, compiled or not."""
     rows = []
     for latents in ("cached", "online"):
         for recompute in ("none", "selective", "full"):
-            for compiled in (False, True):
+            for compiled in (False, True)[: 1 + with_compiler]:
                 row = {"model": name, "latents": latents, "recompute": recompute, "compile": compiled}
                 rows.append(row | measure_row(name, device, folder, steps, latents, recompute, compiled))
     return rows
@@ -287,9 +169,7 @@ def measure_row(
     name: str, device: torch.device, folder: Path, steps: int, latents: str, recompute: str, compiled: bool
 ) -> dict[str, Any]:
     """Figures of the trainer's meter over the last steps; the largest batch of a power of two that fits, at most 64."""
-    config = preset(name)
-    if latents == "online" and config.encoder.kind == "transformers":
-        config = random_encoder(config, folder / "encoder")
+    config = random_encoder(preset(name), folder / name, whole=latents == "online")
     batch = 64 if device.type == "cuda" else 2
     if device.type == "cuda":
         cost = model_cost(config, GPU_LOSSES.unroll_steps)
@@ -318,15 +198,14 @@ def _measured(
     batch: int,
 ) -> dict[str, Any]:
     training = replace(GPU_LOSSES, bfloat16=device.type == "cuda", batch_size=batch, log_every=steps)
-    latent_config = config if online else shortened(config, 1)
     torch.manual_seed(0)
-    model = lively(DexWM(latent_config).to(device))
+    model = lively(DexWM(config).to(device))
     frames = config.predictor.num_context + 1
-    window = random_window(latent_config, batch, frames, device)
+    window = random_window(config, batch, frames, device)
     images = None
     if online:
         images = torch.randint(0, 256, (batch, frames, *config.image_size, 3), dtype=torch.uint8, device=device)
-    flops = training_flops(latent_config, training, online)[0]
+    flops = training_flops(config, training, online)[0]
     meter = Meter(lambda index: flops, 1, known_peak(device, training.bfloat16))
     task = OneWindow(model, training, window, False, images)
     trainer = make_trainer(model, training, task, folder, compiled, recompute, meter)
@@ -344,13 +223,14 @@ def _measured(
     seconds = time.monotonic() - begin
     meter.seconds = seconds  # a step returns before a GPU is done with it
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
-    return {"batch": batch, "steps": steps, **meter.figures(), "peak_memory_gib": memory}
+    figures = {"mfu": None} | meter.figures()
+    return {"batch": batch, "steps": steps, **figures, "peak_memory_gib": memory}
 
 
 def main() -> None:
     arguments = parser(str(__doc__).splitlines()[0], "outputs/bench/training")
     arguments.add_argument("--presets", nargs="*", default=["tiny", "paper-s"], help="models timed on the CPU")
-    arguments.add_argument("--batches", nargs="*", type=int, default=[4, 1], help="windows of a step, for each preset")
+    arguments.add_argument("--batches", nargs="*", type=int, default=[2, 1], help="windows of a step, for each preset")
     arguments.add_argument("--rounds", nargs="*", type=int, default=[5, 3], help="turns, for each preset")
     arguments.add_argument("--shares", nargs="*", type=int, default=[1, 6], help="one block in so many is there")
     arguments.add_argument("--without", nargs="*", default=[], help="rows left out, such as compiled")
@@ -367,10 +247,10 @@ def main() -> None:
         for name, batch, rounds, share in zip(
             options.presets, options.batches, options.rounds, options.shares, strict=True
         ):
-            config = shortened(preset(name), share)
-            results[name] = compare(config, batch, rounds, names, Path(folder)) | {
-                "of_blocks": preset(name).predictor.depth
-            }
+            whole = preset(name)
+            config = random_encoder(shortened(whole, share), Path(folder) / name, whole=False)
+            figures = compare(config, batch, rounds, names, Path(folder))
+            results[name] = {"blocks": config.predictor.depth, "of_blocks": whole.predictor.depth, **figures}
             show(name, results[name])
         device = torch.device(options.device)
         if device.type == "cuda" and not torch.cuda.is_available():
@@ -379,7 +259,8 @@ def main() -> None:
         else:
             results["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
             results["throughput"] = {
-                name: measure_rows(name, device, Path(folder), options.steps) for name in options.sizes
+                name: measure_rows(name, device, Path(folder), options.steps, "compiled" not in options.without)
+                for name in options.sizes
             }
     for name, rows in results["throughput"].items():
         for row in [rows] if isinstance(rows, str) else rows:

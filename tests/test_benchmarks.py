@@ -1,9 +1,14 @@
 """The benchmark scripts run at their smallest size and write the documented keys."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
+import torch
 
 from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
 from dexworld.models.dexwm import DexWM
@@ -11,6 +16,7 @@ from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.sim.collect import CollectConfig, collect
 from dexworld.sim.explore import ExploreConfig
+from dexworld.training.cost import VIT_SHAPES
 from dexworld.training.fitting import encoder_fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,3 +106,73 @@ def test_the_decoder_benchmark_measures_what_it_documents(tmp_path):
         assert row["gain_gradient_distance"]["low"] > 0
     assert results["true"]["encoder"]["latent_error"]["value"] < 1e-3
     assert (results["episodes"], results["pictures"]) == (2, 4)
+
+
+@pytest.fixture
+def training_benchmark(monkeypatch):
+    """benchmarks/training.py as a module."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    found = importlib.util.spec_from_file_location("training_benchmark", ROOT / "benchmarks" / "training.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_the_training_benchmark_measures_what_it_documents(training_benchmark, monkeypatch, tmp_path):
+    small = ("--presets", "debug", "--batches", "2", "--rounds", "1", "--shares", "2", "--without", "compiled")
+    monkeypatch.setattr(sys, "argv", ["training.py", "--output", str(tmp_path), *small])
+    training_benchmark.main()
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    rows = ["plain", "kernel", "frames", "targets", "dexworld", "bfloat16"]
+    for phase, expected in (("teacher_forced", rows), ("unrolled", sorted({*rows, "cache"}))):
+        figures = results["debug"][phase]
+        assert sorted(figures["cpu_s_per_window"]) == sorted(expected)
+        assert sorted(figures["plain_over"]) == sorted({*expected} - {"plain"})
+        assert all(0 < each["low"] <= each["median"] <= each["high"] for each in figures["plain_over"].values())
+        assert figures["gradients_apart"] < 1e-4
+    assert (results["debug"]["blocks"], results["debug"]["of_blocks"]) == (1, 2)
+    assert results["processor"]
+    if not torch.cuda.is_available():
+        assert set(results["throughput"].values()) == {"not measured: no GPU"}
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_the_training_benchmark_times_nothing_that_is_not_the_same_step(training_benchmark, monkeypatch, unrolled):
+    config, plain = training_benchmark.preset("debug"), training_benchmark.plain_losses
+    model = training_benchmark.lively(training_benchmark.DexWM(config))
+    window = training_benchmark.random_window(config, 2, 8 if unrolled else 5, torch.device("cpu"))
+    arguments = (model, window, unrolled, training_benchmark.TrainConfig(), ["plain"])
+    assert training_benchmark.check_agreement(*arguments) < 1e-4
+
+    def other_loss(*inputs):
+        return plain(*inputs) * 1.0001
+
+    def other_gradient(*inputs):
+        bias = inputs[0].predictor.final.bias.sum()
+        return plain(*inputs) + 0.1 * (bias - bias.detach())
+
+    for wrong in (other_loss, other_gradient):
+        monkeypatch.setattr(training_benchmark, "plain_losses", wrong)
+        with pytest.raises(training_benchmark.Disagreement, match="'plain' has loss"):
+            training_benchmark.check_agreement(*arguments)
+
+
+def test_the_training_benchmark_counts_throughput_as_the_trainer_does(training_benchmark, monkeypatch, tmp_path):
+    paper = training_benchmark.preset("paper-s")
+    small = replace(
+        paper,
+        image_size=(56, 56),
+        encoder=replace(paper.encoder, dim=24),
+        predictor=replace(paper.predictor, dim=32, depth=1, heads=2, num_context=2),
+        keypoint_head=replace(paper.keypoint_head, dim=32, depth=1, heads=2, cell=4),
+    )
+    monkeypatch.setattr(training_benchmark, "preset", lambda name: small)
+    monkeypatch.setitem(VIT_SHAPES, 24, (2, 96))
+    rows = training_benchmark.measure_rows("paper-s", torch.device("cpu"), tmp_path, 1, with_compiler=False)
+    assert [(row["latents"], row["recompute"]) for row in rows] == [
+        (latents, recompute) for latents in ("cached", "online") for recompute in ("none", "selective", "full")
+    ]
+    for row in rows:
+        assert row["samples_per_second"] > 0
+        assert row["tflops"] > 0
+        assert row["mfu"] is None

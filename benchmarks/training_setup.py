@@ -1,0 +1,143 @@
+"""What a step of training is measured on: models and windows of random numbers, and the trainer around them."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dexworld.data.windows import Window
+from dexworld.models.config import DexWMConfig
+from dexworld.models.dexwm import DexWM
+from dexworld.training.config import ScaleConfig, TrainConfig
+from dexworld.training.cost import VIT_SHAPES
+from dexworld.training.meter import Meter
+from dexworld.training.objective import WindowLoss
+from dexworld.training.trainer import Trainer
+
+
+class Enough(Exception):
+    """Ends `Trainer.run` after the step that was wanted."""
+
+
+@dataclass
+class OneWindow:
+    """The same batch at every step (a `trainer.Task`). images: (B, F, H, W, 3) to encode at every step, or None."""
+
+    model: DexWM
+    config: TrainConfig
+    window: Window
+    unrolled: bool
+    images: Tensor | None = None
+
+    def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
+        window, count = self.window, len(self.window.repeats)
+        if self.images is not None:
+            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.config.bfloat16):
+                window = replace(window, latents=self.model.encode(self.images).float())
+        return window, count
+
+    def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
+        return WindowLoss(self.model, self.config)(batch, self.unrolled)
+
+    def contents(self, batch: Window) -> dict[str, Tensor]:
+        return {"latents": batch.latents}
+
+    def blame(self, batch: Window) -> str:
+        return ""
+
+
+def shortened(config: DexWMConfig, share: int) -> DexWMConfig:
+    """The model with one of `share` blocks, in predictor and head."""
+    return replace(
+        config,
+        predictor=replace(config.predictor, depth=max(1, config.predictor.depth // share)),
+        keypoint_head=replace(config.keypoint_head, depth=max(1, config.keypoint_head.depth // share)),
+    )
+
+
+def random_encoder(config: DexWMConfig, folder: Path, whole: bool) -> DexWMConfig:
+    """The model with an encoder of random weights below `folder` in place of a pretrained one.
+
+    whole: of the published shape; else with a single layer, for those who bring latents and never run it.
+    """
+    if config.encoder.kind == "pca":
+        return config
+    from transformers import Dinov2Config, Dinov2Model
+
+    width, place = config.encoder.dim, folder / ("encoder" if whole else "stub")
+    if not (place / "config.json").exists():
+        settings = Dinov2Config(
+            hidden_size=width,
+            num_hidden_layers=VIT_SHAPES[width][0] if whole else 1,
+            num_attention_heads=max(1, width // 64),
+            image_size=518,
+            patch_size=config.encoder.patch,
+        )
+        Dinov2Model(settings).save_pretrained(place)
+    return replace(config, encoder=replace(config.encoder, source=str(place)))
+
+
+def lively(model: DexWM) -> DexWM:
+    """The model without zeros among its weights, which would hide differences."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for each in model.parameters():
+            if each.requires_grad:
+                each.add_(0.02 * torch.randn(each.shape, generator=generator).to(each.device))
+    return model
+
+
+def random_window(config: DexWMConfig, batch: int, frames: int, device: torch.device) -> Window:
+    """Windows of random latents with hands in the picture, most of their keypoints visible."""
+    height, width = config.image_size
+    generator = torch.Generator().manual_seed(0)
+    keypoints = torch.rand(batch, frames, 42, 3, generator=generator) - 0.5
+    keypoints = keypoints * torch.tensor([0.9 * width / 200, 0.9 * height / 200, 0.0]) + torch.tensor([0.0, 0.0, 1.0])
+    return Window(
+        latents=torch.randn(batch, frames, config.grid[0] * config.grid[1], config.encoder.dim, generator=generator),
+        keypoints_world=keypoints,
+        keypoints_valid=torch.rand(batch, frames, 42, generator=generator) < 0.8,
+        world_from_camera=torch.eye(4).expand(batch, frames, 4, 4).clone(),
+        intrinsics=torch.tensor([[200.0, 0, width / 2], [0, 200.0, height / 2], [0, 0, 1]]).expand(batch, 3, 3).clone(),
+        repeats=torch.arange(batch) % 2,
+        stride=torch.ones(batch, dtype=torch.int64),
+        rows=torch.zeros(batch, frames, dtype=torch.int64),
+    ).to(device)
+
+
+def make_trainer(
+    model: DexWM,
+    config: TrainConfig,
+    task: OneWindow,
+    folder: Path,
+    compiled: bool = False,
+    recompute: str = "none",
+    meter: Meter | None = None,
+) -> Trainer:
+    """The trainer as `dexworld train` makes it, for a device that the model lies on."""
+    return Trainer(
+        model,
+        config,
+        task,
+        folder,
+        device=next(model.predictor.parameters()).device,
+        scale=ScaleConfig(recompute=recompute, compile=compiled),
+        blocks=model.predictor.layers,
+        block_methods=("context_key_value",),
+        compiled_methods=("context_key_value", "own_frame", "after_context"),
+        idle_parameters=False,
+        meter=meter,
+    )
+
+
+def one_step(trainer: Trainer) -> None:
+    """One step of `Trainer.run`, without the checkpoint at its end."""
+
+    def stop(step: int) -> None:
+        raise Enough
+
+    trainer.on_step = stop
+    with suppress(Enough):
+        trainer.run()
