@@ -1,11 +1,18 @@
 """A foreign layout through its reader into the store: EgoDex, a damaged clip among the good ones."""
 
+import json
+
 import numpy as np
+import pyarrow.parquet as pq
 from egodex_fixtures import make_clip, write_clip
 from prepare_fixtures import config_of
 
 from dexworld.data.datasets import open_dataset
+from dexworld.data.inspection import InspectConfig, inspect
 from dexworld.data.prepare.job import prepare
+from dexworld.data.prepared.assemble import mark_checksum
+from dexworld.data.prepared.dataset import open_prepared
+from dexworld.data.prepared.pack import MARK, crc32_of
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import open_source
 
@@ -29,3 +36,25 @@ def test_egodex_is_prepared_with_its_labels_and_a_damaged_clip_is_named(tmp_path
         expected, found = before[before.ids.index(name)], after[index]
         np.testing.assert_allclose(found.world_from_camera, expected.world_from_camera, atol=1e-6)
         assert set(found.extras) == set(expected.extras)
+
+
+def test_a_store_knows_the_official_split_of_each_episode_and_one_of_old_opens_without(tmp_path):
+    for number, split in enumerate(("part1", "part1", "test")):
+        write_clip(tmp_path / "egodex" / split / "stack", number, make_clip(number, 4))
+    settings = PrepareSettings(height=90, pack_episodes=2, codec="jpeg")
+    prepare(config_of(tmp_path / "egodex", tmp_path / "store", settings=settings, check_frames=0))
+    dataset = open_prepared(tmp_path / "store")
+    assert dataset.splits == ("part1", "part1", "test")
+    assert [name.split(".")[0] for name in dataset.ids] == list(dataset.splits)
+    assert inspect(dataset, InspectConfig(decode="none")).splits == {"part1": 2, "test": 1}
+
+    mark = json.loads((tmp_path / "store" / MARK).read_text())
+    (place,) = (name for name in mark["files"] if name.startswith("meta/episodes/"))
+    path = tmp_path / "store" / place
+    pq.write_table(pq.read_table(path).drop_columns(["dexworld/split"]), path, write_page_checksum=True)
+    mark["files"][place] = {"bytes": path.stat().st_size, "crc32": crc32_of(path)}
+    (tmp_path / "store" / MARK).write_text(json.dumps(mark | {"crc32": mark_checksum(mark)}))
+    old = open_prepared(tmp_path / "store")
+    assert old.splits == ("", "", "")
+    assert old.ids == dataset.ids
+    assert not inspect(old, InspectConfig(decode="none")).splits

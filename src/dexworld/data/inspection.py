@@ -17,7 +17,7 @@ import numpy as np
 from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, label_figures, time_findings
 from dexworld.data.parallel import OrderedPool, WorkerDied, worker_count
 from dexworld.data.picture_figures import Snapshot, picture_figures
-from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.data.source import CorruptEpisodeError, Source, splits_of
 from dexworld.data.statistics import Histogram, logarithmic
 from dexworld.data.video import VideoError
 
@@ -170,7 +170,9 @@ def inspect(
     if not len(source) and not source.quarantined:
         raise ValueError(f"{source.folder} holds no episode of kind {source.kind!r}")
     chosen = _chosen(len(source), config)
-    result = Inspection(source.folder, source.kind, len(source), len(chosen), config, _splits(source))
+    result = Inspection(
+        source.folder, source.kind, len(source), len(chosen), config, Counter(filter(None, splits_of(source)))
+    )
     result.broken += [Broken(name, "opening", reason) for name, reason in source.quarantined]
     spread = np.unique(np.linspace(0, max(len(chosen) - 1, 0), min(DECODED, len(chosen))).round().astype(int)).tolist()
     decoded = frozenset(chosen[place] for place in spread) if config.decode == "sample" else frozenset(chosen)
@@ -202,12 +204,6 @@ def _chosen(episodes: int, config: InspectConfig) -> list[int]:
 def _evenly(items: list[int], count: int) -> Iterator[int]:
     for place in np.unique(np.linspace(0, max(len(items) - 1, 0), min(count, len(items))).round().astype(int)):
         yield items[place]
-
-
-def _splits(source: Source) -> Counter[str]:
-    """Episodes of each split, where the source's layout has splits: its `splits`, or those of its clips."""
-    named = getattr(source, "splits", None) or [getattr(clip, "split", "") for clip in getattr(source, "clips", ())]
-    return Counter(str(name) for name in named if name)
 
 
 def _new_bytes(source: Source, index: int, seen: set[int]) -> int:

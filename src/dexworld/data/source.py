@@ -76,6 +76,14 @@ class Dataset(Source, Protocol):
     def seeds(self) -> tuple[int, ...]: ...
 
 
+def splits_of(source: Source) -> tuple[str, ...]:
+    """The split that the dataset's makers put each episode into, "" where the layout knows none."""
+    named = getattr(source, "splits", None)
+    if named is None:
+        named = [getattr(clip, "split", "") for clip in getattr(source, "clips", ())] or [""] * len(source)
+    return tuple(str(name or "") for name in named)
+
+
 def evenly_spread(items: Sequence[Item], most: int | None) -> tuple[Item, ...]:
     """At most `most` of the items (None: all), evenly spread and in their order."""
     if most is None or len(items) <= most:

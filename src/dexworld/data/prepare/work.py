@@ -11,7 +11,7 @@ from dexworld.data.prepare.plan import Pack
 from dexworld.data.prepared.pack import write_pack
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import ReaderOptions, open_source
-from dexworld.data.source import Source
+from dexworld.data.source import Source, splits_of
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class PackWork:
     settings: PrepareSettings
 
     @cached_property
-    def _opened(self) -> tuple[Source, dict[str, int]]:
+    def _opened(self) -> tuple[Source, dict[str, int], tuple[str, ...]]:
         source = open_source(self.source, self.kind, self.reader)
-        return source, {name: index for index, name in enumerate(source.ids)}
+        return source, {name: index for index, name in enumerate(source.ids)}, splits_of(source)
 
     def write(self, pack: Pack, tell: Told = lambda event: None) -> PackDone:
         """Write one pack, telling of every episode before it is read and after it is encoded.
@@ -97,6 +97,7 @@ class PackWork:
             self._items(pack, tell),
             self.settings,
             lambda name, frames: tell(EpisodeDone(pack.number, name, frames)),
+            self._split_of,
         )
         return PackDone(pack.number, len(record.episodes), record.frames, len(record.quarantined))
 
@@ -105,13 +106,17 @@ class PackWork:
             yield name, partial(self._read, pack.number, name, tell)
 
     def _read(self, number: int, name: str, tell: Told) -> Episode:
-        source, places = self._opened
+        source, places, _ = self._opened
         if name not in places:
             raise RuntimeError(f"{self.source} lost episode {name} since the preparation began; prepare it anew")
         tell(EpisodeBegun(number, name, 0))
         episode = source[places[name]]
         tell(EpisodeBegun(number, name, len(episode)))
         return episode
+
+    def _split_of(self, name: str) -> str:
+        _, places, splits = self._opened
+        return splits[places[name]]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the opened source: every process opens its own."""

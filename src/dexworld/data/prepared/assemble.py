@@ -231,6 +231,7 @@ class _Assembly:
         typed = {
             "tasks": pa.list_(pa.string()),
             "dexworld/seed": pa.int64(),
+            "dexworld/split": pa.string(),
             "dexworld/intrinsics": pa.list_(pa.float64()),
         }
         columns = {
@@ -290,6 +291,7 @@ def own_columns(pack: int, row_group: int, episode: EpisodeRecord) -> dict[str, 
         "dexworld/fps": episode.fps,
         "dexworld/source": episode.source,
         "dexworld/seed": episode.seed,
+        "dexworld/split": episode.split,
         "dexworld/intrinsics": episode.intrinsics,
         "dexworld/layout": episode.layout,
         "dexworld/labels_crc32": episode.labels_crc32,

@@ -37,18 +37,22 @@ from dexworld.data.source import CorruptEpisodeError
 
 _NUMBERS = {"length": "length", **{name: f"dexworld/{name}" for name in ("pack", "row_group", "fps", "labels_crc32")}}
 
+SPLIT = "dexworld/split"
+
 
 @dataclass(frozen=True)
 class EpisodeRows:
     """What meta/episodes tells of each of N episodes.
 
-    length, pack, row_group, fps, labels_crc32: (N,). intrinsics: (N, 9). layout: (N,) places in `layouts`.
+    length, pack, row_group, fps, labels_crc32: (N,). intrinsics: (N, 9). layout: (N,) places in `layouts`. splits: of
+    the source, "" where it knew none.
     """
 
     ids: tuple[str, ...]
     sources: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int | None, ...]
+    splits: tuple[str, ...]
     numbers: dict[str, np.ndarray]
     intrinsics: np.ndarray
     layout: np.ndarray
@@ -62,6 +66,7 @@ class EpisodeRows:
             sources=tuple(self.sources[place] for place in chosen),
             tasks=tuple(self.tasks[place] for place in chosen),
             seeds=tuple(self.seeds[place] for place in chosen),
+            splits=tuple(self.splits[place] for place in chosen),
             numbers={name: values[chosen] for name, values in self.numbers.items()},
             intrinsics=self.intrinsics[chosen],
             layout=self.layout[chosen],
@@ -100,6 +105,11 @@ class PreparedDataset:
     def episode_seeds(self) -> tuple[int | None, ...]:
         """Simulator seed of each episode, None for recordings of the real world."""
         return self.rows.seeds
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The split that the dataset's makers put each episode into; "" where none is known, as in stores of old."""
+        return self.rows.splits
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -241,6 +251,8 @@ def _read_rows_of_episodes(folder: Path, mark: dict[str, Any]) -> EpisodeRows:
                 raise ValueError(reason)
             if crc32_of(folder / place) != entry["crc32"]:
                 raise ValueError(f"{folder / place} is not the file that was written")
+        if all(SPLIT in pq.read_schema(folder / place).names for place in places):
+            wanted.append(SPLIT)  # stores of old don't have it
         table = pa.concat_tables(
             pq.read_table(
                 folder / place,
@@ -257,6 +269,7 @@ def _read_rows_of_episodes(folder: Path, mark: dict[str, Any]) -> EpisodeRows:
             sources=_texts(table.column("dexworld/source").combine_chunks()),
             tasks=_texts(table.column("tasks").combine_chunks().flatten()),
             seeds=_seeds(table.column("dexworld/seed").combine_chunks()),
+            splits=_texts(table.column(SPLIT).combine_chunks()) if SPLIT in table.column_names else ("",) * len(table),
             numbers={name: table.column(column).to_numpy() for name, column in _NUMBERS.items()},
             intrinsics=table.column("dexworld/intrinsics").combine_chunks().flatten().to_numpy().reshape(-1, 9),
             layout=layouts.indices.to_numpy(),

@@ -11,7 +11,7 @@ does not exist; whoever was killed before it writes the pack again.
 import logging
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class EpisodeRecord:
 
     length in frames, intrinsics (9 numbers, row by row) for stored frames, layout as `labels.layout_text`,
     labels_crc32 as `Labels.checksum`, source_size (height, width) before scaling, image_stats as `ImageStats.result`.
+    split: of the source, "" where it knows none.
     """
 
     id: str
@@ -62,6 +63,7 @@ class EpisodeRecord:
     labels_crc32: int
     source_size: list[int]
     image_stats: dict[str, list[float]]
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def write_pack(
     items: Iterable[tuple[str, Callable[[], Episode]]],
     settings: PrepareSettings,
     progress: Callable[[str, int], None] | None = None,
+    split_of: Callable[[str], str] = lambda name: "",
 ) -> PackRecord:
     """Write pack `number` of the store in `folder` and return its record; an existing record is read and returned.
 
@@ -108,6 +111,7 @@ def write_pack(
     CorruptEpisodeError or VideoError, at its labels or at any frame, is left out of video and labels and named in the
     record. settings: best resolved (`PrepareSettings.resolved`); otherwise the pack's first readable episode decides
     the width and the rate. progress: called with (id, frames) after each episode, frames 0 for one left out.
+    split_of: the source's split of an id, "" where it knows none.
 
     Several processes may write different packs. Raises ValueError when the store is complete already.
     """
@@ -118,7 +122,7 @@ def write_pack(
     if record_path.exists():
         return _read_record(record_path)
     (folder / STAGING).mkdir(parents=True, exist_ok=True)
-    work = _Pack(settings)
+    work = _Pack(settings, split_of)
     video_path, labels_path = staged(folder, number, ".mp4"), staged(folder, number, ".parquet")
     with written_atomically(video_path) as temporary:
         with _Muxer(temporary) as muxer:
@@ -168,6 +172,7 @@ class _Pack:
     """What has been taken in so far."""
 
     settings: PrepareSettings
+    split_of: Callable[[str], str]
     episodes: list[EpisodeRecord] = field(default_factory=list)
     labels: list[Labels] = field(default_factory=list)
     quarantined: list[list[str]] = field(default_factory=list)
@@ -188,7 +193,7 @@ class _Pack:
             return 0
         muxer.write(encoded, settings)
         self.settings = settings
-        self.episodes.append(record)
+        self.episodes.append(replace(record, split=self.split_of(episode_id)))
         self.labels.append(labels)
         return record.length
 
