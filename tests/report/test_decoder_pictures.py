@@ -1,6 +1,8 @@
 """Pictures of latents come from a trained decoder when one is given, and only from one that fits."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,3 +149,19 @@ def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb,
 def test_a_checkpoint_that_is_no_decoder_is_named(checkpoint, model):
     with pytest.raises(ValueError, match="does not describe a model"):
         open_decoder(checkpoint, model.encoder)
+
+
+def test_every_place_that_turns_latents_into_pictures_is_known():
+    # Pages go through `drawing_of`. The others compare pictures to plan or to judge, and keep the encoder's own.
+    package = Path(decoder_choice.__file__).parents[1]
+    named = re.compile(r"\b(?:model|encoder|dynamics)\.decode\b")
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if named.search(path.read_text("utf-8"))}
+    assert found == {
+        "models/dexwm.py",
+        "models/precision.py",
+        "planning/candidates.py",
+        "report/imagine.py",  # for models that are no DexWM, and where `decode` is not given
+        "training/decoder_choice.py",
+        "video/dexwm_evaluator.py",
+        "video/generate.py",  # another kind of model, with a codec of its own
+    }
