@@ -98,6 +98,23 @@ def test_speeds_steps_and_lengths_are_those_of_the_motion():
     assert result.findings == {}
 
 
+def test_recorded_actions_are_described_dimension_by_dimension():
+    generator = np.random.default_rng(0)
+    actions = generator.normal((0.0, -300.0, 2e-3), (0.5, 20.0, 1e-3), (400, 3))
+    actions[:, 2] = np.sign(actions[:, 2])  # open or closed
+    episodes = [replace(moving_hands(40), extras={"action": part}) for part in actions.reshape(10, 40, 3)]
+    short = replace(moving_hands(5), extras={"action": np.array([1.0, np.nan, 3.0, 3.0, 3.0])})
+    (one, three) = account(inspect(Listed([*episodes, moving_hands(), short]), InspectConfig(decode="none")))["actions"]
+    assert (three["dimensions"], three["episodes"], three["frames"], three["not_finite"]) == (3, 10, 400, 0)
+    for name, expected in (("min", actions.min(0)), ("max", actions.max(0)), ("mean", actions.mean(0))):
+        np.testing.assert_allclose(three[name], expected, rtol=1e-9)
+    np.testing.assert_allclose(three["std"], actions.std(0), rtol=1e-9)
+    np.testing.assert_allclose(three["q01"], np.quantile(actions, 0.01, axis=0), rtol=0.03)
+    np.testing.assert_allclose(three["q99"], np.quantile(actions, 0.99, axis=0), rtol=0.03)
+    assert (one["dimensions"], one["frames"], one["not_finite"], one["mean"]) == (1, 5, 1, [2.5])
+    assert account(inspect(Listed([moving_hands()]), InspectConfig(decode="none")))["actions"] == []
+
+
 def test_a_turning_camera_has_the_rotation_speed_of_its_turns():
     angles = np.radians(2.0) * np.arange(12)
 

@@ -65,6 +65,19 @@ def test_the_page_shows_what_is_broken_what_looks_wrong_and_the_pictures(folder)
     assert not re.search(r'(?:src|href)="http', text)
 
 
+def test_recorded_actions_have_a_row_for_each_dimension_and_no_section_without_them(tmp_path):
+    writer = EpisodeWriter(tmp_path / "robot", {"made by": "tests"})
+    action = np.linspace([-1.0, 0.0], [1.0, 0.002], 10)
+    writer.write("0", replace(hand_episode(0), extras={"action": action}))
+    result = inspect(writer.finish(), InspectConfig(decode="none", workers=1))
+    text = inspection_page(result)
+    assert "Recorded actions" in text
+    assert "2 dimensions, 10 frames of 1 episode<" in text
+    assert re.search(r"<td>1</td>(<td class=\"numeric\">[^<]*</td>){5}<td class=\"numeric\">0.002</td>", text)
+    result.figures.actions.clear()
+    assert "Recorded actions" not in inspection_page(result)
+
+
 def test_a_dataset_without_defects_says_so(tmp_path):
     writer = EpisodeWriter(tmp_path / "data", {})
     writer.write("0000", hand_episode(0))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dexworld.actions import MIN_DEPTH
+from dexworld.data.action_figures import ActionFigures, actions_of
 from dexworld.data.episode import Episode
 from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
@@ -87,7 +88,8 @@ class Figures:
     with the left and the right. map: (2, 18, 32) visible keypoints of each hand by place in the picture.
     confidence: per hand, over all keypoints and frames (NaN counts as 0); confidence_sum: (42,) over confidence_frames.
     speeds: metres (degrees for `camera_turn_deg`) per second between neighbouring frames, per hand the mean over its
-    keypoints. steps: the same per frame instead of per second, what an action holds (metres, radians).
+    keypoints. steps: the same per frame instead of per second, what an action holds (metres, radians). actions: of a
+    robot, as recorded, by the number of their dimensions.
     """
 
     frames: int = 0
@@ -114,6 +116,7 @@ class Figures:
     largest: dict[str, Largest] = field(
         default_factory=lambda: {name: Largest(LARGEST) for name in ("keypoint", "camera", "camera_turn_deg")}
     )
+    actions: dict[int, ActionFigures] = field(default_factory=dict)
     decoded: int = 0
     compared: int = 0
     identical: int = 0
@@ -129,6 +132,11 @@ class Figures:
             for key, value in getattr(self, name).items():
                 value.merge(getattr(other, name)[key])
         self.depth.merge(other.depth)
+        for width, found in other.actions.items():
+            if width in self.actions:
+                self.actions[width].merge(found)
+            else:
+                self.actions[width] = found
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,7 @@ def label_figures(episode: Episode, number: int, name: str, limits: Limits) -> t
     figures.depth.add(shown.depth[shown.visible])
     _place_on_map(figures.map, episode, shown)
     _read_confidence(figures, episode)
+    figures.actions = actions_of(episode.extras.get("action"))
     findings = _camera_findings(episode, limits) + _keypoint_findings(episode, shown, limits)
     findings += _hand_lengths(figures, episode, limits) + _motion(figures, episode, number, name, limits)
     return figures, findings, shown

@@ -55,6 +55,7 @@ def account(result: Inspection) -> dict[str, Any]:
         ),
         "speeds_per_s": {name: histogram.to_json() for name, histogram in figures.speeds.items()},
         "steps_per_frame": {name: histogram.to_json() for name, histogram in figures.steps.items()},
+        "actions": [found.to_json() for _, found in sorted(figures.actions.items())],
         "largest": {name: largest.to_json() for name, largest in figures.largest.items()},
         "hand_length_m": {name: histogram.to_json() for name, histogram in figures.hand_length.items()},
         "pictures": {

@@ -69,6 +69,7 @@ def inspection_page(result: Inspection) -> str:
         _contents(result, figures),
         _visibility(result, figures) if result.readable else None,
         _motion(result, figures) if result.readable else None,
+        _actions(figures),
         tag("footer", "Made by dexworld inspect. This page loads nothing from elsewhere; all figures: results.json."),
     )
 
@@ -270,6 +271,24 @@ def _motion(result: Inspection, figures: dict[str, Any]) -> Markup:
         else None,
         lead="Speeds of keypoints (mean over a hand) and of the camera, in the world: what actions are made of.",
     )
+
+
+def _actions(figures: dict[str, Any]) -> Markup | None:
+    if not figures["actions"]:
+        return None
+    columns = ("min", "q01", "mean", "std", "q99", "max")
+    parts: list[Markup | None] = []
+    for found in figures["actions"]:
+        count = f"{found['dimensions']} dimensions, {found['frames']:,} frames of {found['episodes']:,} "
+        count += "episode" if found["episodes"] == 1 else "episodes"
+        rows = [
+            (str(row), *(short_number(found[column][row]) for column in columns)) for row in range(found["dimensions"])
+        ]
+        parts += [tag("h4", count), table(("Dimension", "smallest", "1 %", "mean", "std", "99 %", "largest"), rows)]
+        if found["not_finite"]:
+            parts.append(paragraph(f"{found['not_finite']:,} values are NaN or Inf and left out.", class_="note"))
+    lead = "Commands of the robot as the dataset has them, in its own units and order; what normalising them needs."
+    return section("Recorded actions", *parts, lead=lead)
 
 
 def _plot(curves: Iterable[tuple[str, Histogram, int]], label: str, log: bool = False) -> Markup | None:
