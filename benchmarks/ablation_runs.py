@@ -14,15 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dexworld.actions import HandMotion
+from dexworld.actions import ActionConvention, HandMotion
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.data.fitted import fitted
 from dexworld.data.resize import Fit
 from dexworld.evaluation.guard import Split, check_seeds, split_of
 from dexworld.evaluation.open_loop import Clip, OpenLoopConfig, clip_of, derangement, transplanted
-from dexworld.evaluation.open_loop_metrics import PREDICTIONS, Sums, keypoint_views, latent_sums, moving_tokens
+from dexworld.evaluation.open_loop_metrics import Sums, keypoint_views, latent_sums, moving_tokens
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
@@ -296,26 +297,23 @@ class Study:
         return DexWM.from_pretrained(folder / "model")
 
     @cached_property
-    def _clips(self) -> list[tuple[Clip, torch.Tensor]]:
-        """The evaluated stretch of every held-out episode, and its latents (T + 1, P, D)."""
+    def _scenes(self) -> list["Scene"]:
+        """The evaluated stretch of every held-out episode."""
         protocol = OpenLoopConfig(steps=self.config.rollout_steps, fps=RATE_HZ)
-        sized, clips = fitted(self.held_out, self.config.model.image_size), []
+        sized, scenes = fitted(self.held_out, self.config.model.image_size), []
         for index in range(len(self.held_out)):
             clip = clip_of(sized[index], protocol)
             if clip.objects_px is not None:  # stored in pixels of the stored picture
                 fit = Fit(self.held_out[index].frames.size, self.config.model.image_size)
                 clip = replace(clip, objects_px=fit.pixels(clip.objects_px))
             images = np.ascontiguousarray(clip.frames.read(clip.indices))
-            clips.append((clip, self.encoder.encode(torch.from_numpy(images)).float()))
-        return clips
+            scenes.append(Scene(clip, self.encoder.encode(torch.from_numpy(images)).float(), self.evaluator))
+        return scenes
 
     def measured(self, model: DexWM) -> Sums:
         """Sums of every held-out episode, (E, T) arrays by name; figures are ratios of them (`ablation_figures.py`)."""
-        partners = derangement(len(self._clips), np.random.default_rng(0))
-        rows = [
-            measure(model, *self._clips[index], self._clips[partner][0], self.evaluator)
-            for index, partner in enumerate(partners)
-        ]
+        partners = derangement(len(self._scenes), np.random.default_rng(0))
+        rows = [scene.measure(model, self._scenes[other]) for scene, other in zip(self._scenes, partners, strict=True)]
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
     def _encoder_folder(self) -> Path:
@@ -323,38 +321,55 @@ class Study:
         return self.output / "encoder"
 
 
-@torch.no_grad()
-def measure(model: DexWM, clip: Clip, latents: torch.Tensor, partner: Clip, evaluator: KeypointEvaluator) -> Sums:
-    """The sums of one episode, (T,) arrays, as `evaluation.open_loop.measure` makes them.
+class Scene:
+    """A held-out episode: what is shown of it, and the sums (T,) that are the same for every variant.
 
-    Two things differ: keypoints are read by `evaluator`, and PCK's thresholds shrink with the picture. Raises
-    ValueError naming the episode where a prediction has NaN or Inf.
+    latents: (T + 1, P, D) of its frames. evaluator: reads keypoints of them and of predictions.
     """
-    convention = model.config.action_convention
-    motion, shuffled = clip.motion(convention), transplanted(clip, partner).motion(convention)
-    both = HandMotion(
-        torch.stack([motion.deltas, shuffled.deltas]),
-        torch.stack([motion.pixels, shuffled.pixels]),
-        torch.stack([motion.visible, shuffled.visible]),
-    ).to(dtype=torch.float32)
-    rollouts = model.rollout(model.start(latents[:1], both.index(0).slice(0, 0)), both).float()  # (2, T, P, D)
-    if not torch.isfinite(rollouts).all():
-        raise ValueError(f"{clip.source}: the model predicts NaN or Inf")
-    truth, size = latents[1:], clip.frames.size
-    tokens = np.zeros(truth.shape[:2])
-    if clip.objects_px is not None:
-        tokens = moving_tokens(clip.objects_px, truth.shape[1], size).astype(float)
-    in_view = keypoint_views(motion.pixels[1:, :, :2], motion.visible[1:], size)["in_view"]
-    sums: Sums = {"in_view": in_view.sum(-1).double().numpy(), "ones": np.ones(len(truth))}
-    predictions = dict(zip(PREDICTIONS, (rollouts[0], rollouts[1], latents[:1].expand_as(truth)), strict=True))
-    for prefix, predicted in predictions.items():
-        sums |= latent_sums(prefix, predicted, truth, tokens)
-    for prefix, predicted in (predictions | {"true_latents_": truth}).items():
-        distance = (evaluator.keypoints(predicted)[0].double() - motion.pixels[1:, :, :2]).norm(dim=-1)
-        for threshold in THRESHOLDS_PX:
-            near = in_view & (distance <= threshold * size[0] / REFERENCE_HEIGHT)
-            sums[f"{prefix}pck{threshold}"] = near.sum(-1).double().numpy()
-    return sums
+
+    def __init__(self, clip: Clip, latents: Tensor, evaluator: KeypointEvaluator) -> None:
+        self.clip, self.latents, self.evaluator = clip, latents, evaluator
+        motion, truth, size = clip.motion(ActionConvention()), latents[1:], clip.frames.size
+        self.pixels = motion.pixels[1:, :, :2]
+        self.in_view = keypoint_views(self.pixels, motion.visible[1:], size)["in_view"]
+        self.tokens = np.zeros(truth.shape[:2])
+        if clip.objects_px is not None:
+            self.tokens = moving_tokens(clip.objects_px, truth.shape[1], size).astype(float)
+        still = latents[:1].expand_as(truth)
+        self.sums: Sums = {"in_view": self.in_view.sum(-1).double().numpy()}
+        self.sums |= latent_sums("copy_last_", still, truth, self.tokens)
+        self.sums |= self._found("copy_last_", still) | self._found("true_latents_", truth)
+
+    @torch.no_grad()
+    def measure(self, model: DexWM, partner: "Scene") -> Sums:
+        """The sums of a model, (T,) arrays, as `evaluation.open_loop.measure` makes them; the control takes the motion
+        of `partner`.
+
+        Two things differ: keypoints are read by the evaluator, and PCK's thresholds shrink with the picture. Raises
+        ValueError naming the episode where a prediction has NaN or Inf.
+        """
+        clip, convention = self.clip, model.config.action_convention
+        motion, shuffled = clip.motion(convention), transplanted(clip, partner.clip).motion(convention)
+        both = HandMotion(
+            torch.stack([motion.deltas, shuffled.deltas]),
+            torch.stack([motion.pixels, shuffled.pixels]),
+            torch.stack([motion.visible, shuffled.visible]),
+        ).to(dtype=torch.float32)
+        context = model.start(self.latents[:1], both.index(0).slice(0, 0))
+        own, control = model.rollout(context, both).float()  # (T, P, D) each
+        if not (torch.isfinite(own).all() and torch.isfinite(control).all()):
+            raise ValueError(f"{clip.source}: the model predicts NaN or Inf")
+        truth = self.latents[1:]
+        sums = self.sums | latent_sums("", own, truth, self.tokens) | self._found("", own)
+        return sums | latent_sums("shuffled_", control, truth, self.tokens)
+
+    @torch.no_grad()
+    def _found(self, prefix: str, latents: Tensor) -> Sums:
+        """How many keypoints in view are found in latents (T, P, D) within each threshold."""
+        distance = (self.evaluator.keypoints(latents)[0].double() - self.pixels).norm(dim=-1)
+        scale = self.clip.frames.size[0] / REFERENCE_HEIGHT
+        near = {threshold: self.in_view & (distance <= threshold * scale) for threshold in THRESHOLDS_PX}
+        return {f"{prefix}pck{threshold}": found.sum(-1).double().numpy() for threshold, found in near.items()}
 
 
 def _same_or_new(path: Path, identity: dict[str, Any]) -> None:
