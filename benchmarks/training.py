@@ -18,8 +18,8 @@ each shows what it saves; the last two rows are options of `dexworld train` on t
 All start from the same weights, and their losses and gradients are compared before anything is timed. Then they take
 turns; ratios are those of a round, their median and range over the rounds.
 
-Of `paper-s` one block in six is there, in predictor and head: the blocks of a model are alike, and all of them take a
-plain rollout minutes. `--shares 1 1` measures whole models.
+Of `paper-s` one block in six is there, in predictor and head, and only the first row and the trainer's: the blocks of a
+model are alike, and all of them take a plain rollout minutes. `--shares 1 1 --all-rows tiny paper-s` measures it all.
 
 On a GPU: samples per second, TFLOP/s, MFU and peak memory of the paper's sizes, in bfloat16 on the losses of the
 paper's pre-training, from latents and with the encoder on the way (its real shape, random weights), as the trainer's
@@ -58,6 +58,7 @@ LADDER = {
     "targets": Choices(kernel=True, frames=True, cache=True, targets=True),
 }
 OPTIONS = {"dexworld": (False, False), "bfloat16": (True, False), "compiled": (False, True)}  # bfloat16, compile
+ENDS = ("plain", "dexworld", "bfloat16")  # rows of a model that is slow
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4  # relative; the gradient's as a norm
 NOT_MEASURED = "not measured: no GPU"
 GPU_LOSSES = TrainConfig(
@@ -135,9 +136,10 @@ def compare(config: DexWMConfig, batch: int, rounds: int, names: list[str], fold
         for step in list(steps.values())[1:]:
             step()  # kernels chosen, code compiled; the plain step has been through the comparison
         times: dict[str, list[float]] = {name: [] for name in chosen}
-        for _ in range(rounds):
+        for number in range(rounds):
             for name, step in steps.items():
                 times[name].append(cpu_seconds(step) / batch)
+            print(f"  {phase}, round {number + 1} of {rounds}: {times['plain'][-1]:.4f} CPU-s a window", flush=True)
         results[phase] = {
             "gradients_apart": apart,
             "cpu_s_per_window": {name: statistics.median(each) for name, each in times.items()},
@@ -233,6 +235,7 @@ def main() -> None:
     arguments.add_argument("--batches", nargs="*", type=int, default=[2, 1], help="windows of a step, for each preset")
     arguments.add_argument("--rounds", nargs="*", type=int, default=[5, 3], help="turns, for each preset")
     arguments.add_argument("--shares", nargs="*", type=int, default=[1, 6], help="one block in so many is there")
+    arguments.add_argument("--all-rows", nargs="*", default=["tiny"], help="presets with every row; others have three")
     arguments.add_argument("--without", nargs="*", default=[], help="rows left out, such as compiled")
     arguments.add_argument("--device", default="cuda", help="where throughput is measured")
     arguments.add_argument(
@@ -249,7 +252,8 @@ def main() -> None:
         ):
             whole = preset(name)
             config = random_encoder(shortened(whole, share), Path(folder) / name, whole=False)
-            figures = compare(config, batch, rounds, names, Path(folder))
+            rows = names if name in options.all_rows else [each for each in names if each in ENDS]
+            figures = compare(config, batch, rounds, rows, Path(folder))
             results[name] = {"blocks": config.predictor.depth, "of_blocks": whole.predictor.depth, **figures}
             show(name, results[name])
         device = torch.device(options.device)

@@ -120,6 +120,7 @@ def training_benchmark(monkeypatch):
 
 def test_the_training_benchmark_measures_what_it_documents(training_benchmark, monkeypatch, tmp_path):
     small = ("--presets", "debug", "--batches", "2", "--rounds", "1", "--shares", "2", "--without", "compiled")
+    small += ("--all-rows", "debug")
     monkeypatch.setattr(sys, "argv", ["training.py", "--output", str(tmp_path), *small])
     training_benchmark.main()
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
