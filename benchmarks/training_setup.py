@@ -65,6 +65,9 @@ def random_encoder(config: DexWMConfig, folder: Path, whole: bool) -> DexWMConfi
     if config.encoder.kind == "pca":
         return config
     from transformers import Dinov2Config, Dinov2Model
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     width, place = config.encoder.dim, folder / ("encoder" if whole else "stub")
     if not (place / "config.json").exists():
