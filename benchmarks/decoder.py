@@ -157,7 +157,7 @@ def main() -> None:
     arguments = parser(__doc__.partition("\n")[0], "outputs/bench/decoder")
     arguments.add_argument("--data", type=Path, required=True, help="dataset of held-out scenes")
     arguments.add_argument("--model", default=REFERENCE, help="world model: a folder, a hub id, or `reference`")
-    arguments.add_argument("--decoder", help="pixel decoder, made by `dexworld train-decoder`")
+    arguments.add_argument("--decoder", help="pixel decoder, made by `dexworld train decoder`")
     arguments.add_argument("--episodes", type=int, default=0, help="episodes; 0 takes all")
     arguments.add_argument("--steps", type=int, default=20, help="predicted steps of 0.2 s")
     arguments.add_argument("--split", choices=("validation", "evaluation"), default="validation")
