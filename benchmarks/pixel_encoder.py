@@ -27,10 +27,10 @@ from dexworld.data.files import read_json, write_json
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from pixel_encoder_model import Arm, Pictures, Training, build, open_pictures, spread, train
-from pixel_encoder_probes import Scaling, encode, measure, train_keypoints, train_tracker
+from pixel_encoder_probes import Scaling, encode, measure, train_keypoints, train_objects
 
 RESAMPLES = 2000
-PROBE_EPISODES = 120
+PROBE_FRAMES = 1200
 CHANCE = 1 / 16
 Sums = tuple[np.ndarray, np.ndarray]  # numerators and denominators (S, E) of S seeds and E scenes
 
@@ -71,8 +71,8 @@ def measured(model: DexWM, data: dict[str, Pictures], probe_seconds: float, seed
     scaling = Scaling.of(latents)
     latents = scaling(latents)
     head = train_keypoints(model, latents, data["train"].window(rows[:, None]), probe_seconds, seed)
-    tracker = train_tracker(model, latents, data["train"], rows, probe_seconds, seed)
-    figures = measure(model, scaling, head, tracker, data["test"], seed)
+    objects = train_objects(model, latents, data["train"].objects[rows], probe_seconds, seed)
+    figures = measure(model, scaling, head, objects, data["test"], seed)
     return {
         "probe_seconds": probe_seconds,
         "measuring_cpu_s": time.process_time() - begin,
@@ -81,10 +81,11 @@ def measured(model: DexWM, data: dict[str, Pictures], probe_seconds: float, seed
 
 
 def probe_rows(pictures: Pictures) -> np.ndarray:
-    """Every fourth frame of up to 120 training episodes, spread over them all."""
-    episodes = len(pictures.starts) - 1
-    chosen = np.unique(np.linspace(0, episodes - 1, min(PROBE_EPISODES, episodes)).round().astype(int))
-    return np.concatenate([np.arange(pictures.starts[each], pictures.starts[each + 1], 4) for each in chosen])
+    """About 1200 frames, from all training episodes: what probes read, they are to read in new scenes."""
+    lengths = np.diff(pictures.starts)
+    each = max(1, round(PROBE_FRAMES / len(lengths)))
+    places = (np.arange(each) + np.random.default_rng(0).random((len(lengths), each))) / each
+    return np.sort((pictures.starts[:-1, None] + np.floor(places * lengths[:, None]).astype(int)).ravel())
 
 
 def summarise(units: list[dict[str, Any]]) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def main() -> None:
     probe_seconds = given.probe_seconds or (20.0 if real else 2.0)
     seeds = given.seeds or (3 if real else 1)
     jobs: list[tuple[Arm, int, float]] = [(arm, seed, seconds) for seed in range(seeds) for arm in ("pca", "pixels")]
-    jobs.append(("unregularised", 0, seconds / 3))
+    jobs.insert(4, ("unregularised", 0, seconds / 3))
     units = []
     for arm, seed, budget in jobs:
         path = given.output / "units" / f"{arm}-{seed}"

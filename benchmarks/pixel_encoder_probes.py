@@ -50,37 +50,34 @@ class Scaling:
         return (latents.float() - self.mean) / self.deviation
 
 
-class Tracker(nn.Module):
-    """Where an object of one picture is in another: latents of both and its first place to its later place.
+class ObjectMap(nn.Module):
+    """How near the closest object's centre is to each token, from what the token and its eight neighbours show."""
 
-    Every token of the later picture is compared with what the first one shows at the object's place.
-    """
-
-    def __init__(self, dim: int, grid: tuple[int, int], image_size: tuple[int, int], width: int = 48) -> None:
+    def __init__(self, dim: int, grid: tuple[int, int], width: int = 64) -> None:
         super().__init__()
-        self.grid, self.cell = grid, image_size[0] / grid[0]
-        self.look = nn.Conv2d(dim, width, 3, padding=1)
-        self.compare = nn.Sequential(
-            nn.Linear(3 * width + 4, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 3)
-        )
-        centres = torch.stack(torch.meshgrid(torch.arange(grid[1]), torch.arange(grid[0]), indexing="xy"), dim=-1)
-        self.register_buffer("centres", centres.reshape(-1, 2) + 0.5)  # (P, 2) [x, y] in tokens
+        self.grid = grid
+        self.look = nn.Conv2d(dim + 2, width, 3, padding=1)
+        self.read = nn.Conv2d(width, 1, 1)
+        rows, columns = (torch.linspace(-1, 1, side) for side in grid)
+        self.register_buffer("places", torch.stack(torch.meshgrid(rows, columns, indexing="ij")))  # (2, rows, columns)
 
-    def features(self, latents: Tensor) -> Tensor:
-        """(N, P, D) to (N, P, width)."""
+    def forward(self, latents: Tensor) -> Tensor:
+        """Logits (N, P) of latents (N, P, D)."""
         picture = latents.transpose(1, 2).unflatten(2, self.grid)
-        return F.gelu(self.look(picture)).flatten(2).transpose(1, 2)
+        places = self.get_buffer("places").expand(len(latents), -1, -1, -1)
+        return self.read(F.gelu(self.look(torch.cat([picture, places], dim=1)))).flatten(1)
 
-    def forward(self, first: Tensor, later: Tensor, place_px: Tensor) -> Tensor:
-        """Places (B, 2) in pixels from features (B, P, width) of both pictures and the first places (B, 2)."""
-        place = place_px / self.cell
-        offset = self.centres - place[:, None]  # (B, P, 2)
-        distance = offset.square().sum(-1, keepdim=True)
-        query = ((-2.0 * distance).softmax(1) * first).sum(1, keepdim=True).expand_as(later)
-        seen = torch.cat([later, first, query, 0.3 * offset, torch.exp(-distance / 2), torch.exp(-distance / 18)], -1)
-        out = self.compare(seen)
-        found = self.centres + out[..., :2]
-        return self.cell * ((out[..., 2:] - 0.1 * distance).softmax(1) * found).sum(1)
+
+def object_map(places: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """What `ObjectMap` is to say (N, P), from object centres (N, 5, 2) in pixels, NaN where there is none.
+
+    1 at an object's centre, falling off as a Gaussian of 0.7 tokens.
+    """
+    cell = size[0] / grid[0]
+    rows, columns = np.meshgrid(np.arange(grid[0]) + 0.5, np.arange(grid[1]) + 0.5, indexing="ij")
+    centres = np.stack([columns, rows], axis=-1).reshape(-1, 1, 2)  # (P, 1, 2)
+    squared = ((centres - places[:, None] / cell) ** 2).sum(-1)  # (N, P, 5)
+    return np.exp(-np.nan_to_num(squared, nan=np.inf).min(-1) / (2 * 0.7**2))
 
 
 def encode(model: DexWM, pictures: Pictures, rows: np.ndarray) -> Tensor:
@@ -121,49 +118,25 @@ def train_keypoints(model: DexWM, latents: Tensor, window: Window, seconds: floa
     return head
 
 
-def train_tracker(
-    model: DexWM, latents: Tensor, pictures: Pictures, rows: np.ndarray, seconds: float, seed: int
-) -> Tracker:
-    """A tracker on true latents (N, P, D) of frames `rows`: pairs within an episode, half of them of moved objects."""
+def train_objects(model: DexWM, latents: Tensor, places: np.ndarray, seconds: float, seed: int) -> ObjectMap:
+    """An object map on true latents (N, P, D) with object centres (N, 5, 2) in pixels."""
     config = model.config
     torch.manual_seed(seed)
-    tracker = Tracker(config.encoder.dim, config.grid, config.image_size)
-    places = pictures.objects[rows]  # (N, 5, 2)
-    episode = pictures.episode_of[rows]
-    first, later = np.nonzero((episode[:, None] == episode[None, :]) & (rows[:, None] < rows[None, :]))
-    usable = inside(places[first], config.image_size) & inside(places[later], config.image_size)  # (pairs, 5)
-    moved = np.linalg.norm(np.nan_to_num(places[later] - places[first]), axis=-1) > moved_px(config.image_size)
-    kinds = [np.argwhere(usable & moved), np.argwhere(usable & ~moved)]
-    kinds = [kind for kind in kinds if len(kind)]
-    if not kinds:
-        raise ValueError("no object stays in view between two of the probes' frames; give more episodes")
+    probe = ObjectMap(config.encoder.dim, config.grid)
+    targets = torch.from_numpy(object_map(places, config.grid, config.image_size)).float()
 
     def loss(random: np.random.Generator) -> Tensor:
-        picks = np.concatenate([kind[random.choice(len(kind), 64)] for kind in kinds])
-        a, b, which = first[picks[:, 0]], later[picks[:, 0]], picks[:, 1]
-        features = tracker.features(latents[torch.from_numpy(np.concatenate([a, b]))])
-        start, goal = (torch.from_numpy(places[each, which]).float() for each in (a, b))
-        found = tracker(*features.chunk(2), start)
-        return F.smooth_l1_loss(found / tracker.cell, goal / tracker.cell, beta=0.3)
+        pick = torch.from_numpy(random.choice(len(latents), 64))
+        return F.binary_cross_entropy_with_logits(probe(latents[pick]), targets[pick])
 
-    train_for(seconds, tracker, loss, seed)
-    return tracker
+    train_for(seconds, probe, loss, seed)
+    return probe
 
 
 def labels(window: Window) -> tuple[Tensor, Tensor]:
     """Pixels (B, F, 12, 3) and visibility (B, F, 12) of the tracked keypoints."""
     motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
     return motion.pixels, motion.visible
-
-
-def inside(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Which places (..., 2) [u, v] lie in a picture of (height, width); NaN does not."""
-    return (places >= 0).all(-1) & (places[..., 0] < size[1]) & (places[..., 1] < size[0])
-
-
-def moved_px(size: tuple[int, int]) -> float:
-    """How far an object must have moved to count, in pixels of a picture of this size: 4 px at 224 x 392."""
-    return 4.0 * size[0] / REFERENCE_HEIGHT
 
 
 def window_rows(pictures: Pictures) -> np.ndarray:
@@ -178,7 +151,7 @@ def window_rows(pictures: Pictures) -> np.ndarray:
 
 @torch.no_grad()
 def measure(
-    model: DexWM, scaling: Scaling, head: KeypointHead, tracker: Tracker, pictures: Pictures, seed: int
+    model: DexWM, scaling: Scaling, head: KeypointHead, objects: ObjectMap, pictures: Pictures, seed: int
 ) -> Figures:
     """All figures of a model on a dataset; every roll-out starts from a single frame and makes steps of a second."""
     rows = window_rows(pictures)
@@ -196,9 +169,7 @@ def measure(
         for kind, latents in shown.items():
             found, _ = head.read(head(scaling(latents)))
             _keypoints(sums, f"{kind}", name, found, motion.pixels[:, step], motion.visible[:, step], pictures.size)
-        _objects(
-            sums, name, {k: scaling(v) for k, v in shown.items()}, scaling(true[:, 0]), tracker, pictures, rows, step
-        )
+        _objects(sums, name, {kind: scaling(each) for kind, each in shown.items()}, objects, pictures, rows, step)
     _ranking(sums, model, pictures, rows, true, seed)
     return sums.values
 
@@ -230,34 +201,21 @@ def _keypoints(
 
 
 def _objects(
-    sums: Sums,
-    name: str,
-    shown: dict[str, Tensor],
-    first: Tensor,
-    tracker: Tracker,
-    pictures: Pictures,
-    rows: np.ndarray,
-    step: int,
+    sums: Sums, name: str, shown: dict[str, Tensor], probe: ObjectMap, pictures: Pictures, rows: np.ndarray, step: int
 ) -> None:
-    """Distances in pixels of a frame 224 high, and unexplained shares of the motion of objects that moved."""
-    start, goal = pictures.objects[rows[:, 0]], pictures.objects[rows[:, step]]  # (B, 5, 2)
-    travel = np.linalg.norm(np.nan_to_num(goal - start), axis=-1)
-    usable = inside(start, pictures.size) & inside(goal, pictures.size)
-    start_features, to_reference = tracker.features(first), REFERENCE_HEIGHT / pictures.size[0]
-    for group, chosen in (
-        ("object", usable & (travel > moved_px(pictures.size))),
-        ("resting", usable & (travel <= moved_px(pictures.size))),
-    ):
-        windows, which = np.nonzero(chosen)
-        place = torch.from_numpy(start[windows, which]).float()
-        ones, moved = np.ones(len(windows)), to_reference * travel[windows, which]
-        for kind, latents in shown.items():
-            found = tracker(start_features[windows], tracker.features(latents)[windows], place).numpy()
-            error = to_reference * np.linalg.norm(found - goal[windows, which], axis=-1)
-            sums.add(f"{kind}{group}_px_{name}", error, ones, windows)
-            if group == "object":
-                sums.add(f"{kind}object_unexplained_{name}", error**2, moved**2, windows)
-        sums.add(f"copy_{group}_px_{name}", moved, ones, windows)
+    """Unexplained shares of the objects' maps: over all tokens, of their variance; where objects moved, of the change.
+
+    The second counts tokens whose true map has changed since the first frame by 0.2 or more, and it is 1 for a map that
+    stays as it truly was: below 1, something of the objects' motion is seen.
+    """
+    start, goal = (object_map(pictures.objects[rows[:, at]], probe.grid, pictures.size) for at in (0, step))
+    changed = np.abs(goal - start) >= 0.2
+    spread_of_goal = (goal - goal.mean(0)) ** 2
+    for kind, latents in shown.items():
+        error = (probe(latents).sigmoid().numpy() - goal) ** 2
+        sums.add(f"{kind}objects_unexplained_{name}", error.sum(1), spread_of_goal.sum(1))
+        change = ((goal - start) ** 2 * changed).sum(1)
+        sums.add(f"{kind}moved_objects_unexplained_{name}", (error * changed).sum(1), change)
 
 
 def _ranking(sums: Sums, model: DexWM, pictures: Pictures, rows: np.ndarray, true: Tensor, seed: int) -> None:

@@ -30,7 +30,7 @@ from pixel_encoder_model import (  # noqa: E402
     token_groups,
     train,
 )
-from pixel_encoder_probes import Sums, _ranking, encode, window_rows  # noqa: E402
+from pixel_encoder_probes import Sums, _ranking, encode, object_map, window_rows  # noqa: E402
 
 
 def test_samples_that_are_all_zero_have_the_statistic_of_the_formula():
@@ -164,6 +164,15 @@ def test_a_model_that_ignores_motions_ranks_at_chance(pictures):
         assert above.sum() / below.sum() == pytest.approx(1 / 16)
 
 
+def test_an_object_map_is_one_at_an_object_and_ignores_absent_ones():
+    places = np.full((1, 5, 2), np.nan)
+    places[0, 0] = (12 * 3.5, 12 * 1.5)  # u, v: the centre of the fourth token of the second row
+    drawn = object_map(places, (8, 12), (96, 144)).reshape(8, 12)
+    assert drawn[1, 3] == 1.0
+    assert drawn[2, 3] == pytest.approx(math.exp(-1 / 0.98))
+    assert object_map(np.full((1, 5, 2), np.nan), (8, 12), (96, 144)).max() == 0.0
+
+
 def test_the_experiment_runs_goes_on_and_compares(folders, tmp_path, monkeypatch):
     data = [item for name in ("train", "validation", "test") for item in (f"--{name}", str(folders[name]))]
     times = ["--seconds", "0.2", "--probe-seconds", "0.1", "--seeds", "1"]
@@ -174,7 +183,7 @@ def test_the_experiment_runs_goes_on_and_compares(folders, tmp_path, monkeypatch
     assert results["figures"]["top1_others_1s"]["pixels_minus_pca"][0] == pytest.approx(
         results["figures"]["top1_others_1s"]["pixels"][0] - results["figures"]["top1_others_1s"]["pca"][0]
     )
-    assert "true_object_px_4s" in results["figures"]
+    assert "true_moved_objects_unexplained_4s" in results["figures"]
     before = (tmp_path / "units" / "pixels-0.training.json").stat().st_mtime_ns
     (tmp_path / "units" / "pixels-0.json").unlink()  # stopped after training: only the measuring is done again
     pixel_encoder.main()
