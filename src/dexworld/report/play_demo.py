@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import platform
 import shlex
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import Played, play
 from dexworld.evaluation.tasks import model_policy
@@ -73,7 +73,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     drawn_by = drawing_of(model, config.decoder).by  # a decoder that doesn't fit is told before the first episode
     timings["loading the model"] = time.perf_counter() - began
     began = time.perf_counter()
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.workers or available_cores()
     context = multiprocessing.get_context("spawn")
     results: list[EpisodeResult] = []
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
