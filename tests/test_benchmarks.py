@@ -77,6 +77,14 @@ def test_the_loader_benchmark_measures_what_it_documents(tmp_path):
     assert results["released_reader"]
 
 
+def test_the_benchmark_of_labels_measures_what_it_documents(tmp_path):
+    results = run("latent_labels.py", tmp_path, "--episodes", "3", "--frames", "60", "--batches", "2")
+    assert results["label_files_mb"] > 3 * 60 * 656 / 1e6
+    for name in ("paper", "stride"):
+        assert results[name]["open_s"] > 0
+        assert results[name]["batch_ms"] > 0
+
+
 def test_the_storage_benchmark_measures_what_it_documents(tmp_path):
     results = run("storage.py", tmp_path, "--frames", "24", "--height", "270", "--windows", "3")
     for clip in ("textured", "smooth"):
