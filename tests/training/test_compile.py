@@ -62,6 +62,17 @@ def test_compiled_blocks_give_the_same_gradients_in_both_phases(traced, recomput
     assert not counters["graph_break"]
 
 
+def test_the_real_compiler_gives_the_same_gradients_from_three_graphs(tmp_path):
+    torch._dynamo.reset()
+    order = (TEACHER_FORCED, UNROLLED)
+    plain = gradients(tiny_trainer(tmp_path, ALONE), order)
+    trainer = tiny_trainer(tmp_path, ALONE, ScaleConfig(compile=True))
+    counters.clear()  # of the line that was compiled to see whether a compiler is there
+    assert_close(gradients(trainer, order), plain)
+    assert counters["stats"]["unique_graphs"] == 3
+    torch._dynamo.reset()
+
+
 def test_windows_of_any_length_and_all_blocks_share_the_code(traced, tmp_path):
     for steps in (2, 4, 5):
         trainer = tiny_trainer(tmp_path, ALONE, ScaleConfig(compile=True), unroll_steps=steps)
