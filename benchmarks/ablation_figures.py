@@ -19,7 +19,7 @@ class Figure:
     """A ratio of two sums at one moment of the rollout.
 
     seconds: after the start frame. scale: 100 for percent. of_variant: it depends on the variant; others tell what is
-    possible at all, and are the same for all variants.
+    possible at all, and are the same for all variants. in_table: shown in the tables, and not in results.json alone.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Figure:
     scale: float = 1.0
     digits: int = 3
     of_variant: bool = True
+    in_table: bool = True
 
     def sums(self, sums: dict[str, np.ndarray], rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
         """Numerators and denominators (E,) from sums (E, T)."""
@@ -45,7 +46,16 @@ def figures_at(last: float) -> tuple[Figure, ...]:
         "object_error_end", f"error where objects moved, {last:g} s", "object_mse", "copy_last_object_mse", last
     )
     keypoints = [
-        Figure(f"pck{pixels}_{name}", f"PCK@{pixels}, {at:g} s", f"pck{pixels}", "in_view", at, 100.0, 1)
+        Figure(
+            f"pck{pixels}_{name}",
+            f"PCK@{pixels}, {at:g} s",
+            f"pck{pixels}",
+            "in_view",
+            at,
+            100.0,
+            1,
+            in_table=pixels == 20,
+        )
         for pixels in (20, 10)
         for name, at in moments.items()
     ]

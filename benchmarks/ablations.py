@@ -95,7 +95,7 @@ def _number(value: float) -> float | None:
 
 def table(rows: dict[str, Any], figures: tuple[Figure, ...], seeds: list[int]) -> str:
     """Two markdown tables: figures with their interval over seeds, and paired differences."""
-    shown = [figure for figure in figures if figure.of_variant]
+    shown = [figure for figure in figures if figure.of_variant and figure.in_table]
     heads = [figure.title for figure in shown]
     lines = _row("variant", "seeds", "steps", "CPU-s", *heads) + "|---" * (len(heads) + 4) + "|\n"
     for name, row in rows.items():
