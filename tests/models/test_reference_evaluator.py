@@ -30,7 +30,9 @@ def test_it_reads_the_latents_of_the_reference_checkpoint_unless_the_own_head_is
 
 def test_it_is_no_copy_of_the_reference_checkpoints_own_head(reference):
     evaluator = open_evaluator(EVALUATOR, reference.encoder)
-    assert "initial" not in evaluator.provenance
+    first_stage = evaluator.provenance["initial_provenance"]
+    assert first_stage["command"].startswith("dexworld train evaluator")
+    assert "initial" not in first_stage  # it began with new weights
     own = reference.keypoint_head.state_dict()
     assert not any(weight.equal(own[name]) for name, weight in evaluator.head.state_dict().items())
 
