@@ -111,7 +111,8 @@ class PixelDecoder(nn.Module):
     @property
     def last_layer(self) -> Tensor:
         """The weight that pictures are linear in; losses are balanced by their gradients there."""
-        return self.refine[-2].weight if self.config.network.refine else self.project_out.weight
+        last = self.refine[-2] if self.config.network.refine else self.project_out
+        return last.get_parameter("weight")
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "PixelDecoder":
@@ -200,17 +201,18 @@ class PixelDecoder(nn.Module):
 
 def refiner(channels: int) -> nn.Sequential:
     """What is to be added to pictures (N, 3, H, W): nothing at first. Every pixel of it sees 13 pixels around."""
+    last = nn.Conv2d(channels, 12, 3, padding=1)
     layers = nn.Sequential(
         nn.PixelUnshuffle(2),
         nn.Conv2d(12, channels, 3, padding=1),
         nn.GELU(),
         nn.Conv2d(channels, channels, 3, padding=1),
         nn.GELU(),
-        nn.Conv2d(channels, 12, 3, padding=1),
+        last,
         nn.PixelShuffle(2),
     )
-    nn.init.zeros_(layers[-2].weight)
-    nn.init.zeros_(layers[-2].bias)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
     return layers
 
 

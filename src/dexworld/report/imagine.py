@@ -194,8 +194,8 @@ def imagine_page(imagined: Imagined, model_facts: Mapping[str, str]) -> str:
     if imagined.decoded:
         seen = image_tag(imagined.images[0, 0], "the start frame, decoded from the model's latents")
         holds = "The same picture as the model holds it: what it can't say here, it can't imagine."
-        drawn = f" Drawn by {imagined.drawn_by}, like all that follows." if imagined.drawn_by else ""
-        starts.append(figure(seen, holds + drawn))
+        drawer = f" Drawn by {imagined.drawn_by}, like all that follows." if imagined.drawn_by else ""
+        starts.append(figure(seen, holds + drawer))
     parts = [section(f"{seconds:g} seconds of imagination", videos(imagined.names, imagined.images, imagined.fps))]
     if imagined.decoded:
         drawn = overlaid(imagined.images, imagined.commanded_px, imagined.in_view)
