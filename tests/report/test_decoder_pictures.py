@@ -21,10 +21,10 @@ from dexworld.report.atomic import AtomicConfig, atomic_motions
 from dexworld.report.demo import write_demo_report
 from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
 from dexworld.report.imagine import imagine, write_imagine_report
-from dexworld.training import decoder_choice
-from dexworld.training.decoder_choice import OWN, drawing_of
+from dexworld.training import decoder_choice, frozen_encoder
+from dexworld.training.decoder_choice import drawing_of
 from dexworld.training.fitting import encoder_fingerprint
-from dexworld.training.frozen_encoder import open_decoder
+from dexworld.training.frozen_encoder import OWN, open_decoder
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episo
 @pytest.fixture
 def shipped(decoder, monkeypatch):
     """As if the decoder above were the one in the package."""
-    monkeypatch.setattr(decoder_choice, "checkpoint_path", lambda name: decoder if name == DECODER else name)
+    monkeypatch.setattr(frozen_encoder, "checkpoint_path", lambda name: decoder if name == DECODER else name)
 
 
 def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
@@ -116,7 +116,7 @@ def test_an_installation_without_a_decoder_draws_with_the_encoder(model, monkeyp
     def nothing(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr(decoder_choice, "checkpoint_path", nothing)
+    monkeypatch.setattr(frozen_encoder, "checkpoint_path", nothing)
     assert drawing_of(model).by == "the pca encoder's own way back"
 
 

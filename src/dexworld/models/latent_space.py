@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from dexworld.models.config import DexWMConfig
 
 
+class OtherEncoderError(ValueError):
+    """Latents are to be read that another encoder made than the one that the reader was trained for."""
+
+
 @dataclass(frozen=True)
 class LatentSpace:
     """Latents (P, D) of one encoder, tokens row by row.
@@ -41,9 +45,9 @@ class LatentSpace:
         return self.image_size[0] // self.grid[0], self.image_size[1] // self.grid[1]
 
     def check_encoder(self, fingerprint: str, what: str) -> None:
-        """Raise ValueError when an encoder of another fingerprint is to be read by `what`, e.g. "the decoder x"."""
+        """Raise OtherEncoderError when `what`, e.g. "the decoder x", is to read an encoder of another fingerprint."""
         if fingerprint != self.encoder:
-            raise ValueError(
+            raise OtherEncoderError(
                 f"{what} reads the latents of encoder {self.encoder[:12]}, this model's encoder is "
                 f"{fingerprint[:12]}: pictures and keypoints read from it would mean nothing. Train one for this "
                 "model's encoder, or name the model that it was trained for"

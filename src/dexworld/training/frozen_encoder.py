@@ -4,7 +4,7 @@ Which encoder, which data, and how what was trained is opened again beside a mod
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from dexworld.models.decoder import PixelDecoder
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import Encoder, PCAEncoder
 from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.latent_space import OtherEncoderError
 from dexworld.models.reference import EVALUATOR, REFERENCE, checkpoint_path
 from dexworld.training.config import LoopConfig, ScaleConfig
 from dexworld.training.distributed import Processes, joined, local_device
@@ -30,9 +31,9 @@ from dexworld.training.progress import TrainingLog
 from dexworld.training.run import split_by_scene, without_folders
 from dexworld.training.trainer import Trainer
 
-# Who reads keypoints from latents, besides an evaluator that is named.
+# Who reads latents, besides an evaluator or a decoder that is named.
 AUTO = "auto"
-OWN_HEAD = "own"
+OWN = "own"
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ Reader = TypeVar("Reader", PixelDecoder, KeypointEvaluator)
 def open_decoder(folder: str | Path, encoder: Encoder) -> PixelDecoder:
     """The decoder in `folder`, for pictures of this encoder's latents.
 
-    Raises CheckpointError when it can't be read, ValueError when it was trained for another encoder.
+    Raises CheckpointError when it can't be read, OtherEncoderError when it was trained for another encoder.
     """
     return _checked(PixelDecoder.from_pretrained(checkpoint_path(str(folder))), f"the decoder {folder}", encoder)
 
@@ -225,18 +226,31 @@ def chosen_evaluator(name: str, encoder: Encoder) -> tuple[KeypointEvaluator | N
     shipped evaluator where it was trained on latents of this very encoder (the shipped reference's, which models that
     start from it keep). Raises as `open_evaluator`.
     """
-    if name == OWN_HEAD:
-        return None, "the model's own head"
-    if name == AUTO:
-        try:
-            shipped = KeypointEvaluator.from_pretrained(checkpoint_path(EVALUATOR))
-        except FileNotFoundError:
-            return None, "the model's own head (this installation holds no evaluator)"
-        if shipped.config.latents.encoder != encoder_fingerprint(encoder):
-            return None, "the model's own head (dexworld ships no evaluator for this encoder)"
-        return shipped, "the evaluator that dexworld ships"
-    # A run's folder and its `model` in it: the last part alone would name every evaluator alike.
-    return open_evaluator(name, encoder), f"the evaluator {'/'.join(Path(name).parts[-2:])}"
+    evaluator, who = chosen_reader(name, encoder, open_evaluator, EVALUATOR, "the evaluator")
+    if evaluator is None:
+        return None, f"the model's own head ({who})" if who else "the model's own head"
+    return evaluator, who
+
+
+def chosen_reader(
+    name: str, encoder: Encoder, opened: Callable[[str, Encoder], Reader], shipped: str, title: str
+) -> tuple[Reader | None, str]:
+    """What reads this encoder's latents, and who that is; None for the model's own way, and why unless asked for it.
+
+    name: as for `chosen_evaluator`. opened: opens what is named, as `open_decoder`. shipped: the name in `SHIPPED` of
+    the one that dexworld ships; title: what that one is called. Raises as `open_decoder`.
+    """
+    if name == OWN:
+        return None, ""
+    if name != AUTO:
+        # A run's folder and its `model` in it: the last part alone would name all alike.
+        return opened(name, encoder), f"the {shipped} {'/'.join(Path(name).parts[-2:])}"
+    try:
+        return opened(shipped, encoder), f"{title} that dexworld ships"
+    except FileNotFoundError:
+        return None, f"this installation holds no {shipped}"
+    except OtherEncoderError:
+        return None, f"dexworld ships no {shipped} for this encoder"
 
 
 def _checked(reader: Reader, what: str, encoder: Encoder) -> Reader:
