@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.episode import Episode
 from dexworld.data.store import EpisodeWriter
+from square_fixtures import square_episode, square_frames
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -101,31 +102,16 @@ def folders(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         writer = EpisodeWriter(folder, {"made by": "tests"})
         for seed in seeds:
-            writer.write(f"{seed:08d}", square_episode(seed))
+            writer.write(f"{seed:08d}", wandering_episode(seed))
         writer.finish()
         made.append(folder)
     return made
 
 
-def square_episode(seed: int, length: int = 40) -> Episode:
+def wandering_episode(seed: int, length: int = 40) -> Episode:
     generator = np.random.default_rng(seed)
     corner = np.clip(30 + np.cumsum(generator.integers(-4, 5, (length, 2)), axis=0), 2, 80)  # u, v
-    frames = np.full((length, 96, 144, 3), 30, dtype=np.uint8)
-    for frame, (u, v) in zip(frames, corner, strict=True):
-        frame[v : v + 12, u : u + 12] = 200
-    keypoints, valid = np.zeros((length, 42, 3)), np.zeros((length, 42), dtype=bool)
-    keypoints[:, 21:, :2] = ((corner + 6 - np.array([72, 48])) / 100.0)[:, None]
-    keypoints[:, 21:, 2], valid[:, 21:] = 1.0, True
-    return Episode(
-        frames=ArrayFrames(frames),
-        fps=5.0,
-        keypoints_world=keypoints,
-        keypoints_valid=valid,
-        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
-        intrinsics=np.array([[100.0, 0, 72], [0, 100.0, 48], [0, 0, 1]]),
-        source=f"square {seed}",
-        seed=seed,
-    )
+    return square_episode(seed, corner, square_frames(corner))
 
 
 SMALL = """--width 16 --depth 1 --steps 2 --pretrain-steps 1 --finetune-steps 1 --batch-size 2 --few-episodes 2

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.data.episode import Episode
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.config import preset
+from square_fixtures import square_episode, square_frames
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -84,27 +85,13 @@ def pushing_episode(seed: int, length: int = 26) -> Episode:
     generator = np.random.default_rng(seed)
     steps = generator.integers(-3, 4, 2) + generator.integers(-2, 3, (length, 2))
     corner = np.clip(50 + np.cumsum(steps, axis=0), 2, 70)  # u, v
-    frames = np.full((length, 96, 144, 3), 30, dtype=np.uint8)
+    frames = square_frames(corner)
     for frame, (u, v) in zip(frames, corner, strict=True):
-        frame[v : v + 12, u : u + 12] = 200
         frame[v : v + 8, u + 14 : u + 22] = (200, 30, 30)
-    keypoints, valid = np.zeros((length, 42, 3)), np.zeros((length, 42), dtype=bool)
-    keypoints[:, 21:, :2] = ((corner + 6 - np.array([72, 48])) / 100.0)[:, None]
-    keypoints[:, 21:, 2], valid[:, 21:] = 1.0, True
     objects = np.full((length, 5, 2), np.nan)
     objects[:, 0] = corner + np.array([18, 4])
     motion = np.linalg.norm(np.diff(corner, axis=0, prepend=corner[:1]), axis=1) / 100.0
-    return Episode(
-        frames=ArrayFrames(frames),
-        fps=5.0,
-        keypoints_world=keypoints,
-        keypoints_valid=valid,
-        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
-        intrinsics=np.array([[100.0, 0, 72], [0, 100.0, 48], [0, 0, 1]]),
-        source=f"square {seed}",
-        seed=seed,
-        extras={"object_pixels": objects, "object_motion": motion},
-    )
+    return square_episode(seed, corner, frames, {"object_pixels": objects, "object_motion": motion})
 
 
 @pytest.fixture(scope="module")

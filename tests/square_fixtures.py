@@ -1,0 +1,38 @@
+"""Episodes of a bright square, the right hand, that moves over a dark table."""
+
+import numpy as np
+
+from dexworld.data.episode import ArrayFrames, Episode
+
+HEIGHT, WIDTH = 96, 144  # of the picture, in pixels
+SIDE = 12  # of the square, in pixels
+FOCAL = 100.0  # in pixels; the hand is 1 m away
+
+
+def square_frames(corner: np.ndarray) -> np.ndarray:
+    """Pictures (T, H, W, 3) of a square with its upper left corner at `corner` (T, 2), in pixels (u, v)."""
+    frames = np.full((len(corner), HEIGHT, WIDTH, 3), 30, dtype=np.uint8)
+    for frame, (u, v) in zip(frames, corner, strict=True):
+        frame[v : v + SIDE, u : u + SIDE] = 200
+    return frames
+
+
+def square_episode(
+    seed: int, corner: np.ndarray, frames: np.ndarray, extras: dict[str, np.ndarray] | None = None
+) -> Episode:
+    """An episode of these pictures: all keypoints of the right hand lie in the middle of the square at `corner`."""
+    length, centre = len(corner), np.array([WIDTH, HEIGHT]) / 2
+    keypoints, valid = np.zeros((length, 42, 3)), np.zeros((length, 42), dtype=bool)
+    keypoints[:, 21:, :2] = ((corner + SIDE / 2 - centre) / FOCAL)[:, None]
+    keypoints[:, 21:, 2], valid[:, 21:] = 1.0, True
+    return Episode(
+        frames=ArrayFrames(frames),
+        fps=5.0,
+        keypoints_world=keypoints,
+        keypoints_valid=valid,
+        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
+        intrinsics=np.array([[FOCAL, 0, centre[0]], [0, FOCAL, centre[1]], [0, 0, 1]]),
+        source=f"square {seed}",
+        seed=seed,
+        extras=extras or {},
+    )
