@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation_figures import Figure, figures_at, paired_difference, ratios, seed_interval
+from ablation_figures import Figure, figures_at, seed_interval
 from ablation_runs import BY_NAME, RATE_HZ, VARIANTS, Study, StudyConfig, Variant
 from common import parser, write_results
 from dexworld.data.files import read_json, written_atomically
-from dexworld.evaluation.intervals import Interval
+from dexworld.evaluation.intervals import Interval, paired_difference, ratios
 
 Sums = dict[str, np.ndarray]
 MISSING = "missing"

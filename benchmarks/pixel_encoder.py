@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ablation_figures import paired_difference, ratios
 from common import parser, write_results
 from dexworld.data.files import read_json, write_json
+from dexworld.evaluation.intervals import paired_difference, ratios
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from pixel_encoder_model import Arm, Pictures, Training, build, open_pictures, spread, train

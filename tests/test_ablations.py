@@ -14,7 +14,7 @@ from square_fixtures import square_episode, square_frames
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from ablation_figures import figures_at, paired_difference, ratios, seed_interval  # noqa: E402
+from ablation_figures import figures_at, seed_interval  # noqa: E402
 from ablation_runs import BY_NAME, VARIANTS, StudyConfig, paper_weight  # noqa: E402
 from ablations import main  # noqa: E402
 
@@ -31,44 +31,6 @@ def test_one_seed_has_a_figure_but_no_interval():
     assert interval.value == 0.7
     assert np.isnan(interval.low)
     assert np.isnan(interval.high)
-
-
-def test_a_ratio_weighs_episodes_by_what_happens_in_them():
-    assert ratios(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[2.0, 6.0], [4.0, 0.0]])).tolist() == [0.5, 1.0]
-
-
-def test_a_constant_difference_has_an_interval_without_width():
-    ones = np.ones((3, 5))
-    interval = paired_difference((1.5 * ones, ones), (ones, ones), np.random.default_rng(0), 200)
-    assert (interval.value, interval.low, interval.high) == (0.5, 0.5, 0.5)
-
-
-def test_what_variant_and_other_share_cancels():
-    """Hard episodes and lucky seeds do not widen the interval of a difference."""
-    generator = np.random.default_rng(3)
-    shared, ones = generator.uniform(0, 100, (3, 8)), np.ones((3, 8))
-    interval = paired_difference((shared + 0.25, ones), (shared, ones), generator, 500)
-    assert interval.low == pytest.approx(0.25)
-    assert interval.high == pytest.approx(0.25)
-
-
-def test_resampling_seeds_gives_the_binomial_of_that_many_draws():
-    """One of three seeds differs by 3: the mean of three drawn seeds is 0, 1, 2, 3 with chances 8, 12, 6, 1 in 27."""
-    ones = np.ones((3, 1))
-    interval = paired_difference(
-        (np.array([[0.0], [0.0], [3.0]]), ones), (0 * ones, ones), np.random.default_rng(0), 20_000
-    )
-    assert interval.value == 1.0
-    assert (interval.low, interval.high) == (0.0, 3.0)  # 1 / 27 is more than the 2.5 % that the interval leaves out
-
-
-def test_resampling_episodes_gives_the_normal_limit():
-    """Half of 400 episodes differ by 1: the mean over resampled ones has the deviation sqrt(0.25 / 400)."""
-    top, ones = np.tile([0.0, 1.0], 200)[None], np.ones((1, 400))
-    interval = paired_difference((top, ones), (0 * top, ones), np.random.default_rng(0), 20_000)
-    assert interval.value == 0.5
-    assert interval.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004)
-    assert interval.high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.004)
 
 
 def test_a_figure_takes_its_moment_of_the_rollout():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dexworld.evaluation.intervals import bootstrap_mean, bootstrap_ratio, mcnemar, wilson
+from dexworld.evaluation.intervals import bootstrap_mean, bootstrap_ratio, mcnemar, paired_difference, ratios, wilson
 
 
 def test_wilson_agrees_with_published_values():
@@ -68,6 +68,51 @@ def test_bootstrap_of_a_ratio_without_denominator_is_nan_and_not_zero():
 def test_bootstrap_refuses_nan_instead_of_averaging_it_away():
     with pytest.raises(ValueError, match="NaN"):
         bootstrap_mean(np.array([1.0, np.nan]), np.random.default_rng(0))
+
+
+def test_a_ratio_weighs_episodes_by_what_happens_in_them():
+    assert ratios(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[2.0, 6.0], [4.0, 0.0]])).tolist() == [0.5, 1.0]
+
+
+def test_a_constant_difference_has_an_interval_without_width():
+    ones = np.ones((3, 5))
+    interval = paired_difference((1.5 * ones, ones), (ones, ones), np.random.default_rng(0), 200)
+    assert (interval.value, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_what_variant_and_other_share_cancels():
+    """Hard episodes and lucky seeds do not widen the interval of a difference."""
+    generator = np.random.default_rng(3)
+    shared, ones = generator.uniform(0, 100, (3, 8)), np.ones((3, 8))
+    interval = paired_difference((shared + 0.25, ones), (shared, ones), generator, 500)
+    assert interval.low == pytest.approx(0.25)
+    assert interval.high == pytest.approx(0.25)
+
+
+def test_resampling_seeds_gives_the_binomial_of_that_many_draws():
+    """One of three seeds differs by 3: the mean of three drawn seeds is 0, 1, 2, 3 with chances 8, 12, 6, 1 in 27."""
+    ones = np.ones((3, 1))
+    interval = paired_difference(
+        (np.array([[0.0], [0.0], [3.0]]), ones), (0 * ones, ones), np.random.default_rng(0), 20_000
+    )
+    assert interval.value == 1.0
+    assert (interval.low, interval.high) == (0.0, 3.0)  # 1 / 27 is more than the 2.5 % that the interval leaves out
+
+
+def test_resampling_episodes_gives_the_normal_limit():
+    """Half of 400 episodes differ by 1: the mean over resampled ones has the deviation sqrt(0.25 / 400)."""
+    top, ones = np.tile([0.0, 1.0], 200)[None], np.ones((1, 400))
+    interval = paired_difference((top, ones), (0 * top, ones), np.random.default_rng(0), 20_000)
+    assert interval.value == 0.5
+    assert interval.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004)
+    assert interval.high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.004)
+
+
+@pytest.mark.parametrize("other", [np.ones((2, 5)), np.ones((3, 4))])
+def test_a_paired_difference_refuses_sums_of_other_seeds_or_episodes(other):
+    ones = np.ones((3, 5))
+    with pytest.raises(ValueError, match="equal, non-empty sums"):
+        paired_difference((ones, ones), (other, other), np.random.default_rng(0))
 
 
 def test_mcnemar_counts_only_the_episodes_that_differ():

@@ -1,7 +1,7 @@
-"""How sure a figure is: intervals of success rates and of means over episodes, and paired significance.
+"""How sure a figure is: intervals of success rates and of means over episodes, and of paired differences.
 
 Episodes are the unit of independence everywhere: frames of one episode resemble each other and are never resampled
-alone.
+alone. Where several models of one kind are compared, S of them trained from different seeds, seeds are another.
 """
 
 from dataclasses import dataclass
@@ -85,6 +85,47 @@ def bootstrap_ratio(
     samples = np.where(np.isnan(samples), value, samples)  # a resample without any denominator tells nothing new
     low, high = np.percentile(samples, [tail, 100 - tail], axis=0)
     return Interval(*(float(part) if not row else part for part in (value, low, high)))
+
+
+def ratios(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """The figure (S,) of each seed from its sums over episodes (S, E); NaN where there is nothing to divide by."""
+    top, bottom = numerators.sum(axis=1), denominators.sum(axis=1)
+    return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
+
+
+def paired_difference(
+    variant: tuple[np.ndarray, np.ndarray],
+    other: tuple[np.ndarray, np.ndarray],
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Mean over seeds of a variant's figure minus the other's, with a percentile bootstrap interval.
+
+    variant, other: numerators and denominators (S, E) of the same seeds and episodes; a seed's figure is their ratio
+    (see `ratios`). The interval says what other seeds and other episodes might give; with one seed, other episodes
+    alone. Both seeds and episodes are resampled, each on their own, since they are crossed: every seed's model is shown
+    the same episodes. One draw serves both variants, so what makes an episode hard or a seed lucky for both of them
+    cancels. Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007. Raises ValueError on unequal
+    or empty shapes.
+    """
+    shapes = {part.shape for part in (*variant, *other)}
+    if len(shapes) != 1 or min(next(iter(shapes))) < 1:
+        raise ValueError(f"a paired difference needs equal, non-empty sums (S, E), not {sorted(shapes)}")
+    seeds, episodes = next(iter(shapes))
+    by_episode = generator.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples).astype(float)
+    by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    value = ratios(*variant) - ratios(*other)
+    drawn = np.zeros((resamples, seeds))
+    for sign, (top, bottom) in ((1.0, variant), (-1.0, other)):
+        above, below = by_episode @ top.T, by_episode @ bottom.T  # (R, S)
+        whole = np.broadcast_to(ratios(top, bottom), above.shape)
+        # A resample without any denominator tells nothing new.
+        drawn += sign * np.divide(above, below, out=whole.copy(), where=below > 0)
+    samples = (drawn * by_seed).sum(axis=1)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(samples, [tail, 100 - tail])
+    return Interval(float(value.mean()), float(low), float(high))
 
 
 def mcnemar(successes_a: np.ndarray, successes_b: np.ndarray) -> float:
