@@ -9,9 +9,23 @@ from dexworld.data.begun import check_begun_with
 INDEX = Path("folder/dataset.json")
 
 
+def refusal(found: dict, now: dict) -> str | None:
+    """What the check says; None where it lets the settings pass."""
+    try:
+        check_begun_with(INDEX, found, now)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def test_equal_settings_pass_and_tuples_are_the_lists_that_the_file_holds():
-    check_begun_with(
-        INDEX, {"shape": [9, 48], "explore": {"weights": [1.0]}}, {"shape": (9, 48), "explore": {"weights": (1.0,)}}
+    found = {"shape": [9, 48], "explore": {"weights": [1.0]}}
+    now = {"shape": (9, 48), "explore": {"weights": (1.0,)}}
+    assert refusal(found, found) is None
+    assert refusal(found, now) is None
+    assert refusal(found, now | {"shape": (9, 49)}) == (
+        f"{INDEX} was begun with other settings: shape was [9, 48], now [9, 49]; choose another folder, "
+        "or delete this one"
     )
 
 
