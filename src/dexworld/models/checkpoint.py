@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dexworld.models.config import from_dict
 
@@ -75,6 +75,23 @@ def read_checkpoint(
             f"{folder / WEIGHTS_FILE} is truncated or corrupt ({error}); save or download it again"
         ) from error
     return config, weights, description.get("provenance", {})
+
+
+def load_exactly(module: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
+    """Load a state dict. Raises CheckpointError as `check_weights`."""
+    check_weights(module.state_dict(), weights, where)
+    module.load_state_dict(weights)
+
+
+def check_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], where: str | Path) -> None:
+    """Raise CheckpointError naming tensors that are missing, unknown or of another shape than expected."""
+    missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
+    wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+    if missing or unknown or wrong:
+        raise CheckpointError(
+            f"{where}: weights don't fit config.json: missing {missing[:5]}, unknown {unknown[:5]}, wrong shape "
+            f"{wrong[:5]}"
+        )
 
 
 def _locate(folder_or_hub_id: str | Path) -> Path:

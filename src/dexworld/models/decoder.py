@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import load_exactly, read_checkpoint, write_checkpoint
 from dexworld.models.keypoint_head import HeadBlock
 from dexworld.models.latent_space import LatentSpace
 
@@ -224,16 +224,3 @@ def to_pixels(images: Tensor) -> Tensor:
 def from_pixels(images: Tensor) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [-1, 1]."""
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def load_exactly(module: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
-    """Load a state dict. Raises CheckpointError naming tensors that are missing, unknown or of another shape."""
-    expected = module.state_dict()
-    missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
-    wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-    if missing or unknown or wrong:
-        raise CheckpointError(
-            f"{where}: weights don't fit config.json: missing {missing[:5]}, unknown {unknown[:5]}, wrong shape "
-            f"{wrong[:5]}"
-        )
-    module.load_state_dict(weights)

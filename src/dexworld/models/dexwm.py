@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dexworld.actions import HandMotion
-from dexworld.models.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import check_weights, read_checkpoint, write_checkpoint
 from dexworld.models.config import DexWMConfig
 from dexworld.models.encoders import build_encoder
 from dexworld.models.keypoint_head import KeypointHead
@@ -115,14 +115,7 @@ class DexWM(nn.Module):
         """
         config, weights, provenance = read_checkpoint(folder_or_hub_id, DexWMConfig)
         model = cls(config, provenance)
-        expected = model._weights()
-        missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
-        wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-        if missing or unknown or wrong:
-            raise CheckpointError(
-                f"{folder_or_hub_id}: weights don't fit config.json: missing {missing[:5]}, unknown {unknown[:5]}, "
-                f"wrong shape {wrong[:5]}"
-            )
+        check_weights(model._weights(), weights, folder_or_hub_id)
         model.load_state_dict(
             weights, strict=False
         )  # names were compared above; a named encoder has its weights already

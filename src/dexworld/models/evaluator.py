@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import load_exactly, read_checkpoint, write_checkpoint
 from dexworld.models.config import KeypointHeadConfig
-from dexworld.models.decoder import load_exactly
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.latent_space import LatentSpace
 
