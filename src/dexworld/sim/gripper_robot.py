@@ -15,7 +15,7 @@ import numpy as np
 from dexworld.sim.hand_clips import looking_at
 from dexworld.sim.objects import ObjectSpec, random_object
 from dexworld.sim.robot import add_arm
-from dexworld.sim.scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, random_layout
+from dexworld.sim.scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, free_spot, random_layout
 
 BASE_POSITION = (0.25, 0.0, COUNTER_TOP)  # the arm's base in the kitchen, upright: world and base differ by this alone
 GRIPPER_BODY = "gripper_palm"
@@ -36,6 +36,7 @@ STEPS_PER_CONTROL = 32  # physics steps of 1 / 480 s
 # Centres of objects in the arm's base frame: x low, x high, y low, y high. The first object stands in the inner part.
 OBJECT_AREA = (0.34, 0.66, -0.3, 0.3)
 TARGET_AREA = (0.38, 0.58, -0.22, 0.22)
+FINGER_GAP = 0.06  # metres between objects: the open fingers fit
 
 _FINGER_START = 0.0584  # metres from the flange to the fingers' bodies
 _FINGER_FORCE = 30.0  # newtons each; the Franka hand holds with 70 at most
@@ -60,7 +61,8 @@ def gripper_layout(seed: int) -> Layout:
     positions: list[tuple[float, float]] = []
     for index in range(int(rng.integers(2, 6))):
         objects.append(_shrunk(random_object(rng), rng))
-        positions.append(_free_spot(rng, TARGET_AREA if index == 0 else OBJECT_AREA, objects, positions))
+        area = TARGET_AREA if index == 0 else OBJECT_AREA
+        positions.append(free_spot(rng, area, objects, positions, FINGER_GAP))
     return replace(
         layout,
         objects=tuple(objects),
@@ -74,23 +76,6 @@ def _shrunk(item: ObjectSpec, rng: np.random.Generator) -> ObjectSpec:
     scale = float(rng.uniform(0.6, 0.95))
     height = item.half_height * (scale if item.kind == "ball" else float(rng.uniform(0.8, 1.0)))
     return replace(item, radius=item.radius * scale, half_height=height)
-
-
-def _free_spot(rng, area, objects, positions) -> tuple[float, float]:
-    """A spot where the open fingers fit beside the others; the least crowded of 60 draws when none is free."""
-    best, best_gap = (0.0, 0.0), -np.inf
-    for _ in range(60):
-        spot = (float(rng.uniform(*area[:2])), float(rng.uniform(*area[2:])))
-        gaps = [
-            math.dist(spot, other) - item.radius - objects[-1].radius
-            for other, item in zip(positions, objects, strict=False)
-        ]
-        gap = min(gaps, default=np.inf)
-        if gap > 0.06:
-            return spot
-        if gap > best_gap:
-            best, best_gap = spot, gap
-    return best
 
 
 def external_cameras(seed: int) -> dict[str, CameraMount]:

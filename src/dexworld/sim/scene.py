@@ -6,7 +6,7 @@ right.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -27,6 +27,7 @@ ROBOT_GROUP = 2  # geoms of the robot; objects and room are group 0
 # Where the hand can work: object centres are drawn from this rectangle (x low, x high, y low, y high).
 WORK_AREA = (0.62, 0.88, -0.28, 0.08)
 COUNTER_AREA = (0.60, 0.98, -0.40, 0.40)
+HAND_GAP = 0.07  # metres between objects: a hand's width
 
 TRAINING_SEEDS = range(0, 900_000)
 VALIDATION_SEEDS = range(900_000, 1_000_000)
@@ -66,7 +67,8 @@ def random_layout(seed: int) -> Layout:
     positions: list[tuple[float, float]] = []
     for index in range(count):
         objects.append(random_object(rng))
-        positions.append(_free_spot(rng, WORK_AREA if index == 0 else COUNTER_AREA, objects, positions))
+        area = WORK_AREA if index == 0 else COUNTER_AREA
+        positions.append(free_spot(rng, area, objects, positions, HAND_GAP))
     return Layout(
         seed=seed,
         objects=tuple(objects),
@@ -84,8 +86,18 @@ def _triple(values: np.ndarray) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _free_spot(rng, area, objects, positions) -> tuple[float, float]:
-    """A spot at least a hand's width from the others; the least crowded of 60 draws when none is free."""
+def free_spot(
+    rng: np.random.Generator,
+    area: tuple[float, float, float, float],
+    objects: Sequence[ObjectSpec],
+    positions: Sequence[tuple[float, float]],
+    gap: float,
+) -> tuple[float, float]:
+    """A spot (x, y) for the last of `objects`; the least crowded of 60 draws when none is free.
+
+    area: lowest and highest x, lowest and highest y, metres. positions: of the objects before it. gap: metres that stay
+    free between it and each of them.
+    """
     best, best_gap = (0.0, 0.0), -np.inf
     for _ in range(60):
         spot = (float(rng.uniform(*area[:2])), float(rng.uniform(*area[2:])))
@@ -93,11 +105,11 @@ def _free_spot(rng, area, objects, positions) -> tuple[float, float]:
             math.dist(spot, other) - spec.radius - objects[-1].radius
             for other, spec in zip(positions, objects, strict=False)
         ]
-        gap = min(gaps, default=np.inf)
-        if gap > 0.07:
+        smallest = min(gaps, default=np.inf)
+        if smallest > gap:
             return spot
-        if gap > best_gap:
-            best, best_gap = spot, gap
+        if smallest > best_gap:
+            best, best_gap = spot, smallest
     return best
 
 
