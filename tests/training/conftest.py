@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from dexworld.data.episode import ArrayFrames, Episode
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.store import EpisodeWriter, open_dataset
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
+from dexworld.models.dexwm import DexWM
 from dexworld.training.config import TrainConfig
 from dexworld.training.run import RunConfig
 
@@ -96,4 +98,16 @@ def disc_data(tmp_path_factory):
     for seed in range(12):
         writer.write(f"disc-{seed:03d}", disc_episode(seed))
     writer.finish()
+    return folder
+
+
+@pytest.fixture
+def world_model(disc_data, tmp_path, model_config):
+    """A world model whose encoder is fitted on the discs; nothing else of it matters."""
+    torch.manual_seed(0)
+    model = DexWM(model_config)
+    dataset = open_dataset(disc_data)
+    model.encoder.fit([torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(12)]))])
+    folder = tmp_path / "world-model"
+    model.save_pretrained(folder, {"training_seeds": [[0, 11]]})
     return folder

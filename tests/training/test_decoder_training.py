@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
-from dexworld.data.store import open_dataset
 from dexworld.models.decoder import DecoderConfig, PixelDecoder, PixelDecoderConfig, from_pixels
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_space import LatentSpace
@@ -20,18 +18,6 @@ from dexworld.training.frozen_encoder import open_decoder
 from dexworld.training.picture_source import Pictures
 
 NETWORK = DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2)
-
-
-@pytest.fixture
-def world_model(disc_data, tmp_path, model_config):
-    """A world model whose encoder is fitted on the discs; nothing else of it matters."""
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(12)]))])
-    folder = tmp_path / "world-model"
-    model.save_pretrained(folder, {"training_seeds": [[0, 11]]})
-    return folder
 
 
 @pytest.fixture

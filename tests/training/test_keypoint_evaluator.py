@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.store import open_dataset
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
@@ -15,17 +14,6 @@ from dexworld.training.frozen_encoder import EveryFrame, open_evaluator
 from dexworld.training.keypoint_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 
 HEAD = KeypointHeadConfig(dim=32, depth=1, heads=2, cell=4)
-
-
-@pytest.fixture
-def world_model(disc_data, tmp_path, model_config):
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(12)]))])
-    folder = tmp_path / "world-model"
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
