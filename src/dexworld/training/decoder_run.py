@@ -38,9 +38,9 @@ from dexworld.training.decoder_objective import (
 )
 from dexworld.training.discriminator import PatchDiscriminator
 from dexworld.training.distributed import Processes
-from dexworld.training.frozen_encoder import FrozenData, FrozenRunConfig, open_frozen_data, processes_of, run_trainer
+from dexworld.training.frozen_encoder import FrozenData, FrozenRunConfig, open_frozen_data, processes_of
 from dexworld.training.picture_source import CachedLatents, Latents, PictureSource
-from dexworld.training.run import save_run
+from dexworld.training.run import run_trainer, save_run
 from dexworld.training.sources import CachedData
 from dexworld.training.trainer import Trainer
 

@@ -27,9 +27,7 @@ from dexworld.models.reference import EVALUATOR, REFERENCE, checkpoint_path
 from dexworld.training.config import LoopConfig, ScaleConfig
 from dexworld.training.distributed import Processes, joined, local_device
 from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
-from dexworld.training.progress import TrainingLog
 from dexworld.training.run import split_by_scene, without_folders
-from dexworld.training.trainer import Trainer
 
 # Who reads latents, besides an evaluator or a decoder that is named.
 AUTO = "auto"
@@ -160,16 +158,6 @@ def processes_of(config: FrozenRunConfig) -> Iterator[tuple[torch.device, Proces
         if not processes.is_first:
             logging.getLogger("dexworld").setLevel(logging.WARNING)
         yield device, processes
-
-
-def run_trainer(trainer: Trainer) -> bool:
-    """Resume and train, the first process with a log in the trainer's folder; True when the last step is done."""
-    trainer.resume()
-    if not trainer.processes.is_first:
-        return trainer.run()
-    with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
-        trainer.report, trainer.on_step = log.report, log.advance
-        return trainer.run()
 
 
 def open_frozen_data(config: FrozenRunConfig, seed: int, device: torch.device) -> FrozenData:

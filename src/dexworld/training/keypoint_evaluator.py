@@ -33,10 +33,9 @@ from dexworld.training.frozen_encoder import (
     open_evaluator,
     open_frozen_data,
     processes_of,
-    run_trainer,
 )
 from dexworld.training.losses import ItemsEach, inside_image, keypoint_loss, own_items
-from dexworld.training.run import save_run, without_folders
+from dexworld.training.run import run_trainer, save_run, without_folders
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import WindowSource

@@ -180,14 +180,18 @@ def _train(config: RunConfig, model_config: DexWMConfig | None, device: torch.de
         idle_parameters=not (config.training.hand_consistency or config.training.true_keypoints),
         meter=_meter(config, model.config, task, device, processes),
     )
-    trainer.resume()
-    if processes.is_first:
-        with TrainingLog(config.output, config.training.steps, trainer.step) as log:
-            trainer.report, trainer.on_step = log.report, log.advance
-            finished = trainer.run()
-    else:
-        finished = trainer.run()
+    finished = run_trainer(trainer)
     return _finish(config, trainer, datasets, held_out_data, training, held_out, finished, ancestry)
+
+
+def run_trainer(trainer: Trainer) -> bool:
+    """Resume and train, the first process with a log in the trainer's folder; True when the last step is done."""
+    trainer.resume()
+    if not trainer.processes.is_first:
+        return trainer.run()
+    with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
+        trainer.report, trainer.on_step = log.report, log.advance
+        return trainer.run()
 
 
 def _meter(config: RunConfig, model: DexWMConfig, task: FrameTask, device: torch.device, processes: Processes) -> Meter:

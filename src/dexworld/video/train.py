@@ -20,8 +20,7 @@ import torch
 
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
-from dexworld.training.progress import TrainingLog
-from dexworld.training.run import save_run, without_folders
+from dexworld.training.run import run_trainer, save_run, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.config import CONDITIONS, Condition, DWMConfig, Prediction, preset
 from dexworld.video.latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec
@@ -135,10 +134,7 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
         identity |= {"base": config.base, "initial": config.initial, "frozen": frozen}
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
-    trainer.resume()
-    with TrainingLog(config.output, config.training.steps, trainer.step) as log:
-        trainer.report, trainer.on_step = log.report, log.advance
-        finished = trainer.run()
+    finished = run_trainer(trainer)
     return _finish(config, trainer, folders, held_out, finished)
 
 
