@@ -27,7 +27,7 @@ from dexworld.models.reference import EVALUATOR, REFERENCE, checkpoint_path
 from dexworld.training.config import LoopConfig, ScaleConfig
 from dexworld.training.distributed import Processes, joined, local_device
 from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
-from dexworld.training.run import split_by_scene, without_folders
+from dexworld.training.run import data_provenance, split_by_scene, without_folders
 
 # Who reads latents, besides an evaluator or a decoder that is named.
 AUTO = "auto"
@@ -121,28 +121,12 @@ class FrozenData:
             "mix": list(config.mix),
         }
 
-    def provenance(self, training: LoopConfig) -> dict[str, Any]:
-        """What a model card needs to know about data and settings."""
+    def provenance(self, training: LoopConfig, ancestry: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What a model card needs to know about data and settings; ancestry as for `data_provenance`."""
         return {
             "encoder": self.fingerprint,
             "encoder_of": self.source,
-            "training_seeds": [[dataset.seeds[0], dataset.seeds[-1]] for dataset in self.datasets if dataset.seeds],
-            "datasets": [
-                {
-                    "name": dataset.folder.name,
-                    "settings": dataset.settings,
-                    "episodes": len(dataset),
-                    "training_episodes": len(episodes),
-                    "frames": sum(dataset.lengths),
-                    "quarantined": len(dataset.quarantined),
-                    "fingerprint": dataset.fingerprint,
-                }
-                for dataset, episodes in zip(self.datasets, self.training, strict=True)
-            ],
-            "validation_datasets": [
-                {"name": each.folder.name, "settings": each.settings} for each in self.held_out_data
-            ],
-            "validation_episodes": sum(len(episodes) for episodes in self.held_out),
+            **data_provenance(self.datasets, self.training, self.held_out_data, self.held_out, ancestry),
             "training": asdict(training),
         }
 

@@ -194,13 +194,10 @@ def _initial_evaluator(config: EvaluatorRunConfig, data: FrozenData, head: Keypo
 
 def _provenance(config: EvaluatorRunConfig, data: FrozenData, ancestry: dict[str, Any]) -> dict[str, Any]:
     """What a model card needs to know; the scenes that the evaluator it starts from has seen are among its own."""
-    provenance = data.provenance(config.training)
+    provenance = data.provenance(config.training, ancestry)
     if config.initial is None:
         return provenance
-    seeds = provenance["training_seeds"]
-    inherited = [list(pair) for pair in ancestry.get("training_seeds", []) if list(pair) not in seeds]
-    ancestors = {"initial": without_folders(config.initial), "initial_provenance": ancestry}
-    return provenance | {"training_seeds": seeds + inherited} | ancestors
+    return provenance | {"initial": without_folders(config.initial), "initial_provenance": ancestry}
 
 
 def _training_data(

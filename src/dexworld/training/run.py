@@ -293,10 +293,31 @@ def _finish(
     ancestry: dict[str, Any] | None,
 ) -> Path:
     figures = trainer.figures or trainer.validate()
-    seeds = [[dataset.seeds[0], dataset.seeds[-1]] for dataset in datasets if dataset.seeds]
-    # A fine-tuned model has seen what its ancestors were trained on.
-    inherited = [list(pair) for pair in (ancestry or {}).get("training_seeds", []) if list(pair) not in seeds]
     provenance = {
+        **data_provenance(datasets, training, held_out_data, held_out, ancestry),
+        "initial": without_folders(config.initial) if config.initial else None,
+        "initial_provenance": ancestry,
+        "training": asdict(config.training),
+        **({"loading": config.loading} if config.loading else {}),
+    }
+    return save_run(trainer, config.output, provenance, figures, finished)
+
+
+def data_provenance(
+    datasets: list[Dataset],
+    training: list[np.ndarray],
+    held_out_data: list[Dataset],
+    held_out: list[np.ndarray],
+    ancestry: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a model card needs to know about data, as JSON values.
+
+    training, held_out: numbers of the episodes, as from `split_by_scene`. ancestry: provenance of the model that
+    training began from, if any; a fine-tuned one has seen what its ancestors were trained on.
+    """
+    seeds = [[dataset.seeds[0], dataset.seeds[-1]] for dataset in datasets if dataset.seeds]
+    inherited = [list(pair) for pair in (ancestry or {}).get("training_seeds", []) if list(pair) not in seeds]
+    return {
         "training_seeds": seeds + inherited,
         "datasets": [
             {
@@ -312,12 +333,7 @@ def _finish(
         ],
         "validation_datasets": [{"name": each.folder.name, "settings": each.settings} for each in held_out_data],
         "validation_episodes": sum(len(episodes) for episodes in held_out),
-        "initial": without_folders(config.initial) if config.initial else None,
-        "initial_provenance": ancestry,
-        "training": asdict(config.training),
-        **({"loading": config.loading} if config.loading else {}),
     }
-    return save_run(trainer, config.output, provenance, figures, finished)
 
 
 def save_run(
