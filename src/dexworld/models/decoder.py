@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dexworld.models.checkpoint import load_exactly, read_checkpoint, write_checkpoint
-from dexworld.models.keypoint_head import HeadBlock
+from dexworld.models.keypoint_head import HeadBlock, draw_weights
 from dexworld.models.latent_space import LatentSpace
 
 IMAGES_PER_CALL = 32  # decoded at once by `decode`
@@ -94,11 +94,7 @@ class PixelDecoder(nn.Module):
         self.norm = nn.LayerNorm(network.dim)
         self.project_out = nn.Linear(network.dim, 3 * space.cell[0] * space.cell[1])
         nn.init.trunc_normal_(self.positions, std=0.02)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        draw_weights(self)
         if network.residual:
             self.linear = nn.Linear(space.dim, self.project_out.out_features).requires_grad_(False)
             self.register_buffer("spread", torch.ones(space.dim))

@@ -33,6 +33,15 @@ class HeadBlock(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
+def draw_weights(module: nn.Module) -> None:
+    """First weights of all linear layers in `module`: truncated normal of deviation 0.02, biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 class KeypointHead(nn.Module):
     """Latents (..., P, D) to heatmap logits (..., K, h, w).
 
@@ -53,11 +62,7 @@ class KeypointHead(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.project_out = nn.Linear(config.dim, config.cell**2 * config.channels)
         nn.init.trunc_normal_(self.positions, std=0.02)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        draw_weights(self)
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self._resample(self.project_in(latents.reshape(-1, *latents.shape[-2:]))) + self.positions
