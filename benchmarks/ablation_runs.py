@@ -86,6 +86,7 @@ VARIANTS = (
             budget=("finetune_steps",), initial="pretrained"),
     Variant("detached", "that loss trains the head, not the predictor", training={"detach_predictions": True}),
     Variant("unroll-2", "multistep depth 2 instead of 4", training={"unroll_steps": 2}),
+    Variant("unroll-8", "multistep depth 8 instead of 4", training={"unroll_steps": 8}),
 )  # fmt: skip
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 
