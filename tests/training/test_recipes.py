@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dexworld import cli
 from dexworld.data.store import open_dataset
 from dexworld.training.config import TrainConfig, fixed_settings
 from dexworld.training.recipes import RECIPES, windows_in_epoch, with_recipe
@@ -40,6 +41,23 @@ def test_steps_follow_from_epochs_and_data(disc_data):
     trained = with_recipe("pretrain_egodex_droid", replace(config, training=TrainConfig(accumulation=512)))
     assert trained.training.batch_size == 8
     assert trained.training.steps == -(-40 * 10 * clips // 4096)
+
+
+def test_a_plan_of_a_recipe_has_its_epochs_and_the_windows_of_its_phase(capsys, disc_data):
+    def planned(recipe, *options):
+        cli.main(["train", "--dry-run", "True", "--recipe", recipe, "--preset", "debug", *options])
+        return " ".join(capsys.readouterr().out.split())
+
+    robot = ("--plan", "robot:2:20:1000")
+    assert "windows per epoch 1,000" in planned("finetune_robocasa", *robot)
+    assert "steps 6,250 of 8 windows; 50,000 in all, 50.0 epochs" in planned("finetune_robocasa", *robot)
+    official = planned("finetune_robocasa_official", *robot)
+    assert "windows per epoch 1,000" in official
+    assert "steps 2,500 of 8 windows; 20,000 in all, 20.0 epochs" in official
+    assert "3.0 epochs" in planned("finetune_robocasa", *robot, "--epochs", "3")
+    assert "steps 7 of 8 windows" in planned("finetune_robocasa", *robot, "--steps", "7")
+    recorded = ("--data", str(disc_data), "--validation-fraction", "0")
+    assert "20.0 epochs" in planned("finetune_robocasa_official", *recorded)
 
 
 def test_what_is_given_stays_and_what_cannot_be_is_refused():

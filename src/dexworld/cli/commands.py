@@ -3,7 +3,7 @@
 import logging
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,7 +28,7 @@ from dexworld.sim.tasks import TASKS, Task
 from dexworld.training.decoder_choice import drawing_of
 from dexworld.training.estimate import PlanConfig, plan_run
 from dexworld.training.frozen_encoder import AUTO, chosen_evaluator
-from dexworld.training.recipes import with_recipe
+from dexworld.training.recipes import epochs_on_paper, with_recipe
 from dexworld.training.run import RunConfig, train
 
 logger = logging.getLogger("dexworld")
@@ -55,7 +55,10 @@ class Train:
         """Train, and leave the model in `<output>/model`."""
         config = self.run_config if self.recipe is None else with_recipe(self.recipe, self.run_config)
         if self.dry_run:
-            sys.stdout.write("\n".join(plan_run(config, self.machines).lines()) + "\n")
+            machines = self.machines
+            if self.recipe is not None:
+                machines = replace(machines, epochs=epochs_on_paper(self.recipe, config, machines.epochs))
+            sys.stdout.write("\n".join(plan_run(config, machines).lines()) + "\n")
             return
         logger.info("the model is in %s", train(config))
 

@@ -10,7 +10,7 @@ TASKS = 200  # the most common ones that are named
 
 
 def account(result: Inspection) -> dict[str, Any]:
-    """Every figure of an inspection, as JSON values; docs/data.md explains the keys. What doesn't exist is None.
+    """Every figure of an inspection, as JSON values; docs/data_store.md explains the keys. What doesn't exist is None.
 
     Figures are of the episodes read; only `episodes`, `splits`, `broken` at opening and the `estimate`s are of all.
     """

@@ -20,7 +20,7 @@ from dexworld.training.cost import ModelCost, model_cost
 from dexworld.training.run import RunConfig
 from dexworld.training.window_task import window_strategies
 
-BYTES_H264 = 5520  # a frame of 398 x 224 in the store's default codec (docs/data.md)
+BYTES_H264 = 5520  # a frame of 398 x 224 in the default codec; docs/data_store.md has 1,088 to 8,500, by what is shown
 BYTES_JPEG = 27048
 BYTES_LABELS = 895  # 69 joint positions and a camera pose of one EgoDex frame
 STATE_BYTES = 20  # per trained parameter: float32 weight, gradient, two Adam moments, average
@@ -132,8 +132,12 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
 
 
 def windows_per_epoch(data: DataPlan, sampling: SamplingConfig, training: TrainConfig, model: DexWMConfig) -> int:
-    """Windows after which everything has come once: (clip, segment) pairs, or, for strides, frames."""
-    strategy = window_strategies(model.predictor.num_context, training, sampling)[0]
+    """Windows after which everything has come once: (clip, segment) pairs, or, for strides, frames.
+
+    Of the unrolled phase where there is no other: the release's draws one window of a clip there.
+    """
+    unrolled = training.teacher_forced == 0.0
+    strategy = window_strategies(model.predictor.num_context, training, sampling)[int(unrolled)]
     if isinstance(strategy, StrideSampling):
         return data.frames
     length = max(data.frames // data.clips, 1)

@@ -108,6 +108,13 @@ def with_recipe(name: str, config: RunConfig) -> RunConfig:
     return replace(filled, training=replace(training, steps=steps))
 
 
+def epochs_on_paper(name: str, config: RunConfig, given: float | None) -> float | None:
+    """Epochs of a plan without data: those given, else the recipe's, else (steps are given) None."""
+    if given is not None or config.data or config.training.steps != TrainConfig().steps:
+        return given
+    return RECIPES[name].epochs
+
+
 def windows_in_epoch(config: RunConfig) -> int:
     """(clip, segment) pairs of the clips that `config` trains on, for `paper` and `official` windows."""
     context, unrolled = preset(config.preset).predictor.num_context, config.training.teacher_forced == 0.0
