@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,6 +28,16 @@ def run(script: str, folder: Path, *options: str) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def test_make_bench_takes_scripts_that_run_without_data():
+    shown = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    scripts = re.findall(r"benchmarks/\w+\.py", shown)
+    assert scripts
+    for script in scripts:
+        text = (ROOT / script).read_text(encoding="utf-8")
+        assert '__name__ == "__main__"' in text, f"{script} is no program"
+        assert "required=True" not in text, f"{script} needs an option that `make bench` doesn't give"
 
 
 def test_the_simulator_benchmark_measures_what_it_documents(tmp_path):
