@@ -246,7 +246,10 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
 
 
 def _paper(dim: int, depth: int, heads: int) -> DexWMConfig:
-    """The paper's model at one of its sizes (Table 5): DINOv2 ViT-L/14, raw actions, no residual, MSE heatmaps."""
+    """The paper's model at one of its sizes (Table 5): DINOv2 ViT-L/14, raw actions, no residual, MSE heatmaps.
+
+    Departure from the paper, section 3.1: actions are written as the release writes them (`actions.OFFICIAL`).
+    """
     return DexWMConfig(
         encoder=ENCODERS["dinov2-large"],
         predictor=PredictorConfig(

@@ -151,7 +151,7 @@ class TrainConfig(LoopConfig):
     keypoint_frames: int = 2
     """Frames of a window that the keypoint losses look at: its last ones."""
     sigma_px: float = 4.0
-    """Standard deviation of the keypoints' target Gaussians, in pixels of the stored image."""
+    """Standard deviation of the keypoints' target Gaussians, in pixels of the model's image."""
     stride_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0)
     """Relative frequency of windows with 1, 2, ... stored frames from one frame to the next."""
     short_history: float = 0.4

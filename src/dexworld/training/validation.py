@@ -13,7 +13,7 @@ from dexworld.training.losses import inside_image
 from dexworld.training.window_task import MakeSource
 
 CHUNK = 32  # windows at a time
-PCK_PX = 20.0  # pixels of the stored image (DexWM paper: PCK@20 at 224 x 392)
+PCK_PX = 20.0  # pixels of the model's image (DexWM paper: PCK@20 at 224 x 392)
 
 
 class Validation:
