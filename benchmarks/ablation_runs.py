@@ -86,7 +86,8 @@ VARIANTS = (
             budget=("finetune_steps",), initial="pretrained"),
     Variant("detached", "that loss trains the head, not the predictor", training={"detach_predictions": True}),
     Variant("unroll-2", "multistep depth 2 instead of 4", training={"unroll_steps": 2}),
-    Variant("unroll-8", "multistep depth 8 instead of 4", against=("base", "strides-to-4"), training={"unroll_steps": 8}),
+    Variant("unroll-8", "multistep depth 8 instead of 4", against=("base", "strides-to-4"),
+            training={"unroll_steps": 8}),
     Variant("strides-to-4", "steps of at most 0.8 s, all that 8-second episodes have for depth 8",
             training={"stride_weights": (1.0, 1.0, 1.0, 6.0)}),
 )  # fmt: skip
