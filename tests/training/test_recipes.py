@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from dexworld import cli
+from dexworld.actions import OFFICIAL, ActionConvention
 from dexworld.data.store import open_dataset
+from dexworld.models.config import preset
 from dexworld.training.config import TrainConfig, fixed_settings
 from dexworld.training.recipes import RECIPES, windows_in_epoch, with_recipe
 from dexworld.training.run import RunConfig, split_by_scene
@@ -65,6 +67,9 @@ def test_what_is_given_stays_and_what_cannot_be_is_refused():
     filled = with_recipe("finetune_robocasa", config)
     assert (filled.training.steps, filled.training.learning_rate, filled.training.batch_size) == (7, 3e-5, 64)
     assert (filled.preset, filled.latents, filled.sampling.windows) == ("paper-xl", "online", "paper")
+    released = with_recipe("finetune_robocasa_official", config)
+    assert preset(filled.preset).action_convention == ActionConvention()  # the paper's
+    assert preset(released.preset) == replace(preset(filled.preset), action_convention=OFFICIAL)
     with pytest.raises(ValueError, match="choose from pretrain_egodex_droid"):
         with_recipe("pretrain", config)
     with pytest.raises(ValueError, match="must divide"):

@@ -245,27 +245,25 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
     return cls(**arguments)
 
 
-def _paper(dim: int, depth: int, heads: int) -> DexWMConfig:
-    """The paper's model at one of its sizes (Table 5): DINOv2 ViT-L/14, raw actions, no residual, MSE heatmaps.
-
-    Departure from the paper, section 3.1: actions are written as the release writes them (`actions.OFFICIAL`).
-    """
+def _paper(dim: int, depth: int, heads: int, action_convention: ActionConvention = ActionConvention()) -> DexWMConfig:
+    """The paper's model at one of its sizes (Table 5): DINOv2 ViT-L/14, raw actions, no residual, MSE heatmaps."""
     return DexWMConfig(
         encoder=ENCODERS["dinov2-large"],
         predictor=PredictorConfig(
             dim=dim, depth=depth, heads=heads, num_context=8, residual=False, embed_actions=False, pixel_aligned=False
         ),
         keypoint_head=KeypointHeadConfig(dim=256, depth=6, heads=16, mlp_ratio=4, cell=14, loss="mse"),
-        action_convention=OFFICIAL,
+        action_convention=action_convention,
         action_scale=(1.0, 1.0, 1.0),
     )
 
 
+_PAPER_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1024, 32, 16)}  # Table 5
+
 PRESETS: dict[str, DexWMConfig] = {
-    "paper-s": _paper(384, 12, 6),
-    "paper-b": _paper(768, 12, 12),
-    "paper-l": _paper(1024, 24, 16),
-    "paper-xl": _paper(1024, 32, 16),
+    **{f"paper-{size}": _paper(*shape) for size, shape in _PAPER_SIZES.items()},
+    # The same, told of actions as the release writes them, its defect included.
+    **{f"official-{size}": _paper(*shape, OFFICIAL) for size, shape in _PAPER_SIZES.items()},
     # The reference robot has a right hand only: half of the tracked keypoints would be zeros.
     "tiny": DexWMConfig(
         predictor=PredictorConfig(tracked=tuple(range(NUM_TRACKED // 2, NUM_TRACKED))),

@@ -46,6 +46,7 @@ _LOSSES = {
 _PRETRAINING = _LOSSES | {"teacher_forced": 1.0, "learning_rate": 1e-4}
 _FINE_TUNING = _LOSSES | {"teacher_forced": 0.0, "unroll_steps": 8, "learning_rate": 1e-5}
 _ONLINE = {"preset": "paper-xl", "latents": "online"}
+_ONLINE_OFFICIAL = {"preset": "official-xl", "latents": "online"}
 
 RECIPES = {
     # "Adam with an initial learning rate of 1e-4, which is reduced to 1e-7 over 40 epochs via a cosine", batch 4096.
@@ -72,7 +73,7 @@ RECIPES = {
         "the released pre-training configuration",
         batch=4096,
         epochs=40,
-        run=_ONLINE | {"augment": True},
+        run=_ONLINE_OFFICIAL | {"augment": True},
         sampling={"windows": "official"},
         training=_PRETRAINING | {"final_learning_rate": 4e-5, "weight_decay": 1e-5, "decay_vectors": True},
     ),
@@ -81,7 +82,7 @@ RECIPES = {
         "the released fine-tuning configuration",
         batch=8,
         epochs=20,
-        run=_ONLINE,
+        run=_ONLINE_OFFICIAL,
         sampling={"windows": "official"},
         training=_FINE_TUNING | {"final_learning_rate": 0.04, "weight_decay": 1e-5, "decay_vectors": True},
     ),
