@@ -11,7 +11,10 @@ from dexworld.cli.train_more import TrainDecoder, TrainEvaluator
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.decoder import PixelDecoder
+from dexworld.models.encoders import EncoderChoice
 from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.training.decoder_run import DecoderRunConfig
+from encoder_fixtures import DIM, save_tiny
 
 FLAGS = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
 COMMON = "--latents online --encoder-preset debug --encoder-frames 16 --size debug --workers 0 --device cpu --steps 2"
@@ -44,9 +47,9 @@ def data(tmp_path_factory):
     return folder
 
 
-def call(verb, data, output, more=""):
-    options = f"--data {data} --output {output} --validation-data {data} {COMMON} {more}"
-    tyro.cli(verb, args=options.split(), config=FLAGS).run()
+def call(verb, data, output, more="", options=COMMON):
+    folders = f"--data {data} --output {output} --validation-data {data}"
+    tyro.cli(verb, args=f"{folders} {options} {more}".split(), config=FLAGS).run()
     return json.loads((output / "results.json").read_text())
 
 
@@ -64,6 +67,19 @@ def test_an_evaluator_is_trained_from_the_command_line(data, tmp_path):
     assert results["finished"] is True
     assert results["validation"]["visible"] == 6 * 32  # whole batches of frames
     assert KeypointEvaluator.from_pretrained(tmp_path / "model").config.head.dim == 32
+
+
+def test_both_take_a_pretrained_encoder_of_which_there_is_no_world_model_yet(data, tmp_path):
+    encoder = save_tiny("dinov2", tmp_path / "encoder")
+    options = f"--latents online --encoder {encoder} --size debug --workers 0 --device cpu --steps 1 --batch-size 2"
+    for verb, made, name in ((TrainDecoder, PixelDecoder, "decoder"), (TrainEvaluator, KeypointEvaluator, "evaluator")):
+        call(verb, data, tmp_path / name, options=options)
+        trained = made.from_pretrained(tmp_path / name / "model")
+        assert trained.config.latents.dim == DIM
+        assert trained.config.latents.image_size == (224, 392)  # the preset's
+        assert trained.provenance["encoder_of"] == "encoder"
+    with pytest.raises(ValueError, match=r"the encoder is that of a/model: leave out"):
+        DecoderRunConfig(checkpoint="a/model", encoder=EncoderChoice(str(encoder)))
 
 
 def test_the_options_are_explained(capsys):

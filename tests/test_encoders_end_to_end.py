@@ -1,16 +1,11 @@
 """Every family of pretrained encoders from a checkpoint folder to a plan: encode, train, roll out, plan."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "models"))  # where the tiny checkpoints are made
-
-from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, save_tiny
 
 from dexworld import cli
 from dexworld.actions import hand_motion
@@ -22,6 +17,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.planning import CEM, KeypointPixels, LatentDistance, MPCConfig, MPCPolicy
 from dexworld.robots.kinematics import FrankaAllegro
 from dexworld.robots.observation import Observation
+from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, save_tiny
 
 HEIGHT, WIDTH, FRAMES = 224, 392, 8
 REST = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.8, 0.8] + [0.1, 0.4, 0.4, 0.4] * 3 + [0.8, 0.4, 0.4, 0.4])

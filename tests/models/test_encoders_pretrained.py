@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from encoder_fixtures import DIM, FAMILIES, SIZES, save_tiny, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from dexworld.models.encoders.families import clip_positions
 from dexworld.training.fitting import encoder_fingerprint
 from dexworld.training.latents import LatentsConfig
 from dexworld.training.run import RunConfig
+from encoder_fixtures import DIM, FAMILIES, SIZES, save_tiny, tiny_model
 
 KINDS = list(FAMILIES)
 

@@ -6,7 +6,7 @@ Which encoder, which data, and how what was trained is opened again beside a mod
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from dexworld.data.source import Dataset
 from dexworld.models.config import KeypointHeadConfig, PredictorConfig, preset
 from dexworld.models.decoder import PixelDecoder
 from dexworld.models.dexwm import DexWM
-from dexworld.models.encoders import Encoder, PCAEncoder
+from dexworld.models.encoders import Encoder, EncoderChoice, PCAEncoder
 from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.models.latent_space import OtherEncoderError
 from dexworld.models.reference import EVALUATOR, REFERENCE, checkpoint_path
@@ -46,6 +46,9 @@ class FrozenRunConfig:
     """World model whose encoder is taken: a folder, a Hugging Face id, or `reference`."""
     encoder_preset: str | None = None
     """Take the encoder of this model preset instead; a pca one is fitted on the data as `dexworld train` does."""
+    encoder: EncoderChoice = field(default_factory=EncoderChoice)
+    """Pretrained encoder instead, before there is any world model of it; pictures have the size of the preset, `tiny`
+    unless another is given."""
     encoder_frames: int = 3000
     """Frames that a pca encoder is fitted on."""
     validation_data: tuple[Path, ...] = ()
@@ -72,6 +75,10 @@ class FrozenRunConfig:
             raise ValueError(f"workers is {self.workers}; it must be 0 or more")
         if self.mix and len(self.mix) != len(self.data):
             raise ValueError(f"mix gives {len(self.mix)} shares for {len(self.data)} data folders")
+        if self.checkpoint != REFERENCE and (self.encoder_preset is not None or self.encoder != EncoderChoice()):
+            raise ValueError(
+                f"the encoder is that of {self.checkpoint}: leave out the options of another encoder, or `checkpoint`"
+            )
 
 
 class EveryFrame:
@@ -161,17 +168,18 @@ def open_frozen_data(config: FrozenRunConfig, seed: int, device: torch.device) -
 
 def _encoder(config: FrozenRunConfig, datasets: list[Dataset], seed: int, device: torch.device) -> tuple[DexWM, str]:
     """A world model with the encoder, and what it is called; of a preset, only the encoder has its full size."""
-    if config.encoder_preset is None:
+    if config.encoder_preset is None and config.encoder == EncoderChoice():
         model = DexWM.from_pretrained(checkpoint_path(config.checkpoint))
         return model.requires_grad_(False), without_folders(config.checkpoint)
-    wanted = preset(config.encoder_preset)
+    name = config.encoder_preset or "tiny"
+    wanted = config.encoder.applied(preset(name))
     small = PredictorConfig(dim=32, depth=1, heads=2, pixel_aligned=False)
     wanted = replace(wanted, predictor=small, keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2))
     model = DexWM(wanted).eval().requires_grad_(False)
     if isinstance(model.encoder, PCAEncoder):
         sized = [fitted(dataset, wanted.image_size) for dataset in datasets]
         model.encoder.load_state_dict(fitted_encoder(wanted, sized, config.encoder_frames, seed, device))
-    return model, f"preset {config.encoder_preset}"
+    return model, without_folders(config.encoder.encoder) if config.encoder.encoder else f"preset {name}"
 
 
 Reader = TypeVar("Reader", PixelDecoder, KeypointEvaluator)
