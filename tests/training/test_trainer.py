@@ -71,6 +71,19 @@ def test_training_beats_standing_still_on_held_out_episodes(make_trainer):
     assert figures["pck20_true_latents"] > 0.9
 
 
+def test_every_second_unrolled_batch_is_a_deep_one(make_trainer):
+    task = make_trainer(steps=10, teacher_forced=0.4, unroll_steps=2, deep_unroll_steps=4).task
+    context = task.objective.model.config.predictor.num_context
+    frames = [task.batch(index, torch.device("cpu"))[0].latents.shape[1] - context for index in range(10)]
+    assert frames == [1, 1, 1, 1, 2, 4, 2, 4, 2, 4]
+    assert [task.deep(index) for index in range(10)] == [predicted == 4 for predicted in frames]
+    deep, again = (task.losses(task.batch(5, torch.device("cpu"))[0], 5) for _ in range(2))
+    assert torch.isfinite(deep["loss"])
+    assert torch.equal(deep["loss"], again["loss"])
+    with pytest.raises(ValueError, match=r"deep_unroll_steps is 2; it must be above unroll_steps, 2"):
+        make_trainer(unroll_steps=2, deep_unroll_steps=2)
+
+
 def test_stopping_and_resuming_in_either_phase_changes_no_bit(make_trainer):
     whole = make_trainer("whole")
     whole.run()

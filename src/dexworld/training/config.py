@@ -138,6 +138,9 @@ class TrainConfig(LoopConfig):
     with gradients through the whole roll-out (DexWM paper, section 3.2)."""
     unroll_steps: int = 4
     """Predicted frames of an unrolled window."""
+    deep_unroll_steps: int | None = None
+    """Predicted frames of every second unrolled batch instead. Deep roll-outs learn the far future, but short clips
+    hold them at small strides only: the batches between them keep the strides that planning needs."""
     unroll_batch_size: int | None = None
     """Windows in an unrolled step; by default batch_size."""
     hand_consistency: float = 0.02
@@ -164,6 +167,7 @@ class TrainConfig(LoopConfig):
     """(Stride, steps) of each rollout that validation measures."""
 
     FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"validation_windows", "validation_rollouts"}
+    LATER: ClassVar[dict[str, Any]] = LoopConfig.LATER | {"deep_unroll_steps": None}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,6 +176,11 @@ class TrainConfig(LoopConfig):
         check_fractions(self, "teacher_forced")
         if self.unroll_batch_size is not None and self.unroll_batch_size < 1:
             raise ValueError(f"unroll_batch_size is {self.unroll_batch_size}; it must be positive, or None")
+        if self.deep_unroll_steps is not None and self.deep_unroll_steps <= self.unroll_steps:
+            raise ValueError(
+                f"deep_unroll_steps is {self.deep_unroll_steps}; it must be above unroll_steps, {self.unroll_steps}, "
+                "or None"
+            )
         if any(len(pair) != 2 or min(pair) < 1 for pair in self.validation_rollouts):
             raise ValueError(f"validation_rollouts is {self.validation_rollouts}; give (stride, steps) pairs from 1")
 

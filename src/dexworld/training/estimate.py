@@ -5,7 +5,7 @@ parameters from closed forms (tests compare them with torch's own counter); thro
 it that is reached (MFU), both stated assumptions. d width, P patches, T predicted and C observed frames of a window.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -128,6 +128,9 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
     per_epoch = sum(windows_per_epoch(each, sampling, training, model) for each in data)
     steps = training.steps if epochs is None else ceil(epochs * per_epoch / (batch * training.accumulation))
     cost = model_cost(model, training.unroll_steps)
+    if training.deep_unroll_steps is not None:  # every second batch
+        deep = model_cost(model, training.deep_unroll_steps)
+        cost = replace(cost, unrolled_flops=(cost.unrolled_flops + deep.unrolled_flops) / 2)
     return _estimate(data, plan, model, name, cost, per_epoch, steps, batch * training.accumulation, teacher_forced)
 
 

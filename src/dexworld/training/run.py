@@ -196,9 +196,16 @@ def run_trainer(trainer: Trainer) -> bool:
 
 def _meter(config: RunConfig, model: DexWMConfig, task: FrameTask, device: torch.device, processes: Processes) -> Meter:
     """Counts operations of this run, against the device's peak where that is given or known."""
-    teacher, unrolled = training_flops(model, config.training, config.latents == "online")
-    peak = config.scale.device_tflops or known_peak(device, config.training.bfloat16)
-    return Meter(lambda index: unrolled if task.unrolled(index) else teacher, processes.count, peak)
+    training, encoded = config.training, config.latents == "online"
+    teacher, unrolled = training_flops(model, training, encoded)
+    depth = training.deep_unroll_steps or training.unroll_steps
+    deep = training_flops(model, replace(training, unroll_steps=depth, deep_unroll_steps=None), encoded)[1]
+
+    def flops(index: int) -> float:
+        return deep if task.deep(index) else unrolled if task.unrolled(index) else teacher
+
+    peak = config.scale.device_tflops or known_peak(device, training.bfloat16)
+    return Meter(flops, processes.count, peak)
 
 
 def _open_all(folders: tuple[Path, ...]) -> list[Dataset]:

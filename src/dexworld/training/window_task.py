@@ -74,13 +74,27 @@ class WindowTask:
         items_each: ItemsEach = own_items,
     ) -> None:
         self.config = config
-        teacher, unrolled = window_strategies(model.config.predictor.num_context, config, sampling)
+        context = model.config.predictor.num_context
+        teacher, unrolled = window_strategies(context, config, sampling)
         self.sources = {False: make_source(teacher), True: make_source(unrolled)}
+        self.deep_source = None
+        if config.deep_unroll_steps is not None:
+            self.deep_source = make_source(replace(unrolled, frames=context + config.deep_unroll_steps))
         self.objective = WindowLoss(model, config, items_each)
 
     def unrolled(self, index: int) -> bool:
         """Whether batch `index` belongs to the second phase."""
         return index >= self._second_phase
+
+    def deep(self, index: int) -> bool:
+        """Whether batch `index` is unrolled for `deep_unroll_steps`."""
+        return self.deep_source is not None and self.unrolled(index) and (index - self._second_phase) % 2 == 1
+
+    def source(self, index: int) -> WindowSource:
+        """Where the windows of batch `index` come from."""
+        if self.deep_source is not None and self.deep(index):
+            return self.deep_source
+        return self.sources[self.unrolled(index)]
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """This process's share of batch number `index` of the run, and the size of the whole batch."""
@@ -89,7 +103,7 @@ class WindowTask:
         if unrolled:  # sample numbers go on where the first phase has ended, and with them the epoch
             size = config.unroll_batch_size or config.batch_size
             first = self._second_phase * config.batch_size + (index - self._second_phase) * size
-        return self.sources[unrolled].batch(index, size, first).to(device), size
+        return self.source(index).batch(index, size, first).to(device), size
 
     @property
     def _second_phase(self) -> int:
