@@ -86,6 +86,20 @@ def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model
     assert str(dataset.folder) in online.describe(row)
 
 
+@pytest.mark.parametrize("way", ["cached", "online"])
+def test_runs_of_all_seeds_are_measured_on_the_same_windows(disc_data, model, make_training, way):
+    def rows(seed, shown):
+        dataset, device = open_dataset(disc_data), torch.device("cpu")
+        if way == "cached":
+            data = CachedData([dataset], model, "fitted", (), seed, device)
+        else:
+            data = OnlineData([dataset], model.config.image_size, (), make_training(seed=seed), device)
+        return data.source(STRIDE, model, [np.arange(12)], shown).batch(0, 6).rows.tolist()
+
+    assert rows(1, shown=True) == rows(2, shown=True)
+    assert rows(1, shown=False) != rows(2, shown=False)
+
+
 def test_a_repeated_frame_is_encoded_once(disc_data, model):
     encoded = []
 

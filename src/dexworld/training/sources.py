@@ -22,6 +22,7 @@ from dexworld.training.window_task import Strategy, WindowSource
 
 logger = logging.getLogger(__name__)
 Episodes = list[np.ndarray]
+SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all seeds, so that these can be compared
 
 
 class TrainingData(Protocol):
@@ -61,8 +62,8 @@ class CachedData:
     def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `TrainingData`."""
         warn_of_rates(strategy, self.rates)
-        mix, share = (MixConfig(), {}) if shown else (self.mix, self.share)
-        return WindowSampler(self.caches, strategy, self.seed, episodes, mix=mix, **share)
+        mix, seed, share = (MixConfig(), SHOWN_SEED, {}) if shown else (self.mix, self.seed, self.share)
+        return WindowSampler(self.caches, strategy, seed, episodes, mix=mix, **share)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """See `TrainingData`."""
@@ -119,7 +120,7 @@ class OnlineData:
             self.datasets,
             strategy,
             self.training.batch_size,
-            self.training.seed,
+            SHOWN_SEED if shown else self.training.seed,
             episodes=episodes,
             mix=MixConfig() if shown else self.mix,
             workers=0 if shown or not decode else self.workers,
