@@ -53,6 +53,16 @@ def test_the_simulator_benchmark_measures_what_it_documents(tmp_path):
     assert results["episodes_measured"] == 1
 
 
+def test_the_push_benchmark_ranks_candidates_by_predictions_and_by_true_pictures(tmp_path):
+    rows = run("push_ranking.py", tmp_path, "--scenes", "2", "--candidates", "4")["rows"]
+    still, best = rows["standing still"], rows["best candidate"]
+    assert still["distance_cm"] > 5  # no push is solved at its start
+    assert "rank_correlation" not in still
+    for judge in ("predictions of reference", "true pictures"):
+        assert best["distance_cm"] <= rows[judge]["distance_cm"]
+        assert -1 <= rows[judge]["rank_correlation"] <= 1
+
+
 def test_the_video_benchmark_measures_what_it_documents(tmp_path):
     results = run("video.py", tmp_path, "--clips", "8", "--presets", "debug", "--repeats", "1")
     for key in (

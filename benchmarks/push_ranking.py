@@ -1,0 +1,177 @@
+"""Where does pushing fail: in what the world model predicts, or in how predictions are judged?
+
+    python benchmarks/push_ranking.py --scenes 50 --checkpoints reference --output outputs/bench/push_ranking
+
+In every scene the same candidates are carried out in the simulator: straight hand translations, three moves each, as
+the planner's first population draws them. Then the planner's objective ranks them, once by the predictions of each
+checkpoint, once by the true pictures of how they ended. How far from the target the cheapest really leaves the object
+tells the two causes apart; the best candidate is what is possible, standing still the start. Scenes are validation
+scenes.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common import parser, write_results
+from dexworld.evaluation.intervals import Interval, bootstrap_mean, wilson
+from dexworld.models.dexwm import DexWM
+from dexworld.models.reference import checkpoint_path
+from dexworld.planning.cem import CEM
+from dexworld.planning.hand_space import HandSpaceSolver
+from dexworld.planning.protocols import CostFunction, Gaussian, Plan
+from dexworld.planning.task_presets import task_preset
+from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.observation import Observation
+from dexworld.sim.env import check_targets
+from dexworld.sim.simulation import Simulation
+from dexworld.sim.tasks import PUSH_RADIUS, TaskEpisode, distance, draw_episodes, step
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What N candidates did in one scene, the first of which stands still.
+
+    moves: (N, 3, 23) joint targets, radians. pictures: (N, H, W, 3) uint8 at the end. distances: (N,) metres from the
+    object to its target at the end.
+    """
+
+    observation: Observation
+    goal_image: np.ndarray
+    moves: np.ndarray
+    pictures: np.ndarray
+    distances: np.ndarray
+
+
+def carried_out(episode: TaskEpisode, count: int) -> Candidates:
+    """Carry out `count` candidates from the episode's start, one after the other."""
+    solver = task_preset("cpu", "push").solver
+    assert isinstance(solver, HandSpaceSolver)
+    assert isinstance(solver.solver, CEM)
+    kinematics = FrankaAllegro()
+    with Simulation(episode.layout) as simulation:
+        simulation.set_state(episode.start)
+        observation = Observation.from_dict(simulation.observation())
+        noise = torch.randn((count, 3, 3), generator=torch.Generator().manual_seed(episode.seed))
+        displacements = (noise * torch.tensor(solver.std)).clamp(-solver.farthest, solver.farthest)
+        displacements[0] = 0.0
+        bound = solver.bind(torch.as_tensor(observation.world_from_base, dtype=torch.float32))
+        here = torch.as_tensor(observation.joint_targets, dtype=torch.float32).expand(3, -1)
+        moves = bound.joints(kinematics, here, kinematics.limits, displacements).double().numpy()
+        pictures, distances = [], []
+        for candidate in moves:
+            simulation.set_state(episode.start)
+            for targets in candidate:
+                step(simulation, check_targets(targets, simulation.joint_limits))
+            pictures.append(simulation.image())
+            distances.append(distance("push", simulation, episode))
+    return Candidates(observation, episode.goal_image, moves, np.stack(pictures), np.array(distances))
+
+
+@dataclass
+class Judge:
+    """A solver that asks for the cost of given candidates (N, T, 23), and keeps it."""
+
+    candidates: Tensor
+    costs: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def solve(
+        self,
+        cost_function: CostFunction,
+        initial: Gaussian,
+        bounds: Tensor,
+        generator: torch.Generator,
+        proposals: Tensor | None = None,
+    ) -> Plan:
+        """See `Solver`."""
+        self.costs = cost_function(self.candidates)
+        order = self.costs.argsort()
+        best = self.candidates[order[0]]
+        return Plan(best, float(self.costs[order[0]]), initial, self.candidates[order], self.costs[order], ())
+
+
+class TruePictures:
+    """A dynamics that knows how each candidate ended; `model` encodes what is observed."""
+
+    def __init__(self, model: DexWM, pictures: np.ndarray) -> None:
+        self.encode, self.start, self.rollout, self.keypoints = (
+            model.encode,
+            model.start,
+            model.rollout,
+            model.keypoints,
+        )
+        self.pictures = torch.from_numpy(pictures)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The true pictures of all candidates, whatever was predicted; of a single plan, the first one's."""
+        return self.pictures[: len(latents)]
+
+
+def judged(dynamics: Any, model: DexWM, scene: Candidates) -> np.ndarray:
+    """Costs (N,) of the candidates as the planner sees them at the start of the episode."""
+    judge = Judge(torch.as_tensor(scene.moves, dtype=torch.float32))
+    planner = replace(task_preset("cpu", "push"), solver=judge)
+    policy = planner.policy(dynamics, FrankaAllegro(), convention=model.config.action_convention)
+    policy.reset(scene.goal_image)
+    policy.act(scene.observation)
+    return judge.costs.numpy()
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Rank of each value, 0 for the smallest."""
+    return np.argsort(np.argsort(values))
+
+
+def outcome(distances: np.ndarray) -> dict[str, float]:
+    """What distances (E,) in metres, one of a scene, amount to: centimetres and success, with intervals."""
+    reached = wilson(int((distances < PUSH_RADIUS).sum()), len(distances))
+    return _named("distance_cm", bootstrap_mean(100 * distances, np.random.default_rng(0))) | _named("success", reached)
+
+
+def ranking(costs: list[np.ndarray], scenes: list[Candidates]) -> dict[str, float]:
+    """The outcome of each scene's cheapest candidate, and how costs and distances correlate by rank."""
+    chosen = np.array([scene.distances[np.argmin(cost)] for cost, scene in zip(costs, scenes, strict=True)])
+    correlations = np.array(
+        [np.corrcoef(ranks(cost), ranks(scene.distances))[0, 1] for cost, scene in zip(costs, scenes, strict=True)]
+    )
+    return outcome(chosen) | _named("rank_correlation", bootstrap_mean(correlations, np.random.default_rng(0)))
+
+
+def _named(name: str, interval: Interval) -> dict[str, float]:
+    return {name: float(interval.value), f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+
+
+def main() -> None:
+    arguments = parser("How well a world model ranks pushes.", "outputs/bench/push_ranking")
+    arguments.add_argument("--scenes", type=int, default=20)
+    arguments.add_argument("--seed", type=int, default=900_400, help="first validation scene")
+    arguments.add_argument("--candidates", type=int, default=40)
+    arguments.add_argument("--checkpoints", nargs="+", default=["reference"])
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+
+    scenes = [carried_out(each, options.candidates) for each in draw_episodes("push", options.seed, options.scenes)]
+    rows = {
+        "standing still": outcome(np.array([scene.distances[0] for scene in scenes])),
+        "best candidate": outcome(np.array([scene.distances.min() for scene in scenes])),
+    }
+    for name in options.checkpoints:
+        model = DexWM.from_pretrained(checkpoint_path(name)).eval()
+        rows[f"predictions of {name}"] = ranking([judged(model, model, scene) for scene in scenes], scenes)
+    truths = [judged(TruePictures(model, scene.pictures), model, scene) for scene in scenes]
+    rows["true pictures"] = ranking(truths, scenes)
+    settings = {"scenes": options.scenes, "seed": options.seed, "candidates": options.candidates}
+    write_results(options.output, {"rows": rows, **settings})
+    for name, row in rows.items():
+        correlation = f"  rank correlation {row['rank_correlation']:.2f}" if "rank_correlation" in row else ""
+        print(
+            f"{name:32s} {row['distance_cm']:5.1f} cm ({row['distance_cm_low']:.1f} to {row['distance_cm_high']:.1f})  "
+            f"within 5 cm {100 * row['success']:3.0f} %{correlation}"
+        )
+
+
+if __name__ == "__main__":
+    main()
