@@ -79,7 +79,8 @@ class WindowTask:
         self.sources = {False: make_source(teacher), True: make_source(unrolled)}
         self.deep_source = None
         if config.deep_unroll_steps is not None:
-            self.deep_source = make_source(replace(unrolled, frames=context + config.deep_unroll_steps))
+            deeper = replace(config, unroll_steps=config.deep_unroll_steps, deep_unroll_steps=None)
+            self.deep_source = make_source(window_strategies(context, deeper, sampling)[1])
         self.objective = WindowLoss(model, config, items_each)
 
     def unrolled(self, index: int) -> bool:
