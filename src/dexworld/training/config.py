@@ -1,6 +1,6 @@
 """How a world model is trained: numbers only, checked when they are made."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import cos, isfinite, pi
 from typing import Any, ClassVar, Literal
 
@@ -183,6 +183,13 @@ class TrainConfig(LoopConfig):
             )
         if any(len(pair) != 2 or min(pair) < 1 for pair in self.validation_rollouts):
             raise ValueError(f"validation_rollouts is {self.validation_rollouts}; give (stride, steps) pairs from 1")
+
+    @property
+    def deeper(self) -> "TrainConfig":
+        """The settings of the batches that are unrolled deeper; these ones where there are none."""
+        if self.deep_unroll_steps is None:
+            return self
+        return replace(self, unroll_steps=self.deep_unroll_steps, deep_unroll_steps=None)
 
     @property
     def teacher_forced_steps(self) -> int:

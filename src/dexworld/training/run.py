@@ -198,8 +198,7 @@ def _meter(config: RunConfig, model: DexWMConfig, task: FrameTask, device: torch
     """Counts operations of this run, against the device's peak where that is given or known."""
     training, encoded = config.training, config.latents == "online"
     teacher, unrolled = training_flops(model, training, encoded)
-    depth = training.deep_unroll_steps or training.unroll_steps
-    deep = training_flops(model, replace(training, unroll_steps=depth, deep_unroll_steps=None), encoded)[1]
+    deep = training_flops(model, training.deeper, encoded)[1]
 
     def flops(index: int) -> float:
         return deep if task.deep(index) else unrolled if task.unrolled(index) else teacher

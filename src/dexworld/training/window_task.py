@@ -79,8 +79,7 @@ class WindowTask:
         self.sources = {False: make_source(teacher), True: make_source(unrolled)}
         self.deep_source = None
         if config.deep_unroll_steps is not None:
-            deeper = replace(config, unroll_steps=config.deep_unroll_steps, deep_unroll_steps=None)
-            self.deep_source = make_source(window_strategies(context, deeper, sampling)[1])
+            self.deep_source = make_source(window_strategies(context, config.deeper, sampling)[1])
         self.objective = WindowLoss(model, config, items_each)
 
     def unrolled(self, index: int) -> bool:
