@@ -44,7 +44,7 @@ class Pictures:
     """All N frames of the E episodes of a dataset at a model's size (H, W), and their labels in memory.
 
     frames: (N, H, W, 3) uint8, memory-mapped. objects: (N, 5, 2) centres in pixels of these frames, NaN where there is
-    none. starts: (E + 1,) first row of each episode. The rest as in `Episode`; intrinsics (E, 3, 3).
+    none. starts: (E + 1,) first row of each episode. The rest as in `Track`; intrinsics (E, 3, 3).
     """
 
     frames: np.ndarray
@@ -113,12 +113,12 @@ def _labels(stored: Dataset, size: tuple[int, int]) -> dict[str, np.ndarray]:
     for index in range(len(stored)):
         episode = stored[index]
         fit, valid = Fit(episode.frames.size, size), episode.keypoints_valid
-        columns["objects"].append(fit.pixels(np.asarray(episode.extras["object_pixels"], dtype=float)))
+        columns["objects"].append(fit.pixels(np.asarray(episode.columns["object_pixels"], dtype=float)))
         columns["keypoints_world"].append(np.where(valid[..., None], episode.keypoints_world, 0).astype(np.float32))
         columns["keypoints_valid"].append(valid)
         columns["world_from_camera"].append(episode.world_from_camera.astype(np.float32))
         columns["intrinsics"].append(fit.intrinsics(episode.intrinsics).astype(np.float32)[None])
-        columns["object_motion"].append(np.asarray(episode.extras["object_motion"], dtype=np.float32))
+        columns["object_motion"].append(np.asarray(episode.columns["object_motion"], dtype=np.float32))
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 

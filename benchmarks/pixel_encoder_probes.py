@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dexworld.actions import hand_motion
-from dexworld.data.episode import ArrayFrames
 from dexworld.data.windows import Window
 from dexworld.evaluation.open_loop import Clip, transplanted
 from dexworld.models.dexwm import DexWM
 from dexworld.models.keypoint_head import KeypointHead
+from dexworld.track import ArrayFrames
 from dexworld.training.losses import inside_image, keypoint_loss
 from pixel_encoder_model import SECOND, Pictures
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.episode import Episode
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.config import preset
+from dexworld.track import Track
 from square_fixtures import square_episode, square_frames
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +81,7 @@ def folders(tmp_path_factory):
     return made
 
 
-def pushing_episode(seed: int, length: int = 26) -> Episode:
+def pushing_episode(seed: int, length: int = 26) -> Track:
     generator = np.random.default_rng(seed)
     steps = generator.integers(-3, 4, 2) + generator.integers(-2, 3, (length, 2))
     corner = np.clip(50 + np.cumsum(steps, axis=0), 2, 70)  # u, v

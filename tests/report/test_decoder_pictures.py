@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from dexworld import cli
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models.config import PRESETS
 from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
@@ -21,6 +20,7 @@ from dexworld.report.atomic import AtomicConfig, atomic_motions
 from dexworld.report.demo import write_demo_report
 from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
 from dexworld.report.imagine import imagine, write_imagine_report
+from dexworld.track import ArrayFrames, Track
 from dexworld.training import decoder_choice, frozen_encoder
 from dexworld.training.decoder_choice import drawing_of
 from dexworld.training.fitting import encoder_fingerprint
@@ -60,7 +60,14 @@ def episode():
     valid[:, RIGHT] = True
     intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
     frames = np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8)
-    return Episode(ArrayFrames(frames), 5.0, world, valid, np.tile(np.eye(4), (2, 1, 1)), intrinsics, "noise")
+    return Track(
+        frames=ArrayFrames(frames),
+        fps=5.0,
+        world_from_camera=np.tile(np.eye(4), (2, 1, 1)),
+        intrinsics=intrinsics,
+        source="noise",
+        columns={"keypoints_world": world, "keypoints_valid": valid},
+    )
 
 
 def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episode):

@@ -62,7 +62,7 @@ def test_what_is_written_reads_back_as_the_truth(written, camera):
     assert np.abs(episode.world_from_camera - truth.world_from_camera).max() < 1e-6
     assert np.abs(pixels(episode) - pixels(truth)).max() < 0.1
     for name in ("gripper_pose_world", "gripper_opening", "action", "object_motion"):
-        assert np.abs(episode.extras[name] - truth.extras[name]).max() < 1e-6
+        assert np.abs(episode.columns[name] - truth.columns[name]).max() < 1e-6
     assert (episode.fps, episode.task, episode.seed) == (15.0, truth.task, SEED)
     assert episode.frames.size == truth.frames.size
 
@@ -193,7 +193,7 @@ def test_a_collection_goes_on_where_it_was_killed_and_ends_with_the_same_bytes(t
 def test_counts_are_those_of_the_episodes(tmp_path, replayed):
     counts = collect_gripper(config(tmp_path))
     recording = short_recording()
-    moving = int((recording.episodes["ext1"].extras["object_motion"] > 1e-3).sum())
+    moving = int((recording.episodes["ext1"].columns["object_motion"] > 1e-3).sum())
     assert counts.moving == 3 * moving
     assert counts.grasp_attempts == 3 * recording.tally.attempts
     assert counts.skills[recording.skill] == 3

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from dexworld import geometry
-from dexworld.data.episode import ArrayFrames
 from dexworld.data.readers.egodex import open_egodex, recognises
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.sim import collect_human as collecting
@@ -30,6 +29,7 @@ from dexworld.sim.egodex_format import (
     write_egodex,
 )
 from dexworld.sim.human_video import HumanVideoConfig, film
+from dexworld.track import ArrayFrames
 
 SEED = 900_301
 SMALL = HumanVideoConfig(seconds=1.0, fps=30.0, height=72, width=128, act_seconds=1.0)
@@ -74,7 +74,7 @@ def test_the_reader_of_the_real_dataset_reads_what_was_recorded(written, truth):
     np.testing.assert_allclose(read.intrinsics, truth.intrinsics, atol=1e-4)
     np.testing.assert_allclose(pixels_of(read), pixels_of(truth), atol=0.1)
     for name in ("keypoint_confidence", "hand_poses_world", "hand_metacarpals_world", "body_world", "body_valid"):
-        np.testing.assert_allclose(read.extras[name], truth.extras[name], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(read.columns[name], truth.columns[name], atol=1e-6, err_msg=name)
     assert read.task == truth.task
 
 
@@ -138,7 +138,7 @@ def test_the_world_has_y_up_on_the_floor_and_the_camera_looks_ahead_and_down(tru
     assert (forward[:, 1] < -0.3).all()
     assert (down[:, 1] < -0.3).all()
     names = {name: row for row, name in enumerate(BODY_KEYPOINTS)}
-    body = truth.extras["body_world"]
+    body = truth.columns["body_world"]
     assert (body[:, names["rightArm"], 0] > body[:, names["leftArm"], 0] + 0.3).all()  # x to the right
     np.testing.assert_allclose(pixels_of(truth), pixels_of(video.episode), atol=1e-3)
 
@@ -160,7 +160,7 @@ def test_the_z_axis_of_a_joint_points_along_its_bone(truth):
     np.testing.assert_array_equal(tip[:, :3, :3], before[:, :3, :3])
     for side, name in enumerate(("left", "right")):
         wrist = poses[:, JOINT_NAMES.index(f"{name}Hand")]
-        np.testing.assert_array_equal(wrist, truth.extras["hand_poses_world"][:, side].astype(float))
+        np.testing.assert_array_equal(wrist, truth.columns["hand_poses_world"][:, side].astype(float))
         knuckle = truth.keypoints_world[:, KEYPOINT_NAMES.index(f"{name}MiddleFingerKnuckle")] - wrist[:, :3, 3]
         assert (np.einsum("ti,ti->t", knuckle, wrist[:, :3, 2]) > 0.08).all()  # z along the stretched fingers
 
@@ -170,21 +170,21 @@ def test_training_scenes_go_to_part1_and_held_out_ones_to_test():
 
 
 def test_what_the_layout_cannot_hold_is_refused(tmp_path, truth):
-    less = {name: array for name, array in truth.extras.items() if name != "body_world"}
+    less = {name: array for name, array in truth.columns.items() if name != "body_world"}
     with pytest.raises(ValueError, match=r"seed 900301: .*body_world"):
-        write_egodex(tmp_path, 0, replace(truth, extras=less), LABELS, "test")
+        write_egodex(tmp_path, 0, replace(truth, columns=less), LABELS, "test")
     holes = truth.keypoints_valid.copy()
     holes[7, 3] = False
     with pytest.raises(ValueError, match="frame 7"):
-        write_egodex(tmp_path, 0, replace(truth, keypoints_valid=holes), LABELS, "test")
+        write_egodex(tmp_path, 0, truth.with_columns(keypoints_valid=holes), LABELS, "test")
     with pytest.raises(ValueError, match="names a folder"):
         EgoDexLabels("push/objects", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_episode_without_seed_and_confidence_is_written_too(tmp_path, truth):
-    extras = {name: array for name, array in truth.extras.items() if name != "keypoint_confidence"}
-    path = write_egodex(tmp_path, 3, replace(truth, seed=None, extras=extras), LABELS, "part2")
+    extras = {name: array for name, array in truth.columns.items() if name != "keypoint_confidence"}
+    path = write_egodex(tmp_path, 3, replace(truth, seed=None, columns=extras), LABELS, "part2")
     assert path == tmp_path / "part2" / "push_objects" / "3.hdf5"
     with h5py.File(path) as file:
         assert SEED_ATTRIBUTE not in file.attrs

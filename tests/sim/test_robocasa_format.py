@@ -42,8 +42,8 @@ def test_what_is_written_reads_back_as_the_truth(written, episode):
     # The release's points are the origins of all four links: ours without the fingertip, one place on.
     links, joints = theirs[:, 1:].reshape(4, 5, 4, 3), ours[:, 1:].reshape(4, 5, 4, 3)
     assert np.abs(links[:, :, 1:] - joints[:, :, :3]).max() < 1e-6
-    assert np.array_equal(read.joint_positions, episode.joint_positions)
-    assert np.array_equal(read.extras["action"], episode.joint_targets)
+    assert np.array_equal(read["joint_positions"], episode["joint_positions"])
+    assert np.array_equal(read.columns["action"], episode["joint_targets"])
     assert (read.task, read.fps, read.seed) == (episode.task, 5.0, 900_007)
     assert read.frames.size == (224, 392)
 
@@ -111,9 +111,8 @@ def test_the_full_size_of_the_release_reads_back_too(episode, tmp_path):
     short = replace(
         episode,
         frames=type(episode.frames)(episode.frames.array[:1]),
-        **{name: getattr(episode, name)[:1] for name in ("keypoints_world", "keypoints_valid", "world_from_camera")},
-        **{name: getattr(episode, name)[:1] for name in ("joint_positions", "joint_targets")},
-        extras={},
+        world_from_camera=episode.world_from_camera[:1],
+        columns={name: value[:1] for name, value in episode.columns.items()},
     )
     read = open_robocasa(write_robocasa(tmp_path / "a.hdf5", [short], size=(600, 960)))[0]
     assert read.frames.size == (548, 960)
@@ -128,8 +127,8 @@ def test_writing_twice_gives_the_same_bytes(written, episode, tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda e: replace(e, joint_positions=None), "has no joint_positions"),
-        (lambda e: replace(e, keypoints_world=e.keypoints_world + 0.05), "from where the joints put them"),
+        (lambda e: e.with_columns(joint_positions=None), "has no joint_positions"),
+        (lambda e: e.with_columns(keypoints_world=e.keypoints_world + 0.05), "from where the joints put them"),
     ],
 )
 def test_an_episode_of_another_robot_is_refused_and_leaves_no_file(episode, tmp_path, change, complaint):

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from dexworld.data.augment import AugmentConfig
 from dexworld.data.datasets import open_dataset
-from dexworld.data.episode import ArrayFrames
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.pack import write_pack
@@ -18,6 +17,7 @@ from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.resize import Fit
 from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
 from dexworld.models.dexwm import DexWM
+from dexworld.track import ArrayFrames
 from dexworld.training.config import SamplingConfig
 from dexworld.training.frame_task import FrameSource, FrameTask
 from dexworld.training.objective import window_motion
@@ -41,7 +41,8 @@ def larger(episode, factor, fps=5.0):
         frames=ArrayFrames(frames),
         fps=fps,
         intrinsics=intrinsics,
-        **{name: getattr(episode, name)[times] for name in ("keypoints_world", "keypoints_valid", "world_from_camera")},
+        world_from_camera=episode.world_from_camera[times],
+        columns={name: value[times] for name, value in episode.columns.items()},
     )
 
 

@@ -28,7 +28,7 @@ class Window:
     world_from_camera: (B, F, 4, 4). intrinsics: (B, 3, 3) pixels of the stored frame size.
     repeats: (B,) leading slots that repeat the frame after them. stride: (B,) steps between slots, 0 where they vary.
     rows: (B, F) index of each frame in the sampler's table, for error reports.
-    keypoints_shown: (B, F, 42) bool, those that a picture can show (`frame_labels.shown_keypoints`); the valid ones
+    keypoints_shown: (B, F, 42) bool, those that a picture can show (`Track.keypoints_shown`); the valid ones
     when not given.
     """
 

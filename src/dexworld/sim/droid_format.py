@@ -161,7 +161,7 @@ def _write_trajectory(file: h5py.File, recording: GripperRecording) -> None:
         **_cameras(recording),
     }
     first = next(iter(recording.episodes.values()))
-    groups["dexworld"] = {name: first.extras[name] for name in ("object_positions", "object_motion", "object_touched")}
+    groups["dexworld"] = {name: first.columns[name] for name in ("object_positions", "object_motion", "object_touched")}
     for group, arrays in groups.items():
         for name, values in arrays.items():
             file.create_dataset(f"{group}/{name}", data=values, track_times=False)

@@ -23,10 +23,10 @@ import av
 import h5py
 import numpy as np
 
-from dexworld.data.episode import Episode
 from dexworld.data.files import written_atomically
 from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
 from dexworld.sim.scene import TRAINING_SEEDS
+from dexworld.track import Track
 
 TRAIN_SPLIT, TEST_SPLIT = "part1", "test"
 SIDES = ("left", "right")
@@ -66,34 +66,28 @@ def split_of(seed: int) -> str:
     return TRAIN_SPLIT if seed in TRAINING_SEEDS else TEST_SPLIT
 
 
-def in_arkit_world(episode: Episode) -> Episode:
-    """The same episode with every pose and point in a y-up world. All its extras in the world frame turn along."""
+def in_arkit_world(episode: Track) -> Track:
+    """The same episode with every pose and point in a y-up world. All its columns in the world frame turn along."""
     turn = WORLD_FROM_SIMULATOR
-    extras = dict(episode.extras)
-    for name in ("body_world", "hand_metacarpals_world"):
-        if name in extras:
-            extras[name] = (extras[name] @ turn[:3, :3].T).astype(extras[name].dtype)
-    if "hand_poses_world" in extras:
-        extras["hand_poses_world"] = (turn @ extras["hand_poses_world"]).astype(extras["hand_poses_world"].dtype)
-    points = episode.keypoints_world
-    return replace(
-        episode,
-        keypoints_world=(points @ turn[:3, :3].T).astype(points.dtype),
-        world_from_camera=turn @ episode.world_from_camera,
-        extras=extras,
-    )
+    columns = dict(episode.columns)
+    for name in ("keypoints_world", "body_world", "hand_metacarpals_world"):
+        if name in columns:
+            columns[name] = (columns[name] @ turn[:3, :3].T).astype(columns[name].dtype)
+    if "hand_poses_world" in columns:
+        columns["hand_poses_world"] = (turn @ columns["hand_poses_world"]).astype(columns["hand_poses_world"].dtype)
+    return replace(episode, world_from_camera=turn @ episode.world_from_camera, columns=columns)
 
 
-def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabels, split: str) -> Path:
+def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels, split: str) -> Path:
     """Write one episode of a y-up world as `folder/split/task/number.{mp4,hdf5}`; returns the path of the hdf5.
 
-    The hdf5 appears last and whole: without it the episode doesn't count. Needs the extras `hand_poses_world`,
+    The hdf5 appears last and whole: without it the episode doesn't count. Needs the columns `hand_poses_world`,
     `hand_metacarpals_world` and `body_world`; `keypoint_confidence` is 1 where it is missing. Raises ValueError naming
     what is missing, and for keypoints that are not valid, which the layout can't express.
     """
-    missing = {"hand_poses_world", "hand_metacarpals_world", "body_world"} - set(episode.extras)
+    missing = {"hand_poses_world", "hand_metacarpals_world", "body_world"} - set(episode.columns)
     if missing:
-        raise ValueError(f"{episode.source}: EgoDex's layout needs the extras {', '.join(sorted(missing))}")
+        raise ValueError(f"{episode.source}: EgoDex's layout needs the columns {', '.join(sorted(missing))}")
     if not episode.keypoints_valid.all():
         frame = int(np.argmin(episode.keypoints_valid.all(axis=1)))
         raise ValueError(f"{episode.source}: frame {frame} has keypoints without a value; EgoDex tracks every joint")
@@ -107,7 +101,7 @@ def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabe
     return path
 
 
-def write_long_gop_video(path: Path, episode: Episode) -> None:
+def write_long_gop_video(path: Path, episode: Track) -> None:
     """H.264 with up to 250 frames from one key frame to the next and B-frames, mp4 whatever the path's suffix is."""
     height, width = episode.frames.size
     with av.open(str(path), mode="w", format="mp4") as container:
@@ -122,13 +116,13 @@ def write_long_gop_video(path: Path, episode: Episode) -> None:
         container.mux(stream.encode())
 
 
-def _write_arrays(file: h5py.File, episode: Episode) -> None:
+def _write_arrays(file: h5py.File, episode: Track) -> None:
     length = len(episode)
     file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
     file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
     poses = joint_poses(episode)
     sure = np.ones((length, len(JOINT_NAMES)), np.float32)
-    given = episode.extras.get("keypoint_confidence")
+    given = episode.columns.get("keypoint_confidence")
     if given is not None:
         sure[:, : len(KEYPOINT_NAMES)] = given
         sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
@@ -137,7 +131,7 @@ def _write_arrays(file: h5py.File, episode: Episode) -> None:
         file.create_dataset(f"confidences/{name}", data=sure[:, index])
 
 
-def _write_attributes(file: h5py.File, episode: Episode, labels: EgoDexLabels) -> None:
+def _write_attributes(file: h5py.File, episode: Track, labels: EgoDexLabels) -> None:
     seed = episode.seed
     file.attrs.update(
         {
@@ -157,14 +151,14 @@ def _write_attributes(file: h5py.File, episode: Episode, labels: EgoDexLabels) -
         file.attrs[SEED_ATTRIBUTE] = seed
 
 
-def joint_poses(episode: Episode) -> np.ndarray:
+def joint_poses(episode: Track) -> np.ndarray:
     """World poses (T, 68, 4, 4) float64 of the joints in the order of `JOINT_NAMES`; see the module for their axes."""
     places = np.concatenate(
-        [episode.keypoints_world, episode.extras["hand_metacarpals_world"], episode.extras["body_world"]], axis=1
+        [episode.keypoints_world, episode.columns["hand_metacarpals_world"], episode.columns["body_world"]], axis=1
     ).astype(float)
     poses = np.tile(np.eye(4), (*places.shape[:2], 1, 1))
     poses[..., :3, 3] = places
-    wrists = episode.extras["hand_poses_world"].astype(float)
+    wrists = episode.columns["hand_poses_world"].astype(float)
     for side, name in enumerate(SIDES):
         palm, along = wrists[:, side, :3, 0], wrists[:, side, :3, 2]
         poses[:, JOINT_NAMES.index(f"{name}Hand"), :3, :3] = wrists[:, side, :3, :3]
@@ -177,7 +171,7 @@ def joint_poses(episode: Episode) -> np.ndarray:
     return poses
 
 
-def _ahead(episode: Episode) -> np.ndarray:
+def _ahead(episode: Track) -> np.ndarray:
     """Where the camera looks (T, 3), made level."""
     forward = np.array(episode.world_from_camera[:, :3, 2], float)
     forward[:, 1] = 0.0

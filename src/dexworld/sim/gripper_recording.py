@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.sim.gripper_control import Command, Teleoperator, Waypoint, downward
 from dexworld.sim.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
 from dexworld.sim.gripper_simulation import GripperSimulation
 from dexworld.sim.gripper_skills import SKILLS, Operator, Tally
+from dexworld.track import ArrayFrames, Track
 
 MAX_OBJECTS = 5
 
@@ -57,7 +57,7 @@ class GripperConfig:
 class GripperRecording:
     """T control steps. All poses in the arm's base frame, metres and radians.
 
-    episodes: the true Episode of each drawn camera. masks: (T, H, W) bool for each, where gripper, flange or the arm's
+    episodes: the true Track of each drawn camera. masks: (T, H, W) bool for each, where gripper, flange or the arm's
     last link are seen; empty unless asked for. camera_poses: base_from_camera (T, 4, 4) and intrinsics: (3, 3) of all
     three cameras. state: `cartesian_pose` (T, 4, 4), `joint_positions`, `joint_velocities` and `joint_torques` (T, 7),
     `opening` (T,) as measured; `pad_points` (T, 2, 3). command: `cartesian_pose`, `joint_positions`, `opening` asked
@@ -69,7 +69,7 @@ class GripperRecording:
     text: str
     success: bool
     tally: Tally
-    episodes: dict[str, Episode]
+    episodes: dict[str, Track]
     masks: dict[str, np.ndarray]
     camera_poses: dict[str, np.ndarray]
     intrinsics: dict[str, np.ndarray]
@@ -180,17 +180,15 @@ class _Tape:
             "object_motion": np.nansum(moved, axis=-1),
         }
         episodes = {
-            camera: Episode(
+            camera: Track(
                 frames=ArrayFrames(stacked[f"image/{camera}"]),
                 fps=CONTROL_RATE,
-                keypoints_world=keypoints,
-                keypoints_valid=valid,
                 world_from_camera=stacked[f"pose/{camera}"],
                 intrinsics=intrinsics[camera],
                 source=f"simulated gripper, {skill}, seed {seed}, camera {camera}",
                 task=text,
                 seed=seed,
-                extras=extras,
+                columns={"keypoints_world": keypoints, "keypoints_valid": valid, **extras},
             )
             for camera in self._config.cameras
         }

@@ -4,7 +4,7 @@ A recording is some seconds of several acts (`human_acts`): hands reach, push, g
 or a door, while the head that carries the camera sways and follows the hands. The camera has EgoDex's field of view.
 World frame: x away from the person over the counter, y to the left, z up, metres; `egodex_format` makes it EgoDex's.
 
-Extras of a recorded `Episode` (T frames):
+Extras of a recorded `Track` (T frames):
 
     keypoint_confidence    (T, 42) float32, `CONFIDENCE`: by rays from the camera, not by what was drawn
     hand_poses_world       (T, 2, 4, 4) left and right wrist; z along the stretched fingers, x out of the palm
@@ -21,7 +21,6 @@ from functools import partial
 import mujoco
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
 from dexworld.sim.hand_clips import Motion, fixtures_for, looking_at, opening_metres
 from dexworld.sim.hand_masks import HandMasks
@@ -32,6 +31,7 @@ from dexworld.sim.human_body import FOREARM, UPPER_ARM, Table, upper_body
 from dexworld.sim.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
 from dexworld.sim.render import View, make_renderer
 from dexworld.sim.scene import COUNTER_TOP, add_decor
+from dexworld.track import ArrayFrames, Track
 
 FOCAL_OVER_WIDTH = 736.6339 / 1920  # EgoDex's constant intrinsics: fx = fy = 736.6339 px at 1920 x 1080
 # Of a keypoint: seen; behind its own hand or arm; behind something else; outside the picture.
@@ -92,7 +92,7 @@ class HumanVideo:
     masks: where hands were drawn, None if not asked for. names: of the objects. rejected: draws of acts that failed.
     """
 
-    episode: Episode
+    episode: Track
     masks: HandMasks | None
     acts: tuple[Act, ...]
     motion: Motion
@@ -102,7 +102,7 @@ class HumanVideo:
 
 def record_human_video(
     seed: int, config: HumanVideoConfig | None = None, backend: str = "auto"
-) -> tuple[Episode, HandMasks]:
+) -> tuple[Track, HandMasks]:
     """The episode of `seed` and where hands are in its pictures. Same seed and configuration, same bytes."""
     video = film(seed, config or HumanVideoConfig(), backend)
     assert video.masks is not None
@@ -124,21 +124,25 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", masks: bool
     table = Table(COUNTER_FRONT, COUNTER_TOP)
     bodies = np.stack([upper_body(camera, pair, table) for camera, pair in zip(cameras, wrists, strict=True)])
     frames, labels, truth = _draw(scene, motion, cameras, bodies, config, backend, masks)
-    episode = Episode(
+    episode = Track(
         frames=ArrayFrames(frames),
         fps=config.fps,
-        keypoints_world=truth.pop("keypoints_world"),
-        keypoints_valid=np.ones((config.frames, 42), bool),
         world_from_camera=cameras,
         intrinsics=config.intrinsics,
         source=f"dexworld.sim.human_video seed {seed}",
         task=describe(acts),
         seed=seed,
-        extras=truth
-        | {
-            "body_world": bodies.astype(np.float32),
-            "body_valid": np.ones(bodies.shape[:2], bool),
-            "object_motion": object_motion(scene, motion.states),
+        columns={
+            "keypoints_world": truth.pop("keypoints_world"),
+            "keypoints_valid": np.ones((config.frames, 42), bool),
+            **(
+                truth
+                | {
+                    "body_world": bodies.astype(np.float32),
+                    "body_valid": np.ones(bodies.shape[:2], bool),
+                    "object_motion": object_motion(scene, motion.states),
+                }
+            ),
         },
     )
     return HumanVideo(episode, HandMasks(labels) if masks else None, acts, motion, layout.names, rejected)
