@@ -75,7 +75,7 @@ def kinds(episode: Track, **changes) -> set[str]:
 def changed(name: str, change) -> Track:
     """The moving hands with one array changed in place."""
     episode = moving_hands()
-    array = (episode.world_from_camera if name == "world_from_camera" else episode[name]).copy()
+    array = (episode[name] if name in episode.columns else getattr(episode, name)).copy()
     change(array)
     return (
         replace(episode, world_from_camera=array)

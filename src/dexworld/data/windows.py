@@ -15,6 +15,7 @@ from dexworld.data.latent_cache import LatentCache
 from dexworld.data.mixture import Clips, MixConfig, make_sampler
 from dexworld.data.sampling import PartStrategy, StrideSampling
 from dexworld.hands import TRACKED
+from dexworld.track import Track
 
 MOVED = 1e-3  # metres; objects that move less between two frames are at rest
 _READ_BY_ROW = ("keypoints_world", "keypoints_valid", "keypoints_shown", "world_from_camera")
@@ -59,6 +60,12 @@ class Window:
             shape = tuple(getattr(self, name).shape)
             if shape != (batch, *tail):
                 raise ValueError(f"Window.{name} has shape {shape}, expected {(batch, *tail)}")
+
+    @property
+    def track(self) -> Track:
+        """Hands and camera of the windows, with one batch dimension."""
+        names = ("keypoints_world", "keypoints_valid", "keypoints_shown")
+        return Track(self.world_from_camera, self.intrinsics, {name: getattr(self, name) for name in names})
 
     @property
     def tracked_shown(self) -> Tensor:
