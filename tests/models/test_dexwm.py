@@ -10,8 +10,9 @@ from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_motion, randomise, sh
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model
 
-from dexworld.models import PRESETS, CheckpointError, DexWM, DexWMConfig, EncoderConfig, preset
-from dexworld.models.config import from_dict
+from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.config import PRESETS, DexWMConfig, EncoderConfig, from_dict, preset
+from dexworld.models.dexwm import DexWM
 
 
 def frames(*shape: int) -> torch.Tensor:

@@ -22,8 +22,9 @@ from transformers import Dinov2Config, Dinov2Model
 
 from dexworld.actions import OFFICIAL, HandMotion, hand_motion
 from dexworld.cli.convert import Convert
-from dexworld.models import CheckpointError, DexWM
+from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.config import KeypointHeadConfig
+from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.latent_space import LatentSpace
