@@ -14,9 +14,9 @@ from torch import Tensor
 from dexworld.models.config import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, preset, pretrained_encoder
 from dexworld.models.encoders import EncoderChoice, TransformersEncoder, build_encoder, find_encoder
 from dexworld.models.encoders.families import clip_positions
-from dexworld.training.fitting import encoder_fingerprint
+from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.training.latents import LatentsConfig
-from dexworld.training.run import RunConfig
+from dexworld.training.train_world_model import RunConfig
 from encoder_fixtures import DIM, FAMILIES, SIZES, save_tiny, tiny_model
 
 KINDS = list(FAMILIES)

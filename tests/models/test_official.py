@@ -27,12 +27,12 @@ from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.official import OfficialCheckpoint, load_official, read_official
 from dexworld.models.official_config import OfficialOptions, official_config
 from dexworld.models.official_file import unwrapped
 from dexworld.models.official_layout import read_layout
-from dexworld.training.fitting import encoder_fingerprint
 
 OPTIONS = OfficialOptions(
     head_width=HEAD_WIDTH, keypoint_heads=KEYPOINT_HEADS, image_size=IMAGE_SIZE, encoder_source="none"

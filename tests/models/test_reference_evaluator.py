@@ -6,8 +6,8 @@ import pytest
 
 from dexworld.evaluation.guard import SeedError, check_seeds
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import chosen_evaluator, open_evaluator
 from dexworld.models.reference import EVALUATOR, REFERENCE, checkpoint_path
-from dexworld.training.frozen_encoder import chosen_evaluator, open_evaluator
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import torch
 from dexworld.evaluation.guard import SeedError, check_seeds
 from dexworld.models.decoder import PixelDecoder, from_pixels
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import drawing_of
 from dexworld.models.perceptual import GradientDistance
 from dexworld.models.picture_metrics import psnr
 from dexworld.models.reference import DECODER, HANDS, REFERENCE, checkpoint_path
 from dexworld.sim.explore import ExploreConfig, record_exploration
-from dexworld.training.decoder_choice import drawing_of
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.official import CARD_FILE, read_official
 from dexworld.models.official_card import LICENCE
 from dexworld.models.official_config import OfficialOptions
-from dexworld.training.fitting import encoder_fingerprint
 
 logger = logging.getLogger("dexworld")
 

@@ -49,7 +49,7 @@ class WorldModel(Protocol):
         """Teacher-forced: frames 1 .. T (B, T, P, D) from latents (B, T + 1, P, D) of the true frames."""
 
     def unroll(self, latents: Tensor, condition: Any) -> Tensor:
-        """Multistep training: T frames (B, T, P, D) after observed latents (B, C, P, D); condition of C - 1 + T steps."""
+        """Multistep: T frames (B, T, P, D) after observed latents (B, C, P, D); a condition of C - 1 + T steps."""
 
     def start(self, latents: Tensor, condition: Any) -> Any:
         """A context from observed latents (C, P, D) and the C - 1 steps between them; shared by all candidates."""
@@ -75,8 +75,8 @@ class Kind:
     """A kind of world model: its class (with `from_pretrained`), its config's class, and presets by name."""
 
     name: str
-    model: type
-    config: type
+    model: Any
+    config: Any
     presets: dict[str, Any] = field(default_factory=dict)
 
 

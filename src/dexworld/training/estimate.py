@@ -14,10 +14,11 @@ import numpy as np
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import stored_facts
 from dexworld.data.sampling import StrideSampling
-from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.config import DexWMConfig
+from dexworld.models.world_model import preset
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.cost import ModelCost, model_cost
-from dexworld.training.run import RunConfig
+from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
 
 BYTES_H264 = 5520  # a frame of 398 x 224 in the default codec; docs/data_store.md has 1,088 to 8,500, by what is shown
