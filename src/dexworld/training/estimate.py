@@ -21,7 +21,7 @@ from dexworld.training.cost import ModelCost, model_cost
 from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
 
-BYTES_H264 = 5520  # a frame of 398 x 224 in the default codec; docs/data_store.md has 1,088 to 8,500, by what is shown
+BYTES_H264 = 5520  # a frame of 398 x 224 in the default codec; docs/store.md has 1,088 to 8,500, by what is shown
 BYTES_JPEG = 27048
 BYTES_LABELS = 895  # 69 joint positions and a camera pose of one EgoDex frame
 STATE_BYTES = 20  # per trained parameter: float32 weight, gradient, two Adam moments, average

@@ -53,7 +53,7 @@ class DecoderRunConfig(LatentRunConfig):
     refine: int = 0
     """Channels of a small convolutional network that goes over the picture at the end; 0 has none."""
     lpips_vgg: Path | None = None
-    """VGG16 for LPIPS, .safetensors or .npz (docs/video_evaluation.md). Without weights the perceptual term is
+    """VGG16 for LPIPS, .safetensors or .npz (docs/video_data.md). Without weights the perceptual term is
     `gradient_distance`, which needs none."""
     lpips_heads: Path | None = None
     """The five linear heads of LPIPS."""
