@@ -1,10 +1,9 @@
-"""The DexWM release's model written out plainly from its description, and checkpoints in the release's layout.
+"""The DexWM release's model under the release's names, written out plainly from its description, and its files.
 
 Nothing here uses dexworld: attention is a softmax over all tokens of all frames under flat masks, each block takes its
 eleven modulation vectors by name, and heatmaps go through the square that the release draws them in.
 """
 
-import argparse
 import math
 from pathlib import Path
 
@@ -15,52 +14,45 @@ from torch import Tensor, nn
 ROWS, COLUMNS, PATCH = 4, 7, 14  # of the encoder's grid, for images of 56 x 98 pixels
 TOKENS, FRAMES, SIDE = ROWS * COLUMNS, 9, 4  # SIDE: the head draws 56 x 56 pixels = 4 x 4 places
 IMAGE_SIZE = (ROWS * PATCH, COLUMNS * PATCH)
-ENCODER_DIM, DIM, HEAD_DIM, HEAD_WIDTH, KEYPOINT_HEADS = 24, 32, 32, 16, 4
+ENCODER_DIM, DIM, HEAD_DIM, HEAD_WIDTH, KEYPOINT_HEADS = 64, 128, 32, 64, 16
 
 
-class FusedAttention(nn.Module):
-    """One linear layer for query, key and value, one for the output; queries and context may be different streams."""
+def attention(query: Tensor, key: Tensor, value: Tensor, head_width: int, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention head by head; a query that may see nothing gets zero."""
+    out = torch.zeros_like(query)
+    for start in range(0, query.shape[-1], head_width):
+        part = slice(start, start + head_width)
+        scores = torch.einsum("bqd,bkd->bqk", query[..., part], key[..., part]) / math.sqrt(head_width)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        out[..., part] = torch.einsum("bqk,bkd->bqd", torch.softmax(scores, dim=-1).nan_to_num(0.0), value[..., part])
+    return out
 
-    def __init__(self, dim: int, head_width: int, bias: bool = True) -> None:
+
+def modules(**parts: nn.Module) -> nn.ModuleDict:
+    return nn.ModuleDict(parts)
+
+
+class PackedAttention(nn.Module):
+    """One layer for query, key and value; queries and context may be different streams."""
+
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.head_width = head_width
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
-        self.proj = nn.Linear(dim, dim)
+        self.packed_proj, self.out_proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        dim = queries.shape[-1]
-        query = self.qkv(queries)[..., :dim]
-        key, value = self.qkv(context)[..., dim : 2 * dim], self.qkv(context)[..., 2 * dim :]
-        out = torch.zeros_like(queries)
-        for start in range(0, dim, self.head_width):
-            part = slice(start, start + self.head_width)
-            scores = torch.einsum("bqd,bkd->bqk", query[..., part], key[..., part]) / math.sqrt(self.head_width)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
-            weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # a query that may see nothing gets zero
-            out[..., part] = torch.einsum("bqk,bkd->bqd", weights, value[..., part])
-        return self.proj(out)
-
-
-class Mlp(nn.Module):
-    """Two layers; the predictor's GELU is the tanh form, the head's the exact one."""
-
-    def __init__(self, dim: int, ratio: int, approximate: str) -> None:
-        super().__init__()
-        self.fc1, self.fc2, self.approximate = nn.Linear(dim, ratio * dim), nn.Linear(ratio * dim, dim), approximate
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+    def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        query, _, _ = self.packed_proj(queries).chunk(3, dim=-1)
+        _, key, value = self.packed_proj(context).chunk(3, dim=-1)
+        return self.out_proj(attention(query, key, value, HEAD_WIDTH, mask))
 
 
 class Block(nn.Module):
     """A block of the predictor over all tokens of all frames, (B, frames * tokens, D)."""
 
-    def __init__(self, dim: int, head_width: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.attn = FusedAttention(dim, head_width)
-        self.cross_attn = FusedAttention(dim, head_width)
-        self.mlp = Mlp(dim, 2, "tanh")
+        self.attn, self.cttn = PackedAttention(dim), PackedAttention(dim)
+        self.mlp = modules(fc1=nn.Linear(dim, 2 * dim), fc2=nn.Linear(2 * dim, dim))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(132, 11 * dim))
 
     def forward(self, y: Tensor, x: Tensor, actions: Tensor, own: Tensor, earlier: Tensor) -> Tensor:
@@ -71,8 +63,9 @@ class Block(nn.Module):
         y = y + m["self_gate"] * self.attn(inner, inner, own)
         queries = plain_norm(y) * (1 + m["q_scale"]) + m["q_shift"]
         context = plain_norm(x) * (1 + m["kv_scale"]) + m["kv_shift"]
-        y = y + m["q_gate"] * self.cross_attn(queries, context, earlier)
-        return y + m["mlp_gate"] * self.mlp(plain_norm(y) * (1 + m["mlp_scale"]) + m["mlp_shift"])
+        y = y + m["q_gate"] * self.cttn(queries, context, earlier)
+        inner = self.mlp["fc1"](plain_norm(y) * (1 + m["mlp_scale"]) + m["mlp_shift"])
+        return y + m["mlp_gate"] * self.mlp["fc2"](F.gelu(inner, approximate="tanh"))
 
 
 class FinalLayer(nn.Module):
@@ -91,31 +84,32 @@ class FinalLayer(nn.Module):
 class HeadBlock(nn.Module):
     """A pre-norm block of the keypoint head."""
 
-    def __init__(self, dim: int, head_width: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(dim), FusedAttention(dim, head_width, bias=False)
-        self.norm2, self.mlp = nn.LayerNorm(dim), Mlp(dim, 4, "none")
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn = modules(qkv=nn.Linear(dim, 3 * dim, bias=False), proj=nn.Linear(dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(0.1), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.norm1(x)
-        x = x + self.attn(inner, inner)
+        query, key, value = self.attn["qkv"](self.norm1(x)).chunk(3, dim=-1)
+        x = x + self.attn["proj"](attention(query, key, value, x.shape[-1] // KEYPOINT_HEADS))
         return x + self.mlp(self.norm2(x))
 
 
-class Heatmaps(nn.Module):
+class ViTDecoder(nn.Module):
     """The keypoint head, built for a square image: features squeezed to its places, maps stretched back."""
 
-    def __init__(self, dim: int = HEAD_DIM, depth: int = 2, keypoint_heads: int = KEYPOINT_HEADS) -> None:
+    def __init__(self, encoder_dim: int, dim: int, depth: int, side: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(ENCODER_DIM, dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, SIDE * SIDE, dim))
-        self.blocks = nn.ModuleList(HeadBlock(dim, dim // keypoint_heads) for _ in range(depth))
+        self.input_proj = nn.Linear(encoder_dim, dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, side * side, dim))
+        self.blocks = nn.ModuleList(HeadBlock(dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, PATCH * PATCH * 12)
+        self.head = nn.Sequential(nn.Linear(dim, 12 * PATCH * PATCH))
 
     def forward(self, latents: Tensor) -> Tensor:
         """(N, tokens, E) to (N, 12, height, width)."""
-        features = self.embed(latents).reshape(-1, ROWS, COLUMNS, self.pos_embed.shape[-1]).permute(0, 3, 1, 2)
+        features = self.input_proj(latents).reshape(-1, ROWS, COLUMNS, self.pos_embed.shape[-1]).permute(0, 3, 1, 2)
         features = F.interpolate(features, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         x = features.permute(0, 2, 3, 1).reshape(len(features), SIDE * SIDE, -1) + self.pos_embed
         for block in self.blocks:
@@ -129,31 +123,25 @@ class Heatmaps(nn.Module):
         return F.interpolate(square, size=IMAGE_SIZE, mode="bilinear", align_corners=False)
 
 
-class Encoder(nn.Module):
-    """Stands for the frozen encoder, with tensors of its kinds; the tests start from latents."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        dim = ENCODER_DIM
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 5, dim))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, PATCH, PATCH)})
-        self.blocks = nn.ModuleList([HeadBlock(dim, dim)])
-        self.norm = nn.LayerNorm(dim)
-
-
 class Release(nn.Module):
-    """The whole model. With `dim` equal to the encoder's width there are no projections."""
+    """The whole model. The encoder stands for the frozen one; the tests start from latents. With `dim` equal to the
+    encoder's width there are no projections."""
 
-    def __init__(self, dim: int = DIM, depth: int = 2, head_dim: int = HEAD_DIM, head_depth: int = 2) -> None:
+    def __init__(
+        self, dim=DIM, depth=2, encoder_dim=ENCODER_DIM, head_dim=HEAD_DIM, head_depth=2, tokens=TOKENS, side=SIDE
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder()
-        self.pos_embed = nn.Parameter(torch.zeros(FRAMES, TOKENS, dim))
-        if dim != ENCODER_DIM:
-            self.proj_in, self.proj_out = nn.Linear(ENCODER_DIM, dim), nn.Linear(dim, ENCODER_DIM)
-        self.blocks = nn.ModuleList(Block(dim, min(dim, HEAD_WIDTH)) for _ in range(depth))
+        self.image_embedder = modules(patch_embed=modules(proj=nn.Conv2d(3, encoder_dim, PATCH, PATCH)))
+        self.pos_embed = nn.Parameter(torch.zeros(FRAMES, tokens, dim))
+        if dim != encoder_dim:
+            self.input_proj, self.output_proj = nn.Linear(encoder_dim, dim), nn.Linear(dim, encoder_dim)
+        self.blocks = nn.ModuleList(Block(dim) for _ in range(depth))
         self.final_layer = FinalLayer(dim)
-        self.heatmap_model = Heatmaps(head_dim, head_depth)
+        self.kp_layer = modules(vit_decoder=ViTDecoder(encoder_dim, head_dim, head_depth, side))
+
+    def heatmaps(self, latents: Tensor) -> Tensor:
+        """(N, 12, height, width) of latents (N, tokens, E)."""
+        return self.kp_layer["vit_decoder"](latents)
 
     def forward(self, latents: Tensor, actions: Tensor, last_only: bool = False) -> tuple[Tensor, Tensor]:
         """Latents (B, 8, tokens, E) and heatmaps (B, 8, 12, h, w) of frames 1 to 8.
@@ -162,8 +150,7 @@ class Release(nn.Module):
         that keep the last frame's queries only, as in evaluation; only the last slot means anything then.
         """
         batch = len(latents)
-        projected = self.proj_in(latents) if hasattr(self, "proj_in") else latents
-        stream = projected + self.pos_embed
+        stream = (self.input_proj(latents) if hasattr(self, "input_proj") else latents) + self.pos_embed
         x = stream.flatten(1, 2)
         y = torch.cat([stream[:, :1], stream[:, :-1]], dim=1).flatten(1, 2)
         conditions = torch.cat([torch.zeros(batch, 1, 132), actions], dim=1)
@@ -175,10 +162,9 @@ class Release(nn.Module):
         for block in self.blocks:
             y = block(y, x, conditions, own, earlier)
         y = self.final_layer(y, conditions)
-        if hasattr(self, "proj_out"):
-            y = self.proj_out(y)
+        y = self.output_proj(y) if hasattr(self, "output_proj") else y
         predicted = y.unflatten(1, (FRAMES, TOKENS))[:, 1:]
-        return predicted, self.heatmap_model(predicted.flatten(0, 1)).unflatten(0, (batch, FRAMES - 1))
+        return predicted, self.heatmaps(predicted.flatten(0, 1)).unflatten(0, (batch, FRAMES - 1))
 
     def rollout(self, first: Tensor, actions: Tensor) -> Tensor:
         """Latents (B, T, tokens, E) from one frame (B, tokens, E) and actions (B, T, 132), as in open-loop evaluation.
@@ -212,17 +198,16 @@ def release(seed: int = 0, **sizes: int) -> Release:
 
 
 def save_release(model: nn.Module, path: Path, prefix: str = "module.", /, **entries) -> Path:
-    """The file that the release's trainer writes for a model: weights, optimiser, scheduler, arguments, epoch, step."""
-    parameters = list(model.parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-5)
+    """The file that the release's trainer writes for a model: weights, optimiser, scheduler, arguments, epoch, steps."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-5)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-4, total_steps=10, pct_start=0.0)
     content = {
         "model": {prefix + name: value for name, value in model.state_dict().items()},
-        "optimizer": optimiser.state_dict(),
+        "opt": optimiser.state_dict(),
         "scheduler": scheduler.state_dict(),
-        "args": argparse.Namespace(config={"model": {"encoder": "dinov2"}}, debug=False),
+        "args": {"model": {"encoder": "dinov2"}, "debug": False},
         "epoch": 39,
-        "step": 800,
+        "train_steps": 800,
         "scaler": {"scale": 65536.0},
     }
     torch.save({**content, **entries}, path)

@@ -1,0 +1,432 @@
+"""Checkpoints in the DexWM release's layout give the release's numbers, or say tensor by tensor why they can't."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from release_fixtures import DIM, ENCODER_DIM, HEAD_DIM, IMAGE_SIZE, TOKENS, Release, release, save_release
+from torch import Tensor
+from transformers import Dinov2Config, Dinov2Model
+
+from dexworld.actions import OFFICIAL, HandMotion, hand_motion
+from dexworld.cli.convert import Convert
+from dexworld.models import CheckpointError, DexWM
+from dexworld.models.config import KeypointHeadConfig, preset
+from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.latent_space import LatentSpace
+from dexworld.models.release import (
+    ReleaseCheckpoint,
+    ReleaseOptions,
+    convert_weights,
+    infer_config,
+    read_release,
+)
+from dexworld.models.release_file import ReleaseFile
+from dexworld.training.fitting import encoder_fingerprint
+
+KEYPOINTS = "kp_layer.vit_decoder"
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> ReleaseOptions:
+    """For the fixtures' small pictures, and a DINOv2 of their width in a folder."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoder")
+    Dinov2Model(
+        Dinov2Config(hidden_size=ENCODER_DIM, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    ).save_pretrained(folder)
+    return ReleaseOptions(encoder_source=str(folder), image_size=IMAGE_SIZE)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Release:
+    return release()
+
+
+@pytest.fixture
+def path(theirs: Release, tmp_path: Path) -> Path:
+    """A file of the release that holds `theirs`."""
+    return save_release(theirs, tmp_path / "m_39.pth.tar")
+
+
+def window(batch: int = 2, frames: int = 9) -> tuple[Tensor, Tensor]:
+    """Latents (B, frames, tokens, E) and actions (B, frames - 1, 44, 3), some of them of the release's odd 2 pi."""
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(batch, frames, TOKENS, ENCODER_DIM, generator=generator)
+    actions = 0.3 * torch.randn(batch, frames - 1, 44, 3, generator=generator)
+    actions[:, ::2, 43, 2] = 6.2822
+    return latents, actions
+
+
+def still(actions: Tensor) -> HandMotion:
+    batch, steps = actions.shape[:2]
+    return HandMotion(
+        actions, torch.zeros(batch, steps + 1, 12, 3), torch.zeros(batch, steps + 1, 12, dtype=torch.bool)
+    )
+
+
+def ours_of(checkpoint: ReleaseCheckpoint) -> DexWM:
+    return checkpoint.model(check_encoder=False)
+
+
+@torch.no_grad()
+def assert_same_numbers(model: DexWM, theirs: Release) -> None:
+    latents, actions = window()
+    expected, maps = theirs(latents, actions.flatten(2))
+    assert expected.abs().mean() > 0.1  # the comparison is of something
+    assert maps.std() > 0.05
+    assert (model.predict(latents, still(actions)) - expected).abs().max() < 1e-5
+    assert (model.keypoint_logits(expected) - maps).abs().max() < 1e-5
+
+
+def test_the_fixtures_have_the_releases_names(theirs: Release) -> None:
+    """Names and shapes as published, so that fixtures and table can't be wrong together."""
+    shapes = {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
+    published = {
+        "input_proj.weight": (DIM, ENCODER_DIM),
+        "output_proj.bias": (ENCODER_DIM,),
+        "pos_embed": (9, TOKENS, DIM),
+        "blocks.0.attn.packed_proj.weight": (3 * DIM, DIM),
+        "blocks.1.cttn.packed_proj.bias": (3 * DIM,),
+        "blocks.1.cttn.out_proj.weight": (DIM, DIM),
+        "blocks.0.adaLN_modulation.1.weight": (11 * DIM, 132),
+        "blocks.0.mlp.fc1.weight": (2 * DIM, DIM),
+        "blocks.0.mlp.fc2.weight": (DIM, 2 * DIM),
+        "final_layer.adaLN_modulation.1.weight": (2 * DIM, 132),
+        "final_layer.linear.weight": (DIM, DIM),
+        f"{KEYPOINTS}.input_proj.weight": (HEAD_DIM, ENCODER_DIM),
+        f"{KEYPOINTS}.pos_embed": (1, 16, HEAD_DIM),
+        f"{KEYPOINTS}.blocks.1.norm1.weight": (HEAD_DIM,),
+        f"{KEYPOINTS}.blocks.1.norm2.bias": (HEAD_DIM,),
+        f"{KEYPOINTS}.blocks.0.attn.qkv.weight": (3 * HEAD_DIM, HEAD_DIM),
+        f"{KEYPOINTS}.blocks.0.attn.proj.bias": (HEAD_DIM,),
+        f"{KEYPOINTS}.blocks.0.mlp.0.weight": (4 * HEAD_DIM, HEAD_DIM),
+        f"{KEYPOINTS}.blocks.0.mlp.3.weight": (HEAD_DIM, 4 * HEAD_DIM),
+        f"{KEYPOINTS}.norm.weight": (HEAD_DIM,),
+        f"{KEYPOINTS}.head.0.weight": (12 * 14 * 14, HEAD_DIM),
+    }
+    assert {name: shapes.get(name) for name in published} == published
+    assert f"{KEYPOINTS}.blocks.0.attn.qkv.bias" not in shapes
+
+
+@pytest.mark.parametrize("sizes", [{}, {"dim": ENCODER_DIM, "depth": 1}, {"head_dim": 16, "head_depth": 3}], ids=str)
+def test_predictions_and_heatmaps_of_all_slots_equal_the_releases(
+    sizes: dict, options: ReleaseOptions, tmp_path: Path
+) -> None:
+    theirs = release(**sizes)
+    assert_same_numbers(ours_of(read_release(save_release(theirs, tmp_path / "m_39.pth.tar"), options)), theirs)
+
+
+def test_last_frame_inference_and_rollouts_equal_the_releases(
+    theirs: Release, path: Path, options: ReleaseOptions
+) -> None:
+    model = ours_of(read_release(path, options))
+    latents, actions = window()
+    with torch.no_grad():
+        expected, maps = theirs(latents, actions.flatten(2), last_only=True)
+        for index in range(len(latents)):
+            motion = still(actions[index : index + 1])
+            context = model.start(latents[index, :8], motion.index(0).slice(0, 7))
+            predicted = model.rollout(context, motion.slice(7, 8))[:, 0]
+            assert (predicted[0] - expected[index, -1]).abs().max() < 1e-5
+            assert (model.keypoint_logits(predicted)[0] - maps[index, -1]).abs().max() < 1e-5
+        _, long = window(frames=13)  # more steps than the window has slots: predictions feed predictions
+        unrolled = theirs.rollout(latents[:, 0], long.flatten(2))
+        assert (model.unroll(latents[:, :1], still(long)) - unrolled).abs().max() < 1e-5
+
+
+def test_the_config_follows_from_the_shapes(theirs: Release, path: Path, options: ReleaseOptions) -> None:
+    checkpoint = read_release(path, options)
+    config, predictor, head = checkpoint.config, checkpoint.config.predictor, checkpoint.config.keypoint_head
+    assert (predictor.dim, predictor.depth, predictor.heads, predictor.mlp_ratio, predictor.num_context) == (
+        *(128, 2, 2),
+        *(2, 8),
+    )
+    assert [predictor.residual, predictor.embed_actions, predictor.pixel_aligned] == [False, False, False]
+    assert (head.dim, head.depth, head.heads, head.cell, head.token_grid, head.loss) == (32, 2, 16, 14, (4, 4), "mse")
+    assert config.action_convention == OFFICIAL
+    assert config.action_scale == (1.0, 1.0, 1.0)
+    assert (config.encoder.patch, config.encoder.dim, config.encoder.source) == (14, 64, options.encoder_source)
+    assert len(checkpoint.encoder) == len(theirs.image_embedder.state_dict())
+
+
+@torch.no_grad()
+def test_windows_of_keypoints_and_cameras_give_the_releases_predictions(
+    theirs: Release, path: Path, options: ReleaseOptions
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    keypoints = 0.2 * torch.randn(1, 9, 42, 3, generator=generator, dtype=torch.float64)
+    angles = 0.2 * torch.randn(1, 9, 3, generator=generator, dtype=torch.float64)
+    places = 0.2 * torch.randn(1, 9, 3, generator=generator, dtype=torch.float64)
+    cameras = torch.eye(4, dtype=torch.float64).repeat(1, 9, 1, 1)
+    cameras[..., :3, :3], cameras[..., :3, 3] = rotations(angles), places
+    homogeneous = torch.cat([keypoints, torch.ones(1, 9, 42, 1, dtype=torch.float64)], dim=-1)
+    in_first_camera = (homogeneous @ torch.linalg.inv(cameras[:, :1]).mT)[..., :3]
+    rows = torch.cat([in_first_camera, places[:, :, None], angles[:, :, None]], dim=2)  # (1, 9, 44, 3)
+    actions = rows[:, 1:] - rows[:, :-1]
+    actions[..., 43, 2] %= 2 * torch.pi
+    assert actions[..., 43, 2].max() > 6  # a small turn to one side is almost a full turn in the release
+
+    checkpoint = read_release(path, options)
+    valid, intrinsics = torch.ones(1, 9, 42, dtype=torch.bool), torch.eye(3, dtype=torch.float64)[None]
+    motion = hand_motion(keypoints, valid, cameras, intrinsics, checkpoint.config.action_convention)
+    latents, _ = window(batch=1)
+    expected, _ = theirs(latents, actions.float().flatten(2))
+    assert (ours_of(checkpoint).predict(latents, motion.to(torch.float32)) - expected).abs().max() < 1e-5
+
+
+def rotations(angles: Tensor) -> Tensor:
+    """Rotation matrices of angles about the fixed axes x, then y, then z."""
+    generators = torch.zeros(3, 3, 3, dtype=angles.dtype)
+    for axis, (row, column) in enumerate(((2, 1), (0, 2), (1, 0))):
+        generators[axis, row, column], generators[axis, column, row] = 1.0, -1.0
+    x, y, z = (torch.matrix_exp(angles[..., axis, None, None] * generators[axis]) for axis in range(3))
+    return z @ y @ x
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": None}, "no known image size has 28 tokens of 14 x 14 pixels"),
+        ({"image_size": (56, 84)}, r"images of \(56, 84\) do not have 28 tokens of 14"),
+        ({"encoder_source": None}, "an encoder of 14-pixel patches and width 64, which is none of dinov2"),
+    ],
+)
+def test_what_the_tensors_can_not_tell_is_asked_for(
+    changes: dict, message: str, path: Path, options: ReleaseOptions
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_release(path, replace(options, **changes))
+    with pytest.raises(ValueError, match="choose 'pixels-first'"):
+        replace(options, keypoint_rows="columns")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "module._orig_mod."])
+def test_prefixes_of_wrappers_do_not_matter(
+    prefix: str, theirs: Release, options: ReleaseOptions, tmp_path: Path
+) -> None:
+    path = save_release(theirs, tmp_path / "m_39.pth.tar", prefix)
+    assert_same_numbers(ours_of(read_release(path, options)), theirs)
+    doubled = {"pos_embed": torch.zeros(1), f"{prefix or 'module.'}pos_embed": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="two tensors are named pos_embed"):
+        read_release(save_release(theirs, path, model=doubled), options)
+
+
+def test_a_state_dict_alone_and_half_precision_are_read(options: ReleaseOptions, tmp_path: Path) -> None:
+    theirs = release(seed=3)
+    theirs.load_state_dict({name: value.bfloat16().float() for name, value in theirs.state_dict().items()})
+    path = tmp_path / "half.pth.tar"
+    torch.save({name: value.bfloat16() for name, value in theirs.state_dict().items()}, path)
+    checkpoint = read_release(path, options)
+    assert_same_numbers(ours_of(checkpoint), theirs)
+    assert checkpoint.provenance["training"] == {}
+
+
+def test_a_head_with_the_keypoint_first_is_read_when_asked_for(options: ReleaseOptions, tmp_path: Path) -> None:
+    theirs = release()
+    weights = theirs.state_dict()
+    for name in (f"{KEYPOINTS}.head.0.weight", f"{KEYPOINTS}.head.0.bias"):
+        weights[name] = weights[name].unflatten(0, (14, 14, 12)).movedim(2, 0).flatten(0, 2).contiguous()
+    path = save_release(theirs, tmp_path / "m_39.pth.tar", model=weights)
+    assert_same_numbers(ours_of(read_release(path, replace(options, keypoint_rows="keypoints-first"))), theirs)
+
+
+def test_every_tensor_that_is_missing_unexpected_or_of_another_shape_is_named(
+    options: ReleaseOptions, tmp_path: Path
+) -> None:
+    theirs = release(depth=3)
+    weights = theirs.state_dict()
+    for name in ("blocks.1.attn.packed_proj.bias", "final_layer.linear.weight", f"{KEYPOINTS}.norm.weight"):
+        del weights[name]
+    weights["blocks.2.mlp.fc1.weight"] = torch.zeros(5, DIM)
+    weights["blocks.2.cttn.packed_proj.weight"] = torch.zeros(2 * DIM, DIM)
+    weights["blocks.0.extra.weight"] = torch.zeros(3, 3)
+    weights["time_embed"] = torch.zeros(7)
+    weights[f"{KEYPOINTS}.blocks.0.attn.qkv.bias"] = torch.zeros(96)
+    weights["input_proj.bias"] = torch.full((DIM,), torch.nan)
+    with pytest.raises(CheckpointError) as error:
+        read_release(save_release(theirs, tmp_path / "m.pth.tar", model=weights), options)
+    assert sorted(str(error.value).splitlines()[1:]) == [
+        "  blocks.0.extra.weight (3, 3) is unexpected",
+        "  blocks.1.attn.packed_proj.bias (384,) is missing",
+        "  blocks.2.cttn.packed_proj.weight has shape (256, 128), expected (384, 128)",
+        "  blocks.2.mlp.fc1.weight has shape (5, 128), expected (256, 128)",
+        "  final_layer.linear.weight (128, 128) is missing",
+        "  input_proj.bias holds NaN or Inf",
+        "  kp_layer.vit_decoder.blocks.0.attn.qkv.bias (96,) is unexpected",
+        "  kp_layer.vit_decoder.norm.weight (32,) is missing",
+        "  time_embed (7,) is unexpected",
+    ]
+
+
+def without(part: str) -> Callable[[dict], dict]:
+    return lambda weights: {name: value for name, value in weights.items() if part not in name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("kp_layer"), r"lacks .*: kp_layer\.vit_decoder\.pos_embed, kp_layer.*head\.0\.weight$"),
+        (without("pos_embed"), r"lacks tensors .* sizes: pos_embed, kp_layer\.vit_decoder\.pos_embed$"),
+        (without("fc2"), r"blocks\.0\.mlp\.fc2\.weight \(128, 256\) is missing"),
+        (without("output_proj"), r"output_proj\.weight \(64, 128\) is missing"),
+        (without("blocks.0."), r"lacks tensors .*: blocks\.0\.mlp\.fc1\.weight, kp_layer"),
+        (lambda weights: {**weights, "pos_embed": weights["pos_embed"][:, :-1]}, "do not have 27 tokens of 14"),
+        (lambda weights: {**weights, "pos_embed": weights["pos_embed"][..., :-1]}, "a multiple of 64"),
+        (lambda weights: {**weights, "pos_embed": weights["pos_embed"][:1]}, "contradict each other"),
+        (lambda weights: {"model": 3}, "holds no state dict under 'model'"),
+        (lambda weights: 3, "holds no state dict under 'model'"),
+    ],
+)
+def test_checkpoints_of_another_layout_are_refused_with_the_reason(
+    change: Callable[[dict], dict], message: str, theirs: Release, options: ReleaseOptions, tmp_path: Path
+) -> None:
+    path = save_release(theirs, tmp_path / "m.pth.tar", model=change(theirs.state_dict()))
+    with pytest.raises(CheckpointError, match=message):
+        read_release(path, options)
+
+
+class Sneaky:
+    """Runs code when it is unpickled by a reader that isn't careful."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_files_that_would_run_code_or_are_damaged_are_refused(
+    theirs: Release, path: Path, options: ReleaseOptions, tmp_path: Path
+) -> None:
+    whole = path.read_bytes()
+    save_release(theirs, path, args=Sneaky(tmp_path / "touched"))
+    with pytest.raises(CheckpointError, match="could run code"):
+        read_release(path, options)
+    assert not (tmp_path / "touched").exists()
+    for length in (0, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="is truncated, damaged"):
+            read_release(path, options)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    path.write_bytes(flipped)
+    with pytest.raises(CheckpointError, match="checksum"):
+        read_release(path, options)
+    with pytest.raises(CheckpointError, match="no checkpoint file"):
+        read_release(tmp_path / "nowhere.pth.tar", options)
+    torch.save({"decoder_state": {"pos_embed": torch.zeros(1)}}, path)
+    with pytest.raises(CheckpointError, match=r"pixel decoder \(decoder_state\), which is not converted"):
+        read_release(path, options)
+
+
+def test_a_converted_model_is_ours_with_its_source_and_licence(
+    theirs: Release, path: Path, options: ReleaseOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "dexworld"):
+        Convert(path, tmp_path / "model", options=options).run()
+    assert "no commercial use" in caplog.text
+    model = DexWM.from_pretrained(tmp_path / "model")
+    assert_same_numbers(model, theirs)
+    assert model.provenance["source"] == "m_39.pth.tar"
+    assert model.provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model.provenance["training"] == {"epoch": 39, "train_steps": 800}
+    card = (tmp_path / "model" / "README.md").read_text()
+    for text in ("license: cc-by-nc-4.0", "no\ncommercial use", model.provenance["sha256"], "scrambled"):
+        assert text in card
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["provenance"]["licence"] == "CC-BY-NC-4.0"
+    with pytest.raises(FileExistsError, match="already holds a model"):
+        Convert(path, tmp_path / "model", options=options).run()
+
+
+def test_the_evaluation_head_of_another_checkpoint_is_taken(
+    theirs: Release, path: Path, options: ReleaseOptions, tmp_path: Path
+) -> None:
+    other = release(seed=5, head_dim=64, head_depth=3)
+    head_path = save_release(other, tmp_path / "kp_layer.pth.tar")
+    Convert(path, tmp_path / "model", head=head_path, options=options).run()
+    model = DexWM.from_pretrained(tmp_path / "model")
+    latents, actions = window()
+    with torch.no_grad():
+        expected, _ = theirs(latents, actions.flatten(2))
+        maps = other.heatmaps(latents[0])
+        assert (model.predict(latents, still(actions)) - expected).abs().max() < 1e-5
+        assert (model.keypoint_logits(latents[0]) - maps).abs().max() < 1e-5
+        Convert(head_path, tmp_path / "evaluator", part="evaluator", options=options).run()
+        evaluator = KeypointEvaluator.from_pretrained(tmp_path / "evaluator")
+        assert (evaluator(latents[0]) - maps).abs().max() < 1e-5
+    assert evaluator.config.latents == LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
+    assert "license: cc-by-nc-4.0" in (tmp_path / "evaluator" / "README.md").read_text()
+    assert model.provenance["keypoint_head"]["source"] == "kp_layer.pth.tar"
+    narrow = save_release(release(encoder_dim=48), tmp_path / "narrow.pth.tar")
+    with pytest.raises(CheckpointError, match=r"narrow.pth.tar reads \(4, 7\) latents of width 48, m_39"):
+        Convert(path, tmp_path / "other", head=narrow, options=options).run()
+
+
+def test_the_encoder_is_compared_with_the_copy_in_the_file(
+    theirs: Release, options: ReleaseOptions, tmp_path: Path
+) -> None:
+    encoder = Dinov2Model.from_pretrained(str(options.encoder_source)).state_dict()
+    copied = {name: value for name, value in theirs.state_dict().items() if not name.startswith("image_embedder.")}
+    for name, value in encoder.items():  # under the names of another library, query, key and value fused
+        if ".attention.query." in name:
+            parts = [encoder[name.replace("query", part)] for part in ("query", "key", "value")]
+            copied[f"image_embedder.{name.replace('attention.query', 'qkv')}"] = torch.cat(parts)
+        elif ".attention.key." not in name and ".attention.value." not in name:
+            copied[f"image_embedder.{name}"] = value
+    path = save_release(theirs, tmp_path / "m.pth.tar", model=copied)
+    Convert(path, tmp_path / "model", check_encoder=True, options=options).run()
+    assert_same_numbers(read_release(path, options).model(), theirs)
+    changed = "image_embedder.embeddings.patch_embeddings.projection.weight"
+    copied[changed] = copied[changed] + 0.01
+    path = save_release(theirs, tmp_path / "n.pth.tar", model=copied)
+    with pytest.raises(CheckpointError, match=r"1 of the encoder's tensors are not in the file, e\.g\. .*projection"):
+        Convert(path, tmp_path / "other", check_encoder=True, options=options).run()
+
+
+@pytest.mark.parametrize("grid", [(0, 4), (4, -1), (4, 4, 4)])
+def test_a_head_of_impossible_places_is_refused(grid: tuple) -> None:
+    with pytest.raises(ValueError, match=r"sizes must be positive|token_grid is rows and columns"):
+        KeypointHeadConfig(token_grid=grid)
+
+
+@pytest.mark.parametrize(("size", "dim", "depth"), [("s", 384, 12), ("b", 768, 12), ("l", 1024, 24), ("xl", 1024, 32)])
+def test_the_papers_sizes_are_recognised_and_no_tensor_is_left(size: str, dim: int, depth: int) -> None:
+    with torch.device("meta"):
+        theirs = Release(dim, depth, encoder_dim=1024, head_dim=256, head_depth=6, tokens=448, side=16)
+    weights = {name: torch.zeros(()).expand(value.shape) for name, value in theirs.state_dict().items()}
+    file = ReleaseFile(Path("m.pth.tar"), weights, {}, "")
+    config = infer_config(file, ReleaseOptions())
+    expected = preset(f"official-{size}")
+    assert config.predictor == expected.predictor
+    assert config.keypoint_head == replace(expected.keypoint_head, token_grid=(16, 16))
+    assert config.image_size == (224, 392)
+    ours = convert_weights(file, config, ReleaseOptions())
+    parts = {name: value for name, value in weights.items() if not name.startswith("image_embedder.")}
+    assert sum(map(Tensor.numel, ours.values())) == sum(map(Tensor.numel, parts.values()))
+    head = sum(value.numel() for name, value in ours.items() if name.startswith("keypoint_head."))
+    assert abs(head - 5.67e6) < 0.01e6  # the release's head
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "family"),
+    [
+        ("blocks.0.attn.qkv.weight", {}, "dinov2"),
+        ("encoder.layer.0.attention.attention.query.weight", {}, "webssl"),
+        (None, {"model": {"encoder": "webssl_vitl"}}, "webssl"),
+        (None, {}, "dinov2"),
+    ],
+)
+def test_dinov2_and_webssl_are_told_apart_by_names_or_arguments(name: str | None, args: dict, family: str) -> None:
+    with torch.device("meta"):
+        theirs = Release(384, 1, encoder_dim=1024, head_dim=256, head_depth=1, tokens=448, side=16)
+    weights = {key: each for key, each in theirs.state_dict().items() if not key.startswith("image_embedder.")}
+    weights |= {f"image_embedder.{name}": torch.zeros(1)} if name else {}
+    config = infer_config(ReleaseFile(Path("m.pth.tar"), weights, {"args": args}, ""), ReleaseOptions())
+    assert config.encoder.family == family
