@@ -88,3 +88,9 @@ def test_the_head_learns_where_a_bright_token_is_with_cross_entropy() -> None:
     latents, pixels = batch()
     read, _ = model.read(model(latents))
     assert ((read - pixels).norm(dim=-1) < 20).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("grid", [(0, 4), (4, -1), (4, 4, 4)])
+def test_a_head_of_impossible_places_is_refused(grid):
+    with pytest.raises(ValueError, match=r"sizes must be positive|token_grid is rows and columns"):
+        KeypointHeadConfig(token_grid=grid)
