@@ -45,6 +45,6 @@ class Convert:
             if self.check_encoder:
                 checkpoint.model(check_encoder=True)
             checkpoint.save_pretrained(self.output)
-        for note in checkpoint.notes:
+        for note in checkpoint.provenance["assumed"]:
             logger.info("%s", note)
         logger.info("the model is in %s; its licence is %s: no commercial use (README.md)", self.output, LICENCE)

@@ -1,7 +1,6 @@
 """Checkpoints of the DexWM release as models of ours: the same numbers, our file format, their licence (CC-BY-NC).
 
-`NAMES` holds the release's names of tensors; shapes and everything else come from our own modules. Not converted: the
-frozen encoder, which is named instead, the optimiser and the scheduler.
+The tables hold the release's names; our own modules know the shapes. The frozen encoder is named, not copied.
 """
 
 import re
@@ -22,36 +21,38 @@ from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.predictor import Predictor
-from dexworld.models.release_card import LICENCE, model_card, notes_on
+from dexworld.models.release_card import LICENCE, assumptions, model_card
 from dexworld.models.release_file import ReleaseFile, read_release_file
 
 ENCODER, KEYPOINTS = "image_embedder.", "kp_layer.vit_decoder."
-# Our layers and tables, and the release's. `*` is the number of a block. Both orders of rows in fused projections are
-# query, key, value, and both orders of the modulations are that of `predictor.Block`.
-NAMES = {
-    "predictor.positions": "pos_embed",
-    "predictor.project_in": "input_proj",  # this and the next only where the encoder has another width
-    "predictor.project_out": "output_proj",
-    "predictor.blocks.*.modulation": "blocks.*.adaLN_modulation.1",
-    "predictor.blocks.*.self_qkv": "blocks.*.attn.packed_proj",
-    "predictor.blocks.*.self_out": "blocks.*.attn.out_proj",
-    "predictor.blocks.*.cross_query": "blocks.*.cttn.packed_proj",  # its first third
-    "predictor.blocks.*.cross_key_value": "blocks.*.cttn.packed_proj",  # the rest
-    "predictor.blocks.*.cross_out": "blocks.*.cttn.out_proj",
-    "predictor.blocks.*.mlp.0": "blocks.*.mlp.fc1",
-    "predictor.blocks.*.mlp.2": "blocks.*.mlp.fc2",
-    "predictor.final_modulation": "final_layer.adaLN_modulation.1",
-    "predictor.final": "final_layer.linear",
-    "keypoint_head.positions": f"{KEYPOINTS}pos_embed",
-    "keypoint_head.project_in": f"{KEYPOINTS}input_proj",
-    "keypoint_head.blocks.*.norm_attention": f"{KEYPOINTS}blocks.*.norm1",
-    "keypoint_head.blocks.*.qkv": f"{KEYPOINTS}blocks.*.attn.qkv",
-    "keypoint_head.blocks.*.out": f"{KEYPOINTS}blocks.*.attn.proj",
-    "keypoint_head.blocks.*.norm_mlp": f"{KEYPOINTS}blocks.*.norm2",
-    "keypoint_head.blocks.*.mlp.0": f"{KEYPOINTS}blocks.*.mlp.0",
-    "keypoint_head.blocks.*.mlp.2": f"{KEYPOINTS}blocks.*.mlp.3",
-    "keypoint_head.norm": f"{KEYPOINTS}norm",
-    "keypoint_head.project_out": f"{KEYPOINTS}head.0",
+# Our layers and tables, and the release's; `*` is the number of a block. Both have modulations in the order of
+# `predictor.Block`, and the rows of fused projections in the order query, key, value.
+PREDICTOR = {
+    "positions": "pos_embed",
+    "project_in": "input_proj",  # this and the next only where the encoder has another width
+    "project_out": "output_proj",
+    "blocks.*.modulation": "blocks.*.adaLN_modulation.1",
+    "blocks.*.self_qkv": "blocks.*.attn.packed_proj",
+    "blocks.*.self_out": "blocks.*.attn.out_proj",
+    "blocks.*.cross_query": "blocks.*.cttn.packed_proj",  # its first third
+    "blocks.*.cross_key_value": "blocks.*.cttn.packed_proj",  # the rest
+    "blocks.*.cross_out": "blocks.*.cttn.out_proj",
+    "blocks.*.mlp.0": "blocks.*.mlp.fc1",
+    "blocks.*.mlp.2": "blocks.*.mlp.fc2",
+    "final_modulation": "final_layer.adaLN_modulation.1",
+    "final": "final_layer.linear",
+}
+HEAD = {
+    "positions": f"{KEYPOINTS}pos_embed",
+    "project_in": f"{KEYPOINTS}input_proj",
+    "blocks.*.norm_attention": f"{KEYPOINTS}blocks.*.norm1",
+    "blocks.*.qkv": f"{KEYPOINTS}blocks.*.attn.qkv",
+    "blocks.*.out": f"{KEYPOINTS}blocks.*.attn.proj",
+    "blocks.*.norm_mlp": f"{KEYPOINTS}blocks.*.norm2",
+    "blocks.*.mlp.0": f"{KEYPOINTS}blocks.*.mlp.0",
+    "blocks.*.mlp.2": f"{KEYPOINTS}blocks.*.mlp.3",
+    "norm": f"{KEYPOINTS}norm",
+    "project_out": f"{KEYPOINTS}head.0",
 }
 SIZES = {  # the tensors that tell a model's sizes, and their number of axes
     "pos_embed": 3,
@@ -86,15 +87,15 @@ class ReleaseOptions:
 class ReleaseCheckpoint:
     """A release checkpoint, converted.
 
-    weights: predictor and keypoint head by our names, float32. encoder: the frozen encoder's tensors in the file, by
-    its names. notes: what was assumed, one sentence each, for people to read.
+    predictor, head: our state dicts, float32. encoder: the frozen encoder's tensors in the file, by its names.
+    provenance: where they come from; `assumed` are sentences for people to read.
     """
 
     config: DexWMConfig
-    weights: dict[str, Tensor]
+    predictor: dict[str, Tensor]
+    head: dict[str, Tensor]
     encoder: dict[str, Tensor]
     provenance: dict[str, Any]
-    notes: tuple[str, ...]
 
     def model(self, check_encoder: bool = True) -> DexWM:
         """The world model, in evaluation mode. Loads the encoder that the config names, by folder or hub id.
@@ -102,8 +103,8 @@ class ReleaseCheckpoint:
         check_encoder: raise CheckpointError where it has other weights than the one in the file (if that has one).
         """
         model = DexWM(self.config, self.provenance)
-        model.predictor.load_state_dict(self._part("predictor."))
-        model.keypoint_head.load_state_dict(self._part("keypoint_head."))
+        model.predictor.load_state_dict(self.predictor)
+        model.keypoint_head.load_state_dict(self.head)
         different = different_tensors(model.encoder, self.encoder) if check_encoder and self.encoder else []
         if different:
             raise CheckpointError(
@@ -116,7 +117,7 @@ class ReleaseCheckpoint:
         """The keypoint head as an evaluator of its own, for the latents of the encoder with that fingerprint."""
         config = EvaluatorConfig(LatentSpace.of(self.config, encoder_fingerprint), self.config.keypoint_head)
         evaluator = KeypointEvaluator(config, self.provenance)
-        evaluator.head.load_state_dict(self._part("keypoint_head."))
+        evaluator.head.load_state_dict(self.head)
         return evaluator.eval()
 
     def with_head_of(self, other: "ReleaseCheckpoint") -> "ReleaseCheckpoint":
@@ -127,29 +128,22 @@ class ReleaseCheckpoint:
                 f"{other.provenance['source']} reads {theirs.grid} latents of width {theirs.encoder.dim}, "
                 f"{self.provenance['source']} makes {mine.grid} of width {mine.encoder.dim}"
             )
-        weights = {f"predictor.{name}": value for name, value in self._part("predictor.").items()}
-        weights |= {f"keypoint_head.{name}": value for name, value in other._part("keypoint_head.").items()}
-        return replace(
-            self,
-            config=replace(mine, keypoint_head=theirs.keypoint_head),
-            weights=weights,
-            provenance={**self.provenance, "keypoint_head": other.provenance},
-            notes=(*self.notes, f"The keypoint head is that of {other.provenance['source']}."),
-        )
+        assumed = [*self.provenance["assumed"], f"The keypoint head is that of {other.provenance['source']}."]
+        provenance = {**self.provenance, "keypoint_head": other.provenance, "assumed": assumed}
+        config = replace(mine, keypoint_head=theirs.keypoint_head)
+        return replace(self, config=config, head=other.head, provenance=provenance)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and the model card. The encoder is named, not loaded or copied."""
         self.write_card(folder)
-        write_checkpoint(folder, self.config, self.weights, self.provenance)
+        weights = {f"predictor.{name}": value for name, value in self.predictor.items()}
+        weights |= {f"keypoint_head.{name}": value for name, value in self.head.items()}
+        write_checkpoint(folder, self.config, weights, self.provenance)
 
     def write_card(self, folder: str | Path) -> None:
         """Write the model card, `README.md`, alone, making the folder if need be."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        card = model_card(self.config, self.provenance, self.notes)
-        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
-
-    def _part(self, prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): each for name, each in self.weights.items() if name.startswith(prefix)}
+        (Path(folder) / "README.md").write_text(model_card(self.config, self.provenance), encoding="utf-8")
 
 
 def read_release(path: str | Path, options: ReleaseOptions = ReleaseOptions()) -> ReleaseCheckpoint:
@@ -160,9 +154,8 @@ def read_release(path: str | Path, options: ReleaseOptions = ReleaseOptions()) -
     """
     file = read_release_file(path)
     config = infer_config(file, options)
-    weights = convert_weights(file, config, options)
+    predictor, head = convert_weights(file, config, options)
     encoder = {name: value for name, value in file.weights.items() if name.startswith(ENCODER)}
-    notes = notes_on(config, options.keypoint_rows, bool(encoder))
     provenance = {
         "source": file.path.name,
         "sha256": file.sha256,
@@ -171,9 +164,9 @@ def read_release(path: str | Path, options: ReleaseOptions = ReleaseOptions()) -
         "training": {name: file.others[name] for name in ("epoch", "train_steps") if name in file.others},
         "training_seeds": [],  # simulated scenes of ours are new to it
         "keypoint_rows": options.keypoint_rows,
-        "assumed": list(notes),
+        "assumed": assumptions(config, options.keypoint_rows),
     }
-    return ReleaseCheckpoint(config, weights, encoder, provenance, notes)
+    return ReleaseCheckpoint(config, predictor, head, encoder, provenance)
 
 
 def infer_config(file: ReleaseFile, options: ReleaseOptions) -> DexWMConfig:
@@ -197,17 +190,11 @@ def infer_config(file: ReleaseFile, options: ReleaseOptions) -> DexWMConfig:
         raise CheckpointError(f"{where}: {known} {tokens} tokens of {patch} x {patch} pixels; say the right image_size")
     encoder = _encoder_config(file, options, patch, latent_dim)
     base, depth, head_depth = preset("official-xl"), _depth(weights, "blocks."), _depth(weights, f"{KEYPOINTS}blocks.")
-    heads, ratio, head_ratio = dim // HEAD_WIDTH, hidden // dim, head_hidden // head_dim
+    heads, ratio, head_ratio, grid = dim // HEAD_WIDTH, hidden // dim, head_hidden // head_dim, (side, side)
+    head = base.keypoint_head
     try:
         predictor = replace(base.predictor, dim=dim, depth=depth, heads=heads, mlp_ratio=ratio, num_context=slots - 1)
-        head = replace(
-            base.keypoint_head,
-            dim=head_dim,
-            depth=head_depth,
-            mlp_ratio=head_ratio,
-            cell=patch,
-            token_grid=(side, side),
-        )
+        head = replace(head, dim=head_dim, depth=head_depth, mlp_ratio=head_ratio, cell=patch, token_grid=grid)
         return replace(base, image_size=size, encoder=encoder, predictor=predictor, keypoint_head=head)
     except ValueError as error:
         raise CheckpointError(f"{where}: the sizes of its tensors contradict each other: {error}") from error
@@ -234,28 +221,30 @@ def _encoder_config(file: ReleaseFile, options: ReleaseOptions, patch: int, dim:
     return EncoderConfig("transformers", dim, patch, 1, options.encoder_source)
 
 
-def convert_weights(file: ReleaseFile, config: DexWMConfig, options: ReleaseOptions) -> dict[str, Tensor]:
-    """Weights of our predictor and head. Raises CheckpointError naming each tensor that is wrong or not finite."""
-    space = (config.encoder.dim, config.grid, config.image_size)
+def convert_weights(file: ReleaseFile, config: DexWMConfig, options: ReleaseOptions) -> list[dict[str, Tensor]]:
+    """State dicts of our predictor and head. Raises CheckpointError naming each tensor that is wrong or not finite."""
+    space, cell = (config.encoder.dim, config.grid, config.image_size), config.keypoint_head.cell
     with torch.device("meta"):
-        predictor = Predictor(config.predictor, *space, config.action_scale)
-        parts = nn.ModuleDict({"predictor": predictor, "keypoint_head": KeypointHead(config.keypoint_head, *space)})
-    result: dict[str, Tensor] = {}
+        head = KeypointHead(config.keypoint_head, *space)
+        modules = (Predictor(config.predictor, *space, config.action_scale), head)
+    results: list[dict[str, Tensor]] = [{}, {}]
     problems: dict[str, str | None] = {}  # by the release's names
-    for ours, expected in parts.state_dict().items():
-        theirs, shape = release_name(ours), tuple(expected.shape)
-        fused = ".cttn.packed_proj." in theirs
-        if fused:
-            shape = (3 * config.predictor.dim, *shape[1:])
-        elif theirs == f"{KEYPOINTS}pos_embed":
-            shape = (1, *shape)
-        problems[theirs] = _problem(file.weights, theirs, shape)
-        if problems[theirs] is None:
+    for module, names, result in zip(modules, (PREDICTOR, HEAD), results, strict=True):
+        for ours, expected in module.state_dict().items():
+            theirs, shape = release_name(ours, names), tuple(expected.shape)
+            packed = ".cttn.packed_proj." in theirs  # its rows are query, key, value
+            if packed:
+                shape = (3 * config.predictor.dim, *shape[1:])
+            elif theirs == f"{KEYPOINTS}pos_embed":
+                shape = (1, *shape)
+            problems[theirs] = _problem(file.weights, theirs, shape)
+            if problems[theirs]:
+                continue
             value = file.weights[theirs].float()
-            if fused:  # rows are query, key, value
+            if packed:
                 value = value[: len(expected)] if ".cross_query." in ours else value[-len(expected) :]
             elif theirs.startswith(f"{KEYPOINTS}head.0.") and options.keypoint_rows == "pixels-first":
-                value = value.unflatten(0, (config.keypoint_head.cell, config.keypoint_head.cell, -1)).movedim(2, 0)
+                value = value.unflatten(0, (cell, cell, -1)).movedim(2, 0)
             result[ours] = value.reshape(expected.shape)
     for name, value in file.weights.items():
         if name not in problems and not name.startswith(ENCODER):
@@ -263,14 +252,14 @@ def convert_weights(file: ReleaseFile, config: DexWMConfig, options: ReleaseOpti
     found = [problem for problem in problems.values() if problem]
     if found:
         raise CheckpointError(f"{file.path} does not have the release's layout:\n  " + "\n  ".join(found))
-    return result
+    return results
 
 
-def release_name(ours: str) -> str:
+def release_name(ours: str, names: Mapping[str, str]) -> str:
     """The release's name of the tensor that one of ours is made of."""
-    number = re.search(r"blocks\.(\d+)\.", ours)
-    layer, _, kind = re.sub(r"blocks\.\d+\.", "blocks.*.", ours).rpartition(".")
-    theirs = f"{NAMES[layer]}.{kind}" if layer in NAMES else NAMES[f"{layer}.{kind}"]
+    number = re.match(r"blocks\.(\d+)\.", ours)
+    layer, _, kind = re.sub(r"^blocks\.\d+\.", "blocks.*.", ours).rpartition(".")
+    theirs = f"{names[layer]}.{kind}" if layer else names[kind]
     return theirs.replace("*", number[1]) if number else theirs
 
 

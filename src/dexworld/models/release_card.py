@@ -14,24 +14,23 @@ ENCODER_DIFFERENCES = {  # where the same encoder weights give other latents tha
 }
 
 
-def notes_on(config: DexWMConfig, keypoint_rows: str, holds_encoder: bool) -> tuple[str, ...]:
+def assumptions(config: DexWMConfig, keypoint_rows: str) -> list[str]:
     """What was assumed in reading a checkpoint, a sentence each."""
-    copy = "whose copy in the file is not converted" if holds_encoder else "of which the file holds no copy"
-    notes = (
+    difference = ENCODER_DIFFERENCES.get(config.encoder.family or "")
+    return [
         f"The tensors don't tell the number of attention heads: {config.predictor.heads} in the predictor, "
         f"{config.keypoint_head.heads} in the keypoint head.",
         f"Rows of the keypoint head's last layer are {keypoint_rows}. If heatmaps look scrambled, take the other.",
         "No scene of this package's simulator was among the training data.",
-        f"The encoder is {config.encoder.source}, {copy}.",
-    )
-    difference = ENCODER_DIFFERENCES.get(config.encoder.family or "")
-    return (*notes, difference) if difference else notes
+        f"The encoder is {config.encoder.source}; a copy in the file is not converted.",
+        *([difference] if difference else []),
+    ]
 
 
-def model_card(config: DexWMConfig, provenance: Mapping[str, Any], notes: tuple[str, ...]) -> str:
+def model_card(config: DexWMConfig, provenance: Mapping[str, Any]) -> str:
     """The README.md of a converted checkpoint."""
     predictor, head, (height, width) = config.predictor, config.keypoint_head, config.image_size
-    places = "x".join(map(str, head.token_grid or config.grid))
+    listed = "\n".join(f"- {note}" for note in provenance["assumed"])
     return f"""---
 license: cc-by-nc-4.0
 ---
@@ -44,10 +43,11 @@ commercial use**. The Apache-2.0 licence of dexworld's code does not cover them.
 |---|---|
 | Converted from | `{provenance["source"]}`, SHA-256 `{provenance["sha256"]}` |
 | Predictor | width {predictor.dim}, {predictor.depth} blocks, window of {predictor.num_context} frames |
-| Keypoint head | width {head.dim}, {head.depth} blocks, drawn at {places} places |
+| Keypoint head | width {head.dim}, {head.depth} blocks, drawn at {head.token_grid} places |
 | Encoder | `{config.encoder.source}` on images of {height} x {width}; not included |
 | Actions | the release's: window frame, world-frame camera differences, raw metres and radians |
 
 ## Assumed
 
-""" + "".join(f"- {note}\n" for note in notes)
+{listed}
+"""

@@ -1,7 +1,7 @@
 """Files that the DexWM release's trainers write (`<name>_<epoch>.pth.tar`), read without running what is in them.
 
-Such a file is one dict that `torch.save` wrote: `model` is the state dict, beside it are optimiser, scheduler,
-arguments, epoch and steps. Torch's restricted reader (`weights_only`) makes tensors and plain containers and no more.
+Such a file is a dict: `model` is the state dict, beside it are optimiser, scheduler, arguments, epoch and steps.
+Torch's restricted reader (`weights_only`) makes tensors and plain containers and no more.
 """
 
 import hashlib
