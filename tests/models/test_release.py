@@ -333,7 +333,9 @@ def test_the_papers_sizes_are_recognised_and_no_tensor_is_left(size, dim, depth)
     assert config.predictor == expected.predictor
     assert config.keypoint_head == replace(expected.keypoint_head, token_grid=(16, 16))
     assert config.image_size == (224, 392)
-    predictor, head = (sum(map(Tensor.numel, part.values())) for part in convert_weights(file, config, ReleaseOptions()))
+    predictor, head = (
+        sum(map(Tensor.numel, part.values())) for part in convert_weights(file, config, ReleaseOptions())
+    )
     kept = [value for name, value in weights.items() if not name.startswith("image_embedder.")]
     assert predictor + head == sum(map(Tensor.numel, kept))
     assert abs(head - 5.67e6) < 0.01e6  # the release's head

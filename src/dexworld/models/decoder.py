@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dexworld.models.checkpoint import load_exactly, read_checkpoint, write_checkpoint
 from dexworld.models.keypoint_head import CellTransformer, join_cells
@@ -112,7 +113,7 @@ class PixelDecoder(CellTransformer):
         """
         if not self.config.network.residual:
             raise ValueError("only a residual decoder has a linear part to fit")
-        dim, count = self.config.latents.dim, 0
+        dim, cell, count = self.config.latents.dim, self.config.latents.cell, 0
         inner = torch.zeros(dim + 1, dim + 1, dtype=torch.float64)
         outer = torch.zeros(dim + 1, self.linear.out_features, dtype=torch.float64)
         for images, latents in batches:
@@ -120,7 +121,8 @@ class PixelDecoder(CellTransformer):
             tokens = torch.cat([tokens, torch.ones(len(tokens), 1)], dim=1)
             count += len(tokens)
             inner += (tokens.T @ tokens).double()
-            outer += (tokens.T @ self._cells(images).reshape(len(tokens), -1).cpu()).double()
+            cells = functional.unfold(images, cell, stride=cell).transpose(1, 2).reshape(len(tokens), -1).cpu()
+            outer += (tokens.T @ cells).double()
         if count <= dim:
             raise ValueError(f"{count} tokens can't fit a linear decoder of {dim} dims; give it more pictures")
         ridge = RIDGE * count * torch.eye(dim + 1, dtype=torch.float64)
@@ -131,12 +133,6 @@ class PixelDecoder(CellTransformer):
         spread = (inner.diagonal()[:dim] / count - mean.square()).clamp_min(0.0).sqrt()
         self.spread.copy_(spread + SMALLEST_SPREAD)
         return self
-
-    def _cells(self, images: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W) cut into tokens (N, P, 3 * h * w)."""
-        (rows, columns), (height, width) = self.config.latents.grid, self.config.latents.cell
-        cells = images.reshape(-1, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
-        return cells.reshape(len(images), rows * columns, -1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, H, W), [-1, 1] for black to white, of latents (N, P, D)."""

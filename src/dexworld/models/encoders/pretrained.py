@@ -19,8 +19,8 @@ from dexworld.models.encoders.families import LAYOUTS, Layout
 class TransformersEncoder(Encoder):
     """Patch tokens after the last LayerNorm of a pretrained encoder of one of five families (see `families.py`).
 
-    `config.source` is a local folder or a Hugging Face id. Raises ValueError when it can't be loaded or does not fit
-    the configured family, dim and patch. The weights are not part of our checkpoints: they are named, not copied.
+    Raises ValueError when `config.source` can't be loaded or does not fit the configured family, dim and patch. Our
+    checkpoints name the weights and don't copy them.
     """
 
     mean: Tensor
@@ -156,17 +156,16 @@ def _quiet(library: Any) -> Iterator[None]:
 
 
 def _unreadable(source: str, error: Exception) -> ValueError:
-    if Path(source).is_dir():
-        taken = "folder"
-        advice = "It needs the config.json and model.safetensors that `save_pretrained` of transformers writes"
-    else:
-        taken = "Hugging Face id (no folder has this name)"
-        advice = (
+    taken, advice = (
+        ("folder", "It needs the config.json and model.safetensors that `save_pretrained` of transformers writes")
+        if Path(source).is_dir()
+        else (
+            "Hugging Face id (no folder has this name)",
             f"Where there is no network, download it elsewhere (`hf download {source}`) and give the folder; DINOv3 "
-            "wants its licence accepted on the hub and a login (`hf auth login`)"
+            "wants its licence accepted on the hub and a login (`hf auth login`)",
         )
-    reason = " ".join(str(error).split())
+    )
     return ValueError(
-        f"can't load encoder weights from {source!r}, taken as a {taken}: {reason} {advice}. A trained model names its "
-        "encoder in `encoder.source` of its config.json. The pca encoder needs no download"
+        f"can't load encoder weights from {source!r}, taken as a {taken}: {' '.join(str(error).split())} {advice}. A "
+        "trained model names its encoder in `encoder.source` of its config.json. The pca encoder needs no download"
     )
