@@ -115,7 +115,7 @@ class Release(nn.Module):
         """
         stream = (self.input_proj(latents) if hasattr(self, "input_proj") else latents) + self.pos_embed
         y = torch.cat([stream[:, :1], stream[:, :-1]], dim=1).flatten(1, 2)
-        conditions = torch.cat([torch.zeros(len(latents), 1, 132), actions], dim=1)
+        conditions = torch.cat([torch.zeros(len(latents), 1, 132).to(actions), actions], dim=1)
         frame = torch.arange(FRAMES).repeat_interleave(TOKENS)
         queries = (frame >= (FRAMES - 1 if last_only else 0))[:, None]
         own, earlier = queries & (frame[:, None] == frame), queries & (frame[:, None] > frame)

@@ -6,7 +6,6 @@ from model_fixtures import PAPER_LIKE, TINY_LIKE, random_latents, random_motion,
 from torch import Tensor
 
 from dexworld.actions import HandMotion
-from dexworld.models.config import PredictorConfig
 from dexworld.models.predictor import Predictor, plain_rollout
 from dexworld.models.rollout import Context, rollout, start
 
@@ -30,7 +29,7 @@ def plain(predictor: Predictor, latents: Tensor, observed: HandMotion, candidate
 
 @pytest.mark.parametrize("config", [PAPER_LIKE, TINY_LIKE], ids=["paper-like", "tiny-like"])
 @pytest.mark.parametrize("history", range(1, 9))
-def test_fast_rollout_equals_the_plain_one_for_every_horizon_to_ten(config: PredictorConfig, history: int) -> None:
+def test_fast_rollout_equals_the_plain_one_for_every_horizon_to_ten(config, history):
     predictor = random_predictor(config)
     latents, observed, candidates = observed_and_candidates(history)
     with torch.no_grad():
@@ -46,7 +45,7 @@ def test_fast_rollout_equals_the_plain_one_for_every_horizon_to_ten(config: Pred
 
 
 @pytest.mark.parametrize("config", [PAPER_LIKE, TINY_LIKE], ids=["paper-like", "tiny-like"])
-def test_rollouts_with_gradients_and_in_small_batches_are_the_same(config: PredictorConfig) -> None:
+def test_rollouts_with_gradients_and_in_small_batches_are_the_same(config):
     predictor = random_predictor(config)
     latents, observed, candidates = observed_and_candidates(2, steps=6)
     context = start(predictor, latents, observed, constant=True)
@@ -59,7 +58,7 @@ def test_rollouts_with_gradients_and_in_small_batches_are_the_same(config: Predi
     assert (with_gradients - expected).abs().max() < 1e-12
 
 
-def test_gradients_of_a_rollout_are_those_of_the_plain_one() -> None:
+def test_gradients_of_a_rollout_are_those_of_the_plain_one():
     predictor = random_predictor(TINY_LIKE)
     latents, observed, candidates = observed_and_candidates(2, steps=5)
     gradients = []
@@ -78,7 +77,7 @@ def test_gradients_of_a_rollout_are_those_of_the_plain_one() -> None:
         assert torch.allclose(fast, slow, rtol=1e-9, atol=1e-10)
 
 
-def test_unrolled_training_gradients_reach_the_weights_as_in_the_plain_rollout() -> None:
+def test_unrolled_training_gradients_reach_the_weights_as_in_the_plain_rollout():
     gradients = []
     for fast in (True, False):
         predictor = random_predictor(TINY_LIKE)
@@ -98,7 +97,7 @@ def test_unrolled_training_gradients_reach_the_weights_as_in_the_plain_rollout()
             assert torch.allclose(fast_gradient, slow, rtol=1e-8, atol=1e-11), name
 
 
-def test_the_context_is_computed_once_and_copies_of_frame_0_keep_their_keys() -> None:
+def test_the_context_is_computed_once_and_copies_of_frame_0_keep_their_keys():
     predictor = random_predictor(PAPER_LIKE)
     latents, observed, candidates = observed_and_candidates(1, steps=4)
     context: Context = start(predictor, latents, observed, constant=True)
@@ -111,7 +110,7 @@ def test_the_context_is_computed_once_and_copies_of_frame_0_keep_their_keys() ->
         assert later[0][0].untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
 
 
-def test_several_contexts_roll_out_as_each_alone() -> None:
+def test_several_contexts_roll_out_as_each_alone():
     predictor = random_predictor(TINY_LIKE)
     latents, observed = random_latents(2, 3, seed=1), random_motion(2, 2, seed=2)
     motion = random_motion(4, 5, seed=3)  # two candidates for each context
@@ -125,7 +124,7 @@ def test_several_contexts_roll_out_as_each_alone() -> None:
             assert (together[2 * index : 2 * index + 2] - alone).abs().max() < 1e-12
 
 
-def test_a_context_refuses_motion_that_does_not_fit_its_frames() -> None:
+def test_a_context_refuses_motion_that_does_not_fit_its_frames():
     predictor = random_predictor(TINY_LIKE)
     with pytest.raises(ValueError, match="3 observed frames need 2 transitions"):
         start(predictor, random_latents(1, 3), random_motion(1, 1), constant=True)
