@@ -44,13 +44,10 @@ def normalised(images: Tensor, config: EncoderConfig) -> Tensor:
 
 def reference_tokens(kind: str, model: torch.nn.Module, pixels: Tensor, patch: int) -> Tensor:
     """What the library itself gives for the patches of square or oblong images."""
-    if kind in ("dinov2", "webssl"):
-        return model(pixels).last_hidden_state[:, 1:]
-    if kind in ("dinov2-registers", "dinov3"):
-        return model(pixels).last_hidden_state[:, 5:]
+    if "dino" in kind or kind == "webssl":
+        return model(pixels).last_hidden_state[:, 5 if kind in ("dinov2-registers", "dinov3") else 1 :]
     if kind in ("siglip2", "siglip2-vision-only"):
-        tower = getattr(model, "vision_model", model)
-        return tower(pixels, interpolate_pos_encoding=True).last_hidden_state
+        return getattr(model, "vision_model", model)(pixels, interpolate_pos_encoding=True).last_hidden_state
     if kind == "siglip2-naflex":
         cut = F.unfold(pixels, patch, stride=patch).transpose(1, 2)  # (N, P, colour-row-column)
         packed = cut.unflatten(-1, (3, patch**2)).transpose(-1, -2).flatten(-2)
@@ -87,45 +84,39 @@ def test_weights_are_the_saved_ones_and_latents_are_the_librarys_patch_tokens(ki
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_go_row_by_row_over_the_papers_images(kind, configs):
     patch = FAMILIES[kind][1]
-    size = SIZES[patch]
-    encoder = TransformersEncoder(configs[kind], size)
+    encoder = TransformersEncoder(configs[kind], SIZES[patch])
     assert encoder.grid == {14: (16, 28), 16: (14, 24)}[patch]
     rows, columns = encoder.grid
-    images = frames(1, size).expand(4, -1, -1, -1).clone()
+    images = frames(1, SIZES[patch]).expand(4, -1, -1, -1).clone()
     places = [(0, columns - 1), (rows - 1, 0), (rows // 2, columns - 3)]
     for image, (row, column) in zip(images[1:], places, strict=True):
         square = image[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
         square.copy_(255 - square)
     latents = encoder.encode(images)
-    change = (latents[1:] - latents[:1]).norm(dim=-1)
-    assert change.argmax(dim=1).tolist() == [row * columns + column for row, column in places]
+    moved = (latents[1:] - latents[:1]).norm(dim=-1).argmax(dim=1)
+    assert moved.tolist() == [row * columns + column for row, column in places]
 
 
 def test_vjepa2_places_tokens_by_row_and_column_where_the_grid_is_no_square(configs):
     encoder = TransformersEncoder(configs["vjepa2"], SIZES[16])
-    images = frames(1, SIZES[16])
-    pixels = normalised(images, encoder.config)
+    images, token = frames(1, SIZES[16]), torch.arange(14 * 24)
     weights = load_file(Path(configs["vjepa2"].source) / "model.safetensors")
-    places = [(0, token // 24, token % 24) for token in range(14 * 24)]
-    square = [(token // 256, token % 256 // 16, token % 16) for token in range(14 * 24)]  # as if they were 16 x 16
-    with torch.no_grad():
-        expected, wrong = (vjepa2_by_hand(weights, pixels, each) for each in (places, square))
-        latents = encoder.encode(images)
+    places = torch.stack([0 * token, token // 24, token % 24], dim=1)
+    square = torch.stack([token // 256, token % 256 // 16, token % 16], dim=1)  # as if they were 16 x 16
+    pixels, latents = normalised(images, encoder.config), encoder.encode(images)
+    expected, wrong = (vjepa2_by_hand(weights, pixels, each) for each in (places, square))
     assert (latents - expected).abs().max() < 1e-4 * expected.abs().max()
     assert (latents - wrong).abs().max() > 0.01 * expected.abs().max()
 
 
-def vjepa2_by_hand(weights: dict[str, Tensor], pixels: Tensor, places: list[tuple[int, int, int]]) -> Tensor:
-    """V-JEPA 2 on an image that stands still for two frames, written down for the tiny sizes.
-
-    places: frame, row and column of each token.
-    """
+def vjepa2_by_hand(weights: dict[str, Tensor], pixels: Tensor, places: Tensor) -> Tensor:
+    """V-JEPA 2 on an image that stands still for two frames, its tokens at `places` (L, 3): frame, row and column."""
     weights = {name.removeprefix("encoder."): value for name, value in weights.items()}
     kernel = weights["embeddings.patch_embeddings.proj.weight"].sum(2)  # both frames are the same image
     tokens = F.conv2d(pixels, kernel, weights["embeddings.patch_embeddings.proj.bias"], stride=16).flatten(2).mT
     # Heads of 12 values: 4 each for frame, row and column, turned in neighbouring pairs. The two values of a pair turn
     # at different speeds, 1 and 1/100, as in the original's code.
-    angles = torch.tensor(places).repeat_interleave(4, dim=1) * torch.tensor([1.0, 0.01] * 6)
+    angles = places.repeat_interleave(4, dim=1) * torch.tensor([1.0, 0.01] * 6)
 
     def linear(x: Tensor, name: str) -> Tensor:
         return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -193,14 +184,13 @@ def test_bfloat16_keeps_latents_within_a_few_percent_and_norms_in_float32(kind, 
 
 
 def test_the_named_encoders_are_those_of_the_paper():
-    rows = {
-        "dinov2-large": ("facebook/dinov2-large", 14, 1024, IMAGENET_MEAN),
-        "dinov3-large": ("facebook/dinov3-vitl16-pretrain-lvd1689m", 16, 1024, IMAGENET_MEAN),
-        "webssl-300m": ("facebook/webssl-dino300m-full2b-224", 14, 1024, IMAGENET_MEAN),
-        "vjepa2-giant": ("facebook/vjepa2-vitg-fpc64-256", 16, 1408, IMAGENET_MEAN),
-        "siglip2-so400m": ("google/siglip2-so400m-patch14-384", 14, 1152, (0.5, 0.5, 0.5)),
-    }
-    for name, (source, patch, dim, mean) in rows.items():
+    for name, source, patch, dim, mean in (
+        ("dinov2-large", "facebook/dinov2-large", 14, 1024, IMAGENET_MEAN),
+        ("dinov3-large", "facebook/dinov3-vitl16-pretrain-lvd1689m", 16, 1024, IMAGENET_MEAN),
+        ("webssl-300m", "facebook/webssl-dino300m-full2b-224", 14, 1024, IMAGENET_MEAN),
+        ("vjepa2-giant", "facebook/vjepa2-vitg-fpc64-256", 16, 1408, IMAGENET_MEAN),
+        ("siglip2-so400m", "google/siglip2-so400m-patch14-384", 14, 1152, (0.5, 0.5, 0.5)),
+    ):
         encoder = find_encoder(name)
         assert (encoder.source, encoder.patch, encoder.dim, encoder.mean) == (source, patch, dim, mean)
         model = EncoderChoice(name).applied(preset("paper-b"))

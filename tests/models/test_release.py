@@ -12,7 +12,7 @@ import pytest
 import torch
 from release_fixtures import DIM, ENCODER_DIM, IMAGE_SIZE, TOKENS, Release, release, save_release
 from torch import Tensor
-from transformers import Dinov2Config, Dinov2Model
+from transformers import Dinov2Model
 
 from dexworld.actions import OFFICIAL, HandMotion, hand_motion
 from dexworld.cli.convert import Convert
@@ -25,16 +25,13 @@ from dexworld.models.latent_space import LatentSpace
 from dexworld.models.release import ReleaseOptions, convert_weights, infer_config, read_release
 from dexworld.models.release_file import ReleaseFile
 from dexworld.training.fitting import encoder_fingerprint
+from encoder_fixtures import save_tiny
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> ReleaseOptions:
     """For the fixtures' small pictures, and a DINOv2 of their width in a folder."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("encoder")
-    Dinov2Model(
-        Dinov2Config(hidden_size=ENCODER_DIM, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-    ).save_pretrained(folder)
+    folder = save_tiny("dinov2", tmp_path_factory.mktemp("encoder"), hidden_size=ENCODER_DIM)
     return ReleaseOptions(encoder_source=str(folder), image_size=IMAGE_SIZE)
 
 
@@ -108,13 +105,12 @@ def test_last_frame_inference_and_rollouts_equal_the_releases(theirs, path, opti
 
 def test_the_config_follows_from_the_shapes(theirs, path, options):
     checkpoint = read_release(path, options)
-    config, predictor, head = checkpoint.config, checkpoint.config.predictor, checkpoint.config.keypoint_head
-    assert (predictor.dim, predictor.depth, predictor.heads) == (128, 2, 2)
-    assert (predictor.mlp_ratio, predictor.num_context) == (2, 8)
+    config, paper = checkpoint.config, preset("paper-xl")
+    predictor = replace(paper.predictor, dim=128, depth=2, heads=2)
+    assert config.predictor == predictor
     assert [predictor.residual, predictor.embed_actions, predictor.pixel_aligned] == [False, False, False]
-    assert (head.dim, head.depth, head.heads, head.cell, head.token_grid, head.loss) == (32, 2, 16, 14, (4, 4), "mse")
-    assert config.action_convention == OFFICIAL
-    assert config.action_scale == (1.0, 1.0, 1.0)
+    assert config.keypoint_head == replace(paper.keypoint_head, dim=32, depth=2, token_grid=(4, 4))
+    assert (config.action_convention, config.action_scale) == (OFFICIAL, (1.0, 1.0, 1.0))
     assert (config.encoder.patch, config.encoder.dim, config.encoder.source) == (14, 64, options.encoder_source)
     assert len(checkpoint.encoder) == len(theirs.image_embedder.state_dict())
 
@@ -229,14 +225,11 @@ def test_checkpoints_of_another_layout_are_refused_with_the_reason(change, messa
     refused(path, options, message)
 
 
-class Sneaky:
-    """Runs code when it is unpickled by a reader that isn't careful."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class Sneaky(str):
+    """A file that is made when this is unpickled by a reader that isn't careful."""
 
     def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))
+        return (Path.touch, (Path(self),))
 
 
 def test_files_that_would_run_code_or_are_damaged_are_refused(theirs, path, options, tmp_path):

@@ -9,14 +9,12 @@ from dexworld.actions import HandMotion
 from dexworld.models.predictor import Predictor, plain_rollout
 from dexworld.models.rollout import Context, rollout, start
 
-CANDIDATES = 3
-HORIZON = 10
+BOTH = pytest.mark.parametrize("config", [PAPER_LIKE, TINY_LIKE], ids=["paper-like", "tiny-like"])
 
 
-def observed_and_candidates(history: int, steps: int = HORIZON) -> tuple[Tensor, HandMotion, HandMotion]:
-    """Latents of `history` frames, the motion between them, and candidates that continue it."""
-    observed = random_motion(1, history - 1, seed=history)
-    candidates = random_motion(CANDIDATES, steps, seed=50 + history)
+def observed_and_candidates(history: int, steps: int) -> tuple[Tensor, HandMotion, HandMotion]:
+    """Latents of `history` frames, the motion between them, and three candidates that continue it."""
+    observed, candidates = random_motion(1, history - 1, seed=history), random_motion(3, steps, seed=50 + history)
     return random_latents(1, history, seed=history), observed, shared_start(observed.index(0), candidates)
 
 
@@ -27,11 +25,11 @@ def plain(predictor: Predictor, latents: Tensor, observed: HandMotion, candidate
     return plain_rollout(predictor, latents.expand(count, -1, -1, -1), whole, candidates.steps)
 
 
-@pytest.mark.parametrize("config", [PAPER_LIKE, TINY_LIKE], ids=["paper-like", "tiny-like"])
+@BOTH
 @pytest.mark.parametrize("history", range(1, 9))
 def test_fast_rollout_equals_the_plain_one_for_every_horizon_to_ten(config, history):
     predictor = random_predictor(config)
-    latents, observed, candidates = observed_and_candidates(history)
+    latents, observed, candidates = observed_and_candidates(history, steps=10)
     with torch.no_grad():
         expected = plain(predictor, latents, observed, candidates)
         context = start(predictor, latents, observed, constant=True)
@@ -44,7 +42,7 @@ def test_fast_rollout_equals_the_plain_one_for_every_horizon_to_ten(config, hist
         assert (short - expected[:, :steps]).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("config", [PAPER_LIKE, TINY_LIKE], ids=["paper-like", "tiny-like"])
+@BOTH
 def test_rollouts_with_gradients_and_in_small_batches_are_the_same(config):
     predictor = random_predictor(config)
     latents, observed, candidates = observed_and_candidates(2, steps=6)
@@ -89,12 +87,12 @@ def test_unrolled_training_gradients_reach_the_weights_as_in_the_plain_rollout()
             predicted = plain_rollout(predictor, latents, motion, 5)
         predicted.square().mean().backward()
         gradients.append({name: value.grad for name, value in predictor.named_parameters()})
-    for name, slow in gradients[1].items():
-        fast_gradient = gradients[0][name]
-        if fast_gradient is None:
+    for name, fast in gradients[0].items():
+        slow = gradients[1][name]
+        if fast is None:
             assert slow is None or slow.abs().max() == 0, name
         else:
-            assert torch.allclose(fast_gradient, slow, rtol=1e-8, atol=1e-11), name
+            assert torch.allclose(fast, slow, rtol=1e-8, atol=1e-11), name
 
 
 def test_the_context_is_computed_once_and_copies_of_frame_0_keep_their_keys():
@@ -117,11 +115,10 @@ def test_several_contexts_roll_out_as_each_alone():
     with torch.no_grad():
         together = rollout(predictor, start(predictor, latents, observed, constant=True), motion)
         for index in range(2):
-            context = start(
-                predictor, latents[index : index + 1], observed.index(slice(index, index + 1)), constant=True
-            )
-            alone = rollout(predictor, context, motion.index(slice(2 * index, 2 * index + 2)))
-            assert (together[2 * index : 2 * index + 2] - alone).abs().max() < 1e-12
+            one, two = slice(index, index + 1), slice(2 * index, 2 * index + 2)
+            context = start(predictor, latents[one], observed.index(one), constant=True)
+            alone = rollout(predictor, context, motion.index(two))
+            assert (together[two] - alone).abs().max() < 1e-12
 
 
 def test_a_context_refuses_motion_that_does_not_fit_its_frames():
