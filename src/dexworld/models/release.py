@@ -225,11 +225,11 @@ def convert_weights(file: ReleaseFile, config: DexWMConfig, options: ReleaseOpti
     """State dicts of our predictor and head. Raises CheckpointError naming each tensor that is wrong or not finite."""
     space, cell = (config.encoder.dim, config.grid, config.image_size), config.keypoint_head.cell
     with torch.device("meta"):
+        predictor = Predictor(config.predictor, *space, config.action_scale)
         head = KeypointHead(config.keypoint_head, *space)
-        modules = (Predictor(config.predictor, *space, config.action_scale), head)
     results: list[dict[str, Tensor]] = [{}, {}]
     problems: dict[str, str | None] = {}  # by the release's names
-    for module, names, result in zip(modules, (PREDICTOR, HEAD), results, strict=True):
+    for module, names, result in zip((predictor, head), (PREDICTOR, HEAD), results, strict=True):
         for ours, expected in module.state_dict().items():
             theirs, shape = release_name(ours, names), tuple(expected.shape)
             packed = ".cttn.packed_proj." in theirs  # its rows are query, key, value
@@ -246,10 +246,9 @@ def convert_weights(file: ReleaseFile, config: DexWMConfig, options: ReleaseOpti
             elif theirs.startswith(f"{KEYPOINTS}head.0.") and options.keypoint_rows == "pixels-first":
                 value = value.unflatten(0, (cell, cell, -1)).movedim(2, 0)
             result[ours] = value.reshape(expected.shape)
-    for name, value in file.weights.items():
-        if name not in problems and not name.startswith(ENCODER):
-            problems[name] = f"{name} {tuple(value.shape)} is unexpected"
+    extra = [name for name in file.weights if name not in problems and not name.startswith(ENCODER)]
     found = [problem for problem in problems.values() if problem]
+    found += [f"{name} {tuple(file.weights[name].shape)} is unexpected" for name in extra]
     if found:
         raise CheckpointError(f"{file.path} does not have the release's layout:\n  " + "\n  ".join(found))
     return results
@@ -257,10 +256,9 @@ def convert_weights(file: ReleaseFile, config: DexWMConfig, options: ReleaseOpti
 
 def release_name(ours: str, names: Mapping[str, str]) -> str:
     """The release's name of the tensor that one of ours is made of."""
-    number = re.match(r"blocks\.(\d+)\.", ours)
     layer, _, kind = re.sub(r"^blocks\.\d+\.", "blocks.*.", ours).rpartition(".")
     theirs = f"{names[layer]}.{kind}" if layer else names[kind]
-    return theirs.replace("*", number[1]) if number else theirs
+    return theirs.replace("*", ours.split(".")[1]) if "*" in theirs else theirs
 
 
 def _problem(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> str | None:
@@ -284,10 +282,10 @@ def different_tensors(encoder: nn.Module, theirs: Mapping[str, Tensor]) -> list[
     return [
         name
         for name, value in encoder.named_parameters()
-        if not any(_equal(value.detach(), other.to(value)) for other in known.get(tuple(value.shape), []))
+        if not any(_equal(value.detach(), other) for other in known.get(tuple(value.shape), []))
     ]
 
 
 def _equal(ours: Tensor, theirs: Tensor) -> bool:
-    first = torch.allclose(ours.flatten()[:8], theirs.flatten()[:8], atol=SAME, rtol=0)  # cheap, and mostly enough
-    return first and torch.allclose(ours, theirs, atol=SAME, rtol=0)
+    first = torch.allclose(ours.flatten()[:8], theirs.flatten()[:8].to(ours), atol=SAME, rtol=0)  # mostly enough
+    return first and torch.allclose(ours, theirs.to(ours), atol=SAME, rtol=0)
