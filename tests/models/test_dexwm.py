@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_motion, randomise, shared_start
+from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_motion, randomise, refused, shared_start
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
@@ -53,10 +53,9 @@ def test_planning_continues_what_was_observed_as_unrolling_does(model):
 
 
 def test_unrolling_nothing_and_a_goal_image_of_another_size_are_refused(model):
-    with pytest.raises(ValueError, match="leave nothing to predict"):
-        model.unroll(model.encode(frames(1, 2)), random_motion(1, 1, dtype=torch.float32))
-    with pytest.raises(ValueError, match=r"this model takes \(..., 56, 84, 3\)"):
-        model.encode(torch.zeros(64, 84, 3, dtype=torch.uint8))
+    motion = random_motion(1, 1, dtype=torch.float32)
+    refused("leave nothing to predict", model.unroll, model.encode(frames(1, 2)), motion)
+    refused(r"this model takes \(..., 56, 84, 3\)", model.encode, torch.zeros(64, 84, 3, dtype=torch.uint8))
 
 
 def test_a_saved_model_loads_the_same(model, tmp_path):
@@ -74,8 +73,7 @@ def test_every_preset_survives_json():
     for name in PRESETS:
         config = preset(name)
         assert from_dict(DexWMConfig, json.loads(json.dumps(asdict(config)))) == config
-    with pytest.raises(ValueError, match="choose from paper-s"):
-        preset("huge")
+    refused("choose from paper-s", preset, "huge")
 
 
 def test_a_checkpoint_with_a_named_encoder_leaves_its_weights_out(tmp_path):
@@ -93,15 +91,12 @@ def test_a_truncated_checkpoint_is_named(model, tmp_path):
     whole = (tmp_path / "model.safetensors").read_bytes()
     for length in (4, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "model.safetensors").write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=r"model\.safetensors is truncated or corrupt"):
-            DexWM.from_pretrained(tmp_path)
+        refused(r"model\.safetensors is truncated or corrupt", DexWM.from_pretrained, tmp_path, error=CheckpointError)
 
 
 def test_checkpoints_that_do_not_fit_say_why(model, tmp_path):
-    with pytest.raises(CheckpointError, match="no checkpoint folder"):
-        DexWM.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"holds no config\.json"):
-        DexWM.from_pretrained(tmp_path)
+    refused("no checkpoint folder", DexWM.from_pretrained, tmp_path / "nowhere", error=CheckpointError)
+    refused(r"holds no config\.json", DexWM.from_pretrained, tmp_path, error=CheckpointError)
     model.save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text()
     for old, new, message in (
@@ -111,14 +106,12 @@ def test_checkpoints_that_do_not_fit_say_why(model, tmp_path):
         ('"num_context": 4', '"num_context": 5', "wrong shape .*positions"),
     ):
         (tmp_path / "config.json").write_text(text.replace(old, new))
-        with pytest.raises(CheckpointError, match=message):
-            DexWM.from_pretrained(tmp_path)
+        refused(message, DexWM.from_pretrained, tmp_path, error=CheckpointError)
     (tmp_path / "config.json").write_text(text)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["predictor.final.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing \['predictor\.final\.weight'\]"):
-        DexWM.from_pretrained(tmp_path)
+    refused(r"missing \['predictor\.final\.weight'\]", DexWM.from_pretrained, tmp_path, error=CheckpointError)
 
 
 def test_the_summary_counts_every_part(model):
@@ -141,5 +134,4 @@ def test_the_summary_counts_every_part(model):
     ],
 )
 def test_contradicting_configs_are_refused(part, values, message):
-    with pytest.raises(ValueError, match=message):
-        from_dict(DexWMConfig, {part: values})
+    refused(message, from_dict, DexWMConfig, {part: values})

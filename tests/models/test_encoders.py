@@ -1,7 +1,7 @@
 """Patch PCA in closed form, and what every encoder refuses."""
 
-import pytest
 import torch
+from model_fixtures import refused
 
 from dexworld.models.config import EncoderConfig
 from dexworld.models.encoders.pca import PCAEncoder
@@ -21,7 +21,7 @@ def pca(dim: int) -> PCAEncoder:
     return PCAEncoder(EncoderConfig(dim=dim), SIZE)
 
 
-def test_pca_latents_have_unit_std_zero_mean_and_decode_back() -> None:
+def test_pca_latents_have_unit_std_zero_mean_and_decode_back():
     frames = images()
     encoder = pca(40).fit(frames.split(7))
     latents = encoder.encode(frames)
@@ -32,7 +32,7 @@ def test_pca_latents_have_unit_std_zero_mean_and_decode_back() -> None:
     assert (encoder.decode(latents).float() - frames.float()).abs().mean() < 6.0  # of 255
 
 
-def test_pca_is_the_projection_on_the_leading_eigenvectors() -> None:
+def test_pca_is_the_projection_on_the_leading_eigenvectors():
     frames = images(60)
     encoder = pca(5).fit([frames])
     small = frames.view(60, 28, 2, 42, 2, 3).double().mean(dim=(2, 4)) / 255
@@ -44,13 +44,13 @@ def test_pca_is_the_projection_on_the_leading_eigenvectors() -> None:
     assert torch.allclose(actual.abs(), expected.abs(), atol=1e-4)
 
 
-def test_pca_fitted_on_drawn_patches_repeats_with_its_generator() -> None:
+def test_pca_fitted_on_drawn_patches_repeats_with_its_generator():
     fits = [pca(4).fit([images()], 2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(fits[0].basis, fits[1].basis)
     assert not torch.equal(fits[0].basis, fits[2].basis)
 
 
-def test_leading_dimensions_and_single_images_are_kept() -> None:
+def test_leading_dimensions_and_single_images_are_kept():
     encoder = pca(4).fit([images()])
     frames = images(6).view(2, 3, *SIZE, 3)
     assert encoder.encode(frames).shape == (2, 3, 6, 4)
@@ -59,17 +59,11 @@ def test_leading_dimensions_and_single_images_are_kept() -> None:
     assert encoder.decode(encoder.encode(frames[0, 0])).shape == frames.shape[2:]
 
 
-def test_encoders_refuse_what_they_were_not_made_for() -> None:
+def test_encoders_refuse_what_they_were_not_made_for():
     encoder = pca(4)
-    with pytest.raises(ValueError, match="not fitted"):
-        encoder.encode(images(1))
-    with pytest.raises(ValueError, match=r"this model takes \(..., 56, 84, 3\) uint8"):
-        encoder.encode(torch.zeros(1, 56, 80, 3, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="float32"):
-        encoder.encode(torch.zeros(1, *SIZE, 3))
-    with pytest.raises(ValueError, match="can't fit a pca encoder of 40 dims"):
-        pca(40).fit([images(1)])
-    with pytest.raises(ValueError, match="all patches are alike"):
-        pca(4).fit([torch.zeros(2, *SIZE, 3, dtype=torch.uint8)])
-    with pytest.raises(ValueError, match="not a multiple of patch x downsample = 28"):
-        PCAEncoder(EncoderConfig(dim=4), (56, 90))
+    refused("not fitted", encoder.encode, images(1))
+    refused(r"this model takes \(..., 56, 84, 3\) uint8", encoder.encode, torch.zeros(1, 56, 80, 3, dtype=torch.uint8))
+    refused("float32", encoder.encode, torch.zeros(1, *SIZE, 3))
+    refused("can't fit a pca encoder of 40 dims", pca(40).fit, [images(1)])
+    refused("all patches are alike", pca(4).fit, [torch.zeros(2, *SIZE, 3, dtype=torch.uint8)])
+    refused("not a multiple of patch x downsample = 28", PCAEncoder, EncoderConfig(dim=4), (56, 90))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from model_fixtures import refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -212,11 +213,6 @@ def test_a_folder_says_itself_which_encoder_it_is(kind, configs):
     assert (encoder.feature_norm, encoder.precision) == ("layer", "bfloat16")
     plain = EncoderChoice(configs[kind].source, encoder_norm="none").applied(preset("debug")).encoder
     assert (plain.feature_norm, plain.precision) == (None, None)
-
-
-def refused(message: str, make, *arguments, **options) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(*arguments, **options)
 
 
 def test_choices_that_make_no_sense_are_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from model_fixtures import PAPER_LIKE, TINY_LIKE, random_latents, random_motion, random_predictor, shared_start
+from model_fixtures import PAPER_LIKE, TINY_LIKE, random_latents, random_motion, random_predictor, refused, shared_start
 from torch import Tensor
 
 from dexworld.actions import HandMotion
@@ -122,9 +122,7 @@ def test_several_contexts_roll_out_as_each_alone():
 
 
 def test_a_context_refuses_motion_that_does_not_fit_its_frames():
-    predictor = random_predictor(TINY_LIKE)
-    with pytest.raises(ValueError, match="3 observed frames need 2 transitions"):
-        start(predictor, random_latents(1, 3), random_motion(1, 1), constant=True)
+    predictor, still = random_predictor(TINY_LIKE), random_motion(1, 1)
+    refused("3 observed frames need 2 transitions", start, predictor, random_latents(1, 3), still, constant=True)
     context = start(predictor, random_latents(2, 1), random_motion(2, 0), constant=True)
-    with pytest.raises(ValueError, match="multiple of the 2 contexts"):
-        rollout(predictor, context, random_motion(3, 2))
+    refused("multiple of the 2 contexts", rollout, predictor, context, random_motion(3, 2))
