@@ -16,15 +16,15 @@ ENCODER_DIFFERENCES = {  # where the same encoder weights give other latents tha
 
 def assumptions(config: DexWMConfig, keypoint_rows: str) -> list[str]:
     """What was assumed in reading a checkpoint, a sentence each."""
-    difference = ENCODER_DIFFERENCES.get(config.encoder.family or "")
-    return [
+    notes = [
         f"The tensors don't tell the number of attention heads: {config.predictor.heads} in the predictor, "
         f"{config.keypoint_head.heads} in the keypoint head.",
         f"Rows of the keypoint head's last layer are {keypoint_rows}. If heatmaps look scrambled, take the other.",
         "No scene of this package's simulator was among the training data.",
         f"The encoder is {config.encoder.source}; a copy in the file is not converted.",
-        *([difference] if difference else []),
+        ENCODER_DIFFERENCES.get(config.encoder.family or ""),
     ]
+    return [note for note in notes if note]
 
 
 def model_card(config: DexWMConfig, provenance: Mapping[str, Any]) -> str:

@@ -107,15 +107,12 @@ def load_weights(checkpoint: Checkpoint) -> Any:
     Raises ValueError when the weights can't be read, are incomplete or don't fit the config beside them.
     """
     library = _transformers()
+    # Without `dtype` it is what the file happens to have; `use_safetensors` refuses pickles.
+    options = {"config": checkpoint.settings, "dtype": torch.float32, "use_safetensors": True}
+    model_class = getattr(library, checkpoint.layout.model_class)
     try:
-        with _quiet(library):
-            model, report = getattr(library, checkpoint.layout.model_class).from_pretrained(
-                checkpoint.source,
-                config=checkpoint.settings,
-                dtype=torch.float32,  # without it the type that the file happens to have
-                use_safetensors=True,  # never a pickle
-                output_loading_info=True,
-            )
+        with _quiet(library.utils.logging):
+            model, report = model_class.from_pretrained(checkpoint.source, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unreadable(checkpoint.source, error) from error
     # Missing weights are drawn at random by `transformers`, with no more than a warning.
@@ -141,9 +138,8 @@ def _transformers() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet(library: Any) -> Iterator[None]:
-    """No progress bars, and no table of the text tower's weights that we leave out: what matters is checked by us."""
-    messages = library.utils.logging
+def _quiet(messages: Any) -> Iterator[None]:
+    """No progress bars, and no table of the text tower's weights that we leave out; `load_weights` checks the rest."""
     level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
     messages.set_verbosity_error()
     messages.disable_progress_bar()
