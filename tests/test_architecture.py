@@ -31,7 +31,7 @@ LAYERS = {
     "cli": {"base", "data", "models", "planning", "robots", "sim", "training", "evaluation", "video", "report"},
 }
 # The one place that reads another project's torch files, and only as plain tensors.
-RESTRICTED_LOAD = PACKAGE / "models" / "official_file.py"
+RESTRICTED_LOAD = PACKAGE / "models" / "release_file.py"
 FORBIDDEN_PACKAGES = {"torchvision", "timm", "decord", "lerobot", "scipy", "cv2", "pickle", "lpips", "smplx"}
 MACHINE_PATH = re.compile(r"""["'](/(?:home|root|work|mnt|data|checkpoint|scratch|Users|tmp)(?:/|["']))""")
 
