@@ -1,7 +1,7 @@
 """A world model of your own: register its kind, then `train`, `evaluate` and `plan` take it like any other.
 
 This one predicts how a token changes from the token itself and the mean motion of the hands. It shows the whole seam:
-a config with `image_size`, `encoder` and `num_context`, the methods of `WorldModel`, and saving. An installed package
+a config with `image_size`, `encoder` and `num_context`, and the methods of `WorldModel`. An installed package
 names it in an entry point of the group `dexworld.world_models` instead of calling `register`.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dexworld.actions import ActionConvention, hand_motion
 from dexworld.hands import NUM_KEYPOINTS
-from dexworld.models.checkpoint import check_weights, read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import Pretrained
 from dexworld.models.config import EncoderConfig
 from dexworld.models.encoders import build_encoder
 from dexworld.models.world_model import Kind, register
@@ -30,8 +30,10 @@ class TokenMLPConfig:
     num_context: int = 1
 
 
-class TokenMLP(nn.Module):
+class TokenMLP(Pretrained):
     """Latents (..., P, D) and mean hand displacements (..., 3) in metres to the change of the latents."""
+
+    config_type, kind = TokenMLPConfig, "token-mlp"
 
     def __init__(self, config: TokenMLPConfig, provenance: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -70,18 +72,5 @@ class TokenMLP(nn.Module):
     def rollout(self, context: Tensor, condition: Tensor, max_batch: int | None = None) -> Tensor:
         return self.unroll(context.expand(len(condition), -1, -1)[:, None], condition)
 
-    def save_pretrained(self, folder: Any, provenance: dict[str, Any] | None = None) -> None:
-        self.provenance = dict(provenance or self.provenance)
-        write_checkpoint(folder, self.config, self.state_dict(), self.provenance, KIND.name)
 
-    @classmethod
-    def from_pretrained(cls, folder: Any) -> "TokenMLP":
-        config, weights, provenance = read_checkpoint(folder, TokenMLPConfig)
-        model = cls(config, provenance)
-        check_weights(model.state_dict(), weights, folder)
-        model.load_state_dict(weights)
-        return model.eval()
-
-
-KIND = Kind("token-mlp", TokenMLP, TokenMLPConfig, {"token-mlp": TokenMLPConfig()})
-register(KIND)
+register(Kind(TokenMLP.kind, TokenMLP, TokenMLPConfig, {"token-mlp": TokenMLPConfig()}))

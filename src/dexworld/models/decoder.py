@@ -6,14 +6,13 @@ P patches, D latent width, H x W pixels.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dexworld.models.checkpoint import load_exactly, read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import Pretrained
 from dexworld.models.keypoint_head import CellTransformer, join_cells
 from dexworld.models.latent_space import LatentSpace
 
@@ -77,9 +76,10 @@ def decoder_preset(name: str) -> DecoderConfig:
     return DECODER_PRESETS[name]
 
 
-class PixelDecoder(CellTransformer):
+class PixelDecoder(CellTransformer, Pretrained):
     """Latents (..., P, D) to pictures. `provenance` says where the weights come from."""
 
+    config_type = PixelDecoderConfig
     spread: Tensor
 
     def __init__(self, config: PixelDecoderConfig, provenance: dict[str, Any] | None = None) -> None:
@@ -87,8 +87,7 @@ class PixelDecoder(CellTransformer):
         outputs = 3 * space.cell[0] * space.cell[1]
         sizes = (network.dim, network.depth, network.heads, network.mlp_ratio)
         super().__init__(space.dim, space.tokens, *sizes, outputs)
-        self.config = config
-        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.config, self.provenance = config, dict(provenance or {})
         if network.residual:
             self.linear = nn.Linear(space.dim, outputs).requires_grad_(False)
             self.register_buffer("spread", torch.ones(space.dim))
@@ -157,26 +156,6 @@ class PixelDecoder(CellTransformer):
         flat = latents.reshape(-1, *latents.shape[-2:]).to(self.positions)
         images = torch.cat([to_pixels(self(part)) for part in flat.split(IMAGES_PER_CALL)])
         return images.view(*latents.shape[:-2], *images.shape[1:])
-
-    def save_pretrained(
-        self, folder: str | Path, provenance: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """Write `config.json` and `model.safetensors`; with dtype float16 half as large, loaded as float32 again."""
-        if provenance is not None:
-            self.provenance = dict(provenance)
-        weights = {name: value.to(dtype) for name, value in self.state_dict().items()}
-        write_checkpoint(folder, self.config, weights, self.provenance)
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "PixelDecoder":
-        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
-
-        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
-        """
-        config, weights, provenance = read_checkpoint(folder_or_hub_id, PixelDecoderConfig)
-        decoder = cls(config, provenance)
-        load_exactly(decoder, weights, folder_or_hub_id)
-        return decoder.eval()
 
 
 def refiner(channels: int) -> nn.Sequential:

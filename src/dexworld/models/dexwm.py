@@ -5,13 +5,12 @@ B batch, N candidates, C observed frames, T predicted steps, P patches, D latent
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dexworld.actions import HandMotion, hand_motion
-from dexworld.models.checkpoint import check_weights, read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import Pretrained
 from dexworld.models.conditioning import action_scale
 from dexworld.models.config import PRESETS, DexWMConfig
 from dexworld.models.encoders import build_encoder
@@ -25,17 +24,18 @@ ENCODER_PREFIX = "encoder."
 logger = logging.getLogger(__name__)
 
 
-class DexWM(nn.Module):
+class DexWM(Pretrained):
     """Frozen encoder, latent predictor and keypoint head.
 
     A new one has a random predictor and head and, for `pca`, an encoder that still has to be fitted. `provenance` says
     where the weights come from; evaluation uses its `training_seeds`.
     """
 
+    config_type, kind = DexWMConfig, DEFAULT_KIND
+
     def __init__(self, config: DexWMConfig, provenance: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.config = config
-        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.config, self.provenance = config, dict(provenance or {})
         self.encoder = build_encoder(config.encoder, config.image_size).requires_grad_(False)
         dim, grid, image_size = config.encoder.dim, config.grid, config.image_size
         self.predictor = Predictor(config.predictor, dim, grid, image_size, config.action_scale)
@@ -141,28 +141,8 @@ class DexWM(nn.Module):
         grid, config = self.config.grid, self.config.encoder
         return "\n".join([f"DexWM on a {grid[0]} x {grid[1]} grid of {config.dim}-d {config.kind} latents", *rows])
 
-    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`. Encoders from `transformers` are named there, not copied."""
-        if provenance is not None:
-            self.provenance = dict(provenance)
-        write_checkpoint(folder, self.config, self._weights(), self.provenance, DEFAULT_KIND)
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "DexWM":
-        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
-
-        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
-        """
-        config, weights, provenance = read_checkpoint(folder_or_hub_id, DexWMConfig)
-        model = cls(config, provenance)
-        check_weights(model._weights(), weights, folder_or_hub_id)
-        model.load_state_dict(
-            weights, strict=False
-        )  # names were compared above; a named encoder has its weights already
-        return model.eval()
-
-    def _weights(self) -> dict[str, Tensor]:
-        """The state that a checkpoint holds."""
+    def saved_weights(self) -> dict[str, Tensor]:
+        """The state that a checkpoint holds. Encoders from `transformers` are named in the config, not copied."""
         named = self.config.encoder.kind == "transformers"
         return {
             key: value for key, value in self.state_dict().items() if not (named and key.startswith(ENCODER_PREFIX))
