@@ -20,7 +20,7 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 class EncoderConfig:
     """The frozen image encoder.
 
-    kind: `pca` (patch PCA fitted on the data) or `transformers` (a pretrained vision transformer).
+    kind: `pca` (patch PCA fitted on the data), `transformers` (a pretrained vision transformer) or a registered one.
     dim: latent width D. patch: side of a token in pixels of the encoder's input. downsample: integer factor by which
         images are area-averaged first. source: local folder or Hugging Face id of a `transformers` encoder.
     mean, std: normalisation of RGB in [0, 1] (`transformers` only; `pca` subtracts its own mean).
@@ -30,7 +30,7 @@ class EncoderConfig:
     precision: `bfloat16` computes linear layers and attention of a `transformers` encoder so; None is float32.
     """
 
-    kind: Literal["pca", "transformers"] = "pca"
+    kind: str = "pca"
     dim: int = 96
     patch: int = 14
     downsample: int = 2
@@ -43,8 +43,6 @@ class EncoderConfig:
     precision: Literal["bfloat16"] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("pca", "transformers"):
-            raise ValueError(f"encoder kind is {self.kind!r}; choose 'pca' or 'transformers'")
         if min(self.dim, self.patch, self.downsample) < 1:
             raise ValueError(f"encoder dim, patch and downsample must be positive, not {self}")
         if self.kind == "pca" and self.dim > 3 * self.patch**2:
