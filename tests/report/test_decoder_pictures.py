@@ -11,28 +11,18 @@ import torch
 from dexworld import cli
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
-from dexworld.models.config import PRESETS
 from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
-from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import DECODER
 from dexworld.report import play_demo as demo
 from dexworld.report.atomic import AtomicConfig, atomic_motions
 from dexworld.report.demo import write_demo_report
-from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.demo_results import DemoResults
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.training import decoder_choice, frozen_encoder
 from dexworld.training.decoder_choice import drawing_of
 from dexworld.training.fitting import encoder_fingerprint
 from dexworld.training.frozen_encoder import OWN, open_decoder
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = DexWM(PRESETS["debug"])
-    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +44,21 @@ def decoder(model, tmp_path_factory):
 
 @pytest.fixture
 def episode():
-    world = np.zeros((2, NUM_KEYPOINTS, 3))
-    world[:, RIGHT] = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 0.05, (21, 3))
-    valid = np.zeros((2, NUM_KEYPOINTS), dtype=bool)
-    valid[:, RIGHT] = True
+    world, valid = np.zeros((2, NUM_KEYPOINTS, 3)), np.zeros((2, NUM_KEYPOINTS), dtype=bool)
+    world[:, RIGHT], valid[:, RIGHT] = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 0.05, (21, 3)), True
     intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
     frames = np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8)
     return Episode(ArrayFrames(frames), 5.0, world, valid, np.tile(np.eye(4), (2, 1, 1)), intrinsics, "noise")
 
 
-def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episode):
-    motions = atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)
+@pytest.fixture
+def motions(model, episode):
+    return {"up": atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)["up"]}
+
+
+def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episode, motions):
     decode = open_decoder(decoder, model.encoder).decode
-    own, drawn = (imagine(model, episode, {"up": motions["up"]}, decode=each) for each in (None, decode))
+    own, drawn = (imagine(model, episode, motions, decode=each) for each in (None, decode))
     latents = model.encode(torch.from_numpy(episode.frames.array[:1]))
     np.testing.assert_array_equal(own.images[0, 0], model.decode(latents)[0])
     np.testing.assert_array_equal(drawn.images[0, 0], decode(latents)[0])
@@ -101,9 +93,8 @@ def test_the_shipped_decoder_draws_where_it_fits_unless_another_is_named(model, 
     assert drawing_of(model, str(run)).by == "the decoder run/model"
 
 
-def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped):
-    other = DexWM(PRESETS["debug"])
-    other.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped, make_model):
+    other = make_model()
     drawing = drawing_of(other)
     assert drawing.by == "the pca encoder's own way back"
     latents = torch.randn(1, 28, 16)
@@ -120,24 +111,18 @@ def test_an_installation_without_a_decoder_draws_with_the_encoder(model, monkeyp
     assert drawing_of(model).by == "the pca encoder's own way back"
 
 
-def test_pages_say_who_drew_their_pictures(model, decoder, episode, tmp_path):
+def test_pages_say_who_drew_their_pictures(model, decoder, episode, motions, make_episode, tmp_path):
     drawing = drawing_of(model, decoder)
-    motions = atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)
-    imagined = imagine(model, episode, {"up": motions["up"]}, decode=drawing.decode, drawn_by=drawing.by)
+    imagined = imagine(model, episode, motions, decode=drawing.decode, drawn_by=drawing.by)
     assert drawing.by in write_imagine_report(tmp_path, imagined).read_text(encoding="utf-8")
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["drawn_by"] == drawing.by
-    picture = np.zeros((8, 8, 3), dtype=np.uint8)
-    plan = PlanRecord(picture[None], picture[None], [1.0], [1.0], 1.0)
-    played = EpisodeResult("reach", 1, True, picture, picture, picture[None], 5.0, (plan,))
-    page = write_demo_report(tmp_path, DemoResults((played,), drawn_by=drawing.by)).read_text(encoding="utf-8")
+    page = write_demo_report(tmp_path, DemoResults((make_episode(),), drawn_by=drawing.by)).read_text(encoding="utf-8")
     assert page.count(drawing.by) == 2  # beside the pictures, and under what ran
 
 
 @pytest.mark.parametrize("verb", ["imagine", "plan", "demo"])
-def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb, decoder, tmp_path, capsys):
-    other = DexWM(PRESETS["debug"])
-    other.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    other.save_pretrained(tmp_path / "other", {"training_seeds": [0, 99]})
+def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb, decoder, make_model, tmp_path, capsys):
+    make_model().save_pretrained(tmp_path / "other", {"training_seeds": [0, 99]})
     options = ["--output", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "other"), "--decoder", decoder]
     with pytest.raises(SystemExit) as stopped:
         cli.main([verb, *options])

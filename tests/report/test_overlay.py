@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from dexworld.report.font import GLYPHS, text_mask
 from dexworld.report.overlay import (
     FINGER_COLOURS,
     WRIST_COLOUR,
@@ -10,7 +9,7 @@ from dexworld.report.overlay import (
     draw_line,
     grid,
     hand_overlay,
-    side_by_side,
+    region_overlay,
 )
 
 
@@ -74,27 +73,32 @@ def test_hands_of_another_number_of_keypoints_are_refused():
 
 def test_a_grid_puts_cells_where_they_belong_and_fills_up_with_blanks():
     cells = [np.full((2, 10, 12, 3), value, dtype=np.uint8) for value in (10, 20, 30)]
-    tiled = grid(cells, columns=2, gap=4)
+    tiled = grid(cells, columns=2)
     assert tiled.shape == (2, 24, 28, 3)
     assert (tiled[:, 0, 0, 0] == 10).all()
     assert tiled[0, 0, 16, 0] == 20
     assert tiled[1, 14, 0, 0] == 30
     assert (tiled[:, 14:, 16:] == 255).all()
-    assert side_by_side(cells).shape == (2, 10, 44, 3)
+    assert grid(cells, columns=3).shape == (2, 10, 44, 3)
 
 
 def test_a_caption_is_written_above_and_leaves_the_picture_alone():
     frames = np.full((3, 30, 80, 3), 90, dtype=np.uint8)
-    labelled = captioned(frames, "up", scale=1)
-    assert labelled.shape == (3, 42, 80, 3)
-    assert (labelled[:, 12:] == 90).all()
-    expected = text_mask("UP")
-    np.testing.assert_array_equal(labelled[0, 3:10, 4 : 4 + expected.shape[1], 0] == 255, expected)
+    labelled = captioned(frames, "up")
+    assert labelled.shape == (3, 54, 80, 3)
+    assert (labelled[:, 24:] == 90).all()
+    assert (labelled[0, :24] == labelled[2, :24]).all()
+    assert labelled[0, :24].max() > 200  # the text
+    assert labelled[0, :24, 40:].max() < 40
+    assert not (captioned(frames, "")[:, :24] > 40).any()
     assert captioned(frames, "a text far too long for its bar").shape == (3, 54, 80, 3)
 
 
-def test_every_glyph_fits_its_cell_and_none_equals_another():
-    assert all(len(rows) == 7 and all(0 <= row < 32 for row in rows) for rows in GLYPHS.values())
-    assert len(set(GLYPHS.values())) == len(GLYPHS)
-    np.testing.assert_array_equal(text_mask("~"), text_mask("?"))
-    assert text_mask("").shape == (7, 0)
+def test_a_region_is_bright_and_outlined():
+    video, region = np.full((1, 20, 20, 3), 200, np.uint8), np.zeros((1, 20, 20), bool)
+    region[0, 5:15, 5:15] = True
+    overlay = region_overlay(video, region)
+    assert overlay[0, 10, 10].tolist() == [200] * 3
+    assert overlay[0, 0, 0].tolist() == [60] * 3
+    assert overlay[0, 5, 10].tolist() == [255, 196, 0]
+    assert (video == 200).all()

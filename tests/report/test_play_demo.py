@@ -3,10 +3,8 @@
 import json
 
 import pytest
-import torch
 
 from dexworld.evaluation.results import write_results
-from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.report import play_demo as demo
 from dexworld.report.demo import write_demo_report
@@ -15,14 +13,6 @@ from dexworld.sim.tasks import HORIZON
 
 SEED = 900_003  # has an episode of reach
 PROVENANCE = {"training_seeds": [0, 99], "seconds": 600.0, "datasets": [{"training_episodes": 90}]}
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = DexWM(PRESETS["debug"])
-    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +43,12 @@ def test_an_episode_is_planned_filmed_and_imagined(results):
     assert episode.goal_keypoints.shape == (12, 2)
 
 
-def test_rates_measured_for_the_checkpoint_are_shown_with_their_source(results):
-    (row,) = results.success
-    assert (row.task, row.success, row.n) == ("reach", 0.5, 100)
-    assert row.controls == {"expert": 0.9}
-    assert results.success_source == "100 scenes."
+def test_rates_measured_for_the_checkpoint_are_shown_with_their_source(results, text_of, tmp_path):
+    assert results.measured["tasks"]["reach"]["success"] == 0.5
+    text = text_of(write_demo_report(tmp_path, results))
+    for part in ("100 scenes.", "Reach 50 % 40 to 60 % 100 90 % –", "Scripted expert 90 %"):
+        assert part in text
+    assert "Random motion" not in text
 
 
 def test_page_and_figures_are_written(results, tmp_path):
@@ -68,14 +59,8 @@ def test_page_and_figures_are_written(results, tmp_path):
     figures = json.loads(path.read_text(encoding="utf-8"))
     assert set(figures) == {"solved", "episodes", "seconds", "renderer", "drawn_by", "run"}
     assert figures["solved"] in (0, 1)
-    assert set(figures["episodes"][0]) == {
-        "task",
-        "seed",
-        "success",
-        "distance_start",
-        "distance_end",
-        "seconds_per_plan",
-    }
+    keys = {"task", "seed", "success", "distance_start", "distance_end", "seconds_per_plan"}
+    assert set(figures["episodes"][0]) == keys
     assert figures["seconds"]["planning and playing"] > 0
 
 

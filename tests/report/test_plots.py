@@ -1,8 +1,20 @@
 import re
 
+import numpy as np
 import pytest
 
-from dexworld.report.plots import HEIGHT, WIDTH, Series, line_plot, nice_ticks, rate_bar
+from dexworld.data.statistics import linear, logarithmic
+from dexworld.report.plots import (
+    BOTTOM,
+    HEIGHT,
+    WIDTH,
+    Series,
+    histogram_plot,
+    interval_plot,
+    line_plot,
+    nice_ticks,
+    rate_bar,
+)
 
 
 def polylines(markup: str) -> list[list[tuple[float, float]]]:
@@ -61,10 +73,47 @@ def test_nothing_to_draw_is_an_error_and_not_an_empty_picture():
 
 
 def test_a_bar_shows_rate_interval_and_mark():
-    bar = rate_bar("World model", 0.6, 0.5, 0.69, own=True, mark=0.28)
+    bar = rate_bar("World model", 0.6, (0.5, 0.69), own=True, mark=0.28)
     assert "width:60.00%" in bar
     assert "left:50.00%;width:19.00%" in bar
     assert "left:28.00%" in bar
     assert ">60 %<" in bar
     with pytest.raises(ValueError, match="between 0 and 1"):
         rate_bar("percent by mistake", 60.0)
+
+
+def test_a_distribution_is_drawn_in_percent_between_its_bins():
+    histogram = linear(0.0, 4.0, 4)
+    histogram.add(np.array([0.5, 1.5, 1.5, 9.0]))
+    text = histogram_plot({"one": histogram}, "metres")
+    (points,) = re.findall(r'<polyline[^>]*points="([^"]*)"', text)
+    heights = [BOTTOM - float(point.split(",")[1]) for point in points.split()]
+    assert heights[1] * 2 == pytest.approx(heights[3], abs=0.2)  # 25 and 50 percent
+    assert "one: 25 % above 4." in text
+    with pytest.raises(ValueError, match="nothing to draw"):
+        histogram_plot({"none": linear(0, 1, 2)}, "metres")
+    other = linear(0.0, 4.0, 8)
+    other.add(np.ones(1))
+    with pytest.raises(ValueError, match="different bins"):
+        histogram_plot({"one": histogram, "two": other}, "metres")
+
+
+def test_a_logarithmic_axis_has_powers_of_ten():
+    histogram = logarithmic(1e-3, 1e3, 4)
+    histogram.add(np.geomspace(2e-3, 5e2, 200))
+    text = histogram_plot({"one": histogram}, "m/s", log=True)
+    assert all(f">{tick}<" in text for tick in ("0.01", "0.1", "1", "10", "100"))
+
+
+def test_dots_lie_where_their_values_are_and_zero_is_marked():
+    markup = interval_plot({"a": (1.0, 0.0, 2.0), "b": (-1.0, -2.0, 0.0)}, "dB", own=["a"])
+    first, second = (float(x) for x in re.findall(r'cx="([\d.]+)"', markup))
+    assert first > second
+    assert markup.count('class="axis"') == 1
+    assert "a: 1.00 (0.00 to 2.00)" in markup
+
+
+@pytest.mark.parametrize("figures", [{}, {"a": (3.0, 0.0, 2.0)}])
+def test_a_plot_of_nothing_or_of_nonsense_is_refused(figures):
+    with pytest.raises(ValueError, match=r"nothing to draw|not within"):
+        interval_plot(figures, "dB")

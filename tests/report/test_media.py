@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from dexworld.report.video import encode_jpeg, encode_mp4, enlarged, even, image_tag, video_tag
+from dexworld.report.media import encode_jpeg, encode_mp4, enlarged, even, film, films, image_tag, video_tag
 
 
 def decoded(content: bytes, kind: str) -> tuple[np.ndarray, str, str]:
@@ -59,3 +59,11 @@ def test_pictures_and_videos_are_held_by_the_page_itself(moving_disc):
     markup = video_tag(moving_disc, 5, "crossing")
     for part in ('src="data:video/mp4;base64,', 'poster="data:image/jpeg;base64,', " loop", " muted", " autoplay"):
         assert part in markup
+
+
+def test_videos_of_a_clip_share_one_group_with_a_slider(moving_disc):
+    markup = films([film(moving_disc, 5, "one", kind="own"), film(moving_disc, 5, "two", "a note")])
+    assert markup.count("<video") == 2
+    assert markup.count("data-films") == 1
+    assert 'class="own"' in markup
+    assert 'type="range"' in markup
