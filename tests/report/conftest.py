@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.data.files import write_json
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.report.demo_results import EpisodeResult, PlanRecord
@@ -19,14 +20,26 @@ def debug_model() -> DexWM:
 
 
 @pytest.fixture(scope="session")
-def make_model() -> Callable[[], DexWM]:
-    return debug_model
-
-
-@pytest.fixture(scope="session")
 def model() -> DexWM:
     torch.manual_seed(0)
     return debug_model()
+
+
+@pytest.fixture
+def other_model() -> DexWM:
+    """A model with an encoder of its own."""
+    return debug_model()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(model, tmp_path_factory) -> Path:
+    """The model's folder, with measured rates of a task beside it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    training = {"training_seeds": [0, 99], "seconds": 600.0, "datasets": [{"training_episodes": 90}]}
+    model.save_pretrained(folder, training)
+    rates = {"success": 0.5, "low": 0.4, "high": 0.6, "n": 100, "expert": 0.9, "random": None}
+    write_json(folder / "evaluation.json", {"tasks": {"reach": rates}, "tasks_source": "100 scenes."})
+    return folder
 
 
 @pytest.fixture(scope="session")

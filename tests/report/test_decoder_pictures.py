@@ -26,13 +26,6 @@ from dexworld.training.frozen_encoder import OWN, open_decoder
 
 
 @pytest.fixture(scope="module")
-def checkpoint(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder, {"training_seeds": [0, 99]})
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def decoder(model, tmp_path_factory):
     """The folder of an untrained decoder for the model's encoder."""
     torch.manual_seed(1)
@@ -74,33 +67,31 @@ def shipped(decoder, monkeypatch):
 
 def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
     latents = torch.randn(2, 28, 16)
-    own, drawn = (demo._drawing(checkpoint, each).decode(latents) for each in (OWN, decoder))
+    own, drawn = (demo._drawing(str(checkpoint), each).decode(latents) for each in (OWN, decoder))
     assert torch.equal(own, model.decode(latents))
     assert torch.equal(drawn, open_decoder(decoder, model.encoder).decode(latents))
     assert not torch.equal(own, drawn)
 
 
 def test_the_shipped_decoder_draws_where_it_fits_unless_another_is_named(model, decoder, shipped, tmp_path):
-    latents = torch.randn(2, 28, 16)
-    drawing = drawing_of(model)
+    latents, drawing, own = torch.randn(2, 28, 16), drawing_of(model), drawing_of(model, OWN)
     assert drawing.by == "the pixel decoder that dexworld ships"
     assert torch.equal(drawing.decode(latents), open_decoder(decoder, model.encoder).decode(latents))
-    assert drawing_of(model, OWN).by == "the pca encoder's own way back"
-    assert torch.equal(drawing_of(model, OWN).decode(latents), model.decode(latents))
+    assert own.by == "the pca encoder's own way back"
+    assert torch.equal(own.decode(latents), model.decode(latents))
     run = tmp_path / "run" / "model"
     run.parent.mkdir()
     run.symlink_to(decoder)
     assert drawing_of(model, str(run)).by == "the decoder run/model"
 
 
-def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped, make_model):
-    other = make_model()
-    drawing = drawing_of(other)
+def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped, other_model):
+    drawing = drawing_of(other_model)
     assert drawing.by == "the pca encoder's own way back"
     latents = torch.randn(1, 28, 16)
-    assert torch.equal(drawing.decode(latents), other.decode(latents))
-    other.encoder.can_decode = False
-    assert drawing_of(other).decode is None
+    assert torch.equal(drawing.decode(latents), other_model.decode(latents))
+    other_model.encoder.can_decode = False
+    assert drawing_of(other_model).decode is None
 
 
 def test_an_installation_without_a_decoder_draws_with_the_encoder(model, monkeypatch):
@@ -121,8 +112,10 @@ def test_pages_say_who_drew_their_pictures(model, decoder, episode, motions, mak
 
 
 @pytest.mark.parametrize("verb", ["imagine", "plan", "demo"])
-def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb, decoder, make_model, tmp_path, capsys):
-    make_model().save_pretrained(tmp_path / "other", {"training_seeds": [0, 99]})
+def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(
+    verb, decoder, other_model, tmp_path, capsys
+):
+    other_model.save_pretrained(tmp_path / "other", {"training_seeds": [0, 99]})
     options = ["--output", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "other"), "--decoder", decoder]
     with pytest.raises(SystemExit) as stopped:
         cli.main([verb, *options])
@@ -133,7 +126,7 @@ def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb,
 
 def test_a_checkpoint_that_is_no_decoder_is_named(checkpoint, model):
     with pytest.raises(ValueError, match="does not describe a model"):
-        open_decoder(checkpoint, model.encoder)
+        open_decoder(str(checkpoint), model.encoder)
 
 
 def test_every_place_that_turns_latents_into_pictures_is_known():

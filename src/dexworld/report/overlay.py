@@ -1,4 +1,4 @@
-"""Drawing on frames: discs, lines, hands, captions and grids."""
+"""Drawing on frames: hands, captions, grids, regions."""
 
 from collections.abc import Sequence
 
@@ -15,37 +15,9 @@ FINGER_COLOURS: tuple[Colour, ...] = ((255, 122, 89), (255, 200, 61), (92, 214, 
 OUTLINE: Colour = (20, 22, 26)
 REGION_OUTLINE: Colour = (255, 196, 0)
 DIMMED = 0.3  # brightness outside a region
+SMOOTHING = 3  # times as fine
 CAPTION_HEIGHT = 24  # pixels
 GAP = 4  # pixels between the cells of a grid
-
-
-def draw_line(image: np.ndarray, start: Sequence[float], end: Sequence[float], width: float, colour: Colour) -> None:
-    """Draw a line with round ends between two points (x, y) in pixels into `image` (H, W, 3) uint8, smoothed, in place.
-
-    What lies outside the image is cut off. A line from a point to itself is a disc.
-    """
-    a, b = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError(f"a line from {start} to {end} has no place in an image; draw visible points only")
-    reach = width / 2 + 1
-    height, columns = image.shape[:2]
-    left, top = np.floor(np.minimum(a, b) - reach).astype(int).clip(0, [columns, height])
-    right, bottom = np.ceil(np.maximum(a, b) + reach).astype(int).clip(0, [columns, height])
-    if left >= right or top >= bottom:
-        return
-    x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-    points = np.stack([x, y], axis=-1)
-    along = b - a
-    share = ((points - a) @ along / max(along @ along, 1e-9)).clip(0.0, 1.0)
-    distance = np.linalg.norm(points - a - share[..., None] * along, axis=-1)
-    coverage = (width / 2 + 0.5 - distance).clip(0.0, 1.0)[..., None]
-    part = image[top:bottom, left:right]
-    part[:] = np.round(part * (1 - coverage) + np.asarray(colour) * coverage).astype(np.uint8)
-
-
-def draw_disc(image: np.ndarray, centre: Sequence[float], radius: float, colour: Colour) -> None:
-    """Draw a smoothed disc around (x, y) in pixels into `image` (H, W, 3) uint8, in place."""
-    draw_line(image, centre, centre, 2 * radius, colour)
 
 
 def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale: int = 2) -> np.ndarray:
@@ -53,27 +25,31 @@ def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale
 
     pixels: (12, 2) tracked keypoints (a line from the wrist to every tip) or (42, 2) all of them (every bone), in
     pixels of `image`. shown: (12,) or (42,) bool; keypoints that are not shown may hold anything. Raises ValueError
-    on other shapes.
+    on other shapes, and on shown keypoints that are NaN or Inf.
     """
     if pixels.shape not in ((NUM_TRACKED, 2), (NUM_KEYPOINTS, 2)) or shown.shape != pixels.shape[:1]:
         raise ValueError(
             f"hands are (12, 2) or (42, 2) pixels with as many flags, not {pixels.shape} and {shown.shape}"
         )
-    canvas = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    if not np.isfinite(pixels[shown]).all():
+        raise ValueError("a keypoint at NaN or Inf has no place in an image; draw visible points only")
+    fine = scale * SMOOTHING  # drawn so much larger, and averaged afterwards
+    canvas = Image.fromarray(image.repeat(fine, axis=0).repeat(fine, axis=1))
+    draw = ImageDraw.Draw(canvas)
     per_hand = len(pixels) // 2
     lines = BONES if per_hand == KEYPOINTS_PER_HAND else tuple((0, tip) for tip in range(1, per_hand))
     joints_per_finger = (per_hand - 1) // 5
     colours = [WRIST_COLOUR, *(FINGER_COLOURS[joint // joints_per_finger] for joint in range(per_hand - 1))]
     for start in (0, per_hand):
-        hand, visible = pixels[start : start + per_hand] * scale, shown[start : start + per_hand]
-        for thickness, fixed in ((2.2 * scale, OUTLINE), (1.2 * scale, None)):
+        hand, visible = pixels[start : start + per_hand] * fine, shown[start : start + per_hand]
+        for width, outline in ((2.2, OUTLINE), (1.2, None)):
             for a, b in lines:
                 if visible[a] and visible[b]:
-                    draw_line(canvas, hand[a], hand[b], thickness, fixed or colours[b])
+                    draw.line([*hand[a], *hand[b]], outline or colours[b], round(width * fine))
         for index in np.flatnonzero(visible):
-            draw_disc(canvas, hand[index], 2.6 * scale, OUTLINE)
-            draw_disc(canvas, hand[index], 1.8 * scale, colours[index])
-    return canvas
+            for radius, outline in ((2.6, OUTLINE), (1.8, None)):
+                draw.circle(tuple(hand[index]), radius * fine, outline or colours[index])
+    return np.asarray(canvas.reduce(SMOOTHING))
 
 
 def captioned(frames: np.ndarray, text: str, paper: Colour = (24, 26, 31)) -> np.ndarray:

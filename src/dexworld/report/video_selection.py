@@ -1,7 +1,6 @@
 """The page of action selection: candidate hand motions, what the model imagines of each, and which one was right."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +23,9 @@ SCORES = (
     "Scores are negative distances to the goal: the nearest to zero wins. Pixels under a hand don't count, so that "
     "nobody wins by where the hand is."
 )
+MOTIONS = "The hand motions"
 GOAL = "The goal: how it should look in the end."
 COLUMNS = ("Method", "Right (95 % interval)", "Mean reciprocal rank", "Ends from the goal", "Ties", "p against it")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One hand motion of a scene, as a card shows it.
-
-    score: higher is better. video: (F, H, W, 3) uint8, what the model imagines. truth: what really happens, where that
-    is known. right: whether it really leads to the goal; distance_m: how far its objects end from the goal, metres.
-    """
-
-    name: str
-    score: float
-    video: np.ndarray
-    hands: np.ndarray
-    truth: np.ndarray | None = None
-    right: bool | None = None
-    distance_m: float | None = None
-
-    @property
-    def figures(self) -> str:
-        """Its score, and where it really ends."""
-        score = f"score {html.number(self.score, '.4g')}"
-        if self.distance_m is None or self.right:
-            return score
-        return f"{score}, really ends {100 * self.distance_m:.1f} cm from the goal"
 
 
 def write_selection_report(
@@ -86,18 +61,18 @@ def write_ranking_report(
 
     clips: the candidates in the order of `ranking.names`. goal: the picture (H, W, 3) uint8, or the sentence.
     """
-    candidates = [
-        Candidate(name, float(score), video, clip.hands)
-        for name, clip, score, video in zip(ranking.names, clips, ranking.scores, ranking.videos, strict=True)
-    ]
-    ranked = [candidates[index] for index in ranking.order]
+    fps, imagined, hands = clips[0].fps, [], []
+    for place, index in enumerate(ranking.order, start=1):
+        name, kind = ranking.names[index], "own" if place == 1 else None
+        imagined.append(film(ranking.videos[index], fps, f"{place}. {name}", _score(ranking.scores[index]), kind=kind))
+        hands.append(film(clips[index].hands, fps, name))
     chosen = f"Chosen: {ranking.names[ranking.best]}. The score is {ranking.score_name}."
     return html.write_page(
         Path(folder) / "report.html",
         TITLE,
         html.opening(TITLE, INTRODUCTION),
         html.paragraph(chosen),
-        ranking_card("The candidates, best first", goal, clips[0], ranked),
+        _ranking_card("The candidates, best first", goal, clips[0], imagined, {MOTIONS: hands}),
     )
 
 
@@ -122,48 +97,45 @@ def scene_card(scene: Judged) -> html.Markup:
     shown = scene.shown
     if shown is None:
         raise ValueError(f"scene {scene.seed} was judged without keeping its videos; ask for `shown` scenes")
-    order = [int(index) for index in scene.order(MAIN)]
-    ranked = []
-    for index in order:
-        clip, score, distance = shown.clips[index], scene.scores[MAIN][index], scene.final_distances[index]
-        right, video = index == scene.goal_index, shown.videos[MAIN][index]
-        name = f"Motion {index + 1}"
-        ranked.append(Candidate(name, float(score), video, clip.hands, clip.interaction, right, float(distance)))
+    imagined, hands, truth, fps = [], [], [], shown.clips[0].fps
+    order = scene.order(MAIN).tolist()
+    for place, index in enumerate(order, start=1):
+        clip, name, right = shown.clips[index], f"Motion {index + 1}", index == scene.goal_index
+        text, kind = _score(scene.scores[MAIN][index]), "right" if right else None
+        if not right:
+            text += f", really ends {100 * scene.final_distances[index]:.1f} cm from the goal"
+        mark = html.badge("leads to the goal", "good") if right else None
+        imagined.append(film(shown.videos[MAIN][index], fps, f"{place}. {name}", text, kind=kind, mark=mark))
+        hands.append(film(clip.hands, fps, name, kind=kind))
+        truth.append(film(clip.interaction, fps, name, kind=kind))
     rank = order.index(scene.goal_index) + 1
     wrong = f"Wrong: the right one came {ordinal(rank)}"
     verdict = html.badge("Right", "good") if rank == 1 else html.badge(wrong, "bad")
-    return ranking_card(f"Scene {scene.seed}", shown.goal_image, shown.clips[0], ranked, verdict)
+    folds = {MOTIONS: hands, "What really happens": truth}
+    return _ranking_card(f"Scene {scene.seed}", shown.goal_image, shown.clips[0], imagined, folds, verdict)
 
 
-def ranking_card(
+def _score(value: float) -> str:
+    return f"score {html.number(float(value), '.4g')}"
+
+
+def _ranking_card(
     title: str,
     goal: np.ndarray | str,
     scene: TripletClip,
-    ranked: Sequence[Candidate],
+    imagined: Sequence[html.Markup],
+    folds: Mapping[str, Sequence[html.Markup]],
     verdict: html.Markup | None = None,
 ) -> html.Markup:
-    """A goal and its candidates, best first; the hands and, where known, what really happens open on a click."""
+    """A goal and the films of its candidates, best first. folds: further films of them that open on a click."""
     start = picture(scene.static[0], f"{title}: the scene at the start", "The scene at the start.")
     if isinstance(goal, str):
         wanted = html.tag("div", html.tag("h4", "The goal"), html.paragraph(f"“{goal}”"))
     else:
         wanted = picture(goal, f"{title}: the goal", GOAL)
-    imagined = []
-    for place, each in enumerate(ranked, start=1):
-        kind = "right" if each.right else "own" if place == 1 and each.right is None else None
-        mark = html.badge("leads to the goal", "good") if each.right else None
-        imagined.append(film(each.video, scene.fps, f"{place}. {each.name}", each.figures, kind=kind, mark=mark))
-    folds = [_fold("The hand motions", [(each, each.hands) for each in ranked], scene.fps)]
-    known = [(each, each.truth) for each in ranked if each.truth is not None]
-    if known:
-        folds.append(_fold("What really happens", known, scene.fps))
     top = html.box("films few", start, wanted, style="--columns:2")
-    return html.card(title, verdict, top, html.tag("h4", "Imagined, best first"), films(imagined, *folds))
-
-
-def _fold(title: str, videos: Sequence[tuple[Candidate, np.ndarray]], fps: float) -> html.Markup:
-    cells = [film(video, fps, each.name, kind="right" if each.right else None) for each, video in videos]
-    return html.details(title, film_grid(cells))
+    further = [html.details(name, film_grid(cells)) for name, cells in folds.items()]
+    return html.card(title, verdict, top, html.tag("h4", "Imagined, best first"), films(imagined, *further))
 
 
 def ordinal(rank: int) -> str:
