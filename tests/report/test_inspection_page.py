@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from dexworld.cli.reader_options import reader_options
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.inspection import InspectConfig, inspect
 from dexworld.data.inspection_account import account
-from dexworld.data.store import EpisodeWriter, open_dataset
+from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
 from dexworld.report.inspection_page import duration_text, heat_map, size_text, write_inspection_page
 
 
@@ -21,17 +22,19 @@ def hand_episode(number: int, length: int = 10) -> Episode:
     keypoints = np.zeros((length, 42, 3))
     keypoints[..., 0] = 0.01 * time[:, None] + np.tile(np.linspace(-0.1, 0.1, 21), 2)
     keypoints[..., 2] = 1.0
-    return Episode(
-        frames=ArrayFrames(np.random.default_rng(number).integers(0, 256, (length, 48, 64, 3), dtype=np.uint8)),
-        fps=10.0,
-        keypoints_world=keypoints,
-        keypoints_valid=np.ones((length, 42), dtype=bool),
-        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
-        intrinsics=np.array([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]]),
-        source="test",
-        task=f"pick & place <{number}>",
-        extras={"keypoint_confidence": np.full((length, 42), 0.9, np.float32)},
-    )
+    frames = np.random.default_rng(number).integers(0, 256, (length, 48, 64, 3), dtype=np.uint8)
+    valid, cameras = np.ones((length, 42), dtype=bool), np.tile(np.eye(4), (length, 1, 1))
+    intrinsics = np.array([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]])
+    extras = {"keypoint_confidence": np.full((length, 42), 0.9, np.float32)}
+    task = f"pick & place <{number}>"
+    return Episode(ArrayFrames(frames), 10.0, keypoints, valid, cameras, intrinsics, "test", task, extras=extras)
+
+
+def dataset(folder: Path, *episodes: Episode) -> EpisodeDataset:
+    writer = EpisodeWriter(folder, {"made by": "tests"})
+    for number, episode in enumerate(episodes):
+        writer.write(f"{number:04d}", episode)
+    return writer.finish()
 
 
 @pytest.fixture
@@ -43,14 +46,9 @@ def page_of(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """Four episodes: two good ones, one that jumps, one whose video is gone."""
-    writer = EpisodeWriter(tmp_path / "data", {"made by": "tests"})
-    for number in range(4):
-        episode = hand_episode(number)
-        if number == 2:
-            points = episode.keypoints_world.copy()
-            points[5:] += 2.0
-            episode = replace(episode, keypoints_world=points)
-        writer.write(f"{number:04d}", episode)
+    episodes = [hand_episode(number) for number in range(4)]
+    episodes[2].keypoints_world[5:] += 2.0
+    dataset(tmp_path / "data", *episodes)
     (tmp_path / "data" / "episodes" / "0003.mp4").unlink()
     return tmp_path / "data"
 
@@ -59,20 +57,21 @@ def test_the_page_shows_what_is_broken_what_looks_wrong_and_the_pictures(folder,
     text = page_of(inspect(open_dataset(folder), InspectConfig(workers=1)))
     assert "All 3 episodes" in text
     assert text.index("Broken") < text.index("What looks wrong") < text.index("Contact sheet")
-    assert "episodes/0003" in text
-    assert "keypoints jump" in text
-    assert "0002, frame 5" in text
-    assert "tracking confidence of a keypoint" in text
-    assert "pick &amp; place &lt;0&gt;" in text
+    for part in (
+        "episodes/0003",
+        "keypoints jump",
+        "0002, frame 5",
+        "tracking confidence of a keypoint",
+        "pick &amp; place &lt;0&gt;",
+    ):
+        assert part in text
     assert len(re.findall(r'src="data:image/jpeg', text)) == 3 + 2  # contact sheet and two maps
     assert not re.search(r'(?:src|href)="http', text)
 
 
 def test_recorded_actions_have_a_row_for_each_dimension_and_no_section_without_them(tmp_path, page_of):
-    writer = EpisodeWriter(tmp_path / "robot", {"made by": "tests"})
-    action = np.linspace([-1.0, 0.0], [1.0, 0.002], 10)
-    writer.write("0", replace(hand_episode(0), extras={"action": action}))
-    result = inspect(writer.finish(), InspectConfig(decode="none", workers=1))
+    episode = replace(hand_episode(0), extras={"action": np.linspace([-1.0, 0.0], [1.0, 0.002], 10)})
+    result = inspect(dataset(tmp_path / "robot", episode), InspectConfig(decode="none", workers=1))
     text = page_of(result)
     assert "Recorded actions" in text
     assert "2 dimensions, 10 frames of 1 episode<" in text
@@ -82,9 +81,7 @@ def test_recorded_actions_have_a_row_for_each_dimension_and_no_section_without_t
 
 
 def test_a_dataset_without_defects_says_so(tmp_path, page_of):
-    writer = EpisodeWriter(tmp_path / "data", {})
-    writer.write("0000", hand_episode(0))
-    text = page_of(inspect(writer.finish(), InspectConfig(workers=1)))
+    text = page_of(inspect(dataset(tmp_path / "data", hand_episode(0)), InspectConfig(workers=1)))
     assert "Every episode read could be opened." in text
     assert "No label or picture is outside its limits." in text
 
@@ -119,9 +116,7 @@ def test_the_command_writes_page_figures_and_a_line_per_episode(folder, tmp_path
 
 
 def test_text_of_a_dataset_is_no_markup_in_the_terminal(tmp_path, capsys):
-    writer = EpisodeWriter(tmp_path / "data", {})
-    writer.write("0000", hand_episode(0))
-    result = inspect(writer.finish(), InspectConfig(workers=1))
+    result = inspect(dataset(tmp_path / "data", hand_episode(0)), InspectConfig(workers=1))
     figures = account(result)
     figures["broken"] = {"count": 1, "episodes": [{"episode": "a", "stage": "labels", "reason": "[/red] [bold]x"}]}
     show(result, figures)

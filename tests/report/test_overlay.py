@@ -1,14 +1,7 @@
 import numpy as np
 import pytest
 
-from dexworld.report.overlay import (
-    FINGER_COLOURS,
-    WRIST_COLOUR,
-    captioned,
-    grid,
-    hand_overlay,
-    region_overlay,
-)
+from dexworld.report.overlay import FINGER_COLOURS, WRIST_COLOUR, captioned, grid, hand_overlay, region_overlay
 
 
 def black(height: int = 40, width: int = 60) -> np.ndarray:

@@ -62,16 +62,13 @@ def _task_sections(episodes: Iterable[EpisodeResult], drawn_by: str) -> list[htm
             cards.append(episode_card(episode, not explained, drawn_by))
             explained = explained or bool(episode.plans)
         sections.append(
-            html.section(task_words.title, html.paragraph(task_words.story, " ", count), *cards, anchor=task)
+            html.section(task_words.title, html.tag("p", task_words.story, " ", count), *cards, anchor=task)
         )
     return sections
 
 
 def episode_card(episode: EpisodeResult, explain: bool, drawn_by: str) -> html.Markup:
-    """One episode: pictures, measures, imagination against reality, and the search behind it.
-
-    explain: say how to read the comparison, and what drew it; once on a page is enough.
-    """
+    """Pictures, measure, imagination against reality, and the search. explain: say how to read the comparison."""
     goal = hand_overlay(episode.goal_image, episode.goal_keypoints, episode.goal_keypoints_shown)
     shown = words.SKELETON if episode.goal_keypoints_shown.any() else words.NO_SKELETON
     name = words.task_words(episode.task).title
@@ -127,10 +124,7 @@ def imagination(plans: Sequence[PlanRecord], explain: bool, drawn_by: str) -> li
 def compared(
     imagined: Sequence[np.ndarray], happened: Sequence[np.ndarray], heads: Sequence[str], columns: int = 0
 ) -> html.Markup:
-    """Two rows of pictures with names on the left and times on top; steps that never happened stay empty.
-
-    columns: how many to leave room for, so that pictures of several comparisons have one size.
-    """
+    """Two rows of pictures under `heads`. columns: room to leave, so that pictures of several comparisons are equal."""
     columns = max(columns, len(heads))
     blanks = [html.tag("span")] * (columns - len(heads))
     cells = [html.tag("span", class_="corner"), *(html.tag("span", head, class_="when") for head in heads), *blanks]
@@ -162,7 +156,7 @@ def _success_section(results: DemoResults) -> html.Markup | None:
     paper_mark = html.note(words.PAPER_MARK) if any(words.task_words(task).paper for task in measured) else None
     return html.section(
         "How often it works",
-        html.paragraph(words.SUCCESS),
+        html.tag("p", words.SUCCESS),
         html.note(results.measured.get("tasks_source", "")),
         html.box("card", html.box("bars", *bars), paper_mark),
         html.details("The same as a table", html.table(head, rows)),
@@ -176,13 +170,13 @@ def _open_loop_section(results: DemoResults) -> html.Markup | None:
         return None
     curves, seconds = figures["curves"], figures["curves"]["seconds"]
     errors = [
-        curve(curves, "mse_ratio", "the model", 0),
-        curve(curves, "shuffled_mse_ratio", "told another movement", 1),
+        _curve(curves, "mse_ratio", "the model", 0),
+        _curve(curves, "shuffled_mse_ratio", "told another movement", 1),
         Series("“nothing changes”", seconds, [1.0] * len(seconds), colour=2, faint=True),
     ]
     keypoints = [
-        curve(curves, "pck20_visible", "in the imagined pictures", 0),
-        curve(curves, "copy_last_pck20_visible", "in the first picture, unchanged", 2, faint=True),
+        _curve(curves, "pck20_visible", "in the imagined pictures", 0),
+        _curve(curves, "copy_last_pck20_visible", "in the first picture, unchanged", 2, faint=True),
     ]
     plots = [
         html.figure(line_plot(lines, "seconds into the future", label, bottom=0.0), caption)
@@ -196,7 +190,7 @@ def _open_loop_section(results: DemoResults) -> html.Markup | None:
     rows.append(["Held-out episodes", str(figures["episodes"]), ""])
     return html.section(
         "How good the imagination is",
-        html.paragraph(words.OPEN_LOOP),
+        html.tag("p", words.OPEN_LOOP),
         html.note(results.measured.get("open_loop_source", "")),
         html.box("card", html.box("plots", *plots)),
         html.details("The figures", html.table(["Figure", "Value", "95 % interval"], rows)),
@@ -204,7 +198,6 @@ def _open_loop_section(results: DemoResults) -> html.Markup | None:
     )
 
 
-def curve(curves: Mapping[str, Any], key: str, name: str, colour: int, faint: bool = False) -> Series:
-    """A per-step curve of open-loop figures with its interval."""
+def _curve(curves: Mapping[str, Any], key: str, name: str, colour: int, faint: bool = False) -> Series:
     values, low, high = html.bounds(curves, key)
     return Series(name, curves["seconds"], values, low, high, colour, faint)

@@ -1,7 +1,4 @@
-"""Pages written by hand: HTML, the skeleton of a page, and numbers as text.
-
-A page is one file without any outside resource, so it opens offline.
-"""
+"""HTML, the skeleton of a page, and numbers as text. A page is one file that loads nothing, so it opens offline."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -42,11 +39,6 @@ def join(children: Iterable[str | Markup | None]) -> Markup:
 def box(class_: str, *children: str | Markup | None, **attributes: object) -> Markup:
     """A `div` of a class of the style sheet."""
     return tag("div", *children, class_=class_, **attributes)
-
-
-def paragraph(*children: str | Markup) -> Markup:
-    """A paragraph."""
-    return tag("p", *children)
 
 
 def note(*children: str | Markup) -> Markup:
@@ -108,7 +100,7 @@ def opening(
 def how_it_works(steps: Iterable[tuple[str, str]]) -> Markup:
     """Numbered steps (title, text) in plain words."""
     boxes = [
-        tag("div", tag("h3", tag("span", str(number), class_="disc"), title), paragraph(text))
+        tag("div", tag("h3", tag("span", str(number), class_="disc"), title), tag("p", text))
         for number, (title, text) in enumerate(steps, start=1)
     ]
     return section("How it works", box("steps", *boxes))
@@ -117,7 +109,7 @@ def how_it_works(steps: Iterable[tuple[str, str]]) -> Markup:
 def under_the_bonnet(groups: Mapping[str, Mapping[str, str]], command: str = "") -> Markup | None:
     """Facts by heading, and the command; None where nothing is known."""
     parts = [part for title, pairs in groups.items() if pairs for part in (tag("h4", title), facts(pairs.items()))]
-    parts += [tag("h4", "Run it again"), paragraph(tag("code", command))] if command else []
+    parts += [tag("h4", "Run it again"), tag("p", tag("code", command))] if command else []
     return section("Under the bonnet", box("card", *parts)) if parts else None
 
 

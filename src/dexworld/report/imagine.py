@@ -49,10 +49,10 @@ class ImaginingModel(Protocol):
 class Imagined:
     """Rollouts of N motions from one frame.
 
-    names: (N,). start_image: (H, W, 3) uint8. images: (N, T + 1, H, W, 3) uint8, the first of each the start as the
-    model sees it. decoded: whether the images are decoded latents. commanded_px: (N, T + 1, 12, 2) where the tracked
-    keypoints were told to be, and in_view: (N, T + 1, 12) bool. predicted_px: (N, T + 1, 12, 2) where the keypoint
-    head sees them. change: (N, T) root mean square change of the latents since the start. drawn_by: what decoded.
+    start_image: (H, W, 3) uint8. images: (N, T + 1, H, W, 3) uint8, the first of each the start as the model sees it,
+    decoded by `drawn_by` or else drawn. commanded_px: (N, T + 1, 12, 2) where the tracked keypoints should be, and
+    in_view: (N, T + 1, 12) bool. predicted_px: (N, T + 1, 12, 2) where the keypoint head sees them. change: (N, T) root
+    mean square change of the latents since the start.
     """
 
     names: tuple[str, ...]
@@ -81,8 +81,7 @@ def imagine(
 ) -> Imagined:
     """Roll out each of the named motions (T transitions, unbatched, all of one length) from one frame of an episode.
 
-    fps: at which the motions' steps are shown. decode: makes the pictures, instead of the model's own `decode`;
-    drawn_by: what that is, for the page.
+    fps: at which steps are shown. decode: makes the pictures, instead of the model's own `decode`; drawn_by: its name.
     Raises ValueError on no motions, lengths that differ, or a frame that the model can't take.
     """
     if not motions or len({motion.steps for motion in motions.values()}) != 1:
@@ -135,9 +134,9 @@ def overlaid(images: np.ndarray, keypoints_px: np.ndarray, shown: np.ndarray) ->
 
 
 def imagine_figures(imagined: Imagined) -> dict[str, Any]:
-    """Per motion: how far the keypoints in view were told to move and were imagined to move, and how far off they end.
+    """Per motion: how far keypoints should move, how far they move, how far off they end; change of the latents.
 
-    Pixels, means over the keypoints in view in the last frame; None where none is.
+    Pixels, means over the keypoints in view in the first and the last frame; None where none is.
     """
     figures: dict[str, Any] = {}
     for index, name in enumerate(imagined.names):

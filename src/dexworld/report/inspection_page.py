@@ -24,14 +24,8 @@ FOOTER = "Made by dexworld inspect. This page loads nothing from elsewhere; all 
 STAGES = {"opening": "files", "labels": "labels", "frames": "frames"}
 SPREAD = {"mean": "mean", "p50": "median", "p95": "95 %", "p99": "99 %", "max": "largest"}
 RANGE = {"min": "smallest", "q01": "1 %", "mean": "mean", "std": "std", "q99": "99 %", "max": "largest"}
-SPEEDS = {
-    "left_hand": "Left hand, m/s",
-    "right_hand": "Right hand, m/s",
-    "camera": "Camera, m/s",
-    "camera_turn_deg": "Camera, degrees/s",
-}
+MOVING = {"left_hand": "Left hand", "right_hand": "Right hand", "camera": "Camera", "camera_turn_deg": "Camera"}
 STEPS = {"keypoints": "Keypoints, m", "camera": "Camera, m", "camera_turn": "Camera, rad"}
-UNITS = {"keypoint": "m/s", "camera": "m/s", "camera_turn_deg": "degrees/s"}
 SEEN = {"valid": "valid", "in_front": "in front", "visible": "visible"}
 
 
@@ -192,7 +186,7 @@ def _motion_section(result: Inspection, figures: dict[str, Any]) -> html.Markup:
         _distribution({"camera": speeds["camera_turn_deg"]}, "camera rotation, degrees/s", log=True),
         _distribution(result.figures.hand_length, "wrist to middle knuckle, m"),
     ]
-    named = [(SPEEDS[key], each) for key, each in figures["speeds_per_s"].items()]
+    named = [(f"{MOVING[key]}, {_unit(key)}", each) for key, each in figures["speeds_per_s"].items()]
     for key, each in figures["steps_per_frame"].items():
         named.append((f"{STEPS[key]} per frame (rms {short_number(each['rms'])})", each))
     rows = [(name, *(short_number(each[key]) for key in SPREAD)) for name, each in named if each["count"]]
@@ -200,7 +194,7 @@ def _motion_section(result: Inspection, figures: dict[str, Any]) -> html.Markup:
     for key, found in figures["largest"].items():
         for row in found[:5]:
             if row["value"] > 0:
-                kind = UNITS[key] + (f" {row['note']}" if row["note"] else ", camera")
+                kind = _unit(key) + (f" {row['note']}" if row["note"] else ", camera")
                 extremes.append((kind, row["episode"], str(row["frame"]), short_number(row["value"])))
     fastest = html.table(("Speed", "Episode", "Frame", "Value"), extremes, numeric_from=2)
     return html.section(
@@ -210,6 +204,10 @@ def _motion_section(result: Inspection, figures: dict[str, Any]) -> html.Markup:
         html.details("The fastest moments", fastest) if extremes else None,
         lead="Speeds of keypoints (mean over a hand) and of the camera, in the world: what actions are made of.",
     )
+
+
+def _unit(key: str) -> str:
+    return "degrees/s" if key == "camera_turn_deg" else "m/s"
 
 
 def _actions_section(actions: list[dict[str, Any]]) -> html.Markup | None:

@@ -12,8 +12,9 @@ from PIL import Image
 from dexworld.report.html import Markup, box, figure, tag
 
 SHORT_SIDE = 224  # smaller frames are enlarged to this, so that a browser doesn't blur them
-QUALITY = 23  # H.264 constant rate factor: smaller is better and larger
-JPEG_QUALITY = 85  # 1 to 95 (best)
+# crf: smaller is better and larger. cpu-independent: the same bytes on every processor.
+X264 = {"crf": "23", "preset": "veryfast", "x264-params": "cpu-independent=1"}
+JPEG_QUALITY = 75  # 1 to 95 (best)
 
 
 def encode_mp4(frames: np.ndarray, fps: float) -> bytes:
@@ -29,7 +30,7 @@ def encode_mp4(frames: np.ndarray, fps: float) -> bytes:
     buffer = io.BytesIO()
     rate = Fraction(fps).limit_denominator(1000)
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(QUALITY), "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=rate, options=X264)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # the same bytes on every machine
@@ -67,15 +68,14 @@ def even(frames: np.ndarray) -> np.ndarray:
     return np.pad(frames, padding, mode="edge")
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as an address that a page can hold."""
+def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def image_tag(image: np.ndarray, alternative: str) -> Markup:
     """A still (H, W, 3) uint8 inside the page; `alternative` is read out to those who can't see it."""
     height, width = image.shape[:2]
-    return tag("img", src=data_uri(encode_jpeg(image), "image/jpeg"), alt=alternative, width=width, height=height)
+    return tag("img", src=_data_uri(encode_jpeg(image), "image/jpeg"), alt=alternative, width=width, height=height)
 
 
 def picture(image: np.ndarray, alternative: str, caption: str | Markup) -> Markup:
@@ -93,8 +93,8 @@ def video_tag(frames: np.ndarray, fps: float, label: str) -> Markup:
     flags |= dict.fromkeys(("onpointerleave", "onblur"), "this.controls=false")
     return tag(
         "video",
-        tag("source", src=data_uri(encode_mp4(frames, fps), "video/mp4"), type="video/mp4"),
-        poster=data_uri(encode_jpeg(enlarged(frames[-1])), "image/jpeg"),
+        tag("source", src=_data_uri(encode_mp4(frames, fps), "video/mp4"), type="video/mp4"),
+        poster=_data_uri(encode_jpeg(enlarged(frames[-1])), "image/jpeg"),
         width=frames.shape[2],
         height=frames.shape[1],
         aria_label=label,

@@ -27,10 +27,9 @@ def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale
     pixels of `image`. shown: (12,) or (42,) bool; keypoints that are not shown may hold anything. Raises ValueError
     on other shapes, and on shown keypoints that are NaN or Inf.
     """
-    if pixels.shape not in ((NUM_TRACKED, 2), (NUM_KEYPOINTS, 2)) or shown.shape != pixels.shape[:1]:
-        raise ValueError(
-            f"hands are (12, 2) or (42, 2) pixels with as many flags, not {pixels.shape} and {shown.shape}"
-        )
+    shapes = pixels.shape, shown.shape
+    if shapes not in (((NUM_TRACKED, 2), (NUM_TRACKED,)), ((NUM_KEYPOINTS, 2), (NUM_KEYPOINTS,))):
+        raise ValueError(f"hands are (12, 2) or (42, 2) pixels with as many flags, not {shapes[0]} and {shapes[1]}")
     if not np.isfinite(pixels[shown]).all():
         raise ValueError("a keypoint at NaN or Inf has no place in an image; draw visible points only")
     fine = scale * SMOOTHING  # drawn so much larger, and averaged afterwards

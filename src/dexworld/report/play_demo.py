@@ -31,15 +31,10 @@ from dexworld.sim.tasks import RADIUS, STEP_SECONDS, draw_episodes
 from dexworld.training.decoder_choice import Drawing, drawing_of
 from dexworld.training.frozen_encoder import AUTO
 
-PACKAGES = ("dexworld", "torch", "mujoco")
-
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What to play: `episodes` of each task from scene `seed` on, in `workers` processes (0: one per core).
-
-    decoder: who draws what the model imagines, see `drawing_of`; planning itself never uses it.
-    """
+    """`episodes` of each task from scene `seed`, in `workers` processes (0: all cores). decoder: see `drawing_of`."""
 
     checkpoint: str
     tasks: tuple[str, ...]
@@ -81,12 +76,13 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
                 progress(task, done[task], config.episodes)
     timings["planning and playing"] = time.perf_counter() - began
     measured = Path(config.checkpoint) / "evaluation.json"
+    packages = {name: version(name) for name in ("dexworld", "torch", "mujoco")}
     return DemoResults(
         episodes=tuple(results),
         measured=read_json(measured) if measured.exists() else {},
         timings=timings,
         checkpoint=model_facts(model),
-        versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        versions={"Python": platform.python_version()} | packages,
         command=shlex.join(["dexworld", *sys.argv[1:]]),
         renderer=backend,
         drawn_by=drawn_by,

@@ -71,10 +71,9 @@ class Series:
 def line_plot(
     series: Sequence[Series], x_label: str, y_label: str, *, bottom: float | None = None, log: bool = False
 ) -> Markup:
-    """Lines with a legend.
+    """Lines with a legend; ValueError where there is nothing finite to draw.
 
-    bottom: fixes the lower end of the vertical axis. log: the horizontal axis is logarithmic. Raises ValueError where
-    there is nothing finite to draw.
+    bottom: fixes the lower end of the vertical axis. log: the horizontal axis is logarithmic.
     """
     xs = _finite(line.x for line in series)
     ys = _finite(part for line in series for part in (line.y, line.low, line.high) if part is not None)
@@ -122,10 +121,9 @@ def histogram_plot(histograms: Mapping[str, Histogram], x_label: str, log: bool 
 
 
 def interval_plot(figures: Mapping[str, tuple[float, float, float]], label: str, own: Container[str] = ()) -> Markup:
-    """Rows of dots with whiskers on a common scale that marks 0.
+    """Rows of dots with whiskers, of (value, low, high) by name; the names in `own` stand out.
 
-    figures: (value, low, high) by name. own: names that stand out. Raises ValueError where there are no figures, or a
-    value isn't within its bounds.
+    Raises ValueError where there are no figures, or a value isn't within its bounds.
     """
     if not figures:
         raise ValueError(f"there is nothing to draw in the plot of {label!r}")

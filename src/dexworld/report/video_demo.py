@@ -85,5 +85,5 @@ def _figures_section(figures: Mapping[str, Any], method: str) -> html.Markup:
     if CODEC_TRUTH in figures["methods"]:
         text += "The ceiling is what the codec makes of the true video. "
     return html.section(
-        "How good it is", html.paragraph(REGION), html.table(["Method", *COLUMNS.values()], rows), html.note(text)
+        "How good it is", html.tag("p", REGION), html.table(["Method", *COLUMNS.values()], rows), html.note(text)
     )

@@ -74,16 +74,9 @@ Summaries = Mapping[str, Mapping[str, Any]]  # figures by method
 
 
 def write_video_results(
-    folder: Path | str,
-    evaluation: Evaluation,
-    shown: Sequence[ShownClip],
-    method: str,
-    about: Mapping[str, str] | None = None,
+    folder: Path | str, evaluation: Evaluation, shown: Sequence[ShownClip], method: str, about: Mapping[str, str]
 ) -> Path:
-    """Write `folder/report.html`, a page without any outside resource, and return its path.
-
-    method: the one that the page is about. about: further facts, such as the checkpoint.
-    """
+    """Write `folder/report.html` about one method and return its path. about: further facts, such as the checkpoint."""
     summaries = {name: evaluation.summary(name) for name in evaluation.values}
     cards = [clip_card(each, method, evaluation.reference_of(method)) for each in shown]
     return html.write_page(
@@ -92,8 +85,8 @@ def write_video_results(
         html.opening(TITLE, INTRODUCTION, _headline(evaluation, method), above=method_name(method)),
         _gains_section(evaluation, method),
         html.section("The figures", html.note(TABLE_NOTE), *tables(summaries, method)),
-        html.section("Clips", html.paragraph(CHOSEN), *cards, anchor="clips") if cards else None,
-        _about_section(evaluation, about or {}),
+        html.section("Clips", html.tag("p", CHOSEN), *cards, anchor="clips") if cards else None,
+        _about_section(evaluation, about),
     )
 
 
@@ -140,7 +133,7 @@ def _gains_section(evaluation: Evaluation, method: str) -> html.Markup | None:
         if plots:
             compared = html.note(f"Compared clip by clip with “{method_name(copy)}”.")
             cards.append(html.box("card", compared, html.box("plots", *plots)))
-    return html.section("More than a copy of the static video?", html.paragraph(REGION), *cards) if cards else None
+    return html.section("More than a copy of the static video?", html.tag("p", REGION), *cards) if cards else None
 
 
 def tables(summaries: Summaries, method: str) -> list[html.Markup]:

@@ -25,17 +25,15 @@ SCORES = (
 )
 MOTIONS = "The hand motions"
 GOAL = "The goal: how it should look in the end."
+Films = Sequence[html.Markup]
+Folds = Mapping[str, Films]
 COLUMNS = ("Method", "Right (95 % interval)", "Mean reciprocal rank", "Ends from the goal", "Ties", "p against it")
 
 
 def write_selection_report(
     folder: Path | str, results: Mapping[str, Any], judged: Sequence[Judged], about: Mapping[str, str]
 ) -> Path:
-    """Write `folder/report.html` of a benchmark and return its path.
-
-    results: the benchmark's figures as `results.json` holds them. judged: its scenes; those with videos (`shown`) are
-    on the page. about: further facts.
-    """
+    """Write `folder/report.html` of a benchmark's figures and of the scenes that keep their videos; return its path."""
     own = results["methods"][MAIN]
     items = [
         (f"{100 * own['top1']:.0f} %", f"right first choices ({method_name(MAIN)})"),
@@ -64,15 +62,16 @@ def write_ranking_report(
     fps, imagined, hands = clips[0].fps, [], []
     for place, index in enumerate(ranking.order, start=1):
         name, kind = ranking.names[index], "own" if place == 1 else None
-        imagined.append(film(ranking.videos[index], fps, f"{place}. {name}", _score(ranking.scores[index]), kind=kind))
+        score = f"score {html.number(float(ranking.scores[index]), '.4g')}"
+        imagined.append(film(ranking.videos[index], fps, f"{place}. {name}", score, kind=kind))
         hands.append(film(clips[index].hands, fps, name))
     chosen = f"Chosen: {ranking.names[ranking.best]}. The score is {ranking.score_name}."
     return html.write_page(
         Path(folder) / "report.html",
         TITLE,
         html.opening(TITLE, INTRODUCTION),
-        html.paragraph(chosen),
-        _ranking_card("The candidates, best first", goal, clips[0], imagined, {MOTIONS: hands}),
+        html.tag("p", chosen),
+        _ranking_card("The candidates, best first", None, clips[0].static[0], goal, imagined, {MOTIONS: hands}),
     )
 
 
@@ -101,7 +100,7 @@ def scene_card(scene: Judged) -> html.Markup:
     order = scene.order(MAIN).tolist()
     for place, index in enumerate(order, start=1):
         clip, name, right = shown.clips[index], f"Motion {index + 1}", index == scene.goal_index
-        text, kind = _score(scene.scores[MAIN][index]), "right" if right else None
+        kind, text = "right" if right else None, f"score {html.number(float(scene.scores[MAIN][index]), '.4g')}"
         if not right:
             text += f", really ends {100 * scene.final_distances[index]:.1f} cm from the goal"
         mark = html.badge("leads to the goal", "good") if right else None
@@ -112,28 +111,20 @@ def scene_card(scene: Judged) -> html.Markup:
     wrong = f"Wrong: the right one came {ordinal(rank)}"
     verdict = html.badge("Right", "good") if rank == 1 else html.badge(wrong, "bad")
     folds = {MOTIONS: hands, "What really happens": truth}
-    return _ranking_card(f"Scene {scene.seed}", shown.goal_image, shown.clips[0], imagined, folds, verdict)
-
-
-def _score(value: float) -> str:
-    return f"score {html.number(float(value), '.4g')}"
+    start = shown.clips[0].static[0]
+    return _ranking_card(f"Scene {scene.seed}", verdict, start, shown.goal_image, imagined, folds)
 
 
 def _ranking_card(
-    title: str,
-    goal: np.ndarray | str,
-    scene: TripletClip,
-    imagined: Sequence[html.Markup],
-    folds: Mapping[str, Sequence[html.Markup]],
-    verdict: html.Markup | None = None,
+    title: str, verdict: html.Markup | None, start: np.ndarray, goal: np.ndarray | str, imagined: Films, folds: Folds
 ) -> html.Markup:
     """A goal and the films of its candidates, best first. folds: further films of them that open on a click."""
-    start = picture(scene.static[0], f"{title}: the scene at the start", "The scene at the start.")
+    scene = picture(start, f"{title}: the scene at the start", "The scene at the start.")
     if isinstance(goal, str):
-        wanted = html.tag("div", html.tag("h4", "The goal"), html.paragraph(f"“{goal}”"))
+        wanted = html.tag("div", html.tag("h4", "The goal"), html.tag("p", f"“{goal}”"))
     else:
         wanted = picture(goal, f"{title}: the goal", GOAL)
-    top = html.box("films few", start, wanted, style="--columns:2")
+    top = html.box("films few", scene, wanted, style="--columns:2")
     further = [html.details(name, film_grid(cells)) for name, cells in folds.items()]
     return html.card(title, verdict, top, html.tag("h4", "Imagined, best first"), films(imagined, *further))
 
