@@ -79,10 +79,9 @@ def test_the_shipped_decoder_draws_where_it_fits_unless_another_is_named(model, 
     assert torch.equal(drawing.decode(latents), open_decoder(decoder, model.encoder).decode(latents))
     assert own.by == "the pca encoder's own way back"
     assert torch.equal(own.decode(latents), model.decode(latents))
-    run = tmp_path / "run" / "model"
-    run.parent.mkdir()
-    run.symlink_to(decoder)
-    assert drawing_of(model, str(run)).by == "the decoder run/model"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").symlink_to(decoder)
+    assert drawing_of(model, str(tmp_path / "run" / "model")).by == "the decoder run/model"
 
 
 def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped, other_model):

@@ -24,11 +24,9 @@ def flat_hand() -> np.ndarray:
 @pytest.fixture
 def episode() -> Episode:
     """A camera 1 m above a hand on the ground, looking straight down with the image's top towards +y."""
-    world = np.zeros((3, NUM_KEYPOINTS, 3))
-    valid = np.zeros((3, NUM_KEYPOINTS), dtype=bool)
+    world, valid = np.zeros((3, NUM_KEYPOINTS, 3)), np.zeros((3, NUM_KEYPOINTS), dtype=bool)
     world[:, RIGHT], valid[:, RIGHT] = flat_hand(), True
-    camera = np.eye(4)
-    camera[:3, :3] = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
+    camera = np.diag([1.0, -1.0, -1.0, 1.0])
     camera[:3, 3] = [0.0, 0.1, 1.0]
     intrinsics = np.array([[60.0, 0.0, WIDTH / 2], [0.0, 60.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
     images = np.full((3, HEIGHT, WIDTH, 3), 128, dtype=np.uint8)

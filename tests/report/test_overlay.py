@@ -58,7 +58,6 @@ def test_a_caption_is_written_above_and_leaves_the_picture_alone():
     labelled = captioned(frames, "up")
     assert labelled.shape == (3, 54, 80, 3)
     assert (labelled[:, 24:] == 90).all()
-    assert (labelled[0, :24] == labelled[2, :24]).all()
     assert labelled[0, :24].max() > 200  # the text
     assert labelled[0, :24, 40:].max() < 40
     assert not (captioned(frames, "")[:, :24] > 40).any()
