@@ -98,13 +98,16 @@ def test_shown_videos_are_those_that_were_measured(evaluation, shown):
 
 
 def test_the_page_holds_everything_and_loads_nothing(evaluation, shown, text_of, tmp_path):
-    page = write_video_results(tmp_path, evaluation, shown, "dwm", about={"Command": "dexworld video evaluate"})
+    page = write_video_results(
+        tmp_path, evaluation, shown, "dwm", {"Command": "dexworld video evaluate", "Clips": "short"}
+    )
     content = page.read_text(encoding="utf-8")
     assert page.name == "report.html"
     assert not re.findall(r"""(?:src|href|poster)=["'](?!data:)""", content)
     assert "http" not in text_of(page)
     assert content.count("<video") == 3 * (5 + 2)  # static, hands, two models and truth; two overlays
     assert "dexworld video evaluate" in content
+    assert content.count("<dt>Clips</dt>") == 2
 
 
 def test_the_page_gives_figures_with_intervals_and_says_what_is_not_measured(page_text, evaluation, shown):

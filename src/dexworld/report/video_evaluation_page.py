@@ -202,12 +202,12 @@ def _film_note(shown: ShownClip, method: str) -> str:
 def _about_section(evaluation: Evaluation, about: Mapping[str, str]) -> html.Markup:
     config = evaluation.config
     share = sum(evaluation.region_shares) / len(evaluation.region_shares)
-    pairs = {
-        "Clips": str(len(evaluation.clips)),
-        "Videos of a clip": f"{config.samples}, for methods that sample",
-        "Seed": str(config.seed),
-        "Region, share of the pixels": f"{share:.1%}",
-        "Simulated clips": f"{evaluation.simulated}, of the {config.split} split",
-        **about,
-    }
-    return html.section("How it was measured", html.box("card", html.facts(pairs.items())))
+    pairs = [  # no dict: `about` has clips of its own
+        ("Clips", str(len(evaluation.clips))),
+        ("Videos of a clip", f"{config.samples}, for methods that sample"),
+        ("Seed", str(config.seed)),
+        ("Region, share of the pixels", f"{share:.1%}"),
+        ("Simulated clips", f"{evaluation.simulated}, of the {config.split} split"),
+        *about.items(),
+    ]
+    return html.section("How it was measured", html.box("card", html.facts(pairs)))
