@@ -17,7 +17,7 @@ from dexworld.data.inspection import EpisodeReport, InspectConfig, Inspection, i
 from dexworld.data.inspection_account import account
 from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
-from dexworld.report.inspection import (
+from dexworld.report.inspection_page import (
     counted_text,
     duration_text,
     extent,
