@@ -2,8 +2,8 @@
 
 import functools
 
-from dexworld.sim.gripper_recording import GripperConfig, GripperRecording, record_gripper
-from dexworld.sim.gripper_robot import CAMERAS
+from dexworld.sim.gripper.gripper_recording import GripperConfig, GripperRecording, record_gripper
+from dexworld.sim.gripper.gripper_robot import CAMERAS
 
 SEED = 900_103  # a push
 CARRYING_SEED = 900_105  # a mug is picked up, carried and put down

@@ -10,10 +10,17 @@ from gripper_fixtures import SEED, SHORT, short_recording, whole_recording
 
 from dexworld.data.readers.droid import DroidOptions, open_droid
 from dexworld.hands import RIGHT
-from dexworld.sim import collect_gripper as collecting
-from dexworld.sim.collect_gripper import CollectGripperConfig, collect_gripper
-from dexworld.sim.droid_format import droid_metadata, episode_folder, find_droid, pose_vectors, serials, write_droid
-from dexworld.sim.gripper_recording import GripperConfig, GripperRecording
+from dexworld.sim.gripper import collect_gripper as collecting
+from dexworld.sim.gripper.collect_gripper import CollectGripperConfig, collect_gripper
+from dexworld.sim.gripper.droid_format import (
+    droid_metadata,
+    episode_folder,
+    find_droid,
+    pose_vectors,
+    serials,
+    write_droid,
+)
+from dexworld.sim.gripper.gripper_recording import GripperConfig, GripperRecording
 
 KEYS = [
     "action/cartesian_position",

@@ -18,9 +18,9 @@ from dexworld import geometry
 from dexworld.data.episode import ArrayFrames
 from dexworld.data.readers.egodex import open_egodex, recognises
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
-from dexworld.sim import collect_human as collecting
-from dexworld.sim.collect_human import CollectHumanConfig, collect_human, labels_of, recorded
-from dexworld.sim.egodex_format import (
+from dexworld.sim.hands import collect_human as collecting
+from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human, labels_of, recorded
+from dexworld.sim.hands.egodex_format import (
     JOINT_NAMES,
     SEED_ATTRIBUTE,
     EgoDexLabels,
@@ -29,7 +29,7 @@ from dexworld.sim.egodex_format import (
     split_of,
     write_egodex,
 )
-from dexworld.sim.human_video import HumanVideoConfig, film
+from dexworld.sim.hands.human_video import HumanVideoConfig, film
 
 SEED = 900_301
 SMALL = HumanVideoConfig(seconds=1.0, fps=30.0, height=72, width=128, act_seconds=1.0)
@@ -221,8 +221,8 @@ def test_a_collection_goes_on_where_it_stopped_and_ends_with_the_same_bytes(tmp_
 def test_a_collection_that_was_killed_at_any_moment_leaves_only_whole_episodes(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
-        "from dexworld.sim.collect_human import CollectHumanConfig, collect_human\n"
-        "from dexworld.sim.human_video import HumanVideoConfig\n"
+        "from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human\n"
+        "from dexworld.sim.hands.human_video import HumanVideoConfig\n"
         f"video = HumanVideoConfig(seconds=1.0, fps=6.0, height=32, width=64, act_seconds=1.0, skills=('reach',))\n"
         f"collect_human(CollectHumanConfig(Path(sys.argv[1]), episodes=40, seed={SEED}, workers=1, video=video))\n"
     )

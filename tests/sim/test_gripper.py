@@ -5,11 +5,25 @@ import pytest
 from gripper_fixtures import CARRYING_SEED, SEED, SHORT, short_recording, whole_recording
 
 from dexworld.hands import RIGHT, WRIST
-from dexworld.sim.gripper_control import Teleoperator, Waypoint, downward, grasp_point, rotation_about, rotation_vector
-from dexworld.sim.gripper_recording import GripperConfig, record_gripper
-from dexworld.sim.gripper_robot import BASE_POSITION, CAMERAS, CONTROL_RATE, HOME_ARM, external_cameras, gripper_layout
-from dexworld.sim.gripper_simulation import GripperSimulation
-from dexworld.sim.gripper_skills import LIFTED, SKILLS, Operator
+from dexworld.sim.gripper.gripper_control import (
+    Teleoperator,
+    Waypoint,
+    downward,
+    grasp_point,
+    rotation_about,
+    rotation_vector,
+)
+from dexworld.sim.gripper.gripper_recording import GripperConfig, record_gripper
+from dexworld.sim.gripper.gripper_robot import (
+    BASE_POSITION,
+    CAMERAS,
+    CONTROL_RATE,
+    HOME_ARM,
+    external_cameras,
+    gripper_layout,
+)
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_skills import LIFTED, SKILLS, Operator
 
 # Centres of pads lie 6 to 12 mm inside the pads; the flange lies up to 12 cm inside the last link and the palm.
 INSIDE = {"flange": 0.12, "pads": 0.02}

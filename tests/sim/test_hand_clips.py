@@ -9,8 +9,8 @@ import torch
 
 from dexworld import geometry
 from dexworld.hands import LEFT, RIGHT
-from dexworld.sim.hand_candidates import MIN_DISTANCE, record_candidates
-from dexworld.sim.hand_clips import HandClipConfig, camera_path, record_hand_clip
+from dexworld.sim.hands.hand_candidates import MIN_DISTANCE, record_candidates
+from dexworld.sim.hands.hand_clips import HandClipConfig, camera_path, record_hand_clip
 
 SEED = 900_007
 SMALL = HandClipConfig(frames=6, height=48, width=72, supersample=1)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from dexworld.hands import KEYPOINT_NAMES, LEFT, RIGHT, TIPS, WRIST
-from dexworld.sim import hand_skills as skills
-from dexworld.sim import human_hands
-from dexworld.sim.hand_clips import HandClipConfig, comes_true, draw_scripts, opening_metres, simulate
-from dexworld.sim.hand_physics import HandCommand, HandWorld, contact
-from dexworld.sim.hand_scene import Fixture, HandScene, random_hand_layout
-from dexworld.sim.hand_skills import Writer
+from dexworld.sim.hands import hand_skills as skills
+from dexworld.sim.hands import human_hands
+from dexworld.sim.hands.hand_clips import HandClipConfig, comes_true, draw_scripts, opening_metres, simulate
+from dexworld.sim.hands.hand_physics import HandCommand, HandWorld, contact
+from dexworld.sim.hands.hand_scene import Fixture, HandScene, random_hand_layout
+from dexworld.sim.hands.hand_skills import Writer
 from dexworld.sim.objects import ObjectSpec
 from dexworld.sim.scene import COUNTER_TOP
 

@@ -8,11 +8,11 @@ import torch
 
 from dexworld import geometry
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
-from dexworld.sim.hand_masks import HandMasks
-from dexworld.sim.hand_scene import HandScene, random_hand_layout
-from dexworld.sim.human_acts import Solids, act_out, depths
-from dexworld.sim.human_body import FOREARM, UPPER_ARM
-from dexworld.sim.human_video import CONFIDENCE, HumanVideoConfig, film, record_human_video
+from dexworld.sim.hands.hand_masks import HandMasks
+from dexworld.sim.hands.hand_scene import HandScene, random_hand_layout
+from dexworld.sim.hands.human_acts import Solids, act_out, depths
+from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM
+from dexworld.sim.hands.human_video import CONFIDENCE, HumanVideoConfig, film, record_human_video
 
 SEEDS = (900_101, 900_102, 900_104)
 SMALL = HumanVideoConfig(seconds=4.0, fps=8, height=144, width=256)

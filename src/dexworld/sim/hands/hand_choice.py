@@ -5,8 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from dexworld.sim.hand_scene import HandScene
-from dexworld.sim.hand_skills import HandScript, Writer, door, drawer, grasp, push, reach
+from dexworld.sim.hands.hand_scene import HandScene
+from dexworld.sim.hands.hand_skills import HandScript, Writer, door, drawer, grasp, push, reach
 from dexworld.sim.objects import ObjectSpec
 
 CARRIES = ("lift", "left", "right", "closer")  # lifting is drawn twice as often as each way of carrying

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import mujoco
 import numpy as np
 
-from dexworld.sim.hand_choice import draw_script
-from dexworld.sim.hand_clips import VIEW_CENTRE, VIEW_HALF, Motion, opening_metres
-from dexworld.sim.hand_physics import HandWorld
-from dexworld.sim.hand_scene import HandScene, SceneState
-from dexworld.sim.hand_skills import HandScript, Key, Writer, idle
-from dexworld.sim.human_hands import SIDES
+from dexworld.sim.hands.hand_choice import draw_script
+from dexworld.sim.hands.hand_clips import VIEW_CENTRE, VIEW_HALF, Motion, opening_metres
+from dexworld.sim.hands.hand_physics import HandWorld
+from dexworld.sim.hands.hand_scene import HandScene, SceneState
+from dexworld.sim.hands.hand_skills import HandScript, Key, Writer, idle
+from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.scene import COUNTER_TOP
 
 STEPS_PER_SECOND = 100  # of the physics; a hand may not jump through an object

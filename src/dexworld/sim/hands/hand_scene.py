@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
-from dexworld.sim.human_hands import HandLooks, HandModel, add_hand, random_looks
+from dexworld.sim.hands.human_hands import HandLooks, HandModel, add_hand, random_looks
 from dexworld.sim.objects import ObjectSpec, add_object, random_object
 from dexworld.sim.scene import COUNTER_TOP, add_clutter, add_decor, add_furniture, add_material
 from dexworld.sim.textures import make_texture

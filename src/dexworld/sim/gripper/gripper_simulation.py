@@ -11,7 +11,7 @@ import numpy as np
 
 from dexworld.hands import ARM_JOINTS
 from dexworld.robots.franka_allegro import ARM
-from dexworld.sim.gripper_robot import (
+from dexworld.sim.gripper.gripper_robot import (
     BASE_POSITION,
     FINGER_NAMES,
     GRIPPER_BODY,

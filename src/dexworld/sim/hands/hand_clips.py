@@ -14,11 +14,11 @@ import mujoco
 import numpy as np
 
 from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE
-from dexworld.sim.hand_choice import draw_script, sentence
-from dexworld.sim.hand_physics import HandWorld
-from dexworld.sim.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
-from dexworld.sim.hand_skills import SKILLS, HandScript, Writer, idle
-from dexworld.sim.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
+from dexworld.sim.hands.hand_choice import draw_script, sentence
+from dexworld.sim.hands.hand_physics import HandWorld
+from dexworld.sim.hands.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
+from dexworld.sim.hands.hand_skills import SKILLS, HandScript, Writer, idle
+from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
 from dexworld.sim.render import Renderer, View, make_renderer
 
 STEPS_PER_FRAME = 10

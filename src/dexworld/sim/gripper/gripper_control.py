@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.gripper_robot import CONTROL_RATE, GRASP_POINT, HOME_ARM
-from dexworld.sim.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_robot import CONTROL_RATE, GRASP_POINT, HOME_ARM
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
 
 _PERIOD = 1.0 / CONTROL_RATE
 _GAIN = 3.5  # 1 / s, of the commanded velocity on the remaining way

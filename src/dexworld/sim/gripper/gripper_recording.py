@@ -11,10 +11,10 @@ import numpy as np
 
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.sim.gripper_control import Command, Teleoperator, Waypoint, downward
-from dexworld.sim.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
-from dexworld.sim.gripper_simulation import GripperSimulation
-from dexworld.sim.gripper_skills import SKILLS, Operator, Tally
+from dexworld.sim.gripper.gripper_control import Command, Teleoperator, Waypoint, downward
+from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Tally
 
 MAX_OBJECTS = 5
 

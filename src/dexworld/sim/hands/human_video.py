@@ -23,13 +23,13 @@ import numpy as np
 
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
-from dexworld.sim.hand_clips import Motion, fixtures_for, looking_at, opening_metres
-from dexworld.sim.hand_masks import HandMasks
-from dexworld.sim.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
-from dexworld.sim.hand_skills import SKILLS
-from dexworld.sim.human_acts import COUNTER_FRONT, Act, Pose, act_out
-from dexworld.sim.human_body import FOREARM, UPPER_ARM, Table, upper_body
-from dexworld.sim.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
+from dexworld.sim.hands.hand_clips import Motion, fixtures_for, looking_at, opening_metres
+from dexworld.sim.hands.hand_masks import HandMasks
+from dexworld.sim.hands.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
+from dexworld.sim.hands.hand_skills import SKILLS
+from dexworld.sim.hands.human_acts import COUNTER_FRONT, Act, Pose, act_out
+from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM, Table, upper_body
+from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
 from dexworld.sim.render import View, make_renderer
 from dexworld.sim.scene import COUNTER_TOP, add_decor
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
-from dexworld.sim import human_hands as hands
-from dexworld.sim.hand_physics import HandCommand, contact
-from dexworld.sim.hand_scene import HandScene
+from dexworld.sim.hands import human_hands as hands
+from dexworld.sim.hands.hand_physics import HandCommand, contact
+from dexworld.sim.hands.hand_scene import HandScene
 from dexworld.sim.scene import COUNTER_TOP
 
 SKILLS = ("reach", "push", "grasp", "drawer", "door")

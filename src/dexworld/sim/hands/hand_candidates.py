@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.hand_choice import every_kind
-from dexworld.sim.hand_clips import (
+from dexworld.sim.hands.hand_choice import every_kind
+from dexworld.sim.hands.hand_clips import (
     Artist,
     HandClip,
     HandClipConfig,
@@ -24,8 +24,8 @@ from dexworld.sim.hand_clips import (
     opening_metres,
     simulate,
 )
-from dexworld.sim.hand_scene import HandScene, SceneState, random_hand_layout
-from dexworld.sim.hand_skills import HandScript, Writer, idle
+from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
+from dexworld.sim.hands.hand_skills import HandScript, Writer, idle
 from dexworld.sim.render import make_renderer
 
 MIN_DISTANCE = 0.04  # metres between the goal's final state and every other candidate's

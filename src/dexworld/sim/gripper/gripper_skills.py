@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dexworld.sim.gripper_control import Waypoint, downward
-from dexworld.sim.gripper_robot import MAX_OPENING, OBJECT_AREA
-from dexworld.sim.gripper_simulation import GripperSimulation
-from dexworld.sim.hand_scene import COLOURS
+from dexworld.sim.gripper.gripper_control import Waypoint, downward
+from dexworld.sim.gripper.gripper_robot import MAX_OPENING, OBJECT_AREA
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.hands.hand_scene import COLOURS
 
 SKILLS = ("reach", "push", "pick_place", "grip", "explore")
 LIFTED = 0.03  # metres above where it stood: an object this high with the gripper on it is carried

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from dexworld.sim.hand_scene import HandScene, SceneState
-from dexworld.sim.human_hands import DIGITS, SIDES
+from dexworld.sim.hands.hand_scene import HandScene, SceneState
+from dexworld.sim.hands.human_hands import DIGITS, SIDES
 from dexworld.sim.objects import ObjectSpec
 from dexworld.sim.scene import COUNTER_TOP
 

@@ -26,8 +26,8 @@ import torch
 from dexworld.data.files import write_json
 from dexworld.data.video import write_video
 from dexworld.geometry import euler_xyz
-from dexworld.sim.gripper_recording import GripperRecording
-from dexworld.sim.gripper_robot import CAMERAS, CONTROL_RATE, EXTERNAL_CAMERAS, WRIST_CAMERA
+from dexworld.sim.gripper.gripper_recording import GripperRecording
+from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, EXTERNAL_CAMERAS, WRIST_CAMERA
 
 LAB = "SIM"
 OUTCOMES = ("success", "failure")

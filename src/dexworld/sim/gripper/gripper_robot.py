@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
-from dexworld.sim.hand_clips import looking_at
+from dexworld.sim.hands.hand_clips import looking_at
 from dexworld.sim.objects import ObjectSpec, random_object
 from dexworld.sim.robot import add_arm
 from dexworld.sim.scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, free_spot, random_layout
