@@ -100,7 +100,7 @@ class Writer:
         rng = self.rng
         position = np.array([0.35, -0.18, 1.05]) + rng.normal(0, 1, 3) * [0.02, 0.025, 0.012]
         rotation = orient([1.0, 0.2 + rng.normal(0, 0.1), -0.4 + rng.normal(0, 0.08)], [-0.2, 0.45, -1.0])
-        relative = self.scene.hands.spheres_at("right", rotation, hands.RELAXED)
+        relative = self.scene.hands.spheres_at(rotation, hands.RELAXED)
         while self._touches(relative + position, mirror):
             position = position + np.array([-0.005, 0, 0.015])
         return Key(0.0, position, rotation, hands.RELAXED)
@@ -124,7 +124,7 @@ class Writer:
         parts(digit, segment): which contact spheres count as the pushing part.
         """
         model = self.scene.hands
-        centres, radii = model.spheres_at("right", rotation, shape), model.sphere_radius
+        centres, radii = model.spheres_at(rotation, shape), model.sphere_radius
         chosen = parts(model.sphere_digit, model.sphere_segment)
         reach = centres @ direction + radii
         front = reach[chosen].max()
@@ -208,7 +208,7 @@ def grasp(writer: Writer, index: int, mirror: float, carry: str = "lift", miss: 
     in_hand = np.array([0.017 * size + support, 0.0, max(0.08, 0.05 + radius) * size])
     centre = writer.where(index, mirror) + rotation @ np.array([-miss, 0.0, 0.0])
     at = centre - rotation @ in_hand
-    centres = model.spheres_at("right", rotation, hands.GRIP_OPEN)
+    centres = model.spheres_at(rotation, hands.GRIP_OPEN)
     lowest = (centres[:, 2] - model.sphere_radius).min()
     at[2] = max(at[2], COUNTER_TOP + 0.006 - lowest)
     back = turn_about_z(float(rng.uniform(-0.1, 0.1))) @ np.array([-0.09 - radius, -0.025, 0.02])
@@ -260,7 +260,7 @@ def reach(writer: Writer, index: int, mirror: float) -> HandScript:
     rng, item, model = writer.rng, writer.scene.layout.objects[index], writer.scene.hands
     shape = hands.POINT if rng.random() < 0.4 else hands.RELAXED
     rotation = turn_about_z(float(rng.uniform(-0.3, 0.3))) @ orient([0.9, 0, -0.5], [-0.5, 0, -0.9])
-    centres = model.spheres_at("right", rotation, shape)
+    centres = model.spheres_at(rotation, shape)
     over = writer.where(index, mirror) + np.array([*rng.normal(0, 0.02, 2), 0.0])
     if 2 * item.half_height < 0.1:
         over[2] += item.half_height + float(rng.uniform(0.03, 0.06))
@@ -317,7 +317,7 @@ def drawer(writer: Writer, mirror: float, miss: float = 0.0) -> HandScript:
 def _hook_centre(writer: Writer, rotation: np.ndarray) -> np.ndarray:
     """Middle of the fingers' middle phalanges relative to the wrist in the hook shape (3,)."""
     model = writer.scene.hands
-    centres = model.spheres_at("right", rotation, hands.HOOK)
+    centres = model.spheres_at(rotation, hands.HOOK)
     fingers = (model.sphere_digit >= 1) & (model.sphere_digit <= 3) & (model.sphere_segment == 1)
     return centres[fingers].mean(axis=0)
 
