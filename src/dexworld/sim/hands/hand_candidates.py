@@ -1,10 +1,10 @@
 """Candidate hand trajectories in one scene, each truly simulated: a choice for judges of imagined videos.
 
-As in the DWM paper's action evaluation (section 5): N different hand motions start from the same scene, the goal is the
-outcome of one of them, given as a picture and as a sentence. Here all candidates share scene, camera path and static
-video, and the goal's final state differs from every other candidate's by `MIN_DISTANCE` somewhere.
+As in the DWM paper's action evaluation (section 5), N different hand motions start from the same scene. The goal is the
+outcome of one of them, given as a picture and as a sentence. All candidates share scene, camera path and static video.
+The goal's final state differs from every other candidate's by `MIN_DISTANCE` somewhere.
 
-Where candidates act on different objects, it is nearly enough to see whose hand passes the place that the goal changes.
+Where candidates act on different objects, seeing whose hand passes the place that the goal changes is nearly enough.
 Rivals all act on one object, or just miss it: then only what the hand does to it tells them apart.
 """
 
@@ -13,20 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dexworld.sim.hands.hand_choice import every_kind
-from dexworld.sim.hands.hand_clips import (
-    Artist,
-    HandClip,
-    HandClipConfig,
-    Motion,
-    camera_path,
-    comes_true,
-    fixtures_for,
-    opening_metres,
-    simulate,
-)
+from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, camera_path, open_artist, simulate, with_idle_hand
+from dexworld.sim.hands.hand_motion import Motion, comes_true, fixtures_for
 from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
-from dexworld.sim.hands.hand_skills import HandScript, Writer, idle
-from dexworld.sim.render import make_renderer
+from dexworld.sim.hands.hand_skills import HandScript, Writer
 
 MIN_DISTANCE = 0.04  # metres between the goal's final state and every other candidate's
 MAX_SCENES = 20  # scenes tried for one seed
@@ -78,18 +68,15 @@ def record_candidates(
     if count < 2:
         raise ValueError(f"a choice needs at least 2 candidates, got count={count}")
     config = config or HandClipConfig()
-    height, width = config.height * config.supersample, config.width * config.supersample
     rng = np.random.default_rng([seed, 16 if rivals else 15])
     scene, candidates, attempts = _draw_scene(seed, count, config, rng, rivals)
-    order = rng.permutation(count)
-    chosen = [candidates[index] for index in order]
+    chosen = [candidates[index] for index in rng.permutation(count)]
     goal = int(rng.choice([index for index, candidate in enumerate(chosen) if candidate.acts]))
+    goal_state = chosen[goal].motion.states[-1]
     cameras = camera_path(seed, config)
-    with make_renderer(scene.model, height, width, backend) as renderer:
-        artist = Artist(scene, renderer, config)
+    with open_artist(scene, config, backend) as artist:
         static = artist.static(scene.start, cameras)
         clips = tuple(artist.clip(one.motion, one.scripts, cameras, static) for one in chosen)
-        goal_state = chosen[goal].motion.states[-1]
         goal_image = artist.static(goal_state, cameras[-1:])[0]
     distances = np.array([state_distance(scene, one.motion.states[-1], goal_state) for one in chosen])
     return CandidateSet(clips, goal, goal_image, clips[goal].prompt, seed, distances, attempts)
@@ -98,7 +85,7 @@ def record_candidates(
 def state_distance(scene: HandScene, first: SceneState, second: SceneState) -> float:
     """How far two states of a scene are apart: metres of the object, or the fixture's handle, that differs most."""
     objects = np.linalg.norm(first.positions - second.positions, axis=1).max(initial=0.0)
-    return float(max(objects, abs(opening_metres(scene, first) - opening_metres(scene, second))))
+    return float(max(objects, abs(scene.opening_metres(first) - scene.opening_metres(second))))
 
 
 def _draw_scene(
@@ -107,15 +94,13 @@ def _draw_scene(
     """A scene of `seed` with `count` candidates of which those that act differ, and how many scripts it took."""
     attempts, last_camera = 0, camera_path(seed, config)[-1]
     for draw in range(MAX_SCENES):
-        layout = random_hand_layout(seed, fixtures_for(config.skills), draw)
-        scene = HandScene(layout, config.height * config.supersample, config.width * config.supersample)
-        candidates: list[_Candidate] = []
-        about = int(rng.integers(len(layout.objects))) if rivals else None
-        for quiet in (True, False):
-            share = count // QUIET_SHARE if quiet else count - len(candidates)
-            found, tried = _collect(scene, rng, config, last_camera, share, quiet, about)
-            candidates += found
-            attempts += tried
+        scene = HandScene(random_hand_layout(seed, fixtures_for(config.skills), draw), *config.drawn_size)
+        search = _Search(
+            scene, rng, config, last_camera, int(rng.integers(len(scene.layout.objects))) if rivals else None
+        )
+        candidates = search.find(count // QUIET_SHARE, quiet=True)
+        candidates += search.find(count - len(candidates), quiet=False)
+        attempts += search.attempts
         if len(candidates) == count:
             return scene, candidates, attempts
     raise RuntimeError(
@@ -124,45 +109,46 @@ def _draw_scene(
     )
 
 
-def _collect(
-    scene: HandScene,
-    rng: np.random.Generator,
-    config: HandClipConfig,
-    last_camera: np.ndarray,
-    count: int,
-    quiet: bool,
-    about: int | None,
-) -> tuple[list[_Candidate], int]:
-    """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing; and the scripts tried."""
-    found: list[_Candidate] = []
-    tried = 0
-    writers = every_kind(scene, config.skills, quiet, about)
-    for _ in range(_TRIES):
-        order = list(rng.permutation(len(writers)))
-        if not quiet and about is None and scene.layout.fixture is not None:
-            order.sort(key=lambda kind: kind != 0)  # one of many acts, but what the fixture is there for
-        for kind in order:
-            if len(found) == count:
-                return found, tried
-            scripts: tuple[HandScript, ...] = (writers[kind](Writer(scene, rng)),)
-            if any(scripts[0].text == other.scripts[0].text for other in found):
-                continue
-            tried += 1
-            if rng.random() < config.idle_share:
-                scripts = (*scripts, idle(Writer(scene, rng), -1.0 if scripts[0].side == "right" else 1.0))
-            motion = simulate(scene, scripts, config)
-            if not comes_true(scene, scripts, motion) or not _in_picture(scene, motion, last_camera, config):
-                continue
-            apart = [state_distance(scene, motion.states[-1], other.motion.states[-1]) for other in found]
-            if quiet or min(apart, default=np.inf) >= MIN_DISTANCE:
-                found.append(_Candidate(scripts, motion, not quiet))
-    return found, tried
+@dataclass
+class _Search:
+    """Draws candidates in one scene. about: the object that all of them are about, None for any."""
 
+    scene: HandScene
+    rng: np.random.Generator
+    config: HandClipConfig
+    last_camera: np.ndarray
+    about: int | None
+    attempts: int = 0
 
-def _in_picture(scene: HandScene, motion: Motion, world_from_camera: np.ndarray, config: HandClipConfig) -> bool:
-    """Whether the last picture shows the centres of all moved objects, so that it tells the outcome."""
-    moved = motion.states[-1].positions[motion.moved > 0.5 * MIN_DISTANCE]
-    camera = (moved - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
-    reach = np.tan(np.radians(scene.layout.fov_deg) / 2)
-    limits = 0.93 * reach * np.array([1.0, config.height / config.width])
-    return bool((np.abs(camera[:, :2] / camera[:, 2:]) < limits).all())
+    def find(self, count: int, quiet: bool) -> list[_Candidate]:
+        """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing."""
+        found: list[_Candidate] = []
+        writer = Writer(self.scene, self.rng)
+        writers = every_kind(self.scene, self.config.skills, quiet, self.about)
+        for _ in range(_TRIES):
+            order = list(self.rng.permutation(len(writers)))
+            if not quiet and self.about is None and self.scene.layout.fixture is not None:
+                order.sort(key=lambda kind: kind != 0)  # one of many acts, but what the fixture is there for
+            for kind in order:
+                if len(found) == count:
+                    return found
+                script = writers[kind](writer)
+                if any(script.text == other.scripts[0].text for other in found):
+                    continue
+                self.attempts += 1
+                scripts = with_idle_hand(writer, script, self.config)
+                motion = simulate(self.scene, scripts, self.config)
+                if not comes_true(self.scene, scripts, motion) or not self._in_picture(motion):
+                    continue
+                apart = [state_distance(self.scene, motion.states[-1], other.motion.states[-1]) for other in found]
+                if quiet or min(apart, default=np.inf) >= MIN_DISTANCE:
+                    found.append(_Candidate(scripts, motion, not quiet))
+        return found
+
+    def _in_picture(self, motion: Motion) -> bool:
+        """Whether the last picture shows the centres of all moved objects, so that it tells the outcome."""
+        moved = motion.states[-1].positions[motion.moved > 0.5 * MIN_DISTANCE]
+        camera = (moved - self.last_camera[:3, 3]) @ self.last_camera[:3, :3]
+        reach = np.tan(np.radians(self.scene.layout.fov_deg) / 2)
+        limits = 0.93 * reach * np.array([1.0, self.config.height / self.config.width])
+        return bool((np.abs(camera[:, :2] / camera[:, 2:]) < limits).all())

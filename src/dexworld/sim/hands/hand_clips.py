@@ -1,13 +1,14 @@
 """Video triplets of hands that act on a counter: interaction, static scene and hands only, pixel aligned.
 
-The three pictures of a frame share one camera pose (DWM paper, section 3; the released TRUMANS rendering): the
-interaction shows everything, the static scene shows the clip's first state without hands or their shadows, the hands
-pass shows only the hands, left green and right red, lit from the camera on black, and neither scene nor forearm hides
-them. Every clip follows from its seed.
+The three pictures of a frame share one camera pose (DWM paper, section 3; the released TRUMANS rendering). The
+interaction shows everything. The static scene shows the clip's first state without hands or their shadows. The hands
+pass shows only the hands, left green and right red, lit from the camera on black; neither scene nor forearm hides them.
+Every clip follows from its seed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -15,16 +16,17 @@ import numpy as np
 
 from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE
 from dexworld.sim.hands.hand_choice import draw_script, sentence
+from dexworld.sim.hands.hand_motion import Motion, act, check_skills, comes_true, fixtures_for
 from dexworld.sim.hands.hand_physics import HandWorld
 from dexworld.sim.hands.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import SKILLS, HandScript, Writer, idle
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
-from dexworld.sim.render import Renderer, View, make_renderer
+from dexworld.sim.poses import focal_length, looking_at, pinhole
+from dexworld.sim.render import View, make_renderer
 
 STEPS_PER_FRAME = 10
 MIN_STEPS = 160  # a hand may not jump through an object, however few frames a clip has
 ATTEMPTS = 12
-VIEW_CENTRE, VIEW_HALF = np.array([0.62, 0.0, 1.0]), np.array([0.2, 0.27, 1.0])  # where an object may end
 _EVERYTHING = View(groups=(0, 1, HAND_GROUP, FOREARM_GROUP))
 _NO_HANDS = View(groups=(0, 1))
 _ONLY_HANDS = View(groups=(HAND_GROUP,), shadows=False)
@@ -36,9 +38,9 @@ class HandClipConfig:
 
     frames, height, width (px), fps: of the stored videos. moving_camera: the head moves a little. shadows: hands cast
     shadows. skills: which scripts are drawn. supersample: pictures are drawn this many times larger and averaged.
-    idle_share: share of the clips in which the other hand rests in view. both_share: of the clips about
-    objects for which both hands are tried (about half of them fit).
-    touch_nothing: share of the clips that end in nothing having moved, half of them near misses.
+    idle_share: share of the clips in which the other hand rests in view. both_share: of the clips about objects for
+    which both hands are tried (about half of them fit). touch_nothing: share of the clips that end in nothing having
+    moved, half of them near misses.
     """
 
     frames: int = 17
@@ -54,9 +56,7 @@ class HandClipConfig:
     touch_nothing: float = 0.16
 
     def __post_init__(self) -> None:
-        unknown = set(self.skills) - set(SKILLS)
-        if unknown or not self.skills:
-            raise ValueError(f"skills {self.skills} must be some of {SKILLS}; unknown: {sorted(unknown)}")
+        check_skills(self.skills)
         if self.frames < 2 or self.height < 16 or self.width < 16 or self.fps <= 0 or self.supersample < 1:
             raise ValueError(
                 f"a clip needs frames >= 2, height and width >= 16 px, fps > 0 and supersample >= 1, got {self}"
@@ -64,8 +64,13 @@ class HandClipConfig:
         shares = (self.idle_share, self.both_share, self.touch_nothing)
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"idle_share, both_share and touch_nothing are shares in [0, 1], got {shares}")
-        if not {"push", "grasp"} & set(self.skills) and self.both_share > 0 and self.skills != ("reach",):
+        if not {"push", "grasp"} & set(self.skills) and self.skills != ("reach",):
             object.__setattr__(self, "both_share", 0.0)  # only object skills combine
+
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        """Height and width at which pictures are drawn, px."""
+        return self.height * self.supersample, self.width * self.supersample
 
 
 @dataclass(frozen=True)
@@ -97,28 +102,9 @@ class HandClip:
     touched: bool
 
     def __post_init__(self) -> None:
-        shape = self.interaction.shape
-        if self.static.shape != shape or self.hands.shape != shape or self.hand_mask.shape != shape[:3]:
-            raise ValueError(
-                f"clip of seed {self.seed}: the passes differ in shape: interaction {shape}, static "
-                f"{self.static.shape}, hands {self.hands.shape}, hand_mask {self.hand_mask.shape}"
-            )
-
-
-@dataclass(frozen=True)
-class Motion:
-    """What a simulation leaves: per frame the scene's state and both hands' poses.
-
-    hands: per frame a dict side -> (position (3,), rotation (3, 3), shape (16,)).
-    """
-
-    states: tuple[SceneState, ...]
-    hands: tuple[dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ...]
-
-    @property
-    def moved(self) -> np.ndarray:
-        """How far each object is from its start at the end (n,), metres."""
-        return np.linalg.norm(self.states[-1].positions - self.states[0].positions, axis=1)
+        shapes = [self.interaction.shape[:3], self.static.shape[:3], self.hands.shape[:3], self.hand_mask.shape]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"clip of seed {self.seed}: the passes differ in shape (F, H, W): {shapes}")
 
 
 def record_hand_clip(seed: int, config: HandClipConfig | None = None, backend: str = "auto") -> HandClip:
@@ -128,38 +114,17 @@ def record_hand_clip(seed: int, config: HandClipConfig | None = None, backend: s
     which can hardly fail, stands.
     """
     config = config or HandClipConfig()
-    layout = random_hand_layout(seed, fixtures_for(config.skills))
-    scene = HandScene(layout, config.height * config.supersample, config.width * config.supersample)
+    scene = HandScene(random_hand_layout(seed, fixtures_for(config.skills)), *config.drawn_size)
     scripts, motion = draw_scripts(scene, np.random.default_rng([seed, 14]), config)
     cameras = camera_path(seed, config)
-    with make_renderer(
-        scene.model, config.height * config.supersample, config.width * config.supersample, backend
-    ) as renderer:
-        artist = Artist(scene, renderer, config)
+    with open_artist(scene, config, backend) as artist:
         return artist.clip(motion, scripts, cameras, artist.static(motion.states[0], cameras))
 
 
-def fixtures_for(chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """The fixtures that scenes may have when only these skills are drawn."""
-    if set(chosen) <= {"drawer", "door"}:
-        return chosen
-    return ("none", *(kind for kind in ("drawer", "door") if kind in chosen))
-
-
 def simulate(scene: HandScene, scripts: Sequence[HandScript], config: HandClipConfig) -> Motion:
-    """Act out scripts. States and hand poses at every frame, the first of them at time 0."""
-    world = HandWorld(scene)
-    states, poses = [], []
+    """Act out scripts from the scene's start. States and hand poses at every frame, the first of them at time 0."""
     per_frame = max(STEPS_PER_FRAME, math.ceil(MIN_STEPS / (config.frames - 1)))
-    seconds = 1.0 / (config.fps * per_frame)
-    steps = (config.frames - 1) * per_frame
-    for step in range(steps + 1):
-        commands = {script.side: script.command(step / steps) for script in scripts}
-        world.step(commands, seconds)
-        if step % per_frame == 0:
-            states.append(world.state.copy())
-            poses.append({s: (c.position, c.rotation, world.shapes[s].copy()) for s, c in commands.items()})
-    return Motion(tuple(states), tuple(poses))
+    return act(HandWorld(scene), scripts, config.frames - 1, config.fps, per_frame)
 
 
 def draw_scripts(
@@ -168,147 +133,107 @@ def draw_scripts(
     """Scripts for a clip, drawn until their sentences come true in `scene`, and what they do."""
     nothing = rng.random() < config.touch_nothing
     hover = nothing and (rng.random() < 0.5 or config.skills == ("reach",)) and "reach" in config.skills
+    writer = Writer(scene, rng)
     for attempt in range(ATTEMPTS):
         hover = hover or attempt >= ATTEMPTS - 4
-        writer = Writer(scene, rng)
-        miss = nothing and not hover
-        scripts: tuple[HandScript, ...] = draw_script(writer, config.skills, hover, miss, config.both_share)
-        if len(scripts) == 1 and rng.random() < config.idle_share:
-            other = -1.0 if scripts[0].side == "right" else 1.0
-            scripts = (*scripts, idle(writer, other))
+        scripts = draw_script(writer, config.skills, hover, nothing and not hover, config.both_share)
+        if len(scripts) == 1:
+            scripts = with_idle_hand(writer, scripts[0], config)
         motion = simulate(scene, scripts, config)
         if comes_true(scene, scripts, motion):
             return scripts, motion
-    scripts = (replace(idle(Writer(scene, rng), 1.0), skill="reach", text="my right hand rests over the counter"),)
+    scripts = (replace(idle(writer, 1.0), skill="reach", text="my right hand rests over the counter"),)
     return scripts, simulate(scene, scripts, config)
 
 
-def comes_true(scene: HandScene, scripts: Sequence[HandScript], motion: Motion) -> bool:
-    """Whether every script had its effect, and nothing else was moved by more than 3 cm."""
-    moved = motion.moved
-    calm = np.ones(len(moved), bool)
-    opened = opening_metres(scene, motion.states[-1])
-    fixture_used = False
-    for script in scripts:
-        if script.skill == "idle":
-            continue
-        if script.effect == 0:
-            if moved.max(initial=0) > 1e-6 or opened > 1e-6:
-                return False
-        elif script.target >= 0:
-            calm[script.target] = False
-            if moved[script.target] < script.effect:
-                return False
-            if "lifts" in script.text and motion.states[-1].positions[script.target, 2] < (
-                motion.states[0].positions[script.target, 2] + script.effect
-            ):
-                return False
-        else:
-            fixture_used = True
-            if opened < script.effect:
-                return False
-    in_view = (np.abs(motion.states[-1].positions - VIEW_CENTRE) < VIEW_HALF).all()
-    bystanders = moved[calm].max(initial=0) < (0.12 if fixture_used else 0.03)
-    return bool(in_view and bystanders and (fixture_used or opened < 1e-6))
+def with_idle_hand(writer: Writer, script: HandScript, config: HandClipConfig) -> tuple[HandScript, ...]:
+    """The script, now and then with the other hand at rest."""
+    if writer.rng.random() >= config.idle_share:
+        return (script,)
+    return script, idle(writer, -1.0 if script.side == "right" else 1.0)
 
 
-def opening_metres(scene: HandScene, state: SceneState) -> float:
-    """How far the fixture's handle travelled, metres."""
-    fixture = scene.layout.fixture
-    if fixture is None:
-        return 0.0
-    return state.opening * (1.0 if fixture.kind == "drawer" else fixture.bar_offset)
+def draw_head(rng: np.random.Generator, lean: float = 0.0) -> tuple[np.ndarray, np.ndarray, float]:
+    """Where a head is and looks, both (3,) m, and its roll. lean: metres that it looks nearer than usual."""
+    place = np.array(HEAD_POSITION) + rng.normal(0, 1, 3) * [0.025, 0.03, 0.025]
+    target = np.array(HEAD_TARGET) + [-lean, 0, 0] + rng.normal(0, 1, 3) * [0.02, 0.025, 0.01]
+    return place, target, float(rng.normal(0, 0.03))
 
 
 def camera_path(seed: int, config: HandClipConfig) -> np.ndarray:
     """world_from_camera (F, 4, 4) of a head that leans and turns a little; constant if the camera doesn't move."""
     rng = np.random.default_rng([seed, 13])
-    place = np.array(HEAD_POSITION) + rng.normal(0, 1, 3) * [0.025, 0.03, 0.025]
-    target = np.array(HEAD_TARGET) + rng.normal(0, 1, 3) * [0.02, 0.025, 0.01]
-    roll = float(rng.normal(0, 0.03))
-    time = np.linspace(0, 1, config.frames)
+    place, target, roll = draw_head(rng)
     waves = rng.normal(0, 1, (2, 3, 2)) * np.array([1.0, 0.5])  # place and target; x, y, z; slow and quicker
     phases = rng.uniform(0, 2 * math.pi, (2, 3, 2))
-    path = np.zeros((config.frames, 4, 4))
-    for frame, share in enumerate(time if config.moving_camera else np.zeros(config.frames)):
+    path = []
+    for share in np.linspace(0, 1, config.frames) if config.moving_camera else np.zeros(config.frames):
         sway = (waves * np.sin(math.pi * np.array([1.0, 2.0]) * share + phases)).sum(axis=-1)
-        path[frame] = looking_at(place + 0.011 * sway[0], target + 0.015 * sway[1], roll)
-    return path
+        path.append(looking_at(place + 0.011 * sway[0], target + 0.015 * sway[1], roll))
+    return np.stack(path)
 
 
-def looking_at(place: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
-    """world_from_camera (4, 4), optical axes, of a camera at `place` that looks at `target`; `roll` radians."""
-    forward = (target - place) / np.linalg.norm(target - place)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    down = np.cross(forward, right)
-    cosine, sine = math.cos(roll), math.sin(roll)
-    pose = np.eye(4)
-    pose[:3, 0], pose[:3, 1] = cosine * right + sine * down, cosine * down - sine * right
-    pose[:3, 2], pose[:3, 3] = forward, place
-    return pose
+@contextmanager
+def open_artist(scene: HandScene, config: HandClipConfig, backend: str) -> Iterator["Artist"]:
+    """An artist whose renderer is freed afterwards."""
+    with make_renderer(scene.model, *config.drawn_size, backend) as renderer:
+        yield Artist(scene, renderer, config)
 
 
 class Artist:
     """Draws the passes of clips in one scene."""
 
-    def __init__(self, scene: HandScene, renderer: Renderer, config: HandClipConfig) -> None:
+    def __init__(self, scene: HandScene, renderer, config: HandClipConfig) -> None:
         self.scene, self.renderer, self.config = scene, renderer, config
         self.data = mujoco.MjData(scene.model)
-        model = scene.model
-        focal = 0.5 * config.width / math.tan(math.radians(scene.layout.fov_deg) / 2)
-        self.intrinsics = np.array([[focal, 0, config.width / 2], [0, focal, config.height / 2], [0, 0, 1.0]])
-        self._hand_geoms = np.concatenate([scene.hands.geoms[side] for side in SIDES])
-        self._skin = model.geom_rgba.copy()
-        self._head_light = [np.array(x) for x in (model.vis.headlight.ambient, model.vis.headlight.diffuse)]
-        self._shine = np.array(model.vis.headlight.specular)
+        focal = focal_length(config.width, scene.layout.fov_deg)
+        self.intrinsics = pinhole(focal, config.height, config.width)
 
     def static(self, state: SceneState, cameras: np.ndarray) -> np.ndarray:
         """(F, H, W, 3) uint8: `state` without hands from every camera pose."""
-        for side in SIDES:
-            self.scene.hands.hide_hand(self.data, side)
-        self.scene.pose(self.data, state)
-        if (cameras == cameras[0]).all():
-            return np.repeat(self._picture(cameras[0], _NO_HANDS)[None], len(cameras), axis=0)
-        return np.stack([self._picture(camera, _NO_HANDS) for camera in cameras])
+        self._pose(state, {})
+        count = 1 if (cameras == cameras[0]).all() else len(cameras)
+        pictures = []
+        for camera in cameras[:count]:
+            self.scene.look(self.data, camera)
+            pictures.append(self._picture(_NO_HANDS))
+        return np.repeat(np.stack(pictures), len(cameras) // count, axis=0)
 
     def clip(self, motion: Motion, scripts: Sequence[HandScript], cameras: np.ndarray, static: np.ndarray) -> HandClip:
         """Draw a simulated motion."""
         present = tuple(script.side for script in scripts)
-        passes: dict[str, list] = {"interaction": [], "hands": [], "hand_mask": [], "points": [], "valid": []}
+        hand_geoms = np.concatenate([self.scene.hands.geoms[side] for side in SIDES])
+        rows = []
         for state, poses, camera in zip(motion.states, motion.hands, cameras, strict=True):
             self._pose(state, poses)
-            whole = self._draw(camera, _EVERYTHING)
-            visible = np.isin(self.renderer.segmentation(self.data, self.scene.camera, _EVERYTHING), self._hand_geoms)
-            if not self.config.shadows:
-                whole = self._without_hand_shadows(whole)
-            passes["interaction"].append(self._average(whole))
-            passes["hand_mask"].append(self._average((visible * 255).astype(np.uint8)[..., None])[..., 0] >= 128)
-            passes["hands"].append(self._hands_only())
-            points, valid = self.scene.hands.keypoints(self.data, present)
-            passes["points"].append(points)
-            passes["valid"].append(valid)
+            self.scene.look(self.data, camera)
+            geoms = self.renderer.segmentation(self.data, self.scene.camera, _EVERYTHING)
+            visible = (np.isin(geoms, hand_geoms) * 255).astype(np.uint8)[..., None]
+            mask = self._average(visible)[..., 0] >= 128
+            rows.append(
+                (self._interaction(geoms), self._hands_only(), mask, *self.scene.hands.keypoints(self.data, present))
+            )
+        interaction, hands, hand_mask, points, valid = (np.stack(column) for column in zip(*rows, strict=True))
         fixture = self.scene.layout.fixture
-        first, last = motion.states[0], motion.states[-1]
-        acting = [script for script in scripts if script.skill != "idle"]
+        openings = np.array([state.opening for state in motion.states])
         return HandClip(
-            interaction=np.stack(passes["interaction"]),
+            interaction=interaction,
             static=static,
-            hands=np.stack(passes["hands"]),
-            hand_mask=np.stack(passes["hand_mask"]),
-            keypoints_world=np.stack(passes["points"]),
-            keypoints_valid=np.stack(passes["valid"]),
+            hands=hands,
+            hand_mask=hand_mask,
+            keypoints_world=points,
+            keypoints_valid=valid,
             world_from_camera=cameras,
             intrinsics=self.intrinsics,
             fps=self.config.fps,
             prompt=sentence(scripts),
-            skill="+".join(script.skill for script in acting),
+            skill="+".join(script.skill for script in scripts if script.skill != "idle"),
             seed=self.scene.layout.seed,
             object_names=self.scene.layout.names,
             object_positions=np.stack([state.positions for state in motion.states]),
             fixture_kind="none" if fixture is None else fixture.kind,
-            fixture_opening=None if fixture is None else np.array([state.opening for state in motion.states]),
-            touched=bool(motion.moved.max(initial=0) > 1e-6 or last.opening != first.opening),
+            fixture_opening=None if fixture is None else openings,
+            touched=bool(motion.moved.max(initial=0) > 1e-6 or openings[-1] != openings[0]),
         )
 
     def _pose(self, state: SceneState, poses: dict) -> None:
@@ -319,38 +244,35 @@ class Artist:
             else:
                 self.scene.hands.hide_hand(self.data, side)
 
-    def _draw(self, camera: np.ndarray, view: View) -> np.ndarray:
-        self.scene.look(camera)
-        self.scene.refresh(self.data)
+    def _draw(self, view: View) -> np.ndarray:
         return self.renderer.rgb(self.data, self.scene.camera, view)
 
-    def _picture(self, camera: np.ndarray, view: View) -> np.ndarray:
-        return self._average(self._draw(camera, view))
+    def _picture(self, view: View) -> np.ndarray:
+        return self._average(self._draw(view))
 
-    def _without_hand_shadows(self, whole: np.ndarray) -> np.ndarray:
-        """The picture without hands, with hands and forearms pasted in where they are visible."""
-        ids = self.renderer.segmentation(self.data, self.scene.camera, _EVERYTHING)
-        group = np.concatenate([self.scene.model.geom_group, [0]])[ids]  # -1, nothing, is the last entry
+    def _interaction(self, geoms: np.ndarray) -> np.ndarray:
+        """Everything; without shadows of hands, these and forearms are pasted into the picture without them."""
+        if self.config.shadows:
+            return self._picture(_EVERYTHING)
+        group = np.concatenate([self.scene.model.geom_group, [0]])[geoms]  # -1, nothing, is the last entry
         person = np.isin(group, (HAND_GROUP, FOREARM_GROUP))
-        empty = self.renderer.rgb(self.data, self.scene.camera, _NO_HANDS)
-        return np.where(person[..., None], whole, empty)
+        return self._average(np.where(person[..., None], self._draw(_EVERYTHING), self._draw(_NO_HANDS)))
 
     def _hands_only(self) -> np.ndarray:
-        """The pass that a model is conditioned on, at the current camera."""
+        """The pass that a model is conditioned on, at the current camera. The model's colours and lights come back."""
         model = self.scene.model
-        lights = model.light_active.copy()
+        light = model.vis.headlight
+        changed = (model.geom_rgba, model.light_active, light.ambient, light.diffuse, light.specular)
+        before = [values.copy() for values in changed]
         try:
             for side in SIDES:
                 model.geom_rgba[self.scene.hands.geoms[side], :3] = HAND_COLOURS[side]
             model.light_active[:] = 0
-            model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = HAND_AMBIENT, HAND_DIFFUSE
-            model.vis.headlight.specular[:] = 0
-            picture = self.renderer.rgb(self.data, self.scene.camera, _ONLY_HANDS)
+            light.ambient[:], light.diffuse[:], light.specular[:] = HAND_AMBIENT, HAND_DIFFUSE, 0
+            return self._picture(_ONLY_HANDS)
         finally:
-            model.geom_rgba[:], model.light_active[:] = self._skin, lights
-            model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = self._head_light
-            model.vis.headlight.specular[:] = self._shine
-        return self._average(picture)
+            for values, old in zip(changed, before, strict=True):
+                values[:] = old
 
     def _average(self, picture: np.ndarray) -> np.ndarray:
         """Area average down to the stored size (H, W, C)."""

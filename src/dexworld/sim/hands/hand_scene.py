@@ -1,27 +1,26 @@
 """A kitchen counter seen by a person: two to four objects, perhaps a drawer or a cabinet, two hands, a head camera.
 
-World frame as in the robot's scene: x away from the person over the counter, y to the left, z up, metres. Nothing here
-is ever integrated: the scene's state is a plain record (`SceneState`) that `hand_physics` computes and `HandScene.pose`
-writes into MuJoCo for drawing. Unlike the robot's scene, walls are boxes whose local xy plane faces the room, so that
-their texture doesn't become stripes.
+World frame as in the robot's scene: x away from the person over the counter, y to the left, z up, metres. MuJoCo
+integrates nothing here: `hand_physics` computes a `SceneState`, and `HandScene.pose` writes it into MuJoCo for drawing.
+Walls are boxes whose local xy plane faces the room, so that their texture doesn't become stripes.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
-from dexworld.sim.hands.human_hands import HandLooks, HandModel, add_hand, random_looks
+from dexworld.sim.hands.human_hands import SIDES, HandLooks, HandModel, add_hand, random_looks
 from dexworld.sim.objects import ObjectSpec, add_object, random_object
+from dexworld.sim.poses import OPTICAL, quaternion
 from dexworld.sim.scene import COUNTER_TOP, add_clutter, add_decor, add_furniture, add_material
 from dexworld.sim.textures import make_texture
 
 HEAD_CAMERA = "head"
 HEAD_POSITION = (0.22, 0.0, 1.38)
 HEAD_TARGET = (0.665, 0.0, 0.95)
-SCENE_GROUP = 0
 OBJECT_AREA = (0.51, 0.69, -0.20, 0.20)
 FIXTURES = ("none", "drawer", "door")
 COLOURS = {
@@ -34,7 +33,7 @@ COLOURS = {
     "white": (0.93, 0.93, 0.92),
     "black": (0.08, 0.08, 0.09),
 }
-_GEOM = mujoco.mjtGeom
+_GEOM, _JOINT = mujoco.mjtGeom, mujoco.mjtJoint
 _FACING_ROOM = [math.sqrt(0.5), 0.0, -math.sqrt(0.5), 0.0]  # local z to world -x: the texture plane looks at the person
 
 
@@ -43,7 +42,8 @@ class Fixture:
     """A drawer or a hinged door in a small cabinet on the counter. Lengths in metres.
 
     kind: drawer or door. centre: y of the cabinet's middle. front: x of its closed front. hinge: +1 if the door's hinge
-    is at its left (+y) edge, -1 at its right. travel: furthest opening, metres (drawer) or radians (door).
+    is at its left (+y) edge, -1 at its right. travel: furthest opening, metres (drawer) or radians (door). standoff: of
+    the handle's bar from the front.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Fixture:
     hinge: float
     travel: float
     handle_length: float
-    standoff: float  # of the handle's bar from the front
+    standoff: float
     bar_radius: float
 
     def __post_init__(self) -> None:
@@ -72,15 +72,19 @@ class Fixture:
         """Distance of a door's vertical bar from its hinge."""
         return 2 * self.half_width - 0.035
 
+    @property
+    def lever(self) -> float:
+        """Metres that the handle travels in one unit of the opening."""
+        return 1.0 if self.kind == "drawer" else self.bar_offset
+
     def bar(self, opening: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The bar's middle (3,), its unit axis (3,) and the front's outward unit normal (3,) at an opening."""
         if self.kind == "drawer":
             middle = np.array([self.front - opening - self.standoff, self.centre, self.base_height])
             return middle, np.array([0.0, 1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
         hinge = np.array([self.front, self.centre + self.hinge * self.half_width, self.base_height])
-        turn = opening  # the free edge comes towards the person
-        along = np.array([-math.sin(turn), -self.hinge * math.cos(turn), 0.0])
-        normal = np.array([-math.cos(turn), self.hinge * math.sin(turn), 0.0])
+        along = np.array([-math.sin(opening), -self.hinge * math.cos(opening), 0.0])  # the free edge comes out
+        normal = np.array([-math.cos(opening), self.hinge * math.sin(opening), 0.0])
         return hinge + along * self.bar_offset + normal * self.standoff, np.array([0.0, 0.0, 1.0]), normal
 
     def panel(self, opening: float) -> tuple[np.ndarray, np.ndarray]:
@@ -132,19 +136,17 @@ def random_hand_layout(seed: int, fixtures: tuple[str, ...] = FIXTURES, draw: in
     if kind not in fixtures:
         kind = str(rng.choice(fixtures))
     fixture = _random_fixture(rng, kind) if kind != "none" else None
-    count = int(rng.integers(2, 5))
-    colours = rng.permutation(list(COLOURS))[:count]
     objects: list[ObjectSpec] = []
     positions: list[tuple[float, float]] = []
     names: list[str] = []
-    for colour in colours:
+    count = int(rng.integers(2, 5))
+    for colour in rng.permutation(list(COLOURS))[:count]:
         item = _random_object(rng, str(colour))
         spot = _free_spot(rng, item, objects, positions, fixture)
-        if spot is None:  # crowded: a scene with fewer objects is a scene too
-            continue
-        objects.append(item)
-        positions.append(spot)
-        names.append(f"{colour} {item.kind}")
+        if spot is not None:  # a crowded scene has fewer objects
+            objects.append(item)
+            positions.append(spot)
+            names.append(f"{colour} {item.kind}")
     return HandSceneLayout(
         seed=seed,
         objects=tuple(objects),
@@ -163,15 +165,9 @@ def _random_object(rng: np.random.Generator, colour: str) -> ObjectSpec:
     item = random_object(rng)
     shade = np.clip(np.array(COLOURS[colour]) * rng.uniform(0.85, 1.1) + rng.normal(0, 0.02, 3), 0, 1)
     grow = float(rng.uniform(1.1, 1.3)) if item.kind != "bowl" else 1.0
-    aspect = float(np.clip(item.aspect, 0.8, 1.25))
+    radius, half_height = min(item.radius * grow, 0.05), min(item.half_height * grow, 0.085)
     red, green, blue = map(float, shade)
-    return replace(
-        item,
-        radius=min(item.radius * grow, 0.05),
-        half_height=min(item.half_height * grow, 0.085),
-        rgba=(red, green, blue, 1.0),
-        aspect=aspect,
-    )
+    return ObjectSpec(item.kind, radius, half_height, (red, green, blue, 1.0), float(np.clip(item.aspect, 0.8, 1.25)))
 
 
 def _random_fixture(rng: np.random.Generator, kind: str) -> Fixture:
@@ -200,10 +196,8 @@ def _free_spot(rng, item, objects, positions, fixture) -> tuple[float, float] | 
             beside = abs(spot[1] - fixture.centre) > fixture.half_width + item.radius + 0.03
             if not beside and spot[0] > fixture.front - 0.16 - item.radius:
                 continue
-        gaps = [
-            math.dist(spot, other) - spec.radius - item.radius for other, spec in zip(positions, objects, strict=True)
-        ]
-        if min(gaps, default=np.inf) > 0.065:
+        others = zip(positions, objects, strict=True)
+        if all(math.dist(spot, other) - spec.radius - item.radius > 0.065 for other, spec in others):
             return spot
     return None
 
@@ -212,27 +206,26 @@ class HandScene:
     """A compiled scene: `model`, the hands in it, and the first state."""
 
     def __init__(
-        self,
-        layout: HandSceneLayout,
-        height: int,
-        width: int,
-        add_more: Callable[[mujoco.MjSpec], None] | None = None,
+        self, layout: HandSceneLayout, height: int, width: int, add_more: Callable[[mujoco.MjSpec], None] | None = None
     ) -> None:
         """height, width: the largest pictures (px) that will be drawn. add_more: adds to the scene after all else."""
         self.layout = layout
-        self.model = _build(layout, height, width, add_more)
-        self.hands = HandModel(self.model)
-        model = self.model
-        self._free = [int(model.jnt_qposadr[model.joint(f"object{i}_free").id]) for i in range(len(layout.objects))]
-        self._fixture = int(model.jnt_qposadr[model.joint("fixture").id]) if layout.fixture else None
+        self.model = model = _build(layout, height, width, add_more)
+        self.hands = HandModel(model)
+        self._free = [int(model.joint(f"object{i}_free").qposadr[0]) for i in range(len(layout.objects))]
+        self._fixture = int(model.joint("fixture").qposadr[0]) if layout.fixture else None
         self.camera = int(model.camera(HEAD_CAMERA).id)
 
     @property
     def start(self) -> SceneState:
         """The state in which every clip of this scene begins."""
-        heights = [COUNTER_TOP + item.half_height for item in self.layout.objects]
-        positions = np.array([(*spot, z) for spot, z in zip(self.layout.positions, heights, strict=True)])
+        places = zip(self.layout.positions, self.layout.objects, strict=True)
+        positions = np.array([(*spot, COUNTER_TOP + item.half_height) for spot, item in places])
         return SceneState(positions.reshape(-1, 3), np.array(self.layout.yaws), 0.0)
+
+    def opening_metres(self, state: SceneState) -> float:
+        """How far the fixture's handle travelled, metres."""
+        return state.opening * self.layout.fixture.lever if self.layout.fixture else 0.0
 
     def pose(self, data: mujoco.MjData, state: SceneState) -> None:
         """Write a state into `data`; the caller runs `refresh` afterwards."""
@@ -242,13 +235,11 @@ class HandScene:
         if self._fixture is not None:
             data.qpos[self._fixture] = state.opening
 
-    def look(self, world_from_camera: np.ndarray) -> None:
-        """Move the head camera to an optical-frame pose (4, 4): x right, y down, z forward."""
-        flipped = np.ascontiguousarray(world_from_camera[:3, :3] * np.array([1.0, -1.0, -1.0]))
-        quaternion = np.zeros(4)
-        mujoco.mju_mat2Quat(quaternion, flipped.ravel())
+    def look(self, data: mujoco.MjData, world_from_camera: np.ndarray) -> None:
+        """Move the head camera to an optical-frame pose (4, 4), and refresh `data`."""
         self.model.cam_pos[self.camera] = world_from_camera[:3, 3]
-        self.model.cam_quat[self.camera] = quaternion
+        self.model.cam_quat[self.camera] = quaternion(world_from_camera[:3, :3] @ OPTICAL)
+        self.refresh(data)
 
     def refresh(self, data: mujoco.MjData) -> None:
         """Recompute the places of bodies, camera and lights after changes."""
@@ -257,40 +248,32 @@ class HandScene:
         mujoco.mj_camlight(self.model, data)
 
 
-def _build(
-    layout: HandSceneLayout, height: int, width: int, add_more: Callable[[mujoco.MjSpec], None] | None
-) -> mujoco.MjModel:
+def _build(layout: HandSceneLayout, height: int, width: int, add_more) -> mujoco.MjModel:
     rng = np.random.default_rng([layout.seed, 12])
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     # Larger shadow maps cost more than a small picture on a software rasteriser; a large picture shows their steps.
-    spec.visual.quality.shadowsize = 1024 if height <= 300 else 2048
-    spec.visual.quality.offsamples = 0
-    spec.visual.quality.numslices = 14
-    spec.visual.quality.numstacks = 7
+    quality, light = spec.visual.quality, spec.visual.headlight
+    quality.shadowsize, quality.offsamples = 1024 if height <= 300 else 2048, 0
+    quality.numslices, quality.numstacks = 14, 7
     spec.visual.global_.offheight, spec.visual.global_.offwidth = max(height, 480), max(width, 640)
-    spec.visual.headlight.ambient = [float(rng.uniform(0.33, 0.46))] * 3
-    spec.visual.headlight.diffuse = [float(rng.uniform(0.22, 0.35))] * 3
-    spec.visual.headlight.specular = [0.08] * 3
-    spec.visual.map.znear, spec.visual.map.zfar = 0.02, 20
-    spec.stat.extent = 1.0
+    light.ambient = [float(rng.uniform(0.33, 0.46))] * 3
+    light.diffuse = [float(rng.uniform(0.22, 0.35))] * 3
+    light.specular = [0.08] * 3
+    spec.visual.map.znear, spec.visual.map.zfar, spec.stat.extent = 0.02, 20, 1.0
     _add_room(spec, layout, rng)
     warmth, strength = rng.uniform(-0.08, 0.08), rng.uniform(0.45, 0.65)
-    spec.worldbody.add_light(
-        pos=[0.45 + rng.normal(0, 0.15), rng.normal(0, 0.4), 2.4],
-        dir=[0.1, 0, -1],
-        castshadow=True,
-        diffuse=[strength + warmth, strength, strength - warmth],
-        type=mujoco.mjtLightType.mjLIGHT_SPOT,
-        cutoff=70,
-    )
+    place = [0.45 + rng.normal(0, 0.15), rng.normal(0, 0.4), 2.4]
+    colour = [strength + warmth, strength, strength - warmth]
+    lamp = {"type": mujoco.mjtLightType.mjLIGHT_SPOT, "cutoff": 70, "castshadow": True}
+    spec.worldbody.add_light(pos=place, dir=[0.1, 0, -1], diffuse=colour, **lamp)
     fovy = 2 * math.degrees(math.atan(math.tan(math.radians(layout.fov_deg) / 2) * height / width))
     spec.worldbody.add_camera(name=HEAD_CAMERA, pos=list(HEAD_POSITION), fovy=fovy)
     for index, (item, spot, yaw) in enumerate(zip(layout.objects, layout.positions, layout.yaws, strict=True)):
         add_object(spec.worldbody, f"object{index}", item, np.array([*spot, COUNTER_TOP + item.half_height]), yaw)
     if layout.fixture is not None:
         _add_fixture(spec.worldbody, layout.fixture, rng)
-    for side in ("left", "right"):
+    for side in SIDES:
         add_hand(spec.worldbody, side, layout.looks)
     if add_more is not None:
         add_more(spec)
@@ -328,22 +311,21 @@ def _add_fixture(world: mujoco.MjsBody, fixture: Fixture, rng: np.random.Generat
     inside, metal = [0.16, 0.13, 0.11, 1.0], [0.12, 0.12, 0.13, 1.0] if rng.random() < 0.5 else [0.8, 0.8, 0.82, 1.0]
     w, h, depth = fixture.half_width, fixture.half_height, fixture.depth
     x, y, z = fixture.front + depth / 2, fixture.centre, fixture.base_height
-    board, thickness = {"rgba": shell}, 0.006
+    thickness = 0.006
     for sign in (-1, 1):
-        add_decor(world, [depth / 2, thickness, h], [x, y + sign * (w + thickness), z], **board)
-        add_decor(world, [depth / 2, w + 2 * thickness, thickness], [x, y, z + sign * h], **board)
+        add_decor(world, [depth / 2, thickness, h], [x, y + sign * (w + thickness), z], rgba=shell)
+        add_decor(world, [depth / 2, w + 2 * thickness, thickness], [x, y, z + sign * h], rgba=shell)
     add_decor(world, [thickness, w, h], [x + depth / 2, y, z], rgba=inside)
-    hinge = mujoco.mjtJoint.mjJNT_HINGE
     if fixture.kind == "drawer":
         body = world.add_body(name="fixture", pos=[fixture.front, y, z])
-        body.add_joint(name="fixture", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[-1, 0, 0])
-        panel_middle, inner = 0.0, {"rgba": inside}
-        add_decor(body, [depth / 2 - 0.01, w - 0.01, 0.003], [depth / 2, 0, -h + 0.015], **inner)
+        body.add_joint(name="fixture", type=_JOINT.mjJNT_SLIDE, axis=[-1, 0, 0])
+        panel_middle = 0.0
+        add_decor(body, [depth / 2 - 0.01, w - 0.01, 0.003], [depth / 2, 0, -h + 0.015], rgba=inside)
         for sign in (-1, 1):
             add_decor(body, [depth / 2 - 0.01, 0.004, h * 0.75], [depth / 2, sign * (w - 0.01), -h * 0.2], rgba=shell)
     else:
         body = world.add_body(name="fixture", pos=[fixture.front, y + fixture.hinge * w, z])
-        body.add_joint(name="fixture", type=hinge, axis=[0, 0, -fixture.hinge])
+        body.add_joint(name="fixture", type=_JOINT.mjJNT_HINGE, axis=[0, 0, -fixture.hinge])
         panel_middle = -fixture.hinge * w
     add_decor(body, [0.008, w - 0.002, h - 0.004], [0.008, panel_middle, 0], rgba=panel)
     _add_bar(body, fixture, metal)

@@ -2,22 +2,28 @@
 
 A script is a list of wrist key poses. Scripts are written for the right hand; the left hand's are reflected in the
 plane y = 0. Times are shares of the clip, so a longer clip shows the same act more slowly. Each script has a sentence
-in the first person that says what it intends; whether it came about is for the caller to check (`hand_clips`).
+in the first person that says what it intends; `hand_motion.comes_true` checks whether it came about.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import mujoco
 import numpy as np
 
 from dexworld.sim.hands import human_hands as hands
 from dexworld.sim.hands.hand_physics import HandCommand, contact
-from dexworld.sim.hands.hand_scene import HandScene
+from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
+from dexworld.sim.objects import ObjectSpec
+from dexworld.sim.poses import quaternion, rotation_of, turn_about_z
 from dexworld.sim.scene import COUNTER_TOP
 
 SKILLS = ("reach", "push", "grasp", "drawer", "door")
 CLEARANCE = 0.010  # metres between the lowest part of a pushing hand and the counter
+_UP = np.array([0, 0, 1.0])
+_DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
+_WORDS = {"left": "to the left", "right": "to the right", "away": "away from me", "closer": "towards me"}
+_CARRIED = {"left": "further left", "right": "further right", "away": "further away from me", "closer": "closer to me"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class HandScript:
     target: int = -1
     effect: float = 0.0
 
-    def command(self, time: float, current: np.ndarray | None = None) -> HandCommand:
+    def command(self, time: float) -> HandCommand:
         """The command at `time` in [0, 1]."""
         keys = self.keys
         after = next((i for i, key in enumerate(keys) if key.time >= time), len(keys) - 1)
@@ -56,23 +62,23 @@ class HandScript:
         start, end = keys[after - 1], keys[after]
         share = min(max((time - start.time) / (end.time - start.time), 0.0), 1.0)
         if not end.linear:
-            share = share**3 * (10 - 15 * share + 6 * share**2)
+            share = _eased(share)
         position = start.position + share * (end.position - start.position)
         shape = start.shape + share * (end.shape - start.shape)
         return HandCommand(position, _between(start.rotation, end.rotation, share), shape, end.close)
 
 
+def _eased(share: float) -> float:
+    return share**3 * (10 - 15 * share + 6 * share**2)
+
+
 def _between(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
     """Normalised linear interpolation of rotations (3, 3)."""
-    quaternions = np.zeros((2, 4))
-    for row, rotation in zip(quaternions, (first, second), strict=True):
-        mujoco.mju_mat2Quat(row, np.ascontiguousarray(rotation).ravel())
-    if quaternions[0] @ quaternions[1] < 0:
-        quaternions[1] *= -1
-    mixed = (1 - share) * quaternions[0] + share * quaternions[1]
-    matrix = np.zeros(9)
-    mujoco.mju_quat2Mat(matrix, mixed / np.linalg.norm(mixed))
-    return matrix.reshape(3, 3)
+    start, end = quaternion(first), quaternion(second)
+    if start @ end < 0:
+        end *= -1
+    mixed = (1 - share) * start + share * end
+    return rotation_of(mixed / np.linalg.norm(mixed))
 
 
 def orient(fingers, palm) -> np.ndarray:
@@ -83,121 +89,107 @@ def orient(fingers, palm) -> np.ndarray:
     return np.stack([x, np.cross(z, x), z], axis=1)
 
 
-def turn_about_z(angle: float) -> np.ndarray:
-    """Rotation (3, 3) by `angle` about the vertical."""
-    cosine, sine = math.cos(angle), math.sin(angle)
-    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1.0]])
+def side_of(mirror: float) -> str:
+    """The hand that a reflection stands for: 1 right, -1 left."""
+    return "right" if mirror > 0 else "left"
 
 
 class Writer:
-    """Draws scripts for one scene. All lengths in the reflected frame of the hand that acts."""
+    """Draws scripts for a scene in state `start`. All lengths in the reflected frame of the hand that acts."""
 
-    def __init__(self, scene: HandScene, rng: np.random.Generator) -> None:
-        self.scene, self.rng = scene, rng
+    def __init__(self, scene: HandScene, rng: np.random.Generator, start: SceneState | None = None) -> None:
+        self.scene, self.rng, self.hands = scene, rng, scene.hands
+        self.start = scene.start if start is None else start
+
+    @property
+    def fixture(self) -> Fixture:
+        """The scene's drawer or door. Raises ValueError when there is none."""
+        if self.scene.layout.fixture is None:
+            raise ValueError(f"the scene of seed {self.scene.layout.seed} has neither drawer nor door")
+        return self.scene.layout.fixture
 
     def rest(self, mirror: float) -> Key:
         """A relaxed hand over the near edge of the counter, in view."""
         rng = self.rng
         position = np.array([0.35, -0.18, 1.05]) + rng.normal(0, 1, 3) * [0.02, 0.025, 0.012]
         rotation = orient([1.0, 0.2 + rng.normal(0, 0.1), -0.4 + rng.normal(0, 0.08)], [-0.2, 0.45, -1.0])
-        relative = self.scene.hands.spheres_at(rotation, hands.RELAXED)
+        relative = self.hands.spheres_at(rotation, hands.RELAXED)
         while self._touches(relative + position, mirror):
             position = position + np.array([-0.005, 0, 0.015])
         return Key(0.0, position, rotation, hands.RELAXED)
 
     def _touches(self, centres: np.ndarray, mirror: float) -> bool:
         """Whether contact spheres in the acting hand's frame are closer than 1 cm to an object at the start."""
-        start, radii = self.scene.start, self.scene.hands.sphere_radius + 0.01
-        centres = centres * [1.0, mirror, 1.0]
-        return any(
-            contact(item, start.positions[index], start.yaws[index], centres, radii)[0].max() > 0
-            for index, item in enumerate(self.scene.layout.objects)
-        )
+        centres, radii = centres * [1.0, mirror, 1.0], self.hands.sphere_radius + 0.01
+        things = zip(self.scene.layout.objects, self.start.positions, self.start.yaws, strict=True)
+        return any(contact(item, place, yaw, centres, radii)[0].max() > 0 for item, place, yaw in things)
 
-    def where(self, index: int, mirror: float) -> np.ndarray:
-        """Object centre (3,) in the acting hand's frame."""
-        return self.scene.start.positions[index] * np.array([1.0, mirror, 1.0])
+    def thing(self, index: int, mirror: float) -> tuple[ObjectSpec, str, np.ndarray]:
+        """An object, its name, and its centre (3,) in the acting hand's frame."""
+        layout = self.scene.layout
+        return layout.objects[index], layout.names[index], self.start.positions[index] * np.array([1.0, mirror, 1.0])
 
     def wrist_for_contact(self, rotation, shape, direction, point, parts) -> np.ndarray:
         """The wrist position at which the hand's foremost part along `direction` just reaches `point` near the counter.
 
-        parts(digit, segment): which contact spheres count as the pushing part.
+        parts (M,) bool: which contact spheres count as the pushing part.
         """
-        model = self.scene.hands
-        centres, radii = model.spheres_at(rotation, shape), model.sphere_radius
-        chosen = parts(model.sphere_digit, model.sphere_segment)
+        centres, radii = self.hands.spheres_at(rotation, shape), self.hands.sphere_radius
         reach = centres @ direction + radii
-        front = reach[chosen].max()
-        foremost = chosen & (reach > front - 0.012)
-        across = centres[foremost].mean(axis=0)
+        front = reach[parts].max()
+        across = centres[parts & (reach > front - 0.012)].mean(axis=0)
         across = across - direction * (across @ direction)
         wrist = np.asarray(point, float) - direction * front - across
         wrist[2] = COUNTER_TOP + CLEARANCE - (centres[:, 2] - radii).min()
         return wrist
 
-    def finish(self, keys: list[Key], mirror: float) -> tuple[Key, ...]:
-        """The keys in the world: reflected for the left hand."""
-        reflect = np.diag([1.0, mirror, 1.0])
-        return tuple(
-            replace(key, position=reflect @ key.position, rotation=reflect @ key.rotation @ reflect) for key in keys
-        )
-
-
-def _side_of(mirror: float) -> str:
-    return "right" if mirror > 0 else "left"
-
-
-_DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
-_WORDS = {"left": "to the left", "right": "to the right", "away": "away from me", "closer": "towards me"}
+    def script(
+        self, skill: str, mirror: float, keys: Sequence[Key], text: str, target: int = -1, effect: float = 0.0
+    ) -> HandScript:
+        """The script in the world, reflected for the left hand. text: what the hand does, without its subject."""
+        reflect, side = np.diag([1.0, mirror, 1.0]), side_of(mirror)
+        world = [replace(k, position=reflect @ k.position, rotation=reflect @ k.rotation @ reflect) for k in keys]
+        return HandScript(side, skill, tuple(world), f"my {side} hand {text}" if text else "", target, effect)
 
 
 def push(writer: Writer, index: int, direction: str, mirror: float, miss: float = 0.0) -> HandScript:
     """Push object `index` along `direction` (left, right, away, closer); `miss` m to the side of it if not 0."""
-    rng, item = writer.rng, writer.scene.layout.objects[index]
+    rng, (item, name, centre) = writer.rng, writer.thing(index, mirror)
     way = np.array([*_DIRECTIONS[direction], 0.0]) * np.array([1.0, mirror, 1.0])
     turn = turn_about_z(float(rng.uniform(-0.25, 0.25)))
     way = turn @ way
-    anyone = lambda digit, segment: digit != 0  # noqa: E731 - the thumb gives way
-    tips = lambda digit, segment: (digit >= 1) & (segment >= 1)  # noqa: E731
+    digit, segment = writer.hands.sphere_digit, writer.hands.sphere_segment
+    parts = digit != 0  # the thumb gives way
     if direction == "closer":
-        rotation, shape, parts = turn @ orient([0.9, 0, -0.45], [-0.45, 0, -0.9]), hands.RAKE, tips
+        rotation, shape, parts = (
+            turn @ orient([0.9, 0, -0.45], [-0.45, 0, -0.9]),
+            hands.RAKE,
+            (digit > 0) & (segment > 0),
+        )
     elif direction == "away":
-        rotation, shape, parts = turn @ orient([0.9, 0, -0.35], [-0.35, 0, -0.9]), hands.FIST, anyone
+        rotation, shape = turn @ orient([0.9, 0, -0.35], [-0.35, 0, -0.9]), hands.FIST
     else:
-        rotation, shape, parts = turn @ orient([0.95, 0.1, -0.3], [0, 1.0, 0]), hands.FLAT, anyone
-    centre = writer.where(index, mirror)
-    lateral = np.array([-way[1], way[0], 0.0])
-    centre = centre + lateral * (miss + float(rng.normal(0, 0.006)))
+        rotation, shape = turn @ orient([0.95, 0.1, -0.3], [0, 1.0, 0]), hands.FLAT
+    centre = centre + np.array([-way[1], way[0], 0.0]) * (miss + float(rng.normal(0, 0.006)))
     size = item.radius * (max(1.0, item.aspect) if item.kind == "box" else 1.0)
     length = float(rng.uniform(0.09, 0.15))
     gap = float(rng.uniform(0.035, 0.06))
     pre = writer.wrist_for_contact(rotation, shape, way, centre - way * (size + gap), parts)
     end = pre + way * (gap + length)
-    up = np.array([0, 0, 1.0])
     # To get behind an object the hand hops over it; to its far side it goes round, on the near side.
     hop = 2 * item.half_height + 0.03 if direction == "closer" else 0.035
     aside = np.array([-0.11, 0.0, 0.0]) if abs(way[1]) > 0.5 else -0.02 * way
+    above = [(0.20, pre + _UP * hop + aside), (0.30, pre), (0.66, end), (0.78, end - way * 0.04 + _UP * hop + aside)]
     rest = writer.rest(mirror)
-    keys = [
-        rest,
-        Key(0.20, pre + up * hop + aside, rotation, shape),
-        Key(0.30, pre, rotation, shape),
-        Key(0.66, end, rotation, shape),
-        Key(0.78, end - way * 0.04 + up * hop + aside, rotation, shape),
-        replace(rest, time=1.0),
-    ]
-    name, side = writer.scene.layout.names[index], _side_of(mirror)
+    keys = [rest, *(Key(time, place, rotation, shape) for time, place in above), replace(rest, time=1.0)]
     if miss:
-        text = f"my {side} hand sweeps past the {name} without touching it"
-        return HandScript(side, "push", writer.finish(keys, mirror), text, index, 0.0)
-    return HandScript(
-        side, "push", writer.finish(keys, mirror), f"my {side} hand pushes the {name} {_WORDS[direction]}", index, 0.05
-    )
+        return writer.script("push", mirror, keys, f"sweeps past the {name} without touching it", index)
+    return writer.script("push", mirror, keys, f"pushes the {name} {_WORDS[direction]}", index, 0.05)
 
 
 def grasp(writer: Writer, index: int, mirror: float, carry: str = "lift", miss: float = 0.0) -> HandScript:
     """Grasp object `index` from its side and lift it, or (`carry` left, right, closer) put it down elsewhere."""
-    rng, item, model = writer.rng, writer.scene.layout.objects[index], writer.scene.hands
+    rng, (item, name, centre) = writer.rng, writer.thing(index, mirror)
     # The palm faces a tall thing from its side, a low one from above, so that thumb and fingers get round it.
     tilt = float(np.interp(item.half_height, [0.022, 0.04, 0.07], [1.0, 0.7, 0.25]))
     palm = [0.0, math.cos(tilt), -math.sin(tilt)]
@@ -206,134 +198,95 @@ def grasp(writer: Writer, index: int, mirror: float, carry: str = "lift", miss: 
     radius = item.radius * (max(1.0, item.aspect) if item.kind == "box" else 1.0)
     support = radius if item.kind == "ball" else radius * math.cos(tilt) + item.half_height * math.sin(tilt)
     in_hand = np.array([0.017 * size + support, 0.0, max(0.08, 0.05 + radius) * size])
-    centre = writer.where(index, mirror) + rotation @ np.array([-miss, 0.0, 0.0])
-    at = centre - rotation @ in_hand
-    centres = model.spheres_at(rotation, hands.GRIP_OPEN)
-    lowest = (centres[:, 2] - model.sphere_radius).min()
+    at = centre + rotation @ np.array([-miss, 0.0, 0.0]) - rotation @ in_hand
+    lowest = (writer.hands.spheres_at(rotation, hands.GRIP_OPEN)[:, 2] - writer.hands.sphere_radius).min()
     at[2] = max(at[2], COUNTER_TOP + 0.006 - lowest)
     back = turn_about_z(float(rng.uniform(-0.1, 0.1))) @ np.array([-0.09 - radius, -0.025, 0.02])
     rest = writer.rest(mirror)
-    opened, closed = hands.GRIP_OPEN, hands.GRIP_CLOSED
-    keys = [
-        rest,
-        Key(0.20, at + back, rotation, opened),
-        Key(0.32, at, rotation, opened),
-        Key(0.46, at, rotation, closed, close=True),
-    ]
-    name, side = writer.scene.layout.names[index], _side_of(mirror)
+
+    def opened(*path: tuple[float, np.ndarray]) -> list[Key]:
+        return [Key(time, place, rotation, hands.GRIP_OPEN) for time, place in path]
+
+    def closed(*path: tuple[float, np.ndarray]) -> list[Key]:
+        return [Key(time, place, rotation, hands.GRIP_CLOSED, close=True) for time, place in path]
+
+    keys = [rest, *opened((0.20, at + back), (0.32, at)), *closed((0.46, at))]
+    home = replace(rest, time=1.0)
     if miss:
-        keys += [
-            Key(0.62, at + np.array([0, 0, 0.02]), rotation, opened),
-            Key(0.75, at + back, rotation, opened),
-            replace(rest, time=1.0),
-        ]
-        text = f"my {side} hand closes next to the {name} without touching it"
-        return HandScript(side, "grasp", writer.finish(keys, mirror), text, index, 0.0)
+        keys += [*opened((0.62, at + np.array([0, 0, 0.02])), (0.75, at + back)), home]
+        return writer.script("grasp", mirror, keys, f"closes next to the {name} without touching it", index)
     if carry == "lift":
-        rise = np.array(
-            [float(rng.uniform(-0.05, 0.0)), float(rng.uniform(-0.03, 0.03)), float(rng.uniform(0.1, 0.15))]
-        )
-        keys += [
-            Key(0.84, at + rise, rotation, closed, close=True),
-            Key(1.0, at + rise, rotation, closed, close=True),
-        ]
-        text = f"my {side} hand grasps the {name} and lifts it up"
-        return HandScript(side, "grasp", writer.finish(keys, mirror), text, index, 0.06)
+        rise = [float(rng.uniform(-0.05, 0.0)), float(rng.uniform(-0.03, 0.03)), float(rng.uniform(0.1, 0.15))]
+        keys += closed((0.84, at + np.array(rise)), (1.0, at + np.array(rise)))
+        return writer.script("grasp", mirror, keys, f"grasps the {name} and lifts it up", index, 0.06)
     way = np.array([*_DIRECTIONS[carry], 0.0]) * np.array([1.0, mirror, 1.0])
     shift = turn_about_z(float(rng.uniform(-0.3, 0.3))) @ way * float(rng.uniform(0.11, 0.17))
     up = np.array([0, 0, float(rng.uniform(0.04, 0.07))])
-    keys += [
-        Key(0.54, at + up, rotation, closed, close=True),
-        Key(0.70, at + up + shift, rotation, closed, close=True),
-        Key(0.77, at + shift, rotation, closed, close=True),
-        Key(0.84, at + shift, rotation, opened),
-        Key(0.91, at + shift + back * 1.3, rotation, opened),
-        replace(rest, time=1.0),
-    ]
-    text = f"my {side} hand picks up the {name} and puts it down further {_WORDS[carry].removeprefix('to the ')}"
-    text = text.replace("further towards", "closer to")
-    return HandScript(side, "grasp", writer.finish(keys, mirror), text, index, 0.06)
+    keys += closed((0.54, at + up), (0.70, at + up + shift), (0.77, at + shift))
+    keys += [*opened((0.84, at + shift), (0.91, at + shift + back * 1.3)), home]
+    return writer.script("grasp", mirror, keys, f"picks up the {name} and puts it down {_CARRIED[carry]}", index, 0.06)
 
 
 def reach(writer: Writer, index: int, mirror: float) -> HandScript:
     """Hover over object `index` with an open hand or a pointing finger, and come back."""
-    rng, item, model = writer.rng, writer.scene.layout.objects[index], writer.scene.hands
-    shape = hands.POINT if rng.random() < 0.4 else hands.RELAXED
+    rng, (item, name, over) = writer.rng, writer.thing(index, mirror)
+    verb, shape = ("points at", hands.POINT) if rng.random() < 0.4 else ("reaches over", hands.RELAXED)
     rotation = turn_about_z(float(rng.uniform(-0.3, 0.3))) @ orient([0.9, 0, -0.5], [-0.5, 0, -0.9])
-    centres = model.spheres_at(rotation, shape)
-    over = writer.where(index, mirror) + np.array([*rng.normal(0, 0.02, 2), 0.0])
+    over = over + np.array([*rng.normal(0, 0.02, 2), 0.0])
     if 2 * item.half_height < 0.1:
         over[2] += item.half_height + float(rng.uniform(0.03, 0.06))
     else:  # in front of a tall thing rather than over it, where the hand would leave the picture
         over += [-(item.radius + float(rng.uniform(0.03, 0.05))), 0, 0.3 * item.half_height]
-    at = over - centres[model.sphere_digit == 1][-1] + [0, 0, float(model.sphere_radius.max())]
+    tip = writer.hands.spheres_at(rotation, shape)[writer.hands.sphere_digit == 1][-1]
+    at = over - tip + [0, 0, float(writer.hands.sphere_radius.max())]
     rest = writer.rest(mirror)
-    keys = [
-        rest,
-        Key(0.35, at, rotation, shape),
-        Key(0.6, at + rng.normal(0, 0.012, 3) * [1, 1, 0], rotation, shape),
-        replace(rest, time=1.0),
-    ]
-    name, side = writer.scene.layout.names[index], _side_of(mirror)
-    verb = "points at" if shape is hands.POINT else "reaches over"
-    text = f"my {side} hand {verb} the {name} and draws back without touching it"
-    return HandScript(side, "reach", writer.finish(keys, mirror), text, index, 0.0)
+    away = Key(0.6, at + rng.normal(0, 0.012, 3) * [1, 1, 0], rotation, shape)
+    keys = [rest, Key(0.35, at, rotation, shape), away, replace(rest, time=1.0)]
+    return writer.script("reach", mirror, keys, f"{verb} the {name} and draws back without touching it", index)
 
 
 def idle(writer: Writer, mirror: float) -> HandScript:
     """A hand that rests in view and hardly moves."""
     first = writer.rest(mirror)
     last = replace(first, time=1.0, position=first.position + writer.rng.normal(0, 0.01, 3))
-    return HandScript(_side_of(mirror), "idle", writer.finish([first, last], mirror), "")
+    return writer.script("idle", mirror, [first, last], "")
 
 
 def drawer(writer: Writer, mirror: float, miss: float = 0.0) -> HandScript:
-    """Hook the fingers over the drawer's bar from above and pull."""
-    rng, fixture = writer.rng, writer.scene.layout.fixture
-    assert fixture is not None
+    """Hook the fingers over the drawer's bar from above and pull; `miss` m beside the handle if not 0."""
+    rng = writer.rng
     rotation = turn_about_z(float(rng.uniform(-0.12, 0.12))) @ orient([1.0, 0, -0.17], [-0.17, 0, -1.0])
-    middle = fixture.bar(0.0)[0] * np.array([1.0, mirror, 1.0])
+    middle = writer.fixture.bar(0.0)[0] * np.array([1.0, mirror, 1.0])
     middle = middle + np.array([0, float(rng.normal(0, 0.01)) + miss, 0])
     at = middle + np.array([0.022, 0, 0]) - _hook_centre(writer, rotation)
-    pull = np.array([-float(rng.uniform(0.105, 0.15)), 0, 0])
+    end = at + np.array([-float(rng.uniform(0.105, 0.15)), 0, 0])
     up = np.array([-0.01, 0, 0.065])
     rest = writer.rest(mirror)
-    keys = [
-        rest,
-        Key(0.22, at + up, rotation, hands.HOOK),
-        Key(0.32, at, rotation, hands.HOOK),
-        Key(0.70, at + pull, rotation, hands.HOOK),
-        Key(0.80, at + pull + up + [0.015, 0, 0], rotation, hands.HOOK),
-        replace(rest, time=1.0),
-    ]
-    side = _side_of(mirror)
+    path = [(0.22, at + up), (0.32, at), (0.70, end), (0.80, end + up + [0.015, 0, 0])]
+    keys = [rest, *(Key(time, place, rotation, hands.HOOK) for time, place in path), replace(rest, time=1.0)]
     if miss:
-        text = f"my {side} hand pulls back beside the handle of the drawer and the drawer stays closed"
-        return HandScript(side, "drawer", writer.finish(keys, mirror), text, -1, 0.0)
-    text = f"my {side} hand hooks the handle and pulls the drawer open"
-    return HandScript(side, "drawer", writer.finish(keys, mirror), text, -1, 0.08)
+        text = "pulls back beside the handle of the drawer and the drawer stays closed"
+        return writer.script("drawer", mirror, keys, text)
+    return writer.script("drawer", mirror, keys, "hooks the handle and pulls the drawer open", effect=0.08)
 
 
 def _hook_centre(writer: Writer, rotation: np.ndarray) -> np.ndarray:
     """Middle of the fingers' middle phalanges relative to the wrist in the hook shape (3,)."""
-    model = writer.scene.hands
-    centres = model.spheres_at(rotation, hands.HOOK)
+    model = writer.hands
     fingers = (model.sphere_digit >= 1) & (model.sphere_digit <= 3) & (model.sphere_segment == 1)
-    return centres[fingers].mean(axis=0)
+    return model.spheres_at(rotation, hands.HOOK)[fingers].mean(axis=0)
 
 
 def door(writer: Writer, miss: float = 0.0) -> HandScript:
     """Hook the door's bar from its free edge and swing the door open; the hand is the one on that side."""
-    rng, fixture = writer.rng, writer.scene.layout.fixture
-    assert fixture is not None
+    rng, fixture = writer.rng, writer.fixture
     mirror = fixture.hinge
     facing = orient([1.0, 0, -0.12], [0, 1.0, 0])
     height = float(rng.normal(0, 0.008)) + miss
 
     def hooked(opening: float) -> tuple[np.ndarray, np.ndarray]:
         """Wrist pose whose fingers are behind the bar."""
-        middle, _, normal = fixture.bar(opening)
-        middle, normal = middle * [1.0, mirror, 1.0], normal * [1.0, mirror, 1.0]
+        middle, _, normal = (part * [1.0, mirror, 1.0] for part in fixture.bar(opening))
         rotation = turn_about_z(-0.75 * opening) @ facing
         return middle - normal * 0.022 + [0, 0, height] - _hook_centre(writer, rotation), rotation
 
@@ -343,16 +296,11 @@ def door(writer: Writer, miss: float = 0.0) -> HandScript:
     rest = writer.rest(mirror)
     keys = [rest, Key(0.22, start + aside, rotation, hands.HOOK), Key(0.32, start, rotation, hands.HOOK)]
     for share in np.linspace(0, 1, 13)[1:]:
-        eased = share**3 * (10 - 15 * share + 6 * share**2)
-        keys.append(Key(0.32 + 0.40 * share, *hooked(angle * eased), hands.HOOK, linear=True))
+        keys.append(Key(0.32 + 0.40 * share, *hooked(angle * _eased(share)), hands.HOOK, linear=True))
     end, rotation = hooked(angle)
-    keys += [
-        Key(0.81, end + turn_about_z(-angle) @ aside + [-0.01, 0, 0], rotation, hands.HOOK),
-        replace(rest, time=1.0),
-    ]
-    side = _side_of(mirror)
+    keys.append(Key(0.81, end + turn_about_z(-angle) @ aside + [-0.01, 0, 0], rotation, hands.HOOK))
+    keys.append(replace(rest, time=1.0))
     if miss:
-        text = f"my {side} hand swings back above the handle of the cabinet door and the door stays closed"
-        return HandScript(side, "door", writer.finish(keys, mirror), text, -1, 0.0)
-    text = f"my {side} hand hooks the handle and swings the cabinet door open"
-    return HandScript(side, "door", writer.finish(keys, mirror), text, -1, 0.08)
+        text = "swings back above the handle of the cabinet door and the door stays closed"
+        return writer.script("door", mirror, keys, text)
+    return writer.script("door", mirror, keys, "hooks the handle and swings the cabinet door open", effect=0.08)
