@@ -1,4 +1,4 @@
-"""Rotations, rigid poses and pinhole cameras in NumPy, for scenes. Metres, radians, pixels; quaternions are w, x, y, z."""
+"""Rotations, rigid poses and pinhole cameras in NumPy. Metres, radians, pixels; quaternions are w, x, y, z."""
 
 import math
 

@@ -36,6 +36,7 @@ SEED_ATTRIBUTE = "dexworld_seed"
 SYNTHETIC = (
     "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
 )
+_EXTRAS = ("hand_poses_world", "hand_metacarpals_world", "body_world")
 WORLD_FROM_SIMULATOR = np.array([[0.0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 # Macroblock trees make the bytes differ from one encoding to the next, which a resumed collection would show.
 _ENCODING = {"preset": "veryfast", "crf": "20", "g": "250", "bf": "2", "b-adapt": "1", "mbtree": "0"}
@@ -70,18 +71,13 @@ def in_arkit_world(episode: Episode) -> Episode:
     """The same episode with every pose and point in a y-up world. All its extras in the world frame turn along."""
     turn = WORLD_FROM_SIMULATOR
     extras = dict(episode.extras)
-    for name in ("body_world", "hand_metacarpals_world"):
+    for name in _EXTRAS:
         if name in extras:
-            extras[name] = (extras[name] @ turn[:3, :3].T).astype(extras[name].dtype)
-    if "hand_poses_world" in extras:
-        extras["hand_poses_world"] = (turn @ extras["hand_poses_world"]).astype(extras["hand_poses_world"].dtype)
-    points = episode.keypoints_world
-    return replace(
-        episode,
-        keypoints_world=(points @ turn[:3, :3].T).astype(points.dtype),
-        world_from_camera=turn @ episode.world_from_camera,
-        extras=extras,
-    )
+            turned = turn @ extras[name] if name == "hand_poses_world" else extras[name] @ turn[:3, :3].T
+            extras[name] = turned.astype(extras[name].dtype)
+    points = (episode.keypoints_world @ turn[:3, :3].T).astype(episode.keypoints_world.dtype)
+    cameras = turn @ episode.world_from_camera
+    return replace(episode, keypoints_world=points, world_from_camera=cameras, extras=extras)
 
 
 def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabels, split: str) -> Path:
@@ -91,7 +87,7 @@ def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabe
     `hand_metacarpals_world` and `body_world`; `keypoint_confidence` is 1 where it is missing. Raises ValueError naming
     what is missing, and for keypoints that are not valid, which the layout can't express.
     """
-    missing = {"hand_poses_world", "hand_metacarpals_world", "body_world"} - set(episode.extras)
+    missing = set(_EXTRAS) - set(episode.extras)
     if missing:
         raise ValueError(f"{episode.source}: EgoDex's layout needs the extras {', '.join(sorted(missing))}")
     if not episode.keypoints_valid.all():
@@ -110,10 +106,9 @@ def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabe
 def write_long_gop_video(path: Path, episode: Episode) -> None:
     """H.264 with up to 250 frames from one key frame to the next and B-frames, mp4 whatever the path's suffix is."""
     height, width = episode.frames.size
+    rate = Fraction(episode.fps).limit_denominator(1001)
     with av.open(str(path), mode="w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=Fraction(episode.fps).limit_denominator(1001), options=dict(_ENCODING)
-        )
+        stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODING))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1  # collection runs one process per core
         for index in range(len(episode)):
@@ -123,22 +118,20 @@ def write_long_gop_video(path: Path, episode: Episode) -> None:
 
 
 def _write_arrays(file: h5py.File, episode: Episode) -> None:
-    length = len(episode)
-    file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
-    file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
-    poses = joint_poses(episode)
-    sure = np.ones((length, len(JOINT_NAMES)), np.float32)
+    poses = joint_poses(episode).astype(np.float32)
+    sure = np.ones((len(episode), len(JOINT_NAMES)), np.float32)
     given = episode.extras.get("keypoint_confidence")
     if given is not None:
         sure[:, : len(KEYPOINT_NAMES)] = given
         sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
+    file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
+    file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
     for index, name in enumerate(JOINT_NAMES):
-        file.create_dataset(f"transforms/{name}", data=poses[:, index].astype(np.float32))
+        file.create_dataset(f"transforms/{name}", data=poses[:, index])
         file.create_dataset(f"confidences/{name}", data=sure[:, index])
 
 
 def _write_attributes(file: h5py.File, episode: Episode, labels: EgoDexLabels) -> None:
-    seed = episode.seed
     file.attrs.update(
         {
             "task": labels.task,
@@ -149,31 +142,31 @@ def _write_attributes(file: h5py.File, episode: Episode, labels: EgoDexLabels) -
             "llm_objects": list(labels.objects),
             "environment": labels.environment,
             "object": ", ".join(labels.objects),
-            "session_name": "dexworld" if seed is None else f"dexworld-seed-{seed}",
+            "session_name": "dexworld" if episode.seed is None else f"dexworld-seed-{episode.seed}",
             "dexworld_synthetic": SYNTHETIC,
         }
     )
-    if seed is not None:
-        file.attrs[SEED_ATTRIBUTE] = seed
+    if episode.seed is not None:
+        file.attrs[SEED_ATTRIBUTE] = episode.seed
 
 
 def joint_poses(episode: Episode) -> np.ndarray:
     """World poses (T, 68, 4, 4) float64 of the joints in the order of `JOINT_NAMES`; see the module for their axes."""
-    places = np.concatenate(
-        [episode.keypoints_world, episode.extras["hand_metacarpals_world"], episode.extras["body_world"]], axis=1
-    ).astype(float)
+    parts = [episode.keypoints_world, episode.extras["hand_metacarpals_world"], episode.extras["body_world"]]
+    places = np.concatenate(parts, axis=1).astype(float)
     poses = np.tile(np.eye(4), (*places.shape[:2], 1, 1))
     poses[..., :3, 3] = places
     wrists = episode.extras["hand_poses_world"].astype(float)
+    ahead = _ahead(episode)
     for side, name in enumerate(SIDES):
-        palm, along = wrists[:, side, :3, 0], wrists[:, side, :3, 2]
-        poses[:, JOINT_NAMES.index(f"{name}Hand"), :3, :3] = wrists[:, side, :3, :3]
+        wrist, turn = JOINT_NAMES.index(f"{name}Hand"), wrists[:, side, :3, :3]
         for finger in FINGERS:
-            parts = JOINTS if finger == "Thumb" else ("Metacarpal", *JOINTS)
-            _turn_chain(poses, [f"{name}{finger}{part}" for part in parts], along if finger == "Thumb" else palm)
-        _turn_chain(poses, [f"{name}Shoulder", f"{name}Arm", f"{name}Forearm", f"{name}Hand"], _ahead(episode))
-        poses[:, JOINT_NAMES.index(f"{name}Hand"), :3, :3] = wrists[:, side, :3, :3]
-    _turn_chain(poses, list(_SPINE), _ahead(episode))
+            metacarpal = [] if finger == "Thumb" else [f"{name}{finger}Metacarpal"]
+            chain = [*metacarpal, *(f"{name}{finger}{joint}" for joint in JOINTS)]
+            _turn_chain(poses, chain, turn[..., 2] if finger == "Thumb" else turn[..., 0])
+        _turn_chain(poses, [f"{name}Shoulder", f"{name}Arm", f"{name}Forearm", f"{name}Hand"], ahead)
+        poses[:, wrist, :3, :3] = turn
+    _turn_chain(poses, list(_SPINE), ahead)
     return poses
 
 
