@@ -14,7 +14,7 @@ from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.sim.gripper.gripper_control import Command, Teleoperator, Waypoint, downward
 from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
 from dexworld.sim.gripper.gripper_simulation import GripperSimulation
-from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Tally
+from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Plan, Tally
 
 MAX_OBJECTS = 5
 
@@ -47,10 +47,8 @@ class GripperConfig:
         if len(self.weights) != len(SKILLS) or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise ValueError(f"weights {self.weights} must be {len(SKILLS)} shares >= 0, of {', '.join(SKILLS)}")
         if self.height < 16 or self.width < 16 or self.height % 2 or self.width % 2 or self.tremor < 0:
-            raise ValueError(
-                f"height and width must be even and >= 16 px and tremor >= 0, got {self.height} x {self.width} and "
-                f"{self.tremor}"
-            )
+            found = f"{self.height} x {self.width} and {self.tremor}"
+            raise ValueError(f"height and width must be even and >= 16 px and tremor >= 0, got {found}")
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,13 @@ def record_gripper(seed: int, config: GripperConfig | None = None, backend: str 
     with GripperSimulation(gripper_layout(seed), config.height, config.width, backend) as simulation:
         operator, hand = Operator(simulation, rng), Teleoperator(simulation, rng, config.tremor)
         _start(simulation, hand, rng)
-        tape = _Tape(simulation, config)
-        success = _play(operator.begin(skill), simulation, hand, tape, config.max_frames)
+        tape = _Tape(simulation, hand, config)
+        success = tape.play(operator.begin(skill), config.max_frames)
         text = operator.text
         if success is None:
             success = skill == "explore"  # it ends with the tape
-        _play(operator.explore(), simulation, hand, tape, config.min_frames)
-        return tape.recording(seed, skill, text, success, operator.tally, config.hand)
+        tape.play(operator.explore(), config.min_frames)
+        return tape.recording(seed, skill, text, success, operator.tally)
 
 
 def _start(simulation: GripperSimulation, hand: Teleoperator, rng: np.random.Generator) -> None:
@@ -106,38 +104,32 @@ def _start(simulation: GripperSimulation, hand: Teleoperator, rng: np.random.Gen
         simulation.step(command.arm, command.opening)
 
 
-def _play(plan, simulation: GripperSimulation, hand: Teleoperator, tape: "_Tape", frames: int) -> bool | None:
-    """Follow a plan until it ends or the tape has `frames` frames; its outcome, None if it did not end."""
-    while True:
-        try:
-            goal = next(plan)
-        except StopIteration as end:
-            return bool(end.value)
-        left, hold = round(goal.seconds * CONTROL_RATE), round(goal.hold * CONTROL_RATE)
-        while left > 0 and hold >= 0:
-            if len(tape) >= frames:
-                return None
-            command = hand.command(goal)
-            tape.take(command)
-            simulation.step(command.arm, command.opening)
-            left -= 1
-            if hand.reached(goal):
-                hold -= 1
-
-
 class _Tape:
     """What is seen and measured before each command, and the command."""
 
-    def __init__(self, simulation: GripperSimulation, config: GripperConfig) -> None:
-        self._simulation, self._config = simulation, config
+    def __init__(self, simulation: GripperSimulation, hand: Teleoperator, config: GripperConfig) -> None:
+        self._simulation, self._hand, self._config = simulation, hand, config
         self._rows: list[dict[str, Any]] = []
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def play(self, plan: Plan, frames: int) -> bool | None:
+        """Follow a plan until it ends or the tape has `frames` frames; its outcome, None if it did not end."""
+        while True:
+            try:
+                goal = next(plan)
+            except StopIteration as end:
+                return bool(end.value)
+            left, hold = round(goal.seconds * CONTROL_RATE), round(goal.hold * CONTROL_RATE)
+            while left > 0 and hold >= 0:
+                if len(self._rows) >= frames:
+                    return None
+                command = self._hand.command(goal)
+                self._rows.append(self._row(command))
+                self._simulation.step(command.arm, command.opening)
+                left -= 1
+                hold -= self._hand.reached(goal)
 
-    def take(self, command: Command) -> None:
-        """One more row."""
-        simulation = self._simulation
+    def _row(self, command: Command) -> dict[str, Any]:
+        simulation, cameras = self._simulation, self._config.cameras
         count = len(simulation.objects)
         positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
         positions[:count], touched[:count] = simulation.object_positions(), simulation.touched()
@@ -155,21 +147,19 @@ class _Tape:
             "object_touched": touched,
         }
         row |= {f"pose/{camera}": simulation.base_from_camera(camera) for camera in CAMERAS}
-        row |= {f"image/{camera}": simulation.image(camera) for camera in self._config.cameras}
+        row |= {f"image/{camera}": simulation.image(camera) for camera in cameras}
         if self._config.masks:
-            row |= {f"mask/{camera}": simulation.gripper_mask(camera) for camera in self._config.cameras}
-        self._rows.append(row)
+            row |= {f"mask/{camera}": simulation.gripper_mask(camera) for camera in cameras}
+        return row
 
-    def recording(
-        self, seed: int, skill: str, text: str, success: bool, tally: Tally, hand: GripperHand
-    ) -> GripperRecording:
+    def recording(self, seed: int, skill: str, text: str, success: bool, tally: Tally) -> GripperRecording:
         """Everything on the tape."""
         stacked = {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
-        state, command = _part(stacked, "state"), _part(stacked, "command")
+        state, command, poses = (_part(stacked, prefix) for prefix in ("state", "command", "pose"))
         intrinsics = {camera: self._simulation.intrinsics(camera) for camera in CAMERAS}
         positions = stacked["object_positions"]
         moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
-        keypoints, valid = hand.keypoints(state["cartesian_pose"], state["opening"])
+        keypoints, valid = self._config.hand.keypoints(state["cartesian_pose"], state["opening"])
         extras = {
             "gripper_pose_world": state["cartesian_pose"],
             "gripper_opening": state["opening"].astype(np.float32),
@@ -179,25 +169,22 @@ class _Tape:
             "object_touched": stacked["object_touched"],
             "object_motion": np.nansum(moved, axis=-1),
         }
-        episodes = {
-            camera: Episode(
+        episodes = {}
+        for camera in self._config.cameras:
+            episodes[camera] = Episode(
                 frames=ArrayFrames(stacked[f"image/{camera}"]),
                 fps=CONTROL_RATE,
                 keypoints_world=keypoints,
                 keypoints_valid=valid,
-                world_from_camera=stacked[f"pose/{camera}"],
+                world_from_camera=poses[camera],
                 intrinsics=intrinsics[camera],
                 source=f"simulated gripper, {skill}, seed {seed}, camera {camera}",
                 task=text,
                 seed=seed,
                 extras=extras,
             )
-            for camera in self._config.cameras
-        }
-        poses, masks = _part(stacked, "pose"), _part(stacked, "mask")
-        return GripperRecording(
-            seed, skill, text, success, tally, episodes, masks, poses, intrinsics, state, command
-        )  # fmt: skip
+        outcome = (seed, skill, text, success, tally)
+        return GripperRecording(*outcome, episodes, _part(stacked, "mask"), poses, intrinsics, state, command)
 
 
 def _part(stacked: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

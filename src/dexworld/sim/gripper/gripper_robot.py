@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
-from dexworld.sim.hands.hand_clips import looking_at
 from dexworld.sim.objects import ObjectSpec, random_object
+from dexworld.sim.poses import OPTICAL, looking_at, quaternion
 from dexworld.sim.robot import add_arm
 from dexworld.sim.scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, free_spot, random_layout
 
@@ -97,10 +97,8 @@ def gripper_mount(seed: int, height: int, width: int) -> Callable[[mujoco.MjSpec
         buffer = spec.visual.global_
         buffer.offwidth, buffer.offheight = max(buffer.offwidth, width), max(buffer.offheight, height)
         _close_room(spec, np.random.default_rng([seed, 23]))
-        spec.worldbody.add_geom(
-            type=_GEOM.mjGEOM_CYLINDER, size=[0.09, COUNTER_TOP / 2, 0], rgba=_DARK, contype=0, conaffinity=0,
-            pos=[BASE_POSITION[0], BASE_POSITION[1], COUNTER_TOP / 2], group=ROBOT_GROUP,
-        )  # fmt: skip
+        pedestal = {"type": _GEOM.mjGEOM_CYLINDER, "rgba": _DARK, "group": ROBOT_GROUP}
+        add_decor(spec.worldbody, [0.09, COUNTER_TOP / 2, 0], [*BASE_POSITION[:2], COUNTER_TOP / 2], **pedestal)
         palm = _add_gripper(spec, add_arm(spec, BASE_POSITION, (1.0, 0.0, 0.0, 0.0)))
         _add_wrist_camera(palm, np.random.default_rng([seed, 24]))
         for name, camera in external_cameras(seed).items():
@@ -120,27 +118,17 @@ def _close_room(spec: mujoco.MjSpec, rng: np.random.Generator) -> None:
 
 def _add_gripper(spec: mujoco.MjSpec, flange) -> mujoco.MjsBody:
     """Palm and two coupled fingers. The hand sits on the flange turned by -45 degrees, as Franka mounts it."""
-    style = {"group": ROBOT_GROUP, "solref": [0.01, 1]}
     turn = -math.pi / 8
     palm = flange.add_body(name=GRIPPER_BODY, quat=[math.cos(turn), 0, 0, math.sin(turn)], gravcomp=1)
-    palm.add_geom(
-        type=_GEOM.mjGEOM_BOX, size=[0.0315, 0.102, 0.0255], pos=[0, 0, 0.0325], mass=0.55, rgba=_PALE, **style
-    )
-    palm.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[0.045, 0.006, 0], pos=[0, 0, 0.004], mass=0.1, rgba=_DARK, **style)
+    _add_box(palm, [0.0315, 0.102, 0.0255], [0, 0, 0.0325], mass=0.55, rgba=_PALE)
+    _add_box(palm, [0.045, 0.006, 0], [0, 0, 0.004], mass=0.1, rgba=_DARK, type=_GEOM.mjGEOM_CYLINDER)
+    rubber = {"mass": 0.02, "rgba": _RUBBER, "friction": [1.3, 0.02, 0.001], "condim": 4}
+    slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "range": [0, MAX_OPENING], "limited": True}
     for name, side in zip(FINGER_NAMES, (1.0, -1.0), strict=True):
         finger = palm.add_body(name=name, pos=[0, 0, _FINGER_START], gravcomp=1)
-        finger.add_joint(
-            name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, side, 0], range=[0, MAX_OPENING], limited=True,
-            armature=0.1, damping=5.0,
-        )  # fmt: skip
-        finger.add_geom(
-            type=_GEOM.mjGEOM_BOX, size=[0.0105, 0.0065, 0.027], pos=[0, side * 0.0185, 0.0265], mass=0.04, rgba=_DARK,
-            **style,
-        )  # fmt: skip
-        finger.add_geom(
-            name=f"{name}_pad", type=_GEOM.mjGEOM_BOX, size=[0.0105, 0.006, 0.0105], pos=[0, side * 0.006, 0.0446],
-            mass=0.02, rgba=_RUBBER, friction=[1.3, 0.02, 0.001], condim=4, **style,
-        )  # fmt: skip
+        finger.add_joint(name=name, axis=[0, side, 0], armature=0.1, damping=5.0, **slide)
+        _add_box(finger, [0.0105, 0.0065, 0.027], [0, side * 0.0185, 0.0265], mass=0.04, rgba=_DARK)
+        _add_box(finger, [0.0105, 0.006, 0.0105], [0, side * 0.006, 0.0446], name=f"{name}_pad", **rubber)
         spec.add_exclude(bodyname1=GRIPPER_BODY, bodyname2=name)
         motor = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         motor.set_to_position(kp=_FINGER_STIFFNESS, kv=_FINGER_DAMPING)
@@ -149,6 +137,11 @@ def _add_gripper(spec: mujoco.MjSpec, flange) -> mujoco.MjsBody:
     coupling.objtype = mujoco.mjtObj.mjOBJ_JOINT
     coupling.data[:5] = [0, 1, 0, 0, 0]  # uncoupled fingers would let what they hold slide from side to side
     return palm
+
+
+def _add_box(body: mujoco.MjsBody, size: list[float], place: list[float], **style) -> None:
+    style = {"type": _GEOM.mjGEOM_BOX, "group": ROBOT_GROUP, "solref": [0.01, 1], **style}
+    body.add_geom(size=size, pos=place, **style)
 
 
 def _add_wrist_camera(palm: mujoco.MjsBody, rng: np.random.Generator) -> None:
@@ -164,6 +157,4 @@ def _add_wrist_camera(palm: mujoco.MjsBody, rng: np.random.Generator) -> None:
 
 def _add_camera(body, name: str, optical: np.ndarray, position: np.ndarray, fovy_deg: float) -> None:
     """A camera with optical axes `optical` (3, 3): x right, y down, z forward. MuJoCo's looks along -z with y up."""
-    quaternion = np.zeros(4)
-    mujoco.mju_mat2Quat(quaternion, (optical @ np.diag([1.0, -1.0, -1.0])).ravel())
-    body.add_camera(name=name, pos=list(map(float, position)), quat=quaternion, fovy=fovy_deg)
+    body.add_camera(name=name, pos=list(map(float, position)), quat=quaternion(optical @ OPTICAL), fovy=fovy_deg)

@@ -4,8 +4,6 @@ All positions and poses are in the arm's base frame, DROID's world: x away from 
 counter at z = 0, metres.
 """
 
-import math
-
 import mujoco
 import numpy as np
 
@@ -21,12 +19,12 @@ from dexworld.sim.gripper.gripper_robot import (
     STEPS_PER_CONTROL,
     gripper_mount,
 )
+from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.sim.render import Renderer, make_renderer
 from dexworld.sim.robot import FLANGE_BODY
 from dexworld.sim.scene import Layout, build_scene
 
 _TARGET_UPDATES = 4  # times per control step that the interpolated joint targets move on (60 Hz)
-_OPTICAL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera axes (y up, looking along -z) in optical ones
 
 
 class GripperSimulation:
@@ -61,8 +59,6 @@ class GripperSimulation:
         self.data.ctrl[:] = [*joints, *[opening * MAX_OPENING] * 2]
         mujoco.mj_forward(self.model, self.data)
 
-    # -- motion ------------------------------------------------------------------------------------------------------
-
     def step(self, arm: np.ndarray, opening: float) -> None:
         """One control step of 1/15 s towards arm joints (7,) radians and an opening of 0 (closed) to 1 (open)."""
         goal = np.array([*arm, *[min(max(opening, 0.0), 1.0) * MAX_OPENING] * 2])
@@ -76,8 +72,6 @@ class GripperSimulation:
     def arm_targets(self) -> np.ndarray:
         """Commanded arm joints (7,) radians."""
         return self.data.ctrl[:ARM_JOINTS].copy()
-
-    # -- what is where -----------------------------------------------------------------------------------------------
 
     @property
     def arm_joints(self) -> np.ndarray:
@@ -112,11 +106,11 @@ class GripperSimulation:
 
     def jacobian(self, arm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """base_from_gripper (4, 4) and its Jacobian (6, 7) (metres, radians per radian) for arm joints (7,)."""
-        pose = self.forward(arm)
+        base_from_gripper = self.forward(arm)
         mujoco.mj_comPos(self.model, self.scratch)
-        full = np.zeros((6, self.model.nv))
-        mujoco.mj_jac(self.model, self.scratch, full[:3], full[3:], pose[:3, 3] + BASE_POSITION, self.gripper)
-        return pose, full[:, self.arm_dofs]
+        full, place = np.zeros((6, self.model.nv)), base_from_gripper[:3, 3] + BASE_POSITION
+        mujoco.mj_jac(self.model, self.scratch, full[:3], full[3:], place, self.gripper)
+        return base_from_gripper, full[:, self.arm_dofs]
 
     def pad_points(self) -> np.ndarray:
         """The middles of the two pads (2, 3)."""
@@ -134,29 +128,21 @@ class GripperSimulation:
 
     def touched(self) -> np.ndarray:
         """(n,) bool: which objects a part of the gripper touches."""
-        found = np.zeros(len(self.objects), bool)
-        for contact in self.data.contact[: self.data.ncon]:
-            first, second = self.model.geom_bodyid[contact.geom]
-            for part, other in ((first, second), (second, first)):
-                if part == self.gripper or part in self.fingers:
-                    found |= self.objects == other
-        return found
-
-    # -- pictures ----------------------------------------------------------------------------------------------------
+        if not self.data.ncon:
+            return np.zeros(len(self.objects), bool)
+        bodies = self.model.geom_bodyid[self.data.contact.geom]  # (contacts, 2)
+        ours = np.isin(bodies, [self.gripper, *self.fingers])
+        return np.isin(self.objects, bodies[:, ::-1][ours])
 
     def base_from_camera(self, camera: str) -> np.ndarray:
         """Pose (4, 4) of a camera's optical frame (x right, y down, z forward)."""
         number = self.model.camera(camera).id
-        pose = np.eye(4)
-        pose[:3, :3] = self.data.cam_xmat[number].reshape(3, 3) @ _OPTICAL
-        pose[:3, 3] = self.data.cam_xpos[number] - BASE_POSITION
-        return pose
+        return pose(self.data.cam_xmat[number].reshape(3, 3) @ OPTICAL, self.data.cam_xpos[number] - BASE_POSITION)
 
     def intrinsics(self, camera: str) -> np.ndarray:
         """Pinhole matrix (3, 3) of a camera's pictures, pixels."""
-        fovy = math.radians(self.model.cam_fovy[self.model.camera(camera).id])
-        focal = 0.5 * self.height / math.tan(fovy / 2)
-        return np.array([[focal, 0, self.width / 2], [0, focal, self.height / 2], [0, 0, 1.0]])
+        fovy_deg = self.model.cam_fovy[self.model.camera(camera).id]
+        return pinhole(focal_length(self.height, fovy_deg), self.height, self.width)
 
     @property
     def renderer(self) -> Renderer:
@@ -186,6 +172,4 @@ class GripperSimulation:
         self.close()
 
     def _pose(self, data: mujoco.MjData, body: int) -> np.ndarray:
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = data.xmat[body].reshape(3, 3), data.xpos[body] - BASE_POSITION
-        return pose
+        return pose(data.xmat[body].reshape(3, 3), data.xpos[body] - BASE_POSITION)

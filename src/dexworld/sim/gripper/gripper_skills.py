@@ -46,16 +46,8 @@ class Operator:
 
     def begin(self, skill: str) -> Plan:
         """The waypoints of a skill. Raises KeyError for one that isn't in `SKILLS`."""
-        plans: dict[str, Callable[[], Plan]] = {
-            "reach": self.reach,
-            "push": self.push,
-            "pick_place": self.pick_place,
-            "grip": self.grip,
-            "explore": self.explore,
-        }
-        return plans[skill]()
-
-    # -- skills ------------------------------------------------------------------------------------------------------
+        plans: tuple[Callable[[], Plan], ...] = (self.reach, self.push, self.pick_place, self.grip, self.explore)
+        return dict(zip(SKILLS, plans, strict=True))[skill]()
 
     def reach(self) -> Plan:
         """Come close to an object from above, without touching it, and stay for a moment."""
@@ -84,9 +76,8 @@ class Operator:
         rotation = downward(_nearest_yaw(angle + math.pi / 2) + self.rng.normal(0, 0.2), self.rng.normal(0, 0.08))
         opening = self.rng.uniform(0.0, 0.6)
         start = before - ahead * (item.radius + self.rng.uniform(0.045, 0.07))
-        start[2] = height
         end = before + ahead * (length - item.radius)
-        end[2] = height
+        start[2] = end[2] = height
         yield Waypoint(_raised(start, 0.13), rotation, opening, self._speed())
         yield Waypoint(start, rotation, opening, 0.18)
         yield Waypoint(end, rotation, opening, self.rng.uniform(0.1, 0.25), hold=0.1)
@@ -134,19 +125,15 @@ class Operator:
         self.text = "move around freely"
         while True:
             low = self.rng.random() < 0.45
-            place = np.array(
-                [*self._somewhere(), self.rng.uniform(0.025, 0.07) if low else self.rng.uniform(0.1, 0.38)]
-            )
+            x, y = self._somewhere()
+            place = np.array([x, y, self.rng.uniform(0.025, 0.07) if low else self.rng.uniform(0.1, 0.38)])
             if self.rng.random() < 0.5:
                 place[:2] = self._place(self._object())[:2] + self.rng.normal(0, 0.05, 2)
             tilts = self.rng.normal(0, 0.1 if low else 0.3, 2)
             opening = self.rng.random() if self.rng.random() < 0.5 else self.simulation.opening
-            yield Waypoint(
-                place, downward(self._yaw(), *tilts), opening, self.rng.uniform(0.12, 0.4), seconds=2.5,
-                hold=self.rng.uniform(0.1, 0.6) if self.rng.random() < 0.25 else 0.0,
-            )  # fmt: skip
-
-    # -- parts of skills ---------------------------------------------------------------------------------------------
+            rotation, speed = downward(self._yaw(), *tilts), self.rng.uniform(0.12, 0.4)
+            hold = self.rng.uniform(0.1, 0.6) if self.rng.random() < 0.25 else 0.0
+            yield Waypoint(place, rotation, opening, speed, seconds=2.5, hold=hold)
 
     def _grasp(self, index: int) -> Generator[Waypoint, None, tuple[bool, np.ndarray, float]]:
         """One attempt: above, around, close, lift. Returns whether it holds, the rotation and the commanded opening."""
