@@ -15,7 +15,7 @@ from dexworld.cli.inspect import Inspect
 from dexworld.cli.prepare import Prepare
 from dexworld.cli.train_more import TrainDecoder, TrainEvaluator
 from dexworld.cli.video import Video
-from dexworld.sim.render import RendererUnavailable
+from dexworld.sim.renderer import RendererUnavailable
 
 _verb = tyro.conf.subcommand
 Verb = (

@@ -8,19 +8,21 @@ Legend: H, W image size; N = H * W rays; M = rays that hit something.
 import math
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 
-from dexworld.sim.render import RendererUnavailable, View, camera_index
+from dexworld.sim.renderer import (  # whose import it explains
+    Renderer,
+    RendererUnavailable,
+    View,
+    camera_index,
+    eye_of,
+    mujoco,
+)
 
-_DEFAULT_RGBA = (
-    0.5,
-    0.5,
-    0.5,
-    1.0,
-)  # a geom of this colour shows its material's colour (MuJoCo XML reference, geom/rgba)
+_DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # a geom of this colour shows its material's (MuJoCo XML reference, geom/rgba)
 _DEFAULT_SPECULAR = _DEFAULT_SHININESS = 0.5  # of geoms without a material
 _SHADOW_BIAS = 0.004  # metres; a surface nearer than this to the lit point casts no shadow on it
+_GEOM = mujoco.mjtGeom
 _FAR_LIGHT = 50.0  # metres from the scene's centre to the point that stands in for a directional light
 
 
@@ -36,7 +38,7 @@ class _Hits:
     towards_eye: np.ndarray  # (M, 3) unit
 
 
-class RayRenderer:
+class RayRenderer(Renderer):
     """`Renderer` that needs nothing but mujoco and NumPy: about 0.15 CPU-seconds for 224 x 392 pixels with shadows."""
 
     backend = "ray"
@@ -44,14 +46,12 @@ class RayRenderer:
     def __init__(self, model: mujoco.MjModel, height: int, width: int, view: View | None = None) -> None:
         """Raises ValueError for an empty image, RendererUnavailable for a MuJoCo before 3.5."""
         if "normal" not in (mujoco.mj_multiRay.__doc__ or ""):
-            raise RendererUnavailable(
-                f"the ray renderer needs surface normals from rays: MuJoCo 3.5 or newer, not {mujoco.__version__}"
-            )
+            needed = f"MuJoCo 3.5 or newer, not {mujoco.__version__}"
+            raise RendererUnavailable(f"the ray renderer needs surface normals from rays: {needed}")
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width} x {height}")
         self.model, self.height, self.width, self.view = model, height, width, view or View()
         self._lights = mujoco.MjvScene(model, maxgeom=1)
-        self._colours, self._gloss = _materials(model)
         self._textures = {g: t for g in range(model.ngeom) if (t := _texture(model, g)) is not None}
         self._directions: dict[int, np.ndarray] = {}
         self._closed = False
@@ -59,11 +59,9 @@ class RayRenderer:
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
         """See `Renderer.rgb`."""
         view = view or self.view
-        self._colours, self._gloss = _materials(self.model)  # as with OpenGL, colours may change between pictures
         hits = self._look(data, camera, view)
         image = np.zeros((self.height * self.width, 3), np.uint8)
-        eye = mujoco.MjvCamera()
-        eye.type, eye.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED.value, camera_index(self.model, camera)
+        eye = eye_of(self.model, camera)
         mujoco.mjv_updateCamera(self.model, data, eye, self._lights)  # the headlight follows the camera
         mujoco.mjv_makeLights(self.model, data, self._lights)
         colour = self._shade(data, hits, view)
@@ -79,26 +77,22 @@ class RayRenderer:
     def depth(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
         """See `Renderer.depth`."""
         hits = self._look(data, camera, view or self.view)
-        image = np.full(self.height * self.width, np.inf, np.float32)
-        image[hits.pixels] = hits.depths
-        return image.reshape(self.height, self.width)
+        return self._image(np.float32(np.inf), hits, hits.depths)
 
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
         """See `Renderer.segmentation`."""
         hits = self._look(data, camera, view or self.view)
-        image = np.full(self.height * self.width, -1, np.int32)
-        image[hits.pixels] = hits.geoms
+        return self._image(np.int32(-1), hits, hits.geoms)
+
+    def _image(self, background: np.number, hits: _Hits, values: np.ndarray) -> np.ndarray:
+        """(H, W) of the background's type."""
+        image = np.full(self.height * self.width, background)
+        image[hits.pixels] = values
         return image.reshape(self.height, self.width)
 
     def close(self) -> None:
         """See `Renderer.close`."""
         self._closed = True
-
-    def __enter__(self) -> "RayRenderer":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _look(self, data: mujoco.MjData, camera: str | int, view: View) -> _Hits:
         """Cast one ray through the centre of every pixel."""
@@ -112,7 +106,7 @@ class RayRenderer:
         eye, forward = data.cam_xpos[index].copy(), -world_from_camera[:, 2]
         geoms, distances, normals = self._cast(data, eye, directions, view, with_normals=True)
         axial = distances * (directions @ forward)
-        near, far = (plane * self.model.stat.extent for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
+        near, far = self.clip_planes
         hit = np.flatnonzero((geoms >= 0) & (axial >= near) & (axial <= far))
         rays = directions[hit]
         points = eye + rays * distances[hit, None]
@@ -122,20 +116,16 @@ class RayRenderer:
         self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, view: View, with_normals: bool = False
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First geom, distance (metres) and normal along each ray; geom -1 where there is none."""
-        count = len(directions)
-        geoms, distances = np.full(count, -1, np.int32), np.zeros(count)
-        normals = np.zeros((count, 3))
-        reach = 2 * self.model.vis.map.zfar * self.model.stat.extent + _FAR_LIGHT
-        flat = np.ascontiguousarray(directions, np.float64).reshape(-1)
-        flat_normals = normals.reshape(-1) if with_normals else None
-        mujoco.mj_multiRay(
-            self.model, data, origin, flat, view.mask(), True, -1, geoms, distances, flat_normals, count, reach
-        )
+        count, reach = len(directions), 2 * self.model.vis.map.zfar * self.model.stat.extent + _FAR_LIGHT
+        geoms, distances, normals = np.full(count, -1, np.int32), np.zeros(count), np.zeros((count, 3))
+        rays = np.ascontiguousarray(directions, np.float64).reshape(-1)
+        found = (geoms, distances, normals.reshape(-1) if with_normals else None)
+        mujoco.mj_multiRay(self.model, data, origin, rays, view.mask(), True, -1, *found, count, reach)
         return geoms, distances, normals
 
     def _shade(self, data: mujoco.MjData, hits: _Hits, view: View) -> np.ndarray:
         """(M, 3) colour in [0, 1] before texturing: OpenGL's fixed-function lighting, evaluated per pixel."""
-        base, gloss = self._colours[hits.geoms], self._gloss[hits.geoms]
+        base, gloss = (values[hits.geoms] for values in _materials(self.model))  # colours may change between pictures
         emission, specular, shininess = gloss[:, :1], gloss[:, 1:2], gloss[:, 2]
         colour = emission * base
         for light in self._lights.lights[: self._lights.nlight]:
@@ -220,13 +210,9 @@ def _texture(model: mujoco.MjModel, geom: int) -> "_Texture | None":
     channels, start = int(model.tex_nchannel[texture]), int(model.tex_adr[texture])
     pixels = model.tex_data[start : start + height * width * channels].reshape(height, width, channels) / 255.0
     pixels = pixels[..., :3] if channels >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
-    flat = (
-        model.tex_type[texture] == mujoco.mjtTexture.mjTEXTURE_2D
-        and model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_MESH
-    )
-    if not flat:
+    if model.tex_type[texture] != mujoco.mjtTexture.mjTEXTURE_2D or model.geom_type[geom] == _GEOM.mjGEOM_MESH:
         pixels = pixels.mean((0, 1), keepdims=True)
-    shape, size = mujoco.mjtGeom(model.geom_type[geom]), _half_sizes(model, geom)
+    shape, size = _GEOM(model.geom_type[geom]), _half_sizes(model, geom)
     repeat = model.mat_texrepeat[material] * (size[:2] if model.mat_texuniform[material] else 1)
     return _Texture(pixels, shape, size, repeat)
 
@@ -234,9 +220,9 @@ def _texture(model: mujoco.MjModel, geom: int) -> "_Texture | None":
 def _half_sizes(model: mujoco.MjModel, geom: int) -> np.ndarray:
     """(3,) half extent of a geom along its own axes, metres; 1 where it is unbounded."""
     first, second, third = model.geom_size[geom]
-    if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_SPHERE:
+    if model.geom_type[geom] == _GEOM.mjGEOM_SPHERE:
         return np.array([first, first, first])
-    if model.geom_type[geom] in (mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE):
+    if model.geom_type[geom] in (_GEOM.mjGEOM_CYLINDER, _GEOM.mjGEOM_CAPSULE):
         return np.array([first, first, second])
     return np.array([size if size > 0 else 1.0 for size in (first, second, third)])
 
@@ -263,13 +249,13 @@ class _Texture:
     def _coordinates(self, unit: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """(n, 2) texture coordinates in [0, 1], measured on MuJoCo's own pictures."""
         x, y, z = unit.T
-        if self.shape in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_BOX):
+        if self.shape in (_GEOM.mjGEOM_PLANE, _GEOM.mjGEOM_BOX):
             face = np.abs(normals).argmax(axis=1)
             across, up = np.where(face == 0, y, x), np.where(face == 2, y, z)
             return np.stack([1 + across, 1 - up], axis=-1) / 2
         around = np.arctan2(y, x) / (2 * np.pi) % 1.0
-        if self.shape in (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_ELLIPSOID):
+        if self.shape in (_GEOM.mjGEOM_SPHERE, _GEOM.mjGEOM_ELLIPSOID):
             return np.stack([around, np.arccos(np.clip(z, -1, 1)) / np.pi], axis=-1)
-        cap = (np.abs(normals[:, 2]) > 0.9) & (self.shape == mujoco.mjtGeom.mjGEOM_CYLINDER)
+        cap = (np.abs(normals[:, 2]) > 0.9) & (self.shape == _GEOM.mjGEOM_CYLINDER)
         u, v = np.where(cap, (1 + x) / 2, around), np.where(cap, (1 + y) / 2, np.clip((1 - z) / 2, 0, 1))
         return np.stack([u, v], axis=-1)

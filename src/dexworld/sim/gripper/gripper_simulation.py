@@ -20,7 +20,8 @@ from dexworld.sim.gripper.gripper_robot import (
     gripper_mount,
 )
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
-from dexworld.sim.render import Renderer, make_renderer
+from dexworld.sim.render import make_renderer
+from dexworld.sim.renderer import Renderer
 from dexworld.sim.robot import FLANGE_BODY
 from dexworld.sim.scene import Layout, build_scene
 

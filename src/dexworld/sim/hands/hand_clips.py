@@ -22,7 +22,8 @@ from dexworld.sim.hands.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene,
 from dexworld.sim.hands.hand_skills import SKILLS, HandScript, Writer, idle
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
 from dexworld.sim.poses import focal_length, looking_at, pinhole
-from dexworld.sim.render import View, make_renderer
+from dexworld.sim.render import make_renderer
+from dexworld.sim.renderer import View
 
 STEPS_PER_FRAME = 10
 MIN_STEPS = 160  # a hand may not jump through an object, however few frames a clip has

@@ -31,7 +31,8 @@ from dexworld.sim.hands.human_acts import COUNTER_FRONT, Act, act_out
 from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM, Table, upper_body
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
 from dexworld.sim.poses import looking_at, pinhole, pose
-from dexworld.sim.render import View, make_renderer
+from dexworld.sim.render import make_renderer
+from dexworld.sim.renderer import View
 from dexworld.sim.scene import COUNTER_TOP, add_decor
 
 FOCAL_OVER_WIDTH = 736.6339 / 1920  # EgoDex's constant intrinsics: fx = fy = 736.6339 px at 1920 x 1080
