@@ -1,7 +1,8 @@
 """Pictures of a MuJoCo scene without OpenGL: rays cast by MuJoCo (`mj_multiRay`), shading in NumPy.
 
 The look follows MuJoCo's OpenGL drawing: the same lights, materials, texture coordinates and hard shadows. Left out are
-anti-aliasing, reflections, transparency (any visible geom is opaque), skybox and fog. Depth and segmentation are exact.
+anti-aliasing, reflections, transparency (any visible geom is opaque), skybox and fog. Textures are drawn on planes and
+boxes; other shapes show the texture's mean colour. Depth and segmentation are exact.
 Legend: H, W image size; N = H * W rays; M = rays that hit something.
 """
 
@@ -10,19 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.renderer import (  # whose import it explains
-    Renderer,
-    RendererUnavailable,
-    View,
-    camera_index,
-    eye_of,
-    mujoco,
-)
+from dexworld.sim.renderer import Renderer, RendererUnavailable, View, camera_index, eye_of, mujoco
 
 _DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # a geom of this colour shows its material's (MuJoCo XML reference, geom/rgba)
 _DEFAULT_SPECULAR = _DEFAULT_SHININESS = 0.5  # of geoms without a material
 _SHADOW_BIAS = 0.004  # metres; a surface nearer than this to the lit point casts no shadow on it
-_GEOM = mujoco.mjtGeom
 _FAR_LIGHT = 50.0  # metres from the scene's centre to the point that stands in for a directional light
 
 
@@ -57,10 +50,8 @@ class RayRenderer(Renderer):
         self._closed = False
 
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.rgb`."""
         view = view or self.view
         hits = self._look(data, camera, view)
-        image = np.zeros((self.height * self.width, 3), np.uint8)
         eye = eye_of(self.model, camera)
         mujoco.mjv_updateCamera(self.model, data, eye, self._lights)  # the headlight follows the camera
         mujoco.mjv_makeLights(self.model, data, self._lights)
@@ -71,27 +62,22 @@ class RayRenderer(Renderer):
                 world_from_geom = data.geom_xmat[geom].reshape(3, 3)
                 local = (hits.points[of_geom] - data.geom_xpos[geom]) @ world_from_geom
                 colour[of_geom] *= texture(local, hits.normals[of_geom] @ world_from_geom)
-        image[hits.pixels] = (colour * 255 + 0.5).astype(np.uint8)
-        return image.reshape(self.height, self.width, 3)
+        return self._image(np.zeros(3, np.uint8), hits, (colour * 255 + 0.5).astype(np.uint8))
 
     def depth(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.depth`."""
         hits = self._look(data, camera, view or self.view)
-        return self._image(np.float32(np.inf), hits, hits.depths)
+        return self._image(np.array(np.inf, np.float32), hits, hits.depths)
 
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.segmentation`."""
         hits = self._look(data, camera, view or self.view)
-        return self._image(np.int32(-1), hits, hits.geoms)
+        return self._image(np.array(-1, np.int32), hits, hits.geoms)
 
-    def _image(self, background: np.number, hits: _Hits, values: np.ndarray) -> np.ndarray:
-        """(H, W) of the background's type."""
-        image = np.full(self.height * self.width, background)
-        image[hits.pixels] = values
-        return image.reshape(self.height, self.width)
+    def _image(self, background: np.ndarray, hits: _Hits, values: np.ndarray) -> np.ndarray:
+        image = np.tile(background, (self.height, self.width) + (1,) * background.ndim)
+        image.reshape(-1, *background.shape)[hits.pixels] = values
+        return image
 
     def close(self) -> None:
-        """See `Renderer.close`."""
         self._closed = True
 
     def _look(self, data: mujoco.MjData, camera: str | int, view: View) -> _Hits:
@@ -104,7 +90,7 @@ class RayRenderer(Renderer):
         world_from_camera = data.cam_xmat[index].reshape(3, 3)  # MuJoCo cameras look along their -z axis, y up
         directions = self._directions[index] @ world_from_camera.T
         eye, forward = data.cam_xpos[index].copy(), -world_from_camera[:, 2]
-        geoms, distances, normals = self._cast(data, eye, directions, view, with_normals=True)
+        geoms, distances, normals = self._cast(data, eye, directions, view)
         axial = distances * (directions @ forward)
         near, far = self.clip_planes
         hit = np.flatnonzero((geoms >= 0) & (axial >= near) & (axial <= far))
@@ -112,14 +98,12 @@ class RayRenderer(Renderer):
         points = eye + rays * distances[hit, None]
         return _Hits(hit, geoms[hit], points, normals[hit], axial[hit], -rays)
 
-    def _cast(
-        self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, view: View, with_normals: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First geom, distance (metres) and normal along each ray; geom -1 where there is none."""
+    def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, view: View):
+        """First geom (n,), distance (n,) metres and normal (n, 3) along each ray; geom -1 where there is none."""
         count, reach = len(directions), 2 * self.model.vis.map.zfar * self.model.stat.extent + _FAR_LIGHT
         geoms, distances, normals = np.full(count, -1, np.int32), np.zeros(count), np.zeros((count, 3))
         rays = np.ascontiguousarray(directions, np.float64).reshape(-1)
-        found = (geoms, distances, normals.reshape(-1) if with_normals else None)
+        found = (geoms, distances, normals.reshape(-1))
         mujoco.mj_multiRay(self.model, data, origin, rays, view.mask(), True, -1, *found, count, reach)
         return geoms, distances, normals
 
@@ -129,9 +113,7 @@ class RayRenderer(Renderer):
         emission, specular, shininess = gloss[:, :1], gloss[:, 1:2], gloss[:, 2]
         colour = emission * base
         for light in self._lights.lights[: self._lights.nlight]:
-            ambient, diffuse, shine = (
-                np.asarray(c, np.float64) for c in (light.ambient, light.diffuse, light.specular)
-            )
+            ambient, diffuse, shine = np.array([light.ambient, light.diffuse, light.specular], np.float64)
             towards, strength = _incoming(light, hits)
             facing = np.clip((hits.normals * towards).sum(1), 0, None)
             direct = strength * (facing > 0)
@@ -201,61 +183,35 @@ def _materials(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
 def _texture(model: mujoco.MjModel, geom: int) -> "_Texture | None":
     """The geom's colour texture, or None."""
     material = model.geom_matid[geom]
-    if material < 0:
-        return None
-    texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
+    texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB]) if material >= 0 else -1
     if texture < 0:
         return None
     height, width = int(model.tex_height[texture]), int(model.tex_width[texture])
     channels, start = int(model.tex_nchannel[texture]), int(model.tex_adr[texture])
     pixels = model.tex_data[start : start + height * width * channels].reshape(height, width, channels) / 255.0
     pixels = pixels[..., :3] if channels >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
-    if model.tex_type[texture] != mujoco.mjtTexture.mjTEXTURE_2D or model.geom_type[geom] == _GEOM.mjGEOM_MESH:
+    is_flat = mujoco.mjtGeom(model.geom_type[geom]) in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_BOX)
+    if model.tex_type[texture] != mujoco.mjtTexture.mjTEXTURE_2D or not is_flat:
         pixels = pixels.mean((0, 1), keepdims=True)
-    shape, size = _GEOM(model.geom_type[geom]), _half_sizes(model, geom)
+    size = np.where(model.geom_size[geom] > 0, model.geom_size[geom], 1.0)  # an endless plane has size 0
     repeat = model.mat_texrepeat[material] * (size[:2] if model.mat_texuniform[material] else 1)
-    return _Texture(pixels, shape, size, repeat)
-
-
-def _half_sizes(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """(3,) half extent of a geom along its own axes, metres; 1 where it is unbounded."""
-    first, second, third = model.geom_size[geom]
-    if model.geom_type[geom] == _GEOM.mjGEOM_SPHERE:
-        return np.array([first, first, first])
-    if model.geom_type[geom] in (_GEOM.mjGEOM_CYLINDER, _GEOM.mjGEOM_CAPSULE):
-        return np.array([first, first, second])
-    return np.array([size if size > 0 else 1.0 for size in (first, second, third)])
+    return _Texture(pixels, size, repeat)
 
 
 @dataclass(frozen=True)
 class _Texture:
-    """Colour as a function of the position on a geom, with the texture coordinates of MuJoCo 4's OpenGL code.
-
-    Cube textures and textured meshes show the texture's mean colour.
-    """
+    """Colour as a function of the place on a plane or box, with the texture coordinates of MuJoCo 4's OpenGL code."""
 
     pixels: np.ndarray  # (h, w, 3) in [0, 1]
-    shape: mujoco.mjtGeom
     size: np.ndarray  # (3,) half sizes, metres
     repeat: np.ndarray  # (2,) repeats along the two texture axes
 
     def __call__(self, local: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """(n, 3) colours at positions (n, 3), metres, with outward normals (n, 3), both in the geom's frame."""
         height, width = self.pixels.shape[:2]
-        u, v = (self._coordinates(local / self.size, normals) * self.repeat % 1.0).T
+        x, y, z = (local / self.size).T
+        face = np.abs(normals).argmax(axis=1)
+        across, up = np.where(face == 0, y, x), np.where(face == 2, y, z)
+        u, v = (np.stack([1 + across, 1 - up], axis=-1) / 2 * self.repeat % 1.0).T
         columns, rows = (u * width).astype(int), (v * height).astype(int)
         return self.pixels[np.minimum(rows, height - 1), np.minimum(columns, width - 1)]
-
-    def _coordinates(self, unit: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """(n, 2) texture coordinates in [0, 1], measured on MuJoCo's own pictures."""
-        x, y, z = unit.T
-        if self.shape in (_GEOM.mjGEOM_PLANE, _GEOM.mjGEOM_BOX):
-            face = np.abs(normals).argmax(axis=1)
-            across, up = np.where(face == 0, y, x), np.where(face == 2, y, z)
-            return np.stack([1 + across, 1 - up], axis=-1) / 2
-        around = np.arctan2(y, x) / (2 * np.pi) % 1.0
-        if self.shape in (_GEOM.mjGEOM_SPHERE, _GEOM.mjGEOM_ELLIPSOID):
-            return np.stack([around, np.arccos(np.clip(z, -1, 1)) / np.pi], axis=-1)
-        cap = (np.abs(normals[:, 2]) > 0.9) & (self.shape == _GEOM.mjGEOM_CYLINDER)
-        u, v = np.where(cap, (1 + x) / 2, around), np.where(cap, (1 + y) / 2, np.clip((1 - z) / 2, 0, 1))
-        return np.stack([u, v], axis=-1)

@@ -24,10 +24,9 @@ from dexworld.sim.ray_renderer import RayRenderer
 from dexworld.sim.renderer import Renderer, RendererUnavailable, View, eye_of, mujoco
 
 BACKENDS = ("egl", "osmesa", "ray")  # in the order in which `auto` tries them
-_EXPLICIT_ONLY = ("glfw", "cgl")  # need a display, or macOS: used when asked for, never tried by `auto`
 _OFF = ("disable", "disabled", "off", "false", "0")  # the values by which MUJOCO_GL switches OpenGL off
 _ON = ("", "enable", "enabled", "on", "true", "1")  # the values that leave the choice open
-_INSTALL = {
+_INSTALL = {  # `auto` never tries the last two
     "egl": "on Debian or Ubuntu: apt install libegl1 libgl1-mesa-dri",
     "osmesa": "on Debian or Ubuntu: apt install libosmesa6",
     "glfw": "it needs a display",
@@ -68,7 +67,7 @@ def choose_backend(backend: str = "auto") -> str:
 
     Raises ValueError for an unknown backend name, here or in MUJOCO_GL.
     """
-    known = (*BACKENDS, *_EXPLICIT_ONLY)
+    known = ("ray", *_INSTALL)
     if backend != "auto":
         if backend not in known:
             raise ValueError(f"unknown rendering backend {backend!r}; choose 'auto' or one of {', '.join(known)}")
@@ -79,9 +78,7 @@ def choose_backend(backend: str = "auto") -> str:
     if setting in known:
         return setting
     if setting not in _ON:
-        raise ValueError(
-            f"MUJOCO_GL={setting!r} is not a backend; use 'egl', 'osmesa', or 'disable' for the ray renderer"
-        )
+        raise ValueError(f"MUJOCO_GL={setting!r} is not a backend; use 'egl', 'osmesa', or 'disable' for ray casting")
     return first_that_draws()
 
 
@@ -93,9 +90,8 @@ def first_that_draws() -> str:
         if failure is None:
             return candidate
         logger.info("%s can't render here: %s", candidate, failure)
-    logger.warning(
-        "no OpenGL found, so the ray renderer draws (about 8 times slower, otherwise equal in use); %s", _INSTALL["egl"]
-    )
+    slower = "about 8 times slower, otherwise equal in use"
+    logger.warning("no OpenGL found, so the ray renderer draws (%s); %s", slower, _INSTALL["egl"])
     return "ray"
 
 
@@ -116,9 +112,8 @@ def probe(backend: str) -> str | None:
 
 def draw_test_picture(backend: str) -> None:
     """Draw a white sphere on black with an OpenGL backend. Raises RendererUnavailable if the picture is wrong."""
-    model = mujoco.MjModel.from_xml_string(
-        '<mujoco><worldbody><geom size="1" rgba="1 1 1 1"/><camera name="c" pos="0 0 3"/></worldbody></mujoco>'
-    )
+    sphere = '<geom size="1" rgba="1 1 1 1"/><camera name="c" pos="0 0 3"/>'
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{sphere}</worldbody></mujoco>")
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     with GlRenderer(model, 32, 32, backend, View()) as renderer:
@@ -134,8 +129,6 @@ class GlRenderer(Renderer):
     Images may not be larger than the model's off-screen buffer (`visual.global.offwidth`, `offheight`). Drawing cost is
     ruled by `visual.quality.shadowsize` and `offsamples`: MuJoCo's default shadow map of 4096 is slow on a CPU.
     """
-
-    _MAX_GEOMS = 10_000
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int, backend: str, view: View) -> None:
         """Raises ValueError for an image larger than the buffer, RendererUnavailable if the backend can't run."""
@@ -164,31 +157,25 @@ class GlRenderer(Renderer):
         atexit.register(self._at_exit)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
-        self._scene = mujoco.MjvScene(model, maxgeom=self._MAX_GEOMS)
+        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
 
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.rgb`."""
         pixels = np.empty((self.height, self.width, 3), np.uint8)
-        self._draw(data, camera, view or self.view, colours=True)
-        self._read(pixels, None)
+        self._draw(data, camera, view or self.view, False, pixels, None)
         return np.ascontiguousarray(pixels[::-1])
 
     def depth(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.depth`."""
         buffer = np.empty((self.height, self.width), np.float32)
-        self._draw(data, camera, view or self.view, colours=False)
-        self._read(None, buffer)
+        self._draw(data, camera, view or self.view, True, None, buffer)
         near, far = self.clip_planes
         nearness = buffer[::-1].astype(np.float64)  # 1 at the near plane, 0 at the far plane, linear in 1 / depth
         depth = 1.0 / (1.0 / far + nearness * (1.0 / near - 1.0 / far))
         return np.where(nearness > 0, depth, np.inf).astype(np.float32)
 
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.segmentation`."""
         pixels = np.empty((self.height, self.width, 3), np.uint8)
-        self._draw(data, camera, view or self.view, colours=False)
-        self._read(pixels, None)
+        self._draw(data, camera, view or self.view, True, pixels, None)
         codes = pixels[::-1].astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
         geom_of_code = np.full(self._scene.ngeom + 1, -1, np.int32)  # code 0 is the background
         for drawn in self._scene.geoms[: self._scene.ngeom]:
@@ -196,26 +183,22 @@ class GlRenderer(Renderer):
                 geom_of_code[drawn.segid + 1] = drawn.objid
         return geom_of_code[codes]
 
-    def _draw(self, data: mujoco.MjData, camera: str | int, view: View, colours: bool) -> None:
-        """Draw colours, or a code for each geom."""
+    def _draw(self, data, camera: str | int, view: View, coded: bool, pixels, depths) -> None:
+        """Draw colours, or (`coded`) a code for each geom, and read into `pixels` or `depths`."""
         if self._context is None:
             raise RuntimeError("this renderer is closed")
         option = mujoco.MjvOption()
         option.geomgroup[:] = view.mask()
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self.model, data, option, None, eye_of(self.model, camera), everything, self._scene)
-        flags = {"SHADOW": colours and view.shadows, "SEGMENT": not colours, "IDCOLOR": not colours}
-        for name, on in flags.items():
+        for name, on in (("SHADOW", view.shadows and not coded), ("SEGMENT", coded), ("IDCOLOR", coded)):
             self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{name}")] = on
         self._gl.make_current()
         mujoco.mjr_render(self._rectangle, self._scene, self._context)
-
-    def _read(self, colours: np.ndarray | None, depths: np.ndarray | None) -> None:
         self._gl.make_current()  # a forgotten renderer that is collected meanwhile takes the context with it
-        mujoco.mjr_readPixels(colours, depths, self._rectangle, self._context)
+        mujoco.mjr_readPixels(pixels, depths, self._rectangle, self._context)
 
     def close(self) -> None:
-        """See `Renderer.close`."""
         if self._context is not None:
             atexit.unregister(self._at_exit)
             self._gl.make_current()

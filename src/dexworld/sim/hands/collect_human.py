@@ -54,7 +54,7 @@ def recorded(folder: Path) -> dict[int, Path]:
 
 
 def _record_and_write(seed: int, folder: Path, video: HumanVideoConfig, backend: str) -> int:
-    recording = film(seed, video, backend, masks=False)
+    recording = film(seed, video, backend)
     write_egodex(folder, seed, in_arkit_world(recording.episode), labels_of(recording), split_of(seed))
     return seed
 

@@ -85,50 +85,22 @@ class HumanVideoConfig:
 
 
 @dataclass(frozen=True)
-class HandMasks:
-    """Where hands are drawn, the ground truth that projected keypoints are checked against.
-
-    labels: (T, H, W) uint8: 1 the left hand, 2 the right hand (or the robot's), 3 and 4 the arms behind them, else 0. A
-    human wrist lies at the border of hand and arm, so a check of wrists counts both.
-    """
-
-    labels: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.labels.ndim != 3 or self.labels.dtype != np.uint8:
-            raise ValueError(f"labels must be (T, H, W) uint8, not {self.labels.shape} {self.labels.dtype}")
-
-    def covers(self, frame: int, pixels: np.ndarray, side: str, margin: int = 0, arm: bool = False) -> np.ndarray:
-        """Which pixels (N, 2), u and v, lie on the hand `side` of a frame, or at most `margin` whole pixels beside it.
-
-        arm: whether the arm counts too. Pixels outside the picture lie on nothing.
-        """
-        label = {"left": 1, "right": 2}[side]
-        wanted = np.isin(self.labels[frame], (label, label + 2) if arm else (label,))
-        height, width = wanted.shape
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(wanted, margin), (2 * margin + 1,) * 2)
-        grown = np.asarray(windows.any(axis=(-1, -2)))
-        places = np.floor(pixels).astype(int)
-        inside = (places >= 0).all(axis=-1) & (places < [width, height]).all(axis=-1)
-        return inside & grown[places[:, 1].clip(0, height - 1), places[:, 0].clip(0, width - 1)]
-
-
-@dataclass(frozen=True)
 class HumanVideo:
     """A recording: the episode, what was done in it, and how everything moved.
 
-    masks: where hands were drawn, None if not asked for. names: of the objects. rejected: draws of acts that failed.
+    labels: (T, H, W) uint8, what was drawn, empty unless asked for: 1 the left hand, 2 the right hand, 3 and 4 the arms
+    behind them, else 0. names: of the objects. rejected: draws of acts that failed.
     """
 
     episode: Episode
-    masks: HandMasks | None
+    labels: np.ndarray
     acts: tuple[Act, ...]
     motion: Motion
     names: tuple[str, ...]
     rejected: int
 
 
-def film(seed: int, config: HumanVideoConfig, backend: str = "auto", masks: bool = True) -> HumanVideo:
+def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: bool = False) -> HumanVideo:
     """The recording of `seed`: same seed and configuration, same bytes. Raises ValueError if it can't be drawn."""
     field_of_view = 2 * math.degrees(math.atan(0.5 / FOCAL_OVER_WIDTH))
     layout = replace(random_hand_layout(seed, fixtures_for(config.skills)), fov_deg=field_of_view)
@@ -142,7 +114,7 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", masks: bool
     cameras = head_path(seed, wrists, acts, config)
     table = Table(COUNTER_FRONT, COUNTER_TOP)
     bodies = np.stack([upper_body(camera, pair, table) for camera, pair in zip(cameras, wrists, strict=True)])
-    frames, labels, extras = _draw(scene, motion, cameras, bodies, config, backend, masks)
+    frames, drawn, extras = _draw(scene, motion, cameras, bodies, config, backend, labels)
     keypoints = extras.pop("keypoints_world")
     extras["body_world"] = bodies.astype(np.float32)
     extras["body_valid"] = np.ones(bodies.shape[:2], bool)
@@ -159,7 +131,7 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", masks: bool
         seed=seed,
         extras=extras,
     )
-    return HumanVideo(episode, HandMasks(labels) if masks else None, acts, motion, layout.names, rejected)
+    return HumanVideo(episode, drawn, acts, motion, layout.names, rejected)
 
 
 def describe(acts: Sequence[Act]) -> str:
@@ -208,11 +180,11 @@ def _smooth(path: np.ndarray, frames: float) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _draw(scene, motion, cameras, bodies, config, backend, masks):
+def _draw(scene, motion, cameras, bodies, config, backend, with_labels):
     """Frames (T, H, W, 3), hand labels (T, H, W) uint8 (empty unless asked for), and what is read off every frame."""
     data = mujoco.MjData(scene.model)
     size = (config.frames, config.height, config.width)
-    frames, labels = np.empty((*size, 3), np.uint8), np.zeros(size if masks else (0, *size[1:]), np.uint8)
+    frames, labels = np.empty((*size, 3), np.uint8), np.zeros(size if with_labels else (0, *size[1:]), np.uint8)
     geom_label = np.zeros(scene.model.ngeom + 1, np.uint8)  # the last entry stands for -1, nothing
     for value, side in enumerate(SIDES, 1):
         geom_label[scene.hands.geoms[side]] = value
@@ -223,7 +195,7 @@ def _draw(scene, motion, cameras, bodies, config, backend, masks):
             _pose(scene, data, state, poses, bodies[frame])
             scene.look(data, cameras[frame])
             frames[frame] = renderer.rgb(data, scene.camera)
-            if masks:
+            if with_labels:
                 labels[frame] = geom_label[renderer.segmentation(data, scene.camera)]
             points, _ = scene.hands.keypoints(data, SIDES)
             wrists = [scene.hands.bodies[side][0] for side in SIDES]
