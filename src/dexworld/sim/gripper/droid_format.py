@@ -127,8 +127,8 @@ def droid_metadata(recording: GripperRecording) -> dict[str, Any]:
     return content | {
         "dexworld_seed": recording.seed,
         "dexworld_skill": recording.skill,
-        "dexworld_grasp_attempts": recording.tally.attempts,
-        "dexworld_objects_carried": recording.tally.carried,
+        "dexworld_grasp_attempts": recording.grasp_attempts,
+        "dexworld_objects_carried": recording.objects_carried,
         "dexworld_mujoco": mujoco.__version__,
     }
 

@@ -54,7 +54,7 @@ class Teleoperator:
 
     def __init__(self, simulation: GripperSimulation, rng: np.random.Generator, tremor: float = 0.012) -> None:
         self._simulation, self._rng, self._tremor = simulation, rng, tremor
-        self._arm, self._opening = simulation.arm_targets, simulation.opening
+        self._arm, self._opening = np.array(HOME_ARM), simulation.opening
         self._pose = simulation.forward(self._arm)
         self._velocity, self._turning, self._unrest = np.zeros(3), np.zeros(3), np.zeros(3)
 

@@ -14,7 +14,7 @@ from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.sim.gripper.gripper_control import Command, Teleoperator, Waypoint, downward
 from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
 from dexworld.sim.gripper.gripper_simulation import GripperSimulation
-from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Plan, Tally
+from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Plan
 
 MAX_OBJECTS = 5
 
@@ -59,14 +59,15 @@ class GripperRecording:
     last link are seen; empty unless asked for. camera_poses: base_from_camera (T, 4, 4) and intrinsics: (3, 3) of all
     three cameras. state: `cartesian_pose` (T, 4, 4), `joint_positions`, `joint_velocities` and `joint_torques` (T, 7),
     `opening` (T,) as measured; `pad_points` (T, 2, 3). command: `cartesian_pose`, `joint_positions`, `opening` asked
-    for at each step. skill, text, success, tally: what was tried and what came of it.
+    for at each step. skill, text, success, grasp_attempts, objects_carried: what was tried and what came of it.
     """
 
     seed: int
     skill: str
     text: str
     success: bool
-    tally: Tally
+    grasp_attempts: int
+    objects_carried: int
     episodes: dict[str, Episode]
     masks: dict[str, np.ndarray]
     camera_poses: dict[str, np.ndarray]
@@ -92,7 +93,7 @@ def record_gripper(seed: int, config: GripperConfig | None = None, backend: str 
         if success is None:
             success = skill == "explore"  # it ends with the tape
         tape.play(operator.explore(), config.min_frames)
-        return tape.recording(seed, skill, text, success, operator.tally)
+        return tape.recording(seed, skill, text, success, operator)
 
 
 def _start(simulation: GripperSimulation, hand: Teleoperator, rng: np.random.Generator) -> None:
@@ -134,25 +135,20 @@ class _Tape:
         positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
         positions[:count], touched[:count] = simulation.object_positions(), simulation.touched()
         row: dict[str, Any] = {
-            "state/cartesian_pose": simulation.gripper_pose,
-            "state/joint_positions": simulation.arm_joints,
-            "state/joint_velocities": simulation.arm_velocities,
-            "state/joint_torques": simulation.arm_torques,
-            "state/opening": np.float64(simulation.opening),
-            "state/pad_points": simulation.pad_points(),
             "command/cartesian_pose": command.pose,
             "command/joint_positions": command.arm,
             "command/opening": np.float64(np.clip(command.opening, 0.0, 1.0)),
             "object_positions": positions,
             "object_touched": touched,
         }
+        row |= {f"state/{name}": values for name, values in simulation.measured().items()}
         row |= {f"pose/{camera}": simulation.base_from_camera(camera) for camera in CAMERAS}
-        row |= {f"image/{camera}": simulation.image(camera) for camera in cameras}
+        row |= {f"image/{camera}": simulation.renderer.rgb(simulation.data, camera) for camera in cameras}
         if self._config.masks:
             row |= {f"mask/{camera}": simulation.gripper_mask(camera) for camera in cameras}
         return row
 
-    def recording(self, seed: int, skill: str, text: str, success: bool, tally: Tally) -> GripperRecording:
+    def recording(self, seed: int, skill: str, text: str, success: bool, operator: Operator) -> GripperRecording:
         """Everything on the tape."""
         stacked = {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
         state, command, poses = (_part(stacked, prefix) for prefix in ("state", "command", "pose"))
@@ -183,7 +179,7 @@ class _Tape:
                 seed=seed,
                 extras=extras,
             )
-        outcome = (seed, skill, text, success, tally)
+        outcome = (seed, skill, text, success, operator.attempts, operator.carried)
         return GripperRecording(*outcome, episodes, _part(stacked, "mask"), poses, intrinsics, state, command)
 
 

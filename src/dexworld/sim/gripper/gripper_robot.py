@@ -7,7 +7,7 @@ Palm and fingers have the sizes of the Franka hand (franka_ros, Apache-2.0); all
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -45,14 +45,6 @@ _GEOM = mujoco.mjtGeom
 _PALE, _DARK, _RUBBER = [0.88, 0.88, 0.9, 1], [0.22, 0.22, 0.24, 1], [0.12, 0.12, 0.12, 1]
 
 
-@dataclass(frozen=True)
-class CameraMount:
-    """A fixed camera: base_from_camera (4, 4), optical axes, metres, and its vertical field of view in degrees."""
-
-    base_from_camera: np.ndarray
-    fovy_deg: float
-
-
 def gripper_layout(seed: int) -> Layout:
     """The kitchen of `seed` with objects that stand within the arm's reach and mostly fit between the fingers."""
     layout = random_layout(seed)
@@ -78,14 +70,17 @@ def _shrunk(item: ObjectSpec, rng: np.random.Generator) -> ObjectSpec:
     return replace(item, radius=item.radius * scale, half_height=height)
 
 
-def external_cameras(seed: int) -> dict[str, CameraMount]:
-    """Where ext1 (left of the robot) and ext2 (right) stand in the scene of `seed`, looking at the work area."""
+def external_cameras(seed: int) -> dict[str, tuple[np.ndarray, float]]:
+    """Where ext1 (left of the robot) and ext2 (right) stand in the scene of `seed`, looking at the work area.
+
+    base_from_camera (4, 4), optical axes, and the vertical field of view in degrees.
+    """
     rng = np.random.default_rng([seed, 22])
     mounts = {}
     for name, side in zip(EXTERNAL_CAMERAS, (1.0, -1.0), strict=True):
         place = np.array([rng.uniform(-0.05, 0.55), side * rng.uniform(0.65, 1.0), rng.uniform(0.4, 0.75)])
         target = np.array([0.46, 0.04 * side, 0.13]) + rng.normal(0, [0.03, 0.03, 0.02])
-        mounts[name] = CameraMount(looking_at(place, target, float(rng.normal(0, 0.03))), float(rng.uniform(46, 60)))
+        mounts[name] = (looking_at(place, target, float(rng.normal(0, 0.03))), float(rng.uniform(46, 60)))
     return mounts
 
 
@@ -101,9 +96,8 @@ def gripper_mount(seed: int, height: int, width: int) -> Callable[[mujoco.MjSpec
         add_decor(spec.worldbody, [0.09, COUNTER_TOP / 2, 0], [*BASE_POSITION[:2], COUNTER_TOP / 2], **pedestal)
         palm = _add_gripper(spec, add_arm(spec, BASE_POSITION, (1.0, 0.0, 0.0, 0.0)))
         _add_wrist_camera(palm, np.random.default_rng([seed, 24]))
-        for name, camera in external_cameras(seed).items():
-            pose = camera.base_from_camera
-            _add_camera(spec.worldbody, name, pose[:3, :3], pose[:3, 3] + BASE_POSITION, camera.fovy_deg)
+        for name, (pose, fovy_deg) in external_cameras(seed).items():
+            _add_camera(spec.worldbody, name, pose[:3, :3], pose[:3, 3] + BASE_POSITION, fovy_deg)
 
     return mount
 

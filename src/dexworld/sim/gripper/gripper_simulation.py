@@ -4,6 +4,9 @@ All positions and poses are in the arm's base frame, DROID's world: x away from 
 counter at z = 0, metres.
 """
 
+from functools import cached_property
+from typing import Self
+
 import mujoco
 import numpy as np
 
@@ -33,31 +36,27 @@ class GripperSimulation:
 
     def __init__(self, layout: Layout, height: int = 180, width: int = 320, backend: str = "auto") -> None:
         scene = build_scene(layout, gripper_mount(layout.seed, height, width))
-        self.layout, self.model, self.object_names = layout, scene.model, scene.object_names
-        self.height, self.width = height, width
-        self.data, self.scratch = mujoco.MjData(self.model), mujoco.MjData(self.model)
-        arm = [self.model.joint(joint.name).id for joint in ARM]
-        fingers = [self.model.joint(name).id for name in FINGER_NAMES]
-        self.arm_qpos, self.arm_dofs = self.model.jnt_qposadr[arm], self.model.jnt_dofadr[arm]
-        self.arm_limits = self.model.jnt_range[arm].copy()
-        self._finger_qpos = self.model.jnt_qposadr[fingers]
-        self.gripper = self.model.body(GRIPPER_BODY).id
-        self.fingers = np.array([self.model.body(name).id for name in FINGER_NAMES])
-        self.objects = np.array([self.model.body(name).id for name in self.object_names])
+        self.layout, self.height, self.width, self._backend = layout, height, width, backend
+        self.model = model = scene.model
+        self.data, self.scratch = mujoco.MjData(model), mujoco.MjData(model)
+        arm = [model.joint(joint.name).id for joint in ARM]
+        self.arm_qpos, self.arm_dofs = model.jnt_qposadr[arm], model.jnt_dofadr[arm]
+        self.arm_limits = model.jnt_range[arm].copy()
+        self._finger_qpos = model.jnt_qposadr[[model.joint(name).id for name in FINGER_NAMES]]
+        self.gripper = model.body(GRIPPER_BODY).id
+        self.fingers = np.array([model.body(name).id for name in FINGER_NAMES])
+        self.objects = np.array([model.body(name).id for name in scene.object_names])
         # The last link's shell covers the flange: a point on the flange is seen on it.
-        last = {self.gripper, self.model.body(FLANGE_BODY).id, self.model.body("arm_link7").id, *self.fingers.tolist()}
-        self.gripper_geoms = np.flatnonzero(np.isin(self.model.geom_bodyid, sorted(last)))
-        self._backend = backend
-        self._renderer: Renderer | None = None
+        last = [self.gripper, model.body(FLANGE_BODY).id, model.body("arm_link7").id, *self.fingers]
+        self._gripper_geoms = np.flatnonzero(np.isin(model.geom_bodyid, last))
         self.reset()
 
-    def reset(self, arm: np.ndarray | None = None, opening: float = 1.0) -> None:
-        """Objects to their places, the arm to joints (7,) radians at rest (home by default), fingers open or closed."""
-        joints = np.array(HOME_ARM) if arm is None else np.asarray(arm)
+    def reset(self) -> None:
+        """Objects to their places, the arm home at rest, fingers open."""
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[self.arm_qpos] = joints
-        self.data.qpos[self._finger_qpos] = opening * MAX_OPENING
-        self.data.ctrl[:] = [*joints, *[opening * MAX_OPENING] * 2]
+        self.data.qpos[self.arm_qpos] = HOME_ARM
+        self.data.qpos[self._finger_qpos] = MAX_OPENING
+        self.data.ctrl[:] = [*HOME_ARM, MAX_OPENING, MAX_OPENING]
         mujoco.mj_forward(self.model, self.data)
 
     def step(self, arm: np.ndarray, opening: float) -> None:
@@ -70,26 +69,6 @@ class GripperSimulation:
         mujoco.mj_forward(self.model, self.data)  # contacts and poses of where it is now
 
     @property
-    def arm_targets(self) -> np.ndarray:
-        """Commanded arm joints (7,) radians."""
-        return self.data.ctrl[:ARM_JOINTS].copy()
-
-    @property
-    def arm_joints(self) -> np.ndarray:
-        """Measured arm joints (7,) radians."""
-        return self.data.qpos[self.arm_qpos].copy()
-
-    @property
-    def arm_velocities(self) -> np.ndarray:
-        """Measured arm joint velocities (7,) radians per second."""
-        return self.data.qvel[self.arm_dofs].copy()
-
-    @property
-    def arm_torques(self) -> np.ndarray:
-        """Torques (7,) of the arm's motors, newton metres, gravity compensation not included."""
-        return self.data.actuator_force[:ARM_JOINTS].copy()
-
-    @property
     def opening(self) -> float:
         """How far the fingers are open: 0 closed, 1 open."""
         return float(np.clip(self.data.qpos[self._finger_qpos].mean() / MAX_OPENING, 0.0, 1.0))
@@ -97,13 +76,26 @@ class GripperSimulation:
     @property
     def gripper_pose(self) -> np.ndarray:
         """base_from_gripper (4, 4): origin on the flange, z towards the fingertips, y along the fingers' slide."""
-        return self._pose(self.data, self.gripper)
+        return self._pose(self.data)
+
+    def measured(self) -> dict[str, np.ndarray]:
+        """`cartesian_pose` (4, 4) of the gripper, `joint_positions`, `joint_velocities` and `joint_torques` (7,) of the
+        arm (gravity compensation not included), `opening` (), and `pad_points` (2, 3).
+        """
+        return {
+            "cartesian_pose": self.gripper_pose,
+            "joint_positions": self.data.qpos[self.arm_qpos].copy(),
+            "joint_velocities": self.data.qvel[self.arm_dofs].copy(),
+            "joint_torques": self.data.actuator_force[:ARM_JOINTS].copy(),
+            "opening": np.array(self.opening),
+            "pad_points": self.pad_points(),
+        }
 
     def forward(self, arm: np.ndarray) -> np.ndarray:
         """base_from_gripper (4, 4) for arm joints (7,), without touching the state."""
         self.scratch.qpos[self.arm_qpos] = arm
         mujoco.mj_kinematics(self.model, self.scratch)
-        return self._pose(self.scratch, self.gripper)
+        return self._pose(self.scratch)
 
     def jacobian(self, arm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """base_from_gripper (4, 4) and its Jacobian (6, 7) (metres, radians per radian) for arm joints (7,)."""
@@ -145,32 +137,21 @@ class GripperSimulation:
         fovy_deg = self.model.cam_fovy[self.model.camera(camera).id]
         return pinhole(focal_length(self.height, fovy_deg), self.height, self.width)
 
-    @property
+    @cached_property
     def renderer(self) -> Renderer:
         """The renderer of this scene, made when first needed."""
-        if self._renderer is None:
-            self._renderer = make_renderer(self.model, self.height, self.width, backend=self._backend)
-        return self._renderer
-
-    def image(self, camera: str) -> np.ndarray:
-        """Picture (H, W, 3) uint8."""
-        return self.renderer.rgb(self.data, camera)
+        return make_renderer(self.model, self.height, self.width, backend=self._backend)
 
     def gripper_mask(self, camera: str) -> np.ndarray:
         """(H, W) bool: where gripper, flange or the arm's last link are seen."""
-        return np.isin(self.renderer.segmentation(self.data, camera), self.gripper_geoms)
+        return np.isin(self.renderer.segmentation(self.data, camera), self._gripper_geoms)
 
-    def close(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-    def __enter__(self) -> "GripperSimulation":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
-        self.close()
+        if "renderer" in self.__dict__:
+            self.renderer.close()
 
-    def _pose(self, data: mujoco.MjData, body: int) -> np.ndarray:
-        return pose(data.xmat[body].reshape(3, 3), data.xpos[body] - BASE_POSITION)
+    def _pose(self, data: mujoco.MjData) -> np.ndarray:
+        return pose(data.xmat[self.gripper].reshape(3, 3), data.xpos[self.gripper] - BASE_POSITION)

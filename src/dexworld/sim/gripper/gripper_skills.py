@@ -6,7 +6,7 @@ returns whether it worked. Aim and timing vary, and attempts fail now and then: 
 
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,21 +28,17 @@ Plan = Generator[Waypoint, None, bool]
 
 
 @dataclass
-class Tally:
-    """What an operator tried: `attempts` to grasp, and how many objects were `carried`."""
-
-    attempts: int = 0
-    carried: int = 0
-
-
-@dataclass
 class Operator:
-    """Skills in one simulation. `text` is the instruction of the skill that was begun last."""
+    """Skills in one simulation.
+
+    text: the instruction of the skill that was begun last. attempts to grasp, and how many objects were carried.
+    """
 
     simulation: GripperSimulation
     rng: np.random.Generator
-    tally: Tally = field(default_factory=Tally)
     text: str = ""
+    attempts: int = 0
+    carried: int = 0
 
     def begin(self, skill: str) -> Plan:
         """The waypoints of a skill. Raises KeyError for one that isn't in `SKILLS`."""
@@ -137,7 +133,7 @@ class Operator:
 
     def _grasp(self, index: int) -> Generator[Waypoint, None, tuple[bool, np.ndarray, float]]:
         """One attempt: above, around, close, lift. Returns whether it holds, the rotation and the commanded opening."""
-        self.tally.attempts += 1
+        self.attempts += 1
         centre, yaw = self._grasp_pose(index)
         sloppy = 0.02 if self.rng.random() < 0.12 else 0.004
         centre[:2] += self.rng.normal(0, sloppy, 2)
@@ -149,7 +145,7 @@ class Operator:
         yield Waypoint(centre, rotation, 0.0, 0.1, hold=0.35)
         yield Waypoint(_raised(centre, self.rng.uniform(0.1, 0.16)), rotation, 0.0, 0.18, hold=0.1)
         held = bool(self._place(index)[2] > rest + LIFTED and self.simulation.touched()[index])
-        self.tally.carried += int(held)
+        self.carried += int(held)
         return held, rotation, 0.0
 
     def _grasp_pose(self, index: int) -> tuple[np.ndarray, float]:

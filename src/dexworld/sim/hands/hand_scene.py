@@ -8,6 +8,7 @@ Walls are boxes whose local xy plane faces the room, so that their texture doesn
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import mujoco
 import numpy as np
@@ -21,6 +22,7 @@ from dexworld.sim.textures import make_texture
 HEAD_CAMERA = "head"
 HEAD_POSITION = (0.22, 0.0, 1.38)
 HEAD_TARGET = (0.665, 0.0, 0.95)
+COUNTER_FRONT = 0.3  # x of the counter's edge
 OBJECT_AREA = (0.51, 0.69, -0.20, 0.20)
 FIXTURES = ("none", "drawer", "door")
 COLOURS = {
@@ -33,7 +35,6 @@ COLOURS = {
     "white": (0.93, 0.93, 0.92),
     "black": (0.08, 0.08, 0.09),
 }
-_GEOM, _JOINT = mujoco.mjtGeom, mujoco.mjtJoint
 _FACING_ROOM = [math.sqrt(0.5), 0.0, -math.sqrt(0.5), 0.0]  # local z to world -x: the texture plane looks at the person
 
 
@@ -42,8 +43,7 @@ class Fixture:
     """A drawer or a hinged door in a small cabinet on the counter. Lengths in metres.
 
     kind: drawer or door. centre: y of the cabinet's middle. front: x of its closed front. hinge: +1 if the door's hinge
-    is at its left (+y) edge, -1 at its right. travel: furthest opening, metres (drawer) or radians (door). standoff: of
-    the handle's bar from the front.
+    is at its left (+y) edge, -1 at its right. standoff: of the handle's bar from the front.
     """
 
     kind: str
@@ -51,12 +51,11 @@ class Fixture:
     front: float
     half_width: float
     half_height: float
-    depth: float
     hinge: float
-    travel: float
     handle_length: float
-    standoff: float
-    bar_radius: float
+    depth: ClassVar = 0.24
+    standoff: ClassVar = 0.045
+    bar_radius: ClassVar = 0.006
 
     def __post_init__(self) -> None:
         if self.kind not in FIXTURES[1:]:
@@ -66,6 +65,11 @@ class Fixture:
     def base_height(self) -> float:
         """World z of the front's middle."""
         return COUNTER_TOP + self.half_height + 0.006
+
+    @property
+    def travel(self) -> float:
+        """The furthest opening, metres (drawer) or radians (door)."""
+        return 0.19 if self.kind == "drawer" else 1.5
 
     @property
     def bar_offset(self) -> float:
@@ -147,18 +151,11 @@ def random_hand_layout(seed: int, fixtures: tuple[str, ...] = FIXTURES, draw: in
             objects.append(item)
             positions.append(spot)
             names.append(f"{colour} {item.kind}")
-    return HandSceneLayout(
-        seed=seed,
-        objects=tuple(objects),
-        names=tuple(names),
-        positions=tuple(positions),
-        yaws=tuple(float(yaw) for yaw in rng.uniform(-0.6, 0.6, len(objects))),
-        fixture=fixture,
-        furniture=str(rng.choice(["plain", "sink", "stove", "shelf"])),
-        counter_depth=float(rng.uniform(0.62, 0.74)),
-        looks=random_looks(rng),
-        fov_deg=float(rng.uniform(60, 68)),
-    )
+    yaws = tuple(float(yaw) for yaw in rng.uniform(-0.6, 0.6, len(objects)))
+    furniture = str(rng.choice(["plain", "sink", "stove", "shelf"]))
+    counter_depth, looks, fov_deg = float(rng.uniform(0.62, 0.74)), random_looks(rng), float(rng.uniform(60, 68))
+    things = (tuple(objects), tuple(names), tuple(positions), yaws)
+    return HandSceneLayout(seed, *things, fixture, furniture, counter_depth, looks, fov_deg)
 
 
 def _random_object(rng: np.random.Generator, colour: str) -> ObjectSpec:
@@ -172,20 +169,10 @@ def _random_object(rng: np.random.Generator, colour: str) -> ObjectSpec:
 
 def _random_fixture(rng: np.random.Generator, kind: str) -> Fixture:
     half_width = float(rng.uniform(0.11, 0.14))
-    height = rng.uniform(0.07, 0.09) if kind == "drawer" else rng.uniform(0.1, 0.13)
-    return Fixture(
-        kind=kind,
-        centre=float(rng.uniform(-0.16, 0.16)),
-        front=float(rng.uniform(0.73, 0.78)),
-        half_width=half_width,
-        half_height=float(height),
-        depth=0.24,
-        hinge=float(rng.choice([-1.0, 1.0])),
-        travel=0.19 if kind == "drawer" else 1.5,
-        handle_length=float(rng.uniform(0.10, 0.14)),
-        standoff=0.045,
-        bar_radius=0.006,
-    )
+    half_height = float(rng.uniform(0.07, 0.09) if kind == "drawer" else rng.uniform(0.1, 0.13))
+    centre, front = float(rng.uniform(-0.16, 0.16)), float(rng.uniform(0.73, 0.78))
+    hinge, handle_length = float(rng.choice([-1.0, 1.0])), float(rng.uniform(0.10, 0.14))
+    return Fixture(kind, centre, front, half_width, half_height, hinge, handle_length)
 
 
 def _free_spot(rng, item, objects, positions, fixture) -> tuple[float, float] | None:
@@ -286,9 +273,8 @@ def _add_room(spec: mujoco.MjSpec, layout: HandSceneLayout, rng: np.random.Gener
     def material(name: str, kinds: tuple[str, ...], repeat: float) -> str:
         return add_material(spec, name, make_texture(str(rng.choice(kinds)), rng), repeat, uniform=False)
 
-    depth, front = layout.counter_depth, 0.3
-    back = front + depth + 0.15
-    middle, half = (front + back) / 2, (back - front) / 2
+    back = COUNTER_FRONT + layout.counter_depth + 0.15
+    middle, half = (COUNTER_FRONT + back) / 2, (back - COUNTER_FRONT) / 2
     top = material("top", ("wood", "marble", "plaster"), float(rng.uniform(1.5, 3)))
     wall = material("wall", ("tile", "plaster"), 3.0)
     splash = material("splash", ("tile", "marble", "plaster"), 4.0)
@@ -309,38 +295,33 @@ def _add_fixture(world: mujoco.MjsBody, fixture: Fixture, rng: np.random.Generat
     shell = [*map(float, body_colour), 1.0]
     panel = [*map(float, np.clip(body_colour * rng.choice([0.65, 1.25]), 0, 1)), 1.0]
     inside, metal = [0.16, 0.13, 0.11, 1.0], [0.12, 0.12, 0.13, 1.0] if rng.random() < 0.5 else [0.8, 0.8, 0.82, 1.0]
-    w, h, depth = fixture.half_width, fixture.half_height, fixture.depth
+    w, h, depth, thickness = fixture.half_width, fixture.half_height, fixture.depth, 0.006
     x, y, z = fixture.front + depth / 2, fixture.centre, fixture.base_height
-    thickness = 0.006
     for sign in (-1, 1):
         add_decor(world, [depth / 2, thickness, h], [x, y + sign * (w + thickness), z], rgba=shell)
         add_decor(world, [depth / 2, w + 2 * thickness, thickness], [x, y, z + sign * h], rgba=shell)
     add_decor(world, [thickness, w, h], [x + depth / 2, y, z], rgba=inside)
-    if fixture.kind == "drawer":
-        body = world.add_body(name="fixture", pos=[fixture.front, y, z])
-        body.add_joint(name="fixture", type=_JOINT.mjJNT_SLIDE, axis=[-1, 0, 0])
-        panel_middle = 0.0
+    edge = fixture.hinge * w if fixture.kind == "door" else 0.0  # of the joint from the middle
+    body = world.add_body(name="fixture", pos=[fixture.front, y + edge, z])
+    if fixture.kind == "door":
+        body.add_joint(name="fixture", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, -fixture.hinge])
+    else:
+        body.add_joint(name="fixture", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[-1, 0, 0])
         add_decor(body, [depth / 2 - 0.01, w - 0.01, 0.003], [depth / 2, 0, -h + 0.015], rgba=inside)
         for sign in (-1, 1):
             add_decor(body, [depth / 2 - 0.01, 0.004, h * 0.75], [depth / 2, sign * (w - 0.01), -h * 0.2], rgba=shell)
-    else:
-        body = world.add_body(name="fixture", pos=[fixture.front, y + fixture.hinge * w, z])
-        body.add_joint(name="fixture", type=_JOINT.mjJNT_HINGE, axis=[0, 0, -fixture.hinge])
-        panel_middle = -fixture.hinge * w
-    add_decor(body, [0.008, w - 0.002, h - 0.004], [0.008, panel_middle, 0], rgba=panel)
+    add_decor(body, [0.008, w - 0.002, h - 0.004], [0.008, -edge, 0], rgba=panel)
     _add_bar(body, fixture, metal)
 
 
 def _add_bar(body: mujoco.MjsBody, fixture: Fixture, colour: list[float]) -> None:
     """The handle: a bar on two posts in front of the panel."""
-    half, out = fixture.handle_length / 2, -fixture.standoff
-    if fixture.kind == "drawer":
-        middle, axis = np.array([out, 0, 0]), np.array([0, 1.0, 0])
-    else:
+    half, out, radius = fixture.handle_length / 2, -fixture.standoff, fixture.bar_radius
+    middle, axis = np.array([out, 0, 0]), np.array([0, 1.0, 0])
+    if fixture.kind == "door":
         middle, axis = np.array([out, -fixture.hinge * fixture.bar_offset, 0]), np.array([0, 0, 1.0])
-    style = {"type": _GEOM.mjGEOM_CAPSULE, "rgba": colour, "contype": 0, "conaffinity": 0}
+    style = {"type": mujoco.mjtGeom.mjGEOM_CAPSULE, "rgba": colour, "contype": 0, "conaffinity": 0}
     ends = [middle + axis * half, middle - axis * half]
-    body.add_geom(fromto=[*ends[0], *ends[1]], size=[fixture.bar_radius, 0, 0], **style)
+    body.add_geom(fromto=[*ends[0], *ends[1]], size=[radius, 0, 0], **style)
     for end in ends:
-        foot = end - np.array([out, 0, 0])
-        body.add_geom(fromto=[*end, *foot], size=[fixture.bar_radius * 0.8, 0, 0], **style)
+        body.add_geom(fromto=[*end, *(end - np.array([out, 0, 0]))], size=[radius * 0.8, 0, 0], **style)

@@ -14,7 +14,7 @@ import numpy as np
 from dexworld.sim.hands.hand_choice import draw_script
 from dexworld.sim.hands.hand_motion import Motion, Pose, act, comes_true
 from dexworld.sim.hands.hand_physics import HandWorld
-from dexworld.sim.hands.hand_scene import HandScene, SceneState
+from dexworld.sim.hands.hand_scene import COUNTER_FRONT, HandScene, SceneState
 from dexworld.sim.hands.hand_skills import HandScript, Key, Writer, idle
 from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.poses import turn_about_z
@@ -25,7 +25,6 @@ ATTEMPTS = 16
 HOVER_ATTEMPTS = 4  # the last ones: a hovering hand hardly ever fails
 BOTH_SHARE = 0.6  # of the draws about objects are for both hands; fewer fit
 HOVER_SHARE = 0.12  # of the draws a hand only reaches
-COUNTER_FRONT = 0.3  # x of the counter's edge
 EASY_SPEED = 0.45  # metres a second on average between two key poses, where an act has the time
 RELEASE_SECONDS = 0.2
 EASY_BENDING = 5.0  # radians a second, on average too

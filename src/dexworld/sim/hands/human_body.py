@@ -4,11 +4,11 @@ Nothing of it is measured or simulated. It gives data EgoDex's joints, for model
 PEVA. The drawn forearms come from its elbows.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from dexworld.hands import BODY_KEYPOINTS
+from dexworld.sim.hands.hand_scene import COUNTER_FRONT
+from dexworld.sim.scene import COUNTER_TOP
 
 UPPER_ARM, FOREARM = 0.29, 0.265  # metres, an adult's
 _REACH = 0.985 * (UPPER_ARM + FOREARM)
@@ -17,19 +17,7 @@ _SLEEVE = 0.042  # metres, its radius
 _NECK, _BACK = 0.115, 0.50  # lengths of neck and spine
 
 
-@dataclass(frozen=True)
-class Table:
-    """What elbows stay above: a surface at `height` m that begins `edge` m ahead of the world's origin."""
-
-    edge: float
-    height: float
-
-    def clears(self, elbow: np.ndarray) -> bool:
-        """Whether a sleeve around `elbow` (3,), x ahead and z up, stays above; before the edge it may hang."""
-        return bool(elbow[2] >= self.height + _SLEEVE - 3.0 * max(self.edge - float(elbow[0]), 0.0))
-
-
-def upper_body(world_from_camera: np.ndarray, wrists: np.ndarray, table: Table) -> np.ndarray:
+def upper_body(world_from_camera: np.ndarray, wrists: np.ndarray) -> np.ndarray:
     """Joints (18, 3) m in the rows of `hands.BODY_KEYPOINTS`.
 
     world_from_camera: (4, 4) optical pose of the head camera; world x is ahead, z up. wrists: (2, 3) m, left and right.
@@ -53,14 +41,14 @@ def upper_body(world_from_camera: np.ndarray, wrists: np.ndarray, table: Table) 
         joints[f"{side}Shoulder"] = neck_root - 0.045 * up + 0.02 * facing + sign * 0.025 * left
         shoulder = neck_root - 0.06 * up + sign * 0.17 * left
         towards = shoulder + 0.3 * sign * left - 0.3 * up - 0.1 * facing
-        joints[f"{side}Arm"], joints[f"{side}Forearm"] = _arm(shoulder, wrist, towards, table)
+        joints[f"{side}Arm"], joints[f"{side}Forearm"] = _arm(shoulder, wrist, towards)
     return np.stack([joints[name] for name in BODY_KEYPOINTS])
 
 
-def _arm(shoulder: np.ndarray, wrist: np.ndarray, towards: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
+def _arm(shoulder: np.ndarray, wrist: np.ndarray, towards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shoulder, moved along when the wrist is out of reach, and elbow, both (3,).
 
-    The elbow points to `towards` (3,), or as little higher as it must to stay above the table.
+    The elbow points to `towards` (3,), or as little higher as it must to stay above the counter.
     """
     along = wrist - shoulder
     distance = float(np.linalg.norm(along))
@@ -76,9 +64,14 @@ def _arm(shoulder: np.ndarray, wrist: np.ndarray, towards: np.ndarray, table: Ta
         return shoulder + along * middle + radius * aside / np.linalg.norm(aside)
 
     low, high = 0.0, 0.6
-    if table.clears(elbow(low)):
+    if _clears(elbow(low)):
         return shoulder, elbow(low)
     for _ in range(12):
         half = (low + high) / 2
-        low, high = (low, half) if table.clears(elbow(half)) else (half, high)
+        low, high = (low, half) if _clears(elbow(half)) else (half, high)
     return shoulder, elbow(high)
+
+
+def _clears(elbow: np.ndarray) -> bool:
+    """Whether a sleeve around `elbow` (3,) stays above the counter; before its edge it may hang."""
+    return bool(elbow[2] >= COUNTER_TOP + _SLEEVE - 3.0 * max(COUNTER_FRONT - float(elbow[0]), 0.0))

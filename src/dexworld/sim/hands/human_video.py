@@ -27,13 +27,13 @@ from dexworld.sim.hands.hand_clips import draw_head
 from dexworld.sim.hands.hand_motion import Motion, Pose, check_skills, fixtures_for
 from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import SKILLS
-from dexworld.sim.hands.human_acts import COUNTER_FRONT, Act, act_out
-from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM, Table, upper_body
+from dexworld.sim.hands.human_acts import Act, act_out
+from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM, upper_body
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
 from dexworld.sim.poses import looking_at, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import View
-from dexworld.sim.scene import COUNTER_TOP, add_decor
+from dexworld.sim.scene import add_decor
 
 FOCAL_OVER_WIDTH = 736.6339 / 1920  # EgoDex's constant intrinsics: fx = fy = 736.6339 px at 1920 x 1080
 # Of a keypoint: seen; behind its own hand or arm; behind something else; outside the picture.
@@ -112,8 +112,7 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: boo
     motion, acts, rejected = act_out(scene, rng, config.frames, config.fps, config.act_seconds, config.skills)
     wrists = np.array([[poses[side][0] for side in SIDES] for poses in motion.hands])
     cameras = head_path(seed, wrists, acts, config)
-    table = Table(COUNTER_FRONT, COUNTER_TOP)
-    bodies = np.stack([upper_body(camera, pair, table) for camera, pair in zip(cameras, wrists, strict=True)])
+    bodies = np.stack([upper_body(camera, pair) for camera, pair in zip(cameras, wrists, strict=True)])
     frames, drawn, extras = _draw(scene, motion, cameras, bodies, config, backend, labels)
     keypoints = extras.pop("keypoints_world")
     extras["body_world"] = bodies.astype(np.float32)
