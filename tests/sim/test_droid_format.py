@@ -11,15 +11,8 @@ from sim_recordings import SEED, SHORT, bytes_of, pixels_of, short_recording, wh
 from dexworld.data.readers.droid import DroidOptions, open_droid
 from dexworld.hands import RIGHT
 from dexworld.sim.gripper import collect_gripper as collecting
+from dexworld.sim.gripper import droid_format as droid
 from dexworld.sim.gripper.collect_gripper import CollectGripperConfig, collect_gripper
-from dexworld.sim.gripper.droid_format import (
-    droid_metadata,
-    episode_folder,
-    find_droid,
-    pose_vectors,
-    serials,
-    write_droid,
-)
 
 KEYS = """action/cartesian_position action/cartesian_velocity action/gripper_position action/gripper_velocity
     action/joint_position action/joint_velocity action/target_cartesian_position action/target_gripper_position
@@ -32,7 +25,7 @@ KEYS = """action/cartesian_position action/cartesian_velocity action/gripper_pos
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("droid")
-    return folder, write_droid(folder, short_recording())
+    return folder, droid.write_droid(folder, short_recording())
 
 
 @pytest.mark.parametrize("camera", ["ext1", "ext2", "wrist"])
@@ -67,7 +60,7 @@ def test_the_folder_names_lab_outcome_date_and_time_and_holds_every_field(writte
     with h5py.File(place / "trajectory.h5") as file:
         for key in KEYS.split():
             assert len(file[key]) == 8, key
-        for camera, serial in serials(SEED).items():
+        for camera, serial in droid.serials(SEED).items():
             extrinsics = file[f"observation/camera_extrinsics/{serial}_left"]
             assert (file[f"observation/camera_type/{serial}"][()] == (0 if camera == "wrist" else 1)).all()
             assert extrinsics.shape == (8, 6)
@@ -81,7 +74,7 @@ def test_the_folder_names_lab_outcome_date_and_time_and_holds_every_field(writte
 
 
 def test_the_left_camera_is_the_outer_one_to_the_robots_left():
-    metadata = droid_metadata(short_recording())
+    metadata = droid.droid_metadata(short_recording())
     assert metadata["ext1_cam_extrinsics"][1] > 0 > metadata["ext2_cam_extrinsics"][1]
     assert metadata["left_mp4_path"] == metadata["ext1_mp4_path"]
     assert metadata["right_mp4_path"] == metadata["ext2_mp4_path"]
@@ -90,8 +83,8 @@ def test_the_left_camera_is_the_outer_one_to_the_robots_left():
 def test_a_camera_that_was_not_drawn_has_a_pose_but_no_video(tmp_path):
     recording = short_recording()
     only = replace(recording, episodes={"ext2": recording.episodes["ext2"]})
-    place, metadata = write_droid(tmp_path, only), droid_metadata(only)
-    assert [path.stem for path in (place / "recordings" / "MP4").iterdir()] == [serials(SEED)["ext2"]]
+    place, metadata = droid.write_droid(tmp_path, only), droid.droid_metadata(only)
+    assert [path.stem for path in (place / "recordings" / "MP4").iterdir()] == [droid.serials(SEED)["ext2"]]
     assert metadata["ext1_mp4_path"] is None
     assert len(metadata["ext1_cam_extrinsics"]) == 6
     assert metadata["left_mp4_path"] == metadata["ext2_mp4_path"]
@@ -110,20 +103,20 @@ def test_velocities_add_up_to_the_commanded_positions(written, kind, columns):
 
 def test_pose_vectors_are_position_and_extrinsic_angles():
     pose = np.array([[0.0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])  # a quarter turn about z
-    assert np.allclose(pose_vectors(pose[None])[0], [1, 2, 3, 0, 0, np.pi / 2])
+    assert np.allclose(droid.pose_vectors(pose[None])[0], [1, 2, 3, 0, 0, np.pi / 2])
 
 
 def test_an_episode_is_the_same_to_the_byte_when_it_is_written_again(written, tmp_path):
-    again = bytes_of(write_droid(tmp_path, short_recording()))
+    again = bytes_of(droid.write_droid(tmp_path, short_recording()))
     assert len(again) == 5
     assert again == bytes_of(written[1])
 
 
 def test_a_seed_has_one_outcome(tmp_path):
     for success in (True, False):
-        write_droid(tmp_path, replace(short_recording(), success=success))
-    assert not episode_folder(tmp_path, SEED, True).exists()
-    assert find_droid(tmp_path, SEED) == episode_folder(tmp_path, SEED, False)
+        droid.write_droid(tmp_path, replace(short_recording(), success=success))
+    assert not droid.episode_folder(tmp_path, SEED, True).exists()
+    assert droid.find_droid(tmp_path, SEED) == droid.episode_folder(tmp_path, SEED, False)
     assert len(open_droid(tmp_path)) == 1
 
 
@@ -172,7 +165,7 @@ def test_counts_are_those_of_the_episodes_and_the_progress_bar_sees_every_one(tm
 
 
 def test_a_real_recording_counts_its_grasps(tmp_path):
-    write_droid(tmp_path, whole_recording())
+    droid.write_droid(tmp_path, whole_recording())
     counts = collecting.count_gripper(tmp_path)
     assert (counts.grasp_attempts, counts.objects_carried, counts.successes) == (1, 1, 1)
     assert 0.2 < counts.moving / counts.frames < 0.9

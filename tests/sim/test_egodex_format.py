@@ -18,22 +18,14 @@ from dexworld.data.episode import ArrayFrames
 from dexworld.data.readers.egodex import open_egodex, recognises
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.sim.hands import collect_human as collecting
+from dexworld.sim.hands import egodex_format as egodex
 from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human, labels_of, recorded
-from dexworld.sim.hands.egodex_format import (
-    JOINT_NAMES,
-    SEED_ATTRIBUTE,
-    EgoDexLabels,
-    in_arkit_world,
-    joint_poses,
-    split_of,
-    write_egodex,
-)
 from dexworld.sim.hands.human_video import HumanVideoConfig, film
 
 SEED = 900_301
 SMALL = HumanVideoConfig(seconds=1.0, fps=30.0, height=72, width=128, act_seconds=1.0)
 TINY = HumanVideoConfig(seconds=1.0, fps=6.0, height=32, width=64, act_seconds=1.0, skills=("reach",))
-LABELS = EgoDexLabels("push_objects", "My hand pushes.", ("push",), ("red can",))
+LABELS = egodex.EgoDexLabels("push_objects", "My hand pushes.", ("push",), ("red can",))
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +35,24 @@ def video():
 
 @pytest.fixture(scope="module")
 def truth(video):
-    return in_arkit_world(video.episode)
+    return egodex.in_arkit_world(video.episode)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, video, truth):
     folder = tmp_path_factory.mktemp("egodex")
-    path = write_egodex(folder, SEED, truth, labels_of(video), split_of(SEED))
-    return folder, path
+    return folder, egodex.write_egodex(folder, SEED, truth, labels_of(video), egodex.split_of(SEED))
 
 
 def test_the_reader_of_the_real_dataset_reads_what_was_recorded(written, truth):
-    folder, _ = written
-    assert recognises(folder)
-    source = open_egodex(folder)
+    assert recognises(written[0])
+    source = open_egodex(written[0])
     read = source[0]
     assert (len(source), source.quarantined) == (1, ())
     assert (len(read), read.fps, read.frames.size) == (30, 30.0, (72, 128))
     assert read.keypoints_valid.all()
-    np.testing.assert_allclose(read.keypoints_world, truth.keypoints_world, atol=1e-6)
-    np.testing.assert_allclose(read.world_from_camera, truth.world_from_camera, atol=1e-6)
+    for name in ("keypoints_world", "world_from_camera"):
+        np.testing.assert_allclose(getattr(read, name), getattr(truth, name), atol=1e-6)
     np.testing.assert_allclose(read.intrinsics, truth.intrinsics, atol=1e-4)
     np.testing.assert_allclose(pixels_of(read)[0], pixels_of(truth)[0], atol=0.1)
     for name in ("keypoint_confidence", "hand_poses_world", "hand_metacarpals_world", "body_world", "body_valid"):
@@ -93,11 +83,11 @@ def test_the_video_has_long_groups_of_pictures_and_b_frames(written):
 
 def test_the_file_holds_every_name_of_the_layout_with_rigid_float32_poses(written):
     _, path = written
-    assert len(JOINT_NAMES) == len(set(JOINT_NAMES)) == 68
+    assert len(egodex.JOINT_NAMES) == len(set(egodex.JOINT_NAMES)) == 68
     with h5py.File(path) as file:
         assert set(file) == {"camera", "transforms", "confidences"}
-        assert set(file["transforms"]) == {"camera", *JOINT_NAMES}
-        assert set(file["confidences"]) == set(JOINT_NAMES)
+        assert set(file["transforms"]) == {"camera", *egodex.JOINT_NAMES}
+        assert set(file["confidences"]) == set(egodex.JOINT_NAMES)
         assert file["camera/intrinsic"].shape == (3, 3)
         for name, poses in file["transforms"].items():
             assert (poses.shape, poses.dtype) == ((30, 4, 4), np.float32), name
@@ -112,9 +102,9 @@ def test_the_file_holds_every_name_of_the_layout_with_rigid_float32_poses(writte
         attributes = dict(file.attrs)
     assert set(attributes) == {
         "task", "llm_description", "llm_description2", "which_llm_description", "llm_verbs", "llm_objects",
-        "environment", "object", "session_name", "dexworld_synthetic", SEED_ATTRIBUTE,
+        "environment", "object", "session_name", "dexworld_synthetic", egodex.SEED_ATTRIBUTE,
     }  # fmt: skip
-    assert attributes[SEED_ATTRIBUTE] == SEED
+    assert attributes[egodex.SEED_ATTRIBUTE] == SEED
     assert attributes["session_name"] == f"dexworld-seed-{SEED}"
     assert path.parent.name == attributes["task"]
 
@@ -124,8 +114,7 @@ def test_the_world_has_y_up_on_the_floor_and_the_camera_looks_ahead_and_down(tru
     np.testing.assert_allclose(heights, video.episode.world_from_camera[:, 2, 3])
     assert ((heights > 1.2) & (heights < 1.6)).all()
     forward, down = truth.world_from_camera[:, :3, 2], truth.world_from_camera[:, :3, 1]
-    assert (forward[:, 2] < -0.3).all()  # ahead is -z
-    assert (forward[:, 1] < -0.3).all()
+    assert (forward[:, 1:] < -0.3).all()  # ahead is -z
     assert (down[:, 1] < -0.3).all()
     names = {name: row for row, name in enumerate(BODY_KEYPOINTS)}
     body = truth.extras["body_world"]
@@ -134,50 +123,44 @@ def test_the_world_has_y_up_on_the_floor_and_the_camera_looks_ahead_and_down(tru
 
 
 def test_the_z_axis_of_a_joint_points_along_its_bone(truth):
-    poses = joint_poses(truth)
-    for start, end in (
-        ("leftIndexFingerMetacarpal", "leftIndexFingerKnuckle"),
-        ("rightThumbIntermediateBase", "rightThumbIntermediateTip"),
-        ("rightForearm", "rightHand"),
-        ("spine3", "spine4"),
-        ("spine7", "neck1"),
-    ):
-        here, there = (poses[:, JOINT_NAMES.index(name)] for name in (start, end))
+    poses = egodex.joint_poses(truth)
+    fingers = "leftIndexFingerMetacarpal leftIndexFingerKnuckle rightThumbIntermediateBase rightThumbIntermediateTip"
+    bones = f"{fingers} rightForearm rightHand spine3 spine4 spine7 neck1".split()
+    for start, end in zip(bones[::2], bones[1::2], strict=True):
+        here, there = (poses[:, egodex.JOINT_NAMES.index(name)] for name in (start, end))
         bone = there[:, :3, 3] - here[:, :3, 3]
         bone /= np.linalg.norm(bone, axis=1, keepdims=True)
         np.testing.assert_allclose(here[:, :3, 2], bone, atol=1e-6, err_msg=start)
-    tip, before = (poses[:, JOINT_NAMES.index(f"leftRingFinger{part}")] for part in ("Tip", "IntermediateTip"))
+    tip, before = (poses[:, egodex.JOINT_NAMES.index(f"leftRingFinger{part}")] for part in ("Tip", "IntermediateTip"))
     np.testing.assert_array_equal(tip[:, :3, :3], before[:, :3, :3])
     for side, name in enumerate(("left", "right")):
-        wrist = poses[:, JOINT_NAMES.index(f"{name}Hand")]
+        wrist = poses[:, egodex.JOINT_NAMES.index(f"{name}Hand")]
         np.testing.assert_array_equal(wrist, truth.extras["hand_poses_world"][:, side].astype(float))
         knuckle = truth.keypoints_world[:, KEYPOINT_NAMES.index(f"{name}MiddleFingerKnuckle")] - wrist[:, :3, 3]
         assert (np.einsum("ti,ti->t", knuckle, wrist[:, :3, 2]) > 0.08).all()  # z along the stretched fingers
 
 
-def test_training_scenes_go_to_part1_and_held_out_ones_to_test():
-    assert [split_of(seed) for seed in (0, 899_999, 900_000, 999_999)] == ["part1", "part1", "test", "test"]
-
-
 def test_what_the_layout_cannot_hold_is_refused(tmp_path, truth):
     less = {name: array for name, array in truth.extras.items() if name != "body_world"}
     with pytest.raises(ValueError, match=r"seed 900301: .*body_world"):
-        write_egodex(tmp_path, 0, replace(truth, extras=less), LABELS, "test")
+        egodex.write_egodex(tmp_path, 0, replace(truth, extras=less), LABELS, "test")
     holes = truth.keypoints_valid.copy()
     holes[7, 3] = False
     with pytest.raises(ValueError, match="frame 7"):
-        write_egodex(tmp_path, 0, replace(truth, keypoints_valid=holes), LABELS, "test")
+        egodex.write_egodex(tmp_path, 0, replace(truth, keypoints_valid=holes), LABELS, "test")
     with pytest.raises(ValueError, match="names a folder"):
-        EgoDexLabels("push/objects", "")
+        egodex.EgoDexLabels("push/objects", "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_episode_without_seed_and_confidence_is_written_too(tmp_path, truth):
+def test_training_scenes_go_to_part1_and_an_episode_without_seed_and_confidence_where_it_is_told(tmp_path, truth):
     extras = {name: array for name, array in truth.extras.items() if name != "keypoint_confidence"}
-    path = write_egodex(tmp_path, 3, replace(truth, seed=None, extras=extras), LABELS, "part2")
+    splits = [egodex.split_of(seed) for seed in (0, 899_999, 900_000, 999_999)]
+    assert splits == ["part1", "part1", "test", "test"]
+    path = egodex.write_egodex(tmp_path, 3, replace(truth, seed=None, extras=extras), LABELS, "part2")
     assert path == tmp_path / "part2" / "push_objects" / "3.hdf5"
     with h5py.File(path) as file:
-        assert SEED_ATTRIBUTE not in file.attrs
+        assert egodex.SEED_ATTRIBUTE not in file.attrs
         assert (file["confidences/leftHand"][:] == 1).all()
 
 
@@ -243,5 +226,5 @@ def test_frames_are_read_one_by_one_for_the_video(tmp_path, truth):
             read.append(list(indices))
             return super().read(indices)
 
-    write_egodex(tmp_path, 0, replace(truth, frames=Counted(truth.frames.array)), LABELS, "test")
+    egodex.write_egodex(tmp_path, 0, replace(truth, frames=Counted(truth.frames.array)), LABELS, "test")
     assert read == [[index] for index in range(30)]

@@ -5,16 +5,9 @@ import pytest
 from sim_recordings import CARRYING_SEED, SEED, SHORT, project, short_recording, whole_recording
 
 from dexworld.hands import RIGHT, WRIST
+from dexworld.sim.gripper import gripper_robot as robot
 from dexworld.sim.gripper.gripper_control import Teleoperator, Waypoint, downward, grasp_point
 from dexworld.sim.gripper.gripper_recording import GripperConfig, record_gripper
-from dexworld.sim.gripper.gripper_robot import (
-    BASE_POSITION,
-    CAMERAS,
-    CONTROL_RATE,
-    HOME_ARM,
-    external_cameras,
-    gripper_layout,
-)
 from dexworld.sim.gripper.gripper_simulation import GripperSimulation
 from dexworld.sim.gripper.gripper_skills import LIFTED, SKILLS, Operator
 from dexworld.sim.poses import rotation_about, rotation_vector
@@ -25,7 +18,7 @@ INSIDE = {"flange": 0.12, "pads": 0.02}
 
 @pytest.fixture(scope="module")
 def _kitchen():
-    with GripperSimulation(gripper_layout(SEED), height=180, width=320) as simulation:
+    with GripperSimulation(robot.gripper_layout(SEED), height=180, width=320) as simulation:
         yield simulation
 
 
@@ -48,7 +41,7 @@ def drive(hand, simulation, goal: Waypoint, steps: int) -> list[np.ndarray]:
 
 def test_one_seed_gives_one_recording_to_the_bit_and_another_seed_another():
     first, again, other = short_recording(), record_gripper(SEED, SHORT), whole_recording()
-    for camera in CAMERAS:
+    for camera in robot.CAMERAS:
         assert np.array_equal(first.episodes[camera].frames.array, again.episodes[camera].frames.array)
         assert np.array_equal(first.masks[camera], again.masks[camera])
     for name, values in first.state.items():
@@ -60,11 +53,10 @@ def test_a_recording_says_where_gripper_objects_and_cameras_are():
     recording = short_recording()
     episode = recording.episodes["ext1"]
     assert len(recording) == len(episode) == 8
-    assert (episode.fps, episode.seed, episode.frames.size) == (CONTROL_RATE, SEED, (90, 160))
+    assert (episode.fps, episode.seed, episode.frames.size) == (robot.CONTROL_RATE, SEED, (90, 160))
     assert recording.skill in SKILLS
     assert episode.task == recording.text != ""
-    assert episode.keypoints_valid[:, RIGHT].all()
-    assert not episode.keypoints_valid[:, : RIGHT.start].any()
+    assert (episode.keypoints_valid == (np.arange(42) >= RIGHT.start)).all()
     expected = {"gripper_pose_world": (8, 4, 4), "robot_joints": (8, 7), "action": (8, 8), "gripper_opening": (8,)}
     for name, shape in (expected | {"object_motion": (8,)}).items():
         assert episode.extras[name].shape == shape, name
@@ -80,7 +72,7 @@ def test_the_wrist_keypoint_is_the_end_effector_and_tips_spread_with_the_opening
 
 def test_fixed_cameras_stand_still_where_the_scene_says_and_the_wrist_camera_goes_with_the_gripper():
     recording = short_recording()
-    for name, (base_from_camera, _) in external_cameras(SEED).items():
+    for name, (base_from_camera, _) in robot.external_cameras(SEED).items():
         assert np.allclose(recording.camera_poses[name], base_from_camera, atol=1e-9)
     offsets = np.linalg.inv(recording.state["cartesian_pose"]) @ recording.camera_poses["wrist"]
     assert np.ptp(recording.camera_poses["wrist"][:, :3, 3], axis=0).max() > 1e-3
@@ -95,7 +87,7 @@ def test_flange_and_pads_land_on_the_rendered_gripper_where_nothing_hides_them(k
     for _ in range(14):
         drive(hand, kitchen, next(plan), 10)
         groups = {"flange": kitchen.gripper_pose[None, :3, 3], "pads": kitchen.pad_points()}
-        for camera in CAMERAS:
+        for camera in robot.CAMERAS:
             mask, depth = kitchen.gripper_mask(camera), kitchen.renderer.depth(kitchen.data, camera)
             for name, points in groups.items():
                 pixels, away = project(points, kitchen.base_from_camera(camera), kitchen.intrinsics(camera))
@@ -145,7 +137,7 @@ def test_most_grasps_carry_their_object_and_recordings_end_between_their_least_a
 
 
 def test_home_is_a_gripper_that_points_down_before_the_base(kitchen):
-    pose = kitchen.forward(np.array(HOME_ARM))
+    pose = kitchen.forward(np.array(robot.HOME_ARM))
     assert np.allclose(pose[:3, 2], [0, 0, -1], atol=0.01)
     assert np.allclose(pose[:3, :3], downward(0.0), atol=0.01)
     assert 0.3 < pose[0, 3] < 0.6
@@ -153,7 +145,7 @@ def test_home_is_a_gripper_that_points_down_before_the_base(kitchen):
 
 
 def test_the_jacobian_is_the_slope_of_forward_kinematics(kitchen):
-    joints, step = np.array(HOME_ARM) + 0.1, 1e-6
+    joints, step = np.array(robot.HOME_ARM) + 0.1, 1e-6
     pose, jacobian = kitchen.jacobian(joints)
     for joint in range(7):
         moved = kitchen.forward(joints + step * np.eye(7)[joint])
@@ -166,23 +158,19 @@ def test_the_operator_reaches_a_waypoint_without_exceeding_its_speed(kitchen):
     goal = Waypoint(np.array([0.5, 0.1, 0.2]), downward(0.4), 0.3, speed=0.2)
     path = np.array(drive(hand, kitchen, goal, 45))
     assert hand.reached(goal)
-    assert np.linalg.norm(np.diff(path, axis=0), axis=1).max() * CONTROL_RATE < 0.2 + 1e-6
+    assert np.linalg.norm(np.diff(path, axis=0), axis=1).max() * robot.CONTROL_RATE < 0.2 + 1e-6
     drive(hand, kitchen, goal, 10)
     assert np.linalg.norm(kitchen.pad_points().mean(axis=0) - goal.position) < 0.012
     assert kitchen.opening == pytest.approx(0.3, abs=0.02)
-
-
-def test_fingers_that_close_on_nothing_meet(kitchen):
-    hand, goal = Teleoperator(kitchen, np.random.default_rng(0)), Waypoint(np.array([0.5, 0, 0.3]), downward(0), 0.0)
-    drive(hand, kitchen, goal, 20)
-    assert kitchen.opening < 0.01
+    drive(hand, kitchen, Waypoint(np.array([0.5, 0, 0.3]), downward(0), 0.0), 20)
+    assert kitchen.opening < 0.01  # fingers that close on nothing meet
     assert not kitchen.touched().any()
 
 
 def test_the_base_frame_is_the_world_at_the_height_of_the_counter(kitchen):
     heights = [item.half_height for item in kitchen.layout.objects]
     assert np.allclose(kitchen.object_positions()[:, 2], heights, atol=0.002)
-    assert np.allclose(kitchen.object_positions()[:, :2], np.array(kitchen.layout.positions) - BASE_POSITION[:2])
+    assert np.allclose(kitchen.object_positions()[:, :2], np.array(kitchen.layout.positions) - robot.BASE_POSITION[:2])
 
 
 @pytest.mark.parametrize("vector", [[0.3, -0.2, 0.9], [0.0, 0.0, 0.0], [2.9, 0.5, -0.3], [1e-8, 0, 0]])
@@ -190,19 +178,3 @@ def test_a_rotation_vector_survives_the_way_there_and_back(vector):
     rotation = rotation_about(np.array(vector))
     assert np.allclose(rotation @ rotation.T, np.eye(3))
     assert np.allclose(rotation_vector(rotation), vector)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"min_frames": 10, "max_frames": 9},
-        {"cameras": ("ext3",)},
-        {"cameras": ("ext1", "ext1")},
-        {"weights": (1.0,)},
-        {"height": 91},
-        {"tremor": -0.1},
-    ],
-)
-def test_settings_that_record_nothing_sensible_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        GripperConfig(**wrong)

@@ -166,19 +166,17 @@ def test_a_closed_renderer_refuses_to_draw(scene):
         renderer.rgb(scene[1], CAMERA)
 
 
-def test_an_image_larger_than_the_buffer_is_refused(scene, gl):
-    with pytest.raises(ValueError, match="offwidth"):
-        make_renderer(scene[0], 5000, 5000, gl.backend)
-
-
-def test_an_unknown_backend_is_refused_with_the_choices(scene):
-    with pytest.raises(ValueError, match=r"unknown rendering backend 'vulkan'.*egl"):
-        make_renderer(scene[0], 8, 8, "vulkan")
-
-
-def test_a_missing_backend_that_was_asked_for_says_what_to_do(scene):
-    with pytest.raises(RendererUnavailable, match=r"backend='ray'"):
-        make_renderer(scene[0], 8, 8, "cgl" if sys.platform != "darwin" else "egl")
+@pytest.mark.parametrize(
+    ("backend", "side", "error", "complaint"),
+    [
+        (None, 5000, ValueError, "offwidth"),
+        ("vulkan", 8, ValueError, "unknown rendering backend 'vulkan'.*egl"),
+        ("cgl" if sys.platform != "darwin" else "egl", 8, RendererUnavailable, "backend='ray'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_what_to_do(scene, request, backend, side, error, complaint):
+    with pytest.raises(error, match=complaint):
+        make_renderer(scene[0], side, side, backend or request.getfixturevalue("gl").backend)
 
 
 def test_auto_falls_back_to_rays_when_no_opengl_works_and_says_so(unprobed, caplog):
@@ -203,9 +201,6 @@ def test_the_environment_decides_without_a_probe(monkeypatch, setting, backend):
     monkeypatch.setattr(render, "probe", lambda backend: pytest.fail("probed"))
     assert choose_backend() == backend
     assert choose_backend("ray") == "ray"  # an argument beats the environment
-
-
-def test_a_misspelt_environment_setting_is_refused(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "elg")
     with pytest.raises(ValueError, match="MUJOCO_GL='elg'"):
         choose_backend()
