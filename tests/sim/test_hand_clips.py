@@ -60,7 +60,7 @@ def test_a_clip_has_the_shapes_that_it_promises(clip):
     for name in ("interaction", "static", "hands"):
         picture = getattr(clip, name)
         assert (picture.shape, picture.dtype) == ((17, 96, 144, 3), np.uint8), name
-    shapes = {"hand_mask": (96, 144), "keypoints_world": (42, 3), "keypoints_valid": (42,), "world_from_camera": (4, 4)}
+    shapes = {"keypoints_world": (42, 3), "keypoints_valid": (42,), "world_from_camera": (4, 4)}
     for name, shape in (shapes | {"object_positions": (len(clip.object_names), 3)}).items():
         assert getattr(clip, name).shape == (17, *shape), name
     assert clip.fps == 8.0
@@ -112,8 +112,8 @@ def test_without_shadows_everything_but_the_arms_equals_the_static_scene_while_n
     assert not hover.touched
     different = differences(hover.interaction, hover.static) > 2
     assert different.any()
-    assert (different & ~grown(hover.hand_mask, 1)).mean() < 0.12  # forearms and sleeves
-    far_side = different[:, :20] & ~grown(hover.hand_mask, 2)[:, :20]
+    assert (different & ~grown(hover.hands.max(axis=-1) > 0, 1)).mean() < 0.12  # forearms and sleeves
+    far_side = different[:, :20] & ~grown(hover.hands.max(axis=-1) > 0, 2)[:, :20]
     assert far_side.mean() < 0.01
 
 
@@ -124,15 +124,11 @@ def test_hands_cast_shadows_only_if_asked():
     )
     np.testing.assert_array_equal(shaded.static, plain.static)
     np.testing.assert_array_equal(shaded.hands, plain.hands)
-    change = (shaded.interaction.astype(int).sum(-1) - plain.interaction.astype(int).sum(-1))[~shaded.hand_mask]
+    change = (shaded.interaction.astype(int).sum(-1) - plain.interaction.astype(int).sum(-1))[
+        shaded.hands.max(axis=-1) == 0
+    ]
     assert (change < -15).sum() > 80
     assert (change > 15).sum() < 0.02 * (change < -15).sum()
-
-
-def test_the_visible_hand_mask_lies_within_the_drawn_hands(clip):
-    drawn = grown(clip.hands.max(axis=-1) > 0, 1)
-    assert clip.hand_mask.any()
-    assert not (clip.hand_mask & ~drawn).any()
 
 
 def test_the_static_video_shows_the_first_state_throughout():
@@ -191,7 +187,6 @@ def test_the_goal_is_one_candidates_outcome_and_far_from_every_other(candidates)
     assert (others >= MIN_DISTANCE - 1e-9).all()
     untouched = [i for i, clip in enumerate(candidates.clips) if not clip.touched]
     assert len(untouched) >= 1
-    assert candidates.attempts >= 6
 
 
 def test_the_goal_picture_shows_the_goal_without_hands(candidates):

@@ -116,7 +116,7 @@ def test_what_the_sentence_says_really_happens(skill):
     for seed in range(900_200, 900_203):
         fixtures = (skill,) if skill in ("drawer", "door") else ("none",)
         scene = HandScene(random_hand_layout(seed, fixtures), 16, 32)
-        motion, acts, _ = act_out(scene, np.random.default_rng(seed), 61, 30.0, 2.0, (skill, "reach"))
+        motion, acts = act_out(scene, np.random.default_rng(seed), 61, 30.0, 2.0, (skill, "reach"))
         done = [(act, script) for act in acts for script in act.acting if script.skill == skill]
         found += len(done)
         for act, script in done:

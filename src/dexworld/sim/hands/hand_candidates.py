@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dexworld.sim.hands.hand_choice import every_kind
-from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, camera_path, open_artist, simulate, with_idle_hand
+from dexworld.sim.hands.hand_clips import Artist, HandClip, HandClipConfig, camera_path, simulate, with_idle_hand
 from dexworld.sim.hands.hand_motion import Motion, comes_true, fixtures_for
 from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import HandScript, Writer
+from dexworld.sim.render import make_renderer
 
 MIN_DISTANCE = 0.04  # metres between the goal's final state and every other candidate's
 MAX_SCENES = 20  # scenes tried for one seed
@@ -30,8 +31,7 @@ class CandidateSet:
 
     clips: N clips with equal static videos and camera paths. goal_image: (H, W, 3) uint8, the goal's final state from
     the last camera pose, hands hidden. goal_text: that candidate's sentence. final_distances: (N,) metres, how far the
-    final states are from the goal's (the object or handle that differs most). attempts: scripts simulated until the set
-    was complete.
+    final states are from the goal's (the object or handle that differs most).
     """
 
     clips: tuple[HandClip, ...]
@@ -40,7 +40,6 @@ class CandidateSet:
     goal_text: str
     seed: int
     final_distances: np.ndarray
-    attempts: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.goal_index < len(self.clips) or len(self.final_distances) != len(self.clips):
@@ -69,17 +68,18 @@ def record_candidates(
         raise ValueError(f"a choice needs at least 2 candidates, got count={count}")
     config = config or HandClipConfig()
     rng = np.random.default_rng([seed, 16 if rivals else 15])
-    scene, candidates, attempts = _draw_scene(seed, count, config, rng, rivals)
+    scene, candidates = _draw_scene(seed, count, config, rng, rivals)
     chosen = [candidates[index] for index in rng.permutation(count)]
     goal = int(rng.choice([index for index, candidate in enumerate(chosen) if candidate.acts]))
     goal_state = chosen[goal].motion.states[-1]
     cameras = camera_path(seed, config)
-    with open_artist(scene, config, backend) as artist:
+    with make_renderer(scene.model, *config.drawn_size, backend) as renderer:
+        artist = Artist(scene, renderer, config)
         static = artist.static(scene.start, cameras)
         clips = tuple(artist.clip(one.motion, one.scripts, cameras, static) for one in chosen)
         goal_image = artist.static(goal_state, cameras[-1:])[0]
     distances = np.array([state_distance(scene, one.motion.states[-1], goal_state) for one in chosen])
-    return CandidateSet(clips, goal, goal_image, clips[goal].prompt, seed, distances, attempts)
+    return CandidateSet(clips, goal, goal_image, clips[goal].prompt, seed, distances)
 
 
 def state_distance(scene: HandScene, first: SceneState, second: SceneState) -> float:
@@ -88,28 +88,24 @@ def state_distance(scene: HandScene, first: SceneState, second: SceneState) -> f
     return float(max(objects, abs(scene.opening_metres(first) - scene.opening_metres(second))))
 
 
-def _draw_scene(
-    seed: int, count: int, config: HandClipConfig, rng: np.random.Generator, rivals: bool
-) -> tuple[HandScene, list[_Candidate], int]:
-    """A scene of `seed` with `count` candidates of which those that act differ, and how many scripts it took."""
-    attempts, last_camera = 0, camera_path(seed, config)[-1]
+def _draw_scene(seed: int, count: int, config: HandClipConfig, rng: np.random.Generator, rivals: bool):
+    """A scene of `seed`, and `count` candidates in it of which those that act differ."""
+    last_camera = camera_path(seed, config)[-1]
     for draw in range(MAX_SCENES):
         scene = HandScene(random_hand_layout(seed, fixtures_for(config.skills), draw), *config.drawn_size)
-        search = _Search(
-            scene, rng, config, last_camera, int(rng.integers(len(scene.layout.objects))) if rivals else None
-        )
+        about = int(rng.integers(len(scene.layout.objects))) if rivals else None
+        search = _Search(scene, rng, config, last_camera, about)
         candidates = search.find(count // QUIET_SHARE, quiet=True)
         candidates += search.find(count - len(candidates), quiet=False)
-        attempts += search.attempts
         if len(candidates) == count:
-            return scene, candidates, attempts
+            return scene, candidates
     raise RuntimeError(
         f"seed {seed}: none of {MAX_SCENES} scenes allows {count} different outcomes with skills {config.skills}; "
         "ask for fewer candidates or more skills"
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Search:
     """Draws candidates in one scene. about: the object that all of them are about, None for any."""
 
@@ -118,7 +114,6 @@ class _Search:
     config: HandClipConfig
     last_camera: np.ndarray
     about: int | None
-    attempts: int = 0
 
     def find(self, count: int, quiet: bool) -> list[_Candidate]:
         """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing."""
@@ -135,7 +130,6 @@ class _Search:
                 script = writers[kind](writer)
                 if any(script.text == other.scripts[0].text for other in found):
                     continue
-                self.attempts += 1
                 scripts = with_idle_hand(writer, script, self.config)
                 motion = simulate(self.scene, scripts, self.config)
                 if not comes_true(self.scene, scripts, motion) or not self._in_picture(motion):

@@ -7,8 +7,7 @@ Every clip follows from its seed.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -23,7 +22,7 @@ from dexworld.sim.hands.hand_skills import SKILLS, HandScript, Writer, idle
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
 from dexworld.sim.poses import focal_length, looking_at, pinhole
 from dexworld.sim.render import make_renderer
-from dexworld.sim.renderer import View
+from dexworld.sim.renderer import Renderer, View
 
 STEPS_PER_FRAME = 10
 MIN_STEPS = 160  # a hand may not jump through an object, however few frames a clip has
@@ -79,33 +78,28 @@ class HandClip:
     """One clip. F frames, n objects; world frame and optical camera frames (x right, y down, z forward), metres.
 
     interaction, static, hands: (F, H, W, 3) uint8. keypoints_world (F, 42, 3) float32 and keypoints_valid (F, 42) bool
-    in the order of `dexworld.hands`. world_from_camera (F, 4, 4); intrinsics (3, 3) px. hand_mask: (F, H, W) bool,
-    where a hand is visible in the interaction. object_positions: (F, n, 3). fixture_opening: (F,) metres of a drawer or
-    radians of a door, None without one. touched: something moved.
+    in the order of `dexworld.hands`. world_from_camera (F, 4, 4); intrinsics (3, 3) px. object_positions: (F, n, 3).
+    touched: something moved.
     """
 
     interaction: np.ndarray
     static: np.ndarray
     hands: np.ndarray
-    hand_mask: np.ndarray
     keypoints_world: np.ndarray
     keypoints_valid: np.ndarray
     world_from_camera: np.ndarray
     intrinsics: np.ndarray
     fps: float
     prompt: str
-    skill: str
     seed: int
     object_names: tuple[str, ...]
     object_positions: np.ndarray
-    fixture_kind: str
-    fixture_opening: np.ndarray | None
     touched: bool
 
     def __post_init__(self) -> None:
-        shapes = [self.interaction.shape[:3], self.static.shape[:3], self.hands.shape[:3], self.hand_mask.shape]
+        shapes = [self.interaction.shape, self.static.shape, self.hands.shape]
         if len(set(shapes)) > 1:
-            raise ValueError(f"clip of seed {self.seed}: the passes differ in shape (F, H, W): {shapes}")
+            raise ValueError(f"clip of seed {self.seed}: the passes differ in shape: {shapes}")
 
 
 def record_hand_clip(seed: int, config: HandClipConfig | None = None, backend: str = "auto") -> HandClip:
@@ -118,7 +112,8 @@ def record_hand_clip(seed: int, config: HandClipConfig | None = None, backend: s
     scene = HandScene(random_hand_layout(seed, fixtures_for(config.skills)), *config.drawn_size)
     scripts, motion = draw_scripts(scene, np.random.default_rng([seed, 14]), config)
     cameras = camera_path(seed, config)
-    with open_artist(scene, config, backend) as artist:
+    with make_renderer(scene.model, *config.drawn_size, backend) as renderer:
+        artist = Artist(scene, renderer, config)
         return artist.clip(motion, scripts, cameras, artist.static(motion.states[0], cameras))
 
 
@@ -174,17 +169,10 @@ def camera_path(seed: int, config: HandClipConfig) -> np.ndarray:
     return np.stack(path)
 
 
-@contextmanager
-def open_artist(scene: HandScene, config: HandClipConfig, backend: str) -> Iterator["Artist"]:
-    """An artist whose renderer is freed afterwards."""
-    with make_renderer(scene.model, *config.drawn_size, backend) as renderer:
-        yield Artist(scene, renderer, config)
-
-
 class Artist:
     """Draws the passes of clips in one scene."""
 
-    def __init__(self, scene: HandScene, renderer, config: HandClipConfig) -> None:
+    def __init__(self, scene: HandScene, renderer: Renderer, config: HandClipConfig) -> None:
         self.scene, self.renderer, self.config = scene, renderer, config
         self.data = mujoco.MjData(scene.model)
         focal = focal_length(config.width, scene.layout.fov_deg)
@@ -203,38 +191,26 @@ class Artist:
     def clip(self, motion: Motion, scripts: Sequence[HandScript], cameras: np.ndarray, static: np.ndarray) -> HandClip:
         """Draw a simulated motion."""
         present = tuple(script.side for script in scripts)
-        hand_geoms = np.concatenate([self.scene.hands.geoms[side] for side in SIDES])
         rows = []
         for state, poses, camera in zip(motion.states, motion.hands, cameras, strict=True):
             self._pose(state, poses)
             self.scene.look(self.data, camera)
-            geoms = self.renderer.segmentation(self.data, self.scene.camera, _EVERYTHING)
-            visible = (np.isin(geoms, hand_geoms) * 255).astype(np.uint8)[..., None]
-            mask = self._average(visible)[..., 0] >= 128
-            rows.append(
-                (self._interaction(geoms), self._hands_only(), mask, *self.scene.hands.keypoints(self.data, present))
-            )
-        interaction, hands, hand_mask, points, valid = (np.stack(column) for column in zip(*rows, strict=True))
-        fixture = self.scene.layout.fixture
-        openings = np.array([state.opening for state in motion.states])
+            rows.append((self._interaction(), self._hands_only(), *self.scene.hands.keypoints(self.data, present)))
+        interaction, hands, points, valid = (np.stack(column) for column in zip(*rows, strict=True))
         return HandClip(
             interaction=interaction,
             static=static,
             hands=hands,
-            hand_mask=hand_mask,
             keypoints_world=points,
             keypoints_valid=valid,
             world_from_camera=cameras,
             intrinsics=self.intrinsics,
             fps=self.config.fps,
             prompt=sentence(scripts),
-            skill="+".join(script.skill for script in scripts if script.skill != "idle"),
             seed=self.scene.layout.seed,
             object_names=self.scene.layout.names,
             object_positions=np.stack([state.positions for state in motion.states]),
-            fixture_kind="none" if fixture is None else fixture.kind,
-            fixture_opening=None if fixture is None else openings,
-            touched=bool(motion.moved.max(initial=0) > 1e-6 or openings[-1] != openings[0]),
+            touched=bool(motion.moved.max(initial=0) > 1e-6 or motion.states[-1].opening != motion.states[0].opening),
         )
 
     def _pose(self, state: SceneState, poses: dict) -> None:
@@ -251,10 +227,11 @@ class Artist:
     def _picture(self, view: View) -> np.ndarray:
         return self._average(self._draw(view))
 
-    def _interaction(self, geoms: np.ndarray) -> np.ndarray:
+    def _interaction(self) -> np.ndarray:
         """Everything; without shadows of hands, these and forearms are pasted into the picture without them."""
         if self.config.shadows:
             return self._picture(_EVERYTHING)
+        geoms = self.renderer.segmentation(self.data, self.scene.camera, _EVERYTHING)
         group = np.concatenate([self.scene.model.geom_group, [0]])[geoms]  # -1, nothing, is the last entry
         person = np.isin(group, (HAND_GROUP, FOREARM_GROUP))
         return self._average(np.where(person[..., None], self._draw(_EVERYTHING), self._draw(_NO_HANDS)))

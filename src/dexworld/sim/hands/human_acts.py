@@ -51,24 +51,19 @@ class Act:
 
 def act_out(
     scene: HandScene, rng: np.random.Generator, frames: int, fps: float, act_seconds: float, skills: tuple[str, ...]
-) -> tuple[Motion, tuple[Act, ...], int]:
-    """Draw and simulate acts of about `act_seconds` each that fill `frames` frames.
-
-    Returns the motion with the state and both hands' poses at every frame, the acts, and the number of rejected draws.
-    """
+) -> tuple[Motion, tuple[Act, ...]]:
+    """Draw and simulate acts of about `act_seconds` each that fill `frames` frames: the motion, and the acts."""
     states: list[SceneState] = []
     poses: list[dict[str, Pose]] = []
     acts: list[Act] = []
-    rejected = 0
     for first, last in _spans(rng, frames, fps, act_seconds):
         before = (states[-1], poses[-1]) if acts else (scene.start, {})
         done = {(script.skill, script.target) for past in acts[-1:] for script in past.acting}
-        scripts, motion, failures = _draw_act(scene, rng, *before, last - first, fps, skills, done)
+        scripts, motion = _draw_act(scene, rng, *before, last - first, fps, skills, done)
         states += motion.states[1 if acts else 0 :]
         poses += motion.hands[1 if acts else 0 :]
         acts.append(Act(first, last, scripts))
-        rejected += failures
-    return Motion(tuple(states), tuple(poses)), tuple(acts), rejected
+    return Motion(tuple(states), tuple(poses)), tuple(acts)
 
 
 def _spans(rng: np.random.Generator, frames: int, fps: float, act_seconds: float) -> list[tuple[int, int]]:
@@ -80,7 +75,7 @@ def _spans(rng: np.random.Generator, frames: int, fps: float, act_seconds: float
 
 
 def _draw_act(scene, rng, state, poses, frames, fps, skills, done):
-    """Scripts and motion of an act whose sentence comes true, and how many draws did not."""
+    """Scripts and motion of an act whose sentence comes true."""
     possible, writer = skills, Writer(scene, rng, state)
     if state.opening > 0:  # what is open stays open
         possible = tuple(skill for skill in skills if skill not in ("drawer", "door")) or ("reach",)
@@ -93,9 +88,9 @@ def _draw_act(scene, rng, state, poses, frames, fps, skills, done):
         scripts = tuple(_at_ease(script, frames / fps) for script in _both_hands(writer, scripts, poses))
         motion = _simulate(scene, scripts, frames, fps, state, poses)
         if comes_true(scene, scripts, motion, at_rest=True) and not passes_through(scene, motion):
-            return scripts, motion, attempt
+            return scripts, motion
     scripts = _both_hands(writer, (), poses)
-    return scripts, _simulate(scene, scripts, frames, fps, state, poses), ATTEMPTS
+    return scripts, _simulate(scene, scripts, frames, fps, state, poses)
 
 
 def _put_back(script: HandScript) -> HandScript:

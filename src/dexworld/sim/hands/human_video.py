@@ -89,7 +89,7 @@ class HumanVideo:
     """A recording: the episode, what was done in it, and how everything moved.
 
     labels: (T, H, W) uint8, what was drawn, empty unless asked for: 1 the left hand, 2 the right hand, 3 and 4 the arms
-    behind them, else 0. names: of the objects. rejected: draws of acts that failed.
+    behind them, else 0. names: of the objects.
     """
 
     episode: Episode
@@ -97,7 +97,6 @@ class HumanVideo:
     acts: tuple[Act, ...]
     motion: Motion
     names: tuple[str, ...]
-    rejected: int
 
 
 def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: bool = False) -> HumanVideo:
@@ -109,7 +108,7 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: boo
     quality = scene.model.vis.quality
     quality.offsamples, quality.shadowsize = config.antialias, config.shadow_size
     rng = np.random.default_rng([seed, 21])
-    motion, acts, rejected = act_out(scene, rng, config.frames, config.fps, config.act_seconds, config.skills)
+    motion, acts = act_out(scene, rng, config.frames, config.fps, config.act_seconds, config.skills)
     wrists = np.array([[poses[side][0] for side in SIDES] for poses in motion.hands])
     cameras = head_path(seed, wrists, acts, config)
     bodies = np.stack([upper_body(camera, pair) for camera, pair in zip(cameras, wrists, strict=True)])
@@ -130,7 +129,7 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: boo
         seed=seed,
         extras=extras,
     )
-    return HumanVideo(episode, drawn, acts, motion, layout.names, rejected)
+    return HumanVideo(episode, drawn, acts, motion, layout.names)
 
 
 def describe(acts: Sequence[Act]) -> str:
