@@ -6,7 +6,7 @@ SIM/success|failure/...   see `droid_format`
 
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -65,20 +65,18 @@ def collect_gripper(config: CollectGripperConfig, progress=iter) -> GripperCount
 
 def count_gripper(folder: Path) -> GripperCounts:
     """Counts over every episode in a folder that `collect_gripper` filled."""
-    counts: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     skills = dict.fromkeys(SKILLS, 0)
     for path in sorted(path for outcome in OUTCOMES for path in folder.glob(f"*/{outcome}/*/*/metadata_*.json")):
         metadata = read_json(path)
         with h5py.File(path.with_name("trajectory.h5"), "r") as file:
-            counts["moving"] += int((file["dexworld/object_motion"][()] > MOVING).sum())
-        counts["episodes"] += 1
-        counts["frames"] += metadata["trajectory_length"]
-        counts["successes"] += bool(metadata["success"])
-        counts["grasp_attempts"] += metadata["dexworld_grasp_attempts"]
-        counts["objects_carried"] += metadata["dexworld_objects_carried"]
+            moving = int((file["dexworld/object_motion"][()] > MOVING).sum())
+        totals.update(episodes=1, frames=metadata["trajectory_length"], moving=moving)
+        totals.update(successes=bool(metadata["success"]), grasp_attempts=metadata["dexworld_grasp_attempts"])
+        totals.update(objects_carried=metadata["dexworld_objects_carried"])
         skills[metadata["dexworld_skill"]] += 1
-    names = ("episodes", "frames", "moving", "successes", "grasp_attempts", "objects_carried")
-    return GripperCounts(*(counts[name] for name in names), skills)
+    names = [one.name for one in fields(GripperCounts) if one.name != "skills"]
+    return GripperCounts(skills=skills, **{name: totals[name] for name in names})
 
 
 def _record_and_write(seed: int, folder: Path, recording: GripperConfig, backend: str) -> int:
