@@ -44,7 +44,7 @@ def make_renderer(
     """A renderer for `model` with images of `height` x `width` pixels.
 
     backend: `auto`, or one of `egl`, `osmesa`, `ray`, `glfw` (needs a display), `cgl` (macOS).
-    view: what the renderer's methods draw when they are not told otherwise.
+    view: what the renderer's methods draw unless they are given another.
     One renderer belongs to one process: make it after a fork, or start processes with the `spawn` method.
 
     Raises ValueError for an unknown backend, RendererUnavailable if one named here or by MUJOCO_GL can't run.

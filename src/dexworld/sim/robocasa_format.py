@@ -46,7 +46,7 @@ CAMERA_QUATERNION = (0.61237244, 0.35355339, -0.35355339, -0.61237244)  # w x y 
 ENVIRONMENT = "DexWorldExploration"
 _CONVENTIONS: tuple[TipConvention, ...] = ("true", "release")
 _AHEAD = 0.01  # metres that a hand moves in one physics step, at most
-_MISMATCH = 1e-5  # metres between an episode's keypoints and the joints fitted to them
+_MISMATCH = 1e-5  # metres between an episode's keypoints and the joints that explain them
 _ALLEGRO = ("IndexFinger", "MiddleFinger", "RingFinger", "Thumb")  # the hand's own order of joints
 
 
@@ -90,7 +90,7 @@ def release_keypoints(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
     """Flange poses (T, 4, 4) and the Allegro's 16 joint origins (T, 16, 3), index, middle, ring, thumb, in the world.
 
     They belong to the moment of the pictures and keypoints: recorded joints are one physics step, 2 ms, ahead of these,
-    so the joints are first fitted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
+    so the joints are first adjusted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
     they don't explain.
     """
     if episode.joint_positions is None:

@@ -100,7 +100,7 @@ def droid_metadata(recording: GripperRecording) -> dict[str, Any]:
     timestamp, user = f"{moment:%Y-%m-%d-%Hh-%Mm-%Ss}", f"{recording.seed % 16**8:08x}"
     place = episode_folder(Path(), recording.seed, recording.success).relative_to(LAB)
     videos = {camera: str(place / "recordings" / "MP4" / f"{numbers[camera]}.mp4") for camera in recording.episodes}
-    outer = sorted(set(EXTERNAL_CAMERAS) & set(videos), key=lambda camera: -recording.camera_poses[camera][0, 1, 3])
+    outer = sorted((c for c in EXTERNAL_CAMERAS if c in videos), key=lambda c: -recording.camera_poses[c][0, 1, 3])
     content: dict[str, Any] = {
         "uuid": f"{LAB}+{user}+{timestamp}",
         "lab": LAB,

@@ -127,7 +127,7 @@ class _Tape:
                 self._rows.append(self._row(command))
                 self._simulation.step(command.arm, command.opening)
                 left -= 1
-                hold -= self._hand.reached(goal)
+                hold -= int(self._hand.reached(goal))
 
     def _row(self, command: Command) -> dict[str, Any]:
         simulation, cameras = self._simulation, self._config.cameras

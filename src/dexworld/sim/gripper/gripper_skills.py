@@ -5,7 +5,7 @@ returns whether it worked. Aim and timing vary, and attempts fail now and then: 
 """
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ Plan = Generator[Waypoint, None, bool]
 class Operator:
     """Skills in one simulation.
 
-    text: the instruction of the skill that was begun last. attempts to grasp, and how many objects were carried.
+    text: the instruction of the skill that was started last. attempts: to grasp. carried: objects that were lifted.
     """
 
     simulation: GripperSimulation
@@ -42,8 +42,7 @@ class Operator:
 
     def begin(self, skill: str) -> Plan:
         """The waypoints of a skill. Raises KeyError for one that isn't in `SKILLS`."""
-        plans: tuple[Callable[[], Plan], ...] = (self.reach, self.push, self.pick_place, self.grip, self.explore)
-        return dict(zip(SKILLS, plans, strict=True))[skill]()
+        return {name: getattr(self, name) for name in SKILLS}[skill]()
 
     def reach(self) -> Plan:
         """Come close to an object from above, without touching it, and stay for a moment."""

@@ -26,10 +26,9 @@ import numpy as np
 from dexworld.data.episode import Episode
 from dexworld.data.files import written_atomically
 from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
+from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.scene import TRAINING_SEEDS
 
-TRAIN_SPLIT, TEST_SPLIT = "part1", "test"
-SIDES = ("left", "right")
 METACARPALS = tuple(f"{side}{finger}Metacarpal" for side in SIDES for finger in FINGERS[1:])
 JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)  # 42 + 8 + 18
 SEED_ATTRIBUTE = "dexworld_seed"
@@ -64,7 +63,7 @@ class EgoDexLabels:
 
 def split_of(seed: int) -> str:
     """The split that a scene belongs to: `part1` for training scenes, `test` for the held-out ones."""
-    return TRAIN_SPLIT if seed in TRAINING_SEEDS else TEST_SPLIT
+    return "part1" if seed in TRAINING_SEEDS else "test"
 
 
 def in_arkit_world(episode: Episode) -> Episode:

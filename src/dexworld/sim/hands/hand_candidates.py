@@ -5,7 +5,7 @@ outcome of one of them, given as a picture and as a sentence. All candidates sha
 The goal's final state differs from every other candidate's by `MIN_DISTANCE` somewhere.
 
 Where candidates act on different objects, seeing whose hand passes the place that the goal changes is nearly enough.
-Rivals all act on one object, or just miss it: then only what the hand does to it tells them apart.
+Rivals all act on one object, or just miss it: then they differ only in what the hand does to it.
 """
 
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ class _Search:
         return found
 
     def _in_picture(self, motion: Motion) -> bool:
-        """Whether the last picture shows the centres of all moved objects, so that it tells the outcome."""
+        """Whether the last picture shows the centres of all moved objects, which shows the outcome."""
         moved = motion.states[-1].positions[motion.moved > 0.5 * MIN_DISTANCE]
         camera = (moved - self.last_camera[:3, 3]) @ self.last_camera[:3, :3]
         reach = np.tan(np.radians(self.scene.layout.fov_deg) / 2)

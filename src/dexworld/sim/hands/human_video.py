@@ -187,7 +187,7 @@ def _draw(scene, motion, cameras, bodies, config, backend, with_labels):
     for value, side in enumerate(SIDES, 1):
         geom_label[scene.hands.geoms[side]] = value
         geom_label[_arm_geoms(scene, side)] = value + 2
-    read: list[dict[str, np.ndarray]] = []
+    wrists, rows = [scene.hands.bodies[side][0] for side in SIDES], []
     with make_renderer(scene.model, config.height, config.width, backend, _EVERYTHING) as renderer:
         for frame, (state, poses) in enumerate(zip(motion.states, motion.hands, strict=True)):
             _pose(scene, data, state, poses, bodies[frame])
@@ -196,16 +196,12 @@ def _draw(scene, motion, cameras, bodies, config, backend, with_labels):
             if with_labels:
                 labels[frame] = geom_label[renderer.segmentation(data, scene.camera)]
             points, _ = scene.hands.keypoints(data, SIDES)
-            wrists = [scene.hands.bodies[side][0] for side in SIDES]
-            read.append(
-                {
-                    "keypoints_world": points,
-                    "hand_poses_world": np.stack([pose(data.xmat[w].reshape(3, 3), data.xpos[w]) for w in wrists]),
-                    "hand_metacarpals_world": scene.hands.metacarpals(data),
-                    "keypoint_confidence": confidence(scene, data, points, cameras[frame], config),
-                }
-            )
-    return frames, labels, {name: np.stack([row[name] for row in read]).astype(np.float32) for name in read[0]}
+            hands = np.stack([pose(data.xmat[wrist].reshape(3, 3), data.xpos[wrist]) for wrist in wrists])
+            sure = confidence(scene, data, points, cameras[frame], config)
+            rows.append((points, hands, scene.hands.metacarpals(data), sure))
+    names = ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "keypoint_confidence")
+    columns = [np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)]
+    return frames, labels, dict(zip(names, columns, strict=True))
 
 
 def _pose(scene: HandScene, data: mujoco.MjData, state: SceneState, poses: dict[str, Pose], body: np.ndarray) -> None:
@@ -249,7 +245,7 @@ def confidence(
 ) -> np.ndarray:
     """How surely each world keypoint (42, 3) can be seen from `camera` (4, 4): values of `CONFIDENCE`, (42,).
 
-    A ray from the camera tells what is first hit. A joint is inside the hand, so it counts as visible when that is its
+    A ray from the camera finds what is first hit. A joint is inside the hand, so it counts as visible when that is its
     own hand or forearm and lies within `_FLESH` before it.
     """
     local = (points - camera[:3, 3]) @ camera[:3, :3]
