@@ -58,12 +58,11 @@ def write_robocasa(
 ) -> Path:
     """Write episodes as demo_0, demo_1, ... of one file, which appears whole or not at all. Returns its path.
 
-    episodes: of `record_exploration` or like it: with joint_positions, and keypoints of the arm on the simulator's
-        mount. size: height and width of the stored pictures. masks: filter keys, each with the numbers of its
-        demos.
+    episodes: of `record_exploration` or like it, with joint_positions and keypoints of the arm on the usual mount.
+    size: height and width of the stored pictures. masks: filter keys, each with the numbers of its demos.
 
-    Raises ValueError on an episode without joints, with joints that don't fit its keypoints, or of another rate
-    than the rest; nothing is written then.
+    Raises ValueError on an episode without joints, with joints that don't fit its keypoints, or of another rate; nothing
+    is written then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,8 +88,8 @@ def write_robocasa(
 def release_keypoints(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
     """Flange poses (T, 4, 4) and the Allegro's 16 joint origins (T, 16, 3), index, middle, ring, thumb, in the world.
 
-    They belong to the moment of the pictures and keypoints: recorded joints are one physics step, 2 ms, ahead of these,
-    so the joints are first adjusted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
+    They belong to the moment of the pictures and keypoints. Recorded joints are one physics step, 2 ms, ahead of these,
+    so they are first adjusted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
     they don't explain.
     """
     if episode.joint_positions is None:
