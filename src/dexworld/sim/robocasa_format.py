@@ -61,8 +61,8 @@ def write_robocasa(
     episodes: of `record_exploration` or like it, with joint_positions and keypoints of the arm on the usual mount.
     size: height and width of the stored pictures. masks: filter keys, each with the numbers of its demos.
 
-    Raises ValueError on an episode without joints, with joints that don't fit its keypoints, or of another rate; nothing
-    is written then.
+    Raises ValueError on an episode without joints, with joints that don't fit its keypoints, or of another rate;
+    nothing is written then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
