@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from common import parser, write_results
-from dexworld.data.episode import Episode
 from dexworld.data.fitted import fitted
 from dexworld.data.store import open_dataset
 from dexworld.evaluation.guard import check_seeds
@@ -33,10 +32,11 @@ from dexworld.evaluation.intervals import Interval, bootstrap_ratio
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of
 from dexworld.models.decoder import from_pixels
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import open_decoder
 from dexworld.models.perceptual import GradientDistance
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
 from dexworld.models.reference import REFERENCE, checkpoint_path
-from dexworld.training.frozen_encoder import open_decoder
+from dexworld.track import Track
 
 Decode = Callable[[Tensor], Tensor]
 FIGURES = ("psnr", "ssim", "gradient_distance", "sharpness", "latent_error")
@@ -64,7 +64,7 @@ def picture_sums(made: Tensor, true: Tensor, latents: Tensor, encode: Decode) ->
 
 @torch.no_grad()
 def measured(
-    model: DexWM, episode: Episode, decoders: dict[str, Decode], config: OpenLoopConfig, clock: dict[str, float]
+    model: DexWM, episode: Track, decoders: dict[str, Decode], config: OpenLoopConfig, clock: dict[str, float]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Sums of one episode for every "<latents>/<decoder>"; CPU seconds of decoding are added to `clock`."""
     clip = clip_of(episode, config)

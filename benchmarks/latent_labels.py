@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from common import parser, write_results
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.sampling import PaperSampling, StrideSampling
 from dexworld.data.windows import WindowSampler
+from dexworld.track import ArrayFrames, Track
 
 BATCH = 64
 SAMPLINGS = {
@@ -48,18 +48,20 @@ class SyntheticEpisodes:
     def __len__(self) -> int:
         return self.episodes
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         generator = np.random.default_rng(index)
         moving = {"object_motion": generator.random(self.frames) * 2e-3} if index % 10 == 0 else {}
-        return Episode(
+        return Track(
             frames=ArrayFrames(np.full((self.frames, 4, 4, 3), index % 256, dtype=np.uint8)),
             fps=30.0,
-            keypoints_world=generator.random((self.frames, 42, 3), dtype=np.float32),
-            keypoints_valid=generator.random((self.frames, 42)) < 0.9,
             world_from_camera=np.tile(np.eye(4), (self.frames, 1, 1)),
             intrinsics=np.diag([100.0, 100.0, 1.0]),
             source=f"synthetic {index}",
-            extras=moving,
+            columns={
+                "keypoints_world": generator.random((self.frames, 42, 3), dtype=np.float32),
+                "keypoints_valid": generator.random((self.frames, 42)) < 0.9,
+                **moving,
+            },
         )
 
     @cached_property

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 
 from common import parser, write_results
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.prepare.quality import LUMA, psnr, scaled_frame
 from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.dataset import open_prepared
@@ -28,6 +27,7 @@ from dexworld.data.prepared.encode import RECIPES, encode_episode
 from dexworld.data.prepared.pack import read_records, write_pack
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.video import write_video
+from dexworld.track import ArrayFrames, Track
 
 CODECS = ("h264", "h264-444", "hevc", "av1", "jpeg")
 FPS = 30.0
@@ -73,22 +73,21 @@ def clip(kind: str, frames: int, height: int, width: int) -> np.ndarray:
     return made
 
 
-def episode_of(frames: np.ndarray) -> Episode:
+def episode_of(frames: np.ndarray) -> Track:
     """The clip with hands that don't move."""
     length, height, width = frames.shape[:3]
-    return Episode(
+    return Track(
         frames=ArrayFrames(frames),
         fps=FPS,
-        keypoints_world=np.ones((length, 42, 3)),
-        keypoints_valid=np.ones((length, 42), dtype=bool),
         world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
         intrinsics=np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]]),
         source="benchmark",
+        columns={"keypoints_world": np.ones((length, 42, 3)), "keypoints_valid": np.ones((length, 42), dtype=bool)},
     )
 
 
 def measure(
-    episode: Episode, small: Episode, references: np.ndarray, codec: str, windows: int, crf: int
+    episode: Track, small: Track, references: np.ndarray, codec: str, windows: int, crf: int
 ) -> dict[str, float]:
     """The figures of one codec. small: the episode in the stored size, to time the encoder alone."""
     settings = PrepareSettings(codec=codec, crf=crf).resolved(episode)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.track import ArrayFrames, Track
 
 HEIGHT, WIDTH = 96, 144  # of the picture, in pixels
 SIDE = 12  # of the square, in pixels
@@ -19,20 +19,18 @@ def square_frames(corner: np.ndarray) -> np.ndarray:
 
 def square_episode(
     seed: int, corner: np.ndarray, frames: np.ndarray, extras: dict[str, np.ndarray] | None = None
-) -> Episode:
+) -> Track:
     """An episode of these pictures: all keypoints of the right hand lie in the middle of the square at `corner`."""
     length, centre = len(corner), np.array([WIDTH, HEIGHT]) / 2
     keypoints, valid = np.zeros((length, 42, 3)), np.zeros((length, 42), dtype=bool)
     keypoints[:, 21:, :2] = ((corner + SIDE / 2 - centre) / FOCAL)[:, None]
     keypoints[:, 21:, 2], valid[:, 21:] = 1.0, True
-    return Episode(
+    return Track(
         frames=ArrayFrames(frames),
         fps=5.0,
-        keypoints_world=keypoints,
-        keypoints_valid=valid,
         world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
         intrinsics=np.array([[FOCAL, 0, centre[0]], [0, FOCAL, centre[1]], [0, 0, 1]]),
         source=f"square {seed}",
         seed=seed,
-        extras=extras or {},
+        columns={"keypoints_world": keypoints, "keypoints_valid": valid, **(extras or {})},
     )

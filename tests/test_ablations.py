@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dexworld.data.episode import Episode
 from dexworld.data.store import EpisodeWriter
+from dexworld.track import Track
 from square_fixtures import square_episode, square_frames
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,7 @@ def folders(tmp_path_factory):
     return made
 
 
-def wandering_episode(seed: int, length: int = 40) -> Episode:
+def wandering_episode(seed: int, length: int = 40) -> Track:
     generator = np.random.default_rng(seed)
     corner = np.clip(30 + np.cumsum(generator.integers(-4, 5, (length, 2)), axis=0), 2, 80)  # u, v
     return square_episode(seed, corner, square_frames(corner))

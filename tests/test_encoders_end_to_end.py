@@ -10,13 +10,13 @@ import torch
 from dexworld import cli
 from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.fitted import fitted
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.dexwm import DexWM
 from dexworld.planning import CEM, KeypointPixels, LatentDistance, MPCConfig, MPCPolicy
 from dexworld.robots.kinematics import FrankaAllegro
 from dexworld.robots.observation import Observation
+from dexworld.track import ArrayFrames, Track
 from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, save_tiny
 
 HEIGHT, WIDTH, FRAMES = 224, 392, 8
@@ -57,15 +57,14 @@ def data(tmp_path_factory) -> Path:
     writer = EpisodeWriter(folder, {"made by": "tests"})
     for seed in range(2):
         seen = moving_arm(seed)
-        episode = Episode(
+        episode = Track(
             frames=ArrayFrames(seen.images),
             fps=5.0,
-            keypoints_world=seen.keypoints,
-            keypoints_valid=seen.valid,
             world_from_camera=np.tile(WORLD_FROM_CAMERA, (FRAMES, 1, 1)),
             intrinsics=INTRINSICS,
             source=f"arm {seed}",
             seed=seed,
+            columns={"keypoints_world": seen.keypoints, "keypoints_valid": seen.valid},
         )
         writer.write(f"arm-{seed}", episode)
     writer.finish()

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.store import EpisodeWriter
+from dexworld.track import ArrayFrames, Track
 
 
-def make_numbered_episode(number: int, length: int, moving_from: int | None = None) -> Episode:
+def make_numbered_episode(number: int, length: int, moving_from: int | None = None) -> Track:
     """Frame t of episode `number` has brightness 5 t; its keypoints, camera and intrinsics hold number and t."""
     time = np.arange(length)
     frames = np.broadcast_to((5 * time).astype(np.uint8)[:, None, None, None], (length, 32, 32, 3)).copy()
@@ -21,16 +21,14 @@ def make_numbered_episode(number: int, length: int, moving_from: int | None = No
     cameras = np.tile(np.eye(4), (length, 1, 1))
     cameras[:, 0, 3] = time
     extras = {} if moving_from is None else {"object_motion": np.where(time >= moving_from, 0.01, 0.0)}
-    return Episode(
+    return Track(
         frames=ArrayFrames(frames),
         fps=5.0,
-        keypoints_world=keypoints,
-        keypoints_valid=valid,
         world_from_camera=cameras,
         intrinsics=np.diag([number + 1.0, number + 1.0, 1.0]),
         source=f"test episode {number}",
         seed=number,
-        extras=extras,
+        columns={"keypoints_world": keypoints, "keypoints_valid": valid, **extras},
     )
 
 

@@ -17,7 +17,6 @@ import prepare_fixtures
 import robocasa_fixtures
 
 import conftest
-from dexworld.data.episode import Episode
 from dexworld.data.latent_cache import latent_cache, open_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import prepare
@@ -33,6 +32,7 @@ from dexworld.data.sampling import PaperSampling
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store import open_dataset
 from dexworld.data.video import VideoError
+from dexworld.track import Track
 
 REFUSALS = (ValueError, FileNotFoundError)  # what opening may raise, by the documentation of every reader
 FAR = 1e5  # metres
@@ -133,7 +133,7 @@ LAYOUTS = {
 class Truth:
     """What the sound dataset gives. affected: ids that depend on each file; all of them where it is an index."""
 
-    episodes: dict[str, Episode]
+    episodes: dict[str, Track]
     frames: dict[str, np.ndarray]
     affected: dict[Path, set[str]]
     facts: Any
@@ -208,14 +208,14 @@ def is_named(name: str, complaints: str, folder: Path, truth: Truth) -> bool:
     )
 
 
-def is_same(episode: Episode, true: Episode) -> bool:
+def is_same(episode: Track, true: Track) -> bool:
     plain = ("fps", "task", "seed")
-    arrays = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics", "joint_positions")
+    arrays = ("world_from_camera", "intrinsics")
     return (
         all(getattr(episode, name) == getattr(true, name) for name in plain)
-        and all(equal(getattr(episode, name), getattr(true, name)) for name in (*arrays, "joint_targets"))
-        and set(episode.extras) == set(true.extras)
-        and all(equal(value, true.extras[name]) for name, value in episode.extras.items())
+        and all(equal(getattr(episode, name), getattr(true, name)) for name in arrays)
+        and set(episode.columns) == set(true.columns)
+        and all(equal(value, true.columns[name]) for name, value in episode.columns.items())
     )
 
 
@@ -226,7 +226,7 @@ def equal(left: Any, right: Any) -> bool:
     return left.shape == right.shape and np.array_equal(left, right, equal_nan=left.dtype.kind == "f")
 
 
-def check_episode(episode: Episode) -> None:
+def check_episode(episode: Track) -> None:
     """What every episode that is read must be, whatever was done to its files."""
     length = len(episode)
     assert 0 < length < 1000, f"{length} frames"
@@ -236,9 +236,9 @@ def check_episode(episode: Episode) -> None:
     check_cameras(episode.world_from_camera)
     check_intrinsics(episode.intrinsics)
     for name in ("joint_positions", "joint_targets"):
-        joints = getattr(episode, name)
+        joints = episode.get(name)
         assert joints is None or (np.isfinite(joints).all() and (np.abs(joints) < FAR).all()), f"{name} beyond sense"
-    for name, values in episode.extras.items():
+    for name, values in episode.columns.items():
         assert len(values) == length, f"extras {name} of {len(values)} rows"
         known = name in ("keypoint_confidence", "gripper_opening", "gripper_pose_world", "body_world", "object_motion")
         assert not known or np.isfinite(values).all(), f"extras {name} not finite"
@@ -271,7 +271,7 @@ class Known:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         return self.source[self.keep[index]]
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.prepare.job import PrepareConfig
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.store import EpisodeWriter
+from dexworld.track import ArrayFrames, Track
 
 # Pictures of 32 x 48, two episodes to a pack: a whole preparation takes a tenth of a second.
 SETTINGS = PrepareSettings(height=32, pack_episodes=2)
 
 
-def make_episode(number: int, length: int = 9) -> Episode:
+def make_episode(number: int, length: int = 9) -> Track:
     """A pattern that moves to the right, hands in front of a camera that moves with it."""
     generator = np.random.default_rng(number)
     grey, colour = generator.integers(30, 200, (4, 6, 1)), generator.integers(0, 30, (4, 6, 3))
@@ -26,17 +26,19 @@ def make_episode(number: int, length: int = 9) -> Episode:
     keypoints[~valid] = np.nan
     cameras = np.tile(np.eye(4), (length, 1, 1))
     cameras[:, 0, 3] = 0.01 * np.arange(length)
-    return Episode(
+    return Track(
         frames=ArrayFrames(frames),
         fps=10.0,
-        keypoints_world=keypoints,
-        keypoints_valid=valid,
         world_from_camera=cameras,
         intrinsics=np.array([[60.0, 0, 48], [0, 60, 32], [0, 0, 1]]),
         source=f"test episode {number}",
         task="move",
         seed=number,
-        extras={"object_motion": generator.random(length).astype(np.float32)},
+        columns={
+            "keypoints_world": keypoints,
+            "keypoints_valid": valid,
+            "object_motion": generator.random(length).astype(np.float32),
+        },
     )
 
 

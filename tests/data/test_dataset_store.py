@@ -6,32 +6,35 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import CorruptEpisodeError, EpisodeWriter, open_dataset
+from dexworld.track import ArrayFrames, Track
 
 SETTINGS = {"strategy": "random targets", "fps": 5.0, "objects": [1, 5]}
 
 
-def make_episode(seed: int = 3, length: int = 13) -> Episode:
+def make_episode(seed: int = 3, length: int = 13) -> Track:
     generator = np.random.default_rng(seed)
     frames = np.repeat(generator.integers(0, 255, (length, 4, 4, 3), dtype=np.uint8), 8, axis=1).repeat(8, axis=2)
     valid = np.ones((length, 42), dtype=bool)
     valid[:, :21] = False
     keypoints = generator.normal(size=(length, 42, 3)).astype(np.float32)
     keypoints[:, :21] = np.nan  # rows that are not valid may hold anything
-    return Episode(
+    return Track(
         frames=ArrayFrames(frames),
         fps=5.0,
-        keypoints_world=keypoints,
-        keypoints_valid=valid,
         world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
         intrinsics=np.array([[30.0, 0, 16], [0, 30.0, 16], [0, 0, 1]]),
         source=f"simulator seed {seed}",
         task="reach",
-        joint_positions=generator.normal(size=(length, 23)),
-        joint_targets=generator.normal(size=(length, 23)),
         seed=seed,
-        extras={"object_positions": generator.normal(size=(length, 2, 3)), "contact": generator.random(length) > 0.5},
+        columns={
+            "keypoints_world": keypoints,
+            "keypoints_valid": valid,
+            "joint_positions": generator.normal(size=(length, 23)),
+            "joint_targets": generator.normal(size=(length, 23)),
+            "object_positions": generator.normal(size=(length, 2, 3)),
+            "contact": generator.random(length) > 0.5,
+        },
     )
 
 
@@ -50,11 +53,11 @@ def folder(tmp_path):
 
 def test_an_episode_comes_back_as_it_was_written(folder):
     expected, read = make_episode(1), open_dataset(folder)[1]
-    for field in dataclasses.fields(Episode):
+    for field in dataclasses.fields(Track):
         value, found = getattr(expected, field.name), getattr(read, field.name)
         if field.name == "frames":
             assert np.abs(found.read(list(range(13))).astype(int) - value.array).mean() < 8
-        elif field.name == "extras":
+        elif field.name == "columns":
             assert sorted(found) == sorted(value)
             for name, array in value.items():
                 np.testing.assert_array_equal(found[name], array)
@@ -66,10 +69,11 @@ def test_an_episode_comes_back_as_it_was_written(folder):
 
 
 def test_optional_fields_stay_absent(tmp_path):
-    episode = dataclasses.replace(make_episode(), joint_positions=None, joint_targets=None, seed=None, extras={})
+    episode = dataclasses.replace(make_episode(), seed=None)
+    episode = episode.with_columns(**dict.fromkeys(set(episode.columns) - {"keypoints_world", "keypoints_valid"}))
     EpisodeWriter(tmp_path, SETTINGS).write("real", episode)
     read = open_dataset(tmp_path)[0]
-    assert (read.joint_positions, read.joint_targets, read.seed, read.extras) == (None, None, None, {})
+    assert (read.seed, set(read.columns)) == (None, {"keypoints_world", "keypoints_valid"})
 
 
 def test_the_index_keeps_settings_counts_and_seeds(folder):
@@ -160,7 +164,8 @@ def test_ids_that_are_no_plain_file_names_are_refused(tmp_path, episode_id):
         EpisodeWriter(tmp_path, SETTINGS).write(episode_id, make_episode())
 
 
-def test_extras_that_do_not_follow_the_frames_are_refused(tmp_path):
-    episode = dataclasses.replace(make_episode(), extras={"contact": np.zeros(5)})
+def test_columns_that_are_no_plain_arrays_are_refused(tmp_path):
+    episode = make_episode()
+    episode = episode.with_columns(contact=np.array([{}] * len(episode), dtype=object))
     with pytest.raises(ValueError, match="contact"):
         EpisodeWriter(tmp_path, SETTINGS).write("episode", episode)

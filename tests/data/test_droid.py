@@ -50,12 +50,12 @@ def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they
     episode = source[0]
     assert len(episode) == told.rows
     assert episode.fps == 15.0
-    np.testing.assert_allclose(episode.extras["gripper_pose_world"], told.gripper, atol=1e-6)
-    np.testing.assert_allclose(episode.extras["gripper_opening"], told.opening, atol=1e-6)
+    np.testing.assert_allclose(episode.columns["gripper_pose_world"], told.gripper, atol=1e-6)
+    np.testing.assert_allclose(episode.columns["gripper_opening"], told.opening, atol=1e-6)
     np.testing.assert_allclose(episode.world_from_camera, told.cameras[EXT2], atol=1e-6)
     np.testing.assert_allclose(episode.intrinsics, told.intrinsics, atol=1e-9)
-    np.testing.assert_allclose(episode.extras["action"][:, :7], told.action_joints, atol=1e-6)
-    np.testing.assert_allclose(episode.extras["action"][:, 7], 1.0 - told.opening, atol=1e-6)
+    np.testing.assert_allclose(episode.columns["action"][:, :7], told.action_joints, atol=1e-6)
+    np.testing.assert_allclose(episode.columns["action"][:, 7], 1.0 - told.opening, atol=1e-6)
     assert not episode.keypoints_valid[:, LEFT].any()
     assert episode.keypoints_valid[:, RIGHT].all()
     np.testing.assert_allclose(episode.keypoints_world[:, RIGHT.start], told.gripper[:, :3, 3], atol=1e-6)
@@ -179,9 +179,9 @@ def test_a_video_that_differs_by_a_frame_is_cut_to_what_it_shares_and_the_cut_is
     told = write_episode(tmp_path, rows=20, frames=frames)
     source = open_droid(tmp_path)
     episode, alignment = source[0], source.annotations(0)["alignment"]
-    assert len(episode) == len(episode.frames) == len(episode.extras["action"]) == length
+    assert len(episode) == len(episode.frames) == len(episode.columns["action"]) == length
     assert alignment == {"rows": 20, "frames": frames, "first_row": 0, "first_frame": 0, "count": length, "by": "index"}
-    np.testing.assert_allclose(episode.extras["gripper_pose_world"], told.gripper[:length], atol=1e-6)
+    np.testing.assert_allclose(episode.columns["gripper_pose_world"], told.gripper[:length], atol=1e-6)
     assert np.abs(episode.frames.read([length - 1])[0, 5, 5, 0] - 4.0 * (length - 1)) <= 2
     with pytest.raises(IndexError, match="asked for"):
         episode.frames.read([length])
@@ -196,7 +196,7 @@ def test_times_of_capture_tell_that_it_is_the_first_row_whose_frame_is_missing(t
     source = open_droid(tmp_path)
     alignment = source.annotations(0)["alignment"]
     assert (alignment["first_row"], alignment["first_frame"], alignment["by"]) == (1, 0, "timestamps")
-    np.testing.assert_allclose(source[0].extras["gripper_pose_world"], told.gripper[1:], atol=1e-6)
+    np.testing.assert_allclose(source[0].columns["gripper_pose_world"], told.gripper[1:], atol=1e-6)
     beside.write_text("[1, 2")
     with pytest.raises(CorruptEpisodeError, match="times of the frames"):
         source[0]
@@ -231,7 +231,7 @@ def test_what_our_simulator_adds_to_the_layout_is_read_too(copied):
     path.write_text(json.dumps({**json.loads(path.read_text()), "dexworld_seed": 1234}))
     episode = open_droid(root)[0]
     assert episode.seed == 1234
-    np.testing.assert_allclose(episode.extras["object_motion"], 0.001 * np.arange(20), atol=1e-6)
+    np.testing.assert_allclose(episode.columns["object_motion"], 0.001 * np.arange(20), atol=1e-6)
 
 
 def test_labs_outcomes_and_single_episodes_can_be_opened_and_incomplete_ones_are_named(written, tmp_path):

@@ -37,14 +37,14 @@ def test_episodes_hold_the_gripper_the_dummy_hand_and_the_left_camera_as_they_we
     for index, truth in enumerate(told):
         episode = source[index]
         assert (len(episode), episode.fps) == (len(truth["gripper"]), 15.0)
-        np.testing.assert_allclose(episode.extras["gripper_pose_world"], truth["gripper"], atol=1e-6)
-        np.testing.assert_allclose(episode.extras["gripper_opening"], truth["opening"], atol=1e-6)
+        np.testing.assert_allclose(episode.columns["gripper_pose_world"], truth["gripper"], atol=1e-6)
+        np.testing.assert_allclose(episode.columns["gripper_opening"], truth["opening"], atol=1e-6)
         np.testing.assert_allclose(episode.world_from_camera, truth["exterior_2_left"], atol=1e-6)  # +y is left
         np.testing.assert_allclose(episode.keypoints_world[:, RIGHT.start], truth["gripper"][:, :3, 3], atol=1e-6)
         assert episode.keypoints_valid[:, RIGHT].all()
         assert not episode.keypoints_valid[:, LEFT].any()
-        np.testing.assert_allclose(episode.extras["action"][:, :7], truth["joints"] + 0.1, atol=1e-6)
-        assert episode.extras["action"].shape[1] == 8
+        np.testing.assert_allclose(episode.columns["action"][:, :7], truth["joints"] + 0.1, atol=1e-6)
+        assert episode.columns["action"].shape[1] == 8
         assert episode.task == f"stack cup {index}"
 
 

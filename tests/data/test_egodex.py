@@ -88,7 +88,7 @@ def test_an_episode_equals_what_was_written(dataset):
 
 
 def test_extras_hold_wrist_poses_metacarpals_the_upper_body_and_confidences(dataset):
-    extras = open_egodex(dataset)[0].extras
+    extras = open_egodex(dataset)[0].columns
     metacarpals = [f"{side}{name}" for side in ("left", "right") for name in HAND if name.endswith("Metacarpal")]
     hands = np.stack([CLIP.poses["leftHand"], CLIP.poses["rightHand"]], axis=1)
     confidences = np.stack([CLIP.confidences[name] for name in KEYPOINT_NAMES], axis=1)
@@ -109,7 +109,7 @@ def test_the_twenty_joints_of_the_body_baseline_are_both_wrists_and_the_upper_bo
     episode = open_egodex(dataset)[0]
     for name in sorted(baseline):
         if name in BODY_KEYPOINTS:
-            rows = episode.extras["body_world"][:, BODY_KEYPOINTS.index(name)]
+            rows = episode.columns["body_world"][:, BODY_KEYPOINTS.index(name)]
         else:
             rows = episode.keypoints_world[:, KEYPOINT_NAMES.index(name)]
         np.testing.assert_allclose(rows, CLIP.poses[name][:, :3, 3], atol=1e-6, err_msg=name)
@@ -195,12 +195,12 @@ def test_a_file_without_confidences_keeps_every_keypoint_and_claims_none(tmp_pat
     write_clip(tmp_path / "task", 0, CLIP, confidences=False)
     episode = open_egodex(tmp_path, EgoDexOptions(min_confidence=0.9))[0]
     assert episode.keypoints_valid.all()
-    assert "keypoint_confidence" not in episode.extras
+    assert "keypoint_confidence" not in episode.columns
 
 
 def test_a_confidence_that_is_no_number_counts_as_none(broken):
     folder = broken(replace("confidences/leftHand", np.full(LENGTH, np.nan)))
-    assert open_egodex(folder)[0].extras["keypoint_confidence"][:, 0].max() == 0.0
+    assert open_egodex(folder)[0].columns["keypoint_confidence"][:, 0].max() == 0.0
     assert not open_egodex(folder, EgoDexOptions(min_confidence=0.01))[0].keypoints_valid[:, 0].any()
 
 
@@ -215,7 +215,7 @@ def test_a_joint_that_is_not_tracked_is_invalid_at_that_frame_only(broken, entry
     expected[4, 21] = False
     np.testing.assert_array_equal(episode.keypoints_valid, expected)
     assert np.isfinite(episode.keypoints_world).all()
-    np.testing.assert_array_equal(np.isnan(episode.extras["hand_poses_world"]).any((1, 2, 3)), np.arange(LENGTH) == 4)
+    np.testing.assert_array_equal(np.isnan(episode.columns["hand_poses_world"]).any((1, 2, 3)), np.arange(LENGTH) == 4)
 
 
 @pytest.mark.parametrize(("name", "row"), [("leftHand", 0), ("rightIndexFingerTip", 29)])
@@ -245,8 +245,8 @@ def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
     episode = open_egodex(tmp_path)[0]
     np.testing.assert_array_equal(episode.keypoints_valid, np.tile(np.arange(42) >= 21, (LENGTH, 1)))
     present = np.array([name.startswith("right") for name in BODY_KEYPOINTS])
-    np.testing.assert_array_equal(episode.extras["body_valid"], np.tile(present, (LENGTH, 1)))
-    assert np.isnan(episode.extras["hand_metacarpals_world"][:, :4]).all()
+    np.testing.assert_array_equal(episode.columns["body_valid"], np.tile(present, (LENGTH, 1)))
+    assert np.isnan(episode.columns["hand_metacarpals_world"][:, :4]).all()
 
 
 def move_away(frame, distance):

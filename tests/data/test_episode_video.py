@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from dexworld.data.episode import Frames
 from dexworld.data.video import VideoError, VideoFrames, write_video
+from dexworld.track import Frames
 
 LENGTH, HEIGHT, WIDTH = 41, 48, 64
 

@@ -41,7 +41,7 @@ def in_memory(dataset) -> FrameLabels:
         intrinsics=np.stack([each.intrinsics for each in episodes]).astype(np.float32),
         starts=np.concatenate([[0], np.cumsum([len(each) for each in episodes])]),
         object_motion=np.concatenate(
-            [each.extras.get("object_motion", np.zeros(len(each))) for each in episodes]
+            [each.columns.get("object_motion", np.zeros(len(each))) for each in episodes]
         ).astype(np.float32),
         fps=np.array([each.fps for each in episodes]),
     )

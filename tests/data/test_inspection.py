@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from dexworld.data import inspection, parallel
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.inspection import InspectConfig, inspect
 from dexworld.data.inspection_account import account
 from dexworld.data.parallel import OrderedPool, WorkerDied
@@ -18,11 +17,12 @@ from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
 from dexworld.data.store import EpisodeWriter
 from dexworld.data.video import VideoError
 from dexworld.hands import LEFT, RIGHT
+from dexworld.track import ArrayFrames, Track
 
 FOCAL, HEIGHT, WIDTH, FPS = 100.0, 48, 64, 10.0
 
 
-def moving_hands(length: int = 12, step: float = 0.01) -> Episode:
+def moving_hands(length: int = 12, step: float = 0.01) -> Track:
     """Both hands one metre ahead, `step` metres further right in every frame; the picture changes with them.
 
     A hand is a column of 21 points, 1.1 cm apart: 10 cm from the wrist to the middle knuckle, about 22 px high. The
@@ -36,15 +36,14 @@ def moving_hands(length: int = 12, step: float = 0.01) -> Episode:
     keypoints[..., 1] = np.tile(np.arange(21) * 0.1 / 9 - 0.1, 2)
     keypoints[..., 2] = 1.0
     pictures = np.random.default_rng(0).integers(0, 256, (length, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    return Episode(
+    return Track(
         frames=ArrayFrames(pictures),
         fps=FPS,
-        keypoints_world=keypoints,
-        keypoints_valid=np.ones((length, 42), dtype=bool),
         world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
         intrinsics=np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]),
         source="test",
         task="move",
+        columns={"keypoints_world": keypoints, "keypoints_valid": np.ones((length, 42), dtype=bool)},
     )
 
 
@@ -69,16 +68,20 @@ class Listed:
         return ()
 
 
-def kinds(episode: Episode, **changes) -> set[str]:
+def kinds(episode: Track, **changes) -> set[str]:
     return set(inspect(Listed([episode]), InspectConfig(workers=1, decode="all", **changes)).findings)
 
 
-def changed(name: str, change) -> Episode:
+def changed(name: str, change) -> Track:
     """The moving hands with one array changed in place."""
     episode = moving_hands()
-    array = getattr(episode, name).copy()
+    array = (episode[name] if name in episode.columns else getattr(episode, name)).copy()
     change(array)
-    return replace(episode, **{name: array})
+    return (
+        replace(episode, world_from_camera=array)
+        if name == "world_from_camera"
+        else episode.with_columns(**{name: array})
+    )
 
 
 def test_speeds_steps_and_lengths_are_those_of_the_motion():
@@ -102,8 +105,8 @@ def test_recorded_actions_are_described_dimension_by_dimension():
     generator = np.random.default_rng(0)
     actions = generator.normal((0.0, -300.0, 2e-3), (0.5, 20.0, 1e-3), (400, 3))
     actions[:, 2] = np.sign(actions[:, 2])  # open or closed
-    episodes = [replace(moving_hands(40), extras={"action": part}) for part in actions.reshape(10, 40, 3)]
-    short = replace(moving_hands(5), extras={"action": np.array([1.0, np.nan, 3.0, 3.0, 3.0])})
+    episodes = [moving_hands(40).with_columns(action=part) for part in actions.reshape(10, 40, 3)]
+    short = moving_hands(5).with_columns(action=np.array([1.0, np.nan, 3.0, 3.0, 3.0]))
     (one, three) = account(inspect(Listed([*episodes, moving_hands(), short]), InspectConfig(decode="none")))["actions"]
     assert (three["dimensions"], three["episodes"], three["frames"], three["not_finite"]) == (3, 10, 400, 0)
     for name, expected in (("min", actions.min(0)), ("max", actions.max(0)), ("mean", actions.mean(0))):
@@ -134,7 +137,7 @@ def test_visibility_counts_what_is_annotated_in_front_and_inside():
     points[:5, 1] = [5.0, 0.0, 1.0]  # outside the picture in half of the frames
     valid[:8, 2] = False
     valid[:, RIGHT] = False
-    episode = replace(episode, keypoints_world=points, keypoints_valid=valid)
+    episode = episode.with_columns(keypoints_world=points, keypoints_valid=valid)
     figures = account(inspect(Listed([episode]), InspectConfig(workers=1)))["visibility"]
     shares = [(row["valid"], row["in_front"], row["visible"]) for row in figures["keypoints"][:4]]
     assert shares == [(1.0, 0.0, 0.0), (1.0, 1.0, 0.5), (0.2, 0.2, 0.2), (1.0, 1.0, 1.0)]
@@ -151,7 +154,7 @@ def test_confidence_is_told_where_it_was_recorded():
     assert account(inspect(Listed([plain]), InspectConfig(workers=1)))["confidence"] is None
     told = np.full((12, 42), 0.25, dtype=np.float32)
     told[:, RIGHT] = 0.75
-    figures = account(inspect(Listed([replace(plain, extras={"keypoint_confidence": told})]), InspectConfig(workers=1)))
+    figures = account(inspect(Listed([plain.with_columns(keypoint_confidence=told)]), InspectConfig(workers=1)))
     assert [figures["confidence"][side]["mean"] for side in ("left", "right")] == [0.25, 0.75]
     assert figures["visibility"]["keypoints"][-1]["confidence"] == 0.75
     assert figures["extras"] == {"keypoint_confidence": 1}

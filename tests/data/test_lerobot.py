@@ -62,9 +62,9 @@ def test_rows_rates_tasks_and_ids_are_those_of_the_dataset(plain):
             30.0,
             ["pick the cup", "place the cup"][index % 2],
         )
-        assert set(episode.extras) == {"observation.state", "action"}
+        assert set(episode.columns) == {"observation.state", "action", "keypoints_world", "keypoints_valid"}
         for name in ("observation.state", "action"):
-            np.testing.assert_array_equal(episode.extras[name], columns[name][span])
+            np.testing.assert_array_equal(episode.columns[name], columns[name][span])
         assert [path.suffix for path in source.files(index)] == [".mp4", ".parquet"]
 
 
@@ -100,7 +100,7 @@ def test_rows_are_found_when_a_file_is_one_row_group(tmp_path):
     source = open_lerobot(tmp_path)
     for index in range(4):
         expected = columns["action"][STARTS[index] : STARTS[index + 1]]
-        np.testing.assert_array_equal(source[index].extras["action"], expected)
+        np.testing.assert_array_equal(source[index].columns["action"], expected)
 
 
 def test_images_inside_the_rows_are_frames(tmp_path):
@@ -136,7 +136,7 @@ def test_keypoints_are_placed_by_the_names_of_the_feature(tmp_path):
     np.testing.assert_array_equal(episode.keypoints_valid, valid)
     expected = np.where(np.isnan(points[:20, :3]), 0, points[:20, :3])
     np.testing.assert_allclose(np.nan_to_num(episode.keypoints_world[:, rows]), expected, atol=1e-6)
-    assert "hand.points" not in episode.extras
+    assert "hand.points" not in episode.columns
 
 
 def test_one_feature_per_hand_in_the_camera_frame_becomes_world_points(tmp_path):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.episode import ArrayFrames
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.mixture import MixConfig
@@ -16,6 +15,7 @@ from dexworld.data.sampling import PaperSampling, StrideSampling, UniformSamplin
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store import EpisodeWriter, open_dataset
 from dexworld.data.windows import WindowSampler
+from dexworld.track import ArrayFrames
 
 PAPER = PaperSampling(frames=4, history=3, segments=3)
 STRIDE = StrideSampling(frames=5, history=3, moving_object_weight=2.0)
@@ -233,7 +233,7 @@ def test_a_hand_of_no_confidence_moves_but_is_shown_in_no_picture(
     episode = numbered_episode(0, 12)
     confidence = np.ones((12, 42), np.float32)
     confidence[:, 21:] = 0
-    marked = replace(episode, extras={"keypoint_confidence": confidence})
+    marked = episode.with_columns(keypoint_confidence=confidence)
     writer = EpisodeWriter(tmp_path / "marked", {"generator": "test"})
     writer.write("0", marked)
     dataset = writer.finish()

@@ -35,7 +35,7 @@ def test_egodex_is_prepared_with_its_labels_and_a_damaged_clip_is_named(tmp_path
     for index, name in enumerate(after.ids):
         expected, found = before[before.ids.index(name)], after[index]
         np.testing.assert_allclose(found.world_from_camera, expected.world_from_camera, atol=1e-6)
-        assert set(found.extras) == set(expected.extras)
+        assert set(found.columns) == set(expected.columns)
 
 
 def test_a_store_knows_the_official_split_of_each_episode_and_one_of_old_opens_without(tmp_path):

@@ -15,7 +15,6 @@ from lerobot_fixtures import number_of, numbered_frame
 from torch.utils.data import DataLoader
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.prepared import pack as pack_module
 from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.dataset import open_prepared
@@ -27,6 +26,7 @@ from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.lerobot import open_lerobot
 from dexworld.data.source import CorruptEpisodeError, Dataset
 from dexworld.data.video import VideoError
+from dexworld.track import ArrayFrames, Track
 
 SIZE = (64, 96)
 SETTINGS = PrepareSettings(height=64, pack_episodes=3, fps=10.0, width=96)
@@ -42,7 +42,7 @@ class BreakingFrames(ArrayFrames):
         return super().read(indices)
 
 
-def make_episode(number: int, length: int = 25, size=SIZE, **changes) -> Episode:
+def make_episode(number: int, length: int = 25, size=SIZE, **changes) -> Track:
     """Frame t of episode `number` shows the number 100 `number` + t; all labels are random."""
     generator = np.random.default_rng(number)
     keypoints, valid = generator.normal(size=(length, 42, 3)), generator.random((length, 42)) > 0.2
@@ -50,19 +50,18 @@ def make_episode(number: int, length: int = 25, size=SIZE, **changes) -> Episode
     fields = {
         "frames": ArrayFrames(np.stack([numbered_frame(100 * number + time, size) for time in range(length)])),
         "fps": 10.0,
-        "keypoints_world": keypoints,
-        "keypoints_valid": valid,
         "world_from_camera": np.tile(np.eye(4), (length, 1, 1)) + generator.normal(size=(length, 1, 1)),
         "intrinsics": np.array([[60.0, 0, size[1] / 2], [0, 61, size[0] / 2], [0, 0, 1]]),
         "source": f"test episode {number}",
         "task": f"task {number % 2}",
         "seed": number,
-        "extras": {
-            "keypoint_confidence": generator.random((length, 42)),
-            "object_motion": generator.random(length).astype(np.float32),
-        },
     }
-    return Episode(**(fields | changes))
+    columns = {
+        "keypoint_confidence": generator.random((length, 42)),
+        "object_motion": generator.random(length).astype(np.float32),
+    }
+    known = {"keypoints_world": keypoints, "keypoints_valid": valid}
+    return Track(**(fields | changes | {"columns": known | changes.get("columns", columns)}))
 
 
 def refuse():
@@ -109,9 +108,9 @@ def test_labels_and_frames_come_back_as_the_source_gave_them(tmp_path, codec):
         np.testing.assert_array_equal(episode.intrinsics, truth.intrinsics)
         assert (episode.fps, episode.task, episode.seed) == (10.0, truth.task, number)
         assert episode.source == truth.source
-        assert episode.extras.keys() == truth.extras.keys()
-        for name, value in truth.extras.items():
-            np.testing.assert_allclose(episode.extras[name], value, atol=1e-7)
+        assert episode.columns.keys() == truth.columns.keys()
+        for name, value in truth.columns.items():
+            np.testing.assert_allclose(episode.columns[name], value, atol=1e-7)
         order = [*np.random.default_rng(0).permutation(len(truth)).tolist(), 3, 3]
         assert [number_of(frame) for frame in episode.frames.read(order)] == [100 * number + index for index in order]
 
@@ -123,7 +122,7 @@ def test_a_store_opens_by_open_dataset_and_as_any_lerobot_dataset(store):
         mine, theirs = own[index], foreign[index]
         np.testing.assert_array_equal(mine.keypoints_world, theirs.keypoints_world)
         np.testing.assert_array_equal(mine.intrinsics, theirs.intrinsics)
-        assert (mine.task, mine.seed, mine.extras.keys()) == (theirs.task, theirs.seed, theirs.extras.keys())
+        assert (mine.task, mine.seed, mine.columns.keys()) == (theirs.task, theirs.seed, theirs.columns.keys())
         np.testing.assert_array_equal(mine.frames.read([5, 0, 19]), theirs.frames.read([5, 0, 19]))
 
 
@@ -237,26 +236,30 @@ def test_extras_keep_their_names_shapes_and_kinds(tmp_path):
     ]
     joints = generator.normal(size=(25, 23)).astype(np.float32)
     items = [
-        ("a", lambda: make_episode(0, extras=extras[0], joint_positions=joints, joint_targets=2 * joints)),
-        ("b", lambda: make_episode(1, extras=extras[1])),
+        ("a", lambda: make_episode(0, columns=extras[0] | {"joint_positions": joints, "joint_targets": 2 * joints})),
+        ("b", lambda: make_episode(1, columns=extras[1])),
     ]
     dataset = prepare(tmp_path, [items])
     assert dataset.quarantined == ()
     for index in range(2):
-        found = dataset[index].extras
-        assert found.keys() == extras[index].keys()
+        found = dataset[index].columns
+        joint_names = {"joint_positions", "joint_targets"} if index == 0 else set()
+        assert found.keys() == extras[index].keys() | {"keypoints_world", "keypoints_valid"} | joint_names
         for name, value in extras[index].items():
             np.testing.assert_array_equal(found[name], value)
             assert found[name].dtype.kind == value.dtype.kind
             assert found[name].dtype.kind == "U" or found[name].dtype == value.dtype
-    np.testing.assert_array_equal(dataset[0].joint_targets, 2 * joints)
-    assert dataset[1].joint_positions is None
+    np.testing.assert_array_equal(dataset[0]["joint_targets"], 2 * joints)
+    assert dataset[1].get("joint_positions") is None
 
 
 def test_an_extra_that_is_no_array_over_the_frames_quarantines_its_episode(tmp_path):
-    items = [("a", lambda: make_episode(0)), ("b", lambda: make_episode(1, extras={"pose": np.zeros((3, 2))}))]
+    items = [
+        ("a", lambda: make_episode(0)),
+        ("b", lambda: make_episode(1, columns={"pose": np.zeros((25, 2), dtype=complex)})),
+    ]
     dataset = prepare(tmp_path, [items])
-    assert "extras['pose'] has shape (3, 2)" in dataset.quarantined[0][1]
+    assert "column 'pose' has shape (25, 2) complex128" in dataset.quarantined[0][1]
 
 
 @pytest.mark.parametrize(
@@ -285,14 +288,14 @@ def test_scaled_and_cut_frames_fit_their_intrinsics_and_pixels(tmp_path):
     pixels = np.full((5, 2), 30.0)
     frames = np.zeros((5, 128, 256, 3), dtype=np.uint8)
     frames[:, 40:48, 100:108] = 255  # centred on (104, 44)
-    episode = make_episode(0, 5, frames=ArrayFrames(frames), extras={"dot_pixels": pixels})
+    episode = make_episode(0, 5, frames=ArrayFrames(frames), columns={"dot_pixels": pixels})
     episode.intrinsics[:] = [[100, 0, 104], [0, 100, 44], [0, 0, 1]]
     dataset = prepare(tmp_path, [[("a", lambda: episode)]], PrepareSettings(height=64, crop=(48, 96)))
     stored = dataset[0]
     assert stored.frames.size == (48, 96)
     bright = np.argwhere(stored.frames.read([2])[0].mean(axis=-1) > 128) + 0.5
     np.testing.assert_allclose(bright.mean(axis=0)[::-1], stored.intrinsics[:2, 2], atol=0.05)
-    np.testing.assert_allclose(stored.extras["dot_pixels"], pixels / 2 - [16, 8])
+    np.testing.assert_allclose(stored.columns["dot_pixels"], pixels / 2 - [16, 8])
 
 
 def test_a_crop_larger_than_the_frames_is_a_mistake_of_the_settings(tmp_path):
@@ -343,14 +346,14 @@ def test_the_layout_is_that_of_lerobot(store):
         span = row[f"videos/{key}/to_timestamp"] - row[f"videos/{key}/from_timestamp"]
         np.testing.assert_allclose(span, row["length"] / 10)
         truth = make_episode(int(row["dexworld/id"][1:]), row["length"])
-        motion = truth.extras["object_motion"]
+        motion = truth.columns["object_motion"]
         np.testing.assert_allclose(row["stats/observation.object_motion/mean"], [motion.mean()], rtol=1e-5)
         np.testing.assert_allclose(row["stats/observation.object_motion/std"], [motion.std()], rtol=1e-5)
     tasks = pq.read_table(store / "meta" / "tasks.parquet")
     assert b"__index_level_0__" in tasks.schema.metadata[b"pandas"]
     assert tasks.column("task_index").to_pylist() == [0, 1]
     stats = json.loads((store / "meta" / "stats.json").read_text())
-    motions = [open_prepared(store)[index].extras["object_motion"] for index in range(7)]
+    motions = [open_prepared(store)[index].columns["object_motion"] for index in range(7)]
     np.testing.assert_allclose(stats["observation.object_motion"]["std"], [np.concatenate(motions).std()], rtol=1e-5)
     assert np.array(stats[key]["mean"]).shape == (3, 1, 1)
 

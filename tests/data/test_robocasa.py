@@ -59,11 +59,10 @@ def test_an_episode_holds_the_hand_the_camera_and_the_joints_as_they_were_writte
     assert not episode.keypoints_valid[:, LEFT].any()
     camera = fixtures.placed(fixtures.rotation(*fixtures.CAMERA_QUATERNION) @ np.diag([1, -1, -1]), fixtures.CAMERA_AT)
     np.testing.assert_allclose(episode.world_from_camera, truth.base @ camera, atol=1e-6)
-    assert episode.joint_positions is not None
-    np.testing.assert_allclose(episode.joint_positions, truth.joints, atol=1e-9)
-    np.testing.assert_allclose(episode.extras["hand_poses_world"][:, 1], truth.wrist, atol=1e-9)
-    assert np.isnan(episode.extras["hand_poses_world"][:, 0]).all()
-    np.testing.assert_allclose(episode.extras["action"], truth.actions, atol=1e-9)
+    np.testing.assert_allclose(episode["joint_positions"], truth.joints, atol=1e-9)
+    np.testing.assert_allclose(episode.columns["hand_poses_world"][:, 1], truth.wrist, atol=1e-9)
+    assert np.isnan(episode.columns["hand_poses_world"][:, 0]).all()
+    np.testing.assert_allclose(episode.columns["action"], truth.actions, atol=1e-9)
     assert episode.task == "pick the apple from the counter"
 
 
@@ -135,7 +134,7 @@ def test_an_episode_without_joints_or_instruction_still_has_its_hand(damaged):
     with h5py.File(damaged, "r+") as file:
         del file["data/demo_0"].attrs["ep_meta"]
     episode = open_robocasa(damaged.parent)[0]
-    assert episode.joint_positions is None
+    assert "joint_positions" not in episode.columns
     assert episode.task == "PnPCounterTop"
 
 

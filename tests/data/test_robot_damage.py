@@ -77,7 +77,7 @@ def read_all(source, complaints: list[str]) -> int:
         assert frames.shape == (len(episode), *episode.frames.size, 3)
         assert np.abs(episode.keypoints_world).max() < 150
         assert np.abs(np.linalg.det(episode.world_from_camera[:, :3, :3]) - 1).max() < 1e-3
-        for name, values in episode.extras.items():
+        for name, values in episode.columns.items():
             assert name == "hand_poses_world" or np.isfinite(values).all()
     return whole
 

@@ -38,7 +38,7 @@ def test_a_prepared_robot_dataset_holds_the_labels_of_its_source(kind, write, tm
         np.testing.assert_allclose(stored.keypoints_world, raw.keypoints_world, atol=1e-6)
         np.testing.assert_allclose(stored.world_from_camera, raw.world_from_camera, atol=1e-6)
         np.testing.assert_array_equal(stored.keypoints_valid, raw.keypoints_valid)
-        assert stored.extras.keys() == raw.extras.keys()
+        assert stored.columns.keys() == raw.columns.keys()
         shown, truth = reds(stored), reds(raw)
         np.testing.assert_allclose(shown, truth, atol=6)
         np.testing.assert_allclose(shown - shown.mean(), truth - truth.mean(), atol=3)  # frames differ by 4 or more

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from dexworld.actions import ActionConvention, hand_motion
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, evaluate_open_loop, transplanted
 from dexworld.evaluation.open_loop_metrics import keypoint_sums, keypoint_views, moving_tokens, token_grid
 from dexworld.hands import NUM_KEYPOINTS, TRACKED
+from dexworld.track import ArrayFrames, Track
 
 HEIGHT, WIDTH, PATCH = 32, 56, 8
 INTRINSICS = np.array([[50.0, 0.0, WIDTH / 2], [0.0, 50.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
 FAST = OpenLoopConfig(resamples=50)
 
 
-def make_episode(seed: int, frames: int = 21, brightness_step: int = 4, extras: dict | None = None) -> Episode:
+def make_episode(seed: int, frames: int = 21, brightness_step: int = 4, extras: dict | None = None) -> Track:
     """Keypoints wander over whole pixels at 1 m; brightness grows by `brightness_step` a frame from a seeded start."""
     generator = np.random.default_rng(seed)
     pixels = np.stack(
@@ -35,16 +35,14 @@ def make_episode(seed: int, frames: int = 21, brightness_step: int = 4, extras: 
     world[:, TRACKED, 2] = 1.0
     valid[:, TRACKED] = True
     cameras = np.tile(np.eye(4), (frames, 1, 1))
-    return Episode(
-        ArrayFrames(images),
-        5.0,
-        world,
-        valid,
-        cameras,
-        INTRINSICS,
+    return Track(
+        frames=ArrayFrames(images),
+        fps=5.0,
+        world_from_camera=cameras,
+        intrinsics=INTRINSICS,
         source=f"toy {seed}",
         seed=seed,
-        extras=extras or {},
+        columns={"keypoints_world": world, "keypoints_valid": valid, **(extras or {})},
     )
 
 
@@ -114,14 +112,13 @@ def test_figures_do_not_depend_on_the_run_and_seeds_change_only_intervals_and_pa
 
 def test_frames_are_taken_at_five_a_second_from_a_faster_recording():
     fast = make_episode(0, frames=121)
-    episode = Episode(
-        fast.frames,
-        30.0,
-        fast.keypoints_world,
-        fast.keypoints_valid,
-        fast.world_from_camera,
-        INTRINSICS,
+    episode = Track(
+        frames=fast.frames,
+        fps=30.0,
+        world_from_camera=fast.world_from_camera,
+        intrinsics=INTRINSICS,
         source="30 fps",
+        columns={"keypoints_world": fast.keypoints_world, "keypoints_valid": fast.keypoints_valid},
     )
     assert clip_of(episode, FAST).indices == list(range(0, 121, 6))
 

@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.imagine import imagine
+from dexworld.track import ArrayFrames, Track
 
 SHORT = OpenLoopConfig(steps=6, resamples=20)
 
 
 @pytest.fixture(scope="module")
-def episodes() -> list[Episode]:
+def episodes() -> list[Track]:
     """Noise with a hand that drifts through the view of a still camera."""
     generator = np.random.default_rng(0)
     made = []
@@ -27,7 +27,14 @@ def episodes() -> list[Episode]:
         intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
         images = generator.integers(0, 255, (7, 224, 392, 3), dtype=np.uint8)
         made.append(
-            Episode(ArrayFrames(images), 5.0, world, valid, np.tile(np.eye(4), (7, 1, 1)), intrinsics, f"{index}")
+            Track(
+                frames=ArrayFrames(images),
+                fps=5.0,
+                world_from_camera=np.tile(np.eye(4), (7, 1, 1)),
+                intrinsics=intrinsics,
+                source=f"{index}",
+                columns={"keypoints_world": world, "keypoints_valid": valid},
+            )
         )
     return made
 

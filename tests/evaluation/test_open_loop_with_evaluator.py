@@ -9,16 +9,15 @@ import torch
 
 from dexworld import cli
 from dexworld.actions import ActionConvention, hand_motion
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeWriter
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.latent_readers import chosen_evaluator, encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
-from dexworld.training.fitting import encoder_fingerprint
-from dexworld.training.frozen_encoder import chosen_evaluator
+from dexworld.track import ArrayFrames, Track
 
 SHORT = OpenLoopConfig(steps=3, resamples=20)
 
@@ -42,7 +41,16 @@ def episodes():
         valid[:, RIGHT] = True
         intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
         frames = generator.integers(0, 255, (4, 224, 392, 3), dtype=np.uint8)
-        made.append(Episode(ArrayFrames(frames), 5.0, world, valid, np.tile(np.eye(4), (4, 1, 1)), intrinsics, name))
+        made.append(
+            Track(
+                frames=ArrayFrames(frames),
+                fps=5.0,
+                world_from_camera=np.tile(np.eye(4), (4, 1, 1)),
+                intrinsics=intrinsics,
+                source=name,
+                columns={"keypoints_world": world, "keypoints_valid": valid},
+            )
+        )
     return made
 
 
@@ -145,8 +153,7 @@ def test_the_results_say_who_read_the_keypoints(model, episodes, tmp_path, monke
             replace(
                 episode,
                 frames=ArrayFrames(episode.frames.read(twenty_one.tolist())),
-                keypoints_world=episode.keypoints_world[twenty_one],
-                keypoints_valid=episode.keypoints_valid[twenty_one],
+                columns={name: value[twenty_one] for name, value in episode.columns.items()},
                 world_from_camera=episode.world_from_camera[twenty_one],
                 seed=900_000 + number,
             ),

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import BONES, NUM_KEYPOINTS, RIGHT, WRIST
 from dexworld.report.atomic import AtomicConfig, atomic_keypoints, atomic_motions, best_frame, curled, viewing_axes
 from dexworld.report.imagine import imagine, imagine_figures, write_imagine_report
+from dexworld.track import ArrayFrames, Track
 
 HEIGHT, WIDTH = 32, 56
 
@@ -21,7 +21,7 @@ def flat_hand() -> np.ndarray:
     return hand
 
 
-def make_episode() -> Episode:
+def make_episode() -> Track:
     """A camera 1 m above a hand on the ground, looking straight down with the image's top towards +y."""
     world = np.zeros((3, NUM_KEYPOINTS, 3))
     valid = np.zeros((3, NUM_KEYPOINTS), dtype=bool)
@@ -31,7 +31,14 @@ def make_episode() -> Episode:
     camera[:3, 3] = [0.0, 0.1, 1.0]
     intrinsics = np.array([[60.0, 0.0, WIDTH / 2], [0.0, 60.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
     images = np.full((3, HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
-    return Episode(ArrayFrames(images), 5.0, world, valid, np.tile(camera, (3, 1, 1)), intrinsics, source="toy")
+    return Track(
+        frames=ArrayFrames(images),
+        fps=5.0,
+        world_from_camera=np.tile(camera, (3, 1, 1)),
+        intrinsics=intrinsics,
+        source="toy",
+        columns={"keypoints_world": world, "keypoints_valid": valid},
+    )
 
 
 class ToyModel:

@@ -2,14 +2,12 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dexworld.cli.inspect import Inspect, show
 from dexworld.cli.reader_options import reader_options
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.inspection import InspectConfig, inspect
 from dexworld.data.inspection_account import account
 from dexworld.data.statistics import linear, logarithmic
@@ -17,23 +15,26 @@ from dexworld.data.store import EpisodeWriter, open_dataset
 from dexworld.report.histogram import Distribution, histogram_plot
 from dexworld.report.inspection import duration_text, heat_map, inspection_page, percent_text, size_text
 from dexworld.report.plots import BOTTOM, HEIGHT
+from dexworld.track import ArrayFrames, Track
 
 
-def hand_episode(number: int, length: int = 10) -> Episode:
+def hand_episode(number: int, length: int = 10) -> Track:
     time = np.arange(length)
     keypoints = np.zeros((length, 42, 3))
     keypoints[..., 0] = 0.01 * time[:, None] + np.tile(np.linspace(-0.1, 0.1, 21), 2)
     keypoints[..., 2] = 1.0
-    return Episode(
+    return Track(
         frames=ArrayFrames(np.random.default_rng(number).integers(0, 256, (length, 48, 64, 3), dtype=np.uint8)),
         fps=10.0,
-        keypoints_world=keypoints,
-        keypoints_valid=np.ones((length, 42), dtype=bool),
         world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
         intrinsics=np.array([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]]),
         source="test",
         task=f"pick & place <{number}>",
-        extras={"keypoint_confidence": np.full((length, 42), 0.9, np.float32)},
+        columns={
+            "keypoints_world": keypoints,
+            "keypoints_valid": np.ones((length, 42), dtype=bool),
+            "keypoint_confidence": np.full((length, 42), 0.9, np.float32),
+        },
     )
 
 
@@ -46,7 +47,7 @@ def folder(tmp_path):
         if number == 2:
             points = episode.keypoints_world.copy()
             points[5:] += 2.0
-            episode = replace(episode, keypoints_world=points)
+            episode = episode.with_columns(keypoints_world=points)
         writer.write(f"{number:04d}", episode)
     (tmp_path / "data" / "episodes" / "0003.mp4").unlink()
     return tmp_path / "data"
@@ -68,7 +69,7 @@ def test_the_page_shows_what_is_broken_what_looks_wrong_and_the_pictures(folder)
 def test_recorded_actions_have_a_row_for_each_dimension_and_no_section_without_them(tmp_path):
     writer = EpisodeWriter(tmp_path / "robot", {"made by": "tests"})
     action = np.linspace([-1.0, 0.0], [1.0, 0.002], 10)
-    writer.write("0", replace(hand_episode(0), extras={"action": action}))
+    writer.write("0", hand_episode(0).with_columns(action=action))
     result = inspect(writer.finish(), InspectConfig(decode="none", workers=1))
     text = inspection_page(result)
     assert "Recorded actions" in text

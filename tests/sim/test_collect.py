@@ -1,7 +1,5 @@
 """Collecting: resumable to the byte, one split a folder, and nothing that was held in the data."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -28,7 +26,7 @@ def replayed(monkeypatch, recorded):
     def record(seed, attempt, explore, backend):
         asked.append((seed, attempt))
         episode = recorded[seed]
-        return replace(episode, extras={**episode.extras, "attempt": np.full(len(episode), attempt)})
+        return episode.with_columns(attempt=np.full(len(episode), attempt))
 
     monkeypatch.setattr(collecting, "record_exploration", record)
     return asked
@@ -62,13 +60,13 @@ def test_what_was_held_is_drawn_again_and_counted(tmp_path, replayed, monkeypatc
     monkeypatch.setattr(
         collecting,
         "holds_object",
-        lambda episode: episode.seed == SEED + 1 and int(episode.extras["attempt"][0]) < 2,
+        lambda episode: episode.seed == SEED + 1 and int(episode.columns["attempt"][0]) < 2,
     )
     dataset = collect(config(tmp_path))
     assert replayed == [(SEED, 0), (SEED + 1, 0), (SEED + 1, 1), (SEED + 1, 2), (SEED + 2, 0)]
     assert dataset.counts == {"episodes": 3, "frames": 12, "quarantined": 0, REJECTED: 2}
     assert open_dataset(tmp_path).counts == dataset.counts
-    assert (dataset[1].extras["attempt"] == 2).all()
+    assert (dataset[1].columns["attempt"] == 2).all()
 
 
 def test_a_scene_that_always_ends_in_a_grasp_is_an_error_and_not_an_empty_episode(tmp_path, replayed, monkeypatch):

@@ -39,7 +39,7 @@ def test_what_is_written_reads_back_as_the_truth(written, camera):
     assert np.abs(episode.world_from_camera - truth.world_from_camera).max() < 1e-6
     assert np.abs(pixels_of(episode)[0] - pixels_of(truth)[0])[:, RIGHT].max() < 0.1
     for name in ("gripper_pose_world", "gripper_opening", "action", "object_motion"):
-        assert np.abs(episode.extras[name] - truth.extras[name]).max() < 1e-6
+        assert np.abs(episode.columns[name] - truth.columns[name]).max() < 1e-6
     assert (episode.fps, episode.task, episode.seed) == (15.0, truth.task, SEED)
     assert episode.frames.size == truth.frames.size
 
@@ -156,7 +156,7 @@ def test_counts_are_those_of_the_episodes_and_the_progress_bar_sees_every_one(tm
     counts = collect_gripper(config(tmp_path), progress=lambda seeds: (seen.append(seed) or seed for seed in seeds))
     recording = short_recording()
     assert seen == [SEED, SEED + 1, SEED + 2]
-    assert counts.moving == 3 * int((recording.episodes["ext1"].extras["object_motion"] > 1e-3).sum())
+    assert counts.moving == 3 * int((recording.episodes["ext1"].columns["object_motion"] > 1e-3).sum())
     assert counts.grasp_attempts == 3 * recording.grasp_attempts
     assert counts.skills[recording.skill] == 3
     assert json.loads((tmp_path / "dexworld.json").read_text())["counts"]["episodes"] == 3

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from sim_recordings import bytes_of, pixels_of
 
-from dexworld.data.episode import ArrayFrames
 from dexworld.data.readers.egodex import open_egodex, recognises
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.sim.hands import collect_human as collecting
 from dexworld.sim.hands import egodex_format as egodex
 from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human, labels_of, recorded
 from dexworld.sim.hands.human_video import HumanVideoConfig, film
+from dexworld.track import ArrayFrames
 
 SEED = 900_301
 SMALL = HumanVideoConfig(seconds=1.0, fps=30.0, height=72, width=128, act_seconds=1.0)
@@ -56,7 +56,7 @@ def test_the_reader_of_the_real_dataset_reads_what_was_recorded(written, truth):
     np.testing.assert_allclose(read.intrinsics, truth.intrinsics, atol=1e-4)
     np.testing.assert_allclose(pixels_of(read)[0], pixels_of(truth)[0], atol=0.1)
     for name in ("keypoint_confidence", "hand_poses_world", "hand_metacarpals_world", "body_world", "body_valid"):
-        np.testing.assert_allclose(read.extras[name], truth.extras[name], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(read.columns[name], truth.columns[name], atol=1e-6, err_msg=name)
     assert read.task == truth.task
 
 
@@ -117,7 +117,7 @@ def test_the_world_has_y_up_on_the_floor_and_the_camera_looks_ahead_and_down(tru
     assert (forward[:, 1:] < -0.3).all()  # ahead is -z
     assert (down[:, 1] < -0.3).all()
     names = {name: row for row, name in enumerate(BODY_KEYPOINTS)}
-    body = truth.extras["body_world"]
+    body = truth.columns["body_world"]
     assert (body[:, names["rightArm"], 0] > body[:, names["leftArm"], 0] + 0.3).all()  # x to the right
     np.testing.assert_allclose(pixels_of(truth)[0], pixels_of(video.episode)[0], atol=1e-3)
 
@@ -135,29 +135,29 @@ def test_the_z_axis_of_a_joint_points_along_its_bone(truth):
     np.testing.assert_array_equal(tip[:, :3, :3], before[:, :3, :3])
     for side, name in enumerate(("left", "right")):
         wrist = poses[:, egodex.JOINT_NAMES.index(f"{name}Hand")]
-        np.testing.assert_array_equal(wrist, truth.extras["hand_poses_world"][:, side].astype(float))
+        np.testing.assert_array_equal(wrist, truth.columns["hand_poses_world"][:, side].astype(float))
         knuckle = truth.keypoints_world[:, KEYPOINT_NAMES.index(f"{name}MiddleFingerKnuckle")] - wrist[:, :3, 3]
         assert (np.einsum("ti,ti->t", knuckle, wrist[:, :3, 2]) > 0.08).all()  # z along the stretched fingers
 
 
 def test_what_the_layout_cannot_hold_is_refused(tmp_path, truth):
-    less = {name: array for name, array in truth.extras.items() if name != "body_world"}
+    less = {name: array for name, array in truth.columns.items() if name != "body_world"}
     with pytest.raises(ValueError, match=r"seed 900301: .*body_world"):
-        egodex.write_egodex(tmp_path, 0, replace(truth, extras=less), LABELS, "test")
+        egodex.write_egodex(tmp_path, 0, replace(truth, columns=less), LABELS, "test")
     holes = truth.keypoints_valid.copy()
     holes[7, 3] = False
     with pytest.raises(ValueError, match="frame 7"):
-        egodex.write_egodex(tmp_path, 0, replace(truth, keypoints_valid=holes), LABELS, "test")
+        egodex.write_egodex(tmp_path, 0, truth.with_columns(keypoints_valid=holes), LABELS, "test")
     with pytest.raises(ValueError, match="names a folder"):
         egodex.EgoDexLabels("push/objects", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_training_scenes_go_to_part1_and_an_episode_without_seed_and_confidence_where_it_is_told(tmp_path, truth):
-    extras = {name: array for name, array in truth.extras.items() if name != "keypoint_confidence"}
+    extras = {name: array for name, array in truth.columns.items() if name != "keypoint_confidence"}
     splits = [egodex.split_of(seed) for seed in (0, 899_999, 900_000, 999_999)]
     assert splits == ["part1", "part1", "test", "test"]
-    path = egodex.write_egodex(tmp_path, 3, replace(truth, seed=None, extras=extras), LABELS, "part2")
+    path = egodex.write_egodex(tmp_path, 3, replace(truth, seed=None, columns=extras), LABELS, "part2")
     assert path == tmp_path / "part2" / "push_objects" / "3.hdf5"
     with h5py.File(path) as file:
         assert egodex.SEED_ATTRIBUTE not in file.attrs

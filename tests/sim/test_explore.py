@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import RIGHT
 from dexworld.sim.explore import (
     HELD_FRAMES,
@@ -16,26 +15,30 @@ from dexworld.sim.explore import (
     record_exploration,
 )
 from dexworld.sim.simulation import TICK_STEPS, TICKS_PER_FRAME
+from dexworld.track import ArrayFrames, Track
 
 FRAMES = 10
 
 
-def synthetic(heights: list[float], touched: list[bool]) -> Episode:
+def synthetic(heights: list[float], touched: list[bool]) -> Track:
     """An episode in which object 1 is at these heights above where it stood, with the hand on it or not."""
     positions = np.full((FRAMES, MAX_OBJECTS, 3), np.nan)
     positions[:, :2] = 0.95
     positions[:, 1, 2] += heights
     contact = np.zeros((FRAMES, MAX_OBJECTS), bool)
     contact[:, 1] = touched
-    return Episode(
+    return Track(
         frames=ArrayFrames(np.zeros((FRAMES, 8, 8, 3), np.uint8)),
         fps=5.0,
-        keypoints_world=np.zeros((FRAMES, 42, 3)),
-        keypoints_valid=np.zeros((FRAMES, 42), bool),
         world_from_camera=np.tile(np.eye(4), (FRAMES, 1, 1)),
         intrinsics=np.eye(3),
         source="made by hand",
-        extras={"object_positions": positions, "object_touched": contact},
+        columns={
+            "keypoints_world": np.zeros((FRAMES, 42, 3)),
+            "keypoints_valid": np.zeros((FRAMES, 42), bool),
+            "object_positions": positions,
+            "object_touched": contact,
+        },
     )
 
 
@@ -71,9 +74,9 @@ def test_one_seed_and_attempt_give_one_recording_to_the_bit_and_another_attempt_
     again = record_exploration(900_000, config=ExploreConfig(frames=6))
     other = record_exploration(900_000, attempt=1, config=ExploreConfig(frames=6))
     assert np.array_equal(episode.frames.array, again.frames.array)
-    assert np.array_equal(episode.joint_targets, again.joint_targets)
-    assert not np.array_equal(episode.joint_targets, other.joint_targets)
-    assert (other.extras["attempt"] == 1).all()
+    assert np.array_equal(episode["joint_targets"], again["joint_targets"])
+    assert not np.array_equal(episode["joint_targets"], other["joint_targets"])
+    assert (other.columns["attempt"] == 1).all()
 
 
 def test_a_recording_says_where_hand_objects_and_camera_are(episode):
@@ -83,15 +86,15 @@ def test_a_recording_says_where_hand_objects_and_camera_are(episode):
     assert episode.seed == 900_000
     assert episode.task in STRATEGIES
     assert episode.keypoints_valid[:, RIGHT].all()
-    assert episode.extras["object_positions"].shape == (6, MAX_OBJECTS, 3)
-    assert episode.extras["object_motion"][0] == 0
+    assert episode.columns["object_positions"].shape == (6, MAX_OBJECTS, 3)
+    assert episode.columns["object_motion"][0] == 0
 
 
 def test_object_pixels_are_the_projected_positions(episode):
-    position = episode.extras["object_positions"][2, 0]
+    position = episode.columns["object_positions"][2, 0]
     camera_from_world = np.linalg.inv(episode.world_from_camera[2])
     u, v, w = episode.intrinsics @ (camera_from_world[:3, :3] @ position + camera_from_world[:3, 3])
-    assert np.allclose(episode.extras["object_pixels"][2, 0], [u / w, v / w])
+    assert np.allclose(episode.columns["object_pixels"][2, 0], [u / w, v / w])
 
 
 def test_the_recorder_takes_every_second_tick_and_stops_when_full(simulation):

@@ -59,15 +59,15 @@ def test_a_recording_says_where_gripper_objects_and_cameras_are():
     assert (episode.keypoints_valid == (np.arange(42) >= RIGHT.start)).all()
     expected = {"gripper_pose_world": (8, 4, 4), "robot_joints": (8, 7), "action": (8, 8), "gripper_opening": (8,)}
     for name, shape in (expected | {"object_motion": (8,)}).items():
-        assert episode.extras[name].shape == shape, name
+        assert episode.columns[name].shape == shape, name
 
 
 def test_the_wrist_keypoint_is_the_end_effector_and_tips_spread_with_the_opening():
     episode = short_recording().episodes["ext2"]
-    hand, poses = episode.keypoints_world[:, RIGHT], episode.extras["gripper_pose_world"]
+    hand, poses = episode.keypoints_world[:, RIGHT], episode.columns["gripper_pose_world"]
     assert np.allclose(hand[:, WRIST], poses[:, :3, 3])
     spread = np.linalg.norm(hand[:, 4] - hand[:, WRIST], axis=1)
-    assert np.allclose(spread, 0.03 + 0.03 * episode.extras["gripper_opening"], atol=1e-6)
+    assert np.allclose(spread, 0.03 + 0.03 * episode.columns["gripper_opening"], atol=1e-6)
 
 
 def test_fixed_cameras_stand_still_where_the_scene_says_and_the_wrist_camera_goes_with_the_gripper():
@@ -117,7 +117,7 @@ def test_a_recorded_mask_shows_the_gripper_at_the_moment_of_the_recorded_pose():
 def test_a_carried_object_leaves_the_counter_and_comes_down_where_it_was_to_be_put():
     recording = whole_recording()
     episode = recording.episodes["ext1"]
-    positions, touched = episode.extras["object_positions"], episode.extras["object_touched"]
+    positions, touched = episode.columns["object_positions"], episode.columns["object_touched"]
     carried = (positions[..., 2] > positions[0, :, 2] + LIFTED) & touched
     assert (recording.success, recording.skill, recording.objects_carried) == (True, "pick_place", 1)
     index = int(carried.sum(axis=0).argmax())
@@ -125,8 +125,8 @@ def test_a_carried_object_leaves_the_counter_and_comes_down_where_it_was_to_be_p
     assert len(aloft) > 15
     assert np.linalg.norm(positions[aloft[-1], index, :2] - positions[aloft[0], index, :2]) > 0.08
     assert abs(positions[-1, index, 2] - positions[0, index, 2]) < 0.01
-    assert episode.extras["object_motion"].max() < 0.1  # nothing was thrown
-    assert 0.05 < episode.extras["gripper_opening"][aloft].mean() < 0.95
+    assert episode.columns["object_motion"].max() < 0.1  # nothing was thrown
+    assert 0.05 < episode.columns["gripper_opening"][aloft].mean() < 0.95
 
 
 def test_most_grasps_carry_their_object_and_recordings_end_between_their_least_and_most_frames():

@@ -36,7 +36,7 @@ def drawn_at(labels, pixels, values, margin=0):
 
 def rated(video, name):
     """(T, 42) bool: keypoints of that confidence."""
-    return video.episode.extras["keypoint_confidence"] == np.float32(CONFIDENCE[name])
+    return video.episode.columns["keypoint_confidence"] == np.float32(CONFIDENCE[name])
 
 
 def test_a_recording_is_an_episode_with_the_extras_that_it_promises(videos):
@@ -44,8 +44,10 @@ def test_a_recording_is_an_episode_with_the_extras_that_it_promises(videos):
         episode = video.episode
         assert (len(episode), episode.fps, episode.seed) == (32, 8, seed)
         assert episode.frames.size == (144, 256)
-        shapes = {name: (array.shape, array.dtype.name) for name, array in episode.extras.items()}
+        shapes = {name: (array.shape, array.dtype.name) for name, array in episode.columns.items()}
         assert shapes == {
+            "keypoints_world": ((32, 42, 3), "float32"),
+            "keypoints_valid": ((32, 42), "bool"),
             "keypoint_confidence": ((32, 42), "float32"),
             "hand_poses_world": ((32, 2, 4, 4), "float32"),
             "hand_metacarpals_world": ((32, 8, 3), "float32"),
@@ -68,10 +70,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_video():
     first, again, other = (video.episode for video in (first, again, other))
     np.testing.assert_array_equal(first.frames.array, again.frames.array)
     for field in fields(first):
-        if field.name not in ("frames", "extras"):
+        if field.name not in ("frames", "columns"):
             np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name), err_msg=field.name)
-    for name in first.extras:
-        np.testing.assert_array_equal(first.extras[name], again.extras[name], err_msg=name)
+    for name in first.columns:
+        np.testing.assert_array_equal(first.columns[name], again.columns[name], err_msg=name)
     assert not np.array_equal(first.frames.array, other.frames.array)
 
 
@@ -141,12 +143,12 @@ def test_object_motion_is_the_way_of_what_moved_most(videos):
     for video in videos:
         places = np.array([state.positions for state in video.motion.states])
         furthest = np.linalg.norm(np.diff(places, axis=0), axis=2).max(axis=1)
-        motion = video.episode.extras["object_motion"]
+        motion = video.episode.columns["object_motion"]
         assert motion[0] == 0
         assert (motion[1:] >= furthest - 1e-6).all()
         closed = np.diff([state.opening for state in video.motion.states]) == 0
         np.testing.assert_allclose(motion[1:][closed], furthest[closed], atol=1e-6)
-    assert max(video.episode.extras["object_motion"].sum() for video in videos) > 0.1
+    assert max(video.episode.columns["object_motion"].sum() for video in videos) > 0.1
 
 
 def test_hands_stay_out_of_counter_cabinet_and_each_other(videos):
@@ -173,7 +175,7 @@ def test_nothing_jumps_and_without_head_motion_the_camera_stands_still():
 def test_arms_have_an_adults_measures_and_elbows_stay_above_the_counter(videos):
     names = {name: row for row, name in enumerate(BODY_KEYPOINTS)}
     for video in videos:
-        body, wrists = video.episode.extras["body_world"], video.episode.keypoints_world[:, [0, 21]]
+        body, wrists = video.episode.columns["body_world"], video.episode.keypoints_world[:, [0, 21]]
         for side, wrist in zip(("left", "right"), (0, 1), strict=True):
             shoulder, elbow = body[:, names[f"{side}Arm"]], body[:, names[f"{side}Forearm"]]
             np.testing.assert_allclose(np.linalg.norm(elbow - shoulder, axis=1), UPPER_ARM, atol=1e-5)
@@ -187,7 +189,7 @@ def test_metacarpals_lie_between_wrist_and_knuckles(videos):
     episode = videos[0].episode
     for side, start in ((0, 0), (1, 21)):
         for finger in range(4):
-            palm = episode.extras["hand_metacarpals_world"][:, 4 * side + finger]
+            palm = episode.columns["hand_metacarpals_world"][:, 4 * side + finger]
             wrist, knuckle = episode.keypoints_world[:, start], episode.keypoints_world[:, start + 5 + 4 * finger]
             whole = np.linalg.norm(knuckle - wrist, axis=1)
             assert (np.linalg.norm(palm - wrist, axis=1) < 0.4 * whole).all()

@@ -35,15 +35,15 @@ def test_what_is_written_reads_back_as_the_truth(written, episode):
     # The release's points are the origins of all four links: ours without the fingertip, one place on.
     links, joints = theirs[:, 1:].reshape(4, 5, 4, 3), ours[:, 1:].reshape(4, 5, 4, 3)
     assert np.abs(links[:, :, 1:] - joints[:, :, :3]).max() < 1e-6
-    assert np.array_equal(read.joint_positions, episode.joint_positions)
-    assert np.array_equal(read.extras["action"], episode.joint_targets)
+    assert np.array_equal(read["joint_positions"], episode["joint_positions"])
+    assert np.array_equal(read.columns["action"], episode["joint_targets"])
     assert (read.task, read.fps, read.seed) == (episode.task, 5.0, 900_007)
     assert read.frames.size == (224, 392)
 
 
 def test_keypoints_fall_on_the_same_spots_of_the_redrawn_picture(written, episode):
     read = open_robocasa(written)[0]
-    there, here = pixels_of(read)[0], pixels_of(replace(episode, keypoints_world=read.keypoints_world))[0]
+    there, here = pixels_of(read)[0], pixels_of(episode.with_columns(keypoints_world=read.keypoints_world))[0]
     zoom = read.intrinsics[0, 0] / episode.intrinsics[0, 0]
     assert abs(zoom - 1) < 0.004  # the same picture to half a pixel in 200
     centre = np.array([196.0, 112.0])
@@ -99,9 +99,9 @@ def test_a_redrawn_gradient_keeps_its_slope_and_repeats_its_edge():
 
 
 def test_the_full_size_of_the_release_reads_back_too(episode, tmp_path):
-    names = ("keypoints_world", "keypoints_valid", "world_from_camera", "joint_positions", "joint_targets")
-    first = {name: getattr(episode, name)[:1] for name in names}
-    short = replace(episode, frames=type(episode.frames)(episode.frames.array[:1]), extras={}, **first)
+    columns = {name: values[:1] for name, values in episode.columns.items() if name != "object_positions"}
+    frames, cameras = type(episode.frames)(episode.frames.array[:1]), episode.world_from_camera[:1]
+    short = replace(episode, frames=frames, world_from_camera=cameras, columns=columns)
     read = open_robocasa(write_robocasa(tmp_path / "a.hdf5", [short], size=(600, 960)))[0]
     assert read.frames.size == (548, 960)
     assert read.intrinsics[0, 0] == pytest.approx(357.526, abs=1e-3)
@@ -115,8 +115,8 @@ def test_writing_twice_gives_the_same_bytes(written, episode, tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda e: replace(e, joint_positions=None), "has no joint_positions"),
-        (lambda e: replace(e, keypoints_world=e.keypoints_world + 0.05), "from where the joints put them"),
+        (lambda e: e.with_columns(joint_positions=None), "has no joint_positions"),
+        (lambda e: e.with_columns(keypoints_world=e.keypoints_world + 0.05), "from where the joints put them"),
     ],
 )
 def test_an_episode_of_another_robot_is_refused_and_leaves_no_file(episode, tmp_path, change, complaint):

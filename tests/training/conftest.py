@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeWriter, open_dataset
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.track import ArrayFrames, Track
 from dexworld.training.config import TrainConfig
-from dexworld.training.run import RunConfig
+from dexworld.training.train_world_model import RunConfig
 
 SIZE = 56  # pixels
 FOCAL = 100.0
 DEPTH = 1.0
 
 
-def disc_episode(seed: int, length: int = 20) -> Episode:
+def disc_episode(seed: int, length: int = 20) -> Track:
     """A disc of 8 px radius walks over a 56 x 56 image, up to 4 px a frame."""
     generator = np.random.default_rng(seed)
     path = np.clip(generator.uniform(12, 44, 2) + np.cumsum(generator.uniform(-4, 4, (length, 2)), axis=0), 8, 48)
@@ -29,15 +29,14 @@ def disc_episode(seed: int, length: int = 20) -> Episode:
     keypoints[:, 21:, 2] = DEPTH
     valid = np.zeros((length, 42), dtype=bool)
     valid[:, 21:] = True
-    return Episode(
+    return Track(
         frames=ArrayFrames(frames),
         fps=5.0,
-        keypoints_world=keypoints,
-        keypoints_valid=valid,
         world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
         intrinsics=np.array([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1.0]]),
         source=f"disc {seed}",
         seed=seed,
+        columns={"keypoints_world": keypoints, "keypoints_valid": valid},
     )
 
 

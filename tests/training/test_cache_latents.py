@@ -7,15 +7,15 @@ import pytest
 
 from dexworld.cli.cache_latents import CacheLatents
 from dexworld.data.datasets import open_dataset
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.fitted import fitted
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.latent_shards import shard_path
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.track import ArrayFrames, Track
 from dexworld.training import latents
-from dexworld.training.fitting import encoder_fingerprint
 from dexworld.training.latents import LatentsConfig, cache_latents, latent_estimates
 
 LENGTHS = (3, 4)
@@ -29,15 +29,17 @@ def folder(tmp_path):
         generator = np.random.default_rng(number)
         coarse = generator.integers(0, 256, (length, 14, 25, 3), dtype=np.uint8)
         frames = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :, :398]
-        episode = Episode(
+        episode = Track(
             frames=ArrayFrames(frames),
             fps=5.0,
-            keypoints_world=np.zeros((length, 42, 3)),
-            keypoints_valid=np.ones((length, 42), dtype=bool),
             world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
             intrinsics=np.array([[200.0, 0, 199], [0, 200, 112], [0, 0, 1]]),
             source=f"test episode {number}",
             seed=number,
+            columns={
+                "keypoints_world": np.zeros((length, 42, 3)),
+                "keypoints_valid": np.ones((length, 42), dtype=bool),
+            },
         )
         writer.write(f"{number:04d}", episode)
     return writer.finish().folder
@@ -56,7 +58,7 @@ def test_training_opens_the_latents_that_were_computed_ahead(folder):
     config = preset("debug")
     view = fitted(open_dataset(folder), config.image_size)
     model = DexWM(config)
-    model.encoder.load_state_dict(latents.fitted_encoder(config, [view], 6, 0, "cpu"))
+    latents.fit_pca(config, model.encoder, [view], 6, 0, "cpu")
 
     def must_not_run(images):
         raise AssertionError("encoded again")
@@ -71,7 +73,7 @@ def test_a_checkpoint_brings_its_own_encoder(folder, tmp_path):
     config = preset("debug")
     model = DexWM(config)
     view = fitted(open_dataset(folder), config.image_size)
-    model.encoder.load_state_dict(latents.fitted_encoder(config, [view], 6, 3, "cpu"))
+    latents.fit_pca(config, model.encoder, [view], 6, 3, "cpu")
     model.save_pretrained(tmp_path / "checkpoint")
     (row,) = cache_latents(settings(folder, checkpoint=str(tmp_path / "checkpoint")), lambda *_: None)
     assert row["folder"].name == encoder_fingerprint(model.encoder)[:32]

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from dexworld.data.augment import AugmentConfig
 from dexworld.data.datasets import open_dataset
-from dexworld.data.episode import ArrayFrames
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepared.assemble import assemble
 from dexworld.data.prepared.pack import write_pack
@@ -18,11 +17,11 @@ from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.resize import Fit
 from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
 from dexworld.models.dexwm import DexWM
+from dexworld.track import ArrayFrames
 from dexworld.training.config import SamplingConfig
 from dexworld.training.frame_task import FrameSource, FrameTask
-from dexworld.training.objective import window_motion
-from dexworld.training.run import RunConfig, train
 from dexworld.training.sources import CachedData, OnlineData
+from dexworld.training.train_world_model import RunConfig, train
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import window_strategies
 
@@ -41,7 +40,8 @@ def larger(episode, factor, fps=5.0):
         frames=ArrayFrames(frames),
         fps=fps,
         intrinsics=intrinsics,
-        **{name: getattr(episode, name)[times] for name in ("keypoints_world", "keypoints_valid", "world_from_camera")},
+        world_from_camera=episode.world_from_camera[times],
+        columns={name: value[times] for name, value in episode.columns.items()},
     )
 
 
@@ -127,7 +127,7 @@ def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores,
         return data.source(strategy, model, [np.arange(12)])
 
     plain, prepared = (source(folder, 5.0).batch(0, 64) for folder in stores)
-    large = window_motion(model, prepared)
+    large = model.condition(prepared.track)
     assert prepared.latents.shape[2:] == plain.latents.shape[2:]
     # Frames were stored two times as large with a margin of eight pixels, and are cut to the same square again.
     fit = Fit((112, 128), (56, 56))

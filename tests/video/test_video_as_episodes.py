@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dexworld.training.config import TrainConfig
-from dexworld.training.run import RunConfig, train
+from dexworld.training.train_world_model import RunConfig, train
 from dexworld.video.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.triplets import finish_triplets, write_triplet
@@ -64,7 +64,7 @@ def test_an_episode_starts_in_the_untouched_scene_and_goes_on_with_the_hands():
 
 
 def test_frames_in_which_the_scene_changed_are_marked_and_the_hand_does_not_count():
-    motion = clip_episode(clip("a", 3)).extras["object_motion"]
+    motion = clip_episode(clip("a", 3)).columns["object_motion"]
     assert (motion[:8] == 0).all()
     assert motion[8:] == pytest.approx(10 / HEIGHT, abs=0.03)
 
@@ -74,7 +74,7 @@ def test_a_static_episode_has_the_camera_and_no_hand():
     episode = static_episode(source)
     assert np.array_equal(episode.frames.read(list(range(FRAMES))), source.static)
     assert not episode.keypoints_valid.any()
-    assert not episode.extras["object_motion"].any()
+    assert not episode.columns["object_motion"].any()
     assert np.array_equal(episode.world_from_camera, source.track.world_from_camera)
 
 

@@ -12,10 +12,10 @@ import torch
 
 from dexworld.actions import MIN_DEPTH
 from dexworld.data.action_figures import ActionFigures, actions_of
-from dexworld.data.episode import Episode
 from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
 from dexworld.hands import KEYPOINT_NAMES, LEFT, NUM_KEYPOINTS, RIGHT, WRIST
+from dexworld.track import Track
 
 HANDS = (("left", LEFT), ("right", RIGHT))
 MIDDLE_KNUCKLE = 9  # row within a hand
@@ -149,7 +149,7 @@ class Projected:
     visible: np.ndarray
 
 
-def projected(episode: Episode) -> Projected:
+def projected(episode: Track) -> Projected:
     """Every keypoint of every frame in that frame's own picture; what is not valid is neither in front nor visible."""
     valid = episode.keypoints_valid
     points = torch.from_numpy(np.where(valid[..., None], episode.keypoints_world, 0.0).astype(np.float64))
@@ -163,7 +163,7 @@ def projected(episode: Episode) -> Projected:
     return Projected(pixels, depth, in_front, in_front & inside)
 
 
-def label_figures(episode: Episode, number: int, name: str, limits: Limits) -> tuple[Figures, list[Finding], Projected]:
+def label_figures(episode: Track, number: int, name: str, limits: Limits) -> tuple[Figures, list[Finding], Projected]:
     """Measure everything but the pictures. number, name: of the episode in its dataset, for the lists of extremes."""
     figures, shown = Figures(frames=len(episode), seconds=len(episode) / episode.fps), projected(episode)
     valid = episode.keypoints_valid
@@ -176,13 +176,13 @@ def label_figures(episode: Episode, number: int, name: str, limits: Limits) -> t
     figures.depth.add(shown.depth[shown.visible])
     _place_on_map(figures.map, episode, shown)
     _read_confidence(figures, episode)
-    figures.actions = actions_of(episode.extras.get("action"))
+    figures.actions = actions_of(episode.columns.get("action"))
     findings = _camera_findings(episode, limits) + _keypoint_findings(episode, shown, limits)
     findings += _hand_lengths(figures, episode, limits) + _motion(figures, episode, number, name, limits)
     return figures, findings, shown
 
 
-def _place_on_map(places: np.ndarray, episode: Episode, shown: Projected) -> None:
+def _place_on_map(places: np.ndarray, episode: Track, shown: Projected) -> None:
     height, width = episode.frames.size
     for hand, (_, rows) in enumerate(HANDS):
         pixels = shown.pixels[:, rows][shown.visible[:, rows]]
@@ -191,8 +191,8 @@ def _place_on_map(places: np.ndarray, episode: Episode, shown: Projected) -> Non
         np.add.at(places[hand], (lines, columns), 1)
 
 
-def _read_confidence(figures: Figures, episode: Episode) -> None:
-    confidence = episode.extras.get("keypoint_confidence")
+def _read_confidence(figures: Figures, episode: Track) -> None:
+    confidence = episode.columns.get("keypoint_confidence")
     if confidence is None:
         return
     confidence = np.nan_to_num(np.asarray(confidence, dtype=np.float64), nan=0.0)
@@ -202,7 +202,7 @@ def _read_confidence(figures: Figures, episode: Episode) -> None:
     figures.confidence_frames += len(confidence)
 
 
-def _camera_findings(episode: Episode, limits: Limits) -> list[Finding]:
+def _camera_findings(episode: Track, limits: Limits) -> list[Finding]:
     findings = []
     rotation = episode.world_from_camera[:, :3, :3].astype(np.float64)
     error = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max(axis=(1, 2))
@@ -226,7 +226,7 @@ def _camera_findings(episode: Episode, limits: Limits) -> list[Finding]:
     return findings
 
 
-def _keypoint_findings(episode: Episode, shown: Projected, limits: Limits) -> list[Finding]:
+def _keypoint_findings(episode: Track, shown: Projected, limits: Limits) -> list[Finding]:
     valid = episode.keypoints_valid
     if not valid.any():
         return [Finding("no-keypoints", f"none of {len(episode)} frames has a valid keypoint")]
@@ -247,7 +247,7 @@ def _keypoint_findings(episode: Episode, shown: Projected, limits: Limits) -> li
     return findings
 
 
-def _hand_lengths(figures: Figures, episode: Episode, limits: Limits) -> list[Finding]:
+def _hand_lengths(figures: Figures, episode: Track, limits: Limits) -> list[Finding]:
     findings = []
     for name, rows in HANDS:
         ends = [rows.start + WRIST, rows.start + MIDDLE_KNUCKLE]
@@ -261,7 +261,7 @@ def _hand_lengths(figures: Figures, episode: Episode, limits: Limits) -> list[Fi
     return findings
 
 
-def _motion(figures: Figures, episode: Episode, number: int, name: str, limits: Limits) -> list[Finding]:
+def _motion(figures: Figures, episode: Track, number: int, name: str, limits: Limits) -> list[Finding]:
     if len(episode) < 2:
         return []
     findings: list[Finding] = []
@@ -300,7 +300,7 @@ def _motion(figures: Figures, episode: Episode, number: int, name: str, limits: 
     return findings
 
 
-def time_findings(episode: Episode, every_packet: bool) -> list[Finding]:
+def time_findings(episode: Track, every_packet: bool) -> list[Finding]:
     """Compare the episode's rate with that of its video, where the video knows its own. every_packet: and each time."""
     findings = []
     rate = float(getattr(episode.frames, "fps", 0.0) or 0.0)

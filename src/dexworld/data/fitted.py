@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dexworld.data.episode import Episode, Frames
 from dexworld.data.resize import Fit
 from dexworld.data.source import Dataset
+from dexworld.track import Frames, Track
 
 
 def fitted(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
@@ -23,7 +23,7 @@ def fitted(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
     return dataset if dataset[0].frames.size == tuple(image_size) else FittedDataset(dataset, image_size)
 
 
-def fitted_episode(episode: Episode, image_size: tuple[int, int]) -> Episode:
+def fitted_episode(episode: Track, image_size: tuple[int, int]) -> Track:
     """`episode` with frames of `image_size` (height, width) and intrinsics to match; itself when it has them."""
     fit = Fit(episode.frames.size, image_size)
     if fit.is_identity:
@@ -61,7 +61,7 @@ class FittedDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError as the dataset does."""
         return fitted_episode(self.dataset[index], self.image_size)
 

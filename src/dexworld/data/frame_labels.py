@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from dexworld.data.checked import read_arrays
-from dexworld.data.episode import Episode
 from dexworld.data.latent_shards import claimed
 from dexworld.data.source import Dataset
 from dexworld.hands import NUM_KEYPOINTS
+from dexworld.track import Track
 
 BLOCK = 1024  # frames under one checksum: what the first look at a frame reads, 0.7 MB
 FRAME = np.dtype(
@@ -29,7 +29,7 @@ FRAME = np.dtype(
         ("world_from_camera", "<f4", (4, 4)),
         ("object_motion", "<f4"),  # metres that objects moved since the frame before; 0 where not recorded
         ("keypoints_valid", "?", (NUM_KEYPOINTS,)),
-        ("keypoints_shown", "?", (NUM_KEYPOINTS,)),  # see `shown_keypoints`
+        ("keypoints_shown", "?", (NUM_KEYPOINTS,)),  # see `Track.keypoints_shown`
     ]
 )
 _FRAMES, _EPISODES = "frame_labels.npy", "episode_labels.npz"
@@ -194,14 +194,14 @@ class MappedLabels:
         self.__init__(**state)  # type: ignore[misc]
 
 
-def label_rows(episode: Episode) -> np.ndarray:
+def label_rows(episode: Track) -> np.ndarray:
     """(T,) records of `FRAME` of an episode; no frame is decoded."""
     valid = episode.keypoints_valid
     rows = np.empty(len(episode), dtype=FRAME)
     rows["keypoints_world"] = np.where(valid[..., None], episode.keypoints_world, 0)
-    rows["keypoints_valid"], rows["keypoints_shown"] = valid, shown_keypoints(episode)
+    rows["keypoints_valid"], rows["keypoints_shown"] = valid, episode.keypoints_shown
     rows["world_from_camera"] = episode.world_from_camera
-    rows["object_motion"] = episode.extras.get("object_motion", 0)
+    rows["object_motion"] = episode.columns.get("object_motion", 0)
     return rows
 
 
@@ -259,15 +259,3 @@ def _head(frames: int) -> bytes:
     description = {"descr": np.lib.format.dtype_to_descr(FRAME), "fortran_order": False, "shape": (frames,)}
     np.lib.format.write_array_header_1_0(head, description)
     return head.getvalue()
-
-
-def shown_keypoints(episode: Episode) -> np.ndarray:
-    """(T, 42) bool: keypoints that a picture can show, so that keypoint losses and scores count them.
-
-    Valid ones, but those of no confidence where confidences are recorded: a gripper's dummy hand moves as its actions
-    say, and is in no picture (DexWM gives DROID no keypoint loss).
-    """
-    confidence = episode.extras.get("keypoint_confidence")
-    if confidence is None:
-        return episode.keypoints_valid
-    return episode.keypoints_valid & (np.nan_to_num(np.asarray(confidence)) > 0)

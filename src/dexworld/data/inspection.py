@@ -20,6 +20,7 @@ from dexworld.data.picture_figures import Snapshot, picture_figures
 from dexworld.data.source import CorruptEpisodeError, Source, splits_of
 from dexworld.data.statistics import Histogram, logarithmic
 from dexworld.data.video import VideoError
+from dexworld.track import COLUMNS
 
 ALL_UP_TO = 2000  # episodes; of larger datasets a sample of so many is read unless told otherwise
 DECODED = 48  # episodes of which a few frames are decoded, unless all are
@@ -239,7 +240,7 @@ def _report(
             fps=float(episode.fps),
             size=(int(episode.frames.size[0]), int(episode.frames.size[1])),
             task=episode.task,
-            extras=tuple(sorted(episode.extras)),
+            extras=tuple(sorted(set(episode.columns) - set(COLUMNS))),
             snapshot=replace(snapshot, episode=name) if snapshot is not None and index in shown else None,
         )
     except (CorruptEpisodeError, VideoError) as error:

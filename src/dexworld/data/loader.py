@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
-from dexworld.data.episode import Episode
-from dexworld.data.frame_labels import shown_keypoints
 from dexworld.data.mixture import Clips, MixConfig, Picks, Sampler, make_sampler
 from dexworld.data.resize import Fit
 from dexworld.data.sampling import PartStrategy, StrideSampling
@@ -29,6 +27,7 @@ from dexworld.data.source import CorruptEpisodeError, Dataset
 from dexworld.data.video import VideoError
 from dexworld.data.windows import MOVED
 from dexworld.hands import NUM_KEYPOINTS
+from dexworld.track import Track
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 10  # clips tried in place of a broken one
@@ -237,7 +236,7 @@ class _BatchReader(torch.utils.data.Dataset[FrameBatch]):
         self.datasets, self.sampler, self.fits = datasets, sampler, fits
         self.rank, self.world_size, self.strict, self.decode = rank, world_size, strict, decode
         self._first = np.concatenate([[0], np.cumsum([len(each) for each in datasets])])
-        self._open: OrderedDict[int, Episode] = OrderedDict()
+        self._open: OrderedDict[int, Track] = OrderedDict()
 
     def __len__(self) -> int:
         return 2**62
@@ -282,7 +281,7 @@ class _BatchReader(torch.utils.data.Dataset[FrameBatch]):
         batch.numbers[row], batch.clips[row], batch.frame_numbers[row] = picks.numbers[place], clip, frames
         batch.repeats[row], batch.stride[row] = drawn.repeats[place], drawn.stride[place]
 
-    def _episode(self, clip: int) -> Episode:
+    def _episode(self, clip: int) -> Track:
         """The episode of a clip, checked against what the sampler was told of it."""
         if clip in self._open:
             self._open.move_to_end(clip)
@@ -321,11 +320,11 @@ class _Arrays:
         self.numbers, self.clips = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
         self.frame_numbers = np.zeros((batch, slots), np.int64)
 
-    def labels(self, row: int, episode: Episode, frames: np.ndarray, intrinsics: np.ndarray) -> None:
+    def labels(self, row: int, episode: Track, frames: np.ndarray, intrinsics: np.ndarray) -> None:
         """Labels of one window. Raises CorruptEpisodeError when one is not finite."""
         valid = episode.keypoints_valid[frames]
         self.keypoints_valid[row] = valid
-        self.keypoints_shown[row] = shown_keypoints(episode)[frames]
+        self.keypoints_shown[row] = episode.keypoints_shown[frames]
         self.keypoints_world[row] = np.where(valid[..., None], episode.keypoints_world[frames], 0.0)
         self.world_from_camera[row] = episode.world_from_camera[frames]
         self.intrinsics[row] = intrinsics
@@ -334,7 +333,7 @@ class _Arrays:
             if not np.isfinite(getattr(self, name)[row]).all():
                 raise CorruptEpisodeError(f"{name} of frames {frames.tolist()} hold NaN or Inf")
 
-    def pictures(self, row: int, episode: Episode, frames: np.ndarray, fit: Fit) -> None:
+    def pictures(self, row: int, episode: Track, frames: np.ndarray, fit: Fit) -> None:
         """Frames of one window, each decoded and resized once."""
         unique, places = np.unique(frames, return_inverse=True)
         images = episode.frames.read(unique.tolist())
@@ -370,7 +369,7 @@ def _moving(dataset: Dataset) -> np.ndarray:
     for index, length in enumerate(dataset.lengths):
         moving = np.zeros(length, dtype=bool)
         try:
-            motion = dataset[index].extras.get("object_motion")
+            motion = dataset[index].columns.get("object_motion")
         except CorruptEpisodeError as error:
             logger.warning("%s: %s", dataset.ids[index], error)  # met again, and replaced, when it is drawn
             motion = None

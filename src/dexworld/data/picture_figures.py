@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dexworld.data.episode import Episode
 from dexworld.data.episode_figures import Figures, Finding, Limits, Projected, best_frame
 from dexworld.data.resize import Fit
+from dexworld.track import Track
 
 CHUNK = 32  # frames decoded at once
 STRIDE = 4  # every fourth pixel of every fourth row is compared
@@ -28,7 +28,7 @@ class Snapshot:
 
 
 def picture_figures(
-    figures: Figures, episode: Episode, shown: Projected, limits: Limits, every_frame: bool
+    figures: Figures, episode: Track, shown: Projected, limits: Limits, every_frame: bool
 ) -> tuple[list[Finding], Snapshot]:
     """Decode frames, count into `figures`, and keep the one with the most visible keypoints.
 
@@ -75,7 +75,7 @@ def _moves(shown: Projected, frame: int, limit_px: float) -> bool:
     return bool(np.median(moved) > limit_px)
 
 
-def _pictures(episode: Episode, wanted: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
+def _pictures(episode: Track, wanted: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
     """(frame number, picture), in order; all of them when `wanted` is None."""
     frames = episode.frames
     sequential = getattr(frames, "sequential", None)
@@ -88,7 +88,7 @@ def _pictures(episode: Episode, wanted: list[int] | None) -> Iterator[tuple[int,
         yield from zip(chunk, frames.read(chunk), strict=True)
 
 
-def _snapshot(episode: Episode, picture: np.ndarray, frame: int, shown: Projected) -> Snapshot:
+def _snapshot(episode: Track, picture: np.ndarray, frame: int, shown: Projected) -> Snapshot:
     height, width = picture.shape[:2]
     smaller = min(1.0, SNAPSHOT_WIDTH / width)
     fit = Fit((height, width), (max(1, round(height * smaller)), max(1, round(width * smaller))))

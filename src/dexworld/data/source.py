@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from dexworld.data.episode import Episode
+from dexworld.track import Track
 
 Item = TypeVar("Item")
 
@@ -42,7 +42,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError, and nothing else, when it can't be read."""
         ...
 

@@ -20,17 +20,15 @@ import numpy as np
 
 from dexworld.data.begun import check_begun_with
 from dexworld.data.checked import check_checksum, read_arrays, with_checksum
-from dexworld.data.episode import Episode
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError, VideoFrames, write_video
+from dexworld.track import COLUMNS, Track
 
 FORMAT = "dexworld-episodes"
 FORMAT_VERSION = 1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_ARRAYS = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
-_OPTIONAL = ("joint_positions", "joint_targets")
-_EXTRAS = "extras/"
+_EXTRAS = "extras/"  # before the name of a column that `track.COLUMNS` doesn't know
 
 
 class EpisodeWriter:
@@ -54,7 +52,7 @@ class EpisodeWriter:
         """Whether this episode is complete, so that a resumed collection can pass over it."""
         return self._path(episode_id, ".npz").exists()
 
-    def write(self, episode_id: str, episode: Episode) -> None:
+    def write(self, episode_id: str, episode: Track) -> None:
         """Write one episode, video first and labels last; a kill at any moment leaves no half episode.
 
         episode_id: letters, digits, '.', '_' and '-'. Raises ValueError on another id or on object arrays in extras.
@@ -124,7 +122,7 @@ class EpisodeDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when its files were damaged since."""
         return _read_episode(self.folder, self.ids[index])[0]
 
@@ -220,24 +218,20 @@ def _read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _to_arrays(episode: Episode) -> dict[str, Any]:
-    arrays: dict[str, Any] = {name: getattr(episode, name) for name in _ARRAYS}
-    arrays |= {name: getattr(episode, name) for name in _OPTIONAL if getattr(episode, name) is not None}
+def _to_arrays(episode: Track) -> dict[str, Any]:
+    arrays: dict[str, Any] = {"world_from_camera": episode.world_from_camera, "intrinsics": episode.intrinsics}
     arrays |= {"fps": np.float64(episode.fps), "source": np.str_(episode.source), "task": np.str_(episode.task)}
     if episode.seed is not None:
         arrays["seed"] = np.int64(episode.seed)
-    for name, value in episode.extras.items():
+    for name, value in episode.columns.items():
         array = np.asarray(value)
-        if array.dtype.hasobject or array.shape[:1] != (len(episode),):
-            raise ValueError(
-                f"{episode.source}: extras[{name!r}] has shape {array.shape} {array.dtype}; "
-                f"it must be a plain array whose first axis is the {len(episode)} frames"
-            )
-        arrays[_EXTRAS + name] = array
+        if array.dtype.hasobject:
+            raise ValueError(f"{episode.source}: column {name!r} is {array.dtype}; it must be a plain array")
+        arrays[name if name in COLUMNS else _EXTRAS + name] = array
     return arrays
 
 
-def _read_episode(folder: Path, episode_id: str) -> tuple[Episode, int]:
+def _read_episode(folder: Path, episode_id: str) -> tuple[Track, int]:
     """The episode and the CRC-32 of its labels file, which holds the CRC-32 of the video."""
     labels = folder / "episodes" / f"{episode_id}.npz"
     video = folder / "episodes" / f"{episode_id}.mp4"
@@ -253,16 +247,19 @@ def _read_episode(folder: Path, episode_id: str) -> tuple[Episode, int]:
             raise ValueError(
                 f"{video.name} holds {len(content)} bytes that are not the {arrays['video_bytes']} written"
             )
-        episode = Episode(
+        episode = Track(
             frames=VideoFrames(video),
             fps=float(arrays["fps"]),
             source=str(arrays["source"]),
             task=str(arrays["task"]),
             seed=int(arrays["seed"]) if "seed" in arrays else None,
-            extras={name.removeprefix(_EXTRAS): arrays[name] for name in arrays if name.startswith(_EXTRAS)},
-            joint_positions=arrays.get("joint_positions"),
-            joint_targets=arrays.get("joint_targets"),
-            **{name: arrays[name] for name in _ARRAYS},
+            world_from_camera=arrays["world_from_camera"],
+            intrinsics=arrays["intrinsics"],
+            columns={
+                name.removeprefix(_EXTRAS): array
+                for name, array in arrays.items()
+                if name in COLUMNS or name.startswith(_EXTRAS)
+            },
         )
         return episode, checksum
     except (ValueError, KeyError, TypeError) as error:

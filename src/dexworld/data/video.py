@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from dexworld.data.episode import frame_numbers
+from dexworld.track import frame_numbers
 
 MAX_SIDE = 16_384  # pixels; a larger frame is a damaged header
 GROUP = 6  # frames from one key frame to the next

@@ -15,6 +15,7 @@ from dexworld.data.latent_cache import LatentCache
 from dexworld.data.mixture import Clips, MixConfig, make_sampler
 from dexworld.data.sampling import PartStrategy, StrideSampling
 from dexworld.hands import TRACKED
+from dexworld.track import Track
 
 MOVED = 1e-3  # metres; objects that move less between two frames are at rest
 _READ_BY_ROW = ("keypoints_world", "keypoints_valid", "keypoints_shown", "world_from_camera")
@@ -28,7 +29,7 @@ class Window:
     world_from_camera: (B, F, 4, 4). intrinsics: (B, 3, 3) pixels of the stored frame size.
     repeats: (B,) leading slots that repeat the frame after them. stride: (B,) steps between slots, 0 where they vary.
     rows: (B, F) index of each frame in the sampler's table, for error reports.
-    keypoints_shown: (B, F, 42) bool, those that a picture can show (`frame_labels.shown_keypoints`); the valid ones
+    keypoints_shown: (B, F, 42) bool, those that a picture can show (`Track.keypoints_shown`); the valid ones
     when not given.
     """
 
@@ -59,6 +60,12 @@ class Window:
             shape = tuple(getattr(self, name).shape)
             if shape != (batch, *tail):
                 raise ValueError(f"Window.{name} has shape {shape}, expected {(batch, *tail)}")
+
+    @property
+    def track(self) -> Track:
+        """Hands and camera of the windows, with one batch dimension."""
+        names = ("keypoints_world", "keypoints_valid", "keypoints_shown")
+        return Track(self.world_from_camera, self.intrinsics, {name: getattr(self, name) for name in names})
 
     @property
     def tracked_shown(self) -> Tensor:

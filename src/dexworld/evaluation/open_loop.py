@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from dexworld.actions import ActionConvention, HandMotion, hand_motion
-from dexworld.data.episode import Episode, Frames
 from dexworld.evaluation.open_loop_metrics import (
     PCK_THRESHOLDS,
     PREDICTIONS,
@@ -32,6 +31,7 @@ from dexworld.evaluation.open_loop_metrics import (
     summarise,
 )
 from dexworld.geometry import invert
+from dexworld.track import Frames, Track
 
 Keypoints = Callable[[Tensor], tuple[Tensor, Tensor]]  # latents (T, P, D) to pixels (T, 12, 2) and confidences (T, 12)
 
@@ -96,7 +96,7 @@ class Clip:
 
 def evaluate_open_loop(
     model: LatentModel,
-    episodes: Iterable[Episode],
+    episodes: Iterable[Track],
     config: OpenLoopConfig = OpenLoopConfig(),
     convention: ActionConvention = ActionConvention(),
     device: torch.device | str = "cpu",
@@ -134,12 +134,12 @@ def evaluate_open_loop(
     return figures | counted | {"protocol": asdict(config) | {"pck_thresholds_px": list(PCK_THRESHOLDS)}}
 
 
-def clip_of(episode: Episode, config: OpenLoopConfig) -> Clip:
+def clip_of(episode: Track, config: OpenLoopConfig) -> Clip:
     """Cut the evaluated stretch out of an episode that is long enough. ValueError where its frame rate is too low."""
     if episode.fps < config.fps:
         raise ValueError(f"{episode.source}: {episode.fps:g} frames per second, but {config.fps:g} are evaluated")
     indices = config.frame_indices(episode.fps)
-    objects = episode.extras.get("object_pixels")
+    objects = episode.columns.get("object_pixels")
     return Clip(
         frames=episode.frames,
         indices=indices,

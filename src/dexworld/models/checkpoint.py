@@ -22,14 +22,17 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be used; the message says which file, why and what to do."""
 
 
-def write_checkpoint(folder: str | Path, config: Any, weights: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+def write_checkpoint(
+    folder: str | Path, config: Any, weights: dict[str, Tensor], provenance: dict[str, Any], kind: str | None = None
+) -> None:
     """Write a checkpoint folder for a model that the frozen dataclass `config` describes.
 
-    Each file appears whole or not at all, the config last.
+    Each file appears whole or not at all, the config last. kind: of a world model (`models.world_model`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = {"format_version": FORMAT_VERSION, "model": asdict(config), "provenance": provenance}
+    description |= {} if kind is None else {"kind": kind}
     text = json.dumps(description, indent=2, sort_keys=True)
     partial = folder / f".{WEIGHTS_FILE}.partial"
     save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, partial)
@@ -47,17 +50,7 @@ def read_checkpoint(
     Raises CheckpointError when it is missing, truncated, of another format version, or not understood.
     """
     folder = _locate(folder_or_hub_id)
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder} holds no {name}; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
-            )
-    try:
-        description = json.loads((folder / CONFIG_FILE).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} is not valid JSON ({error}); save or download it again"
-        ) from error
+    description = _description(folder)
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -75,6 +68,27 @@ def read_checkpoint(
             f"{folder / WEIGHTS_FILE} is truncated or corrupt ({error}); save or download it again"
         ) from error
     return config, weights, description.get("provenance", {})
+
+
+def checkpoint_kind(folder_or_hub_id: str | Path) -> str | None:
+    """The kind of world model that a checkpoint records, if any. Raises CheckpointError as `read_checkpoint`."""
+    description = _description(_locate(folder_or_hub_id))
+    kind = description.get("kind") if isinstance(description, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def _description(folder: Path) -> Any:
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} holds no {name}; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+            )
+    try:
+        return json.loads((folder / CONFIG_FILE).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} is not valid JSON ({error}); save or download it again"
+        ) from error
 
 
 def load_exactly(module: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:

@@ -3,20 +3,26 @@
 B batch, N candidates, C observed frames, T predicted steps, P patches, D latent width.
 """
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from dexworld.actions import HandMotion
+from dexworld.actions import HandMotion, hand_motion
 from dexworld.models.checkpoint import check_weights, read_checkpoint, write_checkpoint
-from dexworld.models.config import DexWMConfig
+from dexworld.models.conditioning import action_scale
+from dexworld.models.config import PRESETS, DexWMConfig
 from dexworld.models.encoders import build_encoder
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
 from dexworld.models.rollout import Context, rollout, start
+from dexworld.models.world_model import DEFAULT_KIND, Blocks, Kind, register
+from dexworld.track import Track
 
 ENCODER_PREFIX = "encoder."
+logger = logging.getLogger(__name__)
 
 
 class DexWM(nn.Module):
@@ -42,6 +48,40 @@ class DexWM(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Images (..., H, W, 3) uint8 of latents. Raises ValueError when the encoder has no way back."""
         return self.encoder.decode(latents)
+
+    def condition(self, track: Track) -> HandMotion:
+        """The motion (..., T) between the T + 1 frames of a track, in this model's action convention."""
+        return hand_motion(
+            track.keypoints_world,
+            track.keypoints_valid,
+            track.world_from_camera,
+            track.intrinsics,
+            self.config.action_convention,
+        )
+
+    @property
+    def needs_still_camera(self) -> bool:
+        """Whether actions refer to the camera of the window's first frame, so that planning needs a still one."""
+        return self.config.action_convention.frame == "window"
+
+    @property
+    def blocks(self) -> Blocks:
+        """The predictor's blocks."""
+        beside = ("context_key_value",)
+        return Blocks([*self.predictor.layers], beside, (*beside, "own_frame", "after_context"))
+
+    def scaled_to(self, track: Track, moving: Tensor) -> "DexWM":
+        """A model of new weights with this encoder, its actions scaled to the transitions `moving` (B, T) of a track.
+
+        Raw actions, as in the paper's presets, stay raw.
+        """
+        if self.config.action_scale == (1.0, 1.0, 1.0):
+            return self
+        scale = action_scale(self.condition(track), track.keypoints_valid, moving)
+        logger.info("action scale: keypoints %.4f m, camera %.4f m and %.4f rad", *scale)
+        scaled = DexWM(replace(self.config, action_scale=scale))
+        scaled.encoder.load_state_dict(self.encoder.state_dict())
+        return scaled
 
     def predict(self, latents: Tensor, motion: HandMotion) -> Tensor:
         """Teacher-forced training pass: frames 1 .. T (B, T, P, D) from latents (B, T + 1, P, D) and motion (B, T).
@@ -105,7 +145,7 @@ class DexWM(nn.Module):
         """Write `config.json` and `model.safetensors`. Encoders from `transformers` are named there, not copied."""
         if provenance is not None:
             self.provenance = dict(provenance)
-        write_checkpoint(folder, self.config, self._weights(), self.provenance)
+        write_checkpoint(folder, self.config, self._weights(), self.provenance, DEFAULT_KIND)
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "DexWM":
@@ -127,3 +167,6 @@ class DexWM(nn.Module):
         return {
             key: value for key, value in self.state_dict().items() if not (named and key.startswith(ENCODER_PREFIX))
         }
+
+
+register(Kind(DEFAULT_KIND, DexWM, DexWMConfig, PRESETS))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from dexworld.actions import ActionConvention, HandMotion, hand_motion
-from dexworld.data.episode import Episode
 from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_KEYPOINTS, NUM_TRACKED, RIGHT, WRIST
+from dexworld.track import Track
 
 DIRECTIONS = ("up", "down", "left", "right", "forward", "back")
 INDEX_KNUCKLE, LITTLE_KNUCKLE = 5, 17
@@ -43,7 +43,7 @@ class AtomicConfig:
 
 
 def atomic_motions(
-    episode: Episode,
+    episode: Track,
     frame: int = 0,
     config: AtomicConfig = AtomicConfig(),
     convention: ActionConvention = ActionConvention(),
@@ -64,7 +64,7 @@ def atomic_motions(
     }
 
 
-def atomic_keypoints(episode: Episode, frame: int, config: AtomicConfig) -> dict[str, np.ndarray]:
+def atomic_keypoints(episode: Track, frame: int, config: AtomicConfig) -> dict[str, np.ndarray]:
     """World keypoints (T + 1, 42, 3) in metres of every atomic movement; see `atomic_motions`."""
     axes = viewing_axes(camera_at(episode, frame)[:3, :3], np.asarray(config.up, dtype=float))
     rows = LEFT if config.hand == "left" else RIGHT
@@ -88,7 +88,7 @@ def atomic_keypoints(episode: Episode, frame: int, config: AtomicConfig) -> dict
     return movements
 
 
-def best_frame(episode: Episode, hand: Literal["left", "right"] = "right") -> int:
+def best_frame(episode: Track, hand: Literal["left", "right"] = "right") -> int:
     """The first frame that shows most of a hand's tracked keypoints; ValueError where no frame shows its wrist.
 
     Moving a hand is worth imagining only where the camera sees it.
@@ -109,7 +109,7 @@ def best_frame(episode: Episode, hand: Literal["left", "right"] = "right") -> in
     return int(counts.argmax())
 
 
-def camera_at(episode: Episode, frame: int) -> np.ndarray:
+def camera_at(episode: Track, frame: int) -> np.ndarray:
     """Pose (4, 4) of the camera at a frame; ValueError where the episode has no such frame."""
     if not 0 <= frame < len(episode):
         raise ValueError(f"{episode.source}: there is no frame {frame}; it has frames 0 to {len(episode) - 1}")

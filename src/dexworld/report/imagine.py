@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from dexworld.actions import HandMotion
-from dexworld.data.episode import Episode
 from dexworld.evaluation.results import write_results
 from dexworld.report.html import Markup, details, facts, figure, page, paragraph, section, tag, write_page
 from dexworld.report.overlay import captioned, grid, hand_overlay
 from dexworld.report.video import encode_mp4, image_tag, video_tag
+from dexworld.track import Track
 
 TITLE = "What the model imagines"
 COLUMNS = 4
@@ -71,7 +71,7 @@ class Imagined:
 @torch.no_grad()
 def imagine(
     model: ImaginingModel,
-    episode: Episode,
+    episode: Track,
     motions: Mapping[str, HandMotion],
     frame: int = 0,
     fps: float = 5.0,

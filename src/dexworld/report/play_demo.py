@@ -22,13 +22,12 @@ from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import Played, play
 from dexworld.evaluation.tasks import model_policy
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, PlanRecord, SuccessRow
 from dexworld.sim.render import choose_backend
 from dexworld.sim.simulation import FRAMES_PER_SECOND, Simulation
 from dexworld.sim.tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
-from dexworld.training.decoder_choice import Drawing, drawing_of
-from dexworld.training.frozen_encoder import AUTO
 
 MEASURES = {
     "reach": "Hand to goal pose",

@@ -84,7 +84,7 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
     for _ in progress(in_processes(job, missing, config.workers)):
         pass
     dataset = open_dataset(config.output)
-    thrown_away = sum(int(dataset[index].extras["attempt"][0]) for index in range(len(dataset)))
+    thrown_away = sum(int(dataset[index].columns["attempt"][0]) for index in range(len(dataset)))
     writer.finish({"rejected_because_an_object_was_held": thrown_away})
     return open_dataset(config.output)  # with the counts that were just written
 

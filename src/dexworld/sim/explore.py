@@ -8,11 +8,10 @@ sweeps, random straight lines at the height of the objects, so that objects move
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import FINGER_JOINTS
 from dexworld.sim.expert import (
     FINGERS_CLOSED,
@@ -30,6 +29,7 @@ from dexworld.sim.expert import (
 from dexworld.sim.robot import REST_POSE
 from dexworld.sim.scene import COUNTER_TOP, random_layout
 from dexworld.sim.simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
+from dexworld.track import ArrayFrames, Track
 
 STRATEGIES = ("lift_replay", "random_targets", "sweep", "fingers")
 REACH_BOX = ((0.5, -0.42, COUNTER_TOP + 0.06), (0.95, 0.25, 1.4))  # metres: corners of the random palm targets
@@ -57,10 +57,10 @@ class ExploreConfig:
 
 def record_exploration(
     seed: int, attempt: int = 0, config: ExploreConfig | None = None, backend: str = "auto"
-) -> Episode:
+) -> Track:
     """One episode of 5 Hz frames in the scene of `seed`. `attempt` draws other motions in the same scene.
 
-    The episode's `extras`: `object_positions` (T, 5, 3) metres and `object_pixels` (T, 5, 2), NaN-padded,
+    The episode's columns: `object_positions` (T, 5, 3) metres and `object_pixels` (T, 5, 2), NaN-padded,
     `object_motion` (T,) metres that the objects moved since the frame before, `object_touched` (T, 5) and `attempt`
     (T,).
     """
@@ -75,15 +75,15 @@ def record_exploration(
             targets, seconds = next(moves)
             simulation.move(np.clip(targets, *simulation.joint_limits.T), seconds, recorder)
         episode = recorder.episode(f"simulated exploration, {strategy}, seed {seed}", strategy)
-    return replace(episode, extras={**episode.extras, "attempt": np.full(len(episode), attempt)})
+    return episode.with_columns(attempt=np.full(len(episode), attempt))
 
 
-def holds_object(episode: Episode) -> bool:
+def holds_object(episode: Track) -> bool:
     """Whether any object was held: off the counter, by `HELD_HEIGHT`, with the hand on it, for `HELD_FRAMES` in a
     row.
     """
-    heights = episode.extras["object_positions"][..., 2]
-    held = (heights > heights[:1] + HELD_HEIGHT) & episode.extras["object_touched"]
+    heights = episode.columns["object_positions"][..., 2]
+    held = (heights > heights[:1] + HELD_HEIGHT) & episode.columns["object_touched"]
     runs = np.stack([held[start : len(held) - HELD_FRAMES + 1 + start] for start in range(HELD_FRAMES)])
     return bool(runs.all(axis=0).any())
 
@@ -111,7 +111,7 @@ class Recorder:
             self._rows.append({**row, "object_positions": positions, "object_touched": touched})
         self._ticks += 1
 
-    def episode(self, source: str, task: str) -> Episode:
+    def episode(self, source: str, task: str) -> Track:
         """What was recorded."""
         stacked = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
         positions = stacked["object_positions"]
@@ -119,19 +119,19 @@ class Recorder:
         points = np.einsum("tij,tnj->tni", camera_from_world[:, :3, :3], positions) + camera_from_world[:, None, :3, 3]
         homogeneous = points @ stacked["intrinsics"][0].T
         moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
-        return Episode(
+        return Track(
             frames=ArrayFrames(stacked["image"]),
             fps=FRAMES_PER_SECOND,
-            keypoints_world=stacked["keypoints_world"].astype(np.float32),
-            keypoints_valid=stacked["keypoints_valid"],
             world_from_camera=stacked["world_from_camera"],
             intrinsics=stacked["intrinsics"][0],
             source=source,
             task=task,
-            joint_positions=stacked["joint_positions"].astype(np.float32),
-            joint_targets=stacked["joint_targets"].astype(np.float32),
             seed=self._simulation.layout.seed,
-            extras={
+            columns={
+                "keypoints_world": stacked["keypoints_world"].astype(np.float32),
+                "keypoints_valid": stacked["keypoints_valid"],
+                "joint_positions": stacked["joint_positions"].astype(np.float32),
+                "joint_targets": stacked["joint_targets"].astype(np.float32),
                 "object_positions": positions,
                 "object_touched": stacked["object_touched"],
                 "object_pixels": homogeneous[..., :2] / homogeneous[..., 2:],

@@ -16,13 +16,14 @@ import os
 import subprocess
 import sys
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dexworld.sim.ray_renderer import RayRenderer
 from dexworld.sim.renderer import Renderer, RendererUnavailable, View, eye_of, mujoco
 
+Backend = Literal["auto", "egl", "osmesa", "ray"]
 BACKENDS = ("egl", "osmesa", "ray")  # in the order in which `auto` tries them
 _OFF = ("disable", "disabled", "off", "false", "0")  # the values by which MUJOCO_GL switches OpenGL off
 _ON = ("", "enable", "enabled", "on", "true", "1")  # the values that leave the choice open

@@ -7,8 +7,10 @@ from typing import Self
 
 import numpy as np
 
+from dexworld.errors import UsageError
 
-class RendererUnavailable(RuntimeError):
+
+class RendererUnavailable(UsageError):
     """A rendering backend was asked for by name and can't run here."""
 
 

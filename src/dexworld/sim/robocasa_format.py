@@ -1,4 +1,4 @@
-"""Write Episodes of the Franka arm with the Allegro hand as robomimic and RoboCasa have them: many demos in one HDF5.
+"""Write Tracks of the Franka arm with the Allegro hand as robomimic and RoboCasa have them: many demos in one HDF5.
 
     data                    attributes total, env_args (JSON)
     data/demo_K             attributes num_samples, model_file, ep_meta (JSON); states, actions, rewards, dones
@@ -30,13 +30,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.episode import Episode
 from dexworld.data.files import written_atomically
 from dexworld.data.readers.robot_arrays import rotations_of
 from dexworld.hands import ARM_JOINTS, FINGERS, RIGHT
 from dexworld.robots.kinematics import FrankaAllegro, TipConvention
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.sim.robot import MOUNT_POSITION, MOUNT_QUATERNION
+from dexworld.track import Track
 
 CAMERA = "robot0_robotview_2"
 IMAGE_SIZE = (246, 392)  # 224 rows are left when 11 are cut off at both edges
@@ -52,7 +52,7 @@ _ALLEGRO = ("IndexFinger", "MiddleFinger", "RingFinger", "Thumb")  # the hand's 
 
 def write_robocasa(
     path: Path | str,
-    episodes: Iterable[Episode],
+    episodes: Iterable[Track],
     size: tuple[int, int] = IMAGE_SIZE,
     masks: Mapping[str, Iterable[int]] | None = None,
 ) -> Path:
@@ -85,19 +85,19 @@ def write_robocasa(
     return path
 
 
-def release_keypoints(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+def release_keypoints(episode: Track) -> tuple[np.ndarray, np.ndarray]:
     """Flange poses (T, 4, 4) and the Allegro's 16 joint origins (T, 16, 3), index, middle, ring, thumb, in the world.
 
     They belong to the moment of the pictures and keypoints. Recorded joints are one physics step, 2 ms, ahead of these,
     so they are first adjusted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
     they don't explain.
     """
-    if episode.joint_positions is None:
+    if "joint_positions" not in episode.columns:
         raise ValueError(f"{episode.source}: has no joint_positions; only episodes of the Allegro robot can be written")
     mount = pose(_rotation_wxyz(MOUNT_QUATERNION), MOUNT_POSITION)
     known = np.asarray(episode.keypoints_world, np.float64)[:, RIGHT]
     wanted = torch.from_numpy((known - mount[:3, 3]) @ mount[:3, :3])
-    joints = torch.from_numpy(np.asarray(episode.joint_positions, np.float64))
+    joints = torch.from_numpy(np.asarray(episode["joint_positions"], np.float64))
     models = [FrankaAllegro(tips, dtype=torch.float64) for tips in _CONVENTIONS]
     ahead = [float((_points(model, joints) - wanted).abs().max()) for model in models]
     model = models[int(np.argmin(ahead))]  # tips are fingertips or last joints
@@ -157,11 +157,11 @@ def redraw(frames: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], ta
     return drawn
 
 
-def _write_demo(group: h5py.Group, episode: Episode, size: tuple[int, int]) -> None:
+def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> None:
     flange, sites = release_keypoints(episode)
     count = len(episode)
-    joints = np.asarray(episode.joint_positions, np.float64)
-    targets = joints if episode.joint_targets is None else np.asarray(episode.joint_targets, np.float64)
+    joints = np.asarray(episode["joint_positions"], np.float64)
+    targets = np.asarray(episode.columns.get("joint_targets", joints), np.float64)
     # The release's camera in its base frame, and the base that puts the simulator's camera there.
     base_from_camera = pose(_rotation_wxyz(CAMERA_QUATERNION) @ OPTICAL, CAMERA_POSITION)
     base = np.asarray(episode.world_from_camera, np.float64) @ np.linalg.inv(base_from_camera)
@@ -173,7 +173,7 @@ def _write_demo(group: h5py.Group, episode: Episode, size: tuple[int, int]) -> N
         "robot0_joint_pos": joints[:, :ARM_JOINTS],
         "robot0_right_gripper_qpos": joints[:, ARM_JOINTS:],
     }
-    states, objects = joints, episode.extras.get("object_positions")
+    states, objects = joints, episode.columns.get("object_positions")
     if objects is not None:
         obs["object_positions"] = objects
         states = np.concatenate([joints, np.nan_to_num(objects).reshape(count, -1)], axis=1)

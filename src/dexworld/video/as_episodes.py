@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
+from dexworld.track import ArrayFrames, Track
 from dexworld.video.clip import TripletClip
 from dexworld.video.goal_image import HAND_THRESHOLD
 from dexworld.video.triplets import open_triplets
@@ -66,7 +66,7 @@ def triplets_as_episodes(
     return dataset
 
 
-def clip_episode(clip: TripletClip) -> Episode:
+def clip_episode(clip: TripletClip) -> Track:
     """The interaction video with its hands and camera, frame 0 being the untouched scene without hands.
 
     Raises ValueError when the clip has no track.
@@ -76,27 +76,29 @@ def clip_episode(clip: TripletClip) -> Episode:
     return _episode(clip, frames, hands=True)
 
 
-def static_episode(clip: TripletClip) -> Episode:
+def static_episode(clip: TripletClip) -> Track:
     """The static video with its camera: no keypoint is valid. Raises ValueError when the clip has no track."""
     return _episode(clip, clip.static, hands=False)
 
 
-def _episode(clip: TripletClip, frames: np.ndarray, hands: bool) -> Episode:
+def _episode(clip: TripletClip, frames: np.ndarray, hands: bool) -> Track:
     track = clip.track
     if track is None:
         raise ValueError(f"clip {clip.name} has no hand motions; an episode needs keypoints and camera poses")
     valid = np.asarray(track.keypoints_valid, dtype=bool) & hands
-    return Episode(
+    return Track(
         frames=ArrayFrames(frames),
         fps=clip.fps,
-        keypoints_world=np.where(valid[..., None], track.keypoints_world, 0).astype(np.float32),
-        keypoints_valid=valid,
         world_from_camera=np.asarray(track.world_from_camera, dtype=np.float32),
         intrinsics=np.asarray(track.intrinsics, dtype=np.float32),
         source=f"triplet clip {clip.name}",
         task=clip.prompt if hands else "",
         seed=clip.seed,
-        extras={"object_motion": changed_share(clip) if hands else np.zeros(len(frames), dtype=np.float32)},
+        columns={
+            "keypoints_world": np.where(valid[..., None], track.keypoints_world, 0).astype(np.float32),
+            "keypoints_valid": valid,
+            "object_motion": changed_share(clip) if hands else np.zeros(len(frames), dtype=np.float32),
+        },
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.episode import frame_numbers
 from dexworld.data.lerobot.packets import (
     DECODE_ERRORS,
     MAX_PACKET,
@@ -25,6 +24,7 @@ from dexworld.data.lerobot.packets import (
     opened,
 )
 from dexworld.data.video import VideoError
+from dexworld.track import frame_numbers
 
 MAX_TABLES = 64
 _DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU

@@ -6,12 +6,12 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.episode import frame_numbers
 from dexworld.data.lerobot.layout import LeRobotLayout
 from dexworld.data.lerobot.packets import DECODE_ERRORS, Decoder
 from dexworld.data.lerobot.table import episode_rows
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
+from dexworld.track import frame_numbers
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from dexworld.data.episode import Episode
 from dexworld.data.prepared.dataset import PreparedDataset
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
 from dexworld.pictures import psnr_of_mse
+from dexworld.track import Track
 
 NEAR_M = 0.02  # a keypoint nearer to the camera's plane has no meaningful pixel
 LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
@@ -62,7 +62,7 @@ def compare(
 
 
 def compare_episode(
-    name: str, before: Episode, after: Episode, settings: PrepareSettings, frames: int, generator: np.random.Generator
+    name: str, before: Track, after: Track, settings: PrepareSettings, frames: int, generator: np.random.Generator
 ) -> list[FrameQuality]:
     """Compare up to `frames` random frames of one episode. Raises VideoError when the two have different lengths."""
     if len(before) != len(after):
@@ -102,7 +102,7 @@ def psnr(expected: np.ndarray, found: np.ndarray) -> float:
     return psnr_of_mse(float(np.mean(difference**2)))
 
 
-def _keypoint_distance(before: Episode, after: Episode, frame: int, fit: StoredFit) -> float | None:
+def _keypoint_distance(before: Track, after: Track, frame: int, fit: StoredFit) -> float | None:
     """Largest distance in stored pixels between the keypoints' pixels in source and store; seen in either counts."""
     pixels_before, depth = pixels_of(before, frame)
     pixels_after, _ = pixels_of(after, frame)
@@ -116,7 +116,7 @@ def _keypoint_distance(before: Episode, after: Episode, frame: int, fit: StoredF
     return float(np.linalg.norm(pixels_before - pixels_after, axis=-1)[seen].max()) if seen.any() else None
 
 
-def pixels_of(episode: Episode, frame: int) -> tuple[np.ndarray, np.ndarray]:
+def pixels_of(episode: Track, frame: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (42, 2) and depths (42,) in metres of a frame's keypoints, in float64; meaningless where depth <= 0."""
     world_from_camera = np.asarray(episode.world_from_camera[frame], dtype=np.float64)
     points = np.asarray(episode.keypoints_world[frame], dtype=np.float64)

@@ -6,12 +6,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.episode import Episode
 from dexworld.data.prepare.plan import Pack
 from dexworld.data.prepared.pack import write_pack
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import ReaderOptions, open_source
 from dexworld.data.source import Source, splits_of
+from dexworld.track import Track
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class PackWork:
         )
         return PackDone(pack.number, len(record.episodes), record.frames, len(record.quarantined))
 
-    def _items(self, pack: Pack, tell: Told) -> Iterator[tuple[str, Callable[[], Episode]]]:
+    def _items(self, pack: Pack, tell: Told) -> Iterator[tuple[str, Callable[[], Track]]]:
         for name in pack.ids:
             yield name, partial(self._read, pack.number, name, tell)
 
-    def _read(self, number: int, name: str, tell: Told) -> Episode:
+    def _read(self, number: int, name: str, tell: Told) -> Track:
         source, places, _ = self._opened
         if name not in places:
             raise RuntimeError(f"{self.source} lost episode {name} since the preparation began; prepare it anew")

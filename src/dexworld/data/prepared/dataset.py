@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.episode import Episode
 from dexworld.data.files import read_json
 from dexworld.data.lerobot import writing
 from dexworld.data.lerobot.layout import UNREADABLE
@@ -22,18 +21,18 @@ from dexworld.data.prepared.assemble import FORMAT, FORMAT_VERSION, mark_checksu
 from dexworld.data.prepared.encode import RECIPES
 from dexworld.data.prepared.frames import StoredFrames
 from dexworld.data.prepared.labels import (
-    FIELDS,
     PACKETS,
     Labels,
     Layout,
-    extra_of_column,
     layout_from_text,
     numpy_column,
     restored,
+    track_arrays,
 )
 from dexworld.data.prepared.pack import MARK, STAGING, crc32_of
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.track import Track
 
 _NUMBERS = {"length": "length", **{name: f"dexworld/{name}" for name in ("pack", "row_group", "fps", "labels_crc32")}}
 
@@ -131,7 +130,7 @@ class PreparedDataset:
         """The settings, typed."""
         return PrepareSettings.from_json(self.mark["settings"])
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when its rows are not those written."""
         rows, (video, data) = self.rows, self.files(index)
         layout = rows.layouts[rows.layout[index]]
@@ -141,15 +140,14 @@ class PreparedDataset:
                 raise ValueError("its rows are not those written")
             if packets.dtype.kind != "i":
                 raise ValueError(f"the places of its packets are {packets.dtype}, not numbers")
-            return Episode(
+            return Track(
                 frames=self._frames(index, video, packets),
                 fps=float(rows.numbers["fps"][index]),
                 intrinsics=rows.intrinsics[index].reshape(3, 3).copy(),
                 source=rows.sources[index],
                 task=rows.tasks[index],
                 seed=rows.seeds[index],
-                extras={extra_of_column(name): columns[name] for name in layout if name not in FIELDS.values()},
-                **{name: columns.get(column) for name, column in FIELDS.items()},  # type: ignore[arg-type]
+                **track_arrays(columns),
             )
         except UNREADABLE as error:
             raise CorruptEpisodeError(f"{data}: episode {self.ids[index]}: {error}") from error

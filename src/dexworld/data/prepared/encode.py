@@ -19,9 +19,9 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from dexworld.data.episode import Frames
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.video import RECIPE, VideoError
+from dexworld.track import Frames
 
 BLOCK = 32  # frames asked for at once from frames that only offer `read`
 _BT709, _LIMITED, _FULL = 1, 1, 2  # ISO/IEC 23091-2 and FFmpeg numbers

@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dexworld.data.episode import Episode
 from dexworld.data.prepared.settings import StoredFit
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
+from dexworld.track import Track
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # column -> (numpy kind, shape of one frame)
 
-FIELDS = {
+CAMERA = "observation.camera_pose"
+STORED = {  # a track's column -> the store's; floats of these become float32
     "keypoints_world": "observation.keypoints",
     "keypoints_valid": "observation.keypoints_valid",
-    "world_from_camera": "observation.camera_pose",
     "joint_positions": "observation.state",
     "joint_targets": "action.joint_targets",
-}
-EXTRAS = {
     "action": "action",
     "keypoint_confidence": "observation.keypoint_confidence",
     "body_world": "observation.body",
@@ -73,45 +71,37 @@ def kind_of(array: np.ndarray) -> str:
     return "str" if array.dtype.kind == "U" else array.dtype.name
 
 
-def column_of_extra(name: str) -> str:
-    """The column that holds `extras[name]`."""
-    return EXTRAS.get(name, OTHER + name)
+def track_arrays(columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The camera poses and the columns of a track, as its keywords, from columns of the store."""
+    names = {own: name for name, own in STORED.items()}
+    named = {names.get(name, name.removeprefix(OTHER)): value for name, value in columns.items() if name != CAMERA}
+    return {"world_from_camera": columns[CAMERA], "columns": named}
 
 
-def extra_of_column(column: str) -> str:
-    """The name in `Episode.extras` of what a column holds."""
-    names = {own: name for name, own in EXTRAS.items()}
-    return names.get(column, column.removeprefix(OTHER))
-
-
-def labels_of(episode: Episode, fit: StoredFit) -> Labels:
+def labels_of(episode: Track, fit: StoredFit) -> Labels:
     """Everything that an episode tells about its frames, in pixels of the stored frames.
 
-    The episode's own fields become float32 (bool stays); extras keep their kind, save float16 and the names in
-    `EXTRAS`, which become float32. Extras whose name ends in `_pixels` (..., 2) are scaled and cropped like the frames.
-    Raises CorruptEpisodeError naming an extra that is no plain array over the frames.
+    Floats of `STORED` columns and float16 become float32; other columns keep their kind. Columns whose name ends in
+    `_pixels` (..., 2) are scaled and cropped like the frames. Raises CorruptEpisodeError naming a column that is no
+    plain array over the frames.
     """
-    columns = {}
-    for name, column in FIELDS.items():
-        value = getattr(episode, name)
-        if value is not None:
-            columns[column] = np.asarray(value, dtype=bool if name == "keypoints_valid" else np.float32)
-    for name, value in episode.extras.items():
+    columns = {CAMERA: np.asarray(episode.world_from_camera, dtype=np.float32)}
+    for name, value in episode.columns.items():
         array = np.asarray(value)
         if array.shape[:1] != (len(episode),) or array.dtype.kind not in "fiubU" or not _NAME.fullmatch(name):
             raise CorruptEpisodeError(
-                f"{episode.source}: extras[{name!r}] has shape {array.shape} {array.dtype}; it must be a plain array "
+                f"{episode.source}: column {name!r} has shape {array.shape} {array.dtype}; it must be a plain array "
                 f"of numbers, truth values or texts whose first axis is the {len(episode)} frames"
             )
         if array.dtype.kind == "U" and array.ndim != 1:
             raise CorruptEpisodeError(
-                f"{episode.source}: extras[{name!r}] holds texts of shape {array.shape}; one per frame"
+                f"{episode.source}: column {name!r} holds texts of shape {array.shape}; one per frame"
             )
         if name.endswith("_pixels") and array.ndim > 1 and array.shape[-1] == 2:
             array = fit.pixels(array)
-        if (name in EXTRAS and array.dtype.kind == "f") or array.dtype == np.float16:
+        if (name in STORED and array.dtype.kind == "f") or array.dtype == np.float16:
             array = array.astype(np.float32)
-        columns[column_of_extra(name)] = array
+        columns[STORED.get(name, OTHER + name)] = array
     return Labels(columns)
 
 

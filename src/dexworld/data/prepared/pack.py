@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.episode import Episode
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.data.prepared.encode import EncodedEpisode, add_video_stream, encode_episode, video_rate
 from dexworld.data.prepared.labels import (
@@ -36,6 +35,7 @@ from dexworld.data.prepared.labels import (
 from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
+from dexworld.track import Track
 
 STAGING = "staging"
 MARK = Path("meta") / "dexworld.json"  # written last: the store is complete
@@ -100,7 +100,7 @@ def staged(folder: Path, number: int, suffix: str) -> Path:
 def write_pack(
     folder: Path | str,
     number: int,
-    items: Iterable[tuple[str, Callable[[], Episode]]],
+    items: Iterable[tuple[str, Callable[[], Track]]],
     settings: PrepareSettings,
     progress: Callable[[str, int], None] | None = None,
     split_of: Callable[[str], str] = lambda name: "",
@@ -178,7 +178,7 @@ class _Pack:
     quarantined: list[list[str]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
-    def take(self, episode_id: str, read: Callable[[], Episode], muxer: "_Muxer") -> int:
+    def take(self, episode_id: str, read: Callable[[], Track], muxer: "_Muxer") -> int:
         """Read, encode and keep one episode, or quarantine it; returns its stored frames."""
         if episode_id in self.seen:
             raise ValueError(f"the id {episode_id!r} comes twice; ids must be distinct")
@@ -199,7 +199,7 @@ class _Pack:
 
 
 def _encoded(
-    episode_id: str, episode: Episode, settings: PrepareSettings
+    episode_id: str, episode: Track, settings: PrepareSettings
 ) -> tuple[EpisodeRecord, Labels, EncodedEpisode]:
     if settings.fps is None or abs(episode.fps - settings.fps) > FPS_TOLERANCE * settings.fps:
         raise CorruptEpisodeError(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dexworld.data.episode import Episode
+from dexworld.track import Track
 
 Codec = Literal["h264", "h264-444", "hevc", "av1", "jpeg"]
 MAX_GROUP = 250
@@ -74,7 +74,7 @@ class PrepareSettings:
         crop = values.get("crop")
         return cls(**{**values, "crop": None if crop is None else (int(crop[0]), int(crop[1]))})
 
-    def resolved(self, episode: Episode) -> "PrepareSettings":
+    def resolved(self, episode: Track) -> "PrepareSettings":
         """The same settings with the width and the rate that `episode` decides where they are None.
 
         A job over many packs resolves them once, from the source's first readable episode, so that all packs agree.

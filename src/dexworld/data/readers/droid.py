@@ -15,7 +15,6 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from dexworld.data.episode import Episode, Frames
 from dexworld.data.files import read_json
 from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
 from dexworld.data.readers.droid_alignment import Alignment, aligned_frames
@@ -33,6 +32,7 @@ from dexworld.data.readers.droid_gripper import MAX_REACH, gripper_opening, grip
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.data.readers.robot_arrays import numbers, rows_of, simulator_seed
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.track import Frames, Track
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class DroidSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index` with a dummy right hand, frames lazy. Extras: keypoint_confidence, gripper_pose_world,
         gripper_opening, action; object_motion and a seed where our simulator wrote the episode.
 
@@ -134,17 +134,15 @@ class DroidSource:
                 extras["action"] = np.concatenate(parts, axis=1)[span]
             extras |= _simulated(file, alignment)
             task = self._task(file, metadata)
-        return Episode(
+        return Track(
             frames=frames,
             fps=self.options.fps,
-            keypoints_world=keypoints,
-            keypoints_valid=valid,
             world_from_camera=cameras[span],
             intrinsics=intrinsics,
             source=f"droid {self.ids[index]} camera {camera.serial}",
             task=task,
             seed=simulator_seed(metadata),
-            extras=extras,
+            columns={"keypoints_world": keypoints, "keypoints_valid": valid, **extras},
         )
 
     def files(self, index: int) -> tuple[Path, ...]:

@@ -17,12 +17,12 @@ import av
 import h5py
 import numpy as np
 
-from dexworld.data.episode import Frames, frame_numbers
 from dexworld.data.readers.droid_camera import DroidCamera
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.robot_arrays import numbers
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
+from dexworld.track import Frames, frame_numbers
 
 MAX_ROWS = 100_000  # of a trajectory: almost two hours; more is a damaged header
 AGREEING = 0.9  # share of equal times that settles a shift

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from dexworld.data.episode import Episode
 from dexworld.data.files import read_json
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.packed_video import frame_table
@@ -34,6 +33,7 @@ from dexworld.data.readers.droid_gripper import gripper_opening, gripper_poses
 from dexworld.data.readers.robot_arrays import check_numbers
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
 from dexworld.data.video import VideoError
+from dexworld.track import Track
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class DroidLeRobotSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index` with a dummy right hand, frames lazy. Extras: keypoint_confidence, gripper_pose_world,
         gripper_opening, action.
 
@@ -89,16 +89,14 @@ class DroidLeRobotSource:
                 parts = [_column(rows, name, None, where) for name in actions]
                 extras["action"] = np.concatenate(parts, axis=1)
                 check_numbers(extras["action"], 1e3, f"{where} action")
-            return Episode(
+            return Track(
                 frames=frames,
                 fps=self.layout.fps,
-                keypoints_world=keypoints,
-                keypoints_valid=valid,
                 world_from_camera=_camera_poses(role, rows, poses, count, where),
                 intrinsics=matrix,
                 source=f"droid-lerobot {self.ids[index]} camera {role}",
                 task=str(rows[LANGUAGE[0]].reshape(-1)[0]) or self.layout.task(number),
-                extras=extras,
+                columns={"keypoints_world": keypoints, "keypoints_valid": valid, **extras},
             )
 
     def files(self, index: int) -> tuple[Path, ...]:

@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dexworld.data.episode import Episode
 from dexworld.data.hdf5 import arrays, attributes, opened_hdf5
 from dexworld.data.readers.egodex_files import Clip, find_clips, has_clip_pair
 from dexworld.data.readers.egodex_labels import (
@@ -33,6 +32,7 @@ from dexworld.data.readers.robot_arrays import simulator_seed
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
 from dexworld.data.video import VideoError
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
+from dexworld.track import Track
 
 FPS_RANGE = (1.0, 240.0)  # outside is a damaged header
 RATE = 30.0  # poses a second
@@ -86,7 +86,7 @@ class EgoDexSource:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Clip `index`, its frames lazy. Raises CorruptEpisodeError naming file, key and frame when it is unusable."""
         clip = self.clips[index]
         poses = self.folder / clip.path.with_suffix(".hdf5")
@@ -126,7 +126,7 @@ def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) ->
     return EgoDexSource(folder, evenly_spread(clips, options.max_episodes), tuple(quarantined), options)
 
 
-def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDexOptions) -> Episode:
+def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDexOptions) -> Track:
     world_from_camera = read_camera(file)
     if len(frames) != len(world_from_camera):
         raise CorruptEpisodeError(
@@ -149,15 +149,13 @@ def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDex
     if confidence is not None:
         valid &= confidence >= options.min_confidence
         extras["keypoint_confidence"] = confidence
-    return Episode(
+    return Track(
         frames=frames,
         fps=RATE if abs(frames.fps / RATE - 1) < RATE_SLACK else frames.fps,  # a store takes one rate alone
-        keypoints_world=keypoints[..., :3, 3].copy(),
-        keypoints_valid=valid,
         world_from_camera=world_from_camera,
         intrinsics=read_intrinsics(file, frames.size),
         source=f"egodex {clip.path.with_suffix('').as_posix()}",
         task=read_language(file, clip.task),
         seed=simulator_seed(attributes(file)),
-        extras=extras,
+        columns={"keypoints_world": keypoints[..., :3, 3].copy(), "keypoints_valid": valid, **extras},
     )

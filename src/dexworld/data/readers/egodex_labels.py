@@ -63,7 +63,7 @@ def read_camera(file: h5py.File) -> np.ndarray:
 
 
 def read_joints(file: h5py.File, world_from_camera: np.ndarray) -> Joints:
-    """The joints that have a place in an Episode, each read at once and by name: HDF5 lists names alphabetically.
+    """The joints that have a place in a Track, each read at once and by name: HDF5 lists names alphabetically.
 
     A joint is tracked where its pose is rigid, within reach of the camera's wearer and, of a hand, near the hand's
     other joints. A hand, the body and metacarpals may be absent; a hand that lacks some of its 21 keypoints, or both

@@ -15,8 +15,8 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from dexworld.data.episode import frame_numbers
 from dexworld.data.video import MAX_SIDE, VideoError
+from dexworld.track import frame_numbers
 
 SEEK_WORTH = 4  # frames that a seek costs: what the decoder holds back is decoded again
 _UNREADABLE = (av.FFmpegError, OSError, ValueError, MemoryError)

@@ -7,10 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from dexworld.data.episode import frame_numbers
 from dexworld.data.hdf5 import opened_hdf5
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import MAX_SIDE, VideoError
+from dexworld.track import frame_numbers
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.episode import Episode, Frames
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.row_images import RowImages
 from dexworld.data.lerobot.table import episode_rows
-from dexworld.data.prepared.labels import FIELDS, PACKETS, extra_of_column, layout_from_text, restored
+from dexworld.data.prepared.labels import PACKETS, layout_from_text, restored, track_arrays
 from dexworld.data.readers.lerobot_mapping import KeypointMapping, PoseMapping, camera_poses, place_keypoints
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.hands import NUM_KEYPOINTS
+from dexworld.track import Frames, Track
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class LeRobotOptions:
     intrinsics: fx, fy, cx, cy in pixels of the stored frames; None assumes a focal length of one image width (a
         horizontal field of view of 53 degrees), which `annotations` says.
     joint_positions, joint_targets: features of 23 numbers, the reference robot's joints.
-    extras: features to keep in `Episode.extras`; None keeps every number that nothing else uses.
+    extras: features to keep in `Track.columns`; None keeps every number that nothing else uses.
     """
 
     image_key: str | None = None
@@ -142,7 +142,7 @@ class LeRobotSource:
             raise ValueError(f"{self.folder} has no feature {', '.join(missing)}; it has {', '.join(sorted(known))}")
         _ = self.image_key
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when it can't be read or makes no sense."""
         row = self.rows[index]
         try:
@@ -150,7 +150,7 @@ class LeRobotSource:
             self._check_times(columns)
             frames = self._frames(row)
             fields = self._prepared(row, columns) if self.is_prepared else self._mapped(columns, len(frames))
-            return Episode(
+            return Track(
                 frames=frames,
                 fps=self.layout.fps,
                 source=f"LeRobot dataset {self.folder.name}, {self.id_of_row(row)}",
@@ -205,8 +205,7 @@ class LeRobotSource:
         return {
             "intrinsics": np.array(episodes.column("dexworld/intrinsics")[row].as_py()).reshape(3, 3),
             "seed": episodes.column("dexworld/seed")[row].as_py(),
-            "extras": {extra_of_column(name): values[name] for name in kinds if name not in FIELDS.values()},
-            **{name: values.get(column) for name, column in FIELDS.items()},
+            **track_arrays(values),
         }
 
     def _mapped(self, columns: dict[str, Any], length: int) -> dict[str, Any]:
@@ -227,11 +226,7 @@ class LeRobotSource:
             for name in names
             if options.extras is not None or columns[name].dtype.kind in "fiub"
         }
-        return {
-            "keypoints_world": keypoints,
-            "keypoints_valid": valid,
-            "world_from_camera": cameras.astype(np.float32),
-            "joint_positions": None if options.joint_positions is None else columns[options.joint_positions],
-            "joint_targets": None if options.joint_targets is None else columns[options.joint_targets],
-            "extras": extras,
-        }
+        joints = {"joint_positions": options.joint_positions, "joint_targets": options.joint_targets}
+        known = {"keypoints_world": keypoints, "keypoints_valid": valid}
+        known |= {name: columns[feature] for name, feature in joints.items() if feature is not None}
+        return {"world_from_camera": cameras.astype(np.float32), "columns": extras | known}

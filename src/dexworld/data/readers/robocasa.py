@@ -23,7 +23,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dexworld.data.episode import Episode
 from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
 from dexworld.data.hdf5_damage import is_plain
 from dexworld.data.readers.hdf5_frames import Hdf5Frames
@@ -31,6 +30,7 @@ from dexworld.data.readers.robot_arrays import check_rigid, numbers, rotations_o
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
+from dexworld.track import Track
 
 # The camera robot0_robotview_2 in the robot's base: its position, and as columns its axes (MuJoCo: x right, y up,
 # looking along -z): forward and 30 degrees down.
@@ -97,7 +97,7 @@ class RoboCasaSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Episode:
+    def __getitem__(self, index: int) -> Track:
         """Episode `index`: the right Allegro hand as 21 keypoints, frames lazy. Extras: hand_poses_world, action.
 
         Raises CorruptEpisodeError naming the file and the dataset when anything of it is missing, damaged or makes no
@@ -122,18 +122,15 @@ class RoboCasaSource:
         keypoints[:, RIGHT] = hand_keypoints(wrist[:, :3, 3], sites)
         valid = np.zeros((rows, NUM_KEYPOINTS), dtype=bool)
         valid[:, RIGHT] = True
-        return Episode(
+        return Track(
             frames=frames,
             fps=_rate(environment, path) if options.fps is None else options.fps,
-            keypoints_world=keypoints,
-            keypoints_valid=valid,
             world_from_camera=world_from_base @ base_from_camera(),
             intrinsics=intrinsics(frames.size, crop, options),
             source=f"robocasa {self.ids[index]}",
             task=str(scene.get("lang") or environment.get("env_name") or ""),
-            joint_positions=joints,
             seed=simulator_seed(scene),
-            extras=extras,
+            columns={"keypoints_world": keypoints, "keypoints_valid": valid, "joint_positions": joints, **extras},
         )
 
     def files(self, index: int) -> tuple[Path, ...]:

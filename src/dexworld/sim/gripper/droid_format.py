@@ -161,7 +161,7 @@ def _write_trajectory(file: h5py.File, recording: GripperRecording) -> None:
         "observation/controller_info": _controller(len(recording)),
         "observation/timestamp": _timestamps(recording, moment),
         **_cameras(recording),
-        "dexworld": {name: first.extras[name] for name in names},
+        "dexworld": {name: first.columns[name] for name in names},
     }
     for group, arrays in groups.items():
         for name, values in arrays.items():

@@ -1,4 +1,4 @@
-"""Recordings of the gripper robot: one scene, one skill, up to three cameras, as true Episodes.
+"""Recordings of the gripper robot: one scene, one skill, up to three cameras, as true Tracks.
 
 The stand-in for DROID (Khazatsky et al. 2024): 15 Hz, 16:9 pictures, two fixed cameras and one on the wrist, the arm's
 base as the world, success or failure as it happened. Every recording follows from its seed.
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.sim.gripper.gripper_control import Command, Teleoperator, Waypoint, downward
 from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
 from dexworld.sim.gripper.gripper_simulation import GripperSimulation
 from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Plan
+from dexworld.track import ArrayFrames, Track
 
 MAX_OBJECTS = 5
 
@@ -55,7 +55,7 @@ class GripperConfig:
 class GripperRecording:
     """T control steps. All poses in the arm's base frame, metres and radians.
 
-    episodes: the true Episode of each drawn camera. masks: (T, H, W) bool for each, where gripper, flange or the arm's
+    episodes: the true Track of each drawn camera. masks: (T, H, W) bool for each, where gripper, flange or the arm's
     last link are seen; empty unless asked for. camera_poses: base_from_camera (T, 4, 4) and intrinsics: (3, 3) of all
     three cameras. state: `cartesian_pose` (T, 4, 4), `joint_positions`, `joint_velocities` and `joint_torques` (T, 7),
     `opening` (T,) as measured; `pad_points` (T, 2, 3). command: `cartesian_pose`, `joint_positions`, `opening` asked
@@ -68,7 +68,7 @@ class GripperRecording:
     success: bool
     grasp_attempts: int
     objects_carried: int
-    episodes: dict[str, Episode]
+    episodes: dict[str, Track]
     masks: dict[str, np.ndarray]
     camera_poses: dict[str, np.ndarray]
     intrinsics: dict[str, np.ndarray]
@@ -156,7 +156,9 @@ class _Tape:
         positions = stacked["object_positions"]
         moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
         keypoints, valid = self._config.hand.keypoints(state["cartesian_pose"], state["opening"])
-        extras = {
+        columns = {
+            "keypoints_world": keypoints,
+            "keypoints_valid": valid,
             "gripper_pose_world": state["cartesian_pose"],
             "gripper_opening": state["opening"].astype(np.float32),
             "robot_joints": state["joint_positions"],
@@ -167,17 +169,15 @@ class _Tape:
         }
         episodes = {}
         for camera in self._config.cameras:
-            episodes[camera] = Episode(
+            episodes[camera] = Track(
                 frames=ArrayFrames(stacked[f"image/{camera}"]),
                 fps=CONTROL_RATE,
-                keypoints_world=keypoints,
-                keypoints_valid=valid,
                 world_from_camera=poses[camera],
                 intrinsics=intrinsics[camera],
                 source=f"simulated gripper, {skill}, seed {seed}, camera {camera}",
                 task=text,
                 seed=seed,
-                extras=extras,
+                columns=columns,
             )
         outcome = (seed, skill, text, success, operator.attempts, operator.carried)
         return GripperRecording(*outcome, episodes, _part(stacked, "mask"), poses, intrinsics, state, command)

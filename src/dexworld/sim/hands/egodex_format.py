@@ -23,11 +23,11 @@ import av
 import h5py
 import numpy as np
 
-from dexworld.data.episode import Episode
 from dexworld.data.files import written_atomically
 from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
 from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.scene import TRAINING_SEEDS
+from dexworld.track import Track
 
 METACARPALS = tuple(f"{side}{finger}Metacarpal" for side in SIDES for finger in FINGERS[1:])
 JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)  # 42 + 8 + 18
@@ -35,7 +35,7 @@ SEED_ATTRIBUTE = "dexworld_seed"
 SYNTHETIC = (
     "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
 )
-_EXTRAS = ("hand_poses_world", "hand_metacarpals_world", "body_world")
+_COLUMNS = ("hand_poses_world", "hand_metacarpals_world", "body_world")
 WORLD_FROM_SIMULATOR = np.array([[0.0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 # Macroblock trees make the bytes differ from one encoding to the next, which a resumed collection would show.
 _ENCODING = {"preset": "veryfast", "crf": "20", "g": "250", "bf": "2", "b-adapt": "1", "mbtree": "0"}
@@ -66,29 +66,26 @@ def split_of(seed: int) -> str:
     return "part1" if seed in TRAINING_SEEDS else "test"
 
 
-def in_arkit_world(episode: Episode) -> Episode:
-    """The same episode with every pose and point in a y-up world. All its extras in the world frame turn along."""
-    turn = WORLD_FROM_SIMULATOR
-    extras = dict(episode.extras)
-    for name in _EXTRAS:
-        if name in extras:
-            turned = turn @ extras[name] if name == "hand_poses_world" else extras[name] @ turn[:3, :3].T
-            extras[name] = turned.astype(extras[name].dtype)
-    points = (episode.keypoints_world @ turn[:3, :3].T).astype(episode.keypoints_world.dtype)
-    cameras = turn @ episode.world_from_camera
-    return replace(episode, keypoints_world=points, world_from_camera=cameras, extras=extras)
+def in_arkit_world(episode: Track) -> Track:
+    """The same episode with every pose and point in a y-up world. All its columns in the world frame turn along."""
+    turn, columns = WORLD_FROM_SIMULATOR, dict(episode.columns)
+    for name in ("keypoints_world", *_COLUMNS):
+        if name in columns:
+            turned = turn @ columns[name] if name == "hand_poses_world" else columns[name] @ turn[:3, :3].T
+            columns[name] = turned.astype(columns[name].dtype)
+    return replace(episode, world_from_camera=turn @ episode.world_from_camera, columns=columns)
 
 
-def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabels, split: str) -> Path:
+def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels, split: str) -> Path:
     """Write one episode of a y-up world as `folder/split/task/number.{mp4,hdf5}`; returns the path of the hdf5.
 
-    The hdf5 appears last and whole: without it the episode doesn't count. Needs the extras `hand_poses_world`,
+    The hdf5 appears last and whole: without it the episode doesn't count. Needs the columns `hand_poses_world`,
     `hand_metacarpals_world` and `body_world`; `keypoint_confidence` is 1 where it is missing. Raises ValueError naming
     what is missing, and for keypoints that are not valid, which the layout can't express.
     """
-    missing = set(_EXTRAS) - set(episode.extras)
+    missing = set(_COLUMNS) - set(episode.columns)
     if missing:
-        raise ValueError(f"{episode.source}: EgoDex's layout needs the extras {', '.join(sorted(missing))}")
+        raise ValueError(f"{episode.source}: EgoDex's layout needs the columns {', '.join(sorted(missing))}")
     if not episode.keypoints_valid.all():
         frame = int(np.argmin(episode.keypoints_valid.all(axis=1)))
         raise ValueError(f"{episode.source}: frame {frame} has keypoints without a value; EgoDex tracks every joint")
@@ -102,7 +99,7 @@ def write_egodex(folder: Path, number: int, episode: Episode, labels: EgoDexLabe
     return path
 
 
-def write_long_gop_video(path: Path, episode: Episode) -> None:
+def write_long_gop_video(path: Path, episode: Track) -> None:
     """H.264 with up to 250 frames from one key frame to the next and B-frames, mp4 whatever the path's suffix is."""
     height, width = episode.frames.size
     rate = Fraction(episode.fps).limit_denominator(1001)
@@ -116,10 +113,10 @@ def write_long_gop_video(path: Path, episode: Episode) -> None:
         container.mux(stream.encode())
 
 
-def _write_arrays(file: h5py.File, episode: Episode) -> None:
+def _write_arrays(file: h5py.File, episode: Track) -> None:
     poses = joint_poses(episode).astype(np.float32)
     sure = np.ones((len(episode), len(JOINT_NAMES)), np.float32)
-    given = episode.extras.get("keypoint_confidence")
+    given = episode.columns.get("keypoint_confidence")
     if given is not None:
         sure[:, : len(KEYPOINT_NAMES)] = given
         sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
@@ -130,7 +127,7 @@ def _write_arrays(file: h5py.File, episode: Episode) -> None:
         file.create_dataset(f"confidences/{name}", data=sure[:, index])
 
 
-def _write_attributes(file: h5py.File, episode: Episode, labels: EgoDexLabels) -> None:
+def _write_attributes(file: h5py.File, episode: Track, labels: EgoDexLabels) -> None:
     file.attrs.update(
         {
             "task": labels.task,
@@ -149,13 +146,13 @@ def _write_attributes(file: h5py.File, episode: Episode, labels: EgoDexLabels) -
         file.attrs[SEED_ATTRIBUTE] = episode.seed
 
 
-def joint_poses(episode: Episode) -> np.ndarray:
+def joint_poses(episode: Track) -> np.ndarray:
     """World poses (T, 68, 4, 4) float64 of the joints in the order of `JOINT_NAMES`; see the module for their axes."""
-    parts = [episode.keypoints_world, episode.extras["hand_metacarpals_world"], episode.extras["body_world"]]
+    parts = [episode.keypoints_world, episode.columns["hand_metacarpals_world"], episode.columns["body_world"]]
     places = np.concatenate(parts, axis=1).astype(float)
     poses = np.tile(np.eye(4), (*places.shape[:2], 1, 1))
     poses[..., :3, 3] = places
-    wrists = episode.extras["hand_poses_world"].astype(float)
+    wrists = episode.columns["hand_poses_world"].astype(float)
     ahead = _ahead(episode)
     for side, name in enumerate(SIDES):
         wrist, turn = JOINT_NAMES.index(f"{name}Hand"), wrists[:, side, :3, :3]
@@ -169,7 +166,7 @@ def joint_poses(episode: Episode) -> np.ndarray:
     return poses
 
 
-def _ahead(episode: Episode) -> np.ndarray:
+def _ahead(episode: Track) -> np.ndarray:
     """Where the camera looks (T, 3), made level."""
     forward = np.array(episode.world_from_camera[:, :3, 2], float)
     forward[:, 1] = 0.0

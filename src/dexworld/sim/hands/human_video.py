@@ -4,7 +4,7 @@ A recording is some seconds of several acts (`human_acts`): hands reach, push, g
 or a door. The head that carries the camera sways and follows the hands. The camera has EgoDex's field of view.
 World frame: x away from the person over the counter, y to the left, z up, metres; `egodex_format` makes it EgoDex's.
 
-Extras of a recorded `Episode` (T frames):
+Further columns of a recorded `Track` (T frames):
 
     keypoint_confidence    (T, 42) float32, `CONFIDENCE`: by rays from the camera, not by what was drawn
     hand_poses_world       (T, 2, 4, 4) left and right wrist; z along the stretched fingers, x out of the palm
@@ -21,7 +21,6 @@ from functools import partial
 import mujoco
 import numpy as np
 
-from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
 from dexworld.sim.hands.hand_clips import draw_head
 from dexworld.sim.hands.hand_motion import Motion, Pose, check_skills, fixtures_for
@@ -34,6 +33,7 @@ from dexworld.sim.poses import looking_at, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import View
 from dexworld.sim.scene import add_decor
+from dexworld.track import ArrayFrames, Track
 
 FOCAL_OVER_WIDTH = 736.6339 / 1920  # EgoDex's constant intrinsics: fx = fy = 736.6339 px at 1920 x 1080
 # Of a keypoint: seen; behind its own hand or arm; behind something else; outside the picture.
@@ -92,7 +92,7 @@ class HumanVideo:
     behind them, else 0. names: of the objects.
     """
 
-    episode: Episode
+    episode: Track
     labels: np.ndarray
     acts: tuple[Act, ...]
     motion: Motion
@@ -112,22 +112,20 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: boo
     wrists = np.array([[poses[side][0] for side in SIDES] for poses in motion.hands])
     cameras = head_path(seed, wrists, acts, config)
     bodies = np.stack([upper_body(camera, pair) for camera, pair in zip(cameras, wrists, strict=True)])
-    frames, drawn, extras = _draw(scene, motion, cameras, bodies, config, backend, labels)
-    keypoints = extras.pop("keypoints_world")
-    extras["body_world"] = bodies.astype(np.float32)
-    extras["body_valid"] = np.ones(bodies.shape[:2], bool)
-    extras["object_motion"] = object_motion(scene, motion.states)
-    episode = Episode(
+    frames, drawn, columns = _draw(scene, motion, cameras, bodies, config, backend, labels)
+    columns["keypoints_valid"] = np.ones((config.frames, 42), bool)
+    columns["body_world"] = bodies.astype(np.float32)
+    columns["body_valid"] = np.ones(bodies.shape[:2], bool)
+    columns["object_motion"] = object_motion(scene, motion.states)
+    episode = Track(
         frames=ArrayFrames(frames),
         fps=config.fps,
-        keypoints_world=keypoints,
-        keypoints_valid=np.ones((config.frames, 42), bool),
         world_from_camera=cameras,
         intrinsics=config.intrinsics,
         source=f"dexworld.sim.human_video seed {seed}",
         task=describe(acts),
         seed=seed,
-        extras=extras,
+        columns=columns,
     )
     return HumanVideo(episode, drawn, acts, motion, layout.names)
 

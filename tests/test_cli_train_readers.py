@@ -7,13 +7,13 @@ import pytest
 import tyro
 
 from dexworld import cli
-from dexworld.cli.train_more import TrainDecoder, TrainEvaluator
-from dexworld.data.episode import ArrayFrames, Episode
+from dexworld.cli.train_readers import TrainDecoder, TrainEvaluator
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.decoder import PixelDecoder
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.evaluator import KeypointEvaluator
-from dexworld.training.decoder_run import DecoderRunConfig
+from dexworld.track import ArrayFrames, Track
+from dexworld.training.train_decoder import DecoderRunConfig
 from encoder_fixtures import DIM, save_tiny
 
 FLAGS = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
@@ -32,15 +32,14 @@ def data(tmp_path_factory):
     valid[:, 21:] = True
     for seed in range(4):
         coarse = generator.integers(0, 256, (4, 7, 14, 3), dtype=np.uint8)
-        episode = Episode(
+        episode = Track(
             frames=ArrayFrames(coarse.repeat(16, axis=1).repeat(16, axis=2)),
             fps=5.0,
-            keypoints_world=keypoints,
-            keypoints_valid=valid,
             world_from_camera=np.tile(np.eye(4), (4, 1, 1)),
             intrinsics=np.array([[100.0, 0, 112], [0, 100, 56], [0, 0, 1]]),
             source=f"mosaic {seed}",
             seed=seed,
+            columns={"keypoints_world": keypoints, "keypoints_valid": valid},
         )
         writer.write(f"mosaic-{seed}", episode)
     writer.finish()
