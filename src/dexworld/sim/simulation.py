@@ -8,7 +8,8 @@ import mujoco
 import numpy as np
 
 from dexworld.hands import ARM_JOINTS, NUM_KEYPOINTS, RIGHT, ROBOT_JOINTS
-from dexworld.sim.render import Renderer, make_renderer
+from dexworld.sim.render import make_renderer
+from dexworld.sim.renderer import Renderer
 from dexworld.sim.robot import BASE_BODY, FLANGE_BODY, HAND_PREFIX, JOINT_NAMES, PALM_BODY, REST_POSE, keypoint_bodies
 from dexworld.sim.scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
 

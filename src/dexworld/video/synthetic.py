@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from dexworld.sim.collect import in_processes, seed_split
-from dexworld.sim.hand_clips import HandClip, HandClipConfig, record_hand_clip
+from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
 from dexworld.sim.render import choose_backend
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.conditions import repeated_first_frame

@@ -5,11 +5,12 @@
                                   recordings/MP4/SERIAL.mp4
 
 Keys and units as in the dataset's schema (droid-dataset.github.io): poses are x, y, z in metres and extrinsic x-y-z
-Euler angles in radians, in the frame of the robot's base; gripper positions run from 0 (open) to 1 (closed). What
-differs from the real recordings, because it is true of the simulator: the lab is `SIM`, the user a generator, dates
-count the seed in minutes, videos have the size they were drawn in, `observation/camera_intrinsics` exists, velocities
-in `action` are the change of the commanded position per second, and cameras that were not drawn have poses but no mp4
-and no SVO. Names that start with `dexworld` hold what only a simulator knows: scene seed, skill, object positions.
+Euler angles in radians, in the frame of the robot's base; gripper positions run from 0 (open) to 1 (closed).
+
+What differs from the real recordings: the lab is `SIM`, the user a generator, dates count the seed in minutes, videos
+have the size they were drawn in, `observation/camera_intrinsics` exists, velocities in `action` are the change of the
+commanded position per second, and cameras that were not drawn have poses but no mp4 and no SVO. Names that start with
+`dexworld` hold what only a simulator knows: scene seed, skill, object positions.
 """
 
 import os
@@ -26,8 +27,8 @@ import torch
 from dexworld.data.files import write_json
 from dexworld.data.video import write_video
 from dexworld.geometry import euler_xyz
-from dexworld.sim.gripper_recording import GripperRecording
-from dexworld.sim.gripper_robot import CAMERAS, CONTROL_RATE, EXTERNAL_CAMERAS, WRIST_CAMERA
+from dexworld.sim.gripper.gripper_recording import GripperRecording
+from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, EXTERNAL_CAMERAS, WRIST_CAMERA
 
 LAB = "SIM"
 OUTCOMES = ("success", "failure")
@@ -43,21 +44,22 @@ def write_droid(folder: Path | str, recording: GripperRecording) -> Path:
     The episode appears whole or not at all: it is written beside (`.partial`) and moved. An episode of the same seed is
     replaced.
     """
-    folder = Path(folder)
-    target = episode_folder(folder, recording.seed, recording.success)
-    working = folder / PARTIAL / f"{recording.seed:08d}.{os.getpid()}"
+    folder, seed = Path(folder), recording.seed
+    target = episode_folder(folder, seed, recording.success)
+    working = folder / PARTIAL / f"{seed:08d}.{os.getpid()}"
+    videos = working / "recordings" / "MP4"
     shutil.rmtree(working, ignore_errors=True)
-    (working / "recordings" / "MP4").mkdir(parents=True)
+    videos.mkdir(parents=True)
     try:
         for camera, episode in recording.episodes.items():
             frames = episode.frames.read(list(range(len(episode))))
-            write_video(working / "recordings" / "MP4" / f"{serials(recording.seed)[camera]}.mp4", frames, episode.fps)
+            write_video(videos / f"{serials(seed)[camera]}.mp4", frames, episode.fps)
         with h5py.File(working / "trajectory.h5", "w", track_order=True) as file:
             _write_trajectory(file, recording)
         metadata = droid_metadata(recording)
         write_json(working / f"metadata_{metadata['uuid']}.json", metadata)
-        for outcome in OUTCOMES:
-            shutil.rmtree(episode_folder(folder, recording.seed, outcome == "success"), ignore_errors=True)
+        for success in (True, False):
+            shutil.rmtree(episode_folder(folder, seed, success), ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(working, target)
     finally:
@@ -95,12 +97,10 @@ def droid_metadata(recording: GripperRecording) -> dict[str, Any]:
     are relative to the lab's folder.
     """
     moment, numbers = recorded_at(recording.seed), serials(recording.seed)
-    timestamp = f"{moment:%Y-%m-%d-%Hh-%Mm-%Ss}"
-    user = f"{recording.seed % 16**8:08x}"
+    timestamp, user = f"{moment:%Y-%m-%d-%Hh-%Mm-%Ss}", f"{recording.seed % 16**8:08x}"
     place = episode_folder(Path(), recording.seed, recording.success).relative_to(LAB)
     videos = {camera: str(place / "recordings" / "MP4" / f"{numbers[camera]}.mp4") for camera in recording.episodes}
-    outer = [camera for camera in EXTERNAL_CAMERAS if camera in videos]
-    outer.sort(key=lambda camera: -recording.camera_poses[camera][0, 1, 3])
+    outer = sorted((c for c in EXTERNAL_CAMERAS if c in videos), key=lambda c: -recording.camera_poses[c][0, 1, 3])
     content: dict[str, Any] = {
         "uuid": f"{LAB}+{user}+{timestamp}",
         "lab": LAB,
@@ -127,8 +127,8 @@ def droid_metadata(recording: GripperRecording) -> dict[str, Any]:
     return content | {
         "dexworld_seed": recording.seed,
         "dexworld_skill": recording.skill,
-        "dexworld_grasp_attempts": recording.tally.attempts,
-        "dexworld_objects_carried": recording.tally.carried,
+        "dexworld_grasp_attempts": recording.grasp_attempts,
+        "dexworld_objects_carried": recording.objects_carried,
         "dexworld_mujoco": mujoco.__version__,
     }
 
@@ -153,15 +153,16 @@ def _write_trajectory(file: h5py.File, recording: GripperRecording) -> None:
         time=_time_name(moment),
         version_number=VERSION,
     )
+    first = next(iter(recording.episodes.values()))
+    names = ("object_positions", "object_motion", "object_touched")
     groups = {
         "action": _actions(recording.command),
         "observation/robot_state": _states(recording.state),
         "observation/controller_info": _controller(len(recording)),
         "observation/timestamp": _timestamps(recording, moment),
         **_cameras(recording),
+        "dexworld": {name: first.columns[name] for name in names},
     }
-    first = next(iter(recording.episodes.values()))
-    groups["dexworld"] = {name: first.columns[name] for name in ("object_positions", "object_motion", "object_touched")}
     for group, arrays in groups.items():
         for name, values in arrays.items():
             file.create_dataset(f"{group}/{name}", data=values, track_times=False)
@@ -170,10 +171,11 @@ def _write_trajectory(file: h5py.File, recording: GripperRecording) -> None:
 def _actions(command: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     pose, closed = pose_vectors(command["cartesian_pose"]), 1.0 - command["opening"]
     joints = command["joint_positions"]
-    turned = np.concatenate([np.diff(pose[:, :3], axis=0), _wrapped(np.diff(pose[:, 3:], axis=0))], axis=1)
+    moved, turned = np.diff(pose[:, :3], axis=0), np.diff(pose[:, 3:], axis=0)
+    turned = (turned + np.pi) % (2 * np.pi) - np.pi
     return {
         "cartesian_position": pose,
-        "cartesian_velocity": _per_second(turned),
+        "cartesian_velocity": _per_second(np.concatenate([moved, turned], axis=1)),
         "gripper_position": closed,
         "gripper_velocity": _per_second(np.diff(closed)),
         "joint_position": joints,
@@ -202,15 +204,14 @@ def _states(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _controller(count: int) -> dict[str, np.ndarray]:
-    last = np.arange(count) == count - 1
-    on = np.ones(count, bool)
+    last, on = np.arange(count) == count - 1, np.ones(count, bool)
     return {"controller_on": on, "movement_enabled": on, "success": last, "failure": np.zeros(count, bool)}
 
 
 def _timestamps(recording: GripperRecording, moment: datetime) -> dict[str, np.ndarray]:
     """Milliseconds of the calendar, nanoseconds for the robot's own clock; nothing is ever late."""
-    start = int(moment.timestamp() * 1000)
-    now = start + np.round(np.arange(len(recording)) * 1000 / CONTROL_RATE).astype(np.int64)
+    steps = np.round(np.arange(len(recording) + 1) * 1000 / CONTROL_RATE).astype(np.int64)
+    now, end = int(moment.timestamp() * 1000) + steps[:-1], int(moment.timestamp() * 1000) + steps[1:]
     times = {
         "skip_action": np.zeros(len(recording), bool),
         "robot_state/read_start": now,
@@ -219,9 +220,7 @@ def _timestamps(recording: GripperRecording, moment: datetime) -> dict[str, np.n
         "robot_state/robot_timestamp_nanos": now % 1000 * 1_000_000,
     }
     times |= {f"control/{name}": now for name in ("step_start", "policy_start", "control_start", "sleep_start")}
-    times["control/step_end"] = start + np.round(np.arange(1, len(recording) + 1) * 1000 / CONTROL_RATE).astype(
-        np.int64
-    )
+    times["control/step_end"] = end
     for serial in serials(recording.seed).values():
         for event in ("read_start", "estimated_capture", "frame_received", "read_end"):
             times[f"cameras/{serial}_{event}"] = now
@@ -252,10 +251,6 @@ def _cameras(recording: GripperRecording) -> dict[str, dict[str, np.ndarray]]:
 def _per_second(steps: np.ndarray) -> np.ndarray:
     """Differences (T - 1, ...) as velocities (T, ...); the first step comes from rest."""
     return np.concatenate([np.zeros_like(steps[:1]), steps]) * CONTROL_RATE
-
-
-def _wrapped(angles: np.ndarray) -> np.ndarray:
-    return (angles + np.pi) % (2 * np.pi) - np.pi
 
 
 def _time_name(moment: datetime) -> str:

@@ -5,15 +5,15 @@ returns whether it worked. Aim and timing vary, and attempts fail now and then: 
 """
 
 import math
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.gripper_control import Waypoint, downward
-from dexworld.sim.gripper_robot import MAX_OPENING, OBJECT_AREA
-from dexworld.sim.gripper_simulation import GripperSimulation
-from dexworld.sim.hand_scene import COLOURS
+from dexworld.sim.gripper.gripper_control import Waypoint, downward
+from dexworld.sim.gripper.gripper_robot import MAX_OPENING, OBJECT_AREA
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.hands.hand_scene import COLOURS
 
 SKILLS = ("reach", "push", "pick_place", "grip", "explore")
 LIFTED = 0.03  # metres above where it stood: an object this high with the gripper on it is carried
@@ -28,34 +28,21 @@ Plan = Generator[Waypoint, None, bool]
 
 
 @dataclass
-class Tally:
-    """What an operator tried: `attempts` to grasp, and how many objects were `carried`."""
-
-    attempts: int = 0
-    carried: int = 0
-
-
-@dataclass
 class Operator:
-    """Skills in one simulation. `text` is the instruction of the skill that was begun last."""
+    """Skills in one simulation.
+
+    text: the instruction of the skill that was started last. attempts: to grasp. carried: objects that were lifted.
+    """
 
     simulation: GripperSimulation
     rng: np.random.Generator
-    tally: Tally = field(default_factory=Tally)
     text: str = ""
+    attempts: int = 0
+    carried: int = 0
 
     def begin(self, skill: str) -> Plan:
         """The waypoints of a skill. Raises KeyError for one that isn't in `SKILLS`."""
-        plans: dict[str, Callable[[], Plan]] = {
-            "reach": self.reach,
-            "push": self.push,
-            "pick_place": self.pick_place,
-            "grip": self.grip,
-            "explore": self.explore,
-        }
-        return plans[skill]()
-
-    # -- skills ------------------------------------------------------------------------------------------------------
+        return {name: getattr(self, name) for name in SKILLS}[skill]()
 
     def reach(self) -> Plan:
         """Come close to an object from above, without touching it, and stay for a moment."""
@@ -84,9 +71,8 @@ class Operator:
         rotation = downward(_nearest_yaw(angle + math.pi / 2) + self.rng.normal(0, 0.2), self.rng.normal(0, 0.08))
         opening = self.rng.uniform(0.0, 0.6)
         start = before - ahead * (item.radius + self.rng.uniform(0.045, 0.07))
-        start[2] = height
         end = before + ahead * (length - item.radius)
-        end[2] = height
+        start[2] = end[2] = height
         yield Waypoint(_raised(start, 0.13), rotation, opening, self._speed())
         yield Waypoint(start, rotation, opening, 0.18)
         yield Waypoint(end, rotation, opening, self.rng.uniform(0.1, 0.25), hold=0.1)
@@ -134,23 +120,19 @@ class Operator:
         self.text = "move around freely"
         while True:
             low = self.rng.random() < 0.45
-            place = np.array(
-                [*self._somewhere(), self.rng.uniform(0.025, 0.07) if low else self.rng.uniform(0.1, 0.38)]
-            )
+            x, y = self._somewhere()
+            place = np.array([x, y, self.rng.uniform(0.025, 0.07) if low else self.rng.uniform(0.1, 0.38)])
             if self.rng.random() < 0.5:
                 place[:2] = self._place(self._object())[:2] + self.rng.normal(0, 0.05, 2)
             tilts = self.rng.normal(0, 0.1 if low else 0.3, 2)
             opening = self.rng.random() if self.rng.random() < 0.5 else self.simulation.opening
-            yield Waypoint(
-                place, downward(self._yaw(), *tilts), opening, self.rng.uniform(0.12, 0.4), seconds=2.5,
-                hold=self.rng.uniform(0.1, 0.6) if self.rng.random() < 0.25 else 0.0,
-            )  # fmt: skip
-
-    # -- parts of skills ---------------------------------------------------------------------------------------------
+            rotation, speed = downward(self._yaw(), *tilts), self.rng.uniform(0.12, 0.4)
+            hold = self.rng.uniform(0.1, 0.6) if self.rng.random() < 0.25 else 0.0
+            yield Waypoint(place, rotation, opening, speed, seconds=2.5, hold=hold)
 
     def _grasp(self, index: int) -> Generator[Waypoint, None, tuple[bool, np.ndarray, float]]:
         """One attempt: above, around, close, lift. Returns whether it holds, the rotation and the commanded opening."""
-        self.tally.attempts += 1
+        self.attempts += 1
         centre, yaw = self._grasp_pose(index)
         sloppy = 0.02 if self.rng.random() < 0.12 else 0.004
         centre[:2] += self.rng.normal(0, sloppy, 2)
@@ -162,7 +144,7 @@ class Operator:
         yield Waypoint(centre, rotation, 0.0, 0.1, hold=0.35)
         yield Waypoint(_raised(centre, self.rng.uniform(0.1, 0.16)), rotation, 0.0, 0.18, hold=0.1)
         held = bool(self._place(index)[2] > rest + LIFTED and self.simulation.touched()[index])
-        self.tally.carried += int(held)
+        self.carried += int(held)
         return held, rotation, 0.0
 
     def _grasp_pose(self, index: int) -> tuple[np.ndarray, float]:

@@ -1,13 +1,13 @@
 """Quasi-static contact between kinematic hands and the things on a counter.
 
-The rules, which replace rigid-body dynamics because they are cheap, exact to repeat and can't blow up:
+These rules replace rigid-body dynamics: they are cheap, repeat exactly and can't diverge.
 
 - Push: a sphere of the hand that reaches into an object's footprint displaces the object along the contact normal until
   they only touch. A box also turns, by the ellipsoidal limit surface of a pressed, sliding body (Lynch and Mason 1996,
   "Stable pushing"). Pushed objects push others. Nothing topples; a hand above an object does not move it.
 - Close: while a script closes a hand, each digit stops where it touches an object.
 - Grasp: an object is held, and follows the palm rigidly, once at least three of the palm and the five digits touch it
-  and two of these contacts oppose each other. It is let go when the script opens the hand, and then falls.
+  and two of these contacts oppose each other. It falls when the script opens the hand.
 - Handle: a drawer or door opens only by fingers behind its bar (at least two of them) that move out further than the
   bar; it stays where it was left, and its front pushes what stands in its way.
 """
@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from dexworld.sim.hand_scene import HandScene, SceneState
-from dexworld.sim.human_hands import DIGITS, SIDES
+from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
+from dexworld.sim.hands.human_hands import DIGITS, SIDES
 from dexworld.sim.objects import ObjectSpec
+from dexworld.sim.poses import turn_about_z
 from dexworld.sim.scene import COUNTER_TOP
 
 GRAVITY = 9.81
@@ -50,12 +51,11 @@ class _Hold:
 
 
 class HandWorld:
-    """The state of a scene that hands act on. `state` and `shapes` are current after every `step`."""
+    """The state of a scene that hands act on, from `state` on. `state` and `shapes` are current after every `step`."""
 
-    def __init__(self, scene: HandScene) -> None:
-        self.scene = scene
+    def __init__(self, scene: HandScene, state: SceneState | None = None) -> None:
+        self.scene, self.state = scene, scene.start if state is None else state.copy()
         self.data = mujoco.MjData(scene.model)
-        self.state = scene.start
         self.held: dict[str, _Hold] = {}
         self.shapes: dict[str, np.ndarray] = {}
         self._stopped = {side: np.zeros(len(DIGITS), bool) for side in SIDES}
@@ -74,11 +74,13 @@ class HandWorld:
                 self._carry(side, command)
             elif command.close:
                 self._grasp(side, command, spheres[side])
-        moved = self._push(spheres)
-        self._push_each_other(moved)
+        self._push_each_other(self._push(spheres))
         self._fall(seconds)
         if self.scene.layout.fixture is not None:
-            self._pull_handle(spheres)
+            self._pull_handle(self.scene.layout.fixture, spheres)
+
+    def _held_objects(self) -> set[int]:
+        return {hold.index for hold in self.held.values()}
 
     def _close_or_open(self, side: str, command: HandCommand) -> None:
         """Set the hand; while it closes, take back the joints of digits that would enter an object."""
@@ -88,9 +90,8 @@ class HandWorld:
             stopped[:] = False
         shape = command.shape.copy()
         before = self.shapes.get(side, shape)
-        for digit, joints in enumerate(_JOINTS_OF_DIGIT):
-            if stopped[digit]:
-                shape[joints] = before[joints]
+        for digit in np.flatnonzero(stopped):
+            shape[_JOINTS_OF_DIGIT[digit]] = before[_JOINTS_OF_DIGIT[digit]]
         hands.set_hand(self.data, side, command.position, command.rotation, shape)
         if command.close and not stopped.all():
             mujoco.mj_kinematics(self.scene.model, self.data)
@@ -105,15 +106,13 @@ class HandWorld:
 
     def _grasp(self, side: str, command: HandCommand, spheres: np.ndarray) -> None:
         """Start to hold the object that the hand encloses, if there is one."""
-        digit_of = self.scene.hands.sphere_digit
-        taken = {hold.index for hold in self.held.values()}
+        digit_of, taken = self.scene.hands.sphere_digit, self._held_objects()
         for index in range(len(self.state.positions)):
             if index in taken:
                 continue
             depth, normal = self._contact(index, spheres)
-            parts = [-1] if depth[digit_of == -1].max() > -TOUCH else []
-            parts += [
-                part for part in map(int, np.flatnonzero(self._stopped[side])) if depth[digit_of == part].max() > -TOUCH
+            parts = [
+                part for part in (-1, *np.flatnonzero(self._stopped[side])) if depth[digit_of == part].max() > -TOUCH
             ]
             if len(parts) < 3:
                 continue
@@ -138,19 +137,13 @@ class HandWorld:
 
     def _contact(self, index: int, spheres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How deep each sphere is in object `index` (M,), negative outside, and the way out for the object (M, 2)."""
-        return contact(
-            self.scene.layout.objects[index],
-            self.state.positions[index],
-            self.state.yaws[index],
-            spheres,
-            self.scene.hands.sphere_radius,
-        )
+        item, radii = self.scene.layout.objects[index], self.scene.hands.sphere_radius
+        return contact(item, self.state.positions[index], self.state.yaws[index], spheres, radii)
 
     def _push(self, spheres: dict[str, np.ndarray]) -> list[int]:
         """Displace every object that is not held out of the hands. Returns the indices of those that moved."""
-        held = {hold.index for hold in self.held.values()}
-        moved = []
-        for index, item in enumerate(self.scene.layout.objects):
+        held, moved = self._held_objects(), []
+        for index in range(len(self.state.positions)):
             if index in held:
                 moved.append(index)
                 continue
@@ -162,13 +155,13 @@ class HandWorld:
                 if depth.max() < 1e-4:
                     break
                 deepest = int(depth.argmax())
-                self._slide(index, item, spheres[side][deepest, :2], normal[deepest], float(depth[deepest]))
+                self._slide(index, spheres[side][deepest, :2], normal[deepest], float(depth[deepest]))
                 if index not in moved:
                     moved.append(index)
         return moved
 
-    def _slide(self, index: int, item: ObjectSpec, point: np.ndarray, normal: np.ndarray, depth: float) -> None:
-        position = self.state.positions[index]
+    def _slide(self, index: int, point: np.ndarray, normal: np.ndarray, depth: float) -> None:
+        item, position = self.scene.layout.objects[index], self.state.positions[index]
         if item.kind == "box":
             lever = point - position[:2]
             torque = lever[0] * normal[1] - lever[1] * normal[0]
@@ -182,8 +175,7 @@ class HandWorld:
     def _push_each_other(self, moved: list[int]) -> None:
         """Objects are discs to each other; one that was moved shoves the ones in its way."""
         queue, shoves = list(moved), 0
-        positions, objects = self.state.positions, self.scene.layout.objects
-        held = {hold.index for hold in self.held.values()}
+        positions, objects, held = self.state.positions, self.scene.layout.objects, self._held_objects()
         while queue and shoves < 32:
             index = queue.pop(0)
             for other in range(len(objects)):
@@ -199,21 +191,18 @@ class HandWorld:
                     shoves += 1
 
     def _fall(self, seconds: float) -> None:
-        held = {hold.index for hold in self.held.values()}
-        for index in range(len(self.state.positions)):
+        held, positions = self._held_objects(), self.state.positions
+        for index in range(len(positions)):
             rest = self._rest_height(index)
-            if index in held or self.state.positions[index, 2] <= rest:
+            if index in held or positions[index, 2] <= rest:
                 self._fall_speed[index] = 0.0
                 continue
             self._fall_speed[index] += GRAVITY * seconds
-            height = self.state.positions[index, 2] - self._fall_speed[index] * seconds
-            self.state.positions[index, 2] = max(height, rest)
+            positions[index, 2] = max(positions[index, 2] - self._fall_speed[index] * seconds, rest)
 
-    def _pull_handle(self, spheres: dict[str, np.ndarray]) -> None:
-        fixture, hands = self.scene.layout.fixture, self.scene.hands
-        assert fixture is not None
-        lever = 1.0 if fixture.kind == "drawer" else fixture.bar_offset
-        fingers = hands.sphere_digit >= 1
+    def _pull_handle(self, fixture: Fixture, spheres: dict[str, np.ndarray]) -> None:
+        fingers = self.scene.hands.sphere_digit >= 1
+        digits, radii = self.scene.hands.sphere_digit[fingers], self.scene.hands.sphere_radius[fingers]
         opening = self.state.opening
         for _ in range(6):
             middle, axis, normal = fixture.bar(opening)
@@ -222,22 +211,20 @@ class HandWorld:
                 offset = centres[fingers] - middle
                 along = offset @ axis
                 across = offset - along[:, None] * axis
-                overlap = hands.sphere_radius[fingers] + fixture.bar_radius - np.linalg.norm(across, axis=1)
+                overlap = radii + fixture.bar_radius - np.linalg.norm(across, axis=1)
                 behind = (across @ normal < 0) & (np.abs(along) < fixture.handle_length / 2) & (overlap > 0)
-                if len(np.unique(hands.sphere_digit[fingers][behind])) >= 2:
+                if len(np.unique(digits[behind])) >= 2:
                     push = max(push, float(overlap[behind].max()))
             if push < 1e-5:
                 break
-            opening = min(opening + push / lever, fixture.travel)
+            opening = min(opening + push / fixture.lever, fixture.travel)
         if opening != self.state.opening:
             self.state = SceneState(self.state.positions, self.state.yaws, opening)
-            self._push_each_other(self._push_by_panel())
+            self._push_each_other(self._push_by_panel(fixture))
 
-    def _push_by_panel(self) -> list[int]:
+    def _push_by_panel(self, fixture: Fixture) -> list[int]:
         """The opening front displaces what stands in its way. Returns the indices of those objects."""
-        fixture, moved = self.scene.layout.fixture, []
-        assert fixture is not None
-        start, end = fixture.panel(self.state.opening)
+        moved, (start, end) = [], fixture.panel(self.state.opening)
         normal = fixture.bar(self.state.opening)[2][:2]
         for index, item in enumerate(self.scene.layout.objects):
             position = self.state.positions[index]
@@ -279,8 +266,7 @@ def contact(
 
 def _from_rectangle(offset: np.ndarray, yaw: float, item: ObjectSpec) -> tuple[np.ndarray, np.ndarray]:
     """Signed distance (M,) of planar points from a box's footprint and the outward directions (M, 2)."""
-    cosine, sine = math.cos(yaw), math.sin(yaw)
-    world_from_box = np.array([[cosine, -sine], [sine, cosine]])
+    world_from_box = turn_about_z(yaw)[:2, :2]
     local = offset @ world_from_box
     half = np.array([item.radius, item.radius * item.aspect])
     beyond = local - np.clip(local, -half, half)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.gripper_robot import CONTROL_RATE, GRASP_POINT, HOME_ARM
-from dexworld.sim.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_robot import CONTROL_RATE, GRASP_POINT, HOME_ARM
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.poses import rotation_about, rotation_vector
 
 _PERIOD = 1.0 / CONTROL_RATE
 _GAIN = 3.5  # 1 / s, of the commanded velocity on the remaining way
@@ -53,14 +54,9 @@ class Teleoperator:
 
     def __init__(self, simulation: GripperSimulation, rng: np.random.Generator, tremor: float = 0.012) -> None:
         self._simulation, self._rng, self._tremor = simulation, rng, tremor
-        self._arm, self._opening = simulation.arm_targets, simulation.opening
+        self._arm, self._opening = np.array(HOME_ARM), simulation.opening
         self._pose = simulation.forward(self._arm)
         self._velocity, self._turning, self._unrest = np.zeros(3), np.zeros(3), np.zeros(3)
-
-    @property
-    def pose(self) -> np.ndarray:
-        """The commanded base_from_gripper (4, 4)."""
-        return self._pose.copy()
 
     def command(self, goal: Waypoint) -> Command:
         """The next step towards `goal`."""
@@ -89,9 +85,8 @@ class Teleoperator:
         start, joints = self._arm, self._arm
         for _ in range(3):
             pose, jacobian = self._simulation.jacobian(joints)
-            error = np.concatenate(
-                [self._pose[:3, 3] - pose[:3, 3], rotation_vector(self._pose[:3, :3] @ pose[:3, :3].T)]
-            )
+            turn = rotation_vector(self._pose[:3, :3] @ pose[:3, :3].T)
+            error = np.concatenate([self._pose[:3, 3] - pose[:3, 3], turn])
             inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + 1e-3 * np.eye(6))
             step = inverse @ error + (np.eye(7) - inverse @ jacobian) @ (0.02 * (np.array(HOME_ARM) - joints))
             step[6] = np.clip(step[6], -0.5, 0.5)
@@ -120,26 +115,6 @@ def downward(yaw: float, tilt: float = 0.0, lean: float = 0.0) -> np.ndarray:
     down = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
     swing = rotation_about(np.array([lean, 0.0, 0.0])) @ rotation_about(np.array([0.0, -tilt, 0.0]))
     return swing @ rotation_about(np.array([0.0, 0.0, yaw])) @ down
-
-
-def rotation_about(vector: np.ndarray) -> np.ndarray:
-    """Rotation (3, 3) about the axis `vector` (3,) by its length in radians."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-
-
-def rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """Axis times angle (3,) radians of a rotation (3, 3); the inverse of `rotation_about`, for angles below pi."""
-    sine = 0.5 * np.array(
-        [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
-    )
-    length = float(np.linalg.norm(sine))
-    angle = math.atan2(length, 0.5 * (np.trace(rotation) - 1.0))
-    return sine * (angle / length if length > 1e-9 else 1.0)
 
 
 def _limited(vector: np.ndarray, length: float) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Egocentric video of two human hands at work on a kitchen counter: an offline stand-in for EgoDex.
 
 A recording is some seconds of several acts (`human_acts`): hands reach, push, grasp and carry things and open a drawer
-or a door, while the head that carries the camera sways and follows the hands. The camera has EgoDex's field of view.
+or a door. The head that carries the camera sways and follows the hands. The camera has EgoDex's field of view.
 World frame: x away from the person over the counter, y to the left, z up, metres; `egodex_format` makes it EgoDex's.
 
-Extras of a recorded `Track` (T frames):
+Further columns of a recorded `Track` (T frames):
 
     keypoint_confidence    (T, 42) float32, `CONFIDENCE`: by rays from the camera, not by what was drawn
     hand_poses_world       (T, 2, 4, 4) left and right wrist; z along the stretched fingers, x out of the palm
@@ -22,15 +22,17 @@ import mujoco
 import numpy as np
 
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
-from dexworld.sim.hand_clips import Motion, fixtures_for, looking_at, opening_metres
-from dexworld.sim.hand_masks import HandMasks
-from dexworld.sim.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
-from dexworld.sim.hand_skills import SKILLS
-from dexworld.sim.human_acts import COUNTER_FRONT, Act, Pose, act_out
-from dexworld.sim.human_body import FOREARM, UPPER_ARM, Table, upper_body
-from dexworld.sim.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
-from dexworld.sim.render import View, make_renderer
-from dexworld.sim.scene import COUNTER_TOP, add_decor
+from dexworld.sim.hands.hand_clips import draw_head
+from dexworld.sim.hands.hand_motion import Motion, Pose, check_skills, fixtures_for
+from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
+from dexworld.sim.hands.hand_skills import SKILLS
+from dexworld.sim.hands.human_acts import Act, act_out
+from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM, upper_body
+from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
+from dexworld.sim.poses import looking_at, pinhole, pose
+from dexworld.sim.render import make_renderer
+from dexworld.sim.renderer import View
+from dexworld.sim.scene import add_decor
 from dexworld.track import ArrayFrames, Track
 
 FOCAL_OVER_WIDTH = 736.6339 / 1920  # EgoDex's constant intrinsics: fx = fy = 736.6339 px at 1920 x 1080
@@ -61,9 +63,7 @@ class HumanVideoConfig:
     shadow_size: int = 512
 
     def __post_init__(self) -> None:
-        unknown = set(self.skills) - set(SKILLS)
-        if unknown or not self.skills:
-            raise ValueError(f"skills {self.skills} must be some of {SKILLS}; unknown: {sorted(unknown)}")
+        check_skills(self.skills)
         if self.fps <= 0 or self.frames < 2 or self.height < 16 or self.width < 16:
             raise ValueError(f"a video needs fps > 0, two frames and 16 x 16 px at least, got {self}")
         if self.height % 2 or self.width % 2:
@@ -81,36 +81,26 @@ class HumanVideoConfig:
     @property
     def intrinsics(self) -> np.ndarray:
         """(3, 3) pixels for the stored size."""
-        focal = FOCAL_OVER_WIDTH * self.width
-        return np.array([[focal, 0, self.width / 2], [0, focal, self.height / 2], [0, 0, 1.0]])
+        return pinhole(FOCAL_OVER_WIDTH * self.width, self.height, self.width)
 
 
 @dataclass(frozen=True)
 class HumanVideo:
     """A recording: the episode, what was done in it, and how everything moved.
 
-    masks: where hands were drawn, None if not asked for. names: of the objects. rejected: draws of acts that failed.
+    labels: (T, H, W) uint8, what was drawn, empty unless asked for: 1 the left hand, 2 the right hand, 3 and 4 the arms
+    behind them, else 0. names: of the objects.
     """
 
     episode: Track
-    masks: HandMasks | None
+    labels: np.ndarray
     acts: tuple[Act, ...]
     motion: Motion
     names: tuple[str, ...]
-    rejected: int
 
 
-def record_human_video(
-    seed: int, config: HumanVideoConfig | None = None, backend: str = "auto"
-) -> tuple[Track, HandMasks]:
-    """The episode of `seed` and where hands are in its pictures. Same seed and configuration, same bytes."""
-    video = film(seed, config or HumanVideoConfig(), backend)
-    assert video.masks is not None
-    return video.episode, video.masks
-
-
-def film(seed: int, config: HumanVideoConfig, backend: str = "auto", masks: bool = True) -> HumanVideo:
-    """Everything about the recording of `seed`. Raises ValueError on a configuration that can't be drawn."""
+def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: bool = False) -> HumanVideo:
+    """The recording of `seed`: same seed and configuration, same bytes. Raises ValueError if it can't be drawn."""
     field_of_view = 2 * math.degrees(math.atan(0.5 / FOCAL_OVER_WIDTH))
     layout = replace(random_hand_layout(seed, fixtures_for(config.skills)), fov_deg=field_of_view)
     scene = HandScene(layout, config.height, config.width, partial(_add_arms_and_walls, looks=layout.looks))
@@ -118,12 +108,15 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", masks: bool
     quality = scene.model.vis.quality
     quality.offsamples, quality.shadowsize = config.antialias, config.shadow_size
     rng = np.random.default_rng([seed, 21])
-    motion, acts, rejected = act_out(scene, rng, config.frames, config.fps, config.act_seconds, config.skills)
+    motion, acts = act_out(scene, rng, config.frames, config.fps, config.act_seconds, config.skills)
     wrists = np.array([[poses[side][0] for side in SIDES] for poses in motion.hands])
     cameras = head_path(seed, wrists, acts, config)
-    table = Table(COUNTER_FRONT, COUNTER_TOP)
-    bodies = np.stack([upper_body(camera, pair, table) for camera, pair in zip(cameras, wrists, strict=True)])
-    frames, labels, truth = _draw(scene, motion, cameras, bodies, config, backend, masks)
+    bodies = np.stack([upper_body(camera, pair) for camera, pair in zip(cameras, wrists, strict=True)])
+    frames, drawn, columns = _draw(scene, motion, cameras, bodies, config, backend, labels)
+    columns["keypoints_valid"] = np.ones((config.frames, 42), bool)
+    columns["body_world"] = bodies.astype(np.float32)
+    columns["body_valid"] = np.ones(bodies.shape[:2], bool)
+    columns["object_motion"] = object_motion(scene, motion.states)
     episode = Track(
         frames=ArrayFrames(frames),
         fps=config.fps,
@@ -132,20 +125,9 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", masks: bool
         source=f"dexworld.sim.human_video seed {seed}",
         task=describe(acts),
         seed=seed,
-        columns={
-            "keypoints_world": truth.pop("keypoints_world"),
-            "keypoints_valid": np.ones((config.frames, 42), bool),
-            **(
-                truth
-                | {
-                    "body_world": bodies.astype(np.float32),
-                    "body_valid": np.ones(bodies.shape[:2], bool),
-                    "object_motion": object_motion(scene, motion.states),
-                }
-            ),
-        },
+        columns=columns,
     )
-    return HumanVideo(episode, HandMasks(labels) if masks else None, acts, motion, layout.names, rejected)
+    return HumanVideo(episode, drawn, acts, motion, layout.names)
 
 
 def describe(acts: Sequence[Act]) -> str:
@@ -157,7 +139,7 @@ def describe(acts: Sequence[Act]) -> str:
 
 def object_motion(scene: HandScene, states: Sequence[SceneState]) -> np.ndarray:
     """(T,) float32 metres since the frame before of the object, or handle, that moved most; 0 in the first frame."""
-    places = np.array([[*state.positions.ravel(), opening_metres(scene, state), 0, 0] for state in states])
+    places = np.array([[*state.positions.ravel(), scene.opening_metres(state), 0, 0] for state in states])
     steps = np.linalg.norm(np.diff(places.reshape(len(states), -1, 3), axis=0), axis=2).max(axis=1)
     return np.concatenate([[0.0], steps]).astype(np.float32)
 
@@ -169,9 +151,7 @@ def head_path(seed: int, wrists: np.ndarray, acts: Sequence[Act], config: HumanV
     """
     rng = np.random.default_rng([seed, 22])
     amount, count = config.head_motion, len(wrists)
-    place = np.array(HEAD_POSITION) + rng.normal(0, 1, 3) * [0.025, 0.03, 0.025]
-    target = np.array(HEAD_TARGET) + [-0.09, 0, 0] + rng.normal(0, 1, 3) * [0.02, 0.025, 0.01]
-    roll = float(rng.normal(0, 0.03))
+    place, target, roll = draw_head(rng, lean=0.09)
     gaze = np.repeat(target[None], count, axis=0)
     for act in acts:
         sides = [SIDES.index(script.side) for script in act.acting]
@@ -196,33 +176,30 @@ def _smooth(path: np.ndarray, frames: float) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _draw(scene, motion, cameras, bodies, config, backend, masks):
+def _draw(scene, motion, cameras, bodies, config, backend, with_labels):
     """Frames (T, H, W, 3), hand labels (T, H, W) uint8 (empty unless asked for), and what is read off every frame."""
     data = mujoco.MjData(scene.model)
     size = (config.frames, config.height, config.width)
-    frames, labels = np.empty((*size, 3), np.uint8), np.zeros(size if masks else (0, *size[1:]), np.uint8)
+    frames, labels = np.empty((*size, 3), np.uint8), np.zeros(size if with_labels else (0, *size[1:]), np.uint8)
     geom_label = np.zeros(scene.model.ngeom + 1, np.uint8)  # the last entry stands for -1, nothing
     for value, side in enumerate(SIDES, 1):
         geom_label[scene.hands.geoms[side]] = value
         geom_label[_arm_geoms(scene, side)] = value + 2
-    read: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "keypoint_confidence")
-    }
+    wrists, rows = [scene.hands.bodies[side][0] for side in SIDES], []
     with make_renderer(scene.model, config.height, config.width, backend, _EVERYTHING) as renderer:
         for frame, (state, poses) in enumerate(zip(motion.states, motion.hands, strict=True)):
             _pose(scene, data, state, poses, bodies[frame])
-            scene.look(cameras[frame])
-            scene.refresh(data)
+            scene.look(data, cameras[frame])
             frames[frame] = renderer.rgb(data, scene.camera)
-            if masks:
+            if with_labels:
                 labels[frame] = geom_label[renderer.segmentation(data, scene.camera)]
             points, _ = scene.hands.keypoints(data, SIDES)
-            read["keypoints_world"].append(points)
-            read["hand_poses_world"].append(_wrist_poses(scene, data))
-            read["hand_metacarpals_world"].append(scene.hands.metacarpals(data))
-            read["keypoint_confidence"].append(confidence(scene, data, points, cameras[frame], config))
-    truth = {name: np.stack(rows).astype(np.float32) for name, rows in read.items()}
-    return frames, labels, truth
+            hands = np.stack([pose(data.xmat[wrist].reshape(3, 3), data.xpos[wrist]) for wrist in wrists])
+            sure = confidence(scene, data, points, cameras[frame], config)
+            rows.append((points, hands, scene.hands.metacarpals(data), sure))
+    names = ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "keypoint_confidence")
+    columns = [np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)]
+    return frames, labels, dict(zip(names, columns, strict=True))
 
 
 def _pose(scene: HandScene, data: mujoco.MjData, state: SceneState, poses: dict[str, Pose], body: np.ndarray) -> None:
@@ -256,19 +233,9 @@ def _end_forearms_at_elbows(scene: HandScene) -> None:
         model.geom_pos[sleeve] = [0, 0, -(FOREARM + end) / 2]
 
 
-def _arm_geoms(scene: HandScene, side: str) -> list[int]:
-    model = scene.model
-    bodies = [model.body(f"{side}_{part}").id for part in ("forearm", "upper_arm")]
-    return [geom for geom in range(model.ngeom) if model.geom_bodyid[geom] in bodies]
-
-
-def _wrist_poses(scene: HandScene, data: mujoco.MjData) -> np.ndarray:
-    """(2, 4, 4) world_from_hand of both wrists."""
-    poses = np.tile(np.eye(4), (2, 1, 1))
-    for row, side in enumerate(SIDES):
-        wrist = scene.hands.bodies[side][0]
-        poses[row, :3, :3], poses[row, :3, 3] = data.xmat[wrist].reshape(3, 3), data.xpos[wrist]
-    return poses
+def _arm_geoms(scene: HandScene, side: str) -> np.ndarray:
+    bodies = [scene.model.body(f"{side}_{part}").id for part in ("forearm", "upper_arm")]
+    return np.flatnonzero(np.isin(scene.model.geom_bodyid, bodies))
 
 
 def confidence(
@@ -276,7 +243,7 @@ def confidence(
 ) -> np.ndarray:
     """How surely each world keypoint (42, 3) can be seen from `camera` (4, 4): values of `CONFIDENCE`, (42,).
 
-    A ray from the camera tells what is first hit. A joint is inside the hand, so it counts as visible when that is its
+    A ray from the camera finds what is first hit. A joint is inside the hand, so it counts as visible when that is its
     own hand or forearm and lies within `_FLESH` before it.
     """
     local = (points - camera[:3, 3]) @ camera[:3, :3]
@@ -284,12 +251,10 @@ def confidence(
     pixels = local[:, :2] / depth[:, None] * FOCAL_OVER_WIDTH * config.width + [config.width / 2, config.height / 2]
     inside = (local[:, 2] > 0) & (pixels >= 0).all(axis=1) & (pixels < [config.width, config.height]).all(axis=1)
     distances = np.linalg.norm(local, axis=1)
-    rays = np.ascontiguousarray((points - camera[:3, 3]) / distances[:, None], np.float64)
+    rays = np.ascontiguousarray((points - camera[:3, 3]) / distances[:, None], np.float64).ravel()
     hit, reached = np.full(len(points), -1, np.int32), np.zeros(len(points))
-    mujoco.mj_multiRay(
-        scene.model, data, camera[:3, 3].copy(), rays.ravel(), _EVERYTHING.mask(), True, -1, hit, reached, None,
-        len(points), 10.0,
-    )  # fmt: skip
+    origin, groups, count = camera[:3, 3].copy(), _EVERYTHING.mask(), len(points)
+    mujoco.mj_multiRay(scene.model, data, origin, rays, groups, True, -1, hit, reached, None, count, 10.0)
     own = np.zeros(len(points), bool)
     for side, rows in zip(SIDES, (LEFT, RIGHT), strict=True):
         own[rows] = np.isin(hit[rows], [*scene.hands.geoms[side], *_arm_geoms(scene, side)])

@@ -4,22 +4,15 @@ A scene's episode is number `seed` of its task's folder, so an interrupted colle
 and collections of neighbouring seeds may share a folder. `dexworld-human.json` beside the splits holds the settings.
 """
 
-import logging
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-import mujoco
-
-from dexworld.data.begun import check_begun_with
-from dexworld.data.files import read_json, write_json
-from dexworld.sim.collect import check_one_split, in_processes
-from dexworld.sim.egodex_format import EgoDexLabels, in_arkit_world, split_of, write_egodex
-from dexworld.sim.human_video import HumanVideo, HumanVideoConfig, film
+from dexworld.sim.hands.egodex_format import EgoDexLabels, in_arkit_world, split_of, write_egodex
+from dexworld.sim.hands.human_video import HumanVideo, HumanVideoConfig, film
+from dexworld.sim.recording import SceneRange, keep_settings, record_missing, recording_settings
 from dexworld.sim.render import choose_backend
 
-logger = logging.getLogger(__name__)
 SETTINGS_FILE = "dexworld-human.json"
 _VERBS = {"reach": "reach", "push": "push", "grasp": "grasp", "drawer": "open", "door": "open"}
 _TASKS = {
@@ -32,22 +25,10 @@ _TASKS = {
 
 
 @dataclass(frozen=True)
-class CollectHumanConfig:
-    """Human-hand videos in EgoDex's layout, one scene each, seeds `seed` to `seed + episodes - 1`.
+class CollectHumanConfig(SceneRange):
+    """Human-hand videos in EgoDex's layout. Training episodes are written to the split `part1`, others to `test`."""
 
-    Training seeds are below 900,000, validation seeds 900,000 to 999,999, evaluation seeds from 1,000,000. Training
-    episodes are written to the split `part1`, others to `test`.
-    """
-
-    output: Path
-    episodes: int = 500
-    seed: int = 0
-    workers: int = 0  # processes; 0 means one per core
-    backend: str = "auto"  # auto, egl, osmesa or ray
     video: HumanVideoConfig = field(default_factory=HumanVideoConfig)
-
-    def __post_init__(self) -> None:
-        check_one_split(self.seed, self.episodes)
 
 
 def collect_human(config: CollectHumanConfig, progress=iter) -> tuple[Path, ...]:
@@ -56,45 +37,24 @@ def collect_human(config: CollectHumanConfig, progress=iter) -> tuple[Path, ...]
     `progress` wraps the iterator of finished seeds. Raises ValueError if the folder was made with other settings.
     """
     backend = choose_backend(config.backend)
-    settings = {
-        "generator": "dexworld.sim.human_video",
-        "video": asdict(config.video) | {"skills": list(config.video.skills)},
-        "backend": backend,
-        "mujoco": mujoco.__version__,
-    }
-    config.output.mkdir(parents=True, exist_ok=True)
-    _check_settings(config.output / SETTINGS_FILE, settings)
-    seeds = range(config.seed, config.seed + config.episodes)
+    video = asdict(config.video) | {"skills": list(config.video.skills)}
+    settings = recording_settings("dexworld.sim.human_video", backend, video=video)
+    keep_settings(config.output / SETTINGS_FILE, settings)
     there = recorded(config.output)
-    missing = [seed for seed in seeds if seed not in there]
-    logger.info("%d of %d episodes are there already", len(seeds) - len(missing), len(seeds))
     job = partial(_record_and_write, folder=config.output, video=config.video, backend=backend)
-    for _ in progress(in_processes(job, missing, config.workers)):
-        pass
+    record_missing(config, job, lambda seed: seed in there, progress)
     there = recorded(config.output)
-    return tuple(there[seed] for seed in seeds)
+    return tuple(there[seed] for seed in config.seeds)
 
 
 def recorded(folder: Path) -> dict[int, Path]:
     """The finished episodes of a folder: seed -> hdf5."""
-    return dict(sorted(_episodes(folder)))
-
-
-def _episodes(folder: Path) -> Iterator[tuple[int, Path]]:
-    for path in folder.glob("*/*/*.hdf5"):
-        if path.stem.isdecimal() and path.with_suffix(".mp4").exists():
-            yield int(path.stem), path
-
-
-def _check_settings(path: Path, settings: dict) -> None:
-    if path.exists():
-        check_begun_with(path, read_json(path), settings)
-    else:
-        write_json(path, settings)
+    paths = [path for path in folder.glob("*/*/*.hdf5") if path.stem.isdecimal() and path.with_suffix(".mp4").exists()]
+    return {int(path.stem): path for path in sorted(paths, key=lambda path: (int(path.stem), path))}
 
 
 def _record_and_write(seed: int, folder: Path, video: HumanVideoConfig, backend: str) -> int:
-    recording = film(seed, video, backend, masks=False)
+    recording = film(seed, video, backend)
     write_egodex(folder, seed, in_arkit_world(recording.episode), labels_of(recording), split_of(seed))
     return seed
 
@@ -103,10 +63,9 @@ def labels_of(video: HumanVideo) -> EgoDexLabels:
     """The words of a recording: its task is the rarest thing that is done in it."""
     done = [script for act in video.acts for script in act.acting]
     skills = [script.skill for script in done]
-    task = next((name for skill, name in _TASKS.items() if skill in skills), "rest_hands")
     things = [video.names[script.target] if script.target >= 0 else script.skill for script in done]
     return EgoDexLabels(
-        task=task,
+        task=next((name for skill, name in _TASKS.items() if skill in skills), "rest_hands"),
         description=video.episode.task,
         verbs=tuple(dict.fromkeys(_VERBS[skill] for skill in skills)),
         objects=tuple(dict.fromkeys(things)),

@@ -1,4 +1,4 @@
-"""Recordings of the gripper robot: one scene, one skill, up to three cameras, as true Episodes.
+"""Recordings of the gripper robot: one scene, one skill, up to three cameras, as true Tracks.
 
 The stand-in for DROID (Khazatsky et al. 2024): 15 Hz, 16:9 pictures, two fixed cameras and one on the wrist, the arm's
 base as the world, success or failure as it happened. Every recording follows from its seed.
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.sim.gripper_control import Command, Teleoperator, Waypoint, downward
-from dexworld.sim.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
-from dexworld.sim.gripper_simulation import GripperSimulation
-from dexworld.sim.gripper_skills import SKILLS, Operator, Tally
+from dexworld.sim.gripper.gripper_control import Command, Teleoperator, Waypoint, downward
+from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Plan
 from dexworld.track import ArrayFrames, Track
 
 MAX_OBJECTS = 5
@@ -47,10 +47,8 @@ class GripperConfig:
         if len(self.weights) != len(SKILLS) or min(self.weights) < 0 or sum(self.weights) <= 0:
             raise ValueError(f"weights {self.weights} must be {len(SKILLS)} shares >= 0, of {', '.join(SKILLS)}")
         if self.height < 16 or self.width < 16 or self.height % 2 or self.width % 2 or self.tremor < 0:
-            raise ValueError(
-                f"height and width must be even and >= 16 px and tremor >= 0, got {self.height} x {self.width} and "
-                f"{self.tremor}"
-            )
+            found = f"{self.height} x {self.width} and {self.tremor}"
+            raise ValueError(f"height and width must be even and >= 16 px and tremor >= 0, got {found}")
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,15 @@ class GripperRecording:
     last link are seen; empty unless asked for. camera_poses: base_from_camera (T, 4, 4) and intrinsics: (3, 3) of all
     three cameras. state: `cartesian_pose` (T, 4, 4), `joint_positions`, `joint_velocities` and `joint_torques` (T, 7),
     `opening` (T,) as measured; `pad_points` (T, 2, 3). command: `cartesian_pose`, `joint_positions`, `opening` asked
-    for at each step. skill, text, success, tally: what was tried and what came of it.
+    for at each step. skill, text, success, grasp_attempts, objects_carried: what was tried and what came of it.
     """
 
     seed: int
     skill: str
     text: str
     success: bool
-    tally: Tally
+    grasp_attempts: int
+    objects_carried: int
     episodes: dict[str, Track]
     masks: dict[str, np.ndarray]
     camera_poses: dict[str, np.ndarray]
@@ -88,13 +87,13 @@ def record_gripper(seed: int, config: GripperConfig | None = None, backend: str 
     with GripperSimulation(gripper_layout(seed), config.height, config.width, backend) as simulation:
         operator, hand = Operator(simulation, rng), Teleoperator(simulation, rng, config.tremor)
         _start(simulation, hand, rng)
-        tape = _Tape(simulation, config)
-        success = _play(operator.begin(skill), simulation, hand, tape, config.max_frames)
+        tape = _Tape(simulation, hand, config)
+        success = tape.play(operator.begin(skill), config.max_frames)
         text = operator.text
         if success is None:
             success = skill == "explore"  # it ends with the tape
-        _play(operator.explore(), simulation, hand, tape, config.min_frames)
-        return tape.recording(seed, skill, text, success, operator.tally, config.hand)
+        tape.play(operator.explore(), config.min_frames)
+        return tape.recording(seed, skill, text, success, operator)
 
 
 def _start(simulation: GripperSimulation, hand: Teleoperator, rng: np.random.Generator) -> None:
@@ -106,71 +105,60 @@ def _start(simulation: GripperSimulation, hand: Teleoperator, rng: np.random.Gen
         simulation.step(command.arm, command.opening)
 
 
-def _play(plan, simulation: GripperSimulation, hand: Teleoperator, tape: "_Tape", frames: int) -> bool | None:
-    """Follow a plan until it ends or the tape has `frames` frames; its outcome, None if it did not end."""
-    while True:
-        try:
-            goal = next(plan)
-        except StopIteration as end:
-            return bool(end.value)
-        left, hold = round(goal.seconds * CONTROL_RATE), round(goal.hold * CONTROL_RATE)
-        while left > 0 and hold >= 0:
-            if len(tape) >= frames:
-                return None
-            command = hand.command(goal)
-            tape.take(command)
-            simulation.step(command.arm, command.opening)
-            left -= 1
-            if hand.reached(goal):
-                hold -= 1
-
-
 class _Tape:
     """What is seen and measured before each command, and the command."""
 
-    def __init__(self, simulation: GripperSimulation, config: GripperConfig) -> None:
-        self._simulation, self._config = simulation, config
+    def __init__(self, simulation: GripperSimulation, hand: Teleoperator, config: GripperConfig) -> None:
+        self._simulation, self._hand, self._config = simulation, hand, config
         self._rows: list[dict[str, Any]] = []
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def play(self, plan: Plan, frames: int) -> bool | None:
+        """Follow a plan until it ends or the tape has `frames` frames; its outcome, None if it did not end."""
+        while True:
+            try:
+                goal = next(plan)
+            except StopIteration as end:
+                return bool(end.value)
+            left, hold = round(goal.seconds * CONTROL_RATE), round(goal.hold * CONTROL_RATE)
+            while left > 0 and hold >= 0:
+                if len(self._rows) >= frames:
+                    return None
+                command = self._hand.command(goal)
+                self._rows.append(self._row(command))
+                self._simulation.step(command.arm, command.opening)
+                left -= 1
+                hold -= int(self._hand.reached(goal))
 
-    def take(self, command: Command) -> None:
-        """One more row."""
-        simulation = self._simulation
+    def _row(self, command: Command) -> dict[str, Any]:
+        simulation, cameras = self._simulation, self._config.cameras
         count = len(simulation.objects)
         positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
         positions[:count], touched[:count] = simulation.object_positions(), simulation.touched()
         row: dict[str, Any] = {
-            "state/cartesian_pose": simulation.gripper_pose,
-            "state/joint_positions": simulation.arm_joints,
-            "state/joint_velocities": simulation.arm_velocities,
-            "state/joint_torques": simulation.arm_torques,
-            "state/opening": np.float64(simulation.opening),
-            "state/pad_points": simulation.pad_points(),
             "command/cartesian_pose": command.pose,
             "command/joint_positions": command.arm,
             "command/opening": np.float64(np.clip(command.opening, 0.0, 1.0)),
             "object_positions": positions,
             "object_touched": touched,
         }
+        row |= {f"state/{name}": values for name, values in simulation.measured().items()}
         row |= {f"pose/{camera}": simulation.base_from_camera(camera) for camera in CAMERAS}
-        row |= {f"image/{camera}": simulation.image(camera) for camera in self._config.cameras}
+        row |= {f"image/{camera}": simulation.renderer.rgb(simulation.data, camera) for camera in cameras}
         if self._config.masks:
-            row |= {f"mask/{camera}": simulation.gripper_mask(camera) for camera in self._config.cameras}
-        self._rows.append(row)
+            row |= {f"mask/{camera}": simulation.gripper_mask(camera) for camera in cameras}
+        return row
 
-    def recording(
-        self, seed: int, skill: str, text: str, success: bool, tally: Tally, hand: GripperHand
-    ) -> GripperRecording:
+    def recording(self, seed: int, skill: str, text: str, success: bool, operator: Operator) -> GripperRecording:
         """Everything on the tape."""
         stacked = {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
-        state, command = _part(stacked, "state"), _part(stacked, "command")
+        state, command, poses = (_part(stacked, prefix) for prefix in ("state", "command", "pose"))
         intrinsics = {camera: self._simulation.intrinsics(camera) for camera in CAMERAS}
         positions = stacked["object_positions"]
         moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
-        keypoints, valid = hand.keypoints(state["cartesian_pose"], state["opening"])
-        extras = {
+        keypoints, valid = self._config.hand.keypoints(state["cartesian_pose"], state["opening"])
+        columns = {
+            "keypoints_world": keypoints,
+            "keypoints_valid": valid,
             "gripper_pose_world": state["cartesian_pose"],
             "gripper_opening": state["opening"].astype(np.float32),
             "robot_joints": state["joint_positions"],
@@ -179,23 +167,20 @@ class _Tape:
             "object_touched": stacked["object_touched"],
             "object_motion": np.nansum(moved, axis=-1),
         }
-        episodes = {
-            camera: Track(
+        episodes = {}
+        for camera in self._config.cameras:
+            episodes[camera] = Track(
                 frames=ArrayFrames(stacked[f"image/{camera}"]),
                 fps=CONTROL_RATE,
-                world_from_camera=stacked[f"pose/{camera}"],
+                world_from_camera=poses[camera],
                 intrinsics=intrinsics[camera],
                 source=f"simulated gripper, {skill}, seed {seed}, camera {camera}",
                 task=text,
                 seed=seed,
-                columns={"keypoints_world": keypoints, "keypoints_valid": valid, **extras},
+                columns=columns,
             )
-            for camera in self._config.cameras
-        }
-        poses, masks = _part(stacked, "pose"), _part(stacked, "mask")
-        return GripperRecording(
-            seed, skill, text, success, tally, episodes, masks, poses, intrinsics, state, command
-        )  # fmt: skip
+        outcome = (seed, skill, text, success, operator.attempts, operator.carried)
+        return GripperRecording(*outcome, episodes, _part(stacked, "mask"), poses, intrinsics, state, command)
 
 
 def _part(stacked: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

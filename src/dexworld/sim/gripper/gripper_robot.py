@@ -7,13 +7,13 @@ Palm and fingers have the sizes of the Franka hand (franka_ros, Apache-2.0); all
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 
-from dexworld.sim.hand_clips import looking_at
 from dexworld.sim.objects import ObjectSpec, random_object
+from dexworld.sim.poses import OPTICAL, looking_at, quaternion
 from dexworld.sim.robot import add_arm
 from dexworld.sim.scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, free_spot, random_layout
 
@@ -45,14 +45,6 @@ _GEOM = mujoco.mjtGeom
 _PALE, _DARK, _RUBBER = [0.88, 0.88, 0.9, 1], [0.22, 0.22, 0.24, 1], [0.12, 0.12, 0.12, 1]
 
 
-@dataclass(frozen=True)
-class CameraMount:
-    """A fixed camera: base_from_camera (4, 4), optical axes, metres, and its vertical field of view in degrees."""
-
-    base_from_camera: np.ndarray
-    fovy_deg: float
-
-
 def gripper_layout(seed: int) -> Layout:
     """The kitchen of `seed` with objects that stand within the arm's reach and mostly fit between the fingers."""
     layout = random_layout(seed)
@@ -78,14 +70,17 @@ def _shrunk(item: ObjectSpec, rng: np.random.Generator) -> ObjectSpec:
     return replace(item, radius=item.radius * scale, half_height=height)
 
 
-def external_cameras(seed: int) -> dict[str, CameraMount]:
-    """Where ext1 (left of the robot) and ext2 (right) stand in the scene of `seed`, looking at the work area."""
+def external_cameras(seed: int) -> dict[str, tuple[np.ndarray, float]]:
+    """Where ext1 (left of the robot) and ext2 (right) stand in the scene of `seed`, looking at the work area.
+
+    base_from_camera (4, 4), optical axes, and the vertical field of view in degrees.
+    """
     rng = np.random.default_rng([seed, 22])
     mounts = {}
     for name, side in zip(EXTERNAL_CAMERAS, (1.0, -1.0), strict=True):
         place = np.array([rng.uniform(-0.05, 0.55), side * rng.uniform(0.65, 1.0), rng.uniform(0.4, 0.75)])
         target = np.array([0.46, 0.04 * side, 0.13]) + rng.normal(0, [0.03, 0.03, 0.02])
-        mounts[name] = CameraMount(looking_at(place, target, float(rng.normal(0, 0.03))), float(rng.uniform(46, 60)))
+        mounts[name] = (looking_at(place, target, float(rng.normal(0, 0.03))), float(rng.uniform(46, 60)))
     return mounts
 
 
@@ -97,15 +92,12 @@ def gripper_mount(seed: int, height: int, width: int) -> Callable[[mujoco.MjSpec
         buffer = spec.visual.global_
         buffer.offwidth, buffer.offheight = max(buffer.offwidth, width), max(buffer.offheight, height)
         _close_room(spec, np.random.default_rng([seed, 23]))
-        spec.worldbody.add_geom(
-            type=_GEOM.mjGEOM_CYLINDER, size=[0.09, COUNTER_TOP / 2, 0], rgba=_DARK, contype=0, conaffinity=0,
-            pos=[BASE_POSITION[0], BASE_POSITION[1], COUNTER_TOP / 2], group=ROBOT_GROUP,
-        )  # fmt: skip
+        pedestal = {"type": _GEOM.mjGEOM_CYLINDER, "rgba": _DARK, "group": ROBOT_GROUP}
+        add_decor(spec.worldbody, [0.09, COUNTER_TOP / 2, 0], [*BASE_POSITION[:2], COUNTER_TOP / 2], **pedestal)
         palm = _add_gripper(spec, add_arm(spec, BASE_POSITION, (1.0, 0.0, 0.0, 0.0)))
         _add_wrist_camera(palm, np.random.default_rng([seed, 24]))
-        for name, camera in external_cameras(seed).items():
-            pose = camera.base_from_camera
-            _add_camera(spec.worldbody, name, pose[:3, :3], pose[:3, 3] + BASE_POSITION, camera.fovy_deg)
+        for name, (pose, fovy_deg) in external_cameras(seed).items():
+            _add_camera(spec.worldbody, name, pose[:3, :3], pose[:3, 3] + BASE_POSITION, fovy_deg)
 
     return mount
 
@@ -120,27 +112,17 @@ def _close_room(spec: mujoco.MjSpec, rng: np.random.Generator) -> None:
 
 def _add_gripper(spec: mujoco.MjSpec, flange) -> mujoco.MjsBody:
     """Palm and two coupled fingers. The hand sits on the flange turned by -45 degrees, as Franka mounts it."""
-    style = {"group": ROBOT_GROUP, "solref": [0.01, 1]}
     turn = -math.pi / 8
     palm = flange.add_body(name=GRIPPER_BODY, quat=[math.cos(turn), 0, 0, math.sin(turn)], gravcomp=1)
-    palm.add_geom(
-        type=_GEOM.mjGEOM_BOX, size=[0.0315, 0.102, 0.0255], pos=[0, 0, 0.0325], mass=0.55, rgba=_PALE, **style
-    )
-    palm.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[0.045, 0.006, 0], pos=[0, 0, 0.004], mass=0.1, rgba=_DARK, **style)
+    _add_box(palm, [0.0315, 0.102, 0.0255], [0, 0, 0.0325], mass=0.55, rgba=_PALE)
+    _add_box(palm, [0.045, 0.006, 0], [0, 0, 0.004], mass=0.1, rgba=_DARK, type=_GEOM.mjGEOM_CYLINDER)
+    rubber = {"mass": 0.02, "rgba": _RUBBER, "friction": [1.3, 0.02, 0.001], "condim": 4}
+    slide = {"type": mujoco.mjtJoint.mjJNT_SLIDE, "range": [0, MAX_OPENING], "limited": True}
     for name, side in zip(FINGER_NAMES, (1.0, -1.0), strict=True):
         finger = palm.add_body(name=name, pos=[0, 0, _FINGER_START], gravcomp=1)
-        finger.add_joint(
-            name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, side, 0], range=[0, MAX_OPENING], limited=True,
-            armature=0.1, damping=5.0,
-        )  # fmt: skip
-        finger.add_geom(
-            type=_GEOM.mjGEOM_BOX, size=[0.0105, 0.0065, 0.027], pos=[0, side * 0.0185, 0.0265], mass=0.04, rgba=_DARK,
-            **style,
-        )  # fmt: skip
-        finger.add_geom(
-            name=f"{name}_pad", type=_GEOM.mjGEOM_BOX, size=[0.0105, 0.006, 0.0105], pos=[0, side * 0.006, 0.0446],
-            mass=0.02, rgba=_RUBBER, friction=[1.3, 0.02, 0.001], condim=4, **style,
-        )  # fmt: skip
+        finger.add_joint(name=name, axis=[0, side, 0], armature=0.1, damping=5.0, **slide)
+        _add_box(finger, [0.0105, 0.0065, 0.027], [0, side * 0.0185, 0.0265], mass=0.04, rgba=_DARK)
+        _add_box(finger, [0.0105, 0.006, 0.0105], [0, side * 0.006, 0.0446], name=f"{name}_pad", **rubber)
         spec.add_exclude(bodyname1=GRIPPER_BODY, bodyname2=name)
         motor = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         motor.set_to_position(kp=_FINGER_STIFFNESS, kv=_FINGER_DAMPING)
@@ -149,6 +131,11 @@ def _add_gripper(spec: mujoco.MjSpec, flange) -> mujoco.MjsBody:
     coupling.objtype = mujoco.mjtObj.mjOBJ_JOINT
     coupling.data[:5] = [0, 1, 0, 0, 0]  # uncoupled fingers would let what they hold slide from side to side
     return palm
+
+
+def _add_box(body: mujoco.MjsBody, size: list[float], place: list[float], **style) -> None:
+    style = {"type": _GEOM.mjGEOM_BOX, "group": ROBOT_GROUP, "solref": [0.01, 1], **style}
+    body.add_geom(size=size, pos=place, **style)
 
 
 def _add_wrist_camera(palm: mujoco.MjsBody, rng: np.random.Generator) -> None:
@@ -164,6 +151,4 @@ def _add_wrist_camera(palm: mujoco.MjsBody, rng: np.random.Generator) -> None:
 
 def _add_camera(body, name: str, optical: np.ndarray, position: np.ndarray, fovy_deg: float) -> None:
     """A camera with optical axes `optical` (3, 3): x right, y down, z forward. MuJoCo's looks along -z with y up."""
-    quaternion = np.zeros(4)
-    mujoco.mju_mat2Quat(quaternion, (optical @ np.diag([1.0, -1.0, -1.0])).ravel())
-    body.add_camera(name=name, pos=list(map(float, position)), quat=quaternion, fovy=fovy_deg)
+    body.add_camera(name=name, pos=list(map(float, position)), quat=quaternion(optical @ OPTICAL), fovy=fovy_deg)

@@ -25,17 +25,17 @@ import numpy as np
 
 from dexworld.data.files import written_atomically
 from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
+from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.scene import TRAINING_SEEDS
 from dexworld.track import Track
 
-TRAIN_SPLIT, TEST_SPLIT = "part1", "test"
-SIDES = ("left", "right")
 METACARPALS = tuple(f"{side}{finger}Metacarpal" for side in SIDES for finger in FINGERS[1:])
 JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)  # 42 + 8 + 18
 SEED_ATTRIBUTE = "dexworld_seed"
 SYNTHETIC = (
     "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
 )
+_COLUMNS = ("hand_poses_world", "hand_metacarpals_world", "body_world")
 WORLD_FROM_SIMULATOR = np.array([[0.0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 # Macroblock trees make the bytes differ from one encoding to the next, which a resumed collection would show.
 _ENCODING = {"preset": "veryfast", "crf": "20", "g": "250", "bf": "2", "b-adapt": "1", "mbtree": "0"}
@@ -63,18 +63,16 @@ class EgoDexLabels:
 
 def split_of(seed: int) -> str:
     """The split that a scene belongs to: `part1` for training scenes, `test` for the held-out ones."""
-    return TRAIN_SPLIT if seed in TRAINING_SEEDS else TEST_SPLIT
+    return "part1" if seed in TRAINING_SEEDS else "test"
 
 
 def in_arkit_world(episode: Track) -> Track:
     """The same episode with every pose and point in a y-up world. All its columns in the world frame turn along."""
-    turn = WORLD_FROM_SIMULATOR
-    columns = dict(episode.columns)
-    for name in ("keypoints_world", "body_world", "hand_metacarpals_world"):
+    turn, columns = WORLD_FROM_SIMULATOR, dict(episode.columns)
+    for name in ("keypoints_world", *_COLUMNS):
         if name in columns:
-            columns[name] = (columns[name] @ turn[:3, :3].T).astype(columns[name].dtype)
-    if "hand_poses_world" in columns:
-        columns["hand_poses_world"] = (turn @ columns["hand_poses_world"]).astype(columns["hand_poses_world"].dtype)
+            turned = turn @ columns[name] if name == "hand_poses_world" else columns[name] @ turn[:3, :3].T
+            columns[name] = turned.astype(columns[name].dtype)
     return replace(episode, world_from_camera=turn @ episode.world_from_camera, columns=columns)
 
 
@@ -85,7 +83,7 @@ def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels
     `hand_metacarpals_world` and `body_world`; `keypoint_confidence` is 1 where it is missing. Raises ValueError naming
     what is missing, and for keypoints that are not valid, which the layout can't express.
     """
-    missing = {"hand_poses_world", "hand_metacarpals_world", "body_world"} - set(episode.columns)
+    missing = set(_COLUMNS) - set(episode.columns)
     if missing:
         raise ValueError(f"{episode.source}: EgoDex's layout needs the columns {', '.join(sorted(missing))}")
     if not episode.keypoints_valid.all():
@@ -104,10 +102,9 @@ def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels
 def write_long_gop_video(path: Path, episode: Track) -> None:
     """H.264 with up to 250 frames from one key frame to the next and B-frames, mp4 whatever the path's suffix is."""
     height, width = episode.frames.size
+    rate = Fraction(episode.fps).limit_denominator(1001)
     with av.open(str(path), mode="w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=Fraction(episode.fps).limit_denominator(1001), options=dict(_ENCODING)
-        )
+        stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODING))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1  # collection runs one process per core
         for index in range(len(episode)):
@@ -117,22 +114,20 @@ def write_long_gop_video(path: Path, episode: Track) -> None:
 
 
 def _write_arrays(file: h5py.File, episode: Track) -> None:
-    length = len(episode)
-    file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
-    file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
-    poses = joint_poses(episode)
-    sure = np.ones((length, len(JOINT_NAMES)), np.float32)
+    poses = joint_poses(episode).astype(np.float32)
+    sure = np.ones((len(episode), len(JOINT_NAMES)), np.float32)
     given = episode.columns.get("keypoint_confidence")
     if given is not None:
         sure[:, : len(KEYPOINT_NAMES)] = given
         sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
+    file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
+    file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
     for index, name in enumerate(JOINT_NAMES):
-        file.create_dataset(f"transforms/{name}", data=poses[:, index].astype(np.float32))
+        file.create_dataset(f"transforms/{name}", data=poses[:, index])
         file.create_dataset(f"confidences/{name}", data=sure[:, index])
 
 
 def _write_attributes(file: h5py.File, episode: Track, labels: EgoDexLabels) -> None:
-    seed = episode.seed
     file.attrs.update(
         {
             "task": labels.task,
@@ -143,31 +138,31 @@ def _write_attributes(file: h5py.File, episode: Track, labels: EgoDexLabels) -> 
             "llm_objects": list(labels.objects),
             "environment": labels.environment,
             "object": ", ".join(labels.objects),
-            "session_name": "dexworld" if seed is None else f"dexworld-seed-{seed}",
+            "session_name": "dexworld" if episode.seed is None else f"dexworld-seed-{episode.seed}",
             "dexworld_synthetic": SYNTHETIC,
         }
     )
-    if seed is not None:
-        file.attrs[SEED_ATTRIBUTE] = seed
+    if episode.seed is not None:
+        file.attrs[SEED_ATTRIBUTE] = episode.seed
 
 
 def joint_poses(episode: Track) -> np.ndarray:
     """World poses (T, 68, 4, 4) float64 of the joints in the order of `JOINT_NAMES`; see the module for their axes."""
-    places = np.concatenate(
-        [episode.keypoints_world, episode.columns["hand_metacarpals_world"], episode.columns["body_world"]], axis=1
-    ).astype(float)
+    parts = [episode.keypoints_world, episode.columns["hand_metacarpals_world"], episode.columns["body_world"]]
+    places = np.concatenate(parts, axis=1).astype(float)
     poses = np.tile(np.eye(4), (*places.shape[:2], 1, 1))
     poses[..., :3, 3] = places
     wrists = episode.columns["hand_poses_world"].astype(float)
+    ahead = _ahead(episode)
     for side, name in enumerate(SIDES):
-        palm, along = wrists[:, side, :3, 0], wrists[:, side, :3, 2]
-        poses[:, JOINT_NAMES.index(f"{name}Hand"), :3, :3] = wrists[:, side, :3, :3]
+        wrist, turn = JOINT_NAMES.index(f"{name}Hand"), wrists[:, side, :3, :3]
         for finger in FINGERS:
-            parts = JOINTS if finger == "Thumb" else ("Metacarpal", *JOINTS)
-            _turn_chain(poses, [f"{name}{finger}{part}" for part in parts], along if finger == "Thumb" else palm)
-        _turn_chain(poses, [f"{name}Shoulder", f"{name}Arm", f"{name}Forearm", f"{name}Hand"], _ahead(episode))
-        poses[:, JOINT_NAMES.index(f"{name}Hand"), :3, :3] = wrists[:, side, :3, :3]
-    _turn_chain(poses, list(_SPINE), _ahead(episode))
+            metacarpal = [] if finger == "Thumb" else [f"{name}{finger}Metacarpal"]
+            chain = [*metacarpal, *(f"{name}{finger}{joint}" for joint in JOINTS)]
+            _turn_chain(poses, chain, turn[..., 2] if finger == "Thumb" else turn[..., 0])
+        _turn_chain(poses, [f"{name}Shoulder", f"{name}Arm", f"{name}Forearm", f"{name}Hand"], ahead)
+        poses[:, wrist, :3, :3] = turn
+    _turn_chain(poses, list(_SPINE), ahead)
     return poses
 
 
