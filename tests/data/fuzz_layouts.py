@@ -25,8 +25,7 @@ from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers.droid import DroidOptions, open_droid
 from dexworld.data.readers.droid_lerobot import open_droid_lerobot
 from dexworld.data.readers.egodex import open_egodex
-from dexworld.data.readers.lerobot import LeRobotOptions, open_lerobot
-from dexworld.data.readers.lerobot_mapping import KeypointMapping, PoseMapping
+from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseMapping, open_lerobot
 from dexworld.data.readers.robocasa import open_robocasa
 from dexworld.data.sampling import PaperSampling
 from dexworld.data.source import CorruptEpisodeError

@@ -10,8 +10,7 @@ import pytest
 import torch
 from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, write_episode, write_later_annotations, write_mp4
 
-from dexworld.data.readers.droid import DroidOptions, open_droid, recognises
-from dexworld.data.readers.droid_alignment import CutFrames, align
+from dexworld.data.readers.droid import CutFrames, DroidOptions, align, open_droid, recognises
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.data.source import CorruptEpisodeError, Source, evenly_spread
 from dexworld.geometry import invert, project, transform_points

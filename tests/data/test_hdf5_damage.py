@@ -4,9 +4,16 @@ import h5py
 import numpy as np
 import pytest
 
-from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
-from dexworld.data.hdf5_damage import check_heaps, is_plain
-from dexworld.data.readers.robot_arrays import numbers, rows_of
+from dexworld.data.readers.hdf5 import (
+    arrays,
+    attribute,
+    attributes,
+    check_heaps,
+    is_plain,
+    numbers,
+    opened_hdf5,
+    rows_of,
+)
 from dexworld.data.source import CorruptEpisodeError
 
 

@@ -55,6 +55,7 @@ class Listed:
     def __init__(self, items, quarantined=(), folder=Path("folder")):
         self.items, self.quarantined, self.folder = list(items), tuple(quarantined), folder
         self.ids = tuple(f"episode-{number}" for number in range(len(self.items)))
+        self.splits = ("",) * len(self.items)
 
     def __len__(self):
         return len(self.items)

@@ -11,8 +11,14 @@ import torch
 from lerobot_fixtures import number_of, write_dataset, write_video
 
 from dexworld.data.lerobot.layout import open_layout
-from dexworld.data.readers.lerobot import LeRobotOptions, open_lerobot, recognises
-from dexworld.data.readers.lerobot_mapping import KeypointMapping, PoseMapping, camera_poses
+from dexworld.data.readers.lerobot import (
+    KeypointMapping,
+    LeRobotOptions,
+    PoseMapping,
+    camera_poses,
+    open_lerobot,
+    recognises,
+)
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
 from dexworld.geometry import rigid, rotation_from_euler_xyz

@@ -17,7 +17,7 @@ import numpy as np
 from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, label_figures, time_findings
 from dexworld.data.parallel import OrderedPool, WorkerDied, worker_count
 from dexworld.data.picture_figures import Snapshot, picture_figures
-from dexworld.data.source import CorruptEpisodeError, Source, splits_of
+from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.statistics import Histogram, logarithmic
 from dexworld.data.video import VideoError
 from dexworld.track import COLUMNS
@@ -172,7 +172,7 @@ def inspect(
         raise ValueError(f"{source.folder} holds no episode of kind {source.kind!r}")
     chosen = _chosen(len(source), config)
     result = Inspection(
-        source.folder, source.kind, len(source), len(chosen), config, Counter(filter(None, splits_of(source)))
+        source.folder, source.kind, len(source), len(chosen), config, Counter(filter(None, source.splits))
     )
     result.broken += [Broken(name, "opening", reason) for name, reason in source.quarantined]
     spread = np.unique(np.linspace(0, max(len(chosen) - 1, 0), min(DECODED, len(chosen))).round().astype(int)).tolist()

@@ -8,6 +8,7 @@ up to four frames late on open-group HEVC.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ _UNREADABLE = (av.FFmpegError, OSError, ValueError, MemoryError)
 class PacketIndex:
     """Where the frames of a video lie, in the order they are shown.
 
-    times: (T,) presentation times in ticks, strictly increasing.
-    keys: (K,) indices of the frames that decoding can start at. key_dts: (K,) their decoding times in ticks.
+    times: (T,) presentation times in ticks, strictly increasing. keys: (K,) indices of the frames that decoding can
+    start at. key_dts: (K,) their decoding times in ticks.
     """
 
     times: np.ndarray
@@ -39,13 +40,11 @@ class PacketIndex:
 class ForeignFrames:
     """Frames of any video file that FFmpeg decodes, exact at every index. Holds no open file, so it can be pickled.
 
-    expected_frames: the count that the labels give; another count in the container is a VideoError as soon as the
-    length is asked for. Length and size come from the container's header, read when first needed. Every error is a
-    VideoError that names the file and, where it is known, the frame.
+    Length and size come from the container's header, read when first needed. Every error is a VideoError that names the
+    file and, where it is known, the frame.
     """
 
     path: Path
-    expected_frames: int | None = None
 
     @cached_property
     def _header(self) -> tuple[int, int, int, float]:
@@ -57,8 +56,6 @@ class ForeignFrames:
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
             raise VideoError(f"{self.path}: frames of {height} x {width} pixels; the header is damaged")
         count = count or len(self._index.times)  # a fragmented file has no table of frames in its header
-        if self.expected_frames is not None and count != self.expected_frames:
-            raise VideoError(f"{self.path}: the video holds {count} frames, but its labels {self.expected_frames}")
         return count, height, width, float(rate or 0.0)
 
     @cached_property
@@ -104,7 +101,8 @@ class ForeignFrames:
             vars(self)["_index"] = index
             if len(index.times) != length:
                 raise VideoError(f"{self.path}: {len(index.times)} of {length} frames are there; it is truncated")
-            for place, frame in enumerate(_frames_at(container, index, unique.tolist(), self.path)):
+            runs = (_frames_from(container, index, *run, self.path) for run in _runs(index, unique.tolist()))
+            for place, frame in enumerate(chain.from_iterable(runs)):
                 picture = _picture(to_rgb, frame, (height, width), None, "rgb24", self.path, int(unique[place]))
                 if decoded is None:  # only now is it known that the header's size is true
                     decoded = np.empty((len(unique), height, width, 3), dtype=np.uint8)
@@ -117,8 +115,7 @@ class ForeignFrames:
 
         Raises VideoError naming the frame that can't be decoded or is missing: whoever reaches the end has seen all T.
         """
-        for picture in self.pictures(size, "rgb24"):
-            yield picture.to_ndarray()
+        return (picture.to_ndarray() for picture in self.pictures(size, "rgb24"))
 
     def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
         """Like `sequential`, but PyAV frames of a pixel format, to encode again without a detour over RGB."""
@@ -171,9 +168,9 @@ def _packet_index(container: Any, path: Path) -> PacketIndex:
             shown.append(packet.pts)
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.dts))
+    except VideoError:
+        raise
     except _UNREADABLE as error:
-        if isinstance(error, VideoError):
-            raise
         raise VideoError(f"{path}: packet {len(shown)} can't be read ({error})") from error
     if not shown:
         raise VideoError(f"{path}: the video holds no frames")
@@ -182,12 +179,8 @@ def _packet_index(container: Any, path: Path) -> PacketIndex:
     if len(times) > 1 and not (np.diff(times) > 0).all():
         twice = int(np.argmin(np.diff(times) > 0)) + 1
         raise VideoError(f"{path}: frames {twice - 1} and {twice} have the same time; remux it with distinct times")
-    keys.sort()
-    return PacketIndex(
-        times=times,
-        keys=np.searchsorted(times, [time for time, _ in keys]).astype(np.int64),
-        key_dts=np.asarray([dts for _, dts in keys], dtype=np.int64),
-    )
+    key_times, key_dts = np.asarray(sorted(keys), dtype=np.int64).reshape(-1, 2).T
+    return PacketIndex(times, np.searchsorted(times, key_times).astype(np.int64), key_dts)
 
 
 def _runs(index: PacketIndex, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
@@ -208,13 +201,7 @@ def _runs(index: PacketIndex, wanted: list[int]) -> Iterator[tuple[int, list[int
     yield key, targets
 
 
-def _frames_at(container: Any, index: PacketIndex, wanted: list[int], path: Path) -> Iterator[av.VideoFrame]:
-    """The frames of the sorted, distinct indices `wanted`, one after the other."""
-    for key, targets in _runs(index, wanted):
-        yield from _frames_of_run(container, index, key, targets, path)
-
-
-def _frames_of_run(
+def _frames_from(
     container: Any, index: PacketIndex, key: int, targets: list[int], path: Path
 ) -> Iterator[av.VideoFrame]:
     """Decode on from key frame number `key` and yield the frames of the sorted, distinct indices `targets`."""
@@ -226,7 +213,7 @@ def _frames_of_run(
             if first is None:
                 first = packet.pts
                 if key > 0 and first is not None and first > index.times[targets[0]]:  # the seek landed too late
-                    yield from _frames_of_run(container, index, key - 1, targets, path)
+                    yield from _frames_from(container, index, key - 1, targets, path)
                     return
             # Shown before the key frame but stored behind it: these lack a reference, and nothing later needs them.
             if key >= 0 and packet.pts is not None and packet.pts < first:
@@ -245,9 +232,9 @@ def _frames_of_run(
                     pending.pop(0)
                 if not pending:
                     return
+    except VideoError:
+        raise
     except _UNREADABLE as error:
-        if isinstance(error, VideoError):
-            raise
         raise VideoError(f"{path}: frame {pending[0]} can't be decoded ({error})") from error
     raise VideoError(f"{path}: frame {pending[0]} is missing: the video ends before it")
 
@@ -265,10 +252,8 @@ def _picture(
     if frame.is_corrupt:
         raise VideoError(f"{path}: frame {index} is damaged")
     if (frame.height, frame.width) != expected:
-        raise VideoError(
-            f"{path}: frame {index} has {frame.height} x {frame.width} pixels, the header says "
-            f"{expected[0]} x {expected[1]}"
-        )
+        found, said = f"{frame.height} x {frame.width} pixels", f"{expected[0]} x {expected[1]}"
+        raise VideoError(f"{path}: frame {index} has {found}, the header says {said}")
     height, width = size or expected
     averaging = Interpolation.AREA if (height, width) != expected else None
     try:

@@ -15,22 +15,20 @@ appendix C.2).
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
 
-from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
-from dexworld.data.hdf5_damage import is_plain
-from dexworld.data.readers.hdf5_frames import Hdf5Frames
-from dexworld.data.readers.robot_arrays import check_rigid, numbers, rotations_of, simulator_seed
-from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.video import VideoError
+from dexworld.data.readers.arrays import check_rigid, pinhole, poses_of, rotations_of, simulator_seed
+from dexworld.data.readers.hdf5 import arrays, attribute, attributes, group, is_plain, numbers, opened_hdf5
+from dexworld.data.source import CorruptEpisodeError, FolderSource
+from dexworld.data.video import MAX_SIDE, VideoError
 from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
-from dexworld.track import Track
+from dexworld.track import Track, frame_numbers
 
 # The camera robot0_robotview_2 in the robot's base: its position, and as columns its axes (MuJoCo: x right, y up,
 # looking along -z): forward and 30 degrees down.
@@ -85,52 +83,109 @@ class RoboCasaOptions:
 
 
 @dataclass(frozen=True)
-class RoboCasaSource:
-    """Episodes of all HDF5 files below a folder; see `data.source.Source`. An id is FILE:demo_N."""
+class Hdf5Frames:
+    """Frames of the dataset `key`, (T, H, W, 3) uint8 RGB, without `crop_rows` rows at the top and at the bottom.
 
-    folder: Path
-    options: RoboCasaOptions
-    ids: tuple[str, ...]
-    quarantined: tuple[tuple[str, str], ...]
-    kind: str = "robocasa"
+    Holds no open file, so it can be pickled; a read opens the file once. Every error is a VideoError naming file and
+    dataset, and the frame where it is known.
+    """
+
+    path: Path
+    key: str
+    crop_rows: int = 0
+
+    @cached_property
+    def _shape(self) -> tuple[int, int, int]:
+        """Frames, cropped height, width."""
+        where = f"{self.path}: {self.key}"
+        try:
+            with opened_hdf5(self.path) as file:
+                node = file.get(self.key)
+                if not isinstance(node, h5py.Dataset):
+                    raise VideoError(f"{where} is missing")
+                shape, dtype = node.shape, node.dtype
+        except CorruptEpisodeError as error:
+            raise VideoError(str(error)) from error
+        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or not 0 < max(shape[1:3]) <= MAX_SIDE:
+            raise VideoError(f"{where} has shape {shape} {dtype}, expected (T, H, W, 3) uint8")
+        if shape[0] == 0 or shape[1] <= 2 * self.crop_rows or shape[2] == 0:
+            raise VideoError(
+                f"{where} has shape {shape}; nothing is left of it without {self.crop_rows} rows each side"
+            )
+        return shape[0], shape[1] - 2 * self.crop_rows, shape[2]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self._shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height (cropped) and width in pixels."""
+        return self._shape[1], self._shape[2]
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
+
+        Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be read.
+        """
+        length, height, width = self._shape
+        wanted = frame_numbers(indices, length, f"{self.path}: {self.key}")
+        frames = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
+        rows, frame = slice(self.crop_rows, self.crop_rows + height), -1
+        try:
+            with opened_hdf5(self.path) as file:
+                node = file[self.key]
+                for frame in np.unique(wanted).tolist():  # in order: neighbours may share a compressed chunk
+                    frames[wanted == frame] = node[frame, rows]
+        except CorruptEpisodeError as error:
+            raise VideoError(f"frame {frame} can't be read: {error}") from error
+        return frames
+
+
+@dataclass(frozen=True)
+class RoboCasaSource(FolderSource):
+    """Episodes of all HDF5 files below a folder; see `data.source.Source`. An id is FILE:demo_N."""
+
+    kind: ClassVar[str] = "robocasa"
+    options: RoboCasaOptions
 
     def __getitem__(self, index: int) -> Track:
-        """Episode `index`: the right Allegro hand as 21 keypoints, frames lazy. Extras: hand_poses_world, action.
+        """Episode `index`: the right Allegro hand as 21 keypoints, frames lazy. Further columns: hand_poses_world,
+        action.
 
-        Raises CorruptEpisodeError naming the file and the dataset when anything of it is missing, damaged or makes no
-        sense.
+        Raises CorruptEpisodeError naming the file and the dataset of what is missing, damaged or makes no sense.
         """
-        path, demo = self._place(index)
-        options = self.options
+        (path, demo), options = self._place(index), self.options
         with opened_hdf5(path) as file:
             obs = f"{demo}/obs"
-            frames, crop, rows = self._frames(file, path, demo)
+            frames, rows = self._frames(file, f"{obs}/{options.camera}_image")
             world_from_base = _base_poses(file, obs, rows)
             wrist, sites = _hand(file, obs, rows)
             if options.check_hand:
                 _check_hand(wrist, sites, f"{path}: {obs}")
-            extras: dict[str, np.ndarray] = {"hand_poses_world": np.full((rows, 2, 4, 4), np.nan)}
-            extras["hand_poses_world"][:, 1] = wrist
-            if f"{demo}/actions" in file:
-                extras["action"] = numbers(file, f"{demo}/actions", (rows, None), 1e4)
+            actions = numbers(file, f"{demo}/actions", (rows, None), 1e4) if f"{demo}/actions" in file else None
             joints = _joints(file, obs, rows)
             scene, environment = _json(file, demo, "ep_meta"), _json(file, "data", "env_args")
         keypoints = np.zeros((rows, NUM_KEYPOINTS, 3))
         keypoints[:, RIGHT] = hand_keypoints(wrist[:, :3, 3], sites)
         valid = np.zeros((rows, NUM_KEYPOINTS), dtype=bool)
         valid[:, RIGHT] = True
+        hands = np.full((rows, 2, 4, 4), np.nan)
+        hands[:, 1] = wrist
         return Track(
             frames=frames,
             fps=_rate(environment, path) if options.fps is None else options.fps,
             world_from_camera=world_from_base @ base_from_camera(),
-            intrinsics=intrinsics(frames.size, crop, options),
+            intrinsics=intrinsics(frames.size, frames.crop_rows, options),
             source=f"robocasa {self.ids[index]}",
             task=str(scene.get("lang") or environment.get("env_name") or ""),
             seed=simulator_seed(scene),
-            columns={"keypoints_world": keypoints, "keypoints_valid": valid, "joint_positions": joints, **extras},
+            columns={
+                "keypoints_world": keypoints,
+                "keypoints_valid": valid,
+                "joint_positions": joints,
+                "hand_poses_world": hands,
+                "action": actions,
+            },
         )
 
     def files(self, index: int) -> tuple[Path, ...]:
@@ -145,11 +200,11 @@ class RoboCasaSource:
         """
         path, demo = self._place(index)
         with opened_hdf5(path) as file:
-            group, name = _group(file, demo), demo.split("/")[-1]
+            own, name = group(file, demo), demo.split("/")[-1]
             return {
-                "demo": {"attributes": attributes(group)} | arrays(group, images=False),
+                "demo": {"attributes": attributes(own)} | arrays(own, images=False),
                 "data": attributes(file["data"]),
-                "splits": [key for key in _splits(file) if name in _members(file, key)],
+                "splits": [key for key in _filter_keys(file) if name in _members(file, key)],
             }
 
     def _place(self, index: int) -> tuple[Path, str]:
@@ -157,35 +212,32 @@ class RoboCasaSource:
         name, demo = self.ids[index].rsplit(":", 1)
         return self.folder / name, f"data/{demo}"
 
-    def _frames(self, file: h5py.File, path: Path, demo: str) -> tuple[Hdf5Frames, int, int]:
-        """The frames, how many rows were cropped on each side, and how many frames there are."""
-        key = f"{demo}/obs/{self.options.camera}_image"
-        node = file.get(key)
+    def _frames(self, file: h5py.File, key: str) -> tuple[Hdf5Frames, int]:
+        """The frames, cropped, and how many there are."""
+        node, path = file.get(key), Path(file.filename)
         if not isinstance(node, h5py.Dataset):
             raise CorruptEpisodeError(f"{path}: {key} is missing")
         height = node.shape[1] if node.ndim == 4 else 0
-        crop = round(self.options.crop_rows * height / STORED_ROWS)
+        frames = Hdf5Frames(path, key, round(self.options.crop_rows * height / STORED_ROWS))
         try:
-            frames = Hdf5Frames(path, key, crop)
             count = len(frames)
         except VideoError as error:
             raise CorruptEpisodeError(str(error)) from error
         if count > MAX_ROWS:
             raise CorruptEpisodeError(f"{path}: {key} claims {count} frames; the file is damaged")
-        return frames, crop, count
+        return frames, count
 
 
 def recognises(folder: Path) -> bool:
     """Whether the first HDF5 file at or below `folder` holds episodes of robomimic with an Allegro's keypoints."""
-    path = next(_hdf5_files(Path(folder)), None)
-    if path is None:
-        return False
     try:
-        with opened_hdf5(path) as file:
-            demo = next(iter(_group(file, "data")), None)
-            return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
+        for path in _hdf5_files(folder)[:1]:
+            with opened_hdf5(path) as file:
+                demo = next(iter(group(file, "data")), None)
+                return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
     except CorruptEpisodeError:
-        return False
+        pass
+    return False
 
 
 def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions()) -> RoboCasaSource:
@@ -196,27 +248,27 @@ def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions
     """
     folder = Path(folder)
     root = folder.parent if folder.is_file() else folder
-    ids, quarantined, found = [], [], False
-    for path in _hdf5_files(folder):
-        found, name = True, str(path.relative_to(root))
+    ids, quarantined, paths = [], [], _hdf5_files(folder)
+    for path in paths:
+        name = str(path.relative_to(root))
         try:
             with opened_hdf5(path) as file:
-                demos = {demo for demo in _group(file, "data") if demo.startswith("demo_")}
-                splits = _splits(file)
-                chosen = _members(file, options.split) if options.split in splits else set()
+                demos = {demo for demo in group(file, "data") if demo.startswith("demo_")}
+                keys = _filter_keys(file)
+                chosen = _members(file, options.split) if options.split in keys else set()
         except CorruptEpisodeError as error:
             quarantined.append((name, str(error)))
             continue
-        if options.split is not None and options.split not in splits:
-            raise ValueError(f"{path} has no filter key {options.split!r}; it has {', '.join(splits) or 'none'}")
         if options.split is not None:
+            if options.split not in keys:
+                raise ValueError(f"{path} has no filter key {options.split!r}; it has {', '.join(keys) or 'none'}")
             gone = f"named by mask/{options.split}, but not there"
             quarantined += [(f"{name}:{demo}", gone) for demo in chosen - demos]
             demos &= chosen
         ids += [f"{name}:{demo}" for demo in demos]
-    if not found:
+    if not paths:
         raise FileNotFoundError(f"{folder} holds no *.hdf5 files of RoboCasa")
-    return RoboCasaSource(root, options, tuple(sorted(ids)), tuple(sorted(quarantined)))
+    return RoboCasaSource(root, tuple(sorted(ids)), tuple(sorted(quarantined)), options)
 
 
 def base_from_camera() -> np.ndarray:
@@ -235,7 +287,7 @@ def intrinsics(size: tuple[int, int], crop: int, options: RoboCasaOptions = Robo
     rows = size[0] + 2 * crop
     focal = rows / 2 / np.tan(np.radians(options.fov_deg) / 2)
     centre = rows / 2 - crop * (2 if options.official_heatmap_error else 1)
-    return np.array([[focal, 0.0, size[1] / 2], [0.0, focal, centre], [0.0, 0.0, 1.0]])
+    return pinhole(focal, focal, size[1] / 2, centre)
 
 
 def hand_keypoints(wrist: np.ndarray, sites: np.ndarray) -> np.ndarray:
@@ -247,23 +299,13 @@ def hand_keypoints(wrist: np.ndarray, sites: np.ndarray) -> np.ndarray:
     return np.concatenate([wrist[:, None], thumb, index, middle, ring, ring], axis=1)
 
 
-def _hdf5_files(folder: Path) -> Iterator[Path]:
-    """*.hdf5 at or below `folder`, in a stable order."""
-    if folder.is_file():
-        yield folder
-        return
-    yield from sorted(folder.rglob("*.hdf5"))  # what is no file is quarantined, as damage is
+def _hdf5_files(folder: Path) -> list[Path]:
+    """*.hdf5 at or below `folder`, in a stable order. What is no file is quarantined, as damage is."""
+    return [folder] if folder.is_file() else sorted(folder.rglob("*.hdf5"))
 
 
-def _group(file: h5py.File, key: str) -> h5py.Group:
-    node = file.get(key)
-    if not isinstance(node, h5py.Group):
-        raise CorruptEpisodeError(f"{file.filename}: group {key} is missing")
-    return node
-
-
-def _splits(file: h5py.File) -> list[str]:
-    return sorted(_group(file, "mask")) if "mask" in file else []
+def _filter_keys(file: h5py.File) -> list[str]:
+    return sorted(group(file, "mask")) if "mask" in file else []
 
 
 def _members(file: h5py.File, split: str) -> set[str]:
@@ -280,10 +322,7 @@ def _base_poses(file: h5py.File, obs: str, rows: int) -> np.ndarray:
     quaternion = numbers(file, f"{obs}/robot0_base_quat", (rows, 4), 2.0)  # x, y, z, w
     if np.abs(np.linalg.norm(quaternion, axis=1) - 1.0).max() > 1e-2:
         raise CorruptEpisodeError(f"{file.filename}: {obs}/robot0_base_quat is no rotation: lengths are not 1")
-    poses = np.tile(np.eye(4), (rows, 1, 1))
-    poses[:, :3, :3] = rotations_of(quaternion)
-    poses[:, :3, 3] = numbers(file, f"{obs}/robot0_base_pos", (rows, 3), MAX_DISTANCE)
-    return poses
+    return poses_of(rotations_of(quaternion), numbers(file, f"{obs}/robot0_base_pos", (rows, 3), MAX_DISTANCE))
 
 
 def _hand(file: h5py.File, obs: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -331,13 +370,13 @@ def _joints(file: h5py.File, obs: str, rows: int) -> np.ndarray | None:
     return np.concatenate([arm[:, :ARM_JOINTS], fingers], axis=1)
 
 
-def _json(file: h5py.File, group: str, name: str) -> dict[str, Any]:
+def _json(file: h5py.File, key: str, name: str) -> dict[str, Any]:
     """A JSON attribute; empty where there is none."""
-    text = attribute(_group(file, group), name)
+    text = attribute(group(file, key), name)
     try:
         content = json.loads(text) if isinstance(text, str) and text else {}
     except json.JSONDecodeError as error:
-        raise CorruptEpisodeError(f"{file.filename}: {group}: attribute {name} is no JSON ({error})") from error
+        raise CorruptEpisodeError(f"{file.filename}: {key}: attribute {name} is no JSON ({error})") from error
     return content if isinstance(content, dict) else {}
 
 
