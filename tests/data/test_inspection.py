@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from dexworld.data import inspection, parallel
-from dexworld.data.inspection import InspectConfig, inspect
-from dexworld.data.inspection_account import account
+from dexworld.data.inspection import InspectConfig, account, inspect
 from dexworld.data.parallel import OrderedPool, WorkerDied
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
@@ -78,11 +77,7 @@ def changed(name: str, change) -> Track:
     episode = moving_hands()
     array = (episode[name] if name in episode.columns else getattr(episode, name)).copy()
     change(array)
-    return (
-        replace(episode, world_from_camera=array)
-        if name == "world_from_camera"
-        else episode.with_columns(**{name: array})
-    )
+    return episode.with_columns(**{name: array}) if name in episode.columns else replace(episode, **{name: array})
 
 
 def test_speeds_steps_and_lengths_are_those_of_the_motion():

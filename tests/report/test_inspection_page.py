@@ -8,8 +8,7 @@ import pytest
 
 from dexworld.cli.inspect import Inspect, show
 from dexworld.cli.reader_options import reader_options
-from dexworld.data.inspection import InspectConfig, inspect
-from dexworld.data.inspection_account import account
+from dexworld.data.inspection import InspectConfig, account, inspect
 from dexworld.data.statistics import linear, logarithmic
 from dexworld.data.store import EpisodeWriter, open_dataset
 from dexworld.report.histogram import Distribution, histogram_plot

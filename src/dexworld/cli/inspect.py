@@ -13,8 +13,7 @@ from rich.table import Table
 from dexworld.cli.progress import task_bars
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import written_atomically
-from dexworld.data.inspection import EpisodeReport, InspectConfig, Inspection, inspect
-from dexworld.data.inspection_account import account
+from dexworld.data.inspection import EpisodeReport, InspectConfig, Inspection, account, inspect
 from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
 from dexworld.report.inspection import (

@@ -2,12 +2,34 @@
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
+_POWERS = np.geomspace(1e-4, 1e4, 801)  # a hundred bins for a factor of ten: quantiles to 2.4 %
+
+
+def added(one: Any, other: Any) -> Any:
+    """Two figures of one kind as one: numbers and arrays summed, lists and dicts by their places, others merged."""
+    if isinstance(one, dict):
+        return one | {key: added(one[key], value) if key in one else value for key, value in other.items()}
+    if isinstance(one, list):
+        return [added(*pair) for pair in zip(one, other, strict=True)]
+    if hasattr(one, "merge"):
+        one.merge(other)
+        return one
+    return one + other
+
+
+class Summed:
+    """A dataclass whose fields add up."""
+
+    def merge(self, other: Any) -> None:
+        """Add what another one counted; the order of adding decides the last digit of sums."""
+        for each in fields(self):  # type: ignore[arg-type]
+            setattr(self, each.name, added(getattr(self, each.name), getattr(other, each.name)))
 
 
 @dataclass
@@ -96,8 +118,7 @@ def linear(low: float, high: float, bins: int) -> Histogram:
 
 def logarithmic(low: float, high: float, per_decade: int) -> Histogram:
     """A histogram whose bins grow by an equal factor, `per_decade` of them for a factor of ten."""
-    bins = round(per_decade * np.log10(high / low))
-    return Histogram(np.geomspace(low, high, bins + 1))
+    return Histogram(np.geomspace(low, high, round(per_decade * np.log10(high / low)) + 1))
 
 
 @dataclass
@@ -109,9 +130,7 @@ class Largest:
 
     def add(self, value: float, place: tuple[int, int], episode: str, note: str) -> None:
         """Offer a value. place: (episode, frame) numbers. episode, note: what to say of it."""
-        self._kept = heapq.nsmallest(
-            self.size, [*self._kept, (-float(value), place, episode, note)], key=lambda entry: entry[:2]
-        )
+        self.merge(Largest(1, [(-float(value), place, episode, note)]))
 
     def merge(self, other: "Largest") -> None:
         """Offer what another one kept."""
@@ -125,10 +144,47 @@ class Largest:
         ]
 
 
-def shares(part: np.ndarray, whole: np.ndarray | int) -> list[float | None]:
-    """part / whole, None where the whole is empty."""
-    wholes = np.broadcast_to(np.asarray(whole), part.shape)
-    return [float(a / b) if b else None for a, b in zip(part.tolist(), wholes.tolist(), strict=True)]
+@dataclass
+class ActionFigures(Summed):
+    """A robot's recorded actions of one width, by dimension: what normalising them needs.
+
+    not_finite: values NaN or Inf, which count nowhere else.
+    """
+
+    dimensions: list[Histogram]
+    episodes: int
+    frames: int
+    not_finite: int
+
+    @classmethod
+    def of(cls, action: np.ndarray) -> "ActionFigures":
+        """Of the actions (T, A) of one episode."""
+        finite = np.isfinite(action)
+        edges = np.concatenate([-_POWERS[::-1], [0.0], _POWERS])
+        dimensions = [Histogram(edges) for _ in action.T]
+        for histogram, values, known in zip(dimensions, action.T, finite.T, strict=True):
+            histogram.add(values[known])
+        return cls(dimensions, 1, len(action), int((~finite).sum()))
+
+    def to_json(self) -> dict[str, Any]:
+        """episodes, frames, not_finite; min, q01, mean, std, q99 and max as lists over the dimensions, None of none."""
+        found: dict[str, Any] = {"dimensions": len(self.dimensions), "episodes": self.episodes}
+        found |= {"frames": self.frames, "not_finite": self.not_finite}
+        for name in ("min", "q01", "mean", "std", "q99", "max"):
+            found[name] = [_moments(each)[name] for each in self.dimensions]
+        return found
+
+
+def _moments(values: Histogram) -> dict[str, float | None]:
+    some, mean = values.count > 0, values.mean
+    return {
+        "min": values.low if some else None,
+        "q01": values.quantile(0.01),
+        "mean": mean,
+        "std": None if mean is None else max(0.0, values.squares / values.count - mean**2) ** 0.5,
+        "q99": values.quantile(0.99),
+        "max": values.high if some else None,
+    }
 
 
 def most_common(counts: Iterable[tuple[Any, int]], limit: int) -> list[tuple[Any, int]]:

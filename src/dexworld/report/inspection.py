@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.inspection import Inspection
-from dexworld.data.inspection_account import account
-from dexworld.data.picture_figures import Snapshot
+from dexworld.data.episode_figures import Snapshot
+from dexworld.data.inspection import Inspection, account
 from dexworld.data.statistics import Histogram
 from dexworld.hands import HAND_KEYPOINTS
 from dexworld.report.histogram import Distribution, histogram_plot
