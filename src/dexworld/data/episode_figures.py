@@ -16,7 +16,7 @@ from dexworld.data.resize import Fit
 from dexworld.data.statistics import ActionFigures, Histogram, Largest, Summed, linear, logarithmic
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
 from dexworld.hands import KEYPOINT_NAMES, LEFT, NUM_KEYPOINTS, RIGHT, WRIST
-from dexworld.track import Track
+from dexworld.track import COLUMNS, Track
 
 T = TypeVar("T")
 HANDS = {"left": LEFT, "right": RIGHT}
@@ -99,7 +99,8 @@ class Figures(Summed):
     confidence: per hand, over all keypoints and frames (NaN counts as 0); confidence_sum: (42,) over confidence_frames.
     speeds: metres (degrees for `camera_turn_deg`) per second between neighbouring frames, per hand the mean over its
     keypoints. steps: the same per frame instead of per second, what an action holds (metres, radians). actions: of a
-    robot, as recorded, by the number of their dimensions.
+    robot, as recorded, by the number of their dimensions. tasks, sizes (height, width), rates, extras: episodes with
+    each. lengths: of episodes, in seconds.
     """
 
     frames: int = 0
@@ -125,6 +126,12 @@ class Figures(Summed):
         default_factory=_each(("keypoint", "camera", "camera_turn_deg"), lambda: Largest(LARGEST))
     )
     actions: dict[int, ActionFigures] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    rates: dict[float, int] = field(default_factory=dict)
+    extras: dict[str, int] = field(default_factory=dict)
+    lengths: Histogram = field(default_factory=lambda: logarithmic(0.01, 1e5, 10))
+    decoded_episodes: int = 0
     decoded: int = 0
     compared: int = 0
     identical: int = 0
@@ -151,9 +158,17 @@ class Measurement:
 
     def __init__(self, episode: Track, number: int, name: str, limits: Limits) -> None:
         self.episode, self.number, self.name, self.limits = episode, number, name, limits
-        self.figures = Figures(frames=len(episode), seconds=len(episode) / episode.fps)
         self.findings: list[Finding] = []
-        self.height, self.width = episode.frames.size
+        self.height, self.width = (int(side) for side in episode.frames.size)
+        self.figures = Figures(
+            frames=len(episode),
+            seconds=len(episode) / episode.fps,
+            tasks={episode.task: 1},
+            sizes={(self.height, self.width): 1},
+            rates={round(float(episode.fps), 3): 1},
+            extras={name: 1 for name in episode.columns if name not in COLUMNS},
+        )
+        self.figures.lengths.add(np.array([len(episode) / float(episode.fps)]))
         valid = episode.keypoints_valid
         self.points = np.where(valid[..., None], episode.keypoints_world, 0.0).astype(np.float64)
         self.cameras = torch.from_numpy(episode.world_from_camera.astype(np.float64))
@@ -330,6 +345,7 @@ class Measurement:
             if frame == best:
                 kept = picture.copy()
         figures.black += len(black)
+        figures.decoded_episodes = 1
         if frozen:
             self._find("frozen-frames", f"{len(frozen)} of {figures.compared} compared", frozen[0])
         if black:

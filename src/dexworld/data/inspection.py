@@ -17,10 +17,9 @@ import numpy as np
 from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, Measurement, Snapshot
 from dexworld.data.parallel import OrderedPool, WorkerDied, worker_count
 from dexworld.data.source import CorruptEpisodeError, Source
-from dexworld.data.statistics import Histogram, logarithmic, most_common
+from dexworld.data.statistics import most_common
 from dexworld.data.video import VideoError
 from dexworld.hands import KEYPOINT_NAMES
-from dexworld.track import COLUMNS
 
 ALL_UP_TO = 2000  # episodes; of larger datasets a sample of so many is read unless told otherwise
 DECODED = 48  # episodes of which a few frames are decoded, unless all are
@@ -66,17 +65,13 @@ class Broken:
 
 @dataclass(frozen=True)
 class EpisodeReport:
-    """What was found in one episode; figures is None when it is broken."""
+    """What was found in one episode: broken, or else all the others. facts: frames, fps, size and task."""
 
     name: str
     broken: Broken | None = None
-    figures: Figures | None = None
+    figures: Figures = field(default_factory=Figures)
     findings: tuple[Finding, ...] = ()
-    frames: int = 0
-    fps: float = 0.0
-    size: tuple[int, int] = (0, 0)
-    task: str = ""
-    extras: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
     bytes: int = 0
     snapshot: Snapshot | None = None
 
@@ -84,8 +79,8 @@ class EpisodeReport:
         """One line about the episode."""
         if self.broken is not None:
             return {"episode": self.name, "broken": self.broken.stage, "reason": self.broken.reason}
-        plain = {name: getattr(self, name) for name in ("frames", "fps", "size", "task", "bytes")}
-        return {"episode": self.name, **plain, "findings": [asdict(each) for each in self.findings]}
+        findings = [asdict(each) for each in self.findings]
+        return {"episode": self.name, **self.facts, "bytes": self.bytes, "findings": findings}
 
 
 @dataclass
@@ -93,9 +88,9 @@ class Inspection:
     """The account of a dataset.
 
     episodes: how many there are that may be readable. read: how many were read; fewer is a sample drawn with the
-    config's seed. broken: what opening, labels or frames revealed. findings: per kind the number of episodes, and the
-    first of them with frame and message. tasks, sizes, rates, extras: episodes with each. splits: episodes of the whole
-    dataset in each, where it has splits. bytes: of the files of the episodes read; shared files count once.
+    config's seed. splits: episodes of the whole dataset in each. broken: what opening, labels or frames revealed.
+    findings: per kind the number of episodes, and the first of them with frame and message. bytes: of the files of the
+    episodes read; shared files count once.
     """
 
     folder: Path
@@ -107,13 +102,7 @@ class Inspection:
     broken: list[Broken] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
     findings: dict[str, tuple[int, list[tuple[str, Finding]]]] = field(default_factory=dict)
-    lengths: Histogram = field(default_factory=lambda: logarithmic(0.01, 1e5, 10))
-    tasks: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    rates: Counter[float] = field(default_factory=Counter)
-    extras: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
-    decoded_episodes: int = 0
     snapshots: list[Snapshot] = field(default_factory=list)
 
     @property
@@ -132,16 +121,8 @@ class Inspection:
         if report.broken is not None:
             self.broken.append(report.broken)
             return
-        assert report.figures is not None
         self.figures.merge(report.figures)
-        self.lengths.add(np.array([report.frames / report.fps]))
-        self.tasks[report.task] += 1
-        self.sizes[report.size] += 1
-        self.rates[round(report.fps, 3)] += 1
-        self.extras.update(report.extras)
-        self.decoded_episodes += report.figures.decoded > 0
-        if report.snapshot is not None:
-            self.snapshots.append(report.snapshot)
+        self.snapshots += [report.snapshot] if report.snapshot is not None else []
         for kind, finding in {each.kind: each for each in reversed(report.findings)}.items():  # the first of each kind
             count, examples = self.findings.get(kind, (0, []))
             self.findings[kind] = count + 1, [*examples, (report.name, finding)][:EXAMPLES]
@@ -208,17 +189,10 @@ def _report(
         stage = "frames"
         if decode:
             snapshot = measured.pictures(config.decode == "all")
-        return EpisodeReport(
-            name=name,
-            figures=measured.figures,
-            findings=tuple(measured.findings),
-            frames=len(episode),
-            fps=float(episode.fps),
-            size=(int(episode.frames.size[0]), int(episode.frames.size[1])),
-            task=episode.task,
-            extras=tuple(sorted(set(episode.columns) - set(COLUMNS))),
-            snapshot=snapshot if index in shown else None,
-        )
+        size, findings = [measured.height, measured.width], tuple(measured.findings)
+        facts = {"frames": len(episode), "fps": float(episode.fps), "size": size, "task": episode.task}
+        snapshot = snapshot if index in shown else None
+        return EpisodeReport(name, None, measured.figures, findings, facts, snapshot=snapshot)
     except (CorruptEpisodeError, VideoError) as error:
         reason = str(error)
     except Exception as error:  # a reader must not raise anything else; if it does, the rest is still worth knowing
@@ -235,7 +209,7 @@ def account(result: Inspection) -> dict[str, Any]:
     figures = result.figures
     frames, hours = figures.frames, figures.seconds / 3600
     whole = result.episodes / result.read if result.read else None  # never 0: what is read exists
-    tasks = [[task, count] for task, count in most_common(result.tasks.items(), TASKS)]
+    tasks = [[task, count] for task, count in most_common(figures.tasks.items(), TASKS)]
     none, one, two, left, right = (
         count / frames if frames else None for count in (*figures.hands_shown.tolist(), *figures.per_hand.tolist())
     )
@@ -251,11 +225,11 @@ def account(result: Inspection) -> dict[str, Any]:
         "bytes": result.bytes,
         "estimate": {"hours": whole and hours * whole, "bytes": whole and round(result.bytes * whole)},
         "splits": dict(sorted(result.splits.items())),
-        "frame_sizes": {f"{w}x{h}": count for (h, w), count in most_common(result.sizes.items(), COUNTED)},
-        "fps": {f"{rate:g}": count for rate, count in most_common(result.rates.items(), COUNTED)},
-        "tasks": {"distinct": len(result.tasks), "most_common": tasks},
-        "extras": dict(sorted(result.extras.items())),
-        "length_s": result.lengths.to_json(),
+        "frame_sizes": {f"{w}x{h}": count for (h, w), count in most_common(figures.sizes.items(), COUNTED)},
+        "fps": {f"{rate:g}": count for rate, count in most_common(figures.rates.items(), COUNTED)},
+        "tasks": {"distinct": len(figures.tasks), "most_common": tasks},
+        "extras": dict(sorted(figures.extras.items())),
+        "length_s": figures.lengths.to_json(),
         "visibility": {
             "hands_in_picture": {"none": none, "one": one, "two": two},
             "left": left,
@@ -270,7 +244,7 @@ def account(result: Inspection) -> dict[str, Any]:
         "actions": [found.to_json() for _, found in sorted(figures.actions.items())],
         "largest": _as_json(figures.largest),
         "hand_length_m": _as_json(figures.hand_length),
-        "pictures": {"decode": result.config.decode, "episodes": result.decoded_episodes}
+        "pictures": {"decode": result.config.decode, "episodes": figures.decoded_episodes}
         | {name: getattr(figures, name) for name in ("decoded", "compared", "identical", "black")},
         "findings": _finding_rows(result),
         "broken": {

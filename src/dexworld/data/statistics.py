@@ -67,6 +67,11 @@ class Histogram:
         """Root of the mean square; None of no values."""
         return (self.squares / self.count) ** 0.5 if self.count else None
 
+    @property
+    def std(self) -> float | None:
+        """Standard deviation; None of no values."""
+        return max(0.0, self.squares / self.count - (self.total / self.count) ** 2) ** 0.5 if self.count else None
+
     def add(self, values: np.ndarray) -> None:
         """Count finite values of any shape. Raises ValueError on NaN and Inf: leave them out and say so."""
         flat = np.asarray(values, dtype=np.float64).ravel()
@@ -168,23 +173,10 @@ class ActionFigures(Summed):
 
     def to_json(self) -> dict[str, Any]:
         """episodes, frames, not_finite; min, q01, mean, std, q99 and max as lists over the dimensions, None of none."""
-        found: dict[str, Any] = {"dimensions": len(self.dimensions), "episodes": self.episodes}
-        found |= {"frames": self.frames, "not_finite": self.not_finite}
-        for name in ("min", "q01", "mean", "std", "q99", "max"):
-            found[name] = [_moments(each)[name] for each in self.dimensions]
-        return found
-
-
-def _moments(values: Histogram) -> dict[str, float | None]:
-    some, mean = values.count > 0, values.mean
-    return {
-        "min": values.low if some else None,
-        "q01": values.quantile(0.01),
-        "mean": mean,
-        "std": None if mean is None else max(0.0, values.squares / values.count - mean**2) ** 0.5,
-        "q99": values.quantile(0.99),
-        "max": values.high if some else None,
-    }
+        rows = [each.to_json() | {"std": each.std} for each in self.dimensions]
+        keys = {"min": "min", "q01": "p01", "mean": "mean", "std": "std", "q99": "p99", "max": "max"}
+        counted = {"episodes": self.episodes, "frames": self.frames, "not_finite": self.not_finite}
+        return {"dimensions": len(rows), **counted} | {name: [row[key] for row in rows] for name, key in keys.items()}
 
 
 def most_common(counts: Iterable[tuple[Any, int]], limit: int) -> list[tuple[Any, int]]:

@@ -179,8 +179,8 @@ def _contents(result: Inspection, figures: dict[str, Any]) -> Markup:
     rows = [(task or "(no text)", f"{count:,}") for task, count in figures["tasks"]["most_common"][:SHOWN_TASKS]]
     more = figures["tasks"]["distinct"] - len(rows)
     plot = None
-    if np.count_nonzero(result.lengths.counts) > 1:
-        curve = Distribution("episodes", result.lengths)
+    if np.count_nonzero(result.figures.lengths.counts) > 1:
+        curve = Distribution("episodes", result.figures.lengths)
         plot = figure(histogram_plot([curve], "seconds", log=True), "How long episodes are.")
     tasks = tag("div", tag("div", table(("Task", "Episodes"), rows), class_="reasons")) if rows else None
     return section(

@@ -5,7 +5,6 @@ schema, droid-dataset.github.io). The gripper becomes a dummy right hand (`gripp
 base; frames come from the camera that the release of DexWM uses unless another one is asked for.
 """
 
-import itertools
 import json
 import logging
 import os
@@ -15,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import av
 import h5py
 import numpy as np
 
@@ -37,7 +35,7 @@ from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.data.readers.hdf5 import arrays, attribute, attributes, numbers, opened_hdf5, rows_of
 from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
-from dexworld.track import Frames, Track, frame_numbers
+from dexworld.track import Frames, Track
 
 CONTROL_RATE = 15.0
 MAX_ROWS = 100_000  # of a trajectory: almost two hours; more is a damaged header
@@ -303,41 +301,6 @@ class Alignment:
         return slice(self.first_row, self.first_row + self.count)
 
 
-@dataclass(frozen=True)
-class CutFrames:
-    """Frames `first` to `first + count` of a video: what it shares with its trajectory."""
-
-    whole: ForeignFrames
-    first: int
-    count: int
-
-    @property
-    def path(self) -> Path:
-        """The video file."""
-        return self.whole.path
-
-    def __len__(self) -> int:
-        return self.count
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.whole.size
-
-    def read(self, indices: list[int]) -> np.ndarray:
-        """Frames (len(indices), H, W, 3) uint8 RGB; errors as `ForeignFrames.read`, its frame numbers the file's."""
-        wanted = frame_numbers(indices, self.count, str(self.path))
-        return self.whole.read((wanted + self.first).tolist())
-
-    def sequential(self, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-        """Every frame once, in order, as `ForeignFrames.sequential`."""
-        return itertools.islice(self.whole.sequential(size), self.first, self.first + self.count)
-
-    def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
-        """Every frame once, in order, as `ForeignFrames.pictures`."""
-        return itertools.islice(self.whole.pictures(size, pixel_format), self.first, self.first + self.count)
-
-
 def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: int) -> tuple[Alignment, Frames]:
     """Match the `rows` of an open trajectory.h5 to the camera's video, and the frames that have a row.
 
@@ -358,7 +321,7 @@ def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: i
     alignment = align(rows, count, tolerance, *_capture_times(file, camera, rows, count))
     if alignment.count == count:
         return alignment, frames
-    return alignment, CutFrames(frames, alignment.first_frame, alignment.count)
+    return alignment, ForeignFrames(camera.video, alignment.first_frame, alignment.count)
 
 
 def align(

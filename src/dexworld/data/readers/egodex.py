@@ -258,15 +258,10 @@ class Joints:
 
     def select(self, names: tuple[str, ...], missing: float) -> tuple[np.ndarray, np.ndarray]:
         """Poses (T, len(names), 4, 4), filled with `missing` where not tracked, and where they are (T, len(names))."""
-        length = self.poses.shape[1]
-        valid = np.zeros((length, len(names)), dtype=bool)
-        poses = np.full((length, len(names), 4, 4), missing, dtype=np.float32)
-        for column, name in enumerate(names):
-            if name in self.places:
-                place = self.places[name]
-                valid[:, column] = self.tracked[place]
-                poses[self.tracked[place], column] = self.poses[place, self.tracked[place]]
-        return poses, valid
+        rows = np.array([self.places.get(name, -1) for name in names])
+        valid = self.tracked[rows].T & (rows >= 0)
+        poses = np.where(valid.T[..., None, None], self.poses[rows], np.float32(missing))
+        return np.ascontiguousarray(poses.swapaxes(0, 1)), valid
 
 
 def _poses(file: h5py.File, name: str, length: int | None) -> np.ndarray:

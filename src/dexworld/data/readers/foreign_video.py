@@ -8,7 +8,7 @@ up to four frames late on open-group HEVC.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,13 @@ class PacketIndex:
 class ForeignFrames:
     """Frames of any video file that FFmpeg decodes, exact at every index. Holds no open file, so it can be pickled.
 
-    Length and size come from the container's header, read when first needed. Every error is a VideoError that names the
-    file and, where it is known, the frame.
+    first, count: a part of the video; by default the whole. Length and size come from the container's header, read when
+    first needed. Every error is a VideoError that names the file and, where it is known, the frame in it.
     """
 
     path: Path
+    first: int = 0
+    count: int | None = None
 
     @cached_property
     def _header(self) -> tuple[int, int, int, float]:
@@ -64,7 +66,7 @@ class ForeignFrames:
             return _packet_index(container, self.path)
 
     def __len__(self) -> int:
-        return self._header[0]
+        return self._header[0] if self.count is None else self.count
 
     @property
     def size(self) -> tuple[int, int]:
@@ -81,7 +83,8 @@ class ForeignFrames:
         """(T,) seconds at which each frame is shown, the first at 0; strictly increasing, not always even."""
         with _opened(self.path) as container:
             base = float(container.streams.video[0].time_base)
-        return (self._index.times - self._index.times[0]) * base
+        times = self._index.times[self.first : self.first + len(self)]
+        return (times - times[0]) * base
 
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
@@ -89,9 +92,9 @@ class ForeignFrames:
         Each group of pictures is entered at most once, at its key frame, and left after the last frame wanted from it.
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
-        length, (height, width) = len(self), self.size
-        wanted = frame_numbers(indices, length, str(self.path))
-        unique, places = np.unique(wanted, return_inverse=True)
+        length, height, width, _ = self._header
+        wanted = frame_numbers(indices, len(self), str(self.path))
+        unique, places = np.unique(wanted + self.first, return_inverse=True)
         if len(unique) == 0:
             return np.empty((0, height, width, 3), dtype=np.uint8)
         to_rgb, decoded = VideoReformatter(), None
@@ -119,7 +122,12 @@ class ForeignFrames:
 
     def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
         """Like `sequential`, but PyAV frames of a pixel format, to encode again without a detour over RGB."""
-        length, own_size = len(self), self.size
+        end = None if self.count is None else self.first + self.count
+        return islice(self._pictures(size, pixel_format), self.first, end)
+
+    def _pictures(self, size: tuple[int, int] | None, pixel_format: str) -> Iterator[av.VideoFrame]:
+        """Of the whole video."""
+        length, own_size = self._header[0], self.size
         converter, index, last_time = VideoReformatter(), 0, None
         with _opened(self.path) as container:
             frames = container.decode(container.streams.video[0])

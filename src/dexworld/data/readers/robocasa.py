@@ -16,7 +16,6 @@ appendix C.2).
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -86,51 +85,26 @@ class RoboCasaOptions:
 class Hdf5Frames:
     """Frames of the dataset `key`, (T, H, W, 3) uint8 RGB, without `crop_rows` rows at the top and at the bottom.
 
-    Holds no open file, so it can be pickled; a read opens the file once. Every error is a VideoError naming file and
-    dataset, and the frame where it is known.
+    length, size: of what is left. Holds no open file, so it can be pickled; a read opens the file once.
     """
 
     path: Path
     key: str
-    crop_rows: int = 0
-
-    @cached_property
-    def _shape(self) -> tuple[int, int, int]:
-        """Frames, cropped height, width."""
-        where = f"{self.path}: {self.key}"
-        try:
-            with opened_hdf5(self.path) as file:
-                node = file.get(self.key)
-                if not isinstance(node, h5py.Dataset):
-                    raise VideoError(f"{where} is missing")
-                shape, dtype = node.shape, node.dtype
-        except CorruptEpisodeError as error:
-            raise VideoError(str(error)) from error
-        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or not 0 < max(shape[1:3]) <= MAX_SIDE:
-            raise VideoError(f"{where} has shape {shape} {dtype}, expected (T, H, W, 3) uint8")
-        if shape[0] == 0 or shape[1] <= 2 * self.crop_rows or shape[2] == 0:
-            raise VideoError(
-                f"{where} has shape {shape}; nothing is left of it without {self.crop_rows} rows each side"
-            )
-        return shape[0], shape[1] - 2 * self.crop_rows, shape[2]
+    crop_rows: int
+    length: int
+    size: tuple[int, int]
 
     def __len__(self) -> int:
-        return self._shape[0]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height (cropped) and width in pixels."""
-        return self._shape[1], self._shape[2]
+        return self.length
 
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
 
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be read.
         """
-        length, height, width = self._shape
-        wanted = frame_numbers(indices, length, f"{self.path}: {self.key}")
-        frames = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
-        rows, frame = slice(self.crop_rows, self.crop_rows + height), -1
+        wanted = frame_numbers(indices, self.length, f"{self.path}: {self.key}")
+        frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
+        rows, frame = slice(self.crop_rows, self.crop_rows + self.size[0]), -1
         try:
             with opened_hdf5(self.path) as file:
                 node = file[self.key]
@@ -157,7 +131,8 @@ class RoboCasaSource(FolderSource):
         (path, demo), options = self._place(index), self.options
         with opened_hdf5(path) as file:
             obs = f"{demo}/obs"
-            frames, rows = self._frames(file, f"{obs}/{options.camera}_image")
+            frames = self._frames(file, f"{obs}/{options.camera}_image")
+            rows = len(frames)
             world_from_base = _base_poses(file, obs, rows)
             wrist, sites = _hand(file, obs, rows)
             if options.check_hand:
@@ -212,20 +187,20 @@ class RoboCasaSource(FolderSource):
         name, demo = self.ids[index].rsplit(":", 1)
         return self.folder / name, f"data/{demo}"
 
-    def _frames(self, file: h5py.File, key: str) -> tuple[Hdf5Frames, int]:
-        """The frames, cropped, and how many there are."""
-        node, path = file.get(key), Path(file.filename)
+    def _frames(self, file: h5py.File, key: str) -> Hdf5Frames:
+        node, where = file.get(key), f"{file.filename}: {key}"
         if not isinstance(node, h5py.Dataset):
-            raise CorruptEpisodeError(f"{path}: {key} is missing")
-        height = node.shape[1] if node.ndim == 4 else 0
-        frames = Hdf5Frames(path, key, round(self.options.crop_rows * height / STORED_ROWS))
-        try:
-            count = len(frames)
-        except VideoError as error:
-            raise CorruptEpisodeError(str(error)) from error
-        if count > MAX_ROWS:
-            raise CorruptEpisodeError(f"{path}: {key} claims {count} frames; the file is damaged")
-        return frames, count
+            raise CorruptEpisodeError(f"{where} is missing")
+        shape, kind = node.shape, node.dtype
+        if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or not 0 < max(shape[1:3]) <= MAX_SIDE:
+            raise CorruptEpisodeError(f"{where} has shape {shape} {kind}, expected (T, H, W, 3) uint8")
+        length, height, width, _ = shape
+        crop = round(self.options.crop_rows * height / STORED_ROWS)
+        if length == 0 or height <= 2 * crop or width == 0:
+            raise CorruptEpisodeError(f"{where} has shape {shape}; nothing is left of it without {crop} rows each side")
+        if length > MAX_ROWS:
+            raise CorruptEpisodeError(f"{where} claims {length} frames; the file is damaged")
+        return Hdf5Frames(Path(file.filename), key, crop, length, (height - 2 * crop, width))
 
 
 def recognises(folder: Path) -> bool:
