@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, write_episode, write_later_annotations, write_mp4
+from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, write_episode, write_later_annotations, write_numbered
 
 from dexworld.data.readers.droid import DroidOptions, align, open_droid, recognises
 from dexworld.data.readers.gripper_hand import GripperHand
@@ -302,7 +302,7 @@ def test_damaged_and_missing_files_make_a_corrupt_episode_that_names_them(copied
     with pytest.raises(CorruptEpisodeError, match=f"{EXT2}.mp4"):
         source[0]
     video.unlink()
-    write_mp4(video, 20, size=(72, 256))
+    write_numbered(video, 20, size=(72, 256))
     with pytest.raises(CorruptEpisodeError, match="side by side"):
         source[0]
     video.unlink()

@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from egodex_fixtures import HAND, MARKED, draw, make_clip, pixels_of, touch_clip, write_clip, write_hdf5, write_mp4
+from egodex_fixtures import HAND, MARKED, draw, make_clip, pixels_of, touch_clip, write_clip, write_hdf5
+from video_fixtures import write_mp4
 
 from dexworld.data.readers.egodex import EgoDexOptions, open_egodex, recognises
 from dexworld.data.source import CorruptEpisodeError, Source

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import robocasa_fixtures as fixtures
 import torch
-from robocasa_fixtures import HEIGHT, WIDTH, change, pictures, write_file
+from droid_fixtures import change, placed
+from robocasa_fixtures import HEIGHT, WIDTH, pictures, write_file
 
 from dexworld.data.readers.robocasa import RoboCasaOptions, base_from_camera, intrinsics, open_robocasa, recognises
 from dexworld.data.source import CorruptEpisodeError, Source
@@ -57,7 +58,7 @@ def test_an_episode_holds_the_hand_the_camera_and_the_joints_as_they_were_writte
         np.testing.assert_allclose(episode.keypoints_world[:, rows[name]], expected, atol=1e-6)
     assert episode.keypoints_valid[:, RIGHT].all()
     assert not episode.keypoints_valid[:, LEFT].any()
-    camera = fixtures.placed(fixtures.rotation(*fixtures.CAMERA_QUATERNION) @ np.diag([1, -1, -1]), fixtures.CAMERA_AT)
+    camera = placed(fixtures.rotation(*fixtures.CAMERA_QUATERNION) @ np.diag([1, -1, -1]), fixtures.CAMERA_AT)
     np.testing.assert_allclose(episode.world_from_camera, truth.base @ camera, atol=1e-6)
     np.testing.assert_allclose(episode["joint_positions"], truth.joints, atol=1e-9)
     np.testing.assert_allclose(episode.columns["hand_poses_world"][:, 1], truth.wrist, atol=1e-9)

@@ -47,27 +47,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DroidOptions:
-    """How DROID episodes are read.
+    """How DROID episodes are read. Raises ValueError on values that mean nothing.
 
-    camera: `left` is the outer camera that the metadata calls left (the release of DexWM); `right` the other one; or
-        `ext1`, `ext2`, `wrist`.
-    outcome: which folders: `all`, `success` or `failure`.
+    camera: `left` is the outer camera that the metadata calls left (the release of DexWM), `right` the other one.
+    outcome: which folders. hand: the dummy hand of the gripper. fps: states and frames per second.
     max_episodes: at most so many, evenly spread over the ids; 18,720 are about the paper's 100 hours.
-    hand: the dummy hand of the gripper.
     intrinsics: fx, fy, cx, cy in pixels of the video's own size, over everything that the files say.
     estimate_intrinsics: whether the maker's nominal focal length may stand in where no file has intrinsics (the raw
-        release has none); if not, such an episode is corrupt. `annotations(i)["intrinsics_source"]` says which it was.
-    annotations: folder with the files that were published later: intrinsics, better poses, language (see
-        `droid_camera.py`).
-    action: datasets of `action/` that are put side by side as the column `action`; the default is what the LeRobot
-        release calls the action.
-    fps: states and frames per second.
-    frame_tolerance: how many frames video and trajectory may differ by. Many videos of the release lack a frame
-        (github.com/droid-dataset/droid, report 54); both are then cut to what they share, and `annotations` says how.
+        release has none); if not, such an episode is corrupt.
+    annotations: folder with files published later: intrinsics, better poses, language (see `droid_camera.py`).
+    action: datasets of `action/`, side by side in the column `action`; by default what LeRobot's release has there.
+    frame_tolerance: how many frames video and trajectory may differ by; both are cut to what they share.
     dummy_confidence: `keypoint_confidence` of the dummy hand. It isn't in the picture, so by default it counts for
         nothing where keypoints are looked for in images (the release masks it out of that loss).
-
-    Raises ValueError on values outside these.
     """
 
     camera: CameraChoice = "left"
@@ -164,10 +156,9 @@ class DroidSource(FolderSource):
     def annotations(self, index: int) -> dict[str, Any]:
         """Everything that the episode's files hold beyond its frames, and how it was read.
 
-        metadata: the JSON file. trajectory: every dataset of trajectory.h5 by its path, all rows, and its attributes
-        under "attributes". success: by the folder, else the metadata. language: instructions published later. camera,
-        alignment (see `Alignment`), intrinsics_source and extrinsics_source: how it was read; an intrinsics_source of
-        `estimate` means a nominal focal length. Raises CorruptEpisodeError as reading does.
+        trajectory: every dataset of trajectory.h5 by its path, all rows, and its "attributes". success: by the folder,
+        else the metadata. language: published later. An intrinsics_source of `estimate` is a nominal focal length.
+        Raises CorruptEpisodeError as reading does.
         """
         given, estimate = self.options.intrinsics, self.options.estimate_intrinsics
         with self._opened(index) as recording:
@@ -280,12 +271,10 @@ def _per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Row `first_row + i` is seen in frame `first_frame + i`, for i < count.
+    """Row `first_row + i` of the trajectory is seen in frame `first_frame + i` of the video, for i < count.
 
-    Row i is frame i in most episodes, but many videos of the release lack a frame (github.com/droid-dataset/droid,
-    report 54). rows, frames: how many the trajectory and the video hold. by: `timestamps` when the times of capture
-    decide which end lacks it, `index` when only the order does. Rows without a frame and frames without a row are left
-    out.
+    Many videos of the release lack a frame (github.com/droid-dataset/droid, report 54). Rows without a frame and frames
+    without a row are left out. rows, frames: how many there are. by: whether the times of capture or the order decide.
     """
 
     rows: int

@@ -134,21 +134,10 @@ def recognises(folder: Path) -> bool:
 def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) -> EgoDexSource:
     """The clips of a whole dataset, of one split's folder or of one task's folder. Lists folders, opens no file.
 
-    Raises FileNotFoundError when the folder holds no clip at all, ValueError when the options select none of them.
+    Raises FileNotFoundError when the folder holds no clip at all, ValueError when `split` or one of `tasks` selects
+    none. Files without their partner are quarantined.
     """
-    folder = Path(folder)
-    clips, quarantined = find_clips(folder, options.split, options.tasks)
-    chosen = evenly_spread(clips, options.max_episodes)
-    if len(chosen) < len(clips):
-        _LOG.info("%s: %d of %d clips, by max_episodes", folder, len(chosen), len(clips))
-    return EgoDexSource(folder, tuple(clip.id for clip in chosen), tuple(quarantined), chosen, options)
-
-
-def find_clips(folder: Path, split: str | None, tasks: tuple[str, ...]) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """The clips of a dataset, a split or a task, sorted by id, and (file, reason) of files without their partner.
-
-    Raises FileNotFoundError when there is no clip, ValueError when `split` or one of `tasks` selects none.
-    """
+    folder, split, tasks = Path(folder), options.split, options.tasks
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
     clips: list[Clip] = []
@@ -182,7 +171,10 @@ def find_clips(folder: Path, split: str | None, tasks: tuple[str, ...]) -> tuple
     twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         raise ValueError(f"{folder}: several clips have the id {twice[0]}; rename their folders")
-    return clips, sorted(quarantined)
+    chosen = evenly_spread(clips, options.max_episodes)
+    if len(chosen) < len(clips):
+        _LOG.info("%s: %d of %d clips, by max_episodes", folder, len(chosen), len(clips))
+    return EgoDexSource(folder, tuple(clip.id for clip in chosen), tuple(sorted(quarantined)), chosen, options)
 
 
 def _listed(root: Path, place: PurePosixPath, depth: int) -> Iterator[tuple[PurePosixPath, dict[str, set[str]]]]:

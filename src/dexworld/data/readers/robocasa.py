@@ -47,21 +47,17 @@ MAX_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class RoboCasaOptions:
-    """How RoboCasa episodes are read.
+    """How RoboCasa episodes are read. Raises ValueError on values that mean nothing.
 
     split: a filter key below `mask/` (train, valid, ...); None reads every episode.
     camera: the image's name in `obs`, without `_image`; its pose in the base is that of `robot0_robotview_2`.
     fov_deg: vertical field of view of the stored image, before the crop.
-    crop_rows: rows cut off at the top and at the bottom of an image of 600 rows (in proportion for other heights), as
-        the release does: what is left has the shape of the other datasets.
-    fps: states a second; None takes the control frequency in the file's env_args, else 20: RoboCasa's usual rate, at
-        which the release's window of 80 frames is its 4 seconds.
+    crop_rows: rows cut off at the top and at the bottom of 600 (in proportion for other heights), as the release does.
+    fps: states a second; None takes the control frequency in env_args, else 20, RoboCasa's usual rate.
     check_hand: whether bones must have the Allegro's lengths and the wrist its distance to the palm (within 1 cm),
         which fails when keypoints come in another order.
     official_heatmap_error: project as the release's training data do: they subtract the crop from the principal point
         twice, so that keypoints lie 26 of 548 rows, 10.6 of 224, too high.
-
-    Raises ValueError on values outside these.
     """
 
     split: str | None = None
@@ -123,8 +119,7 @@ class RoboCasaSource(FolderSource):
     options: RoboCasaOptions
 
     def __getitem__(self, index: int) -> Track:
-        """Episode `index`: the right Allegro hand as 21 keypoints, frames lazy. Further columns: hand_poses_world,
-        action.
+        """Episode `index`: the right Allegro hand, frames lazy. Further columns: hand_poses_world, action.
 
         Raises CorruptEpisodeError naming the file and the dataset of what is missing, damaged or makes no sense.
         """
@@ -168,11 +163,8 @@ class RoboCasaSource(FolderSource):
         return (self._place(index)[0],)
 
     def annotations(self, index: int) -> dict[str, Any]:
-        """Everything that the file holds about episode `index` beyond the frames that are read.
-
-        demo: every array below the episode's group by its path, except images, and its attributes under "attributes".
-        data: the attributes that all episodes share (env_args). splits: the filter keys that name this episode.
-        """
+        """Everything that the file holds about episode `index`: under "demo" every array by its path, except images,
+        and its "attributes"; under "data" the attributes that all episodes share; "splits" name it."""
         path, demo = self._place(index)
         with opened_hdf5(path) as file:
             own, name = group(file, demo), demo.split("/")[-1]
