@@ -25,6 +25,7 @@ HAND_SHOWN = 0.5  # share of a hand's keypoints that must lie in the picture for
 MAP_ROWS, MAP_COLUMNS = 18, 32  # where in the picture keypoints lie
 LARGEST = 10
 SPEEDS = {"left_hand": (1e-4, 1e2), "right_hand": (1e-4, 1e2), "camera": (1e-4, 1e2), "camera_turn_deg": (1e-2, 1e4)}
+STEPS, EXTREMES = ("keypoints", "camera", "camera_turn"), ("keypoint", "camera", "camera_turn_deg")
 CHUNK = 32  # frames decoded at once
 STRIDE = 4  # every fourth pixel of every fourth row is compared
 SNAPSHOT_WIDTH = 384  # pixels
@@ -117,14 +118,10 @@ class Figures(Summed):
     speeds: dict[str, Histogram] = field(
         default_factory=lambda: {name: logarithmic(*span, 10) for name, span in SPEEDS.items()}
     )
-    steps: dict[str, Histogram] = field(
-        default_factory=_each(("keypoints", "camera", "camera_turn"), lambda: logarithmic(1e-6, 1e2, 5))
-    )
+    steps: dict[str, Histogram] = field(default_factory=_each(STEPS, lambda: logarithmic(1e-6, 1e2, 5)))
     hand_length: dict[str, Histogram] = field(default_factory=_each(HANDS, lambda: linear(0.0, 0.3, 60)))
     depth: Histogram = field(default_factory=lambda: linear(0.0, 4.0, 80))
-    largest: dict[str, Largest] = field(
-        default_factory=_each(("keypoint", "camera", "camera_turn_deg"), lambda: Largest(LARGEST))
-    )
+    largest: dict[str, Largest] = field(default_factory=_each(EXTREMES, lambda: Largest(LARGEST)))
     actions: dict[int, ActionFigures] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)

@@ -210,9 +210,8 @@ def account(result: Inspection) -> dict[str, Any]:
     frames, hours = figures.frames, figures.seconds / 3600
     whole = result.episodes / result.read if result.read else None  # never 0: what is read exists
     tasks = [[task, count] for task, count in most_common(figures.tasks.items(), TASKS)]
-    none, one, two, left, right = (
-        count / frames if frames else None for count in (*figures.hands_shown.tolist(), *figures.per_hand.tolist())
-    )
+    counts = (*figures.hands_shown.tolist(), *figures.per_hand.tolist())
+    none, one, two, left, right = (count / frames if frames else None for count in counts)
     return {
         "dataset": result.folder.name,
         "kind": result.kind,

@@ -110,8 +110,7 @@ class DroidSource(FolderSource):
     options: DroidOptions
 
     def __getitem__(self, index: int) -> Track:
-        """Episode `index` with a dummy right hand, frames lazy. Further columns: keypoint_confidence,
-        gripper_pose_world, gripper_opening, action; object_motion and a seed where our simulator wrote the episode.
+        """Episode `index`, frames lazy: `DroidOptions.hand_columns`, action; of our simulator object_motion, seed.
 
         Raises CorruptEpisodeError naming the file and the field of what is missing, damaged or makes no sense.
         """
@@ -240,8 +239,7 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
 
 
 def _episode_folders(folder: Path, depth: int = 2) -> Iterator[Path]:
-    """Folders of episodes: `folder` itself by its files, or DATE/TIME below success/ and failure/, which may lie up to
-    `depth` folders down (release, lab)."""
+    """Folders of episodes: `folder` itself, or DATE/TIME below success/ and failure/, up to `depth` folders down."""
     if (folder / "trajectory.h5").is_file():
         yield folder
         return
@@ -255,7 +253,7 @@ def _episode_folders(folder: Path, depth: int = 2) -> Iterator[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in `folder`, hidden ones excepted; none where there is no such folder."""
+    """The folders in `folder`, hidden ones excepted; none where it is no folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -291,10 +289,9 @@ class Alignment:
 
 
 def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: int) -> tuple[Alignment, Frames]:
-    """Match the `rows` of an open trajectory.h5 to the camera's video, and the frames that have a row.
+    """Match the `rows` of an open trajectory.h5 to the camera's video; also the frames that have a row.
 
-    Raises CorruptEpisodeError when the video can't be opened, shows two images side by side, or differs from the
-    trajectory by more than `tolerance` frames.
+    Raises CorruptEpisodeError when the video can't be opened, shows two images side by side, or differs too much.
     """
     try:
         frames = ForeignFrames(camera.video)
@@ -332,18 +329,14 @@ def align(
     return Alignment(rows, frames, 0, 0, min(rows, frames), "index")
 
 
-def _capture_times(
-    file: h5py.File, camera: DroidCamera, rows: int, frames: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """When each row's and each frame's picture was taken, in the recorder's own unit; None where no file says."""
+def _capture_times(file: h5py.File, camera: DroidCamera, rows: int, frames: int) -> tuple[np.ndarray, ...]:
+    """When each row's and each frame's picture was taken, in the recorder's own unit; () where no file says."""
     beside = camera.video.with_name(f"{camera.serial}_timestamps.json")  # missing for some (report 51)
     key = f"observation/timestamp/cameras/{camera.serial}_frame_received"
     if not beside.is_file() or key not in file:
-        return None, None
+        return ()
     try:
         recorded = np.asarray(json.loads(beside.read_text(encoding="utf-8")), dtype=np.float64)
     except (OSError, ValueError, TypeError) as error:
         raise CorruptEpisodeError(f"{beside}: the times of the frames can't be read ({error})") from error
-    if recorded.shape != (frames,):
-        return None, None
-    return numbers(file, key, (rows,), 1e18), recorded
+    return (numbers(file, key, (rows,), 1e18), recorded) if recorded.shape == (frames,) else ()

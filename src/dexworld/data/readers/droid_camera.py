@@ -58,9 +58,8 @@ def load_annotations(folder: Path) -> dict[str, dict[str, Any]]:
 def choose_camera(folder: Path, metadata: dict[str, Any], choice: CameraChoice) -> DroidCamera:
     """The camera that `choice` means in this episode, found by its serial number in the episode's own folder.
 
-    Paths in the metadata are relative to the recording lab's folder, or stem from the machine they were written on:
-    only the file name counts. Raises CorruptEpisodeError when the metadata doesn't name the camera or its mp4 is
-    missing.
+    Of paths in the metadata only the file name counts: they stem from other machines. Raises CorruptEpisodeError when
+    the metadata doesn't name the camera or its mp4 is missing.
     """
     stems = {name: _stem(metadata.get(f"{name}_mp4_path")) for name in CAMERAS}
     serials = {role: str(metadata.get(f"{role}_cam_serial") or "") or stems[role] for role in ("wrist", "ext1", "ext2")}
@@ -68,9 +67,7 @@ def choose_camera(folder: Path, metadata: dict[str, Any], choice: CameraChoice) 
     if choice in ("left", "right"):
         serial = stems[choice]
         if not serial:
-            raise CorruptEpisodeError(
-                f"{folder}: the metadata has no {choice}_mp4_path; choose the camera ext1, ext2 or wrist instead"
-            )
+            raise CorruptEpisodeError(f"{folder}: the metadata has no {choice}_mp4_path; choose ext1, ext2 or wrist")
         role = next((role for role, found in serials.items() if found == serial), "")
         if not role:
             raise CorruptEpisodeError(f"{folder}: {choice}_mp4_path names camera {serial}, which is none of {serials}")
@@ -118,9 +115,8 @@ class Recording:
     def camera_poses(self, rows: int) -> tuple[np.ndarray, str]:
         """base_from_camera (rows, 4, 4) of the optical frame, and where it comes from.
 
-        In this order: the later calibration (outer cameras only), `trajectory.h5` frame by frame, the metadata (outer
-        cameras only: its pose is that of the first frame, and the wrist moves). Raises CorruptEpisodeError when there
-        is no pose, or only zeros, which is no place for a camera.
+        In this order: the later calibration, `trajectory.h5` frame by frame, the metadata's pose of the first frame; of
+        the wrist's camera, which moves, only the second. Raises CorruptEpisodeError when there is none, or only zeros.
         """
         camera, source, entry = self.camera, "metadata", None
         if camera.role != "wrist":
@@ -138,9 +134,7 @@ class Recording:
         if source == "metadata":
             entry = self.metadata.get(f"{camera.role}_cam_extrinsics")
             if camera.role == "wrist" or entry is None:
-                raise CorruptEpisodeError(
-                    f"{self._where}: {key} is missing, and nothing else tells where this camera is"
-                )
+                raise CorruptEpisodeError(f"{self._where}: no {key}, and nothing else tells where this camera is")
         return np.tile(poses_from_euler(pose_vector(entry, f"{self._where}: {source}")), (rows, 1, 1)), source
 
     def intrinsics(
@@ -148,9 +142,8 @@ class Recording:
     ) -> tuple[np.ndarray, str]:
         """The pinhole matrix (3, 3) for frames of `size` (height, width), and where it comes from.
 
-        In this order: `given` (fx, fy, cx, cy for this size); `observation/camera_intrinsics/SERIAL_left` of
-        trajectory.h5, (3, 3) or one (3, 3) per row, all alike, for this size; the later calibration; if `estimate`, the
-        nominal one. Raises CorruptEpisodeError without any, and for a matrix that no camera of this frame size has.
+        In this order: `given` (fx, fy, cx, cy); trajectory.h5, (3, 3) or one per row, all alike; the later calibration;
+        if `estimate`, the nominal one. Raises CorruptEpisodeError without any, and for one that can't be of this size.
         """
         key = f"observation/camera_intrinsics/{self.camera.serial}_left"
         entry = self.annotation(INTRINSICS_FILE).get(self.camera.serial)
@@ -196,8 +189,7 @@ def nominal_intrinsics(role: str, size: tuple[int, int]) -> np.ndarray:
 def check_intrinsics(matrix: np.ndarray, size: tuple[int, int], where: str) -> None:
     """Raise CorruptEpisodeError unless (3, 3) `matrix` may belong to frames of (height, width) pixels.
 
-    Asked for: a pinhole without skew, a field of view of 5 to 170 degrees, square pixels to 10 %, and a principal point
-    in the middle half of the frame; a matrix for a very different frame size fails the last.
+    Asked for: no skew, a field of view of 5 to 170 degrees, pixels square to 10 %, a centred principal point.
     """
     height, width = size
     fx, fy, (cx, cy) = matrix[0, 0], matrix[1, 1], matrix[:2, 2]
@@ -226,7 +218,7 @@ def pose_vector(entry: Any, where: str) -> np.ndarray:
 
 
 def gripper_poses(cartesian_position: np.ndarray, where: str) -> np.ndarray:
-    """base_from_gripper (T, 4, 4) of (T, 6): x, y, z in metres and extrinsic x-y-z Euler angles in radians.
+    """base_from_gripper (T, 4, 4) of (T, 6) positions and Euler angles, see `poses_from_euler`.
 
     Raises CorruptEpisodeError starting with `where` on NaN, and on positions that the arm can't reach.
     """

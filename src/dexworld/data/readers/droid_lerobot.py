@@ -52,8 +52,7 @@ class DroidLeRobotSource(FolderSource):
     rows: tuple[int, ...]
 
     def __getitem__(self, index: int) -> Track:
-        """Episode `index` with a dummy right hand, frames lazy. Further columns: keypoint_confidence,
-        gripper_pose_world, gripper_opening, action.
+        """Episode `index`, its frames lazy: `DroidOptions.hand_columns` and action.
 
         Raises CorruptEpisodeError naming the file and the column of what is missing, damaged or makes no sense.
         """
@@ -95,8 +94,7 @@ class DroidLeRobotSource(FolderSource):
         return (*found, self.layout.data_file(number))
 
     def annotations(self, index: int) -> dict[str, Any]:
-        """Every column of the episode's rows under "rows"; language, success, and how it was read: camera,
-        intrinsics_source (`estimate` means a nominal focal length), extrinsics_source."""
+        """Every column of the episode's rows under "rows", and how it was read, as `DroidSource.annotations`."""
         with self._named(index):
             rows = episode_rows(self.layout, self.rows[index])
             role = self._role(rows, self.ids[index])
@@ -163,10 +161,8 @@ def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions(
             "(fx, fy, cx, cy) or read the raw release"
         )
     if options.intrinsics is None and options.estimate_intrinsics:
-        _LOG.warning(
-            "%s holds no intrinsics: the cameras' nominal focal length stands in; pixels of keypoints are estimates",
-            folder,
-        )
+        text = "%s holds no intrinsics: the cameras' nominal focal length stands in; pixels of keypoints are estimates"
+        _LOG.warning(text, folder)
     numbers = layout.column("episode_index")
     rows: Sequence[int] = range(len(layout))
     if options.outcome != "all":
@@ -184,9 +180,7 @@ def _successes(layout: LeRobotLayout) -> dict[int, bool]:
         try:
             table = pq.read_table(path, columns=["episode_index", SUCCESS], use_threads=False)
         except UNREADABLE as error:
-            raise ValueError(
-                f"{path} doesn't tell which episodes succeeded ({error}); open with outcome all"
-            ) from error
+            raise ValueError(f"{path} doesn't say which episodes succeeded ({error}); open outcome all") from error
         success = column_values(table.column(SUCCESS), SUCCESS).reshape(-1)
         found |= dict(zip(table.column("episode_index").to_pylist(), map(bool, success), strict=True))
     return found

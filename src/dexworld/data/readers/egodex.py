@@ -40,9 +40,8 @@ RATE_SLACK = 0.01  # of containers whose mean rate is not quite that: 29.97, or 
 OFFICIAL_SIZE = (1080, 1920)
 SIDES = ("left", "right")
 WRISTS = tuple(f"{side}Hand" for side in SIDES)
-METACARPALS = tuple(
-    f"{side}{finger}FingerMetacarpal" for side in SIDES for finger in ("Index", "Middle", "Ring", "Little")
-)
+FINGERS = ("Index", "Middle", "Ring", "Little")
+METACARPALS = tuple(f"{side}{finger}FingerMetacarpal" for side in SIDES for finger in FINGERS)
 WORLD = 1e4  # metres from the world's origin; beyond is damage
 MAX_REACH = 3.0  # metres from the camera to its wearer's joints; beyond is a tracking failure
 MAX_HAND = 0.4  # metres from the middle of a hand to any of its joints
@@ -55,8 +54,7 @@ _LOG = logging.getLogger(__name__)
 class EgoDexOptions:
     """What is read of an EgoDex folder.
 
-    split: None reads all; "train" the official training set, folders part1 to part5; "test" the official test set;
-    "extra" the additional data, which is in neither; or the name of one folder, e.g. "part2".
+    split: "train" (folders part1 to part5), "test" or "extra" as published, or a folder, e.g. "part2"; None reads all.
     tasks: names of task folders; empty reads all. max_episodes: at most so many, evenly spread over the ids.
     min_confidence: a keypoint is valid where its tracking confidence (0 to 1) is at least this; files without
     confidences keep every keypoint. 0 ignores confidences, as DexWM does.
@@ -242,7 +240,7 @@ def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDex
 
 @dataclass(frozen=True)
 class Joints:
-    """Poses of the joints that a file has. places: row of each name. poses: (K, T, 4, 4). tracked: (K, T) bool."""
+    """Joints of a file. places: row of each name. poses: (K, T, 4, 4) in the world. tracked: (K, T) bool."""
 
     places: dict[str, int]
     poses: np.ndarray
@@ -276,11 +274,10 @@ def _cameras(file: h5py.File) -> np.ndarray:
 
 
 def _joints(file: h5py.File, world_from_camera: np.ndarray) -> Joints:
-    """The joints that have a place in a Track, each read at once and by name: HDF5 lists names alphabetically.
+    """The joints that have a place in a Track, by name: HDF5 lists them alphabetically.
 
-    A joint is tracked where its pose is rigid, within reach of the camera's wearer and, of a hand, near the hand's
-    other joints. A hand, the body and metacarpals may be absent; a hand that lacks some of its 21 keypoints, or both
-    hands absent, is a CorruptEpisodeError.
+    A joint is tracked where its pose is rigid, within the wearer's reach and, of a hand, near the hand's other joints.
+    A hand, the body and metacarpals may be absent. CorruptEpisodeError when a hand lacks some points, or both all.
     """
     present = {name for name in file["transforms"] if name != "camera"}
     hands = (KEYPOINT_NAMES[:KEYPOINTS_PER_HAND], KEYPOINT_NAMES[KEYPOINTS_PER_HAND:])
@@ -330,9 +327,8 @@ def _confidences(file: h5py.File, joints: Joints) -> np.ndarray | None:
 def _intrinsics(file: h5py.File, size: tuple[int, int]) -> np.ndarray:
     """(3, 3) float64 in pixels of a video of `size` (height, width).
 
-    The file's matrix counts as it is when its principal point lies near the middle of the video. When it lies near the
-    middle of 1920 x 1080 instead, the video was made smaller without it, and the matrix is scaled by the same factors.
-    Raises CorruptEpisodeError when it fits neither, or is no pinhole matrix.
+    A principal point near the middle of 1920 x 1080 instead of the video's says that the video was made smaller: the
+    matrix is scaled likewise. Raises CorruptEpisodeError when it fits neither, or is no pinhole matrix.
     """
     matrix = read_array(file, "camera/intrinsic", (3, 3)).astype(np.float64)
     where = f"{file.filename}: camera/intrinsic"
@@ -352,11 +348,8 @@ def _intrinsics(file: h5py.File, size: tuple[int, int]) -> np.ndarray:
 
 
 def _language(file: h5py.File, task: str) -> str:
-    """The sentence that is true of this clip; the task's name when the file has none.
-
-    Reversible tasks have two sentences, and `which_llm_description` ("1" or "2") says which was acted; older files have
-    `description` only.
-    """
+    """The sentence that was acted; the task's name when the file has none. Reversible tasks have two sentences, and
+    `which_llm_description` ("1" or "2") says which; older files have `description` only."""
     found = attributes(file)
     second = str(found.get("which_llm_description", "1")) == "2"
     names = ("llm_description2" if second else "llm_description", "llm_description", "description")

@@ -265,8 +265,6 @@ def _picture(
     height, width = size or expected
     averaging = Interpolation.AREA if (height, width) != expected else None
     try:
-        return converter.reformat(
-            frame, width=width, height=height, format=pixel_format, interpolation=averaging, threads=1
-        )
+        return converter.reformat(frame, width, height, pixel_format, interpolation=averaging, threads=1)
     except _UNREADABLE as error:
         raise VideoError(f"{path}: frame {index} can't be converted to {pixel_format} ({error})") from error

@@ -259,7 +259,7 @@ def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: i
     expected = {"matrix": 16, "xyz-euler": 6, "xyz-quaternion": 7}[mapping.form]
     if values.shape[1] != expected or not np.isfinite(values).all():
         raise ValueError(
-            f"{mapping.feature} has {values.shape[1]} numbers a frame, or NaN; {mapping.form} is {expected} numbers"
+            f"{mapping.feature} has {values.shape[1]} numbers a frame, or NaN; {mapping.form} has {expected}"
         )
     if mapping.form == "matrix":
         poses = values.reshape(-1, 4, 4)
@@ -315,6 +315,4 @@ def _places(mapping: KeypointMapping, names: Any, count: int) -> dict[int, list[
         return {KEYPOINT_NAMES.index(name): [axes[axis] for axis in "xyz"] for name, axes in whole.items()}
     if count == NUM_KEYPOINTS:
         return dict(enumerate(in_order))
-    raise ValueError(
-        f"{mapping.feature} has {count} points and no names of keypoints; say which they are with `points` or `rename`"
-    )
+    raise ValueError(f"{mapping.feature} has {count} points and no names of keypoints; give its `points` or `rename`")

@@ -317,23 +317,19 @@ def _check_hand(wrist: np.ndarray, sites: np.ndarray, where: str) -> None:
         ("wrist is not where an Allegro's wrist is", palm),
     ):
         if miss.max() > _TOLERANCE:
-            raise CorruptEpisodeError(
-                f"{where}: the hand's {complaint}: {1000 * miss.max():.0f} mm off at row {int(np.argmax(miss))}"
-            )
+            miss_mm, row = 1000 * miss.max(), int(np.argmax(miss))
+            raise CorruptEpisodeError(f"{where}: the hand's {complaint}: {miss_mm:.0f} mm off at row {row}")
 
 
 def _joints(file: h5py.File, obs: str, rows: int) -> np.ndarray | None:
-    """(rows, 23): the right arm's seven joints, which come first, then the Allegro's, whose order is ours; None where
-    the file has not both."""
+    """(rows, 23): the right arm's seven joints, which come first, then the Allegro's in our order; None without."""
     keys = f"{obs}/robot0_joint_pos", f"{obs}/robot0_right_gripper_qpos"
     if not all(key in file for key in keys):
         return None
     arm = numbers(file, keys[0], (rows, None), 100.0)
     fingers = numbers(file, keys[1], (rows, FINGER_JOINTS), 100.0)
     if arm.shape[1] < ARM_JOINTS:
-        raise CorruptEpisodeError(
-            f"{file.filename}: {keys[0]} has {arm.shape[1]} joints, expected {ARM_JOINTS} or more"
-        )
+        raise CorruptEpisodeError(f"{file.filename}: {keys[0]} has {arm.shape[1]} joints, expected {ARM_JOINTS}")
     return np.concatenate([arm[:, :ARM_JOINTS], fingers], axis=1)
 
 
