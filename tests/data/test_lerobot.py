@@ -63,11 +63,8 @@ def test_rows_rates_tasks_and_ids_are_those_of_the_dataset(plain):
     assert source.ids == ("episode_000000", "episode_000001", "episode_000002", "episode_000003")
     for index in range(4):
         episode, span = source[index], slice(STARTS[index], STARTS[index + 1])
-        assert (len(episode), episode.fps, episode.task) == (
-            LENGTHS[index],
-            30.0,
-            ["pick the cup", "place the cup"][index % 2],
-        )
+        task = ["pick the cup", "place the cup"][index % 2]
+        assert (len(episode), episode.fps, episode.task) == (LENGTHS[index], 30.0, task)
         assert set(episode.columns) == {"observation.state", "action", "keypoints_world", "keypoints_valid"}
         for name in ("observation.state", "action"):
             np.testing.assert_array_equal(episode.columns[name], columns[name][span])
@@ -152,24 +149,13 @@ def test_one_feature_per_hand_in_the_camera_frame_becomes_world_points(tmp_path)
     poses = rigid(rotation_from_euler_xyz(angles), torch.from_numpy(generator.normal(size=(TOTAL, 3)))).numpy()
     valid = np.ones((TOTAL, 21), dtype=np.float32)
     valid[7, 5] = 0
-    write_dataset(
-        tmp_path,
-        LENGTHS,
-        columns={
-            "left": hands[0],
-            "right": hands[1],
-            "right_seen": valid,
-            "camera": poses.reshape(TOTAL, 16).astype(np.float32),
-        },
-    )
-    options = LeRobotOptions(
-        keypoints=(
-            KeypointMapping("left", points=KEYPOINT_NAMES[:21], frame="camera"),
-            KeypointMapping("right", points=KEYPOINT_NAMES[21:], frame="camera", valid="right_seen"),
-        ),
-        camera_pose=PoseMapping("camera"),
-        intrinsics=(50.0, 51.0, 48.0, 32.0),
-    )
+    columns = {"left": hands[0], "right": hands[1], "right_seen": valid}
+    columns["camera"] = poses.reshape(TOTAL, 16).astype(np.float32)
+    write_dataset(tmp_path, LENGTHS, columns=columns)
+    left = KeypointMapping("left", points=KEYPOINT_NAMES[:21], frame="camera")
+    right = KeypointMapping("right", points=KEYPOINT_NAMES[21:], frame="camera", valid="right_seen")
+    camera, intrinsics = PoseMapping("camera"), (50.0, 51.0, 48.0, 32.0)
+    options = LeRobotOptions(keypoints=(left, right), camera_pose=camera, intrinsics=intrinsics)
     episode = open_lerobot(tmp_path, options)[0]
     both = np.concatenate([hands[0], hands[1]], axis=1)[:20]
     expected = both @ poses[:20, :3, :3].transpose(0, 2, 1) + poses[:20, None, :3, 3]

@@ -326,7 +326,9 @@ class Measurement:
         wanted = sorted({frame for first in pairs for frame in (first, first + 1) if frame <= last} | {best})
         frozen: list[int] = []
         black: list[int] = []
-        kept, previous, before = np.zeros(0), np.zeros(0), -2
+        kept: np.ndarray = np.zeros(0)
+        previous: np.ndarray = np.zeros(0)
+        before = -2
         for frame, picture in self._decoded(None if every_frame else wanted):
             small = picture[::STRIDE, ::STRIDE].astype(np.int16)
             figures.decoded += 1
