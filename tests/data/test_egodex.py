@@ -361,9 +361,6 @@ def test_choices_that_select_nothing_say_what_there_is(tree, tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(FileNotFoundError, match="no clips of EgoDex"):
         open_egodex(tmp_path / "bare")
-    for wrong in ({"min_confidence": 1.5}, {"min_confidence": float("nan")}, {"max_episodes": 0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            EgoDexOptions(**wrong)
 
 
 def test_the_layout_is_recognised_by_a_pair_of_files(tree, tmp_path):

@@ -199,8 +199,6 @@ def test_options_that_name_what_is_not_there_are_refused(plain):
         open_lerobot(plain[0], LeRobotOptions(joint_positions="nowhere"))
     with pytest.raises(ValueError, match=r"no camera 'front'; it has observation\.images\.top"):
         open_lerobot(plain[0], LeRobotOptions(image_key="front"))
-    with pytest.raises(ValueError, match="leftElbow are no keypoints"):
-        KeypointMapping("hand", points=("leftElbow",))
 
 
 def test_points_without_names_are_not_guessed(tmp_path):

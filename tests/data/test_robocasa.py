@@ -217,12 +217,3 @@ def test_a_frame_that_is_gone_when_it_is_read_is_named(damaged):
     change(damaged, f"{OBS}/robot0_robotview_2_image", None)
     with pytest.raises(VideoError, match=r"lift\.hdf5"):
         frames.read([2])
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [({"fov_deg": 0.0}, "fov_deg"), ({"crop_rows": 300}, "crop_rows"), ({"fps": -1.0}, "fps is -1.0")],
-)
-def test_options_that_mean_nothing_are_refused(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        RoboCasaOptions(**options)
