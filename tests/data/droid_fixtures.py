@@ -81,15 +81,9 @@ def write_episode(
     folder = root / LAB / outcome / DAY / time
     folder.mkdir(parents=True)
     phase = np.linspace(0.0, 1.0, rows)
-    gripper = np.stack(
-        [
-            placed(
-                turned((1, 0.2, 0), math.pi - 0.4 * p) @ turned((0, 0, 1), 1.5 * p),
-                (0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3),
-            )
-            for p in phase
-        ]
-    )
+    turns = [turned((1, 0.2, 0), math.pi - 0.4 * p) @ turned((0, 0, 1), 1.5 * p) for p in phase]
+    places = [(0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3) for p in phase]
+    gripper = np.stack([placed(*pose) for pose in zip(turns, places, strict=True)])
     closed = 0.5 - 0.5 * np.cos(2 * math.pi * phase)
     hand_eye = placed(turned((0, 0, 1), -1.5), (-0.07, 0.02, 0.015))
     cameras = {
@@ -103,9 +97,8 @@ def write_episode(
     received = 1_688_745_743_000 + 67 * np.arange(rows)
 
     with h5py.File(folder / "trajectory.h5", "w") as file:
-        file.attrs.update(
-            {"building": "Sutardja", "scene_id": 7, "user": "A Person", "current_task": "Move object", "success": True}
-        )
+        told = {"building": "Sutardja", "scene_id": 7, "user": "A Person", "current_task": "Move object"}
+        file.attrs.update(told | {"success": True})
         state = file.create_group("observation/robot_state")
         state["cartesian_position"] = np.array([xyz_euler(pose) for pose in gripper])
         state["gripper_position"], state["joint_positions"] = closed, joints
@@ -147,10 +140,8 @@ def write_episode(
 def write_later_annotations(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:
     """The files published later, for ext2 only in the superset and ext1 only in the smaller one; the poses in them."""
     folder.mkdir(parents=True)
-    moved = {
-        serial: placed(turned((0, 0, 1), 0.02), (0.01, -0.02, 0.03)) @ told.cameras[serial][0]
-        for serial in (EXT1, EXT2)
-    }
+    shift = placed(turned((0, 0, 1), 0.02), (0.01, -0.02, 0.03))
+    moved = {serial: shift @ told.cameras[serial][0] for serial in (EXT1, EXT2)}
     sized = {"width": 1280, "height": 720}
     contents = {
         "cam2base_extrinsic_superset": {EXT2: xyz_euler(moved[EXT2]), f"{EXT2}_quality_metric": 0.9},

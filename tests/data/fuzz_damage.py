@@ -411,11 +411,5 @@ NPZ: dict[str, Damage] = {
 }
 NPY: dict[str, Damage] = {"absurd number of rows": absurd_array}
 
-BY_SUFFIX: dict[str, dict[str, Damage]] = {
-    ".mp4": VIDEO,
-    ".hdf5": HDF5,
-    ".h5": HDF5,
-    ".json": JSON,
-    ".parquet": PARQUET,
-}
-BY_SUFFIX |= {".npz": NPZ, ".npy": NPY}
+BY_SUFFIX: dict[str, dict[str, Damage]] = {".mp4": VIDEO, ".json": JSON, ".parquet": PARQUET, ".npz": NPZ, ".npy": NPY}
+BY_SUFFIX |= {".hdf5": HDF5, ".h5": HDF5}

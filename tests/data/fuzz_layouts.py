@@ -73,14 +73,12 @@ def write_lerobot(folder: Path) -> None:
         "camera": np.tile(np.eye(4, dtype=np.float32), (sum(lengths), 1, 1)),
         "joints": generator.normal(size=(sum(lengths), 23)).astype(np.float32),
     }
-    lerobot_fixtures.write_dataset(
-        folder, lengths, ("observation.images.top",), size=(24, 48), columns=columns, episodes_per_file=2
-    )
+    shape = {"size": (24, 48), "episodes_per_file": 2}
+    lerobot_fixtures.write_dataset(folder, lengths, ("observation.images.top",), columns=columns, **shape)
 
 
-MAPPING = LeRobotOptions(
-    keypoints=(KeypointMapping("hand"),), camera_pose=PoseMapping("camera"), joint_positions="joints"
-)
+HAND, CAMERA = KeypointMapping("hand"), PoseMapping("camera")
+MAPPING = LeRobotOptions(keypoints=(HAND,), camera_pose=CAMERA, joint_positions="joints")
 
 
 def write_store(folder: Path, codec: str) -> None:

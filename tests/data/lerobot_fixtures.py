@@ -37,9 +37,8 @@ def number_of(frame: np.ndarray) -> int:
     height, width = frame.shape[:2]
     step = width // BITS
     bars = frame[: height // 2].astype(float).mean(axis=(0, 2))
-    return sum(
-        int(bars[step * bit + step // 4 : step * (bit + 1) - step // 4].mean() > 127) << bit for bit in range(BITS)
-    )
+    middles = (bars[step * bit + step // 4 : step * (bit + 1) - step // 4] for bit in range(BITS))
+    return sum(int(middle.mean() > 127) << bit for bit, middle in enumerate(middles))
 
 
 def write_video(path: Path, frames, fps=30, codec="h264"):
@@ -124,9 +123,8 @@ def write_meta(
         rows.append(row)
     (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
-    pq.write_table(
-        pa.table({"task_index": list(range(len(tasks))), task_column: tasks}), folder / "meta" / "tasks.parquet"
-    )
+    texts = pa.table({"task_index": list(range(len(tasks))), task_column: tasks})
+    pq.write_table(texts, folder / "meta" / "tasks.parquet")
     video = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
     video["info"] = {"video.fps": fps, "has_audio": False}
     description = {

@@ -73,9 +73,8 @@ def write_demo(data: h5py.Group, name: str, length: int, flat: bool = True) -> T
     phase = np.linspace(0.0, 1.0, length)
     yaw = 0.7
     base = np.stack([placed(turned((0, 0, 1), yaw), (2.0, -1.5, 0.05)) for _ in phase])
-    in_base = [
-        placed(turned((0, 1, 0), 2.4) @ turned((0, 0, 1), p), (0.75 + 0.1 * p, -0.15 + 0.2 * p, 1.0)) for p in phase
-    ]
+    turns = [turned((0, 1, 0), 2.4) @ turned((0, 0, 1), p) for p in phase]
+    in_base = [placed(turn, (0.75 + 0.1 * p, -0.15 + 0.2 * p, 1.0)) for turn, p in zip(turns, phase, strict=True)]
     wrist = base @ np.stack(in_base)
     sites = np.stack([pose[:3, 3] + allegro(0.6 * p) @ pose[:3, :3].T for pose, p in zip(wrist, phase, strict=True)])
     generator = np.random.default_rng(length)
@@ -87,9 +86,8 @@ def write_demo(data: h5py.Group, name: str, length: int, flat: bool = True) -> T
     demo["states"], demo["actions"] = generator.uniform(size=(length, 5)), actions
     demo["waypoint_generation_stage_string"] = [b"s1-w1"] * length
     obs = demo.create_group("obs")
-    obs.create_dataset(
-        "robot0_robotview_2_image", data=pictures(length), chunks=(1, HEIGHT, WIDTH, 3), compression="gzip"
-    )
+    packed = {"chunks": (1, HEIGHT, WIDTH, 3), "compression": "gzip"}
+    obs.create_dataset("robot0_robotview_2_image", data=pictures(length), **packed)
     obs["robot0_agentview_left_image"] = pictures(length)
     obs["robot0_base_pos"] = base[:, :3, 3]
     obs["robot0_base_quat"] = np.tile((0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)), (length, 1))
@@ -110,9 +108,8 @@ def write_file(path, lengths=(6, 4), flat: bool = True) -> dict[str, Told]:
         data = file.create_group("data")
         data.attrs["total"] = sum(lengths)
         data.attrs["env_args"] = json.dumps({"env_name": "PnPCounterTop", "env_kwargs": {"control_freq": 20}})
-        told = {
-            f"demo_{number}": write_demo(data, f"demo_{number}", length, flat) for number, length in enumerate(lengths)
-        }
+        names = [f"demo_{number}" for number in range(len(lengths))]
+        told = {name: write_demo(data, name, length, flat) for name, length in zip(names, lengths, strict=True)}
         file["mask/train"] = np.array([b"demo_0"])
         file["mask/valid"] = np.array([name.encode() for name in list(told)[1:]])
     return told

@@ -242,10 +242,8 @@ def test_labs_outcomes_and_single_episodes_can_be_opened_and_incomplete_ones_are
     source = open_droid(tmp_path / "all")
     assert len(source) == 2
     assert source.annotations(0)["success"] is False  # "failure" sorts first
-    assert [reason for _, reason in source.quarantined] == [
-        "0 files metadata_*.json; complete episodes have one",
-        "no trajectory.h5",
-    ]
+    reasons = ["0 files metadata_*.json; complete episodes have one", "no trajectory.h5"]
+    assert [reason for _, reason in source.quarantined] == reasons
     assert len(open_droid(tmp_path / "all", DroidOptions(outcome="failure"))) == 1
     assert open_droid(tmp_path / "all", DroidOptions(max_episodes=1)).ids == source.ids[:1]
     assert open_droid(tmp_path / "all", DroidOptions(max_episodes=9)).ids == source.ids

@@ -11,14 +11,8 @@ import torch
 from lerobot_fixtures import number_of, write_dataset, write_video
 
 from dexworld.data.lerobot.layout import open_layout
-from dexworld.data.readers.lerobot import (
-    KeypointMapping,
-    LeRobotOptions,
-    PoseMapping,
-    camera_poses,
-    open_lerobot,
-    recognises,
-)
+from dexworld.data.readers import lerobot
+from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseMapping, open_lerobot
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
 from dexworld.geometry import rigid, rotation_from_euler_xyz
@@ -58,7 +52,7 @@ def test_rows_rates_tasks_and_ids_are_those_of_the_dataset(plain):
     folder, columns = plain
     source = open_lerobot(folder)
     assert isinstance(source, Source)
-    assert recognises(folder)
+    assert lerobot.recognises(folder)
     assert (len(source), source.kind, source.quarantined) == (4, "lerobot", ())
     assert source.ids == ("episode_000000", "episode_000001", "episode_000002", "episode_000003")
     for index in range(4):
@@ -116,7 +110,7 @@ def test_images_inside_the_rows_are_frames(tmp_path):
 
 def test_other_versions_are_refused_with_the_way_out(tmp_path):
     write_dataset(tmp_path, (5,), version="v2.1")
-    assert recognises(tmp_path)
+    assert lerobot.recognises(tmp_path)
     with pytest.raises(ValueError, match=r"v2\.1.*convert_dataset_v21_to_v30"):
         open_lerobot(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"info\.json"):
@@ -187,11 +181,13 @@ def test_the_forms_of_a_camera_pose_agree():
         PoseMapping("euler", "xyz-euler"),
         PoseMapping("quaternion", "xyz-quaternion"),
     ):
-        np.testing.assert_allclose(camera_poses(columns, mapping, 2), poses.numpy(), atol=1e-9, err_msg=mapping.feature)
+        np.testing.assert_allclose(
+            lerobot.camera_poses(columns, mapping, 2), poses.numpy(), atol=1e-9, err_msg=mapping.feature
+        )
     with pytest.raises(ValueError, match="no rigid transform"):
-        camera_poses({"matrix": 2 * poses.numpy()}, PoseMapping("matrix"), 2)
+        lerobot.camera_poses({"matrix": 2 * poses.numpy()}, PoseMapping("matrix"), 2)
     with pytest.raises(ValueError, match=r"matrix, read as matrix, mirrors at row 0"):
-        camera_poses({"matrix": poses.numpy() @ np.diag([1.0, -1.0, 1.0, 1.0])}, PoseMapping("matrix"), 2)
+        lerobot.camera_poses({"matrix": poses.numpy() @ np.diag([1.0, -1.0, 1.0, 1.0])}, PoseMapping("matrix"), 2)
 
 
 def test_options_that_name_what_is_not_there_are_refused(plain):
