@@ -1,8 +1,6 @@
 """Ways to damage a file of a dataset: its bytes, or what its format says. Each is a function of (path, draw).
 
-`draw` is the only source of chance, so a case is told by its number. A damage gives up with `Unfit` where it has no
-meaning for a file. Kinds in `PLAIN` must end in an error or change nothing; the others may leave numbers or pictures
-that could be true, which no reader of a layout without checksums can tell.
+`draw` is the only source of chance, so a case is known by its number. A damage raises `Unfit` where it has no meaning.
 """
 
 import io
@@ -37,9 +35,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-# Bytes
 
 
 def flip(path: Path, draw: random.Random, first: int = 0, count: int | None = None, bits: int = 1) -> None:
@@ -99,8 +94,6 @@ BYTES: dict[str, Damage] = {
 }
 if os.geteuid():  # nothing is forbidden to root
     BYTES["forbidden"] = lambda path, draw: path.chmod(0)
-
-# Video
 
 
 def rewrite_video(
@@ -164,8 +157,6 @@ VIDEO: dict[str, Damage] = {
     "only sound": only_audio,
     "absurd numbers in boxes": absurd_box,
 }
-
-# HDF5
 
 
 def datasets_of(node: h5py.Group) -> list[str]:
@@ -266,8 +257,6 @@ HDF5: dict[str, Damage] = {
     "wrong attribute": attribute_hdf5,
 }
 
-# JSON
-
 
 def places_of(content: object, here: tuple = ()) -> list[tuple]:
     children = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
@@ -307,8 +296,6 @@ JSON: dict[str, Damage] = {
     "renamed key": lambda path, draw: change_json(path, draw, rename=True),
     "no JSON": text_json,
 }
-
-# Parquet
 
 
 def change_parquet(path: Path, draw: random.Random, change: Callable[..., pa.Table]) -> None:
@@ -360,8 +347,6 @@ PARQUET: dict[str, Damage] = {
     "bad column": partial(change_parquet, change=bad_column),
     "other rows": partial(change_parquet, change=other_rows),
 }
-
-# NumPy's archives and arrays
 
 
 def change_archive(path: Path, draw: random.Random, change: Callable[..., object]) -> None:

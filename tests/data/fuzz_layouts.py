@@ -308,9 +308,6 @@ def check_prepared(folder: Path, truth: Truth, affected: set[str], store: Path, 
         check_tensors(FrameLoader([dataset], SAMPLING, 2 * len(dataset), 0).batch(0))
 
 
-# Latent caches
-
-
 @dataclass
 class CacheCheck:
     """A cache of a tiny dataset; damage to it is found when it is opened or when its checksums are compared."""
