@@ -286,7 +286,7 @@ def _mapped_points(
     places = _places(mapping, names, count)
     rows, axes = list(places), np.array(list(places.values()), dtype=int).reshape(-1, 3)
     points = points[:, axes.reshape(-1)].reshape(length, len(rows), 3)
-    known: np.ndarray = np.isfinite(points).all(axis=-1)
+    known = np.asarray(np.isfinite(points).all(axis=-1))
     if mapping.valid is not None:
         marked = np.asarray(columns[mapping.valid]).reshape(length, -1).astype(bool)
         if marked.shape[1] not in (1, count):
