@@ -9,8 +9,7 @@ import pytest
 
 from dexworld.cli.inspect import Inspect, show
 from dexworld.cli.reader_options import reader_options
-from dexworld.data.inspection import InspectConfig, inspect
-from dexworld.data.inspection_account import account
+from dexworld.data.inspection import InspectConfig, account, inspect
 from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
 from dexworld.report.inspection_page import duration_text, heat_map, size_text, write_inspection_page
 from dexworld.track import ArrayFrames, Track
@@ -149,18 +148,19 @@ def test_reader_options_come_as_settings_or_as_a_file(tmp_path):
     assert (chosen.egodex.split, chosen.egodex.max_episodes) == ("extra", 3)
     assert reader_options(()) == reader_options(("egodex.split=null",))
     chosen = reader_options(("droid.hand.style=official", "droid.hand.closed-radii=[0.01,0.02,0.03,0.04]"))
+    assert reader_options(("droid.intrinsics=60,60,64,36",)).droid.intrinsics == (60.0, 60.0, 64.0, 36.0)
     assert (chosen.droid.hand.style, chosen.droid.hand.closed_radii) == ("official", (0.01, 0.02, 0.03, 0.04))
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("egodex.splits=test", r"reader.egodex.splits doesn't exist; reader.egodex has split, tasks"),
-        ("vhs.split=test", r"reader.vhs doesn't exist; reader has egodex"),
+        ("egodex.splits=test", r"reader.egodex has unknown fields splits; EgoDexOptions knows split, tasks"),
+        ("vhs.split=test", r"reader has unknown fields vhs; ReaderOptions knows egodex"),
         ("egodex.max_episodes=few", r"reader.egodex.max_episodes is 'few'; it must be int"),
         ("egodex.min_confidence=2", "lie between 0 and 1"),
         ("test", "LAYOUT.FIELD=VALUE"),
-        ("droid.hand.style=fist", r"reader.droid.hand.style is 'fist'; it must be one of gripper, official"),
+        ("droid.hand.style=fist", r"reader.droid.hand.style is 'fist'; choose 'gripper' or 'official'"),
         ("droid.camera.lens=left", r"reader.droid.camera is \{'lens': 'left'\}"),
     ],
 )

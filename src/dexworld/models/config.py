@@ -4,8 +4,8 @@ Every class checks itself when made and raises ValueError naming the field. `PRE
 sizes (DexWM paper, Table 5) and our small ones.
 """
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from dexworld.actions import OFFICIAL, ActionConvention
 from dexworld.hands import NUM_TRACKED
@@ -222,30 +222,6 @@ class DexWMConfig:
         cell = max(1, round(self.keypoint_head.cell * side / (self.encoder.patch * self.encoder.downsample)))
         head = replace(self.keypoint_head, cell=cell)
         return replace(self, image_size=(height, width), encoder=encoder, keypoint_head=head)
-
-
-def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
-    """A frozen config of class `cls` from the nested dict that `dataclasses.asdict` made, e.g. out of JSON.
-
-    Raises ValueError naming fields that are unknown or of the wrong kind. Fields that are absent keep their default.
-    """
-    hints = get_type_hints(cls)
-    known = {each.name for each in fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(
-            f"{where} has unknown fields {', '.join(unknown)}; {cls.__name__} knows {', '.join(sorted(known))}"
-        )
-    arguments = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            if not isinstance(value, dict):
-                raise ValueError(f"{where}.{name} must be a mapping, not {type(value).__name__}")
-            value = from_dict(hints[name], value, f"{where}.{name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        arguments[name] = value
-    return cls(**arguments)
 
 
 def _paper(dim: int, depth: int, heads: int, action_convention: ActionConvention = ActionConvention()) -> DexWMConfig:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.inspection import Inspection
-from dexworld.data.inspection_account import account
-from dexworld.data.picture_figures import Snapshot
+from dexworld.data.episode_figures import Snapshot
+from dexworld.data.inspection import Inspection, account
 from dexworld.data.statistics import Histogram
 from dexworld.hands import HAND_KEYPOINTS
 from dexworld.report import html
@@ -140,8 +139,10 @@ def _contents_section(result: Inspection, figures: dict[str, Any]) -> html.Marku
     rows = [(task or "(no text)", f"{count:,}") for task, count in tasks["most_common"][:SHOWN_TASKS]]
     more = tasks["distinct"] - len(rows)
     plot = None
-    if np.count_nonzero(result.lengths.counts) > 1:
-        plot = html.figure(histogram_plot({"episodes": result.lengths}, "seconds", log=True), "How long episodes are.")
+    if np.count_nonzero(result.figures.lengths.counts) > 1:
+        plot = html.figure(
+            histogram_plot({"episodes": result.figures.lengths}, "seconds", log=True), "How long episodes are."
+        )
     named = html.tag("div", html.box("reasons", html.table(("Task", "Episodes"), rows))) if rows else None
     below = html.note(f"and {more:,} more tasks.") if more > 0 else None
     return html.section("What is in it", html.facts(pairs), html.box("plots", named, plot), below)

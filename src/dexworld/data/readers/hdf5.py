@@ -1,5 +1,12 @@
-"""Reading HDF5 files that others wrote: every failure is a CorruptEpisodeError that names the file and the key."""
+"""Reading HDF5 files that others wrote: every failure is a CorruptEpisodeError that names the file and the key.
 
+HDF5 (2.0) itself doesn't survive two kinds of damage: text whose type became a list crashes the process, and it walks a
+heap of texts for ever whose free space has no size. Both are found before the library is asked to read.
+"""
+
+import functools
+import mmap
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,23 +15,27 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dexworld.data.hdf5_damage import check_heaps, is_plain
+from dexworld.data.readers.arrays import check_numbers
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 
 MAX_BYTES = 4 * 2**30  # of one array; more is a damaged header
 MAX_RATIO = 1100  # bytes to a stored byte; gzip packs no better
 MAX_UNSTORED = 2**20  # bytes of an array that lie nowhere in the file and are read as zeros
+MAX_SCANNED = 256 * 2**20  # bytes; larger files are not searched for heaps
 _UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
+_HEAP = b"GCOL\x01\x00\x00\x00"  # signature, version 1, reserved (HDF5 file format specification, section III.E)
+_HEADER = 16  # bytes, of a heap and of an object in it
+_SMALLEST = 4096  # bytes of a heap
+_SAFE_CLASSES = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.BITFIELD, h5py.h5t.ENUM)
 
 
 @contextmanager
 def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading, without a lock: shared file systems often have none.
 
-    Raises CorruptEpisodeError naming the file when it is missing, truncated or no HDF5, and for anything that h5py
-    raises while it is open; for damage, too, that would end or hang the process. A VideoError names its own file, and
-    passes.
+    Raises CorruptEpisodeError naming the file when it is missing, truncated or no HDF5, when its damage would end or
+    hang the process, and for anything that h5py raises while it is open. A VideoError names its own file, and passes.
     """
     check_heaps(path)
     try:
@@ -34,6 +45,47 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
         raise
     except _UNREADABLE as error:
         raise CorruptEpisodeError(f"{path}: can't be read as HDF5 ({type(error).__name__}: {error})") from error
+
+
+def check_heaps(path: Path) -> None:
+    """Raise CorruptEpisodeError when HDF5 would walk a heap of texts in the file for ever, or the file can't be read.
+
+    Files above 256 MiB are not searched; others once, until they change (3 MB take 1 ms).
+    """
+    try:
+        status = path.stat()
+        if _SMALLEST <= status.st_size <= MAX_SCANNED:
+            _scan_heaps(path, status.st_size, status.st_mtime_ns)
+    except CorruptEpisodeError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CorruptEpisodeError(f"{path}: can't be read ({error})") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _scan_heaps(path: Path, size: int, changed: int) -> None:
+    """Step through the objects of every heap as the library does. changed: when the file was, in nanoseconds."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        size = min(size, len(content))
+        place = content.find(_HEAP, 0, size - 8)
+        while place >= 0:
+            (length,) = struct.unpack_from("<Q", content, place + 8)
+            # the library itself refuses a heap of another size
+            at, end = place + _HEADER, place + length if _SMALLEST <= length <= size - place else 0
+            while at + _HEADER <= end:
+                number, _, space = struct.unpack_from("<HH4xQ", content, at)
+                step = space if number == 0 else _HEADER + (space + 7) // 8 * 8
+                if step == 0:
+                    raise CorruptEpisodeError(f"{path}: the heap of texts at byte {place} is damaged at byte {at}")
+                at += step
+            place = content.find(_HEAP, place + 1, size - 8)
+
+
+def is_plain(kind: h5py.h5t.TypeID) -> bool:
+    """Whether an HDF5 type is numbers or text, alone or in an array: what can be read without trusting its lengths."""
+    while kind.get_class() == h5py.h5t.ARRAY:
+        kind = kind.get_super()
+    return kind.get_class() in _SAFE_CLASSES
 
 
 def read_array(file: h5py.File, key: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -60,6 +112,33 @@ def read_array(file: h5py.File, key: str, shape: tuple[int | None, ...]) -> np.n
         raise
     except _UNREADABLE as error:
         raise CorruptEpisodeError(f"{where} can't be read ({type(error).__name__}: {error})") from error
+
+
+def numbers(file: h5py.File, key: str, shape: tuple[int | None, ...], limit: float) -> np.ndarray:
+    """The dataset `key` as float64, finite and of sensible size.
+
+    shape: as for `read_array`. limit: the largest magnitude that makes sense, in the data's own unit; larger is damage.
+    Raises CorruptEpisodeError naming file, key and, for values, the first bad row.
+    """
+    values = np.asarray(read_array(file, key, shape), dtype=np.float64)
+    check_numbers(values, limit, f"{file.filename}: {key}")
+    return values
+
+
+def rows_of(file: h5py.File, key: str) -> int:
+    """How many rows the dataset `key` has. Raises CorruptEpisodeError when it is no array."""
+    node = file.get(key)
+    if not isinstance(node, h5py.Dataset) or not node.shape:
+        raise CorruptEpisodeError(f"{file.filename}: {key} is missing or holds no rows")
+    return int(node.shape[0])
+
+
+def group(file: h5py.File, key: str) -> h5py.Group:
+    """The group `key`. Raises CorruptEpisodeError when there is none."""
+    node = file.get(key)
+    if not isinstance(node, h5py.Group):
+        raise CorruptEpisodeError(f"{file.filename}: group {key} is missing")
+    return node
 
 
 def attribute(node: h5py.Group | h5py.Dataset, name: str) -> Any:
