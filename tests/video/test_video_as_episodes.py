@@ -8,9 +8,10 @@ import pytest
 
 from dexworld.training.config import TrainConfig
 from dexworld.training.run import RunConfig, train
-from dexworld.video.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
-from dexworld.video.clip import HandTrack, TripletClip
-from dexworld.video.triplets import finish_triplets, write_triplet
+from dexworld.video.clips.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
+from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets
 
 FRAMES, HEIGHT, WIDTH = 17, 96, 144
 

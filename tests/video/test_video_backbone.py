@@ -3,11 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexworld.video.adaln import HandEmbedding
-from dexworld.video.attention import JointAttention
-from dexworld.video.backbone import Backbone, build_transformer, run_cogvideox
-from dexworld.video.config import CONCATENATED, CONDITIONS, DWMConfig, preset
-from dexworld.video.widen import patch_embedding
+from dexworld.video.model.backbone import Backbone, build_transformer, run_cogvideox
+from dexworld.video.model.backbone_layers import HandEmbedding, JointAttention
+from dexworld.video.model.patch_embedding import patch_embedding
+from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, DWMConfig, preset
 
 processor = pytest.importorskip("diffusers.models.attention_processor")
 
@@ -87,7 +86,7 @@ def test_every_condition_starts_as_its_base(config, condition):
     base = unzeroed(Backbone(replace(config, condition="none")))
     from copy import deepcopy
 
-    from dexworld.video.widen import widen_patch_embedding
+    from dexworld.video.model.patch_embedding import widen_patch_embedding
 
     changed = replace(config, condition=condition)
     transformer = widen_patch_embedding(deepcopy(base.transformer), changed.in_channels)

@@ -11,9 +11,10 @@ import torch
 from dexworld import cli
 from dexworld.cli import video_results
 from dexworld.data.video import VideoFrames, write_video
-from dexworld.video.config import DWMConfig, preset
-from dexworld.video.model import DWM
-from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets, open_triplets
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.video_config import DWMConfig, preset
 
 VERBS = (
     "synthesize",

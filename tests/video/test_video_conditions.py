@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.conditions import (
-    Conditions,
-    hand_silhouette,
-    hands_over,
-    known_mask,
-    latent_mask,
-    repeated_first_frame,
-)
-from dexworld.video.masks import MIX, random_mask
+from dexworld.video.clips.hand_video import hand_silhouette, hands_over, repeated_first_frame
+from dexworld.video.clips.masks import MIX, random_mask
+from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 
 
 @pytest.fixture

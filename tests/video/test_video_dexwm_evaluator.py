@@ -9,9 +9,9 @@ import torch
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
-from dexworld.video.clip import HandTrack
-from dexworld.video.dexwm_evaluator import MEASURES, DexWMEvaluator, Imagined, without_hands
-from dexworld.video.goal_image import GoalView
+from dexworld.video.clips.clip import HandTrack
+from dexworld.video.judge.dexwm_evaluator import MEASURES, DexWMEvaluator, Imagined, without_hands
+from dexworld.video.judge.goal_image import GoalView
 
 HEIGHT, WIDTH, FRAMES = 96, 144, 17
 

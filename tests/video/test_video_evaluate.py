@@ -6,18 +6,18 @@ import torch
 
 from dexworld.evaluation.guard import SeedError
 from dexworld.evaluation.results import write_results
-from dexworld.video.clip import TripletClip
-from dexworld.video.evaluate import (
+from dexworld.models.picture_metrics import psnr
+from dexworld.pictures import MAX_PSNR
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.evaluate_videos import (
     EvaluateConfig,
     check_scenes,
     evaluate_methods,
     lower_is_better,
     sample_seed,
 )
-from dexworld.video.metrics import MAX_PSNR, psnr
-from dexworld.video.perceptual import NO_WEIGHTS
-from dexworld.video.preservation import preservation
-from dexworld.video.references import StaticCopy, reference_methods, through_codec
+from dexworld.video.judge.references import StaticCopy, reference_methods, through_codec
+from dexworld.video.judge.video_measures import NO_WEIGHTS, preservation
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
 

@@ -10,8 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dexworld.video.latents import encode_folder, latent_file
-from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets, open_triplets
+from dexworld.video.model.clip_latents import encode_folder, latent_file
 
 
 @pytest.fixture

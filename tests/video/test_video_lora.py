@@ -5,8 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.extra import require
-from dexworld.video.lora import (
+from dexworld.video.model.lora import (
     LORA_FILE,
     OTHER_FILE,
     LoRAConfig,
@@ -16,6 +15,7 @@ from dexworld.video.lora import (
     read_adapter,
     save_adapter,
 )
+from dexworld.video.model.published_parts import require
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("peft")

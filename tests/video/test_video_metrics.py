@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.metrics import MAX_PSNR, psnr, ssim, ssim_map
+from dexworld.models.picture_metrics import psnr, ssim, ssim_map
+from dexworld.pictures import MAX_PSNR
 
 ARIA = Path(__file__).parents[3] / "shared" / "data" / "aria_triplets"
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.config import CONDITIONS, preset
-from dexworld.video.generate import GenerateConfig, Generator, SDEdit, settled
-from dexworld.video.metrics import psnr_of, squared_error_map
-from dexworld.video.model import DWM
-from dexworld.video.sampler import SampleConfig, sample
+from dexworld.models.picture_metrics import psnr_of, squared_error_map
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, settled
+from dexworld.video.model.sampler import SampleConfig, sample
+from dexworld.video.model.video_config import CONDITIONS, preset
 
 
 def psnr(left, right):

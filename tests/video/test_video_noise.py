@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dexworld.video.noise import diffusion_process, flow_process
+from dexworld.video.model.noise import diffusion_process, flow_process
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -11,20 +11,19 @@ import pytest
 from triplet_fixtures import make_track, wall
 
 from dexworld.data.video import VideoError, write_video
-from dexworld.video.clip_rules import fit
-from dexworld.video.config import ClipShape
-from dexworld.video.hand_file import HandFileError, hamer_intrinsics, read_hands
-from dexworld.video.hand_video import frames_with_hands
-from dexworld.video.prepare import (
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.hand_video import frames_with_hands
+from dexworld.video.clips.triplets import open_triplets
+from dexworld.video.real.hand_file import HandFileError, hamer_intrinsics, read_hands
+from dexworld.video.real.prepare_clips import (
     ClipRules,
     CustomConfig,
     FixedCameraConfig,
     prepare_custom,
     prepare_fixed_camera,
 )
-from dexworld.video.source_video import count_frames, read_clip
-from dexworld.video.triplets import open_triplets
-from dexworld.video.validation import validate_triplets
+from dexworld.video.real.source_video import count_frames, fit, read_clip
+from dexworld.video.real.validate_clips import validate_triplets
 
 SHAPE = ClipShape(frames=9, height=48, width=64)
 SOURCE, HEIGHT, WIDTH = 34, 96, 128  # frames at 30 fps, pixels; 9 frames at 8 fps end at its frame 30

@@ -9,13 +9,13 @@ from pretrained_fixtures import SCHEDULERS, save_original_wan, save_published, t
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.config import ClipShape
-from dexworld.video.lora import LORA_FILE, LoRAConfig, has_lora
-from dexworld.video.noise import diffusion_process, flow_process
-from dexworld.video.pretrained import base_config, load_base, load_model, load_transformer, saved_config
-from dexworld.video.sampler import SampleConfig, sample
-from dexworld.video.schedules import DEFAULTS, load_scheduler_config, noise_settings
-from dexworld.video.widen import patch_embedding
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.model.dwm import load_base, load_model
+from dexworld.video.model.lora import LORA_FILE, LoRAConfig, has_lora
+from dexworld.video.model.noise import DEFAULTS, diffusion_process, flow_process, load_scheduler_config, noise_settings
+from dexworld.video.model.patch_embedding import patch_embedding
+from dexworld.video.model.published_weights import base_config, load_transformer, saved_config
+from dexworld.video.model.sampler import SampleConfig, sample
 
 diffusers = pytest.importorskip("diffusers")
 CLIP = ClipShape(9, 32, 48)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clip import TripletClip
-from dexworld.video.goal_image import DISTANCES, GoalView, distance_named, hand_masks
-from dexworld.video.select import ImageGoal, TextGoal, rank_candidates, rank_order
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.goal_image import DISTANCES, GoalView, distance_named, hand_masks
+from dexworld.video.judge.select_actions import ImageGoal, TextGoal, rank_candidates, rank_order
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
 TARGETS = (4, 14, 24, 34)  # where each candidate pushes the square to, pixels
@@ -191,7 +191,7 @@ def test_candidates_of_different_scenes_and_single_candidates_are_refused():
 
 
 def test_a_users_folder_is_ranked_by_its_goal_picture(tmp_path: Path):
-    from dexworld.video.select_folder import SelectionError, rank_folder
+    from dexworld.video.judge.select_actions import SelectionError, rank_folder
 
     write_folder(tmp_path)
     ranking = rank_folder(TrueFromFile(), tmp_path)
@@ -211,7 +211,7 @@ def test_a_users_folder_is_ranked_by_its_goal_picture(tmp_path: Path):
 
 def test_a_hand_video_of_another_length_is_named(tmp_path: Path):
     from dexworld.data.video import write_video
-    from dexworld.video.select_folder import SelectionError, rank_folder
+    from dexworld.video.judge.select_actions import SelectionError, rank_folder
 
     write_folder(tmp_path)
     write_video(tmp_path / "hands" / "candidate1.mp4", np.zeros((9, HEIGHT, WIDTH, 3), dtype=np.uint8), 8.0)

@@ -12,11 +12,17 @@ from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
 from dexworld.sim.hand_clips import HandClipConfig
-from dexworld.video.config import preset as video_preset
-from dexworld.video.generate import GenerateConfig
-from dexworld.video.model import DWM
-from dexworld.video.sampler import SampleConfig
-from dexworld.video.select_benchmark import SelectConfig, candidate_clips, clips_of, select_benchmark, trained_method
+from dexworld.video.judge.select_benchmark import (
+    SelectConfig,
+    candidate_clips,
+    clips_of,
+    select_benchmark,
+    trained_method,
+)
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.generate import GenerateConfig
+from dexworld.video.model.sampler import SampleConfig
+from dexworld.video.model.video_config import preset as video_preset
 
 CLIP = HandClipConfig(frames=5, supersample=1)
 SMALL = SelectConfig(

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.config import BackboneConfig
-from dexworld.video.text import embed_prompts, load_text_encoder
+from dexworld.video.model.prompt_embeddings import embed_prompts, load_text_encoder
+from dexworld.video.model.video_config import BackboneConfig
 
 LONG = "the left right hand opens a drawer and grasps red cup then puts it down"
 WORDS = LONG.split()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.text_goal import TextScorer
+from dexworld.video.judge.video_measures import TextScorer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -32,11 +32,7 @@ def weights(tmp_path_factory):
     }
     torch.manual_seed(0)
     config = XCLIPConfig(
-        text_config=text,
-        vision_config=vision,
-        projection_dim=32,
-        prompt_layers=1,
-        prompt_num_attention_heads=2,
+        text_config=text, vision_config=vision, projection_dim=32, prompt_layers=1, prompt_num_attention_heads=2
     )
     XCLIPModel(config).save_pretrained(folder)
     return folder

@@ -7,14 +7,15 @@ import torch
 
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.trainer import Trainer, TrainingDiverged
-from dexworld.video.config import preset
-from dexworld.video.generate import GenerateConfig, Generator
-from dexworld.video.latents import codec_fingerprint, encode_folder, latent_file
-from dexworld.video.lora import has_lora
-from dexworld.video.model import DWM
-from dexworld.video.objective import VideoTask, VideoTrainConfig, denoising_loss
-from dexworld.video.train import VideoRunConfig, one_thread, seed_ranges, started_from, train_video
-from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets, open_triplets
+from dexworld.video.model.clip_latents import codec_fingerprint, encode_folder, latent_file
+from dexworld.video.model.dwm import DWM, started_from
+from dexworld.video.model.generate import GenerateConfig, Generator
+from dexworld.video.model.lora import has_lora
+from dexworld.video.model.train_video import VideoRunConfig, one_thread, seed_ranges, train_video
+from dexworld.video.model.video_config import preset
+from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, denoising_loss
 
 CPU = torch.device("cpu")
 
@@ -84,7 +85,7 @@ def test_scenes_that_an_ancestor_has_seen_are_recorded_and_not_validated_on(make
 def test_a_continued_run_keeps_its_codec_instead_of_fitting_another(make_run, monkeypatch):
     run = make_run(training={"checkpoint_every": 1})
     train_video(replace(run, training=replace(run.training, max_seconds=1e-9)))
-    monkeypatch.setattr("dexworld.video.train.fit_codec", lambda *arguments: pytest.fail("fitted again"))
+    monkeypatch.setattr("dexworld.video.model.train_video.fit_codec", lambda *arguments: pytest.fail("fitted again"))
     assert DWM.from_pretrained(train_video(run)).provenance["steps"] == 6
 
 

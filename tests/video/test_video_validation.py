@@ -9,10 +9,11 @@ import pytest
 from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip
 
 from dexworld.data.video import VideoFrames, write_video
-from dexworld.video.alignment import measure_alignment
-from dexworld.video.config import ClipShape
-from dexworld.video.triplets import TripletError, finish_triplets, write_triplet
-from dexworld.video.validation import validate_triplets
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.triplet_files import TripletError, write_triplet
+from dexworld.video.clips.triplets import finish_triplets
+from dexworld.video.real.alignment import measure_alignment
+from dexworld.video.real.validate_clips import validate_triplets
 
 SHAPE = ClipShape(frames=FRAMES, height=HEIGHT, width=WIDTH)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dexworld.video.widen import channel_columns, patch_embedding, widen_patch_embedding, widen_weight
+from dexworld.video.model.patch_embedding import channel_columns, patch_embedding, widen_patch_embedding, widen_weight
 
 diffusers = pytest.importorskip("diffusers")
 

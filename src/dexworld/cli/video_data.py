@@ -10,12 +10,19 @@ import tyro
 
 from dexworld.cli.progress import counted
 from dexworld.evaluation.results import write_results
-from dexworld.video.as_episodes import triplets_as_episodes
-from dexworld.video.config import ClipShape
-from dexworld.video.prepare import CustomConfig, FixedCameraConfig, Prepared, prepare_custom, prepare_fixed_camera
-from dexworld.video.reshape import ReshapeConfig, reshape_triplets
-from dexworld.video.synthetic import SyntheticConfig, record_triplets
-from dexworld.video.validation import validate_triplets
+from dexworld.video.clips.as_episodes import triplets_as_episodes
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
+from dexworld.video.real.prepare_clips import (
+    CustomConfig,
+    FixedCameraConfig,
+    Prepared,
+    ReshapeConfig,
+    prepare_custom,
+    prepare_fixed_camera,
+    reshape_triplets,
+)
+from dexworld.video.real.validate_clips import validate_triplets
 
 logger = logging.getLogger("dexworld")
 

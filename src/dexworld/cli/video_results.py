@@ -13,25 +13,24 @@ from typing import Literal, cast
 from dexworld.cli.progress import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.results import write_results
+from dexworld.models.lpips import LPIPS
 from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_results import write_video_results, written
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
-from dexworld.video.clip import TripletClip
-from dexworld.video.config import ClipShape
-from dexworld.video.evaluate import EvaluateConfig, check_scenes, evaluate_methods
-from dexworld.video.gallery import shown_clip, shown_clips
-from dexworld.video.generate import GenerateConfig, Generator, SDEdit, with_texts
-from dexworld.video.latents import warn_of_rates
-from dexworld.video.load import chosen_device, load_video_model
-from dexworld.video.lpips import LPIPS
-from dexworld.video.model import DWM
-from dexworld.video.perceptual import Perceptual, PerceptualConfig
-from dexworld.video.references import VideoMethod, reference_methods
-from dexworld.video.select_benchmark import SelectConfig, select_benchmark, trained_method
-from dexworld.video.select_folder import GOAL_PICTURES, GOAL_TEXT, folder_candidates, rank_folder, read_picture
-from dexworld.video.synthetic import SyntheticConfig, record_triplets
-from dexworld.video.triplets import TripletFolder, open_triplets, read_prompt
+from dexworld.video.clips.clip import ClipShape, TripletClip
+from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
+from dexworld.video.clips.triplet_files import read_prompt
+from dexworld.video.clips.triplets import TripletFolder, open_triplets
+from dexworld.video.judge.evaluate_videos import EvaluateConfig, check_scenes, evaluate_methods
+from dexworld.video.judge.gallery import shown_clip, shown_clips
+from dexworld.video.judge.references import VideoMethod, reference_methods
+from dexworld.video.judge.select_actions import GOAL_PICTURES, GOAL_TEXT, folder_candidates, rank_folder, read_picture
+from dexworld.video.judge.select_benchmark import SelectConfig, select_benchmark, trained_method
+from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig
+from dexworld.video.model.clip_latents import warn_of_rates
+from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
+from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, with_texts
 
 logger = logging.getLogger("dexworld")
 SDEDIT_STEPS = 10  # of the SDEdit baseline, unless other steps are asked for

@@ -8,8 +8,8 @@ from dexworld.report.demo import duration
 from dexworld.report.films import film_script, film_style
 from dexworld.report.html import Markup, facts, page, paragraph, section, table, tag, tiles, write_page
 from dexworld.report.video_results import REGION, bounds, clip_card, names_of, written
-from dexworld.video.gallery import ShownClip
-from dexworld.video.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
+from dexworld.video.judge.gallery import ShownClip
+from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
 
 TITLE = "A model that imagines what hands do"
 INTRODUCTION = (

@@ -20,9 +20,9 @@ from dexworld.report.html import (
     write_page,
 )
 from dexworld.report.interval_plot import Dot, interval_plot
-from dexworld.video.evaluate import Evaluation, lower_is_better
-from dexworld.video.gallery import ShownClip
-from dexworld.video.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
+from dexworld.video.judge.evaluate_videos import Evaluation, lower_is_better
+from dexworld.video.judge.gallery import ShownClip
+from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
 
 TITLE = "What the hands do to the scene"
 INTRODUCTION = (

@@ -24,9 +24,9 @@ from dexworld.report.html import (
 )
 from dexworld.report.plots import rate_bar
 from dexworld.report.video import image_tag
-from dexworld.video.clip import TripletClip
-from dexworld.video.select import Ranking
-from dexworld.video.select_figures import MAIN, Judged
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.select_actions import Ranking
+from dexworld.video.judge.select_figures import MAIN, Judged
 
 TITLE = "Which hand motion leads to the goal?"
 INTRODUCTION = (

@@ -1,0 +1,163 @@
+"""What every video codec offers, and the one that a configuration names."""
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from dexworld.models.checkpoint import CheckpointError
+from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR
+from dexworld.video.model.published_parts import find_part, raise_if_unfit, read_settings, require
+from dexworld.video.model.video_config import CodecConfig
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A frozen module between pixels and latents, 4 x in time (the first frame alone), 8 x in space.
+
+    mask_value: what "this pixel is known" is in the model's mask channels (CogVideoX-Fun multiplies its mask by the
+    VAE's scaling factor as well).
+    """
+
+    channels: int
+    mask_value: float
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents (B, f, C, h, w) float of video (B, F, H, W, 3) uint8 RGB; ValueError for a shape that doesn't fit."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video (B, F, H, W, 3) uint8 RGB of latents (B, f, C, h, w)."""
+        ...
+
+
+# FROM codecs.diffusers: The video VAEs of CogVideoX and Wan, by diffusers, behind our codec interface.
+#
+# Latents leave the VAE as (B, C, f, h, w) and are scaled here to what the transformers were trained on: CogVideoX
+# multiplies by its config's scaling_factor (0.7 for 5B, 1.15258426 for 2B), Wan subtracts a mean and divides by a
+# standard deviation per channel. Ours are (B, f, C, h, w), as CogVideoX's transformer takes them.
+#
+CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
+
+
+class VAECodec(nn.Module):
+    """A frozen pretrained VAE. Raises ValueError when its geometry is not 4 x in time and 8 x in space.
+
+    group: frames after the first come in groups of this many; 8 for CogVideoX, whose decoder makes 8 frames, not 5, out
+        of two latent frames.
+    sample: encode to a draw from the VAE's distribution (as the DWM release does when training), not to its mode.
+    seed: of the draws when `encode` is given no generator; they differ from call to call.
+    tiling: encode and decode in overlapping tiles, for clips that would not fit into memory; changes the result a bit.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, vae: Any, sample: bool = False, tiling: bool = False, seed: int = 0) -> None:
+        super().__init__()
+        self.vae = vae.eval().requires_grad_(False)
+        self.sample = sample
+        self._generator = torch.Generator().manual_seed(seed)
+        settings = vae.config
+        if "z_dim" in settings:
+            self.channels, self.mask_value, self.group = settings.z_dim, 1.0, TIME_FACTOR
+            geometry = (settings.scale_factor_temporal, settings.scale_factor_spatial)
+            mean, std = torch.tensor(settings.latents_mean), torch.tensor(settings.latents_std)
+            if mean.numel() != self.channels or std.numel() != self.channels:
+                raise ValueError(
+                    f"the VAE has {self.channels} channels, but {mean.numel()} latents_mean and {std.numel()} "
+                    "latents_std; its config.json is not of these weights"
+                )
+        else:
+            self.channels, self.mask_value = settings.latent_channels, float(settings.scaling_factor)
+            self.group = 2 * TIME_FACTOR
+            geometry = (round(settings.temporal_compression_ratio), 2 ** (len(settings.block_out_channels) - 1))
+            mean = torch.full((self.channels,), float(settings.shift_factor or 0.0))
+            std = torch.full((self.channels,), 1.0 / float(settings.scaling_factor))
+        if geometry != (TIME_FACTOR, SPACE_FACTOR):
+            raise ValueError(
+                f"the VAE compresses {geometry[0]} x in time and {geometry[1]} x in space; only {TIME_FACTOR} x and "
+                f"{SPACE_FACTOR} x are supported (CogVideoX, Wan 2.1)"
+            )
+        self.register_buffer("mean", mean.view(-1, 1, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(-1, 1, 1, 1), persistent=False)
+        if tiling:
+            vae.enable_tiling()
+
+    @torch.no_grad()
+    def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """See `Codec.encode`. generator: of a sampling codec's draws. Raises ValueError on another shape or type."""
+        if video.ndim != 5 or video.shape[-1] != 3 or video.dtype != torch.uint8:
+            raise ValueError(f"video must be (B, F, H, W, 3) uint8, not {tuple(video.shape)} {video.dtype}")
+        frames, height, width = video.shape[1:4]
+        if (frames - 1) % self.group or height % SPACE_FACTOR or width % SPACE_FACTOR:
+            raise ValueError(
+                f"video of {frames} frames of {height} x {width} doesn't fit: frames must be 1 + {self.group} n, "
+                f"sides multiples of {SPACE_FACTOR}"
+            )
+        pixels = video.permute(0, 4, 1, 2, 3).to(self.vae.device, self.vae.dtype) / 127.5 - 1.0  # (B, 3, F, H, W)
+        posterior = self.vae.encode(pixels).latent_dist
+        latents = posterior.sample(generator or self._generator) if self.sample else posterior.mode()
+        latents = (latents.float() - self.mean) / self.std
+        return latents.transpose(1, 2).contiguous()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `Codec.decode`. Raises ValueError on another number of channels."""
+        if latents.ndim != 5 or latents.shape[2] != self.channels:
+            raise ValueError(f"latents must be (B, f, {self.channels}, h, w), not {tuple(latents.shape)}")
+        if (latents.shape[1] - 1) * TIME_FACTOR % self.group:
+            raise ValueError(
+                f"{latents.shape[1]} latent frames don't decode to 1 + {self.group} n frames with this VAE"
+            )
+        latents = latents.transpose(1, 2).float().to(self.vae.device) * self.std + self.mean
+        pixels = self.vae.decode(latents.to(self.vae.dtype)).sample.float()  # (B, 3, F, H, W)
+        return ((pixels + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
+
+
+def load_vae_codec(config: CodecConfig, dtype: torch.dtype = torch.float32, tiling: bool = False) -> VAECodec:
+    """The VAE that `config.source` names: a VAE's folder, a model's folder with `vae/`, or a Hugging Face id.
+
+    Raises ImportError naming the extra, or CheckpointError naming what is missing, unexpected or of another kind.
+    """
+    require("diffusers")
+    assert config.source is not None  # CodecConfig checks it
+    folder = find_part(config.source, "vae")
+    vae = _load(folder, CLASSES[config.kind], dtype)
+    try:
+        codec = VAECodec(vae, config.sample, tiling)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    if codec.channels != config.channels:
+        raise CheckpointError(f"{folder} has {codec.channels} latent channels, the config says {config.channels}")
+    return codec
+
+
+def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    import diffusers
+    from safetensors import SafetensorError
+
+    saved = read_settings(folder / "config.json").get("_class_name")
+    if saved != name:
+        raise CheckpointError(f"{folder / 'config.json'} describes {saved}, not {name}; choose the codec of its kind")
+    try:
+        vae, report = getattr(diffusers, name).from_pretrained(
+            folder, torch_dtype=dtype, output_loading_info=True, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"the weights in {folder} can't be read ({error}); save or download them again"
+        ) from error
+    raise_if_unfit(report["missing_keys"], report["unexpected_keys"], map(str, report["mismatched_keys"]), str(folder))
+    return vae
+
+
+def build_codec(config: CodecConfig) -> nn.Module:
+    """The codec that `config` names; a `pca` codec still has to be fitted or loaded."""
+    if config.kind == "pca":
+        from dexworld.video.model.pca_codec import PCACodec
+
+        return PCACodec(config.channels)
+
+    return load_vae_codec(config)

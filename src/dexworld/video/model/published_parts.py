@@ -1,0 +1,113 @@
+"""Where the parts of a published video model lie: `transformer/`, `vae/`, `scheduler/`, ... of a folder or a hub id.
+
+Two layouts are found. diffusers': one subfolder per part. VideoX-Fun's: CogVideoX-Fun is laid out as diffusers does,
+Wan-Fun has its transformer's `config.json` and shards directly in the model's folder.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dexworld.models.checkpoint import CheckpointError
+
+CONFIG_FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+# What the class of a part is called, for a folder that is the part itself.
+MARKS = {"transformer": ("Transformer3D", "WanModel"), "vae": ("Autoencoder",), "text_encoder": ("T5",)}
+_PICKLES = " (Wan-Fun keeps its own as a pickle, which is not read: take that of Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+_HINTS = {"vae": _PICKLES, "text_encoder": _PICKLES}
+
+
+def find_part(source: str | Path, part: str) -> Path:
+    """Local folder of a part, e.g. "vae", of a model folder, of that part's own folder, or of a Hugging Face id.
+
+    A hub id is downloaded, that part only. Raises CheckpointError saying where it was looked for.
+    """
+    folder = find_optional_part(source, part)
+    if folder is not None:
+        return folder
+    wanted = CONFIG_FILES.get(part, "config.json")
+    raise CheckpointError(
+        f"{source} holds no {part}: there is no {part}/{wanted}, and it is no {part} itself; give a folder in "
+        f"diffusers' layout or a Hugging Face id{_HINTS.get(part, '')}"
+    )
+
+
+def find_optional_part(source: str | Path, part: str) -> Path | None:
+    """As `find_part`, but None for a part that the folder or id doesn't have."""
+    root = Path(source)
+    if not root.is_dir():
+        root = _download(str(source), part)
+    wanted = CONFIG_FILES.get(part, "config.json")
+    if (root / part / wanted).is_file():
+        return root / part
+    itself = (root / wanted).is_file() and (part not in MARKS or _is_called(read_settings(root / wanted), MARKS[part]))
+    return root if itself else None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError when it is something else."""
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); save or download it again") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} should hold settings by name, not a {type(settings).__name__}")
+    return settings
+
+
+def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
+    """Raise CheckpointError naming every tensor of `found` that `expected` lacks, the reverse, or another shape."""
+    shapes = [
+        f"{name} is {tuple(found[name].shape)}, the model needs {tuple(expected[name].shape)}"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    raise_if_unfit(expected.keys() - found.keys(), found.keys() - expected.keys(), shapes, where)
+
+
+def raise_if_unfit(missing: Iterable[str], unexpected: Iterable[str], others: Iterable[str], where: str) -> None:
+    """Raise CheckpointError naming every tensor that is missing, unexpected or otherwise unfit, if there are any."""
+    problems = []
+    for what, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected))):
+        if names:
+            problems.append(f"{what} {len(names)} tensors: {', '.join(names)}")
+    problems += others
+    if problems:
+        raise CheckpointError(f"{where} does not fit the model: " + "; ".join(problems))
+
+
+def _is_called(settings: dict[str, Any], marks: tuple[str, ...]) -> bool:
+    names = [str(settings.get("_class_name", "")), *map(str, settings.get("architectures") or [])]
+    return any(mark in name for mark in marks for name in names)
+
+
+def _download(name: str, part: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"no model folder {name}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [f"{part}/*"] + (["config.json", "*.safetensors", "*.index.json"] if part == "transformer" else [])
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{name} is neither a folder nor a model that could be downloaded: {error}") from error
+
+
+# FROM extra: The optional packages of the video world model, and a clear word when they are not installed.
+
+
+def require(*packages: str) -> None:
+    """Raise ImportError saying how to install the `video` extra when one of the packages is missing.
+
+    Asks only whether they are there: importing diffusers takes seconds, so whoever needs it imports it when used.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"the video world model needs {', '.join(missing)}, which is not installed; pip install 'dexworld[video]'"
+        )
