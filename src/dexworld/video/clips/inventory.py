@@ -1,4 +1,4 @@
-"""What a validation reports: the problems, file by file, and what was counted."""
+"""Which triplets a folder claims to hold, and the files in it that belong to none."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,12 @@ from dexworld.video.clips.triplet_files import (
     files_of,
     find_listing,
     list_entries,
+    name_of,
 )
-from dexworld.video.clips.triplets import read_record
+from dexworld.video.clips.triplets import RECORD, read_record
+
+Severity = Literal["error", "warning"]
+_SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", REWRITES: ".txt", MOTIONS: ".npz"}
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,16 @@ class Problem:
     kind: str
     message: str
     fix: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
 
 
-# FROM inventory: Which triplets a folder claims to hold, and the files in it that belong to none.
-_SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", REWRITES: ".txt", MOTIONS: ".npz"}
+class Findings(list[Problem]):
+    """Problems in the order in which they were found."""
+
+    def add(self, file: Path | str, kind: str, message: str, fix: str, severity: Severity = "error") -> None:
+        """Note a problem; the file's name in front of the message is dropped."""
+        message = message.removeprefix(f"{file}: ").removeprefix(f"{file} ").removeprefix(f"{file}, ")
+        self.append(Problem(str(file), kind, message, fix, severity))
 
 
 @dataclass(frozen=True)
@@ -44,78 +53,64 @@ class Inventory:
     unlisted: int
 
 
-def take_inventory(root: Path, listing: Path | str | None, prompts: str) -> Inventory:
+def take_inventory(root: Path, listing: Path | str | None) -> Inventory:
     """Names from the list (dataset.txt when none is given and it exists), else of every file in the folders.
 
     Raises TripletError when the root is no folder or the list file doesn't exist.
     """
     if not root.is_dir():
         raise TripletError(f"{root}: is no folder")
-    problems: list[Problem] = []
     if listing is None and (root / "dataset.txt").is_file():
         listing = root / "dataset.txt"
-    files, strays = _files(root)
-    for path in strays:
-        message = "is neither a video, prompt nor hand motion of a triplet"
-        problems.append(Problem(str(path), "unknown-file", message, "move it out of the folder", "warning"))
-    if listing is None:
-        names = sorted(set(files.values()))
-        unlisted: list[Path] = []
-    else:
-        names = _listed(root, find_listing(root, listing), problems)
-        unlisted = sorted(path for path, name in files.items() if name not in set(names))
-    for path in unlisted:
-        message = f"{Path(listing).name if listing else ''} doesn't name its clip"
-        problems.append(Problem(str(path), "unlisted", message, "list the clip, or remove the file", "warning"))
+    found = Findings()
+    files = _files(root, found)
+    names, unlisted = sorted(set(files.values())), 0
+    if listing is not None:
+        names = _listed(root, find_listing(root, listing), found)
+        for path in sorted(path for path, name in files.items() if name not in set(names)):
+            unlisted += 1
+            message = f"{Path(listing).name} doesn't name its clip"
+            found.add(path, "unlisted", message, "list the clip, or remove the file", "warning")
     if not names:
-        message = "holds no triplets"
-        problems.append(Problem(str(listing or root), "empty", message, "expected <group>/videos/<stem>.mp4"))
+        found.add(listing or root, "empty", "holds no triplets", "expected <group>/videos/<stem>.mp4")
     try:
         record = read_record(root)
-        orphans = sorted({*record.get("seeds", {}), *record.get("clips", {})} - set(files.values()))
-        for name in orphans:
+        for name in sorted({*record.get("seeds", {}), *record.get("clips", {})} - set(files.values())):
             message = f"records clip {name!r}, of which no file exists"
-            problems.append(
-                Problem(str(root / "triplets.json"), "points-nowhere", message, "write the clip again", "warning")
-            )
+            found.add(root / RECORD, "points-nowhere", message, "write the clip again", "warning")
     except TripletError as error:
-        path = root / "triplets.json"
-        message = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
-        problems.append(Problem(str(path), "undecodable", message, "finish the folder again"))
-    return Inventory(tuple(names), tuple(problems), len(unlisted))
+        found.add(root / RECORD, "undecodable", str(error), "finish the folder again")
+    return Inventory(tuple(names), tuple(found), unlisted)
 
 
-def _files(root: Path) -> tuple[dict[Path, str], list[Path]]:
-    """Files of the triplet folders with the name of their clip, and files there that can't be one's."""
-    files, strays = {}, []
+def _files(root: Path, found: Findings) -> dict[Path, str]:
+    """Files of the triplet folders with the name of their clip; a file there that can't be one's is a problem."""
+    files = {}
     for path in sorted(root.rglob("*")):
         if path.parent.name not in _SUFFIXES or path.parent == root or not path.is_file():
             continue
-        if path.name.startswith(".") or path.suffix != _SUFFIXES[path.parent.name]:
-            strays.append(path)
-            continue
-        name = (path.relative_to(root).parent.parent / path.stem).as_posix()
         try:
+            if path.name.startswith(".") or path.suffix != _SUFFIXES[path.parent.name]:
+                raise ValueError
+            name = name_of(path.relative_to(root))
             check_name(name)
             files[path] = name
         except ValueError:
-            strays.append(path)
-    return files, strays
+            message = "is neither a video, prompt nor hand motion of a triplet"
+            found.add(path, "unknown-file", message, "move it out of the folder", "warning")
+    return files
 
 
-def _listed(root: Path, listing: Path, problems: list[Problem]) -> list[str]:
+def _listed(root: Path, listing: Path, found: Findings) -> list[str]:
     names: list[str] = []
     for number, entry in list_entries(listing):
-        where = f"line {number}"
         if isinstance(entry, TripletError):
-            message = str(entry).removeprefix(f"{listing}, ")
-            problems.append(Problem(str(listing), "bad-line", message, "correct or remove the line"))
+            found.add(listing, "bad-line", str(entry), "correct or remove the line")
         elif entry in names:
-            message = f"{where} repeats clip {entry!r}"
-            problems.append(Problem(str(listing), "bad-line", message, "remove the line"))
+            found.add(listing, "bad-line", f"line {number} repeats clip {entry!r}", "remove the line")
         elif not any(path.exists() for path in files_of(root, entry).required):
-            message = f"{where} names clip {entry!r}, of which no file exists"
-            problems.append(Problem(str(listing), "points-nowhere", message, "remove the line, or write the clip"))
+            message = f"line {number} names clip {entry!r}, of which no file exists"
+            found.add(listing, "points-nowhere", message, "remove the line, or write the clip")
         else:
             names.append(entry)
     return names

@@ -31,7 +31,7 @@ PROMPTS, REWRITES = "prompts", "prompts_rewrite"
 RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 class TripletError(ValueError):
@@ -107,7 +107,7 @@ def read_track(path: Path) -> HandTrack:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return HandTrack(**{name: archive[name] for name in _TRACK})
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise TripletError(f"{path}: can't be read as hand motion ({type(error).__name__}: {error})") from error
 
 

@@ -1,8 +1,8 @@
-"""Whether a static video shows the same background as its interaction video, pixel on pixel and frame on frame.
+"""Whether a static video shows the background of its interaction video, pixel on pixel and frame on frame.
 
-Both are compared by what survives another exposure and a soft rendering: the luminance with its surroundings' mean
-taken out, divided by the local contrast. Hands are left out. Its cross-correlation gives the shift at which the two
-fit best, and how well they fit there (1: equal).
+Both are compared by their luminance, less its surroundings' mean, over the local contrast: this survives another
+exposure and a soft rendering. Hands are left out. The cross-correlation gives the shift at which the two fit best, and
+how well they fit there (1: equal).
 """
 
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 class Alignment:
     """How well a static video lies on its interaction video.
 
-    agreement: correlation of the backgrounds at the best common shift, median over frames, -1 to 1; nan when there is
-    no texture to compare. shift: (x, y) pixels of the stored size by which the static video lies to the right of and
-    below the interaction. lag: frames by which it runs late (negative: early).
+    agreement: median correlation of the backgrounds at the best common shift, -1 to 1; nan without texture. shift:
+    (x, y) pixels by which the static video lies to the right and below. lag: frames by which it runs late (negative:
+    early). width: of the images.
     """
 
     agreement: float
@@ -46,25 +46,20 @@ class Alignment:
         if self.lag:
             return f"the static video runs {abs(self.lag)} frames {'late' if self.lag > 0 else 'early'}"
         if self.agreement < AGREEMENT_LIMIT:
-            return (
-                f"the backgrounds agree only {self.agreement:.2f} (1 is equal, {AGREEMENT_LIMIT} the limit): another "
-                "scene or another camera path"
-            )
+            numbers = f"{self.agreement:.2f} (1 is equal, {AGREEMENT_LIMIT} the limit)"
+            return f"the backgrounds agree only {numbers}: another scene or another camera path"
         if np.hypot(*self.shift) > SHIFT_LIMIT * self.width:
-            return (
-                f"the static video is shifted by {self._shift()} pixels ({SHIFT_LIMIT:.1%} of the width is the limit)"
-            )
+            return f"{self._shifted()} ({SHIFT_LIMIT:.1%} of the width is the limit)"
         return ""
 
     @property
     def remark(self) -> str:
         """A small shift, in words, that is tolerated but costs sharpness; "" when there is none."""
-        if self.problem or np.hypot(*self.shift) <= SHIFT_NOTE * self.width:
-            return ""
-        return f"the static video is shifted by {self._shift()} pixels"
+        small = self.problem or np.hypot(*self.shift) <= SHIFT_NOTE * self.width
+        return "" if small else self._shifted()
 
-    def _shift(self) -> str:
-        return f"({self.shift[0]:+.0f}, {self.shift[1]:+.0f})"
+    def _shifted(self) -> str:
+        return f"the static video is shifted by ({self.shift[0]:+.0f}, {self.shift[1]:+.0f}) pixels"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; agreement is null when there was nothing to compare."""
@@ -79,7 +74,7 @@ def measure_alignment(interaction: np.ndarray, static: np.ndarray, hands: np.nda
     frames, height, width, _ = interaction.shape
     picked = np.unique(np.linspace(0, frames - 1, SAMPLES).round().astype(int))
     factor = max(1, round(max(height, width) / SIDE))
-    free = ~_shows_hand(hands[picked], factor)
+    free = ~(_blocks(hands[picked], factor).max(axis=(2, 4, 5)) >= HAND_LEVEL)
     moving = _texture(_luminance(interaction[picked], factor)) * free
     needed = np.unique(np.clip(picked[:, None] + np.array([0, *LAGS]), 0, frames - 1))
     textures = dict(zip(needed.tolist(), _texture(_luminance(static[needed], factor)), strict=True))
@@ -98,28 +93,21 @@ def measure_alignment(interaction: np.ndarray, static: np.ndarray, hands: np.nda
     return Alignment(agreement, (shift[0] * factor, shift[1] * factor), best_lag, width)
 
 
-def _luminance(images: np.ndarray, factor: int) -> np.ndarray:
-    """Block means (n, h, w) of the luminance of (n, H, W, 3) uint8 by an integer factor; a rest at the edge is cut."""
+def _blocks(images: np.ndarray, factor: int) -> np.ndarray:
+    """Images (n, H, W, 3) as blocks (n, h, factor, w, factor, 3); a rest at the edge is cut."""
     count, height, width = images.shape[0], images.shape[1] // factor, images.shape[2] // factor
-    images = images[:, : height * factor, : width * factor]
-    rows = images.reshape(count, height, factor, width * factor, 3).sum(axis=2, dtype=np.uint16)
-    blocks = rows.reshape(count, height, width, factor, 3).sum(axis=3, dtype=np.uint32)
-    return blocks @ _LUMA / factor**2
+    return images[:, : height * factor, : width * factor].reshape(count, height, factor, width, factor, 3)
 
 
-def _shows_hand(hands: np.ndarray, factor: int) -> np.ndarray:
-    """Whether any pixel of each block (n, h, w) of a hand video (n, H, W, 3) shows a hand."""
-    bright = np.maximum(np.maximum(hands[..., 0], hands[..., 1]), hands[..., 2]) >= HAND_LEVEL
-    count, height, width = hands.shape[0], hands.shape[1] // factor, hands.shape[2] // factor
-    bright = bright[:, : height * factor, : width * factor]
-    return bright.reshape(count, height, factor, width, factor).any(axis=(2, 4))
+def _luminance(images: np.ndarray, factor: int) -> np.ndarray:
+    """Block means (n, h, w) of the luminance of (n, H, W, 3) uint8."""
+    return _blocks(images, factor).sum(axis=(2, 4), dtype=np.uint32) @ _LUMA / factor**2
 
 
 def _texture(images: np.ndarray) -> np.ndarray:
     """Luminance (n, h, w) without its local mean, over its local contrast."""
     detail = images - _blurred(images, 4)
-    contrast = np.sqrt(_blurred(detail**2, 8))
-    return detail / (contrast + _CONTRAST_FLOOR)
+    return detail / (np.sqrt(_blurred(detail**2, 8)) + _CONTRAST_FLOOR)
 
 
 def _blurred(images: np.ndarray, radius: int) -> np.ndarray:

@@ -9,12 +9,10 @@
     image_size    (2,) height and width of that image, when it isn't the source video's
     world_from_camera  (F, 4, 4), when the camera moves
 
-Vertices or keypoints are needed, and may both be given: then the meshes are drawn and the keypoints are stored as hand
-motion. The camera frame is x right, y down, z forward. HaMeR predicts right hands: mirror the x of left ones before.
+Vertices, keypoints or both are needed. With both, the meshes are drawn and the keypoints are stored as hand motion. The
+camera frame is x right, y down, z forward. HaMeR predicts right hands: mirror the x of left ones before.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,10 +22,11 @@ from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
 from dexworld.video.clips.clip import HandTrack
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import render_hands
+from dexworld.video.clips.triplet_files import UNREADABLE
 
 HAMER_FOCAL = 5000.0 / 256.0  # of the image's longer side: HaMeR's full-frame camera
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 _KEYS = {"vertices", "faces", "keypoints", "valid", "side", "intrinsics", "image_size", "world_from_camera"}
+_PER_FRAME = ("vertices", "keypoints", "valid", "hand_valid", "world_from_camera")
 
 
 class HandFileError(ValueError):
@@ -55,30 +54,20 @@ class HandFile:
 
     def at(self, frames: np.ndarray) -> "HandFile":
         """The hands of these frames, in this order; a frame may come again."""
-
-        def picked(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array[frames]
-
-        return replace(
-            self,
-            vertices=picked(self.vertices),
-            keypoints=picked(self.keypoints),
-            valid=self.valid[frames],
-            hand_valid=self.hand_valid[frames],
-            world_from_camera=picked(self.world_from_camera),
-        )
+        given = {name: getattr(self, name) for name in _PER_FRAME}
+        return replace(self, **{name: array[frames] for name, array in given.items() if array is not None})
 
     def render(self, target_from_source: np.ndarray, height: int, width: int) -> np.ndarray:
         """The hand video (F, H, W, 3) uint8. target_from_source: (3, 3) from the hands' image to the clip's pixels."""
-        hands: list[MeshSequence] = []
-        for side in range(2):
-            if self.vertices is not None and self.faces is not None:
-                vertices = np.where(self.hand_valid[:, side, None, None], self.vertices[:, side], 0.0)
-                hands.append(MeshSequence(vertices, self.faces[side], self.hand_valid[:, side]))
-            else:
-                assert self.keypoints is not None
-                hands.append(hand_mesh(self.keypoints[:, side], self.valid[:, side]))
-        return render_hands(hands[0], hands[1], target_from_source @ self.intrinsics, height, width)
+        left, right = (self._mesh(side) for side in range(2))
+        return render_hands(left, right, target_from_source @ self.intrinsics, height, width)
+
+    def _mesh(self, side: int) -> MeshSequence:
+        if self.vertices is not None and self.faces is not None:
+            shown = self.hand_valid[:, side]
+            return MeshSequence(np.where(shown[:, None, None], self.vertices[:, side], 0.0), self.faces[side], shown)
+        assert self.keypoints is not None
+        return hand_mesh(self.keypoints[:, side], self.valid[:, side])
 
     def track(self, target_from_source: np.ndarray) -> HandTrack | None:
         """Keypoints and camera of every frame, None without keypoints. Without poses, the camera stands still."""
@@ -89,12 +78,9 @@ class HandFile:
         valid = self.valid.reshape(frames, NUM_KEYPOINTS)
         points = np.where(valid[..., None], self.keypoints.reshape(frames, NUM_KEYPOINTS, 3), 0.0)
         points = points @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
-        return HandTrack(
-            keypoints_world=np.where(valid[..., None], points, 0.0).astype(np.float32),
-            keypoints_valid=valid,
-            world_from_camera=poses.astype(np.float32),
-            intrinsics=(target_from_source @ self.intrinsics).astype(np.float32),
-        )
+        points = np.where(valid[..., None], points, 0.0).astype(np.float32)
+        intrinsics = (target_from_source @ self.intrinsics).astype(np.float32)
+        return HandTrack(points, valid, poses.astype(np.float32), intrinsics)
 
 
 def hamer_intrinsics(height: int, width: int) -> np.ndarray:
@@ -107,33 +93,32 @@ def hamer_intrinsics(height: int, width: int) -> np.ndarray:
 
 
 def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = False) -> HandFile:
-    """Read and check a hand file.
+    """Read and check a hand file. Raises HandFileError naming file, key, frame and hand.
 
     source_size: (height, width) of the video, for HaMeR's camera. hamer_camera: a file without intrinsics was made by
-    HaMeR; otherwise they are needed. Raises HandFileError naming file, key, frame and hand.
+    HaMeR; otherwise they are needed.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise HandFileError(f"{path}: can't be read as npz ({type(error).__name__}: {error})") from error
     try:
-        return _checked(arrays, source_size, hamer_camera)
+        return _hand_file(arrays, source_size, hamer_camera)
     except ValueError as error:
         raise HandFileError(f"{path}: {error}") from error
 
 
-def _checked(arrays: dict[str, np.ndarray], source_size: tuple[int, int], hamer_camera: bool) -> HandFile:
+def _hand_file(arrays: dict[str, np.ndarray], source_size: tuple[int, int], hamer_camera: bool) -> HandFile:
     if unknown := sorted(set(arrays) - _KEYS):
         raise ValueError(f"unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
-    vertices, keypoints = arrays.get("vertices"), arrays.get("keypoints")
-    if vertices is None and keypoints is None:
+    if not arrays.keys() & {"vertices", "keypoints"}:
         raise ValueError("holds neither vertices nor keypoints")
     if "valid" not in arrays:
         raise ValueError("holds no valid flags; say for every frame and hand whether it was found")
-    valid = arrays["valid"]
     if "side" in arrays:
-        vertices, keypoints, valid = _both_hands(str(arrays["side"]), vertices, keypoints, valid)
+        arrays = arrays | _both_hands(str(arrays["side"]), arrays)
+    vertices, keypoints, valid = arrays.get("vertices"), arrays.get("keypoints"), arrays["valid"]
     frames = len(valid)
     if valid.dtype != bool or valid.shape not in ((frames, 2), (frames, 2, KEYPOINTS_PER_HAND)):
         raise ValueError(f"valid must be (F, 2) or (F, 2, 21) bool, not {valid.shape} {valid.dtype}")
@@ -141,14 +126,14 @@ def _checked(arrays: dict[str, np.ndarray], source_size: tuple[int, int], hamer_
     hand_valid = np.asarray(point_valid.any(axis=2))
     if keypoints is not None:
         _require("keypoints", keypoints, (frames, 2, KEYPOINTS_PER_HAND, 3))
-        _finite("keypoints", keypoints, point_valid)
+        _require_finite("keypoints", keypoints, point_valid)
     faces = None
     if vertices is not None:
         if vertices.ndim != 4:
             raise ValueError(f"vertices must be (F, 2, V, 3), or (F, V, 3) with a side, not {vertices.shape}")
         _require("vertices", vertices, (frames, 2, vertices.shape[2], 3))
-        _finite("vertices", vertices, np.broadcast_to(hand_valid[..., None], vertices.shape[:3]))
-        faces = _faces(arrays.get("faces"), vertices.shape[2])
+        _require_finite("vertices", vertices, np.broadcast_to(hand_valid[..., None], vertices.shape[:3]))
+        faces = _both_faces(arrays.get("faces"), vertices.shape[2])
     if "intrinsics" not in arrays and not hamer_camera:
         raise ValueError("holds no intrinsics; add them, or say that the file comes from HaMeR (hamer_camera)")
     size = tuple(int(value) for value in arrays["image_size"].ravel()) if "image_size" in arrays else None
@@ -156,37 +141,31 @@ def _checked(arrays: dict[str, np.ndarray], source_size: tuple[int, int], hamer_
         raise ValueError(f"image_size must be (height, width), not {size}")
     image_size = (size[0], size[1]) if size else None
     intrinsics = arrays["intrinsics"] if "intrinsics" in arrays else hamer_intrinsics(*(image_size or source_size))
-    _require("intrinsics", intrinsics, (3, 3))
     poses = arrays.get("world_from_camera")
-    if poses is not None:
-        _require("world_from_camera", poses, (frames, 4, 4))
-    for name, array in (("intrinsics", intrinsics), ("world_from_camera", poses)):
-        if array is not None and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds NaN or Inf")
+    for name, array, shape in (("intrinsics", intrinsics, (3, 3)), ("world_from_camera", poses, (frames, 4, 4))):
+        if array is not None:
+            _require(name, array, shape)
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} holds NaN or Inf")
     return HandFile(vertices, faces, keypoints, point_valid, hand_valid, intrinsics, image_size, poses)
 
 
-def _both_hands(side: str, vertices: np.ndarray | None, keypoints: np.ndarray | None, valid: np.ndarray):
+def _both_hands(side: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays of one hand as arrays of two, the other one never valid."""
     if side not in ("left", "right"):
         raise ValueError(f"side is {side!r}; it must be left or right")
-    if vertices is not None and vertices.ndim != 3:
-        raise ValueError(f"with a side, vertices must be (F, V, 3), not {vertices.shape}")
-    if keypoints is not None and keypoints.ndim != 3:
-        raise ValueError(f"with a side, keypoints must be (F, 21, 3), not {keypoints.shape}")
-    if valid.ndim not in (1, 2):
-        raise ValueError(f"with a side, valid must be (F,) or (F, 21), not {valid.shape}")
-
-    def paired(array: np.ndarray | None) -> np.ndarray | None:
-        if array is None:
-            return None
-        pair = [array, np.zeros_like(array)]
-        return np.stack(pair if side == "left" else pair[::-1], axis=1)
-
-    return paired(vertices), paired(keypoints), paired(valid)
+    both = {}
+    for name, shape, ndims in (("vertices", "V, 3", (3,)), ("keypoints", "21, 3", (3,)), ("valid", "", (1, 2))):
+        if name in arrays:
+            if arrays[name].ndim not in ndims:
+                expected = f"(F, {shape})" if shape else "(F,) or (F, 21)"
+                raise ValueError(f"with a side, {name} must be {expected}, not {arrays[name].shape}")
+            pair = [arrays[name], np.zeros_like(arrays[name])]
+            both[name] = np.stack(pair if side == "left" else pair[::-1], axis=1)
+    return both
 
 
-def _faces(faces: np.ndarray | None, vertices: int) -> np.ndarray:
+def _both_faces(faces: np.ndarray | None, vertices: int) -> np.ndarray:
     if faces is None:
         raise ValueError("vertices come without faces")
     if faces.ndim == 2:
@@ -203,7 +182,7 @@ def _require(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must be {shape} numbers, not {array.shape} {array.dtype}")
 
 
-def _finite(name: str, points: np.ndarray, valid: np.ndarray) -> None:
+def _require_finite(name: str, points: np.ndarray, valid: np.ndarray) -> None:
     bad = np.asarray(valid & ~np.isfinite(points).all(axis=-1))
     if bad.any():
         frame, side = np.argwhere(bad)[0][:2]

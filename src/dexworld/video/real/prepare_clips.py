@@ -1,7 +1,7 @@
-"""Triplets out of real video: a folder of fixed-camera videos, or any single clip with its hands.
+"""Triplets out of real video: fixed-camera videos with hand files, any single clip, or triplets of another shape.
 
-Every choice is a field of the config and is recorded in triplets.json; what a video forced (cut area, repeated frames,
-frames without hands) is recorded for its clip. A video that can't be prepared is left out, counted and named.
+Every choice is a field of the config and is recorded in triplets.json. What a video forced (cut area, repeated frames,
+frames without hands) is recorded for its clip. What can't be prepared is left out, counted and named.
 """
 
 from collections.abc import Callable, Iterable
@@ -115,8 +115,28 @@ class CustomConfig:
 
 
 @dataclass(frozen=True)
+class ReshapeConfig:
+    """Triplets of any of the known layouts (plain, TRUMANS, TASTE-Rob) as clips of one shape.
+
+    A rate below the source's spreads a clip over more of it: 17 frames at 2.667 fps cover the six seconds of the
+    release's clips. A later start keeps the static video, which then shows the scene before the clip's first frame.
+    """
+
+    data: Path
+    """Triplet folder."""
+    output: Path
+    """Triplet folder to write or to complete."""
+    listing: Path | None = None
+    """List file; all triplets of the folder when not given."""
+    prompts: str = PROMPTS
+    """`prompts`, or `prompts_rewrite` where a clip has one."""
+    rules: ClipRules = field(default_factory=ClipRules)
+    """Shape, resizing and time; the conventions of hand files don't count."""
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """What a preparation did. folder: the triplets. counts: figures. left_out: reason by video."""
+    """What a preparation did. folder: the triplets. counts: figures. left_out: reason by name."""
 
     folder: TripletFolder
     counts: dict[str, int]
@@ -127,38 +147,33 @@ class Prepared:
         return {**self.counts, "left_out": dict(self.left_out)}
 
 
-def prepare_fixed_camera(
-    config: FixedCameraConfig, progress: Callable[[Iterable[str]], Iterable[str]] = iter
-) -> Prepared:
+Record = dict[str, Any]  # what was decided for one clip, as JSON values
+Progress = Callable[[Iterable[str]], Iterable[str]]
+
+
+def prepare_fixed_camera(config: FixedCameraConfig, progress: Progress = iter) -> Prepared:
     """Write a triplet for every video that has hands and a prompt; started again, it goes on where it stopped.
 
     progress: wraps the names of the videos. Raises ValueError when the output was made with other settings, there are
     no videos, or none of them could be prepared.
     """
-    videos = _videos(config.videos)
-    settings = {"generator": "dexworld.video.prepare", "source": "fixed-camera", "rules": asdict(config.rules)}
+    videos, rules = _videos(config.videos), config.rules
+    settings = {"generator": "dexworld.video.prepare", "source": "fixed-camera", "rules": asdict(rules)}
     start_triplets(config.output, settings)
-    records: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, str] = {}
-    present = 0
-    for name in progress(list(videos)):
-        try:
-            check_name(name)
-            if files_of(config.output, name).interaction.exists():
-                present += 1
-                continue
-            hands = _beside(config.hands, name, ".npz", "hand file")
-            prompt = _prompt(config, name)
-            clip, records[name] = _fixed_clip(name, videos[name], hands, prompt, config.rules)
-            write_triplet(config.output, clip)
-        except _UNUSABLE as error:
-            records.pop(name, None)
-            left_out[name] = str(error)
-    if not records and not present:
-        raise ValueError(f"none of {len(videos)} videos could be prepared; first: {next(iter(left_out.values()))}")
+
+    def prepare(name: str) -> tuple[TripletClip, Record]:
+        path = config.hands if config.hands.is_file() else config.hands / f"{name}.npz"
+        if not path.is_file():
+            raise ValueError(f"{path}: the hand file doesn't exist")
+        prompt, source = _prompt(config, name), rules.read(videos[name])
+        rendered, track = _draw_hands(path, videos[name], source, rules)
+        static = repeated_first_frame(source.frames[None])[0]
+        clip = TripletClip(name, source.frames, static, rendered, prompt, rules.shape.fps, track)
+        return clip, {"video": videos[name].name, **source.to_json(), **_hand_record(rendered)}
+
+    records, left_out, present = _write_each(list(videos), config.output, prepare, progress, "videos", "prepared")
     counts = _counts(records) | {"videos": len(videos), "already_there": present, "videos_left_out": len(left_out)}
-    folder = finish_triplets(config.output, settings, {}, records, {"left_out": left_out})
-    return Prepared(folder, counts, left_out)
+    return Prepared(finish_triplets(config.output, settings, {}, records, {"left_out": left_out}), counts, left_out)
 
 
 def prepare_custom(config: CustomConfig) -> Prepared:
@@ -168,63 +183,91 @@ def prepare_custom(config: CustomConfig) -> Prepared:
     """
     settings = {"generator": "dexworld.video.prepare", "source": "custom", "rules": asdict(config.rules)}
     start_triplets(config.output, settings)
-    name, rules = config.clip_name, config.rules
+    name, rules, track = config.clip_name, config.rules, None
     source = rules.read(config.video)
-    record = {"video": config.video.name, **source.to_json()}
-    static = repeated_first_frame(source.frames[None])[0]
-    record["static"] = "first frame repeated"
-    if config.static is not None:
-        static = in_step(config.static, source, rules)
-        record["static"] = config.static.name
-    track = None
+    record: Record = {"video": config.video.name, **source.to_json()}
+    if config.static is None:
+        static, record["static"] = repeated_first_frame(source.frames[None])[0], "first frame repeated"
+    else:
+        static, record["static"] = in_step(config.static, source, rules), config.static.name
     if config.hands is not None:
-        hands = _hands_of(config.hands, config.video, source, rules)
-        matrix = _target_from_hands(hands, source)
-        video, track = hands.render(matrix, rules.shape.height, rules.shape.width), hands.track(matrix)
-        record |= {"hands": config.hands.name, **_hand_record(video)}
+        video, track = _draw_hands(config.hands, config.video, source, rules)
+        record["hands"] = config.hands.name
     else:
         assert config.hands_video is not None
         video = in_step(config.hands_video, source, rules)
-        record |= {"hands": config.hands_video.name, **_hand_record(video)}
+        record["hands"] = config.hands_video.name
+    record |= _hand_record(video)
     clip = TripletClip(name, source.frames, static, video, config.prompt.strip(), rules.shape.fps, track)
     write_triplet(config.output, clip)
     records = {name: record}
     return Prepared(finish_triplets(config.output, settings, {}, records), _counts(records), {})
 
 
-def _fixed_clip(
-    name: str, video: Path, hand_path: Path, prompt: str, rules: ClipRules
-) -> tuple[TripletClip, dict[str, Any]]:
-    source = rules.read(video)
-    hands = _hands_of(hand_path, video, source, rules)
-    matrix = _target_from_hands(hands, source)
-    rendered = hands.render(matrix, rules.shape.height, rules.shape.width)
-    static = repeated_first_frame(source.frames[None])[0]
-    clip = TripletClip(name, source.frames, static, rendered, prompt, rules.shape.fps, hands.track(matrix))
-    return clip, {"video": video.name, **source.to_json(), **_hand_record(rendered)}
+def reshape_triplets(config: ReshapeConfig, progress: Progress = iter) -> Prepared:
+    """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped.
+
+    A triplet that can't be read or whose videos are out of step is left out, counted and named. progress: wraps the
+    names. Raises ValueError when none can be read, or the output was made with other settings or holds another split.
+    """
+    source = open_layout(config.data, config.listing, config.prompts)
+    settings = {"generator": "dexworld.video.reshape", "rules": asdict(config.rules)}
+    start_triplets(config.output, settings, source.seeds)
+
+    def prepare(name: str) -> tuple[TripletClip, Record]:
+        clip, cut = reshaped(name, source.files[name], config.rules)
+        return clip, cut.to_json()
+
+    names = list(source.names)
+    records, left_out, present = _write_each(names, config.output, prepare, progress, "triplets", "read")
+    cloned = sum(record["cloned_frames"] for record in records.values())
+    counts = {"clips": len(records), "cloned_frames": cloned}
+    counts |= {"already_there": present, "triplets_left_out": len(left_out)}
+    seeds = {name: seed for name, seed in source.seeds.items() if name not in left_out}
+    return Prepared(finish_triplets(config.output, settings, seeds, records, {"left_out": left_out}), counts, left_out)
 
 
-def _hands_of(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> HandFile:
-    """The hands of the clip's frames."""
-    hands = read_hands(path, source.fit.source, rules.hamer_camera)
-    if rules.hand_frames == "clip":
-        expected, rows = len(source.frames), np.arange(len(source.frames))
-    else:
-        expected, rows = count_frames(video), source.picked
-    if len(hands) != expected:
-        other = "clip" if rules.hand_frames == "source" else "source"
-        raise HandFileError(
-            f"{path}: has {len(hands)} frames, the {rules.hand_frames} has {expected}; extract the hands from this "
-            f"video, or choose hand_frames={other}"
-        )
-    return hands.at(rows)
+def _write_each(
+    names: list[str],
+    output: Path,
+    prepare: Callable[[str], tuple[TripletClip, Record]],
+    progress: Progress,
+    what: str,
+    done: str,
+) -> tuple[dict[str, Record], dict[str, str], int]:
+    """Write the clips that aren't there yet: records by name, reasons of what was left out, how many were there.
+
+    what, done: words of the error that is raised when there is nothing to show for it.
+    """
+    records, left_out, present = {}, {}, 0
+    for name in progress(names):
+        try:
+            check_name(name)
+            if files_of(output, name).interaction.exists():
+                present += 1
+                continue
+            clip, record = prepare(name)
+            write_triplet(output, clip)
+            records[name] = record
+        except _UNUSABLE as error:
+            left_out[name] = str(error)
+    if not records and not present:
+        raise ValueError(f"none of {len(names)} {what} could be {done}; first: {next(iter(left_out.values()))}")
+    return records, left_out, present
 
 
-def _target_from_hands(hands: HandFile, source: SourceClip) -> np.ndarray:
-    """(3, 3) from the pixels of the image that the hands were found in to the clip's."""
-    height, width = hands.image_size or source.fit.source
-    scale = np.diag([source.fit.source[1] / width, source.fit.source[0] / height, 1.0])
-    return source.fit.target_from_source @ scale
+def reshaped(name: str, files: TripletFiles, rules: ClipRules) -> tuple[TripletClip, SourceClip]:
+    """One triplet by the rules, and how its videos were cut. Raises ValueError when they are out of step."""
+    cut = rules.read(files.interaction)
+    static, hands = (in_step(path, cut, rules) for path in (files.static, files.hands))
+    track = None
+    if files.motion.exists():
+        old, rows = read_track(files.motion), cut.picked
+        if rows.max() >= len(old):
+            raise ValueError(f"the hand motion has {len(old)} frames, the video at least {rows.max() + 1}")
+        intrinsics = (cut.fit.target_from_source @ old.intrinsics).astype(np.float32)
+        track = HandTrack(old.keypoints_world[rows], old.keypoints_valid[rows], old.world_from_camera[rows], intrinsics)
+    return TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track), cut
 
 
 def in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
@@ -239,21 +282,45 @@ def in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
     return other.frames
 
 
-def _hand_record(hands: np.ndarray) -> dict[str, Any]:
+def _draw_hands(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> tuple[np.ndarray, HandTrack | None]:
+    """The hand video (F, H, W, 3) and the hand motion of the clip's frames, from a hand file of `video`."""
+    hands = _hands_of(path, video, source, rules)
+    height, width = hands.image_size or source.fit.source
+    scale = np.diag([source.fit.source[1] / width, source.fit.source[0] / height, 1.0])
+    target_from_hands = source.fit.target_from_source @ scale
+    return hands.render(target_from_hands, rules.shape.height, rules.shape.width), hands.track(target_from_hands)
+
+
+def _hands_of(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> HandFile:
+    hands = read_hands(path, source.fit.source, rules.hamer_camera)
+    of_clip = rules.hand_frames == "clip"
+    expected, rows = len(source.frames), np.arange(len(source.frames))
+    if not of_clip:
+        expected, rows = count_frames(video), source.picked
+    if len(hands) != expected:
+        raise HandFileError(
+            f"{path}: has {len(hands)} frames, the {rules.hand_frames} has {expected}; extract the hands from this "
+            f"video, or choose hand_frames={'source' if of_clip else 'clip'}"
+        )
+    return hands.at(rows)
+
+
+def _hand_record(hands: np.ndarray) -> Record:
     seen = frames_with_hands(hands)
     if not seen.any():
         raise ValueError("no frame of the clip shows a hand; check valid flags, intrinsics and the clip's start")
     return {"frames_without_hands": int((~seen).sum()), "hand_in_static": bool(seen[0])}
 
 
-def _counts(records: dict[str, dict[str, Any]]) -> dict[str, int]:
+def _counts(records: dict[str, Record]) -> dict[str, int]:
+    all_records, rules = list(records.values()), [record["resize"]["rule"] for record in records.values()]
     return {
         "clips": len(records),
-        "frames_without_hands": sum(record["frames_without_hands"] for record in records.values()),
-        "cloned_frames": sum(record["cloned_frames"] for record in records.values()),
-        "clips_cropped": sum(record["resize"]["rule"] == "crop" for record in records.values()),
-        "clips_padded": sum(record["resize"]["rule"] == "pad" for record in records.values()),
-        "clips_with_hand_in_first_frame": sum(record["hand_in_static"] for record in records.values()),
+        "frames_without_hands": sum(record["frames_without_hands"] for record in all_records),
+        "cloned_frames": sum(record["cloned_frames"] for record in all_records),
+        "clips_cropped": rules.count("crop"),
+        "clips_padded": rules.count("pad"),
+        "clips_with_hand_in_first_frame": sum(record["hand_in_static"] for record in all_records),
     }
 
 
@@ -274,99 +341,11 @@ def _videos(path: Path) -> dict[str, Path]:
     return found
 
 
-def _beside(folder: Path, name: str, suffix: str, what: str) -> Path:
-    """The file of a video in another folder, or the one file given for it."""
-    path = folder if folder.is_file() else folder / f"{name}{suffix}"
-    if not path.is_file():
-        raise ValueError(f"{path}: the {what} doesn't exist")
-    return path
-
-
 def _prompt(config: FixedCameraConfig, name: str) -> str:
     text = config.prompt.strip()
     if config.prompts is not None:
         path = config.prompts if config.prompts.is_file() else config.prompts / f"{name}.txt"
-        if path.is_file():
-            text = read_prompt(path)
+        text = read_prompt(path) if path.is_file() else text
     if not text:
         raise ValueError(f"{name}: has no prompt; write {name}.txt in the prompt folder, or give one for all")
     return text
-
-
-# FROM reshape: Bring existing triplets to the shape that a model works on: time, size, and the camera with them.
-
-
-@dataclass(frozen=True)
-class ReshapeConfig:
-    """Triplets of any of the known layouts (plain, TRUMANS, TASTE-Rob) as clips of one shape.
-
-    A rate below the source's spreads a clip over more of it: 17 frames at 2.667 fps cover the six seconds of the
-    release's clips. A later start keeps the static video, which then shows the scene before the clip's first frame.
-    """
-
-    data: Path
-    """Triplet folder."""
-    output: Path
-    """Triplet folder to write or to complete."""
-    listing: Path | None = None
-    """List file; all triplets of the folder when not given."""
-    prompts: str = PROMPTS
-    """`prompts`, or `prompts_rewrite` where a clip has one."""
-    rules: ClipRules = field(default_factory=ClipRules)
-    """Shape, resizing and time; the conventions of hand files don't count."""
-
-
-def reshape_triplets(config: ReshapeConfig, progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> Prepared:
-    """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped.
-
-    A triplet that can't be read or whose videos are out of step is left out, counted and named. progress: wraps the
-    names. Raises ValueError when none can be read, or the output was made with other settings or holds another split.
-    """
-    source = open_layout(config.data, config.listing, config.prompts)
-    settings = {"generator": "dexworld.video.reshape", "rules": asdict(config.rules)}
-    start_triplets(config.output, settings, source.seeds)
-    records, left_out, present = {}, {}, 0
-    for name in progress(list(source.names)):
-        if files_of(config.output, name).interaction.exists():
-            present += 1
-            continue
-        try:
-            clip, cut = reshaped(name, source.files[name], config.rules)
-            write_triplet(config.output, clip)
-            records[name] = cut.to_json()
-        except (VideoError, TripletError, ValueError) as error:
-            left_out[name] = str(error)
-    if not records and not present:
-        raise ValueError(f"none of {len(source)} triplets could be read; first: {next(iter(left_out.values()))}")
-    counts = {
-        "clips": len(records),
-        "cloned_frames": sum(record["cloned_frames"] for record in records.values()),
-        "already_there": present,
-        "triplets_left_out": len(left_out),
-    }
-    seeds = {name: seed for name, seed in source.seeds.items() if name not in left_out}
-    return Prepared(finish_triplets(config.output, settings, seeds, records, {"left_out": left_out}), counts, left_out)
-
-
-def reshaped(name: str, files: TripletFiles, rules: ClipRules) -> tuple[TripletClip, SourceClip]:
-    """One triplet by the rules, and how its videos were cut. Raises ValueError when they are out of step."""
-    cut = rules.read(files.interaction)
-    static, hands = (in_step(path, cut, rules) for path in (files.static, files.hands))
-    track = reshaped_track(read_track(files.motion), cut) if files.motion.exists() else None
-    clip = TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track)
-    return clip, cut
-
-
-def reshaped_track(track: HandTrack, cut: SourceClip) -> HandTrack:
-    """The hand motion at the frames that were picked, its intrinsics for the new size.
-
-    Raises ValueError when the motion ends before the frames do.
-    """
-    if cut.picked.max() >= len(track):
-        raise ValueError(f"the hand motion has {len(track)} frames, the video at least {cut.picked.max() + 1}")
-    return HandTrack(
-        track.keypoints_world[cut.picked],
-        track.keypoints_valid[cut.picked],
-        track.world_from_camera[cut.picked],
-        (cut.fit.target_from_source @ track.intrinsics).astype(np.float32),
-    )

@@ -1,4 +1,4 @@
-"""The explicit rules that turn a video of any size, rate and length into a clip of one shape."""
+"""Cuts a clip of one shape out of any video: variable frame rates, rotated phone videos and long films included."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,21 +14,23 @@ from dexworld.data.video import VideoError
 ResizeRule = Literal["auto", "crop", "pad", "stretch"]
 ShortRule = Literal["clone", "refuse"]
 CROP_LIMIT = 0.2  # share of a source image that `auto` may cut off
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+Size = tuple[int, int]  # height, width
+Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a source image becomes a clip's image: a box of it is scaled and laid into the target, the rest is black.
+    """How a source image becomes a clip's: `box` of the source is scaled into `placed` of the target, the rest is black.
 
-    rule: what was decided (never `auto`). source, target: (height, width). box: (top, left, height, width) of the
-    source that is kept. placed: (top, left, height, width) of the target that it fills.
+    rule: what was decided, never `auto`.
     """
 
     rule: ResizeRule
-    source: tuple[int, int]
-    target: tuple[int, int]
-    box: tuple[int, int, int, int]
-    placed: tuple[int, int, int, int]
+    source: Size
+    target: Size
+    box: Box
+    placed: Box
 
     @property
     def cut(self) -> float:
@@ -43,14 +45,9 @@ class Fit:
     @property
     def target_from_source(self) -> np.ndarray:
         """(3, 3) matrix from source to target pixels; multiply intrinsics by it from the left."""
-        scale_y, scale_x = self.placed[2] / self.box[2], self.placed[3] / self.box[3]
-        return np.array(
-            [
-                [scale_x, 0.0, self.placed[1] - scale_x * self.box[1]],
-                [0.0, scale_y, self.placed[0] - scale_y * self.box[0]],
-                [0.0, 0.0, 1.0],
-            ]
-        )
+        y, x = self.placed[2] / self.box[2], self.placed[3] / self.box[3]
+        shift_x, shift_y = self.placed[1] - x * self.box[1], self.placed[0] - y * self.box[0]
+        return np.array([[x, 0.0, shift_x], [0.0, y, shift_y], [0.0, 0.0, 1.0]])
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """A source image (h, w, 3) uint8 as a target image (H, W, 3) uint8. Raises ValueError for another size."""
@@ -59,10 +56,9 @@ class Fit:
         top, left, height, width = self.box
         part = torch.from_numpy(np.ascontiguousarray(image[top : top + height, left : left + width]))
         if self.placed[2:] != (height, width):
-            part = torch.nn.functional.interpolate(
-                part.permute(2, 0, 1)[None].float(), size=self.placed[2:], mode="bilinear", antialias=True
-            )
-            part = part[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+            planes, size = part.permute(2, 0, 1)[None].float(), self.placed[2:]
+            planes = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
+            part = planes[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
         result = np.zeros((*self.target, 3), dtype=np.uint8)
         top, left, height, width = self.placed
         result[top : top + height, left : left + width] = part.numpy()
@@ -70,54 +66,42 @@ class Fit:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, for the record of a prepared clip."""
-        return {
-            "rule": self.rule,
-            "source": list(self.source),
-            "box": list(self.box),
-            "placed": list(self.placed),
-            "cut": round(self.cut, 4),
-            "empty": round(self.empty, 4),
-        }
+        boxes = {name: list(getattr(self, name)) for name in ("source", "box", "placed")}
+        return {"rule": self.rule, **boxes, "cut": round(self.cut, 4), "empty": round(self.empty, 4)}
 
 
-def fit(source: tuple[int, int], target: tuple[int, int], rule: ResizeRule) -> Fit:
-    """Decide how images of (height, width) `source` become `target`.
+def fit(source: Size, target: Size, rule: ResizeRule) -> Fit:
+    """Decide how images of size `source` become `target`. Raises ValueError for another rule or an empty size.
 
-    crop: the largest centred box of the target's aspect ratio. pad: the whole image, centred between black bars.
-    stretch: the whole image, its aspect ratio changed. auto: crop when that cuts off at most a fifth of the image, else
-    pad. (The release compares the areas that cropping and padding lose; as shares of their image these are equal, so
-    a limit decides here.) Raises ValueError for another rule or an empty size.
+    crop: the largest centred box of the target's aspect ratio. pad: the whole image between black bars. stretch: the
+    whole image with another aspect ratio. auto: crop when that cuts off at most a fifth, else pad. (The release
+    compares the areas that cropping and padding lose. As shares of their image these are equal, so a limit decides.)
     """
     if rule not in get_args(ResizeRule):
         raise ValueError(f"the resize rule is {rule!r}; choose from {', '.join(get_args(ResizeRule))}")
     if min(*source, *target) < 1:
         raise ValueError(f"sizes must be positive, not {source} and {target}")
-    (height, width), (target_height, target_width) = source, target
-    whole, everything = (0, 0, height, width), (0, 0, target_height, target_width)
-    box_height = min(height, max(1, round(width * target_height / target_width)))
-    box_width = min(width, max(1, round(height * target_width / target_height)))
-    box = ((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+    whole, everything = (0, 0, *source), (0, 0, *target)
     if rule == "stretch":
         return Fit(rule, source, target, whole, everything)
-    cropped = Fit("crop", source, target, box, everything)
+    cropped = Fit("crop", source, target, _centred(target, source), everything)
     if rule == "crop" or (rule == "auto" and cropped.cut <= CROP_LIMIT):
         return cropped
-    placed_height = min(target_height, max(1, round(target_width * height / width)))
-    placed_width = min(target_width, max(1, round(target_height * width / height)))
-    top, left = (target_height - placed_height) // 2, (target_width - placed_width) // 2
-    return Fit("pad", source, target, whole, (top, left, placed_height, placed_width))
+    return Fit("pad", source, target, whole, _centred(source, target))
 
 
-# FROM source_video: Reads any video at chosen times: variable frame rates, rotated phone videos and long films included.
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+def _centred(shape: Size, room: Size) -> Box:
+    """The largest centred box of the aspect ratio of `shape` in an image of size `room`."""
+    height = min(room[0], max(1, round(room[1] * shape[0] / shape[1])))
+    width = min(room[1], max(1, round(room[0] * shape[1] / shape[0])))
+    return (room[0] - height) // 2, (room[1] - width) // 2, height, width
 
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A stretch of a video as frames of one shape.
+    """A stretch of a video as frames (F, H, W, 3) uint8.
 
-    frames: (F, H, W, 3) uint8. picked: (F,) index of the source frame that each was taken from. cloned: frames at the
-    end that repeat the last source frame. fit: how images were resized.
+    picked: (F,) index of the source frame of each. cloned: how many at the end repeat the last source frame.
     """
 
     frames: np.ndarray
@@ -127,64 +111,56 @@ class SourceClip:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, for the record of a prepared clip."""
-        return {
-            "resize": self.fit.to_json(),
-            "first_source_frame": int(self.picked[0]),
-            "last_source_frame": int(self.picked[-1]),
-            "cloned_frames": self.cloned,
-        }
+        ends = {"first_source_frame": int(self.picked[0]), "last_source_frame": int(self.picked[-1])}
+        return {"resize": self.fit.to_json(), **ends, "cloned_frames": self.cloned}
 
 
 def read_clip(
     path: Path,
     frames: int,
     fps: float,
-    size: tuple[int, int],
+    size: Size,
     resize: ResizeRule = "auto",
     short: ShortRule = "clone",
     start: float = 0.0,
 ) -> SourceClip:
     """Take `frames` frames at `fps` from `start` seconds on; each is the source frame nearest in time, never a blend.
 
-    size: (height, width) of the clip. short: what to do when the video ends before the clip does: repeat its last
-    frame, or refuse. Raises VideoError when the file can't be decoded, starts after `start`, has pixels that aren't
-    square, or is too short and `short` is "refuse".
+    short: what to do when the video ends too early. Raises VideoError when the file can't be decoded, starts after
+    `start`, has pixels that aren't square, or is too short and `short` is "refuse".
     """
     times = start + np.arange(frames) / fps
     images: list[np.ndarray] = []
     picked: list[int] = []
+    previous: tuple[float, int, av.VideoFrame] | None = None
     rule: Fit | None = None
 
-    def take(index: int, frame: av.VideoFrame) -> None:
-        assert rule is not None
+    def take(index: int, frame: av.VideoFrame, rule: Fit) -> None:
         images.append(images[-1] if picked and picked[-1] == index else rule.apply(_upright(frame)))
         picked.append(index)
 
-    previous: tuple[float, int, av.VideoFrame] | None = None
     for index, (time, frame) in enumerate(_frames(path)):
         rule = rule or fit(_upright_size(frame), size, resize)
         while len(images) < frames and times[len(images)] <= time:
-            earlier = previous is not None and times[len(images)] - previous[0] <= time - times[len(images)]
-            if earlier and previous is not None:
-                take(*previous[1:])
-            else:
-                take(index, frame)
+            wanted = times[len(images)]
+            earlier = previous is not None and wanted - previous[0] <= time - wanted
+            take(*(previous[1:] if previous is not None and earlier else (index, frame)), rule)
         if len(images) == frames:
             return SourceClip(np.stack(images), np.array(picked), 0, rule)
         previous = (time, index, frame)
     if rule is None or previous is None:
         raise VideoError(f"{path}: holds no frames")
-    end = previous[0] + 0.5 / fps  # a frame is shown for a while
-    cloned = int((times[len(images) :] > end).sum())
+    last = previous[0]
+    cloned = int((times[len(images) :] > last + 0.5 / fps).sum())  # a frame is shown for a while
     if cloned == frames:
-        raise VideoError(f"{path}: ends at {previous[0]:.2f} s, before the clip's start at {start:.2f} s")
+        raise VideoError(f"{path}: ends at {last:.2f} s, before the clip's start at {start:.2f} s")
     if cloned and short == "refuse":
         raise VideoError(
-            f"{path}: ends at {previous[0]:.2f} s, {cloned} frames before the clip's end at {times[-1]:.2f} s; "
+            f"{path}: ends at {last:.2f} s, {cloned} frames before the clip's end at {times[-1]:.2f} s; "
             "take fewer frames, start earlier, or let the last frame be repeated (short=clone)"
         )
     while len(images) < frames:
-        take(*previous[1:])
+        take(*previous[1:], rule)
     return SourceClip(np.stack(images), np.array(picked), cloned, rule)
 
 
@@ -194,7 +170,7 @@ def count_frames(path: Path) -> int:
 
 
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Seconds since the first frame, and the frame, of every frame in order."""
+    """Every frame in order, with its seconds since the first."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -218,7 +194,7 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
 
 
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+def _upright_size(frame: av.VideoFrame) -> Size:
     return (frame.width, frame.height) if _quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 

@@ -1,11 +1,15 @@
-"""What a validation reports: the problems, file by file, and what was counted."""
+"""Checks every file of a triplet folder and names what is wrong with it; nothing is passed over.
+
+An `error` is what a model can't or mustn't train on. A `warning` is what the folder's owner should know: a file that no
+list names, a small shift of the static video. Frames without a hand are only counted: detectors lose hands.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +17,22 @@ from dexworld.data.video import VideoError, VideoFrames
 from dexworld.sim.collect import in_processes
 from dexworld.video.clips.clip import ClipShape, is_clip_length
 from dexworld.video.clips.hand_video import MIN_HAND_SHARE, hand_share
-from dexworld.video.clips.inventory import Problem, take_inventory
-from dexworld.video.clips.triplet_files import PROMPTS, TripletError, TripletFiles, files_of, read_prompt, read_track
+from dexworld.video.clips.inventory import Findings, Problem, take_inventory
+from dexworld.video.clips.triplet_files import (
+    PROMPTS,
+    RATE_TOLERANCE,
+    TripletError,
+    TripletFiles,
+    files_of,
+    read_prompt,
+    read_track,
+)
 from dexworld.video.real.alignment import measure_alignment
+
+SIDE_MULTIPLE = 16  # pixels: the codecs' factor 8 times the transformers' patch of 2
+MAX_HAND_SHARE = 0.6  # of the image: a hand video brighter than that, in most frames, isn't hands on black
+SAME_DIFFERENCE = 0.25  # of 255, mean of a frame: a static video this near in every frame shows the interaction
+WRITE_PROMPT = "write one or two sentences of what happens"
 
 
 @dataclass(frozen=True)
@@ -68,10 +85,8 @@ class ValidationReport:
             f"(in {counts['clips_with_frames_without_hands']} clips)",
             *(f"shape {shape}: {count} clips" for shape, count in counts["shapes"].items()),
         ]
-        rows = [
-            (problem.severity, problem.kind, self._short(problem.file), f"{problem.message}; {problem.fix}")
-            for problem in (*self.errors, *self.warnings)
-        ]
+        ordered = (*self.errors, *self.warnings)
+        rows = [(each.severity, each.kind, self._short(each.file), f"{each.message}; {each.fix}") for each in ordered]
         widths = [max((len(row[column]) for row in rows[:limit]), default=0) for column in range(3)]
         for row in rows[:limit]:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -85,27 +100,17 @@ class ValidationReport:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else file
 
 
-# FROM validation: Checks every file of a triplet folder and names what is wrong with it; nothing is passed over.
-#
-# An `error` is what a model can't or mustn't train on. A `warning` is what its owner should know: a file that no list
-# names, a small shift of the static video. Frames without a hand are counted, not complained about: detectors lose hands.
-#
-SIDE_MULTIPLE = 16  # pixels: the codecs' factor 8 times the transformers' patch of 2
-MAX_HAND_SHARE = 0.6  # of the image: a hand video brighter than that, in most frames, isn't hands on black
-SAME_DIFFERENCE = 0.25  # of 255, mean of a frame: a static video this near in every frame shows the interaction
-
-
 @dataclass(frozen=True)
-class ClipCheck:
+class _Clip:
     """What was found in one triplet; figures are None where the files didn't allow them."""
 
     name: str
     problems: tuple[Problem, ...]
-    shape: tuple[int, int, int] | None = None  # frames, height, width
-    fps: float | None = None
-    frames_without_hands: int | None = None
-    alignment: dict[str, Any] | None = None
-    has_motion: bool = False
+    shape: tuple[int, int, int] | None  # frames, height, width
+    fps: float | None
+    frames_without_hands: int | None
+    alignment: dict[str, Any] | None
+    has_motion: bool
 
 
 def validate_triplets(
@@ -114,100 +119,76 @@ def validate_triplets(
     expected: ClipShape | None = None,
     prompts: str = PROMPTS,
     workers: int = 1,
-    progress: Callable[[Iterable[ClipCheck]], Iterable[ClipCheck]] = iter,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> ValidationReport:
     """Check the triplets that `listing` names (dataset.txt when there is one; else all that any file hints at).
 
-    expected: the shape that every clip must have; without it clips must only be usable (1 + 4n frames, sides multiples
-    of 16). Every frame of every video is decoded. workers: processes, 0 for one per core. progress: wraps the finished
-    checks. Raises TripletError when the root is no folder or the list file doesn't exist.
+    expected: the shape of every clip; without it clips must be usable (1 + 4n frames, sides multiples of 16). Every
+    frame is decoded. workers: processes, 0 for one per core. progress: wraps the clips that are done. Raises
+    TripletError when the root is no folder or the list file doesn't exist.
     """
     root = Path(root)
-    inventory = take_inventory(root, listing, prompts)
+    inventory = take_inventory(root, listing)
     job = partial(_check_by_number, root=root, names=inventory.names, expected=expected, prompts=prompts)
-    checks = sorted(progress(in_processes(job, range(len(inventory.names)), workers)), key=lambda check: check.name)
-    problems = [*inventory.problems, *(problem for check in checks for problem in check.problems)]
+    clips = sorted(progress(in_processes(job, range(len(inventory.names)), workers)), key=lambda clip: clip.name)
+    problems = [*inventory.problems, *(problem for clip in clips for problem in clip.problems)]
     shapes = Counter(
-        f"{check.shape[0]} x {check.shape[1]} x {check.shape[2]} at {check.fps:g} fps"
-        for check in checks
-        if check.shape and check.fps
+        f"{clip.shape[0]} x {clip.shape[1]} x {clip.shape[2]} at {clip.fps:g} fps"
+        for clip in clips
+        if clip.shape and clip.fps
     )
     if expected is None and len(shapes) > 1:
         listed = ", ".join(f"{count} of {shape}" for shape, count in shapes.most_common())
         message = f"the clips have {len(shapes)} shapes: {listed}"
         problems.append(Problem(str(root), "mixed-shapes", message, "prepare all clips with one shape", "warning"))
-    lost = [check.frames_without_hands for check in checks if check.frames_without_hands is not None]
+    lost = [clip.frames_without_hands for clip in clips if clip.frames_without_hands is not None]
     counts = {
-        "clips": len(checks),
-        "clips_with_errors": sum(any(p.severity == "error" for p in check.problems) for check in checks),
-        "frames": sum(check.shape[0] for check in checks if check.shape),
+        "clips": len(clips),
+        "clips_with_errors": sum(any(each.severity == "error" for each in clip.problems) for clip in clips),
+        "frames": sum(clip.shape[0] for clip in clips if clip.shape),
         "frames_without_hands": sum(lost),
         "clips_with_frames_without_hands": sum(count > 0 for count in lost),
-        "clips_with_hand_motion": sum(check.has_motion for check in checks),
+        "clips_with_hand_motion": sum(clip.has_motion for clip in clips),
         "unlisted_files": inventory.unlisted,
         "shapes": dict(shapes),
     }
-    clips = {
-        check.name: {
-            "shape": list(check.shape) if check.shape else None,
-            "fps": check.fps,
-            "frames_without_hands": check.frames_without_hands,
-            "alignment": check.alignment,
-        }
-        for check in checks
-    }
-    return ValidationReport(root, tuple(problems), counts, clips)
+    shown = ("shape", "fps", "frames_without_hands", "alignment")
+    figures = {clip.name: {name: getattr(clip, name) for name in shown} for clip in clips}
+    for each in figures.values():
+        each["shape"] = list(each["shape"]) if each["shape"] else None
+    return ValidationReport(root, tuple(problems), counts, figures)
 
 
-def _check_by_number(number: int, root: Path, names: tuple[str, ...], expected, prompts: str) -> ClipCheck:
-    return check_triplet(names[number], files_of(root, names[number], prompts), expected)
+def _check_by_number(number: int, root: Path, names: tuple[str, ...], expected: ClipShape | None, prompts: str):
+    return _check(names[number], files_of(root, names[number], prompts), expected)
 
 
-def check_triplet(name: str, files: TripletFiles, expected: ClipShape | None = None) -> ClipCheck:
+def _check(name: str, files: TripletFiles, expected: ClipShape | None) -> _Clip:
     """Check one triplet: files, sizes, lengths, rates, hand video, alignment of the static video, prompt, motion."""
-    found = _Findings()
-    videos = {role: _decoded(getattr(files, role), found) for role in ("interaction", "static", "hands")}
+    found = Findings()
+    decoded = [_decoded(path, found) for path in (files.interaction, files.static, files.hands)]
+    interaction, static, hands = decoded
     _check_prompt(files.prompt, found)
-    lead = videos["interaction"]
-    shape = None
-    if lead is not None:
-        frames, fps = lead
+    shape, fps = None, None
+    if interaction is not None:
+        frames, fps = interaction
         shape = (len(frames), frames.shape[1], frames.shape[2])
         _check_shape(files.interaction, shape, fps, expected, found)
-        for role in ("static", "hands"):
-            if (other := videos[role]) is not None:
-                _check_equal(getattr(files, role), other[0], other[1], frames, fps, found)
-    without_hands = None
-    if videos["hands"] is not None:
-        without_hands = _check_hands(files.hands, videos["hands"][0], found)
-    decoded = [video[0] for video in videos.values() if video is not None]
+        for path, other in ((files.static, static), (files.hands, hands)):
+            if other is not None:
+                _check_equal(path, other[0].shape, other[1], shape, fps, found)
+    without_hands = None if hands is None else _check_hands(files.hands, hands[0], found)
+    videos = [each[0] for each in decoded if each is not None]
     alignment = None
-    if len(decoded) == 3 and decoded[0].shape == decoded[1].shape == decoded[2].shape:
-        alignment = _check_alignment(files.static, decoded[0], decoded[1], decoded[2], found)
-    if files.motion.exists():
+    if len(videos) == 3 and len({video.shape for video in videos}) == 1:
+        alignment = _check_alignment(files.static, *videos, found)
+    has_motion = files.motion.exists()
+    if has_motion:
         _check_motion(files.motion, shape, found)
-    return ClipCheck(
-        name=name,
-        problems=tuple(found.problems),
-        shape=shape,
-        fps=lead[1] if lead else None,
-        frames_without_hands=without_hands,
-        alignment=alignment,
-        has_motion=files.motion.exists(),
-    )
+    return _Clip(name, tuple(found), shape, fps, without_hands, alignment, has_motion)
 
 
-@dataclass
-class _Findings:
-    problems: list[Problem] = field(default_factory=list)
-
-    def add(
-        self, file: Path, kind: str, message: str, fix: str, severity: Literal["error", "warning"] = "error"
-    ) -> None:
-        self.problems.append(Problem(str(file), kind, message, fix, severity))
-
-
-def _decoded(path: Path, found: _Findings) -> tuple[np.ndarray, float] | None:
+def _decoded(path: Path, found: Findings) -> tuple[np.ndarray, float] | None:
     """All frames and the rate of a video, or None with the reason found."""
     if not path.exists():
         found.add(path, "missing", "the file doesn't exist", "write it, or take the clip out of the list")
@@ -216,51 +197,51 @@ def _decoded(path: Path, found: _Findings) -> tuple[np.ndarray, float] | None:
         video = VideoFrames(path)
         return video.read(list(range(len(video)))), video.fps
     except VideoError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        found.add(path, "undecodable", reason, "copy or encode the file again")
+        found.add(path, "undecodable", str(error), "copy or encode the file again")
         return None
 
 
-def _check_prompt(path: Path, found: _Findings) -> None:
+def _check_prompt(path: Path, found: Findings) -> None:
     if not path.exists():
-        found.add(path, "missing", "the prompt doesn't exist", "write one or two sentences of what happens")
+        found.add(path, "missing", "the prompt doesn't exist", WRITE_PROMPT)
         return
     try:
         if not read_prompt(path):
-            found.add(path, "empty-prompt", "the prompt is empty", "write one or two sentences of what happens")
+            found.add(path, "empty-prompt", "the prompt is empty", WRITE_PROMPT)
     except TripletError as error:
-        found.add(path, "undecodable", str(error).removeprefix(f"{path}: "), "save the prompt as UTF-8 text")
+        found.add(path, "undecodable", str(error), "save the prompt as UTF-8 text")
 
 
 def _check_shape(
-    path: Path, shape: tuple[int, int, int], fps: float, expected: ClipShape | None, found: _Findings
+    path: Path, shape: tuple[int, int, int], fps: float, expected: ClipShape | None, found: Findings
 ) -> None:
     frames, height, width = shape
+    fix = "prepare the clip again with that {}"
     if not is_clip_length(frames) or (expected and frames != expected.frames):
         wanted = f"{expected.frames}" if expected else "1 + 4n (17, 49, ...)"
-        found.add(path, "frame-count", f"{frames} frames, expected {wanted}", "prepare the clip again with that length")
+        found.add(path, "frame-count", f"{frames} frames, expected {wanted}", fix.format("length"))
     if expected and (height, width) != (expected.height, expected.width):
         message = f"{height} x {width} pixels, expected {expected.height} x {expected.width}"
-        found.add(path, "size", message, "prepare the clip again with that size")
+        found.add(path, "size", message, fix.format("size"))
     elif height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
         message = f"{height} x {width} pixels; both must be multiples of {SIDE_MULTIPLE}"
         found.add(path, "size", message, "prepare the clip again with such a size")
-    if expected and abs(fps - expected.fps) > 0.01:
+    if expected and abs(fps - expected.fps) > RATE_TOLERANCE:
         found.add(path, "frame-rate", f"{fps:g} fps, expected {expected.fps:g}", "prepare the clip again at that rate")
 
 
-def _check_equal(path: Path, own: np.ndarray, own_fps: float, frames: np.ndarray, fps: float, found: _Findings) -> None:
+def _check_equal(path: Path, shape: tuple, fps: float, wanted: tuple, wanted_fps: float, found: Findings) -> None:
     fix = "render or prepare it again from the same frames as the interaction video"
-    if len(own) != len(frames):
-        found.add(path, "frame-count", f"{len(own)} frames, the interaction video has {len(frames)}", fix)
-    if own.shape[1:3] != frames.shape[1:3]:
-        message = f"{own.shape[1]} x {own.shape[2]} pixels, the interaction video {frames.shape[1]} x {frames.shape[2]}"
+    if shape[0] != wanted[0]:
+        found.add(path, "frame-count", f"{shape[0]} frames, the interaction video has {wanted[0]}", fix)
+    if shape[1:3] != wanted[1:]:
+        message = f"{shape[1]} x {shape[2]} pixels, the interaction video {wanted[1]} x {wanted[2]}"
         found.add(path, "size", message, fix)
-    if abs(own_fps - fps) > 0.01:
-        found.add(path, "frame-rate", f"{own_fps:g} fps, the interaction video {fps:g}", fix)
+    if abs(fps - wanted_fps) > RATE_TOLERANCE:
+        found.add(path, "frame-rate", f"{fps:g} fps, the interaction video {wanted_fps:g}", fix)
 
 
-def _check_hands(path: Path, hands: np.ndarray, found: _Findings) -> int:
+def _check_hands(path: Path, hands: np.ndarray, found: Findings) -> int:
     """Frames in which the hand video shows no hand."""
     share = hand_share(hands)
     without = int((share < MIN_HAND_SHARE).sum())
@@ -272,7 +253,9 @@ def _check_hands(path: Path, hands: np.ndarray, found: _Findings) -> int:
     return without
 
 
-def _check_alignment(path: Path, interaction: np.ndarray, static: np.ndarray, hands: np.ndarray, found: _Findings):
+def _check_alignment(
+    path: Path, interaction: np.ndarray, static: np.ndarray, hands: np.ndarray, found: Findings
+) -> dict[str, Any]:
     pairs = zip(interaction, static, strict=True)
     if all(np.abs(moving.astype(np.int16) - still).mean() < SAME_DIFFERENCE for moving, still in pairs):
         message = "it is the interaction video itself: nothing happens between the two"
@@ -287,11 +270,11 @@ def _check_alignment(path: Path, interaction: np.ndarray, static: np.ndarray, ha
     return alignment.to_json()
 
 
-def _check_motion(path: Path, shape: tuple[int, int, int] | None, found: _Findings) -> None:
+def _check_motion(path: Path, shape: tuple[int, int, int] | None, found: Findings) -> None:
     try:
         track = read_track(path)
     except TripletError as error:
-        found.add(path, "bad-motion", str(error).removeprefix(f"{path}: "), "write it again, or remove it")
+        found.add(path, "bad-motion", str(error), "write it again, or remove it")
         return
     if shape is not None and len(track) != shape[0]:
         message = f"{len(track)} frames, the interaction video has {shape[0]}"
