@@ -29,7 +29,7 @@ from dexworld.video.clips.triplet_files import (
     find_listing,
     list_names,
 )
-from dexworld.video.clips.triplets import TripletFolder, open_triplets, recorded
+from dexworld.video.clips.triplets import TripletFolder, open_triplets, opened
 
 RENDERER_FOLDERS = ("", "sequences", "processed2")  # below <scene>/<action>; the collected place first
 
@@ -44,17 +44,10 @@ def open_layout(root: Path | str, listing: Path | str | None = None, prompts: st
     """
     root = Path(root)
     names = list_names(find_listing(root, listing)) if listing is not None else _interactions(root)
-    if not names:
-        raise TripletError(f"{listing or root}: holds no triplets; expected <scene>/<action>/videos/<stem>.mp4")
-    files = {name: _files_of(root, name, prompts) for name in names}
-    missing = [str(path) for name in names for path in files[name].required if not path.exists()]
-    if missing:
-        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        raise TripletError(f"{root}: {len(missing)} files of {len(names)} triplets are missing: {shown}")
     folders = [root.absolute(), *root.absolute().parents]
-    levels = max(len(PurePosixPath(name).parts) for name in names) - 1 if listing is not None else 0
-    top = folders[min(levels, len(folders) - 1)]
-    return TripletFolder(root, tuple(names), files, *recorded(files, top))
+    levels = max((len(PurePosixPath(name).parts) - 1 for name in names), default=0) if listing is not None else 0
+    files = {name: _files_of(root, name, prompts) for name in names}
+    return opened(root, listing, files, folders[min(levels, len(folders) - 1)])
 
 
 def collect_triplets(folder: TripletFolder, output: Path | str, how: Literal["link", "copy"] = "link") -> TripletFolder:
@@ -66,13 +59,11 @@ def collect_triplets(folder: TripletFolder, output: Path | str, how: Literal["li
     output = Path(output)
     for name in folder.names:
         source, target = folder.files[name], files_of(output, name)
-        pairs = [(source.static, target.static), (source.hands, target.hands), (source.prompt, target.prompt)]
-        if source.motion.exists():
-            pairs.append((source.motion, target.motion))
-        for old, new in [*pairs, (source.interaction, target.interaction)]:
-            new.parent.mkdir(parents=True, exist_ok=True)
-            if new.exists():
+        for part in ("static", "hands", "prompt", "motion", "interaction"):
+            old, new = getattr(source, part), getattr(target, part)
+            if new.exists() or (part == "motion" and not old.exists()):
                 continue
+            new.parent.mkdir(parents=True, exist_ok=True)
             if how == "link":
                 os.link(old, new)
             else:

@@ -1,4 +1,4 @@
-"""Triplets on disk: the interaction video, the static scene video and the hand video of a clip, with its prompt.
+"""The files of one triplet: where they lie, how they are written and read, and the lists that name them.
 
 The folder layout is the one that DWM's release reads, so its lists and data open as they are:
 
@@ -7,8 +7,6 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
     <group>/videos_hands/<stem>.mp4    hands alone on black, left green, right red
     <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
     <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`HandTrack`)
-    triplets.json                      optional: how the folder is made and from which seeds; written before the clips
-    dataset.txt                        optional: the list of its interaction videos
 
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
 """
@@ -30,8 +28,8 @@ VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "han
 PROMPTS, REWRITES = "prompts", "prompts_rewrite"
 RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)  # what a damaged npz raises
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 class TripletError(ValueError):
@@ -60,14 +58,24 @@ class TripletFiles:
         return hashlib.sha256(b"".join(signature(path) for path in paths)).hexdigest()[:32]
 
 
+def signature(path: Path) -> bytes:
+    """Size and checksum of both ends: an mp4's index, which lies at one of them, holds the size of every frame."""
+    if not path.exists():
+        return b"-\n"
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        file.seek(max(0, size - 4096))
+        return f"{path.parent.name} {size} {zlib.crc32(head)} {zlib.crc32(file.read())}\n".encode()
+
+
 def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
     """The files of triplet `name` below `root` by the folder contract; they need not exist.
 
     prompts: the prompt folder. "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt.
     """
     check_name(name)
-    stem = PurePosixPath(name).name
-    group = root / PurePosixPath(name).parent
+    stem, group = PurePosixPath(name).name, root / PurePosixPath(name).parent
     prompt = group / prompts / f"{stem}.txt"
     if prompts == REWRITES and not prompt.exists():
         prompt = group / PROMPTS / f"{stem}.txt"
@@ -76,7 +84,7 @@ def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
 
 
 def write_triplet(root: Path | str, clip: TripletClip) -> None:
-    """Write one triplet below `root`; a kill at any moment leaves no half triplet behind a complete mark.
+    """Write one triplet below `root`; a kill at any moment leaves no half triplet with a complete mark.
 
     Near-lossless H.264 (crf 12); the hand video keeps full colour resolution. The interaction video is written last;
     when the triplet exists already it is removed first. Raises ValueError on odd frame sizes.
@@ -182,20 +190,11 @@ def list_line(name: str) -> str:
 
 
 def name_of(path: PurePosixPath | Path) -> str:
+    """The name of the triplet to which a file belongs, given its path below the data folder."""
     return (path.parent.parent / path.stem).as_posix()
 
 
-def signature(path: Path) -> bytes:
-    """Size and checksum of both ends: an mp4's index, which lies at one of them, holds the size of every frame."""
-    if not path.exists():
-        return b"-\n"
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        head = file.read(4096)
-        file.seek(max(0, size - 4096))
-        return f"{path.parent.name} {size} {zlib.crc32(head)} {zlib.crc32(file.read())}\n".encode()
-
-
 def few(items: Iterable[str], limit: int = 5) -> str:
+    """The first of the items, and how many more there are."""
     listed = list(items)
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

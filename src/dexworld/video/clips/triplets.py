@@ -1,16 +1,9 @@
-"""Triplets on disk: the interaction video, the static scene video and the hand video of a clip, with its prompt.
+"""A folder of triplets: which it holds, how they were made and from which scenes.
 
-The folder layout is the one that DWM's release reads, so its lists and data open as they are:
+    triplets.json   optional: how the folder is made and from which seeds; written before the clips
+    dataset.txt     optional: the list of its interaction videos
 
-    <group>/videos/<stem>.mp4          what happened; written last, so it is the mark of a complete triplet
-    <group>/videos_static/<stem>.mp4   the same camera path through the untouched scene
-    <group>/videos_hands/<stem>.mp4    hands alone on black, left green, right red
-    <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
-    <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`HandTrack`)
-    triplets.json                      optional: how the folder is made and from which seeds; written before the clips
-    dataset.txt                        optional: the list of its interaction videos
-
-`<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
+`triplet_files` describes the other files.
 """
 
 import hashlib
@@ -72,16 +65,9 @@ class TripletFolder:
             sources = [VideoFrames(path) for path in (files.interaction, files.static, files.hands)]
             check_rates(sources)
             videos = [source.read(list(range(len(source)))) for source in sources]
-            return TripletClip(
-                name=name,
-                interaction=videos[0],
-                static=videos[1],
-                hands=videos[2],
-                prompt=read_prompt(files.prompt),
-                fps=sources[0].fps,
-                track=read_track(files.motion) if files.motion.exists() else None,
-                seed=self.seeds.get(name),
-            )
+            prompt, fps = read_prompt(files.prompt), sources[0].fps
+            track = read_track(files.motion) if files.motion.exists() else None
+            return TripletClip(name, *videos, prompt, fps, track, self.seeds.get(name))
         except VideoError as error:
             raise TripletError(str(error)) from error
         except TripletError:
@@ -127,27 +113,33 @@ def open_triplets(root: Path | str, listing: Path | str | None = None, prompts: 
     """
     root = Path(root)
     names = list_names(find_listing(root, listing)) if listing is not None else find_names(root)
-    if not names:
+    return opened(root, listing, {name: files_of(root, name, prompts) for name in names}, root)
+
+
+def opened(root: Path, listing: Path | str | None, files: Mapping[str, TripletFiles], top: Path) -> TripletFolder:
+    """The folder of these files, with settings and seeds from records no higher than `top`.
+
+    Raises TripletError when there are no files, or when some don't exist, naming the first few.
+    """
+    if not files:
         raise TripletError(f"{listing or root}: holds no triplets; expected videos/<stem>.mp4 in it or in its folders")
-    files = {name: files_of(root, name, prompts) for name in names}
-    missing = [path for name in names for path in files[name].required if not path.exists()]
+    missing = [str(path) for each in files.values() for path in each.required if not path.exists()]
     if missing:
         raise TripletError(
-            f"{root}: {len(missing)} files of {len(names)} triplets are missing: {few(map(str, missing))}; "
+            f"{root}: {len(missing)} files of {len(files)} triplets are missing: {few(missing)}; "
             "validate the folder to see them all"
         )
-    return TripletFolder(root, tuple(names), files, *recorded(files, root))
+    return TripletFolder(root, tuple(files), files, *_recorded(files, top.absolute()))
 
 
-def recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Settings and scene seeds by name of triplets, each from the nearest triplets.json above its interaction video.
+def _recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Settings and scene seeds by name, each from the nearest triplets.json above its interaction video.
 
-    top: the uppermost folder in which it is looked for. The settings are {} where the triplets come from several.
+    The settings are {} where the triplets come from several.
     """
     records: dict[Path, dict[str, Any]] = {}
     owners: dict[Path, Path] = {}  # of each group of clips
     seeds: dict[str, int] = {}
-    top = top.absolute()
     for name, each in files.items():
         path = each.interaction.absolute()
         group = path.parent
@@ -157,8 +149,7 @@ def recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, An
         owner = owners[group]
         if owner not in records:
             records[owner] = read_record(owner)
-        known = records[owner].get("seeds", {})
-        own_name = name_of(path.relative_to(owner))
+        known, own_name = records[owner].get("seeds", {}), name_of(path.relative_to(owner))
         if own_name in known:
             seeds[name] = int(known[own_name])
     settings = [record.get("settings", {}) for record in records.values()]
@@ -173,29 +164,11 @@ def start_triplets(root: Path | str, settings: Mapping[str, Any], seeds: Mapping
     split (training, validation, evaluation) than its clips have.
     """
     root = Path(root)
-    check_settings(root, settings)
+    old = _record_made_with(root, settings)
     names = set(find_names(root)) if root.is_dir() else set()
-    old = read_record(root)
     planned = {**{name: seed for name, seed in old.get("seeds", {}).items() if name in names}, **(seeds or {})}
-    check_one_split(root, planned)
     root.mkdir(parents=True, exist_ok=True)
-    record = _record(settings, {"triplets": len(names)})
-    write_json(root / RECORD, record | {"seeds": planned, "clips": old.get("clips", {})})
-
-
-def check_one_split(root: Path, seeds: Mapping[str, int]) -> None:
-    """Raise ValueError when the clips of a folder would come from scenes of more than one split."""
-    first: dict[str, int] = {}
-    for seed in seeds.values():
-        first.setdefault(split_of(seed), seed)
-    if len(first) > 1:
-        found = " and ".join(f"{split} (seed {seed})" for split, seed in sorted(first.items()))
-        raise ValueError(f"{root}: would hold scenes of {found}; write each split into a folder of its own")
-
-
-def _record(settings: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
-    record = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
-    return record | {"settings": dict(settings), "counts": dict(counts)}
+    _write_record(root, settings, {"triplets": len(names)}, planned, old.get("clips", {}))
 
 
 def finish_triplets(
@@ -213,27 +186,40 @@ def finish_triplets(
     another split than its other clips'.
     """
     root = Path(root)
-    check_settings(root, settings)
+    old = _record_made_with(root, settings)
     names = find_names(root)
     for name in {*seeds, *(clips or {})} - set(names):
         raise ValueError(f"{root}: holds no triplet {name!r}, but a seed or record is given for it")
-    old = read_record(root)
-    record = _record(settings, {"triplets": len(names), **(counts or {})})
-    for key, new in (("seeds", seeds), ("clips", clips or {})):
-        merged = {**old.get(key, {}), **new}
-        record[key] = {name: merged[name] for name in names if name in merged}
-    check_one_split(root, record["seeds"])
-    write_json(root / RECORD, record)
+    merged = [{**old.get(key, {}), **new} for key, new in (("seeds", seeds), ("clips", clips or {}))]
+    kept = [{name: each[name] for name in names if name in each} for each in merged]
+    _write_record(root, settings, {"triplets": len(names), **(counts or {})}, *kept)
     with written_atomically(root / "dataset.txt") as temporary:
         temporary.write_text("".join(f"{list_line(name)}\n" for name in names), encoding="utf-8")
     return open_triplets(root)
 
 
-def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError when the folder's clips were made with other settings: one folder, one generator."""
-    found = read_record(root).get("settings")
+def _record_made_with(root: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The folder's record. Raises ValueError when its clips were made with other settings than these."""
+    record = read_record(root)
+    found = record.get("settings")
     if found is not None and find_names(root):
         check_begun_with(root / RECORD, found, settings)
+    return record
+
+
+def _write_record(
+    root: Path, settings: Mapping[str, Any], counts: dict[str, Any], seeds: dict[str, int], clips: dict[str, Any]
+) -> None:
+    """Write triplets.json. Raises ValueError when the clips would come from scenes of more than one split."""
+    first: dict[str, int] = {}
+    for seed in seeds.values():
+        first.setdefault(split_of(seed), seed)
+    if len(first) > 1:
+        found = " and ".join(f"{split} (seed {seed})" for split, seed in sorted(first.items()))
+        raise ValueError(f"{root}: would hold scenes of {found}; write each split into a folder of its own")
+    record = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
+    contents = {"settings": dict(settings), "counts": counts, "seeds": seeds, "clips": clips}
+    write_json(root / RECORD, record | contents)
 
 
 def read_record(root: Path) -> dict[str, Any]:
