@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_condition_does_not_load(make_dwm, tmp_path):
     make_dwm(condition="none").save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace('"condition": "none"', '"condition": "mesh"'))
-    with pytest.raises(CheckpointError, match=r"proj.weight is \(32, 17, 2, 2\), expected \(32, 25, 2, 2\)"):
+    with pytest.raises(CheckpointError, match=r"proj.weight is \(32, 17, 2, 2\), the model needs \(32, 25, 2, 2\)"):
         DWM.from_pretrained(tmp_path)
 
 

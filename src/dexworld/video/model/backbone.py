@@ -6,7 +6,7 @@ start at zero.
 
 import copy
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ from dexworld.video.model.backbone_layers import (
     JointAttention,
     Modulation,
     modulate_by_hands,
+    zero_linear,
 )
 from dexworld.video.model.patch_embedding import patch_embedding
+from dexworld.video.model.published_parts import require
 from dexworld.video.model.video_config import DWMConfig
 
 PATCH = 2  # latent cells on a side of a token, in both backbones
@@ -31,7 +33,9 @@ def build_transformer(config: DWMConfig) -> nn.Module:
 
     Raises ImportError naming the extra when diffusers is not installed.
     """
-    diffusers = _diffusers()
+    require("diffusers")
+    import diffusers
+
     backbone, clip = config.backbone, config.clip
     common = {
         "num_attention_heads": backbone.heads,
@@ -47,7 +51,7 @@ def build_transformer(config: DWMConfig) -> nn.Module:
             text_dim=backbone.text_dim,
             ffn_dim=backbone.mlp_dim or 4 * backbone.width,
         )
-    transformer = diffusers.CogVideoXTransformer3DModel(
+    return diffusers.CogVideoXTransformer3DModel(
         **common,
         time_embed_dim=backbone.time_dim,
         text_embed_dim=backbone.text_dim,
@@ -58,15 +62,6 @@ def build_transformer(config: DWMConfig) -> nn.Module:
         sample_frames=clip.frames,
         patch_size=PATCH,
     )
-    return transformer
-
-
-def _diffusers():
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError("the video world model needs diffusers and peft: pip install 'dexworld[video]'") from error
-    return diffusers
 
 
 class Backbone(nn.Module):
@@ -75,15 +70,13 @@ class Backbone(nn.Module):
     def __init__(self, config: DWMConfig, transformer: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        new = transformer is None
         self.transformer: Any = build_transformer(config) if transformer is None else transformer
-        if new and config.prediction == "residual":
+        if transformer is None and config.prediction == "residual":
             # A zero output is the static video: new models start as the identity.
-            head: Any = self.transformer.proj_out
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+            nn.init.zeros_(self.transformer.proj_out.weight)
+            nn.init.zeros_(self.transformer.proj_out.bias)
         if config.backbone.kind == "cogvideox":
-            cast(Any, self.transformer).set_attn_processor(JointAttention())
+            self.transformer.set_attn_processor(JointAttention())
         self.hand_embedding: HandEmbedding | None = None
         self.control: ControlBranch | None = None
         self.skip: GatedSkip | None = None
@@ -96,12 +89,10 @@ class Backbone(nn.Module):
         if config.backbone.skip_maps:
             self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps, PATCH)
         if self.dtype != torch.float32:  # new layers work in the precision of the published ones
-            for added in (self.hand_embedding, self.control, self.skip):
+            norms = [each.hands for each in self.transformer.modules() if isinstance(each, HandModulatedNorm)]
+            for added in (self.hand_embedding, self.control, self.skip, *norms):
                 if added is not None:
                     added.to(self.dtype)
-            for module in self.transformer.modules():
-                if isinstance(module, HandModulatedNorm):
-                    module.hands.to(self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -129,6 +120,10 @@ class Backbone(nn.Module):
         latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
         """
         backbone, wanted = self.config.backbone, channels.dtype
+        if self.hand_embedding is not None and hand_vectors is None:
+            raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
+        if self.control is not None and control is None:
+            raise ValueError("condition 'control' needs the latents of the hands' silhouette")
         channels = channels.to(self.dtype)  # published weights may be bfloat16
         if text is None:
             text = channels.new_zeros(len(channels), backbone.text_tokens, backbone.text_dim)
@@ -141,10 +136,6 @@ class Backbone(nn.Module):
         if self.hand_embedding is None and self.control is None and self.skip is None:
             answer = self.transformer(channels, text, timestep, image_rotary_emb=rotary, return_dict=False)[0]
             return answer.to(wanted)
-        if self.hand_embedding is not None and hand_vectors is None:
-            raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
-        if self.control is not None and control is None:
-            raise ValueError("condition 'control' needs the latents of the hands' silhouette")
         hands = None
         if self.hand_embedding is not None and hand_vectors is not None:
             hands = self.hand_embedding(hand_vectors.to(channels))
@@ -191,9 +182,8 @@ def run_cogvideox(
 ) -> tuple[Tensor, Tensor]:
     """CogVideoX's forward pass with two openings: hand embeddings for the norms, and a control branch.
 
-    Returns the answer (B, f, C, h, w), which without either equals `transformer.forward` (a test says so), and the last
-    block's video tokens (B, f P, D). hands: (B, f, E) or (B, 1, E), for a transformer
-    that `modulate_by_hands` has changed.
+    Returns the answer (B, f, C, h, w), without either equal to `transformer.forward` (a test says so), and the last
+    block's video tokens (B, f P, D). hands: (B, f, E) or (B, 1, E), after `modulate_by_hands`.
     """
     batch, frames, _, height, width = channels.shape
     time = transformer.time_embedding(transformer.time_proj(timestep).to(channels.dtype))
@@ -214,14 +204,6 @@ def run_cogvideox(
     return cells.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4), video
 
 
-def zero_linear(width: int) -> nn.Linear:
-    """A linear layer that starts at zero: gradient reaches it, but nothing comes out yet."""
-    layer = nn.Linear(width, width)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 class ControlBranch(nn.Module):
     """A copy of the first blocks that reads the hands' silhouette and adds to the main blocks (as ControlNet).
 
@@ -236,7 +218,7 @@ class ControlBranch(nn.Module):
         width = transformer.proj_out.in_features
         self.patch = nn.Conv2d(channels, width, kernel_size=PATCH, stride=PATCH)
         self.blocks = copy.deepcopy(blocks[:depth])
-        self.out = nn.ModuleList(zero_linear(width) for _ in range(depth))
+        self.out = nn.ModuleList(zero_linear(width, width) for _ in range(depth))
 
     def forward(
         self, video: Tensor, text: Tensor, time: Tensor, rotary: tuple[Tensor, Tensor] | None, latents: Tensor

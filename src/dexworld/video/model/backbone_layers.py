@@ -1,8 +1,4 @@
-"""CogVideoX's attention, with explicit products where torch's fused kernel is slow: bfloat16 training on a CPU.
-
-On the CPU the fused kernel's backward pass takes a large part of a small model's training step. Plain matrix products
-make the whole step about 1.2 times as fast (benchmarks/video.py); everywhere else the fused kernel runs.
-"""
+"""What we change in a CogVideoX transformer's blocks: attention, norms that see the hands, a way around a narrow one."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +12,11 @@ LONGEST = 1024  # tokens; beyond, the table of products costs more memory than i
 
 
 class JointAttention:
-    """An attention processor for diffusers' CogVideoX blocks: video and text tokens attend to each other."""
+    """An attention processor for diffusers' CogVideoX blocks: video and text tokens attend to each other.
+
+    On the CPU in bfloat16 the fused kernel's backward pass is slow; explicit products make a training step of a small
+    model about 1.2 times as fast (benchmarks/video.py). Everywhere else the fused kernel runs.
+    """
 
     def __call__(
         self,
@@ -33,17 +33,14 @@ class JointAttention:
             project(tokens).unflatten(2, (attn.heads, -1)).transpose(1, 2)
             for project in (attn.to_q, attn.to_k, attn.to_v)
         )
-        if attn.norm_q is not None:
-            query = attn.norm_q(query)
-        if attn.norm_k is not None:
-            key = attn.norm_k(key)
+        query = query if attn.norm_q is None else attn.norm_q(query)
+        key = key if attn.norm_k is None else attn.norm_k(key)
         if image_rotary_emb is not None:
             query, key = (
                 torch.cat([each[:, :, :texts], rotated(each[:, :, texts:], *image_rotary_emb)], dim=2)
                 for each in (query, key)
             )
-        query, key = query.to(value.dtype), key.to(value.dtype)
-        mixed = attend(query, key, value, attention_mask).transpose(1, 2).flatten(2)
+        mixed = attend(query.to(value.dtype), key.to(value.dtype), value, attention_mask).transpose(1, 2).flatten(2)
         mixed = attn.to_out[1](attn.to_out[0](mixed))
         return mixed[:, texts:], mixed[:, :texts]
 
@@ -64,64 +61,52 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
-# FROM adaln: The paper's other way to tell a video model about hands: keypoints through the adaptive norms (its AdaLN ablations).
-#
-# Two variants. `global` pools the hands over time, so every token gets the same modulation. `per frame` gives each
-# video token the embedding of its own latent frame. The release's per-frame variant averages over time before use and
-# sets two layers in a row to zero, so no gradient reaches its weights; here only the last linear layer starts at zero.
-#
-
-
 class Modulation(NamedTuple):
-    """What a modulated norm is given in place of the time embedding alone.
-
-    time: (B, D). hands: (B, f, E), or (B, 1, E) for every frame alike.
-    """
+    """What a modulated norm is given in place of the time (B, D) alone: hands (B, f, E), (B, 1, E) for all frames."""
 
     time: Tensor
     hands: Tensor
 
 
 class HandEmbedding(nn.Module):
-    """Hand vectors (B, F, 128) -> embeddings (B, f, dim), one for each latent frame, or (B, 1, dim) when `pooled`."""
+    """Hand vectors (B, F, 128) -> embeddings (B, f, dim), one for each latent frame, or (B, 1, dim) when `pooled`.
+
+    The two AdaLN ablations of the paper: pooled over time, or per frame. The release's per-frame variant averages over
+    time before use and sets two layers in a row to zero, so no gradient reaches them; here only the last one is zero.
+    """
 
     def __init__(self, dim: int, pooled: bool) -> None:
         super().__init__()
         self.pooled = pooled
-        self.frame = nn.Sequential(
-            nn.Linear(HAND_VECTOR, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)
-        )
+        layers = [nn.Linear(HAND_VECTOR, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)]
+        self.frame = nn.Sequential(*layers)
         # The four pixel frames of a latent frame, with their neighbours in the latent frames before and after.
         self.fold = nn.Linear(TIME_FACTOR * dim, dim)
         self.mix = nn.Conv1d(dim, dim, kernel_size=3, padding=1)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        frames = vectors.shape[1]
-        if vectors.shape[2] != HAND_VECTOR or (frames - 1) % TIME_FACTOR:
-            raise ValueError(
-                f"hand vectors must be (B, 1 + {TIME_FACTOR} n, {HAND_VECTOR}), not {tuple(vectors.shape)}"
-            )
+        if vectors.shape[2] != HAND_VECTOR or (vectors.shape[1] - 1) % TIME_FACTOR:
+            shape = f"(B, 1 + {TIME_FACTOR} n, {HAND_VECTOR})"
+            raise ValueError(f"hand vectors must be {shape}, not {tuple(vectors.shape)}")
         embedded = self.frame(vectors)
         padded = torch.cat([embedded[:, :1].expand(-1, TIME_FACTOR, -1), embedded[:, 1:]], dim=1)
         folded = self.fold(padded.unflatten(1, (-1, TIME_FACTOR)).flatten(2))  # (B, f, dim)
-        mixed = folded + self.mix(torch.nn.functional.silu(folded).transpose(1, 2)).transpose(1, 2)
+        mixed = folded + self.mix(functional.silu(folded).transpose(1, 2)).transpose(1, 2)
         return self.norm(mixed.mean(dim=1, keepdim=True) if self.pooled else mixed)
 
 
 class HandModulatedNorm(nn.Module):
     """CogVideoX's norm with a second source of shift, scale and gate: the hands.
 
-    norm: the block's own norm; its weights keep their meaning. The new linear layer starts at zero, so that a new model
-    computes exactly what the model without hands computes.
+    norm: the block's own, whose weights keep their meaning. The new layer starts at zero: a new model computes what the
+    model without hands computes.
     """
 
     def __init__(self, norm: Any, hand_dim: int) -> None:
         super().__init__()
         self.norm = norm
-        self.hands = nn.Linear(hand_dim, norm.linear.out_features)
-        nn.init.zeros_(self.hands.weight)
-        nn.init.zeros_(self.hands.bias)
+        self.hands = zero_linear(hand_dim, norm.linear.out_features)
 
     def forward(self, video: Tensor, text: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Normed video (B, f P, D) and text (B, L, D), and the gates of both.
@@ -134,15 +119,22 @@ class HandModulatedNorm(nn.Module):
         frames = hands.shape[1]
         if video.shape[1] % frames:
             raise ValueError(f"{video.shape[1]} video tokens don't divide into {frames} latent frames")
-        shift, scale, gate = (time + hands).chunk(6, dim=2)[:3]
         shift, scale, gate = (
             each if frames == 1 else each.repeat_interleave(video.shape[1] // frames, dim=1)
-            for each in (shift, scale, gate)
+            for each in (time + hands).chunk(6, dim=2)[:3]
         )
         text_shift, text_scale, text_gate = (time + hands.mean(dim=1, keepdim=True)).chunk(6, dim=2)[3:]
         video = base.norm(video) * (1 + scale) + shift
         text = base.norm(text) * (1 + text_scale) + text_shift
         return video, text, gate, text_gate
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts at zero: gradient reaches it, but nothing comes out yet."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def modulate_by_hands(transformer: Any, hand_dim: int) -> None:
@@ -152,19 +144,12 @@ def modulate_by_hands(transformer: Any, hand_dim: int) -> None:
         block.norm2 = HandModulatedNorm(block.norm2, hand_dim)
 
 
-# FROM skip: A way around a narrow transformer: linear maps from a token's input to its output, mixed by what it has learned.
-#
-# A token of CogVideoX covers 2 x 2 latent cells: with C channels it takes in 4 (3 C + 1) numbers and puts out 4 C.
-# Published models are 3,072 wide and carry all of it. A model 128 or 192 wide has no room to carry noise, scene and hands
-# through its layers and to think as well; so it only decides, token by token, which linear maps of its input make up the
-# output.
-#
-
-
 class GatedSkip(nn.Module):
     """sum_k gate_k(token) W_k input, for K maps W_k shared by all tokens; starts at zero.
 
-    in_channels, out_channels: of latents. width: of the transformer's tokens.
+    A token covers 2 x 2 latent cells: with C channels it takes in 4 (3 C + 1) numbers and puts out 4 C. Published models
+    are 3,072 wide and carry all of it. A model 128 or 192 wide has no room for that, so it only decides, token by token,
+    which linear maps of its input make up the output. in_channels, out_channels: of latents. width: of tokens.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, maps: int, patch: int = 2) -> None:
@@ -173,9 +158,7 @@ class GatedSkip(nn.Module):
         cells = patch * patch
         self.linear = nn.Linear(cells * in_channels, maps * cells * out_channels, bias=False)
         self.norm = nn.LayerNorm(width)
-        self.gates = nn.Linear(width, maps)
-        nn.init.zeros_(self.gates.weight)
-        nn.init.zeros_(self.gates.bias)
+        self.gates = zero_linear(width, maps)
 
     def forward(self, channels: Tensor, tokens: Tensor) -> Tensor:
         """What to add to the output (B, f, C, h, w), for inputs (B, f, in, h, w) and last tokens (B, f P, width)."""

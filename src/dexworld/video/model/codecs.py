@@ -1,6 +1,5 @@
-"""What every video codec offers, and the one that a configuration names."""
+"""What every video codec offers, the one that a configuration names, and the video VAEs of CogVideoX and Wan."""
 
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -8,8 +7,11 @@ from torch import Tensor, nn
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR
-from dexworld.video.model.published_parts import find_part, raise_if_unfit, read_settings, require
+from dexworld.video.model.pca_codec import PCACodec
+from dexworld.video.model.published_parts import find_part, library_model, read_settings, require
 from dexworld.video.model.video_config import CodecConfig
+
+VAE_CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
 
 
 @runtime_checkable
@@ -32,23 +34,21 @@ class Codec(Protocol):
         ...
 
 
-# FROM codecs.diffusers: The video VAEs of CogVideoX and Wan, by diffusers, behind our codec interface.
-#
-# Latents leave the VAE as (B, C, f, h, w) and are scaled here to what the transformers were trained on: CogVideoX
-# multiplies by its config's scaling_factor (0.7 for 5B, 1.15258426 for 2B), Wan subtracts a mean and divides by a
-# standard deviation per channel. Ours are (B, f, C, h, w), as CogVideoX's transformer takes them.
-#
-CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
+def build_codec(config: CodecConfig) -> nn.Module:
+    """The codec that `config` names; a `pca` codec still has to be fitted or loaded."""
+    return PCACodec(config.channels) if config.kind == "pca" else load_vae_codec(config)
 
 
 class VAECodec(nn.Module):
-    """A frozen pretrained VAE. Raises ValueError when its geometry is not 4 x in time and 8 x in space.
+    """A frozen pretrained VAE of diffusers. Raises ValueError when it isn't 4 x in time and 8 x in space.
+
+    Its latents are scaled to what the transformers were trained on: CogVideoX multiplies by its config's scaling_factor
+    (0.7 for 5B, 1.15258426 for 2B), Wan subtracts a mean and divides by a standard deviation per channel.
 
     group: frames after the first come in groups of this many; 8 for CogVideoX, whose decoder makes 8 frames, not 5, out
-        of two latent frames.
-    sample: encode to a draw from the VAE's distribution (as the DWM release does when training), not to its mode.
-    seed: of the draws when `encode` is given no generator; they differ from call to call.
-    tiling: encode and decode in overlapping tiles, for clips that would not fit into memory; changes the result a bit.
+    of two latent frames. sample: encode to a draw from the VAE's distribution (as the DWM release does when training),
+    not to its mode. seed: of the draws when `encode` is given no generator; they differ from call to call. tiling: work
+    in overlapping tiles, for clips that would not fit into memory; changes the result a bit.
     """
 
     mean: Tensor
@@ -107,10 +107,9 @@ class VAECodec(nn.Module):
         """See `Codec.decode`. Raises ValueError on another number of channels."""
         if latents.ndim != 5 or latents.shape[2] != self.channels:
             raise ValueError(f"latents must be (B, f, {self.channels}, h, w), not {tuple(latents.shape)}")
-        if (latents.shape[1] - 1) * TIME_FACTOR % self.group:
-            raise ValueError(
-                f"{latents.shape[1]} latent frames don't decode to 1 + {self.group} n frames with this VAE"
-            )
+        count = latents.shape[1]
+        if (count - 1) * TIME_FACTOR % self.group:
+            raise ValueError(f"{count} latent frames don't decode to 1 + {self.group} n frames with this VAE")
         latents = latents.transpose(1, 2).float().to(self.vae.device) * self.std + self.mean
         pixels = self.vae.decode(latents.to(self.vae.dtype)).sample.float()  # (B, 3, F, H, W)
         return ((pixels + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
@@ -122,9 +121,14 @@ def load_vae_codec(config: CodecConfig, dtype: torch.dtype = torch.float32, tili
     Raises ImportError naming the extra, or CheckpointError naming what is missing, unexpected or of another kind.
     """
     require("diffusers")
+    import diffusers
+
     assert config.source is not None  # CodecConfig checks it
-    folder = find_part(config.source, "vae")
-    vae = _load(folder, CLASSES[config.kind], dtype)
+    folder, name = find_part(config.source, "vae"), VAE_CLASSES[config.kind]
+    saved = read_settings(folder / "config.json").get("_class_name")
+    if saved != name:
+        raise CheckpointError(f"{folder / 'config.json'} describes {saved}, not {name}; choose the codec of its kind")
+    vae = library_model(getattr(diffusers, name), folder, torch_dtype=dtype)
     try:
         codec = VAECodec(vae, config.sample, tiling)
     except ValueError as error:
@@ -132,32 +136,3 @@ def load_vae_codec(config: CodecConfig, dtype: torch.dtype = torch.float32, tili
     if codec.channels != config.channels:
         raise CheckpointError(f"{folder} has {codec.channels} latent channels, the config says {config.channels}")
     return codec
-
-
-def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
-    import diffusers
-    from safetensors import SafetensorError
-
-    saved = read_settings(folder / "config.json").get("_class_name")
-    if saved != name:
-        raise CheckpointError(f"{folder / 'config.json'} describes {saved}, not {name}; choose the codec of its kind")
-    try:
-        vae, report = getattr(diffusers, name).from_pretrained(
-            folder, torch_dtype=dtype, output_loading_info=True, use_safetensors=True, local_files_only=True
-        )
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"the weights in {folder} can't be read ({error}); save or download them again"
-        ) from error
-    raise_if_unfit(report["missing_keys"], report["unexpected_keys"], map(str, report["mismatched_keys"]), str(folder))
-    return vae
-
-
-def build_codec(config: CodecConfig) -> nn.Module:
-    """The codec that `config` names; a `pca` codec still has to be fitted or loaded."""
-    if config.kind == "pca":
-        from dexworld.video.model.pca_codec import PCACodec
-
-        return PCACodec(config.channels)
-
-    return load_vae_codec(config)

@@ -31,7 +31,7 @@ from dexworld.video.model.lora import (
 )
 from dexworld.video.model.noise import NoiseProcess, diffusion_process, flow_process
 from dexworld.video.model.patch_embedding import widen_patch_embedding
-from dexworld.video.model.published_parts import read_settings
+from dexworld.video.model.published_parts import check_tensors, read_settings
 from dexworld.video.model.published_weights import (
     check_expressible,
     check_lora,
@@ -39,7 +39,7 @@ from dexworld.video.model.published_weights import (
     published_config,
     widen,
 )
-from dexworld.video.model.video_config import CONCATENATED, Condition, DWMConfig, Prediction
+from dexworld.video.model.video_config import Condition, DWMConfig, Prediction
 
 CODEC_PREFIX = "codec."
 
@@ -74,9 +74,9 @@ class DWM(nn.Module):
     def process(self) -> NoiseProcess:
         """The noise that this backbone is trained to remove."""
         settings = self.config.backbone
-        return (
-            diffusion_process(settings.snr_shift) if settings.kind == "cogvideox" else flow_process(settings.flow_shift)
-        )
+        if settings.kind == "cogvideox":
+            return diffusion_process(settings.snr_shift)
+        return flow_process(settings.flow_shift)
 
     def encode(self, video: Tensor | np.ndarray) -> Tensor:
         """Latents (B, f, C, h, w) of video (B, F, H, W, 3) uint8. Raises ValueError for another clip shape."""
@@ -105,37 +105,26 @@ class DWM(nn.Module):
     ) -> Conditions:
         """What this model's condition looks at, out of everything that is known about clips.
 
-        static, hands, silhouette, overlay: latents (B, f, C, h, w); for `control`, static is that of the repeated first
-            frame.
-        blank: latents (1, f, C, h, w) of an empty hand video; encoded here when not given. Raises ValueError naming
-        what is missing.
+        static, hands, silhouette, overlay: latents (B, f, C, h, w); for `control`, static is of the repeated first
+        frame. blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises ValueError
+        naming what is missing.
         """
-        condition, channels = self.config.condition, self.config.backbone.mask_channels
-        mask = known_mask(static, channels, self.codec.mask_value)
-        given = {
-            "overlay": overlay,
-            "mesh": hands,
-            "mask": silhouette,
-            "control": silhouette,
-            "adaln-global": hand_vectors,
-            "adaln-frame": hand_vectors,
-        }
-        if condition != "none" and given[condition] is None:
+        condition = self.config.condition
+        mask = known_mask(static, self.config.backbone.mask_channels, self.codec.mask_value)
+        pictures = {"overlay": overlay, "mesh": hands, "mask": silhouette, "control": silhouette}
+        shown = pictures.get(condition)
+        vectors = hand_vectors if condition.startswith("adaln") else None
+        if condition != "none" and shown is None and vectors is None:
             raise ValueError(f"condition {condition!r} needs the clip's hands, but none were given")
-        if condition == "overlay":
+        if shown is None:
+            blank = None
+        elif condition == "overlay":
             blank = static  # without hands nothing is drawn over it
-        elif condition in ("mesh", "mask", "control") and blank is None:
+        elif blank is None:
             blank = self.blank_hands()
         if condition == "control":
             mask[:, 1:] = 0.0  # only the first frame is known
-        return Conditions(
-            static=static,
-            mask=mask,
-            hands=given[condition] if condition in (*CONCATENATED, "control") else None,
-            hand_vectors=hand_vectors if condition.startswith("adaln") else None,
-            text=text,
-            blank=blank if condition in (*CONCATENATED, "control") else None,
-        )
+        return Conditions(static, mask, hands=shown, hand_vectors=vectors, text=text, blank=blank)
 
     def conditions_of(
         self,
@@ -189,9 +178,7 @@ class DWM(nn.Module):
         if has_lora(self.backbone.transformer):
             base = self.provenance.get("base")
             if not base:
-                raise ValueError(
-                    "an adapter is saved without its base, and this model doesn't say which; set provenance['base']"
-                )
+                raise ValueError("an adapter is saved without its base, which is unknown; set provenance['base']")
             about = {"model": asdict(self.config), "provenance": provenance}
             save_adapter(self.backbone.transformer, folder, base=base, about=about)
             return
@@ -208,27 +195,14 @@ class DWM(nn.Module):
         config, weights, provenance = read_checkpoint(folder_or_hub_id, DWMConfig)
         model = cls(config, provenance=provenance)
         codec = {name: weights.pop(name) for name in list(weights) if name.startswith(CODEC_PREFIX)}
-        load_exactly(model.backbone, weights, f"{folder_or_hub_id}")
+        parts = [(model.backbone, weights, str(folder_or_hub_id))]
         if config.codec.kind == "pca":
             codec = {name.removeprefix(CODEC_PREFIX): value for name, value in codec.items()}
-            load_exactly(model.codec, codec, f"{folder_or_hub_id} (codec)")
+            parts.append((model.codec, codec, f"{folder_or_hub_id} (codec)"))
+        for module, found, where in parts:
+            check_tensors(found, module.state_dict(), where)
+            module.load_state_dict(found)
         return model
-
-
-def load_exactly(module: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Load weights that must match the module name by name, shape by shape. Raises CheckpointError naming misfits."""
-    wanted = module.state_dict()
-    complaints = [f"{name} is missing" for name in wanted if name not in weights]
-    complaints += [f"{name} is unknown" for name in weights if name not in wanted]
-    complaints += [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in weights and weights[name].shape != wanted[name].shape
-    ]
-    if complaints:
-        more = f" and {len(complaints) - 5} more" if len(complaints) > 5 else ""
-        raise CheckpointError(f"{where} doesn't fit the model: {'; '.join(complaints[:5])}{more}")
-    module.load_state_dict(weights)
 
 
 def load_base(
@@ -256,8 +230,7 @@ def load_base(
     widen(transformer, config, str(source))
     if lora is not None:
         add_lora(transformer, lora)
-    provenance = {"base": str(source)}
-    return DWM(config, codec=codec, backbone=Backbone(config, transformer), provenance=provenance)
+    return DWM(config, codec, Backbone(config, transformer), {"base": str(source)})
 
 
 def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
@@ -268,16 +241,15 @@ def started_from(base: DWM, condition: Condition, prediction: Prediction | None 
     """
     if prediction is not None and prediction != base.config.prediction:
         raise ValueError(
-            f"the initial model predicts {base.config.prediction!r}, so its weights can't start a model that predicts "
-            f"{prediction!r}"
+            f"the initial model predicts {base.config.prediction!r}: its weights can't start one of {prediction!r}"
         )
     config = replace(base.config, condition=condition)
     if config == base.config:
         return base, base.provenance
     if base.config.condition != "none":
         raise ValueError(
-            f"the initial model has the condition {base.config.condition!r}; only a model without hands (condition "
-            f"'none') can be given the condition {condition!r}"
+            f"the initial model has the condition {base.config.condition!r}; only a model without hands ('none') can be "
+            f"given the condition {condition!r}"
         )
     transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
     backbone = Backbone(config, transformer)
@@ -325,9 +297,6 @@ def _is_ours(source: str | Path, saved: dict[str, Any]) -> bool:
     if path.is_dir():
         return (path / CONFIG_FILE).is_file() and "model" in read_settings(path / CONFIG_FILE)
     return bool(saved.get("provenance", {}).get("initial"))
-
-
-# FROM load: Trained video models, ready to be sampled: on the device, in evaluation mode.
 
 
 def chosen_device(device: str = "auto") -> torch.device:

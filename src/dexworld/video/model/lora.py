@@ -10,19 +10,18 @@ CogVideoX adapter loads as well:
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dexworld.data.files import written_atomically
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.model.patch_embedding import patch_embedding
-from dexworld.video.model.published_parts import check_tensors, read_settings, require
+from dexworld.video.model.published_parts import check_tensors, read_settings, read_weights, require
 
 FORMAT_VERSION = 1
 ADAPTER_FILE = "adapter.json"
@@ -57,15 +56,15 @@ def add_lora(transformer: Any, config: LoRAConfig = LoRAConfig(), seed: int = 0)
 
     if getattr(transformer, "peft_config", None):
         raise ValueError("this transformer has LoRA adapters already; merge them first")
-    targets = [name for name, module in transformer.named_modules() if _is_target(name, module, config.targets)]
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    targets = [name for name in linear if any(f".{name}".endswith("." + each) for each in config.targets)]
     if not targets:
         raise ValueError(f"no linear layer of {type(transformer).__name__} is named {', '.join(config.targets)}")
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        transformer.add_adapter(
-            LoraConfig(r=config.rank, lora_alpha=config.alpha, init_lora_weights=True, target_modules=targets)
-        )
+        settings = {"r": config.rank, "lora_alpha": config.alpha, "target_modules": targets}
+        transformer.add_adapter(LoraConfig(init_lora_weights=True, **settings))
     patch_embedding(transformer).requires_grad_(True)
     return transformer
 
@@ -105,25 +104,15 @@ def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: di
 
     base: the checkpoint that the adapter belongs on. about: further entries of adapter.json.
     """
-    folder = Path(folder)
-    lora, other = adapter_state(transformer)
-    peft = transformer.peft_config["default"]
+    folder, peft = Path(folder), transformer.peft_config["default"]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, tensors in ((LORA_FILE, lora), (OTHER_FILE, other)):
-        partial = folder / f".{name}.partial"
-        save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, partial)
-        os.replace(partial, folder / name)
-    description = {
-        "format_version": FORMAT_VERSION,
-        "base": base,
-        "rank": peft.r,
-        "alpha": peft.lora_alpha,
-        "in_channels": patch_embedding(transformer).in_channels,
-        **(about or {}),
-    }
-    partial = folder / f".{ADAPTER_FILE}.partial"
-    partial.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, folder / ADAPTER_FILE)
+    for name, tensors in zip((LORA_FILE, OTHER_FILE), adapter_state(transformer), strict=True):
+        with written_atomically(folder / name) as temporary:
+            save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, temporary)
+    description = {"format_version": FORMAT_VERSION, "base": base, "rank": peft.r, "alpha": peft.lora_alpha}
+    description |= {"in_channels": patch_embedding(transformer).in_channels, **(about or {})}
+    with written_atomically(folder / ADAPTER_FILE) as temporary:
+        temporary.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -165,10 +154,6 @@ def load_adapter(transformer: Any, folder: str | Path) -> Any:
     return transformer
 
 
-def _is_target(name: str, module: nn.Module, targets: tuple[str, ...]) -> bool:
-    return isinstance(module, nn.Linear) and any(name == each or name.endswith("." + each) for each in targets)
-
-
 def _config(lora: dict[str, Tensor], description: dict[str, Any], folder: Path) -> LoRAConfig:
     """What adapter.json says, or what the tensors tell: the release writes no such file and has alpha = rank."""
     ranks = {value.shape[0] for name, value in lora.items() if name.endswith("lora_A.weight")}
@@ -184,7 +169,4 @@ def _config(lora: dict[str, Tensor], description: dict[str, Any], folder: Path) 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"no {path}; an adapter folder holds {LORA_FILE} and {OTHER_FILE}")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or corrupt ({error}); save or download it again") from error
+    return read_weights(path)

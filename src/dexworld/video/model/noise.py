@@ -1,8 +1,8 @@
-"""The two noise processes of video diffusion, and one deterministic step that serves both.
+"""The two noise processes of video diffusion, one deterministic step that serves both, and published schedules.
 
-A noisy latent is x = alpha x0 + sigma n. CogVideoX follows a diffusion schedule and predicts v = alpha n - sigma x0;
+A noisy latent is x = alpha x0 + sigma n. CogVideoX follows a diffusion schedule and predicts v = alpha n - sigma x0.
 Wan follows a straight line, alpha = 1 - sigma, and predicts the flow n - x0. (The DWM paper writes the loss on the
-noise; its code, as here, uses v: both have the same optimum.)
+noise; its code, as here, uses v: both have the same optimum.) A checkpoint that declares another schedule is refused.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,30 @@ from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.model.published_parts import find_optional_part, read_settings
 
 TRAIN_STEPS = 1000
+# CogVideoX-5B and Wan 2.1 as the DWM release uses them. diffusers' class defaults are other ones (epsilon, leading,
+# clipping, shift 3), so every setting is written out.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cogvideox": {
+        "num_train_timesteps": TRAIN_STEPS,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "set_alpha_to_one": True,
+        "clip_sample": False,
+        "timestep_spacing": "trailing",
+        "snr_shift_scale": 1.0,
+    },
+    "wan": {"num_train_timesteps": TRAIN_STEPS, "shift": 5.0, "use_dynamic_shifting": False},
+}
+# What our processes fix. A setting that a file leaves out has the published value.
+FIXED: dict[str, dict[str, Any]] = {
+    "cogvideox": {name: value for name, value in DEFAULTS["cogvideox"].items() if name != "snr_shift_scale"},
+    "wan": {"num_train_timesteps": TRAIN_STEPS, "use_dynamic_shifting": False, "prediction_type": "flow_prediction"},
+}
+SHIFT = {"cogvideox": ("snr_shift_scale",), "wan": ("flow_shift", "shift")}
+Kind = Literal["cogvideox", "wan"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +87,7 @@ class NoiseProcess:
         if following is None:
             return clean
         alpha, sigma = self.at(timestep, noisy)
-        noise = (noisy - alpha * clean) / sigma
-        return self.noisy(clean, noise, following)
+        return self.noisy(clean, (noisy - alpha * clean) / sigma, following)
 
     def timesteps(self, steps: int, strength: float = 1.0) -> list[int]:
         """`steps` timesteps, from the noisiest down ("trailing"), scaled to begin at `strength` of the way."""
@@ -96,37 +119,7 @@ def flow_process(shift: float) -> NoiseProcess:
     return NoiseProcess((1 - sigma).float(), sigma.float(), flow=True, shift=shift)
 
 
-# FROM schedules: The noise schedule that a published model declares, and whether ours is that schedule.
-#
-# `noise.py` computes two processes: CogVideoX's diffusion (with the signal-to-noise shift left open) and Wan's straight
-# flow (with the timestep shift left open). A checkpoint that declares anything else is refused rather than sampled wrong.
-#
-# CogVideoX-5B and Wan 2.1 as the DWM release uses them. diffusers' class defaults are other ones (epsilon, leading,
-# clipping, shift 3), so every setting is written out.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "cogvideox": {
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "prediction_type": "v_prediction",
-        "rescale_betas_zero_snr": True,
-        "set_alpha_to_one": True,
-        "clip_sample": False,
-        "timestep_spacing": "trailing",
-        "snr_shift_scale": 1.0,
-    },
-    "wan": {"num_train_timesteps": 1000, "shift": 5.0, "use_dynamic_shifting": False},
-}
-# What our processes fix. A setting that a file leaves out has the published value.
-FIXED: dict[str, dict[str, Any]] = {
-    "cogvideox": {name: value for name, value in DEFAULTS["cogvideox"].items() if name != "snr_shift_scale"},
-    "wan": {"num_train_timesteps": 1000, "use_dynamic_shifting": False, "prediction_type": "flow_prediction"},
-}
-SHIFT = {"cogvideox": ("snr_shift_scale",), "wan": ("flow_shift", "shift")}
-
-
-def load_scheduler_config(source: str | Path, kind: Literal["cogvideox", "wan"]) -> dict[str, Any]:
+def load_scheduler_config(source: str | Path, kind: Kind) -> dict[str, Any]:
     """The settings in `scheduler/scheduler_config.json` of a model's folder or id, or the defaults when it has none.
 
     Raises CheckpointError when the file can't be read.
@@ -135,22 +128,15 @@ def load_scheduler_config(source: str | Path, kind: Literal["cogvideox", "wan"])
     return dict(DEFAULTS[kind]) if folder is None else read_settings(folder / "scheduler_config.json")
 
 
-def noise_settings(settings: dict[str, Any], kind: Literal["cogvideox", "wan"]) -> dict[str, float]:
+def noise_settings(settings: dict[str, Any], kind: Kind) -> dict[str, float]:
     """{"snr_shift": ...} (CogVideoX) or {"flow_shift": ...} (Wan), for `BackboneConfig`.
 
     Raises CheckpointError naming every declared setting that our noise process doesn't follow.
     """
-    fixed = FIXED[kind]
-    wrong = [
-        f"{name} is {settings[name]!r}, not {value!r}"
-        for name, value in fixed.items()
-        if _differs(settings, name, value)
-    ]
+    fixed = FIXED[kind].items()
+    differing = [(name, value) for name, value in fixed if settings.get(name, value) != value]
+    wrong = [f"{name} is {settings[name]!r}, not {value!r}" for name, value in differing]
     if wrong:
         raise CheckpointError(f"the checkpoint's scheduler is not one that we sample with: {'; '.join(wrong)}")
-    declared = next((settings[name] for name in SHIFT[kind] if name in settings), DEFAULTS[kind][SHIFT[kind][-1]])
-    return {"snr_shift" if kind == "cogvideox" else "flow_shift": float(declared)}
-
-
-def _differs(settings: dict[str, Any], name: str, value: Any) -> bool:
-    return name in settings and settings[name] != value
+    shift = next((settings[name] for name in SHIFT[kind] if name in settings), DEFAULTS[kind][SHIFT[kind][-1]])
+    return {"snr_shift" if kind == "cogvideox" else "flow_shift": float(shift)}

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError
@@ -22,7 +20,15 @@ from dexworld.video.model.backbone import build_transformer
 from dexworld.video.model.lora import ADAPTER_FILE
 from dexworld.video.model.noise import load_scheduler_config, noise_settings
 from dexworld.video.model.patch_embedding import channel_columns, widen_patch_embedding
-from dexworld.video.model.published_parts import check_tensors, find_part, raise_if_unfit, read_settings, require
+from dexworld.video.model.published_parts import (
+    check_tensors,
+    downloaded,
+    find_part,
+    library_model,
+    read_settings,
+    read_weights,
+    require,
+)
 from dexworld.video.model.video_config import (
     CONCATENATED,
     BackboneConfig,
@@ -51,15 +57,14 @@ def published_config(
     prediction: Prediction,
     codec_source: str | None,
 ) -> DWMConfig:
-    kind = CLASSES[type(transformer).__name__]
-    return DWMConfig(
-        clip=clip or _own_clip(transformer, kind),
-        codec=CodecConfig(kind=kind, channels=transformer.config.out_channels, source=codec_source or str(source)),
-        backbone=_backbone_config(transformer, kind, noise_settings(load_scheduler_config(source, kind), kind)),
-        condition=condition,
-        prediction=prediction,
-        sampling_steps=PUBLISHED_STEPS,
-    )
+    kind, settings = CLASSES[type(transformer).__name__], transformer.config
+    if clip is None and kind == "wan":
+        clip = ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free
+    elif clip is None:
+        clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
+    codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
+    backbone = _backbone_config(settings, kind, noise_settings(load_scheduler_config(source, kind), kind))
+    return DWMConfig(clip, codec, backbone, condition, prediction, sampling_steps=PUBLISHED_STEPS)
 
 
 def base_config(source: str | Path, condition: Condition = "mesh", prediction: Prediction = "velocity") -> DWMConfig:
@@ -99,13 +104,7 @@ def _settings_folder(source: str | Path, files: list[str]) -> str | Path:
     """The folder, or what is downloaded of a hub id: those files only."""
     if Path(source).is_dir() or str(source).count("/") != 1:
         return source
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(str(source), allow_patterns=files)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{source} is neither a folder nor a model that could be downloaded: {error}") from error
+    return downloaded(str(source), files)
 
 
 def check_lora(condition: Condition, base: Condition = "none") -> None:
@@ -137,7 +136,12 @@ def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> 
     require("diffusers", "accelerate")
     folder = find_part(source, "transformer")
     settings, original = _transformer_settings(folder)
-    transformer = _load_original_wan(folder, settings, dtype) if original else _load_library(folder, settings, dtype)
+    if original:
+        transformer = _load_original_wan(folder, settings, dtype)
+    else:
+        import diffusers
+
+        transformer = library_model(getattr(diffusers, settings["_class_name"]), folder, torch_dtype=dtype)
     if getattr(transformer.config, "image_dim", None) is not None:
         log.info("%s: its image branch becomes a bias, as for an empty image", folder)
         fold_image_branch(transformer)
@@ -175,24 +179,6 @@ def fold_image_branch(transformer: Any) -> Any:
         attention.added_kv_proj_dim = None
     transformer.condition_embedder.image_embedder = None
     transformer.register_to_config(image_dim=None, added_kv_proj_dim=None)
-    return transformer
-
-
-def _load_library(folder: Path, settings: dict[str, Any], dtype: torch.dtype) -> Any:
-    import diffusers
-
-    cls = getattr(diffusers, settings["_class_name"])
-    try:
-        transformer, report = cls.from_pretrained(
-            folder, torch_dtype=dtype, output_loading_info=True, use_safetensors=True, local_files_only=True
-        )
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"the weights in {folder} can't be read ({error}); save or download them again"
-        ) from error
-    ignored = tuple(cls._keys_to_ignore_on_load_unexpected or ())
-    unexpected = [name for name in report["unexpected_keys"] if not any(each in name for each in ignored)]
-    raise_if_unfit(report["missing_keys"], unexpected, map(str, report["mismatched_keys"]), str(folder))
     return transformer
 
 
@@ -238,23 +224,12 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
     paths = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not paths:
         raise CheckpointError(f"{folder} holds no diffusion_pytorch_model*.safetensors")
-    weights: dict[str, Tensor] = {}
-    for path in paths:
-        try:
-            weights |= load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is truncated or corrupt ({error}); download it again") from error
-    return weights
+    return {name: value for path in paths for name, value in read_weights(path).items()}
 
 
-def _backbone_config(transformer: Any, kind: Kind, noise: dict[str, float]) -> BackboneConfig:
-    settings = transformer.config
-    common: dict[str, Any] = {
-        "kind": kind,
-        "heads": settings.num_attention_heads,
-        "head_dim": settings.attention_head_dim,
-        "depth": settings.num_layers,
-    }
+def _backbone_config(settings: Any, kind: Kind, noise: dict[str, float]) -> BackboneConfig:
+    common: dict[str, Any] = {"kind": kind, "heads": settings.num_attention_heads, "depth": settings.num_layers}
+    common |= {"head_dim": settings.attention_head_dim, **noise}
     if kind == "wan":
         sizes: dict[str, Any] = {"text_dim": settings.text_dim, "text_tokens": 512, "mlp_dim": settings.ffn_dim}
     else:
@@ -266,14 +241,7 @@ def _backbone_config(transformer: Any, kind: Kind, noise: dict[str, float]) -> B
             "sample_height": settings.sample_height,
             "sample_width": settings.sample_width,
         }
-    return BackboneConfig(**common | sizes | noise)
-
-
-def _own_clip(transformer: Any, kind: Kind) -> ClipShape:
-    if kind == "wan":
-        return ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free
-    settings = transformer.config
-    return ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
+    return BackboneConfig(**common | sizes)
 
 
 def check_expressible(transformer: Any, config: DWMConfig, where: str) -> None:
