@@ -39,10 +39,9 @@ NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no
 class LatentClip:
     """One clip, encoded. Latents are (f, C, h, w).
 
-    silhouette: of the white-on-black hand video. first_frame: of the interaction's first frame repeated.
-    overlay: of the hands drawn over the static video.
-    region: (F, H, W) bool, see `regions.py`. hand_vectors: (F, 128), None for a clip without keypoints. text: (L, D) or
-    None.
+    silhouette: of the white-on-black hand video. first_frame: of the interaction's first frame repeated. overlay: of
+    the hands drawn over the static video. region: (F, H, W) bool, see `regions.py`. hand_vectors: (F, 128), None for a
+    clip without keypoints. text: (L, D) or None.
     """
 
     name: str
@@ -169,8 +168,7 @@ def check_shape(video: np.ndarray, model: DWM, name: str) -> None:
 
 
 def check_hands(clip: TripletClip, root: Path) -> None:
-    """Raise ValueError naming a clip whose hand video shows no hand in any frame: it would teach that things move by
-    themselves."""
+    """Raise ValueError naming a clip without a hand in any frame: it would teach that things move by themselves."""
     if not frames_with_hands(clip.hands).any():
         raise ValueError(
             f"{root}: the hand video of {clip.name} shows no hand in any frame; render it again or take the clip out. "
@@ -187,16 +185,10 @@ def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
     made_for = model.config.clip.fps
     others = {name: fps for name, fps in rates.items() if abs(fps - made_for) > RATE_TOLERANCE}
     if others:
-        name, fps = next(iter(others.items()))
-        logger.warning(
-            "%d of %d clips are not at %g fps, which this model is for (%s: %g fps): what moves in them is faster or "
-            "slower for it",
-            len(others),
-            len(rates),
-            made_for,
-            name,
-            fps,
+        message = (
+            "%d of %d clips are not at %g fps, which this model is for (%s: %g fps): it sees them too fast or slow"
         )
+        logger.warning(message, len(others), len(rates), made_for, *next(iter(others.items())))
 
 
 def fit_codec(model: DWM, folders: list[TripletFolder], clips: int, seed: int) -> None:

@@ -4,7 +4,6 @@ Input channels, as in the DWM release: [noisy C, mask m, static C, hands C]. The
 CogVideoX-Fun's (m = 1) and Wan-Fun's (m = 4) inpainting models, which is why one can start from their weights.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -18,13 +17,11 @@ from dexworld.video.clips.clip import TIME_FACTOR
 class Conditions:
     """Conditions of a batch. Latents are (B, f, C, h, w).
 
-    static: of the static video, or of the masked video when inpainting.
-    mask: (B, f, m, h, w), `codec.mask_value` where pixels are known and 0 where they are to be made.
-    hands: of the hand video, its silhouette or the hands over the static video, for models that take it.
-    hand_vectors: (B, F, 128) keypoints in the camera's frame, for the AdaLN conditions.
-    text: (B, L, D) text embeddings; None stands for zeros.
-    blank: what stands in the place of `hands` when there are none: latents (1, f, C, h, w) of an empty hand video, or
-        (B, f, C, h, w).
+    static: of the static video, or of the masked video when inpainting. mask: (B, f, m, h, w), `codec.mask_value` where
+    pixels are known and 0 where they are to be made. hands: of the hand video, its silhouette or the hands over the
+    static video, for models that take it. hand_vectors: (B, F, 128) keypoints in the camera's frame, for the AdaLN
+    conditions. text: (B, L, D) embeddings; None stands for zeros. blank: stands in for `hands` when there are none:
+    latents (1 or B, f, C, h, w), mostly of an empty hand video.
     """
 
     static: Tensor
@@ -39,21 +36,15 @@ class Conditions:
 
     def to(self, device: torch.device | str) -> "Conditions":
         """The same on another device."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def repeat(self, count: int) -> "Conditions":
-        """`count` copies of every row, one after the other."""
-        repeated = self._each(lambda tensor: tensor.repeat_interleave(count, dim=0))
-        shared = self.blank is not None and len(self.blank) == 1
-        return replace(repeated, blank=self.blank if shared else repeated.blank)
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in given.items() if value is not None})
 
     def without_hands(self, rows: Tensor | None = None) -> "Conditions":
         """The same with the hands blanked, in the rows (B,) bool or everywhere: pure navigation.
 
         Raises ValueError when there are hand latents but no latents of an empty hand video.
         """
-        everywhere = torch.ones(len(self), dtype=torch.bool, device=self.static.device)
-        rows = everywhere if rows is None else rows
+        rows = torch.ones(len(self), dtype=torch.bool, device=self.static.device) if rows is None else rows
         hands, vectors = self.hands, self.hand_vectors
         if hands is not None:
             if self.blank is None:
@@ -67,9 +58,8 @@ class Conditions:
         """The same with the text embeddings zeroed, in the rows (B,) bool or everywhere."""
         if self.text is None:
             return self
-        if rows is None:
-            return replace(self, text=torch.zeros_like(self.text))
-        return replace(self, text=torch.where(rows.view(-1, 1, 1), torch.zeros_like(self.text), self.text))
+        zeros = torch.zeros_like(self.text)
+        return replace(self, text=zeros if rows is None else torch.where(rows.view(-1, 1, 1), zeros, self.text))
 
     def channels(self, noisy: Tensor, expected: int, hands: bool = True) -> Tensor:
         """The transformer's input (B, f, in_channels, h, w).
@@ -85,10 +75,6 @@ class Conditions:
             sizes = " + ".join(f"{name} {each.shape[2]}" for name, each in parts.items())
             raise ValueError(f"the conditions give {sizes} = {joined.shape[2]} channels, this model takes {expected}")
         return joined
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
 
 def latent_mask(unknown: Tensor, channels: int, size: tuple[int, int], value: float) -> Tensor:

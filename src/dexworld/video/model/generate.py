@@ -1,4 +1,4 @@
-"""Trained models as methods: clips in, videos of what the hands do out (see `references.VideoMethod`)."""
+"""Trained models as methods: clips in, videos of what the hands do out (see `judge.references.VideoMethod`)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -73,20 +73,15 @@ class Generator:
         """
         if len(clips) != len(seeds):
             raise ValueError(f"{len(clips)} clips need as many seeds, not {len(seeds)}")
-        videos: list[np.ndarray] = []
         self.model.eval()
-        for start in range(0, len(clips), self.config.batch):
-            part = clips[start : start + self.config.batch]
-            videos += list(self._batch(part, seeds[start : start + self.config.batch]))
-        return videos
+        size = self.config.batch
+        parts = [slice(start, start + size) for start in range(0, len(clips), size)]
+        return [video for part in parts for video in self._batch(clips[part], seeds[part])]
 
     @torch.no_grad()
     def _batch(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> np.ndarray:
-        model = self.model
-        conditions = self.conditions(clips)
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        latents = sample(model, conditions, self.config.sampling, generators)
-        made = model.decode(latents).cpu()
+        model, conditions = self.model, self.conditions(clips)
+        made = model.decode(sample(model, conditions, self.config.sampling, _generators(seeds))).cpu()
         if model.config.condition == "control":
             return made.numpy()  # it has never seen the static video
         static = np.stack([clip.static for clip in clips])
@@ -94,8 +89,7 @@ class Generator:
 
     def conditions(self, clips: Sequence[TripletClip]) -> Conditions:
         """What the model is told about the clips."""
-        model = self.model
-        condition = model.config.condition
+        model, condition = self.model, self.model.config.condition
         for clip in clips:
             check_shape(clip.static, model, clip.name)
             if condition.startswith("adaln") and clip.track is None:
@@ -117,10 +111,8 @@ class Generator:
         if self.texts is None and trained_with:
             raise ValueError(f"this model was trained with prompts ({trained_with}): give its text_encoder")
         if self.texts is None and self.config.sampling.guidance != 1.0:
-            raise ValueError(
-                f"guidance is {self.config.sampling.guidance:g}, but there is no text to be guided by: give a "
-                "text_encoder, or guidance 1"
-            )
+            guidance = f"guidance is {self.config.sampling.guidance:g}"
+            raise ValueError(f"{guidance}, but there is no text to be guided by: give a text_encoder, or guidance 1")
 
     def _texts(self, clips: Sequence[TripletClip]) -> Tensor | None:
         self.check_texts()
@@ -147,6 +139,10 @@ def with_texts(
     model = generator.model
     embedded = embed_prompts(list(prompts), model.config.backbone, text_encoder, cache, model.device)
     return replace(generator, texts=dict(zip(embedded.prompts, embedded.embeddings, strict=True)))
+
+
+def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def shown(made: Tensor, decoded_static: Tensor, static: Tensor, config: GenerateConfig) -> Tensor:
@@ -186,10 +182,8 @@ class SDEdit:
 
     def __post_init__(self) -> None:
         if self.model.config.condition != "none":
-            raise ValueError(
-                f"SDEdit needs a model without hands, such as an inpainting pre-training; this one has the condition "
-                f"{self.model.config.condition!r}"
-            )
+            condition = f"this one has the condition {self.model.config.condition!r}"
+            raise ValueError(f"SDEdit needs a model without hands, such as an inpainting pre-training; {condition}")
         training = self.provenance.get("training")
         published = training is None and self.provenance.get("base") is not None
         if not published and (training or {}).get("goal") != "inpainting":
@@ -212,16 +206,14 @@ class SDEdit:
     def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> list[np.ndarray]:
         """A video (F, H, W, 3) uint8 for each clip, drawn from its seed."""
         videos: list[np.ndarray] = []
-        config = SampleConfig(steps=self.steps, start="static", strength=self.strength)
+        config, model = SampleConfig(steps=self.steps, start="static", strength=self.strength), self.model
         for start in range(0, len(clips), self.batch):
             part = clips[start : start + self.batch]
-            static = self.model.encode(np.stack([clip.static for clip in part]))
-            unknown = torch.zeros(
-                len(part), static.shape[1], self.model.config.backbone.mask_channels, *static.shape[3:]
+            static = model.encode(np.stack([clip.static for clip in part]))
+            unknown = static.new_zeros(
+                len(part), static.shape[1], model.config.backbone.mask_channels, *static.shape[3:]
             )
-            conditions = Conditions(torch.zeros_like(static), unknown.to(static))
-            generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[start : start + self.batch]]
-            videos += list(
-                self.model.decode(sample(self.model, conditions, config, generators, begin=static)).cpu().numpy()
-            )
+            conditions = Conditions(torch.zeros_like(static), unknown)
+            generators = _generators(seeds[start : start + self.batch])
+            videos += list(model.decode(sample(model, conditions, config, generators, begin=static)).cpu().numpy())
         return videos

@@ -76,14 +76,8 @@ def widen_patch_embedding(transformer: Any, new_in_channels: int, columns: Seque
     weight = widen_weight(conv.weight, new_in_channels, columns)
     # Built on the meta device: its random initialisation would cost time and draw from the global generator.
     build: Any = type(conv)
-    wide = build(
-        new_in_channels,
-        conv.out_channels,
-        kernel_size=conv.kernel_size,
-        stride=conv.stride,
-        bias=conv.bias is not None,
-        device="meta",
-    )
+    shape = {"kernel_size": conv.kernel_size, "stride": conv.stride, "bias": conv.bias is not None}
+    wide = build(new_in_channels, conv.out_channels, **shape, device="meta")
     wide.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
     wide.bias = conv.bias
     wide.train(conv.training)

@@ -1,14 +1,12 @@
 """Prompts as the text embeddings that published video models were trained with.
 
 CogVideoX reads T5-XXL: 226 tokens, padding included, no mask. Wan reads UMT5-XXL: 512 tokens, masked, zeros after the
-prompt's end. A model without a text encoder sees zeros. The whole prompt is read, every line of it; what is longer than
-the encoder's tokens is cut, counted and reported.
+prompt's end. A model without a text encoder sees zeros. A prompt longer than the encoder's tokens is cut and reported.
 """
 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +17,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dexworld.data.files import written_atomically
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.model.published_parts import find_optional_part, find_part, read_settings, require
+from dexworld.video.model.published_parts import (
+    BROKEN,
+    find_optional_part,
+    find_part,
+    library_model,
+    read_settings,
+    require,
+)
 from dexworld.video.model.video_config import BackboneConfig
 
 log = logging.getLogger(__name__)
-CLASSES = {"cogvideox": "T5EncoderModel", "wan": "UMT5EncoderModel"}
+ENCODERS = {"cogvideox": "T5EncoderModel", "wan": "UMT5EncoderModel"}
 
 
 @dataclass(frozen=True)
@@ -75,18 +81,11 @@ def embed_prompts(
     encoder.to(device)
     truncated = tuple(text for text in unique if len(tokenizer(text).input_ids) > backbone.text_tokens)
     if truncated:
-        log.warning(
-            "%d of %d prompts are longer than %d tokens and are cut, e.g. %r",
-            len(truncated),
-            len(unique),
-            backbone.text_tokens,
-            truncated[0][:80],
-        )
-    parts = [
-        _encode(tokenizer, encoder, list(unique[start : start + batch_size]), backbone).cpu()
-        for start in range(0, len(unique), batch_size)
-    ]
-    result = PromptEmbeddings(unique, torch.cat(parts), truncated)
+        counts = len(truncated), len(unique), backbone.text_tokens
+        log.warning("%d of %d prompts are longer than %d tokens and are cut, e.g. %r", *counts, truncated[0][:80])
+    parts = [list(unique[start : start + batch_size]) for start in range(0, len(unique), batch_size)]
+    embeddings = torch.cat([_encode(tokenizer, encoder, part, backbone).cpu() for part in parts])
+    result = PromptEmbeddings(unique, embeddings, truncated)
     if path is not None:
         _write_cache(path, result, str(source))
     return result
@@ -99,44 +98,32 @@ def load_text_encoder(source: str | Path, backbone: BackboneConfig, dtype: torch
     """
     import transformers
 
-    name = CLASSES[backbone.kind]
+    name = ENCODERS[backbone.kind]
     folder = find_part(source, "text_encoder")
     settings = read_settings(folder / "config.json")
     found = settings.get("architectures") or ["an unnamed class"]
     if name not in found:
         raise CheckpointError(f"{folder} holds {found[0]}, but {backbone.kind} reads {name}")
     if settings.get("d_model") != backbone.text_dim:
-        raise CheckpointError(
-            f"{folder} embeds into {settings.get('d_model')} numbers, the model reads {backbone.text_dim}"
-        )
+        width = settings.get("d_model")
+        raise CheckpointError(f"{folder} embeds into {width} numbers, the model reads {backbone.text_dim}")
     # A model folder has its tokenizer beside the encoder, an encoder's own folder in itself.
     words = find_optional_part(source, "tokenizer") or folder
     if not (words / "tokenizer.json").is_file():
         require("sentencepiece")  # as CogVideoX's; without it transformers complains about another package
+    encoder = library_model(getattr(transformers, name), folder, dtype=dtype)
     try:
-        encoder, report = getattr(transformers, name).from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(words, local_files_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{folder} can't be read ({error}); save or download it again") from error
-    problems = [*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])]
-    if problems:
-        raise CheckpointError(f"the weights in {folder} don't fit {name}: {', '.join(sorted(problems))}")
+    except BROKEN as error:
+        raise CheckpointError(f"{words} can't be read ({error}); save or download it again") from error
     return tokenizer, encoder.eval()
 
 
 @torch.no_grad()
 def _encode(tokenizer: Any, encoder: Any, prompts: list[str], backbone: BackboneConfig) -> Tensor:
-    tokens = tokenizer(
-        prompts,
-        padding="max_length",
-        max_length=backbone.text_tokens,
-        truncation=True,
-        add_special_tokens=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    ).to(encoder.device)
+    options = {"padding": "max_length", "max_length": backbone.text_tokens, "truncation": True}
+    options |= {"add_special_tokens": True, "return_attention_mask": True, "return_tensors": "pt"}
+    tokens = tokenizer(prompts, **options).to(encoder.device)
     if backbone.kind == "cogvideox":
         return encoder(tokens.input_ids).last_hidden_state
     hidden = encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
@@ -151,9 +138,8 @@ def _fingerprint(prompts: tuple[str, ...], backbone: BackboneConfig, source: str
 def _write_cache(path: Path, result: PromptEmbeddings, source: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"prompts": json.dumps(result.prompts), "truncated": json.dumps(result.truncated), "source": source}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({"embeddings": result.embeddings.contiguous()}, partial, metadata=about)
-    os.replace(partial, path)
+    with written_atomically(path) as temporary:
+        save_file({"embeddings": result.embeddings.contiguous()}, temporary, metadata=about)
 
 
 def _read_cache(path: Path, shape: tuple[int, ...]) -> PromptEmbeddings:

@@ -28,9 +28,8 @@ from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, e
 from dexworld.video.model.dwm import DWM, check_lora, chosen_device, load_base, started_from
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model.prompt_embeddings import embed_prompts
-from dexworld.video.model.validation_loss import VideoValidation
 from dexworld.video.model.video_config import CONDITIONS, Condition, DWMConfig, Prediction, preset
-from dexworld.video.model.video_task import VideoTask, VideoTrainConfig
+from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
     model, ancestry = initial_model(config, model_config, folders)
     seeds = trained_seeds(folders, ancestry)
     check_held_out(held_out, seeds)
-    frozen = _digest(model) if config.lora_rank else None
+    frozen = _frozen_digest(model) if config.lora_rank else None
     # Every checkpoint of the run is to know these, not only its last one.
     model.provenance = {
         "base": model.provenance.get("base"),
@@ -116,9 +115,8 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
     encoded = [_encoded(folder, model, config.text_encoder) for folder in folders]
     validation = None
     if held_out:
-        clips = config.training.validation_clips
-        held_out_latents = [_encoded(folder, model, config.text_encoder) for folder in held_out]
-        validation = VideoValidation(held_out_latents, clips, config.training)
+        latents = [_encoded(folder, model, config.text_encoder) for folder in held_out]
+        validation = VideoValidation(latents, config.training.validation_clips, config.training)
     else:
         logger.warning("no validation data was given: there will be no validation figures")
     identity = {
@@ -134,7 +132,19 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
     finished = run_trainer(trainer)
-    return _finish(config, trainer, folders, held_out, finished)
+    provenance = {
+        **trainer.model.provenance,
+        "datasets": [_described(folder) for folder in folders],
+        "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
+        "weights": list(config.weights),
+    }
+    figures = trainer.figures or trainer.validate()
+    return save_run(trainer, config.output, provenance, figures, finished, packages=("diffusers",))
+
+
+def _described(folder: TripletFolder) -> dict[str, Any]:
+    what = {"name": folder.root.name, "settings": dict(folder.settings), "clips": len(folder)}
+    return what | {"fingerprint": folder.fingerprint}
 
 
 def initial_model(
@@ -176,46 +186,19 @@ def initial_model(
 
 
 def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
-    def told(indices):
+    def logged_progress(indices):
         indices = list(indices)
         for count, index in enumerate(indices):
             if count and count % 500 == 0:
                 logger.info("%s: %d of %d clips encoded", folder.root, count, len(indices))
             yield index
 
-    encoded = encode_folder(folder, model, told)
+    encoded = encode_folder(folder, model, logged_progress)
     if text_encoder is None:
         return encoded
-    prompts = {name: read_prompt(folder.files[name].prompt) for name in folder.names}
-    texts = embed_prompts(
-        list(prompts.values()), model.config.backbone, text_encoder, folder.root / "latents", model.device
-    )
+    prompts, cache = {name: read_prompt(folder.files[name].prompt) for name in folder.names}, folder.root / "latents"
+    texts = embed_prompts(list(prompts.values()), model.config.backbone, text_encoder, cache, model.device)
     return replace(encoded, texts=texts.by_clip(prompts))
-
-
-def _finish(
-    config: VideoRunConfig,
-    trainer: Trainer[DWM],
-    folders: list[TripletFolder],
-    held_out: list[TripletFolder],
-    finished: bool,
-) -> Path:
-    figures = trainer.figures or trainer.validate()
-    provenance = {
-        **trainer.model.provenance,
-        "datasets": [
-            {
-                "name": folder.root.name,
-                "settings": dict(folder.settings),
-                "clips": len(folder),
-                "fingerprint": folder.fingerprint,
-            }
-            for folder in folders
-        ],
-        "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
-        "weights": list(config.weights),
-    }
-    return save_run(trainer, config.output, provenance, figures, finished, packages=("diffusers",))
 
 
 def trained_seeds(folders: list[TripletFolder], ancestry: dict[str, Any] | None) -> list[list[int]]:
@@ -249,7 +232,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _digest(model: DWM) -> str:
+def _frozen_digest(model: DWM) -> str:
     """Of the weights that are not trained; 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, value in sorted(model.backbone.named_parameters()):

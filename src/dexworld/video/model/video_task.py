@@ -1,4 +1,4 @@
-"""What the video model is trained on: batches of encoded clips, and the denoising loss."""
+"""What the video model is trained on and watched by: batches of encoded clips, the loss, figures on held-out clips."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -15,6 +15,9 @@ from dexworld.video.model.clip_latents import KINDS, LatentClip, LatentFolder
 from dexworld.video.model.conditions import Conditions, latent_mask
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.pca_codec import PCACodec
+
+VALIDATION_BATCH = 8
+CHANGED = 0.25  # a cell has changed when its mean squared difference from the static video exceeds this (variance 1)
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,8 @@ class VideoTask:
         sizes = np.array([len(folder) for folder in folders], dtype=float)
         shares = np.asarray(weights, dtype=float) if weights else sizes
         if len(shares) != len(folders) or not (shares > 0).all():
-            raise ValueError(
-                f"weights are {tuple(weights)}; give one positive number for each of {len(folders)} folders"
-            )
+            count = len(folders)
+            raise ValueError(f"weights are {tuple(weights)}; give one positive number for each of {count} folders")
         self.shares = shares / shares.sum()
         self.blank = model.blank_hands().cpu()
 
@@ -166,12 +168,8 @@ class VideoTask:
 
     def contents(self, batch: VideoBatch) -> dict[str, Tensor]:
         """The batch's latents, noise and timesteps."""
-        return {
-            "clean": batch.clean,
-            "noise": batch.noise,
-            "timestep": batch.timestep,
-            "static": batch.conditions.static,
-        }
+        contents = {name: getattr(batch, name) for name in ("clean", "noise", "timestep")}
+        return contents | {"static": batch.conditions.static}
 
     def blame(self, batch: VideoBatch) -> str:
         """Which clip's latents are not finite, if any."""
@@ -255,11 +253,58 @@ def stack(clips: list[LatentClip], kind: str) -> Tensor:
 
 def move(batch: VideoBatch, device: torch.device) -> VideoBatch:
     """The batch on a device."""
-    return VideoBatch(
-        batch.clean.to(device),
-        batch.noise.to(device),
-        batch.timestep.to(device),
-        batch.conditions.to(device),
-        batch.names,
-        None if batch.region is None else batch.region.to(device),
-    )
+    moved = [getattr(batch, name).to(device) for name in ("clean", "noise", "timestep", "conditions")]
+    return VideoBatch(*moved, batch.names, None if batch.region is None else batch.region.to(device))
+
+
+@dataclass(frozen=True)
+class VideoValidation:
+    """Figures of a model on the first `clips` clips of every held-out folder, with the same noise every time."""
+
+    folders: list[LatentFolder]
+    clips: int
+    config: VideoTrainConfig
+
+    @torch.no_grad()
+    def __call__(self, model: DWM, device: torch.device) -> dict[str, float]:
+        """Figures of `model`.
+
+        loss: as in training, without dropout. Of clips denoised from pure noise in one step: changed, the squared error
+        in the cells that the hands change over that of the static video (below 1 is better than doing nothing);
+        unchanged, the mean squared error in all others. Of inpainting: hidden, the squared error in the cells to be
+        filled over that of the masked video; known, the mean squared error in all others.
+        """
+        generator, rng = torch.Generator().manual_seed(self.config.seed), np.random.default_rng(self.config.seed)
+        blank, inpainting = model.blank_hands().cpu(), self.config.goal == "inpainting"
+        losses, changed, still, copied, counts = [], 0.0, 0.0, 0.0, [0, 0]
+        for folder in self.folders:
+            places = [(folder, index) for index in range(min(self.clips, len(folder)))]
+            for start in range(0, len(places), VALIDATION_BATCH):
+                part, shift = places[start : start + VALIDATION_BATCH], self.config.timestep_shift
+                if inpainting:
+                    batch = move(inpainting_batch(model, part, rng, generator, shift), device)
+                else:
+                    batch = move(interaction_batch(model, part, generator, blank, shift), device)
+                loss = denoising_loss(model, batch, self.config.weight_cap, self.config.outside_weight)
+                losses.append((float(loss), len(batch.clean)))
+                last = torch.full_like(batch.timestep, 999)
+                clean = model.denoise(batch.noise, last, batch.conditions).float()
+                static = batch.conditions.static
+                if not inpainting:  # `control` is shown a repeated first frame instead
+                    static = torch.stack([folder[index].static for folder, index in part]).to(batch.clean)
+                copy = (static - batch.clean).square().mean(dim=2)
+                error = (clean - batch.clean).square().mean(dim=2)
+                hidden = batch.conditions.mask.mean(dim=2) < model.codec.mask_value / 2  # for the most part
+                moved = hidden if inpainting else copy > CHANGED
+                changed += float(error[moved].sum())
+                copied += float(copy[moved].sum())
+                still += float(error[~moved].sum())
+                counts[0] += int(moved.sum())
+                counts[1] += int((~moved).sum())
+        total = sum(size for _, size in losses)
+        figures = {"loss": sum(loss * size for loss, size in losses) / total}
+        if copied > 0:
+            figures["hidden" if inpainting else "changed"] = changed / copied
+        if counts[1]:
+            figures["known" if inpainting else "unchanged"] = still / counts[1]
+        return figures
