@@ -16,8 +16,8 @@ import numpy as np
 from dexworld.data.episode import ArrayFrames, Episode
 from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.triplets import open_triplets
-from dexworld.video.judge.goal_image import HAND_NOISE_LEVEL
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,8 @@ def triplets_as_episodes(
     `counts`. Episodes that are there already are passed over. Raises ValueError when no clip has hand motions.
     """
     folder = open_triplets(Path(root), listing)
-    settings = {
-        "generator": "dexworld.video.as_episodes",
-        "clips": folder.settings,
-        "clips_fingerprint": folder.fingerprint,
-        "static_every": static_every,
-    }
+    settings = {"generator": "dexworld.video.as_episodes", "clips": folder.settings}
+    settings |= {"clips_fingerprint": folder.fingerprint, "static_every": static_every}
     writer = EpisodeWriter(output, settings)
     without_motion = 0
     for index in progress(range(len(folder))):

@@ -26,9 +26,7 @@ class ClipShape:
             raise ValueError(f"a clip has 1 + {TIME_FACTOR} n frames (1, 5, ... 17, ... 49), not {self.frames}")
         side = 2 * SPACE_FACTOR
         if self.height < side or self.width < side or self.height % side or self.width % side:
-            raise ValueError(
-                f"a clip's height and width are multiples of {side} pixels, not {self.height} x {self.width}"
-            )
+            raise ValueError(f"height and width are multiples of {side} pixels, not {self.height} x {self.width}")
         if not self.fps > 0:
             raise ValueError(f"fps is {self.fps}; it must be positive")
 
@@ -67,12 +65,8 @@ class HandTrack:
 
     def __post_init__(self) -> None:
         frames = len(self.keypoints_world)
-        shapes = {
-            "keypoints_world": (frames, NUM_KEYPOINTS, 3),
-            "keypoints_valid": (frames, NUM_KEYPOINTS),
-            "world_from_camera": (frames, 4, 4),
-            "intrinsics": (3, 3),
-        }
+        shapes = {"keypoints_world": (frames, NUM_KEYPOINTS, 3), "keypoints_valid": (frames, NUM_KEYPOINTS)}
+        shapes |= {"world_from_camera": (frames, 4, 4), "intrinsics": (3, 3)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"hand track: {name} has shape {getattr(self, name).shape}, expected {shape}")
@@ -81,10 +75,7 @@ class HandTrack:
         bad = ~np.isfinite(self.keypoints_world).all(axis=2) & self.keypoints_valid
         if bad.any():
             frame, row = np.argwhere(bad)[0]
-            raise ValueError(
-                f"hand track: keypoint {row} of frame {frame} is marked valid but holds NaN or Inf; "
-                "mark it invalid in keypoints_valid"
-            )
+            raise ValueError(f"hand track: keypoint {row} of frame {frame} holds NaN or Inf; mark it invalid")
         for name in ("world_from_camera", "intrinsics"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"hand track: {name} holds NaN or Inf")
@@ -129,25 +120,18 @@ class TripletClip:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        for field_name in ("interaction", "static", "hands"):
-            video = getattr(self, field_name)
+        for part in ("interaction", "static", "hands"):
+            video = getattr(self, part)
             if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8:
-                raise ValueError(
-                    f"{self.name}: {field_name} must be (F, H, W, 3) uint8, not {video.shape} {video.dtype}"
-                )
+                raise ValueError(f"{self.name}: {part} must be (F, H, W, 3) uint8, not {video.shape} {video.dtype}")
             if video.shape != self.interaction.shape:
-                raise ValueError(
-                    f"{self.name}: {field_name} is {video.shape}, interaction is {self.interaction.shape}; "
-                    "the three videos need the same frames and size"
-                )
-        if not is_clip_length(len(self.interaction)):
-            raise ValueError(
-                f"{self.name}: {len(self.interaction)} frames; the codecs need 1 + 4n (5, 9, ... 17, ... 49)"
-            )
-        if self.track is not None and len(self.track) != len(self.interaction):
-            raise ValueError(
-                f"{self.name}: the hand track has {len(self.track)} frames, the video {len(self.interaction)}"
-            )
+                shapes = f"{part} is {video.shape}, interaction is {self.interaction.shape}"
+                raise ValueError(f"{self.name}: {shapes}; the three videos need the same frames and size")
+        frames = len(self.interaction)
+        if not is_clip_length(frames):
+            raise ValueError(f"{self.name}: {frames} frames; the codecs need 1 + 4n (5, 9, ... 17, ... 49)")
+        if self.track is not None and len(self.track) != frames:
+            raise ValueError(f"{self.name}: the hand track has {len(self.track)} frames, the video {frames}")
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"{self.name}: fps is {self.fps}; it must be positive")
 
@@ -160,7 +144,5 @@ def is_clip_length(frames: int) -> bool:
 def check_name(name: str) -> None:
     """Raise ValueError unless `name` is `<stem>` or `<group>/.../<stem>` of plain file names."""
     if not name or not all(_NAME_PART.fullmatch(part) for part in name.split("/")):
-        raise ValueError(
-            f"triplet name {name!r}: each part between '/' starts with a letter, digit or '_' and holds only "
-            "letters, digits, spaces and ._,@+=()-"
-        )
+        rule = "each part between '/' starts with a letter, digit or '_' and holds only those, spaces and .,@+=()-"
+        raise ValueError(f"triplet name {name!r}: {rule}")

@@ -17,6 +17,7 @@ from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.rasteriser import NEAR, rasterise
 
 HAND_LEVEL = 100  # of 255, brightest channel: a pixel of a hand video, even a compressed one, that shows a hand
+HAND_NOISE_LEVEL = 24  # of 255: a hand video is black elsewhere, up to the noise of its compression
 MIN_HAND_SHARE = 5e-5  # of the image: fewer such pixels are no hand
 
 

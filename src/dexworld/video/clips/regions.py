@@ -40,11 +40,9 @@ class RegionConfig:
     def __post_init__(self) -> None:
         if not 0 < self.change < 255 or not 0 < self.hand < 765:
             raise ValueError(f"a region needs 0 < change < 255 and 0 < hand < 765, not {self.change} and {self.hand}")
-        for name in ("smoothing", "slack", "dilation"):
-            if not 0 <= getattr(self, name) < 0.5:
-                raise ValueError(f"{name} is a share of the frame height, 0 to 0.5, not {getattr(self, name)}")
-        if not 0 <= self.speck < 1:
-            raise ValueError(f"speck is a share of the frame's pixels, 0 to 1, not {self.speck}")
+        for name, limit in (("smoothing", 0.5), ("slack", 0.5), ("dilation", 0.5), ("speck", 1)):
+            if not 0 <= getattr(self, name) < limit:
+                raise ValueError(f"{name} is a share of the frame, 0 to {limit}, not {getattr(self, name)}")
 
 
 def interaction_region(

@@ -1,8 +1,7 @@
-"""Triplets out of the simulator: exact, with a moving head camera, as many as there are seeds.
+"""Triplets out of the simulator, as many as there are seeds: the stand-in for the paper's TRUMANS renderings.
 
-The stand-in for the paper's TRUMANS renderings (moving camera) and, with `camera="fixed"`, for TASTE-Rob: a camera that
-stands still, a static video that repeats the first frame, and hand meshes that were rebuilt from keypoints, with frames
-in which the hands were not found.
+With `camera="fixed"` for TASTE-Rob: a camera that stands still, a static video that repeats the first frame, and hand
+meshes rebuilt from keypoints, with frames in which the hands were not found.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ from dexworld.sim.collect import in_processes, seed_split
 from dexworld.sim.hand_clips import HandClip, HandClipConfig, record_hand_clip
 from dexworld.sim.render import choose_backend
 from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip
-from dexworld.video.clips.hand_video import repeated_first_frame
+from dexworld.video.clips.hand_video import render_track, repeated_first_frame
 from dexworld.video.clips.triplet_files import files_of, write_triplet
 from dexworld.video.clips.triplets import TripletFolder, finish_triplets, start_triplets
 
@@ -61,15 +60,7 @@ class SyntheticConfig:
 
     def recording(self) -> HandClipConfig:
         """How the simulator records these clips."""
-        shape = self.shape
-        return HandClipConfig(
-            frames=shape.frames,
-            height=shape.height,
-            width=shape.width,
-            fps=shape.fps,
-            moving_camera=self.camera == "moving",
-            shadows=self.shadows,
-        )
+        return HandClipConfig(**asdict(self.shape), moving_camera=self.camera == "moving", shadows=self.shadows)
 
 
 def record_triplets(
@@ -110,27 +101,16 @@ def simulated_triplet(seed: int, config: SyntheticConfig) -> TripletClip:
 
 def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
     """A simulated clip as a triplet."""
-    return TripletClip(
-        name=name or clip_name(clip.seed),
-        interaction=clip.interaction,
-        static=clip.static,
-        hands=clip.hands,
-        prompt=clip.prompt,
-        fps=clip.fps,
-        track=HandTrack(
-            np.asarray(clip.keypoints_world, dtype=np.float32),
-            clip.keypoints_valid,
-            np.asarray(clip.world_from_camera, dtype=np.float32),
-            np.asarray(clip.intrinsics, dtype=np.float32),
-        ),
-        seed=clip.seed,
+    points, poses, intrinsics = (
+        np.asarray(each, dtype=np.float32) for each in (clip.keypoints_world, clip.world_from_camera, clip.intrinsics)
     )
+    track = HandTrack(points, clip.keypoints_valid, poses, intrinsics)
+    videos = clip.interaction, clip.static, clip.hands
+    return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed)
 
 
 def as_fixed_camera(clip: TripletClip) -> TripletClip:
     """The clip as real video of a standing camera would give it, drawn from the clip's seed."""
-    from dexworld.video.clips.hand_video import render_track
-
     if clip.track is None or clip.seed is None:
         raise ValueError(f"{clip.name}: only a simulated clip with keypoints can stand in for real video")
     lost = np.random.default_rng([clip.seed, 21]).random(len(clip.track)) < DROPPED

@@ -8,7 +8,7 @@ N candidates, F video frames, T predicted steps, P tokens, D latent width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -77,10 +77,8 @@ class DexWMEvaluator:
         differ in length.
         """
         if tuple(start.shape[:2]) != tuple(self.model.config.image_size):
-            raise ValueError(
-                f"DexWM was trained on {self.model.config.image_size} pixels, the clip has {start.shape[:2]}; train "
-                "one on clips of this size (preset 'clip' is 96 x 144)"
-            )
+            sizes = f"{self.model.config.image_size} pixels, the clip has {start.shape[:2]}"
+            raise ValueError(f"DexWM was trained on {sizes}; train one on clips of this size (preset 'clip')")
         motion = self.motion([*tracks, without_hands(tracks[0])]).to(self._device)
         latents = self.model.encode(torch.from_numpy(np.ascontiguousarray(start))[None].to(self._device))  # (1, P, D)
         context = self.model.start(latents, motion.index(0).slice(0, 0))
@@ -96,13 +94,16 @@ class DexWMEvaluator:
         if length < 2:
             raise ValueError("a candidate of one frame holds no motion")
         frames = [*range(0, length - 1, self.stride), length - 1]
-        valid = np.stack([np.asarray(track.keypoints_valid, dtype=bool)[frames] for track in tracks])
+
+        def stacked(arrays: Sequence[np.ndarray], kind: type) -> Tensor:
+            return torch.from_numpy(np.stack(arrays).astype(kind))
+
         # The first picture shows no hand: it is told where the hand is, as in training on `clip_episode`.
         return hand_motion(
-            torch.from_numpy(np.stack([track.keypoints_world[frames] for track in tracks]).astype(np.float32)),
-            torch.from_numpy(valid),
-            torch.from_numpy(np.stack([track.world_from_camera[frames] for track in tracks]).astype(np.float32)),
-            torch.from_numpy(np.stack([track.intrinsics for track in tracks]).astype(np.float32)),
+            stacked([track.keypoints_world[frames] for track in tracks], np.float32),
+            stacked([track.keypoints_valid[frames] for track in tracks], bool),
+            stacked([track.world_from_camera[frames] for track in tracks], np.float32),
+            stacked([track.intrinsics for track in tracks], np.float32),
             self.model.config.action_convention,
         )
 
@@ -154,9 +155,5 @@ class DexWMEvaluator:
 
 def without_hands(track: HandTrack) -> HandTrack:
     """The same camera path with no hand in it."""
-    return HandTrack(
-        keypoints_world=np.zeros_like(track.keypoints_world),
-        keypoints_valid=np.zeros((len(track.keypoints_world), NUM_KEYPOINTS), dtype=bool),
-        world_from_camera=track.world_from_camera,
-        intrinsics=track.intrinsics,
-    )
+    points, valid = np.zeros_like(track.keypoints_world), np.zeros((len(track), NUM_KEYPOINTS), dtype=bool)
+    return replace(track, keypoints_world=points, keypoints_valid=valid)

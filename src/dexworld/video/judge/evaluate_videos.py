@@ -6,7 +6,7 @@ with like: a method whose every pixel went through the codec with static copy th
 static video's own pixels with the static video itself.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -140,12 +140,8 @@ class Evaluation:
             reason = next((value for value in values if isinstance(value, str)), NOTHING)
             return {measure: reason, f"{measure}_low": None, f"{measure}_high": None, f"{measure}_n": 0}
         found = bootstrap_mean(np.array(numbers, float), np.random.default_rng(self.config.seed))
-        return {
-            measure: found.value,
-            f"{measure}_low": found.low,
-            f"{measure}_high": found.high,
-            f"{measure}_n": len(numbers),
-        }
+        interval = {measure: found.value, f"{measure}_low": found.low, f"{measure}_high": found.high}
+        return interval | {f"{measure}_n": len(numbers)}
 
 
 def evaluate_methods(
@@ -216,7 +212,7 @@ def generated(method: VideoMethod, clips: Sequence[TripletClip], config: Evaluat
     samples = samples_of(method, config)
     jobs = [(clip, sample_seed(config.seed, clip.name, number)) for clip in clips for number in range(samples)]
     videos: list[np.ndarray] = []
-    for batch in _batches(jobs, config.batch):
+    for batch in (jobs[start : start + config.batch] for start in range(0, len(jobs), config.batch)):
         made = method.generate([clip for clip, _ in batch], [seed for _, seed in batch])
         if len(made) != len(batch):
             raise ValueError(f"{method.name}: {len(made)} videos for {len(batch)} clips")
@@ -289,11 +285,7 @@ def lower_is_better(measure: str) -> bool:
 
 
 def _difference(ours: float | str | None, theirs: float | str | None) -> float | str | None:
-    if isinstance(ours, str) or isinstance(theirs, str):
-        return ours if isinstance(ours, str) else theirs
-    return None if ours is None or theirs is None else ours - theirs
-
-
-def _batches(jobs: list, size: int) -> Iterator[list]:
-    for start in range(0, len(jobs), size):
-        yield jobs[start : start + size]
+    for value in (ours, theirs):
+        if isinstance(value, str):
+            return value
+    return None if ours is None or theirs is None else ours - theirs  # type: ignore[operator]

@@ -66,7 +66,7 @@ def shown_clips(
     config = replace(evaluation.config, samples=1)
     perceptual = perceptual or Perceptual()
     everything = [*reference_methods(codec), *methods]
-    return [shown_clip(clips[index], everything, config, perceptual=perceptual, place=place) for index, place in places]
+    return [shown_clip(clips[index], everything, config, perceptual, place) for index, place in places]
 
 
 def shown_clip(

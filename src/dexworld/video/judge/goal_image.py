@@ -25,10 +25,10 @@ from torch import Tensor
 from dexworld.actions import MIN_DEPTH
 from dexworld.hands import LEFT, RIGHT, WRIST
 from dexworld.video.clips.clip import HandTrack
+from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 
 Rule = Literal["union", "own", "none"]
 RULES: tuple[Rule, ...] = ("union", "own", "none")
-HAND_NOISE_LEVEL = 24  # grey levels; the hand pass is black elsewhere, up to the noise of its compression
 DILATION_PX = 3  # covers the blur of a codec and most of the contact shadow
 LEVELS = 4  # of the multi-scale distances: pixels of 1, 2, 4 and 8
 FOREARM_LENGTH, FOREARM_RADIUS = 0.45, 0.04  # metres
@@ -130,16 +130,14 @@ class GoalView:
 
         Raises ValueError when the number or the size of the frames is not that of the hand masks.
         """
-        if last_frames.shape != (*self.hidden.shape, 3) or last_frames.dtype != np.uint8:
-            raise ValueError(
-                f"last frames are {last_frames.shape} {last_frames.dtype}, expected {(*self.hidden.shape, 3)} uint8"
-            )
+        expected = (*self.hidden.shape, 3)
+        if last_frames.shape != expected or last_frames.dtype != np.uint8:
+            raise ValueError(f"last frames are {last_frames.shape} {last_frames.dtype}, expected {expected} uint8")
         if rule not in RULES:
             raise ValueError(f"rule is {rule!r}; choose from {', '.join(RULES)}")
         goal, pictures = self.goal, last_frames
         if rule == "union":
-            goal = np.where(self.union[..., None], self.static, goal)
-            pictures = np.where(self.union[..., None], self.static, pictures)
+            goal, pictures = (np.where(self.union[..., None], self.static, each) for each in (goal, pictures))
         elif rule == "own":
             pictures = np.where(self.hidden[..., None], self.static, pictures)
         with torch.no_grad():
@@ -170,8 +168,7 @@ def gradient(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
     """Mean absolute difference of the horizontal and vertical gradients of RGB, averaged over the same four scales."""
 
     def edges(part: Tensor) -> Tensor:
-        across, down = part.diff(dim=3).abs().mean(dim=(1, 2, 3)), part.diff(dim=2).abs().mean(dim=(1, 2, 3))
-        return across + down
+        return part.diff(dim=3).abs().mean(dim=(1, 2, 3)) + part.diff(dim=2).abs().mean(dim=(1, 2, 3))
 
     return _over_levels(pictures - goal, edges)
 
@@ -180,7 +177,7 @@ def changed(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
     """Mean squared difference of RGB, each pixel weighted by how much the goal differs there from the static scene."""
     change = _smooth((goal - static)[None]).square().sum(dim=1, keepdim=True)  # (1, 1, H, W)
     weight = change / change.max().clamp(min=1e-6) + CHANGE_FLOOR
-    error = _planes(pictures - goal).square()
+    error = (pictures - goal).permute(0, 3, 1, 2).square()
     return (error * weight).sum(dim=(1, 2, 3)) / weight.sum()
 
 
@@ -198,15 +195,8 @@ def blurred(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
     return _smooth(pictures - goal).square().mean(dim=(1, 2, 3))
 
 
-DISTANCES: dict[str, Distance] = {
-    "colour": colour,
-    "squared": squared,
-    "pyramid": pyramid,
-    "gradient": gradient,
-    "changed": changed,
-    "direction": direction,
-    "blurred": blurred,
-}
+_ALL = (colour, squared, pyramid, gradient, changed, direction, blurred)
+DISTANCES: dict[str, Distance] = {each.__name__: each for each in _ALL}
 
 
 def distance_named(name: str) -> Distance:
@@ -216,13 +206,9 @@ def distance_named(name: str) -> Distance:
     return DISTANCES[name]
 
 
-def _planes(pictures: Tensor) -> Tensor:
-    return pictures.permute(0, 3, 1, 2)
-
-
 def _over_levels(difference: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
     """Mean of `measure` over the difference (N, H, W, 3) at halved resolutions, while there are pixels left."""
-    planes, found = _planes(difference), []
+    planes, found = difference.permute(0, 3, 1, 2), []
     for _ in range(LEVELS):
         found.append(measure(planes))
         if min(planes.shape[2:]) < 4:
@@ -233,4 +219,4 @@ def _over_levels(difference: Tensor, measure: Callable[[Tensor], Tensor]) -> Ten
 
 def _smooth(difference: Tensor) -> Tensor:
     """(N, 3, H, W) of (N, H, W, 3), averaged over 5 x 5 pixels."""
-    return F.avg_pool2d(_planes(difference), 5, stride=1, padding=2, count_include_pad=False)
+    return F.avg_pool2d(difference.permute(0, 3, 1, 2), 5, stride=1, padding=2, count_include_pad=False)

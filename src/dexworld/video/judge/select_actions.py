@@ -3,6 +3,14 @@
 DWM, section 4.4: an image goal is scored by -LPIPS between the last generated frame and the goal picture, a text goal
 by the cosine of video and text embeddings; the paper's code for it was not released. Departures: under the hands
 nothing is compared (`goal_image`), and without weights for LPIPS a named weight-free distance takes its place.
+
+A scene of one's own is a folder (`rank_folder`):
+
+    static.mp4                     the untouched scene along the camera's path
+    hands/<candidate>.mp4          hands alone on black, one video per candidate, as long and as large as static.mp4
+    hand_motions/<candidate>.npz   optional: keypoints and camera, for models that want them (`HandTrack`)
+    goal.png or goal.jpg           the wanted scene from the last camera pose, without hands; or
+    goal.txt                       a sentence that says what should happen
 """
 
 from collections.abc import Callable, Sequence
@@ -28,6 +36,8 @@ MASK_FRAMES = 1
 NEUTRAL_PROMPT = "A hand acts on the objects on a table."  # of every candidate: a caption would say what its hand does
 PairDistance = Callable[[Tensor, Tensor], Tensor]  # pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
 TIE = 1e-9  # scores closer than this are equal
+GOAL_PICTURES = ("goal.png", "goal.jpg")
+GOAL_TEXT = "goal.txt"
 
 
 @dataclass(frozen=True)
@@ -54,17 +64,17 @@ class ImageGoal:
         if self.lpips is None:
             return distance_named(self.distance)
         network = self.lpips
-        return lambda pictures, goal, static: network(_planes(pictures), _planes(goal[None]))
+        return lambda pictures, goal, static: network(_for_lpips(pictures), _for_lpips(goal[None]))
 
 
-def _planes(pictures: Tensor) -> Tensor:
-    """(N, 3, H, W) in [-1, 1], as LPIPS wants them, of (N, H, W, 3) in [0, 1]."""
+def _for_lpips(pictures: Tensor) -> Tensor:
+    """(N, 3, H, W) in [-1, 1] of (N, H, W, 3) in [0, 1]."""
     return 2.0 * pictures.permute(0, 3, 1, 2) - 1.0
 
 
 @dataclass(frozen=True)
 class TextGoal:
-    """A sentence, and the scorer (`text_goal.TextScorer`) that compares videos (F, H, W, 3) uint8 with it."""
+    """A sentence, and the scorer (`TextScorer`) that compares videos (F, H, W, 3) uint8 with it."""
 
     text: str
     scorer: Callable[[Sequence[np.ndarray], str], np.ndarray]
@@ -114,11 +124,16 @@ def rank_candidates(
 ) -> Ranking:
     """Simulate N candidates of one scene (clips that share `static` and differ in `hands`) and rank them by the goal.
 
-    The outcomes in the clips are never looked at. All candidates are generated from the same noise, drawn from `seed`:
-    what differs between the videos is then due to the hands. Raises ValueError for fewer than two candidates, or for
-    candidates of different scenes.
+    The outcomes in the clips are never looked at. All candidates are generated from the same noise, drawn from `seed`,
+    so that the videos differ by the hands alone. Raises ValueError for fewer than two candidates, or for candidates of
+    different scenes.
     """
-    check_one_scene(clips)
+    if len(clips) < 2:
+        raise ValueError(f"there is nothing to select among {len(clips)} candidates; give at least two")
+    for clip in clips[1:]:
+        if not np.array_equal(clip.static, clips[0].static):
+            other = f"another static video than {clips[0].name}"
+            raise ValueError(f"candidate {clip.name} has {other}; candidates share one scene")
     videos = method.generate(imagined_clips(clips), [seed] * len(clips))
     names = tuple(clip.name for clip in clips)
     if isinstance(goal, TextGoal):
@@ -134,29 +149,6 @@ def scene_view(goal: np.ndarray, clips: Sequence[TripletClip], mask_frames: int 
     """A goal picture (H, W, 3) uint8 and what candidates of one scene may be compared with it on."""
     masks = hand_masks([clip.hands for clip in clips], [clip.track for clip in clips], mask_frames)
     return GoalView(goal, clips[0].static[-1], masks)
-
-
-def check_one_scene(clips: Sequence[TripletClip]) -> None:
-    """Refuse with ValueError what can't be compared: fewer than two candidates, or different static videos."""
-    if len(clips) < 2:
-        raise ValueError(f"there is nothing to select among {len(clips)} candidates; give at least two")
-    for clip in clips[1:]:
-        if clip.static.shape != clips[0].static.shape or not np.array_equal(clip.static, clips[0].static):
-            raise ValueError(
-                f"candidate {clip.name} has another static video than {clips[0].name}; candidates share one scene"
-            )
-
-
-# FROM select_folder: Action selection in a scene of one's own: a folder with a static video, hand videos and a goal, to a ranking.
-#
-# static.mp4                  the untouched scene along the camera's path
-# hands/<candidate>.mp4       hands alone on black, one video per candidate, as long and as large as static.mp4
-# hand_motions/<candidate>.npz   optional: keypoints and camera, for models that want them (`HandTrack`)
-# goal.png or goal.jpg        the wanted scene from the last camera pose, without hands; or
-# goal.txt                    a sentence that says what should happen
-#
-GOAL_PICTURES = ("goal.png", "goal.jpg")
-GOAL_TEXT = "goal.txt"
 
 
 class SelectionError(ValueError):
@@ -175,25 +167,22 @@ def rank_folder(
 ) -> Ranking:
     """Simulate every candidate of `folder` with `method` and rank them by its goal.
 
-    goal: `image` or `text`; by default the picture if there is one, else the sentence. distance, rule,
-    lpips: how distance to the picture is measured, see `ImageGoal`. text_weights: an X-CLIP folder or hub id, without
-    which a sentence can't be scored. Raises SelectionError naming the file that is missing or doesn't fit.
+    goal: `image` or `text`; by default the picture if there is one, else the sentence. distance, rule, lpips: see
+    `ImageGoal`. text_weights: an X-CLIP folder or hub id, without which a sentence can't be scored. Raises
+    SelectionError naming the file that is missing or doesn't fit.
     """
     folder = Path(folder)
     clips = folder_candidates(folder)
     pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
     if goal not in (None, "image", "text"):
         raise SelectionError(f"goal is {goal!r}; choose 'image' or 'text'")
-    goal = goal or ("image" if pictures else "text")
-    if goal == "image":
+    if goal == "image" or (goal is None and pictures):
         if not pictures:
             raise SelectionError(f"{folder}: holds no goal picture ({' or '.join(GOAL_PICTURES)})")
-        picture = read_picture(pictures[0])
-        if picture.shape != clips[0].static.shape[1:]:
-            raise SelectionError(
-                f"{pictures[0]} is {picture.shape[0]} x {picture.shape[1]}, the videos are "
-                f"{clips[0].static.shape[1]} x {clips[0].static.shape[2]}; resize it to their size"
-            )
+        picture, (height, width) = read_picture(pictures[0]), clips[0].static.shape[1:3]
+        if picture.shape[:2] != (height, width):
+            size = f"{picture.shape[0]} x {picture.shape[1]}"
+            raise SelectionError(f"{pictures[0]} is {size}, the videos are {height} x {width}; resize it to their size")
         return rank_candidates(method, clips, ImageGoal(picture, distance, rule, lpips=lpips), seed)
     if not (folder / GOAL_TEXT).exists():
         raise SelectionError(f"{folder}: holds neither a goal picture ({', '.join(GOAL_PICTURES)}) nor {GOAL_TEXT}")
@@ -221,19 +210,10 @@ def folder_candidates(folder: Path) -> list[TripletClip]:
                 "candidates are as long and as large as the static video"
             )
         motion = folder / "hand_motions" / f"{path.stem}.npz"
-        scene = static.read(list(range(len(static))))
+        scene, shown = (video.read(list(range(len(video)))) for video in (static, hands))
         try:
-            clips.append(
-                TripletClip(
-                    name=path.stem,
-                    interaction=scene,
-                    static=scene,
-                    hands=hands.read(list(range(len(hands)))),
-                    prompt=NEUTRAL_PROMPT,
-                    fps=static.fps,
-                    track=read_track(motion) if motion.exists() else None,
-                )
-            )
+            track = read_track(motion) if motion.exists() else None
+            clips.append(TripletClip(path.stem, scene, scene, shown, NEUTRAL_PROMPT, static.fps, track))
         except ValueError as error:
             raise SelectionError(f"{path}: {error}") from error
     return clips

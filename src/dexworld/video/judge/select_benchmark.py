@@ -14,11 +14,9 @@ believes leads there. Beside the video world model:
 `oracle`        the true simulated videos under the same score: the most that any video model could reach.
 """
 
-import logging
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -31,12 +29,14 @@ from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
 from dexworld.models.lpips import LPIPS
+from dexworld.sim.collect import in_processes
 from dexworld.sim.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hand_clips import HandClipConfig
-from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
 from dexworld.video.judge.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
-from dexworld.video.judge.goal_image import DISTANCES, HAND_NOISE_LEVEL, RULES, GoalView, Rule, distance_named
+from dexworld.video.judge.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named
 from dexworld.video.judge.references import VideoMethod, through_codec
 from dexworld.video.judge.select_actions import (
     DISTANCE,
@@ -51,12 +51,11 @@ from dexworld.video.judge.select_figures import DEXWM, MAIN, Judged, ShownScene,
 from dexworld.video.judge.video_measures import TextScorer
 from dexworld.video.model.dwm import chosen_device, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, shown, with_texts
-from dexworld.video.model.generate import Generator as VideoGenerator
 
-logger = logging.getLogger(__name__)
 COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
 TRIED_MASK_FRAMES = (1, 4)  # by all_scores
+BLUR_PX = 9  # of `hand_over_change`
 MethodFactory = Callable[[], VideoMethod]
 
 
@@ -65,9 +64,9 @@ class SelectConfig:
     """A benchmark run. Raises ValueError naming the field that makes no sense."""
 
     episodes: int = 100
-    """Scenes."""
+    """Scenes of the benchmark."""
     seed: int = 1_000_000
-    """First scene."""
+    """First scene of the benchmark; also of the samples."""
     candidates: int = 8
     """Hand motions in a scene."""
     rivals: bool = False
@@ -79,29 +78,29 @@ class SelectConfig:
     mask_frames: int = MASK_FRAMES
     """So many of the last frames make up a hand's mask; a video codec blurs hands over four."""
     lpips_vgg: Path | None = None
-    """LPIPS: its VGG16 (.safetensors or .npz); with weights it takes the place of `distance`."""
+    """LPIPS weights: VGG16; without weights a distance takes its place that needs none."""
     lpips_heads: Path | None = None
-    """LPIPS: its linear heads."""
+    """LPIPS weights: linear heads."""
     xclip: str | None = None
-    """X-CLIP folder or hub id: the videos are also ranked by the goal's sentence."""
+    """X-CLIP folder or hub id, for goals in words."""
     dexwm: str | None = None
-    """DexWM trained on human-hand clips: a folder or hub id. Without one there is no such figure."""
+    """DexWM that judges the same candidates; None leaves it out."""
     dexwm_measure: Literal["latents", "changed", "direction", "difference", "pixels"] = "direction"
     """How DexWM's latents are compared, or `pixels` for its decoded pictures under `distance`."""
     dexwm_stride: int = STRIDE
     """Video frames of one step of DexWM."""
     all_scores: bool = False
-    """Also try every other distance, rule and measure; validation scenes only."""
+    """Also report every other way to compare pictures; validation scenes only."""
     shown: int = 6
-    """Scenes whose videos are returned for a page."""
+    """Scenes on the page."""
     workers: int = 0
     """Processes; 0 is one per core."""
-    backend: str = "auto"
-    """Renderer."""
+    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
+    """Renderer; `auto` takes the first that works."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
     device: str = "auto"
-    """Where models run: `cpu`, `cuda`, or `auto`. A GPU is used by one process."""
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     clip: HandClipConfig | None = None
     """Size, length and contents of the clips; those of the video model's when not given."""
 
@@ -140,7 +139,12 @@ def select_benchmark(
     judge = Judge(config, methods)
     for provenance in [{"training_seeds": []}, *provenances, *judge.provenances]:
         check_seeds(seeds, provenance, config.split)
-    judged = sorted(_judge_all(judge, dict(methods), seeds, progress), key=lambda each: each.seed)
+    judged: list[Judged] = []
+    for part in _parts(judge, dict(methods), seeds):
+        judged += part
+        if progress is not None:
+            progress(len(judged), len(seeds))
+    judged.sort(key=lambda each: each.seed)
     found = figures(judged, 1.0 / config.candidates)
     found["chance_acting"] = 1.0 / (config.candidates - config.candidates // QUIET_SHARE)
     found["rivals"] = config.rivals
@@ -149,14 +153,33 @@ def select_benchmark(
     return found, [each for each in judged if each.shown is not None]
 
 
+def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
+    """The judged scenes, some at a time, in any order. A GPU is used by one process."""
+    config = judge.config
+    workers = min(config.workers or available_cores(), len(seeds))
+    if workers == 1 or chosen_device(config.device).type != "cpu":
+        return ([judge(seed)] for seed in seeds)
+    size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
+    starts = range(0, len(seeds), size)
+    return in_processes(partial(_judge_part, config=config, methods=methods, seeds=seeds, size=size), starts, workers)
+
+
+def _judge_part(
+    start: int, config: SelectConfig, methods: dict[str, MethodFactory], seeds: list[int], size: int
+) -> list[Judged]:
+    torch.set_num_threads(1)  # scenes run side by side
+    judge = Judge(config, methods)
+    return [judge(seed) for seed in seeds[start : start + size]]
+
+
 def trained_method(
     model: str | Path, config: GenerateConfig = GenerateConfig(), device: str = "auto", text_encoder: str | None = None
-) -> VideoGenerator:
+) -> Generator:
     """A trained video model, from its folder or hub id, as a method; `functools.partial` makes a factory of it.
 
     text_encoder: the one that the model was trained with; it is shown the neutral prompt.
     """
-    return with_texts(VideoGenerator(load_video_model(model, device), config), [NEUTRAL_PROMPT], text_encoder)
+    return with_texts(Generator(load_video_model(model, device), config), [NEUTRAL_PROMPT], text_encoder)
 
 
 def clips_of(config: SelectConfig, methods: Mapping[str, VideoMethod]) -> HandClipConfig:
@@ -164,48 +187,10 @@ def clips_of(config: SelectConfig, methods: Mapping[str, VideoMethod]) -> HandCl
     if config.clip is not None:
         return config.clip
     for method in (methods.get(MAIN), *methods.values()):
-        if isinstance(method, VideoGenerator):
+        if isinstance(method, Generator):
             shape = method.model.config.clip
             return HandClipConfig(frames=shape.frames, height=shape.height, width=shape.width, fps=shape.fps)
     return HandClipConfig()
-
-
-def _judge_all(
-    judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int], progress: Callable[[int, int], None] | None
-) -> list[Judged]:
-    config = judge.config
-    workers = min(config.workers or available_cores(), len(seeds))
-    if chosen_device(config.device).type != "cpu":
-        workers = 1
-    shown = set(seeds[: config.shown])
-    judged: list[Judged] = []
-    if workers == 1:
-        for seed in seeds:
-            judged.append(judge(seed, seed in shown))
-            if progress is not None:
-                progress(len(judged), len(seeds))
-        return judged
-    context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork
-    size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
-    parts = [seeds[first : first + size] for first in range(0, len(seeds), size)]
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [pool.submit(_judge_part, config, methods, part, shown) for part in parts]
-        try:
-            for job in as_completed(jobs):
-                judged += job.result()
-                if progress is not None:
-                    progress(len(judged), len(seeds))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return judged
-
-
-def _judge_part(
-    config: SelectConfig, methods: dict[str, MethodFactory], seeds: list[int], shown: set[int]
-) -> list[Judged]:
-    torch.set_num_threads(1)  # scenes run side by side
-    judge = Judge(config, methods)
-    return [judge(seed, seed in shown) for seed in seeds]
 
 
 class Judge:
@@ -218,10 +203,9 @@ class Judge:
         self.evaluator = None
         if config.dexwm is not None:
             self.evaluator = DexWMEvaluator(DexWM.from_pretrained(config.dexwm).eval(), config.dexwm_stride)
-        lpips = None
+        self.lpips = None
         if config.lpips_vgg is not None and config.lpips_heads is not None:
-            lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
-        self.lpips = lpips
+            self.lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
         self.text = TextScorer(config.xclip) if config.xclip is not None else None
 
     @property
@@ -230,82 +214,71 @@ class Judge:
         found = [getattr(method, "provenance", None) for method in (*self.methods.values(), self.evaluator)]
         return [each for each in found if each is not None]
 
-    def __call__(self, seed: int, show: bool = False) -> Judged:
-        """Record the candidates of a scene and let every method judge them."""
-        candidates = record_candidates(seed, self.config.candidates, self.clip, self.config.backend, self.config.rivals)
-        return self.judge(candidates, show)
+    def __call__(self, seed: int) -> Judged:
+        """Record the candidates of a scene and let every method judge them; the first scenes keep their videos."""
+        config = self.config
+        candidates = record_candidates(seed, config.candidates, self.clip, config.backend, config.rivals)
+        return self.judge(candidates, show=seed < config.seed + config.shown)
 
     def judge(self, candidates: CandidateSet, show: bool = False) -> Judged:
         """The scores of every method for the candidates of one scene."""
-        config, seed = self.config, candidates.seed
+        config, seed, evaluator = self.config, candidates.seed, self.evaluator
         clips = candidate_clips(candidates)
         known = imagined_clips(clips)
         view = scene_view(candidates.goal_image, clips, config.mask_frames)
         videos = {name: method.generate(known, [seed] * len(known)) for name, method in self.methods.items()}
         videos[COMPOSITE] = [composite(clip) for clip in known]
         main = self.methods.get(MAIN)
-        if isinstance(main, VideoGenerator):
+        if isinstance(main, Generator):
             pasted = zip(videos[COMPOSITE], known, strict=True)
             videos[COMPOSITE_CODEC] = [as_shown_by(main, video, clip.static) for video, clip in pasted]
         videos[ORACLE] = [clip.interaction for clip in clips]
         last = {name: np.stack([video[-1] for video in each]) for name, each in videos.items()}
-        if self.evaluator is not None:
-            imagined = self.evaluator.imagine(known[0].static[0], [_track(clip) for clip in known])
-            last[DEXWM] = self.evaluator.pictures(imagined, view.static)
+        if evaluator is not None:
+            tracks = [clip.track for clip in known if clip.track is not None]  # every simulated candidate has one
+            imagined = evaluator.imagine(known[0].static[0], tracks)
+            last[DEXWM] = evaluator.pictures(imagined, view.static)
         goal = ImageGoal(candidates.goal_image, config.distance, config.rule, lpips=self.lpips)
         scores = {name: -view.distances(frames, goal.measure(), config.rule) for name, frames in last.items()}
-        text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
         scores[HAND_OVER_CHANGE] = hand_over_change(known, view)
-        views = {frames: scene_view(candidates.goal_image, clips, frames) for frames in TRIED_MASK_FRAMES}
-        others = self._others(last, views) if config.all_scores else {}
-        if self.evaluator is not None:
-            if config.dexwm_measure != "pixels":
-                scores[DEXWM] = replace(self.evaluator, rule=config.rule).scores(imagined, view, config.dexwm_measure)
-            if config.all_scores:
+        text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
+        others: dict[tuple[str, str], np.ndarray] = {}
+        if config.all_scores:
+            views = {frames: scene_view(candidates.goal_image, clips, frames) for frames in TRIED_MASK_FRAMES}
+            others = _other_scores(last, views)
+            if evaluator is not None:
                 for rule, measure, (frames, each) in product(RULES, MEASURES, views.items()):
                     way = f"latents/{measure} ({rule}, {frames})"
-                    others[DEXWM, way] = replace(self.evaluator, rule=rule).scores(imagined, each, measure)
+                    others[DEXWM, way] = replace(evaluator, rule=rule).scores(imagined, each, measure)
+        if evaluator is not None and config.dexwm_measure != "pixels":
+            scores[DEXWM] = replace(evaluator, rule=config.rule).scores(imagined, view, config.dexwm_measure)
+        kept = {name: tuple(each) for name, each in videos.items()}
         return Judged(
-            seed=seed,
-            goal_index=candidates.goal_index,
-            goal_text=candidates.goal_text,
-            final_distances=np.asarray(candidates.final_distances, dtype=float),
-            scores=scores,
-            text_scores=text,
-            visible_change=view.visible_change,
+            seed,
+            candidates.goal_index,
+            candidates.goal_text,
+            np.asarray(candidates.final_distances, dtype=float),
+            scores,
+            view.visible_change,
             covered=float(view.union.mean()),
+            text_scores=text,
             others=others,
-            shown=_shown(clips, candidates.goal_image, videos) if show else None,
+            shown=ShownScene(tuple(clips), candidates.goal_image, kept) if show else None,
         )
 
-    @staticmethod
-    def _others(last: Mapping[str, np.ndarray], views: Mapping[int, GoalView]) -> dict[tuple[str, str], np.ndarray]:
-        return {
-            (name, f"{distance} ({rule}, {frames})"): -view.distances(pictures, DISTANCES[distance], rule)
-            for name, pictures in last.items()
-            for distance, rule, (frames, view) in product(DISTANCES, RULES, views.items())
-        }
 
-
-def _shown(
-    clips: Sequence[TripletClip], goal_image: np.ndarray, videos: Mapping[str, Sequence[np.ndarray]]
-) -> ShownScene:
-    return ShownScene(tuple(clips), goal_image, {name: tuple(each) for name, each in videos.items()})
+def _other_scores(last: Mapping[str, np.ndarray], views: Mapping[int, GoalView]) -> dict[tuple[str, str], np.ndarray]:
+    return {
+        (name, f"{distance} ({rule}, {frames})"): -view.distances(pictures, DISTANCES[distance], rule)
+        for name, pictures in last.items()
+        for distance, rule, (frames, view) in product(DISTANCES, RULES, views.items())
+    }
 
 
 def candidate_clips(candidates: CandidateSet) -> list[TripletClip]:
     """The candidates as clips `<seed>/<index>`, all with one neutral prompt: a candidate is its hands, no caption."""
     named = (triplet_of(clip, f"{candidates.seed:08d}/{index}") for index, clip in enumerate(candidates.clips))
     return [replace(clip, prompt=NEUTRAL_PROMPT) for clip in named]
-
-
-def _track(clip: TripletClip) -> HandTrack:
-    assert clip.track is not None  # every simulated candidate has one
-    return clip.track
-
-
-# FROM select_controls: Controls of the selection benchmark: what can be won without any model of the world.
-BLUR_PX = 9
 
 
 def composite(clip: TripletClip) -> np.ndarray:

@@ -63,11 +63,8 @@ def figures(judged: Sequence[Judged], chance: float) -> dict[str, Any]:
     names = sorted({name for each in judged for name in each.scores})
     rows = {name: _method_row(judged, name) for name in names}
     won = {name: _won(judged, name) for name in names}
-    main = rows.get(MAIN, {"top1": None, "low": None, "high": None})
     found: dict[str, Any] = {
-        "top1": main["top1"],
-        "low": main["low"],
-        "high": main["high"],
+        **{name: rows[MAIN][name] if MAIN in rows else None for name in ("top1", "low", "high")},
         "n": len(judged),
         "chance": chance,
         "dexwm_top1": rows[DEXWM]["top1"] if DEXWM in rows else None,
@@ -99,18 +96,10 @@ def _method_row(judged: Sequence[Judged], method: str) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     rate, mrr, metres = wilson(int(won.sum()), len(won)), *(bootstrap_mean(v, generator) for v in (ranks, regret))
     tied = [np.isclose(np.sort(s)[-2:], s.max(), rtol=0, atol=1e-9).all() for s in (j.scores[method] for j in judged)]
-    return {
-        "top1": rate.value,
-        "low": rate.low,
-        "high": rate.high,
-        "mrr": mrr.value,
-        "mrr_low": mrr.low,
-        "mrr_high": mrr.high,
-        "regret_m": metres.value,
-        "regret_m_low": metres.low,
-        "regret_m_high": metres.high,
-        "tied": float(np.mean(tied)),
-    }
+    row = {"top1": rate.value, "low": rate.low, "high": rate.high}
+    for name, found in (("mrr", mrr), ("regret_m", metres)):
+        row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return row | {"tied": float(np.mean(tied))}
 
 
 def text_goal(judged: Sequence[Judged]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Perceptual distances of videos: LPIPS, DreamSim and X-CLIP with weights that the user gives, and one without weights.
+"""What an evaluation measures beside PSNR and SSIM: perceptual distances, fit to a sentence, preservation of the scene.
 
 No weights ship with dexworld, and a network with random weights would still print a number. So a measure without its
 weights is the text `NO_WEIGHTS`, never a figure. The weight-free measure has a name of its own, `gradient_distances`.
@@ -44,7 +44,7 @@ class PerceptualConfig:
         if (self.lpips_vgg is None) != (self.lpips_heads is None):
             missing = "lpips_heads" if self.lpips_heads is None else "lpips_vgg"
             raise ValueError(
-                f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video_evaluation.md)"
+                f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video_evaluation)"
             )
         for name in ("lpips_vgg", "lpips_heads", "dreamsim", "xclip"):
             path = getattr(self, name)
@@ -76,8 +76,8 @@ class Perceptual:
         masks, suffixes, measures = (None, region, ~region), ("", "_inside", "_outside"), Measures()
         gradients = gradient_distances(prediction, truth, masks)
         lpips = self.lpips.distances(prediction, truth, masks) if self.lpips else [NO_WEIGHTS] * len(masks)
-        measures |= {f"gradient_distance{suffix}": value for suffix, value in zip(suffixes, gradients, strict=True)}
-        measures |= {f"lpips{suffix}": value for suffix, value in zip(suffixes, lpips, strict=True)}
+        for name, values in (("gradient_distance", gradients), ("lpips", lpips)):
+            measures |= {f"{name}{suffix}": value for suffix, value in zip(suffixes, values, strict=True)}
         measures["dreamsim"] = NO_WEIGHTS if self.dreamsim is None else self.dreamsim(prediction, truth)
         if self.xclip is None:
             measures["xclip"] = NO_WEIGHTS
@@ -135,19 +135,17 @@ def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray
     return distance
 
 
-# FROM text_goal: How well videos fit a sentence: the cosine of X-CLIP's video and text embeddings, with weights that the user gives.
-#
-# DWM (section 4.4) scores a text goal by the cosine of VideoCLIP's embeddings without naming the network. X-CLIP (Ni et
-# al., "Expanding language-image pretrained models for general video recognition", ECCV 2022) is the network of that kind
-# in `transformers`. There is no weight-free text score: without weights there is no figure.
-#
 # The normalisation that X-CLIP's weights were trained with (its model cards).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class TextScorer:
-    """X-CLIP from a local folder or a Hugging Face id, with its tokenizer. Raises OSError when either can't be read."""
+    """The cosine of X-CLIP's video and text embeddings, from a local folder or a Hugging Face id, with its tokenizer.
+
+    DWM (section 4.4) scores a text goal so without naming the network; X-CLIP (Ni et al., ECCV 2022) is the one of that
+    kind in `transformers`. Raises OSError when model or tokenizer can't be read.
+    """
 
     def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import AutoTokenizer, XCLIPModel  # imported late: it costs seconds
@@ -189,14 +187,6 @@ class TextScorer:
         return (planes - mean) / std
 
 
-# FROM preservation: Does a method leave alone what the hands don't touch, and does it act where they do?
-#
-# DWM generates on top of a static video that already is right wherever nothing happens (paper, residual formulation).
-# These figures measure how far that holds. They compare with the static video and not with the truth, so grain and
-# exposure of real recordings don't blur them.
-#
-
-
 def preservation(
     prediction: np.ndarray,
     static: np.ndarray,
@@ -206,9 +196,10 @@ def preservation(
 ) -> dict[str, float | None]:
     """How much of the unaffected scene a video keeps, and how much of the affected scene it changes.
 
-    prediction, static: (F, H, W, 3) uint8. region: (F, H, W) bool, the interaction region; outside it the scene is
-    unaffected. truly_changed: (F, H, W) bool, `changed_pixels` of the truth. A pixel is changed by the same rule, with
-    the same thresholds, as in the region.
+    The static video already is right wherever nothing happens, so this compares with it and not with the truth: grain
+    and exposure of real recordings don't count. prediction, static: (F, H, W, 3) uint8. region: (F, H, W) bool, the
+    interaction region. truly_changed: (F, H, W) bool, `changed_pixels` of the truth; the prediction's own changes are
+    found by the same rule.
 
     "kept": share, 0 to 1, of the pixels outside that the prediction doesn't change. "acted": share of the truly changed
     pixels that it changes as well; 0 for a copy of the static video. "psnr_static_outside": dB between prediction and

@@ -1,4 +1,4 @@
-"""What we change in a CogVideoX transformer's blocks: attention, norms that see the hands, a way around a narrow one."""
+"""What we change in a CogVideoX transformer: attention, norms that see the hands, a way around narrow layers."""
 
 from typing import Any, NamedTuple
 
@@ -147,9 +147,9 @@ def modulate_by_hands(transformer: Any, hand_dim: int) -> None:
 class GatedSkip(nn.Module):
     """sum_k gate_k(token) W_k input, for K maps W_k shared by all tokens; starts at zero.
 
-    A token covers 2 x 2 latent cells: with C channels it takes in 4 (3 C + 1) numbers and puts out 4 C. Published models
-    are 3,072 wide and carry all of it. A model 128 or 192 wide has no room for that, so it only decides, token by token,
-    which linear maps of its input make up the output. in_channels, out_channels: of latents. width: of tokens.
+    A token covers 2 x 2 latent cells: with C channels it takes in 4 (3 C + 1) numbers and puts out 4 C. Published
+    models are 3,072 wide and carry all of it. A model 128 or 192 wide has no room for that: it only decides, token by
+    token, which linear maps of its input make up the output. in_channels, out_channels: of latents. width: of tokens.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, maps: int, patch: int = 2) -> None:

@@ -185,9 +185,7 @@ def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
     made_for = model.config.clip.fps
     others = {name: fps for name, fps in rates.items() if abs(fps - made_for) > RATE_TOLERANCE}
     if others:
-        message = (
-            "%d of %d clips are not at %g fps, which this model is for (%s: %g fps): it sees them too fast or slow"
-        )
+        message = "%d of %d clips are not at %g fps, which this model is for (%s: %g fps): they look too fast or slow"
         logger.warning(message, len(others), len(rates), made_for, *next(iter(others.items())))
 
 

@@ -88,12 +88,11 @@ def latent_mask(unknown: Tensor, channels: int, size: tuple[int, int], value: fl
     known = 1.0 - unknown.float()
     if channels == 1:
         latent_frames = (frames - 1) // TIME_FACTOR + 1
-        first = functional.interpolate(known[:, None, :1], size=(1, *size), mode="trilinear", align_corners=False)
+        options = {"mode": "trilinear", "align_corners": False}
+        first = functional.interpolate(known[:, None, :1], size=(1, *size), **options)
         if frames == 1:
             return (first * value).transpose(1, 2)
-        rest = functional.interpolate(
-            known[:, None, 1:], size=(latent_frames - 1, *size), mode="trilinear", align_corners=False
-        )
+        rest = functional.interpolate(known[:, None, 1:], size=(latent_frames - 1, *size), **options)
         return (torch.cat([first, rest], dim=2) * value).transpose(1, 2)
     if channels != TIME_FACTOR:
         raise ValueError(f"a mask has 1 or {TIME_FACTOR} channels, not {channels}")

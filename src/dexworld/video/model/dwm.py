@@ -241,15 +241,15 @@ def started_from(base: DWM, condition: Condition, prediction: Prediction | None 
     """
     if prediction is not None and prediction != base.config.prediction:
         raise ValueError(
-            f"the initial model predicts {base.config.prediction!r}: its weights can't start one of {prediction!r}"
+            f"the initial model predicts {base.config.prediction!r}; its weights can't start {prediction!r}"
         )
     config = replace(base.config, condition=condition)
     if config == base.config:
         return base, base.provenance
     if base.config.condition != "none":
         raise ValueError(
-            f"the initial model has the condition {base.config.condition!r}; only a model without hands ('none') can be "
-            f"given the condition {condition!r}"
+            f"the initial model has the condition {base.config.condition!r}; only a model without hands ('none') can "
+            f"be given the condition {condition!r}"
         )
     transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
     backbone = Backbone(config, transformer)

@@ -113,9 +113,7 @@ def check_lora(condition: Condition, base: Condition = "none") -> None:
     base: the condition that the base has already. Layers of its own, such as those of AdaLN, stay as they are.
     """
     if condition != base and condition not in (*CONCATENATED, "none"):
-        raise ValueError(
-            f"condition {condition!r} adds new layers that a LoRA adapter doesn't hold; train in full (lora_rank 0)"
-        )
+        raise ValueError(f"condition {condition!r} adds layers that a LoRA adapter lacks; train in full (lora_rank 0)")
 
 
 def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") -> Any:

@@ -83,9 +83,8 @@ def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, 
     if config.guidance != 1.0 and conditions.text is not None:
         result = result + (config.guidance - 1) * (clean - model.denoise(noisy, timestep, conditions.without_text()))
     if config.hand_guidance != 1.0:
-        result = result + (config.hand_guidance - 1) * (
-            clean - model.denoise(noisy, timestep, conditions.without_hands())
-        )
+        without = model.denoise(noisy, timestep, conditions.without_hands())
+        result = result + (config.hand_guidance - 1) * (clean - without)
     return result
 
 

@@ -11,11 +11,7 @@ from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR, ClipShape
 
 Condition = Literal["overlay", "mesh", "mask", "adaln-global", "adaln-frame", "none", "control"]
 Prediction = Literal["velocity", "residual"]
-CONCATENATED: tuple[Condition, ...] = (
-    "overlay",
-    "mesh",
-    "mask",
-)  # conditions that add a hand latent to the input channels
+CONCATENATED: tuple[Condition, ...] = ("overlay", "mesh", "mask")  # these add a hand latent to the input channels
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
 
@@ -80,9 +76,7 @@ class BackboneConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"backbone {name} is {getattr(self, name)}; it must be positive")
         if self.skip_maps < 0 or (self.skip_maps and self.kind != "cogvideox"):
-            raise ValueError(
-                f"skip_maps is {self.skip_maps}; it is 0 or more, and only the cogvideox backbone has them"
-            )
+            raise ValueError(f"skip_maps is {self.skip_maps}; it is 0 or more, and only cogvideox backbones have them")
         if self.head_dim % 16:
             raise ValueError(f"head_dim is {self.head_dim}; rotary positions in time and space need a multiple of 16")
 
@@ -131,9 +125,7 @@ class DWMConfig:
         if not self.control_depth >= 1:
             raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
         if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
-            raise ValueError(
-                f"the wan backbone takes the conditions overlay, mesh, mask and none, not {self.condition!r}"
-            )
+            raise ValueError(f"the wan backbone takes conditions overlay, mesh, mask and none, not {self.condition!r}")
 
     @property
     def base_channels(self) -> int:

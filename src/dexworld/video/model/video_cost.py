@@ -14,7 +14,7 @@ from dexworld.video.model.video_config import DWMConfig
 
 Precision = Literal["float32", "autocast", "bfloat16"]
 # Bytes that autograd keeps of one block for each token and each number of the token's width: (trained in full, with
-# LoRA). Measured by tests/video/test_video_estimate.py on fused attention. Frozen linear layers don't keep their inputs.
+# LoRA). Measured by tests/video/test_video_estimate.py on fused attention. Frozen linear layers keep no inputs.
 KEPT: dict[str, dict[Precision, tuple[float, float]]] = {
     "cogvideox": {"float32": (93.0, 57.5), "autocast": (49.0, 35.0), "bfloat16": (48.5, 31.0)},
     "wan": {"float32": (122.0, 74.0), "autocast": (85.0, 56.0), "bfloat16": (85.0, 50.0)},
@@ -28,7 +28,7 @@ class CostConfig:
     batch_size: clips on the device at once. lora: adapters instead of full training. precision: `autocast` is float32
     weights and bfloat16 products (the trainer's `bfloat16`); the DWM release trains in `bfloat16`. checkpointing:
     recompute each block in the backward pass. ema: keep averaged weights. steps, guidance: of sampling. tflops: 10^12
-    operations a second; the default follows from CogVideoX's 90 s for a clip of the 5B model (50 steps, guidance, H100).
+    operations a second; by default from CogVideoX's 90 s for a clip of the 5B model (50 steps, guidance, H100).
     """
 
     batch_size: int = 1

@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 @dataclass(frozen=True)
 class Fit:
-    """How a source image becomes a clip's: `box` of the source is scaled into `placed` of the target, the rest is black.
+    """How a source image becomes a clip's: its `box` is scaled into `placed` of the target, the rest is black.
 
     rule: what was decided, never `auto`.
     """
