@@ -59,10 +59,8 @@ def triplets_as_episodes(
 
 
 def clip_episode(clip: TripletClip) -> Episode:
-    """The interaction video with its hands and camera, frame 0 being the untouched scene without hands.
-
-    Raises ValueError when the clip has no track.
-    """
+    """The interaction video with its hands and camera, frame 0 being the untouched scene without hands. Raises
+    ValueError when the clip has no track."""
     frames = clip.interaction.copy()
     frames[0] = clip.static[0]
     return _episode(clip, frames, hands=True)

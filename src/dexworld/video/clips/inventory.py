@@ -54,10 +54,8 @@ class Inventory:
 
 
 def take_inventory(root: Path, listing: Path | str | None) -> Inventory:
-    """Names from the list (dataset.txt when none is given and it exists), else of every file in the folders.
-
-    Raises TripletError when the root is no folder or the list file doesn't exist.
-    """
+    """Names from the list (dataset.txt when none is given and it exists), else of every file in the folders. Raises
+    TripletError when the root is no folder or the list file doesn't exist."""
     if not root.is_dir():
         raise TripletError(f"{root}: is no folder")
     if listing is None and (root / "dataset.txt").is_file():

@@ -22,9 +22,7 @@ def random_mask(
     frames: int, height: int, width: int, generator: torch.Generator, kind: str | None = None
 ) -> tuple[Tensor, str]:
     """A mask (F, H, W) bool, True where pixels are to be made, and its kind; drawn from `MIX` unless `kind` is given.
-
-    Raises ValueError for a kind that is not in `MIX`.
-    """
+    Raises ValueError for a kind that is not in `MIX`."""
     names = list(MIX)
     if kind is None:
         kind = names[int(torch.multinomial(torch.tensor(list(MIX.values())), 1, generator=generator))]

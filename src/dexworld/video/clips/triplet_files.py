@@ -70,10 +70,8 @@ def signature(path: Path) -> bytes:
 
 
 def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
-    """The files of triplet `name` below `root` by the folder contract; they need not exist.
-
-    prompts: the prompt folder. "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt.
-    """
+    """The files of triplet `name` below `root` by the folder contract; they need not exist. prompts: the prompt folder.
+    "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt."""
     check_name(name)
     stem, group = PurePosixPath(name).name, root / PurePosixPath(name).parent
     prompt = group / prompts / f"{stem}.txt"

@@ -43,10 +43,8 @@ RECORD = "triplets.json"
 
 @dataclass(frozen=True)
 class TripletFolder:
-    """The triplets of a folder, decoded when they are asked for.
-
-    names: in order. files: of each name. settings: how they were made, {} when unknown. all_seeds: recorded seeds.
-    """
+    """The triplets of a folder, decoded when they are asked for. names: in order. files: of each name. settings: how
+    they were made, {} when unknown. all_seeds: recorded seeds."""
 
     root: Path
     names: tuple[str, ...]
@@ -117,10 +115,8 @@ def open_triplets(root: Path | str, listing: Path | str | None = None, prompts: 
 
 
 def opened(root: Path, listing: Path | str | None, files: Mapping[str, TripletFiles], top: Path) -> TripletFolder:
-    """The folder of these files, with settings and seeds from records no higher than `top`.
-
-    Raises TripletError when there are no files, or when some don't exist, naming the first few.
-    """
+    """The folder of these files, with settings and seeds from records no higher than `top`. Raises TripletError when
+    there are no files, or when some don't exist, naming the first few."""
     if not files:
         raise TripletError(f"{listing or root}: holds no triplets; expected videos/<stem>.mp4 in it or in its folders")
     missing = [str(path) for each in files.values() for path in each.required if not path.exists()]
@@ -133,10 +129,8 @@ def opened(root: Path, listing: Path | str | None, files: Mapping[str, TripletFi
 
 
 def _recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Settings and scene seeds by name, each from the nearest triplets.json above its interaction video.
-
-    The settings are {} where the triplets come from several.
-    """
+    """Settings and scene seeds by name, each from the nearest triplets.json above its interaction video. The settings
+    are {} where the triplets come from several."""
     records: dict[Path, dict[str, Any]] = {}
     owners: dict[Path, Path] = {}  # of each group of clips
     seeds: dict[str, int] = {}

@@ -31,10 +31,8 @@ MEASURES: tuple[Measure, ...] = ("latents", "changed", "direction", "difference"
 
 @dataclass(frozen=True)
 class Imagined:
-    """What DexWM predicts for the end of the clip.
-
-    final: (N, P, D) last latents of each candidate. untouched: (P, D), the same with the camera's motion and no hand.
-    """
+    """What DexWM predicts for the end of the clip. final: (N, P, D) last latents of each candidate. untouched: (P, D),
+    the same with the camera's motion and no hand."""
 
     final: Tensor
     untouched: Tensor
@@ -71,11 +69,8 @@ class DexWMEvaluator:
 
     @torch.no_grad()
     def imagine(self, start: np.ndarray, tracks: Sequence[HandTrack]) -> Imagined:
-        """Roll out N hand motions from the untouched scene `start` (H, W, 3) uint8.
-
-        The tracks share their camera path. Raises ValueError when the picture has not the model's size, or when tracks
-        differ in length.
-        """
+        """Roll out N hand motions from the untouched scene `start` (H, W, 3) uint8. The tracks share their camera path.
+        Raises ValueError when the picture has not the model's size, or when tracks differ in length."""
         if tuple(start.shape[:2]) != tuple(self.model.config.image_size):
             sizes = f"{self.model.config.image_size} pixels, the clip has {start.shape[:2]}"
             raise ValueError(f"DexWM was trained on {sizes}; train one on clips of this size (preset 'clip')")

@@ -106,11 +106,8 @@ class Evaluation:
         return figures
 
     def figures(self) -> dict[str, Any]:
-        """Everything, ready for `write_results`.
-
-        "methods"; "differences" (reference -> method); "like_for_like" (method -> the static copy to read its
-        difference to); "clips"; counts.
-        """
+        """Everything, ready for `write_results`. "methods"; "differences" (reference -> method); "like_for_like"
+        (method -> the static copy to read its difference to); "clips"; counts."""
         return {
             "methods": {method: self.summary(method) for method in self.values},
             "differences": {
@@ -186,10 +183,8 @@ def evaluate_methods(
 
 
 class Truth:
-    """A clip's true video with everything that doesn't depend on a prediction, computed once.
-
-    region: (F, H, W) bool, the interaction region. changed: (F, H, W) bool, the pixels that really changed.
-    """
+    """A clip's true video with everything that doesn't depend on a prediction, computed once. region: (F, H, W) bool,
+    the interaction region. changed: (F, H, W) bool, the pixels that really changed."""
 
     def __init__(self, clip: TripletClip, config: RegionConfig = RegionConfig()) -> None:
         self.clip, self.config = clip, config
@@ -248,10 +243,8 @@ def mean_over_samples(samples: list[Measures]) -> Measures:
 def check_evaluation(
     clips: Sequence[TripletClip], methods: Sequence[VideoMethod], references: tuple[str, ...], config: EvaluateConfig
 ) -> int:
-    """Refuse, before anything is computed, what would fail or mislead later; see `evaluate_methods`.
-
-    Returns how many clips have a scene seed.
-    """
+    """Refuse, before anything is computed, what would fail or mislead later; see `evaluate_methods`. Returns how many
+    clips have a scene seed."""
     if not len(clips):
         raise ValueError("there are no clips to evaluate on")
     names = [method.name for method in methods]

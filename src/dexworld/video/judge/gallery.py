@@ -59,9 +59,7 @@ def shown_clips(
     each: int = 2,
 ) -> list[ShownClip]:
     """The picked clips of an evaluation with their videos, made again from the first sample's seed and measured again.
-
-    clips, codec: those of the evaluation. methods: whose videos are shown, beside the references.
-    """
+    clips, codec: those of the evaluation. methods: whose videos are shown, beside the references."""
     places = picked(evaluation, method, each)
     config = replace(evaluation.config, samples=1)
     perceptual = perceptual or Perceptual()

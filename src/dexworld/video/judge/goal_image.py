@@ -117,19 +117,15 @@ class GoalView:
 
     @cached_property
     def visible_change(self) -> float:
-        """Share, 0 to 1, of the squared difference between goal and static that lies outside `union`.
-
-        Near 0 the goal hides behind the hands, and no picture can tell the candidates apart. 1 where nothing changes.
-        """
+        """Share, 0 to 1, of the squared difference between goal and static that lies outside `union`. Near 0 the goal
+        hides behind the hands, and no picture can tell the candidates apart. 1 where nothing changes."""
         change = np.square(self.goal.astype(float) - self.static).sum(axis=-1)
         total = change.sum()
         return float(change[~self.union].sum() / total) if total else 1.0
 
     def distances(self, last_frames: np.ndarray, distance: Distance, rule: Rule) -> np.ndarray:
-        """Distances (N,) float64 of last frames (N, H, W, 3) uint8 to the goal; lower is nearer.
-
-        Raises ValueError when the number or the size of the frames is not that of the hand masks.
-        """
+        """Distances (N,) float64 of last frames (N, H, W, 3) uint8 to the goal; lower is nearer. Raises ValueError when
+        the number or the size of the frames is not that of the hand masks."""
         expected = (*self.hidden.shape, 3)
         if last_frames.shape != expected or last_frames.dtype != np.uint8:
             raise ValueError(f"last frames are {last_frames.shape} {last_frames.dtype}, expected {expected} uint8")
@@ -182,10 +178,8 @@ def changed(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
 
 
 def direction(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """One minus the cosine between the change that a picture shows and the one that the goal shows, both blurred.
-
-    It doesn't punish a video for showing the right change too faintly. 1 where either shows no change at all.
-    """
+    """One minus the cosine between the change that a picture shows and the one that the goal shows, both blurred. It
+    doesn't punish a video for showing the right change too faintly. 1 where either shows no change at all."""
     shown, wanted = _smooth(pictures - static).flatten(1), _smooth((goal - static)[None]).flatten(1)
     return 1.0 - F.cosine_similarity(shown, wanted.expand_as(shown), dim=1, eps=1e-6)
 

@@ -32,11 +32,8 @@ class VideoMethod(Protocol):
 
 
 class StaticCopy:
-    """Nothing happens: the static video itself, or with a `codec` what that codec makes of it.
-
-    A model that works in a codec's latents can't show more detail than the second one, which is therefore what it is to
-    beat.
-    """
+    """Nothing happens: the static video itself, or with a `codec` what that codec makes of it. A model that works in a
+    codec's latents can't show more detail than the second one, which is therefore what it is to beat."""
 
     deterministic = True
 

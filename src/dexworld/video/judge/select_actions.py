@@ -103,10 +103,8 @@ class Ranking:
 
 
 def rank_order(scores: np.ndarray, seed: int) -> np.ndarray:
-    """Indices (N,) by falling score; equal scores come in an order drawn from `seed`, never in the order given.
-
-    Raises ValueError on NaN, which would rank anywhere.
-    """
+    """Indices (N,) by falling score; equal scores come in an order drawn from `seed`, never in the order given. Raises
+    ValueError on NaN, which would rank anywhere."""
     scores = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(scores).all():
         raise ValueError(f"scores hold NaN or Inf: {scores.tolist()}")

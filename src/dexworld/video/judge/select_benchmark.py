@@ -176,9 +176,7 @@ def trained_method(
     model: str | Path, config: GenerateConfig = GenerateConfig(), device: str = "auto", text_encoder: str | None = None
 ) -> Generator:
     """A trained video model, from its folder or hub id, as a method; `functools.partial` makes a factory of it.
-
-    text_encoder: the one that the model was trained with; it is shown the neutral prompt.
-    """
+    text_encoder: the one that the model was trained with; it is shown the neutral prompt."""
     return with_texts(Generator(load_video_model(model, device), config), [NEUTRAL_PROMPT], text_encoder)
 
 
@@ -289,9 +287,7 @@ def composite(clip: TripletClip) -> np.ndarray:
 @torch.no_grad()
 def as_shown_by(method: Generator, video: np.ndarray, static: np.ndarray) -> np.ndarray:
     """A video (F, H, W, 3) uint8 of the scene `static` as a trained method would show it, had it generated just this.
-
-    It goes through the model's codec, and keeps the static video's own detail where the method does.
-    """
+    It goes through the model's codec, and keeps the static video's own detail where the method does."""
     made, untouched = (torch.from_numpy(through_codec(method.model.codec, each))[None] for each in (video, static))
     return shown(made, untouched, torch.from_numpy(static.copy())[None], method.config)[0].numpy()
 

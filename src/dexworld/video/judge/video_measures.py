@@ -159,10 +159,8 @@ class TextScorer:
 
     @torch.no_grad()
     def __call__(self, videos: Sequence[np.ndarray], text: str) -> np.ndarray:
-        """Cosines (N,) float64 of N videos (F, H, W, 3) uint8 with the sentence; higher fits better.
-
-        Raises ValueError for an empty sentence.
-        """
+        """Cosines (N,) float64 of N videos (F, H, W, 3) uint8 with the sentence; higher fits better. Raises ValueError
+        for an empty sentence."""
         if not text.strip():
             raise ValueError("the text goal is empty; say what the video should show")
         tokens = self.tokenizer([text], return_tensors="pt", truncation=True)
@@ -176,10 +174,8 @@ class TextScorer:
         return np.array(scores)
 
     def prepared(self, video: np.ndarray) -> Tensor:
-        """(frames, 3, side, side) float32 of a video (F, H, W, 3): evenly spread frames, whole picture, normalised.
-
-        The picture is squeezed to a square, not cropped: the hand may act at its border.
-        """
+        """(frames, 3, side, side) float32 of a video (F, H, W, 3): evenly spread frames, whole picture, normalised. The
+        picture is squeezed to a square, not cropped: the hand may act at its border."""
         chosen = np.linspace(0, len(video) - 1, self.frames).round().astype(int)
         planes = torch.from_numpy(video[chosen]).permute(0, 3, 1, 2).float() / 255.0
         planes = F.interpolate(planes, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)

@@ -29,10 +29,8 @@ PATCH = 2  # latent cells on a side of a token, in both backbones
 
 
 def build_transformer(config: DWMConfig) -> nn.Module:
-    """A new transformer of diffusers' class for `config`, with `config.in_channels` input channels.
-
-    Raises ImportError naming the extra when diffusers is not installed.
-    """
+    """A new transformer of diffusers' class for `config`, with `config.in_channels` input channels. Raises ImportError
+    naming the extra when diffusers is not installed."""
     require("diffusers")
     import diffusers
 
@@ -156,10 +154,8 @@ class Backbone(nn.Module):
 
 @lru_cache(maxsize=16)
 def _rotary_table(head_dim: int, frames: int, grid: tuple[int, int], base: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (f h w / 4, head_dim) of CogVideoX's 3-D rotary positions.
-
-    The grid is laid, with its aspect kept, into the middle of the base grid that the weights were trained on.
-    """
+    """Cosines and sines (f h w / 4, head_dim) of CogVideoX's 3-D rotary positions. The grid is laid, with its aspect
+    kept, into the middle of the base grid that the weights were trained on."""
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
     scale = min(base[0] / grid[0], base[1] / grid[1])
@@ -205,10 +201,8 @@ def run_cogvideox(
 
 
 class ControlBranch(nn.Module):
-    """A copy of the first blocks that reads the hands' silhouette and adds to the main blocks (as ControlNet).
-
-    InterDyn (CVPR 2025) steers a video model with hand masks this way.
-    """
+    """A copy of the first blocks that reads the hands' silhouette and adds to the main blocks (as ControlNet). InterDyn
+    (CVPR 2025) steers a video model with hand masks this way."""
 
     def __init__(self, transformer: Any, channels: int, depth: int) -> None:
         super().__init__()

@@ -97,11 +97,8 @@ class HandEmbedding(nn.Module):
 
 
 class HandModulatedNorm(nn.Module):
-    """CogVideoX's norm with a second source of shift, scale and gate: the hands.
-
-    norm: the block's own, whose weights keep their meaning. The new layer starts at zero: a new model computes what the
-    model without hands computes.
-    """
+    """CogVideoX's norm with a second source of shift, scale and gate: the hands. norm: the block's own, whose weights
+    keep their meaning. The new layer starts at zero: a new model computes what the model without hands computes."""
 
     def __init__(self, norm: Any, hand_dim: int) -> None:
         super().__init__()
@@ -109,10 +106,8 @@ class HandModulatedNorm(nn.Module):
         self.hands = zero_linear(hand_dim, norm.linear.out_features)
 
     def forward(self, video: Tensor, text: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normed video (B, f P, D) and text (B, L, D), and the gates of both.
-
-        Raises ValueError when the video tokens don't divide into the frames.
-        """
+        """Normed video (B, f P, D) and text (B, L, D), and the gates of both. Raises ValueError when the video tokens
+        don't divide into the frames."""
         base = self.norm
         time = base.linear(base.silu(modulation.time))[:, None]  # (B, 1, 6 D)
         hands = self.hands(base.silu(modulation.hands))  # (B, f or 1, 6 D)

@@ -178,10 +178,8 @@ def check_hands(clip: TripletClip, root: Path) -> None:
 
 
 def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
-    """Log a warning when clips, by name, have another frame rate than the model was made for.
-
-    It is no error: clips of a slower action may be prepared at a lower rate on purpose.
-    """
+    """Log a warning when clips, by name, have another frame rate than the model was made for. It is no error: clips of
+    a slower action may be prepared at a lower rate on purpose."""
     made_for = model.config.clip.fps
     others = {name: fps for name, fps in rates.items() if abs(fps - made_for) > RATE_TOLERANCE}
     if others:
@@ -190,10 +188,8 @@ def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
 
 
 def fit_codec(model: DWM, folders: list[TripletFolder], clips: int, seed: int) -> None:
-    """Fit a pca codec on interaction and hand videos of up to `clips` clips drawn from the folders.
-
-    Hand videos are nearly black: one for every four interactions is enough to keep their colours.
-    """
+    """Fit a pca codec on interaction and hand videos of up to `clips` clips drawn from the folders. Hand videos are
+    nearly black: one for every four interactions is enough to keep their colours."""
     places = [(folder, index) for folder in folders for index in range(len(folder))]
     chosen = np.random.default_rng([seed, 7]).permutation(len(places))[:clips]
 

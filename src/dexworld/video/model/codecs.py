@@ -116,10 +116,8 @@ class VAECodec(nn.Module):
 
 
 def load_vae_codec(config: CodecConfig, dtype: torch.dtype = torch.float32, tiling: bool = False) -> VAECodec:
-    """The VAE that `config.source` names: a VAE's folder, a model's folder with `vae/`, or a Hugging Face id.
-
-    Raises ImportError naming the extra, or CheckpointError naming what is missing, unexpected or of another kind.
-    """
+    """The VAE that `config.source` names: a VAE's folder, a model's folder with `vae/`, or a Hugging Face id. Raises
+    ImportError naming the extra, or CheckpointError naming what is missing, unexpected or of another kind."""
     require("diffusers")
     import diffusers
 

@@ -45,10 +45,8 @@ CODEC_PREFIX = "codec."
 
 
 class DWM(nn.Module):
-    """Frozen codec and a denoising transformer. `provenance` says where the weights come from.
-
-    A new one has a random transformer (or `backbone`) and, for `pca`, a codec that still has to be fitted.
-    """
+    """Frozen codec and a denoising transformer. `provenance` says where the weights come from. A new one has a random
+    transformer (or `backbone`) and, for `pca`, a codec that still has to be fitted."""
 
     def __init__(
         self,
@@ -134,10 +132,8 @@ class DWM(nn.Module):
         hand_vectors: np.ndarray | None = None,
         text: Tensor | None = None,
     ) -> Conditions:
-        """Conditions of clips: static and hand videos (B, F, H, W, 3) uint8, hand vectors (B, F, 128).
-
-        first_frames: (B, 1 or F, H, W, 3), the interaction's first frame, for `control` only.
-        """
+        """Conditions of clips: static and hand videos (B, F, H, W, 3) uint8, hand vectors (B, F, 128). first_frames:
+        (B, 1 or F, H, W, 3), the interaction's first frame, for `control` only."""
         condition = self.config.condition
         if condition == "control":
             if first_frames is None:
@@ -306,7 +302,5 @@ def chosen_device(device: str = "auto") -> torch.device:
 
 def load_video_model(path: str | Path, device: str = "auto") -> DWM:
     """A trained model from its folder, its hub id or the name of a shipped one, on `device` and in evaluation mode.
-
-    Raises CheckpointError naming what is missing or doesn't fit.
-    """
+    Raises CheckpointError naming what is missing or doesn't fit."""
     return DWM.from_pretrained(checkpoint_path(str(path))).to(chosen_device(device)).eval()

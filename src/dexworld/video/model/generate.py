@@ -50,10 +50,8 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained video model as a `VideoMethod`.
-
-    texts: prompt embeddings (L, D) by clip name or by prompt, for models with text (`with_texts`).
-    """
+    """A trained video model as a `VideoMethod`. texts: prompt embeddings (L, D) by clip name or by prompt, for models
+    with text (`with_texts`)."""
 
     model: DWM
     config: GenerateConfig = field(default_factory=GenerateConfig)

@@ -76,9 +76,7 @@ def has_lora(transformer: nn.Module) -> bool:
 
 def merge_lora(transformer: Any) -> Any:
     """Add the adapters to the weights they change and remove them, in place; the result is an ordinary transformer.
-
-    Equal to the adapted model up to rounding. Raises ValueError when there are none.
-    """
+    Equal to the adapted model up to rounding. Raises ValueError when there are none."""
     if not has_lora(transformer):
         raise ValueError("this transformer has no LoRA adapters to merge")
     transformer.fuse_lora()
@@ -100,10 +98,8 @@ def adapter_state(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: dict[str, Any] | None = None) -> None:
-    """Write the adapter folder; each file appears whole or not at all, adapter.json last.
-
-    base: the checkpoint that the adapter belongs on. about: further entries of adapter.json.
-    """
+    """Write the adapter folder; each file appears whole or not at all, adapter.json last. base: the checkpoint that the
+    adapter belongs on. about: further entries of adapter.json."""
     folder, peft = Path(folder), transformer.peft_config["default"]
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in zip((LORA_FILE, OTHER_FILE), adapter_state(transformer), strict=True):

@@ -45,10 +45,8 @@ Kind = Literal["cogvideox", "wan"]
 
 @dataclass(frozen=True)
 class NoiseProcess:
-    """alpha, sigma: (1000,) of timesteps 0 .. 999. flow: what the transformer predicts, see above.
-
-    shift: how strongly sampling dwells on high noise (flow only).
-    """
+    """alpha, sigma: (1000,) of timesteps 0 .. 999. flow: what the transformer predicts, see above. shift: how strongly
+    sampling dwells on high noise (flow only)."""
 
     alpha: Tensor
     sigma: Tensor
@@ -100,10 +98,8 @@ class NoiseProcess:
 
 @lru_cache(maxsize=8)
 def diffusion_process(snr_shift: float) -> NoiseProcess:
-    """CogVideoX's schedule: scaled-linear betas 0.00085 .. 0.012, SNR divided by `snr_shift`, zero SNR at the end.
-
-    The values are those of diffusers' CogVideoXDDIMScheduler (a test compares them).
-    """
+    """CogVideoX's schedule: scaled-linear betas 0.00085 .. 0.012, SNR divided by `snr_shift`, zero SNR at the end. The
+    values are those of diffusers' CogVideoXDDIMScheduler (a test compares them)."""
     betas = torch.linspace(0.00085**0.5, 0.0120**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
     cumulative = (1 - betas).cumprod(0)
     cumulative = cumulative / (snr_shift + (1 - snr_shift) * cumulative)
@@ -121,18 +117,14 @@ def flow_process(shift: float) -> NoiseProcess:
 
 def load_scheduler_config(source: str | Path, kind: Kind) -> dict[str, Any]:
     """The settings in `scheduler/scheduler_config.json` of a model's folder or id, or the defaults when it has none.
-
-    Raises CheckpointError when the file can't be read.
-    """
+    Raises CheckpointError when the file can't be read."""
     folder = find_optional_part(source, "scheduler")
     return dict(DEFAULTS[kind]) if folder is None else read_settings(folder / "scheduler_config.json")
 
 
 def noise_settings(settings: dict[str, Any], kind: Kind) -> dict[str, float]:
-    """{"snr_shift": ...} (CogVideoX) or {"flow_shift": ...} (Wan), for `BackboneConfig`.
-
-    Raises CheckpointError naming every declared setting that our noise process doesn't follow.
-    """
+    """{"snr_shift": ...} (CogVideoX) or {"flow_shift": ...} (Wan), for `BackboneConfig`. Raises CheckpointError naming
+    every declared setting that our noise process doesn't follow."""
     fixed = FIXED[kind].items()
     differing = [(name, value) for name, value in fixed if settings.get(name, value) != value]
     wrong = [f"{name} is {settings[name]!r}, not {value!r}" for name, value in differing]

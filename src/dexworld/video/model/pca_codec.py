@@ -47,10 +47,8 @@ class PCACodec(nn.Module):
         return bool(self.first_basis.any())
 
     def fit(self, videos: Iterable[Tensor]) -> "PCACodec":
-        """Fit on videos (F, H, W, 3) or (B, F, H, W, 3), uint8, of any size, 8 dividing its sides.
-
-        Raises ValueError when there are fewer patches than channels.
-        """
+        """Fit on videos (F, H, W, 3) or (B, F, H, W, 3), uint8, of any size, 8 dividing its sides. Raises ValueError
+        when there are fewer patches than channels."""
         moments = {name: _Moments(getattr(self, f"{name}_mean").numel()) for name in ("first", "rest")}
         for video in videos:
             first, rest = _patches(video[None] if video.ndim == 4 else video)

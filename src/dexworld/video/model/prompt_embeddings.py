@@ -92,10 +92,8 @@ def embed_prompts(
 
 
 def load_text_encoder(source: str | Path, backbone: BackboneConfig, dtype: torch.dtype) -> tuple[Any, Any]:
-    """(tokenizer, encoder) that `backbone` was trained with, from a model's folder or id.
-
-    Raises CheckpointError, or ImportError naming the extra for a tokenizer that needs sentencepiece.
-    """
+    """(tokenizer, encoder) that `backbone` was trained with, from a model's folder or id. Raises CheckpointError, or
+    ImportError naming the extra for a tokenizer that needs sentencepiece."""
     import transformers
 
     name = ENCODERS[backbone.kind]

@@ -68,10 +68,8 @@ def published_config(
 
 
 def base_config(source: str | Path, condition: Condition = "mesh", prediction: Prediction = "velocity") -> DWMConfig:
-    """The configuration of `load_base(source)`, from the checkpoint's settings alone: no weights are read.
-
-    Raises CheckpointError for a folder that can't be used.
-    """
+    """The configuration of `load_base(source)`, from the checkpoint's settings alone: no weights are read. Raises
+    CheckpointError for a folder that can't be used."""
     require("diffusers", "accelerate")
     import diffusers
     from accelerate import init_empty_weights
@@ -86,10 +84,8 @@ def base_config(source: str | Path, condition: Condition = "mesh", prediction: P
 
 
 def saved_config(folder_or_hub_id: str | Path) -> DWMConfig:
-    """The configuration of a model that `DWM.save_pretrained` wrote, without reading its weights.
-
-    Raises CheckpointError for a folder without one, such as an adapter of the DWM release.
-    """
+    """The configuration of a model that `DWM.save_pretrained` wrote, without reading its weights. Raises
+    CheckpointError for a folder without one, such as an adapter of the DWM release."""
     folder = Path(_settings_folder(folder_or_hub_id, [CONFIG_FILE, ADAPTER_FILE]))
     path = folder / (ADAPTER_FILE if (folder / ADAPTER_FILE).is_file() else CONFIG_FILE)
     if not path.is_file():
@@ -108,10 +104,8 @@ def _settings_folder(source: str | Path, files: list[str]) -> str | Path:
 
 
 def check_lora(condition: Condition, base: Condition = "none") -> None:
-    """Raise ValueError when a model with `condition` has layers that neither an adapter nor its base would hold.
-
-    base: the condition that the base has already. Layers of its own, such as those of AdaLN, stay as they are.
-    """
+    """Raise ValueError when a model with `condition` has layers that neither an adapter nor its base would hold. base:
+    the condition that the base has already. Layers of its own, such as those of AdaLN, stay as they are."""
     if condition != base and condition not in (*CONCATENATED, "none"):
         raise ValueError(f"condition {condition!r} adds layers that a LoRA adapter lacks; train in full (lora_rank 0)")
 

@@ -77,9 +77,7 @@ class Cost:
 
 def estimate(config: DWMConfig, cost: CostConfig = CostConfig()) -> Cost:
     """The cost of training and sampling the model that `config` describes; the frozen VAE and text encoder not counted.
-
-    Latents and text embeddings are made once, before training. Raises ImportError naming the extra.
-    """
+    Latents and text embeddings are made once, before training. Raises ImportError naming the extra."""
     require("diffusers", "accelerate", "peft")
     from accelerate import init_empty_weights
 
@@ -151,9 +149,7 @@ def describe(name: str, config: DWMConfig, cost: CostConfig = CostConfig()) -> s
 
 def _forward_flops(config: DWMConfig) -> tuple[float, float, float]:
     """FLOPs of one clip's forward pass: the blocks' linear layers, their attention, and everything around the blocks.
-
-    What works on one vector per clip (time embedding, norms' modulation) is left out: under 1 in 1,000.
-    """
+    What works on one vector per clip (time embedding, norms' modulation) is left out: under 1 in 1,000."""
     backbone, (video, text) = config.backbone, token_counts(config)
     width, mlp = backbone.width, backbone.mlp_dim or 4 * backbone.width
     around = 2 * video * width * PATCH**2 * (config.in_channels + config.codec.channels)

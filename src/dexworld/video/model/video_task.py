@@ -60,10 +60,8 @@ class VideoTrainConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions.
-
-    region: (B, F, H, W) bool, the pixels that hands change; None where that is not what is learned.
-    """
+    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions. region: (B, F, H, W)
+    bool, the pixels that hands change; None where that is not what is learned."""
 
     clean: Tensor
     noise: Tensor

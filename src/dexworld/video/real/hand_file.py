@@ -35,10 +35,8 @@ class HandFileError(ValueError):
 
 @dataclass(frozen=True)
 class HandFile:
-    """Hands of F frames, left then right. See the module for shapes; arrays that were not given are None.
-
-    valid: (F, 2, 21) bool for keypoints, hand_valid: (F, 2) bool for meshes. faces: (2, M, 3).
-    """
+    """Hands of F frames, left then right. See the module for shapes; arrays that were not given are None. valid: (F, 2,
+    21) bool for keypoints, hand_valid: (F, 2) bool for meshes. faces: (2, M, 3)."""
 
     vertices: np.ndarray | None
     faces: np.ndarray | None
@@ -85,9 +83,7 @@ class HandFile:
 
 def hamer_intrinsics(height: int, width: int) -> np.ndarray:
     """(3, 3) of HaMeR's full-frame camera: focal length 5000 / 256 times the longer side, in the image's centre.
-
-    Source: HaMeR's demo, as DWM's release uses it. It is nearly orthographic: hands lie tens of metres away.
-    """
+    Source: HaMeR's demo, as DWM's release uses it. It is nearly orthographic: hands lie tens of metres away."""
     focal = HAMER_FOCAL * max(height, width)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 

@@ -177,10 +177,8 @@ def prepare_fixed_camera(config: FixedCameraConfig, progress: Progress = iter) -
 
 
 def prepare_custom(config: CustomConfig) -> Prepared:
-    """Write the triplet of one clip, replacing one of the same name.
-
-    Raises VideoError, HandFileError or ValueError when a part can't be used.
-    """
+    """Write the triplet of one clip, replacing one of the same name. Raises VideoError, HandFileError or ValueError
+    when a part can't be used."""
     settings = {"generator": "dexworld.video.prepare", "source": "custom", "rules": asdict(config.rules)}
     start_triplets(config.output, settings)
     name, rules, track = config.clip_name, config.rules, None
@@ -235,10 +233,8 @@ def _write_each(
     what: str,
     done: str,
 ) -> tuple[dict[str, Record], dict[str, str], int]:
-    """Write the clips that aren't there yet: records by name, reasons of what was left out, how many were there.
-
-    what, done: words of the error that is raised when there is nothing to show for it.
-    """
+    """Write the clips that aren't there yet: records by name, reasons of what was left out, how many were there. what,
+    done: words of the error that is raised when there is nothing to show for it."""
     records, left_out, present = {}, {}, 0
     for name in progress(names):
         try:

@@ -21,10 +21,8 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 @dataclass(frozen=True)
 class Fit:
-    """How a source image becomes a clip's: its `box` is scaled into `placed` of the target, the rest is black.
-
-    rule: what was decided, never `auto`.
-    """
+    """How a source image becomes a clip's: its `box` is scaled into `placed` of the target, the rest is black. rule:
+    what was decided, never `auto`."""
 
     rule: ResizeRule
     source: Size
@@ -99,10 +97,8 @@ def _centred(shape: Size, room: Size) -> Box:
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A stretch of a video as frames (F, H, W, 3) uint8.
-
-    picked: (F,) index of the source frame of each. cloned: how many at the end repeat the last source frame.
-    """
+    """A stretch of a video as frames (F, H, W, 3) uint8. picked: (F,) index of the source frame of each. cloned: how
+    many at the end repeat the last source frame."""
 
     frames: np.ndarray
     picked: np.ndarray
