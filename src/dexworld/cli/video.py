@@ -111,8 +111,7 @@ class VideoGenerate:
                 write_video(path, method.generate([clip], [seed])[0], clip.fps)
                 videos[str(path.relative_to(self.output))] = seed
             if len(shown) < SHOWN:
-                settings = EvaluateConfig(samples=1, seed=self.seed)
-                shown.append(shown_clip(clip, methods, settings))
+                shown.append(shown_clip(clip, methods, EvaluateConfig(samples=1, seed=self.seed)))
         write_results(self.output, {"videos": videos, "checkpoint": self.checkpoint}, seed=self.seed)
         page = write_video_demo(self.output, shown, "dwm", model=facts_of(model))
         logger.info("%d videos in %s; %s", len(videos), self.output / "videos", page)

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
+
+import tyro
 
 from dexworld.cli.progress import counted, task_bars
 from dexworld.data.files import read_json
@@ -156,96 +158,51 @@ class VideoSelect:
     """Model folder or hub id; `video` is the shipped one."""
     no_hand: str | None = VIDEO_NO_HAND
     """Model that sees no hands, a control; None leaves it out."""
-    dexwm: str | None = HANDS
-    """DexWM that judges the same candidates; None leaves it out."""
     folder: Path | None = None
     """Your own scene: static video, hand videos and a goal (docs/video.md); without one the benchmark is played."""
-    episodes: int = 100
-    """Scenes of the benchmark."""
-    seed: int = 1_000_000
-    """First scene of the benchmark; also of the samples."""
-    rivals: bool = False
-    """All motions of a scene are about one object: where a hand passes no longer gives the answer away."""
-    split: Literal["evaluation", "validation"] = "evaluation"
-    """`validation` allows seeds 900,000 to 999,999, for tuning."""
+    benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: SelectConfig(dexwm=HANDS)
+    )
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     """How videos are sampled."""
-    lpips_vgg: Path | None = None
-    """LPIPS weights: VGG16; without weights a distance takes its place that needs none."""
-    lpips_heads: Path | None = None
-    """LPIPS weights: linear heads."""
-    xclip: str | None = None
-    """X-CLIP folder or hub id, for goals in words."""
     text_encoder: str | None = None
     """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
-    all_scores: bool = False
-    """Also report every other way to compare pictures; validation scenes only."""
-    shown: int = 6
-    """Scenes on the page."""
-    workers: int = 0
-    """Processes; 0 is one per core."""
-    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
-    """Renderer; `auto` takes the first that works."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Choose, write `results.json` and the page."""
         if self.folder is not None:
             self._own(self.folder)
             return
-        generation = replace(self.generation, batch=8)
-        paths = {"dwm": checkpoint_path(self.checkpoint)}
-        if self.no_hand is not None:
-            paths["no_hand"] = checkpoint_path(self.no_hand)
-        config = SelectConfig(
-            episodes=self.episodes,
-            seed=self.seed,
-            rivals=self.rivals,
-            lpips_vgg=self.lpips_vgg,
-            lpips_heads=self.lpips_heads,
-            xclip=self.xclip,
-            dexwm=None if self.dexwm is None else checkpoint_path(self.dexwm),
-            all_scores=self.all_scores,
-            shown=self.shown,
-            workers=self.workers,
-            backend=self.backend,
-            split=self.split,
-            device=self.device,
-        )
+        dexwm = self.benchmark.dexwm
+        config = replace(self.benchmark, dexwm=None if dexwm is None else checkpoint_path(dexwm))
+        named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
         methods = {
-            name: partial(trained_method, path, generation, str(chosen_device(self.device)), self.text_encoder)
-            for name, path in paths.items()
+            name: partial(self._method, model, replace(self.generation, batch=8)) for name, model in named.items()
         }
         with task_bars() as update:
             figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
-        path = write_results(self.output, figures, seed=self.seed)
+        path = write_results(self.output, figures, seed=config.seed)
         page = write_selection_report(self.output, figures, judged, about={"Checkpoint": self.checkpoint})
-        logger.info(
-            "right in %.0f %% of %d scenes (%.0f to %.0f), chance %.1f %%; %s, %s",
-            100 * figures["top1"],
-            figures["n"],
-            100 * figures["low"],
-            100 * figures["high"],
-            100 * figures["chance"],
-            path,
-            page,
-        )
+        rates = [100 * figures[name] for name in ("top1", "low", "high", "chance")]
+        words = "right in %.0f %% of %d scenes (%.0f to %.0f), chance %.1f %%; %s, %s"
+        logger.info(words, rates[0], figures["n"], *rates[1:], path, page)
+
+    def _method(self, model: str, generation: GenerateConfig) -> Generator:
+        device = str(chosen_device(self.benchmark.device))
+        return trained_method(checkpoint_path(model), generation, device, self.text_encoder)
 
     def _own(self, folder: Path) -> None:
-        method = trained_method(
-            checkpoint_path(self.checkpoint), self.generation, str(chosen_device(self.device)), self.text_encoder
-        )
+        config, method = self.benchmark, self._method(self.checkpoint, self.generation)
         lpips = None
-        if self.lpips_vgg is not None and self.lpips_heads is not None:
-            lpips = LPIPS.from_files(self.lpips_vgg, self.lpips_heads)
-        ranking = rank_folder(method, folder, lpips=lpips, text_weights=self.xclip, seed=self.seed)
+        if config.lpips_vgg is not None and config.lpips_heads is not None:
+            lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
+        ranking = rank_folder(method, folder, lpips=lpips, text_weights=config.xclip, seed=config.seed)
         figures = {
             "ranking": [ranking.names[index] for index in ranking.order],
             "scores": dict(zip(ranking.names, ranking.scores.tolist(), strict=True)),
             "score": ranking.score_name,
         }
-        path = write_results(self.output, figures, seed=self.seed)
+        path = write_results(self.output, figures, seed=config.seed)
         pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
         goal = read_picture(pictures[0]) if pictures else read_prompt(folder / GOAL_TEXT)
         page = write_ranking_report(self.output, ranking, folder_candidates(folder), goal)
@@ -294,15 +251,8 @@ class VideoDemo:
             self.output, figures, seed=self.seed, seeds=[clip.seed for clip in clips if clip.seed is not None]
         )
         measured = Path(folder) / "evaluation.json"
-        page = write_video_demo(
-            self.output,
-            shown,
-            "dwm",
-            figures=read_json(measured) if measured.exists() else None,
-            model=facts_of(model),
-            timings=timings,
-            held_out=True,
-        )
+        about = {"figures": read_json(measured) if measured.exists() else None, "timings": timings}
+        page = write_video_demo(self.output, shown, "dwm", model=facts_of(model), held_out=True, **about)
         logger.info("open %s in a browser", page)
 
 

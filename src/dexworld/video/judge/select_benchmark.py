@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 
 from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
@@ -56,6 +57,7 @@ COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
 TRIED_MASK_FRAMES = (1, 4)  # by all_scores
 BLUR_PX = 9  # of `hand_over_change`
+NOT_AN_OPTION = (tyro.conf.Fixed, tyro.conf.Suppress)  # fields that the command line leaves at their default
 MethodFactory = Callable[[], VideoMethod]
 
 
@@ -67,15 +69,15 @@ class SelectConfig:
     """Scenes of the benchmark."""
     seed: int = 1_000_000
     """First scene of the benchmark; also of the samples."""
-    candidates: int = 8
+    candidates: Annotated[int, *NOT_AN_OPTION] = 8
     """Hand motions in a scene."""
     rivals: bool = False
     """All motions of a scene are about one object: where a hand passes no longer gives the answer away."""
-    distance: str = DISTANCE
+    distance: Annotated[str, *NOT_AN_OPTION] = DISTANCE
     """Weight-free distance to the goal picture."""
-    rule: Rule = RULE
+    rule: Annotated[Rule, *NOT_AN_OPTION] = RULE
     """What is left out of the comparison: `union`, `own` or `none` (`goal_image`)."""
-    mask_frames: int = MASK_FRAMES
+    mask_frames: Annotated[int, *NOT_AN_OPTION] = MASK_FRAMES
     """So many of the last frames make up a hand's mask; a video codec blurs hands over four."""
     lpips_vgg: Path | None = None
     """LPIPS weights: VGG16; without weights a distance takes its place that needs none."""
@@ -85,9 +87,11 @@ class SelectConfig:
     """X-CLIP folder or hub id, for goals in words."""
     dexwm: str | None = None
     """DexWM that judges the same candidates; None leaves it out."""
-    dexwm_measure: Literal["latents", "changed", "direction", "difference", "pixels"] = "direction"
+    dexwm_measure: Annotated[Literal["latents", "changed", "direction", "difference", "pixels"], *NOT_AN_OPTION] = (
+        "direction"
+    )
     """How DexWM's latents are compared, or `pixels` for its decoded pictures under `distance`."""
-    dexwm_stride: int = STRIDE
+    dexwm_stride: Annotated[int, *NOT_AN_OPTION] = STRIDE
     """Video frames of one step of DexWM."""
     all_scores: bool = False
     """Also report every other way to compare pictures; validation scenes only."""
@@ -101,7 +105,7 @@ class SelectConfig:
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
-    clip: HandClipConfig | None = None
+    clip: Annotated[HandClipConfig | None, *NOT_AN_OPTION] = None
     """Size, length and contents of the clips; those of the video model's when not given."""
 
     def __post_init__(self) -> None:
