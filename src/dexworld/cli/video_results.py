@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_pa
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_results import write_video_results, written
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
-from dexworld.video.clips.clip import ClipShape, TripletClip
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
@@ -93,17 +93,13 @@ class VideoEvaluate:
             warn_of_rates(triplets.rates(), model)
             folder = cast(Sequence[TripletClip], triplets)  # decoded clip by clip
             prompts = [read_prompt(triplets.files[name].prompt) for name in triplets.names] if self.text_encoder else []
-            methods = [
-                with_texts(each, prompts, self.text_encoder) if isinstance(each, Generator) else each
-                for each in methods
+            with_prompts = [
+                with_texts(each, prompts, self.text_encoder) for each in methods if isinstance(each, Generator)
             ]
-            config = EvaluateConfig(
-                samples=self.samples,
-                seed=self.seed,
-                compare_with=tuple(own),
-                decoded=tuple(method.name for method in methods if method.name != "dwm"),
-                split=self.split,
-            )
+            methods = [*with_prompts, *(each for each in methods if not isinstance(each, Generator))]
+            decoded = tuple(method.name for method in methods if method.name != "dwm")
+            settings = {"compare_with": tuple(own), "decoded": decoded, "split": self.split}
+            config = EvaluateConfig(self.samples, self.seed, **settings)
             perceptual = Perceptual(self.weights, str(chosen_device(self.device)))
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
@@ -113,17 +109,12 @@ class VideoEvaluate:
         page = write_video_results(self.output, result, shown, own[0], about=facts_of(model))
         for name, reference in result.headline("dwm"):
             gain = result.difference(name, reference)
-            inside, outside = (written(gain[f"psnr_{side}"], "+.2f") for side in ("inside", "outside"))
-            logger.info(
-                "%s against %s: %s dB of PSNR inside the region, %s dB outside", name, reference, inside, outside
-            )
+            sides = [written(gain[f"psnr_{side}"], "+.2f") for side in ("inside", "outside")]
+            logger.info("%s against %s: %s dB of PSNR inside the region, %s dB outside", name, reference, *sides)
         logger.info("%s, %s", path, page)
 
     def methods(self, model: DWM) -> list[VideoMethod]:
-        """The model as users see it (`dwm`) and as its codec shows it (`dwm_codec`), and what it is compared with.
-
-        What is compared with it never keeps the static video's detail, and stands beside `dwm_codec`.
-        """
+        """The model as users see it (`dwm`) and as its codec shows it (`dwm_codec`), and others beside `dwm_codec`."""
         plain = replace(self.generation, detail="codec")
         methods: list[VideoMethod] = [Generator(model, plain, "dwm_codec")]
         if self.generation.detail != "codec":
@@ -141,10 +132,8 @@ class VideoEvaluate:
             folder = open_triplets(self.data)
             return folder.subset(folder.names[: self.clips])
         check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)  # before they are recorded
-        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = SyntheticConfig(
-            temporary, self.clips, self.seed, self.camera, shape=model.config.clip, workers=self.workers
-        )
+        temporary, shape = Path(stack.enter_context(tempfile.TemporaryDirectory())), model.config.clip
+        config = SyntheticConfig(temporary, self.clips, self.seed, self.camera, shape, workers=self.workers)
         return record_triplets(config, counted("clips", self.clips))
 
 
@@ -176,9 +165,7 @@ class VideoSelect:
         dexwm = self.benchmark.dexwm
         config = replace(self.benchmark, dexwm=None if dexwm is None else checkpoint_path(dexwm))
         named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
-        methods = {
-            name: partial(self._method, model, replace(self.generation, batch=8)) for name, model in named.items()
-        }
+        methods = {name: self._method(model, replace(self.generation, batch=8)) for name, model in named.items()}
         with task_bars() as update:
             figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
         path = write_results(self.output, figures, seed=config.seed)
@@ -187,12 +174,12 @@ class VideoSelect:
         words = "right in %.0f %% of %d scenes (%.0f to %.0f), chance %.1f %%; %s, %s"
         logger.info(words, rates[0], figures["n"], *rates[1:], path, page)
 
-    def _method(self, model: str, generation: GenerateConfig) -> Generator:
+    def _method(self, model: str, generation: GenerateConfig) -> Callable[[], Generator]:
         device = str(chosen_device(self.benchmark.device))
-        return trained_method(checkpoint_path(model), generation, device, self.text_encoder)
+        return partial(trained_method, checkpoint_path(model), generation, device, self.text_encoder)
 
     def _own(self, folder: Path) -> None:
-        config, method = self.benchmark, self._method(self.checkpoint, self.generation)
+        config, method = self.benchmark, self._method(self.checkpoint, self.generation)()
         lpips = None
         if config.lpips_vgg is not None and config.lpips_heads is not None:
             lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
@@ -232,14 +219,13 @@ class VideoDemo:
 
     def run(self) -> None:
         """Simulate, imagine, and write the page."""
-        folder = checkpoint_path(self.checkpoint)
-        model = load_video_model(folder, self.device)
+        model = load_video_model(self.checkpoint, self.device)
         methods = [*reference_methods(model.codec), Generator(model, self.generation)]
         check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
-            shape: ClipShape = model.config.clip
-            config = SyntheticConfig(Path(temporary), self.clips, self.seed, shape=shape, workers=self.workers)
+            shape, folder = model.config.clip, Path(temporary)
+            config = SyntheticConfig(folder, self.clips, self.seed, shape=shape, workers=self.workers)
             triplets = record_triplets(config, counted("clips", self.clips))
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
@@ -247,10 +233,9 @@ class VideoDemo:
         shown = [shown_clip(clip, methods, settings) for clip in counted("videos", len(clips))(clips)]
         timings = {"simulating": simulated - started, "imagining": time.monotonic() - simulated}
         figures = {"clips": {each.clip.name: each.figures for each in shown}, "timings": timings}
-        write_results(
-            self.output, figures, seed=self.seed, seeds=[clip.seed for clip in clips if clip.seed is not None]
-        )
-        measured = Path(folder) / "evaluation.json"
+        seeds = [clip.seed for clip in clips if clip.seed is not None]
+        write_results(self.output, figures, seed=self.seed, seeds=seeds)
+        measured = Path(checkpoint_path(self.checkpoint)) / "evaluation.json"
         about = {"figures": read_json(measured) if measured.exists() else None, "timings": timings}
         page = write_video_demo(self.output, shown, "dwm", model=facts_of(model), held_out=True, **about)
         logger.info("open %s in a browser", page)
@@ -260,16 +245,14 @@ def facts_of(model: DWM) -> dict[str, str]:
     """What a page says about a model."""
     config, clip = model.config, model.config.clip
     count = sum(each.numel() for each in model.backbone.parameters())
-    seconds = model.provenance.get("seconds")
+    seconds, datasets = model.provenance.get("seconds"), model.provenance.get("datasets", [])
     facts = {
         "Model": f"{config.backbone.kind}, {count / 1e6:.1f} million parameters",
         "Hands": config.condition,
         "Predicts": config.prediction,
         "Codec": f"{config.codec.kind}, {config.codec.channels} channels",
         "Clips": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
-        "Trained on": "; ".join(
-            f"{each['clips']} clips ({each['name']})" for each in model.provenance.get("datasets", [])
-        ),
+        "Trained on": "; ".join(f"{each['clips']} clips ({each['name']})" for each in datasets),
         "Trained for": f"{model.provenance.get('steps')} steps, {seconds / 60:.0f} minutes" if seconds else "",
     }
     return {name: value for name, value in facts.items() if value}
