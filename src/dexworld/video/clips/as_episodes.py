@@ -91,11 +91,9 @@ def _episode(clip: TripletClip, frames: np.ndarray, hands: bool) -> Episode:
 
 
 def changed_share(clip: TripletClip) -> np.ndarray:
-    """(F,) share of the pixels outside the hands that differ from the static video by more than the video's noise.
-
-    It stands in for the metres that objects moved, which clips don't record: the trainer only asks whether it is above
-    0.001, to draw such frames more often.
-    """
+    """(F,) share of the pixels outside the hands that differ from the static video by more than the video's noise. It
+    stands in for the metres that objects moved, which clips don't record: the trainer only asks whether it is above
+    0.001, to draw such frames more often."""
     differs = np.abs(clip.interaction.astype(np.int16) - clip.static).max(axis=-1) > 40
     differs &= clip.hands.max(axis=-1) <= HAND_NOISE_LEVEL
     return differs.mean(axis=(1, 2)).astype(np.float32)

@@ -90,11 +90,9 @@ class HandTrack:
         return np.where(self.keypoints_valid[..., None], points @ rotation, 0.0).astype(np.float32)
 
     def camera_vectors(self) -> np.ndarray:
-        """Hand vectors (F, 128) float32: left 21 x 3, right 21 x 3 keypoints in the camera frame (m), then two flags.
-
-        A flag (left, right) is 1 when at least one keypoint of that hand is valid; rows that are not valid are zeros.
-        A licence-free replacement of the release's MANO vector for the AdaLN conditions.
-        """
+        """Hand vectors (F, 128) float32: left 21 x 3, right 21 x 3 keypoints in the camera frame (m), then two flags. A
+        flag (left, right) is 1 when at least one keypoint of that hand is valid; rows that are not valid are zeros. A
+        licence-free replacement of the release's MANO vector for the AdaLN conditions."""
         flags = [self.keypoints_valid[:, side].any(axis=1, keepdims=True) for side in (LEFT, RIGHT)]
         points = self.keypoints_camera().reshape(len(self), 2 * KEYPOINTS_PER_HAND * 3)
         return np.concatenate([points, *flags], axis=1).astype(np.float32)

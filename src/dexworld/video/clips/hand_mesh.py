@@ -35,12 +35,9 @@ LENGTHS = np.ravel(_FINGER_LENGTHS)
 
 @dataclass(frozen=True)
 class MeshSequence:
-    """One hand's mesh in each of F frames.
-
-    vertices: (F, V, 3) metres in the camera frame of their frame. faces: (M, 3) int. drawn: (F, M) bool, the faces that
-    are shown; (F,) bool shows or hides the whole hand. Vertices of faces that aren't drawn may hold anything.
-    Raises ValueError naming the field, and the frame for NaN or Inf.
-    """
+    """One hand's mesh in each of F frames. vertices: (F, V, 3) metres in the camera frame of their frame. faces: (M, 3)
+    int. drawn: (F, M) bool, the faces that are shown; (F,) bool shows or hides the whole hand. Vertices of faces that
+    aren't drawn may hold anything. Raises ValueError naming the field, and the frame for NaN or Inf."""
 
     vertices: np.ndarray
     faces: np.ndarray

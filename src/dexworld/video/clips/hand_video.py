@@ -30,12 +30,9 @@ def render_hands(
     smooth: bool = True,
     supersample: int = 2,
 ) -> np.ndarray:
-    """Render hand meshes to a video (F, H, W, 3) uint8 RGB.
-
-    intrinsics: (3, 3), or (F, 3, 3) when they change, in pixels of H x W. smooth: shade by interpolated vertex normals
-    instead of one normal a face. supersample: pixels are averaged from this many squared. Raises ValueError when no
-    hand is given or the hands differ in length.
-    """
+    """Render hand meshes to a video (F, H, W, 3) uint8 RGB. intrinsics: (3, 3), or (F, 3, 3) when they change, in
+    pixels of H x W. smooth: shade by interpolated vertex normals instead of one normal a face. supersample: pixels are
+    averaged from this many squared. Raises ValueError when no hand is given or the hands differ in length."""
     meshes = {"left": left, "right": right}
     hands = [(mesh, HAND_COLOURS[side]) for side, mesh in meshes.items() if mesh is not None]
     if not hands or len({len(mesh) for mesh, _ in hands}) != 1:

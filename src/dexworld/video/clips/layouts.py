@@ -51,11 +51,9 @@ def open_layout(root: Path | str, listing: Path | str | None = None, prompts: st
 
 
 def collect_triplets(folder: TripletFolder, output: Path | str, how: Literal["link", "copy"] = "link") -> TripletFolder:
-    """Bring the files of opened triplets into the plain layout below `output`, and open it.
-
-    link: hard links, which take no space and need the same disk. copy: copies. The interaction video comes last, so a
-    kill leaves no half triplet. Files that are there already stay. Raises OSError when a link can't be made.
-    """
+    """Bring the files of opened triplets into the plain layout below `output`, and open it. link: hard links, which
+    take no space and need the same disk. copy: copies. The interaction video comes last, so a kill leaves no half
+    triplet. Files that are there already stay. Raises OSError when a link can't be made."""
     output = Path(output)
     for name in folder.names:
         source, target = folder.files[name], files_of(output, name)

@@ -11,11 +11,9 @@ _MIN_AREA = 1e-4  # square pixels, doubled; thinner triangles are seen edge-on
 
 @dataclass(frozen=True)
 class Raster:
-    """What is seen at each pixel centre of an image.
-
-    face: (H, W) int, index of the nearest face, -1 where nothing is seen. weights: (H, W, 3) perspective-correct
-    barycentric weights of that face's corners, zeros where nothing is seen. depth: (H, W) metres, inf where nothing is.
-    """
+    """What is seen at each pixel centre of an image. face: (H, W) int, index of the nearest face, -1 where nothing is
+    seen. weights: (H, W, 3) perspective-correct barycentric weights of that face's corners, zeros where nothing is
+    seen. depth: (H, W) metres, inf where nothing is."""
 
     face: np.ndarray
     weights: np.ndarray
@@ -81,11 +79,9 @@ def _check(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray) -> N
 
 
 def _spans(x: np.ndarray, y: np.ndarray, height: int, width: int):
-    """Runs of pixels whose centres a triangle covers, row by row: (triangle, row, first column, columns) in batches.
-
-    A row between two corners crosses two edges. Intervals are half open and an edge's crossing is computed alike for
-    both triangles that share it, so neighbours neither overlap nor leave a gap.
-    """
+    """Runs of pixels whose centres a triangle covers, row by row: (triangle, row, first column, columns) in batches. A
+    row between two corners crosses two edges. Intervals are half open and an edge's crossing is computed alike for both
+    triangles that share it, so neighbours neither overlap nor leave a gap."""
     low, high = (np.clip(edge - 0.5, -1.0, height) for edge in (y.min(axis=1), y.max(axis=1)))
     first_row = np.maximum(np.ceil(low), 0).astype(int)
     rows = np.maximum(np.minimum(np.ceil(high), height).astype(int) - first_row, 0)

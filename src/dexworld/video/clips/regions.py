@@ -48,11 +48,9 @@ class RegionConfig:
 def interaction_region(
     truth: np.ndarray, static: np.ndarray, hands: np.ndarray, config: RegionConfig = RegionConfig()
 ) -> np.ndarray:
-    """The interaction region (F, H, W) bool of a clip: changed pixels and hands of every frame, widened.
-
-    truth, static, hands: the clip's three aligned videos, (F, H, W, 3) uint8. Its complement is the unaffected scene.
-    Raises ValueError on other shapes.
-    """
+    """The interaction region (F, H, W) bool of a clip: changed pixels and hands of every frame, widened. truth, static,
+    hands: the clip's three aligned videos, (F, H, W, 3) uint8. Its complement is the unaffected scene. Raises
+    ValueError on other shapes."""
     for name, video in (("truth", truth), ("static", static), ("hands", hands)):
         if video.ndim != 4 or video.shape != truth.shape or video.shape[-1] != 3 or video.dtype != np.uint8:
             raise ValueError(

@@ -67,10 +67,8 @@ def record_triplets(
     config: SyntheticConfig, progress: Callable[[Iterable[str]], Iterable[str]] = iter
 ) -> TripletFolder:
     """Record the clips that are not in `config.output` yet, in parallel; start it again after a kill and it goes on.
-
     progress: wraps the names of finished clips. Raises ValueError when the folder holds clips of other settings or of
-    another split's scenes.
-    """
+    another split's scenes."""
     backend: Any = choose_backend(config.backend)
     settings = {
         "generator": "dexworld.video.synthetic",

@@ -82,11 +82,9 @@ def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
 
 
 def write_triplet(root: Path | str, clip: TripletClip) -> None:
-    """Write one triplet below `root`; a kill at any moment leaves no half triplet with a complete mark.
-
-    Near-lossless H.264 (crf 12); the hand video keeps full colour resolution. The interaction video is written last;
-    when the triplet exists already it is removed first. Raises ValueError on odd frame sizes.
-    """
+    """Write one triplet below `root`; a kill at any moment leaves no half triplet with a complete mark. Near-lossless
+    H.264 (crf 12); the hand video keeps full colour resolution. The interaction video is written last; when the triplet
+    exists already it is removed first. Raises ValueError on odd frame sizes."""
     files = files_of(Path(root), clip.name)
     for path in (*files.required, files.motion):
         if path is not files.motion or clip.track is not None:

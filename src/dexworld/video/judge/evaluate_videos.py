@@ -84,11 +84,9 @@ class Evaluation:
         return figures | {"n": len(self.clips), "k": self.samples[method]}
 
     def reference_of(self, method: str) -> str:
-        """The static copy that a method is fairly held against.
-
-        The one through the codec for the methods that `config.decoded` names and for the true video through the codec;
-        the static video itself for all others, and where there is no codec.
-        """
+        """The static copy that a method is fairly held against. The one through the codec for the methods that
+        `config.decoded` names and for the true video through the codec; the static video itself for all others, and
+        where there is no codec."""
         decoded = method in (*self.config.decoded, CODEC_TRUTH)
         return STATIC_COPY_CODEC if decoded and STATIC_COPY_CODEC in self.values else STATIC_COPY
 
@@ -262,11 +260,9 @@ def check_evaluation(
 
 
 def check_scenes(seeds: Sequence[int], methods: Sequence[VideoMethod], split: Split = "evaluation") -> None:
-    """Refuse scenes outside the range of `split`, and those that one of the methods was trained on (SeedError).
-
-    A method without `provenance`, or with None, was not trained; one whose provenance doesn't name its training seeds
-    is refused. No seeds, as of real clips, are no scenes, and nothing is checked.
-    """
+    """Refuse scenes outside the range of `split`, and those that one of the methods was trained on (SeedError). A
+    method without `provenance`, or with None, was not trained; one whose provenance doesn't name its training seeds is
+    refused. No seeds, as of real clips, are no scenes, and nothing is checked."""
     provenances = [getattr(method, "provenance", None) for method in methods] if seeds else []
     for provenance in sorted(provenances, key=lambda each: each is None):  # trained ones say more when they refuse
         check_seeds(seeds, {"training_seeds": []} if provenance is None else provenance, split)

@@ -16,11 +16,9 @@ RANKED_BY = "psnr_inside"
 
 @dataclass(frozen=True)
 class ShownClip:
-    """A clip with what methods made of it.
-
-    region: (F, H, W) bool, where the hands act. videos: (F, H, W, 3) uint8 by method. figures: every measure of exactly
-    these videos, by method. place: "best", "median", "worst", or "" where clips aren't ranked.
-    """
+    """A clip with what methods made of it. region: (F, H, W) bool, where the hands act. videos: (F, H, W, 3) uint8 by
+    method. figures: every measure of exactly these videos, by method. place: "best", "median", "worst", or "" where
+    clips aren't ranked."""
 
     clip: TripletClip
     region: np.ndarray
@@ -30,11 +28,9 @@ class ShownClip:
 
 
 def picked(evaluation: Evaluation, method: str, each: int = 2) -> list[tuple[int, str]]:
-    """Indices of clips with their place: the `each` best of a method by PSNR inside the region, middle and worst.
-
-    Best first; no clip stands twice, so with few clips all of them are shown. Clips without a region take no part;
-    where no clip has one, nothing is picked.
-    """
+    """Indices of clips with their place: the `each` best of a method by PSNR inside the region, middle and worst. Best
+    first; no clip stands twice, so with few clips all of them are shown. Clips without a region take no part; where no
+    clip has one, nothing is picked."""
     values = evaluation.of(method, RANKED_BY)
     known = [index for index, value in enumerate(values) if isinstance(value, int | float)]
     order = sorted(known, key=lambda index: -values[index])  # type: ignore[operator]

@@ -62,11 +62,9 @@ def hand_masks(
 
 
 def forearm_mask(track: HandTrack, frame: int, size: tuple[int, int]) -> np.ndarray:
-    """Where the forearms of a frame are in a picture of `size` (H, W): (H, W) bool.
-
-    A forearm is taken to prolong the line from the middle finger's knuckle to the wrist, as thick as a sleeve; a bent
-    wrist moves the true one off that line.
-    """
+    """Where the forearms of a frame are in a picture of `size` (H, W): (H, W) bool. A forearm is taken to prolong the
+    line from the middle finger's knuckle to the wrist, as thick as a sleeve; a bent wrist moves the true one off that
+    line."""
     height, width = size
     rows, columns = np.mgrid[:height, :width] + 0.5
     points, found = track.keypoints_camera()[frame], np.zeros(size, dtype=bool)

@@ -43,10 +43,8 @@ GOAL_TEXT = "goal.txt"
 @dataclass(frozen=True)
 class ImageGoal:
     """A goal picture (H, W, 3) uint8, from the last camera pose and without hands, and how distance to it is measured.
-
     distance: a name in `goal_image.DISTANCES`. lpips: LPIPS with weights; when given it takes the distance's place.
-    mask_frames: so many of the last frames make up a hand's mask.
-    """
+    mask_frames: so many of the last frames make up a hand's mask."""
 
     picture: np.ndarray
     distance: str = DISTANCE
@@ -83,11 +81,9 @@ class TextGoal:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates in the order in which they should be tried.
-
-    names: (N,) of the candidates as given. scores: (N,) float64, higher is better. order: (N,) indices, best first.
-    videos: what was generated for each. visible_change: see `GoalView`; None for a text goal.
-    """
+    """Candidates in the order in which they should be tried. names: (N,) of the candidates as given. scores: (N,)
+    float64, higher is better. order: (N,) indices, best first. videos: what was generated for each. visible_change: see
+    `GoalView`; None for a text goal."""
 
     names: tuple[str, ...]
     scores: np.ndarray

@@ -111,10 +111,8 @@ def _gradient_maps(prediction: np.ndarray, truth: np.ndarray) -> list[Tensor]:
 
 def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray], float]:
     """DreamSim (ensemble) of the user's own installation, with the checkpoints in `folder`; mean distance over frames.
-
     Source: Fu et al., "DreamSim", 2023; frames are squeezed to 224 x 224 as its own preparation does. Raises
-    ImportError where its package is not installed: it needs torchvision, so dexworld never installs it.
-    """
+    ImportError where its package is not installed: it needs torchvision, so dexworld never installs it."""
     if util.find_spec("dreamsim") is None:
         raise ImportError(
             "the weights of DreamSim were given, but its package is not installed here; install `dreamsim` with the "
@@ -142,10 +140,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 class TextScorer:
     """The cosine of X-CLIP's video and text embeddings, from a local folder or a Hugging Face id, with its tokenizer.
-
     DWM (section 4.4) scores a text goal so without naming the network; X-CLIP (Ni et al., ECCV 2022) is the one of that
-    kind in `transformers`. Raises OSError when model or tokenizer can't be read.
-    """
+    kind in `transformers`. Raises OSError when model or tokenizer can't be read."""
 
     def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import AutoTokenizer, XCLIPModel  # imported late: it costs seconds

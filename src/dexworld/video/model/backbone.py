@@ -113,10 +113,8 @@ class Backbone(nn.Module):
         control: Tensor | None = None,
     ) -> Tensor:
         """The transformer's raw answer (B, f, C, h, w) to input channels (B, f, in, h, w) at timesteps (B,), 0 .. 999.
-
         text: (B, L, D); zeros when None. hand_vectors: (B, F, 128), for the AdaLN conditions. control: (B, f, C, h, w)
-        latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
-        """
+        latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing."""
         backbone, wanted = self.config.backbone, channels.dtype
         if self.hand_embedding is not None and hand_vectors is None:
             raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
@@ -176,11 +174,9 @@ def run_cogvideox(
     control: "ControlBranch | None" = None,
     control_latents: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """CogVideoX's forward pass with two openings: hand embeddings for the norms, and a control branch.
-
-    Returns the answer (B, f, C, h, w), without either equal to `transformer.forward` (a test says so), and the last
-    block's video tokens (B, f P, D). hands: (B, f, E) or (B, 1, E), after `modulate_by_hands`.
-    """
+    """CogVideoX's forward pass with two openings: hand embeddings for the norms, and a control branch. Returns the
+    answer (B, f, C, h, w), without either equal to `transformer.forward` (a test says so), and the last block's video
+    tokens (B, f P, D). hands: (B, f, E) or (B, 1, E), after `modulate_by_hands`."""
     batch, frames, _, height, width = channels.shape
     time = transformer.time_embedding(transformer.time_proj(timestep).to(channels.dtype))
     modulation = time if hands is None else Modulation(time, hands)

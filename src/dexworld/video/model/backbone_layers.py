@@ -12,11 +12,9 @@ LONGEST = 1024  # tokens; beyond, the table of products costs more memory than i
 
 
 class JointAttention:
-    """An attention processor for diffusers' CogVideoX blocks: video and text tokens attend to each other.
-
-    On the CPU in bfloat16 the fused kernel's backward pass is slow; explicit products make a training step of a small
-    model about 1.2 times as fast (benchmarks/video.py). Everywhere else the fused kernel runs.
-    """
+    """An attention processor for diffusers' CogVideoX blocks: video and text tokens attend to each other. On the CPU in
+    bfloat16 the fused kernel's backward pass is slow; explicit products make a training step of a small model about 1.2
+    times as fast (benchmarks/video.py). Everywhere else the fused kernel runs."""
 
     def __call__(
         self,
@@ -69,11 +67,9 @@ class Modulation(NamedTuple):
 
 
 class HandEmbedding(nn.Module):
-    """Hand vectors (B, F, 128) -> embeddings (B, f, dim), one for each latent frame, or (B, 1, dim) when `pooled`.
-
-    The two AdaLN ablations of the paper: pooled over time, or per frame. The release's per-frame variant averages over
-    time before use and sets two layers in a row to zero, so no gradient reaches them; here only the last one is zero.
-    """
+    """Hand vectors (B, F, 128) -> embeddings (B, f, dim), one for each latent frame, or (B, 1, dim) when `pooled`. The
+    two AdaLN ablations of the paper: pooled over time, or per frame. The release's per-frame variant averages over time
+    before use and sets two layers in a row to zero, so no gradient reaches them; here only the last one is zero."""
 
     def __init__(self, dim: int, pooled: bool) -> None:
         super().__init__()

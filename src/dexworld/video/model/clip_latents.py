@@ -37,12 +37,9 @@ NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no
 
 @dataclass(frozen=True)
 class LatentClip:
-    """One clip, encoded. Latents are (f, C, h, w).
-
-    silhouette: of the white-on-black hand video. first_frame: of the interaction's first frame repeated. overlay: of
-    the hands drawn over the static video. region: (F, H, W) bool, see `regions.py`. hand_vectors: (F, 128), None for a
-    clip without keypoints. text: (L, D) or None.
-    """
+    """One clip, encoded. Latents are (f, C, h, w). silhouette: of the white-on-black hand video. first_frame: of the
+    interaction's first frame repeated. overlay: of the hands drawn over the static video. region: (F, H, W) bool, see
+    `regions.py`. hand_vectors: (F, 128), None for a clip without keypoints. text: (L, D) or None."""
 
     name: str
     interaction: Tensor

@@ -16,11 +16,9 @@ VAE_CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
 
 @runtime_checkable
 class Codec(Protocol):
-    """A frozen module between pixels and latents, 4 x in time (the first frame alone), 8 x in space.
-
-    mask_value: what "this pixel is known" is in the model's mask channels (CogVideoX-Fun multiplies its mask by the
-    VAE's scaling factor as well).
-    """
+    """A frozen module between pixels and latents, 4 x in time (the first frame alone), 8 x in space. mask_value: what
+    "this pixel is known" is in the model's mask channels (CogVideoX-Fun multiplies its mask by the VAE's scaling factor
+    as well)."""
 
     channels: int
     mask_value: float

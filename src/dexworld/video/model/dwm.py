@@ -101,12 +101,9 @@ class DWM(nn.Module):
         text: Tensor | None = None,
         blank: Tensor | None = None,
     ) -> Conditions:
-        """What this model's condition looks at, out of everything that is known about clips.
-
-        static, hands, silhouette, overlay: latents (B, f, C, h, w); for `control`, static is of the repeated first
-        frame. blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises ValueError
-        naming what is missing.
-        """
+        """What this model's condition looks at, out of everything that is known about clips. static, hands, silhouette,
+        overlay: latents (B, f, C, h, w); for `control`, static is of the repeated first frame. blank: latents (1, f, C,
+        h, w) of an empty hand video, encoded here when not given. Raises ValueError naming what is missing."""
         condition = self.config.condition
         mask = known_mask(static, self.config.backbone.mask_channels, self.codec.mask_value)
         pictures = {"overlay": overlay, "mesh": hands, "mask": silhouette, "control": silhouette}
@@ -165,11 +162,9 @@ class DWM(nn.Module):
         return self.process.clean(noisy, answer, timestep)
 
     def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it.
-
-        With LoRA adapters only they and the patch embedding are written, beside the name of their base (`lora.py`).
-        provenance: by default the model's own. Raises ValueError for adapters on a base that nothing names.
-        """
+        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it. With LoRA adapters
+        only they and the patch embedding are written, beside the name of their base (`lora.py`). provenance: by default
+        the model's own. Raises ValueError for adapters on a base that nothing names."""
         provenance = self.provenance if provenance is None else provenance
         if has_lora(self.backbone.transformer):
             base = self.provenance.get("base")
@@ -230,11 +225,9 @@ def load_base(
 
 
 def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
-    """A model with another condition that computes what `base` computes, and the provenance of `base`.
-
-    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
-    prediction than the base's: its weights would mean something else.
-    """
+    """A model with another condition that computes what `base` computes, and the provenance of `base`. The patch
+    embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
+    prediction than the base's: its weights would mean something else."""
     if prediction is not None and prediction != base.config.prediction:
         raise ValueError(
             f"the initial model predicts {base.config.prediction!r}; its weights can't start {prediction!r}"
@@ -255,11 +248,9 @@ def started_from(base: DWM, condition: Condition, prediction: Prediction | None 
 
 
 def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None, codec: nn.Module | None = None) -> DWM:
-    """Read what `DWM.save_pretrained` wrote, or an adapter that the DWM release published.
-
-    base: where the adapter's base lies now; needed for the release's, which doesn't name it. codec: instead of the one
-    that the checkpoint names. Raises CheckpointError.
-    """
+    """Read what `DWM.save_pretrained` wrote, or an adapter that the DWM release published. base: where the adapter's
+    base lies now; needed for the release's, which doesn't name it. codec: instead of the one that the checkpoint names.
+    Raises CheckpointError."""
     if not is_adapter(folder_or_hub_id):
         return DWM.from_pretrained(folder_or_hub_id)
     saved = read_adapter(folder_or_hub_id)

@@ -64,11 +64,9 @@ class Generator:
         return self.model.provenance
 
     def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> list[np.ndarray]:
-        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed.
-
-        Raises ValueError naming a clip of another shape or without what the condition needs, and for a model that
-        knows prompts, or guidance on them, without texts.
-        """
+        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed. Raises ValueError naming a clip of another
+        shape or without what the condition needs, and for a model that knows prompts, or guidance on them, without
+        texts."""
         if len(clips) != len(seeds):
             raise ValueError(f"{len(clips)} clips need as many seeds, not {len(seeds)}")
         self.model.eval()
@@ -126,11 +124,9 @@ class Generator:
 def with_texts(
     generator: Generator, prompts: Iterable[str], text_encoder: str | Path | None, cache: str | Path | None = None
 ) -> Generator:
-    """The generator with the embeddings of these prompts: of all clips that it will be shown.
-
-    text_encoder: folder or hub id of the one that the model was trained with; without one the generator is returned as
-    it is, for models that see no text. cache: see `embed_prompts`. Raises ValueError when the model needs texts.
-    """
+    """The generator with the embeddings of these prompts: of all clips that it will be shown. text_encoder: folder or
+    hub id of the one that the model was trained with; without one the generator is returned as it is, for models that
+    see no text. cache: see `embed_prompts`. Raises ValueError when the model needs texts."""
     if text_encoder is None:
         generator.check_texts()
         return generator
@@ -168,10 +164,8 @@ def settled(made: Tensor, decoded_static: Tensor, still: Tensor, fade: float) ->
 @dataclass(frozen=True)
 class SDEdit:
     """Video-to-video without hands: the static video noised to `strength` and denoised by a model that knows no scene.
-
     The paper's CVX SDEdit baseline, with our inpainting pre-training in place of CogVideoX: everything is masked, so
-    the only thing that the model sees of the scene is what is left of it in the noise (Meng et al., ICLR 2022).
-    """
+    the only thing that the model sees of the scene is what is left of it in the noise (Meng et al., ICLR 2022)."""
 
     model: DWM
     strength: float = 0.6

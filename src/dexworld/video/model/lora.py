@@ -46,11 +46,9 @@ class LoRAConfig:
 
 
 def add_lora(transformer: Any, config: LoRAConfig = LoRAConfig(), seed: int = 0) -> Any:
-    """Freeze `transformer`, add adapters to it in place, and return it; only they and the patch embedding train.
-
-    The output doesn't change: every lora_B starts at zero. seed: of every lora_A; the global generator is left as it
-    was. Raises ValueError when the model has adapters already or none of the targets.
-    """
+    """Freeze `transformer`, add adapters to it in place, and return it; only they and the patch embedding train. The
+    output doesn't change: every lora_B starts at zero. seed: of every lora_A; the global generator is left as it was.
+    Raises ValueError when the model has adapters already or none of the targets."""
     require("peft")
     from peft import LoraConfig
 
@@ -129,11 +127,9 @@ def read_adapter(folder: str | Path) -> dict[str, Any]:
 
 
 def load_adapter(transformer: Any, folder: str | Path) -> Any:
-    """Attach a saved adapter to its base in place and return it, ready to generate or to train on.
-
-    The base must be widened to the adapter's input channels already. Raises CheckpointError naming every tensor that is
-    missing, unexpected or of another shape: nothing is left at its initial value silently.
-    """
+    """Attach a saved adapter to its base in place and return it, ready to generate or to train on. The base must be
+    widened to the adapter's input channels already. Raises CheckpointError naming every tensor that is missing,
+    unexpected or of another shape: nothing is left at its initial value silently."""
     require("peft")
     from peft import set_peft_model_state_dict
 

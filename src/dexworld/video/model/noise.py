@@ -77,11 +77,9 @@ class NoiseProcess:
         return noisy - sigma * velocity if self.flow else alpha * noisy - sigma * velocity
 
     def step(self, noisy: Tensor, clean: Tensor, timestep: Tensor, following: Tensor | None) -> Tensor:
-        """From `timestep` (B,) to the less noisy `following` (B,), None for the end.
-
-        clean: the estimate of the clean latents at `timestep`. The noise that explains x and the estimate is kept: DDIM
-        with eta 0 on the diffusion schedule, an Euler step on the flow's line.
-        """
+        """From `timestep` (B,) to the less noisy `following` (B,), None for the end. clean: the estimate of the clean
+        latents at `timestep`. The noise that explains x and the estimate is kept: DDIM with eta 0 on the diffusion
+        schedule, an Euler step on the flow's line."""
         if following is None:
             return clean
         alpha, sigma = self.at(timestep, noisy)

@@ -46,10 +46,8 @@ def channel_columns(in_channels: int, latent: int, mask: int) -> tuple[int, ...]
 @torch.no_grad()
 def widen_weight(weight: Tensor, channels: int, columns: Sequence[int] | None = None) -> Tensor:
     """A convolution weight (out, channels, ...) whose column `columns[i]` is column i of `weight`, the others zero.
-
     columns: one place per input channel of `weight`, by default the first ones. Raises ValueError when a channel would
-    be lost.
-    """
+    be lost."""
     places = list(range(weight.shape[1])) if columns is None else list(columns)
     if len(places) != weight.shape[1] or len(set(places)) != len(places):
         raise ValueError(f"{weight.shape[1]} input channels need as many different places, not {places}")

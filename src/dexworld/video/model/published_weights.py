@@ -120,11 +120,9 @@ def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") ->
 
 
 def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The diffusion transformer of a published model, exactly as saved, in evaluation mode.
-
-    Wan's image branch, which attends to features of a CLIP image that a world model doesn't have, is folded into a bias
-    (`fold_image_branch`). Raises CheckpointError naming every missing, unexpected or misshapen tensor.
-    """
+    """The diffusion transformer of a published model, exactly as saved, in evaluation mode. Wan's image branch, which
+    attends to features of a CLIP image that a world model doesn't have, is folded into a bias (`fold_image_branch`).
+    Raises CheckpointError naming every missing, unexpected or misshapen tensor."""
     require("diffusers", "accelerate")
     folder = find_part(source, "transformer")
     settings, original = _transformer_settings(folder)
@@ -156,11 +154,9 @@ def _transformer_settings(folder: Path) -> tuple[dict[str, Any], bool]:
 
 @torch.no_grad()
 def fold_image_branch(transformer: Any) -> Any:
-    """Remove the image attention of a Wan model in place, leaving its answer to all-zero image features.
-
-    VideoX-Fun gives zeros when it has no image. All image tokens are then alike, so attending to them gives their one
-    value whatever the query is: a constant before the output projection, hence a bias after it.
-    """
+    """Remove the image attention of a Wan model in place, leaving its answer to all-zero image features. VideoX-Fun
+    gives zeros when it has no image. All image tokens are then alike, so attending to them gives their one value
+    whatever the query is: a constant before the output projection, hence a bias after it."""
     embedder = transformer.condition_embedder.image_embedder
     weight = next(embedder.parameters())
     image = embedder(torch.zeros(1, 1, transformer.config.image_dim, device=weight.device, dtype=weight.dtype))

@@ -87,11 +87,9 @@ class VideoRunConfig:
 
 
 def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -> Path:
-    """Train a video model, or go on with a run that was stopped, and return the folder of the model.
-
-    model_config: the model instead of the preset's; its condition counts. Raises ValueError for data that is missing or
-    doesn't fit, ResumeError or TrainingDiverged with what to do.
-    """
+    """Train a video model, or go on with a run that was stopped, and return the folder of the model. model_config: the
+    model instead of the preset's; its condition counts. Raises ValueError for data that is missing or doesn't fit,
+    ResumeError or TrainingDiverged with what to do."""
     device = chosen_device(config.device)
     if config.lora_rank and config.base is None and config.initial is None:
         raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")

@@ -114,9 +114,8 @@ def _weighted_by_region(
 
 class VideoTask:
     """Batches of encoded clips, and their loss (a `trainer.Task`). Everything drawn depends on seed and index alone.
-
-    folders: encoded training clips; one is drawn in proportion to its weight, then a clip of it, both with replacement.
-    """
+    folders: encoded training clips; one is drawn in proportion to its weight, then a clip of it, both with
+    replacement."""
 
     def __init__(
         self, model: DWM, config: VideoTrainConfig, folders: list[LatentFolder], weights: tuple[float, ...] = ()

@@ -26,12 +26,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Alignment:
-    """How well a static video lies on its interaction video.
-
-    agreement: median correlation of the backgrounds at the best common shift, -1 to 1; nan without texture. shift:
-    (x, y) pixels by which the static video lies to the right and below. lag: frames by which it runs late (negative:
-    early). width: of the images.
-    """
+    """How well a static video lies on its interaction video. agreement: median correlation of the backgrounds at the
+    best common shift, -1 to 1; nan without texture. shift: (x, y) pixels by which the static video lies to the right
+    and below. lag: frames by which it runs late (negative: early). width: of the images."""
 
     agreement: float
     shift: tuple[float, float]

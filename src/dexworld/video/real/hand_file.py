@@ -89,11 +89,9 @@ def hamer_intrinsics(height: int, width: int) -> np.ndarray:
 
 
 def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = False) -> HandFile:
-    """Read and check a hand file. Raises HandFileError naming file, key, frame and hand.
-
-    source_size: (height, width) of the video, for HaMeR's camera. hamer_camera: a file without intrinsics was made by
-    HaMeR; otherwise they are needed.
-    """
+    """Read and check a hand file. Raises HandFileError naming file, key, frame and hand. source_size: (height, width)
+    of the video, for HaMeR's camera. hamer_camera: a file without intrinsics was made by HaMeR; otherwise they are
+    needed."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

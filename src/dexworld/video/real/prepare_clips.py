@@ -153,10 +153,8 @@ Progress = Callable[[Iterable[str]], Iterable[str]]
 
 def prepare_fixed_camera(config: FixedCameraConfig, progress: Progress = iter) -> Prepared:
     """Write a triplet for every video that has hands and a prompt; started again, it goes on where it stopped.
-
     progress: wraps the names of the videos. Raises ValueError when the output was made with other settings, there are
-    no videos, or none of them could be prepared.
-    """
+    no videos, or none of them could be prepared."""
     videos, rules = _videos(config.videos), config.rules
     settings = {"generator": "dexworld.video.prepare", "source": "fixed-camera", "rules": asdict(rules)}
     start_triplets(config.output, settings)
@@ -203,11 +201,9 @@ def prepare_custom(config: CustomConfig) -> Prepared:
 
 
 def reshape_triplets(config: ReshapeConfig, progress: Progress = iter) -> Prepared:
-    """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped.
-
-    A triplet that can't be read or whose videos are out of step is left out, counted and named. progress: wraps the
-    names. Raises ValueError when none can be read, or the output was made with other settings or holds another split.
-    """
+    """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped. A triplet that
+    can't be read or whose videos are out of step is left out, counted and named. progress: wraps the names. Raises
+    ValueError when none can be read, or the output was made with other settings or holds another split."""
     source = open_layout(config.data, config.listing, config.prompts)
     settings = {"generator": "dexworld.video.reshape", "rules": asdict(config.rules)}
     start_triplets(config.output, settings, source.seeds)

@@ -121,10 +121,8 @@ def read_clip(
     start: float = 0.0,
 ) -> SourceClip:
     """Take `frames` frames at `fps` from `start` seconds on; each is the source frame nearest in time, never a blend.
-
     short: what to do when the video ends too early. Raises VideoError when the file can't be decoded, starts after
-    `start`, has pixels that aren't square, or is too short and `short` is "refuse".
-    """
+    `start`, has pixels that aren't square, or is too short and `short` is "refuse"."""
     times = start + np.arange(frames) / fps
     images: list[np.ndarray] = []
     picked: list[int] = []
