@@ -37,20 +37,9 @@ def tiny_cogvideox(in_channels=9, **changes):
     from diffusers import CogVideoXTransformer3DModel
 
     torch.manual_seed(in_channels)
-    settings = {
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
-        "in_channels": in_channels,
-        "out_channels": 4,
-        "time_embed_dim": 16,
-        "text_embed_dim": 8,
-        "num_layers": 2,
-        "sample_width": 6,
-        "sample_height": 4,
-        "sample_frames": 9,
-        "max_text_seq_length": 3,
-        "use_rotary_positional_embeddings": True,
-    }
+    settings = {"num_attention_heads": 2, "attention_head_dim": 16, "in_channels": in_channels, "out_channels": 4}
+    settings |= {"time_embed_dim": 16, "text_embed_dim": 8, "num_layers": 2, "sample_width": 6, "sample_height": 4}
+    settings |= {"sample_frames": 9, "max_text_seq_length": 3, "use_rotary_positional_embeddings": True}
     return CogVideoXTransformer3DModel(**settings | changes).eval()
 
 
@@ -59,15 +48,8 @@ def tiny_wan(in_channels=12, **changes):
     from diffusers import WanTransformer3DModel
 
     torch.manual_seed(in_channels)
-    settings = {
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
-        "in_channels": in_channels,
-        "out_channels": 4,
-        "text_dim": 8,
-        "ffn_dim": 48,
-        "num_layers": 2,
-    }
+    settings = {"num_attention_heads": 2, "attention_head_dim": 16, "in_channels": in_channels, "out_channels": 4}
+    settings |= {"text_dim": 8, "ffn_dim": 48, "num_layers": 2}
     return WanTransformer3DModel(**settings | changes).eval()
 
 

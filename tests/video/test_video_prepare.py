@@ -232,12 +232,9 @@ def test_hamers_camera_is_5000_over_256_of_the_longer_side(tmp_path):
 
 def test_meshes_of_one_hand_are_drawn_in_its_colour(tmp_path):
     square = np.array([[-0.1, -0.1, 0.6], [0.1, -0.1, 0.6], [0.1, 0.1, 0.6], [-0.1, 0.1, 0.6]])
-    arrays = {
-        "vertices": np.repeat(square[None], 3, axis=0),
-        "faces": np.array([[0, 1, 2], [0, 2, 3]]),
-        "valid": np.array([True, False, True]),
-        "intrinsics": np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]]),
-    }
+    arrays = {"vertices": np.repeat(square[None], 3, axis=0), "faces": np.array([[0, 1, 2], [0, 2, 3]])}
+    arrays |= {"valid": np.array([True, False, True])}
+    arrays |= {"intrinsics": np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])}
     for side, strongest in (("left", 1), ("right", 0)):
         np.savez(tmp_path / "h.npz", side=np.str_(side), **arrays)
         video = read_hands(tmp_path / "h.npz", (48, 64)).render(np.eye(3), 48, 64)

@@ -31,16 +31,8 @@ def save_text_encoder(root, backbone):
         tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
     tokenizer.save_pretrained(root / "tokenizer")
-    settings = {
-        "vocab_size": len(vocabulary),
-        "d_model": 8,
-        "d_kv": 4,
-        "d_ff": 16,
-        "num_layers": 2,
-        "num_heads": 2,
-        "dropout_rate": 0.0,
-        "is_encoder_decoder": False,
-    }
+    settings = {"vocab_size": len(vocabulary), "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_heads": 2}
+    settings |= {"dropout_rate": 0.0, "is_encoder_decoder": False}
     torch.manual_seed(0)
     if backbone.kind == "cogvideox":
         encoder = transformers.T5EncoderModel(transformers.T5Config(**settings))

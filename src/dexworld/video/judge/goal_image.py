@@ -38,10 +38,7 @@ Distance = Callable[[Tensor, Tensor, Tensor], Tensor]  # (pictures (N, H, W, 3),
 
 
 def hand_masks(
-    hands: Sequence[np.ndarray],
-    tracks: Sequence[HandTrack | None] | None = None,
-    frames: int = 1,
-    dilation: int = DILATION_PX,
+    hands: Sequence[np.ndarray], tracks: Sequence[HandTrack | None] = (), frames: int = 1, dilation: int = DILATION_PX
 ) -> np.ndarray:
     """Where the hands are at the end of N hand-only videos (F, H, W, 3) uint8 on black: (N, H, W) bool.
 
@@ -53,7 +50,7 @@ def hand_masks(
         if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8:
             raise ValueError(f"hand video {index} is {video.shape} {video.dtype}, expected (F, H, W, 3) uint8")
     covered = np.stack([(video[-frames:].max(axis=-1) > HAND_NOISE_LEVEL).any(axis=0) for video in hands])
-    for index, track in enumerate(tracks or ()):
+    for index, track in enumerate(tracks):
         if track is not None:
             for frame in range(len(track) - frames, len(track)):
                 covered[index] |= forearm_mask(track, frame, covered.shape[1:])

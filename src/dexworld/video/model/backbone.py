@@ -35,13 +35,8 @@ def build_transformer(config: DWMConfig) -> nn.Module:
     import diffusers
 
     backbone, clip = config.backbone, config.clip
-    common = {
-        "num_attention_heads": backbone.heads,
-        "attention_head_dim": backbone.head_dim,
-        "in_channels": config.in_channels,
-        "out_channels": config.codec.channels,
-        "num_layers": backbone.depth,
-    }
+    common = {"num_attention_heads": backbone.heads, "attention_head_dim": backbone.head_dim}
+    common |= {"in_channels": config.in_channels, "out_channels": config.codec.channels, "num_layers": backbone.depth}
     if backbone.kind == "wan":
         return diffusers.WanTransformer3DModel(
             **common,

@@ -17,6 +17,7 @@ from dexworld.video.model.dwm import DWM
 from dexworld.video.model.pca_codec import PCACodec
 
 VALIDATION_BATCH = 8
+Place = tuple[LatentFolder, int]  # of a clip: its folder and its index there
 CHANGED = 0.25  # a cell has changed when its mean squared difference from the static video exceeds this (variance 1)
 
 
@@ -141,7 +142,7 @@ class VideoTask:
             batch = self._drop(batch, generator)
         return move(batch, device), len(clips)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[LatentFolder, int]:
+    def _draw(self, rng: np.random.Generator) -> Place:
         folder = self.folders[int(rng.choice(len(self.folders), p=self.shares))]
         return folder, int(rng.integers(len(folder)))
 
@@ -177,11 +178,7 @@ class VideoTask:
 
 
 def interaction_batch(
-    model: DWM,
-    places: list[tuple[LatentFolder, int]],
-    generator: torch.Generator,
-    blank: Tensor,
-    timestep_shift: float = 1.0,
+    model: DWM, places: list[Place], generator: torch.Generator, blank: Tensor, timestep_shift: float = 1.0
 ) -> VideoBatch:
     """Clips as training and validation see them: target the interaction, everything known, noise at random times."""
     clips = [folder[index] for folder, index in places]
@@ -208,11 +205,7 @@ def interaction_batch(
 
 
 def inpainting_batch(
-    model: DWM,
-    places: list[tuple[LatentFolder, int]],
-    rng: np.random.Generator,
-    generator: torch.Generator,
-    timestep_shift: float = 1.0,
+    model: DWM, places: list[Place], rng: np.random.Generator, generator: torch.Generator, timestep_shift: float = 1.0
 ) -> VideoBatch:
     """Fill masked videos, interactions and static ones alike; black where masked, as VideoX-Fun's -1."""
     settings, clip = model.config, model.config.clip
