@@ -9,7 +9,7 @@ from dexworld.hands import KEYPOINTS_PER_HAND, LEFT, NUM_KEYPOINTS, RIGHT
 
 TIME_FACTOR = 4  # pixel frames in a latent frame, after the first frame that stands alone
 SPACE_FACTOR = 8  # pixels on a side of a latent cell
-HAND_VECTOR = 128  # numbers of both hands in one frame: see `triplets.HandTrack.camera_vectors`
+HAND_VECTOR = 128  # numbers of both hands in one frame: see `HandTrack.camera_vectors`
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -131,16 +131,17 @@ def opened(root: Path, listing: Path | str | None, files: Mapping[str, TripletFi
 def _recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Settings and scene seeds by name, each from the nearest triplets.json above its interaction video. The settings
     are {} where the triplets come from several."""
+
+    @cache
+    def owner_of(group: Path) -> Path:
+        above = (folder for folder in group.parents if folder.is_relative_to(top) and (folder / RECORD).is_file())
+        return next(above, top)
+
     records: dict[Path, dict[str, Any]] = {}
-    owners: dict[Path, Path] = {}  # of each group of clips
     seeds: dict[str, int] = {}
     for name, each in files.items():
         path = each.interaction.absolute()
-        group = path.parent
-        if group not in owners:
-            above = [folder for folder in group.parents if folder.is_relative_to(top)]
-            owners[group] = next((folder for folder in above if (folder / RECORD).is_file()), top)
-        owner = owners[group]
+        owner = owner_of(path.parent)
         if owner not in records:
             records[owner] = read_record(owner)
         known, own_name = records[owner].get("seeds", {}), name_of(path.relative_to(owner))

@@ -106,8 +106,8 @@ def text_goal(judged: Sequence[Judged]) -> dict[str, Any]:
     """Top-1 with its interval by method, when the goal's sentence ranks the videos instead of its picture."""
     found: dict[str, Any] = {}
     for name in judged[0].text_scores:
-        right = [rank_order(each.text_scores[name], each.seed)[0] == each.goal_index for each in judged]
-        rate = wilson(int(np.sum(right)), len(right))
+        right = [_is_right(each, each.text_scores[name]) for each in judged]
+        rate = wilson(sum(right), len(right))
         found[name] = {"top1": rate.value, "low": rate.low, "high": rate.high}
     return found
 
@@ -116,9 +116,13 @@ def alternatives(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
     """Top-1 by method and way to score, best first, of the scenes that were scored in every way."""
     found: dict[str, dict[str, float]] = {}
     for name, way in judged[0].others:
-        right = [rank_order(each.others[name, way], each.seed)[0] == each.goal_index for each in judged]
+        right = [_is_right(each, each.others[name, way]) for each in judged]
         found.setdefault(name, {})[way] = float(np.mean(right))
     return {name: dict(sorted(ways.items(), key=lambda item: -item[1])) for name, ways in found.items()}
+
+
+def _is_right(scene: Judged, scores: np.ndarray) -> bool:
+    return bool(rank_order(scores, scene.seed)[0] == scene.goal_index)
 
 
 def binomial_p(successes: int, trials: int, chance: float) -> float:

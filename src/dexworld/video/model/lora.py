@@ -83,7 +83,7 @@ def merge_lora(transformer: Any) -> Any:
 
 
 def adapter_state(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(lora_A and lora_B of every adapted layer, the patch embedding), by the names of the release's files."""
+    """(lora_A and lora_B of every adapted layer, the patch embedding), by the names in the transformer."""
     require("peft")
     from peft import get_peft_model_state_dict
 
@@ -92,7 +92,7 @@ def adapter_state(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, 
     lora = get_peft_model_state_dict(transformer, adapter_name="default")
     prefix = "patch_embed.proj." if hasattr(transformer, "patch_embed") else "patch_embedding."
     other = {prefix + name: value for name, value in patch_embedding(transformer).state_dict().items()}
-    return {PREFIX + name: value for name, value in lora.items()}, other
+    return lora, other
 
 
 def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: dict[str, Any] | None = None) -> None:
@@ -100,7 +100,9 @@ def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: di
     adapter belongs on. about: further entries of adapter.json."""
     folder, peft = Path(folder), transformer.peft_config["default"]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, tensors in zip((LORA_FILE, OTHER_FILE), adapter_state(transformer), strict=True):
+    lora, other = adapter_state(transformer)
+    lora = {PREFIX + name: value for name, value in lora.items()}
+    for name, tensors in ((LORA_FILE, lora), (OTHER_FILE, other)):
         with written_atomically(folder / name) as temporary:
             save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, temporary)
     description = {"format_version": FORMAT_VERSION, "base": base, "rank": peft.r, "alpha": peft.lora_alpha}
@@ -138,7 +140,6 @@ def load_adapter(transformer: Any, folder: str | Path) -> Any:
     lora = {name.removeprefix(PREFIX): value for name, value in lora.items()}
     add_lora(transformer, _config(lora, read_adapter(folder), folder))
     expected_lora, expected_other = adapter_state(transformer)
-    expected_lora = {name.removeprefix(PREFIX): value for name, value in expected_lora.items()}
     check_tensors(lora, expected_lora, str(folder / LORA_FILE))
     check_tensors(other, expected_other, str(folder / OTHER_FILE))
     set_peft_model_state_dict(transformer, lora, adapter_name="default")

@@ -1,7 +1,7 @@
 """Start from published weights: CogVideoX, CogVideoX-Fun, Wan 2.1 and Wan-Fun, in diffusers' or VideoX-Fun's layout.
 
 Tensors are matched name by name and shape by shape; nothing is skipped. The patch embedding is then widened to the
-channels of our condition (`widen.py`), so a text-to-video or an inpainting base starts as what it was. Facts: the
+channels of our condition (`patch_embedding.py`), so a text-to-video or an inpainting base starts as what it was. Facts: the
 models' own `config.json` and `scheduler_config.json`; CogVideoX-Fun is what the DWM paper starts from.
 """
 

@@ -50,7 +50,7 @@ class BackboneConfig:
     rotary: rotary position embedding; CogVideoX-2B has fixed sines instead.
     sample_height, sample_width: latent size that positions are scaled to (60 x 90 in CogVideoX); 0 is the clip's own.
     snr_shift: of CogVideoX's noise schedule. flow_shift: of Wan's timesteps when sampling.
-    skip_maps: linear maps from a token's input to its output that the last layer's tokens mix (`skip.GatedSkip`), so
+    skip_maps: linear maps from a token's input to its output that the last layer's tokens mix (`GatedSkip`), so
         that a narrow model need not carry what it copies; 0 in published models (cogvideox only).
     """
 

@@ -102,14 +102,11 @@ class ValidationReport:
 
 @dataclass(frozen=True)
 class _Clip:
-    """What was found in one triplet; figures are None where the files didn't allow them."""
+    """What was found in one triplet; a figure is None where the files didn't allow it."""
 
     name: str
     problems: tuple[Problem, ...]
-    shape: tuple[int, int, int] | None  # frames, height, width
-    fps: float | None
-    frames_without_hands: int | None
-    alignment: dict[str, Any] | None
+    figures: dict[str, Any]  # shape [frames, height, width], fps, frames_without_hands, alignment
     has_motion: bool
 
 
@@ -132,30 +129,24 @@ def validate_triplets(
     job = partial(_check_by_number, root=root, names=inventory.names, expected=expected, prompts=prompts)
     clips = sorted(progress(in_processes(job, range(len(inventory.names)), workers)), key=lambda clip: clip.name)
     problems = [*inventory.problems, *(problem for clip in clips for problem in clip.problems)]
-    shapes = Counter(
-        f"{clip.shape[0]} x {clip.shape[1]} x {clip.shape[2]} at {clip.fps:g} fps"
-        for clip in clips
-        if clip.shape and clip.fps
-    )
+    figures = {clip.name: clip.figures for clip in clips}
+    sizes = [(each["shape"], each["fps"]) for each in figures.values() if each["shape"]]
+    shapes = Counter(f"{shape[0]} x {shape[1]} x {shape[2]} at {fps:g} fps" for shape, fps in sizes)
     if expected is None and len(shapes) > 1:
         listed = ", ".join(f"{count} of {shape}" for shape, count in shapes.most_common())
         message = f"the clips have {len(shapes)} shapes: {listed}"
         problems.append(Problem(str(root), "mixed-shapes", message, "prepare all clips with one shape", "warning"))
-    lost = [clip.frames_without_hands for clip in clips if clip.frames_without_hands is not None]
+    lost = [each["frames_without_hands"] or 0 for each in figures.values()]
     counts = {
         "clips": len(clips),
         "clips_with_errors": sum(any(each.severity == "error" for each in clip.problems) for clip in clips),
-        "frames": sum(clip.shape[0] for clip in clips if clip.shape),
+        "frames": sum(shape[0] for shape, _ in sizes),
         "frames_without_hands": sum(lost),
         "clips_with_frames_without_hands": sum(count > 0 for count in lost),
         "clips_with_hand_motion": sum(clip.has_motion for clip in clips),
         "unlisted_files": inventory.unlisted,
         "shapes": dict(shapes),
     }
-    shown = ("shape", "fps", "frames_without_hands", "alignment")
-    figures = {clip.name: {name: getattr(clip, name) for name in shown} for clip in clips}
-    for each in figures.values():
-        each["shape"] = list(each["shape"]) if each["shape"] else None
     return ValidationReport(root, tuple(problems), counts, figures)
 
 
@@ -185,7 +176,9 @@ def _check(name: str, files: TripletFiles, expected: ClipShape | None) -> _Clip:
     has_motion = files.motion.exists()
     if has_motion:
         _check_motion(files.motion, shape, found)
-    return _Clip(name, tuple(found), shape, fps, without_hands, alignment, has_motion)
+    figures = {"shape": list(shape) if shape else None, "fps": fps}
+    figures |= {"frames_without_hands": without_hands, "alignment": alignment}
+    return _Clip(name, tuple(found), figures, has_motion)
 
 
 def _decoded(path: Path, found: Findings) -> tuple[np.ndarray, float] | None:
