@@ -118,3 +118,18 @@ def save_original_wan(root: Path, transformer) -> Path:
     }
     (root / "config.json").write_text(json.dumps(description))
     return root
+
+
+def run_transformer(model, latents=None):
+    """The answer (B, f, C, h, w) of either family to latents (B, f, channels, h, w), drawn when not given."""
+    generator = torch.Generator().manual_seed(1)
+    if latents is None:
+        latents = torch.randn(1, 2, model.config.in_channels, 4, 6, generator=generator)
+    text, step = torch.ones(len(latents), 3, 8), torch.full((len(latents),), 500)
+    if hasattr(model, "condition_embedder"):
+        return model(latents.transpose(1, 2), step, text, return_dict=False)[0].transpose(1, 2)
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    frames, rows, columns = latents.shape[1], latents.shape[3] // 2, latents.shape[4] // 2
+    rotary = get_3d_rotary_pos_embed(16, ((0, 0), (rows, columns)), (rows, columns), frames)
+    return model(latents, text, step, image_rotary_emb=rotary, return_dict=False)[0]

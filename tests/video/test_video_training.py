@@ -20,20 +20,20 @@ from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, denoisi
 CPU = torch.device("cpu")
 
 
+def written(clips, root):
+    for clip in clips:
+        write_triplet(root, clip)
+    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in clips})
+
+
 @pytest.fixture(scope="module")
 def folder(square_clips, tmp_path_factory):
-    root = tmp_path_factory.mktemp("triplets")
-    for clip in square_clips[:8]:
-        write_triplet(root, clip)
-    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in square_clips[:8]})
+    return written(square_clips[:8], tmp_path_factory.mktemp("triplets"))
 
 
 @pytest.fixture(scope="module")
 def held_out(square_clips, tmp_path_factory):
-    root = tmp_path_factory.mktemp("held-out")
-    for clip in square_clips[8:]:
-        write_triplet(root, clip)
-    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in square_clips[8:]})
+    return written(square_clips[8:], tmp_path_factory.mktemp("held-out"))
 
 
 @pytest.fixture
@@ -258,12 +258,9 @@ def test_a_started_model_answers_as_its_base_whatever_the_hands(make_dwm, square
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
 
 
-def test_a_model_with_hands_can_not_be_given_other_ones(make_dwm):
+def test_a_model_with_hands_can_not_be_given_other_ones_nor_weights_another_meaning(make_dwm):
     with pytest.raises(ValueError, match="only a model without hands"):
         started_from(make_dwm(condition="mask"), "mesh")
-
-
-def test_weights_can_not_change_their_meaning(make_dwm):
     with pytest.raises(ValueError, match="its weights can't start"):
         started_from(make_dwm(condition="none"), "mesh", "velocity")
 

@@ -9,12 +9,9 @@ import pytest
 from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip, make_track
 
 from dexworld.data.video import VideoFrames, write_video
+from dexworld.models.picture_metrics import psnr
 from dexworld.video.clips.triplet_files import TripletError, files_of, list_names, read_track, write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets, start_triplets
-
-
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / np.mean((first.astype(float) - second) ** 2))
 
 
 def test_a_triplet_comes_back_nearly_as_it_was_written(tmp_path):
