@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dexworld.hands import BONES, KEYPOINTS_PER_HAND
+from dexworld.video.clips.rasteriser import check_faces
 
 SIDES = 8  # of a capsule
 _CAP = np.radians([90.0, 45.0, 0.0])  # polar angle of a cap's rings, from the pole to the joint
@@ -46,16 +47,11 @@ class MeshSequence:
     def __post_init__(self) -> None:
         if self.vertices.ndim != 3 or self.vertices.shape[2] != 3:
             raise ValueError(f"vertices must be (F, V, 3), not {self.vertices.shape}")
-        if self.faces.ndim != 2 or self.faces.shape[1] != 3 or not np.issubdtype(self.faces.dtype, np.integer):
-            raise ValueError(f"faces must be (M, 3) integers, not {self.faces.shape} {self.faces.dtype}")
         frames, vertices = self.vertices.shape[:2]
-        if len(self.faces) and not (self.faces.min() >= 0 and self.faces.max() < vertices):
-            raise ValueError(f"faces name vertices {self.faces.min()} to {self.faces.max()}, there are {vertices}")
+        check_faces(self.faces, vertices)
         if self.drawn.dtype != bool or self.drawn.shape not in ((frames,), (frames, len(self.faces))):
-            raise ValueError(
-                f"drawn must be bool of shape ({frames},) or ({frames}, {len(self.faces)}), "
-                f"not {self.drawn.dtype} {self.drawn.shape}"
-            )
+            shapes, found = f"({frames},) or ({frames}, {len(self.faces)})", f"{self.drawn.dtype} {self.drawn.shape}"
+            raise ValueError(f"drawn must be bool of shape {shapes}, not {found}")
         for frame in np.flatnonzero(self.visible):
             if not np.isfinite(self.vertices[frame][self.faces_of(int(frame))]).all():
                 raise ValueError(f"vertices of frame {frame} hold NaN or Inf; mark the hand invalid there")
@@ -97,13 +93,9 @@ def hand_mesh(keypoints: np.ndarray, valid: np.ndarray) -> MeshSequence:
     palm = np.array(PALM)
     slabs, slab_faces = _slabs(points[:, palm], 0.7 * radii[palm].min(axis=1))
     faces_per_bone, faces_per_slab = len(bone_faces) // len(BONES), len(slab_faces) // len(PALM)
-    drawn = np.concatenate(
-        [
-            np.repeat(valid[:, starts] & valid[:, ends], faces_per_bone, axis=1),
-            np.repeat(valid[:, palm].all(axis=2), faces_per_slab, axis=1),
-        ],
-        axis=1,
-    )
+    bones_drawn = np.repeat(valid[:, starts] & valid[:, ends], faces_per_bone, axis=1)
+    slabs_drawn = np.repeat(valid[:, palm].all(axis=2), faces_per_slab, axis=1)
+    drawn = np.concatenate([bones_drawn, slabs_drawn], axis=1)
     faces = np.concatenate([bone_faces, slab_faces + bones.shape[1]])
     return MeshSequence(np.concatenate([bones, slabs], axis=1), faces, drawn)
 

@@ -32,7 +32,9 @@ def rasterise(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, h
     intrinsics: (3, 3) pixels; the first pixel's centre is (0.5, 0.5). Triangles nearer than 1 cm are left out whole.
     Raises ValueError on other shapes and on faces that name no vertex.
     """
-    _check(vertices, faces, intrinsics)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or intrinsics.shape != (3, 3):
+        raise ValueError(f"vertices must be (V, 3), intrinsics (3, 3), not {vertices.shape} and {intrinsics.shape}")
+    check_faces(faces, len(vertices))
     corners = vertices[faces].astype(np.float64)  # (M, 3 corners, 3)
     kept = np.flatnonzero((corners[..., 2] > NEAR).all(axis=1))
     inverse = 1.0 / corners[kept, :, 2]  # (m, 3); linear over the image, unlike the depth
@@ -67,15 +69,12 @@ def rasterise(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, h
     return Raster(face.reshape(height, width), weights.reshape(height, width, 3), depth.reshape(height, width))
 
 
-def _check(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray) -> None:
-    if vertices.ndim != 2 or vertices.shape[1] != 3:
-        raise ValueError(f"vertices must be (V, 3), not {vertices.shape}")
+def check_faces(faces: np.ndarray, vertices: int) -> None:
+    """Raise ValueError unless `faces` is (M, 3) integers that name some of so many vertices."""
     if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
         raise ValueError(f"faces must be (M, 3) integers, not {faces.shape} {faces.dtype}")
-    if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
-        raise ValueError(f"faces name vertices {faces.min()} to {faces.max()}; there are 0 to {len(vertices) - 1}")
-    if intrinsics.shape != (3, 3):
-        raise ValueError(f"intrinsics must be (3, 3), not {intrinsics.shape}")
+    if len(faces) and not (faces.min() >= 0 and faces.max() < vertices):
+        raise ValueError(f"faces name vertices {faces.min()} to {faces.max()}, there are {vertices}")
 
 
 def _spans(x: np.ndarray, y: np.ndarray, height: int, width: int):

@@ -86,10 +86,16 @@ def latent_file(folder: Path, name: str) -> Path:
 
 def codec_fingerprint(model: DWM) -> str:
     """A digest of the codec's configuration, weights and the clip shape; 16 hexadecimal digits."""
-    digest = hashlib.sha256(repr((model.config.codec, model.config.clip)).encode())
-    for name, value in sorted(model.codec.state_dict().items()):
+    about = repr((model.config.codec, model.config.clip))
+    return tensors_digest(model.codec.state_dict(), about)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """A digest of tensors with their names, and of a text; 16 hexadecimal digits."""
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR
-from dexworld.video.model.pca_codec import PCACodec
+from dexworld.video.model.pca_codec import PCACodec, check_codec_video
 from dexworld.video.model.published_parts import find_part, library_model, read_settings, require
 from dexworld.video.model.video_config import CodecConfig
 
@@ -86,14 +86,7 @@ class VAECodec(nn.Module):
     @torch.no_grad()
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """See `Codec.encode`. generator: of a sampling codec's draws. Raises ValueError on another shape or type."""
-        if video.ndim != 5 or video.shape[-1] != 3 or video.dtype != torch.uint8:
-            raise ValueError(f"video must be (B, F, H, W, 3) uint8, not {tuple(video.shape)} {video.dtype}")
-        frames, height, width = video.shape[1:4]
-        if (frames - 1) % self.group or height % SPACE_FACTOR or width % SPACE_FACTOR:
-            raise ValueError(
-                f"video of {frames} frames of {height} x {width} doesn't fit: frames must be 1 + {self.group} n, "
-                f"sides multiples of {SPACE_FACTOR}"
-            )
+        check_codec_video(video, self.group)
         pixels = video.permute(0, 4, 1, 2, 3).to(self.vae.device, self.vae.dtype) / 127.5 - 1.0  # (B, 3, F, H, W)
         posterior = self.vae.encode(pixels).latent_dist
         latents = posterior.sample(generator or self._generator) if self.sample else posterior.mode()

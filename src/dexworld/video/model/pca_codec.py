@@ -122,16 +122,19 @@ class _Moments:
         return mean, values, vectors * sign
 
 
-def _patches(video: Tensor) -> tuple[Tensor, Tensor]:
-    """Patches of frame 0, (B, 1, h, w, 192), and of the groups of four, (B, f - 1, h, w, 768), in [0, 1]."""
+def check_codec_video(video: Tensor, group: int) -> None:
+    """Raise ValueError unless video is (B, F, H, W, 3) uint8, its frames 1 + `group` n, its sides multiples of 8."""
     if video.ndim != 5 or video.shape[-1] != 3 or video.dtype != torch.uint8:
         raise ValueError(f"video must be (B, F, H, W, 3) uint8, not {tuple(video.shape)} {video.dtype}")
     frames, height, width = video.shape[1:4]
-    if (frames - 1) % TIME_FACTOR or height % SPACE_FACTOR or width % SPACE_FACTOR:
-        raise ValueError(
-            f"video of {frames} frames of {height} x {width} doesn't fit: frames must be 1 + {TIME_FACTOR} n, "
-            f"sides multiples of {SPACE_FACTOR}"
-        )
+    if (frames - 1) % group or height % SPACE_FACTOR or width % SPACE_FACTOR:
+        wanted = f"frames must be 1 + {group} n, sides multiples of {SPACE_FACTOR}"
+        raise ValueError(f"video of {frames} frames of {height} x {width} doesn't fit: {wanted}")
+
+
+def _patches(video: Tensor) -> tuple[Tensor, Tensor]:
+    """Patches of frame 0, (B, 1, h, w, 192), and of the groups of four, (B, f - 1, h, w, 768), in [0, 1]."""
+    check_codec_video(video, TIME_FACTOR)
     video = video.float() / 255
     return _cut(video[:, :1], 1), _cut(video[:, 1:], TIME_FACTOR)
 

@@ -1,8 +1,8 @@
 """Start from published weights: CogVideoX, CogVideoX-Fun, Wan 2.1 and Wan-Fun, in diffusers' or VideoX-Fun's layout.
 
 Tensors are matched name by name and shape by shape; nothing is skipped. The patch embedding is then widened to the
-channels of our condition (`patch_embedding.py`), so a text-to-video or an inpainting base starts as what it was. Facts: the
-models' own `config.json` and `scheduler_config.json`; CogVideoX-Fun is what the DWM paper starts from.
+channels of our condition, so a text-to-video or an inpainting base starts as what it was. Facts: the models' own
+`config.json` and `scheduler_config.json`; CogVideoX-Fun is what the DWM paper starts from.
 """
 
 import logging
@@ -44,8 +44,6 @@ CLASSES: dict[str, Kind] = {"CogVideoXTransformer3DModel": "cogvideox", "WanTran
 # Settings that our configuration need not express: what the widening changes, and what follows from the clip's shape.
 FREE_SETTINGS = {"in_channels", "sample_frames", "pos_embed_seq_len"}
 CLIP_IMAGE_WIDTH = 1280  # of the image features that Wan's image-to-video models attend to
-
-
 PUBLISHED_STEPS = 50  # the DWM release's denoising steps
 
 
@@ -57,6 +55,7 @@ def published_config(
     prediction: Prediction,
     codec_source: str | None,
 ) -> DWMConfig:
+    """The configuration of a loaded transformer, with the size of its own training clips unless `clip` is given."""
     kind, settings = CLASSES[type(transformer).__name__], transformer.config
     if clip is None and kind == "wan":
         clip = ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free

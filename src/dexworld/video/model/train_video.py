@@ -6,7 +6,6 @@
 <output>/results.json     steps, seconds, validation figures
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -18,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.evaluation.guard import training_ranges
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
 from dexworld.training.run import run_trainer, save_run, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
-from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec
+from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
 from dexworld.video.model.dwm import DWM, check_lora, chosen_device, load_base, started_from
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model.prompt_embeddings import embed_prompts
@@ -98,7 +98,8 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
     model, ancestry = initial_model(config, model_config, folders)
     seeds = trained_seeds(folders, ancestry)
     check_held_out(held_out, seeds)
-    frozen = _frozen_digest(model) if config.lora_rank else None
+    fixed = {name: each for name, each in model.backbone.named_parameters() if not each.requires_grad}
+    frozen = tensors_digest(fixed) if config.lora_rank else None
     # Every checkpoint of the run is to know these, not only its last one.
     model.provenance = {
         "base": model.provenance.get("base"),
@@ -202,9 +203,7 @@ def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> Lat
 def trained_seeds(folders: list[TripletFolder], ancestry: dict[str, Any] | None) -> list[list[int]]:
     """[first, last] ranges of the simulator seeds that a model has seen: its own, and those of its ancestors."""
     seeds = [list(pair) for folder in folders for pair in seed_ranges(folder)]
-    recorded = (ancestry or {}).get("training_seeds") or []
-    if len(recorded) == 2 and all(isinstance(end, int) for end in recorded):
-        recorded = [recorded]
+    recorded = training_ranges(ancestry) if ancestry and ancestry.get("training_seeds") else []
     return seeds + [list(pair) for pair in recorded if list(pair) not in seeds]
 
 
@@ -228,16 +227,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _frozen_digest(model: DWM) -> str:
-    """Of the weights that are not trained; 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.backbone.named_parameters()):
-        if not value.requires_grad:
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def seed_ranges(folder: TripletFolder) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
 from dexworld.video.clips.clip import HandTrack
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import render_hands
+from dexworld.video.clips.rasteriser import check_faces
 from dexworld.video.clips.triplet_files import UNREADABLE
 
 HAMER_FOCAL = 5000.0 / 256.0  # of the image's longer side: HaMeR's full-frame camera
@@ -164,10 +165,10 @@ def _both_faces(faces: np.ndarray | None, vertices: int) -> np.ndarray:
         raise ValueError("vertices come without faces")
     if faces.ndim == 2:
         faces = np.stack([faces, faces])
-    if faces.ndim != 3 or faces.shape[::2] != (2, 3) or not np.issubdtype(faces.dtype, np.integer):
-        raise ValueError(f"faces must be (M, 3) or (2, M, 3) integers, not {faces.shape} {faces.dtype}")
-    if faces.size and not (faces.min() >= 0 and faces.max() < vertices):
-        raise ValueError(f"faces name vertices {faces.min()} to {faces.max()}, there are 0 to {vertices - 1}")
+    if faces.ndim != 3 or len(faces) != 2:
+        raise ValueError(f"faces must be (M, 3) or (2, M, 3) integers, not {faces.shape}")
+    for each in faces:
+        check_faces(each, vertices)
     return faces.astype(np.int64)
 
 
