@@ -27,10 +27,10 @@ def triplets_as_episodes(
 ) -> EpisodeDataset:
     """Write every clip of a triplet folder that has hand motions into the episode folder `output`, and open it.
 
-    static_every: every so many clips, the static video becomes an episode of its own, with no hand: it teaches what the
-    camera alone does, and that nothing moves untouched; 0 leaves them out. progress: wraps the iterator of clip
-    indices. Clips without hand motions can't condition a DexWM: they are left out and counted in the dataset's
-    `counts`. Episodes that are there already are passed over. Raises ValueError when no clip has hand motions.
+    static_every: of so many clips one, the static video becomes an episode without hands: it teaches what the camera
+    alone does; 0 leaves them out. progress: wraps the iterator of clip indices. Clips without hand motions are left out
+    and counted in the dataset's `counts`; episodes that are there stay. Raises ValueError when no clip has hand
+    motions.
     """
     folder = open_triplets(Path(root), listing)
     settings = {"generator": "dexworld.video.as_episodes", "clips": folder.settings}

@@ -100,12 +100,9 @@ class HandTrack:
 
 @dataclass(frozen=True)
 class TripletClip:
-    """One triplet in memory. Checks itself; raises ValueError naming the clip and the field.
-
-    name: `<group>/<stem>` or `<stem>`. interaction, static, hands: (F, H, W, 3) uint8 RGB, equal shapes, F = 1 + 4n
-    (the causal video codecs fold four frames into one after the first). prompt: text, any length. track: keypoints
-    and camera, when known. seed: simulator seed of the scene, when simulated.
-    """
+    """One triplet in memory. Checks itself; raises ValueError naming the clip and the field. name: `<group>/<stem>` or
+    `<stem>`. interaction, static, hands: (F, H, W, 3) uint8 RGB, F = 1 + 4n (the causal codecs fold four frames into
+    one after the first). track, seed: keypoints and camera, and the simulator's seed, when known."""
 
     name: str
     interaction: np.ndarray

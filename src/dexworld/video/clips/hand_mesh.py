@@ -70,12 +70,11 @@ class MeshSequence:
 
 
 def hand_mesh(keypoints: np.ndarray, valid: np.ndarray) -> MeshSequence:
-    """Build one hand's mesh in F frames from its keypoints.
+    """Build one hand's mesh in F frames from its keypoints (F, 21, 3), metres in the camera frame; valid: (F, 21) bool.
 
-    keypoints: (F, 21, 3) metres in the camera frame, order of `dexworld.hands` (OpenPose's). valid: (F, 21) bool.
     A bone is drawn when both its ends are valid, a palm triangle when its three corners are. Thickness follows the
-    hand's size, taken from the valid bones of all frames together, so that it doesn't flicker.
-    Raises ValueError on other shapes and on valid keypoints that hold NaN or Inf.
+    hand's size, taken from the valid bones of all frames, so that it doesn't flicker. Raises ValueError on other shapes
+    and on valid keypoints that hold NaN or Inf.
     """
     if keypoints.ndim != 3 or keypoints.shape[1:] != (KEYPOINTS_PER_HAND, 3):
         raise ValueError(f"keypoints of a hand must be (F, {KEYPOINTS_PER_HAND}, 3), not {keypoints.shape}")

@@ -37,10 +37,9 @@ RENDERER_FOLDERS = ("", "sequences", "processed2")  # below <scene>/<action>; th
 def open_layout(root: Path | str, listing: Path | str | None = None, prompts: str = PROMPTS) -> TripletFolder:
     """Open triplets of any of the layouts above, and of the plain one.
 
-    root: the data folder, or any folder further down the lists' paths. listing: as for `open_triplets`; without it, all
-    interaction videos. A file is taken from the collected place when it is there, else from its renderer's. Settings
-    and scene seeds come from the nearest triplets.json, which may lie above `root` when that is inside a list's path.
-    Raises TripletError when a clip's folder or one of its files is missing, naming the first few.
+    root: the data folder, or any folder further down the lists' paths. listing: as for `open_triplets`. A file is taken
+    from the collected place, else from its renderer's. Settings and seeds come from the nearest triplets.json, which
+    may lie above `root` when that is inside a list's path. Raises TripletError when a clip's folder or file is missing.
     """
     root = Path(root)
     names = list_names(find_listing(root, listing)) if listing is not None else _interactions(root)

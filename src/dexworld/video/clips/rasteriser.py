@@ -26,12 +26,9 @@ class Raster:
 
 
 def rasterise(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, height: int, width: int) -> Raster:
-    """Project triangles through a pinhole camera and keep the nearest at every pixel centre.
-
-    vertices: (V, 3) metres in the camera frame (x right, y down, z forward). faces: (M, 3) int, either winding.
-    intrinsics: (3, 3) pixels; the first pixel's centre is (0.5, 0.5). Triangles nearer than 1 cm are left out whole.
-    Raises ValueError on other shapes and on faces that name no vertex.
-    """
+    """Project triangles through a pinhole camera and keep the nearest at every pixel centre. vertices: (V, 3) metres in
+    the camera frame (x right, y down, z forward). faces: (M, 3) int, either winding. intrinsics: (3, 3) pixels; the
+    first pixel's centre is (0.5, 0.5). Triangles nearer than 1 cm are left out whole. Raises ValueError."""
     if vertices.ndim != 2 or vertices.shape[1] != 3 or intrinsics.shape != (3, 3):
         raise ValueError(f"vertices must be (V, 3), intrinsics (3, 3), not {vertices.shape} and {intrinsics.shape}")
     check_faces(faces, len(vertices))

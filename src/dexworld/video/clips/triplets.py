@@ -105,9 +105,9 @@ class TripletFolder:
 def open_triplets(root: Path | str, listing: Path | str | None = None, prompts: str = PROMPTS) -> TripletFolder:
     """Open the triplets that `listing` names, or all complete ones (every `videos/*.mp4` at any depth).
 
-    listing: a text file of `<group>/videos/<stem>.mp4` lines, relative to `root` (looked for as given, then in `root`).
-    prompts: "prompts" or "prompts_rewrite" (falls back to "prompts" for a clip without a rewrite).
-    Raises TripletError when the folder holds none, a line is no such path or comes twice, or a file is missing.
+    listing: lines `<group>/videos/<stem>.mp4` in a file, as given or in `root`. prompts: "prompts", or
+    "prompts_rewrite" for clips that have one. Raises TripletError when there are none, a line is no such path or comes
+    twice, or a file is missing.
     """
     root = Path(root)
     names = list_names(find_listing(root, listing)) if listing is not None else find_names(root)
@@ -153,11 +153,8 @@ def _recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, A
 
 def start_triplets(root: Path | str, settings: Mapping[str, Any], seeds: Mapping[str, int] | None = None) -> None:
     """Write triplets.json before the first clip, so that a folder whose making was killed knows what its clips are.
-
-    settings: what makes the clips. seeds: simulator seed by name of all clips that are planned. A folder that has the
-    same settings is gone on with. Raises ValueError for other settings than the folder's, and for seeds of another
-    split (training, validation, evaluation) than its clips have.
-    """
+    settings: what makes the clips. seeds: simulator seed by name of all planned clips. Raises ValueError for other
+    settings than the folder's, and for seeds of another split (training, validation, evaluation) than its clips'."""
     root = Path(root)
     old = _record_made_with(root, settings)
     names = set(find_names(root)) if root.is_dir() else set()
@@ -175,10 +172,9 @@ def finish_triplets(
 ) -> TripletFolder:
     """Write triplets.json and dataset.txt for all triplets of the folder, and open it.
 
-    settings: what made the clips, as JSON values. seeds: simulator seed by name, {} for real video. clips: what was
-    decided for a single clip, by name. counts: further figures. A second run with the same settings adds to the
-    record. Raises ValueError for other settings than the folder's, seeds of triplets that it doesn't hold, or seeds of
-    another split than its other clips'.
+    settings: what made the clips, as JSON values. seeds: simulator seed by name. clips: what was decided for a clip, by
+    name. counts: further figures. A second run with the same settings adds to the record. Raises ValueError for other
+    settings, for names that the folder doesn't hold, and for seeds of another split than its other clips'.
     """
     root = Path(root)
     old = _record_made_with(root, settings)

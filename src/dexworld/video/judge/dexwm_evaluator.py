@@ -104,12 +104,9 @@ class DexWMEvaluator:
 
     @torch.no_grad()
     def pictures(self, imagined: Imagined, static: np.ndarray) -> np.ndarray:
-        """Last frames (N, H, W, 3) uint8: the predicted change on the untouched scene `static` (H, W, 3) uint8.
-
-        The change is against the prediction without hands, so what the model gets wrong of the camera's motion, and
-        what the decoder can't show, stays out; the video world model shows its change on the static video too. Raises
-        ValueError when the encoder has no way back.
-        """
+        """Last frames (N, H, W, 3) uint8: the predicted change on the untouched scene `static` (H, W, 3) uint8. The
+        change is against the prediction without hands: what the model gets wrong of the camera's motion, and what the
+        decoder can't show, stays out. Raises ValueError when the encoder has no way back."""
         latents = torch.cat([imagined.final, imagined.untouched[None]]).to(self._device)
         decoded = self.model.decode(latents).cpu().numpy().astype(np.int16)
         return np.clip(static + decoded[:-1] - decoded[-1], 0, 255).astype(np.uint8)

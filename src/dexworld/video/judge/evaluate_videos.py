@@ -53,10 +53,10 @@ class EvaluateConfig:
 class Evaluation:
     """Figures of every method on every clip.
 
-    values: method -> per clip, in the order of `clips`, the mean over samples of every measure: a number, None where
-    the clip has nothing to measure, or the reason as text why it isn't measured at all. samples: videos drawn per clip
-    by each method. region_shares: share of each clip's pixels that is interaction region. simulated: clips with a
-    scene seed, which the guard has checked.
+    values: method -> per clip, the mean over samples of every measure: a number, None where the clip has nothing to
+    measure, or the reason as text why it isn't measured. samples: videos drawn per clip by each method. region_shares:
+    share of each clip's pixels in the interaction region. simulated: clips with a scene seed, which the guard has
+    checked.
     """
 
     config: EvaluateConfig
@@ -150,10 +150,9 @@ def evaluate_methods(
     """Evaluate methods on clips (a list, or an open triplet folder) beside the references.
 
     codec: the codec that the methods generate in; with it, static copy and the truth also stand in the table as that
-    codec shows them. perceptual: by default, without any weights. progress: called after every batch of clips.
-
-    Nothing is left out: a clip that can't be read and a method that fails raise. Raises ValueError on no clips, on
-    methods of one name, on a video of another shape, and (SeedError) on clips that a method was trained on.
+    codec shows them. perceptual: by default, without any weights. progress: called after every batch of clips. Raises
+    ValueError on no clips, methods of one name, or a video of another shape, and SeedError on clips that a method was
+    trained on.
     """
     everything = [*reference_methods(codec), *methods]
     names = [method.name for method in everything]

@@ -40,12 +40,9 @@ Distance = Callable[[Tensor, Tensor, Tensor], Tensor]  # (pictures (N, H, W, 3),
 def hand_masks(
     hands: Sequence[np.ndarray], tracks: Sequence[HandTrack | None] = (), frames: int = 1, dilation: int = DILATION_PX
 ) -> np.ndarray:
-    """Where the hands are at the end of N hand-only videos (F, H, W, 3) uint8 on black: (N, H, W) bool.
-
-    tracks: keypoints of the same hands; with them the forearms count too, which the hand videos don't show but the
-    generated ones do. frames: how many of the last frames count, for hands that a generated video draws early or late.
-    dilation: pixels by which the masks grow. Raises ValueError on another shape.
-    """
+    """Where the hands are at the end of N hand-only videos (F, H, W, 3) uint8 on black: (N, H, W) bool. tracks: of the
+    same hands; with them the forearms count too, which only generated videos show. frames: how many of the last frames
+    count. dilation: pixels by which the masks grow. Raises ValueError on another shape."""
     for index, video in enumerate(hands):
         if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8:
             raise ValueError(f"hand video {index} is {video.shape} {video.dtype}, expected (F, H, W, 3) uint8")
@@ -82,12 +79,9 @@ def forearm_mask(track: HandTrack, frame: int, size: tuple[int, int]) -> np.ndar
 
 @dataclass(frozen=True)
 class GoalView:
-    """A goal and the pixels that candidates may be compared with it on.
-
-    goal: (H, W, 3) uint8, the wanted state seen from the last camera pose, without hands. static: (H, W, 3) uint8, the
-    untouched scene from the same pose (last frame of the static video). hidden: (N, H, W) bool, what each candidate's
-    hand covers in its last frame. Raises ValueError when the sizes differ.
-    """
+    """A goal and the pixels that candidates may be compared with it on. goal, static: (H, W, 3) uint8, the wanted state
+    and the untouched scene from the last camera pose, without hands. hidden: (N, H, W) bool, what each candidate's hand
+    covers in its last frame. Raises ValueError when the sizes differ."""
 
     goal: np.ndarray
     static: np.ndarray

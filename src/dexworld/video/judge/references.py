@@ -14,12 +14,9 @@ CODEC_TRUTH = "codec_truth"
 
 
 class VideoMethod(Protocol):
-    """What is evaluated: a name, and videos for clips.
-
-    A method looks only at what it may know of a clip (static and hand video, hand motion, prompt, or the first frame),
-    never at the outcome. One that gives the same video for every seed says so with `deterministic = True` and is asked
-    once; one that was trained says on what with `provenance`, as checkpoints do.
-    """
+    """What is evaluated: a name, and videos for clips. A method looks only at what it may know of a clip, never at the
+    outcome. One that gives the same video for every seed has `deterministic = True` and is asked once; one that was
+    trained says on what with `provenance`, as checkpoints do."""
 
     @property
     def name(self) -> str:

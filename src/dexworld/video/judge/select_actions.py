@@ -117,11 +117,8 @@ def rank_candidates(
     method: VideoMethod, clips: Sequence[TripletClip], goal: ImageGoal | TextGoal, seed: int = 0
 ) -> Ranking:
     """Simulate N candidates of one scene (clips that share `static` and differ in `hands`) and rank them by the goal.
-
-    The outcomes in the clips are never looked at. All candidates are generated from the same noise, drawn from `seed`,
-    so that the videos differ by the hands alone. Raises ValueError for fewer than two candidates, or for candidates of
-    different scenes.
-    """
+    The outcomes are never looked at. All candidates start from the same noise, drawn from `seed`, so that videos differ
+    by the hands alone. Raises ValueError for fewer than two candidates, or for candidates of different scenes."""
     if len(clips) < 2:
         raise ValueError(f"there is nothing to select among {len(clips)} candidates; give at least two")
     for clip in clips[1:]:
@@ -159,12 +156,9 @@ def rank_folder(
     text_weights: str | Path | None = None,
     seed: int = 0,
 ) -> Ranking:
-    """Simulate every candidate of `folder` with `method` and rank them by its goal.
-
-    goal: `image` or `text`; by default the picture if there is one, else the sentence. distance, rule, lpips: see
-    `ImageGoal`. text_weights: an X-CLIP folder or hub id, without which a sentence can't be scored. Raises
-    SelectionError naming the file that is missing or doesn't fit.
-    """
+    """Simulate every candidate of `folder` with `method` and rank them by its goal. goal: `image` or `text`; by default
+    the picture if there is one. distance, rule, lpips: see `ImageGoal`. text_weights: an X-CLIP folder or hub id, for a
+    sentence. Raises SelectionError naming the file that is missing or doesn't fit."""
     folder = Path(folder)
     clips = folder_candidates(folder)
     pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]

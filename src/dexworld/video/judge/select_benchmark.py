@@ -130,11 +130,10 @@ def select_benchmark(
 ) -> tuple[dict[str, Any], list[Judged]]:
     """Play the benchmark: the figures as `results.json` holds them, and the scenes to show, in seed order.
 
-    methods: factories of generation methods (`trained_method` makes them), called in every process, so they must be
-    picklable; `dwm` is the main one, `no_hand` the one that sees no hands, any other name is measured beside them.
-    provenances: of checkpoints for the guard, beside those that the methods and DexWM name themselves. progress: called
-    with (scenes done, scenes). Raises SeedError for seeds that must not be evaluated on, ValueError for a method that
-    takes a control's name.
+    methods: picklable factories (`trained_method` makes them), called in every process; `dwm` is the main one,
+    `no_hand` sees no hands, others are measured beside them. provenances: of checkpoints for the guard, beside those
+    that the methods name. progress: called with (scenes done, scenes). Raises SeedError for seeds that must not be
+    evaluated on, ValueError for a method that takes a control's name.
     """
     reserved = sorted({DEXWM, COMPOSITE, COMPOSITE_CODEC, HAND_OVER_CHANGE, ORACLE} & set(methods))
     if reserved:
@@ -297,12 +296,9 @@ def as_shown_by(method: Generator, video: np.ndarray, static: np.ndarray) -> np.
 
 
 def hand_over_change(clips: list[TripletClip], view: GoalView) -> np.ndarray:
-    """Scores (N,): the cosine between where each hand was at any time and where the goal differs from the scene.
-
-    Both maps are blurred, so that a hand that passes close by counts a little. It knows nothing of what hands do to
-    objects, only that things change where hands are; the camera's motion within the clip is ignored. 0 for a hand that
-    is never in view, or a goal that changes nothing.
-    """
+    """Scores (N,): the cosine between where each hand was at any time and where the goal differs from the scene. Both
+    maps are blurred, so that a hand that passes close by counts a little; the camera's motion within the clip is
+    ignored. 0 for a hand that is never in view, or a goal that changes nothing."""
     change = np.abs(view.goal.astype(np.float32) - view.static).sum(axis=-1)
     swept = np.stack([(clip.hands.max(axis=-1) > HAND_NOISE_LEVEL).any(axis=0) for clip in clips])
     maps = torch.from_numpy(np.concatenate([swept.astype(np.float32), change[None]]))[:, None]

@@ -53,12 +53,12 @@ class PerceptualConfig:
 
 
 class Perceptual:
-    """The perceptual measures that there are weights for, loaded once.
+    """The perceptual measures that there are weights for, loaded once. device: where the networks run.
 
-    Called with a prediction and the truth (F, H, W, 3) uint8, the region (F, H, W) bool and the prompt, it gives every
-    measure by name: "lpips", "lpips_inside", "lpips_outside", "dreamsim" (distances to the truth), "xclip" (cosine of
-    video and prompt), "gradient_distance" with its inside and outside. A value is a number, None where there is nothing
-    to measure (an empty region, no prompt), or the reason as text. device: where the networks run.
+    Called with a prediction and the truth (F, H, W, 3) uint8, the region (F, H, W) bool and the prompt, it gives
+    "lpips" and "gradient_distance" (also "_inside" and "_outside"), "dreamsim", and "xclip" (cosine of video and
+    prompt). A value is a number, None where there is nothing to measure (an empty region, no prompt), or the reason as
+    text.
     """
 
     def __init__(self, config: PerceptualConfig = PerceptualConfig(), device: str = "cpu") -> None:
@@ -89,12 +89,9 @@ class Perceptual:
 def gradient_distances(
     prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
 ) -> list[float | None]:
-    """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights.
-
-    `models.perceptual.gradient_maps` at four scales, then the mean over pixels, and over scales. It asks whether edges
-    are where they should be, and of which direction, and forgives brightness. One value for each of `masks`, (F, H, W)
-    bool or None for the whole frame; None for an empty mask.
-    """
+    """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights. The mean of
+    `models.perceptual.gradient_maps` over pixels and four scales: whether edges are where they should be, whatever the
+    brightness. One value for each of `masks`, (F, H, W) bool or None for the whole frame; None for an empty mask."""
     checked_videos(prediction, truth)
     for mask in masks:
         if mask is not None:
@@ -188,14 +185,13 @@ def preservation(
 ) -> dict[str, float | None]:
     """How much of the unaffected scene a video keeps, and how much of the affected scene it changes.
 
-    The static video already is right wherever nothing happens, so this compares with it and not with the truth: grain
-    and exposure of real recordings don't count. prediction, static: (F, H, W, 3) uint8. region: (F, H, W) bool, the
-    interaction region. truly_changed: (F, H, W) bool, `changed_pixels` of the truth; the prediction's own changes are
-    found by the same rule.
+    It compares with the static video, not with the truth, so grain and exposure of real recordings don't count.
+    prediction, static: (F, H, W, 3) uint8. region: (F, H, W) bool, the interaction region. truly_changed: (F, H, W)
+    bool, `changed_pixels` of the truth.
 
     "kept": share, 0 to 1, of the pixels outside that the prediction doesn't change. "acted": share of the truly changed
-    pixels that it changes as well; 0 for a copy of the static video. "psnr_static_outside": dB between prediction and
-    static video outside. None where there are no such pixels.
+    pixels that it changes as well. "psnr_static_outside": dB between prediction and static video outside. None where
+    there are no such pixels.
     """
     checked_videos(prediction, static)
     checked_mask(region, static.shape)

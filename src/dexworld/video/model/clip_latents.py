@@ -102,12 +102,9 @@ def tensors_digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
 def encode_folder(
     triplets: TripletFolder, model: DWM, progress: Callable[[Iterable[int]], Iterable[int]] = iter
 ) -> LatentFolder:
-    """Encode every clip of a folder that isn't encoded yet, on the model's device.
-
-    progress: wraps the indices that are worked on. Clips of another rate than the model's are encoded, with a warning.
-    Raises ValueError naming a clip of another shape than the model's, or one whose hand video shows no hand; a folder
-    of pure navigation, whose triplets.json says `"navigation": true` in its settings, may hold such clips.
-    """
+    """Encode every clip of a folder that isn't encoded yet, on the model's device. progress: wraps the indices that are
+    worked on. Clips of another rate are encoded, with a warning. Raises ValueError naming a clip of another shape, or
+    one without hands (unless triplets.json has `"navigation": true` in its settings)."""
     fingerprint = codec_fingerprint(model)
     folder = triplets.root / "latents" / fingerprint
     waiting = [index for index, name in enumerate(triplets.names) if not _fresh(triplets, folder, name)]

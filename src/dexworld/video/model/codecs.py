@@ -40,13 +40,13 @@ def build_codec(config: CodecConfig) -> nn.Module:
 class VAECodec(nn.Module):
     """A frozen pretrained VAE of diffusers. Raises ValueError when it isn't 4 x in time and 8 x in space.
 
-    Its latents are scaled to what the transformers were trained on: CogVideoX multiplies by its config's scaling_factor
+    Latents are scaled to what the transformers were trained on: CogVideoX multiplies by its config's scaling_factor
     (0.7 for 5B, 1.15258426 for 2B), Wan subtracts a mean and divides by a standard deviation per channel.
 
-    group: frames after the first come in groups of this many; 8 for CogVideoX, whose decoder makes 8 frames, not 5, out
-    of two latent frames. sample: encode to a draw from the VAE's distribution (as the DWM release does when training),
-    not to its mode. seed: of the draws when `encode` is given no generator; they differ from call to call. tiling: work
-    in overlapping tiles, for clips that would not fit into memory; changes the result a bit.
+    group: frames after the first come in groups of this many; 8 for CogVideoX, whose decoder makes 8 frames, not 5, of
+    two latent frames. sample: encode to a draw from the VAE's distribution (as the DWM release trains), not to its
+    mode. seed: of the draws when `encode` is given no generator. tiling: work in overlapping tiles, which changes the
+    result a bit.
     """
 
     mean: Tensor
