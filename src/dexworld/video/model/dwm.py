@@ -206,12 +206,11 @@ def load_base(
     lora: LoRAConfig | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> DWM:
-    """A world model that starts from the transformer and the VAE of a published video model.
+    """A world model that starts from the transformer and the VAE of a published video model, a folder or hub id.
 
-    source: folder or Hugging Face id. clip: by default the size of the checkpoint's own training clips. codec, or
-    codec_source: another codec than the one beside the transformer, e.g. when `source` holds no `vae/`. lora: train
-    adapters and the patch embedding only. dtype: of the transformer's weights. Raises CheckpointError for a folder that
-    can't be used and ValueError for a condition that the backbone doesn't take.
+    clip: by default the size of the checkpoint's own training clips. codec, or codec_source: another codec than the one
+    beside the transformer. lora: train adapters and the patch embedding only. dtype: of the transformer's weights.
+    Raises CheckpointError for a folder that can't be used, ValueError for a condition that the backbone doesn't take.
     """
     if lora is not None:
         check_lora(condition)

@@ -150,9 +150,9 @@ def shown(made: Tensor, decoded_static: Tensor, static: Tensor, config: Generate
 def settled(made: Tensor, decoded_static: Tensor, still: Tensor, fade: float) -> Tensor:
     """The generated video, and `still` where it changes nothing; all (B, F, H, W, 3) uint8.
 
-    decoded_static: the static video through the codec that made the video. still: what is shown where nothing changes,
-    that same picture or the static video itself. fade: mean difference of `made` from `decoded_static` around a pixel
-    (of 1, largest channel) from which the generated picture is shown alone; below, the two are mixed in proportion.
+    decoded_static: the static video through the codec that made the video. still: that same picture or the static
+    video. fade: mean difference (of 1, largest channel) from `decoded_static` around a pixel from which the generated
+    picture is shown alone; below, the two are mixed in proportion.
     """
     change = (made.float() - decoded_static.float()).abs().amax(dim=-1).flatten(0, 1)[:, None] / 255  # (B F, 1, H, W)
     reach = round(AROUND * made.shape[2] / 2)

@@ -26,12 +26,9 @@ def patch_embedding(transformer: nn.Module) -> nn.Conv2d | nn.Conv3d:
 
 
 def channel_columns(in_channels: int, latent: int, mask: int) -> tuple[int, ...]:
-    """Where each input channel of a pretrained checkpoint goes in the order [noisy | mask | static | hands].
-
-    in_channels: of the checkpoint. latent: C. mask: m (1 CogVideoX, 4 Wan). Known checkpoints: text-to-video (C),
-    CogVideoX image-to-video (2C: noisy, image, and the image goes to the static channels), inpainting (2C + m), and
-    our own with hands (3C + m). Raises ValueError for any other number.
-    """
+    """Where each input channel of a pretrained checkpoint goes in the order [noisy | mask | static | hands]. latent: C.
+    mask: m (1 CogVideoX, 4 Wan). Known counts: text-to-video (C), CogVideoX image-to-video (2C: noisy, image; the image
+    goes to static), inpainting (2C + m), and our own with hands (3C + m). Raises ValueError for any other."""
     if in_channels in (latent, 2 * latent + mask, 3 * latent + mask):
         return tuple(range(in_channels))
     if in_channels == 2 * latent:
@@ -62,12 +59,9 @@ def widen_weight(weight: Tensor, channels: int, columns: Sequence[int] | None = 
 
 
 def widen_patch_embedding(transformer: Any, new_in_channels: int, columns: Sequence[int] | None = None) -> Any:
-    """Widen the patch embedding of `transformer` in place to `new_in_channels`, and return it.
-
-    A model that already has that many channels is left alone, so loading a widened checkpoint never widens it twice.
-    columns: see `widen_weight`. Also the model's own config learns its new number, so `save_pretrained` writes a folder
-    that loads again. Raises ValueError when a channel would be lost.
-    """
+    """Widen the patch embedding of `transformer` in place to `new_in_channels`, and return it. columns: see
+    `widen_weight`. A model that has that many channels is left alone. The model's config learns the number, so that
+    `save_pretrained` writes a folder that loads again. Raises ValueError when a channel would be lost."""
     conv = patch_embedding(transformer)
     if conv.in_channels == new_in_channels:
         return transformer

@@ -66,9 +66,8 @@ def embed_prompts(
     """Embed a set of prompts for `backbone`.
 
     source: folder or Hugging Face id with `text_encoder/` and `tokenizer/`, or None for zeros. cache: folder for one
-    file per set of prompts and encoder; the encoder, 10 GB and more, is not even loaded when the file is there. dtype:
-    of the encoder and of the embeddings. Raises CheckpointError for an encoder that is missing, of another kind or
-    width, or whose weights don't fit.
+    file per set of prompts and encoder; with it the encoder, 10 GB and more, is not even loaded. Raises CheckpointError
+    for an encoder that is missing, of another kind or width, or whose weights don't fit.
     """
     unique = tuple(sorted(set(prompts)))
     shape = (len(unique), backbone.text_tokens, backbone.text_dim)

@@ -51,12 +51,9 @@ def sample(
     begin: Tensor | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Latents (B, f, C, h, w) for a batch of conditions; row i's noise comes from `generators[i]` alone.
-
-    So a clip's video depends on its own seed, not on its batch. begin: the latents that start="static" starts from; by
-    default the conditions' static ones. on_step: called with the number of steps done. Raises ValueError when there
-    isn't one generator per row.
-    """
+    """Latents (B, f, C, h, w) for a batch of conditions; row i's noise comes from `generators[i]` alone. begin: the
+    latents that start="static" starts from; by default the conditions' static ones. on_step: called with the number of
+    steps done. Raises ValueError when there isn't one generator per row."""
     if len(generators) != len(conditions):
         raise ValueError(f"{len(conditions)} clips need as many generators, not {len(generators)}")
     static, process = conditions.static, model.process

@@ -75,11 +75,11 @@ class VideoBatch:
 def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float, outside_weight: float = 1.0) -> Tensor:
     """The loss of a batch, a scalar.
 
-    For velocity (and flow) predictions the plain squared error on it, as in the DWM release (the paper writes the error
-    of the noise). For residual predictions the squared error of the clean latents, weighted as that of the velocity
-    would be, but at most by `weight_cap` (Hang et al., "Efficient diffusion training via min-SNR weighting", 2023).
-    With an `outside_weight`, that error is measured in pixels, and those outside the region count so many times.
-    Raises ValueError when the model's prediction or codec has no such measure.
+    For velocity predictions its squared error, as in the DWM release (the paper writes the error of the noise). For
+    residual predictions that of the clean latents, weighted as that of the velocity would be, but at most by
+    `weight_cap` (Hang et al., "Efficient diffusion training via min-SNR weighting", 2023). With an `outside_weight`,
+    that error is measured in pixels, and those outside the region count so many times. Raises ValueError where there is
+    no such measure.
     """
     process = model.process
     noisy = process.noisy(batch.clean, batch.noise, batch.timestep)

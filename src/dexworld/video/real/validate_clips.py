@@ -120,9 +120,9 @@ def validate_triplets(
 ) -> ValidationReport:
     """Check the triplets that `listing` names (dataset.txt when there is one; else all that any file hints at).
 
-    expected: the shape of every clip; without it clips must be usable (1 + 4n frames, sides multiples of 16). Every
-    frame is decoded. workers: processes, 0 for one per core. progress: wraps the clips that are done. Raises
-    TripletError when the root is no folder or the list file doesn't exist.
+    expected: the shape of every clip; without it clips must be usable (1 + 4n frames, sides multiples of 16). workers:
+    processes, 0 for one per core. progress: wraps the clips that are done. Raises TripletError for a missing folder or
+    list.
     """
     root = Path(root)
     inventory = take_inventory(root, listing)
