@@ -98,8 +98,7 @@ class VideoEvaluate:
             ]
             methods = [*with_prompts, *(each for each in methods if not isinstance(each, Generator))]
             decoded = tuple(method.name for method in methods if method.name != "dwm")
-            settings = {"compare_with": tuple(own), "decoded": decoded, "split": self.split}
-            config = EvaluateConfig(self.samples, self.seed, **settings)
+            config = EvaluateConfig(self.samples, self.seed, compare_with=tuple(own), decoded=decoded, split=self.split)
             perceptual = Perceptual(self.weights, str(chosen_device(self.device)))
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
@@ -236,8 +235,8 @@ class VideoDemo:
         seeds = [clip.seed for clip in clips if clip.seed is not None]
         write_results(self.output, figures, seed=self.seed, seeds=seeds)
         measured = Path(checkpoint_path(self.checkpoint)) / "evaluation.json"
-        about = {"figures": read_json(measured) if measured.exists() else None, "timings": timings}
-        page = write_video_demo(self.output, shown, "dwm", model=facts_of(model), held_out=True, **about)
+        before, facts = read_json(measured) if measured.exists() else None, facts_of(model)
+        page = write_video_demo(self.output, shown, "dwm", figures=before, model=facts, timings=timings, held_out=True)
         logger.info("open %s in a browser", page)
 
 

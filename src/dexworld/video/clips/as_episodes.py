@@ -33,7 +33,7 @@ def triplets_as_episodes(
     motions.
     """
     folder = open_triplets(Path(root), listing)
-    settings = {"generator": "dexworld.video.as_episodes", "clips": folder.settings}
+    settings: dict[str, Any] = {"generator": "dexworld.video.as_episodes", "clips": folder.settings}
     settings |= {"clips_fingerprint": folder.fingerprint, "static_every": static_every}
     writer = EpisodeWriter(output, settings)
     without_motion = 0

@@ -62,10 +62,10 @@ class TripletFolder:
         try:
             sources = [VideoFrames(path) for path in (files.interaction, files.static, files.hands)]
             check_rates(sources)
-            videos = [source.read(list(range(len(source)))) for source in sources]
+            moving, static, hands = (source.read(list(range(len(source)))) for source in sources)
             prompt, fps = read_prompt(files.prompt), sources[0].fps
             track = read_track(files.motion) if files.motion.exists() else None
-            return TripletClip(name, *videos, prompt, fps, track, self.seeds.get(name))
+            return TripletClip(name, moving, static, hands, prompt, fps, track, self.seeds.get(name))
         except VideoError as error:
             raise TripletError(str(error)) from error
         except TripletError:

@@ -28,7 +28,7 @@ from dexworld.video.model.video_config import DWMConfig
 PATCH = 2  # latent cells on a side of a token, in both backbones
 
 
-def build_transformer(config: DWMConfig) -> nn.Module:
+def build_transformer(config: DWMConfig) -> Any:
     """A new transformer of diffusers' class for `config`, with `config.in_channels` input channels. Raises ImportError
     naming the extra when diffusers is not installed."""
     require("diffusers")
@@ -60,7 +60,7 @@ def build_transformer(config: DWMConfig) -> nn.Module:
 class Backbone(nn.Module):
     """A transformer and what lets hands into it. `transformer` may be given, e.g. with published weights."""
 
-    def __init__(self, config: DWMConfig, transformer: nn.Module | None = None) -> None:
+    def __init__(self, config: DWMConfig, transformer: Any = None) -> None:
         super().__init__()
         self.config = config
         self.transformer: Any = build_transformer(config) if transformer is None else transformer

@@ -5,6 +5,7 @@ CogVideoX-Fun's (m = 1) and Wan-Fun's (m = 4) inpainting models, which is why on
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def latent_mask(unknown: Tensor, channels: int, size: tuple[int, int], value: fl
     known = 1.0 - unknown.float()
     if channels == 1:
         latent_frames = (frames - 1) // TIME_FACTOR + 1
-        options = {"mode": "trilinear", "align_corners": False}
+        options: dict[str, Any] = {"mode": "trilinear", "align_corners": False}
         first = functional.interpolate(known[:, None, :1], size=(1, *size), **options)
         if frames == 1:
             return (first * value).transpose(1, 2)

@@ -61,8 +61,8 @@ def add_lora(transformer: Any, config: LoRAConfig = LoRAConfig(), seed: int = 0)
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        settings = {"r": config.rank, "lora_alpha": config.alpha, "target_modules": targets}
-        transformer.add_adapter(LoraConfig(init_lora_weights=True, **settings))
+        settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, init_lora_weights=True)
+        transformer.add_adapter(settings)
     patch_embedding(transformer).requires_grad_(True)
     return transformer
 

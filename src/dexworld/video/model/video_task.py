@@ -1,6 +1,6 @@
 """What the video model is trained on and watched by: batches of encoded clips, the loss, figures on held-out clips."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -243,8 +243,8 @@ def stack(clips: list[LatentClip], kind: str) -> Tensor:
 
 def move(batch: VideoBatch, device: torch.device) -> VideoBatch:
     """The batch on a device."""
-    moved = [getattr(batch, name).to(device) for name in ("clean", "noise", "timestep", "conditions")]
-    return VideoBatch(*moved, batch.names, None if batch.region is None else batch.region.to(device))
+    moved = {name: getattr(batch, name).to(device) for name in ("clean", "noise", "timestep", "conditions")}
+    return replace(batch, **moved, region=None if batch.region is None else batch.region.to(device))
 
 
 @dataclass(frozen=True)

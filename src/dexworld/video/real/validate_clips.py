@@ -172,11 +172,11 @@ def _check(name: str, files: TripletFiles, expected: ClipShape | None) -> _Clip:
     videos = [each[0] for each in decoded if each is not None]
     alignment = None
     if len(videos) == 3 and len({video.shape for video in videos}) == 1:
-        alignment = _check_alignment(files.static, *videos, found)
+        alignment = _check_alignment(files.static, videos[0], videos[1], videos[2], found)
     has_motion = files.motion.exists()
     if has_motion:
         _check_motion(files.motion, shape, found)
-    figures = {"shape": list(shape) if shape else None, "fps": fps}
+    figures: dict[str, Any] = {"shape": list(shape) if shape else None, "fps": fps}
     figures |= {"frames_without_hands": without_hands, "alignment": alignment}
     return _Clip(name, tuple(found), figures, has_motion)
 
