@@ -28,9 +28,8 @@ def model() -> DexWM:
     """A small model with random weights and an encoder fitted on random pictures."""
     torch.manual_seed(0)
     config = preset("clip")
-    config = replace(
-        config, predictor=replace(config.predictor, dim=32, depth=1), encoder=replace(config.encoder, dim=24)
-    )
+    small = {"predictor": replace(config.predictor, dim=32, depth=1), "encoder": replace(config.encoder, dim=24)}
+    config = replace(config, **small)
     built = DexWM(config)
     assert isinstance(built.encoder, PCAEncoder)
     built.encoder.fit([torch.from_numpy(np.stack([picture(seed) for seed in range(8)]))])

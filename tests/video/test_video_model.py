@@ -78,9 +78,8 @@ def test_a_video_depends_on_its_own_seed_and_not_on_its_batch(make_dwm, square_c
 def test_blank_hands_are_another_input_than_hands(make_dwm, square_clips):
     model = make_dwm()
     torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
-    seen, blank = (
-        Generator(model, GenerateConfig(hands=hands)).generate(square_clips[:1], [0])[0] for hands in (True, False)
-    )
+    methods = [Generator(model, GenerateConfig(hands=hands)) for hands in (True, False)]
+    seen, blank = (method.generate(square_clips[:1], [0])[0] for method in methods)
     assert not np.array_equal(seen, blank)
 
 

@@ -99,9 +99,8 @@ def test_a_true_world_model_finds_the_candidate_that_reaches_the_goal(distance, 
 @pytest.mark.parametrize("distance", sorted(DISTANCES))
 def test_hands_without_any_change_of_the_scene_never_tell_candidates_apart(distance, rule):
     clips = candidates()
-    ranking = rank_candidates(
-        HandsOnly(), clips, ImageGoal(with_square(background(), TARGETS[2]), distance, rule), seed=3
-    )
+    goal = ImageGoal(with_square(background(), TARGETS[2]), distance, rule)
+    ranking = rank_candidates(HandsOnly(), clips, goal, seed=3)
     assert np.ptp(ranking.scores) < 1e-6
 
 

@@ -27,10 +27,8 @@ def save_text_encoder(root, backbone):
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    tokenizer.save_pretrained(root / "tokenizer")
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **marks).save_pretrained(root / "tokenizer")
     settings = {"vocab_size": len(vocabulary), "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_heads": 2}
     settings |= {"dropout_rate": 0.0, "is_encoder_decoder": False}
     torch.manual_seed(0)
@@ -88,9 +86,8 @@ def test_embeddings_are_those_of_the_published_pipelines(tmp_path):
         tokenizer, encoder = load_text_encoder(tmp_path / name, backbone, torch.float32)
         parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": None, "transformer": None, "scheduler": None}
         pipeline = getattr(diffusers, name)(**parts)
-        theirs, _ = pipeline.encode_prompt(
-            prompts, do_classifier_free_guidance=False, max_sequence_length=12, device="cpu", dtype=torch.float32
-        )
+        options = {"do_classifier_free_guidance": False, "max_sequence_length": 12, "device": "cpu"}
+        theirs, _ = pipeline.encode_prompt(prompts, **options, dtype=torch.float32)
         torch.testing.assert_close(embed_prompts(prompts, backbone, tmp_path / name).of(prompts), theirs)
 
 
