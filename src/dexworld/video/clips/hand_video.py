@@ -17,6 +17,7 @@ from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.rasteriser import NEAR, rasterise
 
 HAND_LEVEL = 100  # of 255, brightest channel: a pixel of a hand video, even a compressed one, that shows a hand
+HAND_THRESHOLD = 100  # of 765: a pixel whose R + G + B exceeds this belongs to a hand (DWM release)
 HAND_NOISE_LEVEL = 24  # of 255: a hand video is black elsewhere, up to the noise of its compression
 MIN_HAND_SHARE = 5e-5  # of the image: fewer such pixels are no hand
 
@@ -116,10 +117,6 @@ def _image(hands, intrinsics: np.ndarray, height: int, width: int, smooth: bool)
 def _unit(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-12)
-
-
-# A hand video is black where there is no hand: a pixel belongs to a hand when R + G + B exceeds this (DWM release).
-HAND_THRESHOLD = 100
 
 
 def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:

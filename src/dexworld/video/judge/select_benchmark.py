@@ -36,7 +36,7 @@ from dexworld.sim.hand_clips import HandClipConfig
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
-from dexworld.video.judge.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
+from dexworld.video.judge.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator, Measure
 from dexworld.video.judge.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named
 from dexworld.video.judge.references import VideoMethod, through_codec
 from dexworld.video.judge.select_actions import (
@@ -87,9 +87,7 @@ class SelectConfig:
     """X-CLIP folder or hub id, for goals in words."""
     dexwm: str | None = None
     """DexWM that judges the same candidates; None leaves it out."""
-    dexwm_measure: Annotated[Literal["latents", "changed", "direction", "difference", "pixels"], *NOT_AN_OPTION] = (
-        "direction"
-    )
+    dexwm_measure: Annotated[Measure | Literal["pixels"], *NOT_AN_OPTION] = "direction"
     """How DexWM's latents are compared, or `pixels` for its decoded pictures under `distance`."""
     dexwm_stride: Annotated[int, *NOT_AN_OPTION] = STRIDE
     """Video frames of one step of DexWM."""

@@ -22,6 +22,9 @@ from dexworld.models.picture_metrics import checked_mask, checked_videos, psnr, 
 from dexworld.video.clips.regions import RegionConfig, changed_pixels
 
 NO_WEIGHTS = "n/a (weights not given)"
+# The normalisation that X-CLIP's weights were trained with (its model cards).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Measures = dict[str, float | str | None]
 
 
@@ -128,11 +131,6 @@ def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray
         return float(np.mean(found))
 
     return distance
-
-
-# The normalisation that X-CLIP's weights were trained with (its model cards).
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class TextScorer:
