@@ -21,14 +21,16 @@ from common import parser, write_results
 from dexworld.sim.hands.hand_clips import HandClipConfig, record_hand_clip
 from dexworld.sim.render import choose_backend
 from dexworld.training.trainer import Trainer
-from dexworld.video.config import ClipShape, preset
-from dexworld.video.generate import GenerateConfig, Generator
-from dexworld.video.latents import encode_folder, fit_codec
-from dexworld.video.model import DWM
-from dexworld.video.objective import VideoTask, VideoTrainConfig
-from dexworld.video.sampler import SampleConfig
-from dexworld.video.synthetic import SyntheticConfig, clip_name, triplet_of
-from dexworld.video.triplets import TripletFolder, finish_triplets, write_triplet
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.synthetic_clips import SyntheticConfig, clip_name, triplet_of
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import TripletFolder, finish_triplets
+from dexworld.video.model.clip_latents import encode_folder, fit_codec
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.generate import GenerateConfig, Generator
+from dexworld.video.model.sampler import SampleConfig
+from dexworld.video.model.video_config import preset
+from dexworld.video.model.video_task import VideoTask, VideoTrainConfig
 
 FIRST_SEED = 990_000  # validation scenes
 BATCH = 8
@@ -74,7 +76,7 @@ def measure_training(name: str, folder: TripletFolder, repeats: int) -> tuple[DW
     """A training step of a preset: float32 against bfloat16, diffusers' attention against ours."""
     from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 
-    from dexworld.video.attention import JointAttention
+    from dexworld.video.model.backbone_layers import JointAttention
 
     torch.manual_seed(0)
     model = DWM(preset(name))

@@ -143,6 +143,6 @@ def test_every_place_that_turns_latents_into_pictures_is_known():
         "planning/candidates.py",
         "report/imagine.py",  # for models that are no DexWM, and where `decode` is not given
         "models/latent_readers.py",
-        "video/dexwm_evaluator.py",
-        "video/generate.py",  # another kind of model, with a codec of its own
+        "video/judge/dexwm_evaluator.py",
+        "video/model/generate.py",  # another kind of model, with a codec of its own
     }

@@ -4,16 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dexworld.models.picture_metrics import psnr
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_evaluation_page import write_video_results
 from dexworld.report.video_selection import ordinal, scene_card, write_ranking_report, write_selection_report
-from dexworld.video.clip import TripletClip
-from dexworld.video.evaluate import EvaluateConfig, evaluate_methods
-from dexworld.video.gallery import picked, shown_clip, shown_clips
-from dexworld.video.metrics import psnr
-from dexworld.video.references import reference_methods
-from dexworld.video.select import Ranking
-from dexworld.video.select_figures import Judged, ShownScene, figures
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.evaluate_videos import EvaluateConfig, evaluate_methods
+from dexworld.video.judge.gallery import picked, shown_clip, shown_clips
+from dexworld.video.judge.references import reference_methods
+from dexworld.video.judge.select_actions import Ranking
+from dexworld.video.judge.select_figures import Judged, ShownScene, figures
 
 
 def clip(number: int) -> TripletClip:

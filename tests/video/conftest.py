@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clip import HandTrack, TripletClip
-from dexworld.video.config import preset
-from dexworld.video.model import DWM
+from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.video_config import preset
 
 
 def moving_square(seed, frames=5, height=32, width=48):

@@ -37,20 +37,9 @@ def tiny_cogvideox(in_channels=9, **changes):
     from diffusers import CogVideoXTransformer3DModel
 
     torch.manual_seed(in_channels)
-    settings = {
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
-        "in_channels": in_channels,
-        "out_channels": 4,
-        "time_embed_dim": 16,
-        "text_embed_dim": 8,
-        "num_layers": 2,
-        "sample_width": 6,
-        "sample_height": 4,
-        "sample_frames": 9,
-        "max_text_seq_length": 3,
-        "use_rotary_positional_embeddings": True,
-    }
+    settings = {"num_attention_heads": 2, "attention_head_dim": 16, "in_channels": in_channels, "out_channels": 4}
+    settings |= {"time_embed_dim": 16, "text_embed_dim": 8, "num_layers": 2, "sample_width": 6, "sample_height": 4}
+    settings |= {"sample_frames": 9, "max_text_seq_length": 3, "use_rotary_positional_embeddings": True}
     return CogVideoXTransformer3DModel(**settings | changes).eval()
 
 
@@ -59,15 +48,8 @@ def tiny_wan(in_channels=12, **changes):
     from diffusers import WanTransformer3DModel
 
     torch.manual_seed(in_channels)
-    settings = {
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
-        "in_channels": in_channels,
-        "out_channels": 4,
-        "text_dim": 8,
-        "ffn_dim": 48,
-        "num_layers": 2,
-    }
+    settings = {"num_attention_heads": 2, "attention_head_dim": 16, "in_channels": in_channels, "out_channels": 4}
+    settings |= {"text_dim": 8, "ffn_dim": 48, "num_layers": 2}
     return WanTransformer3DModel(**settings | changes).eval()
 
 
@@ -136,3 +118,18 @@ def save_original_wan(root: Path, transformer) -> Path:
     }
     (root / "config.json").write_text(json.dumps(description))
     return root
+
+
+def run_transformer(model, latents=None):
+    """The answer (B, f, C, h, w) of either family to latents (B, f, channels, h, w), drawn when not given."""
+    generator = torch.Generator().manual_seed(1)
+    if latents is None:
+        latents = torch.randn(1, 2, model.config.in_channels, 4, 6, generator=generator)
+    text, step = torch.ones(len(latents), 3, 8), torch.full((len(latents),), 500)
+    if hasattr(model, "condition_embedder"):
+        return model(latents.transpose(1, 2), step, text, return_dict=False)[0].transpose(1, 2)
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    frames, rows, columns = latents.shape[1], latents.shape[3] // 2, latents.shape[4] // 2
+    rotary = get_3d_rotary_pos_embed(16, ((0, 0), (rows, columns)), (rows, columns), frames)
+    return model(latents, text, step, image_rotary_emb=rotary, return_dict=False)[0]

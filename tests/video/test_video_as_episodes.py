@@ -8,9 +8,10 @@ import pytest
 
 from dexworld.training.config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
-from dexworld.video.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
-from dexworld.video.clip import HandTrack, TripletClip
-from dexworld.video.triplets import finish_triplets, write_triplet
+from dexworld.video.clips.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
+from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets
 
 FRAMES, HEIGHT, WIDTH = 17, 96, 144
 
@@ -117,7 +118,9 @@ def test_dexwm_trains_on_the_episodes_with_the_ordinary_command(tmp_path):
     settings = TrainConfig(
         steps=2, batch_size=2, stride_weights=(0.0, 0.0, 0.0, 1.0), validation_rollouts=((4, 4),), validation_windows=4
     )
-    run = RunConfig((tmp_path / "episodes",), tmp_path / "run", "clip", validation_fraction=0.3, training=settings)
+    run = RunConfig(
+        (tmp_path / "episodes",), tmp_path / "run", preset="clip", validation_fraction=0.3, training=settings
+    )
     model = DexWM.from_pretrained(train(run))
     assert model.config.image_size == (HEIGHT, WIDTH)
     assert model.provenance["training_seeds"] == [[0, 5]]

@@ -8,9 +8,8 @@ from safetensors.torch import load_file, save_file
 from vae_fixtures import save_vae, tiny_cogvideox_vae, tiny_wan_vae
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.codecs import Codec
-from dexworld.video.codecs.diffusers import VAECodec, load_vae_codec
-from dexworld.video.config import CodecConfig
+from dexworld.video.model.codecs import Codec, VAECodec, load_vae_codec
+from dexworld.video.model.video_config import CodecConfig
 
 pytest.importorskip("diffusers")
 BUILD = {"cogvideox": tiny_cogvideox_vae, "wan": tiny_wan_vae}

@@ -9,9 +9,9 @@ import torch
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
-from dexworld.video.clip import HandTrack
-from dexworld.video.dexwm_evaluator import MEASURES, DexWMEvaluator, Imagined, without_hands
-from dexworld.video.goal_image import GoalView
+from dexworld.video.clips.clip import HandTrack
+from dexworld.video.judge.dexwm_evaluator import MEASURES, DexWMEvaluator, Imagined, without_hands
+from dexworld.video.judge.goal_image import GoalView
 
 HEIGHT, WIDTH, FRAMES = 96, 144, 17
 
@@ -28,9 +28,8 @@ def model() -> DexWM:
     """A small model with random weights and an encoder fitted on random pictures."""
     torch.manual_seed(0)
     config = preset("clip")
-    config = replace(
-        config, predictor=replace(config.predictor, dim=32, depth=1), encoder=replace(config.encoder, dim=24)
-    )
+    small = {"predictor": replace(config.predictor, dim=32, depth=1), "encoder": replace(config.encoder, dim=24)}
+    config = replace(config, **small)
     built = DexWM(config)
     assert isinstance(built.encoder, PCAEncoder)
     built.encoder.fit([torch.from_numpy(np.stack([picture(seed) for seed in range(8)]))])

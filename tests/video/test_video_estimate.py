@@ -6,11 +6,12 @@ from functools import cache
 import pytest
 import torch
 
-from dexworld.video import attention
-from dexworld.video.backbone import Backbone
-from dexworld.video.config import BackboneConfig, ClipShape, CodecConfig, DWMConfig, preset
-from dexworld.video.estimate import CostConfig, describe, estimate
-from dexworld.video.lora import LoRAConfig, add_lora
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.model import backbone_layers as attention
+from dexworld.video.model.backbone import Backbone
+from dexworld.video.model.lora import LoRAConfig, add_lora
+from dexworld.video.model.video_config import BackboneConfig, CodecConfig, DWMConfig, preset
+from dexworld.video.model.video_cost import CostConfig, describe, estimate
 
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")

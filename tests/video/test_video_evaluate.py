@@ -6,18 +6,18 @@ import torch
 
 from dexworld.evaluation.guard import SeedError
 from dexworld.evaluation.results import write_results
-from dexworld.video.clip import TripletClip
-from dexworld.video.evaluate import (
+from dexworld.models.picture_metrics import psnr
+from dexworld.pictures import MAX_PSNR
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.evaluate_videos import (
     EvaluateConfig,
     check_scenes,
     evaluate_methods,
     lower_is_better,
     sample_seed,
 )
-from dexworld.video.metrics import MAX_PSNR, psnr
-from dexworld.video.perceptual import NO_WEIGHTS
-from dexworld.video.preservation import preservation
-from dexworld.video.references import StaticCopy, reference_methods, through_codec
+from dexworld.video.judge.references import StaticCopy, reference_methods, through_codec
+from dexworld.video.judge.video_measures import NO_WEIGHTS, preservation
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
 
@@ -193,12 +193,8 @@ def test_like_is_compared_with_like():
     config = EvaluateConfig(samples=1, decoded=("dwm_codec", "sdedit_0.5"))
     result = evaluate_methods(CLIPS, methods, config, codec=Coarse())
     assert result.headline("dwm") == [("dwm_codec", "static_copy_codec"), ("dwm", "static_copy")]
-    assert result.figures()["like_for_like"] == {
-        "codec_truth": "static_copy_codec",
-        "dwm": "static_copy",
-        "dwm_codec": "static_copy_codec",
-        "sdedit_0.5": "static_copy_codec",
-    }
+    decoded = dict.fromkeys(("codec_truth", "dwm_codec", "sdedit_0.5"), "static_copy_codec")
+    assert result.figures()["like_for_like"] == {"dwm": "static_copy", **decoded}
     plain = evaluate_methods(CLIPS, methods, config)  # no codec: nothing but the static video itself
     assert plain.headline("dwm") == [("dwm_codec", "static_copy"), ("dwm", "static_copy")]
 
@@ -239,10 +235,7 @@ def test_preservation_counts_what_is_kept_and_what_is_done():
     assert found["psnr_static_outside"] == pytest.approx(psnr(prediction, static, ~region))
 
 
-def test_distances_are_better_when_lower():
+def test_distances_are_better_when_lower_and_only_a_codec_brings_its_references():
+    assert [method.name for method in reference_methods()] == ["static_copy"]
     assert {name for name in ("psnr_inside", "ssim", "kept", "acted", "xclip") if lower_is_better(name)} == set()
     assert all(lower_is_better(name) for name in ("lpips", "dreamsim", "gradient_distance_outside"))
-
-
-def test_reference_methods_have_the_codec_only_when_there_is_one():
-    assert [method.name for method in reference_methods()] == ["static_copy"]

@@ -7,9 +7,9 @@ import pytest
 from triplet_fixtures import hand_points, make_track
 
 from dexworld.hands import BONES
-from dexworld.video.hand_mesh import LENGTHS, RADII, MeshSequence, hand_mesh
-from dexworld.video.hand_video import frames_with_hands, render_hands, render_track
-from dexworld.video.rasteriser import rasterise
+from dexworld.video.clips.hand_mesh import LENGTHS, RADII, MeshSequence, hand_mesh
+from dexworld.video.clips.hand_video import frames_with_hands, render_hands, render_track
+from dexworld.video.clips.rasteriser import rasterise
 
 CAMERA = np.array([[100.0, 0, 40], [0, 100.0, 30], [0, 0, 1]])
 VALID = np.ones((1, 21), dtype=bool)
@@ -233,7 +233,7 @@ def test_meshes_of_other_shapes_are_refused():
 def test_simulated_and_rebuilt_hands_have_one_recipe():
     from dexworld import hands
     from dexworld.sim.hands import hand_clips
-    from dexworld.video import hand_video
+    from dexworld.video.clips import hand_video
 
     for name in ("HAND_COLOURS", "HAND_AMBIENT", "HAND_DIFFUSE"):
         assert getattr(hand_clips, name) is getattr(hand_video, name) is getattr(hands, name)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.generate import GenerateConfig, Generator, SDEdit, with_texts
-from dexworld.video.load import chosen_device, load_video_model
-from dexworld.video.sampler import SampleConfig
-from dexworld.video.text import PromptEmbeddings
+from dexworld.video.model.dwm import chosen_device, load_video_model
+from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, with_texts
+from dexworld.video.model.prompt_embeddings import PromptEmbeddings
+from dexworld.video.model.sampler import SampleConfig
 
 
 def test_a_model_is_loaded_ready_to_be_sampled(make_dwm, tmp_path):
@@ -37,7 +37,7 @@ def test_a_clip_is_generated_by_its_prompt(make_dwm, square_clips, monkeypatch):
     torch.nn.init.normal_(model.backbone.transformer.patch_embed.text_proj.weight)
     prompts = tuple(sorted(clip.prompt for clip in square_clips[:2]))
     texts = PromptEmbeddings(prompts, torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)))
-    monkeypatch.setattr("dexworld.video.generate.embed_prompts", lambda *arguments: texts)
+    monkeypatch.setattr("dexworld.video.model.generate.embed_prompts", lambda *arguments: texts)
     spoken = with_texts(Generator(model), prompts, "some/encoder")
     assert torch.equal(spoken.conditions(square_clips[:2]).text, texts.of([clip.prompt for clip in square_clips[:2]]))
     told, silent = (each.generate(square_clips[:1], [0])[0] for each in (spoken, Generator(model)))

@@ -10,8 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dexworld.video.latents import encode_folder, latent_file
-from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets, open_triplets
+from dexworld.video.model.clip_latents import encode_folder, latent_file
 
 
 @pytest.fixture
@@ -25,12 +26,12 @@ def encoded_now(folder, model) -> list[int]:
     """Indices of the clips that a further encoding works on."""
     found: list[int] = []
 
-    def told(indices):
+    def noted(indices):
         for index in indices:
             found.append(index)
             yield index
 
-    encode_folder(folder, model, told)
+    encode_folder(folder, model, noted)
     return found
 
 
@@ -65,16 +66,11 @@ def test_latents_of_earlier_versions_hold_while_the_clip_is_not_newer(make_dwm, 
         assert file.metadata() == {"clip": folder.files["clip000"].signature}
 
 
-def test_latents_that_lack_a_video_are_encoded_again(make_dwm, folder):
+def test_latents_that_lack_a_video_or_are_damaged_are_encoded_again(make_dwm, folder):
     model = make_dwm()
     path = latent_file(encode_folder(folder, model).folder, "clip001")
     save_file({name: value for name, value in load_file(path).items() if name != "silhouette"}, path)
     assert encoded_now(folder, model) == [1]
-
-
-def test_damaged_latents_are_encoded_again(make_dwm, folder):
-    model = make_dwm()
-    path = latent_file(encode_folder(folder, model).folder, "clip001")
     path.write_bytes(path.read_bytes()[:50])
     assert encoded_now(folder, model) == [1]
 

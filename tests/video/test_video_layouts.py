@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from triplet_fixtures import make_clip
 
-from dexworld.video.config import ClipShape
-from dexworld.video.layouts import collect_triplets, open_layout
-from dexworld.video.prepare import ClipRules
-from dexworld.video.reshape import ReshapeConfig, reshape_triplets
-from dexworld.video.triplets import TripletError, finish_triplets, open_triplets, write_triplet
-from dexworld.video.validation import validate_triplets
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.layouts import collect_triplets, open_layout
+from dexworld.video.clips.triplet_files import TripletError, write_triplet
+from dexworld.video.clips.triplets import finish_triplets, open_triplets
+from dexworld.video.real.prepare_clips import ClipRules, ReshapeConfig, reshape_triplets
+from dexworld.video.real.validate_clips import validate_triplets
 
 SCENE = "1a1e205b-3f54/2023-02-09@14-04-02"
 LINE = f"trumans/ego_render_fov90/{SCENE}/videos/00008.mp4\n"

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from pretrained_fixtures import run_transformer, tiny_cogvideox, tiny_wan
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.extra import require
-from dexworld.video.lora import (
+from dexworld.video.model.lora import (
     LORA_FILE,
     OTHER_FILE,
     LoRAConfig,
@@ -16,49 +16,18 @@ from dexworld.video.lora import (
     read_adapter,
     save_adapter,
 )
+from dexworld.video.model.published_parts import require
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
 
-def cogvideox(seed=0):
-    torch.manual_seed(seed)
-    return diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=13,
-        out_channels=4,
-        time_embed_dim=16,
-        text_embed_dim=8,
-        num_layers=2,
-        sample_width=6,
-        sample_height=4,
-        sample_frames=5,
-        max_text_seq_length=3,
-    )
+def cogvideox():
+    return tiny_cogvideox(13)
 
 
-def wan(seed=0):
-    torch.manual_seed(seed)
-    return diffusers.WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=4,
-        text_dim=8,
-        freq_dim=16,
-        ffn_dim=32,
-        num_layers=2,
-    )
-
-
-def run(model):
-    generator = torch.Generator().manual_seed(1)
-    latents = torch.randn(1, 2, model.config.in_channels, 4, 6, generator=generator)
-    text, step = torch.randn(1, 3, 8, generator=generator), torch.tensor([500])
-    if isinstance(model, diffusers.WanTransformer3DModel):
-        return model(latents.transpose(1, 2), step, text, return_dict=False)[0]
-    return model(latents, text, step, return_dict=False)[0]
+def wan():
+    return tiny_wan(16)
 
 
 def trained(build, steps=2):
@@ -66,7 +35,7 @@ def trained(build, steps=2):
     optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-2)
     for _ in range(steps):
         optimiser.zero_grad()
-        run(model).square().mean().backward()
+        run_transformer(model).square().mean().backward()
         optimiser.step()
     return model.eval()
 
@@ -78,8 +47,8 @@ FAMILIES = pytest.mark.parametrize("build", [cogvideox, wan])
 def test_fresh_adapters_change_no_bit_and_leave_the_global_random_state(build):
     model = build().eval()
     with torch.no_grad():
-        before, state = run(model), torch.get_rng_state()
-        assert torch.equal(run(add_lora(model, LoRAConfig(rank=2, alpha=2))), before)
+        before, state = run_transformer(model), torch.get_rng_state()
+        assert torch.equal(run_transformer(add_lora(model, LoRAConfig(rank=2, alpha=2))), before)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -88,13 +57,11 @@ def test_only_adapters_and_the_whole_patch_embedding_train(build):
     model = add_lora(build(), LoRAConfig(rank=2, alpha=2))
     names = {name for name, value in model.named_parameters() if value.requires_grad}
     other = {name for name in names if ".lora_" not in name}
-    assert other in (
-        {"patch_embed.proj.weight", "patch_embed.proj.bias"},
-        {"patch_embedding.weight", "patch_embedding.bias"},
-    )
+    embedding = "patch_embed.proj" if build is cogvideox else "patch_embedding"
+    assert other == {f"{embedding}.weight", f"{embedding}.bias"}
     attentions = 1 if build is cogvideox else 2  # Wan has a cross-attention as well
     assert len(names - other) == 2 * 2 * 4 * attentions  # two layers, A and B, four projections
-    run(model).square().mean().backward()
+    run_transformer(model).square().mean().backward()
     assert all((value.grad is not None) == value.requires_grad for value in model.parameters())
 
 
@@ -115,8 +82,8 @@ def test_a_saved_adapter_reloads_on_its_base_bit_for_bit(build, tmp_path):
     save_adapter(model, tmp_path, base="some/base", about={"step": 2})
     again = load_adapter(build(), tmp_path).eval()
     with torch.no_grad():
-        assert torch.equal(run(again), run(model))
-        assert not torch.equal(run(build().eval()), run(model))
+        assert torch.equal(run_transformer(again), run_transformer(model))
+        assert not torch.equal(run_transformer(build().eval()), run_transformer(model))
     saved = read_adapter(tmp_path)
     assert (saved["base"], saved["step"], saved["rank"], saved["alpha"]) == ("some/base", 2, 2, 4)
     trainable = {name for name, value in model.named_parameters() if value.requires_grad}
@@ -127,13 +94,14 @@ def test_a_saved_adapter_reloads_on_its_base_bit_for_bit(build, tmp_path):
 def test_a_merged_model_is_an_ordinary_one_with_the_same_output(build, tmp_path):
     model = trained(build)
     with torch.no_grad():
-        before = run(model)
+        before = run_transformer(model)
         merged = merge_lora(model)
         assert not [name for name, _ in merged.named_parameters() if "lora" in name]
-        torch.testing.assert_close(run(merged), before, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(run_transformer(merged), before, rtol=1e-4, atol=1e-5)
         merged.save_pretrained(tmp_path)
         again = type(merged).from_pretrained(tmp_path)
-        assert torch.equal(run(again.eval()), run(merged))
+        torch.testing.assert_close(again.state_dict(), merged.state_dict(), rtol=0, atol=0)
+        torch.testing.assert_close(run_transformer(again.eval()), run_transformer(merged), rtol=1e-5, atol=1e-6)
 
 
 def test_an_adapter_in_the_releases_layout_has_alpha_equal_to_its_rank(tmp_path):
@@ -171,16 +139,10 @@ def test_an_adapter_of_another_channel_count_is_refused(tmp_path):
         load_adapter(model, tmp_path)
 
 
-def test_adapters_are_not_added_twice():
+def test_adapters_are_not_added_twice_and_what_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match="already"):
         add_lora(add_lora(cogvideox(), LoRAConfig(rank=2, alpha=2)))
-
-
-def test_a_folder_without_an_adapter_says_what_is_missing(tmp_path):
     with pytest.raises(CheckpointError, match=LORA_FILE):
         load_adapter(cogvideox(), tmp_path)
-
-
-def test_a_missing_package_names_the_extra_that_brings_it():
     with pytest.raises(ImportError, match=r"needs no_such_package.*pip install 'dexworld\[video\]'"):
         require("torch", "no_such_package")

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.config import CONDITIONS, preset
-from dexworld.video.generate import GenerateConfig, Generator, SDEdit, settled
-from dexworld.video.metrics import psnr_of, squared_error_map
-from dexworld.video.model import DWM
-from dexworld.video.sampler import SampleConfig, sample
+from dexworld.models.picture_metrics import psnr_of, squared_error_map
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, settled
+from dexworld.video.model.sampler import SampleConfig, sample
+from dexworld.video.model.video_config import CONDITIONS, preset
 
 
 def psnr(left, right):
@@ -78,9 +78,8 @@ def test_a_video_depends_on_its_own_seed_and_not_on_its_batch(make_dwm, square_c
 def test_blank_hands_are_another_input_than_hands(make_dwm, square_clips):
     model = make_dwm()
     torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
-    seen, blank = (
-        Generator(model, GenerateConfig(hands=hands)).generate(square_clips[:1], [0])[0] for hands in (True, False)
-    )
+    methods = [Generator(model, GenerateConfig(hands=hands)) for hands in (True, False)]
+    seen, blank = (method.generate(square_clips[:1], [0])[0] for method in methods)
     assert not np.array_equal(seen, blank)
 
 
@@ -88,13 +87,10 @@ def test_more_hand_guidance_exaggerates_what_the_hands_change(make_dwm, square_c
     model = make_dwm()
     torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
     conditions = conditions_of(model, square_clips[:2])
-    generators = [[torch.Generator().manual_seed(0) for _ in range(2)] for _ in range(4)]
-    one_step = [
-        sample(model, given, SampleConfig(steps=1, hand_guidance=scale), generator)
-        for given, scale, generator in zip(
-            (conditions, conditions.without_hands(), conditions), (1.0, 1.0, 3.0), generators[:3], strict=True
-        )
-    ]
+    one_step = []
+    for given, scale in ((conditions, 1.0), (conditions.without_hands(), 1.0), (conditions, 3.0)):
+        generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+        one_step.append(sample(model, given, SampleConfig(steps=1, hand_guidance=scale), generators))
     torch.testing.assert_close(one_step[2], one_step[1] + 3 * (one_step[0] - one_step[1]), atol=1e-4, rtol=1e-3)
 
 
@@ -123,31 +119,33 @@ def test_impossible_sampling_is_refused(change, message):
         SampleConfig(**change)
 
 
-def test_a_clip_of_another_shape_is_named(make_dwm, square_clips):
-    clip = square_clips[0]
-    wide = replace(
-        clip, **{name: np.tile(getattr(clip, name), (1, 1, 2, 1)) for name in ("interaction", "static", "hands")}
-    )
+def test_clips_and_conditions_that_do_not_fit_are_named(make_dwm, square_clips):
+    clip, parts = square_clips[0], ("interaction", "static", "hands")
+    wide = replace(clip, **{name: np.tile(getattr(clip, name), (1, 1, 2, 1)) for name in parts})
     with pytest.raises(ValueError, match="clip000 is 5 frames of 32 x 96, this model takes 5 of 32 x 48"):
         Generator(make_dwm()).generate([wide], [0])
-
-
-def test_a_clip_without_keypoints_is_named(make_dwm, square_clips):
     with pytest.raises(ValueError, match="clip000 has no hand_motions"):
-        Generator(make_dwm(condition="adaln-frame")).generate([replace(square_clips[0], track=None)], [0])
-
-
-def test_conditions_without_hands_are_refused(make_dwm):
-    model = make_dwm(condition="mesh")
+        Generator(make_dwm(condition="adaln-frame")).generate([replace(clip, track=None)], [0])
     with pytest.raises(ValueError, match="needs the clip's hands"):
-        model.conditions(torch.zeros(1, 2, 8, 4, 6))
+        make_dwm(condition="mesh").conditions(torch.zeros(1, 2, 8, 4, 6))
 
 
-def test_a_checkpoint_of_another_condition_does_not_load(make_dwm, tmp_path):
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"condition": "none"',
+            '"condition": "mesh"',
+            r"proj.weight is \(32, 17, 2, 2\), the model needs \(32, 25, 2, 2\)",
+        ),
+        ('"control_depth"', '"predictor"', "unknown fields predictor"),  # of a DexWM
+    ],
+)
+def test_a_checkpoint_of_another_condition_or_kind_does_not_load(make_dwm, tmp_path, old, new, message):
     make_dwm(condition="none").save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(text.replace('"condition": "none"', '"condition": "mesh"'))
-    with pytest.raises(CheckpointError, match=r"proj.weight is \(32, 17, 2, 2\), expected \(32, 25, 2, 2\)"):
+    (tmp_path / "config.json").write_text(text.replace(old, new))
+    with pytest.raises(CheckpointError, match=message):
         DWM.from_pretrained(tmp_path)
 
 
@@ -156,14 +154,6 @@ def test_a_truncated_checkpoint_says_so(make_dwm, tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="truncated or corrupt"):
-        DWM.from_pretrained(tmp_path)
-
-
-def test_a_dexwm_checkpoint_is_not_taken_for_a_video_model(make_dwm, tmp_path):
-    make_dwm().save_pretrained(tmp_path)
-    text = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(text.replace('"control_depth"', '"predictor"'))
-    with pytest.raises(CheckpointError, match="unknown fields predictor"):
         DWM.from_pretrained(tmp_path)
 
 

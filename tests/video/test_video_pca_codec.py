@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from dexworld.video.codecs import Codec, PCACodec
+from dexworld.video.model.codecs import Codec
+from dexworld.video.model.pca_codec import PCACodec
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from dexworld.video.lpips import BLOCKS, LPIPS, SCALE, SHIFT
-from dexworld.video.perceptual import NO_WEIGHTS, Perceptual, PerceptualConfig, gradient_distances
+from dexworld.models.lpips import BLOCKS, LPIPS, SCALE, SHIFT
+from dexworld.video.judge.video_measures import NO_WEIGHTS, Perceptual, PerceptualConfig, gradient_distances
 
 
 def scene(frames: int = 2, size: tuple[int, int] = (32, 48)) -> np.ndarray:

@@ -11,20 +11,19 @@ import pytest
 from triplet_fixtures import make_track, wall
 
 from dexworld.data.video import VideoError, write_video
-from dexworld.video.clip_rules import fit
-from dexworld.video.config import ClipShape
-from dexworld.video.hand_file import HandFileError, hamer_intrinsics, read_hands
-from dexworld.video.hand_video import frames_with_hands
-from dexworld.video.prepare import (
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.hand_video import frames_with_hands
+from dexworld.video.clips.triplets import open_triplets
+from dexworld.video.real.hand_file import HandFileError, hamer_intrinsics, read_hands
+from dexworld.video.real.prepare_clips import (
     ClipRules,
     CustomConfig,
     FixedCameraConfig,
     prepare_custom,
     prepare_fixed_camera,
 )
-from dexworld.video.source_video import count_frames, read_clip
-from dexworld.video.triplets import open_triplets
-from dexworld.video.validation import validate_triplets
+from dexworld.video.real.source_video import count_frames, fit, read_clip
+from dexworld.video.real.validate_clips import validate_triplets
 
 SHAPE = ClipShape(frames=9, height=48, width=64)
 SOURCE, HEIGHT, WIDTH = 34, 96, 128  # frames at 30 fps, pixels; 9 frames at 8 fps end at its frame 30
@@ -233,12 +232,9 @@ def test_hamers_camera_is_5000_over_256_of_the_longer_side(tmp_path):
 
 def test_meshes_of_one_hand_are_drawn_in_its_colour(tmp_path):
     square = np.array([[-0.1, -0.1, 0.6], [0.1, -0.1, 0.6], [0.1, 0.1, 0.6], [-0.1, 0.1, 0.6]])
-    arrays = {
-        "vertices": np.repeat(square[None], 3, axis=0),
-        "faces": np.array([[0, 1, 2], [0, 2, 3]]),
-        "valid": np.array([True, False, True]),
-        "intrinsics": np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]]),
-    }
+    arrays = {"vertices": np.repeat(square[None], 3, axis=0), "faces": np.array([[0, 1, 2], [0, 2, 3]])}
+    arrays |= {"valid": np.array([True, False, True])}
+    arrays |= {"intrinsics": np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])}
     for side, strongest in (("left", 1), ("right", 0)):
         np.savez(tmp_path / "h.npz", side=np.str_(side), **arrays)
         video = read_hands(tmp_path / "h.npz", (48, 64)).render(np.eye(3), 48, 64)
@@ -252,18 +248,9 @@ def test_meshes_of_one_hand_are_drawn_in_its_colour(tmp_path):
 def test_fixed_camera_videos_become_valid_triplets(tmp_path):
     config = fixed_camera(tmp_path)
     prepared = prepare_fixed_camera(config)
-    assert prepared.to_json() == {
-        "clips": 2,
-        "frames_without_hands": 0,
-        "cloned_frames": 0,
-        "clips_cropped": 2,
-        "clips_padded": 0,
-        "clips_with_hand_in_first_frame": 2,
-        "videos": 2,
-        "already_there": 0,
-        "videos_left_out": 0,
-        "left_out": {},
-    }
+    nothing = ("frames_without_hands", "cloned_frames", "clips_padded", "already_there", "videos_left_out")
+    two = ("clips", "clips_cropped", "clips_with_hand_in_first_frame", "videos")
+    assert prepared.to_json() == {"left_out": {}, **dict.fromkeys(nothing, 0), **dict.fromkeys(two, 2)}
     report = validate_triplets(config.output, expected=SHAPE)
     assert report.ok, report.table()
     clip = prepared.folder[0]
@@ -365,10 +352,14 @@ def test_nothing_to_prepare_is_an_error(tmp_path):
         prepare_fixed_camera(config)
 
 
-def test_one_prompt_may_serve_all_videos(tmp_path):
+def test_one_prompt_may_serve_all_videos_and_the_triplets_open_like_any_other(tmp_path):
     config = fixed_camera(tmp_path, ("one", "two"), prompts=None, prompt="Hands at work.")
-    folder = prepare_fixed_camera(config).folder
+    prepare_fixed_camera(config)
+    folder = open_triplets(config.output, "dataset.txt")
     assert [folder[i].prompt for i in range(2)] == ["Hands at work."] * 2
+    assert folder.seeds == {}
+    assert folder.settings["source"] == "fixed-camera"
+    assert folder[0].track.camera_vectors()[0, 126:].tolist() == [0.0, 1.0]
 
 
 # ---- custom clip
@@ -423,12 +414,3 @@ def test_a_custom_config_refuses_contradictions(fields, message):
 def test_clip_rules_refuse_unknown_choices(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         ClipRules(**fields)
-
-
-def test_prepared_triplets_open_like_any_other(tmp_path):
-    config = fixed_camera(tmp_path, ("one",))
-    prepare_fixed_camera(config)
-    folder = open_triplets(config.output, "dataset.txt")
-    assert folder.seeds == {}
-    assert folder.settings["source"] == "fixed-camera"
-    assert folder[0].track.camera_vectors()[0, 126:].tolist() == [0.0, 1.0]

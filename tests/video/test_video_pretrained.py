@@ -9,13 +9,13 @@ from pretrained_fixtures import SCHEDULERS, save_original_wan, save_published, t
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.config import ClipShape
-from dexworld.video.lora import LORA_FILE, LoRAConfig, has_lora
-from dexworld.video.noise import diffusion_process, flow_process
-from dexworld.video.pretrained import base_config, load_base, load_model, load_transformer, saved_config
-from dexworld.video.sampler import SampleConfig, sample
-from dexworld.video.schedules import DEFAULTS, load_scheduler_config, noise_settings
-from dexworld.video.widen import patch_embedding
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.model.dwm import load_base, load_model
+from dexworld.video.model.lora import LORA_FILE, LoRAConfig, has_lora
+from dexworld.video.model.noise import DEFAULTS, diffusion_process, flow_process, load_scheduler_config, noise_settings
+from dexworld.video.model.patch_embedding import patch_embedding
+from dexworld.video.model.published_weights import base_config, load_transformer, saved_config
+from dexworld.video.model.sampler import SampleConfig, sample
 
 diffusers = pytest.importorskip("diffusers")
 CLIP = ClipShape(9, 32, 48)
@@ -69,11 +69,15 @@ def test_a_published_model_loads_widens_trains_saves_reloads_and_generates_the_s
     again = load_model(tmp_path / "trained")
     assert has_lora(again.backbone.transformer) == (lora is not None)
     assert again.config == model.config
-    assert torch.equal(generated(again), after)
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    # tensors lie elsewhere in memory now, so that kernels may round otherwise: one grey level
+    torch.testing.assert_close(generated(again).int(), after.int(), rtol=0, atol=1)
     # and a second generation of training can go on from there
     train_one_step(again)
     again.save_pretrained(tmp_path / "further")
-    assert torch.equal(generated(load_model(tmp_path / "further")), generated(again))
+    further = load_model(tmp_path / "further")
+    torch.testing.assert_close(further.state_dict(), again.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(generated(further).int(), generated(again).int(), rtol=0, atol=1)
 
 
 @KINDS
@@ -280,12 +284,6 @@ def test_variants_that_our_config_cannot_express_are_refused(tmp_path):
         load_transformer(tmp_path / "other")
 
 
-def test_adapters_are_refused_for_conditions_with_new_layers(tmp_path):
-    save_published(tmp_path, "cogvideox", 9)
-    with pytest.raises(ValueError, match="train in full"):
-        load_base(tmp_path, CLIP, condition="adaln-frame", lora=LoRAConfig())
-
-
 def test_lower_precision_weights_stay_in_it(tmp_path):
     save_published(tmp_path, "wan", 12)
     model = load_transformer(tmp_path, torch.bfloat16)
@@ -306,7 +304,7 @@ def test_the_declared_cogvideox_schedule_is_the_one_that_is_sampled(shift, name,
     theirs = diffusers.CogVideoXDDIMScheduler.from_config(declared)
     torch.testing.assert_close(process.alpha.double() ** 2, theirs.alphas_cumprod.double(), rtol=1e-4, atol=1e-6)
     assert process.alpha[-1] == 0  # nothing of the clip is left at the noisiest step
-    for steps in (10, 50):
+    for steps in (1, 7, 10, 50):
         theirs.set_timesteps(steps)
         assert process.timesteps(steps) == theirs.timesteps.tolist()
     # one whole step: DDIM from the same velocity gives the same less noisy latents

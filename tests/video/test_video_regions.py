@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from dexworld.video.regions import RegionConfig, changed_pixels, hand_pixels, interaction_region, without_specks
+from dexworld.video.clips.regions import RegionConfig, changed_pixels, hand_pixels, interaction_region, without_specks
 
 ARIA = Path(__file__).parents[3] / "shared" / "data" / "aria_triplets"
 SIZE = (96, 144)

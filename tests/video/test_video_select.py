@@ -3,13 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clip import TripletClip
-from dexworld.video.goal_image import DISTANCES, GoalView, distance_named, hand_masks
-from dexworld.video.select import ImageGoal, TextGoal, rank_candidates, rank_order
+from dexworld.data.video import write_video
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.goal_image import DISTANCES, GoalView, distance_named, hand_masks
+from dexworld.video.judge.select_actions import (
+    ImageGoal,
+    SelectionError,
+    TextGoal,
+    rank_candidates,
+    rank_folder,
+    rank_order,
+)
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
 TARGETS = (4, 14, 24, 34)  # where each candidate pushes the square to, pixels
@@ -17,9 +26,7 @@ TARGETS = (4, 14, 24, 34)  # where each candidate pushes the square to, pixels
 
 def scene() -> np.ndarray:
     """A smooth background with a bright square at the left."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    picture = np.stack([rows * 3, columns * 3, rows + columns], axis=-1).astype(np.uint8)
-    return with_square(picture, TARGETS[0])
+    return with_square(background(), TARGETS[0])
 
 
 def with_square(background: np.ndarray, column: int) -> np.ndarray:
@@ -92,9 +99,8 @@ def test_a_true_world_model_finds_the_candidate_that_reaches_the_goal(distance, 
 @pytest.mark.parametrize("distance", sorted(DISTANCES))
 def test_hands_without_any_change_of_the_scene_never_tell_candidates_apart(distance, rule):
     clips = candidates()
-    ranking = rank_candidates(
-        HandsOnly(), clips, ImageGoal(with_square(background(), TARGETS[2]), distance, rule), seed=3
-    )
+    goal = ImageGoal(with_square(background(), TARGETS[2]), distance, rule)
+    ranking = rank_candidates(HandsOnly(), clips, goal, seed=3)
     assert np.ptp(ranking.scores) < 1e-6
 
 
@@ -191,8 +197,6 @@ def test_candidates_of_different_scenes_and_single_candidates_are_refused():
 
 
 def test_a_users_folder_is_ranked_by_its_goal_picture(tmp_path: Path):
-    from dexworld.video.select_folder import SelectionError, rank_folder
-
     write_folder(tmp_path)
     ranking = rank_folder(TrueFromFile(), tmp_path)
     assert ranking.names[ranking.best] == "candidate2"
@@ -210,9 +214,6 @@ def test_a_users_folder_is_ranked_by_its_goal_picture(tmp_path: Path):
 
 
 def test_a_hand_video_of_another_length_is_named(tmp_path: Path):
-    from dexworld.data.video import write_video
-    from dexworld.video.select_folder import SelectionError, rank_folder
-
     write_folder(tmp_path)
     write_video(tmp_path / "hands" / "candidate1.mp4", np.zeros((9, HEIGHT, WIDTH, 3), dtype=np.uint8), 8.0)
     with pytest.raises(SelectionError, match=r"candidate1\.mp4: 9 frames"):
@@ -232,10 +233,6 @@ class TrueFromFile(TrueWorld):
 
 def write_folder(folder: Path) -> None:
     """A user's folder with the four candidates and the goal of the third."""
-    import av
-
-    from dexworld.data.video import write_video
-
     (folder / "hands").mkdir()
     clips = candidates()
     write_video(folder / "static.mp4", clips[0].static, 8.0)

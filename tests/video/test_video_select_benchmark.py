@@ -12,11 +12,17 @@ from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
 from dexworld.sim.hands.hand_clips import HandClipConfig
-from dexworld.video.config import preset as video_preset
-from dexworld.video.generate import GenerateConfig
-from dexworld.video.model import DWM
-from dexworld.video.sampler import SampleConfig
-from dexworld.video.select_benchmark import SelectConfig, candidate_clips, clips_of, select_benchmark, trained_method
+from dexworld.video.judge.select_benchmark import (
+    SelectConfig,
+    candidate_clips,
+    clips_of,
+    select_benchmark,
+    trained_method,
+)
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.generate import GenerateConfig
+from dexworld.video.model.sampler import SampleConfig
+from dexworld.video.model.video_config import preset as video_preset
 
 CLIP = HandClipConfig(frames=5, supersample=1)
 SMALL = SelectConfig(
@@ -57,10 +63,8 @@ def small_dexwm(folder) -> str:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     config = replace(SMALL, dexwm=small_dexwm(tmp_path_factory.mktemp("dexwm")), all_scores=True)
-    steps = []
-    found, shown = select_benchmark(
-        config, {"dwm": StaticCopy, "no_hand": StaticCopy}, progress=lambda done, total: steps.append((done, total))
-    )
+    steps, methods = [], {"dwm": StaticCopy, "no_hand": StaticCopy}
+    found, shown = select_benchmark(config, methods, progress=lambda *step: steps.append(step))
     return found, shown, steps
 
 
@@ -96,9 +100,8 @@ def test_the_first_scenes_come_back_with_their_videos_for_a_page(result):
     scene = shown[0].shown
     assert len(scene.clips) == 3
     assert scene.goal_image.shape == (96, 144, 3)
-    assert {name: len(videos) for name, videos in scene.videos.items()} == dict.fromkeys(
-        ("dwm", "no_hand", "composite", "oracle"), 3
-    )
+    assert set(scene.videos) == {"dwm", "no_hand", "composite", "oracle"}
+    assert all(len(videos) == 3 for videos in scene.videos.values())
     assert shown[0].final_distances[shown[0].goal_index] == 0.0
 
 

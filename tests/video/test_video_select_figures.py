@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from dexworld.video.clip import TripletClip
-from dexworld.video.goal_image import GoalView
-from dexworld.video.perceptual import NO_WEIGHTS
-from dexworld.video.select_controls import composite, hand_over_change
-from dexworld.video.select_figures import Judged, binomial_p, figures
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.goal_image import GoalView
+from dexworld.video.judge.select_benchmark import composite, hand_over_change
+from dexworld.video.judge.select_figures import Judged, binomial_p, figures
+from dexworld.video.judge.video_measures import NO_WEIGHTS
 
 
 def judged(seed: int, right: int, **scores: list[float]) -> Judged:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from dexworld.video import synthetic
-from dexworld.video.config import ClipShape
-from dexworld.video.synthetic import SyntheticConfig, record_triplets
-from dexworld.video.triplets import open_triplets
+from dexworld.video.clips import synthetic_clips as synthetic
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
+from dexworld.video.clips.triplets import open_triplets
 
 SMALL = {"shape": ClipShape(5, 32, 48), "workers": 1}
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.config import BackboneConfig
-from dexworld.video.text import embed_prompts, load_text_encoder
+from dexworld.video.model.prompt_embeddings import embed_prompts, load_text_encoder
+from dexworld.video.model.video_config import BackboneConfig
 
 LONG = "the left right hand opens a drawer and grasps red cup then puts it down"
 WORDS = LONG.split()
@@ -27,20 +27,10 @@ def save_text_encoder(root, backbone):
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    tokenizer.save_pretrained(root / "tokenizer")
-    settings = {
-        "vocab_size": len(vocabulary),
-        "d_model": 8,
-        "d_kv": 4,
-        "d_ff": 16,
-        "num_layers": 2,
-        "num_heads": 2,
-        "dropout_rate": 0.0,
-        "is_encoder_decoder": False,
-    }
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **marks).save_pretrained(root / "tokenizer")
+    settings = {"vocab_size": len(vocabulary), "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_heads": 2}
+    settings |= {"dropout_rate": 0.0, "is_encoder_decoder": False}
     torch.manual_seed(0)
     if backbone.kind == "cogvideox":
         encoder = transformers.T5EncoderModel(transformers.T5Config(**settings))
@@ -96,9 +86,8 @@ def test_embeddings_are_those_of_the_published_pipelines(tmp_path):
         tokenizer, encoder = load_text_encoder(tmp_path / name, backbone, torch.float32)
         parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": None, "transformer": None, "scheduler": None}
         pipeline = getattr(diffusers, name)(**parts)
-        theirs, _ = pipeline.encode_prompt(
-            prompts, do_classifier_free_guidance=False, max_sequence_length=12, device="cpu", dtype=torch.float32
-        )
+        options = {"do_classifier_free_guidance": False, "max_sequence_length": 12, "device": "cpu"}
+        theirs, _ = pipeline.encode_prompt(prompts, **options, dtype=torch.float32)
         torch.testing.assert_close(embed_prompts(prompts, backbone, tmp_path / name).of(prompts), theirs)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.text_goal import TextScorer
+from dexworld.video.judge.video_measures import TextScorer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -24,21 +24,11 @@ def weights(tmp_path_factory):
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {**sizes, "vocab_size": len(tokens), "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 0}
     vision = {**sizes, "image_size": 32, "patch_size": 16, "num_frames": 4}
-    vision |= {
-        "mit_hidden_size": 32,
-        "mit_intermediate_size": 48,
-        "mit_num_hidden_layers": 1,
-        "mit_num_attention_heads": 2,
-    }
+    vision |= {"mit_hidden_size": 32, "mit_intermediate_size": 48}
+    vision |= {"mit_num_hidden_layers": 1, "mit_num_attention_heads": 2}
     torch.manual_seed(0)
-    config = XCLIPConfig(
-        text_config=text,
-        vision_config=vision,
-        projection_dim=32,
-        prompt_layers=1,
-        prompt_num_attention_heads=2,
-    )
-    XCLIPModel(config).save_pretrained(folder)
+    prompt = {"projection_dim": 32, "prompt_layers": 1, "prompt_num_attention_heads": 2}
+    XCLIPModel(XCLIPConfig(text_config=text, vision_config=vision, **prompt)).save_pretrained(folder)
     return folder
 
 
@@ -59,9 +49,8 @@ def test_scores_are_the_cosines_of_the_models_embeddings(weights):
     for each, score in zip(videos, scores, strict=True):
         with torch.no_grad():
             output = model(pixel_values=scorer.prepared(each)[None], **ids)
-        cosine = torch.nn.functional.cosine_similarity(
-            output.video_embeds.reshape(1, -1), output.text_embeds.reshape(1, -1)
-        )
+        embedded = (each.reshape(1, -1) for each in (output.video_embeds, output.text_embeds))
+        cosine = torch.nn.functional.cosine_similarity(*embedded)
         assert score == pytest.approx(float(cosine), abs=1e-5)
         assert -1.0 <= score <= 1.0
     assert len(set(np.round(scores, 6))) == 3

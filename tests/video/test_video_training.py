@@ -7,32 +7,33 @@ import torch
 
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.trainer import Trainer, TrainingDiverged
-from dexworld.video.config import preset
-from dexworld.video.generate import GenerateConfig, Generator
-from dexworld.video.latents import codec_fingerprint, encode_folder, latent_file
-from dexworld.video.lora import has_lora
-from dexworld.video.model import DWM
-from dexworld.video.objective import VideoTask, VideoTrainConfig, denoising_loss
-from dexworld.video.train import VideoRunConfig, one_thread, seed_ranges, started_from, train_video
-from dexworld.video.triplets import finish_triplets, open_triplets, write_triplet
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets, open_triplets
+from dexworld.video.model.clip_latents import codec_fingerprint, encode_folder, latent_file
+from dexworld.video.model.dwm import DWM, started_from
+from dexworld.video.model.generate import GenerateConfig, Generator
+from dexworld.video.model.lora import has_lora
+from dexworld.video.model.train_video import VideoRunConfig, one_thread, seed_ranges, train_video
+from dexworld.video.model.video_config import preset
+from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, denoising_loss
 
 CPU = torch.device("cpu")
 
 
+def written(clips, root):
+    for clip in clips:
+        write_triplet(root, clip)
+    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in clips})
+
+
 @pytest.fixture(scope="module")
 def folder(square_clips, tmp_path_factory):
-    root = tmp_path_factory.mktemp("triplets")
-    for clip in square_clips[:8]:
-        write_triplet(root, clip)
-    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in square_clips[:8]})
+    return written(square_clips[:8], tmp_path_factory.mktemp("triplets"))
 
 
 @pytest.fixture(scope="module")
 def held_out(square_clips, tmp_path_factory):
-    root = tmp_path_factory.mktemp("held-out")
-    for clip in square_clips[8:]:
-        write_triplet(root, clip)
-    return finish_triplets(root, {"generator": "test"}, {clip.name: clip.seed for clip in square_clips[8:]})
+    return written(square_clips[8:], tmp_path_factory.mktemp("held-out"))
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_scenes_that_an_ancestor_has_seen_are_recorded_and_not_validated_on(make
 def test_a_continued_run_keeps_its_codec_instead_of_fitting_another(make_run, monkeypatch):
     run = make_run(training={"checkpoint_every": 1})
     train_video(replace(run, training=replace(run.training, max_seconds=1e-9)))
-    monkeypatch.setattr("dexworld.video.train.fit_codec", lambda *arguments: pytest.fail("fitted again"))
+    monkeypatch.setattr("dexworld.video.model.train_video.fit_codec", lambda *arguments: pytest.fail("fitted again"))
     assert DWM.from_pretrained(train_video(run)).provenance["steps"] == 6
 
 
@@ -257,12 +258,9 @@ def test_a_started_model_answers_as_its_base_whatever_the_hands(make_dwm, square
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
 
 
-def test_a_model_with_hands_can_not_be_given_other_ones(make_dwm):
+def test_a_model_with_hands_can_not_be_given_other_ones_nor_weights_another_meaning(make_dwm):
     with pytest.raises(ValueError, match="only a model without hands"):
         started_from(make_dwm(condition="mask"), "mesh")
-
-
-def test_weights_can_not_change_their_meaning(make_dwm):
     with pytest.raises(ValueError, match="its weights can't start"):
         started_from(make_dwm(condition="none"), "mesh", "velocity")
 
@@ -313,26 +311,22 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_clip(make_run, f
         latent_file(encoded.folder, name).unlink()
 
 
-def test_seeds_are_told_as_ranges_without_gaps(folder):
+def test_seeds_are_ranges_without_gaps_and_the_folder_opens_again(folder):
+    assert len(open_triplets(folder.root)) == 8
     assert seed_ranges(folder) == [(0, 7)]
     assert seed_ranges(folder.subset([folder.names[index] for index in (0, 1, 2, 5)])) == [(0, 2), (5, 5)]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"data": ()}, "names no triplet folder"),
-        ({"condition": "none", "training": VideoTrainConfig(hand_dropout=0.2)}, None),
-        ({"training": VideoTrainConfig(goal="inpainting")}, "sees no hands"),
-    ],
+    [({"data": ()}, "names no triplet folder"), ({"training": VideoTrainConfig(goal="inpainting")}, "sees no hands")],
 )
 def test_runs_that_make_no_sense_are_refused(tmp_path, change, message):
-    arguments = {"data": (tmp_path,), "output": tmp_path} | change
-    if message is None:
-        assert VideoRunConfig(**arguments).condition == "none"
-        return
+    arguments = {"data": (tmp_path,), "output": tmp_path}
     with pytest.raises(ValueError, match=message):
-        VideoRunConfig(**arguments)
+        VideoRunConfig(**arguments | change)
+    handless = {"condition": "none", "training": VideoTrainConfig(hand_dropout=0.2)}
+    assert VideoRunConfig(**arguments | handless).condition == "none"
 
 
 @pytest.mark.parametrize(
@@ -348,10 +342,6 @@ def test_a_velocity_model_trains_too(make_run):
     model = DWM.from_pretrained(train_video(make_run(prediction="velocity")))
     assert model.config.prediction == "velocity"
     assert preset("debug").prediction == "residual"
-
-
-def test_the_training_folder_opens_again(folder):
-    assert len(open_triplets(folder.root)) == 8
 
 
 def test_without_hands_a_trained_model_only_navigates(make_run, square_clips):

@@ -9,20 +9,9 @@ import pytest
 from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip, make_track
 
 from dexworld.data.video import VideoFrames, write_video
-from dexworld.video.triplets import (
-    TripletError,
-    files_of,
-    finish_triplets,
-    list_names,
-    open_triplets,
-    read_track,
-    start_triplets,
-    write_triplet,
-)
-
-
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / np.mean((first.astype(float) - second) ** 2))
+from dexworld.models.picture_metrics import psnr
+from dexworld.video.clips.triplet_files import TripletError, files_of, list_names, read_track, write_triplet
+from dexworld.video.clips.triplets import finish_triplets, open_triplets, start_triplets
 
 
 def test_a_triplet_comes_back_nearly_as_it_was_written(tmp_path):
@@ -173,7 +162,7 @@ def test_an_interrupted_write_leaves_no_triplet(tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dexworld.video.triplets.np.savez_compressed", stop)
+    monkeypatch.setattr("dexworld.video.clips.triplet_files.np.savez_compressed", stop)
     with pytest.raises(KeyboardInterrupt):
         write_triplet(tmp_path, make_clip(seed=1))
     with pytest.raises(TripletError, match="holds no triplets"):

@@ -9,10 +9,11 @@ import pytest
 from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip
 
 from dexworld.data.video import VideoFrames, write_video
-from dexworld.video.alignment import measure_alignment
-from dexworld.video.config import ClipShape
-from dexworld.video.triplets import TripletError, finish_triplets, write_triplet
-from dexworld.video.validation import validate_triplets
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.triplet_files import TripletError, write_triplet
+from dexworld.video.clips.triplets import finish_triplets
+from dexworld.video.real.alignment import measure_alignment
+from dexworld.video.real.validate_clips import validate_triplets
 
 SHAPE = ClipShape(frames=FRAMES, height=HEIGHT, width=WIDTH)
 
@@ -46,10 +47,8 @@ def test_good_triplets_have_no_problem_and_are_counted(folder):
     report = validate_triplets(folder, expected=SHAPE)
     assert report.ok
     assert report.problems == ()
-    assert report.counts["clips"] == 2
-    assert report.counts["frames"] == 2 * FRAMES
-    assert report.counts["frames_without_hands"] == 0
-    assert report.counts["clips_with_hand_motion"] == 2
+    expected = {"clips": 2, "frames": 2 * FRAMES, "frames_without_hands": 0, "clips_with_hand_motion": 2}
+    assert expected.items() <= report.counts.items()
     assert report.counts["shapes"] == {"9 x 48 x 64 at 8 fps": 2}
     assert report.clips["kitchen/a"]["alignment"]["agreement"] > 0.7
 
@@ -60,18 +59,14 @@ def test_processes_find_what_one_finds(folder):
 
 
 @pytest.mark.parametrize("part", ["videos", "videos_static", "videos_hands"])
-def test_a_missing_video_is_named(folder, part):
-    (folder / "kitchen" / part / "b.mp4").unlink()
-    assert found(folder) == {(f"kitchen/{part}/b.mp4", "missing")}
-
-
-@pytest.mark.parametrize("part", ["videos", "videos_static", "videos_hands"])
-@pytest.mark.parametrize("damage", ["truncated", "noise", "empty"])
-def test_a_corrupt_video_is_named(folder, part, damage):
+def test_a_corrupt_or_missing_video_is_named(folder, part):
     path = folder / "kitchen" / part / "b.mp4"
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "noise": b"no video", "empty": b""}[damage])
-    assert found(folder) == {(f"kitchen/{part}/b.mp4", "undecodable")}
+    for damaged in (content[: len(content) // 2], b"no video", b""):
+        path.write_bytes(damaged)
+        assert found(folder) == {(f"kitchen/{part}/b.mp4", "undecodable")}
+    path.unlink()
+    assert found(folder) == {(f"kitchen/{part}/b.mp4", "missing")}
 
 
 def test_a_video_with_damaged_frames_inside_is_named(folder):
@@ -149,12 +144,9 @@ def test_a_hand_video_that_shows_the_scene_is_named(folder):
 
 
 @pytest.mark.parametrize(("text", "kind"), [(b" \n", "empty-prompt"), (b"\xff\xfe\xfa", "undecodable")])
-def test_a_prompt_that_is_empty_or_no_text_is_named(folder, text, kind):
+def test_a_prompt_that_is_empty_or_no_text_or_missing_is_named(folder, text, kind):
     (folder / "kitchen" / "prompts" / "b.txt").write_bytes(text)
     assert found(folder) == {("kitchen/prompts/b.txt", kind)}
-
-
-def test_a_missing_prompt_is_named(folder):
     (folder / "kitchen" / "prompts" / "b.txt").unlink()
     assert found(folder) == {("kitchen/prompts/b.txt", "missing")}
 
@@ -208,9 +200,8 @@ def test_a_fixed_camera_and_a_scene_without_texture_are_no_misalignment():
 
 def test_list_entries_that_point_nowhere_and_bad_lines_are_named(folder):
     listing = folder / "test.txt"
-    listing.write_text(
-        "kitchen/videos/a.mp4\nkitchen/videos/z.mp4\nkitchen/b.mp4\nkitchen/videos/a.mp4\n", encoding="utf-8"
-    )
+    lines = ["kitchen/videos/a.mp4", "kitchen/videos/z.mp4", "kitchen/b.mp4", "kitchen/videos/a.mp4"]
+    listing.write_text("\n".join(lines), encoding="utf-8")
     report = validate_triplets(folder, listing)
     assert [problem.message for problem in report.of_kind("points-nowhere")] == [
         "line 2 names clip 'kitchen/z', of which no file exists"

@@ -2,58 +2,15 @@
 
 import pytest
 import torch
+from pretrained_fixtures import run_transformer, tiny_cogvideox, tiny_wan
 
-from dexworld.video.widen import channel_columns, patch_embedding, widen_patch_embedding, widen_weight
+from dexworld.video.model.patch_embedding import channel_columns, patch_embedding, widen_patch_embedding, widen_weight
 
 diffusers = pytest.importorskip("diffusers")
 
 
-def cogvideox(in_channels):
-    torch.manual_seed(0)
-    return diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=in_channels,
-        out_channels=4,
-        time_embed_dim=16,
-        text_embed_dim=8,
-        num_layers=2,
-        sample_width=6,
-        sample_height=4,
-        sample_frames=5,
-        max_text_seq_length=3,
-        use_rotary_positional_embeddings=True,
-    ).eval()
-
-
-def wan(in_channels):
-    torch.manual_seed(0)
-    return diffusers.WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=in_channels,
-        out_channels=4,
-        text_dim=8,
-        freq_dim=16,
-        ffn_dim=32,
-        num_layers=2,
-    ).eval()
-
-
-def run(model, latents):
-    """latents (B, f, channels, h, w), whatever order the model wants."""
-    text = torch.ones(latents.shape[0], 3, 8)
-    step = torch.full((latents.shape[0],), 500)
-    if isinstance(model, diffusers.WanTransformer3DModel):
-        latents = latents.transpose(1, 2)
-        return model(latents, step, text, return_dict=False)[0].transpose(1, 2)
-    frames, rows, columns = latents.shape[1], latents.shape[3] // 2, latents.shape[4] // 2
-    rotary = diffusers.models.embeddings.get_3d_rotary_pos_embed(16, ((0, 0), (rows, columns)), (rows, columns), frames)
-    return model(latents, text, step, image_rotary_emb=rotary, return_dict=False)[0]
-
-
 # (model, latent channels 4): text-to-video and inpainting bases of both families
-BASES = [(cogvideox, 4, 13), (cogvideox, 9, 13), (wan, 4, 16), (wan, 12, 16)]
+BASES = [(tiny_cogvideox, 4, 13), (tiny_cogvideox, 9, 13), (tiny_wan, 4, 16), (tiny_wan, 12, 16)]
 
 
 @pytest.mark.parametrize(("build", "narrow", "wide"), BASES)
@@ -61,28 +18,28 @@ BASES = [(cogvideox, 4, 13), (cogvideox, 9, 13), (wan, 4, 16), (wan, 12, 16)]
 def test_a_widened_model_computes_the_same_bits_whatever_the_new_channels_hold(build, narrow, wide):
     model = build(narrow)
     latents = torch.randn(2, 2, narrow, 4, 6, generator=torch.Generator().manual_seed(1))
-    before = run(model, latents)
+    before = run_transformer(model, latents)
     assert before.abs().mean() > 1e-3  # an all-zero output would be equal to anything
     widen_patch_embedding(model, wide)
     for scale in (0.0, 1.0, 1e4):
         new = scale * torch.randn(2, 2, wide - narrow, 4, 6, generator=torch.Generator().manual_seed(2))
-        assert torch.equal(run(model, torch.cat([latents, new], dim=2)), before)
+        assert torch.equal(run_transformer(model, torch.cat([latents, new], dim=2)), before)
 
 
 @pytest.mark.parametrize(("build", "narrow", "wide"), BASES)
 def test_gradient_reaches_the_new_channels_and_one_step_makes_them_matter(build, narrow, wide):
     model = widen_patch_embedding(build(narrow), wide)
     latents = torch.randn(2, 2, wide, 4, 6, generator=torch.Generator().manual_seed(1))
-    run(model, latents).square().mean().backward()
+    run_transformer(model, latents).square().mean().backward()
     conv = patch_embedding(model)
     assert (conv.weight.grad[:, narrow:].flatten(2).abs().amax(dim=(0, 2)) > 0).all()
     with torch.no_grad():
-        before = run(model, latents)
+        before = run_transformer(model, latents)
         conv.weight -= 0.1 * conv.weight.grad
         moved = latents.clone()
         moved[:, :, narrow:] = 0
-        assert not torch.equal(run(model, moved), run(model, latents))
-        assert not torch.equal(run(model, latents), before)
+        assert not torch.equal(run_transformer(model, moved), run_transformer(model, latents))
+        assert not torch.equal(run_transformer(model, latents), before)
 
 
 @pytest.mark.parametrize(("build", "narrow", "wide"), BASES)
@@ -96,7 +53,7 @@ def test_the_bias_is_copied_and_the_global_random_state_is_untouched(build, narr
 
 
 def test_a_widened_model_is_never_widened_twice(tmp_path):
-    model = widen_patch_embedding(wan(12), 16)
+    model = widen_patch_embedding(tiny_wan(12), 16)
     conv = patch_embedding(model)
     with torch.no_grad():
         conv.weight.add_(1)  # training has moved every column, the new ones too
@@ -117,28 +74,20 @@ def test_image_to_video_columns_go_to_the_static_channels():
     assert not wide[:, [4, 9, 10, 11, 12]].any()
 
 
-@pytest.mark.parametrize("channels", [16, 33, 49])
-def test_the_channel_counts_of_cogvideox_checkpoints_are_known(channels):
-    assert channel_columns(channels, latent=16, mask=1) == tuple(range(channels))
+@pytest.mark.parametrize(("mask", "channels"), [(1, 16), (1, 33), (1, 49), (4, 16), (4, 36), (4, 52)])
+def test_the_channel_counts_of_published_checkpoints_are_known(mask, channels):
+    assert channel_columns(channels, latent=16, mask=mask) == tuple(range(channels))
 
 
-@pytest.mark.parametrize("channels", [16, 36, 52])
-def test_the_channel_counts_of_wan_checkpoints_are_known(channels):
-    assert channel_columns(channels, latent=16, mask=4) == tuple(range(channels))
-
-
-def test_an_unknown_channel_count_is_refused_with_the_known_ones():
+def test_an_unknown_channel_count_is_refused_with_the_known_ones_and_channels_are_never_dropped():
     with pytest.raises(ValueError, match=r"has 40 input channels.*16 .*32 .*33 .*49"):
         channel_columns(40, latent=16, mask=1)
-
-
-def test_channels_are_never_dropped():
     with pytest.raises(ValueError, match="33 input channels does not fit into 16"):
         widen_weight(torch.zeros(2, 33, 2, 2), 16)
 
 
 def test_temporal_patches_of_cogvideox_1_5_are_refused():
-    model = cogvideox(4)
+    model = tiny_cogvideox(4)
     model.patch_embed.proj = torch.nn.Linear(32, 32)
     with pytest.raises(ValueError, match=r"CogVideoX 1\.5"):
         widen_patch_embedding(model, 13)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dexworld.video.clip import HandTrack, TripletClip
-from dexworld.video.hand_video import render_track
+from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.video.clips.hand_video import render_track
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 9
 

@@ -10,15 +10,8 @@ def tiny_cogvideox_vae(**changes):
     from diffusers import AutoencoderKLCogVideoX
 
     torch.manual_seed(3)
-    settings = {
-        "block_out_channels": (8, 8, 8, 8),
-        "latent_channels": 4,
-        "layers_per_block": 1,
-        "norm_num_groups": 2,
-        "scaling_factor": 0.7,
-        "sample_height": 32,
-        "sample_width": 48,
-    }
+    settings = {"block_out_channels": (8, 8, 8, 8), "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
+    settings |= {"scaling_factor": 0.7, "sample_height": 32, "sample_width": 48}
     return AutoencoderKLCogVideoX(**settings | changes).eval()
 
 
@@ -27,14 +20,8 @@ def tiny_wan_vae(**changes):
     from diffusers import AutoencoderKLWan
 
     torch.manual_seed(3)
-    settings = {
-        "base_dim": 4,
-        "z_dim": 4,
-        "dim_mult": [1, 1, 1, 1],
-        "num_res_blocks": 1,
-        "latents_mean": [0.1, -0.2, 0.3, 0.0],
-        "latents_std": [0.5, 1.0, 2.0, 1.5],
-    }
+    settings = {"base_dim": 4, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+    settings |= {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [0.5, 1.0, 2.0, 1.5]}
     return AutoencoderKLWan(**settings | changes).eval()
 
 

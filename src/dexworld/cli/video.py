@@ -14,18 +14,19 @@ from dexworld.data.video import write_video
 from dexworld.evaluation.results import write_results
 from dexworld.models.reference import VIDEO, checkpoint_path
 from dexworld.report.video_demo import write_video_demo
-from dexworld.video.config import preset
-from dexworld.video.estimate import CostConfig, describe
-from dexworld.video.evaluate import EvaluateConfig, sample_seed
-from dexworld.video.gallery import ShownClip, shown_clip
-from dexworld.video.generate import GenerateConfig, Generator, with_texts
-from dexworld.video.latents import warn_of_rates
-from dexworld.video.load import load_video_model
-from dexworld.video.lora import LoRAConfig
-from dexworld.video.pretrained import base_config, saved_config
-from dexworld.video.references import reference_methods
-from dexworld.video.train import VideoRunConfig, train_video
-from dexworld.video.triplets import open_triplets, read_prompt
+from dexworld.video.clips.triplet_files import read_prompt
+from dexworld.video.clips.triplets import open_triplets
+from dexworld.video.judge.evaluate_videos import EvaluateConfig, sample_seed
+from dexworld.video.judge.gallery import ShownClip, shown_clip
+from dexworld.video.judge.references import reference_methods
+from dexworld.video.model.clip_latents import warn_of_rates
+from dexworld.video.model.dwm import load_video_model
+from dexworld.video.model.generate import GenerateConfig, Generator, with_texts
+from dexworld.video.model.lora import LoRAConfig
+from dexworld.video.model.published_weights import base_config, saved_config
+from dexworld.video.model.train_video import VideoRunConfig, train_video
+from dexworld.video.model.video_config import preset
+from dexworld.video.model.video_cost import CostConfig, describe
 
 logger = logging.getLogger("dexworld")
 SHOWN = 12  # clips on the page of generated videos
@@ -109,8 +110,7 @@ class VideoGenerate:
                 write_video(path, method.generate([clip], [seed])[0], clip.fps)
                 videos[str(path.relative_to(self.output))] = seed
             if len(shown) < SHOWN:
-                settings = EvaluateConfig(samples=1, seed=self.seed)
-                shown.append(shown_clip(clip, methods, settings))
+                shown.append(shown_clip(clip, methods, EvaluateConfig(samples=1, seed=self.seed)))
         write_results(self.output, {"videos": videos, "checkpoint": self.checkpoint}, seed=self.seed)
         page = write_video_demo(self.output, shown, "dwm", model=facts_of(model))
         logger.info("%d videos in %s; %s", len(videos), self.output / "videos", page)

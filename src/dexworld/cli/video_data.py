@@ -10,17 +10,25 @@ import tyro
 
 from dexworld.cli.progress import counted
 from dexworld.evaluation.results import write_results
-from dexworld.video.as_episodes import triplets_as_episodes
-from dexworld.video.config import ClipShape
-from dexworld.video.prepare import CustomConfig, FixedCameraConfig, Prepared, prepare_custom, prepare_fixed_camera
-from dexworld.video.reshape import ReshapeConfig, reshape_triplets
-from dexworld.video.synthetic import SyntheticConfig, record_triplets
-from dexworld.video.validation import validate_triplets
+from dexworld.video.clips.as_episodes import triplets_as_episodes
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
+from dexworld.video.real.prepare_clips import (
+    CustomConfig,
+    FixedCameraConfig,
+    Prepared,
+    ReshapeConfig,
+    prepare_custom,
+    prepare_fixed_camera,
+    reshape_triplets,
+)
+from dexworld.video.real.validate_clips import validate_triplets
 
 logger = logging.getLogger("dexworld")
+Seed = Annotated[int, tyro.conf.arg(help="Recorded in results.json; nothing here is drawn at random.")]
 
 
-def told(items):
+def logged_progress(items):
     """Items, with a log line for every hundredth."""
     for count, item in enumerate(items, 1):
         yield item
@@ -54,12 +62,11 @@ class FixedCamera:
     """Real video of a standing camera with hand files (HaMeR, MANO, keypoints): TASTE-Rob style."""
 
     config: Annotated[FixedCameraConfig, tyro.conf.arg(name="")]
-    seed: int = 0
-    """Recorded in results.json; nothing here is drawn at random."""
+    seed: Seed = 0
 
     def run(self) -> None:
         """Prepare, and write what was done and left out into `results.json`."""
-        _finish(prepare_fixed_camera(self.config, told), self.config.output, self.seed)
+        _finish(prepare_fixed_camera(self.config, logged_progress), self.config.output, self.seed)
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,7 @@ class Custom:
     """One clip of any camera, with its hands and, when the camera moves, its static video."""
 
     config: Annotated[CustomConfig, tyro.conf.arg(name="")]
-    seed: int = 0
-    """Recorded in results.json; nothing here is drawn at random."""
+    seed: Seed = 0
 
     def run(self) -> None:
         """Prepare, and write what was done into `results.json`."""
@@ -80,12 +86,11 @@ class Triplets:
     """Existing triplets, of the release's, TRUMANS' or TASTE-Rob's layout, in the shape that a model works on."""
 
     config: Annotated[ReshapeConfig, tyro.conf.arg(name="")]
-    seed: int = 0
-    """Recorded in results.json; nothing here is drawn at random."""
+    seed: Seed = 0
 
     def run(self) -> None:
         """Reshape, and write what was done and left out into `results.json`."""
-        _finish(reshape_triplets(self.config, told), self.config.output, self.seed)
+        _finish(reshape_triplets(self.config, logged_progress), self.config.output, self.seed)
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,7 @@ class Validate:
     """List file; without one every triplet of the folder is checked."""
     shape: ClipShape | None = None
     """Frames, size and rate that every clip must have."""
-    seed: int = 0
-    """Recorded in results.json; nothing here is drawn at random."""
+    seed: Seed = 0
 
     def run(self) -> None:
         """Validate, print the table, and write `results.json`."""
@@ -135,11 +139,10 @@ class Episodes:
     """Triplet folder."""
     output: Path
     """Dataset folder to write."""
-    seed: int = 0
-    """Recorded in results.json; nothing here is drawn at random."""
+    seed: Seed = 0
 
     def run(self) -> None:
         """Convert, and write `results.json` beside the episodes."""
-        dataset = triplets_as_episodes(self.data, self.output, progress=told)
+        dataset = triplets_as_episodes(self.data, self.output, progress=logged_progress)
         write_results(self.output, {"episodes": len(dataset), "frames": sum(dataset.lengths)}, seed=self.seed)
         logger.info("%d episodes in %s", len(dataset), self.output)

@@ -3,36 +3,37 @@
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
+
+import tyro
 
 from dexworld.cli.progress import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.results import write_results
+from dexworld.models.lpips import LPIPS
 from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
 from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_evaluation_page import write_video_results
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
-from dexworld.video.clip import TripletClip
-from dexworld.video.config import ClipShape
-from dexworld.video.evaluate import EvaluateConfig, check_scenes, evaluate_methods
-from dexworld.video.gallery import shown_clip, shown_clips
-from dexworld.video.generate import GenerateConfig, Generator, SDEdit, with_texts
-from dexworld.video.latents import warn_of_rates
-from dexworld.video.load import chosen_device, load_video_model
-from dexworld.video.lpips import LPIPS
-from dexworld.video.model import DWM
-from dexworld.video.perceptual import Perceptual, PerceptualConfig
-from dexworld.video.references import VideoMethod, reference_methods
-from dexworld.video.select_benchmark import SelectConfig, select_benchmark, trained_method
-from dexworld.video.select_folder import GOAL_PICTURES, GOAL_TEXT, folder_candidates, rank_folder, read_picture
-from dexworld.video.synthetic import SyntheticConfig, record_triplets
-from dexworld.video.triplets import TripletFolder, open_triplets, read_prompt
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
+from dexworld.video.clips.triplet_files import read_prompt
+from dexworld.video.clips.triplets import TripletFolder, open_triplets
+from dexworld.video.judge.evaluate_videos import EvaluateConfig, check_scenes, evaluate_methods
+from dexworld.video.judge.gallery import shown_clip, shown_clips
+from dexworld.video.judge.references import VideoMethod, reference_methods
+from dexworld.video.judge.select_actions import GOAL_PICTURES, GOAL_TEXT, folder_candidates, rank_folder, read_picture
+from dexworld.video.judge.select_benchmark import SelectConfig, select_benchmark, trained_method
+from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig
+from dexworld.video.model.clip_latents import warn_of_rates
+from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
+from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, with_texts
 
 logger = logging.getLogger("dexworld")
 SDEDIT_STEPS = 10  # of the SDEdit baseline, unless other steps are asked for
@@ -93,17 +94,12 @@ class VideoEvaluate:
             warn_of_rates(triplets.rates(), model)
             folder = cast(Sequence[TripletClip], triplets)  # decoded clip by clip
             prompts = [read_prompt(triplets.files[name].prompt) for name in triplets.names] if self.text_encoder else []
-            methods = [
-                with_texts(each, prompts, self.text_encoder) if isinstance(each, Generator) else each
-                for each in methods
+            with_prompts = [
+                with_texts(each, prompts, self.text_encoder) for each in methods if isinstance(each, Generator)
             ]
-            config = EvaluateConfig(
-                samples=self.samples,
-                seed=self.seed,
-                compare_with=tuple(own),
-                decoded=tuple(method.name for method in methods if method.name != "dwm"),
-                split=self.split,
-            )
+            methods = [*with_prompts, *(each for each in methods if not isinstance(each, Generator))]
+            decoded = tuple(method.name for method in methods if method.name != "dwm")
+            config = EvaluateConfig(self.samples, self.seed, compare_with=tuple(own), decoded=decoded, split=self.split)
             perceptual = Perceptual(self.weights, str(chosen_device(self.device)))
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
@@ -113,17 +109,12 @@ class VideoEvaluate:
         page = write_video_results(self.output, result, shown, own[0], about=facts_of(model))
         for name, reference in result.headline("dwm"):
             gain = result.difference(name, reference)
-            inside, outside = (number(gain[f"psnr_{side}"], "+.2f") for side in ("inside", "outside"))
-            logger.info(
-                "%s against %s: %s dB of PSNR inside the region, %s dB outside", name, reference, inside, outside
-            )
+            sides = [number(gain[f"psnr_{side}"], "+.2f") for side in ("inside", "outside")]
+            logger.info("%s against %s: %s dB of PSNR inside the region, %s dB outside", name, reference, *sides)
         logger.info("%s, %s", path, page)
 
     def methods(self, model: DWM) -> list[VideoMethod]:
-        """The model as users see it (`dwm`) and as its codec shows it (`dwm_codec`), and what it is compared with.
-
-        What is compared with it never keeps the static video's detail, and stands beside `dwm_codec`.
-        """
+        """The model as users see it (`dwm`) and as its codec shows it (`dwm_codec`), and others beside `dwm_codec`."""
         plain = replace(self.generation, detail="codec")
         methods: list[VideoMethod] = [Generator(model, plain, "dwm_codec")]
         if self.generation.detail != "codec":
@@ -141,10 +132,8 @@ class VideoEvaluate:
             folder = open_triplets(self.data)
             return folder.subset(folder.names[: self.clips])
         check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)  # before they are recorded
-        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = SyntheticConfig(
-            temporary, self.clips, self.seed, self.camera, shape=model.config.clip, workers=self.workers
-        )
+        temporary, shape = Path(stack.enter_context(tempfile.TemporaryDirectory())), model.config.clip
+        config = SyntheticConfig(temporary, self.clips, self.seed, self.camera, shape, workers=self.workers)
         return record_triplets(config, counted("clips", self.clips))
 
 
@@ -158,96 +147,49 @@ class VideoSelect:
     """Model folder or hub id; `video` is the shipped one."""
     no_hand: str | None = VIDEO_NO_HAND
     """Model that sees no hands, a control; None leaves it out."""
-    dexwm: str | None = HANDS
-    """DexWM that judges the same candidates; None leaves it out."""
     folder: Path | None = None
     """Your own scene: static video, hand videos and a goal (docs/video.md); without one the benchmark is played."""
-    episodes: int = 100
-    """Scenes of the benchmark."""
-    seed: int = 1_000_000
-    """First scene of the benchmark; also of the samples."""
-    rivals: bool = False
-    """All motions of a scene are about one object: where a hand passes no longer gives the answer away."""
-    split: Literal["evaluation", "validation"] = "evaluation"
-    """`validation` allows seeds 900,000 to 999,999, for tuning."""
+    benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: SelectConfig(dexwm=HANDS)
+    )
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     """How videos are sampled."""
-    lpips_vgg: Path | None = None
-    """LPIPS weights: VGG16; without weights a distance takes its place that needs none."""
-    lpips_heads: Path | None = None
-    """LPIPS weights: linear heads."""
-    xclip: str | None = None
-    """X-CLIP folder or hub id, for goals in words."""
     text_encoder: str | None = None
     """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
-    all_scores: bool = False
-    """Also report every other way to compare pictures; validation scenes only."""
-    shown: int = 6
-    """Scenes on the page."""
-    workers: int = 0
-    """Processes; 0 is one per core."""
-    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
-    """Renderer; `auto` takes the first that works."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Choose, write `results.json` and the page."""
         if self.folder is not None:
             self._own(self.folder)
             return
-        generation = replace(self.generation, batch=8)
-        paths = {"dwm": checkpoint_path(self.checkpoint)}
-        if self.no_hand is not None:
-            paths["no_hand"] = checkpoint_path(self.no_hand)
-        config = SelectConfig(
-            episodes=self.episodes,
-            seed=self.seed,
-            rivals=self.rivals,
-            lpips_vgg=self.lpips_vgg,
-            lpips_heads=self.lpips_heads,
-            xclip=self.xclip,
-            dexwm=None if self.dexwm is None else checkpoint_path(self.dexwm),
-            all_scores=self.all_scores,
-            shown=self.shown,
-            workers=self.workers,
-            backend=self.backend,
-            split=self.split,
-            device=self.device,
-        )
-        methods = {
-            name: partial(trained_method, path, generation, str(chosen_device(self.device)), self.text_encoder)
-            for name, path in paths.items()
-        }
+        dexwm = self.benchmark.dexwm
+        config = replace(self.benchmark, dexwm=None if dexwm is None else checkpoint_path(dexwm))
+        named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
+        methods = {name: self._method(model, replace(self.generation, batch=8)) for name, model in named.items()}
         with task_bars() as update:
             figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
-        path = write_results(self.output, figures, seed=self.seed)
+        path = write_results(self.output, figures, seed=config.seed)
         page = write_selection_report(self.output, figures, judged, about={"Checkpoint": self.checkpoint})
-        logger.info(
-            "right in %.0f %% of %d scenes (%.0f to %.0f), chance %.1f %%; %s, %s",
-            100 * figures["top1"],
-            figures["n"],
-            100 * figures["low"],
-            100 * figures["high"],
-            100 * figures["chance"],
-            path,
-            page,
-        )
+        rates = [100 * figures[name] for name in ("top1", "low", "high", "chance")]
+        words = "right in %.0f %% of %d scenes (%.0f to %.0f), chance %.1f %%; %s, %s"
+        logger.info(words, rates[0], figures["n"], *rates[1:], path, page)
+
+    def _method(self, model: str, generation: GenerateConfig) -> Callable[[], Generator]:
+        device = str(chosen_device(self.benchmark.device))
+        return partial(trained_method, checkpoint_path(model), generation, device, self.text_encoder)
 
     def _own(self, folder: Path) -> None:
-        method = trained_method(
-            checkpoint_path(self.checkpoint), self.generation, str(chosen_device(self.device)), self.text_encoder
-        )
+        config, method = self.benchmark, self._method(self.checkpoint, self.generation)()
         lpips = None
-        if self.lpips_vgg is not None and self.lpips_heads is not None:
-            lpips = LPIPS.from_files(self.lpips_vgg, self.lpips_heads)
-        ranking = rank_folder(method, folder, lpips=lpips, text_weights=self.xclip, seed=self.seed)
+        if config.lpips_vgg is not None and config.lpips_heads is not None:
+            lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
+        ranking = rank_folder(method, folder, lpips=lpips, text_weights=config.xclip, seed=config.seed)
         figures = {
             "ranking": [ranking.names[index] for index in ranking.order],
             "scores": dict(zip(ranking.names, ranking.scores.tolist(), strict=True)),
             "score": ranking.score_name,
         }
-        path = write_results(self.output, figures, seed=self.seed)
+        path = write_results(self.output, figures, seed=config.seed)
         pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
         goal = read_picture(pictures[0]) if pictures else read_prompt(folder / GOAL_TEXT)
         page = write_ranking_report(self.output, ranking, folder_candidates(folder), goal)
@@ -277,14 +219,13 @@ class VideoDemo:
 
     def run(self) -> None:
         """Simulate, imagine, and write the page."""
-        folder = checkpoint_path(self.checkpoint)
-        model = load_video_model(folder, self.device)
+        model = load_video_model(self.checkpoint, self.device)
         methods = [*reference_methods(model.codec), Generator(model, self.generation)]
         check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as temporary:
-            shape: ClipShape = model.config.clip
-            config = SyntheticConfig(Path(temporary), self.clips, self.seed, shape=shape, workers=self.workers)
+            shape, folder = model.config.clip, Path(temporary)
+            config = SyntheticConfig(folder, self.clips, self.seed, shape=shape, workers=self.workers)
             triplets = record_triplets(config, counted("clips", self.clips))
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
@@ -292,19 +233,11 @@ class VideoDemo:
         shown = [shown_clip(clip, methods, settings) for clip in counted("videos", len(clips))(clips)]
         timings = {"simulating": simulated - started, "imagining": time.monotonic() - simulated}
         figures = {"clips": {each.clip.name: each.figures for each in shown}, "timings": timings}
-        write_results(
-            self.output, figures, seed=self.seed, seeds=[clip.seed for clip in clips if clip.seed is not None]
-        )
-        measured = Path(folder) / "evaluation.json"
-        page = write_video_demo(
-            self.output,
-            shown,
-            "dwm",
-            figures=read_json(measured) if measured.exists() else None,
-            model=facts_of(model),
-            timings=timings,
-            held_out=True,
-        )
+        seeds = [clip.seed for clip in clips if clip.seed is not None]
+        write_results(self.output, figures, seed=self.seed, seeds=seeds)
+        measured = Path(checkpoint_path(self.checkpoint)) / "evaluation.json"
+        before, facts = read_json(measured) if measured.exists() else None, facts_of(model)
+        page = write_video_demo(self.output, shown, "dwm", figures=before, model=facts, timings=timings, held_out=True)
         logger.info("open %s in a browser", page)
 
 
@@ -312,16 +245,14 @@ def facts_of(model: DWM) -> dict[str, str]:
     """What a page says about a model."""
     config, clip = model.config, model.config.clip
     count = sum(each.numel() for each in model.backbone.parameters())
-    seconds = model.provenance.get("seconds")
+    seconds, datasets = model.provenance.get("seconds"), model.provenance.get("datasets", [])
     facts = {
         "Model": f"{config.backbone.kind}, {count / 1e6:.1f} million parameters",
         "Hands": config.condition,
         "Predicts": config.prediction,
         "Codec": f"{config.codec.kind}, {config.codec.channels} channels",
         "Clips": f"{clip.frames} frames of {clip.height} x {clip.width} at {clip.fps:g} fps",
-        "Trained on": "; ".join(
-            f"{each['clips']} clips ({each['name']})" for each in model.provenance.get("datasets", [])
-        ),
+        "Trained on": "; ".join(f"{each['clips']} clips ({each['name']})" for each in datasets),
         "Trained for": f"{model.provenance.get('steps')} steps, {seconds / 60:.0f} minutes" if seconds else "",
     }
     return {name: value for name, value in facts.items() if value}

@@ -6,8 +6,8 @@ from typing import Any
 
 from dexworld.report import html
 from dexworld.report.video_evaluation_page import GROUPS, REGION, clip_card, method_cell
-from dexworld.video.gallery import ShownClip
-from dexworld.video.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
+from dexworld.video.judge.gallery import ShownClip
+from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
 
 TITLE = "A model that imagines what hands do"
 INTRODUCTION = (

@@ -8,9 +8,9 @@ from dexworld.report import html
 from dexworld.report.media import film, film_grid, films
 from dexworld.report.overlay import region_overlay
 from dexworld.report.plots import interval_plot
-from dexworld.video.evaluate import Evaluation, lower_is_better
-from dexworld.video.gallery import ShownClip
-from dexworld.video.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
+from dexworld.video.judge.evaluate_videos import Evaluation, lower_is_better
+from dexworld.video.judge.gallery import ShownClip
+from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
 
 TITLE = "What the hands do to the scene"
 INTRODUCTION = (

@@ -10,9 +10,9 @@ from dexworld.report import html
 from dexworld.report.media import film, film_grid, films, picture
 from dexworld.report.plots import rate_bar
 from dexworld.report.video_evaluation_page import method_name
-from dexworld.video.clip import TripletClip
-from dexworld.video.select import Ranking
-from dexworld.video.select_figures import MAIN, Judged
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.select_actions import Ranking
+from dexworld.video.judge.select_figures import MAIN, Judged
 
 TITLE = "Which hand motion leads to the goal?"
 INTRODUCTION = (

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from dexworld.data.files import written_atomically
-from dexworld.data.readers.robot_arrays import rotations_of
+from dexworld.data.readers.arrays import rotations_of
 from dexworld.hands import ARM_JOINTS, FINGERS, RIGHT
 from dexworld.robots.kinematics import FrankaAllegro, TipConvention
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose

@@ -1,0 +1,143 @@
+"""One triplet in memory: the interaction, static and hand video of a clip, its prompt, and the hands' motion."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from dexworld.hands import KEYPOINTS_PER_HAND, LEFT, NUM_KEYPOINTS, RIGHT
+
+TIME_FACTOR = 4  # pixel frames in a latent frame, after the first frame that stands alone
+SPACE_FACTOR = 8  # pixels on a side of a latent cell
+HAND_VECTOR = 128  # numbers of both hands in one frame: see `HandTrack.camera_vectors`
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """The one clip shape that a model works on: 1 + 4 n frames, sides that are multiples of 16 pixels."""
+
+    frames: int = 17
+    height: int = 96
+    width: int = 144
+    fps: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or (self.frames - 1) % TIME_FACTOR:
+            raise ValueError(f"a clip has 1 + {TIME_FACTOR} n frames (1, 5, ... 17, ... 49), not {self.frames}")
+        side = 2 * SPACE_FACTOR
+        if self.height < side or self.width < side or self.height % side or self.width % side:
+            raise ValueError(f"height and width are multiples of {side} pixels, not {self.height} x {self.width}")
+        if not self.fps > 0:
+            raise ValueError(f"fps is {self.fps}; it must be positive")
+
+    @property
+    def latent_frames(self) -> int:
+        """f = (F - 1) / 4 + 1."""
+        return (self.frames - 1) // TIME_FACTOR + 1
+
+    @property
+    def latent_height(self) -> int:
+        """h = H / 8."""
+        return self.height // SPACE_FACTOR
+
+    @property
+    def latent_width(self) -> int:
+        """w = W / 8."""
+        return self.width // SPACE_FACTOR
+
+
+_NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ ,@+=()-]*")
+
+
+@dataclass(frozen=True)
+class HandTrack:
+    """Hand keypoints and the camera of each of F frames.
+
+    keypoints_world: (F, 42, 3) metres, rows as in `dexworld.hands`; rows that are not valid may hold anything.
+    keypoints_valid: (F, 42) bool. world_from_camera: (F, 4, 4), camera frame x right, y down, z forward.
+    intrinsics: (3, 3) pinhole matrix in pixels of the stored size. Raises ValueError naming the field.
+    """
+
+    keypoints_world: np.ndarray
+    keypoints_valid: np.ndarray
+    world_from_camera: np.ndarray
+    intrinsics: np.ndarray
+
+    def __post_init__(self) -> None:
+        frames = len(self.keypoints_world)
+        shapes = {"keypoints_world": (frames, NUM_KEYPOINTS, 3), "keypoints_valid": (frames, NUM_KEYPOINTS)}
+        shapes |= {"world_from_camera": (frames, 4, 4), "intrinsics": (3, 3)}
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"hand track: {name} has shape {getattr(self, name).shape}, expected {shape}")
+        if self.keypoints_valid.dtype != bool:
+            raise ValueError(f"hand track: keypoints_valid must be bool, not {self.keypoints_valid.dtype}")
+        bad = ~np.isfinite(self.keypoints_world).all(axis=2) & self.keypoints_valid
+        if bad.any():
+            frame, row = np.argwhere(bad)[0]
+            raise ValueError(f"hand track: keypoint {row} of frame {frame} holds NaN or Inf; mark it invalid")
+        for name in ("world_from_camera", "intrinsics"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"hand track: {name} holds NaN or Inf")
+
+    def __len__(self) -> int:
+        return len(self.keypoints_world)
+
+    def keypoints_camera(self) -> np.ndarray:
+        """Keypoints (F, 42, 3) float32 in metres in the camera frame of their own frame, zeros where not valid."""
+        rotation, translation = self.world_from_camera[:, :3, :3], self.world_from_camera[:, None, :3, 3]
+        points = np.where(self.keypoints_valid[..., None], self.keypoints_world, 0.0) - translation
+        return np.where(self.keypoints_valid[..., None], points @ rotation, 0.0).astype(np.float32)
+
+    def camera_vectors(self) -> np.ndarray:
+        """Hand vectors (F, 128) float32: left 21 x 3, right 21 x 3 keypoints in the camera frame (m), then two flags. A
+        flag (left, right) is 1 when at least one keypoint of that hand is valid; rows that are not valid are zeros. A
+        licence-free replacement of the release's MANO vector for the AdaLN conditions."""
+        flags = [self.keypoints_valid[:, side].any(axis=1, keepdims=True) for side in (LEFT, RIGHT)]
+        points = self.keypoints_camera().reshape(len(self), 2 * KEYPOINTS_PER_HAND * 3)
+        return np.concatenate([points, *flags], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class TripletClip:
+    """One triplet in memory. Checks itself; raises ValueError naming the clip and the field. name: `<group>/<stem>` or
+    `<stem>`. interaction, static, hands: (F, H, W, 3) uint8 RGB, F = 1 + 4n (the causal codecs fold four frames into
+    one after the first). track, seed: keypoints and camera, and the simulator's seed, when known."""
+
+    name: str
+    interaction: np.ndarray
+    static: np.ndarray
+    hands: np.ndarray
+    prompt: str
+    fps: float = 8.0
+    track: HandTrack | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        for part in ("interaction", "static", "hands"):
+            video = getattr(self, part)
+            if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8:
+                raise ValueError(f"{self.name}: {part} must be (F, H, W, 3) uint8, not {video.shape} {video.dtype}")
+            if video.shape != self.interaction.shape:
+                shapes = f"{part} is {video.shape}, interaction is {self.interaction.shape}"
+                raise ValueError(f"{self.name}: {shapes}; the three videos need the same frames and size")
+        frames = len(self.interaction)
+        if not is_clip_length(frames):
+            raise ValueError(f"{self.name}: {frames} frames; the codecs need 1 + 4n (5, 9, ... 17, ... 49)")
+        if self.track is not None and len(self.track) != frames:
+            raise ValueError(f"{self.name}: the hand track has {len(self.track)} frames, the video {frames}")
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"{self.name}: fps is {self.fps}; it must be positive")
+
+
+def is_clip_length(frames: int) -> bool:
+    """Whether a causal codec can fold this many frames: 1 + 4n with n >= 1."""
+    return frames >= 5 and frames % 4 == 1
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` is `<stem>` or `<group>/.../<stem>` of plain file names."""
+    if not name or not all(_NAME_PART.fullmatch(part) for part in name.split("/")):
+        rule = "each part between '/' starts with a letter, digit or '_' and holds only those, spaces and .,@+=()-"
+        raise ValueError(f"triplet name {name!r}: {rule}")

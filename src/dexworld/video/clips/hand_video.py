@@ -1,0 +1,138 @@
+"""The hand video of a triplet: both hands' meshes alone on black, coloured and lit as DWM's release does.
+
+Left green, right red; colour times (0.7 ambient + 0.6 diffuse), the light at the camera; the hands occlude each other,
+the scene doesn't occlude them; no forearm. The recipe agrees with the brightest colours of the released hand videos,
+(166, 255, 166) and (255, 133, 138).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE, LEFT, RIGHT
+from dexworld.video.clips.clip import HandTrack
+from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
+from dexworld.video.clips.rasteriser import NEAR, rasterise
+
+HAND_LEVEL = 100  # of 255, brightest channel: a pixel of a hand video, even a compressed one, that shows a hand
+HAND_THRESHOLD = 100  # of 765: a pixel whose R + G + B exceeds this belongs to a hand (DWM release)
+HAND_NOISE_LEVEL = 24  # of 255: a hand video is black elsewhere, up to the noise of its compression
+MIN_HAND_SHARE = 5e-5  # of the image: fewer such pixels are no hand
+
+
+def render_hands(
+    left: MeshSequence | None,
+    right: MeshSequence | None,
+    intrinsics: np.ndarray,
+    height: int,
+    width: int,
+    smooth: bool = True,
+    supersample: int = 2,
+) -> np.ndarray:
+    """Render hand meshes to a video (F, H, W, 3) uint8 RGB. intrinsics: (3, 3), or (F, 3, 3) when they change, in
+    pixels of H x W. smooth: shade by interpolated vertex normals instead of one normal a face. supersample: pixels are
+    averaged from this many squared. Raises ValueError when no hand is given or the hands differ in length."""
+    meshes = {"left": left, "right": right}
+    hands = [(mesh, HAND_COLOURS[side]) for side, mesh in meshes.items() if mesh is not None]
+    if not hands or len({len(mesh) for mesh, _ in hands}) != 1:
+        raise ValueError(f"render_hands needs one or two hands of equal length, not {[len(mesh) for mesh, _ in hands]}")
+    if supersample < 1:
+        raise ValueError(f"supersample is {supersample}; it must be at least 1")
+    frames = len(hands[0][0])
+    if intrinsics.shape not in ((3, 3), (frames, 3, 3)):
+        raise ValueError(f"intrinsics must be (3, 3) or ({frames}, 3, 3), not {intrinsics.shape}")
+    cameras = np.broadcast_to(intrinsics, (frames, 3, 3)).astype(np.float64)
+    video = np.zeros((frames, height, width, 3), dtype=np.uint8)
+    for frame in range(frames):
+        shown = [(mesh.vertices[frame], mesh.faces_of(frame), colour) for mesh, colour in hands]
+        shown = [(vertices, faces, colour) for vertices, faces, colour in shown if len(faces)]
+        if shown:
+            top, bottom, left_edge, right_edge = _box(shown, cameras[frame], height, width)
+            camera = cameras[frame] - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
+            camera = camera * np.array([supersample, supersample, 1.0])[:, None]
+            size = bottom - top, right_edge - left_edge
+            image = _image(shown, camera, size[0] * supersample, size[1] * supersample, smooth)
+            image = image.reshape(size[0], supersample, size[1], supersample, 3).mean(axis=(1, 3))
+            video[frame, top:bottom, left_edge:right_edge] = np.clip(np.rint(image * 255), 0, 255)
+    return video
+
+
+def hand_share(video: np.ndarray) -> np.ndarray:
+    """Share of the pixels (F,) that show a hand in each frame of a hand video (F, H, W, 3) uint8."""
+    return np.array([(np.maximum.reduce([*np.moveaxis(frame, 2, 0)]) >= HAND_LEVEL).mean() for frame in video])
+
+
+def frames_with_hands(video: np.ndarray) -> np.ndarray:
+    """(F,) bool: frames of a hand video (F, H, W, 3) uint8 in which a hand is seen."""
+    return hand_share(video) >= MIN_HAND_SHARE
+
+
+def render_track(track: HandTrack, height: int, width: int, smooth: bool = True, supersample: int = 2) -> np.ndarray:
+    """The hand video (F, H, W, 3) uint8 of a hand track: meshes built from its keypoints, seen by its camera."""
+    points = track.keypoints_camera()
+    left, right = (hand_mesh(points[:, side], track.keypoints_valid[:, side]) for side in (LEFT, RIGHT))
+    return render_hands(left, right, track.intrinsics, height, width, smooth, supersample)
+
+
+def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """Rows and columns (top, bottom, left, right) that hold all that can be seen of [(vertices, faces, colour)]."""
+    points = np.concatenate([vertices[faces.ravel()] for vertices, faces, _ in hands])
+    points = points[points[:, 2] > NEAR]
+    if not len(points):
+        return 0, 0, 0, 0
+    column, row = (points @ intrinsics[:2].T / points[:, 2:]).T
+    top, bottom = np.clip([np.floor(row.min()), np.ceil(row.max())], 0, height).astype(int)
+    left, right = np.clip([np.floor(column.min()), np.ceil(column.max())], 0, width).astype(int)
+    return int(top), int(bottom), int(left), int(right)
+
+
+def _image(hands, intrinsics: np.ndarray, height: int, width: int, smooth: bool) -> np.ndarray:
+    """Shaded image (H, W, 3) in [0, 1] of [(vertices, faces, colour)]."""
+    starts = np.cumsum([0] + [len(vertices) for vertices, _, _ in hands])
+    vertices = np.concatenate([vertices for vertices, _, _ in hands]).astype(np.float64)
+    faces = np.concatenate([faces + start for (_, faces, _), start in zip(hands, starts, strict=False)])
+    colours = np.concatenate([np.broadcast_to(colour, (len(faces), 3)) for _, faces, colour in hands])
+    raster = rasterise(vertices, faces, intrinsics, height, width)
+    seen, weights = raster.face[raster.covered], raster.weights[raster.covered]
+
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # length: twice the area
+    if smooth:
+        at_vertex = np.stack(
+            [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)], axis=1
+        )
+        normal = np.einsum("pc,pcx->px", weights, _unit(at_vertex)[faces[seen]])
+    else:
+        normal = normals[seen]
+    point = np.einsum("pc,pcx->px", weights, corners[seen])
+    # either winding is lit alike: mirrored left hands come with reversed faces, and only outer faces are seen anyway
+    facing = np.abs((_unit(normal) * _unit(point)).sum(axis=1))
+    image = np.zeros((height, width, 3))
+    image[raster.covered] = np.minimum(colours[seen] * (HAND_AMBIENT + HAND_DIFFUSE * facing)[:, None], 1.0)
+    return image
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-12)
+
+
+def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
+    """A white-on-black video of where the hands are: (..., H, W, 3) uint8 of a hand video of the same shape."""
+    hands = torch.as_tensor(hands)
+    seen = hands.to(torch.int32).sum(-1, keepdim=True) > HAND_THRESHOLD
+    return seen.expand(hands.shape).to(torch.uint8) * 255
+
+
+def hands_over(static: Tensor | np.ndarray, hands: Tensor | np.ndarray) -> Tensor:
+    """The static video with the rendered hands drawn over it, in their own colours; all (..., H, W, 3) uint8."""
+    static, hands = torch.as_tensor(static), torch.as_tensor(hands)
+    return torch.where(hand_silhouette(hands) > 0, hands, static)
+
+
+def repeated_first_frame(videos: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Videos (B, F, H, W, 3) that stand still at their first frame: the static video of a fixed camera."""
+    stacked = np.asarray(videos)
+    return np.repeat(stacked[:, :1], stacked.shape[1], axis=1)

@@ -1,0 +1,124 @@
+"""Triplets out of the simulator, as many as there are seeds: the stand-in for the paper's TRUMANS renderings.
+
+With `camera="fixed"` for TASTE-Rob: a camera that stands still, a static video that repeats the first frame, and hand
+meshes rebuilt from keypoints, with frames in which the hands were not found.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import mujoco
+import numpy as np
+
+from dexworld.sim.collect import in_processes, seed_split
+from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
+from dexworld.sim.render import choose_backend
+from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip
+from dexworld.video.clips.hand_video import render_track, repeated_first_frame
+from dexworld.video.clips.triplet_files import files_of, write_triplet
+from dexworld.video.clips.triplets import TripletFolder, finish_triplets, start_triplets
+
+DROPPED = 0.05  # share of the frames in which a hand detector finds nothing (camera="fixed")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Simulated triplets, one scene each, seeds `seed` to `seed + clips - 1`.
+
+    Training seeds are below 900,000, validation seeds 900,000 to 999,999, evaluation seeds from 1,000,000. Raises
+    ValueError for a range that crosses them.
+    """
+
+    output: Path
+    """Triplet folder to write or to complete."""
+    clips: int = 500
+    """Clips to hold."""
+    seed: int = 0
+    """First scene."""
+    camera: Literal["moving", "fixed"] = "moving"
+    """`moving`: a head camera and exact passes. `fixed`: as real video of a standing camera gives it."""
+    shape: ClipShape = field(default_factory=ClipShape)
+    shadows: bool = True
+    """Whether hands cast shadows."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
+    """Renderer; `auto` takes the first that works."""
+
+    def __post_init__(self) -> None:
+        if self.clips < 1 or self.seed < 0:
+            raise ValueError(f"clips must be >= 1 and seed >= 0, got {self.clips} and {self.seed}")
+        last = self.seed + self.clips - 1
+        if seed_split(self.seed) != seed_split(last):
+            raise ValueError(
+                f"seeds {self.seed} to {last} cross from {seed_split(self.seed)} to {seed_split(last)} scenes; "
+                "write the splits into folders of their own"
+            )
+
+    def recording(self) -> HandClipConfig:
+        """How the simulator records these clips."""
+        return HandClipConfig(**asdict(self.shape), moving_camera=self.camera == "moving", shadows=self.shadows)
+
+
+def record_triplets(
+    config: SyntheticConfig, progress: Callable[[Iterable[str]], Iterable[str]] = iter
+) -> TripletFolder:
+    """Record the clips that are not in `config.output` yet, in parallel; start it again after a kill and it goes on.
+    progress: wraps the names of finished clips. Raises ValueError when the folder holds clips of other settings or of
+    another split's scenes."""
+    backend: Any = choose_backend(config.backend)
+    settings = {
+        "generator": "dexworld.video.synthetic",
+        "camera": config.camera,
+        "recording": {**asdict(config.recording()), "skills": list(config.recording().skills)},
+        "backend": backend,
+        "mujoco": mujoco.__version__,
+    }
+    seeds = range(config.seed, config.seed + config.clips)
+    start_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
+    missing = [seed for seed in seeds if not files_of(config.output, clip_name(seed)).interaction.exists()]
+    job = partial(_record_and_write, config=replace(config, backend=backend))
+    for _ in progress(in_processes(job, missing, config.workers)):
+        pass
+    return finish_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
+
+
+def clip_name(seed: int) -> str:
+    """The name of a seed's clip in a triplet folder."""
+    return f"{seed:08d}"
+
+
+def simulated_triplet(seed: int, config: SyntheticConfig) -> TripletClip:
+    """The triplet of a seed."""
+    clip = triplet_of(record_hand_clip(seed, config.recording(), config.backend))
+    return clip if config.camera == "moving" else as_fixed_camera(clip)
+
+
+def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
+    """A simulated clip as a triplet."""
+    points, poses, intrinsics = (
+        np.asarray(each, dtype=np.float32) for each in (clip.keypoints_world, clip.world_from_camera, clip.intrinsics)
+    )
+    track = HandTrack(points, clip.keypoints_valid, poses, intrinsics)
+    videos = clip.interaction, clip.static, clip.hands
+    return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed)
+
+
+def as_fixed_camera(clip: TripletClip) -> TripletClip:
+    """The clip as real video of a standing camera would give it, drawn from the clip's seed."""
+    if clip.track is None or clip.seed is None:
+        raise ValueError(f"{clip.name}: only a simulated clip with keypoints can stand in for real video")
+    lost = np.random.default_rng([clip.seed, 21]).random(len(clip.track)) < DROPPED
+    track = replace(clip.track, keypoints_valid=clip.track.keypoints_valid & ~lost[:, None])
+    height, width = clip.interaction.shape[1:3]
+    hands = render_track(track, height, width)
+    return replace(clip, static=repeated_first_frame(clip.interaction[None])[0], hands=hands, track=track)
+
+
+def _record_and_write(seed: int, config: SyntheticConfig) -> str:
+    clip = simulated_triplet(seed, config)
+    write_triplet(config.output, clip)
+    return clip.name

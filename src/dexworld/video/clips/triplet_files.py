@@ -1,0 +1,196 @@
+"""The files of one triplet: where they lie, how they are written and read, and the lists that name them.
+
+The folder layout is the one that DWM's release reads, so its lists and data open as they are:
+
+    <group>/videos/<stem>.mp4          what happened; written last, so it is the mark of a complete triplet
+    <group>/videos_static/<stem>.mp4   the same camera path through the untouched scene
+    <group>/videos_hands/<stem>.mp4    hands alone on black, left green, right red
+    <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
+    <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`HandTrack`)
+
+`<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dexworld.data.files import written_atomically
+from dexworld.data.video import VideoFrames, write_video
+from dexworld.video.clips.clip import HandTrack, TripletClip, check_name
+
+VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"
+PROMPTS, REWRITES = "prompts", "prompts_rewrite"
+RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
+CRF = 12  # near-lossless: these files are training targets, not views
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)  # what a damaged npz raises
+_TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
+
+
+class TripletError(ValueError):
+    """A triplet that can't be read or found; the message names the file, the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class TripletFiles:
+    """Where the files of one triplet lie. prompt may lie outside the usual folder; motion may not exist."""
+
+    interaction: Path
+    static: Path
+    hands: Path
+    prompt: Path
+    motion: Path
+
+    @property
+    def required(self) -> tuple[Path, ...]:
+        """The files without which it is no triplet."""
+        return self.interaction, self.static, self.hands, self.prompt
+
+    @property
+    def signature(self) -> str:
+        """Changes when a video or the hand motion is rewritten with other content; 32 hexadecimal digits."""
+        paths = (self.interaction, self.static, self.hands, self.motion)
+        return hashlib.sha256(b"".join(signature(path) for path in paths)).hexdigest()[:32]
+
+
+def signature(path: Path) -> bytes:
+    """Size and checksum of both ends: an mp4's index, which lies at one of them, holds the size of every frame."""
+    if not path.exists():
+        return b"-\n"
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        file.seek(max(0, size - 4096))
+        return f"{path.parent.name} {size} {zlib.crc32(head)} {zlib.crc32(file.read())}\n".encode()
+
+
+def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
+    """The files of triplet `name` below `root` by the folder contract; they need not exist. prompts: the prompt folder.
+    "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt."""
+    check_name(name)
+    stem, group = PurePosixPath(name).name, root / PurePosixPath(name).parent
+    prompt = group / prompts / f"{stem}.txt"
+    if prompts == REWRITES and not prompt.exists():
+        prompt = group / PROMPTS / f"{stem}.txt"
+    interaction, static, hands = (group / folder / f"{stem}.mp4" for folder in (VIDEOS, STATIC, HANDS))
+    return TripletFiles(interaction, static, hands, prompt, motion=group / MOTIONS / f"{stem}.npz")
+
+
+def write_triplet(root: Path | str, clip: TripletClip) -> None:
+    """Write one triplet below `root`; a kill at any moment leaves no half triplet with a complete mark. Near-lossless
+    H.264 (crf 12); the hand video keeps full colour resolution. The interaction video is written last; when the triplet
+    exists already it is removed first. Raises ValueError on odd frame sizes."""
+    files = files_of(Path(root), clip.name)
+    for path in (*files.required, files.motion):
+        if path is not files.motion or clip.track is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    files.interaction.unlink(missing_ok=True)
+    files.motion.unlink(missing_ok=True)
+    _write(files.static, clip.static, clip.fps)
+    _write(files.hands, clip.hands, clip.fps, chroma="444")
+    with written_atomically(files.prompt) as temporary:
+        temporary.write_text(clip.prompt.strip() + "\n", encoding="utf-8")
+    if clip.track is not None:
+        with written_atomically(files.motion) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **{name: getattr(clip.track, name) for name in _TRACK})
+    _write(files.interaction, clip.interaction, clip.fps)
+
+
+def _write(path: Path, frames: np.ndarray, fps: float, chroma: str = "420") -> None:
+    with written_atomically(path) as temporary:
+        write_video(temporary, frames, fps, crf=CRF, chroma=chroma)
+
+
+def read_track(path: Path) -> HandTrack:
+    """Read a hand_motions npz. Raises TripletError naming the file and the key."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return HandTrack(**{name: archive[name] for name in _TRACK})
+    except UNREADABLE as error:
+        raise TripletError(f"{path}: can't be read as hand motion ({type(error).__name__}: {error})") from error
+
+
+def read_prompt(path: Path) -> str:
+    """The whole text of a prompt file, stripped. Raises TripletError for a missing or undecodable file."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TripletError(f"{path}: the prompt can't be read ({error})") from error
+
+
+def check_rates(videos: Sequence[VideoFrames]) -> None:
+    """Raise TripletError unless a triplet's three videos have one frame rate."""
+    for video in videos[1:]:
+        if abs(video.fps - videos[0].fps) > RATE_TOLERANCE:
+            raise TripletError(
+                f"{video.path}: {video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}; the three videos of a "
+                "triplet show the same moments, so write them at one rate"
+            )
+
+
+def find_names(root: Path) -> list[str]:
+    """Names of all interaction videos below `root`, sorted; hidden folders and unfinished files don't count."""
+    if not root.is_dir():
+        raise TripletError(f"{root}: is no folder")
+    found = (path.relative_to(root) for path in root.rglob(f"{VIDEOS}/*.mp4"))
+    return sorted(name_of(path) for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def find_listing(root: Path, listing: Path | str) -> Path:
+    """The list file, as given or inside `root`. Raises TripletError when it is neither."""
+    for path in (Path(listing), root / listing):
+        if path.is_file():
+            return path
+    raise TripletError(f"{listing}: no such list file, neither there nor in {root}")
+
+
+def list_names(listing: Path) -> list[str]:
+    """Names of a list file's lines, in order; blank lines don't count. Raises TripletError naming file and line."""
+    names: dict[str, None] = {}
+    for number, entry in list_entries(listing):
+        if isinstance(entry, TripletError):
+            raise entry
+        if entry in names:
+            raise TripletError(f"{listing}, line {number}: {entry!r} is listed twice")
+        names[entry] = None
+    return list(names)
+
+
+def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
+    """Line number and name, or what is wrong with the line, of each line of a list file that isn't blank."""
+    entries: list[tuple[int, str | TripletError]] = []
+    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        path = PurePosixPath(text)
+        if not text:
+            continue
+        try:
+            if path.is_absolute() or path.parent.name != VIDEOS or path.suffix != ".mp4":
+                raise ValueError("is not of the form <group>/videos/<stem>.mp4, relative to the data folder")
+            check_name(name_of(path))
+            entries.append((number, name_of(path)))
+        except ValueError as error:
+            entries.append((number, TripletError(f"{listing}, line {number}: {text!r}: {error}")))
+    return entries
+
+
+def list_line(name: str) -> str:
+    """The line of a list file for a triplet's name."""
+    path = PurePosixPath(name)
+    return str(path.parent / VIDEOS / f"{path.name}.mp4")
+
+
+def name_of(path: PurePosixPath | Path) -> str:
+    """The name of the triplet to which a file belongs, given its path below the data folder."""
+    return (path.parent.parent / path.stem).as_posix()
+
+
+def few(items: Iterable[str], limit: int = 5) -> str:
+    """The first of the items, and how many more there are."""
+    listed = list(items)
+    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

@@ -1,0 +1,227 @@
+"""Action selection by imagination: simulate every candidate hand motion as a video, score the videos, take the best.
+
+DWM, section 4.4: an image goal is scored by -LPIPS between the last generated frame and the goal picture, a text goal
+by the cosine of video and text embeddings; the paper's code for it was not released. Departures: under the hands
+nothing is compared (`goal_image`), and without weights for LPIPS a named weight-free distance takes its place.
+
+A scene of one's own is a folder (`rank_folder`):
+
+    static.mp4                     the untouched scene along the camera's path
+    hands/<candidate>.mp4          hands alone on black, one video per candidate, as long and as large as static.mp4
+    hand_motions/<candidate>.npz   optional: keypoints and camera, for models that want them (`HandTrack`)
+    goal.png or goal.jpg           the wanted scene from the last camera pose, without hands; or
+    goal.txt                       a sentence that says what should happen
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import numpy as np
+from torch import Tensor
+
+from dexworld.data.video import VideoError, VideoFrames
+from dexworld.models.lpips import LPIPS
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.triplet_files import read_prompt, read_track
+from dexworld.video.judge.goal_image import Distance, GoalView, Rule, distance_named, hand_masks
+from dexworld.video.judge.references import VideoMethod
+from dexworld.video.judge.video_measures import NO_WEIGHTS, TextScorer
+
+# Chosen on validation scenes (docs/video_selection.md).
+DISTANCE = "direction"
+RULE: Rule = "own"
+MASK_FRAMES = 1
+NEUTRAL_PROMPT = "A hand acts on the objects on a table."  # of every candidate: a caption would say what its hand does
+PairDistance = Callable[[Tensor, Tensor], Tensor]  # pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
+TIE = 1e-9  # scores closer than this are equal
+GOAL_PICTURES = ("goal.png", "goal.jpg")
+GOAL_TEXT = "goal.txt"
+
+
+@dataclass(frozen=True)
+class ImageGoal:
+    """A goal picture (H, W, 3) uint8, from the last camera pose and without hands, and how distance to it is measured.
+    distance: a name in `goal_image.DISTANCES`. lpips: LPIPS with weights; when given it takes the distance's place.
+    mask_frames: so many of the last frames make up a hand's mask."""
+
+    picture: np.ndarray
+    distance: str = DISTANCE
+    rule: Rule = RULE
+    mask_frames: int = MASK_FRAMES
+    lpips: PairDistance | None = None
+
+    @property
+    def score_name(self) -> str:
+        """What a score of this goal is, for reports."""
+        return f"-{'lpips' if self.lpips else self.distance} ({self.rule})"
+
+    def measure(self) -> Distance:
+        """The distance as a function. Raises ValueError for a name that there is not."""
+        if self.lpips is None:
+            return distance_named(self.distance)
+        network = self.lpips
+        return lambda pictures, goal, static: network(_for_lpips(pictures), _for_lpips(goal[None]))
+
+
+def _for_lpips(pictures: Tensor) -> Tensor:
+    """(N, 3, H, W) in [-1, 1] of (N, H, W, 3) in [0, 1]."""
+    return 2.0 * pictures.permute(0, 3, 1, 2) - 1.0
+
+
+@dataclass(frozen=True)
+class TextGoal:
+    """A sentence, and the scorer (`TextScorer`) that compares videos (F, H, W, 3) uint8 with it."""
+
+    text: str
+    scorer: Callable[[Sequence[np.ndarray], str], np.ndarray]
+    score_name: str = "x-clip cosine"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates in the order in which they should be tried. names: (N,) of the candidates as given. scores: (N,)
+    float64, higher is better. order: (N,) indices, best first. videos: what was generated for each. visible_change: see
+    `GoalView`; None for a text goal."""
+
+    names: tuple[str, ...]
+    scores: np.ndarray
+    order: np.ndarray
+    score_name: str
+    videos: tuple[np.ndarray, ...]
+    visible_change: float | None = None
+
+    @property
+    def best(self) -> int:
+        """Index of the winner."""
+        return int(self.order[0])
+
+
+def rank_order(scores: np.ndarray, seed: int) -> np.ndarray:
+    """Indices (N,) by falling score; equal scores come in an order drawn from `seed`, never in the order given. Raises
+    ValueError on NaN, which would rank anywhere."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scores hold NaN or Inf: {scores.tolist()}")
+    shuffled = np.random.default_rng([seed, 7]).permutation(len(scores))
+    return shuffled[np.argsort(-np.round(scores[shuffled] / TIE) * TIE, kind="stable")]
+
+
+def imagined_clips(clips: Sequence[TripletClip]) -> list[TripletClip]:
+    """The clips as they are known before anything happened: the untouched scene stands where the outcome would."""
+    return [replace(clip, interaction=clip.static) for clip in clips]
+
+
+def rank_candidates(
+    method: VideoMethod, clips: Sequence[TripletClip], goal: ImageGoal | TextGoal, seed: int = 0
+) -> Ranking:
+    """Simulate N candidates of one scene (clips that share `static` and differ in `hands`) and rank them by the goal.
+    The outcomes are never looked at. All candidates start from the same noise, drawn from `seed`, so that videos differ
+    by the hands alone. Raises ValueError for fewer than two candidates, or for candidates of different scenes."""
+    if len(clips) < 2:
+        raise ValueError(f"there is nothing to select among {len(clips)} candidates; give at least two")
+    for clip in clips[1:]:
+        if not np.array_equal(clip.static, clips[0].static):
+            other = f"another static video than {clips[0].name}"
+            raise ValueError(f"candidate {clip.name} has {other}; candidates share one scene")
+    videos = method.generate(imagined_clips(clips), [seed] * len(clips))
+    names = tuple(clip.name for clip in clips)
+    if isinstance(goal, TextGoal):
+        scores, visible = goal.scorer(videos, goal.text), None
+    else:
+        view = scene_view(goal.picture, clips, goal.mask_frames)
+        last = np.stack([video[-1] for video in videos])
+        scores, visible = -view.distances(last, goal.measure(), goal.rule), view.visible_change
+    return Ranking(names, scores, rank_order(scores, seed), goal.score_name, tuple(videos), visible)
+
+
+def scene_view(goal: np.ndarray, clips: Sequence[TripletClip], mask_frames: int = MASK_FRAMES) -> GoalView:
+    """A goal picture (H, W, 3) uint8 and what candidates of one scene may be compared with it on."""
+    masks = hand_masks([clip.hands for clip in clips], [clip.track for clip in clips], mask_frames)
+    return GoalView(goal, clips[0].static[-1], masks)
+
+
+class SelectionError(ValueError):
+    """A folder that candidates can't be selected from; the message names the file and what to do."""
+
+
+def rank_folder(
+    method: VideoMethod,
+    folder: Path | str,
+    goal: str | None = None,
+    distance: str = DISTANCE,
+    rule: Rule = RULE,
+    lpips: LPIPS | None = None,
+    text_weights: str | Path | None = None,
+    seed: int = 0,
+) -> Ranking:
+    """Simulate every candidate of `folder` with `method` and rank them by its goal. goal: `image` or `text`; by default
+    the picture if there is one. distance, rule, lpips: see `ImageGoal`. text_weights: an X-CLIP folder or hub id, for a
+    sentence. Raises SelectionError naming the file that is missing or doesn't fit."""
+    folder = Path(folder)
+    clips = folder_candidates(folder)
+    pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
+    if goal not in (None, "image", "text"):
+        raise SelectionError(f"goal is {goal!r}; choose 'image' or 'text'")
+    if goal == "image" or (goal is None and pictures):
+        if not pictures:
+            raise SelectionError(f"{folder}: holds no goal picture ({' or '.join(GOAL_PICTURES)})")
+        picture, (height, width) = read_picture(pictures[0]), clips[0].static.shape[1:3]
+        if picture.shape[:2] != (height, width):
+            size = f"{picture.shape[0]} x {picture.shape[1]}"
+            raise SelectionError(f"{pictures[0]} is {size}, the videos are {height} x {width}; resize it to their size")
+        return rank_candidates(method, clips, ImageGoal(picture, distance, rule, lpips=lpips), seed)
+    if not (folder / GOAL_TEXT).exists():
+        raise SelectionError(f"{folder}: holds neither a goal picture ({', '.join(GOAL_PICTURES)}) nor {GOAL_TEXT}")
+    if text_weights is None:
+        raise SelectionError(
+            f"{folder / GOAL_TEXT}: the score of a text goal is {NO_WEIGHTS}; name a folder with X-CLIP weights, or "
+            "give a goal picture"
+        )
+    text = read_prompt(folder / GOAL_TEXT)
+    return rank_candidates(method, clips, TextGoal(text, TextScorer(text_weights)), seed)
+
+
+def folder_candidates(folder: Path) -> list[TripletClip]:
+    """The candidates of a folder, sorted by name. Raises SelectionError naming the file that is missing or odd."""
+    static = _video(folder / "static.mp4")
+    files = sorted((folder / "hands").glob("*.mp4"))
+    if len(files) < 2:
+        raise SelectionError(f"{folder / 'hands'}: holds {len(files)} hand videos; selection needs at least two")
+    clips = []
+    for path in files:
+        hands = _video(path)
+        if len(hands) != len(static) or hands.size != static.size:
+            raise SelectionError(
+                f"{path}: {len(hands)} frames of {hands.size}, static.mp4 has {len(static)} of {static.size}; "
+                "candidates are as long and as large as the static video"
+            )
+        motion = folder / "hand_motions" / f"{path.stem}.npz"
+        scene, shown = (video.read(list(range(len(video)))) for video in (static, hands))
+        try:
+            track = read_track(motion) if motion.exists() else None
+            clips.append(TripletClip(path.stem, scene, scene, shown, NEUTRAL_PROMPT, static.fps, track))
+        except ValueError as error:
+            raise SelectionError(f"{path}: {error}") from error
+    return clips
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB. Raises SelectionError when it can't be read."""
+    try:
+        with av.open(str(path)) as container:
+            return next(container.decode(video=0)).to_ndarray(format="rgb24")
+    except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
+        raise SelectionError(f"{path}: can't be read as a picture ({error})") from error
+
+
+def _video(path: Path) -> VideoFrames:
+    if not path.exists():
+        raise SelectionError(f"{path}: is missing; see the layout in the documentation of `select`")
+    frames = VideoFrames(path)
+    try:
+        len(frames)
+    except VideoError as error:
+        raise SelectionError(str(error)) from error
+    return frames

@@ -1,0 +1,131 @@
+"""What a selection benchmark reports: rates with intervals, ranks, regret, and paired tests between methods."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from dexworld.evaluation.intervals import bootstrap_mean, mcnemar, wilson
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge.select_actions import rank_order
+from dexworld.video.judge.video_measures import NO_WEIGHTS
+
+MAIN, NO_HAND, DEXWM = "dwm", "no_hand", "dexwm"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One scene as every method judged it.
+
+    scores: (N,) by method, higher is better. goal_index: the right answer. final_distances: (N,) metres between each
+    outcome's objects and the goal's. others: further ways to score, by (method, way), where they were asked for.
+    shown: the clips, goal picture and generated videos by method, for a page; None for most scenes.
+    """
+
+    seed: int
+    goal_index: int
+    goal_text: str
+    final_distances: np.ndarray
+    scores: dict[str, np.ndarray]
+    visible_change: float
+    covered: float
+    text_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    others: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    shown: "ShownScene | None" = None
+
+    def order(self, method: str) -> np.ndarray:
+        """Candidates (N,), best first; equal scores in an order that the scene's seed draws."""
+        return rank_order(self.scores[method], self.seed)
+
+
+@dataclass(frozen=True)
+class ShownScene:
+    """What a page shows of a scene: candidates' clips, the goal picture (H, W, 3), videos (F, H, W, 3) by method."""
+
+    clips: tuple[TripletClip, ...]
+    goal_image: np.ndarray
+    videos: dict[str, tuple[np.ndarray, ...]]
+
+
+def figures(judged: Sequence[Judged], chance: float) -> dict[str, Any]:
+    """What `results.json` holds.
+
+    top1, low, high, n: of the video world model; chance: 1 / candidates; p_above_chance: exact binomial, one-sided.
+    dexwm_top1, no_hand_top1: null where there is no such method. methods: per method top1 with its Wilson interval, mrr
+    (mean reciprocal rank of the right answer) and regret_m (metres between the chosen outcome and the goal) with
+    bootstrap intervals, and tied (share of scenes in which its best score is shared). mcnemar: exact two-sided p of
+    the video world model against each other method on the same scenes. visible_change, covered: means of the goal's
+    change outside the hands, and of the picture under them. text_top1: by the goal's sentence, or a text that says that
+    there are no weights. alternatives: other ways to score, validation only.
+    """
+    names = sorted({name for each in judged for name in each.scores})
+    rows = {name: _method_row(judged, name) for name in names}
+    won = {name: _won(judged, name) for name in names}
+    found: dict[str, Any] = {
+        **{name: rows[MAIN][name] if MAIN in rows else None for name in ("top1", "low", "high")},
+        "n": len(judged),
+        "chance": chance,
+        "dexwm_top1": rows[DEXWM]["top1"] if DEXWM in rows else None,
+        "no_hand_top1": rows[NO_HAND]["top1"] if NO_HAND in rows else None,
+        "p_above_chance": binomial_p(int(won[MAIN].sum()), len(judged), chance) if MAIN in won else None,
+        "text_top1": text_goal(judged) if judged[0].text_scores else NO_WEIGHTS,
+        "methods": rows,
+        "mcnemar": {name: mcnemar(won[MAIN], won[name]) for name in names if name != MAIN} if MAIN in won else {},
+        "visible_change": float(np.mean([each.visible_change for each in judged])),
+        "covered": float(np.mean([each.covered for each in judged])),
+        "seeds": [each.seed for each in judged],
+        "chosen_right": {name: [int(flag) for flag in won[name]] for name in names},
+    }
+    if judged[0].others:
+        found["alternatives"] = alternatives(judged)
+    return found
+
+
+def _won(judged: Sequence[Judged], method: str) -> np.ndarray:
+    return np.array([each.order(method)[0] == each.goal_index for each in judged])
+
+
+def _method_row(judged: Sequence[Judged], method: str) -> dict[str, Any]:
+    won = _won(judged, method)
+    orders = [each.order(method) for each in judged]
+    pairs = list(zip(orders, judged, strict=True))
+    ranks = np.array([1.0 / (1 + int(np.flatnonzero(order == each.goal_index)[0])) for order, each in pairs])
+    regret = np.array([each.final_distances[order[0]] for order, each in pairs])
+    generator = np.random.default_rng(0)
+    rate, mrr, metres = wilson(int(won.sum()), len(won)), *(bootstrap_mean(v, generator) for v in (ranks, regret))
+    tied = [np.isclose(np.sort(s)[-2:], s.max(), rtol=0, atol=1e-9).all() for s in (j.scores[method] for j in judged)]
+    row = {"top1": rate.value, "low": rate.low, "high": rate.high}
+    for name, found in (("mrr", mrr), ("regret_m", metres)):
+        row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return row | {"tied": float(np.mean(tied))}
+
+
+def text_goal(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Top-1 with its interval by method, when the goal's sentence ranks the videos instead of its picture."""
+    found: dict[str, Any] = {}
+    for name in judged[0].text_scores:
+        right = [_is_right(each, each.text_scores[name]) for each in judged]
+        rate = wilson(sum(right), len(right))
+        found[name] = {"top1": rate.value, "low": rate.low, "high": rate.high}
+    return found
+
+
+def alternatives(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """Top-1 by method and way to score, best first, of the scenes that were scored in every way."""
+    found: dict[str, dict[str, float]] = {}
+    for name, way in judged[0].others:
+        right = [_is_right(each, each.others[name, way]) for each in judged]
+        found.setdefault(name, {})[way] = float(np.mean(right))
+    return {name: dict(sorted(ways.items(), key=lambda item: -item[1])) for name, ways in found.items()}
+
+
+def _is_right(scene: Judged, scores: np.ndarray) -> bool:
+    return bool(rank_order(scores, scene.seed)[0] == scene.goal_index)
+
+
+def binomial_p(successes: int, trials: int, chance: float) -> float:
+    """One-sided p of at least so many successes by chance alone."""
+    tail = sum(comb(trials, k) * chance**k * (1 - chance) ** (trials - k) for k in range(successes, trials + 1))
+    return min(1.0, float(tail))

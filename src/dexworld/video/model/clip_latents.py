@@ -1,0 +1,205 @@
+"""Latents of a triplet folder: encoded once, one file per clip, resumable.
+
+    <root>/latents/<fingerprint>/<name>.safetensors    a tensor (f, C, h, w) of each of `KINDS`, and more
+
+The fingerprint is that of the codec and of the clip shape, so latents of another codec are never mistaken for these. A
+file appears whole or not at all, and is written again when its clip's files have other contents: their signature is in
+its metadata (in files of earlier versions it isn't; those hold while the clip's files are not newer).
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dexworld.data.files import written_atomically
+from dexworld.data.video import VideoFrames
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.hand_video import frames_with_hands, hand_silhouette, hands_over, repeated_first_frame
+from dexworld.video.clips.regions import interaction_region
+from dexworld.video.clips.triplet_files import RATE_TOLERANCE
+from dexworld.video.clips.triplets import TripletFolder
+from dexworld.video.model.dwm import DWM
+
+logger = logging.getLogger(__name__)
+KINDS = ("interaction", "static", "hands", "silhouette", "first_frame", "overlay")
+REGION = "region"  # beside them: where the hands act, eight pixels of a row in a byte
+SIGNATURE = "clip"  # key of a file's metadata
+NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no hands
+
+
+@dataclass(frozen=True)
+class LatentClip:
+    """One clip, encoded. Latents are (f, C, h, w). silhouette: of the white-on-black hand video. first_frame: of the
+    interaction's first frame repeated. overlay: of the hands drawn over the static video. region: (F, H, W) bool, see
+    `regions.py`. hand_vectors: (F, 128), None for a clip without keypoints. text: (L, D) or None."""
+
+    name: str
+    interaction: Tensor
+    static: Tensor
+    hands: Tensor
+    silhouette: Tensor
+    first_frame: Tensor
+    overlay: Tensor
+    region: Tensor
+    hand_vectors: Tensor | None = None
+    text: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LatentFolder:
+    """The encoded clips of a triplet folder, read when asked for. texts: prompt embeddings (L, D) by clip name."""
+
+    triplets: TripletFolder
+    folder: Path
+    fingerprint: str
+    texts: dict[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, index: int) -> LatentClip:
+        """Clip `index`. Raises ValueError naming a damaged file."""
+        name = self.triplets.names[index]
+        path = latent_file(self.folder, name)
+        try:
+            tensors = load_file(path)
+            arrays = {kind: tensors[kind] for kind in KINDS}
+            arrays["region"] = torch.from_numpy(np.unpackbits(tensors[REGION].numpy(), axis=-1).astype(bool))
+        except (SafetensorError, OSError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it, and it is written again") from error
+        text = None if self.texts is None else self.texts[name]
+        return LatentClip(name=name, hand_vectors=tensors.get("hand_vectors"), text=text, **arrays)
+
+
+def latent_file(folder: Path, name: str) -> Path:
+    """Where the latents of the clip `name` lie."""
+    return folder / f"{name}.safetensors"
+
+
+def codec_fingerprint(model: DWM) -> str:
+    """A digest of the codec's configuration, weights and the clip shape; 16 hexadecimal digits."""
+    about = repr((model.config.codec, model.config.clip))
+    return tensors_digest(model.codec.state_dict(), about)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """A digest of tensors with their names, and of a text; 16 hexadecimal digits."""
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def encode_folder(
+    triplets: TripletFolder, model: DWM, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> LatentFolder:
+    """Encode every clip of a folder that isn't encoded yet, on the model's device. progress: wraps the indices that are
+    worked on. Clips of another rate are encoded, with a warning. Raises ValueError naming a clip of another shape, or
+    one without hands (unless triplets.json has `"navigation": true` in its settings)."""
+    fingerprint = codec_fingerprint(model)
+    folder = triplets.root / "latents" / fingerprint
+    waiting = [index for index, name in enumerate(triplets.names) if not _fresh(triplets, folder, name)]
+    rates = {name: VideoFrames(triplets.files[name].interaction).fps for name in triplets.names[:1]}
+    for index in progress(waiting):
+        clip = triplets[index]
+        check_shape(clip.interaction, model, clip.name)
+        if not triplets.settings.get(NAVIGATION, False):
+            check_hands(clip, triplets.root)
+        rates[clip.name] = clip.fps
+        videos = {
+            "interaction": clip.interaction,
+            "static": clip.static,
+            "hands": clip.hands,
+            "silhouette": hand_silhouette(clip.hands).numpy(),
+            "overlay": hands_over(clip.static, clip.hands).numpy(),
+            "first_frame": repeated_first_frame(clip.interaction[None])[0],
+        }
+        # One at a time: a video VAE needs the memory.
+        tensors = {kind: model.encode(video[None])[0].cpu().contiguous() for kind, video in videos.items()}
+        region = interaction_region(clip.interaction, clip.static, clip.hands)
+        tensors[REGION] = torch.from_numpy(np.packbits(region, axis=-1))
+        if clip.track is not None:
+            tensors["hand_vectors"] = torch.from_numpy(clip.track.camera_vectors())
+        path = latent_file(folder, clip.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_atomically(path) as temporary:
+            save_file(tensors, temporary, {SIGNATURE: triplets.files[clip.name].signature})
+    warn_of_rates(rates, model)
+    return LatentFolder(triplets, folder, fingerprint)
+
+
+def _fresh(triplets: TripletFolder, folder: Path, name: str) -> bool:
+    path = latent_file(folder, name)
+    if not path.exists():
+        return False
+    files = triplets.files[name]
+    try:
+        with safe_open(path, "pt") as file:
+            signature, kinds = (file.metadata() or {}).get(SIGNATURE), set(file.keys())
+    except SafetensorError:
+        return False  # damaged: encoded again
+    if not kinds.issuperset({*KINDS, REGION}):
+        return False  # of an earlier version, which encoded less
+    if signature is not None:
+        return bool(signature == files.signature)
+    written = path.stat().st_mtime_ns
+    sources = [files.interaction, files.static, files.hands, files.motion]
+    return all(source.stat().st_mtime_ns <= written for source in sources if source.exists())
+
+
+def check_shape(video: np.ndarray, model: DWM, name: str) -> None:
+    """Raise ValueError naming the clip unless `video` (F, H, W, 3) has the shape that the model works on."""
+    clip = model.config.clip
+    wanted = (clip.frames, clip.height, clip.width, 3)
+    if video.shape != wanted:
+        raise ValueError(
+            f"{name} is {video.shape[0]} frames of {video.shape[1]} x {video.shape[2]}, this model takes {wanted[0]} "
+            f"of {wanted[1]} x {wanted[2]}; prepare the folder again for that shape (`dexworld video prepare`)"
+        )
+
+
+def check_hands(clip: TripletClip, root: Path) -> None:
+    """Raise ValueError naming a clip without a hand in any frame: it would teach that things move by themselves."""
+    if not frames_with_hands(clip.hands).any():
+        raise ValueError(
+            f"{root}: the hand video of {clip.name} shows no hand in any frame; render it again or take the clip out. "
+            f'Where clips without hands are meant (pure navigation), put "{NAVIGATION}": true into the settings of '
+            "triplets.json"
+        )
+
+
+def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
+    """Log a warning when clips, by name, have another frame rate than the model was made for. It is no error: clips of
+    a slower action may be prepared at a lower rate on purpose."""
+    made_for = model.config.clip.fps
+    others = {name: fps for name, fps in rates.items() if abs(fps - made_for) > RATE_TOLERANCE}
+    if others:
+        message = "%d of %d clips are not at %g fps, which this model is for (%s: %g fps): they look too fast or slow"
+        logger.warning(message, len(others), len(rates), made_for, *next(iter(others.items())))
+
+
+def fit_codec(model: DWM, folders: list[TripletFolder], clips: int, seed: int) -> None:
+    """Fit a pca codec on interaction and hand videos of up to `clips` clips drawn from the folders. Hand videos are
+    nearly black: one for every four interactions is enough to keep their colours."""
+    places = [(folder, index) for folder in folders for index in range(len(folder))]
+    chosen = np.random.default_rng([seed, 7]).permutation(len(places))[:clips]
+
+    def videos():
+        for count, place in enumerate(sorted(chosen.tolist())):
+            folder, index = places[place]
+            clip = folder[index]
+            check_shape(clip.interaction, model, clip.name)
+            yield torch.from_numpy(clip.interaction)
+            if count % 4 == 0:
+                yield torch.from_numpy(clip.hands)
+
+    model.codec.fit(videos())

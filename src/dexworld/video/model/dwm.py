@@ -1,0 +1,296 @@
+"""DWM: a video diffusion model that is shown a still world and moving hands, and makes what the hands do to it.
+
+B batch, F pixel frames, f latent frames, C latent channels, h x w latent cells.
+"""
+
+import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError, read_checkpoint, write_checkpoint
+from dexworld.models.reference import checkpoint_path
+from dexworld.options import from_dict
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.hand_video import hand_silhouette, hands_over, repeated_first_frame
+from dexworld.video.model.backbone import Backbone
+from dexworld.video.model.codecs import Codec, build_codec
+from dexworld.video.model.conditions import Conditions, known_mask
+from dexworld.video.model.lora import (
+    LoRAConfig,
+    add_lora,
+    has_lora,
+    is_adapter,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
+from dexworld.video.model.noise import NoiseProcess, diffusion_process, flow_process
+from dexworld.video.model.patch_embedding import widen_patch_embedding
+from dexworld.video.model.published_parts import check_tensors, read_settings
+from dexworld.video.model.published_weights import (
+    check_expressible,
+    check_lora,
+    load_transformer,
+    published_config,
+    widen,
+)
+from dexworld.video.model.video_config import Condition, DWMConfig, Prediction
+
+CODEC_PREFIX = "codec."
+
+
+class DWM(nn.Module):
+    """Frozen codec and a denoising transformer. `provenance` says where the weights come from. A new one has a random
+    transformer (or `backbone`) and, for `pca`, a codec that still has to be fitted."""
+
+    def __init__(
+        self,
+        config: DWMConfig,
+        codec: nn.Module | None = None,
+        backbone: Backbone | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.codec: Any = (codec if codec is not None else build_codec(config.codec)).requires_grad_(False)
+        if not isinstance(self.codec, Codec):
+            raise TypeError(f"{type(codec).__name__} is no codec: it needs channels, mask_value, encode and decode")
+        self.backbone = backbone if backbone is not None else Backbone(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer's weights are."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def process(self) -> NoiseProcess:
+        """The noise that this backbone is trained to remove."""
+        settings = self.config.backbone
+        if settings.kind == "cogvideox":
+            return diffusion_process(settings.snr_shift)
+        return flow_process(settings.flow_shift)
+
+    def encode(self, video: Tensor | np.ndarray) -> Tensor:
+        """Latents (B, f, C, h, w) of video (B, F, H, W, 3) uint8. Raises ValueError for another clip shape."""
+        clip = self.config.clip
+        video = torch.as_tensor(video)
+        if tuple(video.shape[1:]) != (clip.frames, clip.height, clip.width, 3):
+            raise ValueError(
+                f"this model takes clips (B, {clip.frames}, {clip.height}, {clip.width}, 3), not {tuple(video.shape)}; "
+                "bring them to its frame count and size first (`dexworld video prepare`)"
+            )
+        return self.codec.encode(video.to(self.device))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video (B, F, H, W, 3) uint8 of latents (B, f, C, h, w)."""
+        return self.codec.decode(latents)
+
+    def conditions(
+        self,
+        static: Tensor,
+        hands: Tensor | None = None,
+        silhouette: Tensor | None = None,
+        overlay: Tensor | None = None,
+        hand_vectors: Tensor | None = None,
+        text: Tensor | None = None,
+        blank: Tensor | None = None,
+    ) -> Conditions:
+        """What this model's condition looks at, out of everything that is known about clips. static, hands, silhouette,
+        overlay: latents (B, f, C, h, w); for `control`, static is of the repeated first frame. blank: latents (1, f, C,
+        h, w) of an empty hand video, encoded here when not given. Raises ValueError naming what is missing."""
+        condition = self.config.condition
+        mask = known_mask(static, self.config.backbone.mask_channels, self.codec.mask_value)
+        pictures = {"overlay": overlay, "mesh": hands, "mask": silhouette, "control": silhouette}
+        shown = pictures.get(condition)
+        vectors = hand_vectors if condition.startswith("adaln") else None
+        if condition != "none" and shown is None and vectors is None:
+            raise ValueError(f"condition {condition!r} needs the clip's hands, but none were given")
+        if shown is None:
+            blank = None
+        elif condition == "overlay":
+            blank = static  # without hands nothing is drawn over it
+        elif blank is None:
+            blank = self.blank_hands()
+        if condition == "control":
+            mask[:, 1:] = 0.0  # only the first frame is known
+        return Conditions(static, mask, hands=shown, hand_vectors=vectors, text=text, blank=blank)
+
+    def conditions_of(
+        self,
+        static: np.ndarray,
+        hands: np.ndarray,
+        first_frames: np.ndarray | None = None,
+        hand_vectors: np.ndarray | None = None,
+        text: Tensor | None = None,
+    ) -> Conditions:
+        """Conditions of clips: static and hand videos (B, F, H, W, 3) uint8, hand vectors (B, F, 128). first_frames:
+        (B, 1 or F, H, W, 3), the interaction's first frame, for `control` only."""
+        condition = self.config.condition
+        if condition == "control":
+            if first_frames is None:
+                raise ValueError("condition 'control' starts from the interaction's first frame, and none was given")
+            repeats = self.config.clip.frames if first_frames.shape[1] == 1 else 1
+            static = repeated_first_frame(np.repeat(first_frames, repeats, axis=1))
+        vectors = None if hand_vectors is None else torch.as_tensor(hand_vectors, dtype=torch.float32)
+        return self.conditions(
+            self.encode(static),
+            hands=self.encode(hands) if condition == "mesh" else None,
+            overlay=self.encode(hands_over(static, hands)) if condition == "overlay" else None,
+            silhouette=self.encode(hand_silhouette(hands)) if condition in ("mask", "control") else None,
+            hand_vectors=None if vectors is None else vectors.to(self.device),
+            text=text,
+        )
+
+    def blank_hands(self) -> Tensor:
+        """Latents (1, f, C, h, w) of a hand video without hands."""
+        clip = self.config.clip
+        return self.encode(torch.zeros(1, clip.frames, clip.height, clip.width, 3, dtype=torch.uint8))
+
+    def denoise(self, noisy: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
+        """The clean latents (B, f, C, h, w) that the model expects behind `noisy` at timesteps (B,), 0 .. 999."""
+        control = conditions.hands if self.config.condition == "control" else None
+        channels = conditions.channels(noisy, self.config.in_channels, hands=control is None)
+        answer = self.backbone(channels, timestep, conditions.text, conditions.hand_vectors, control)
+        if self.config.prediction == "residual":
+            return conditions.static.to(answer) + answer
+        return self.process.clean(noisy, answer, timestep)
+
+    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
+        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it. With LoRA adapters
+        only they and the patch embedding are written, beside the name of their base (`lora.py`). provenance: by default
+        the model's own. Raises ValueError for adapters on a base that nothing names."""
+        provenance = self.provenance if provenance is None else provenance
+        if has_lora(self.backbone.transformer):
+            base = self.provenance.get("base")
+            if not base:
+                raise ValueError("an adapter is saved without its base, which is unknown; set provenance['base']")
+            about = {"model": asdict(self.config), "provenance": provenance}
+            save_adapter(self.backbone.transformer, folder, base=base, about=about)
+            return
+        weights = dict(self.backbone.state_dict())
+        if self.config.codec.kind == "pca":
+            weights |= {f"{CODEC_PREFIX}{name}": value for name, value in self.codec.state_dict().items()}
+        write_checkpoint(folder, self.config, weights, provenance)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "DWM":
+        """Read what `save_pretrained` wrote. Raises CheckpointError naming what is missing or doesn't fit."""
+        if is_adapter(folder_or_hub_id):
+            return load_model(folder_or_hub_id)
+        config, weights, provenance = read_checkpoint(folder_or_hub_id, DWMConfig)
+        model = cls(config, provenance=provenance)
+        codec = {name: weights.pop(name) for name in list(weights) if name.startswith(CODEC_PREFIX)}
+        parts = [(model.backbone, weights, str(folder_or_hub_id))]
+        if config.codec.kind == "pca":
+            codec = {name.removeprefix(CODEC_PREFIX): value for name, value in codec.items()}
+            parts.append((model.codec, codec, f"{folder_or_hub_id} (codec)"))
+        for module, found, where in parts:
+            check_tensors(found, module.state_dict(), where)
+            module.load_state_dict(found)
+        return model
+
+
+def load_base(
+    source: str | Path,
+    clip: ClipShape | None = None,
+    condition: Condition = "mesh",
+    prediction: Prediction = "velocity",
+    codec: nn.Module | None = None,
+    codec_source: str | None = None,
+    lora: LoRAConfig | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> DWM:
+    """A world model that starts from the transformer and the VAE of a published video model, a folder or hub id.
+
+    clip: by default the size of the checkpoint's own training clips. codec, or codec_source: another codec than the one
+    beside the transformer. lora: train adapters and the patch embedding only. dtype: of the transformer's weights.
+    Raises CheckpointError for a folder that can't be used, ValueError for a condition that the backbone doesn't take.
+    """
+    if lora is not None:
+        check_lora(condition)
+    transformer = load_transformer(source, dtype)
+    config = published_config(transformer, source, clip, condition, prediction, codec_source)
+    check_expressible(transformer, config, str(source))
+    widen(transformer, config, str(source))
+    if lora is not None:
+        add_lora(transformer, lora)
+    return DWM(config, codec, Backbone(config, transformer), {"base": str(source)})
+
+
+def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
+    """A model with another condition that computes what `base` computes, and the provenance of `base`. The patch
+    embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
+    prediction than the base's: its weights would mean something else."""
+    if prediction is not None and prediction != base.config.prediction:
+        raise ValueError(
+            f"the initial model predicts {base.config.prediction!r}; its weights can't start {prediction!r}"
+        )
+    config = replace(base.config, condition=condition)
+    if config == base.config:
+        return base, base.provenance
+    if base.config.condition != "none":
+        raise ValueError(
+            f"the initial model has the condition {base.config.condition!r}; only a model without hands ('none') can "
+            f"be given the condition {condition!r}"
+        )
+    transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
+    backbone = Backbone(config, transformer)
+    if backbone.skip is not None and base.backbone.skip is not None:
+        backbone.skip.copy_from(base.backbone.skip)
+    return DWM(config, codec=base.codec, backbone=backbone), base.provenance
+
+
+def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None, codec: nn.Module | None = None) -> DWM:
+    """Read what `DWM.save_pretrained` wrote, or an adapter that the DWM release published. base: where the adapter's
+    base lies now; needed for the release's, which doesn't name it. codec: instead of the one that the checkpoint names.
+    Raises CheckpointError."""
+    if not is_adapter(folder_or_hub_id):
+        return DWM.from_pretrained(folder_or_hub_id)
+    saved = read_adapter(folder_or_hub_id)
+    source = base or saved.get("base")
+    if not source:
+        raise CheckpointError(f"{folder_or_hub_id} doesn't name the checkpoint it was trained on; give it as `base`")
+    if "model" in saved:
+        config = from_dict(DWMConfig, saved["model"], where=f"{folder_or_hub_id}: model")
+        if _is_ours(source, saved):
+            model = started_from(DWM.from_pretrained(checkpoint_path(str(source))), config.condition)[0]
+            if replace(model.config, codec=config.codec) != config:
+                raise CheckpointError(f"{source} is not the model that {folder_or_hub_id} was trained on: sizes differ")
+        else:
+            # The VAE may have moved with its base.
+            vae = None if config.codec.source == saved.get("base") else config.codec.source
+            model = load_base(source, config.clip, config.condition, config.prediction, codec, vae)
+            model.config = model.backbone.config = replace(config, codec=model.config.codec)
+    else:
+        model = load_base(source, codec=codec)
+    model.backbone.requires_grad_(False)  # what the adapter doesn't hold is not trained further
+    load_adapter(model.backbone.transformer, folder_or_hub_id)
+    model.provenance = {**saved.get("provenance", {}), "base": str(source)}
+    return model
+
+
+def _is_ours(source: str | Path, saved: dict[str, Any]) -> bool:
+    """Whether an adapter's base is a model of ours, not a published one in its own layout."""
+    if is_adapter(source):
+        return True
+    path = Path(checkpoint_path(str(source)))
+    if path.is_dir():
+        return (path / CONFIG_FILE).is_file() and "model" in read_settings(path / CONFIG_FILE)
+    return bool(saved.get("provenance", {}).get("initial"))
+
+
+def chosen_device(device: str = "auto") -> torch.device:
+    """The device of that name; `auto` is CUDA where there is a GPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def load_video_model(path: str | Path, device: str = "auto") -> DWM:
+    """A trained model from its folder, its hub id or the name of a shipped one, on `device` and in evaluation mode.
+    Raises CheckpointError naming what is missing or doesn't fit."""
+    return DWM.from_pretrained(checkpoint_path(str(path))).to(chosen_device(device)).eval()

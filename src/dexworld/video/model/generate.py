@@ -1,0 +1,211 @@
+"""Trained models as methods: clips in, videos of what the hands do out (see `judge.references.VideoMethod`)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dexworld.video.clips.clip import TripletClip
+from dexworld.video.model.clip_latents import check_shape
+from dexworld.video.model.conditions import Conditions
+from dexworld.video.model.dwm import DWM
+from dexworld.video.model.prompt_embeddings import embed_prompts
+from dexworld.video.model.sampler import SampleConfig, sample
+
+AROUND = 0.07  # side of the window in which changes are averaged, as a share of the frame height
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How videos are made. Raises ValueError naming the field that makes no sense.
+
+    sampling: steps, guidance, where to start.
+    detail: `kept` shows the static video's own pixels where the generated latents change nothing, so a codec's
+        blur touches only what the hands change (our reading of V = static + change); `codec` shows what was decoded.
+    fade: changes smaller than this (mean around a pixel, of 1) are mixed with the unchanged scene in proportion: an
+        unsure model makes small changes where nothing happens. 0 shows all of them.
+    hands: False blanks the hands: pure navigation.
+    batch: clips that are sampled at a time.
+    """
+
+    sampling: SampleConfig = field(default_factory=SampleConfig)
+    detail: Literal["kept", "codec"] = "kept"
+    fade: float = 0.1
+    hands: bool = True
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch is {self.batch}; at least one clip is sampled at a time")
+        if not 0 <= self.fade < 1:
+            raise ValueError(f"fade is {self.fade}; it is a difference of pixels of at least 0 and below 1")
+        if self.detail not in ("kept", "codec"):
+            raise ValueError(f"detail is {self.detail!r}; choose 'kept' or 'codec'")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained video model as a `VideoMethod`. texts: prompt embeddings (L, D) by clip name or by prompt, for models
+    with text (`with_texts`)."""
+
+    model: DWM
+    config: GenerateConfig = field(default_factory=GenerateConfig)
+    name: str = "dwm"
+    texts: dict[str, Tensor] | None = None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the model was trained on."""
+        return self.model.provenance
+
+    def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> list[np.ndarray]:
+        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed. Raises ValueError naming a clip of another
+        shape or without what the condition needs, and for a model that knows prompts, or guidance on them, without
+        texts."""
+        if len(clips) != len(seeds):
+            raise ValueError(f"{len(clips)} clips need as many seeds, not {len(seeds)}")
+        self.model.eval()
+        size = self.config.batch
+        parts = [slice(start, start + size) for start in range(0, len(clips), size)]
+        return [video for part in parts for video in self._batch(clips[part], seeds[part])]
+
+    @torch.no_grad()
+    def _batch(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> np.ndarray:
+        model, conditions = self.model, self.conditions(clips)
+        made = model.decode(sample(model, conditions, self.config.sampling, _generators(seeds))).cpu()
+        if model.config.condition == "control":
+            return made.numpy()  # it has never seen the static video
+        static = np.stack([clip.static for clip in clips])
+        return shown(made, model.decode(conditions.static).cpu(), torch.from_numpy(static), self.config).numpy()
+
+    def conditions(self, clips: Sequence[TripletClip]) -> Conditions:
+        """What the model is told about the clips."""
+        model, condition = self.model, self.model.config.condition
+        for clip in clips:
+            check_shape(clip.static, model, clip.name)
+            if condition.startswith("adaln") and clip.track is None:
+                raise ValueError(f"{clip.name} has no hand_motions file, which condition {condition!r} needs")
+        texts = self._texts(clips)
+        vectors = [clip.track.camera_vectors() for clip in clips if clip.track is not None]
+        conditions = model.conditions_of(
+            np.stack([clip.static for clip in clips]),
+            np.stack([clip.hands for clip in clips]),
+            first_frames=np.stack([clip.interaction[:1] for clip in clips]) if condition == "control" else None,
+            hand_vectors=np.stack(vectors) if condition.startswith("adaln") else None,
+            text=texts,
+        )
+        return conditions if self.config.hands else conditions.without_hands()
+
+    def check_texts(self) -> None:
+        """Raise ValueError when texts are needed and there are none."""
+        trained_with = self.provenance.get("text_encoder")
+        if self.texts is None and trained_with:
+            raise ValueError(f"this model was trained with prompts ({trained_with}): give its text_encoder")
+        if self.texts is None and self.config.sampling.guidance != 1.0:
+            guidance = f"guidance is {self.config.sampling.guidance:g}"
+            raise ValueError(f"{guidance}, but there is no text to be guided by: give a text_encoder, or guidance 1")
+
+    def _texts(self, clips: Sequence[TripletClip]) -> Tensor | None:
+        self.check_texts()
+        if self.texts is None:
+            return None
+        found = [self.texts.get(clip.name, self.texts.get(clip.prompt)) for clip in clips]
+        for clip, text in zip(clips, found, strict=True):
+            if text is None:
+                raise ValueError(f"the prompt of {clip.name} was not embedded: {clip.prompt!r}")
+        return torch.stack([text for text in found if text is not None]).to(self.model.device)
+
+
+def with_texts(
+    generator: Generator, prompts: Iterable[str], text_encoder: str | Path | None, cache: str | Path | None = None
+) -> Generator:
+    """The generator with the embeddings of these prompts: of all clips that it will be shown. text_encoder: folder or
+    hub id of the one that the model was trained with; without one the generator is returned as it is, for models that
+    see no text. cache: see `embed_prompts`. Raises ValueError when the model needs texts."""
+    if text_encoder is None:
+        generator.check_texts()
+        return generator
+    model = generator.model
+    embedded = embed_prompts(list(prompts), model.config.backbone, text_encoder, cache, model.device)
+    return replace(generator, texts=dict(zip(embedded.prompts, embedded.embeddings, strict=True)))
+
+
+def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+
+
+def shown(made: Tensor, decoded_static: Tensor, static: Tensor, config: GenerateConfig) -> Tensor:
+    """What `config` shows of decoded videos; all (B, F, H, W, 3) uint8."""
+    if config.detail == "codec" and config.fade == 0:
+        return made
+    still = static if config.detail == "kept" else decoded_static
+    return settled(made, decoded_static, still, max(config.fade, 1e-6))
+
+
+def settled(made: Tensor, decoded_static: Tensor, still: Tensor, fade: float) -> Tensor:
+    """The generated video, and `still` where it changes nothing; all (B, F, H, W, 3) uint8.
+
+    decoded_static: the static video through the codec that made the video. still: that same picture or the static
+    video. fade: mean difference (of 1, largest channel) from `decoded_static` around a pixel from which the generated
+    picture is shown alone; below, the two are mixed in proportion.
+    """
+    change = (made.float() - decoded_static.float()).abs().amax(dim=-1).flatten(0, 1)[:, None] / 255  # (B F, 1, H, W)
+    reach = round(AROUND * made.shape[2] / 2)
+    change = functional.avg_pool2d(change, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+    share = (change / fade).clamp(0, 1).view(*made.shape[:-1], 1)
+    return (share * made + (1 - share) * still).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class SDEdit:
+    """Video-to-video without hands: the static video noised to `strength` and denoised by a model that knows no scene.
+    The paper's CVX SDEdit baseline, with our inpainting pre-training in place of CogVideoX: everything is masked, so
+    the only thing that the model sees of the scene is what is left of it in the noise (Meng et al., ICLR 2022)."""
+
+    model: DWM
+    strength: float = 0.6
+    steps: int = 10
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.model.config.condition != "none":
+            condition = f"this one has the condition {self.model.config.condition!r}"
+            raise ValueError(f"SDEdit needs a model without hands, such as an inpainting pre-training; {condition}")
+        training = self.provenance.get("training")
+        published = training is None and self.provenance.get("base") is not None
+        if not published and (training or {}).get("goal") != "inpainting":
+            raise ValueError(
+                "SDEdit hides everything from the model, which only an inpainting model knows: train one with goal "
+                "'inpainting', or take published inpainting weights"
+            )
+
+    @property
+    def name(self) -> str:
+        """With its strength."""
+        return f"sdedit_{self.strength:g}"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the model was trained on."""
+        return self.model.provenance
+
+    @torch.no_grad()
+    def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> list[np.ndarray]:
+        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed."""
+        videos: list[np.ndarray] = []
+        config, model = SampleConfig(steps=self.steps, start="static", strength=self.strength), self.model
+        for start in range(0, len(clips), self.batch):
+            part = clips[start : start + self.batch]
+            static = model.encode(np.stack([clip.static for clip in part]))
+            unknown = static.new_zeros(
+                len(part), static.shape[1], model.config.backbone.mask_channels, *static.shape[3:]
+            )
+            conditions = Conditions(torch.zeros_like(static), unknown)
+            generators = _generators(seeds[start : start + self.batch])
+            videos += list(model.decode(sample(model, conditions, config, generators, begin=static)).cpu().numpy())
+        return videos

@@ -1,0 +1,165 @@
+"""Low-rank adapters (LoRA) on a pretrained video transformer, and the folder that holds a trained one.
+
+As the DWM release trains: rank 64 and alpha 64 on the attention's to_q, to_k, to_v and to_out.0, and the whole patch
+embedding, whose new hand channels start at zero. The files have the release's names and layout, so its published
+CogVideoX adapter loads as well:
+
+    pytorch_lora_weights.safetensors   lora_A and lora_B of every adapted layer, names start with "transformer."
+    non_lora_weights.safetensors       the patch embedding
+    adapter.json                       rank, alpha, and the base it was trained on (ours; optional when reading)
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dexworld.data.files import written_atomically
+from dexworld.models.checkpoint import CheckpointError
+from dexworld.video.model.patch_embedding import patch_embedding
+from dexworld.video.model.published_parts import check_tensors, read_settings, read_weights, require
+
+FORMAT_VERSION = 1
+ADAPTER_FILE = "adapter.json"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+OTHER_FILE = "non_lora_weights.safetensors"
+PREFIX = "transformer."
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """rank: of every change of a weight, which is scaled by alpha / rank. targets: the layers, by how names end."""
+
+    rank: int = 64
+    alpha: int = 64
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise ValueError(f"LoRA rank and alpha must be positive, not {self.rank} and {self.alpha}")
+        if not self.targets:
+            raise ValueError("LoRA needs at least one target layer")
+
+
+def add_lora(transformer: Any, config: LoRAConfig = LoRAConfig(), seed: int = 0) -> Any:
+    """Freeze `transformer`, add adapters to it in place, and return it; only they and the patch embedding train. The
+    output doesn't change: every lora_B starts at zero. seed: of every lora_A; the global generator is left as it was.
+    Raises ValueError when the model has adapters already or none of the targets."""
+    require("peft")
+    from peft import LoraConfig
+
+    if getattr(transformer, "peft_config", None):
+        raise ValueError("this transformer has LoRA adapters already; merge them first")
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    targets = [name for name in linear if any(f".{name}".endswith("." + each) for each in config.targets)]
+    if not targets:
+        raise ValueError(f"no linear layer of {type(transformer).__name__} is named {', '.join(config.targets)}")
+    transformer.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, init_lora_weights=True)
+        transformer.add_adapter(settings)
+    patch_embedding(transformer).requires_grad_(True)
+    return transformer
+
+
+def has_lora(transformer: nn.Module) -> bool:
+    """Whether adapters are attached and not yet merged."""
+    return bool(getattr(transformer, "peft_config", None))
+
+
+def merge_lora(transformer: Any) -> Any:
+    """Add the adapters to the weights they change and remove them, in place; the result is an ordinary transformer.
+    Equal to the adapted model up to rounding. Raises ValueError when there are none."""
+    if not has_lora(transformer):
+        raise ValueError("this transformer has no LoRA adapters to merge")
+    transformer.fuse_lora()
+    transformer.unload_lora()
+    return transformer
+
+
+def adapter_state(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(lora_A and lora_B of every adapted layer, the patch embedding), by the names in the transformer."""
+    require("peft")
+    from peft import get_peft_model_state_dict
+
+    if not has_lora(transformer):
+        raise ValueError("this transformer has no LoRA adapters to save")
+    lora = get_peft_model_state_dict(transformer, adapter_name="default")
+    prefix = "patch_embed.proj." if hasattr(transformer, "patch_embed") else "patch_embedding."
+    other = {prefix + name: value for name, value in patch_embedding(transformer).state_dict().items()}
+    return lora, other
+
+
+def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: dict[str, Any] | None = None) -> None:
+    """Write the adapter folder; each file appears whole or not at all, adapter.json last. base: the checkpoint that the
+    adapter belongs on. about: further entries of adapter.json."""
+    folder, peft = Path(folder), transformer.peft_config["default"]
+    folder.mkdir(parents=True, exist_ok=True)
+    lora, other = adapter_state(transformer)
+    lora = {PREFIX + name: value for name, value in lora.items()}
+    for name, tensors in ((LORA_FILE, lora), (OTHER_FILE, other)):
+        with written_atomically(folder / name) as temporary:
+            save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, temporary)
+    description = {"format_version": FORMAT_VERSION, "base": base, "rank": peft.r, "alpha": peft.lora_alpha}
+    description |= {"in_channels": patch_embedding(transformer).in_channels, **(about or {})}
+    with written_atomically(folder / ADAPTER_FILE) as temporary:
+        temporary.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether the folder holds a LoRA adapter (ours or the release's)."""
+    return (Path(folder) / LORA_FILE).is_file()
+
+
+def read_adapter(folder: str | Path) -> dict[str, Any]:
+    """What adapter.json says; nothing for an adapter of the release, which has no such file. Raises CheckpointError."""
+    path = Path(folder) / ADAPTER_FILE
+    if not path.is_file():
+        return {}
+    description = read_settings(path)
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {version}, this dexworld reads version {FORMAT_VERSION}")
+    return description
+
+
+def load_adapter(transformer: Any, folder: str | Path) -> Any:
+    """Attach a saved adapter to its base in place and return it, ready to generate or to train on. The base must be
+    widened to the adapter's input channels already. Raises CheckpointError naming every tensor that is missing,
+    unexpected or of another shape: nothing is left at its initial value silently."""
+    require("peft")
+    from peft import set_peft_model_state_dict
+
+    folder = Path(folder)
+    lora, other = _read(folder / LORA_FILE), _read(folder / OTHER_FILE)
+    lora = {name.removeprefix(PREFIX): value for name, value in lora.items()}
+    add_lora(transformer, _config(lora, read_adapter(folder), folder))
+    expected_lora, expected_other = adapter_state(transformer)
+    check_tensors(lora, expected_lora, str(folder / LORA_FILE))
+    check_tensors(other, expected_other, str(folder / OTHER_FILE))
+    set_peft_model_state_dict(transformer, lora, adapter_name="default")
+    patch_embedding(transformer).load_state_dict({name.rsplit(".", 1)[1]: value for name, value in other.items()})
+    return transformer
+
+
+def _config(lora: dict[str, Tensor], description: dict[str, Any], folder: Path) -> LoRAConfig:
+    """What adapter.json says, or what the tensors tell: the release writes no such file and has alpha = rank."""
+    ranks = {value.shape[0] for name, value in lora.items() if name.endswith("lora_A.weight")}
+    if len(ranks) != 1:
+        raise CheckpointError(f"{folder / LORA_FILE} should hold lora_A weights of one rank, not of {sorted(ranks)}")
+    rank = ranks.pop()
+    if description.get("rank", rank) != rank:
+        raise CheckpointError(f"{folder / ADAPTER_FILE} says rank {description['rank']}, its tensors have rank {rank}")
+    targets = tuple(sorted({name.rsplit(".lora_", 1)[0] for name in lora}))
+    return LoRAConfig(rank, description.get("alpha", rank), targets)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"no {path}; an adapter folder holds {LORA_FILE} and {OTHER_FILE}")
+    return read_weights(path)

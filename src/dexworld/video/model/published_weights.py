@@ -1,0 +1,257 @@
+"""Start from published weights: CogVideoX, CogVideoX-Fun, Wan 2.1 and Wan-Fun, in diffusers' or VideoX-Fun's layout.
+
+Tensors are matched name by name and shape by shape; nothing is skipped. The patch embedding is then widened to the
+channels of our condition, so a text-to-video or an inpainting base starts as what it was. Facts: the models' own
+`config.json` and `scheduler_config.json`; CogVideoX-Fun is what the DWM paper starts from.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError
+from dexworld.options import from_dict
+from dexworld.video.clips.clip import ClipShape
+from dexworld.video.model.backbone import build_transformer
+from dexworld.video.model.lora import ADAPTER_FILE
+from dexworld.video.model.noise import load_scheduler_config, noise_settings
+from dexworld.video.model.patch_embedding import channel_columns, widen_patch_embedding
+from dexworld.video.model.published_parts import (
+    check_tensors,
+    downloaded,
+    find_part,
+    library_model,
+    read_settings,
+    read_weights,
+    require,
+)
+from dexworld.video.model.video_config import (
+    CONCATENATED,
+    BackboneConfig,
+    CodecConfig,
+    Condition,
+    DWMConfig,
+    Prediction,
+)
+
+log = logging.getLogger(__name__)
+Kind = Literal["cogvideox", "wan"]
+CLASSES: dict[str, Kind] = {"CogVideoXTransformer3DModel": "cogvideox", "WanTransformer3DModel": "wan"}
+# Settings that our configuration need not express: what the widening changes, and what follows from the clip's shape.
+FREE_SETTINGS = {"in_channels", "sample_frames", "pos_embed_seq_len"}
+CLIP_IMAGE_WIDTH = 1280  # of the image features that Wan's image-to-video models attend to
+PUBLISHED_STEPS = 50  # the DWM release's denoising steps
+
+
+def published_config(
+    transformer: Any,
+    source: str | Path,
+    clip: ClipShape | None,
+    condition: Condition,
+    prediction: Prediction,
+    codec_source: str | None,
+) -> DWMConfig:
+    """The configuration of a loaded transformer, with the size of its own training clips unless `clip` is given."""
+    kind, settings = CLASSES[type(transformer).__name__], transformer.config
+    if clip is None and kind == "wan":
+        clip = ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free
+    elif clip is None:
+        clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
+    codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
+    backbone = _backbone_config(settings, kind, noise_settings(load_scheduler_config(source, kind), kind))
+    return DWMConfig(clip, codec, backbone, condition, prediction, sampling_steps=PUBLISHED_STEPS)
+
+
+def base_config(source: str | Path, condition: Condition = "mesh", prediction: Prediction = "velocity") -> DWMConfig:
+    """The configuration of `load_base(source)`, from the checkpoint's settings alone: no weights are read. Raises
+    CheckpointError for a folder that can't be used."""
+    require("diffusers", "accelerate")
+    import diffusers
+    from accelerate import init_empty_weights
+
+    source = _settings_folder(source, ["config.json", "transformer/config.json", "scheduler/scheduler_config.json"])
+    folder = find_part(source, "transformer")
+    settings, original = _transformer_settings(folder)
+    cls = diffusers.WanTransformer3DModel if original else getattr(diffusers, settings["_class_name"])
+    with init_empty_weights():
+        transformer = cls.from_config(_translated(settings) if original else settings)
+    return published_config(transformer, source, None, condition, prediction, None)
+
+
+def saved_config(folder_or_hub_id: str | Path) -> DWMConfig:
+    """The configuration of a model that `DWM.save_pretrained` wrote, without reading its weights. Raises
+    CheckpointError for a folder without one, such as an adapter of the DWM release."""
+    folder = Path(_settings_folder(folder_or_hub_id, [CONFIG_FILE, ADAPTER_FILE]))
+    path = folder / (ADAPTER_FILE if (folder / ADAPTER_FILE).is_file() else CONFIG_FILE)
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE} of a video model")
+    description = read_settings(path).get("model")
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{path} does not describe a video model")
+    return from_dict(DWMConfig, description, where=f"{path}: model")
+
+
+def _settings_folder(source: str | Path, files: list[str]) -> str | Path:
+    """The folder, or what is downloaded of a hub id: those files only."""
+    if Path(source).is_dir() or str(source).count("/") != 1:
+        return source
+    return downloaded(str(source), files)
+
+
+def check_lora(condition: Condition, base: Condition = "none") -> None:
+    """Raise ValueError when a model with `condition` has layers that neither an adapter nor its base would hold. base:
+    the condition that the base has already. Layers of its own, such as those of AdaLN, stay as they are."""
+    if condition != base and condition not in (*CONCATENATED, "none"):
+        raise ValueError(f"condition {condition!r} adds layers that a LoRA adapter lacks; train in full (lora_rank 0)")
+
+
+def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") -> Any:
+    """Give `transformer` the input channels of `config`, in place. Raises CheckpointError for an unknown layout."""
+    try:
+        columns = channel_columns(transformer.config.in_channels, config.codec.channels, config.backbone.mask_channels)
+        return widen_patch_embedding(transformer, config.in_channels, columns)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The diffusion transformer of a published model, exactly as saved, in evaluation mode. Wan's image branch, which
+    attends to features of a CLIP image that a world model doesn't have, is folded into a bias (`fold_image_branch`).
+    Raises CheckpointError naming every missing, unexpected or misshapen tensor."""
+    require("diffusers", "accelerate")
+    folder = find_part(source, "transformer")
+    settings, original = _transformer_settings(folder)
+    if original:
+        transformer = _load_original_wan(folder, settings, dtype)
+    else:
+        import diffusers
+
+        transformer = library_model(getattr(diffusers, settings["_class_name"]), folder, torch_dtype=dtype)
+    if getattr(transformer.config, "image_dim", None) is not None:
+        log.info("%s: its image branch becomes a bias, as for an empty image", folder)
+        fold_image_branch(transformer)
+    return transformer.eval()
+
+
+def _transformer_settings(folder: Path) -> tuple[dict[str, Any], bool]:
+    """The settings of a transformer's folder, and whether they are Wan's original ones."""
+    settings = read_settings(folder / "config.json")
+    if settings.get("patch_size_t") is not None:
+        raise CheckpointError(f"{folder} is a CogVideoX 1.5 with temporal patches, which is not supported; use 1.0")
+    original = "num_heads" in settings and "dim" in settings
+    if not original and settings.get("_class_name") not in CLASSES:
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes {settings.get('_class_name')}; supported are {', '.join(CLASSES)} "
+            "and Wan's original layout"
+        )
+    return settings, original
+
+
+@torch.no_grad()
+def fold_image_branch(transformer: Any) -> Any:
+    """Remove the image attention of a Wan model in place, leaving its answer to all-zero image features. VideoX-Fun
+    gives zeros when it has no image. All image tokens are then alike, so attending to them gives their one value
+    whatever the query is: a constant before the output projection, hence a bias after it."""
+    embedder = transformer.condition_embedder.image_embedder
+    weight = next(embedder.parameters())
+    image = embedder(torch.zeros(1, 1, transformer.config.image_dim, device=weight.device, dtype=weight.dtype))
+    for block in transformer.blocks:
+        attention, out = block.attn2, block.attn2.to_out[0]
+        out.bias += nn.functional.linear(attention.add_v_proj(image.to(out.weight))[0, 0], out.weight)
+        attention.add_k_proj = attention.add_v_proj = attention.norm_added_k = None
+        attention.added_kv_proj_dim = None
+    transformer.condition_embedder.image_embedder = None
+    transformer.register_to_config(image_dim=None, added_kv_proj_dim=None)
+    return transformer
+
+
+def _load_original_wan(folder: Path, settings: dict[str, Any], dtype: torch.dtype) -> Any:
+    from accelerate import init_empty_weights
+    from diffusers import WanTransformer3DModel
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
+    with init_empty_weights():
+        transformer = WanTransformer3DModel.from_config(_translated(settings))
+    weights = convert_wan_transformer_to_diffusers(_read_shards(folder))
+    check_tensors(weights, transformer.state_dict(), str(folder))
+    exact = set(WanTransformer3DModel._keep_in_fp32_modules)
+    weights = {
+        name: value.to(torch.float32 if exact & set(name.split(".")) else dtype) for name, value in weights.items()
+    }
+    transformer.load_state_dict(weights, assign=True)
+    return transformer
+
+
+def _translated(settings: dict[str, Any]) -> dict[str, Any]:
+    """diffusers' settings of a Wan model from its original ones."""
+    width, heads = settings["dim"], settings["num_heads"]
+    translated = {
+        "num_attention_heads": heads,
+        "attention_head_dim": width // heads,
+        "in_channels": settings.get("in_dim", settings.get("in_channels")),
+        "out_channels": settings.get("out_dim", 16),
+        "num_layers": settings["num_layers"],
+        "ffn_dim": settings["ffn_dim"],
+        "freq_dim": settings.get("freq_dim", 256),
+        "text_dim": settings.get("text_dim", 4096),
+        "patch_size": tuple(settings.get("patch_size", (1, 2, 2))),
+        "cross_attn_norm": settings.get("cross_attn_norm", True),
+        "eps": settings.get("eps", 1e-6),
+    }
+    if settings.get("model_type") == "i2v":
+        translated |= {"image_dim": CLIP_IMAGE_WIDTH, "added_kv_proj_dim": width}
+    return translated
+
+
+def _read_shards(folder: Path) -> dict[str, Tensor]:
+    paths = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    if not paths:
+        raise CheckpointError(f"{folder} holds no diffusion_pytorch_model*.safetensors")
+    return {name: value for path in paths for name, value in read_weights(path).items()}
+
+
+def _backbone_config(settings: Any, kind: Kind, noise: dict[str, float]) -> BackboneConfig:
+    common: dict[str, Any] = {"kind": kind, "heads": settings.num_attention_heads, "depth": settings.num_layers}
+    common |= {"head_dim": settings.attention_head_dim, **noise}
+    if kind == "wan":
+        sizes: dict[str, Any] = {"text_dim": settings.text_dim, "text_tokens": 512, "mlp_dim": settings.ffn_dim}
+    else:
+        sizes = {
+            "time_dim": settings.time_embed_dim,
+            "text_dim": settings.text_embed_dim,
+            "text_tokens": settings.max_text_seq_length,
+            "rotary": settings.use_rotary_positional_embeddings,
+            "sample_height": settings.sample_height,
+            "sample_width": settings.sample_width,
+        }
+    return BackboneConfig(**common | sizes)
+
+
+def check_expressible(transformer: Any, config: DWMConfig, where: str) -> None:
+    """Raise CheckpointError when a model that `config` builds would differ from the one that was loaded."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        rebuilt: Any = build_transformer(config)
+    differing = [
+        f"{name} is {_plain(value)}, ours {_plain(rebuilt.config[name])}"
+        for name, value in transformer.config.items()
+        if not name.startswith("_") and name in rebuilt.config and name not in FREE_SETTINGS
+        if not _same(value, rebuilt.config[name])
+    ]
+    if differing:
+        raise CheckpointError(f"{where} is a variant that is not supported: {'; '.join(differing)}")
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isclose(left, right, rel_tol=1e-6)
+    return bool(_plain(left) == _plain(right))

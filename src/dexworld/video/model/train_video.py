@@ -1,0 +1,238 @@
+"""From triplet folders to a trained video model: what `dexworld video train` runs.
+
+<output>/model            the model, ready for `DWM.from_pretrained`, with its provenance
+<output>/checkpoints      training state; start the same command again to go on
+<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
+<output>/results.json     steps, seconds, validation figures
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dexworld.evaluation.guard import training_ranges
+from dexworld.models.reference import checkpoint_path
+from dexworld.training import checkpoints
+from dexworld.training.fit import run_trainer, save_run, without_folders
+from dexworld.training.trainer import Trainer
+from dexworld.video.clips.triplet_files import read_prompt
+from dexworld.video.clips.triplets import TripletFolder, open_triplets
+from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
+from dexworld.video.model.dwm import DWM, check_lora, chosen_device, load_base, started_from
+from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
+from dexworld.video.model.prompt_embeddings import embed_prompts
+from dexworld.video.model.video_config import CONDITIONS, Condition, DWMConfig, Prediction, preset
+from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoRunConfig:
+    """A training run: which data, which model, where to. Raises ValueError naming the field that makes no sense."""
+
+    data: tuple[Path, ...]
+    """Triplet folders (`dexworld video prepare`, `dexworld video synthesize`)."""
+    output: Path
+    """Folder of the run; a run that was stopped goes on there."""
+    preset: str = "mini"
+    """Model preset, for new weights."""
+    condition: Condition = "mesh"
+    """How the model sees the hands."""
+    prediction: Prediction | None = None
+    """What the transformer predicts; the preset's when not given."""
+    initial: str | None = None
+    """Model folder or hub id to start from, e.g. an inpainting pre-training. Its codec and size are kept; a further
+    condition starts at zero, so that the first step's answer is the initial model's."""
+    base: str | None = None
+    """Published weights to start from instead, in diffusers' or VideoX-Fun's layout: a folder or hub id of CogVideoX,
+    CogVideoX-Fun, Wan 2.1 or Wan-Fun. Its clip size and prediction are kept; preset and prediction don't count."""
+    lora_rank: int = 0
+    """Train low-rank adapters and the patch embedding only (64 in the DWM release); 0 trains everything."""
+    text_encoder: str | None = None
+    """Folder or hub id with `text_encoder/` and `tokenizer/`, for prompts; without one a model sees no text."""
+    recompute: bool = False
+    """Recompute each block in the backward pass: less memory, a third more time."""
+    weights: tuple[float, ...] = ()
+    """How often each data folder is drawn from, relative to the others; by its number of clips when not given."""
+    validation_data: tuple[Path, ...] = ()
+    """Triplet folders of held-out scenes."""
+    codec_clips: int = 100
+    """Clips that a new pca codec is fitted on."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
+    training: VideoTrainConfig = field(default_factory=VideoTrainConfig)
+    """Steps, losses, optimiser."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data names no triplet folder; make one with `dexworld video synthesize` first")
+        if self.codec_clips < 1:
+            raise ValueError(f"codec_clips is {self.codec_clips}; it must be positive")
+        if self.condition not in CONDITIONS:
+            raise ValueError(f"condition is {self.condition!r}; choose from {', '.join(CONDITIONS)}")
+        if self.base is not None and self.initial is not None:
+            raise ValueError("base and initial both say where to start from; give one of them")
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank is {self.lora_rank}; it is positive, or 0 for full training")
+        if self.training.goal == "inpainting" and self.condition != "none":
+            raise ValueError("inpainting pre-training sees no hands: use condition 'none' with goal 'inpainting'")
+
+
+def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -> Path:
+    """Train a video model, or go on with a run that was stopped, and return the folder of the model. model_config: the
+    model instead of the preset's; its condition counts. Raises ValueError for data that is missing or doesn't fit,
+    ResumeError or TrainingDiverged with what to do."""
+    device = chosen_device(config.device)
+    if config.lora_rank and config.base is None and config.initial is None:
+        raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")
+    folders = [open_triplets(folder) for folder in config.data]
+    held_out = [open_triplets(folder) for folder in config.validation_data]
+    model, ancestry = initial_model(config, model_config, folders)
+    seeds = trained_seeds(folders, ancestry)
+    check_held_out(held_out, seeds)
+    fixed = {name: each for name, each in model.backbone.named_parameters() if not each.requires_grad}
+    frozen = tensors_digest(fixed) if config.lora_rank else None
+    # Every checkpoint of the run is to know these, not only its last one.
+    model.provenance = {
+        "base": model.provenance.get("base"),
+        "training_seeds": seeds,
+        "training": asdict(config.training),
+        "text_encoder": without_folders(config.text_encoder) if config.text_encoder else None,
+        "initial": without_folders(config.initial) if config.initial else None,
+        "initial_provenance": ancestry,
+        "finished": False,
+    }
+    model.to(device)
+    encoded = [_encoded(folder, model, config.text_encoder) for folder in folders]
+    validation = None
+    if held_out:
+        latents = [_encoded(folder, model, config.text_encoder) for folder in held_out]
+        validation = VideoValidation(latents, config.training.validation_clips, config.training)
+    else:
+        logger.warning("no validation data was given: there will be no validation figures")
+    identity = {
+        "model": json.loads(json.dumps(asdict(model.config))),
+        "codec": codec_fingerprint(model),
+        "data": [folder.fingerprint for folder in folders],
+        "weights": list(config.weights),
+        "lora_rank": config.lora_rank,
+        "text_encoder": config.text_encoder,
+    }
+    if frozen is not None:  # a checkpoint holds what is trained only, so the rest must be the same again
+        identity |= {"base": config.base, "initial": config.initial, "frozen": frozen}
+    task = VideoTask(model, config.training, encoded, config.weights)
+    trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
+    finished = run_trainer(trainer)
+    provenance = {
+        **trainer.model.provenance,
+        "datasets": [_described(folder) for folder in folders],
+        "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
+        "weights": list(config.weights),
+    }
+    figures = trainer.figures or trainer.validate()
+    return save_run(trainer, config.output, provenance, figures, finished, packages=("diffusers",))
+
+
+def _described(folder: TripletFolder) -> dict[str, Any]:
+    what = {"name": folder.root.name, "settings": dict(folder.settings), "clips": len(folder)}
+    return what | {"fingerprint": folder.fingerprint}
+
+
+def initial_model(
+    config: VideoRunConfig, model_config: DWMConfig | None, folders: list[TripletFolder]
+) -> tuple[DWM, dict[str, Any] | None]:
+    """The model that training starts from, and the provenance of the one it was made of, if any."""
+    torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
+    ancestry = None
+    if config.base is not None:
+        if config.lora_rank:
+            check_lora(config.condition)
+        model = load_base(config.base, condition=config.condition)
+    elif config.initial is not None:
+        base = DWM.from_pretrained(checkpoint_path(config.initial))
+        if config.lora_rank:
+            check_lora(config.condition, base.config.condition)
+        model, ancestry = started_from(base, config.condition, config.prediction)
+        ancestry = dict(ancestry)
+    else:
+        if model_config is None:
+            model_config = replace(preset(config.preset), condition=config.condition)
+            if config.prediction is not None:
+                model_config = replace(model_config, prediction=config.prediction)
+        model = DWM(model_config)
+        if model_config.codec.kind == "pca":
+            interrupted = checkpoints.latest(config.output / "checkpoints")
+            if interrupted is not None:
+                model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of
+            else:
+                with one_thread():
+                    fit_codec(model, folders, config.codec_clips, config.training.seed)
+    transformer = model.backbone.transformer
+    if config.lora_rank and not has_lora(transformer):
+        model.provenance = {**model.provenance, "base": config.base or config.initial}
+        model.backbone.requires_grad_(False)  # layers around the transformer stay as they are in the base
+        add_lora(transformer, LoRAConfig(config.lora_rank, config.lora_rank), config.training.seed)
+    model.backbone.recompute(config.recompute)
+    return model, ancestry
+
+
+def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
+    def logged_progress(indices):
+        indices = list(indices)
+        for count, index in enumerate(indices):
+            if count and count % 500 == 0:
+                logger.info("%s: %d of %d clips encoded", folder.root, count, len(indices))
+            yield index
+
+    encoded = encode_folder(folder, model, logged_progress)
+    if text_encoder is None:
+        return encoded
+    prompts, cache = {name: read_prompt(folder.files[name].prompt) for name in folder.names}, folder.root / "latents"
+    texts = embed_prompts(list(prompts.values()), model.config.backbone, text_encoder, cache, model.device)
+    return replace(encoded, texts=texts.by_clip(prompts))
+
+
+def trained_seeds(folders: list[TripletFolder], ancestry: dict[str, Any] | None) -> list[list[int]]:
+    """[first, last] ranges of the simulator seeds that a model has seen: its own, and those of its ancestors."""
+    seeds = [list(pair) for folder in folders for pair in seed_ranges(folder)]
+    recorded = training_ranges(ancestry) if ancestry and ancestry.get("training_seeds") else []
+    return seeds + [list(pair) for pair in recorded if list(pair) not in seeds]
+
+
+def check_held_out(held_out: list[TripletFolder], trained: list[list[int]]) -> None:
+    """Raise ValueError naming a validation folder that holds scenes which are trained on."""
+    for folder in held_out:
+        shared = sorted(seed for seed in folder.seeds.values() if any(low <= seed <= high for low, high in trained))
+        if shared:
+            raise ValueError(
+                f"{len(shared)} of {len(folder)} validation clips in {folder.root} are of scenes that are trained on "
+                f"(the first seed is {shared[0]}): their figures would flatter the model; make clips of other seeds"
+            )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the number of cores: the same bits everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seed_ranges(folder: TripletFolder) -> list[tuple[int, int]]:
+    """The simulator seeds of a folder as [first, last] ranges without gaps; none for real video."""
+    seeds = np.unique(np.array(sorted(folder.seeds.values()), dtype=int))
+    if not len(seeds):
+        return []
+    parts = np.split(seeds, np.flatnonzero(np.diff(seeds) != 1) + 1)
+    return [(int(part[0]), int(part[-1])) for part in parts]

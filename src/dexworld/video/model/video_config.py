@@ -1,0 +1,190 @@
+"""Configuration of the video world model: what is built, and nothing about how it is trained.
+
+Every class checks itself when made and raises ValueError naming the field. `PRESETS` holds the published backbones and
+our small ones. Facts: DWM paper, method section; CogVideoX and Wan model configurations.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR, ClipShape
+
+Condition = Literal["overlay", "mesh", "mask", "adaln-global", "adaln-frame", "none", "control"]
+Prediction = Literal["velocity", "residual"]
+CONCATENATED: tuple[Condition, ...] = ("overlay", "mesh", "mask")  # these add a hand latent to the input channels
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """What turns video into latents (B, f, C, h, w) and back.
+
+    kind: `pca` (space-time patch PCA, fitted in seconds, no download), or the `cogvideox` or `wan` video VAE.
+    channels: C. source: folder or Hugging Face id of a VAE in diffusers' layout.
+    sample: draw VAE latents from their distribution instead of taking its mode.
+    """
+
+    kind: Literal["pca", "cogvideox", "wan"] = "pca"
+    channels: int = 16
+    source: str | None = None
+    sample: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("pca", "cogvideox", "wan"):
+            raise ValueError(f"codec kind is {self.kind!r}; choose 'pca', 'cogvideox' or 'wan'")
+        if not 1 <= self.channels <= 3 * SPACE_FACTOR**2:
+            raise ValueError(f"codec channels is {self.channels}; it lies between 1 and {3 * SPACE_FACTOR**2}")
+        if self.kind != "pca" and not self.source:
+            raise ValueError(f"a {self.kind} codec needs `source`: a local folder or a Hugging Face id")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The diffusion transformer, one of diffusers' classes.
+
+    kind: `cogvideox` (CogVideoXTransformer3DModel, diffusion with a cosine-like schedule) or `wan`
+        (WanTransformer3DModel, flow matching).
+    heads, head_dim, depth: width is heads x head_dim. time_dim: width of the time embedding (cogvideox only).
+    mlp_dim: hidden width of the feed-forward part; 0 means 4 x width.
+    text_dim, text_tokens: of the text embeddings; a model without a text encoder sees `text_tokens` zeros.
+    rotary: rotary position embedding; CogVideoX-2B has fixed sines instead.
+    sample_height, sample_width: latent size that positions are scaled to (60 x 90 in CogVideoX); 0 is the clip's own.
+    snr_shift: of CogVideoX's noise schedule. flow_shift: of Wan's timesteps when sampling.
+    skip_maps: linear maps from a token's input to its output that the last layer's tokens mix (`GatedSkip`), so
+        that a narrow model need not carry what it copies; 0 in published models (cogvideox only).
+    """
+
+    kind: Literal["cogvideox", "wan"] = "cogvideox"
+    heads: int = 6
+    head_dim: int = 32
+    depth: int = 6
+    time_dim: int = 128
+    mlp_dim: int = 0
+    text_dim: int = 32
+    text_tokens: int = 1
+    rotary: bool = True
+    sample_height: int = 0
+    sample_width: int = 0
+    snr_shift: float = 1.0
+    flow_shift: float = 5.0
+    skip_maps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("cogvideox", "wan"):
+            raise ValueError(f"backbone kind is {self.kind!r}; choose 'cogvideox' or 'wan'")
+        for name in ("heads", "head_dim", "depth", "time_dim", "text_dim", "text_tokens", "snr_shift", "flow_shift"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"backbone {name} is {getattr(self, name)}; it must be positive")
+        if self.skip_maps < 0 or (self.skip_maps and self.kind != "cogvideox"):
+            raise ValueError(f"skip_maps is {self.skip_maps}; it is 0 or more, and only cogvideox backbones have them")
+        if self.head_dim % 16:
+            raise ValueError(f"head_dim is {self.head_dim}; rotary positions in time and space need a multiple of 16")
+
+    @property
+    def width(self) -> int:
+        """Width of a token."""
+        return self.heads * self.head_dim
+
+    @property
+    def mask_channels(self) -> int:
+        """Channels of the mask: CogVideoX-Fun has one, Wan-Fun one for each pixel frame of a latent frame."""
+        return 1 if self.kind == "cogvideox" else TIME_FACTOR
+
+
+@dataclass(frozen=True)
+class DWMConfig:
+    """A video world model.
+
+    condition: how it sees the hands. `overlay`: the rendered hands drawn over the static video, as further input
+        channels (ours, docs/video.md). `mesh` and `mask`: rendered hands, or their silhouette, on black, likewise;
+        `adaln-global` and `adaln-frame`: hand keypoints through the norms; `control`: first frame instead of the static
+        video, silhouette through a control branch (InterDyn-like baseline); `none`: no hands.
+    prediction: what the transformer's output means. `velocity`: v of CogVideoX or the flow of Wan, which their weights
+        need. `residual`: the change of the static latents, so that a zero output is the static video; ours, for models
+        trained from new weights (docs/video.md says what it buys).
+    control_depth: blocks of the control branch.
+    sampling_steps: denoising steps that are taken unless others are asked for. One is best for our small models: they
+        learn the mean of what may happen, and more steps add noise that they can't clean up (docs/video.md).
+    """
+
+    clip: ClipShape = field(default_factory=ClipShape)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    condition: Condition = "mesh"
+    prediction: Prediction = "residual"
+    control_depth: int = 2
+    sampling_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.condition not in CONDITIONS:
+            raise ValueError(f"condition is {self.condition!r}; choose from {', '.join(CONDITIONS)}")
+        if self.prediction not in get_args(Prediction):
+            raise ValueError(f"prediction is {self.prediction!r}; choose from {', '.join(get_args(Prediction))}")
+        if self.sampling_steps < 1:
+            raise ValueError(f"sampling_steps is {self.sampling_steps}; sampling takes at least one step")
+        if not self.control_depth >= 1:
+            raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
+        if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
+            raise ValueError(f"the wan backbone takes conditions overlay, mesh, mask and none, not {self.condition!r}")
+
+    @property
+    def base_channels(self) -> int:
+        """Input channels of the inpainting base: noisy, mask, static."""
+        return 2 * self.codec.channels + self.backbone.mask_channels
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels: those of the base, and the hands' where the condition adds them."""
+        return self.base_channels + (self.codec.channels if self.condition in CONCATENATED else 0)
+
+
+_PAPER_CLIP = ClipShape(49, 480, 720)
+
+
+def _published(kind: Literal["cogvideox", "wan"], codec: str, channels: int = 16, **backbone) -> DWMConfig:
+    return DWMConfig(
+        clip=_PAPER_CLIP,
+        codec=CodecConfig(kind=kind, channels=channels, source=codec),
+        backbone=BackboneConfig(kind=kind, **backbone),
+        prediction="velocity",
+        sampling_steps=50,
+    )
+
+
+_COGVIDEOX = {"head_dim": 64, "time_dim": 512, "text_dim": 4096, "text_tokens": 226}
+_COGVIDEOX |= {"sample_height": 60, "sample_width": 90}
+_WAN = {"head_dim": 128, "text_dim": 4096, "text_tokens": 512}
+PRESETS: dict[str, DWMConfig] = {
+    "cogvideox-fun-5b": _published(
+        "cogvideox", "alibaba-pai/CogVideoX-Fun-V1.1-5b-InP", heads=48, depth=42, **_COGVIDEOX
+    ),
+    "cogvideox-fun-2b": _published(
+        "cogvideox",
+        "alibaba-pai/CogVideoX-Fun-V1.1-2b-InP",
+        heads=30,
+        depth=30,
+        rotary=False,
+        snr_shift=3.0,
+        **_COGVIDEOX,
+    ),
+    "wan2.1-fun-1.3b": _published("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", heads=12, depth=30, mlp_dim=8960, **_WAN),
+    "wan2.1-fun-14b": _published("wan", "Wan-AI/Wan2.1-T2V-14B-Diffusers", heads=40, depth=40, mlp_dim=13824, **_WAN),
+    "small": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(skip_maps=8)),
+    "mini": DWMConfig(  # the shipped model
+        codec=CodecConfig(channels=32), backbone=BackboneConfig(heads=4, depth=4, skip_maps=8)
+    ),
+    "mini-wan": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(kind="wan", heads=4, depth=4)),
+    "debug": DWMConfig(
+        clip=ClipShape(5, 32, 48),
+        codec=CodecConfig(channels=8),
+        backbone=BackboneConfig(heads=2, head_dim=16, depth=2, time_dim=32, text_dim=8, skip_maps=2),
+        control_depth=1,
+    ),
+}
+
+
+def preset(name: str) -> DWMConfig:
+    """The preset of that name. Raises ValueError listing the names there are."""
+    if name not in PRESETS:
+        raise ValueError(f"no video model preset {name!r}; choose from {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,193 @@
+"""What a video model costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`).
+
+Parameters are counted on the meta device, so a model of 14 billion takes no memory. Operations are counted in closed
+form. Tests compare both with torch's own counters, and the activations with what autograd really keeps.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dexworld.video.model.backbone import PATCH, Backbone
+from dexworld.video.model.lora import LoRAConfig, add_lora
+from dexworld.video.model.published_parts import require
+from dexworld.video.model.video_config import DWMConfig
+
+Precision = Literal["float32", "autocast", "bfloat16"]
+# Bytes that autograd keeps of one block for each token and each number of the token's width: (trained in full, with
+# LoRA). Measured by tests/video/test_video_estimate.py on fused attention. Frozen linear layers keep no inputs.
+KEPT: dict[str, dict[Precision, tuple[float, float]]] = {
+    "cogvideox": {"float32": (93.0, 57.5), "autocast": (49.0, 35.0), "bfloat16": (48.5, 31.0)},
+    "wan": {"float32": (122.0, 74.0), "autocast": (85.0, 56.0), "bfloat16": (85.0, 50.0)},
+}
+
+
+@dataclass(frozen=True)
+class CostConfig:
+    """How the model is trained and sampled. Raises ValueError naming the field that makes no sense.
+
+    batch_size: clips on the device at once. lora: adapters instead of full training. precision: `autocast` is float32
+    weights and bfloat16 products (the trainer's `bfloat16`); the DWM release trains in `bfloat16`. checkpointing:
+    recompute each block in the backward pass. ema: keep averaged weights. steps, guidance: of sampling. tflops: 10^12
+    operations a second; by default from CogVideoX's 90 s for a clip of the 5B model (50 steps, guidance, H100).
+    """
+
+    batch_size: int = 1
+    lora: LoRAConfig | None = None
+    precision: Precision = "bfloat16"
+    checkpointing: bool = True
+    ema: bool = False
+    steps: int = 50
+    guidance: float = 6.0
+    tflops: float = 370.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.steps < 1 or not self.tflops > 0:
+            values = f"{self.batch_size}, {self.steps} and {self.tflops}"
+            raise ValueError(f"batch_size, steps and tflops must be positive, not {values}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}; choose 'float32', 'autocast' or 'bfloat16'")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The estimate. Memory in bytes, operations in FLOPs (a multiply and an add are two), time in seconds."""
+
+    video_tokens: int
+    text_tokens: int
+    parameters: int
+    trained: int
+    adapters: int
+    weights_bytes: int
+    gradients_bytes: int
+    optimiser_bytes: int
+    ema_bytes: int
+    activations_bytes: int
+    forward_flops: float
+    step_flops: float
+    sample_flops: float
+    step_seconds: float
+    sample_seconds: float
+
+    @property
+    def training_bytes(self) -> int:
+        """Memory of training."""
+        state = self.weights_bytes + self.gradients_bytes + self.optimiser_bytes + self.ema_bytes
+        return state + self.activations_bytes
+
+
+def estimate(config: DWMConfig, cost: CostConfig = CostConfig()) -> Cost:
+    """The cost of training and sampling the model that `config` describes; the frozen VAE and text encoder not counted.
+    Latents and text embeddings are made once, before training. Raises ImportError naming the extra."""
+    require("diffusers", "accelerate", "peft")
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        backbone = Backbone(config)
+        if cost.lora is not None:
+            add_lora(backbone.transformer, cost.lora)
+    sizes = {name: (each.numel(), each.requires_grad) for name, each in backbone.named_parameters()}
+    adapters = sum(size for name, (size, _) in sizes.items() if ".lora_" in name)
+    parameters = sum(size for size, _ in sizes.values()) - adapters
+    trained = sum(size for size, trains in sizes.values() if trains)
+    wide = 2 if cost.precision == "bfloat16" else 4
+    state = trained * (4 if cost.lora is not None else wide)  # adapters and their state are counted in float32
+    linear, attention, other = _forward_flops(config)
+    forward = linear + attention + other
+    # Backward: a product for each layer's input, another for its weight unless frozen; fused attention repeats its own.
+    step = forward * (2 if cost.checkpointing else 1)
+    step = cost.batch_size * (step + linear * (1 if cost.lora is not None else 2) + 2.5 * attention + 2 * other)
+    sample = forward * cost.steps * (2 if cost.guidance != 1.0 else 1)
+    return Cost(
+        *token_counts(config),
+        parameters,
+        trained,
+        adapters,
+        weights_bytes=(parameters + adapters - trained) * wide + state,
+        gradients_bytes=state,
+        optimiser_bytes=2 * state,
+        ema_bytes=state if cost.ema else 0,
+        activations_bytes=_activations(config, cost, parameters),
+        forward_flops=forward,
+        step_flops=step,
+        sample_flops=sample,
+        step_seconds=step / cost.tflops / 1e12,
+        sample_seconds=sample / cost.tflops / 1e12,
+    )
+
+
+def token_counts(config: DWMConfig) -> tuple[int, int]:
+    """(video tokens, text tokens) of one clip: f h w / 4, and the text encoder's length."""
+    clip = config.clip
+    video = clip.latent_frames * (clip.latent_height // PATCH) * (clip.latent_width // PATCH)
+    return video, config.backbone.text_tokens
+
+
+def describe(name: str, config: DWMConfig, cost: CostConfig = CostConfig()) -> str:
+    """The estimate as lines of text, for the command line."""
+    result, clip = estimate(config, cost), config.clip
+    how = "full training" if cost.lora is None else f"LoRA rank {cost.lora.rank} and the patch embedding"
+    kept = "recomputed in the backward pass" if cost.checkpointing else "all kept"
+    shape = f"{clip.latent_frames} x {config.codec.channels} x {clip.latent_height} x {clip.latent_width}"
+    sampled = f"({cost.steps} steps {'with' if cost.guidance != 1.0 else 'without'} guidance)"
+    rows = {
+        "clip": f"{clip.frames} frames of {clip.height} x {clip.width} pixels at {clip.fps:g} fps, latents {shape}",
+        "tokens": f"{result.video_tokens:,} video + {result.text_tokens:,} text",
+        "parameters": f"{_count(result.parameters)}, {config.in_channels} input channels",
+        "trained": f"{_count(result.trained)} ({how})",
+        "weights": f"{_bytes(result.weights_bytes)} ({cost.precision})",
+        "gradients": _bytes(result.gradients_bytes),
+        "optimiser": f"{_bytes(result.optimiser_bytes)} (AdamW)",
+        **({"averaged weights": _bytes(result.ema_bytes)} if cost.ema else {}),
+        "activations": f"{_bytes(result.activations_bytes)} (batch {cost.batch_size}, {kept})",
+        "training": f"{_bytes(result.training_bytes)} in all, without the VAE and the text encoder",
+        "a step": f"{result.step_flops / 1e12:,.3g} TFLOP, {_seconds(result.step_seconds)}",
+        "a sampled clip": f"{result.sample_flops / 1e12:,.3g} TFLOP, {_seconds(result.sample_seconds)} {sampled}",
+        "time": f"assumes {cost.tflops:g} TFLOP/s sustained",
+    }
+    return "\n".join([name, *(f"  {label:<17}{value}" for label, value in rows.items())])
+
+
+def _forward_flops(config: DWMConfig) -> tuple[float, float, float]:
+    """FLOPs of one clip's forward pass: the blocks' linear layers, their attention, and everything around the blocks.
+    What works on one vector per clip (time embedding, norms' modulation) is left out: under 1 in 1,000."""
+    backbone, (video, text) = config.backbone, token_counts(config)
+    width, mlp = backbone.width, backbone.mlp_dim or 4 * backbone.width
+    around = 2 * video * width * PATCH**2 * (config.in_channels + config.codec.channels)
+    around += 2 * text * backbone.text_dim * width
+    if backbone.kind == "cogvideox":
+        linear = 2 * (video + text) * (4 * width**2 + 2 * width * mlp)
+        attention = 4 * (video + text) ** 2 * width
+    else:
+        linear = 2 * video * (6 * width**2 + 2 * width * mlp) + 2 * text * 2 * width**2
+        attention = 4 * video * (video + text) * width
+        around += 2 * text * width**2
+    blocks = backbone.depth + (config.control_depth if config.condition == "control" else 0)
+    return float(blocks * linear), float(blocks * attention), float(around)
+
+
+def _activations(config: DWMConfig, cost: CostConfig, parameters: int) -> int:
+    """Bytes kept for the backward pass, at its peak."""
+    backbone, (video, text) = config.backbone, token_counts(config)
+    numbers = cost.batch_size * (video + (text if backbone.kind == "cogvideox" else 0)) * backbone.width
+    kept = KEPT[backbone.kind][cost.precision][0 if cost.lora is None else 1]
+    # The table is for a feed-forward part of 4 x width: its product's input and output, or only the input when frozen.
+    ratio = (backbone.mlp_dim or 4 * backbone.width) / backbone.width
+    kept += (ratio - 4) * (4 if cost.precision == "float32" else 2) * (2 if cost.lora is None else 1)
+    block = numbers * kept
+    if cost.precision == "autocast":
+        block += 2 * parameters / backbone.depth  # the block's weights, rounded to bfloat16
+    if not cost.checkpointing:
+        return round(backbone.depth * block)
+    return round(backbone.depth * numbers * (2 if cost.precision == "bfloat16" else 4) + block)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.3f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 / 10 else f"{number / 2**20:.1f} MiB"
+
+
+def _seconds(number: float) -> str:
+    return f"about {number:.2g} s" if number < 100 else f"about {number / 60:.2g} min"

@@ -1,0 +1,343 @@
+"""Triplets out of real video: fixed-camera videos with hand files, any single clip, or triplets of another shape.
+
+Every choice is a field of the config and is recorded in triplets.json. What a video forced (cut area, repeated frames,
+frames without hands) is recorded for its clip. What can't be prepared is left out, counted and named.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from dexworld.data.video import VideoError
+from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip, check_name
+from dexworld.video.clips.hand_video import frames_with_hands, repeated_first_frame
+from dexworld.video.clips.layouts import open_layout
+from dexworld.video.clips.triplet_files import (
+    PROMPTS,
+    TripletError,
+    TripletFiles,
+    files_of,
+    read_prompt,
+    read_track,
+    write_triplet,
+)
+from dexworld.video.clips.triplets import TripletFolder, finish_triplets, start_triplets
+from dexworld.video.real.hand_file import HandFile, HandFileError, read_hands
+from dexworld.video.real.source_video import SUFFIXES, ResizeRule, ShortRule, SourceClip, count_frames, read_clip
+
+HandFrames = Literal["source", "clip"]
+_UNUSABLE = (VideoError, HandFileError, TripletError, ValueError)
+
+
+@dataclass(frozen=True)
+class ClipRules:
+    """How source videos become clips of one shape."""
+
+    shape: ClipShape = field(default_factory=ClipShape)
+    """Frames, size and rate of the clips."""
+    resize: ResizeRule = "auto"
+    """`crop` the middle, `pad` with black bars, `stretch`; `auto` crops when that cuts off at most a fifth."""
+    short: ShortRule = "clone"
+    """A video that is too short: repeat its last frame, or refuse it."""
+    start: float = 0.0
+    """Second of the source at which the clip begins."""
+    hand_frames: HandFrames = "source"
+    """What a row of the hand file is: a frame of the `source` video, or of the prepared `clip`."""
+    hamer_camera: bool = False
+    """Hand files without intrinsics come from HaMeR and use its full-frame camera."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("resize", ResizeRule), ("short", ShortRule), ("hand_frames", HandFrames)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
+        if not (np.isfinite(self.start) and self.start >= 0):
+            raise ValueError(f"start is {self.start}; it must be 0 s or later")
+
+    def read(self, path: Path) -> SourceClip:
+        """The clip that these rules cut from a video."""
+        size = (self.shape.height, self.shape.width)
+        return read_clip(path, self.shape.frames, self.shape.fps, size, self.resize, self.short, self.start)
+
+
+@dataclass(frozen=True)
+class FixedCameraConfig:
+    """Fixed-camera videos with hand files, as TASTE-Rob: the static video is the first frame, repeated."""
+
+    videos: Path
+    """Folder of videos, searched at any depth; or one video."""
+    hands: Path
+    """Folder of `.npz` hand files, named and nested as the videos; or one file."""
+    output: Path
+    """Triplet folder to write or to complete."""
+    prompts: Path | None = None
+    """Folder of `.txt` prompts, named and nested as the videos; or one file."""
+    prompt: str = ""
+    """Prompt of the videos that have no file."""
+    rules: ClipRules = field(default_factory=ClipRules)
+    """Shape, resizing, time and hand file conventions."""
+
+
+@dataclass(frozen=True)
+class CustomConfig:
+    """One clip of any camera, with its hands and, when the camera moves, its static video."""
+
+    video: Path
+    """The interaction video."""
+    output: Path
+    """Triplet folder to write or to complete."""
+    prompt: str
+    """What happens, in a sentence or two."""
+    hands: Path | None = None
+    """Hand file (.npz)."""
+    hands_video: Path | None = None
+    """Hand video that is rendered already, in step with the interaction video; instead of a hand file."""
+    static: Path | None = None
+    """Static video in step with the interaction video; without one the camera is fixed and the first frame repeats."""
+    name: str = ""
+    """Name of the triplet; the video's by default."""
+    rules: ClipRules = field(default_factory=ClipRules)
+    """Shape, resizing, time and hand file conventions."""
+
+    def __post_init__(self) -> None:
+        if (self.hands is None) == (self.hands_video is None):
+            raise ValueError("give the hands once: either hands (.npz) or hands_video")
+        if not self.prompt.strip():
+            raise ValueError("the prompt is empty; write a sentence of what happens")
+        check_name(self.clip_name)
+
+    @property
+    def clip_name(self) -> str:
+        """Name of the triplet."""
+        return self.name or self.video.stem
+
+
+@dataclass(frozen=True)
+class ReshapeConfig:
+    """Triplets of any of the known layouts (plain, TRUMANS, TASTE-Rob) as clips of one shape.
+
+    A rate below the source's spreads a clip over more of it: 17 frames at 2.667 fps cover the six seconds of the
+    release's clips. A later start keeps the static video, which then shows the scene before the clip's first frame.
+    """
+
+    data: Path
+    """Triplet folder."""
+    output: Path
+    """Triplet folder to write or to complete."""
+    listing: Path | None = None
+    """List file; all triplets of the folder when not given."""
+    prompts: str = PROMPTS
+    """`prompts`, or `prompts_rewrite` where a clip has one."""
+    rules: ClipRules = field(default_factory=ClipRules)
+    """Shape, resizing and time; the conventions of hand files don't count."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation did. folder: the triplets. counts: figures. left_out: reason by name."""
+
+    folder: TripletFolder
+    counts: dict[str, int]
+    left_out: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values: the counts, and what was left out and why."""
+        return {**self.counts, "left_out": dict(self.left_out)}
+
+
+Record = dict[str, Any]  # what was decided for one clip, as JSON values
+Progress = Callable[[Iterable[str]], Iterable[str]]
+
+
+def prepare_fixed_camera(config: FixedCameraConfig, progress: Progress = iter) -> Prepared:
+    """Write a triplet for every video that has hands and a prompt; started again, it goes on where it stopped.
+    progress: wraps the names of the videos. Raises ValueError when the output was made with other settings, there are
+    no videos, or none of them could be prepared."""
+    videos, rules = _videos(config.videos), config.rules
+    settings = {"generator": "dexworld.video.prepare", "source": "fixed-camera", "rules": asdict(rules)}
+    start_triplets(config.output, settings)
+
+    def prepare(name: str) -> tuple[TripletClip, Record]:
+        path = config.hands if config.hands.is_file() else config.hands / f"{name}.npz"
+        if not path.is_file():
+            raise ValueError(f"{path}: the hand file doesn't exist")
+        prompt, source = _prompt(config, name), rules.read(videos[name])
+        rendered, track = _draw_hands(path, videos[name], source, rules)
+        static = repeated_first_frame(source.frames[None])[0]
+        clip = TripletClip(name, source.frames, static, rendered, prompt, rules.shape.fps, track)
+        return clip, {"video": videos[name].name, **source.to_json(), **_hand_record(rendered)}
+
+    records, left_out, present = _write_each(list(videos), config.output, prepare, progress, "videos", "prepared")
+    counts = _counts(records) | {"videos": len(videos), "already_there": present, "videos_left_out": len(left_out)}
+    return Prepared(finish_triplets(config.output, settings, {}, records, {"left_out": left_out}), counts, left_out)
+
+
+def prepare_custom(config: CustomConfig) -> Prepared:
+    """Write the triplet of one clip, replacing one of the same name. Raises VideoError, HandFileError or ValueError
+    when a part can't be used."""
+    settings = {"generator": "dexworld.video.prepare", "source": "custom", "rules": asdict(config.rules)}
+    start_triplets(config.output, settings)
+    name, rules, track = config.clip_name, config.rules, None
+    source = rules.read(config.video)
+    record: Record = {"video": config.video.name, **source.to_json()}
+    if config.static is None:
+        static, record["static"] = repeated_first_frame(source.frames[None])[0], "first frame repeated"
+    else:
+        static, record["static"] = in_step(config.static, source, rules), config.static.name
+    if config.hands is not None:
+        video, track = _draw_hands(config.hands, config.video, source, rules)
+        record["hands"] = config.hands.name
+    else:
+        assert config.hands_video is not None
+        video = in_step(config.hands_video, source, rules)
+        record["hands"] = config.hands_video.name
+    record |= _hand_record(video)
+    clip = TripletClip(name, source.frames, static, video, config.prompt.strip(), rules.shape.fps, track)
+    write_triplet(config.output, clip)
+    records = {name: record}
+    return Prepared(finish_triplets(config.output, settings, {}, records), _counts(records), {})
+
+
+def reshape_triplets(config: ReshapeConfig, progress: Progress = iter) -> Prepared:
+    """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped. A triplet that
+    can't be read or whose videos are out of step is left out, counted and named. progress: wraps the names. Raises
+    ValueError when none can be read, or the output was made with other settings or holds another split."""
+    source = open_layout(config.data, config.listing, config.prompts)
+    settings = {"generator": "dexworld.video.reshape", "rules": asdict(config.rules)}
+    start_triplets(config.output, settings, source.seeds)
+
+    def prepare(name: str) -> tuple[TripletClip, Record]:
+        clip, cut = reshaped(name, source.files[name], config.rules)
+        return clip, cut.to_json()
+
+    names = list(source.names)
+    records, left_out, present = _write_each(names, config.output, prepare, progress, "triplets", "read")
+    cloned = sum(record["cloned_frames"] for record in records.values())
+    counts = {"clips": len(records), "cloned_frames": cloned}
+    counts |= {"already_there": present, "triplets_left_out": len(left_out)}
+    seeds = {name: seed for name, seed in source.seeds.items() if name not in left_out}
+    return Prepared(finish_triplets(config.output, settings, seeds, records, {"left_out": left_out}), counts, left_out)
+
+
+def _write_each(
+    names: list[str],
+    output: Path,
+    prepare: Callable[[str], tuple[TripletClip, Record]],
+    progress: Progress,
+    what: str,
+    done: str,
+) -> tuple[dict[str, Record], dict[str, str], int]:
+    """Write the clips that aren't there yet: records by name, reasons of what was left out, how many were there. what,
+    done: words of the error that is raised when there is nothing to show for it."""
+    records, left_out, present = {}, {}, 0
+    for name in progress(names):
+        try:
+            check_name(name)
+            if files_of(output, name).interaction.exists():
+                present += 1
+                continue
+            clip, record = prepare(name)
+            write_triplet(output, clip)
+            records[name] = record
+        except _UNUSABLE as error:
+            left_out[name] = str(error)
+    if not records and not present:
+        raise ValueError(f"none of {len(names)} {what} could be {done}; first: {next(iter(left_out.values()))}")
+    return records, left_out, present
+
+
+def reshaped(name: str, files: TripletFiles, rules: ClipRules) -> tuple[TripletClip, SourceClip]:
+    """One triplet by the rules, and how its videos were cut. Raises ValueError when they are out of step."""
+    cut = rules.read(files.interaction)
+    static, hands = (in_step(path, cut, rules) for path in (files.static, files.hands))
+    track = None
+    if files.motion.exists():
+        old, rows = read_track(files.motion), cut.picked
+        if rows.max() >= len(old):
+            raise ValueError(f"the hand motion has {len(old)} frames, the video at least {rows.max() + 1}")
+        intrinsics = (cut.fit.target_from_source @ old.intrinsics).astype(np.float32)
+        track = HandTrack(old.keypoints_world[rows], old.keypoints_valid[rows], old.world_from_camera[rows], intrinsics)
+    return TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track), cut
+
+
+def in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
+    """A further video of the clip, cut and resized by the same rules. Raises ValueError when they led elsewhere."""
+    other = rules.read(path)
+    if other.cloned != source.cloned or (other.fit.cut, other.fit.empty) != (source.fit.cut, source.fit.empty):
+        raise ValueError(
+            f"{path}: is {other.fit.source[0]} x {other.fit.source[1]} with {other.cloned} repeated frames, the "
+            f"interaction video {source.fit.source[0]} x {source.fit.source[1]} with {source.cloned}; give videos that "
+            "show the same frames"
+        )
+    return other.frames
+
+
+def _draw_hands(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> tuple[np.ndarray, HandTrack | None]:
+    """The hand video (F, H, W, 3) and the hand motion of the clip's frames, from a hand file of `video`."""
+    hands = _hands_of(path, video, source, rules)
+    height, width = hands.image_size or source.fit.source
+    scale = np.diag([source.fit.source[1] / width, source.fit.source[0] / height, 1.0])
+    target_from_hands = source.fit.target_from_source @ scale
+    return hands.render(target_from_hands, rules.shape.height, rules.shape.width), hands.track(target_from_hands)
+
+
+def _hands_of(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> HandFile:
+    hands = read_hands(path, source.fit.source, rules.hamer_camera)
+    of_clip = rules.hand_frames == "clip"
+    expected, rows = len(source.frames), np.arange(len(source.frames))
+    if not of_clip:
+        expected, rows = count_frames(video), source.picked
+    if len(hands) != expected:
+        raise HandFileError(
+            f"{path}: has {len(hands)} frames, the {rules.hand_frames} has {expected}; extract the hands from this "
+            f"video, or choose hand_frames={'source' if of_clip else 'clip'}"
+        )
+    return hands.at(rows)
+
+
+def _hand_record(hands: np.ndarray) -> Record:
+    seen = frames_with_hands(hands)
+    if not seen.any():
+        raise ValueError("no frame of the clip shows a hand; check valid flags, intrinsics and the clip's start")
+    return {"frames_without_hands": int((~seen).sum()), "hand_in_static": bool(seen[0])}
+
+
+def _counts(records: dict[str, Record]) -> dict[str, int]:
+    all_records, rules = list(records.values()), [record["resize"]["rule"] for record in records.values()]
+    return {
+        "clips": len(records),
+        "frames_without_hands": sum(record["frames_without_hands"] for record in all_records),
+        "cloned_frames": sum(record["cloned_frames"] for record in all_records),
+        "clips_cropped": rules.count("crop"),
+        "clips_padded": rules.count("pad"),
+        "clips_with_hand_in_first_frame": sum(record["hand_in_static"] for record in all_records),
+    }
+
+
+def _videos(path: Path) -> dict[str, Path]:
+    """Videos by name. Raises ValueError for none, or for two of one name."""
+    if path.is_file():
+        return {path.stem: path}
+    found: dict[str, Path] = {}
+    for video in sorted(path.rglob("*")):
+        if video.suffix.lower() not in SUFFIXES or video.name.startswith(".") or not video.is_file():
+            continue
+        name = video.relative_to(path).with_suffix("").as_posix()
+        if name in found:
+            raise ValueError(f"{video} and {found[name].name} would be one triplet; rename one of them")
+        found[name] = video
+    if not found:
+        raise ValueError(f"{path}: holds no videos ({', '.join(SUFFIXES)})")
+    return found
+
+
+def _prompt(config: FixedCameraConfig, name: str) -> str:
+    text = config.prompt.strip()
+    if config.prompts is not None:
+        path = config.prompts if config.prompts.is_file() else config.prompts / f"{name}.txt"
+        text = read_prompt(path) if path.is_file() else text
+    if not text:
+        raise ValueError(f"{name}: has no prompt; write {name}.txt in the prompt folder, or give one for all")
+    return text

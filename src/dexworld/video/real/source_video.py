@@ -1,0 +1,196 @@
+"""Cuts a clip of one shape out of any video: variable frame rates, rotated phone videos and long films included."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import av
+import numpy as np
+import torch
+
+from dexworld.data.video import VideoError
+
+ResizeRule = Literal["auto", "crop", "pad", "stretch"]
+ShortRule = Literal["clone", "refuse"]
+CROP_LIMIT = 0.2  # share of a source image that `auto` may cut off
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+Size = tuple[int, int]  # height, width
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a source image becomes a clip's: its `box` is scaled into `placed` of the target, the rest is black. rule:
+    what was decided, never `auto`."""
+
+    rule: ResizeRule
+    source: Size
+    target: Size
+    box: Box
+    placed: Box
+
+    @property
+    def cut(self) -> float:
+        """Share of the source's area that is cut off."""
+        return 1.0 - self.box[2] * self.box[3] / (self.source[0] * self.source[1])
+
+    @property
+    def empty(self) -> float:
+        """Share of the target's area that is black bars."""
+        return 1.0 - self.placed[2] * self.placed[3] / (self.target[0] * self.target[1])
+
+    @property
+    def target_from_source(self) -> np.ndarray:
+        """(3, 3) matrix from source to target pixels; multiply intrinsics by it from the left."""
+        y, x = self.placed[2] / self.box[2], self.placed[3] / self.box[3]
+        shift_x, shift_y = self.placed[1] - x * self.box[1], self.placed[0] - y * self.box[0]
+        return np.array([[x, 0.0, shift_x], [0.0, y, shift_y], [0.0, 0.0, 1.0]])
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """A source image (h, w, 3) uint8 as a target image (H, W, 3) uint8. Raises ValueError for another size."""
+        if image.shape[:2] != self.source:
+            raise ValueError(f"the image is {image.shape[0]} x {image.shape[1]}, the rule was made for {self.source}")
+        top, left, height, width = self.box
+        part = torch.from_numpy(np.ascontiguousarray(image[top : top + height, left : left + width]))
+        if self.placed[2:] != (height, width):
+            planes, size = part.permute(2, 0, 1)[None].float(), self.placed[2:]
+            planes = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
+            part = planes[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+        result = np.zeros((*self.target, 3), dtype=np.uint8)
+        top, left, height, width = self.placed
+        result[top : top + height, left : left + width] = part.numpy()
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for the record of a prepared clip."""
+        boxes = {name: list(getattr(self, name)) for name in ("source", "box", "placed")}
+        return {"rule": self.rule, **boxes, "cut": round(self.cut, 4), "empty": round(self.empty, 4)}
+
+
+def fit(source: Size, target: Size, rule: ResizeRule) -> Fit:
+    """Decide how images of size `source` become `target`. Raises ValueError for another rule or an empty size.
+
+    crop: the largest centred box of the target's aspect ratio. pad: the whole image between black bars. stretch: the
+    whole image with another aspect ratio. auto: crop when that cuts off at most a fifth, else pad. (The release
+    compares the areas that cropping and padding lose. As shares of their image these are equal, so a limit decides.)
+    """
+    if rule not in get_args(ResizeRule):
+        raise ValueError(f"the resize rule is {rule!r}; choose from {', '.join(get_args(ResizeRule))}")
+    if min(*source, *target) < 1:
+        raise ValueError(f"sizes must be positive, not {source} and {target}")
+    whole, everything = (0, 0, *source), (0, 0, *target)
+    if rule == "stretch":
+        return Fit(rule, source, target, whole, everything)
+    cropped = Fit("crop", source, target, _centred(target, source), everything)
+    if rule == "crop" or (rule == "auto" and cropped.cut <= CROP_LIMIT):
+        return cropped
+    return Fit("pad", source, target, whole, _centred(source, target))
+
+
+def _centred(shape: Size, room: Size) -> Box:
+    """The largest centred box of the aspect ratio of `shape` in an image of size `room`."""
+    height = min(room[0], max(1, round(room[1] * shape[0] / shape[1])))
+    width = min(room[1], max(1, round(room[0] * shape[1] / shape[0])))
+    return (room[0] - height) // 2, (room[1] - width) // 2, height, width
+
+
+@dataclass(frozen=True)
+class SourceClip:
+    """A stretch of a video as frames (F, H, W, 3) uint8. picked: (F,) index of the source frame of each. cloned: how
+    many at the end repeat the last source frame."""
+
+    frames: np.ndarray
+    picked: np.ndarray
+    cloned: int
+    fit: Fit
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for the record of a prepared clip."""
+        ends = {"first_source_frame": int(self.picked[0]), "last_source_frame": int(self.picked[-1])}
+        return {"resize": self.fit.to_json(), **ends, "cloned_frames": self.cloned}
+
+
+def read_clip(
+    path: Path,
+    frames: int,
+    fps: float,
+    size: Size,
+    resize: ResizeRule = "auto",
+    short: ShortRule = "clone",
+    start: float = 0.0,
+) -> SourceClip:
+    """Take `frames` frames at `fps` from `start` seconds on; each is the source frame nearest in time, never a blend.
+    short: what to do when the video ends too early. Raises VideoError when the file can't be decoded, starts after
+    `start`, has pixels that aren't square, or is too short and `short` is "refuse"."""
+    times = start + np.arange(frames) / fps
+    images: list[np.ndarray] = []
+    picked: list[int] = []
+    previous: tuple[float, int, av.VideoFrame] | None = None
+    rule: Fit | None = None
+
+    def take(index: int, frame: av.VideoFrame, rule: Fit) -> None:
+        images.append(images[-1] if picked and picked[-1] == index else rule.apply(_upright(frame)))
+        picked.append(index)
+
+    for index, (time, frame) in enumerate(_frames(path)):
+        rule = rule or fit(_upright_size(frame), size, resize)
+        while len(images) < frames and times[len(images)] <= time:
+            wanted = times[len(images)]
+            earlier = previous is not None and wanted - previous[0] <= time - wanted
+            take(*(previous[1:] if previous is not None and earlier else (index, frame)), rule)
+        if len(images) == frames:
+            return SourceClip(np.stack(images), np.array(picked), 0, rule)
+        previous = (time, index, frame)
+    if rule is None or previous is None:
+        raise VideoError(f"{path}: holds no frames")
+    last = previous[0]
+    cloned = int((times[len(images) :] > last + 0.5 / fps).sum())  # a frame is shown for a while
+    if cloned == frames:
+        raise VideoError(f"{path}: ends at {last:.2f} s, before the clip's start at {start:.2f} s")
+    if cloned and short == "refuse":
+        raise VideoError(
+            f"{path}: ends at {last:.2f} s, {cloned} frames before the clip's end at {times[-1]:.2f} s; "
+            "take fewer frames, start earlier, or let the last frame be repeated (short=clone)"
+        )
+    while len(images) < frames:
+        take(*previous[1:], rule)
+    return SourceClip(np.stack(images), np.array(picked), cloned, rule)
+
+
+def count_frames(path: Path) -> int:
+    """Number of frames that decode. Raises VideoError when the file can't be decoded."""
+    return sum(1 for _ in _frames(path))
+
+
+def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Every frame in order, with its seconds since the first."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError(f"{path}: holds no video stream")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            aspect = stream.sample_aspect_ratio
+            if aspect and aspect != 1:
+                raise VideoError(f"{path}: its pixels aren't square ({aspect}); transcode it to square pixels first")
+            origin = None
+            for frame in container.decode(stream):
+                if frame.time is None:
+                    raise VideoError(f"{path}: a frame has no time stamp; transcode it first")
+                origin = frame.time if origin is None else origin
+                yield frame.time - origin, frame
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: can't be decoded ({error})") from error
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
+
+
+def _upright_size(frame: av.VideoFrame) -> Size:
+    return (frame.width, frame.height) if _quarter_turns(frame) % 2 else (frame.height, frame.width)
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
