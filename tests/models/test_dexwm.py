@@ -128,7 +128,6 @@ def test_the_summary_counts_every_part(model):
         ("predictor", {"dim": 10, "heads": 3}, "not a multiple of its 3 heads"),
         ("predictor", {"tracked": [12]}, "index the 12"),
         ("predictor", {"num_context": 0}, "must be positive"),
-        ("encoder", {"kind": "vae"}, "choose 'pca' or 'transformers'"),
         ("encoder", {"kind": "transformers"}, "needs `source`"),
         ("encoder", {"dim": 1000}, "at most 588 dims"),
         ("keypoint_head", {"loss": "l1"}, "choose 'mse' or 'cross_entropy'"),
