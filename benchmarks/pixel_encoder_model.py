@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import written_atomically
-from dexworld.data.fitted import fitted
-from dexworld.data.resize import Fit
+from dexworld.data.resize import Fit, resized
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.source import Dataset
 from dexworld.data.windows import MOVED, Window
@@ -30,6 +29,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders.base import Encoder
 from dexworld.models.encoders.pca import PCAEncoder
 from dexworld.models.keypoint_head import HeadBlock
+from dexworld.track import Track
 from dexworld.training.config import TrainConfig
 from dexworld.training.objective import WindowLoss
 
@@ -74,12 +74,9 @@ class Pictures:
         """The windows of rows (B, F), without latents."""
         zeros = np.zeros(len(rows), dtype=int)
         clips = np.searchsorted(self.starts, rows[:, 0], side="right") - 1
+        hands = {"keypoints_world": self.keypoints_world[rows], "keypoints_valid": self.keypoints_valid[rows]}
         return Window(
-            latents=torch.empty(*rows.shape, 0, 0),
-            keypoints_world=torch.from_numpy(self.keypoints_world[rows]),
-            keypoints_valid=torch.from_numpy(self.keypoints_valid[rows]),
-            world_from_camera=torch.from_numpy(self.world_from_camera[rows]),
-            intrinsics=torch.from_numpy(self.intrinsics[clips]),
+            track=Track(self.world_from_camera[rows], self.intrinsics[clips], hands).tensors(),
             repeats=torch.from_numpy(zeros if repeats is None else repeats),
             stride=torch.from_numpy(zeros),
             rows=torch.from_numpy(rows),
@@ -89,7 +86,7 @@ class Pictures:
 def open_pictures(folder: Path, size: tuple[int, int], store: Path) -> Pictures:
     """The frames of a dataset folder brought to `size` once and kept in `store`."""
     stored = open_dataset(folder)
-    dataset = fitted(stored, size)
+    dataset = resized(stored, size)
     path = store / f"{dataset.fingerprint}.npy"
     starts = np.cumsum([0, *dataset.lengths])
     if not path.exists():

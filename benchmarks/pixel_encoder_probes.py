@@ -135,7 +135,8 @@ def train_objects(model: DexWM, latents: Tensor, places: np.ndarray, seconds: fl
 
 def labels(window: Window) -> tuple[Tensor, Tensor]:
     """Pixels (B, F, 12, 3) and visibility (B, F, 12) of the tracked keypoints."""
-    motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
+    track = window.track
+    motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
     return motion.pixels, motion.visible
 
 
@@ -156,7 +157,8 @@ def measure(
     """All figures of a model on a dataset; every roll-out starts from a single frame and makes steps of a second."""
     rows = window_rows(pictures)
     window, true = pictures.window(rows), encode(model, pictures, rows)
-    motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
+    track = window.track
+    motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
     parts = np.array_split(np.arange(len(rows)), max(1, len(rows) // 25))
     predicted = torch.cat([model.unroll(true[part, :1], motion.index(torch.from_numpy(part))) for part in parts])
     episode = pictures.episode_of[rows[:, 0]]
@@ -251,10 +253,10 @@ def _clip(pictures: Pictures, rows: np.ndarray) -> Clip:
     return Clip(
         frames=ArrayFrames(np.zeros((1, 1, 1, 3), dtype=np.uint8)),  # nobody looks at them
         indices=rows.tolist(),
-        keypoints_world=window.keypoints_world[0].double(),
-        keypoints_valid=window.keypoints_valid[0],
-        world_from_camera=window.world_from_camera[0].double(),
-        intrinsics=window.intrinsics[0].double(),
+        keypoints_world=window.track.keypoints_world[0].double(),
+        keypoints_valid=window.track.keypoints_valid[0],
+        world_from_camera=window.track.world_from_camera[0].double(),
+        intrinsics=window.track.intrinsics[0].double(),
         objects_px=None,
         source="",
     )

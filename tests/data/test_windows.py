@@ -14,12 +14,12 @@ CONFIG = StrideSampling(frames=6, history=3, stride_weights=(1.0, 1.0, 1.0), sho
 
 def frame_times(window):
     """(B, F) frame numbers within the episode, as the keypoints say."""
-    return window.keypoints_world[:, :, 5, 1].long()
+    return window.track.keypoints_world[:, :, 5, 1].long()
 
 
 def test_frames_of_a_window_lie_one_stride_apart_in_one_episode(make_cache):
     window = WindowSampler([make_cache([40, 30])], CONFIG, seed=0).batch(0, 500)
-    times, episodes = frame_times(window), window.keypoints_world[:, :, 5, 0]
+    times, episodes = frame_times(window), window.track.keypoints_world[:, :, 5, 0]
     assert (episodes == episodes[:, :1]).all()
     slots = torch.arange(6)
     expected = times[:, :1] + (slots - window.repeats[:, None]).clamp(min=0) * window.stride[:, None]
@@ -31,8 +31,8 @@ def test_latents_labels_and_cameras_belong_to_the_same_frame(make_cache):
     window = WindowSampler([make_cache([30, 20], "one"), make_cache([25], "two")], CONFIG, seed=1).batch(3, 200)
     times = frame_times(window).float()
     torch.testing.assert_close(window.latents[..., 0, 0], 5 * times, atol=2.0, rtol=0)
-    torch.testing.assert_close(window.world_from_camera[:, :, 0, 3], times)
-    torch.testing.assert_close(window.intrinsics[:, 0, 0], window.keypoints_world[:, 0, 5, 0] + 1)
+    torch.testing.assert_close(window.track.world_from_camera[:, :, 0, 3], times)
+    torch.testing.assert_close(window.track.intrinsics[:, 0, 0], window.track.keypoints_world[:, 0, 5, 0] + 1)
     assert window.latents.dtype == torch.float32
 
 
@@ -69,7 +69,7 @@ def test_short_episodes_shorten_history_then_stride_and_never_leave_the_episode(
     sampler = WindowSampler([make_cache([length, 40])], CONFIG, seed=0, episodes=[np.array([0])])
     window = sampler.batch(0, 100)
     times = frame_times(window)
-    assert (window.keypoints_world[:, :, 5, 0] == 0).all()
+    assert (window.track.keypoints_world[:, :, 5, 0] == 0).all()
     assert times.min() >= 0
     assert times.max() < length
     if length >= 4:  # 3 transitions after the history fit, so no slot behind it repeats
@@ -97,7 +97,7 @@ def test_moving_objects_are_drawn_more_often(make_cache):
 
 def test_only_chosen_episodes_are_drawn(make_cache):
     sampler = WindowSampler([make_cache([20, 20, 20])], CONFIG, seed=0, episodes=[np.array([0, 2])])
-    assert set(sampler.batch(0, 300).keypoints_world[:, 0, 5, 0].tolist()) == {0.0, 2.0}
+    assert set(sampler.batch(0, 300).track.keypoints_world[:, 0, 5, 0].tolist()) == {0.0, 2.0}
     with pytest.raises(ValueError, match="no episode"):
         WindowSampler([make_cache([20], "other")], CONFIG, seed=0, episodes=[np.array([], dtype=int)])
 

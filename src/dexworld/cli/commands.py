@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dexworld.cli.progress import counted, task_bars
-from dexworld.data.fitted import fitted, fitted_episode
+from dexworld.data.resize import resized, resized_episode
 from dexworld.data.store import open_dataset
 from dexworld.evaluation.guard import check_seeds
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
@@ -99,7 +99,7 @@ class OpenLoop:
                 collect(
                     CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)
                 )
-            dataset = fitted(open_dataset(folder), model.config.image_size)
+            dataset = resized(open_dataset(folder), model.config.image_size)
             for provenance in trained:
                 check_seeds(dataset.seeds, provenance, self.split)
             episodes = (dataset[index] for index in range(min(self.episodes, len(dataset))))
@@ -238,7 +238,7 @@ class Imagine:
         else:
             frames = SEARCHED_FRAMES if self.frame is None else max(2, self.frame + 1)
             episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))
-        episode = fitted_episode(episode, model.config.image_size)
+        episode = resized_episode(episode, model.config.image_size)
         frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
         motions = atomic_motions(episode, frame, self.motion, model.config.action_convention)
         imagined = imagine(model, episode, motions, frame, decode=drawing.decode, drawn_by=drawing.by)

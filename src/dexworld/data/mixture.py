@@ -4,8 +4,9 @@ Sample n is a pure function of the seed and of n. A training step therefore know
 resumed run saves nothing but the step, and ranks and workers take shares of the same sequence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -53,6 +54,26 @@ class Clips:
     def datasets(self) -> int:
         """Number of datasets."""
         return int(self.dataset[-1]) + 1 if len(self.dataset) else 0
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(E + 1,) the row of each clip's first frame, when the frames of all clips lie behind each other."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """(datasets + 1,) the first clip of each dataset, and the number of clips."""
+        return np.searchsorted(self.dataset, np.arange(self.datasets + 1))
+
+    def rows(self, picks: "Picks") -> np.ndarray:
+        """(B, F) rows of the frames that were picked."""
+        return self.starts[picks.clips][:, None] + picks.drawn.frames
+
+    def locate(self, row: int) -> tuple[int, int, int]:
+        """The dataset of a row, the clip in it, and the frame in that."""
+        clip = int(np.searchsorted(self.starts, row, side="right")) - 1
+        dataset = int(self.dataset[clip])
+        return dataset, clip - int(self.edges[dataset]), row - int(self.starts[clip])
 
 
 @dataclass(frozen=True)
@@ -110,9 +131,21 @@ class Picks:
             raise ValueError(
                 f"a batch of {len(self.numbers)} can't be shared by {world_size} processes; choose a multiple"
             )
-        part = slice(rank, None, world_size)
+        return self.at(slice(rank, None, world_size))
+
+    def at(self, part: slice) -> "Picks":
+        """Some of the windows."""
         drawn = Drawn(self.drawn.frames[part], self.drawn.repeats[part], self.drawn.stride[part])
         return Picks(self.numbers[part], self.clips[part], drawn)
+
+    @classmethod
+    def join(cls, parts: "Sequence[Picks]") -> "Picks":
+        """The windows of several batches as one."""
+        drawn = (
+            np.concatenate([getattr(part.drawn, name) for part in parts]) for name in ("frames", "repeats", "stride")
+        )
+        numbers, clips = (np.concatenate([getattr(part, name) for part in parts]) for name in ("numbers", "clips"))
+        return cls(numbers, clips, Drawn(*drawn))
 
 
 class Sampler(Protocol):
@@ -151,8 +184,7 @@ class EpochSampler:
         self.left_out = np.flatnonzero(clips.eligible & (parts == 0))
         self._bounds = np.concatenate([[0], np.cumsum(parts)])  # clip c has items _bounds[c] to _bounds[c + 1]
         self._counts = mix.counts(clips.datasets) if mix.weights else None
-        edges = np.searchsorted(clips.dataset, np.arange(clips.datasets + 1))
-        self._dataset_starts = self._bounds[edges]
+        self._dataset_starts = self._bounds[clips.edges]
         starts = self._dataset_starts if mix.weights else self._dataset_starts[[0, -1]]
         self._starts, self.sizes = starts[:-1], np.diff(starts)
         if not len(self.sizes) or not (self.sizes > 0).all():
@@ -221,7 +253,6 @@ class StrideSampler:
         self.clips, self.config, self.seed, self.mix = clips, config, seed, mix
         self.left_out = np.zeros(0, dtype=int)  # short clips give windows with repeats
         config.base(clips.fps)
-        self._frame_starts = np.concatenate([[0], np.cumsum(clips.lengths)])
         self._by_frame = weights is not None
         self._frames_until = np.concatenate([[0], np.cumsum(clips.eligible * clips.lengths)])
         if weights is None:
@@ -231,8 +262,7 @@ class StrideSampler:
         if not weight.sum() > 0:
             raise ValueError("no episode is left to draw windows from")
         self._bounds = np.concatenate([[0.0], np.cumsum(weight) / weight.sum()])
-        edges = np.searchsorted(clips.dataset, np.arange(clips.datasets + 1))
-        self._edges = self._bounds[self._frame_starts[edges] if self._by_frame else edges]
+        self._edges = self._bounds[clips.starts[clips.edges] if self._by_frame else clips.edges]
         self._counts = mix.counts(clips.datasets) if mix.weights else None
         if mix.weights and (np.diff(self._edges) <= 0).any():
             raise ValueError("no episode of a dataset is left to draw windows from")
@@ -271,9 +301,10 @@ class StrideSampler:
     def _frame_at(self, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clip (B,) and frame in it (B,) at places `chance` (B,) of the cumulative weight."""
         if self._by_frame:
-            frame = np.minimum(np.searchsorted(self._bounds[1:], chance, side="right"), self._frame_starts[-1] - 1)
-            clips = np.searchsorted(self._frame_starts, frame, side="right") - 1
-            return clips, frame - self._frame_starts[clips]
+            starts = self.clips.starts
+            frame = np.minimum(np.searchsorted(self._bounds[1:], chance, side="right"), starts[-1] - 1)
+            clips = np.searchsorted(starts, frame, side="right") - 1
+            return clips, frame - starts[clips]
         # What a search among the equal weights of all frames would find, to the last digit, without holding them: the
         # first number of frames whose share of all lies beyond `chance`.
         total = self._frames_until[-1]
@@ -290,9 +321,16 @@ def make_sampler(
     sampling: PartStrategy | StrideSampling,
     seed: int,
     mix: MixConfig = MixConfig(),
-    weights: np.ndarray | None = None,
+    moving: Callable[[], Iterable[np.ndarray]] = tuple,
 ) -> Sampler:
-    """The sampler of a strategy. weights: of each frame, for `StrideSampling`."""
-    if isinstance(sampling, StrideSampling):
-        return StrideSampler(clips, sampling, seed, mix, weights)
-    return EpochSampler(clips, sampling, seed, mix)
+    """The sampler of a strategy. moving: tells for each dataset in which frames (N,) an object moves.
+
+    It is asked only where the strategy draws such frames more often.
+    """
+    if not isinstance(sampling, StrideSampling):
+        return EpochSampler(clips, sampling, seed, mix)
+    weights = None
+    if sampling.moving_object_weight:
+        moved = np.concatenate(list(moving()))
+        weights = 1.0 + sampling.moving_object_weight * moved if moved.any() else None
+    return StrideSampler(clips, sampling, seed, mix, weights)

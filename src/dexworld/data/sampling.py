@@ -192,6 +192,21 @@ class UniformSampling:
         return Drawn(first[:, None] + steps, nothing, nothing + 1)
 
 
+class EveryFrame:
+    """Windows of one frame; an epoch brings every frame of every clip once."""
+
+    frames = 1
+
+    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """See `PartStrategy`."""
+        return np.asarray(lengths)
+
+    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """See `PartStrategy`: part i is frame i."""
+        nothing = np.zeros(len(part), dtype=int)
+        return Drawn(np.asarray(part)[:, None], nothing, nothing)
+
+
 @dataclass(frozen=True)
 class StrideSampling:
     """Windows at a constant stride, drawn with replacement: what planning at a fixed time step needs.

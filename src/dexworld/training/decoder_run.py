@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dexworld.data.mixture import MixConfig
 from dexworld.data.source import Dataset
+from dexworld.data.windows import CachedLatents
 from dexworld.models.decoder import (
     DECODER_PRESETS,
     DecoderConfig,
@@ -39,9 +39,8 @@ from dexworld.training.decoder_objective import (
 from dexworld.training.discriminator import PatchDiscriminator
 from dexworld.training.distributed import Processes
 from dexworld.training.frozen_encoder import FrozenData, FrozenRunConfig, open_frozen_data, processes_of
-from dexworld.training.picture_source import CachedLatents, Latents, PictureSource
 from dexworld.training.run import run_trainer, save_run
-from dexworld.training.sources import CachedData
+from dexworld.training.sources import CachedData, Latents, PictureSource
 from dexworld.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -142,7 +141,7 @@ def _fit_pictures(
     source = PictureSource(data.datasets, data.training, latents, device, CHUNK, seed)
     for step in range(FIT_PICTURES // CHUNK):
         pictures = source.batch(step, CHUNK)
-        yield from_pixels(pictures.images), pictures.latents
+        yield from_pixels(pictures.frames[:, 0]), pictures.latents[:, 0]
 
 
 def _latents(config: DecoderRunConfig, data: FrozenData, datasets: list[Dataset], device: torch.device) -> Latents:
@@ -150,8 +149,4 @@ def _latents(config: DecoderRunConfig, data: FrozenData, datasets: list[Dataset]
     if config.latents == "cached":
         cached = CachedData(datasets, data.model, data.fingerprint, config.mix, config.training.seed, device)
         return CachedLatents(cached.caches)
-
-    def encode(images: Tensor, rows: np.ndarray) -> Tensor:
-        return data.model.encode(images).float()
-
-    return encode
+    return data.model.encode

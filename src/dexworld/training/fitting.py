@@ -78,14 +78,14 @@ def fit_action_scale(source: WindowSource, config: DexWMConfig) -> tuple[float, 
     """Root mean square of keypoint displacements (metres), camera translations (metres) and rotations (radians)."""
     window = source.batch(0, FIT_WINDOWS)
     motion = hand_motion(
-        window.keypoints_world,
-        window.keypoints_valid,
-        window.world_from_camera,
-        window.intrinsics,
+        window.track.keypoints_world,
+        window.track.keypoints_valid,
+        window.track.world_from_camera,
+        window.track.intrinsics,
         config.action_convention,
     )
     moving = window.slots[1:] > window.repeats[:, None]  # (B, T)
-    both_valid = window.keypoints_valid[:, 1:] & window.keypoints_valid[:, :-1] & moving[..., None]
+    both_valid = window.track.keypoints_valid[:, 1:] & window.track.keypoints_valid[:, :-1] & moving[..., None]
     parts = (
         motion.deltas[:, :, :NUM_KEYPOINTS][both_valid],
         motion.deltas[:, :, NUM_KEYPOINTS][moving],

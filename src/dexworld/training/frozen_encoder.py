@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.fitted import fitted
-from dexworld.data.sampling import Drawn, Uniforms
+from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.config import KeypointHeadConfig, PredictorConfig, preset
 from dexworld.models.decoder import PixelDecoder
@@ -81,21 +80,6 @@ class FrozenRunConfig:
             )
 
 
-class EveryFrame:
-    """Windows of one frame, every frame of every clip once in an epoch (a `sampling.PartStrategy`)."""
-
-    frames = 1
-
-    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
-        """See `PartStrategy`."""
-        return np.asarray(lengths)
-
-    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
-        """See `PartStrategy`: part i is frame i."""
-        nothing = np.zeros(len(part), dtype=int)
-        return Drawn(np.asarray(part)[:, None], nothing, nothing)
-
-
 @dataclass(frozen=True)
 class FrozenData:
     """An encoder and the data it is applied to.
@@ -158,7 +142,7 @@ def open_frozen_data(config: FrozenRunConfig, seed: int, device: torch.device) -
     datasets, held_out_data = ([open_dataset(each) for each in part] for part in (config.data, config.validation_data))
     model, source = _encoder(config, datasets, seed, device)
     size = model.config.image_size
-    datasets, held_out_data = ([fitted(each, size) for each in part] for part in (datasets, held_out_data))
+    datasets, held_out_data = ([resized(each, size) for each in part] for part in (datasets, held_out_data))
     training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
     if held_out_data:
         held_out = [np.arange(len(dataset)) for dataset in held_out_data]
@@ -177,7 +161,7 @@ def _encoder(config: FrozenRunConfig, datasets: list[Dataset], seed: int, device
     wanted = replace(wanted, predictor=small, keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2))
     model = DexWM(wanted).eval().requires_grad_(False)
     if isinstance(model.encoder, PCAEncoder):
-        sized = [fitted(dataset, wanted.image_size) for dataset in datasets]
+        sized = [resized(dataset, wanted.image_size) for dataset in datasets]
         model.encoder.load_state_dict(fitted_encoder(wanted, sized, config.encoder_frames, seed, device))
     return model, without_folders(config.encoder.encoder) if config.encoder.encoder else f"preset {name}"
 

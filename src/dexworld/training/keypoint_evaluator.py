@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dexworld.actions import hand_motion
+from dexworld.data.sampling import EveryFrame
 from dexworld.data.source import Dataset
 from dexworld.data.windows import Window
 from dexworld.models.config import KeypointHeadConfig
@@ -27,7 +28,6 @@ from dexworld.models.latent_space import LatentSpace
 from dexworld.training.config import LoopConfig, TrainConfig, check_positive
 from dexworld.training.distributed import Processes
 from dexworld.training.frozen_encoder import (
-    EveryFrame,
     FrozenData,
     FrozenRunConfig,
     open_evaluator,
@@ -110,12 +110,12 @@ class EvaluatorTask:
 
     def contents(self, batch: Window) -> dict[str, Tensor]:
         """The window's tensors by name."""
-        return {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+        return batch.tensors
 
     def blame(self, batch: Window) -> str:
         """Which episode's latents are not finite, if any."""
-        bad = ~torch.isfinite(batch.latents).flatten(2).all(dim=-1)
-        return f" Latents are not finite in {self.source.describe(int(batch.rows[bad][0]))}." if bad.any() else ""
+        row = batch.bad_row
+        return "" if row is None else f" Latents are not finite in {self.source.describe(row)}."
 
 
 class EvaluatorValidation:
@@ -146,7 +146,8 @@ class EvaluatorValidation:
 
 def _labels(window: Window) -> tuple[Tensor, Tensor]:
     """Pixels (B, F, 12, 3) [u, v, depth] and visibility (B, F, 12) of the tracked keypoints."""
-    motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
+    track = window.track
+    motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
     return motion.pixels, motion.visible & window.tracked_shown
 
 

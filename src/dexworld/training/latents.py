@@ -12,11 +12,18 @@ from typing import Any
 import torch
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.fitted import fitted
-from dexworld.data.latent_build import FRAMES_PER_SHARD, CacheEstimate, compute_latents, estimate_cache
-from dexworld.data.latent_cache import LatentCache, cache_folder, open_cache
-from dexworld.data.latent_shards import alone_in
+from dexworld.data.latent_cache import (
+    FRAMES_PER_SHARD,
+    CacheEstimate,
+    LatentCache,
+    cache_folder,
+    compute_latents,
+    estimate_cache,
+    open_cache,
+)
+from dexworld.data.locks import alone_in
 from dexworld.data.prepare.shards import Shard
+from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
@@ -132,7 +139,7 @@ def _model_config(config: LatentsConfig) -> tuple[DexWMConfig, Encoder | None]:
 
 
 def _open(config: LatentsConfig, image_size: tuple[int, int]) -> list[Dataset]:
-    return [fitted(open_dataset(folder), image_size) for folder in (*config.data, *config.validation_data)]
+    return [resized(open_dataset(folder), image_size) for folder in (*config.data, *config.validation_data)]
 
 
 def _fitted(config: LatentsConfig, model: DexWMConfig, datasets: list[Dataset], device: torch.device) -> Encoder:

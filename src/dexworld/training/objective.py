@@ -67,9 +67,9 @@ class WindowLoss(nn.Module):
 def window_motion(model: DexWM, window: Window) -> HandMotion:
     """The motion (B, F - 1) of a window in the model's action convention."""
     return hand_motion(
-        window.keypoints_world,
-        window.keypoints_valid,
-        window.world_from_camera,
-        window.intrinsics,
+        window.track.keypoints_world,
+        window.track.keypoints_valid,
+        window.track.world_from_camera,
+        window.track.intrinsics,
         model.config.action_convention,
     )

@@ -23,7 +23,7 @@ import torch
 import dexworld
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import write_json
-from dexworld.data.fitted import fitted
+from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
@@ -33,14 +33,13 @@ from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
 from dexworld.training.cost import training_flops
 from dexworld.training.distributed import Processes, choose, joined, local_device
 from dexworld.training.fitting import encoder_fingerprint, fit_action_scale, fitted_encoder
-from dexworld.training.frame_task import FrameTask
 from dexworld.training.losses import own_items
 from dexworld.training.meter import Meter, known_peak
 from dexworld.training.progress import TrainingLog
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.trainer import Trainer
 from dexworld.training.validation import Validation
-from dexworld.training.window_task import WindowSource, window_strategies
+from dexworld.training.window_task import WindowSource, WindowTask, window_strategies
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ def _train(config: RunConfig, model_config: DexWMConfig | None, device: torch.de
         "data": [dataset.fingerprint for dataset in datasets],
         "validation_fraction": None if held_out_data else config.validation_fraction,
     } | ({"loading": config.loading} if config.loading else {})
-    task = FrameTask(
+    task = WindowTask(
         model,
         config.training,
         lambda each: data.source(each, model, training),
@@ -194,7 +193,9 @@ def run_trainer(trainer: Trainer) -> bool:
         return trainer.run()
 
 
-def _meter(config: RunConfig, model: DexWMConfig, task: FrameTask, device: torch.device, processes: Processes) -> Meter:
+def _meter(
+    config: RunConfig, model: DexWMConfig, task: WindowTask, device: torch.device, processes: Processes
+) -> Meter:
     """Counts operations of this run, against the device's peak where that is given or known."""
     training, encoded = config.training, config.latents == "online"
     teacher, unrolled = training_flops(model, training, encoded)
@@ -245,7 +246,7 @@ def _initial_model(
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = DexWM(model_config)
     if isinstance(model.encoder, PCAEncoder):
-        sized = [fitted(dataset, model_config.image_size) for dataset in datasets]
+        sized = [resized(dataset, model_config.image_size) for dataset in datasets]
         state = fitted_encoder(model_config, sized, config.encoder_frames, config.training.seed, device)
         model.encoder.load_state_dict(state)
     return model

@@ -61,10 +61,10 @@ class Validation:
     def _rollout_errors(model: Any, window: Window, steps: int) -> Tensor:
         """Squared errors (3, steps), summed over windows: model, shuffled actions, standing still."""
         motion = hand_motion(
-            window.keypoints_world,
-            window.keypoints_valid,
-            window.world_from_camera,
-            window.intrinsics,
+            window.track.keypoints_world,
+            window.track.keypoints_valid,
+            window.track.world_from_camera,
+            window.track.intrinsics,
             model.config.action_convention,
         )
         shuffled = motion.index(torch.arange(len(window.rows), device=window.rows.device).roll(1))
@@ -76,7 +76,8 @@ class Validation:
 
 def _keypoints_found(model: Any, window: Window) -> tuple[int, int]:
     """Keypoints found within 20 px in true latents, and keypoints visible inside the image."""
-    motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
+    track = window.track
+    motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
     pixels, _ = model.keypoints(window.latents)
     counted = inside_image(motion.pixels, motion.visible & window.tracked_shown, model.config.image_size)
     near = (pixels - motion.pixels[..., :2]).norm(dim=-1) <= PCK_PX
