@@ -184,26 +184,25 @@ def compute_latents(
         )
     shards = LatentShards(folder, (total, *shape), int(plan["frames_per_shard"]))
     (folder / "shards").mkdir(exist_ok=True)
-    paths, done = shards.paths, estimate.done
-    mine = [number for number in shard.of(range(len(paths))) if not paths[number].exists()]
+    numbers, done = {path: number for number, path in enumerate(shards.paths)}, estimate.done
 
     def report(extra: int = 0) -> None:
         if progress is not None:
             progress(done + extra, total)
 
-    def write(place: int, part: Path) -> None:
-        first, last = shards.rows_of(mine[place])
+    def write(path: Path, part: Path) -> None:
+        first, last = shards.rows_of(numbers[path])
         blocks = encoded_frames(dataset, encoder, shape, (first, last), device)
-        write_shard(paths[mine[place]], part, last - first, shape, _counted(blocks, report))
+        write_shard(path, part, last - first, shape, _counted(blocks, report))
 
-    def finished(place: int) -> None:
+    def finished(path: Path) -> None:
         nonlocal done
-        first, last = shards.rows_of(mine[place])
+        first, last = shards.rows_of(numbers[path])
         done += last - first
         report()
 
-    write_missing([paths[number] for number in mine], write, finished)
-    if not all(path.exists() for path in paths):
+    write_missing([path for path in shard.of(list(numbers)) if not path.exists()], write, finished)
+    if not all(path.exists() for path in numbers):
         return False
     labels_crc32 = write_labels(dataset, folder)
     remove_leftovers(folder)

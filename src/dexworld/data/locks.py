@@ -8,23 +8,24 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+Whole = Callable[[Path], bool]  # whether a file needs no writing
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
 @contextmanager
-def claimed(path: Path, wait: bool = True) -> Iterator[Path | None]:
+def claimed(path: Path, wait: bool = True, whole: Whole = Path.exists) -> Iterator[Path | None]:
     """Yield a hidden path to write in place of `path`; on success flush it and rename it.
 
-    Yields None when there is nothing to write: `path` exists, or another process is writing it and `wait` is False.
+    Yields None when there is nothing to write: `path` is whole, or another process is writing it and `wait` is False.
     With `wait`, stays until that process has finished, or takes over when it died.
     """
-    descriptor = _claim(path, wait)
+    descriptor = _claim(path, wait, whole)
     if descriptor is None:
         yield None
         return
@@ -38,22 +39,27 @@ def claimed(path: Path, wait: bool = True) -> Iterator[Path | None]:
 
 
 def write_missing(
-    paths: Sequence[Path], write: Callable[[int, Path], None], finished: Callable[[int], None] = lambda number: None
+    paths: Iterable[Path],
+    write: Callable[[Path, Path], None],
+    finished: Callable[[Path], None] = lambda path: None,
+    whole: Whole = Path.exists,
 ) -> None:
     """Write the files that are missing, together with any other processes that do the same.
 
-    write: makes file number i under the hidden path that it gets. finished: is called once with the number of each
-    file that exists. Files that others are writing come last, in case their writers die.
+    write: makes a file under the hidden path that comes second. finished: is called once for each whole file. Files
+    that others are writing come last, in case their writers die.
     """
-    waiting = list(range(len(paths)))
     for wait in (False, True):
-        for number in list(waiting):
-            with claimed(paths[number], wait) as part:
+        others = []
+        for path in paths:
+            with claimed(path, wait, whole) as part:
                 if part is not None:
-                    write(number, part)
-            if paths[number].exists():
-                waiting.remove(number)
-                finished(number)
+                    write(path, part)
+            if whole(path):
+                finished(path)
+            else:
+                others.append(path)
+        paths = others
 
 
 @contextmanager
@@ -73,14 +79,14 @@ def hidden(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _claim(path: Path, wait: bool) -> int | None:
-    """A descriptor that holds the lock of the hidden file; None when `path` exists or is somebody else's."""
+def _claim(path: Path, wait: bool, whole: Whole) -> int | None:
+    """A descriptor that holds the lock of the hidden file; None when `path` is whole or somebody else's."""
     part = hidden(path)
-    while not path.exists():
+    while not whole(path):
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
         locked = _lock(descriptor, wait)
         if locked and _is(part, descriptor):
-            if not path.exists():
+            if not whole(path):
                 return descriptor
             part.unlink(missing_ok=True)  # finished by another between the two looks
         os.close(descriptor)
