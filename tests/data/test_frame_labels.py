@@ -78,11 +78,7 @@ def assert_same(left, right) -> None:
 
 @pytest.mark.parametrize(
     ("sampling", "mix"),
-    [
-        (STRIDE, MixConfig()),
-        (replace(STRIDE, moving_object_weight=3.0), MixConfig((1.0, 2.0))),
-        (PAPER, MixConfig()),
-    ],
+    [(STRIDE, MixConfig()), (replace(STRIDE, moving_object_weight=3.0), MixConfig((1.0, 2.0))), (PAPER, MixConfig())],
     ids=["stride", "moving objects, mixed", "paper"],
 )
 def test_batches_are_those_of_labels_held_in_memory(tmp_path, small_blocks, write_dataset, make_cache, sampling, mix):

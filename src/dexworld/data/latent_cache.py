@@ -50,11 +50,6 @@ class LatentCache:
     def __len__(self) -> int:
         return len(self.latents)
 
-    @property
-    def episodes(self) -> int:
-        """Number of episodes E."""
-        return len(self.labels.starts) - 1
-
     def damaged(self) -> Iterator[tuple[str, bool]]:
         """Every file's relative path, and whether its bytes differ from the recorded checksum; reads everything."""
         if isinstance(self.latents, LatentShards):
@@ -74,11 +69,6 @@ class CacheEstimate:
     bytes: int
     missing: int
     free: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether the disk can hold what is missing."""
-        return self.missing <= self.free
 
 
 def estimate_cache(dataset: Dataset, shape: tuple[int, int], folder: Path) -> CacheEstimate:
@@ -142,7 +132,7 @@ def open_cache(dataset: Dataset, fingerprint: str, folder: Path | None = None) -
         ) from error
     if missing:
         raise StaleCacheError(
-            f"{folder}: {len(missing)} of {latents.shards} shards are missing or truncated ({missing[0]} first); "
+            f"{folder}: {len(missing)} of {len(latents.paths)} shards are missing or truncated ({missing[0]} first); "
             "delete them and cache.json, and only they are computed anew"
         )
     try:
@@ -174,10 +164,10 @@ def compute_latents(
         raise ValueError(f"{dataset.folder} holds no readable episode ({len(dataset.quarantined)} quarantined)")
     if frames_per_shard < 1:
         raise ValueError(f"a shard holds at least one frame, not {frames_per_shard}")
-    plan = _plan(dataset, encoder, fingerprint, folder, device, frames_per_shard)
+    plan = _plan(dataset, fingerprint, folder, frames_per_shard, lambda: latent_shape(dataset, encoder, device))
     shape, total = tuple(plan["shape"]), int(plan["frames"])
     estimate = estimate_cache(dataset, shape, folder)
-    if not estimate.fits and not force:
+    if estimate.missing > estimate.free and not force:
         raise ValueError(
             f"{folder}: the latents need {estimate.missing / 1e9:.1f} GB more, the disk has "
             f"{estimate.free / 1e9:.1f} GB left; make room, choose another folder, or train without a cache"
@@ -211,12 +201,7 @@ def compute_latents(
 
 
 def _plan(
-    dataset: Dataset,
-    encoder: FrameEncoder,
-    fingerprint: str,
-    folder: Path,
-    device: torch.device | str,
-    frames_per_shard: int,
+    dataset: Dataset, fingerprint: str, folder: Path, frames_per_shard: int, shape: Callable[[], tuple[int, int]]
 ) -> dict[str, Any]:
     """What is computed in `folder`, as its plan.json says; written now when the folder is new."""
     path = folder / "plan.json"
@@ -227,7 +212,7 @@ def _plan(
             "dataset": dataset.fingerprint,
             "frames": sum(dataset.lengths),
             "episodes": len(dataset),
-            "shape": list(latent_shape(dataset, encoder, device)),
+            "shape": list(shape()),
             "frames_per_shard": frames_per_shard,
         }
         folder.mkdir(parents=True, exist_ok=True)

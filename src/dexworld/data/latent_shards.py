@@ -8,13 +8,11 @@ import io
 import json
 import logging
 import os
-import threading
 import tokenize
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -77,52 +75,35 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class LatentShards:
-    """(N, P, D) float16 rows of a cache folder as one read-only array, memory-mapped shard by shard.
-
-    Takes what NumPy takes as an index of the first axis (rows in any order, slices, masks), and further indices behind
-    it; `np.asarray` reads all of it. Holds at most `OPEN_SHARDS` files open; a pickled copy opens its own.
-    """
+    """(N, P, D) float16 rows of a cache folder, read-only, memory-mapped shard by shard; at most `OPEN_SHARDS` open."""
 
     dtype = np.dtype("<f2")
-    ndim = 3
 
     def __init__(self, folder: Path, shape: tuple[int, int, int], rows_per_shard: int) -> None:
         self.folder, self.shape, self.rows_per_shard = folder, tuple(shape), rows_per_shard
+        self.paths = [shard_path(folder, number) for number in range(-(-shape[0] // rows_per_shard))]
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return -(-len(self) // self.rows_per_shard)
-
-    @property
-    def paths(self) -> list[Path]:
-        """Where they lie."""
-        return [shard_path(self.folder, number) for number in range(self.shards)]
 
     def rows_of(self, number: int) -> tuple[int, int]:
         """First row of a shard, and the row behind its last."""
         return number * self.rows_per_shard, min((number + 1) * self.rows_per_shard, len(self))
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
-        if isinstance(first, int | np.integer):
-            return self._gather(np.array([first]))[0][rest]
-        rows = np.arange(len(self))[first] if isinstance(first, slice) else np.asarray(first)
-        if rows.dtype == bool:
-            if rows.shape != (len(self),):
-                raise IndexError(f"a mask of shape {rows.shape} doesn't fit {len(self)} rows")
-            rows = np.flatnonzero(rows)
-        return self._gather(rows)[(slice(None),) * rows.ndim + rest]
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """(n, P, D) of rows (n,), in their order. Raises IndexError for rows that there are not."""
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise IndexError(f"{self.folder}: rows {rows.min()} to {rows.max()} asked for, it holds {len(self)}")
+        read = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        shard = rows // self.rows_per_shard
+        for number in np.unique(shard).tolist():
+            places = np.flatnonzero(shard == number)
+            read[places] = self._map(number)[rows[places] - number * self.rows_per_shard]
+        return read
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("latents in shards can't become one array without a copy")
-        return self[:] if dtype is None else self[:].astype(dtype)
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[np.arange(len(self))].astype(dtype or self.dtype)
 
     def missing(self) -> list[str]:
         """Files that are absent or of another size than they must be, as paths relative to the folder."""
@@ -130,11 +111,7 @@ class LatentShards:
         for number, path in enumerate(self.paths):
             shape = self._shape_of(number)
             size = len(npy_header(self.dtype, shape)) + int(np.prod(shape)) * self.dtype.itemsize
-            try:
-                fits = path.stat().st_size == size
-            except OSError:
-                fits = False
-            if not fits:
+            if not path.exists() or path.stat().st_size != size:
                 wrong.append(path.relative_to(self.folder).as_posix())
         return wrong
 
@@ -156,44 +133,19 @@ class LatentShards:
         first, last = self.rows_of(number)
         return last - first, *self.shape[1:]
 
-    def _gather(self, rows: np.ndarray) -> np.ndarray:
-        flat = rows.ravel().astype(np.int64)
-        flat = np.where(flat < 0, flat + len(self), flat)
-        if flat.size and not (flat.min() >= 0 and flat.max() < len(self)):
-            raise IndexError(f"{self.folder}: rows {flat.min()} to {flat.max()} asked for, it holds {len(self)}")
-        read = np.empty((len(flat), *self.shape[1:]), dtype=self.dtype)
-        shard = flat // self.rows_per_shard
-        order = np.argsort(shard, kind="stable")
-        numbers, starts = np.unique(shard[order], return_index=True)
-        bounds = [*starts.tolist(), len(order)]
-        for number, begin, end in zip(numbers.tolist(), bounds[:-1], bounds[1:], strict=True):
-            places = order[begin:end]
-            read[places] = self._map(number)[flat[places] - number * self.rows_per_shard]
-        return read.reshape(*rows.shape, *self.shape[1:])
-
     def _map(self, number: int) -> np.ndarray:
-        with self._lock:
-            found = self._maps.pop(number, None)
-            if found is None:
-                found = self._open(number)
-            self._maps[number] = found
-            while len(self._maps) > OPEN_SHARDS:
-                self._maps.popitem(last=False)
-            return found
-
-    def _open(self, number: int) -> np.ndarray:
         """A shard, mapped. Raises ValueError when its header is not the one that was written."""
-        path = shard_path(self.folder, number)
+        if number in self._maps:
+            self._maps.move_to_end(number)
+            return self._maps[number]
+        path = self.paths[number]
         try:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             if found.shape != self._shape_of(number) or found.dtype != self.dtype:
                 raise ValueError(f"it holds {found.shape} {found.dtype}")
         except (ValueError, OSError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
             raise ValueError(f"{path} is not the shard that was written ({error}); delete it and cache.json") from error
+        self._maps[number] = found
+        if len(self._maps) > OPEN_SHARDS:
+            self._maps.popitem(last=False)
         return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "shape": self.shape, "rows_per_shard": self.rows_per_shard}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]

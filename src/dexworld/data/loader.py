@@ -198,7 +198,7 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
     def __getitem__(self, request: Request) -> Window:
         step, size, first = request
         picks = self.sampler.draw(step, size, first).share(self.rank, self.world_size)
-        shape = (len(picks.numbers), self.sampler.frames, *(self.fits[0].target if self.decode else (0, 0)), 3)
+        shape = (len(picks.numbers), self.sampler.strategy.frames, *(self.fits[0].target if self.decode else (0, 0)), 3)
         # NumPy asks for huge pages, which torch does not: half the time of filling a batch goes into new pages.
         frames = _shared(shape) if get_worker_info() else torch.from_numpy(np.empty(shape, np.uint8))
         problems: list[Problem] = []

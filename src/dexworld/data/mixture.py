@@ -7,7 +7,6 @@ resumed run saves nothing but the step, and ranks and workers take shares of the
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
@@ -39,9 +38,9 @@ class Clips:
     ) -> "Clips":
         """Per dataset: the lengths of its clips, their rate (one or (E,)), and which of them to use (default: all)."""
         sizes = [len(each) for each in lengths]
-        eligible = [np.zeros(size, dtype=bool) for size in sizes]
-        for index, mask in enumerate(eligible):
-            mask[slice(None) if episodes is None else np.asarray(episodes[index], dtype=int)] = True
+        eligible = [np.full(size, episodes is None) for size in sizes]
+        for mask, chosen in zip(eligible, episodes or (), strict=False):
+            mask[np.asarray(chosen, dtype=int)] = True
         rates = [np.broadcast_to(np.asarray(rate, dtype=float), size) for rate, size in zip(fps, sizes, strict=True)]
         return cls(
             np.concatenate([np.asarray(each, dtype=np.int64) for each in lengths]),
@@ -135,47 +134,23 @@ class Picks:
 
     def at(self, part: slice) -> "Picks":
         """Some of the windows."""
-        drawn = Drawn(self.drawn.frames[part], self.drawn.repeats[part], self.drawn.stride[part])
+        drawn = Drawn(*(each[part] for each in vars(self.drawn).values()))
         return Picks(self.numbers[part], self.clips[part], drawn)
 
     @classmethod
     def join(cls, parts: "Sequence[Picks]") -> "Picks":
         """The windows of several batches as one."""
-        drawn = (
-            np.concatenate([getattr(part.drawn, name) for part in parts]) for name in ("frames", "repeats", "stride")
-        )
-        numbers, clips = (np.concatenate([getattr(part, name) for part in parts]) for name in ("numbers", "clips"))
+        drawn = [np.concatenate(each) for each in zip(*(vars(part.drawn).values() for part in parts), strict=True)]
+        numbers, clips = (np.concatenate([vars(part)[name] for part in parts]) for name in ("numbers", "clips"))
         return cls(numbers, clips, Drawn(*drawn))
-
-
-class Sampler(Protocol):
-    """Draws batches of windows by number.
-
-    clips: what is drawn from. left_out: indices of eligible clips that are too short for a window.
-    """
-
-    clips: Clips
-    left_out: np.ndarray
-
-    @property
-    def frames(self) -> int:
-        """Slots of a window F."""
-        ...
-
-    def draw(self, step: int, size: int, first: int | None = None) -> Picks:
-        """Batch `step` of `size` windows. first: the number of its first sample, by default step * size."""
-        ...
-
-    def redraw(self, number: int, dataset: int, attempt: int) -> Picks:
-        """One window of the same dataset in place of sample `number`, whose clip can't be read; attempt 1, 2, ..."""
-        ...
 
 
 class EpochSampler:
     """Every part of every clip once per epoch, in an order of its own for each epoch.
 
     Without mixing weights the epoch runs over all datasets together; with weights each dataset has its own.
-    Raises ValueError when nothing, or nothing of a dataset, is long enough.
+    left_out: indices of eligible clips that are too short for a window. Raises ValueError when nothing, or nothing of a
+    dataset, is long enough.
     """
 
     def __init__(self, clips: Clips, strategy: PartStrategy, seed: int, mix: MixConfig = MixConfig()) -> None:
@@ -191,13 +166,8 @@ class EpochSampler:
             raise ValueError("no episode is left to draw windows from: all are held out, or shorter than a window")
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
-    @property
-    def frames(self) -> int:
-        """Slots of a window F."""
-        return self.strategy.frames
-
     def draw(self, step: int, size: int, first: int | None = None) -> Picks:
-        """See `Sampler`."""
+        """Batch `step` of `size` windows. first: the number of its first sample, by default step * size."""
         numbers = np.arange(size) + (step * size if first is None else first)
         if self._counts is None:
             group, place = np.zeros(size, dtype=int), numbers
@@ -211,7 +181,7 @@ class EpochSampler:
         return self._pick(numbers, items, FRAMES)
 
     def redraw(self, number: int, dataset: int, attempt: int) -> Picks:
-        """See `Sampler`: another item of the dataset, uniform in (seed, number, attempt)."""
+        """One window of the same dataset in place of sample `number`, whose clip can't be read; attempt 1, 2, ..."""
         numbers, stream = np.array([number]), REPLACEMENT + 2 * attempt
         start, stop = self._dataset_starts[dataset], self._dataset_starts[dataset + 1]
         item = start + np.floor(uniforms(self.seed, numbers, 1, stream)[:, 0] * (stop - start)).astype(np.int64)
@@ -245,14 +215,14 @@ class StrideSampler:
     def __init__(
         self,
         clips: Clips,
-        config: StrideSampling,
+        strategy: StrideSampling,
         seed: int,
         mix: MixConfig = MixConfig(),
         weights: np.ndarray | None = None,
     ) -> None:
-        self.clips, self.config, self.seed, self.mix = clips, config, seed, mix
+        self.clips, self.strategy, self.seed, self.mix = clips, strategy, seed, mix
         self.left_out = np.zeros(0, dtype=int)  # short clips give windows with repeats
-        config.base(clips.fps)
+        strategy.base(clips.fps)
         self._by_frame = weights is not None
         self._frames_until = np.concatenate([[0], np.cumsum(clips.eligible * clips.lengths)])
         if weights is None:
@@ -267,25 +237,20 @@ class StrideSampler:
         if mix.weights and (np.diff(self._edges) <= 0).any():
             raise ValueError("no episode of a dataset is left to draw windows from")
 
-    @property
-    def frames(self) -> int:
-        """Slots of a window F."""
-        return self.config.frames
-
     def draw(self, step: int, size: int, first: int | None = None) -> Picks:
-        """See `Sampler`."""
+        """See `EpochSampler`."""
         numbers = np.arange(size) + (step * size if first is None else first)
         dataset = None if self._counts is None else self.mix.schedule(self.seed, numbers, self._counts)[0]
         return self._draw(np.random.default_rng([self.seed, step]), numbers, dataset)
 
     def redraw(self, number: int, dataset: int, attempt: int) -> Picks:
-        """See `Sampler`."""
+        """See `EpochSampler`."""
         generator = np.random.default_rng([self.seed, number, REPLACEMENT, attempt])
         return self._draw(generator, np.array([number]), np.array([dataset]))
 
     def _draw(self, generator: np.random.Generator, numbers: np.ndarray, dataset: np.ndarray | None) -> Picks:
         """Windows of the given datasets (B,), of any when None."""
-        config, size = self.config, len(numbers)
+        config, size = self.strategy, len(numbers)
         weights = np.asarray(config.stride_weights, dtype=float)
         stride = 1 + generator.choice(len(weights), size=size, p=weights / weights.sum())
         short = (generator.random(size) < config.short_history) & (config.history > 1)
@@ -314,6 +279,9 @@ class StrideSampler:
         number = np.clip(number, 1, total).astype(int)
         clips = np.searchsorted(self._frames_until[1:], number)
         return clips, number - 1 - self._frames_until[clips]
+
+
+Sampler = EpochSampler | StrideSampler
 
 
 def make_sampler(
