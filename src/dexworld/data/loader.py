@@ -12,7 +12,7 @@ import gc
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ ATTEMPTS = 10  # clips tried in place of a broken one
 EPISODES_KEPT = 32  # per process
 PREFETCH = 2  # batches that each worker prepares ahead
 Request = tuple[int, int, int | None]  # step, size, number of the first sample
+Labels = dict[str, np.ndarray]
 
 
 class FrameLoader:
@@ -46,7 +47,8 @@ class FrameLoader:
     image_size: (height, width) that frames are brought to in the workers. None leaves them as stored, to be resized on
         the device; all datasets must then store one size.
     decode: False loads labels only. pin: put batches into page-locked memory. columns: what the tracks hold.
-    Raises ValueError for numbers that don't fit each other, and for a column that a dataset lacks.
+    The attribute `sampler` decides which windows come, `image_size` is that of their frames. Raises
+    ValueError for numbers that don't fit each other, and for a column that a dataset lacks.
     """
 
     def __init__(
@@ -81,20 +83,11 @@ class FrameLoader:
         shapes = {name: _shape_in_all(first, name) for name in columns}
         self.batch_size, self.workers, self.pin = batch_size, workers, pin
         self.reader = _BatchReader(tuple(datasets), sampler, fits, shapes, rank, world_size, strict, decode)
+        self.sampler, self.image_size = sampler, fits[0].target
         self.broken: dict[str, str] = {}
         self.replaced = 0
         self._order = _Requests(0, 1, 0, 0)
         self._loader: DataLoader | None = None
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the frames of a batch."""
-        return self.reader.fits[0].target
-
-    @property
-    def sampler(self) -> Sampler:
-        """What decides which windows come."""
-        return self.reader.sampler
 
     def batch(self, step: int, size: int | None = None, first: int | None = None) -> Window:
         """Batch number `step`, loaded in this process: windows with frames and without latents.
@@ -120,16 +113,9 @@ class FrameLoader:
                 yield self._counted(self.reader[request])
             return
         if self._loader is None:
-            self._loader = DataLoader(
-                self.reader,
-                batch_size=None,
-                sampler=self._order,
-                num_workers=self.workers,
-                persistent_workers=True,
-                prefetch_factor=PREFETCH,
-                pin_memory=self.pin,
-                collate_fn=_as_it_is,
-            )
+            workers = {"num_workers": self.workers, "persistent_workers": True, "prefetch_factor": PREFETCH}
+            making = {"batch_size": None, "sampler": self._order, "pin_memory": self.pin, "collate_fn": _as_it_is}
+            self._loader = DataLoader(self.reader, **workers, **making)
         for batch in _forked_safely(self._loader):
             yield self._counted(batch)
 
@@ -174,23 +160,19 @@ class _Requests:
         return 2**62 if self.stop is None else max(self.stop - self.start, 0)
 
 
+@dataclass
 class _BatchReader(torch.utils.data.Dataset[Window]):
-    """Makes batches by request; lives in every worker. columns: name and shape of one row."""
+    """Makes batches by request; lives in every worker. columns: the shape of a row of each."""
 
-    def __init__(
-        self,
-        datasets: tuple[Dataset, ...],
-        sampler: Sampler,
-        fits: tuple[Fit, ...],
-        columns: dict[str, tuple[int, ...] | None],
-        rank: int,
-        world_size: int,
-        strict: bool,
-        decode: bool,
-    ) -> None:
-        self.datasets, self.sampler, self.fits, self.columns = datasets, sampler, fits, columns
-        self.rank, self.world_size, self.strict, self.decode = rank, world_size, strict, decode
-        self._open: OrderedDict[int, Track] = OrderedDict()
+    datasets: tuple[Dataset, ...]
+    sampler: Sampler
+    fits: tuple[Fit, ...]
+    columns: dict[str, tuple[int, ...]]
+    rank: int
+    world_size: int
+    strict: bool
+    decode: bool
+    _open: OrderedDict[int, Track] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
         return 2**62
@@ -214,9 +196,7 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
         dataset = self.datasets[number]
         return f"{dataset.folder}, episode {dataset.ids[clip - int(self.sampler.clips.edges[number])]}"
 
-    def _read_or_replace(
-        self, pick: Picks, frames: Tensor, problems: list[Problem]
-    ) -> tuple[Picks, dict[str, np.ndarray]]:
+    def _read_or_replace(self, pick: Picks, frames: Tensor, problems: list[Problem]) -> tuple[Picks, Labels]:
         """One window from its clip, or from a clip that stands in for it: which it is, and its labels."""
         number, dataset = int(pick.numbers[0]), int(self.sampler.clips.dataset[pick.clips[0]])
         for attempt in range(1, ATTEMPTS + 1):
@@ -231,7 +211,7 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
         names = ", ".join(problem.where for problem in problems[-ATTEMPTS:])
         raise CorruptEpisodeError(f"{ATTEMPTS} clips in a row can't be read ({names}): {problems[-1].reason}")
 
-    def _read(self, clip: int, rows: np.ndarray, fit: Fit, frames: Tensor) -> dict[str, np.ndarray]:
+    def _read(self, clip: int, rows: np.ndarray, fit: Fit, frames: Tensor) -> Labels:
         """Labels of the given rows of a clip; fills `frames`, each decoded and resized once."""
         episode = self._episode(clip)
         labels = {name: label_column(episode, name, rows) for name in (POSE, *self.columns)}
@@ -275,7 +255,7 @@ def first_readable(dataset: Dataset) -> Track:
     for index in range(min(len(dataset), 100)):
         try:
             episode = dataset[index]
-            if episode.frames.size:
+            if episode.frames.size:  # read from the video's header, which may be broken
                 return episode
         except (CorruptEpisodeError, VideoError, OSError) as error:
             reason = str(error)

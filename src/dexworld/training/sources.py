@@ -128,22 +128,18 @@ class PictureSource(FrameSource):
 
 
 class TrainingData(Protocol):
-    """Several datasets that windows are drawn from."""
+    """Several datasets that windows are drawn from.
 
-    def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """Windows of the given episodes of each dataset, with the columns that the model reads (`columns`).
+    source: windows of the given episodes of each dataset, with the columns that the model reads (`columns_of`). shown:
+    as they are and mixed by size, to measure on. labels: windows without true latents.
+    """
 
-        shown: as they are and mixed by size, to measure on.
-        """
-        ...
-
-    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """Windows whose latents need not be true."""
-        ...
+    def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource: ...
+    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource: ...
 
 
 class CachedData:
-    """Latents computed once per dataset; opening computes what is missing.
+    """Latents computed once per dataset (`TrainingData`); opening computes what is missing.
 
     Frames of another size than the model's are brought to it before they are encoded. mix: shares of the datasets.
     rank, world_size: this process among several, which share the batches of training.
@@ -176,7 +172,7 @@ class CachedData:
 
 
 class OnlineData:
-    """Frames decoded by `workers` processes, resized, augmented and encoded on `device`.
+    """Frames decoded by `workers` processes, resized, augmented and encoded on `device` (`TrainingData`).
 
     Datasets that store different sizes are brought to the model's in the workers, others on the device. rank,
     world_size: this process among several, which share the batches of training.
@@ -196,40 +192,31 @@ class OnlineData:
         world_size: int = 1,
     ) -> None:
         facts = [stored_facts(dataset) for dataset in datasets]
-        self.datasets, self.image_size, self.mix, self.training = datasets, image_size, MixConfig(mix), training
-        self.device, self.augment, self.workers, self.strict = device, augment, workers, strict
-        self.share = {"rank": rank, "world_size": world_size}
-        self.rates = {rate for _, rate in facts}
-        self.worker_size = image_size if len({size for size, _ in facts}) > 1 else None
+        self.datasets, self.image_size, self.training, self.device = datasets, image_size, training, device
+        self.augment, self.rates = augment, {rate for _, rate in facts}
+        self.drawn = {"mix": MixConfig(mix), "workers": workers, "rank": rank, "world_size": world_size}
+        several = len({size for size, _ in facts}) > 1
+        pin = device.type == "cuda"
+        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": pin}
 
     def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `TrainingData`; the model's encoder is asked for latents when a batch is."""
         _warn_of_rates(strategy, self.rates)
-        changing = {"seed": SHOWN_SEED} if shown else {"mix": self.mix, "workers": self.workers, **self.share}
-        return FrameSource(
-            self._loader(strategy, episodes, columns=columns_of(model), **changing),
-            model.encode,
-            self.image_size,
-            self.device,
-            AugmentConfig() if self.augment and not shown else None,
-            self.training.seed,
-            # As in the release; a pca encoder is cheap enough to stay exact.
-            self.training.bfloat16 and model.config.encoder.kind == "transformers",
-        )
+        changing = {"seed": SHOWN_SEED} if shown else self.drawn
+        loader = self._loader(strategy, episodes, columns=columns_of(model), **changing)
+        colours = AugmentConfig() if self.augment and not shown else None
+        # As in the release; a pca encoder is cheap enough to stay exact.
+        bfloat16 = self.training.bfloat16 and model.config.encoder.kind == "transformers"
+        return FrameSource(loader, model.encode, self.image_size, self.device, colours, self.training.seed, bfloat16)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """See `TrainingData`; nothing is decoded."""
-        return FrameSource(self._loader(strategy, episodes, decode=False, mix=self.mix), None, self.image_size)
+        loader = self._loader(strategy, episodes, decode=False, mix=self.drawn["mix"])
+        return FrameSource(loader, None, self.image_size)
 
     def _loader(self, strategy: Strategy, episodes: Episodes, **changing: Any) -> FrameLoader:
-        options = {
-            "seed": self.training.seed,
-            "episodes": episodes,
-            "image_size": self.worker_size,
-            "strict": self.strict,
-            "pin": self.device.type == "cuda",
-        }
-        return FrameLoader(self.datasets, strategy, self.training.batch_size, **(options | changing))
+        options = {"seed": self.training.seed, "episodes": episodes} | self.options | changing
+        return FrameLoader(self.datasets, strategy, self.training.batch_size, **options)
 
 
 def columns_of(model: Any) -> tuple[str, ...]:
