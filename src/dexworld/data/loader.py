@@ -113,9 +113,9 @@ class FrameLoader:
                 yield self._counted(self.reader[request])
             return
         if self._loader is None:
-            workers = {"num_workers": self.workers, "persistent_workers": True, "prefetch_factor": PREFETCH}
-            making = {"batch_size": None, "sampler": self._order, "pin_memory": self.pin, "collate_fn": _as_it_is}
-            self._loader = DataLoader(self.reader, **workers, **making)
+            options: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": True, "pin_memory": self.pin}
+            options |= {"batch_size": None, "prefetch_factor": PREFETCH, "collate_fn": _as_it_is}
+            self._loader = DataLoader(self.reader, sampler=self._order, **options)
         for batch in _forked_safely(self._loader):
             yield self._counted(batch)
 

@@ -3,8 +3,9 @@
 `sampling.py` decides which frames make a window, `mixture.py` which clips come when.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,23 +92,24 @@ class Window:
         return int(self.rows[bad][0]) if bad.any() else None
 
     @property
+    def _own(self) -> dict[str, Any]:
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in own.items() if isinstance(value, Tensor) and value.numel()}
+
+    @property
     def tensors(self) -> dict[str, Tensor]:
         """Everything that it holds, by name."""
         track = {POSE: self.track.world_from_camera, "intrinsics": self.track.intrinsics, **self.track.columns}
-        own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return track | {name: value for name, value in own.items() if isinstance(value, Tensor)}
+        return track | self._own
 
     def to(self, device: torch.device | str) -> "Window":
         """The same window on another device."""
-        return self._moved(self.track.to(device), lambda value: value.to(device, non_blocking=True))
+        moved = {name: value.to(device, non_blocking=True) for name, value in self._own.items()}
+        return replace(self, track=self.track.to(device), **moved)
 
     def pin_memory(self) -> "Window":
         """The same window in page-locked memory, from which a GPU copies while it computes."""
-        return self._moved(self.track.pin_memory(), Tensor.pin_memory)
-
-    def _moved(self, track: Track, move: Callable[[Tensor], Tensor]) -> "Window":
-        own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, track=track, **{name: move(v) for name, v in own.items() if isinstance(v, Tensor)})
+        return replace(self, track=self.track.pin_memory(), **{name: v.pin_memory() for name, v in self._own.items()})
 
 
 class CachedLatents:
@@ -117,7 +119,7 @@ class CachedLatents:
         shapes = {cache.latents.shape[1:] for cache in caches}
         if len(shapes) != 1:
             raise ValueError(f"windows need latents of one shape, the caches hold {sorted(shapes)}")
-        self.shape: tuple[int, int] = shapes.pop()
+        self.shape = shapes.pop()
         self.latents = [cache.latents for cache in caches]
         self.offsets = np.cumsum([0, *(len(cache) for cache in caches)])
 

@@ -120,10 +120,9 @@ class PictureSource(FrameSource):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        pin, share = torch.device(device).type == "cuda", {"rank": rank, "world_size": world_size}
-        loader = FrameLoader(
-            datasets, EveryFrame(), batch_size, seed, episodes=episodes, mix=mix, workers=workers, pin=pin, **share
-        )
+        options: dict[str, Any] = {"episodes": episodes, "mix": mix, "workers": workers}
+        options |= {"rank": rank, "world_size": world_size, "pin": torch.device(device).type == "cuda"}
+        loader = FrameLoader(datasets, EveryFrame(), batch_size, seed, **options)
         super().__init__(loader, latents, loader.image_size, device, keep_frames=True)
 
 
@@ -194,7 +193,7 @@ class OnlineData:
         facts = [stored_facts(dataset) for dataset in datasets]
         self.datasets, self.image_size, self.training, self.device = datasets, image_size, training, device
         self.augment, self.rates = augment, {rate for _, rate in facts}
-        self.drawn = {"mix": MixConfig(mix), "workers": workers, "rank": rank, "world_size": world_size}
+        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers, "rank": rank, "world_size": world_size}
         several = len({size for size, _ in facts}) > 1
         pin = device.type == "cuda"
         self.options = {"image_size": image_size if several else None, "strict": strict, "pin": pin}
@@ -215,7 +214,7 @@ class OnlineData:
         return FrameSource(loader, None, self.image_size)
 
     def _loader(self, strategy: Strategy, episodes: Episodes, **changing: Any) -> FrameLoader:
-        options = {"seed": self.training.seed, "episodes": episodes} | self.options | changing
+        options: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, **self.options, **changing}
         return FrameLoader(self.datasets, strategy, self.training.batch_size, **options)
 
 
