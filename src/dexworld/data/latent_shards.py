@@ -96,9 +96,9 @@ class LatentShards:
         if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
             raise IndexError(f"{self.folder}: rows {rows.min()} to {rows.max()} asked for, it holds {len(self)}")
         read = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        shard = rows // self.rows_per_shard
-        for number in np.unique(shard).tolist():
-            places = np.flatnonzero(shard == number)
+        order = np.argsort(rows, kind="stable")
+        numbers, starts = np.unique(rows[order] // self.rows_per_shard, return_index=True)
+        for number, places in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
             read[places] = self._map(number)[rows[places] - number * self.rows_per_shard]
         return read
 
@@ -140,7 +140,8 @@ class LatentShards:
             return self._maps[number]
         path = self.paths[number]
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            # A plain array over the map: its rows are gathered faster than those of `np.memmap`.
+            found = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
             if found.shape != self._shape_of(number) or found.dtype != self.dtype:
                 raise ValueError(f"it holds {found.shape} {found.dtype}")
         except (ValueError, OSError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:

@@ -12,7 +12,7 @@ import gc
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -187,8 +187,8 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
         read = [self._read_or_replace(picks.at(slice(row, row + 1)), frames[row], problems) for row in range(shape[0])]
         labels = {name: np.stack([each[1][name] for each in read]) for name in (POSE, "intrinsics", *self.columns)}
         chosen, intrinsics = Picks.join([each[0] for each in read]), labels.pop("intrinsics")
-        window = Window.of(chosen, self.sampler.clips, labels, intrinsics)
-        return replace(window, frames=frames, problems=tuple(problems))
+        rows = self.sampler.clips.rows(chosen)
+        return Window.of(chosen, rows, labels, intrinsics, frames=frames, problems=tuple(problems))
 
     def name(self, clip: int) -> str:
         """Dataset folder and episode id of a clip."""

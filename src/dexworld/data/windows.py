@@ -63,16 +63,19 @@ class Window:
                 raise ValueError(f"Window.{name} has shape {tuple(found)}, expected {shape} for its track")
 
     @classmethod
-    def of(cls, picks: Picks, clips: Clips, labels: dict[str, np.ndarray], intrinsics: np.ndarray) -> "Window":
-        """The window batch of picks among `clips`. labels: camera poses and columns; intrinsics: (B, 3, 3)."""
+    def of(
+        cls, picks: Picks, rows: np.ndarray, labels: dict[str, np.ndarray], intrinsics: np.ndarray, **more: Any
+    ) -> "Window":
+        """The windows of picks. labels: camera poses and columns. intrinsics: (B, 3, 3). more: other fields."""
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in labels.items()}
         return cls(
             Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors),
             repeats=torch.from_numpy(picks.drawn.repeats),
             stride=torch.from_numpy(picks.drawn.stride),
-            rows=torch.from_numpy(clips.rows(picks)),
+            rows=torch.from_numpy(rows),
             clips=torch.from_numpy(picks.clips),
             numbers=torch.from_numpy(picks.numbers),
+            **more,
         )
 
     @property
@@ -168,10 +171,10 @@ class WindowSampler:
 
         first: the number of its first sample, by default step * size; it decides which clips an epoch has come to.
         """
-        picks, clips = self.sampler.draw(step, size, first).share(self.rank, self.world_size), self.sampler.clips
-        rows = clips.rows(picks)
-        window = Window.of(picks, clips, self._labels(rows), self._intrinsics[picks.clips])
-        return replace(window, latents=torch.from_numpy(self.latents(rows)))
+        picks = self.sampler.draw(step, size, first).share(self.rank, self.world_size)
+        rows = self.sampler.clips.rows(picks)
+        latents = torch.from_numpy(self.latents(rows))
+        return Window.of(picks, rows, self._labels(rows), self._intrinsics[picks.clips], latents=latents)
 
     def describe(self, row: int) -> str:
         """Where a row comes from: cache folder, episode number in it, frame."""
@@ -183,6 +186,9 @@ class WindowSampler:
 
     def _labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """(B, F, ...) labels of rows (B, F) by name."""
+        if len(self.caches) == 1:
+            records = self.caches[0].labels.take(rows)
+            return {name: records[name] for name in self.columns}
         found: dict[str, np.ndarray] = {}
         cache = np.searchsorted(self.latents.offsets, rows, side="right") - 1
         for number in np.unique(cache).tolist():
