@@ -135,6 +135,7 @@ def test_a_stopped_build_goes_on_with_the_shards_that_are_missing(tmp_path, writ
     folder = cache_folder(dataset, "b")
     with pytest.raises(RuntimeError, match="out of memory"):
         compute_latents(dataset, breaks_down, "b", folder, frames_per_shard=4)
+    assert not (folder / "cache.json").exists()
     with pytest.raises(FileNotFoundError, match=r"no complete latents.*cache-latents"):
         open_cache(dataset, "b")
     told = []

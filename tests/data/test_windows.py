@@ -45,25 +45,6 @@ def test_the_configured_share_of_windows_has_a_short_history(make_cache):
     assert (never.repeats == 0).all()
 
 
-def test_a_batch_depends_on_seed_and_step_alone(make_cache):
-    cache = make_cache([40, 30])
-    sampler = WindowSampler([cache], CONFIG, seed=5)
-    sampler.batch(0, 8)
-    again = WindowSampler([cache], CONFIG, seed=5)
-    assert torch.equal(sampler.batch(7, 8).rows, again.batch(7, 8).rows)
-    assert not torch.equal(sampler.batch(8, 8).rows, again.batch(7, 8).rows)
-    assert not torch.equal(WindowSampler([cache], CONFIG, seed=6).batch(7, 8).rows, again.batch(7, 8).rows)
-
-
-def test_ranks_share_the_batch_that_one_process_would_draw(make_cache):
-    cache = make_cache([40, 30])
-    whole = WindowSampler([cache], CONFIG, seed=5).batch(2, 8).rows
-    shares = [WindowSampler([cache], CONFIG, seed=5, rank=rank, world_size=2).batch(2, 8).rows for rank in (0, 1)]
-    assert torch.equal(torch.stack(shares, dim=1).reshape(whole.shape), whole)
-    with pytest.raises(ValueError, match="multiple"):
-        WindowSampler([cache], CONFIG, seed=5, rank=0, world_size=3).batch(0, 8)
-
-
 @pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 9, 14])
 def test_short_episodes_shorten_history_then_stride_and_never_leave_the_episode(make_cache, length):
     sampler = WindowSampler([make_cache([length, 40])], CONFIG, seed=0, episodes=[np.array([0])])
@@ -106,19 +87,3 @@ def test_a_row_is_described_by_folder_episode_and_frame(make_cache):
     sampler = WindowSampler([make_cache([20, 10], "one"), make_cache([15, 5], "two")], CONFIG, seed=0)
     assert sampler.describe(30 + 15 + 2).endswith("episode 1, frame 2")
     assert "two" in sampler.describe(47)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"history": 6}, "history"),
-        ({"history": 0}, "history"),
-        ({"stride_weights": ()}, "stride_weights"),
-        ({"stride_weights": (0.0, -1.0)}, "stride_weights"),
-        ({"short_history": 1.5}, "short_history"),
-        ({"moving_object_weight": -1.0}, "moving_object_weight"),
-    ],
-)
-def test_configs_that_make_no_sense_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(CONFIG, **change)

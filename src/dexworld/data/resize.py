@@ -81,23 +81,19 @@ class Fit:
 
     def pixels(self, pixels: Array) -> Array:
         """Pixels (..., 2) [u, v] of the source to those of the target; they may lie outside the image."""
-        scale = (self.scaled[1] / self.source[1], self.scaled[0] / self.source[0])
-        corner = (self.corner[1], self.corner[0])
-        if isinstance(pixels, Tensor):
-            return pixels * pixels.new_tensor(scale) - pixels.new_tensor(corner)
-        return pixels * np.asarray(scale, pixels.dtype) - np.asarray(corner, pixels.dtype)
+        scale = [self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]]
+        return pixels * _like(pixels, scale) - _like(pixels, [self.corner[1], self.corner[0]])
 
     def intrinsics(self, intrinsics: Array) -> Array:
         """Pinhole matrices (..., 3, 3) of source images to those of target images."""
         top, left = self.corner
-        matrix = [
-            [self.scaled[1] / self.source[1], 0.0, -left],
-            [0.0, self.scaled[0] / self.source[0], -top],
-            [0.0, 0.0, 1.0],
-        ]
-        if isinstance(intrinsics, Tensor):
-            return intrinsics.new_tensor(matrix) @ intrinsics
-        return np.asarray(matrix, intrinsics.dtype) @ intrinsics
+        across, down = self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]
+        return _like(intrinsics, [[across, 0.0, -left], [0.0, down, -top], [0.0, 0.0, 1.0]]) @ intrinsics
+
+
+def _like(array: Array, values: list[Any]) -> Array:
+    """Numbers as an array of the same kind, on the same device."""
+    return array.new_tensor(values) if isinstance(array, Tensor) else np.asarray(values, array.dtype)
 
 
 def resized(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
