@@ -105,8 +105,10 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
         )
     shard, rows, force = Shard.parse(config.shard), [], config.force
     for dataset, folder, estimate in zip(datasets, folders, estimates, strict=True):
-        told, per_shard = partial(watch, str(dataset.folder)), config.frames_per_shard
-        complete = compute_latents(dataset, encoder.encode, fingerprint, folder, device, told, shard, per_shard, force)
+        progress, per_shard = partial(watch, str(dataset.folder)), config.frames_per_shard
+        complete = compute_latents(
+            dataset, encoder.encode, fingerprint, folder, device, progress, shard, per_shard, force
+        )
         damaged = None
         if complete and config.verify:
             damaged = [name for name, wrong in open_cache(dataset, fingerprint, folder).damaged() if wrong]
