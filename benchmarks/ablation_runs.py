@@ -19,8 +19,7 @@ from torch import Tensor
 from dexworld.actions import ActionConvention, HandMotion
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import read_json, write_json, written_atomically
-from dexworld.data.fitted import fitted
-from dexworld.data.resize import Fit
+from dexworld.data.resize import Fit, resized
 from dexworld.evaluation.guard import Split, check_seeds, split_of
 from dexworld.evaluation.open_loop import Clip, OpenLoopConfig, clip_of, derangement, transplanted
 from dexworld.evaluation.open_loop_metrics import Sums, keypoint_views, latent_sums, moving_tokens
@@ -29,13 +28,12 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.training.config import SamplingConfig, TrainConfig
-from dexworld.training.frame_task import FrameTask
 from dexworld.training.run_data import fit_encoder
 from dexworld.training.sources import CachedData
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import FIT_WINDOWS
 from dexworld.training.trainer import Trainer
-from dexworld.training.window_task import window_strategies
+from dexworld.training.window_task import WindowTask, window_strategies
 
 RATE_HZ = 5.0  # of the robot's video; human and gripper video is sampled at the same times
 REFERENCE_HEIGHT = 224  # pixels of the pictures that PCK@10 and PCK@20 are defined on
@@ -183,8 +181,8 @@ class Study:
     ) -> None:
         self.config, self.output = config, output
         size = config.model.image_size
-        self.robot, self.held_out = fitted(open_dataset(data), size), open_dataset(held_out)
-        self.pretraining = [fitted(open_dataset(folder), size) for folder in pretraining]
+        self.robot, self.held_out = resized(open_dataset(data), size), open_dataset(held_out)
+        self.pretraining = [resized(open_dataset(folder), size) for folder in pretraining]
         if config.few_episodes > len(self.robot):
             raise ValueError(f"{data} holds {len(self.robot)} episodes, too few for few_episodes {config.few_episodes}")
         split = split_of(self.held_out.seeds[0])
@@ -275,16 +273,13 @@ class Study:
             model = DexWM.from_pretrained(ancestor / "model")
             seeds += model.provenance["training_seeds"]
         else:
+            torch.manual_seed(seed)  # the modules draw their first weights from torch's generator
             model = DexWM(config)
             model.encoder.load_state_dict(self.encoder.encoder.state_dict())
-            torch.manual_seed(seed)  # the modules draw their first weights from torch's generator
-            if variant.raw_actions:
-                model = DexWM(config)
-                model.encoder.load_state_dict(self.encoder.encoder.state_dict())
-            else:
+            if not variant.raw_actions:
                 window = data.labels(strategies[0], episodes).batch(0, FIT_WINDOWS)
                 model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
-        task = FrameTask(model, training, lambda each: data.source(each, model, episodes), sampling)
+        task = WindowTask(model, training, lambda each: data.source(each, model, episodes), sampling)
         trainer = Trainer(model, training, task, folder)
         begin = time.process_time()
         trainer.run()
@@ -307,7 +302,7 @@ class Study:
     def _scenes(self) -> list["Scene"]:
         """The evaluated stretch of every held-out episode."""
         protocol = OpenLoopConfig(steps=self.config.rollout_steps, fps=RATE_HZ)
-        sized, scenes = fitted(self.held_out, self.config.model.image_size), []
+        sized, scenes = resized(self.held_out, self.config.model.image_size), []
         for index in range(len(self.held_out)):
             clip = clip_of(sized[index], protocol)
             if clip.objects_px is not None:  # stored in pixels of the stored picture

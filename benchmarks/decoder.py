@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from common import parser, write_results
-from dexworld.data.fitted import fitted
+from dexworld.data.resize import resized
 from dexworld.data.store import open_dataset
 from dexworld.evaluation.guard import check_seeds
 from dexworld.evaluation.intervals import Interval, bootstrap_ratio
@@ -128,7 +128,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, object], list[int]
         trained.append(decoder.provenance)
     if not decoders:
         raise SystemExit("this model's encoder has no way back to pictures: give --decoder")
-    dataset = fitted(open_dataset(options.data), model.config.image_size)
+    dataset = resized(open_dataset(options.data), model.config.image_size)
     count = min(options.episodes or len(dataset), len(dataset))
     scenes = list(dataset.seeds[:count])
     for provenance in trained:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.track import Track
 from dexworld.training.config import ScaleConfig, TrainConfig
 from dexworld.training.cost import VIT_SHAPES
 from dexworld.training.meter import Meter
@@ -98,12 +99,16 @@ def random_window(config: DexWMConfig, batch: int, frames: int, device: torch.de
     generator = torch.Generator().manual_seed(0)
     keypoints = torch.rand(batch, frames, 42, 3, generator=generator) - 0.5
     keypoints = keypoints * torch.tensor([0.9 * width / 200, 0.9 * height / 200, 0.0]) + torch.tensor([0.0, 0.0, 1.0])
+    latents = torch.randn(batch, frames, config.grid[0] * config.grid[1], config.encoder.dim, generator=generator)
+    valid = torch.rand(batch, frames, 42, generator=generator) < 0.8
+    track = Track(
+        torch.eye(4).expand(batch, frames, 4, 4).clone(),
+        torch.tensor([[200.0, 0, width / 2], [0, 200.0, height / 2], [0, 0, 1]]).expand(batch, 3, 3).clone(),
+        {"keypoints_world": keypoints, "keypoints_valid": valid},
+    )
     return Window(
-        latents=torch.randn(batch, frames, config.grid[0] * config.grid[1], config.encoder.dim, generator=generator),
-        keypoints_world=keypoints,
-        keypoints_valid=torch.rand(batch, frames, 42, generator=generator) < 0.8,
-        world_from_camera=torch.eye(4).expand(batch, frames, 4, 4).clone(),
-        intrinsics=torch.tensor([[200.0, 0, width / 2], [0, 200.0, height / 2], [0, 0, 1]]).expand(batch, 3, 3).clone(),
+        track=track,
+        latents=latents,
         repeats=torch.arange(batch) % 2,
         stride=torch.ones(batch, dtype=torch.int64),
         rows=torch.zeros(batch, frames, dtype=torch.int64),

@@ -10,7 +10,7 @@ import torch
 from dexworld import cli
 from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
-from dexworld.data.fitted import fitted
+from dexworld.data.resize import resized
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.dexwm import DexWM
 from dexworld.planning import CEM, KeypointPixels, LatentDistance, MPCConfig, MPCPolicy
@@ -92,7 +92,7 @@ def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_pa
     # Both layers behind the zeros of a new model have moved.
     assert float(model.predictor.project_out.weight.detach().abs().max()) > 0
 
-    episode = fitted(open_dataset(data), size)[1]
+    episode = resized(open_dataset(data), size)[1]
     images = torch.from_numpy(episode.frames.read(list(range(FRAMES))))
     latents = model.encode(images)
     assert latents.shape == (FRAMES, model.config.grid[0] * model.config.grid[1], DIM)

@@ -250,6 +250,10 @@ class Track:
 
         return self._each(moved, moved)
 
+    def pin_memory(self) -> "Track":
+        """The same tensors in page-locked memory."""
+        return self._each(torch.Tensor.pin_memory, torch.Tensor.pin_memory)
+
     def tensors(self, dtype: torch.dtype | None = None) -> "Track":
         """The same track with tensors for arrays; floats as `dtype` where it is given. Texts are left out."""
 

@@ -266,17 +266,19 @@ def check_batch(source: Any, truth: Truth, finding: Finding, affected: set[str],
     """A batch that touches every episode: nothing bad in it, and what could not be read is named."""
     known = Known(source, truth)
     try:
-        batch = FrameLoader([known], SAMPLING, 2 * max(1, len(known)), seed).batch(0)
+        loader = FrameLoader([known], SAMPLING, 2 * max(1, len(known)), seed)
+        batch = loader.batch(0)
     except CorruptEpisodeError as error:
         unlucky = "clips in a row" in str(error) and 2 * len(affected) >= len(truth.episodes)
         if finding.read - affected and not finding.changed and not unlucky:
             raise AssertionError(f"sound episodes are there, but no batch: {error}") from error
         return
     check_tensors(batch)
+    starts = loader.sampler.clips.starts
     for row, clip in enumerate(batch.clips.tolist()):
         name = known.ids[clip]
         if name in finding.read - finding.changed:
-            assert np.array_equal(batch.frames[row].numpy(), truth.frames[name][batch.frame_numbers[row].numpy()])
+            assert np.array_equal(batch.frames[row].numpy(), truth.frames[name][batch.rows[row].numpy() - starts[clip]])
     for problem in batch.problems:
         # an episode of another rate or size than the first is named too, were it the first that is damaged
         assert finding.changed or any(name in problem.where for name in affected), f"{problem} blames a sound episode"
@@ -284,11 +286,10 @@ def check_batch(source: Any, truth: Truth, finding: Finding, affected: set[str],
 
 def check_tensors(batch: Any) -> None:
     """Nothing in a batch that training could choke on."""
-    assert batch.keypoints_world.isfinite().all()
-    assert (batch.keypoints_world.abs() <= FAR).all(), "keypoints beyond sense in a batch"
-    assert batch.times.isfinite().all() and (batch.times >= 0).all()
-    check_cameras(batch.world_from_camera.numpy())
-    check_intrinsics(batch.intrinsics.numpy())
+    assert batch.track.keypoints_world.isfinite().all()
+    assert (batch.track.keypoints_world.abs() <= FAR).all(), "keypoints beyond sense in a batch"
+    check_cameras(batch.track.world_from_camera.numpy())
+    check_intrinsics(batch.track.intrinsics.numpy())
 
 
 def check_prepared(folder: Path, truth: Truth, affected: set[str], store: Path, layout: str) -> None:

@@ -26,7 +26,7 @@ def fork_builds() -> None:
     ones after a while, and answer with all exit codes."""
     import torch
 
-    from dexworld.data.latent_build import compute_latents
+    from dexworld.data.latent_cache import compute_latents
     from dexworld.data.store import open_dataset
 
     def encode(images: torch.Tensor) -> torch.Tensor:

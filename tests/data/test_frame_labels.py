@@ -3,6 +3,7 @@
 import json
 import pickle
 import tracemalloc
+import zlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,11 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data import frame_labels, windows
+from dexworld.data import frame_labels
 from dexworld.data.checked import with_checksum
-from dexworld.data.frame_labels import FRAME, FrameLabels, MappedLabels, label_rows, write_labels
-from dexworld.data.latent_build import compute_latents
-from dexworld.data.latent_cache import StaleCacheError, latent_cache, open_cache
+from dexworld.data.frame_labels import (
+    EPISODES_FILE,
+    FORMAT_4,
+    FRAMES_FILE,
+    FrameLabels,
+    label_rows,
+    record_type,
+    write_labels,
+)
+from dexworld.data.latent_cache import StaleCacheError, compute_latents, latent_cache, open_cache
+from dexworld.data.latent_shards import npy_header
 from dexworld.data.mixture import Clips, MixConfig, StrideSampler
 from dexworld.data.prepare.shards import Shard
 from dexworld.data.sampling import PaperSampling, StrideSampling
@@ -30,50 +39,46 @@ def small_blocks(monkeypatch):
 
 
 def in_memory(dataset) -> FrameLabels:
-    """All labels as columns, put together without the code that is tested."""
+    """All labels in memory, put together without the code that is tested."""
     episodes = [dataset[index] for index in range(len(dataset))]
-    valid = np.concatenate([each.keypoints_valid for each in episodes])
-    points = np.concatenate([each.keypoints_world for each in episodes])
-    return FrameLabels(
-        keypoints_world=np.where(valid[..., None], points, 0).astype(np.float32),
-        keypoints_valid=valid,
-        world_from_camera=np.concatenate([each.world_from_camera for each in episodes]).astype(np.float32),
-        intrinsics=np.stack([each.intrinsics for each in episodes]).astype(np.float32),
-        starts=np.concatenate([[0], np.cumsum([len(each) for each in episodes])]),
-        object_motion=np.concatenate(
-            [each.columns.get("object_motion", np.zeros(len(each))) for each in episodes]
-        ).astype(np.float32),
-        fps=np.array([each.fps for each in episodes]),
-    )
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in episodes])])
+    records = np.zeros(int(starts[-1]), FORMAT_4)
+    for episode, first in zip(episodes, starts.tolist(), strict=False):
+        mine, valid = records[first : first + len(episode)], episode.keypoints_valid
+        mine["keypoints_world"] = np.where(valid[..., None], episode.keypoints_world, 0)
+        mine["keypoints_valid"] = mine["keypoints_shown"] = valid
+        mine["world_from_camera"] = episode.world_from_camera
+        mine["object_motion"] = episode.columns.get("object_motion", 0)
+    intrinsics = np.stack([each.intrinsics for each in episodes]).astype(np.float32)
+    return FrameLabels(records, starts, intrinsics, np.array([each.fps for each in episodes]))
 
 
 def make_earlier(cache, dataset) -> None:
-    """Turn a cache into one of the version before, with all labels in one file."""
-    labels = in_memory(dataset)
-    np.savez(cache.folder / "labels.npz", **vars(labels))
-    for name in ("frame_labels.npy", "episode_labels.npz"):
-        (cache.folder / name).unlink()
+    """Turn a cache into one of version 4, whose records have fixed columns and whose header is known."""
+    labels, frames = in_memory(dataset), len(cache)
+    (cache.folder / FRAMES_FILE).write_bytes(npy_header(FORMAT_4, (frames,)) + labels.records.tobytes())
+    arrays = {name: getattr(labels, name) for name in ("starts", "intrinsics", "fps")}
+    blocks = [labels.records[first : first + frame_labels.BLOCK] for first in range(0, frames, frame_labels.BLOCK)]
+    arrays["block_crc32"] = np.array([zlib.crc32(block.tobytes()) for block in blocks], np.uint32)
+    arrays["block_motion"] = np.array([block["object_motion"].max() for block in blocks], np.float32)
+    np.savez(cache.folder / EPISODES_FILE, **arrays)
     header = json.loads((cache.folder / "cache.json").read_text())
-    header = {key: value for key, value in header.items() if key not in ("crc32", "labels_crc32")}
-    (cache.folder / "cache.json").write_text(json.dumps(with_checksum(header | {"format_version": 3})))
+    header |= {"format_version": 4, "labels_crc32": zlib.crc32((cache.folder / EPISODES_FILE).read_bytes())}
+    del header["crc32"]
+    (cache.folder / "cache.json").write_text(json.dumps(with_checksum(header)))
     plan = json.loads((cache.folder / "plan.json").read_text())
-    (cache.folder / "plan.json").write_text(json.dumps(plan | {"format_version": 3}))
+    (cache.folder / "plan.json").write_text(json.dumps(plan | {"format_version": 4}))
 
 
 def assert_same(left, right) -> None:
-    for name in windows.Window.__dataclass_fields__:
-        mine, other = getattr(left, name), getattr(right, name)
-        assert mine.dtype == other.dtype, name
-        assert torch.equal(mine, other), name
+    for name, mine in left.tensors.items():
+        assert mine.dtype == right.tensors[name].dtype, name
+        assert torch.equal(mine, right.tensors[name]), name
 
 
 @pytest.mark.parametrize(
     ("sampling", "mix"),
-    [
-        (STRIDE, MixConfig()),
-        (replace(STRIDE, moving_object_weight=3.0), MixConfig((1.0, 2.0))),
-        (PAPER, MixConfig()),
-    ],
+    [(STRIDE, MixConfig()), (replace(STRIDE, moving_object_weight=3.0), MixConfig((1.0, 2.0))), (PAPER, MixConfig())],
     ids=["stride", "moving objects, mixed", "paper"],
 )
 def test_batches_are_those_of_labels_held_in_memory(tmp_path, small_blocks, write_dataset, make_cache, sampling, mix):
@@ -81,7 +86,6 @@ def test_batches_are_those_of_labels_held_in_memory(tmp_path, small_blocks, writ
     mapped = [make_cache(each, name, moving) for name, (each, moving) in lengths.items()]
     datasets = [write_dataset(tmp_path / name, *each) for name, each in lengths.items()]
     held = [replace(cache, labels=in_memory(dataset)) for cache, dataset in zip(mapped, datasets, strict=True)]
-    assert all(isinstance(cache.labels, MappedLabels) for cache in mapped)
     samplers = [WindowSampler(caches, sampling, 3, [np.array([0, 1])] * 2, mix=mix) for caches in (mapped, held)]
     for step in range(10):
         assert_same(*(sampler.batch(step, 16) for sampler in samplers))
@@ -93,11 +97,10 @@ def test_a_cache_of_the_version_before_is_read_as_it_is(tmp_path, write_dataset,
     expected = WindowSampler([cache], STRIDE, 0).batch(1, 8)
     make_earlier(cache, dataset)
     earlier = open_cache(dataset, "b")
-    assert isinstance(earlier.labels, FrameLabels)
     assert not any(wrong for _, wrong in earlier.damaged())
     assert_same(WindowSampler([earlier], STRIDE, 0).batch(1, 8), expected)
-    with pytest.raises(StaleCacheError, match=r"another version of dexworld; delete that folder"):
-        compute_latents(dataset, brightness_encoder, "b", cache.folder)
+    with pytest.raises(ValueError, match=r"holds no column 'gaze_world', but .*keypoints_world.*labels are read anew"):
+        WindowSampler([earlier], STRIDE, 0, columns=("gaze_world",))
 
 
 def test_a_stopped_build_of_the_version_before_goes_on_and_ends_as_any_other(
@@ -108,22 +111,45 @@ def test_a_stopped_build_of_the_version_before_goes_on_and_ends_as_any_other(
     compute_latents(dataset, brightness_encoder, "b", undisturbed, frames_per_shard=8)
     compute_latents(dataset, brightness_encoder, "b", stopped, shard=Shard(0, 2), frames_per_shard=8)
     plan = json.loads((stopped / "plan.json").read_text())
-    (stopped / "plan.json").write_text(json.dumps(plan | {"format_version": 3}))
+    (stopped / "plan.json").write_text(json.dumps(plan | {"format_version": 4}))
+    (stopped / EPISODES_FILE).write_text("labels that lack the columns of now")
     assert compute_latents(dataset, brightness_encoder, "b", stopped)
     for path in undisturbed.rglob("*.*"):
         assert path.read_bytes() == (stopped / path.relative_to(undisturbed)).read_bytes()
 
 
+def test_columns_that_not_all_episodes_have_alike_are_left_out_and_named_once(tmp_path, numbered_episode, caplog):
+    columns = [
+        {"gaze_world": np.ones((4, 3)), "phase": np.arange(4), "note": np.array(["a"] * 4), "odd": np.ones((4, 1))},
+        {"gaze_world": np.ones((4, 3)), "phase": np.arange(4), "note": np.array(["b"] * 4), "odd": np.ones((4, 2))},
+        {"gaze_world": np.ones((4, 3)), "phase": np.arange(4), "late": np.ones(4)},
+        {"gaze_world": np.ones((4, 3))},
+    ]
+    episodes = [numbered_episode(number, 4).with_columns(**each) for number, each in enumerate(columns)]
+
+    class Odd(list):
+        lengths, ids, folder = (4,) * 4, ("",) * 4, tmp_path
+
+    labels = FrameLabels.open(tmp_path, write_labels(Odd(episodes), tmp_path))
+    assert "gaze_world" in labels.columns
+    assert labels.records["gaze_world"].dtype == np.float32
+    assert not {"phase", "note", "odd", "late"} & set(labels.columns)
+    assert [record.message.split(": ", 1)[1] for record in caplog.records] == [
+        "columns that not all episodes have alike are left out: late, odd, phase"
+    ]
+    assert labels.take(np.arange(16))["keypoints_valid"].shape == (16, 42)
+
+
 def test_records_are_what_the_episodes_say_across_the_edges_of_blocks(tmp_path, small_blocks, write_dataset):
     dataset = write_dataset(tmp_path / "data", [5, 8, 1, 17, 3], 2)
-    labels = MappedLabels.opened(tmp_path, write_labels(dataset, tmp_path))
+    labels = FrameLabels.open(tmp_path, write_labels(dataset, tmp_path))
     rows = np.random.default_rng(0).permutation(34).reshape(2, 17)
-    expected = np.concatenate([label_rows(dataset[index]) for index in range(5)])
+    expected = np.concatenate([label_rows(dataset[index], record_type(dataset[0])) for index in range(5)])
     assert labels.take(rows).tobytes() == expected[rows].tobytes()
     assert labels.take(rows).shape == (2, 17)
     assert np.load(tmp_path / "frame_labels.npy", allow_pickle=False).tobytes() == expected.tobytes()
     np.testing.assert_array_equal(labels.moved(1e-3), expected["object_motion"] > 1e-3)
-    assert labels.moved(1.0) is None
+    assert not labels.moved(1.0).any()
     copy = pickle.loads(pickle.dumps(labels))
     assert copy.take(rows).tobytes() == expected[rows].tobytes()
     with pytest.raises(IndexError, match="asked for of 34"):
@@ -131,12 +157,12 @@ def test_records_are_what_the_episodes_say_across_the_edges_of_blocks(tmp_path, 
 
 
 def test_a_flipped_bit_is_found_by_whoever_looks_at_its_block(tmp_path, small_blocks, write_dataset):
-    labels = MappedLabels.opened(tmp_path, write_labels(write_dataset(tmp_path / "data", [20]), tmp_path))
+    labels = FrameLabels.open(tmp_path, write_labels(write_dataset(tmp_path / "data", [20]), tmp_path))
     path = tmp_path / "frame_labels.npy"
     content = bytearray(path.read_bytes())
-    content[-5 * FRAME.itemsize] ^= 4  # in row 15, of the second of three blocks
+    content[-5 * labels.records.itemsize] ^= 4  # in row 15, of the second of three blocks
     path.write_bytes(content)
-    labels = MappedLabels(tmp_path, labels._arrays)
+    labels = FrameLabels.open(tmp_path, zlib.crc32((tmp_path / EPISODES_FILE).read_bytes()))
     labels.take(np.array([0, 7, 16]))
     with pytest.raises(ValueError, match=r"damaged between rows 8 and 15; delete episode_labels.npz and cache.json"):
         labels.take(np.array([3, 9]))
@@ -171,7 +197,7 @@ def test_memory_does_not_grow_with_frames_and_by_tens_of_bytes_with_episodes(tmp
     """The bound that the module states: 52 bytes an episode and 9 bytes per 1,024 frames."""
     episode = numbered_episode(0, 100)
 
-    def kept_and_peak(episodes: int) -> tuple[int, int, MappedLabels]:
+    def kept_and_peak(episodes: int) -> tuple[int, int, FrameLabels]:
         class Same(SimpleNamespace):
             def __len__(self) -> int:
                 return episodes
@@ -187,7 +213,7 @@ def test_memory_does_not_grow_with_frames_and_by_tens_of_bytes_with_episodes(tmp
             checksum = write_labels(dataset, folder)
             peak = tracemalloc.get_traced_memory()[1]
             before = tracemalloc.get_traced_memory()[0]
-            labels = MappedLabels.opened(folder, checksum)
+            labels = FrameLabels.open(folder, checksum)
             for step in range(5):
                 labels.take(np.random.default_rng(step).integers(0, 100 * episodes, (8, 9)))
             return tracemalloc.get_traced_memory()[0] - before, peak, labels

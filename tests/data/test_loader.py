@@ -27,27 +27,27 @@ def datasets(tmp_path, write_dataset):
 
 
 def assert_same(left, right):
-    different = [
-        name
-        for name in left.__dataclass_fields__
-        if name != "problems" and not torch.equal(getattr(left, name), getattr(right, name))
-    ]
-    assert not different
+    assert not [name for name, value in left.tensors.items() if not torch.equal(value, right.tensors[name])]
+
+
+def frame_numbers(batch, loader):
+    """(B, F) numbers within the clips."""
+    return batch.rows - torch.from_numpy(loader.sampler.clips.starts)[batch.clips][:, None]
 
 
 @pytest.mark.parametrize("sampling", [PAPER, STRIDE, UniformSampling(frames=4)], ids=["paper", "stride", "uniform"])
 def test_frames_labels_and_cameras_of_a_window_belong_together(datasets, sampling):
-    batch = FrameLoader(datasets, sampling, 32, seed=1).batch(3)
+    loader = FrameLoader(datasets, sampling, 32, seed=1)
+    batch = loader.batch(3)
     assert batch.frames.shape == (32, sampling.frames, 32, 32, 3)
     assert batch.frames.dtype == torch.uint8
-    numbers = batch.frame_numbers.float()
+    numbers = frame_numbers(batch, loader).float()
     torch.testing.assert_close(batch.frames.float().mean(dim=(2, 3, 4)), 5 * numbers, atol=2.0, rtol=0)
-    torch.testing.assert_close(batch.keypoints_world[:, :, 5, 1], numbers)
-    torch.testing.assert_close(batch.world_from_camera[:, :, 0, 3], numbers)
-    torch.testing.assert_close(batch.times, numbers / 5.0)
-    torch.testing.assert_close(batch.intrinsics[:, 0, 0], batch.keypoints_world[:, 0, 5, 0] + 1)
-    assert not batch.keypoints_valid[:, :, 0].any()
-    assert (batch.keypoints_world[:, :, 0] == 0).all()  # NaN in the file, but not valid
+    torch.testing.assert_close(batch.track.keypoints_world[:, :, 5, 1], numbers)
+    torch.testing.assert_close(batch.track.world_from_camera[:, :, 0, 3], numbers)
+    torch.testing.assert_close(batch.track.intrinsics[:, 0, 0], batch.track.keypoints_world[:, 0, 5, 0] + 1)
+    assert not batch.track.keypoints_valid[:, :, 0].any()
+    assert (batch.track.keypoints_world[:, :, 0] == 0).all()  # NaN in the file, but not valid
 
 
 def test_online_windows_are_those_that_cached_latents_give(make_cache, tmp_path):
@@ -55,8 +55,8 @@ def test_online_windows_are_those_that_cached_latents_give(make_cache, tmp_path)
     cached = WindowSampler(caches, STRIDE, 7).batch(4, 40)
     loader = FrameLoader([open_dataset(tmp_path / name) for name in ("one", "two")], STRIDE, 40, 7)
     online = loader.batch(4)
-    for name in ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics", "repeats", "stride"):
-        assert torch.equal(getattr(online, name), getattr(cached, name)), name
+    for name in cached.tensors.keys() - {"latents", "frames"}:
+        assert torch.equal(online.tensors[name], cached.tensors[name]), name
     torch.testing.assert_close(
         online.frames.float().mean(dim=(2, 3, 4)), cached.latents[..., 0, 0], atol=0.1, rtol=1e-3
     )
@@ -89,7 +89,7 @@ def test_an_epoch_brings_every_part_of_every_clip_once(datasets):
     seen = []
     for batch in loader.batches(stop=3):
         lengths = torch.tensor([20, 12, 30, 25, 16])[batch.clips]
-        seen += zip(batch.clips.tolist(), (batch.frame_numbers[:, -1] * 3 // lengths).tolist(), strict=True)
+        seen += zip(batch.clips.tolist(), (frame_numbers(batch, loader)[:, -1] * 3 // lengths).tolist(), strict=True)
     assert len({clip for clip, _ in seen}) == 5
     assert [sum(clip == each for clip, _ in seen) for each in range(5)] == [3] * 5
     assert torch.equal(loader.batch(9, 5, first=10).numbers, torch.arange(10, 15))
@@ -119,12 +119,12 @@ def test_each_frame_of_a_window_is_decoded_once_and_no_other_is(datasets):
     read.clear()
     batch = loader.batch(0)
     assert batch.repeats.min() >= 1
-    assert read == [sorted(set(row)) for row in batch.frame_numbers.tolist()]
+    assert read == [sorted(set(row)) for row in frame_numbers(batch, loader).tolist()]
     read.clear()
     plain = FrameLoader([Spy(datasets[0])], PAPER, 6, 0, decode=False).batch(0)
     assert not read
     assert plain.frames.shape == (6, 4, 0, 0, 3)
-    assert plain.keypoints_valid.any()
+    assert plain.track.keypoints_valid.any()
 
 
 def test_frames_and_intrinsics_are_brought_to_the_size_asked_for(datasets):
@@ -132,7 +132,7 @@ def test_frames_and_intrinsics_are_brought_to_the_size_asked_for(datasets):
     sized = FrameLoader(datasets, PAPER, 6, 0, image_size=(16, 24)).batch(0)
     assert sized.frames.shape == (6, 4, 16, 24, 3)
     torch.testing.assert_close(sized.frames.float().mean(dim=(2, 3, 4)), stored.frames.float().mean(dim=(2, 3, 4)))
-    torch.testing.assert_close(sized.intrinsics[:, 0, 0], stored.intrinsics[:, 0, 0] * 24 / 32)
+    torch.testing.assert_close(sized.track.intrinsics[:, 0, 0], stored.track.intrinsics[:, 0, 0] * 24 / 32)
 
 
 def test_datasets_of_two_sizes_need_a_common_one(tmp_path, write_dataset, numbered_episode):
@@ -166,7 +166,7 @@ def test_an_episode_damaged_after_opening_is_named_counted_and_replaced_by_rule(
     assert caplog.text.count("0002 can't be read and is replaced") == 1
     assert torch.equal(batch.frames[~bad], whole.frames[~bad])
     assert set(batch.clips[bad].tolist()) <= {0, 1}  # clips of the same dataset
-    numbers = batch.frame_numbers.float()
+    numbers = frame_numbers(batch, loader).float()
     torch.testing.assert_close(batch.frames.float().mean(dim=(2, 3, 4)), 5 * numbers, atol=2.0, rtol=0)
     assert_same(batch, FrameLoader(datasets, PAPER, 10, 3).batch(1))
     loader.close()
@@ -242,7 +242,7 @@ def test_a_hand_of_no_confidence_moves_but_is_shown_in_no_picture(
         window = next(iter(FrameLoader([dataset], sampling, 2, seed=0)))
     else:
         window = WindowSampler([latent_cache(dataset, brightness_encoder, "brightness")], sampling, 0).batch(0, 2)
-    assert window.keypoints_valid[..., 1:].all()
-    assert window.keypoints_shown[..., 1:21].all()
-    assert not window.keypoints_shown[..., 21:].any()
-    assert not window.keypoints_shown[..., 0].any()  # not annotated at all
+    assert window.track.keypoints_valid[..., 1:].all()
+    assert window.track.keypoints_shown[..., 1:21].all()
+    assert not window.track.keypoints_shown[..., 21:].any()
+    assert not window.track.keypoints_shown[..., 0].any()  # not annotated at all

@@ -175,6 +175,12 @@ def test_numbers_that_make_no_sense_are_refused():
         (lambda: OfficialSampling(lead=8), "lead"),
         (lambda: UniformSampling(frames=1), "uniform"),
         (lambda: StrideSampling(rate_hz=0.0), "rate_hz"),
+        (lambda: StrideSampling(frames=6, history=6), "history"),
+        (lambda: StrideSampling(history=0), "history"),
+        (lambda: StrideSampling(stride_weights=()), "stride_weights"),
+        (lambda: StrideSampling(stride_weights=(0.0, -1.0)), "stride_weights"),
+        (lambda: StrideSampling(moving_object_weight=-1.0), "moving_object_weight"),
+        (lambda: StrideSampling(short_history=1.5), "short_history"),
         (lambda: replace(PaperSampling(), short_history=2.0), "short_history"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from dexworld.data.latent_cache import FrameLabels, LatentCache
+from dexworld.data.frame_labels import FORMAT_4, FrameLabels
+from dexworld.data.latent_cache import LatentCache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
@@ -46,15 +47,12 @@ def tiny_cache() -> LatentCache:
     total = EPISODES * FRAMES
     keypoints = generator.uniform(-0.2, 0.2, (total, 42, 3)).astype(np.float32)
     keypoints[..., 2] = 1.0
-    labels = FrameLabels(
-        keypoints,
-        generator.random((total, 42)) < generator.random((total, 1)),
-        np.tile(np.eye(4, dtype=np.float32), (total, 1, 1)),
-        np.tile(np.array([[100, 0, 28], [0, 100, 28], [0, 0, 1]], np.float32), (EPISODES, 1, 1)),
-        np.arange(EPISODES + 1) * FRAMES,
-        np.zeros(total, np.float32),
-        np.full(EPISODES, 5.0),
-    )
+    records = np.zeros(total, FORMAT_4)
+    records["keypoints_world"], records["world_from_camera"] = keypoints, np.eye(4)
+    records["keypoints_valid"] = generator.random((total, 42)) < generator.random((total, 1))
+    records["keypoints_shown"] = records["keypoints_valid"]
+    intrinsics = np.tile(np.array([[100, 0, 28], [0, 100, 28], [0, 0, 1]], np.float32), (EPISODES, 1, 1))
+    labels = FrameLabels(records, np.arange(EPISODES + 1) * FRAMES, intrinsics, np.full(EPISODES, 5.0))
     return LatentCache(Path("cache"), generator.standard_normal((total, 4, 8)).astype(np.float16), labels)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from dexworld.cli.cache_latents import CacheLatents
 from dexworld.data.datasets import open_dataset
-from dexworld.data.fitted import fitted
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.latent_shards import shard_path
+from dexworld.data.resize import resized
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
@@ -56,7 +56,7 @@ def test_training_opens_the_latents_that_were_computed_ahead(folder):
     assert told[-1] == (str(folder), 7, 7)
 
     config = preset("debug")
-    view = fitted(open_dataset(folder), config.image_size)
+    view = resized(open_dataset(folder), config.image_size)
     model = DexWM(config)
     latents.fit_encoder(config, model.encoder, [view], 6, 0, "cpu")
 
@@ -72,7 +72,7 @@ def test_training_opens_the_latents_that_were_computed_ahead(folder):
 def test_a_checkpoint_brings_its_own_encoder(folder, tmp_path):
     config = preset("debug")
     model = DexWM(config)
-    view = fitted(open_dataset(folder), config.image_size)
+    view = resized(open_dataset(folder), config.image_size)
     latents.fit_encoder(config, model.encoder, [view], 6, 3, "cpu")
     model.save_pretrained(tmp_path / "checkpoint")
     (row,) = cache_latents(settings(folder, checkpoint=str(tmp_path / "checkpoint")), lambda *_: None)

@@ -5,16 +5,17 @@ import json
 import pytest
 import torch
 
+from dexworld.data.windows import Window
 from dexworld.models.decoder import DecoderConfig, PixelDecoder, PixelDecoderConfig, from_pixels
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import open_decoder
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.lpips import LPIPS
 from dexworld.models.perceptual import GradientDistance
+from dexworld.track import Track
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.decoder_objective import AdversarialDecoder, DecoderLoss, DecoderTrainConfig
 from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
-from dexworld.training.picture_source import Pictures
 from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 
 NETWORK = DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2)
@@ -53,12 +54,15 @@ def one_picture():
     decoder = PixelDecoder(PixelDecoderConfig(space, NETWORK))
     rows, columns = torch.meshgrid(torch.arange(16), torch.arange(24), indexing="ij")
     image = torch.stack([rows * 15, columns * 10, (rows + columns) * 6], dim=-1).to(torch.uint8)[None]
-    return decoder, Pictures(image, torch.randn(1, 6, 8), torch.zeros(1, dtype=torch.long))
+    track, none = Track(torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 3)), torch.zeros(1, dtype=torch.long)
+    return decoder, Window(track, none, none, none[None], torch.randn(1, 1, 6, 8), image[None])
 
 
 def psnr(decoder, pictures):
     with torch.no_grad():
-        return float(-10 * ((decoder(pictures.latents) - from_pixels(pictures.images)) / 2).square().mean().log10())
+        return float(
+            -10 * ((decoder(pictures.latents[:, 0]) - from_pixels(pictures.frames[:, 0])) / 2).square().mean().log10()
+        )
 
 
 def test_a_decoder_learns_one_picture_by_heart():
@@ -93,7 +97,7 @@ def test_each_side_of_the_game_gets_the_gradient_of_its_own_loss():
     assert torch.equal(early[weight], middle[weight])  # the judge learns, nobody listens to it yet
     assert not torch.allclose(early[weight], late[weight])
     # what the decoder gains by deceiving the judge, the judge's own weights don't feel
-    made, true = decoder(pictures.latents).detach(), from_pixels(pictures.images)
+    made, true = decoder(pictures.latents[:, 0]).detach(), from_pixels(pictures.frames[:, 0])
     judge.zero_grad()
     hinge_loss(judge(true), judge(made)).backward()
     for name, each in judge.named_parameters():

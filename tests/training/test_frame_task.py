@@ -19,11 +19,10 @@ from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampli
 from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames
 from dexworld.training.config import SamplingConfig
-from dexworld.training.frame_task import FrameSource, FrameTask
-from dexworld.training.sources import CachedData, OnlineData
+from dexworld.training.sources import CachedData, FrameSource, OnlineData
 from dexworld.training.train_world_model import RunConfig, train
 from dexworld.training.trainer import Trainer
-from dexworld.training.window_task import window_strategies
+from dexworld.training.window_task import WindowTask, window_strategies
 
 STRIDE = StrideSampling(frames=5, history=3, stride_weights=(1.0, 1.0), short_history=0.5)
 
@@ -78,9 +77,8 @@ def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model
     for step in (0, 1, 5):
         left, right = cached.batch(step, 6), online.batch(step, 6)
         torch.testing.assert_close(left.latents, right.latents, atol=2e-3, rtol=2e-3)  # the cache keeps float16
-        for name in left.__dataclass_fields__:
-            if name != "latents":
-                assert torch.equal(getattr(left, name), getattr(right, name)), name
+        for name in left.tensors.keys() - {"latents"}:
+            assert torch.equal(left.tensors[name], right.tensors[name]), name
     row = int(right.rows[0, 2])
     assert cached.describe(row).split(", ")[-1] == online.describe(row).split(", ")[-1]
     assert str(dataset.folder) in online.describe(row)
@@ -132,8 +130,8 @@ def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores,
     # Frames were stored two times as large with a margin of eight pixels, and are cut to the same square again.
     fit = Fit((112, 128), (56, 56))
     for window in (plain, prepared):
-        torch.testing.assert_close(window.intrinsics[:, 0, 0], torch.full((64,), 100.0))
-        torch.testing.assert_close(window.intrinsics[:, 0, 2], torch.full((64,), 28.0))
+        torch.testing.assert_close(window.track.intrinsics[:, 0, 0], torch.full((64,), 100.0))
+        torch.testing.assert_close(window.track.intrinsics[:, 0, 2], torch.full((64,), 28.0))
     assert fit.corner == (0, 4)
     # The disc is where its keypoint is: the latents of its patch differ from those of the empty table.
     bright = prepared.latents.norm(dim=-1).argmax(dim=-1)
@@ -173,7 +171,7 @@ def make_trainer(model_config, folder, make_training, disc_data, workers, kind="
     data = OnlineData(
         [dataset], model.config.image_size, (), config, torch.device("cpu"), augment=True, workers=workers
     )
-    task = FrameTask(
+    task = WindowTask(
         model,
         config,
         lambda each: data.source(each, model, [np.arange(12)]),

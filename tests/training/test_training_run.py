@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.latent_cache import FrameLabels, LatentCache
+from dexworld.data.frame_labels import FORMAT_4, FrameLabels
+from dexworld.data.latent_cache import LatentCache
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
@@ -108,19 +109,11 @@ def test_scenes_are_held_out_whole_and_always_the_same(data):
 
 def test_the_action_scale_is_the_root_mean_square_of_what_moves(model_config):
     frames = 100
-    keypoints = np.zeros((frames, 42, 3), np.float32)
-    keypoints[:, 21:, 0] = 0.03 * np.arange(frames)[:, None]  # 3 cm along one of three axes
-    valid = np.zeros((frames, 42), bool)
-    valid[:, 21:] = True
-    labels = FrameLabels(
-        keypoints,
-        valid,
-        np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1)),
-        np.eye(3, dtype=np.float32)[None],
-        np.array([0, frames]),
-        np.zeros(frames, np.float32),
-        np.array([5.0]),
-    )
+    records = np.zeros(frames, FORMAT_4)
+    records["keypoints_world"][:, 21:, 0] = 0.03 * np.arange(frames)[:, None]  # 3 cm along one of three axes
+    records["keypoints_valid"][:, 21:] = True
+    records["world_from_camera"] = np.eye(4)
+    labels = FrameLabels(records, np.array([0, frames]), np.eye(3, dtype=np.float32)[None], np.array([5.0]))
     cache = LatentCache(None, np.zeros((frames, 16, 16), np.float16), labels)
     config = StrideSampling(frames=4, history=3, stride_weights=(1.0,), short_history=0.5)
     window = WindowSampler([cache], config, seed=0).batch(0, 512)

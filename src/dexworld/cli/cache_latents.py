@@ -29,16 +29,10 @@ class CacheLatents:
 
     def run(self) -> None:
         """Show the estimate, compute, and write `results.json`; exit code 1 when a shard is damaged."""
-        rows: list[dict[str, Any]] = [
-            {
-                "dataset": dataset.folder,
-                "episodes": len(dataset),
-                "frames": estimate.frames,
-                "bytes": estimate.bytes,
-                "free_bytes": estimate.free,
-            }
-            for dataset, estimate in latent_estimates(self.config)
-        ]
+        rows: list[dict[str, Any]] = []
+        for dataset, estimate in latent_estimates(self.config):
+            sizes = {"frames": estimate.frames, "bytes": estimate.bytes, "free_bytes": estimate.free}
+            rows.append({"dataset": dataset.folder, "episodes": len(dataset), **sizes})
         _show(rows)
         if self.dry_run:
             write_results(self.output, {"dry_run": True, "datasets": rows}, seed=self.config.seed)
@@ -60,10 +54,6 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        table.add_row(
-            str(row["dataset"]),
-            f"{row['episodes']:,}",
-            f"{row['frames']:,}",
-            *(f"{row[key] / 1e9:,.2f} GB" for key in ("bytes", "free_bytes")),
-        )
+        sizes = [f"{row[key] / 1e9:,.2f} GB" for key in ("bytes", "free_bytes")]
+        table.add_row(str(row["dataset"]), f"{row['episodes']:,}", f"{row['frames']:,}", *sizes)
     Console(markup=False).print(table)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dexworld.cli.progress import counted
 from dexworld.data.datasets import open_dataset
-from dexworld.data.fitted import fitted
+from dexworld.data.resize import resized
 from dexworld.evaluation.guard import check_seeds
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.evaluation.results import write_results
@@ -57,7 +57,7 @@ class OpenLoop:
                 collect(
                     CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)
                 )
-            dataset = fitted(open_dataset(folder), model.config.image_size)
+            dataset = resized(open_dataset(folder), model.config.image_size)
             for provenance in trained:
                 check_seeds(dataset.seeds, provenance, self.split)
             episodes = (dataset[index] for index in range(min(self.episodes, len(dataset))))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.fitted import fitted_episode
+from dexworld.data.resize import resized_episode
 from dexworld.models.latent_readers import AUTO, drawing_of
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
@@ -48,7 +48,7 @@ class Imagine:
 
             frames = SEARCHED_FRAMES if self.frame is None else max(2, self.frame + 1)
             episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))
-        episode = fitted_episode(episode, model.config.image_size)
+        episode = resized_episode(episode, model.config.image_size)
         frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
         motions = atomic_motions(episode, frame, self.motion, model.config.action_convention)
         imagined = imagine(model, episode, motions, frame, decode=drawing.decode, drawn_by=drawing.by)

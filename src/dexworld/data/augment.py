@@ -6,6 +6,7 @@ only). Each operation is defined as torchvision defines it for float images in [
 torchvision itself is not needed. B clips, F frames; nothing moves, so labels stay as they are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,22 +97,19 @@ def augment(frames: Tensor, draw: AugmentDraw) -> Tensor:
 
 def _applied(images: Tensor, draw: AugmentDraw, clips: np.ndarray) -> Tensor:
     """Float images (b, F, H, W, 3) in [0, 1] of the clips numbered `clips` (b,), which it changes."""
+
+    def change(mask: np.ndarray, numbers: np.ndarray, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+        chosen = np.flatnonzero(mask)
+        if len(chosen):
+            places = torch.from_numpy(chosen).to(images.device)
+            values = torch.from_numpy(numbers[clips[chosen]]).to(images).view(-1, 1, 1, 1, 1)
+            images[places] = operation(images[places], values)
+
     for turn in range(4):
         for kind, operation in enumerate((_brightness, _contrast, _saturation, adjust_hue)):
-            chosen = np.flatnonzero(draw.jitter[clips] & (draw.order[clips, turn] == kind))
-            if len(chosen):
-                factor = torch.from_numpy(draw.factors[clips[chosen], kind]).to(images).view(-1, 1, 1, 1, 1)
-                places = torch.from_numpy(chosen).to(images.device)
-                images[places] = operation(images[places], factor)
-    chosen = np.flatnonzero(draw.grayscale[clips])
-    if len(chosen):
-        places = torch.from_numpy(chosen).to(images.device)
-        images[places] = _gray(images[places]).expand(-1, -1, -1, -1, 3)
-    chosen = np.flatnonzero(draw.blur[clips])
-    if len(chosen):
-        places = torch.from_numpy(chosen).to(images.device)
-        sigma = torch.from_numpy(draw.sigma_px[clips[chosen]]).to(images).view(-1, 1, 1, 1, 1)
-        images[places] = gaussian_blur(images[places], sigma)
+            change(draw.jitter[clips] & (draw.order[clips, turn] == kind), draw.factors[:, kind], operation)
+    change(draw.grayscale[clips], draw.sigma_px, lambda part, _: _gray(part).expand(-1, -1, -1, -1, 3))
+    change(draw.blur[clips], draw.sigma_px, gaussian_blur)
     return images
 
 

@@ -21,11 +21,7 @@ class FrameEncoder(Protocol):
 
 
 def encoded_frames(
-    dataset: Dataset,
-    encoder: FrameEncoder,
-    shape: tuple[int, ...],
-    rows: tuple[int, int],
-    device: torch.device | str,
+    dataset: Dataset, encoder: FrameEncoder, shape: tuple[int, ...], rows: tuple[int, int], device: torch.device | str
 ) -> Iterator[np.ndarray]:
     """Blocks (n, P, D) float16 of the dataset's frames `rows[0]` to `rows[1]` (exclusive), never across episodes.
 

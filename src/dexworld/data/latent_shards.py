@@ -1,113 +1,42 @@
 """Latents of many frames in many files, each whole or absent, read as one array.
 
-    shards/00000.npy    rows 0 to R - 1: (R, P, D) float16; every shard but the last holds R rows
-    shards/00000.json   how many they are, and the CRC-32 of the .npy file
-
-Several processes may fill one folder. A shard is written under a hidden name that its writer locks, then renamed: a
-process that is killed loses its lock with its life, and whoever takes the shard next overwrites what it left.
+shards/00000.npy    rows 0 to R - 1: (R, P, D) float16; every shard but the last holds R rows
+shards/00000.json   how many they are, and the CRC-32 of the .npy file
 """
 
-import errno
-import fcntl
 import io
 import json
 import logging
 import os
-import threading
 import tokenize
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dexworld.data.files import read_json
+from dexworld.data.locks import hidden
 
 logger = logging.getLogger(__name__)
 OPEN_SHARDS = 128  # memory maps kept open by one array; each holds a file descriptor
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 _READ_BYTES = 1 << 22
 
 
-@contextmanager
-def claimed(path: Path, wait: bool = True) -> Iterator[Path | None]:
-    """Yield a hidden path to write in place of `path`; on success flush it and rename it.
-
-    Yields None when there is nothing to write: `path` exists, or another process is writing it and `wait` is False.
-    With `wait`, stays until that process has finished, or takes over when it died. What a failed or killed writer left
-    is overwritten by the next claim.
-    """
-    descriptor = _claim(path, wait)
-    if descriptor is None:
-        yield None
-        return
-    part = _part(path)
-    try:
-        yield part
-        os.fsync(descriptor)
-        os.replace(part, path)
-    finally:
-        os.close(descriptor)  # which gives the lock back
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """The first bytes of an .npy file."""
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder: others that ask for it wait."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, wait=True)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _claim(path: Path, wait: bool) -> int | None:
-    """A descriptor that holds the lock of the hidden file; None when `path` exists or is somebody else's."""
-    part = _part(path)
-    while not path.exists():
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
-        locked = _lock(descriptor, wait)
-        if locked and not path.exists() and _is(part, descriptor):
-            return descriptor
-        if locked and path.exists() and _is(part, descriptor):
-            part.unlink(missing_ok=True)  # finished by another between the two looks
-        os.close(descriptor)
-        if not locked:
-            return None
-    return None
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        _warn_of_missing_locks()
-    return True
-
-
-@cache
-def _warn_of_missing_locks() -> None:
-    logger.warning("this file system has no file locks: give each process a share of its own (--shard i/n)")
+def npy_dtype(header: bytes) -> np.dtype:
+    """What an .npy file with these first bytes holds. Raises ValueError for other bytes."""
+    file = io.BytesIO(header)
+    np.lib.format.read_magic(file)
+    return np.lib.format.read_array_header_1_0(file)[2]
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -120,30 +49,23 @@ def write_shard(path: Path, part: Path, rows: int, shape: tuple[int, int], block
 
     Raises ValueError when the blocks don't add up to `rows`, OSError when the disk is full.
     """
-    header = io.BytesIO()
-    description = {"descr": "<f2", "fortran_order": False, "shape": (rows, *shape)}
-    np.lib.format.write_array_header_1_0(header, description)
-    written, checksum = 0, zlib.crc32(header.getvalue())
+    header = npy_header(LatentShards.dtype, (rows, *shape))
+    written, checksum = 0, zlib.crc32(header)
     with open(part, "wb") as file:
-        file.write(header.getvalue())
+        file.write(header)
         for block in blocks:
             content = np.ascontiguousarray(block, dtype="<f2").tobytes()
             file.write(content)
             written, checksum = written + len(block), zlib.crc32(content, checksum)
     if written != rows:
         raise ValueError(f"{path}: {written} rows came for a shard of {rows}")
-    _write_record(path.with_suffix(".json"), {"rows": rows, "crc32": checksum})
-
-
-def _write_record(path: Path, record: dict[str, Any]) -> None:
-    """Under the lock of the shard, so a fixed hidden name is nobody else's."""
-    part = _part(path)
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(record, file)
+    record = path.with_suffix(".json")
+    with open(hidden(record), "w", encoding="utf-8") as file:  # the shard's lock keeps this name ours
+        json.dump({"rows": rows, "crc32": checksum}, file)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+    os.replace(hidden(record), record)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -153,65 +75,49 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class LatentShards:
-    """(N, P, D) float16 rows of a cache folder as one read-only array, memory-mapped shard by shard.
+    """(N, P, D) float16 rows of a cache folder, read-only, memory-mapped shard by shard; at most `OPEN_SHARDS` open."""
 
-    Takes what NumPy takes as an index of the first axis (rows in any order, slices, masks), and further indices behind
-    it; `np.asarray` reads all of it. Holds at most `OPEN_SHARDS` files open; a pickled copy opens its own.
-    """
-
-    dtype = np.dtype(np.float16)
-    ndim = 3
+    dtype = np.dtype("<f2")
 
     def __init__(self, folder: Path, shape: tuple[int, int, int], rows_per_shard: int) -> None:
         self.folder, self.shape, self.rows_per_shard = folder, tuple(shape), rows_per_shard
+        self.paths = [shard_path(folder, number) for number in range(-(-shape[0] // rows_per_shard))]
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return -(-len(self) // self.rows_per_shard)
 
     def rows_of(self, number: int) -> tuple[int, int]:
         """First row of a shard, and the row behind its last."""
         return number * self.rows_per_shard, min((number + 1) * self.rows_per_shard, len(self))
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
-        if isinstance(first, int | np.integer):
-            return self._gather(np.array([first]))[0][rest]
-        rows = np.arange(len(self))[first] if isinstance(first, slice) else np.asarray(first)
-        if rows.dtype == bool:
-            if rows.shape != (len(self),):
-                raise IndexError(f"a mask of shape {rows.shape} doesn't fit {len(self)} rows")
-            rows = np.flatnonzero(rows)
-        return self._gather(rows)[(slice(None),) * rows.ndim + rest]
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """(n, P, D) of rows (n,), in their order. Raises IndexError for rows that there are not."""
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise IndexError(f"{self.folder}: rows {rows.min()} to {rows.max()} asked for, it holds {len(self)}")
+        read = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        order = np.argsort(rows, kind="stable")
+        numbers, starts = np.unique(rows[order] // self.rows_per_shard, return_index=True)
+        for number, places in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
+            read[places] = self._map(number)[rows[places] - number * self.rows_per_shard]
+        return read
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("latents in shards can't become one array without a copy")
-        return self[:] if dtype is None else self[:].astype(dtype)
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[np.arange(len(self))].astype(dtype or self.dtype)
 
     def missing(self) -> list[str]:
         """Files that are absent or of another size than they must be, as paths relative to the folder."""
         wrong = []
-        for number in range(self.shards):
-            path = shard_path(self.folder, number)
-            try:
-                fits = path.stat().st_size == self._file_bytes(number)
-            except OSError:
-                fits = False
-            if not fits:
+        for number, path in enumerate(self.paths):
+            shape = self._shape_of(number)
+            size = len(npy_header(self.dtype, shape)) + int(np.prod(shape)) * self.dtype.itemsize
+            if not path.exists() or path.stat().st_size != size:
                 wrong.append(path.relative_to(self.folder).as_posix())
         return wrong
 
     def damaged(self) -> Iterator[tuple[str, bool]]:
         """Every shard's relative path, and whether its bytes differ from the recorded checksum; reads everything."""
-        for number in range(self.shards):
-            path = shard_path(self.folder, number)
+        for path in self.paths:
             checksum = 0
             try:
                 expected = read_json(path.with_suffix(".json")).get("crc32")
@@ -223,51 +129,24 @@ class LatentShards:
                 expected = None
             yield path.relative_to(self.folder).as_posix(), checksum != expected
 
-    def _file_bytes(self, number: int) -> int:
+    def _shape_of(self, number: int) -> tuple[int, ...]:
         first, last = self.rows_of(number)
-        header = io.BytesIO()
-        description = {"descr": "<f2", "fortran_order": False, "shape": (last - first, *self.shape[1:])}
-        np.lib.format.write_array_header_1_0(header, description)
-        return len(header.getvalue()) + (last - first) * self.shape[1] * self.shape[2] * self.dtype.itemsize
-
-    def _gather(self, rows: np.ndarray) -> np.ndarray:
-        flat = rows.ravel().astype(np.int64)
-        flat = np.where(flat < 0, flat + len(self), flat)
-        if flat.size and not (flat.min() >= 0 and flat.max() < len(self)):
-            raise IndexError(f"{self.folder}: rows {flat.min()} to {flat.max()} asked for, it holds {len(self)}")
-        read = np.empty((len(flat), *self.shape[1:]), dtype=self.dtype)
-        shard = flat // self.rows_per_shard
-        order = np.argsort(shard, kind="stable")
-        numbers, starts = np.unique(shard[order], return_index=True)
-        bounds = [*starts.tolist(), len(order)]
-        for number, begin, end in zip(numbers.tolist(), bounds[:-1], bounds[1:], strict=True):
-            places = order[begin:end]
-            read[places] = self._map(number)[flat[places] - number * self.rows_per_shard]
-        return read.reshape(*rows.shape, *self.shape[1:])
+        return last - first, *self.shape[1:]
 
     def _map(self, number: int) -> np.ndarray:
-        with self._lock:
-            found = self._maps.pop(number, None)
-            if found is None:
-                found = self._opened(number)
-            self._maps[number] = found
-            while len(self._maps) > OPEN_SHARDS:
-                self._maps.popitem(last=False)
-            return found
-
-    def _opened(self, number: int) -> np.ndarray:
-        """A shard, mapped. Raises ValueError when its head is not the one that was written."""
-        path, (first, last) = shard_path(self.folder, number), self.rows_of(number)
+        """A shard, mapped. Raises ValueError when its header is not the one that was written."""
+        if number in self._maps:
+            self._maps.move_to_end(number)
+            return self._maps[number]
+        path = self.paths[number]
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
-            if found.shape != (last - first, *self.shape[1:]) or found.dtype != self.dtype:
+            # A plain array over the map: its rows are gathered faster than those of `np.memmap`.
+            found = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            if found.shape != self._shape_of(number) or found.dtype != self.dtype:
                 raise ValueError(f"it holds {found.shape} {found.dtype}")
         except (ValueError, OSError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
             raise ValueError(f"{path} is not the shard that was written ({error}); delete it and cache.json") from error
+        self._maps[number] = found
+        if len(self._maps) > OPEN_SHARDS:
+            self._maps.popitem(last=False)
         return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "shape": self.shape, "rows_per_shard": self.rows_per_shard}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]

@@ -4,9 +4,9 @@ Sample n is a pure function of the seed and of n. A training step therefore know
 resumed run saves nothing but the step, and ranks and workers take shares of the same sequence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 
@@ -38,9 +38,9 @@ class Clips:
     ) -> "Clips":
         """Per dataset: the lengths of its clips, their rate (one or (E,)), and which of them to use (default: all)."""
         sizes = [len(each) for each in lengths]
-        eligible = [np.zeros(size, dtype=bool) for size in sizes]
-        for index, mask in enumerate(eligible):
-            mask[slice(None) if episodes is None else np.asarray(episodes[index], dtype=int)] = True
+        eligible = [np.full(size, episodes is None) for size in sizes]
+        for mask, chosen in zip(eligible, episodes or (), strict=False):
+            mask[np.asarray(chosen, dtype=int)] = True
         rates = [np.broadcast_to(np.asarray(rate, dtype=float), size) for rate, size in zip(fps, sizes, strict=True)]
         return cls(
             np.concatenate([np.asarray(each, dtype=np.int64) for each in lengths]),
@@ -53,6 +53,26 @@ class Clips:
     def datasets(self) -> int:
         """Number of datasets."""
         return int(self.dataset[-1]) + 1 if len(self.dataset) else 0
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(E + 1,) the row of each clip's first frame, when the frames of all clips lie behind each other."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """(datasets + 1,) the first clip of each dataset, and the number of clips."""
+        return np.searchsorted(self.dataset, np.arange(self.datasets + 1))
+
+    def rows(self, picks: "Picks") -> np.ndarray:
+        """(B, F) rows of the frames that were picked."""
+        return self.starts[picks.clips][:, None] + picks.drawn.frames
+
+    def locate(self, row: int) -> tuple[int, int, int]:
+        """The dataset of a row, the clip in it, and the frame in that."""
+        clip = int(np.searchsorted(self.starts, row, side="right")) - 1
+        dataset = int(self.dataset[clip])
+        return dataset, clip - int(self.edges[dataset]), row - int(self.starts[clip])
 
 
 @dataclass(frozen=True)
@@ -110,39 +130,27 @@ class Picks:
             raise ValueError(
                 f"a batch of {len(self.numbers)} can't be shared by {world_size} processes; choose a multiple"
             )
-        part = slice(rank, None, world_size)
-        drawn = Drawn(self.drawn.frames[part], self.drawn.repeats[part], self.drawn.stride[part])
+        return self.at(slice(rank, None, world_size))
+
+    def at(self, part: slice) -> "Picks":
+        """Some of the windows."""
+        drawn = Drawn(*(each[part] for each in vars(self.drawn).values()))
         return Picks(self.numbers[part], self.clips[part], drawn)
 
-
-class Sampler(Protocol):
-    """Draws batches of windows by number.
-
-    clips: what is drawn from. left_out: indices of eligible clips that are too short for a window.
-    """
-
-    clips: Clips
-    left_out: np.ndarray
-
-    @property
-    def frames(self) -> int:
-        """Slots of a window F."""
-        ...
-
-    def draw(self, step: int, size: int, first: int | None = None) -> Picks:
-        """Batch `step` of `size` windows. first: the number of its first sample, by default step * size."""
-        ...
-
-    def redraw(self, number: int, dataset: int, attempt: int) -> Picks:
-        """One window of the same dataset in place of sample `number`, whose clip can't be read; attempt 1, 2, ..."""
-        ...
+    @classmethod
+    def join(cls, parts: "Sequence[Picks]") -> "Picks":
+        """The windows of several batches as one."""
+        drawn = [np.concatenate(each) for each in zip(*(vars(part.drawn).values() for part in parts), strict=True)]
+        numbers, clips = (np.concatenate([vars(part)[name] for part in parts]) for name in ("numbers", "clips"))
+        return cls(numbers, clips, Drawn(*drawn))
 
 
 class EpochSampler:
     """Every part of every clip once per epoch, in an order of its own for each epoch.
 
     Without mixing weights the epoch runs over all datasets together; with weights each dataset has its own.
-    Raises ValueError when nothing, or nothing of a dataset, is long enough.
+    left_out: indices of eligible clips that are too short for a window. Raises ValueError when nothing, or nothing of a
+    dataset, is long enough.
     """
 
     def __init__(self, clips: Clips, strategy: PartStrategy, seed: int, mix: MixConfig = MixConfig()) -> None:
@@ -151,21 +159,15 @@ class EpochSampler:
         self.left_out = np.flatnonzero(clips.eligible & (parts == 0))
         self._bounds = np.concatenate([[0], np.cumsum(parts)])  # clip c has items _bounds[c] to _bounds[c + 1]
         self._counts = mix.counts(clips.datasets) if mix.weights else None
-        edges = np.searchsorted(clips.dataset, np.arange(clips.datasets + 1))
-        self._dataset_starts = self._bounds[edges]
+        self._dataset_starts = self._bounds[clips.edges]
         starts = self._dataset_starts if mix.weights else self._dataset_starts[[0, -1]]
         self._starts, self.sizes = starts[:-1], np.diff(starts)
         if not len(self.sizes) or not (self.sizes > 0).all():
             raise ValueError("no episode is left to draw windows from: all are held out, or shorter than a window")
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
-    @property
-    def frames(self) -> int:
-        """Slots of a window F."""
-        return self.strategy.frames
-
     def draw(self, step: int, size: int, first: int | None = None) -> Picks:
-        """See `Sampler`."""
+        """Batch `step` of `size` windows. first: the number of its first sample, by default step * size."""
         numbers = np.arange(size) + (step * size if first is None else first)
         if self._counts is None:
             group, place = np.zeros(size, dtype=int), numbers
@@ -179,7 +181,7 @@ class EpochSampler:
         return self._pick(numbers, items, FRAMES)
 
     def redraw(self, number: int, dataset: int, attempt: int) -> Picks:
-        """See `Sampler`: another item of the dataset, uniform in (seed, number, attempt)."""
+        """One window of the same dataset in place of sample `number`, whose clip can't be read; attempt 1, 2, ..."""
         numbers, stream = np.array([number]), REPLACEMENT + 2 * attempt
         start, stop = self._dataset_starts[dataset], self._dataset_starts[dataset + 1]
         item = start + np.floor(uniforms(self.seed, numbers, 1, stream)[:, 0] * (stop - start)).astype(np.int64)
@@ -213,15 +215,14 @@ class StrideSampler:
     def __init__(
         self,
         clips: Clips,
-        config: StrideSampling,
+        strategy: StrideSampling,
         seed: int,
         mix: MixConfig = MixConfig(),
         weights: np.ndarray | None = None,
     ) -> None:
-        self.clips, self.config, self.seed, self.mix = clips, config, seed, mix
+        self.clips, self.strategy, self.seed, self.mix = clips, strategy, seed, mix
         self.left_out = np.zeros(0, dtype=int)  # short clips give windows with repeats
-        config.base(clips.fps)
-        self._frame_starts = np.concatenate([[0], np.cumsum(clips.lengths)])
+        strategy.base(clips.fps)
         self._by_frame = weights is not None
         self._frames_until = np.concatenate([[0], np.cumsum(clips.eligible * clips.lengths)])
         if weights is None:
@@ -231,31 +232,25 @@ class StrideSampler:
         if not weight.sum() > 0:
             raise ValueError("no episode is left to draw windows from")
         self._bounds = np.concatenate([[0.0], np.cumsum(weight) / weight.sum()])
-        edges = np.searchsorted(clips.dataset, np.arange(clips.datasets + 1))
-        self._edges = self._bounds[self._frame_starts[edges] if self._by_frame else edges]
+        self._edges = self._bounds[clips.starts[clips.edges] if self._by_frame else clips.edges]
         self._counts = mix.counts(clips.datasets) if mix.weights else None
         if mix.weights and (np.diff(self._edges) <= 0).any():
             raise ValueError("no episode of a dataset is left to draw windows from")
 
-    @property
-    def frames(self) -> int:
-        """Slots of a window F."""
-        return self.config.frames
-
     def draw(self, step: int, size: int, first: int | None = None) -> Picks:
-        """See `Sampler`."""
+        """See `EpochSampler`."""
         numbers = np.arange(size) + (step * size if first is None else first)
         dataset = None if self._counts is None else self.mix.schedule(self.seed, numbers, self._counts)[0]
         return self._draw(np.random.default_rng([self.seed, step]), numbers, dataset)
 
     def redraw(self, number: int, dataset: int, attempt: int) -> Picks:
-        """See `Sampler`."""
+        """See `EpochSampler`."""
         generator = np.random.default_rng([self.seed, number, REPLACEMENT, attempt])
         return self._draw(generator, np.array([number]), np.array([dataset]))
 
     def _draw(self, generator: np.random.Generator, numbers: np.ndarray, dataset: np.ndarray | None) -> Picks:
         """Windows of the given datasets (B,), of any when None."""
-        config, size = self.config, len(numbers)
+        config, size = self.strategy, len(numbers)
         weights = np.asarray(config.stride_weights, dtype=float)
         stride = 1 + generator.choice(len(weights), size=size, p=weights / weights.sum())
         short = (generator.random(size) < config.short_history) & (config.history > 1)
@@ -271,9 +266,10 @@ class StrideSampler:
     def _frame_at(self, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clip (B,) and frame in it (B,) at places `chance` (B,) of the cumulative weight."""
         if self._by_frame:
-            frame = np.minimum(np.searchsorted(self._bounds[1:], chance, side="right"), self._frame_starts[-1] - 1)
-            clips = np.searchsorted(self._frame_starts, frame, side="right") - 1
-            return clips, frame - self._frame_starts[clips]
+            starts = self.clips.starts
+            frame = np.minimum(np.searchsorted(self._bounds[1:], chance, side="right"), starts[-1] - 1)
+            clips = np.searchsorted(starts, frame, side="right") - 1
+            return clips, frame - starts[clips]
         # What a search among the equal weights of all frames would find, to the last digit, without holding them: the
         # first number of frames whose share of all lies beyond `chance`.
         total = self._frames_until[-1]
@@ -285,14 +281,24 @@ class StrideSampler:
         return clips, number - 1 - self._frames_until[clips]
 
 
+Sampler = EpochSampler | StrideSampler
+
+
 def make_sampler(
     clips: Clips,
     sampling: PartStrategy | StrideSampling,
     seed: int,
     mix: MixConfig = MixConfig(),
-    weights: np.ndarray | None = None,
+    moving: Callable[[], Iterable[np.ndarray]] = tuple,
 ) -> Sampler:
-    """The sampler of a strategy. weights: of each frame, for `StrideSampling`."""
-    if isinstance(sampling, StrideSampling):
-        return StrideSampler(clips, sampling, seed, mix, weights)
-    return EpochSampler(clips, sampling, seed, mix)
+    """The sampler of a strategy. moving: tells for each dataset in which frames (N,) an object moves.
+
+    It is asked only where the strategy draws such frames more often.
+    """
+    if not isinstance(sampling, StrideSampling):
+        return EpochSampler(clips, sampling, seed, mix)
+    weights = None
+    if sampling.moving_object_weight:
+        moved = np.concatenate(list(moving()))
+        weights = 1.0 + sampling.moving_object_weight * moved if moved.any() else None
+    return StrideSampler(clips, sampling, seed, mix, weights)

@@ -4,14 +4,18 @@ Scale to cover, then crop the centre, as the DexWM release does: 1920 x 1080 bec
 kept. Pixels are continuous: an image spans [0, w] x [0, h] and the centre of its first pixel is (0.5, 0.5).
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from dexworld.data.source import Dataset
+from dexworld.track import Frames, Track
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 IMAGES_PER_CALL = 64  # bounds the float copy that interpolation needs
@@ -77,20 +81,83 @@ class Fit:
 
     def pixels(self, pixels: Array) -> Array:
         """Pixels (..., 2) [u, v] of the source to those of the target; they may lie outside the image."""
-        scale = (self.scaled[1] / self.source[1], self.scaled[0] / self.source[0])
-        corner = (self.corner[1], self.corner[0])
-        if isinstance(pixels, Tensor):
-            return pixels * pixels.new_tensor(scale) - pixels.new_tensor(corner)
-        return pixels * np.asarray(scale, pixels.dtype) - np.asarray(corner, pixels.dtype)
+        scale = [self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]]
+        return pixels * _like(pixels, scale) - _like(pixels, [self.corner[1], self.corner[0]])
 
     def intrinsics(self, intrinsics: Array) -> Array:
         """Pinhole matrices (..., 3, 3) of source images to those of target images."""
         top, left = self.corner
-        matrix = [
-            [self.scaled[1] / self.source[1], 0.0, -left],
-            [0.0, self.scaled[0] / self.source[0], -top],
-            [0.0, 0.0, 1.0],
-        ]
-        if isinstance(intrinsics, Tensor):
-            return intrinsics.new_tensor(matrix) @ intrinsics
-        return np.asarray(matrix, intrinsics.dtype) @ intrinsics
+        across, down = self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]
+        return _like(intrinsics, [[across, 0.0, -left], [0.0, down, -top], [0.0, 0.0, 1.0]]) @ intrinsics
+
+
+def _like(array: Array, values: list[Any]) -> Array:
+    """Numbers as an array of the same kind, on the same device."""
+    return array.new_tensor(values) if isinstance(array, Tensor) else np.asarray(values, array.dtype)
+
+
+def resized(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
+    """`dataset` with frames of `image_size` (height, width): itself when its first episode has that size already.
+
+    Raises ValueError when the dataset holds no episode.
+    """
+    if not len(dataset):
+        raise ValueError(f"{dataset.folder} holds no readable episode ({len(dataset.quarantined)} quarantined)")
+    if dataset[0].frames.size == tuple(image_size):
+        return dataset
+    return cast(Dataset, ResizedDataset(dataset, image_size))
+
+
+def resized_episode(episode: Track, image_size: tuple[int, int]) -> Track:
+    """`episode` with frames of `image_size` (height, width) and intrinsics to match; itself when it has them."""
+    fit = Fit(episode.frames.size, image_size)
+    if fit.is_identity:
+        return episode
+    return replace(episode, frames=ResizedFrames(episode.frames, fit), intrinsics=fit.intrinsics(episode.intrinsics))
+
+
+@dataclass(frozen=True)
+class ResizedFrames:
+    """Frames that are brought to another size when they are read."""
+
+    frames: Frames
+    fit: Fit
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.fit.target
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3), uint8 RGB, in the order asked for."""
+        return self.fit.images(torch.from_numpy(self.frames.read(indices))).numpy()
+
+
+class ResizedDataset:
+    """A dataset whose episodes have frames of `image_size` (height, width), and intrinsics to match.
+
+    All else is as the dataset says.
+    """
+
+    def __init__(self, dataset: Dataset, image_size: tuple[int, int]) -> None:
+        self.dataset, self.image_size = dataset, image_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Track:
+        return resized_episode(self.dataset[index], self.image_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the dataset and with the size."""
+        content = f"{self.dataset.fingerprint} {self.image_size[0]} x {self.image_size[1]}"
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by pickle and copy, before there is a dataset
+            raise AttributeError(name)
+        return getattr(self.dataset, name)

@@ -48,20 +48,16 @@ class Drawn:
 
 
 class PartStrategy(Protocol):
-    """A strategy that cuts a clip into parts and draws one window from each part once per epoch."""
+    """A strategy that cuts a clip into parts and draws one window of F = `frames` slots from each part in an epoch.
+
+    parts: (E,) how many windows an epoch draws from clips of these lengths; 0 leaves a clip out as too short.
+    draw: windows of clips of `lengths` (B,) frames at `fps` (B,), from part `part` (B,) of each.
+    """
 
     @property
-    def frames(self) -> int:
-        """Slots of a window F."""
-        ...
-
-    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
-        """(E,) how many windows an epoch draws from clips of these lengths; 0 leaves a clip out as too short."""
-        ...
-
-    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
-        """Windows of clips of `lengths` (B,) frames at `fps` (B,), from part `part` (B,) of each."""
-        ...
+    def frames(self) -> int: ...
+    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray: ...
+    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn: ...
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,7 @@ class PaperSampling:
     """The paper's windows: a target in each of ten equal segments, after frames at random gaps (section 4.1).
 
     The last slot's frame is uniform in its segment; the slots before it are distinct frames, drawn at random from the
-    `seconds` before it and sorted. Where the clip has begun too recently, the history repeats its first frame instead
-    of inventing frames before the beginning.
+    `seconds` before it and sorted. Near the clip's beginning, the history repeats its first frame.
 
     frames: slots F, observed and predicted together. history: slots that repeats may fill.
     short_history: fraction of windows whose history is partly repeats anyhow (uniformly 1 to history - 1 of them).
@@ -92,11 +87,9 @@ class PaperSampling:
             raise ValueError(f"lead is {self.lead}; it must lie between 0 and history - 1 = {self.history - 1}")
 
     def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
-        """See `PartStrategy`; a single frame is no window."""
-        return np.where(np.asarray(lengths) >= 2, self.segments, 0)
+        return np.where(np.asarray(lengths) >= 2, self.segments, 0)  # a single frame is no window
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
-        """See `PartStrategy`."""
         reach = np.maximum(np.round(self.seconds * fps).astype(int), 1)
         chance = random(3 + int(reach.max()))
         last = np.floor((part + chance[:, 0]) * lengths / self.segments).astype(int)
@@ -116,9 +109,9 @@ class OfficialSampling:
     """The released code's windows, its edges included, to compare with models trained by it.
 
     Departures from the paper: ten overlapping 4-second anchors instead of ten segments; frames before the beginning are
-    clipped to frame 0, so that windows of short clips hold many copies of it that count as "no action, no change"
-    (11 % of all frames at EgoDex's mean length of 265); clips no longer than the reach use its largest multiple of
-    one eighth. Only the random numbers differ from the release's.
+    clipped to frame 0, so windows of short clips hold copies of it that count as "no action, no change" (11 % of all
+    frames at EgoDex's mean length of 265); clips no longer than the reach use its largest multiple of one eighth. Only
+    the random numbers differ from the release's.
 
     whole_clip: the multistep phase: one window per clip per epoch, of frames anywhere in it, ending with its last.
     lead: leading slots that repeat the first frame (the multistep phase: num_context - 1).
@@ -137,11 +130,9 @@ class OfficialSampling:
             raise ValueError(f"seconds and anchors must be positive, not {self.seconds} and {self.anchors}")
 
     def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
-        """See `PartStrategy`."""
         return np.where(np.asarray(lengths) >= 2, 1 if self.whole_clip else self.anchors, 0)
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
-        """See `PartStrategy`."""
         before = self.frames - 1 - self.lead
         if self.whole_clip:
             last, reach = lengths - 1, lengths - 1
@@ -180,16 +171,27 @@ class UniformSampling:
         return np.round((self.frames - 1) * np.asarray(fps) / self.rate_hz).astype(int)
 
     def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
-        """See `PartStrategy`."""
         return np.where(np.asarray(lengths) > self._span(fps), self.per_clip, 0)
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
-        """See `PartStrategy`."""
         slack = lengths - 1 - self._span(fps)
         first = np.floor((part + 0.5) / self.per_clip * (slack + 1)).astype(int)
         steps = np.round(np.arange(self.frames) * np.asarray(fps)[:, None] / self.rate_hz).astype(int)
         nothing = np.zeros(len(first), dtype=int)
         return Drawn(first[:, None] + steps, nothing, nothing + 1)
+
+
+class EveryFrame:
+    """Windows of one frame; an epoch brings every frame of every clip once."""
+
+    frames = 1
+
+    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        return np.asarray(lengths)
+
+    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        nothing = np.zeros(len(part), dtype=int)
+        return Drawn(np.asarray(part)[:, None], nothing, nothing)
 
 
 @dataclass(frozen=True)
@@ -199,10 +201,8 @@ class StrideSampling:
     Departure from the paper and the release: a constant stride keeps the time step of a window the one that planning
     uses. Frames are drawn by weight, so a clip of twice the length gives twice the windows.
 
-    frames: slots of a window F, observed and predicted together.
-    history: slots that may be filled by repeating the first frame; the slots behind them are always different frames.
+    frames, history, short_history: as in `PaperSampling`; the slots behind the history are always different frames.
     stride_weights: relative frequency of strides 1, 2, ... in steps of 1 / rate_hz seconds.
-    short_history: fraction of windows whose history is partly repeats (uniformly 1 to history - 1 of them).
     moving_object_weight: extra weight of frames in which an object moves; 3 draws them four times as often.
     rate_hz: the base step; with 5, data of 30, 15 and 5 frames per second give windows of the same times. None counts
         in stored frames, whatever their rate.
@@ -293,18 +293,3 @@ def _with_repeats(chosen: np.ndarray, last: np.ndarray, repeats: np.ndarray) -> 
     sequence = np.concatenate([chosen, last[:, None]], axis=1)
     places = np.clip(np.arange(sequence.shape[1]) - repeats[:, None], 0, None)
     return np.take_along_axis(sequence, places, axis=1)
-
-
-class EveryFrame:
-    """Windows of one frame, every frame of every clip once in an epoch (a `PartStrategy`)."""
-
-    frames = 1
-
-    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
-        """See `PartStrategy`."""
-        return np.asarray(lengths)
-
-    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
-        """See `PartStrategy`: part i is frame i."""
-        nothing = np.zeros(len(part), dtype=int)
-        return Drawn(np.asarray(part)[:, None], nothing, nothing)

@@ -1,86 +1,139 @@
-"""Windows of a few frames: what the world model trains on, and their draw from cached latents.
+"""Windows of a few frames: what models are trained on, and their draw from cached latents.
 
-Which frames make a window is the business of `sampling.py`, which clips come when that of `mixture.py`.
+`sampling.py` decides which frames make a window, `mixture.py` which clips come when.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.frame_labels import FRAME, Labels
+from dexworld.data.frame_labels import EPISODES_FILE, POSE
 from dexworld.data.latent_cache import LatentCache
-from dexworld.data.mixture import Clips, MixConfig, make_sampler
+from dexworld.data.mixture import Clips, MixConfig, Picks, make_sampler
 from dexworld.data.sampling import PartStrategy, StrideSampling
 from dexworld.hands import TRACKED
 from dexworld.track import Track
 
+DEFAULT_COLUMNS = ("keypoints_world", "keypoints_valid", "keypoints_shown")
+NOTHING = torch.empty(0)  # stands where a window has no latents or frames
 MOVED = 1e-3  # metres; objects that move less between two frames are at rest
-_READ_BY_ROW = ("keypoints_world", "keypoints_valid", "keypoints_shown", "world_from_camera")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A window that could not be read: what (folder, episode id) and why."""
+
+    where: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Window:
-    """A batch of B windows of F frames.
+    """A batch of B windows of F frames. What a source does not give has no elements.
 
-    latents: (B, F, P, D) float32. keypoints_world: (B, F, 42, 3) metres. keypoints_valid: (B, F, 42) bool.
-    world_from_camera: (B, F, 4, 4). intrinsics: (B, 3, 3) pixels of the stored frame size.
+    track: hands, cameras and the other columns that were asked for, with one batch dimension; floats are float32.
     repeats: (B,) leading slots that repeat the frame after them. stride: (B,) steps between slots, 0 where they vary.
-    rows: (B, F) index of each frame in the sampler's table, for error reports.
-    keypoints_shown: (B, F, 42) bool, those that a picture can show (`Track.keypoints_shown`); the valid ones
-    when not given.
+    rows: (B, F) number of each frame over all clips of the source, for error reports.
+    latents: (B, F, P, D) float32. frames: (B, F, H, W, 3) uint8 RGB.
+    clips: (B,) index over the episodes of all datasets. numbers: (B,) of the samples.
+    problems: windows of this batch that were replaced.
     """
 
-    latents: Tensor
-    keypoints_world: Tensor
-    keypoints_valid: Tensor
-    world_from_camera: Tensor
-    intrinsics: Tensor
+    track: Track
     repeats: Tensor
     stride: Tensor
     rows: Tensor
-    keypoints_shown: Tensor = None  # type: ignore[assignment]
+    latents: Tensor = NOTHING
+    frames: Tensor = NOTHING
+    clips: Tensor = NOTHING
+    numbers: Tensor = NOTHING
+    problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.keypoints_shown is None:
-            object.__setattr__(self, "keypoints_shown", self.keypoints_valid)
-        batch, frames = self.latents.shape[:2]
-        for name, tail in (
-            ("keypoints_world", (frames, 42, 3)),
-            ("keypoints_valid", (frames, 42)),
-            ("keypoints_shown", (frames, 42)),
-            ("world_from_camera", (frames, 4, 4)),
-            ("intrinsics", (3, 3)),
-            ("repeats", ()),
-            ("stride", ()),
-            ("rows", (frames,)),
-        ):
-            shape = tuple(getattr(self, name).shape)
-            if shape != (batch, *tail):
-                raise ValueError(f"Window.{name} has shape {shape}, expected {(batch, *tail)}")
+        batch, length = (*self.track.batch, len(self.track))
+        expected = {"repeats": (batch,), "stride": (batch,), "rows": (batch, length), "clips": (batch,)}
+        expected |= {"numbers": (batch,), "latents": (batch, length), "frames": (batch, length)}
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found[: len(shape)] != shape and found != (0,):
+                raise ValueError(f"Window.{name} has shape {tuple(found)}, expected {shape} for its track")
 
-    @property
-    def track(self) -> Track:
-        """Hands and camera of the windows, with one batch dimension."""
-        names = ("keypoints_world", "keypoints_valid", "keypoints_shown")
-        return Track(self.world_from_camera, self.intrinsics, {name: getattr(self, name) for name in names})
+    @classmethod
+    def of(
+        cls, picks: Picks, rows: np.ndarray, labels: dict[str, np.ndarray], intrinsics: np.ndarray, **more: Any
+    ) -> "Window":
+        """The windows of picks. labels: camera poses and columns. intrinsics: (B, 3, 3). more: other fields."""
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in labels.items()}
+        return cls(
+            Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors),
+            repeats=torch.from_numpy(picks.drawn.repeats),
+            stride=torch.from_numpy(picks.drawn.stride),
+            rows=torch.from_numpy(rows),
+            clips=torch.from_numpy(picks.clips),
+            numbers=torch.from_numpy(picks.numbers),
+            **more,
+        )
 
     @property
     def tracked_shown(self) -> Tensor:
         """(B, F, 12) bool: the tracked keypoints that a picture can show."""
-        return self.keypoints_shown[..., list(TRACKED)]
+        return self.track.keypoints_shown[..., list(TRACKED)]
 
     @property
     def slots(self) -> Tensor:
         """(F,) slot numbers 0 to F - 1; slot j repeats the one before it where 0 < j <= repeats."""
-        return torch.arange(self.latents.shape[1], device=self.latents.device)
+        return torch.arange(len(self.track), device=self.rows.device)
+
+    @property
+    def bad_row(self) -> int | None:
+        """The row of the first frame whose latents hold NaN or Inf, if any."""
+        bad = ~torch.isfinite(self.latents).flatten(2).all(dim=-1)
+        return int(self.rows[bad][0]) if bad.any() else None
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in own.items() if isinstance(value, Tensor) and value.numel()}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that it holds, by name."""
+        track = {POSE: self.track.world_from_camera, "intrinsics": self.track.intrinsics, **self.track.columns}
+        return track | self._own
 
     def to(self, device: torch.device | str) -> "Window":
         """The same window on another device."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__}
-        return replace(self, **moved)
+        moved = {name: value.to(device, non_blocking=True) for name, value in self._own.items()}
+        return replace(self, track=self.track.to(device), **moved)
+
+    def pin_memory(self) -> "Window":
+        """The same window in page-locked memory, from which a GPU copies while it computes."""
+        return replace(self, track=self.track.pin_memory(), **{name: v.pin_memory() for name, v in self._own.items()})
+
+
+class CachedLatents:
+    """Latents of several caches by row, the caches behind each other. All have the same (P, D)."""
+
+    def __init__(self, caches: Sequence[LatentCache]) -> None:
+        shapes = {cache.latents.shape[1:] for cache in caches}
+        if len(shapes) != 1:
+            raise ValueError(f"windows need latents of one shape, the caches hold {sorted(shapes)}")
+        self.shape = shapes.pop()
+        self.latents = [cache.latents for cache in caches]
+        self.offsets = np.cumsum([0, *(len(cache) for cache in caches)])
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(*rows.shape, P, D) float32; the memory maps are read in file order."""
+        unique, places = np.unique(rows, return_inverse=True)
+        read = np.empty((len(unique), *self.shape), dtype=np.float32)
+        bounds = np.searchsorted(unique, self.offsets)
+        for latents, offset, lower, upper in zip(self.latents, self.offsets, bounds, bounds[1:], strict=False):
+            read[lower:upper] = latents[unique[lower:upper] - offset]
+        return read[places.ravel()].reshape(*rows.shape, *self.shape)
 
 
 class WindowSampler:
@@ -88,7 +141,8 @@ class WindowSampler:
 
     caches: one per dataset; all with the same P and D. episodes: per cache the episodes to draw from (default: all).
     seed: of the draws. rank, world_size: this process among several; together they draw the batch that one alone would.
-    mix: proportions of the caches. Raises ValueError when nothing is left to draw from or the numbers don't fit.
+    mix: proportions of the caches. columns: what the windows' tracks hold. Raises ValueError when nothing is left to
+    draw from, a cache lacks a column, or the numbers don't fit.
     """
 
     def __init__(
@@ -100,31 +154,17 @@ class WindowSampler:
         rank: int = 0,
         world_size: int = 1,
         mix: MixConfig = MixConfig(),
+        columns: Sequence[str] = DEFAULT_COLUMNS,
     ) -> None:
-        shapes = {cache.latents.shape[1:] for cache in caches}
-        if len(shapes) != 1:
-            raise ValueError(f"windows need latents of one shape, the caches hold {sorted(shapes)}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} does not lie in a world of {world_size}")
-        self.caches = tuple(caches)
-        self.rank, self.world_size = rank, world_size
-        self._latents = [cache.latents for cache in caches]
-        self._offsets = np.cumsum([0, *(len(cache) for cache in caches)])
+        self.caches, self.latents = tuple(caches), CachedLatents(caches)
+        self.rank, self.world_size, self.columns = rank, world_size, (POSE, *columns)
+        _check_columns(self.caches, self.columns)
         labels = [cache.labels for cache in caches]
         self._intrinsics = np.concatenate([part.intrinsics for part in labels])
-        self._starts = np.concatenate(
-            [part.starts[:-1] + offset for part, offset in zip(labels, self._offsets, strict=False)]
-        )
         clips = Clips.of([np.diff(part.starts) for part in labels], [part.fps for part in labels], episodes)
-        weights = None
-        if isinstance(sampling, StrideSampling) and sampling.moving_object_weight:
-            weights = _motion_weights(labels, sampling.moving_object_weight)
-        self.sampler = make_sampler(clips, sampling, seed, mix, weights)
-
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """Patches P and width D."""
-        return self._latents[0].shape[1], self._latents[0].shape[2]
+        self.sampler = make_sampler(clips, sampling, seed, mix, lambda: [part.moved(MOVED) for part in labels])
 
     def batch(self, step: int, size: int, first: int | None = None) -> Window:
         """Batch number `step` of `size` windows over all ranks; this rank's share of it, as CPU tensors.
@@ -132,56 +172,46 @@ class WindowSampler:
         first: the number of its first sample, by default step * size; it decides which clips an epoch has come to.
         """
         picks = self.sampler.draw(step, size, first).share(self.rank, self.world_size)
-        rows = self._starts[picks.clips][:, None] + picks.drawn.frames
-        return self.gather(rows, picks.clips, picks.drawn.repeats, picks.drawn.stride)
-
-    def gather(self, rows: np.ndarray, clips: np.ndarray, repeats: np.ndarray, stride: np.ndarray) -> Window:
-        """The window batch of the given table rows (B, F) of clips (B,), leading repeats (B,) and strides (B,)."""
-        labels = self._read_labels(rows)
-        return Window(
-            latents=torch.from_numpy(self._read_latents(rows)),
-            **{name: torch.from_numpy(np.ascontiguousarray(labels[name])) for name in _READ_BY_ROW},
-            intrinsics=torch.from_numpy(self._intrinsics[clips]),
-            repeats=torch.from_numpy(repeats),
-            stride=torch.from_numpy(stride),
-            rows=torch.from_numpy(rows),
-        )
+        rows = self.sampler.clips.rows(picks)
+        latents = torch.from_numpy(self.latents(rows))
+        return Window.of(picks, rows, self._labels(rows), self._intrinsics[picks.clips], latents=latents)
 
     def describe(self, row: int) -> str:
-        """Where a table row comes from: cache folder, episode number in it, frame."""
-        cache = int(np.searchsorted(self._offsets, row, side="right")) - 1
-        starts, local = self.caches[cache].labels.starts, row - int(self._offsets[cache])
-        episode = int(np.searchsorted(starts, local, side="right")) - 1
-        return f"{self.caches[cache].folder}, episode {episode}, frame {local - int(starts[episode])}"
+        """Where a row comes from: cache folder, episode number in it, frame."""
+        dataset, episode, frame = self.sampler.clips.locate(row)
+        return f"{self.caches[dataset].folder}, episode {episode}, frame {frame}"
 
-    def _read_labels(self, rows: np.ndarray) -> np.ndarray:
-        """Records of `FRAME` of table rows (B, F)."""
-        read = np.empty(rows.shape, dtype=FRAME)
-        cache = np.searchsorted(self._offsets, rows, side="right") - 1
+    def close(self) -> None:
+        """Nothing to end: it has no processes."""
+
+    def _labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(B, F, ...) labels of rows (B, F) by name."""
+        if len(self.caches) == 1:
+            records = self.caches[0].labels.take(rows)
+            return {name: records[name] for name in self.columns}
+        found: dict[str, np.ndarray] = {}
+        cache = np.searchsorted(self.latents.offsets, rows, side="right") - 1
         for number in np.unique(cache).tolist():
             mine = cache == number
-            read[mine] = self.caches[number].labels.take(rows[mine] - self._offsets[number])
-        return read
-
-    def _read_latents(self, rows: np.ndarray) -> np.ndarray:
-        """(B, F, P, D) float32; the memory map is read in file order."""
-        flat = rows.ravel()
-        unique, places = np.unique(flat, return_inverse=True)
-        read = np.empty((len(unique), *self.latent_shape), dtype=np.float32)
-        bounds = np.searchsorted(unique, self._offsets)
-        for latents, offset, lower, upper in zip(
-            self._latents, self._offsets[:-1], bounds[:-1], bounds[1:], strict=True
-        ):
-            read[lower:upper] = latents[unique[lower:upper] - offset]
-        return read[places].reshape(*rows.shape, *self.latent_shape)
+            records = self.caches[number].labels.take(rows[mine] - self.latents.offsets[number])
+            for name in self.columns:
+                part = records[name]
+                if name not in found:
+                    found[name] = np.empty((*rows.shape, *part.shape[1:]), dtype=part.dtype)
+                found[name][mine] = part
+        return found
 
 
-def _motion_weights(labels: Sequence[Labels], extra: float) -> np.ndarray | None:
-    """(N,) weight of each frame of all caches, 1 and `extra` more where an object moves; None where none ever does."""
-    moved = [part.moved(MOVED) for part in labels]
-    if all(each is None for each in moved):
-        return None
-    still = (np.zeros(int(part.starts[-1]), dtype=bool) for part in labels)
-    return 1.0 + extra * np.concatenate(
-        [rest if each is None else each for each, rest in zip(moved, still, strict=True)]
-    )
+def _check_columns(caches: Sequence[LatentCache], columns: Sequence[str]) -> None:
+    """Raise ValueError naming a column that a cache lacks, or that has not one shape."""
+    for name in columns:
+        for cache in caches:
+            if name not in cache.labels.columns:
+                held = ", ".join(cache.labels.columns)
+                raise ValueError(
+                    f"{cache.folder} holds no column {name!r}, but {held}. Delete {EPISODES_FILE} and cache.json in it "
+                    "if the dataset has that column now; only the labels are read anew"
+                )
+        kinds = {str(cache.labels.records.dtype[name]) for cache in caches}
+        if len(kinds) > 1:
+            raise ValueError(f"column {name!r} is {' and '.join(sorted(kinds))} in datasets that are to be mixed")

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dexworld.data.windows import Window
 from dexworld.models.decoder import PixelDecoder, from_pixels, to_pixels
 from dexworld.models.perceptual import PerceptualName
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim
 from dexworld.training.config import LoopConfig, check_fractions, check_not_negative, check_positive
 from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
 from dexworld.training.distributed import Processes
-from dexworld.training.picture_source import Pictures, PictureSource
+from dexworld.training.sources import PictureSource
 
 CHUNK = 16  # pictures at a time in validation
 
@@ -101,15 +102,15 @@ class DecoderLoss(nn.Module):
         self.model, self.config, self.name = model, config, name
         self.perceptual = perceptual.eval().requires_grad_(False)
 
-    def forward(self, pictures: Pictures, progress: float) -> dict[str, Tensor]:
+    def forward(self, pictures: Window, progress: float) -> dict[str, Tensor]:
         """Scalars: `loss`, and its parts before weighting. progress: fraction of the run that is done, in [0, 1).
 
         `l1`, and the perceptual distance by its name; once it has started, `discriminator` (1 when it knows nothing),
         `adversarial` (the judge's mean verdict on made pictures, negated) and `adversarial_weight` (its adaptive part).
         """
         config, discriminator = self.config, self.model.discriminator
-        true = from_pixels(pictures.images)
-        made = self.model.decoder(pictures.latents).float()
+        true = from_pixels(pictures.frames[:, 0])
+        made = self.model.decoder(pictures.latents[:, 0]).float()
         losses = {"l1": (made - true).abs().mean()}
         reconstruction = losses["l1"]
         if config.perceptual:
@@ -134,24 +135,22 @@ class DecoderTask:
     def __init__(self, objective: DecoderLoss, source: PictureSource) -> None:
         self.objective, self.source, self.config = objective, source, objective.config
 
-    def batch(self, index: int, device: torch.device) -> tuple[Pictures, int]:
+    def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """This process's share of batch number `index` of the run."""
         return self.source.batch(index, self.config.batch_size), self.config.batch_size
 
-    def losses(self, batch: Pictures, index: int) -> dict[str, Tensor]:
+    def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
         """See `DecoderLoss`."""
         return self.objective(batch, index / (self.config.steps * self.config.accumulation))
 
-    def contents(self, batch: Pictures) -> dict[str, Tensor]:
+    def contents(self, batch: Window) -> dict[str, Tensor]:
         """The pictures' tensors by name."""
-        return {"images": batch.images, "latents": batch.latents, "rows": batch.rows}
+        return batch.tensors
 
-    def broken_data(self, batch: Pictures) -> str:
+    def broken_data(self, batch: Window) -> str:
         """Which frame's latents are not finite, if any."""
-        bad = ~torch.isfinite(batch.latents).flatten(1).all(dim=1).cpu()
-        if not bad.any():
-            return ""
-        return f" Latents are not finite in {self.source.describe(int(batch.rows[bad][0]))}."
+        row = batch.bad_row
+        return "" if row is None else f" Latents are not finite in {self.source.describe(row)}."
 
 
 class DecoderValidation:
@@ -170,8 +169,8 @@ class DecoderValidation:
         for step, count in enumerate(counts):
             # Batches are of one size, so that pictures keep their numbers; of the last one only a part may count.
             batch = self.source.batch(step, CHUNK)
-            images = batch.images[:count]
-            made = to_pixels(model.decoder(batch.latents[:count]))
+            images = batch.frames[:count, 0]
+            made = to_pixels(model.decoder(batch.latents[:count, 0]))
             figures = {
                 "l1": float((made.float() - images.float()).abs().mean()) / 255,
                 self.name: float(self.perceptual(from_pixels(made), from_pixels(images)).mean()),

@@ -6,17 +6,24 @@ that training opens what was computed here.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.fitted import fitted
-from dexworld.data.latent_build import FRAMES_PER_SHARD, CacheEstimate, compute_latents, estimate_cache
-from dexworld.data.latent_cache import LatentCache, cache_folder, open_cache
-from dexworld.data.latent_shards import alone_in
+from dexworld.data.latent_cache import (
+    FRAMES_PER_SHARD,
+    CacheEstimate,
+    cache_folder,
+    compute_latents,
+    estimate_cache,
+    open_cache,
+)
+from dexworld.data.locks import alone_in
 from dexworld.data.prepare.shards import Shard
+from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
 from dexworld.models.latent_readers import encoder_fingerprint
@@ -80,12 +87,11 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
     Keys: dataset, folder, frames, bytes, complete, damaged (files with a wrong checksum; None when not asked for).
     Raises ValueError when the disk can't hold what is missing, and what `latent_cache` raises.
     """
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(chosen if config.device == "auto" else config.device)
     model, own = _model_config(config)
     datasets = _open(config, model.image_size)
-    encoder = (own or _fitted(config, model, datasets[: len(config.data)], device)).to(device)
+    encoder = (own or _fitted_encoder(config, model, datasets[: len(config.data)], device)).to(device)
     fingerprint = encoder_fingerprint(encoder)
     shape = (encoder.grid[0] * encoder.grid[1], encoder.dim)
     folders = [cache_folder(dataset, fingerprint) for dataset in datasets]
@@ -96,31 +102,18 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
             f"the latents need {missing / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB left; make room, train "
             "without a cache, or go on with --force True"
         )
-    rows = []
+    shard, rows, force = Shard.parse(config.shard), [], config.force
     for dataset, folder, estimate in zip(datasets, folders, estimates, strict=True):
-
-        def told(done: int, total: int, name: str = str(dataset.folder)) -> None:
-            watch(name, done, total)
-
+        progress, per_shard = partial(watch, str(dataset.folder)), config.frames_per_shard
         complete = compute_latents(
-            dataset,
-            encoder.encode,
-            fingerprint,
-            folder,
-            device,
-            told,
-            Shard.parse(config.shard),
-            config.frames_per_shard,
-            config.force,
+            dataset, encoder.encode, fingerprint, folder, device, progress, shard, per_shard, force
         )
+        damaged = None
+        if complete and config.verify:
+            damaged = [name for name, wrong in open_cache(dataset, fingerprint, folder).damaged() if wrong]
         facts = {"dataset": dataset.folder, "folder": folder, "frames": estimate.frames, "bytes": estimate.bytes}
-        damaged = _damaged(open_cache(dataset, fingerprint, folder)) if complete and config.verify else None
         rows.append({**facts, "complete": complete, "damaged": damaged})
     return rows
-
-
-def _damaged(cache: LatentCache) -> list[str]:
-    return [name for name, wrong in cache.damaged() if wrong]
 
 
 def _model_config(config: LatentsConfig) -> tuple[Any, Encoder | None]:
@@ -131,10 +124,10 @@ def _model_config(config: LatentsConfig) -> tuple[Any, Encoder | None]:
 
 
 def _open(config: LatentsConfig, image_size: tuple[int, int]) -> list[Dataset]:
-    return [fitted(open_dataset(folder), image_size) for folder in (*config.data, *config.validation_data)]
+    return [resized(open_dataset(folder), image_size) for folder in (*config.data, *config.validation_data)]
 
 
-def _fitted(config: LatentsConfig, model: Any, datasets: list[Dataset], device: torch.device) -> Encoder:
+def _fitted_encoder(config: LatentsConfig, model: Any, datasets: list[Dataset], device: torch.device) -> Encoder:
     encoder = build_encoder(model.encoder, model.image_size)
     # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
     with alone_in(datasets[0].folder / "latents"):

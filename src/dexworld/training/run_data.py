@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import written_atomically
-from dexworld.data.fitted import fitted
+from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.encoders import EncoderChoice, build_encoder
 
@@ -93,7 +93,7 @@ class RunData:
     def resized(self, image_size: tuple[int, int]) -> "RunData":
         """The same with frames of `image_size` (height, width)."""
         datasets, held_out_data = (
-            [fitted(each, image_size) for each in part] for part in (self.datasets, self.held_out_data)
+            [resized(each, image_size) for each in part] for part in (self.datasets, self.held_out_data)
         )
         return RunData(datasets, held_out_data, self.training, self.held_out)
 
@@ -186,7 +186,7 @@ def fit_encoder(
     """
     if not hasattr(encoder, "fit"):
         return
-    datasets = [fitted(dataset, config.image_size) for dataset in datasets]
+    datasets = [resized(dataset, config.image_size) for dataset in datasets]
     settings = [config.encoder.identity(), config.image_size, frames, seed]
     content = json.dumps([*settings, *(dataset.fingerprint for dataset in datasets)])
     key = hashlib.sha256(content.encode()).hexdigest()

@@ -1,43 +1,143 @@
-"""The data of a run as sources of windows: latents kept on disk, or frames encoded while training."""
+"""The data of a run as sources of windows: latents kept on disk, or frames encoded while training.
+
+A run at the paper's scale has to encode online: latents of EgoDex would fill 82 TB (917 kB a frame, 5.5 kB of video).
+"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dexworld.data.augment import AugmentConfig
-from dexworld.data.fitted import fitted
+from dexworld.data.augment import CHANCES, AugmentConfig, augment, draw_augmentation
 from dexworld.data.latent_cache import LatentCache, latent_cache
 from dexworld.data.loader import FrameLoader, stored_facts
 from dexworld.data.mixture import MixConfig
-from dexworld.data.sampling import StrideSampling
+from dexworld.data.resize import Fit, resized
+from dexworld.data.sampling import EveryFrame, StrideSampling, uniforms
 from dexworld.data.source import Dataset
-from dexworld.data.windows import WindowSampler
+from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
 from dexworld.training.config import TrainConfig
-from dexworld.training.frame_task import FrameSource
 from dexworld.training.window_task import Strategy, WindowSource
 
 logger = logging.getLogger(__name__)
-Episodes = list[np.ndarray]
+AUGMENTATION = 1 << 20  # stream of random numbers, apart from those that draw frames
+FRAMES_PER_CALL = 256  # frames that the encoder takes at once
 SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all seeds, so that these can be compared
+Episodes = list[np.ndarray]
+Latents = Callable[[Tensor], Tensor] | CachedLatents  # images (N, H, W, 3) uint8 to (N, P, D), or latents by row
+
+
+class FrameSource:
+    """Windows of decoded frames with latents (a `window_task.WindowSource`).
+
+    loader: where frames come from; its workers load consecutive batches ahead. latents: an encoder for images of
+    `image_size`, or latents computed before; None for labels only. augment: colours to change, one draw per clip from
+    (seed, sample number). bfloat16: encode under autocast. keep_frames: leave the frames in the windows.
+    """
+
+    def __init__(
+        self,
+        loader: FrameLoader,
+        latents: Latents | None,
+        image_size: tuple[int, int],
+        device: torch.device | str = "cpu",
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
+        bfloat16: bool = False,
+        keep_frames: bool = False,
+    ) -> None:
+        self.loader, self.latents, self.image_size, self.device = loader, latents, image_size, torch.device(device)
+        self.augment, self.seed, self.bfloat16, self.keep_frames = augment, seed, bfloat16, keep_frames
+        self._stream: Iterator[Window] | None = None
+        self._next = (0, 0, 0)
+
+    def batch(self, step: int, size: int, first: int | None = None) -> Window:
+        """Batch `step` of `size` windows on the device. first: number of its first sample (default step * size)."""
+        wanted = (step, size, step * size if first is None else first)
+        if self._stream is None or self._next != wanted:
+            self._stream = self.loader.batches(*wanted)
+        window = next(self._stream)
+        self._next = (step + 1, size, wanted[2] + size)
+        return self.window(window)
+
+    def window(self, loaded: Window) -> Window:
+        """A loaded window on the device: resized with its intrinsics, augmented, with latents."""
+        fit, window = Fit(self.loader.image_size, self.image_size), loaded.to(self.device)
+        window = replace(window, track=replace(window.track, intrinsics=fit.intrinsics(window.track.intrinsics)))
+        if self.latents is None:
+            return replace(window, frames=NOTHING)
+        images = fit.images(window.frames)
+        if self.augment is not None:
+            chances = uniforms(self.seed, loaded.numbers.numpy(), CHANCES, AUGMENTATION)
+            images = augment(images, draw_augmentation(self.augment, chances))
+        if isinstance(self.latents, CachedLatents):
+            latents = torch.from_numpy(self.latents(loaded.rows.numpy())).to(self.device)
+        else:
+            new = torch.ones_like(loaded.rows, dtype=torch.bool)
+            new[:, 1:] = loaded.rows[:, 1:] != loaded.rows[:, :-1]  # a repeated frame is encoded once
+            place = new.flatten().cumsum(0).view_as(new) - 1
+            latents = self._encoded(self.latents, images[new.to(self.device)])[place.to(self.device)]
+        return replace(window, latents=latents, frames=images if self.keep_frames else NOTHING)
+
+    @torch.no_grad()
+    def _encoded(self, encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Latents (N, P, D) float32 of images (N, H, W, 3) uint8."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+            return torch.cat([encode(part) for part in images.split(FRAMES_PER_CALL)]).float()
+
+    def describe(self, row: int) -> str:
+        """Dataset folder, episode and frame of a window's row."""
+        return self.loader.describe(row)
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        self._stream = None
+        self.loader.close()
+
+
+class PictureSource(FrameSource):
+    """Single frames with pictures and latents; an epoch brings every frame of the given episodes once.
+
+    datasets: with frames of the model's size (see `data.resize`). mix: shares of the datasets. workers: processes that
+    decode. rank, world_size: this process among several, which share every batch.
+    """
+
+    def __init__(
+        self,
+        datasets: list[Dataset],
+        episodes: Episodes,
+        latents: Latents,
+        device: torch.device | str,
+        batch_size: int,
+        seed: int,
+        mix: MixConfig = MixConfig(),
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        options: dict[str, Any] = {"episodes": episodes, "mix": mix, "workers": workers}
+        options |= {"rank": rank, "world_size": world_size, "pin": torch.device(device).type == "cuda"}
+        loader = FrameLoader(datasets, EveryFrame(), batch_size, seed, **options)
+        super().__init__(loader, latents, loader.image_size, device, keep_frames=True)
 
 
 class TrainingData(Protocol):
-    """Several datasets that windows are drawn from."""
+    """Several datasets that windows are drawn from.
 
-    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """Windows of the given episodes of each dataset. shown: as they are and mixed by size, to measure on."""
-        ...
+    source: windows of the given episodes of each dataset, with the columns that the model reads (`columns_of`). shown:
+    as they are and mixed by size, to measure on. labels: windows without true latents.
+    """
 
-    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """Windows whose latents need not be true."""
-        ...
+    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource: ...
+    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource: ...
 
 
 class CachedData:
-    """Latents computed once per dataset; opening computes what is missing.
+    """Latents computed once per dataset (`TrainingData`); opening computes what is missing.
 
     Frames of another size than the model's are brought to it before they are encoded. mix: shares of the datasets.
     rank, world_size: this process among several, which share the batches of training.
@@ -60,9 +160,9 @@ class CachedData:
 
     def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `TrainingData`."""
-        warn_of_rates(strategy, self.rates)
+        _warn_of_rates(strategy, self.rates)
         mix, seed, share = (MixConfig(), SHOWN_SEED, {}) if shown else (self.mix, self.seed, self.share)
-        return WindowSampler(self.caches, strategy, seed, episodes, mix=mix, **share)
+        return WindowSampler(self.caches, strategy, seed, episodes, mix=mix, columns=columns_of(model), **share)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """See `TrainingData`."""
@@ -70,7 +170,7 @@ class CachedData:
 
 
 class OnlineData:
-    """Frames decoded by `workers` processes, resized, augmented and encoded on `device`.
+    """Frames decoded by `workers` processes, resized, augmented and encoded on `device` (`TrainingData`).
 
     Datasets that store different sizes are brought to the model's in the workers, others on the device. rank,
     world_size: this process among several, which share the batches of training.
@@ -90,48 +190,39 @@ class OnlineData:
         world_size: int = 1,
     ) -> None:
         facts = [stored_facts(dataset) for dataset in datasets]
-        self.datasets, self.image_size, self.mix, self.training = datasets, image_size, MixConfig(mix), training
-        self.device, self.augment, self.workers, self.strict = device, augment, workers, strict
-        self.share = {"rank": rank, "world_size": world_size}
-        self.rates = {rate for _, rate in facts}
-        self.worker_size = image_size if len({size for size, _ in facts}) > 1 else None
+        self.datasets, self.image_size, self.training, self.device = datasets, image_size, training, device
+        self.augment, self.rates = augment, {rate for _, rate in facts}
+        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers, "rank": rank, "world_size": world_size}
+        several = len({size for size, _ in facts}) > 1
+        pin = device.type == "cuda"
+        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": pin}
 
     def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `TrainingData`; the model's encoder is asked for latents when a batch is."""
-        warn_of_rates(strategy, self.rates)
-        return FrameSource(
-            self._loader(strategy, episodes, shown),
-            model.encode,
-            self.image_size,
-            self.device,
-            AugmentConfig() if self.augment and not shown else None,
-            self.training.seed,
-            # As in the release; a pca encoder is cheap enough to stay exact.
-            self.training.bfloat16 and model.config.encoder.kind == "transformers",
-        )
+        _warn_of_rates(strategy, self.rates)
+        changing = {"seed": SHOWN_SEED} if shown else self.drawn
+        loader = self._loader(strategy, episodes, columns=columns_of(model), **changing)
+        colours = AugmentConfig() if self.augment and not shown else None
+        # As in the release; a pca encoder is cheap enough to stay exact.
+        bfloat16 = self.training.bfloat16 and model.config.encoder.kind == "transformers"
+        return FrameSource(loader, model.encode, self.image_size, self.device, colours, self.training.seed, bfloat16)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """See `TrainingData`; nothing is decoded."""
-        return FrameSource(self._loader(strategy, episodes, decode=False), None, self.image_size)
+        loader = self._loader(strategy, episodes, decode=False, mix=self.drawn["mix"])
+        return FrameSource(loader, None, self.image_size)
 
-    def _loader(self, strategy: Strategy, episodes: Episodes, shown: bool = False, decode: bool = True) -> FrameLoader:
-        return FrameLoader(
-            self.datasets,
-            strategy,
-            self.training.batch_size,
-            SHOWN_SEED if shown else self.training.seed,
-            episodes=episodes,
-            mix=MixConfig() if shown else self.mix,
-            workers=0 if shown or not decode else self.workers,
-            image_size=self.worker_size,
-            strict=self.strict,
-            decode=decode,
-            pin=self.device.type == "cuda",
-            **(self.share if decode and not shown else {}),
-        )
+    def _loader(self, strategy: Strategy, episodes: Episodes, **changing: Any) -> FrameLoader:
+        options: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, **self.options, **changing}
+        return FrameLoader(self.datasets, strategy, self.training.batch_size, **options)
 
 
-def warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
+def columns_of(model: Any) -> tuple[str, ...]:
+    """The columns that a model reads: those that it names in `columns`, or keypoints."""
+    return tuple(getattr(model, "columns", DEFAULT_COLUMNS))
+
+
+def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
     """Say when strides of stored frames mean different times in different data."""
     if isinstance(strategy, StrideSampling) and strategy.rate_hz is None and len(rates) > 1:
         logger.warning(
@@ -141,18 +232,13 @@ def warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
 
 
 def _cache(model: Any, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
-    sized = fitted(dataset, model.config.image_size)
-    return latent_cache(sized, model.encode, fingerprint, device=device, progress=_tenths(dataset))
-
-
-def _tenths(dataset: Dataset) -> Callable[[int, int], None]:
-    """A log line for every tenth of the frames."""
-    told = 0
+    sized = resized(dataset, model.config.image_size)
+    tenths = 0
 
     def log(done: int, total: int) -> None:
-        nonlocal told
-        if done * 10 // total > told:
-            told = done * 10 // total
+        nonlocal tenths
+        if done * 10 // total > tenths:
+            tenths = done * 10 // total
             logger.info("%s: latents of %d of %d frames", dataset.folder, done, total)
 
-    return log
+    return latent_cache(sized, model.encode, fingerprint, device=device, progress=log)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dexworld.data.mixture import MixConfig
 from dexworld.data.source import Dataset
+from dexworld.data.windows import CachedLatents
 from dexworld.models.decoder import (
     DECODER_PRESETS,
     DecoderConfig,
@@ -33,8 +33,7 @@ from dexworld.training.discriminator import PatchDiscriminator
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit
 from dexworld.training.latent_run import LatentRun, LatentRunConfig
-from dexworld.training.picture_source import CachedLatents, Latents, PictureSource
-from dexworld.training.sources import CachedData
+from dexworld.training.sources import CachedData, Latents, PictureSource
 
 FIT_PICTURES = 512  # that the linear part of a residual decoder is fitted on
 
@@ -122,17 +121,12 @@ def _fit_pictures(run: LatentRun, latents: Latents, seed: int, device: torch.dev
     source = PictureSource(run.data.datasets, run.data.training, latents, device, CHUNK, seed)
     for step in range(FIT_PICTURES // CHUNK):
         pictures = source.batch(step, CHUNK)
-        yield from_pixels(pictures.images), pictures.latents
+        yield from_pixels(pictures.frames[:, 0]), pictures.latents[:, 0]
 
 
 def _latents(config: DecoderRunConfig, run: LatentRun, datasets: list[Dataset], device: torch.device) -> Latents:
     """Latents from the datasets' caches, which are made when they are missing, or from the encoder."""
     if config.latents == "cached":
-        return CachedLatents(
-            CachedData(datasets, run.model, run.fingerprint, config.mix, config.training.seed, device).caches
-        )
-
-    def encode(images: Tensor, rows: np.ndarray) -> Tensor:
-        return run.model.encode(images).float()
-
-    return encode
+        cached = CachedData(datasets, run.model, run.fingerprint, config.mix, config.training.seed, device)
+        return CachedLatents(cached.caches)
+    return run.model.encode

@@ -96,12 +96,12 @@ class EvaluatorTask:
 
     def contents(self, batch: Window) -> dict[str, Tensor]:
         """The window's tensors by name."""
-        return {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+        return batch.tensors
 
     def broken_data(self, batch: Window) -> str:
         """Which episode's latents are not finite, if any."""
-        bad = ~torch.isfinite(batch.latents).flatten(2).all(dim=-1)
-        return f" Latents are not finite in {self.source.describe(int(batch.rows[bad][0]))}." if bad.any() else ""
+        row = batch.bad_row
+        return "" if row is None else f" Latents are not finite in {self.source.describe(row)}."
 
 
 class EvaluatorValidation:

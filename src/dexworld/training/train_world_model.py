@@ -15,13 +15,12 @@ from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
 from dexworld.training.cost import training_flops
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
-from dexworld.training.frame_task import FrameTask
 from dexworld.training.losses import own_items
 from dexworld.training.meter import Meter, known_peak
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.validation import Validation
-from dexworld.training.window_task import window_strategies
+from dexworld.training.window_task import WindowTask, window_strategies
 
 FIT_WINDOWS = 512  # windows that the action scale is measured on
 
@@ -104,7 +103,7 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
             config.sampling.rate_hz,
         )
     identity = {"model": json.loads(json.dumps(asdict(model.config))), "encoder": fingerprint, **data.identity(config)}
-    task = FrameTask(
+    task = WindowTask(
         model,
         training,
         lambda each: source.source(each, model, data.training),
@@ -167,7 +166,7 @@ def _training_data(
     )
 
 
-def _meter(config: RunConfig, model: Any, task: FrameTask, device: torch.device, processes: Processes) -> Meter:
+def _meter(config: RunConfig, model: Any, task: WindowTask, device: torch.device, processes: Processes) -> Meter:
     """Counts operations where a closed form is known, against the device's peak where that is given or known."""
     training, encoded = config.training, config.latents == "online"
     costs = training_flops(model.config, training, encoded)

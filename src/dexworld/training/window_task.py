@@ -27,6 +27,10 @@ class WindowSource(Protocol):
         """Where the frame of a window's row comes from."""
         ...
 
+    def close(self) -> None:
+        """End its processes, if it has any."""
+        ...
+
 
 MakeSource = Callable[[Strategy], WindowSource]
 
@@ -60,8 +64,9 @@ def window_strategies(
 class WindowTask:
     """Windows of episodes and their losses (a `trainer.Task`).
 
-    make_source: windows of a strategy (it knows the data, this process's rank and the seed). items_each: what means
-    over this process's share of a batch are taken with (`Processes.items_each`).
+    make_source: windows of a strategy (it knows the data, this process's rank and the seed). items_each: divisor for
+    means over this process's share of a batch (`Processes.items_each`). The workers of the first phase end when the
+    second begins.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class WindowTask:
         config, unrolled = self.config, self.unrolled(index)
         first, size = index * config.batch_size, config.batch_size
         if unrolled:  # sample numbers go on where the first phase has ended, and with them the epoch
+            self.sources[False].close()
             size = config.unroll_batch_size or config.batch_size
             first = self._second_phase * config.batch_size + (index - self._second_phase) * size
         return self.source(index).batch(index, size, first).to(device), size
@@ -115,12 +121,11 @@ class WindowTask:
 
     def contents(self, batch: Window) -> dict[str, Tensor]:
         """The window's tensors by name."""
-        return {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+        return batch.tensors
 
     def broken_data(self, batch: Window) -> str:
         """Which episode's latents are not finite, if any."""
-        bad = ~torch.isfinite(batch.latents).flatten(2).all(dim=-1)
-        if not bad.any():
+        if batch.bad_row is None:
             return ""
-        episode = self.sources[False].describe(int(batch.rows[bad][0]))
+        episode = self.sources[False].describe(batch.bad_row)
         return f" Latents are not finite in {episode}: if they are cached, delete that folder's cache."

@@ -1,4 +1,4 @@
-"""Latents of a triplet folder: encoded once, one file per clip, resumable.
+"""Latents of a triplet folder: encoded once, one file per clip, resumable, by several processes if there are any.
 
     <root>/latents/<fingerprint>/<name>.safetensors    a tensor (f, C, h, w) of each of `KINDS`, and more
 
@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dexworld.data.files import written_atomically
+from dexworld.data.locks import write_missing
 from dexworld.data.video import VideoFrames
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import frames_with_hands, hand_silhouette, hands_over, repeated_first_frame
 from dexworld.video.clips.regions import interaction_region
-from dexworld.video.clips.triplet_files import RATE_TOLERANCE
+from dexworld.video.clips.triplet_files import RATE_TOLERANCE, TripletFiles
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.dwm import DWM
 
@@ -102,46 +102,60 @@ def tensors_digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
 def encode_folder(
     triplets: TripletFolder, model: DWM, progress: Callable[[Iterable[int]], Iterable[int]] = iter
 ) -> LatentFolder:
-    """Encode every clip of a folder that isn't encoded yet, on the model's device. progress: wraps the indices that are
-    worked on. Clips of another rate are encoded, with a warning. Raises ValueError naming a clip of another shape, or
-    one without hands (unless triplets.json has `"navigation": true` in its settings)."""
+    """Encode every clip of a folder that isn't encoded yet, on the model's device; several processes share the work.
+
+    progress: wraps the indices that are worked on. Clips of another rate than the model's are encoded, with a warning.
+    Raises ValueError naming a clip of another shape than the model's, or one whose hand video shows no hand; a folder
+    of pure navigation, whose triplets.json says `"navigation": true` in its settings, may hold such clips.
+    """
     fingerprint = codec_fingerprint(model)
     folder = triplets.root / "latents" / fingerprint
-    waiting = [index for index, name in enumerate(triplets.names) if not _fresh(triplets, folder, name)]
+    places = {latent_file(folder, name): index for index, name in enumerate(triplets.names)}
     rates = {name: VideoFrames(triplets.files[name].interaction).fps for name in triplets.names[:1]}
-    for index in progress(waiting):
-        clip = triplets[index]
+
+    def whole(path: Path) -> bool:
+        return _fresh(path, triplets.files[triplets.names[places[path]]])
+
+    def write(path: Path, part: Path) -> None:
+        clip = triplets[places[path]]
         check_shape(clip.interaction, model, clip.name)
         if not triplets.settings.get(NAVIGATION, False):
             check_hands(clip, triplets.root)
         rates[clip.name] = clip.fps
-        videos = {
-            "interaction": clip.interaction,
-            "static": clip.static,
-            "hands": clip.hands,
-            "silhouette": hand_silhouette(clip.hands).numpy(),
-            "overlay": hands_over(clip.static, clip.hands).numpy(),
-            "first_frame": repeated_first_frame(clip.interaction[None])[0],
-        }
-        # One at a time: a video VAE needs the memory.
-        tensors = {kind: model.encode(video[None])[0].cpu().contiguous() for kind, video in videos.items()}
-        region = interaction_region(clip.interaction, clip.static, clip.hands)
-        tensors[REGION] = torch.from_numpy(np.packbits(region, axis=-1))
-        if clip.track is not None:
-            tensors["hand_vectors"] = torch.from_numpy(clip.track.camera_vectors())
-        path = latent_file(folder, clip.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_atomically(path) as temporary:
-            save_file(tensors, temporary, {SIGNATURE: triplets.files[clip.name].signature})
+        save_file(_encoded(clip, model), part, {SIGNATURE: triplets.files[clip.name].signature})
+
+    paths = list(places)
+    waiting = [index for path, index in places.items() if not whole(path)]
+    for index in waiting:
+        paths[index].parent.mkdir(parents=True, exist_ok=True)
+    write_missing((paths[index] for index in progress(waiting)), write, whole=whole)
     warn_of_rates(rates, model)
     return LatentFolder(triplets, folder, fingerprint)
 
 
-def _fresh(triplets: TripletFolder, folder: Path, name: str) -> bool:
-    path = latent_file(folder, name)
+def _encoded(clip: TripletClip, model: DWM) -> dict[str, Tensor]:
+    """The tensors of a clip's file."""
+    videos = {
+        "interaction": clip.interaction,
+        "static": clip.static,
+        "hands": clip.hands,
+        "silhouette": hand_silhouette(clip.hands).numpy(),
+        "overlay": hands_over(clip.static, clip.hands).numpy(),
+        "first_frame": repeated_first_frame(clip.interaction[None])[0],
+    }
+    # One at a time: a video VAE needs the memory.
+    tensors = {kind: model.encode(video[None])[0].cpu().contiguous() for kind, video in videos.items()}
+    region = interaction_region(clip.interaction, clip.static, clip.hands)
+    tensors[REGION] = torch.from_numpy(np.packbits(region, axis=-1))
+    if clip.track is not None:
+        tensors["hand_vectors"] = torch.from_numpy(clip.track.camera_vectors())
+    return tensors
+
+
+def _fresh(path: Path, files: TripletFiles) -> bool:
+    """Whether a file holds latents of what the clip's files hold now."""
     if not path.exists():
         return False
-    files = triplets.files[name]
     try:
         with safe_open(path, "pt") as file:
             signature, kinds = (file.metadata() or {}).get(SIGNATURE), set(file.keys())
