@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dexworld import cli
-from dexworld.data.store import open_dataset
+from dexworld.data.datasets import open_dataset
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.config import preset
 from dexworld.track import Track
 from square_fixtures import square_episode, square_frames

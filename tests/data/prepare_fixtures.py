@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from dexworld.data.prepare.job import PrepareConfig
-from dexworld.data.prepared.settings import PrepareSettings
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.track import ArrayFrames, Track
 
 # Pictures of 32 x 48, two episodes to a pack: a whole preparation takes a tenth of a second.

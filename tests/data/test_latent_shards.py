@@ -13,7 +13,7 @@ from dexworld.data.fitted import fitted
 from dexworld.data.latent_build import compute_latents, estimate_cache
 from dexworld.data.latent_cache import StaleCacheError, cache_folder, latent_cache, open_cache
 from dexworld.data.latent_shards import LatentShards, claimed, shard_path, write_shard
-from dexworld.data.prepare.shards import Shard
+from dexworld.data.parallel import Shard
 
 SHAPE = (2, 3)
 

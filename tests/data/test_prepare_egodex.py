@@ -8,13 +8,13 @@ from egodex_fixtures import make_clip, write_clip
 from prepare_fixtures import config_of
 
 from dexworld.data.datasets import open_dataset
+from dexworld.data.files import size_and_checksum, with_checksum
 from dexworld.data.inspection import InspectConfig, inspect
 from dexworld.data.prepare.job import prepare
-from dexworld.data.prepared.assemble import mark_checksum
-from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.pack import MARK, crc32_of
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import open_source
+from dexworld.data.store.packs import MARK
+from dexworld.data.store.prepared_dataset import open_prepared
+from dexworld.data.store.store_settings import PrepareSettings
 
 
 def test_egodex_is_prepared_with_its_labels_and_a_damaged_clip_is_named(tmp_path):
@@ -52,8 +52,8 @@ def test_a_store_knows_the_official_split_of_each_episode_and_one_of_old_opens_w
     (place,) = (name for name in mark["files"] if name.startswith("meta/episodes/"))
     path = tmp_path / "store" / place
     pq.write_table(pq.read_table(path).drop_columns(["dexworld/split"]), path, write_page_checksum=True)
-    mark["files"][place] = {"bytes": path.stat().st_size, "crc32": crc32_of(path)}
-    (tmp_path / "store" / MARK).write_text(json.dumps(mark | {"crc32": mark_checksum(mark)}))
+    mark["files"][place] = size_and_checksum(path)
+    (tmp_path / "store" / MARK).write_text(json.dumps(with_checksum(mark)))
     old = open_prepared(tmp_path / "store")
     assert old.splits == ("", "", "")
     assert old.ids == dataset.ids

@@ -31,7 +31,7 @@ def started_process(config):
 
 @pytest.fixture(scope="module", autouse=True)
 def warm():
-    CONTEXT.set_forkserver_preload(["__main__", "pytest", "dexworld.data.prepare.job", "dexworld.data.store"])
+    CONTEXT.set_forkserver_preload(["__main__", "pytest", "dexworld.data.prepare.job", "dexworld.data.recordings"])
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,12 @@
 
 import json
 import multiprocessing
-import os
-import socket
 
 import pytest
 from prepare_fixtures import config_of, content_of, write_source
 
+from dexworld.data.parallel import Shard
 from dexworld.data.prepare.job import prepare
-from dexworld.data.prepare.shards import EXPIRED_S, Claims, Shard
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -24,19 +22,6 @@ def undisturbed(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "store"
     prepare(config_of(source, folder))
     return content_of(folder)
-
-
-def test_shards_divide_the_packs_without_a_rest():
-    packs = list(range(10))
-    shares = [Shard(index, 3).of(packs) for index in range(3)]
-    assert sorted(pack for share in shares for pack in share) == packs
-    assert [len(share) for share in shares] == [4, 3, 3]
-
-
-@pytest.mark.parametrize("text", ["1", "3/3", "0/0", "-1/2", "one/two"])
-def test_a_shard_that_makes_no_sense_is_refused(text):
-    with pytest.raises(ValueError, match="shard"):
-        Shard.parse(text)
 
 
 def test_two_shards_in_any_order_make_the_store_of_a_single_run(source, undisturbed, tmp_path):
@@ -84,20 +69,3 @@ def test_a_pack_that_a_live_process_holds_is_left_to_it(source, tmp_path):
     report = prepare(config_of(source, store))
     assert (report.assembled, report.account.waiting) == (False, 2)
     assert held.exists()
-
-
-def test_claims_of_dead_processes_and_old_ones_are_void(tmp_path):
-    ended = CONTEXT.Process(target=os.getpid)
-    ended.start()
-    ended.join()
-    claim(tmp_path, "dead", socket.gethostname(), ended.pid)
-    old = claim(tmp_path, "old", "another-host", 1)
-    os.utime(old, (old.stat().st_atime, old.stat().st_mtime - EXPIRED_S - 60))
-    claim(tmp_path, "live", socket.gethostname(), os.getppid())
-    with Claims(tmp_path) as claims:
-        assert claims.take("dead")
-        assert claims.take("old")
-        assert not claims.take("live")
-        assert claims.take("new")
-        assert not claims.take("new")
-    assert [path.name for path in tmp_path.iterdir()] == ["live.json"]

@@ -15,16 +15,15 @@ from lerobot_fixtures import number_of, numbered_frame
 from torch.utils.data import DataLoader
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.prepared import pack as pack_module
-from dexworld.data.prepared.assemble import assemble
-from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.encode import encode_episode
-from dexworld.data.prepared.pack import read_records, write_pack
-from dexworld.data.prepared.settings import PrepareSettings, StoredFit
-from dexworld.data.prepared.verify import problems
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.lerobot import open_lerobot
 from dexworld.data.source import CorruptEpisodeError, Dataset
+from dexworld.data.store import packs as pack_module
+from dexworld.data.store.assemble import assemble
+from dexworld.data.store.encode import encode_episode
+from dexworld.data.store.packs import read_records, write_pack
+from dexworld.data.store.prepared_dataset import open_prepared, problems
+from dexworld.data.store.store_settings import PrepareSettings, StoredFit
 from dexworld.data.video import VideoError
 from dexworld.track import ArrayFrames, Track
 
@@ -203,7 +202,7 @@ def test_packs_that_disagree_are_refused_by_name(tmp_path):
     first, second = packs_of(6)
     write_pack(tmp_path, 0, first, SETTINGS)
     write_pack(tmp_path, 1, second, PrepareSettings(height=64, width=96, fps=10.0, crf=30))
-    with pytest.raises(ValueError, match=r"packs 0 and 1 .*crf None and 30"):
+    with pytest.raises(ValueError, match=r"packs 0 and 1 .*crf was None, now 30"):
         assemble(tmp_path, read_records(tmp_path), {})
 
 

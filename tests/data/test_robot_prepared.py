@@ -8,8 +8,8 @@ import robocasa_fixtures
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.prepare.job import PrepareConfig, prepare
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import open_source
+from dexworld.data.store.store_settings import PrepareSettings
 
 
 def reds(episode) -> np.ndarray:

@@ -8,10 +8,11 @@ import pytest
 
 from dexworld.cli.inspect import Inspect, show
 from dexworld.cli.reader_options import reader_options
+from dexworld.data.datasets import open_dataset
 from dexworld.data.inspection import InspectConfig, inspect
 from dexworld.data.inspection_account import account
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.statistics import linear, logarithmic
-from dexworld.data.store import EpisodeWriter, open_dataset
 from dexworld.report.histogram import Distribution, histogram_plot
 from dexworld.report.inspection import duration_text, heat_map, inspection_page, percent_text, size_text
 from dexworld.report.plots import BOTTOM, HEIGHT

@@ -10,7 +10,7 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.fitted import fitted
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.latent_shards import shard_path
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames, Track

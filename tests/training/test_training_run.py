@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import FrameLabels, LatentCache
 from dexworld.data.sampling import StrideSampling
-from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import checkpoint_path

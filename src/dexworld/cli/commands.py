@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import tyro
 
 from dexworld.cli.progress import counted, task_bars
+from dexworld.data.datasets import open_dataset
 from dexworld.data.fitted import fitted, fitted_episode
-from dexworld.data.store import open_dataset
 from dexworld.evaluation.guard import check_seeds
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.evaluation.results import write_results

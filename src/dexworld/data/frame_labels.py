@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dexworld.data.checked import read_arrays
+from dexworld.data.files import read_arrays
 from dexworld.data.latent_shards import claimed
 from dexworld.data.source import Dataset
 from dexworld.hands import NUM_KEYPOINTS

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, label_figures, time_findings
-from dexworld.data.parallel import OrderedPool, WorkerDied, worker_count
+from dexworld.data.parallel import WorkerDied, Workers, worker_count
 from dexworld.data.picture_figures import Snapshot, picture_figures
 from dexworld.data.source import CorruptEpisodeError, Source, splits_of
 from dexworld.data.statistics import Histogram, logarithmic
@@ -179,18 +179,20 @@ def inspect(
     decoded = frozenset(chosen[place] for place in spread) if config.decode == "sample" else frozenset(chosen)
     shown = frozenset(_evenly(sorted(decoded), SNAPSHOTS))
     job = partial(_report, source=source, config=config, decoded=decoded, shown=shown)
-    pool: OrderedPool[int, EpisodeReport] = OrderedPool(job, worker_count(len(chosen), config.workers), [__name__])
     seen: set[int] = set()
-    for done, (index, found) in enumerate(zip(chosen, pool.map(chosen), strict=True), 1):
-        name = source.ids[index]
-        if isinstance(found, WorkerDied):
-            found = EpisodeReport(name, Broken(name, "labels", f"reading it ended the process: {found}"))
-        report = replace(found, bytes=_new_bytes(source, index, seen))
-        result.add(report)
-        if each is not None:
-            each(report)
-        if progress is not None:
-            progress(done, len(chosen))
+    with Workers(job, worker_count(len(chosen), config.workers)) as pool:
+        for done, outcome in enumerate(pool.outcomes(chosen), 1):
+            name, found, error = source.ids[outcome.item], outcome.result, outcome.error
+            if isinstance(error, WorkerDied):
+                found = EpisodeReport(name, Broken(name, "labels", f"reading it ended the process: {error}"))
+            elif error is not None:
+                raise error
+            report = replace(found, bytes=_new_bytes(source, outcome.item, seen))
+            result.add(report)
+            if each is not None:
+                each(report)
+            if progress is not None:
+                progress(done, len(chosen))
     return result
 
 

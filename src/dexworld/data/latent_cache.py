@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dexworld.data.checked import check_checksum, read_arrays
-from dexworld.data.files import read_json
+from dexworld.data.files import check_checksum, read_arrays, read_json
 from dexworld.data.frame_encoding import FrameEncoder
 from dexworld.data.frame_labels import FrameLabels, Labels, MappedLabels
 from dexworld.data.latent_build import (

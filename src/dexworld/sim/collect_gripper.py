@@ -15,8 +15,7 @@ from typing import Any
 import h5py
 import mujoco
 
-from dexworld.data.begun import check_begun_with
-from dexworld.data.files import read_json, write_json
+from dexworld.data.files import check_same_settings, read_json, write_json
 from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
 from dexworld.sim.gripper_recording import GripperConfig, record_gripper
@@ -145,4 +144,4 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     if not index.exists():
         write_json(index, _header(settings))
         return
-    check_begun_with(index, read_json(index).get("settings", {}), settings)
+    check_same_settings(index, read_json(index).get("settings", {}), settings)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import mujoco
 
-from dexworld.data.begun import check_begun_with
-from dexworld.data.files import read_json, write_json
+from dexworld.data.files import check_same_settings, read_json, write_json
 from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.egodex_format import EgoDexLabels, in_arkit_world, split_of, write_egodex
 from dexworld.sim.human_video import HumanVideo, HumanVideoConfig, film
@@ -88,7 +87,7 @@ def _episodes(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _check_settings(path: Path, settings: dict) -> None:
     if path.exists():
-        check_begun_with(path, read_json(path), settings)
+        check_same_settings(path, read_json(path), settings)
     else:
         write_json(path, settings)
 

@@ -25,8 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.begun import check_begun_with
-from dexworld.data.files import read_json, write_json, written_atomically
+from dexworld.data.files import check_same_settings, read_json, write_json, written_atomically
 from dexworld.data.video import VideoError, VideoFrames, write_video
 from dexworld.evaluation.guard import split_of
 from dexworld.video.clip import HandTrack, TripletClip, check_name
@@ -368,7 +367,7 @@ def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
     """Raise ValueError when the folder's clips were made with other settings: one folder, one generator."""
     found = read_record(root).get("settings")
     if found is not None and find_names(root):
-        check_begun_with(root / RECORD, found, settings)
+        check_same_settings(root / RECORD, found, settings)
 
 
 def read_record(root: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.lerobot.packets import (
+from dexworld.data.packets import (
     DECODE_ERRORS,
     MAX_PACKET,
     PerThread,

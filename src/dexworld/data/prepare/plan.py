@@ -7,14 +7,16 @@ Every process that works on a store computes the plan on its own and comes to th
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.files import read_json, write_json
-from dexworld.data.prepared.pack import MARK, STAGING
+from dexworld.data.files import differences, read_json, write_json
+from dexworld.data.readers import ReaderOptions
 from dexworld.data.source import Source
+from dexworld.data.store.packs import MARK, STAGING
+from dexworld.data.store.store_settings import PrepareSettings
 
 FORMAT = "dexworld-prepare-plan"
 FORMAT_VERSION = 1
@@ -29,6 +31,14 @@ class Pack:
     number: int
     ids: tuple[str, ...]
     sizes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"pack-{self.number:06d}"
+
+    def __str__(self) -> str:
+        return f"pack {self.number}"
 
 
 @dataclass(frozen=True)
@@ -66,13 +76,8 @@ class PreparePlan:
 
     def provenance(self) -> dict[str, Any]:
         """What the finished store keeps of its plan: nothing that depends on when, where or by whom it was made."""
-        return {
-            "kind": self.kind,
-            "folder": self.folder,
-            "reader": self.reader,
-            "episodes": self.counted,
-            "plan": self.fingerprint,
-        }
+        source = {"kind": self.kind, "folder": self.folder, "reader": self.reader}
+        return source | {"episodes": self.counted, "plan": self.fingerprint}
 
     def to_json(self) -> dict[str, Any]:
         """What plan.json holds."""
@@ -89,10 +94,10 @@ class PreparePlan:
         }
 
 
-def plan_of(source: Source, settings: Any, reader: Any = None) -> PreparePlan:
+def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) -> PreparePlan:
     """The plan for a source: its ids in order, `settings.pack_episodes` to a pack.
 
-    settings: a PrepareSettings. reader: the ReaderOptions the source was opened with; only those of its kind are kept.
+    reader: the options that the source was opened with; only those of its kind are kept.
     Raises ValueError when the source holds no episode.
     """
     if not len(source):
@@ -111,7 +116,7 @@ def plan_of(source: Source, settings: Any, reader: Any = None) -> PreparePlan:
     return PreparePlan(
         kind=source.kind,
         folder=source.folder.resolve().name,
-        reader=_plain(asdict(options)) if is_dataclass(options) and not isinstance(options, type) else {},
+        reader=_plain(asdict(options)) if options is not None else {},
         settings=_plain(asdict(settings)),
         packs=packs,
         quarantined=tuple((str(name), str(reason)) for name, reason in source.quarantined),
@@ -145,58 +150,50 @@ def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
 
 
 def _differences_of_finished(path: Path, plan: PreparePlan) -> list[str]:
-    """What to tell of a plan that is not the finished store's; empty when it is."""
+    """What differs between a plan and that of the finished store whose mark is at `path`."""
     mark = read_json(path)
     provenance = mark.get("provenance") or {}
     if provenance.get("plan") == plan.fingerprint:
         return []
-    expected = plan.to_json()
     found = {"dexworld_version": mark.get("dexworld_version"), **provenance, "settings": mark.get("settings") or {}}
-    return _different_options(found, expected) or [
+    return _different_options(found, plan.to_json()) or [
         "episodes were added, removed or changed their size since (or the store was not made by this command)"
     ]
 
 
 def _differences(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """What to tell of two plans that are not the same; empty when they are."""
+    """What differs between two plans, the one found at `path` and the one expected."""
     for key in ("format", "format_version"):
         if found.get(key) != expected[key]:
             raise ValueError(f"{path} has {key} {found.get(key)!r}, this version of dexworld writes {expected[key]!r}")
     texts = _different_options(found, expected)
     try:
-        before_sizes, now_sizes = _sizes(found), _sizes(expected)
+        before, now = _sizes(found), _sizes(expected)
         broken_before, broken_now = ({name for name, _ in each["quarantined"]} for each in (found, expected))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); delete {path.parent}") from error
-    resized = [name for name in now_sizes if name in before_sizes and before_sizes[name] != now_sizes[name]]
     for what, names in (
-        ("episodes are gone", [name for name in before_sizes if name not in now_sizes]),
-        ("episodes are new", [name for name in now_sizes if name not in before_sizes]),
-        ("episodes have files of another size", resized),
+        ("episodes are gone", [name for name in before if name not in now]),
+        ("episodes are new", [name for name in now if name not in before]),
+        ("episodes have files of another size", [name for name in now if before.get(name, now[name]) != now[name]]),
         ("broken files are gone", sorted(broken_before - broken_now)),
         ("broken files are new", sorted(broken_now - broken_before)),
     ):
         if names:
             texts.append(f"{len(names)} {what}{_examples(names)}")
-    if not texts and list(before_sizes) != list(now_sizes):
+    if not texts and list(before) != list(now):
         texts.append("the episodes are in another order")
     return texts
 
 
 def _different_options(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    texts = [
-        f"{key} was {found.get(key)!r}, now {expected[key]!r}"
-        for key in ("dexworld_version", "kind", "folder")
-        if found.get(key) != expected[key]
-    ]
-    for group in ("settings", "reader"):
-        before, now = found.get(group) or {}, expected[group]
-        texts += [
-            f"{group}.{key} was {before.get(key)!r}, now {now.get(key)!r}"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-    return texts
+    names = ("dexworld_version", "kind", "folder", "settings", "reader")
+    return differences({name: found.get(name) for name in names}, {name: expected[name] for name in names})
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON gives them back, so that a plan that is read again compares equal."""
+    return json.loads(json.dumps(values, default=str))
 
 
 def _sizes(plan: dict[str, Any]) -> dict[str, int]:
@@ -219,12 +216,3 @@ def _bytes_of(files: Iterable[Path], known: dict[Path, int]) -> int:
                 known[file] = UNREADABLE
         total = UNREADABLE if UNREADABLE in (total, known[file]) else total + known[file]
     return total
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON gives it back, so that a plan read again compares equal."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

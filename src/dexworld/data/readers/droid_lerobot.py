@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from dexworld.data.files import read_json
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.packed_video import frame_table
-from dexworld.data.lerobot.table import column_values, episode_rows
+from dexworld.data.lerobot.rows import column_values, episode_rows
 from dexworld.data.readers.droid import DroidOptions
 from dexworld.data.readers.droid_camera import (
     NOMINAL_FOCAL,

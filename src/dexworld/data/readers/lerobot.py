@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, is_lerobot, open_layout
-from dexworld.data.lerobot.row_images import RowImages
-from dexworld.data.lerobot.table import episode_rows
-from dexworld.data.prepared.labels import PACKETS, layout_from_text, restored, track_arrays
+from dexworld.data.lerobot.rows import RowImages, episode_rows
 from dexworld.data.readers.lerobot_mapping import KeypointMapping, PoseMapping, camera_poses, place_keypoints
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.store.label_columns import PACKETS, layout_from_text, restored, track_arrays
 from dexworld.hands import NUM_KEYPOINTS
 from dexworld.track import Frames, Track
 

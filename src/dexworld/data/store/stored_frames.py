@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dexworld.data.lerobot.packets import DECODE_ERRORS, MAX_PACKET, bytes_at, decoder_of, forget_decoder, opened
+from dexworld.data.packets import DECODE_ERRORS, MAX_PACKET, bytes_at, decoder_of, forget_decoder, opened
 from dexworld.data.video import VideoError
 from dexworld.track import frame_numbers
 

@@ -1,20 +1,100 @@
-"""What a preparation did: every episode of the source accounted for."""
+"""What a preparation needs and what it did: the disk before the first frame, and where every episode is after it."""
 
+import logging
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.prepare.disk import DiskEstimate, gigabytes
+import numpy as np
+
 from dexworld.data.prepare.plan import PreparePlan
-from dexworld.data.prepare.work import PackFailed
-from dexworld.data.prepared.dataset import PreparedDataset
-from dexworld.data.prepared.pack import PackRecord
-from dexworld.data.prepared.settings import PrepareSettings
+from dexworld.data.source import CorruptEpisodeError, Dataset, Source
+from dexworld.data.store.encode import RECIPES
+from dexworld.data.store.packs import PackRecord
+from dexworld.data.store.prepared_dataset import PreparedDataset
+from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.data.video import VideoError
+
+logger = logging.getLogger(__name__)
+# Bytes of a stored frame of 398 x 224 at the codec's default rate factor: `python benchmarks/storage.py`, the textured
+# clip, which compresses worse than what people film. Another rate factor moves the size by this share a step.
+FRAME_BYTES = {"h264": 7700, "h264-444": 9000, "hevc": 4900, "av1": 5500, "jpeg": 32500}
+PER_CRF = {"h264": 0.89, "h264-444": 0.89, "hevc": 0.89, "av1": 0.95, "jpeg": 0.8}
+MEASURED_PIXELS = 398 * 224
+LABEL_BYTES = 1500  # keypoints, confidences, camera and packet places of a frame, compressed
+MARGIN = 1.1
+SAMPLED = 20  # episodes whose lengths are read when the source doesn't know them
+
+
+@dataclass(frozen=True)
+class DiskEstimate:
+    """episodes, frames: in the source; frames of a foreign one are estimated from a sample. bytes: of the whole store,
+    with what assembling needs on top. missing: of that, bytes still to be written. free: on the store's disk."""
+
+    episodes: int
+    frames: int
+    bytes: int
+    missing: int
+    free: int
+
+    def check(self, destination: Path) -> None:
+        """Raise ValueError with the figures when what is missing doesn't fit."""
+        if self.missing > self.free:
+            raise ValueError(
+                f"{destination} needs about {gigabytes(self.missing)} more ({self.frames} frames of {self.episodes} "
+                f"episodes), but {gigabytes(self.free)} are free; make room, choose another disk or codec, or start "
+                "with --force True"
+            )
+
+
+def estimate_disk(source: Source, settings: PrepareSettings, destination: Path, missing_share: float) -> DiskEstimate:
+    """Estimate the store of `source` with resolved settings; missing_share: of its episodes that are yet to be written.
+
+    Reads the lengths of 20 episodes, spread evenly, when the source doesn't know them all.
+    """
+    if isinstance(source, Dataset):
+        frames = sum(source.lengths)
+    else:
+        lengths = _sampled_lengths(source)
+        frames = round(len(source) * float(np.mean(lengths))) if lengths else 0
+    codec, pixels = settings.codec, math.prod(settings.stored_size)
+    steps = 0 if settings.crf is None else settings.crf - RECIPES[codec].crf
+    frame_bytes = FRAME_BYTES[codec] * pixels / MEASURED_PIXELS * PER_CRF[codec] ** steps
+    size = MARGIN * frames * (frame_bytes + LABEL_BYTES)
+    folder = next(each for each in (destination, *destination.resolve().parents) if each.exists())
+    free = shutil.disk_usage(folder).free
+    return DiskEstimate(len(source), frames, math.ceil(size), math.ceil(size * missing_share), free)
+
+
+def _sampled_lengths(source: Source) -> list[int]:
+    lengths = []
+    for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).round().astype(int)):
+        try:
+            lengths.append(len(source[int(index)]))
+        except (CorruptEpisodeError, VideoError) as error:
+            logger.debug("not counted in the estimate: %s", error)
+    return lengths
+
+
+def gigabytes(count: float) -> str:
+    """A number of bytes as people say it."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 class CountMismatchError(RuntimeError):
     """Episodes that went in and did not come out anywhere; a defect, never to be passed over."""
+
+
+@dataclass(frozen=True)
+class FailedPack:
+    """A pack that could not be written; another run tries it again. ids: its episodes."""
+
+    number: int
+    ids: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +134,7 @@ class PrepareReport:
 
     destination: Path
     account: Account
-    failed: tuple[PackFailed, ...]
+    failed: tuple[FailedPack, ...]
     assembled: bool
     estimate: DiskEstimate
     source_bytes: int
@@ -72,20 +152,20 @@ class PrepareReport:
 
     def to_json(self) -> dict[str, Any]:
         """The figures of results.json."""
-        account = self.account
-        hours = account.frames / (self.settings.fps or 1.0) / 3600
+        account, frames = self.account, self.account.frames
+        hours = frames / (self.settings.fps or 1.0) / 3600
         return {
             "episodes": account.counted,
             "prepared": account.prepared,
-            "frames": account.frames,
+            "frames": frames,
             "hours": hours,
             "quarantined": len(account.quarantined),
             "failed": account.failed,
             "waiting": account.waiting,
             "assembled": self.assembled,
             "bytes": account.bytes,
-            "bytes_per_frame": account.bytes / account.frames if account.frames else None,
-            "gigabytes_per_hour": account.bytes / 1e9 / hours if account.frames else None,
+            "bytes_per_frame": account.bytes / frames if frames else None,
+            "gigabytes_per_hour": account.bytes / 1e9 / hours if frames else None,
             "source_bytes": self.source_bytes,
             "estimated_bytes": self.estimate.bytes,
             "seconds": self.seconds,
@@ -95,48 +175,39 @@ class PrepareReport:
             "verified": self.verified,
             "damaged": [{"what": what, "reason": reason} for what, reason in self.damaged],
             "quarantine": [{"what": what, "reason": reason} for what, reason in account.quarantined],
-            "failures": [{"pack": pack.pack, "ids": list(pack.ids), "reason": pack.reason} for pack in self.failed],
+            "failures": [{"pack": pack.number, "ids": list(pack.ids), "reason": pack.reason} for pack in self.failed],
         }
 
     def text(self, listed: int = 10) -> str:
         """The summary for people, with the first `listed` entries of every list."""
-        account = self.account
-        lines = [
-            f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
-            f"{len(account.quarantined)} quarantined"
-            + (f", {account.failed} in packs that failed" if account.failed else "")
-            + (f", {account.waiting} not written yet" if account.waiting else "")
-        ]
+        account, quality = self.account, self.quality
+        first = f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
+        first += f"{len(account.quarantined)} quarantined"
+        first += f", {account.failed} in packs that failed" if account.failed else ""
+        lines = [first + (f", {account.waiting} not written yet" if account.waiting else "")]
         if account.frames:
             lines.append(
                 f"{gigabytes(account.bytes)}, {account.bytes / account.frames:.0f} bytes a frame; "
                 f"the source has {gigabytes(self.source_bytes)}"
             )
-        if self.quality.get("frames_compared"):
+        if quality.get("frames_compared"):
+            off = quality["keypoint_max_px"]
             lines.append(
-                f"against the source scaled without encoding: {self.quality['psnr_median_db']:.1f} dB "
-                f"({self.quality['psnr_luma_median_db']:.1f} luma), 5th percentile "
-                f"{self.quality['psnr_5th_percentile_db']:.1f}"
-                + (
-                    f"; keypoints at most {self.quality['keypoint_max_px']:.2g} px off"
-                    if self.quality["keypoint_max_px"] is not None
-                    else ""
-                )
+                f"against the source scaled without encoding: {quality['psnr_median_db']:.1f} dB "
+                f"({quality['psnr_luma_median_db']:.1f} luma), 5th percentile "
+                f"{quality['psnr_5th_percentile_db']:.1f}"
+                + (f"; keypoints at most {off:.2g} px off" if off is not None else "")
             )
         if self.verified:
             lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
-        lines += _listed("quarantined", account.quarantined, listed)
-        lines += _listed("failed", [(f"pack {each.pack}", each.reason) for each in self.failed], listed)
-        lines += _listed("damaged", self.damaged, listed)
+        failed = [(f"pack {each.number}", each.reason) for each in self.failed]
+        for label, entries in (("quarantined", account.quarantined), ("failed", failed), ("damaged", self.damaged)):
+            lines += [f"{label} {what}: {reason}" for what, reason in entries[:listed]]
+            lines += [f"... and {len(entries) - listed} more {label}"] if len(entries) > listed else []
         return "\n".join(lines)
 
 
-def _listed(label: str, entries: Sequence[tuple[str, str]], count: int) -> list[str]:
-    shown = [f"{label} {what}: {reason}" for what, reason in entries[:count]]
-    return shown + ([f"... and {len(entries) - count} more {label}"] if len(entries) > count else [])
-
-
-def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Mapping[int, PackFailed]) -> Account:
+def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Mapping[int, FailedPack]) -> Account:
     """The account of a store that is not assembled yet, from its packs' records.
 
     Raises CountMismatchError naming the pack when a record holds other episodes than the plan: fewer, more, or one

@@ -1,4 +1,4 @@
-"""The files of a LeRobot v3 dataset, written: info.json, tasks.parquet, statistics, and where files go.
+"""What LeRobot's dataset v3 wants in a store: info.json, tasks.parquet, statistics, and where files go.
 
 Layout and field names as in LeRobot's documentation of dataset v3 and in a dataset that its own tools wrote.
 """
@@ -11,13 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.files import written_atomically
-
-VERSION = "v3.0"
 CHUNK_FILES = 1000  # files in one folder
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+DATA_PATH = f"data/{FILE}.parquet"
+VIDEO_PATH = f"videos/{{video_key}}/{FILE}.mp4"
+EPISODES_PATH = f"meta/episodes/{FILE}.parquet"
 INDEX_COLUMNS = {
     "timestamp": "float32",
     "frame_index": "int64",
@@ -29,7 +27,13 @@ INDEX_COLUMNS = {
 
 def place_of(number: int) -> tuple[int, int]:
     """Chunk and file index of file `number`."""
-    return number // CHUNK_FILES, number % CHUNK_FILES
+    return divmod(number, CHUNK_FILES)
+
+
+def place_in(template: str, number: int, key: str = "") -> str:
+    """Where file `number` lies below the dataset's folder. key: of a video."""
+    chunk, file = place_of(number)
+    return template.format(video_key=key, chunk_index=chunk, file_index=file)
 
 
 def feature(dtype: str, shape: tuple[int, ...], names: list[str] | None, fps: float) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def video_feature(size: tuple[int, int], codec: str, pixel_format: str, fps: flo
 def info(features: dict[str, Any], fps: float, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
     """The content of meta/info.json."""
     return {
-        "codebase_version": VERSION,
+        "codebase_version": "v3.0",
         "robot_type": None,
         "total_episodes": episodes,
         "total_frames": frames,
@@ -95,8 +99,7 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
         "pandas_version": "2.2.0",
     }
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), text: pa.array(tasks, pa.string())})
-    with written_atomically(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(pandas).encode()}), temporary)
+    pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(pandas).encode()}), path)
 
 
 def statistics(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,10 +127,7 @@ class Aggregate:
     """Statistics over many episodes from the statistics of each, weighted by their counts."""
 
     def __init__(self) -> None:
-        self._low: Any = None
-        self._high: Any = None
-        self._sum: Any = 0.0
-        self._squares: Any = 0.0
+        self._low, self._high, self._sum, self._squares = np.inf, -np.inf, 0.0, 0.0
         self._count = 0
 
     @property
@@ -138,8 +138,7 @@ class Aggregate:
     def add(self, episode: dict[str, np.ndarray]) -> None:
         """Take one episode's statistics in."""
         count, mean, std = int(episode["count"][0]), episode["mean"], episode["std"]
-        self._low = episode["min"] if self._low is None else np.minimum(self._low, episode["min"])
-        self._high = episode["max"] if self._high is None else np.maximum(self._high, episode["max"])
+        self._low, self._high = np.minimum(self._low, episode["min"]), np.maximum(self._high, episode["max"])
         self._sum = self._sum + count * mean
         self._squares = self._squares + count * (std**2 + mean**2)
         self._count += count
