@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dexworld.data.files import EXPIRED_S, Claims, check_same_settings
+from dexworld.data.files import EXPIRED_S, Claims, Shard, check_same_settings
 
 INDEX = Path("folder/dataset.json")
 
@@ -72,3 +72,15 @@ def test_claims_of_dead_processes_and_old_ones_are_void(tmp_path):
         assert claims.take("new")
         assert not claims.take("new")
     assert [path.name for path in tmp_path.iterdir()] == ["live.json"]
+
+
+def test_shards_divide_the_items_without_a_rest():
+    shares = [Shard(index, 3).of(range(10)) for index in range(3)]
+    assert sorted(item for share in shares for item in share) == list(range(10))
+    assert [len(share) for share in shares] == [4, 3, 3]
+
+
+@pytest.mark.parametrize("text", ["1", "3/3", "0/0", "-1/2", "one/two"])
+def test_a_shard_that_makes_no_sense_is_refused(text):
+    with pytest.raises(ValueError, match="shard"):
+        Shard.parse(text)

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from dexworld.data import frame_labels, windows
-from dexworld.data.files import with_checksum
+from dexworld.data.files import Shard, with_checksum
 from dexworld.data.frame_labels import FRAME, FrameLabels, MappedLabels, label_rows, write_labels
 from dexworld.data.latent_build import compute_latents
 from dexworld.data.latent_cache import StaleCacheError, latent_cache, open_cache
 from dexworld.data.mixture import Clips, MixConfig, StrideSampler
-from dexworld.data.parallel import Shard
 from dexworld.data.sampling import PaperSampling, StrideSampling
 from dexworld.data.windows import WindowSampler
 

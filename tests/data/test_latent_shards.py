@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from dexworld.data import latent_build, latent_shards
+from dexworld.data.files import Shard
 from dexworld.data.fitted import fitted
 from dexworld.data.latent_build import compute_latents, estimate_cache
 from dexworld.data.latent_cache import StaleCacheError, cache_folder, latent_cache, open_cache
 from dexworld.data.latent_shards import LatentShards, claimed, shard_path, write_shard
-from dexworld.data.parallel import Shard
 
 SHAPE = (2, 3)
 

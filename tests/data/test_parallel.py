@@ -10,7 +10,7 @@ import pytest
 from scripted_job import NeverArrives, Scripted, wait_in_processes, write_pid_and_wait
 
 from dexworld.data import parallel
-from dexworld.data.parallel import DiskFullError, Shard, WorkerDied, Workers, parallel_map
+from dexworld.data.parallel import DiskFullError, WorkerDied, Workers, parallel_map
 
 SQUARES = [number * number for number in range(20)]
 
@@ -114,18 +114,6 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
             return
         time.sleep(0.05)
     pytest.fail("a worker outlived its main process")
-
-
-def test_shards_divide_the_items_without_a_rest():
-    shares = [Shard(index, 3).of(range(10)) for index in range(3)]
-    assert sorted(item for share in shares for item in share) == list(range(10))
-    assert [len(share) for share in shares] == [4, 3, 3]
-
-
-@pytest.mark.parametrize("text", ["1", "3/3", "0/0", "-1/2", "one/two"])
-def test_a_shard_that_makes_no_sense_is_refused(text):
-    with pytest.raises(ValueError, match="shard"):
-        Shard.parse(text)
 
 
 def test_cores_are_never_more_than_the_affinity_allows():

@@ -6,7 +6,7 @@ import multiprocessing
 import pytest
 from prepare_fixtures import config_of, content_of, write_source
 
-from dexworld.data.parallel import Shard
+from dexworld.data.files import Shard
 from dexworld.data.prepare.job import prepare
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -3,26 +3,22 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
+from dexworld.cli.progress import bars_or_lines
 from dexworld.cli.reader_options import reader_options
-from dexworld.data.parallel import Shard
+from dexworld.data.files import Shard
 from dexworld.data.prepare.job import Patience, PrepareConfig, Progress, prepare
 from dexworld.data.store.packs import STAGING
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.evaluation.results import write_results
 
 logger = logging.getLogger("dexworld")
-LOGGED_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,8 @@ class Prepare(PrepareConfig):
         shard = Shard.parse(self.shard)
         values = {each.name: getattr(self, each.name) for each in fields(PrepareConfig)}
         config = PrepareConfig(**values | {"shard": shard, "reader": reader_options(self.reader)})
-        with watched() as watch:
-            report = prepare(config, watch)
+        with bars_or_lines() as update:
+            report = prepare(config, _watch(update))
         sys.stdout.write(report.text() + "\n")
         own = STAGING if not report.assembled else ""  # several shards, each with its own figures
         own += f"/shard-{shard.index}-of-{shard.count}" if own and shard.count > 1 else ""
@@ -58,62 +54,13 @@ class Prepare(PrepareConfig):
             sys.exit(1)
 
 
-@contextmanager
-def watched() -> Iterator[Callable[[Progress], None]]:
-    """Shows a preparation's progress: bars with the time that remains on a terminal, a line a minute elsewhere."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with _bars(console) as watch:
-            yield watch
-    else:
-        yield _Lines()
+def _watch(update: Callable[..., None]) -> Callable[[Progress], None]:
+    started: dict[str, float] = {}
 
+    def watch(progress: Progress) -> None:
+        seconds = time.monotonic() - started.setdefault(progress.step, time.monotonic())
+        note = f"{progress.frames / max(seconds, 1e-9):.0f} frames/s" if progress.frames else ""
+        note += f", {progress.quarantined} quarantined" if progress.frames and progress.quarantined else ""
+        update(progress.step, progress.done, progress.total, note)
 
-@contextmanager
-def _bars(console: Console) -> Iterator[Callable[[Progress], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console) as bars:
-        tasks, started = {}, time.monotonic()
-
-        def watch(progress: Progress) -> None:
-            if progress.step not in tasks:
-                tasks[progress.step] = bars.add_task(progress.step, total=progress.total, note="")
-            note = _note(progress, time.monotonic() - started)
-            bars.update(tasks[progress.step], completed=progress.done, note=note)
-
-        yield watch
-
-
-class _Lines:
-    """A log line at the first word of a step, and one a minute."""
-
-    def __init__(self) -> None:
-        self._step, self._started, self._told = "", 0.0, 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.step != self._step:
-            self._step, self._started, self._told = progress.step, now, now
-            logger.info("%s: %d to do", progress.step, progress.total)
-        elif now - self._told >= LOGGED_EVERY_S:
-            self._told = now
-            spent = now - self._started
-            remaining = spent / progress.done * (progress.total - progress.done) if progress.done else 0.0
-            logger.info(
-                "%s: %d of %d %s, about %.0f min to go",
-                *(progress.step, progress.done, progress.total, _note(progress, spent), remaining / 60),
-            )
-
-
-def _note(progress: Progress, seconds: float) -> str:
-    if not progress.frames:
-        return ""
-    left_out = f", {progress.quarantined} quarantined" if progress.quarantined else ""
-    return f"{progress.frames / max(seconds, 1e-9):.0f} frames/s{left_out}"
+    return watch

@@ -6,13 +6,15 @@ import json
 import logging
 import os
 import platform
+import re
 import socket
 import struct
 import threading
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,32 @@ def differences(found: Mapping[str, Any], now: Mapping[str, Any], prefix: str = 
 def _shown(settings: Mapping[str, Any], name: str) -> str:
     text = repr(settings[name]) if name in settings else "absent"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `index` of `count` equal shares, written "index/count" on the command line."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(
+                f"shard {self.index}/{self.count} must be i/n with 0 <= i < n: the first of four is 0/4, the last 3/4"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard that "i/n" means. Raises ValueError on anything else."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not found:
+            raise ValueError(f"shard {text!r} must be written i/n, e.g. 0/4 for the first of four")
+        return cls(int(found[1]), int(found[2]))
+
+    def of(self, items: Sequence) -> list:
+        """The items of this share, in order."""
+        return list(items[self.index :: self.count])
 
 
 class Claims:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dexworld.data.files import read_json, with_checksum, write_json
+from dexworld.data.files import Shard, read_json, with_checksum, write_json
 from dexworld.data.frame_encoding import FrameEncoder, encoded_frames, latent_shape
 from dexworld.data.frame_labels import FRAME, write_labels
 from dexworld.data.latent_shards import LatentShards, claimed, remove_leftovers, shard_path, write_shard
-from dexworld.data.parallel import Shard
 from dexworld.data.source import Dataset
 
 FORMAT_VERSION = 4

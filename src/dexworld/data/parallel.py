@@ -1,9 +1,9 @@
 """Work on many items in several processes of this machine, or on the machines of a Ray cluster.
 
-    for result in parallel_map(job, items, workers=4): ...           # in the order of the items
-    with Workers(job, workers=4) as workers:                         # keeps its processes over several calls
-        for result in workers.map(items, ordered=False): ...         # as they are done
-        for outcome in workers.outcomes(items): ...                  # errors as values, one per item
+    for result in parallel_map(job, items, workers=4): ...      # in the order of the items
+    with Workers(job, workers=4) as workers:                    # keeps its processes over several calls
+        for result in workers.map(items, ordered=False): ...    # as they are done
+        for outcome in workers.outcomes(items): ...             # errors as values, one per item
 
 A job is sent to each process once, so what it caches (a model, an opened source) lasts. A process that dies costs the
 item that it worked on and nothing else. All processes end when the main process does, even when it is killed.
@@ -14,7 +14,6 @@ import logging
 import math
 import multiprocessing
 import os
-import re
 import sys
 import threading
 import time
@@ -45,32 +44,6 @@ class DiskFullError(OSError):
 
 class RayMissingError(ValueError):
     """Ray was asked for and is not installed."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Share `index` of `count` equal shares, written "index/count" on the command line."""
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise ValueError(
-                f"shard {self.index}/{self.count} must be i/n with 0 <= i < n: the first of four is 0/4, the last 3/4"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """The shard that "i/n" means. Raises ValueError on anything else."""
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not found:
-            raise ValueError(f"shard {text!r} must be written i/n, e.g. 0/4 for the first of four")
-        return cls(int(found[1]), int(found[2]))
-
-    def of(self, items: Sequence[Item]) -> list[Item]:
-        """The items of this share, in order."""
-        return list(items[self.index :: self.count])
 
 
 def available_cores() -> int:
@@ -105,14 +78,15 @@ def worker_count(items: int, workers: int = 0) -> int:
     return max(1, min(workers or min(available_cores(), -(-items // FEW)), items))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome(Generic[Item, Result]):
-    """What became of an item: the job's result, or the error of its last try."""
+    """What became of an item: the job's result, or the error of the last of its `tries`."""
 
     item: Item
+    number: int
     result: Any = None
     error: Exception | None = None
-    tries: int = 1
+    tries: int = 0
 
 
 def parallel_map(
@@ -121,24 +95,6 @@ def parallel_map(
     """`job(item)` of each item, in order or as they are done; see `Workers.map`. workers: 0 is one per core."""
     with Workers(job, min(workers or available_cores(), max(1, len(items)))) as pool:
         yield from pool.map(items, ordered)
-
-
-@dataclass(eq=False)
-class _Worker:
-    """handle: a process or a Ray actor. channel: its pipe, or the reference of the answer that it owes."""
-
-    handle: Any
-    channel: Any
-    task: "_Task | None" = None  # None while busy: nobody waits for the answer any more
-    busy: bool = False
-    deadline: float = math.inf
-
-
-@dataclass
-class _Task:
-    number: int
-    item: Any
-    failures: int = 0
 
 
 class Workers(Generic[Item, Result]):
@@ -150,7 +106,7 @@ class Workers(Generic[Item, Result]):
     (a note, a result) to the next before it counts as hung and is ended; a note's `seconds` are added once.
     ray: address of a cluster whose actors take the place of the processes: "local" starts one on this machine, "auto"
     joins the one that runs here. Then workers 0 takes all its CPUs, every machine must see the paths that the job uses,
-    and there is neither `listen` nor `patience`. Raises RayMissingError when Ray is not installed.
+    and nothing is noted. Raises RayMissingError when Ray is not installed.
     """
 
     def __init__(
@@ -162,13 +118,15 @@ class Workers(Generic[Item, Result]):
         patience: float = math.inf,
         ray: str | None = None,
     ) -> None:
-        self.job, self.listen, self.tries, self.patience = job, listen, tries, patience
-        self._backend: Any = None
+        self.listen, self.tries, self.patience, self.count = listen, tries, patience, workers or available_cores()
+        self._backend: Any
         if ray is not None:
             self._backend = _RayActors(job, listen is not None, ray, workers)
-        elif workers != 1:
+            self.count, self.patience = self._backend.count, math.inf
+        elif workers == 1:
+            self._backend, self.tries = _ThisProcess(job, listen), 1
+        else:
             self._backend = _Processes(job, listen is not None)
-        self.count = self._backend.count if ray is not None else workers or available_cores()
         self._crew: list[_Worker] = []
         self._started = False  # whether any worker ever was
 
@@ -176,10 +134,9 @@ class Workers(Generic[Item, Result]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in list(self._crew):
+        for worker in self._crew.copy():
             self._end(worker)
-        if self._backend is not None:
-            self._backend.close()
+        self._backend.close()
 
     def map(self, items: Iterable[Item], ordered: bool = True) -> Iterator[Result]:
         """`job(item)` of each item; the error of the first that fails is raised, a WorkerDied when its process died.
@@ -194,101 +151,126 @@ class Workers(Generic[Item, Result]):
 
     def outcomes(self, items: Iterable[Item], ordered: bool = True) -> Iterator[Outcome[Item, Result]]:
         """Like `map`, but what fails is handed out with its error and the rest goes on."""
-        if self._backend is None:
-            yield from map(self._here, items)
-            return
-        numbered, again, done, following = enumerate(items), deque[_Task](), dict[int, Outcome](), 0
-        taken = exhausted = 0
+        waiting, again = (Outcome(item, number) for number, item in enumerate(items)), deque[Outcome]()
+        done: dict[int, Outcome] = {}
+        begun = following = 0
         try:
             while True:
-                while self._has_room() and (again or not ordered or taken - following < AHEAD * self.count):
-                    task = again.popleft() if again else next((_Task(*each) for each in numbered), None)
+                while self._busy() < self.count and (again or not ordered or begun - following < AHEAD * self.count):
+                    task = again.popleft() if again else next(waiting, None)
                     if task is None:
-                        exhausted = 1
                         break
-                    taken = max(taken, task.number + 1)
+                    begun = max(begun, task.number + 1)
                     self._give(task)
-                if exhausted and not again and not any(worker.task for worker in self._crew):
+                if not self._busy():
                     return
-                for task, result, error in self._hear():
-                    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                        raise _disk_full(error) from error
-                    if error is not None and task.failures + 1 < self.tries:
-                        task.failures += 1
-                        logger.warning("%s: %s; it is tried once more", _short(task.item), error)
+                for task in self._finished():
+                    if isinstance(task.error, OSError) and task.error.errno == errno.ENOSPC:
+                        raise DiskFullError(errno.ENOSPC, f"the disk is full; make room and start again ({task.error})")
+                    if task.error is not None and task.tries < self.tries:
+                        logger.warning("%s: %s; it is tried once more", _short(task.item), task.error)
                         again.append(task)
                     else:
-                        done[task.number] = Outcome(task.item, result, error, task.failures + 1)
+                        done[task.number] = task
                 while done and (not ordered or following in done):
                     yield done.pop(following if ordered else next(iter(done)))
                     following += 1
         finally:
-            for worker in self._crew:
-                worker.task = None
+            for worker in [each for each in self._crew if each.task]:  # nobody waits for its answer any more
+                self._end(worker)
 
-    def _here(self, item: Item) -> Outcome[Item, Result]:
-        """The item's outcome in this process. What `listen` raises is no failure of the job."""
-        raised: list[Exception] = []
+    def _busy(self) -> int:
+        return sum(worker.task is not None for worker in self._crew)
 
-        def note(value: Any, seconds: float = 0.0) -> None:
-            try:
-                self.listen(value)  # type: ignore[misc]
-            except Exception as error:
-                raised.append(error)
-                raise
-
-        try:
-            return Outcome(item, self.job(item) if self.listen is None else self.job(item, note))
-        except Exception as error:
-            if raised:
-                raise
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise _disk_full(error) from error
-            return Outcome(item, error=error)
-
-    def _has_room(self) -> bool:
-        return len(self._crew) < self.count or any(not worker.busy for worker in self._crew)
-
-    def _give(self, task: _Task) -> None:
-        worker, patience = next((each for each in self._crew if not each.busy), None), self.patience
+    def _give(self, task: Outcome) -> None:
+        task.tries += 1
+        worker, patience = next((each for each in self._crew if each.task is None), None), self.patience
         if worker is None:
             worker, patience = self._backend.start(), max(patience, START_S)
             self._crew.append(worker)
-        worker.task, worker.busy, worker.deadline = task, True, time.monotonic() + patience
+        worker.task, worker.deadline = task, time.monotonic() + patience
         self._backend.send(worker, task.item)
 
-    def _hear(self) -> Iterator[tuple[_Task, Any, Exception | None]]:
+    def _finished(self) -> Iterator[Outcome]:
         """Items that are done since, with their results or errors."""
-        for worker, kind, value in self._backend.messages(self._crew):
+        for worker, kind, value in self._messages():
             worker.deadline = time.monotonic() + self.patience
-            if kind == "note":
-                worker.deadline += value[1]
-                if worker.task is not None and self.listen is not None:
-                    self.listen(value[0])
-            elif kind == "started":
+            if kind == "started":
                 self._started = True
+            elif kind == "note":
+                worker.deadline += value[1]
+                if self.listen is not None:
+                    self.listen(value[0])
             else:
-                yield from self._answered(worker, kind, value)
-        for worker in [each for each in self._crew if each.busy and time.monotonic() > each.deadline]:
-            yield from self._answered(worker, "died", "its worker made no progress and was ended")
+                task, worker.task = worker.task, None
+                if kind == "died":
+                    self._end(worker)
+                    if not self._started:
+                        raise RuntimeError(f"no worker process can be started ({value}); its own error stands above")
+                    value = WorkerDied(f"{value}, while at {_short(task.item) if task else 'nothing'}")
+                if task is not None:
+                    task.result, task.error = (value, None) if kind == "done" else (None, value)
+                    yield task
 
-    def _answered(self, worker: _Worker, kind: str, value: Any) -> Iterator[tuple[_Task, Any, Exception | None]]:
-        """The worker's item with its result, unless nobody waits for it."""
-        task, worker.task, worker.busy = worker.task, None, False
-        if kind == "died":
-            self._end(worker)
-            if not self._started:
-                raise RuntimeError(f"no worker process can be started ({value}); its own error stands above")
-        if task is not None:
-            error = WorkerDied(f"{value}, while at {_short(task.item)}") if kind == "died" else value
-            yield (task, value, None) if kind == "done" else (task, None, error)
+    def _messages(self) -> "Iterator[Message]":
+        yield from self._backend.messages(self._crew)
+        for worker in self._crew.copy():
+            if worker.task and time.monotonic() > worker.deadline:
+                yield worker, "died", "its worker made no progress and was ended"
 
-    def _end(self, worker: _Worker) -> None:
+    def _end(self, worker: "_Worker") -> None:
         self._crew.remove(worker)
         self._backend.end(worker)
 
 
-class _Processes:
+@dataclass(eq=False)
+class _Worker:
+    """handle: a process or a Ray actor. channel: its pipe, the reference of the answer it owes, or its item."""
+
+    handle: Any = None
+    channel: Any = None
+    task: Outcome | None = None
+    deadline: float = math.inf
+
+
+Message = tuple[_Worker, str, Any]  # kind: started, note, done, failed or died
+
+
+class _Backend:
+    """Where workers run: `start` one, `send` it an item, collect their `messages`, `end` one, `close` at last."""
+
+    def end(self, worker: _Worker) -> None:
+        """Nothing ends."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _ThisProcess(_Backend):
+    """The only worker is this process. What `listen` raises ends the work; it is no failure of the job."""
+
+    def __init__(self, job: Callable, listen: Callable[[Any], None] | None) -> None:
+        self.job, self.listen, self.start, self.raised = job, listen, _Worker, deque[Exception]()
+
+    def send(self, worker: _Worker, item: Any) -> None:
+        worker.channel = item
+
+    def messages(self, crew: list[_Worker]) -> Iterator[Message]:
+        for worker in crew.copy():
+            answer = _answer(self.job, worker.channel, self._note if self.listen else None)
+            if self.raised:
+                raise self.raised.pop()
+            yield worker, *answer
+
+    def _note(self, value: Any, seconds: float = 0.0) -> None:
+        try:
+            self.listen(value)  # type: ignore[misc]
+        except Exception as error:
+            self.raised.append(error)
+            raise
+
+
+class _Processes(_Backend):
     """Workers on this machine. Each has a pipe of its own, whose end says that it is gone."""
 
     def __init__(self, job: Callable, notes: bool) -> None:
@@ -310,28 +292,57 @@ class _Processes:
         except OSError:  # it died while idle: the end of its pipe is found at the next look
             logger.debug("worker %s is gone", worker.handle.pid)
 
-    def messages(self, crew: list[_Worker]) -> Iterator[tuple[_Worker, str, Any]]:
-        """(worker, kind, value) of what has come in; waits for a second at most."""
+    def messages(self, crew: list[_Worker]) -> Iterator[Message]:
+        """What has come in; waits for a second at most."""
         by_channel = {worker.channel: worker for worker in crew}
         for channel in wait(list(by_channel), TICK_S):
-            worker = by_channel[channel]
+            worker = by_channel[channel]  # type: ignore[index]
             try:
-                kind, value = worker.channel.recv()
+                yield worker, *worker.channel.recv()
             except (EOFError, OSError):
                 worker.handle.join(1.0)
-                kind, value = "died", f"its worker ended ({_end_of(worker.handle.exitcode)})"
-            yield worker, kind, value
+                code = worker.handle.exitcode or 0
+                memory = ", as when memory runs out" if code == -9 else ""
+                end = f"signal {-code}{memory}" if code < 0 else f"exit code {code}"
+                yield worker, "died", f"its worker ended ({end})"
 
     def end(self, worker: _Worker) -> None:
         worker.channel.close()
         worker.handle.kill()
         worker.handle.join()
 
-    def close(self) -> None:
-        """Nothing is left to end."""
+
+def _serve(connection: Any, notes: bool) -> None:
+    """A worker's life: the job and items come in, notes and results go out, until the pipe ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def note(value: Any, seconds: float = 0.0) -> None:
+        connection.send(("note", (value, seconds)))
+
+    try:
+        job = connection.recv()
+        connection.send(("started", None))
+        if "torch" in sys.modules:  # one process per core: threads would only be in each other's way
+            sys.modules["torch"].set_num_threads(1)
+        while True:
+            kind, value = _answer(job, connection.recv(), note if notes else None)
+            try:
+                connection.send((kind, ForkingPickler.loads(ForkingPickler.dumps(value)) if kind != "done" else value))
+            except Exception as error:  # what can't travel
+                connection.send(("failed", RuntimeError(f"{value!r} can't leave its process ({error})")))
+    except (EOFError, OSError):
+        return  # the main process is gone
 
 
-class _RayActors:
+def _end_with_parent() -> None:
+    """End this worker as soon as the main process is gone, so that it writes nothing behind its successor's back."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+class _RayActors(_Backend):
     """Workers on a Ray cluster, an actor of one CPU each. Notes don't come back from there."""
 
     def __init__(self, job: Callable, notes: bool, address: str, workers: int) -> None:
@@ -349,20 +360,20 @@ class _RayActors:
         self.count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def start(self) -> _Worker:
-        return _Worker(self.ray.remote(num_cpus=1)(_Actor).remote(self.job, self.notes), None)
+        return _Worker(self.ray.remote(num_cpus=1)(_Actor).remote(self.job, self.notes))
 
     def send(self, worker: _Worker, item: Any) -> None:
         worker.channel = worker.handle.work.remote(item)
 
-    def messages(self, crew: list[_Worker]) -> Iterator[tuple[_Worker, str, Any]]:
-        """(worker, kind, value) of the actors that are done or gone; waits for one."""
-        owed = {worker.channel: worker for worker in crew if worker.busy}
+    def messages(self, crew: list[_Worker]) -> Iterator[Message]:
+        """An actor that is done or gone; waits for it."""
+        owed = {worker.channel: worker for worker in crew if worker.task}
         for reference in self.ray.wait(list(owed), num_returns=1)[0]:
             yield owed[reference], "started", None
             try:
                 yield owed[reference], *self.ray.get(reference)
             except self.ray.exceptions.RayError as error:  # the actor or its machine is gone
-                yield owed[reference], "died", _said(error).splitlines()[0]
+                yield owed[reference], "died", str(error).splitlines()[0]
 
     def end(self, worker: _Worker) -> None:
         self.ray.kill(worker.handle)
@@ -374,66 +385,18 @@ class _RayActors:
 
 class _Actor:
     def __init__(self, job: Callable, notes: bool) -> None:
-        self.job = (lambda item: job(item, lambda value, seconds=0.0: None)) if notes else job
+        self.job, self.note = job, (lambda value, seconds=0.0: None) if notes else None
 
     def work(self, item: Any) -> tuple[str, Any]:
-        return _answer(self.job, item)
+        return _answer(self.job, item, self.note)
 
 
-def _serve(connection: Any, notes: bool) -> None:
-    """A worker's life: the job and items come in, notes and results go out, until the pipe ends."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-    def note(value: Any, seconds: float = 0.0) -> None:
-        connection.send(("note", (value, seconds)))
-
+def _answer(job: Callable, item: Any, note: Callable[..., None] | None) -> tuple[str, Any]:
+    """What to send back: the result, or whatever went wrong."""
     try:
-        job = connection.recv()
-        connection.send(("started", None))
-        if "torch" in sys.modules:  # one process per core: threads would only be in each other's way
-            sys.modules["torch"].set_num_threads(1)
-        while True:
-            item = connection.recv()
-            answer = _answer(lambda item: job(item, note), item) if notes else _answer(job, item)
-            connection.send(answer)
-    except (EOFError, OSError):
-        return
-
-
-def _answer(job: Callable, item: Any) -> tuple[str, Any]:
-    """What to send back: the result, or whatever went wrong, in a form that can travel."""
-    try:
-        result = job(item)
-        ForkingPickler.dumps(result)
-        return "done", result
+        return "done", job(item) if note is None else job(item, note)
     except Exception as error:
-        try:
-            ForkingPickler.loads(ForkingPickler.dumps(error))
-        except Exception:
-            return "failed", RuntimeError(_said(error))
         return "failed", error
-
-
-def _end_with_parent() -> None:
-    """End this worker as soon as the main process is gone, so that it writes nothing behind its successor's back."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _end_of(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"signal {-exitcode}{', as when memory runs out' if exitcode == -9 else ''}"
-    return f"exit code {exitcode}"
-
-
-def _disk_full(error: OSError) -> DiskFullError:
-    return DiskFullError(errno.ENOSPC, f"the disk is full; make room and start again ({_said(error)})")
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _short(item: Any) -> str:

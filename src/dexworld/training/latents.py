@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from dexworld.data.datasets import open_dataset
+from dexworld.data.files import Shard
 from dexworld.data.fitted import fitted
 from dexworld.data.latent_build import FRAMES_PER_SHARD, CacheEstimate, compute_latents, estimate_cache
 from dexworld.data.latent_cache import LatentCache, cache_folder, open_cache
 from dexworld.data.latent_shards import alone_in
-from dexworld.data.parallel import Shard
 from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM

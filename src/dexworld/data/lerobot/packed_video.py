@@ -1,8 +1,7 @@
 """Frames of one episode inside a video of many episodes, as LeRobot v3 stores them.
 
-LeRobot finds a frame by its time: the episode's start in the file plus the frame's number over the rate. Here the
-file's table of frames is read once per process, so that a time becomes a packet without seeking, whatever the codec and
-with or without B-frames.
+LeRobot finds a frame by its time: the episode's start in the file plus the frame's number over the rate. The file's
+table of frames is read once per process, so a time becomes a packet without seeking, with or without B-frames.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import numpy as np
 
 from dexworld.data.packets import (
     DECODE_ERRORS,
-    MAX_PACKET,
     PerThread,
     bytes_at,
     decoder_of,
@@ -86,25 +84,16 @@ class PackedFrames:
         return shown
 
     def _decode(
-        self,
-        table: "FrameTable",
-        file: int,
-        key: int,
-        run: list[int],
-        rows: dict[int, np.ndarray],
-        frames: np.ndarray,
+        self, table: "FrameTable", file: int, key: int, run: list[int], rows: dict[int, np.ndarray], frames: np.ndarray
     ) -> None:
         """Decode from packet `key` until every frame number of `run` is in `frames`."""
         decoder, pending = decoder_of(table.decoder, table.extradata), {int(table.times[shown]): shown for shown in run}
         try:
             for number in range(key, len(table.sizes) + 1):
-                for picture in decoder.context.decode(self._packet(table, file, number)):
+                for picture in decoder.context.decode(table.packet(file, number)):
                     shown = pending.pop(picture.pts, None)
-                    if shown is None:
-                        continue
-                    if (picture.height, picture.width) != self.size:
-                        raise VideoError(f"{picture.height} x {picture.width} pixels, not {self.size}")
-                    frames[rows[shown]] = decoder.rgb(picture)
+                    if shown is not None:
+                        frames[rows[shown]] = decoder.rgb(picture, self.size)
                 if not pending:
                     break
             decoder.context.flush_buffers()  # nothing of this run may come out in the next, of another file perhaps
@@ -114,21 +103,6 @@ class PackedFrames:
             raise VideoError(f"{self.path}: frame {frame} of its episode can't be decoded ({error})") from error
         if pending:
             raise VideoError(f"{self.path}: frame {min(pending.values()) - self.first_frame} of its episode is missing")
-
-    def _packet(self, table: "FrameTable", file: int, number: int) -> Any:
-        """Packet `number` in the order of decoding; None, which drains the decoder, behind the last."""
-        if number == len(table.sizes):
-            return None
-        size = int(table.sizes[number])
-        if not 0 < size <= MAX_PACKET:
-            raise VideoError(f"packet {number} of {size} bytes")
-        content = bytes_at(file, int(table.offsets[number]), size)
-        if len(content) != size:
-            raise VideoError(f"packet {number} is cut off: the file is truncated")
-        packet = av.Packet(content)
-        packet.pts = packet.dts = int(table.packet_times[number])
-        packet.time_base = table.time_base
-        return packet
 
 
 @dataclass(frozen=True)
@@ -148,6 +122,16 @@ class FrameTable:
     time_base: Fraction
     decoder: str
     extradata: bytes
+
+    def packet(self, file: int, number: int) -> Any:
+        """Packet `number` of an open file in the order of decoding; behind the last None, which drains a decoder."""
+        if number == len(self.sizes):
+            return None
+        size = int(self.sizes[number])
+        packet = av.Packet(bytes_at(file, int(self.offsets[number]), size))
+        packet.pts = packet.dts = int(self.packet_times[number])
+        packet.time_base = self.time_base
+        return packet
 
     def runs(self, shown: list[int]) -> list[tuple[int, list[int]]]:
         """(packet to start at, frame numbers) that decode the sorted frame numbers `shown` with the least work."""
@@ -176,31 +160,22 @@ def _read_table(path: Path) -> FrameTable:
             if not container.streams.video:
                 raise VideoError("it holds no video stream")
             stream: Any = container.streams.video[0]
-            if stream.codec_context is None:
+            context = stream.codec_context
+            if context is None:
                 raise VideoError("its codec is not known; the header is damaged")
-            name = stream.codec_context.codec.name
             rows = [(entry.pos, entry.size, entry.timestamp, entry.is_keyframe) for entry in stream.index_entries]
-            if stream.codec_context.reorder_depth or not rows:  # shown in another order: only packets tell the times
+            if context.reorder_depth or not rows:  # shown in another order: only packets tell the times
                 rows = [
                     (packet.pos, packet.size, packet.pts, packet.is_keyframe)
                     for packet in container.demux(stream)
                     if packet.size and not packet.is_discard
                 ]
-            table = np.array(rows, dtype=np.int64).reshape(-1, 4)
-            times = np.sort(table[:, 2])
-            keys = np.flatnonzero(table[:, 3])
+            offsets, sizes, packet_times, is_key = np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy()
+            times, keys = np.sort(packet_times), np.flatnonzero(is_key)
             if len(times) == 0 or len(keys) == 0 or (np.diff(times) <= 0).any():
                 raise VideoError(f"its {len(times)} frames have no key frame or no distinct times; remux it")
-            return FrameTable(
-                offsets=table[:, 0],
-                sizes=table[:, 1],
-                packet_times=table[:, 2],
-                times=times,
-                keys=keys,
-                key_times=table[keys, 2],
-                time_base=stream.time_base,
-                decoder=_DECODERS.get(name, name),
-                extradata=stream.codec_context.extradata or b"",
-            )
+            name = _DECODERS.get(context.codec.name, context.codec.name)
+            coding = (stream.time_base, name, context.extradata or b"")
+            return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding)
     except (*DECODE_ERRORS, TypeError) as error:
         raise VideoError(f"{path}: can't be opened as a video ({error})") from error

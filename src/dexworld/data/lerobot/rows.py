@@ -134,8 +134,8 @@ def _decoded(content: Any, size: tuple[int, int], where: str) -> np.ndarray:
     try:
         decoder = Decoder(name, b"")
         pictures = decoder.context.decode(av.Packet(content)) + decoder.context.decode(None)
-        if len(pictures) != 1 or (pictures[0].height, pictures[0].width) != size:
-            raise VideoError(f"{len(pictures)} pictures, or one that is not {size[0]} x {size[1]}")
-        return decoder.rgb(pictures[0])
+        if len(pictures) != 1:
+            raise VideoError(f"{len(pictures)} pictures")
+        return decoder.rgb(pictures[0], size)
     except DECODE_ERRORS as error:
         raise VideoError(f"{where} can't be decoded ({error})") from error

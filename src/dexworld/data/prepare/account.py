@@ -1,6 +1,6 @@
 """What a preparation needs and what it did: the disk before the first frame, and where every episode is after it."""
 
-import logging
+import contextlib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ from dexworld.data.store.prepared_dataset import PreparedDataset
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 
-logger = logging.getLogger(__name__)
 # Bytes of a stored frame of 398 x 224 at the codec's default rate factor: `python benchmarks/storage.py`, the textured
 # clip, which compresses worse than what people film. Another rate factor moves the size by this share a step.
 FRAME_BYTES = {"h264": 7700, "h264-444": 9000, "hevc": 4900, "av1": 5500, "jpeg": 32500}
@@ -29,58 +28,37 @@ MARGIN = 1.1
 SAMPLED = 20  # episodes whose lengths are read when the source doesn't know them
 
 
-@dataclass(frozen=True)
-class DiskEstimate:
-    """episodes, frames: in the source; frames of a foreign one are estimated from a sample. bytes: of the whole store,
-    with what assembling needs on top. missing: of that, bytes still to be written. free: on the store's disk."""
-
-    episodes: int
-    frames: int
-    bytes: int
-    missing: int
-    free: int
-
-    def check(self, destination: Path) -> None:
-        """Raise ValueError with the figures when what is missing doesn't fit."""
-        if self.missing > self.free:
-            raise ValueError(
-                f"{destination} needs about {gigabytes(self.missing)} more ({self.frames} frames of {self.episodes} "
-                f"episodes), but {gigabytes(self.free)} are free; make room, choose another disk or codec, or start "
-                "with --force True"
-            )
-
-
-def estimate_disk(source: Source, settings: PrepareSettings, destination: Path, missing_share: float) -> DiskEstimate:
-    """Estimate the store of `source` with resolved settings; missing_share: of its episodes that are yet to be written.
+def estimate_store(source: Source, settings: PrepareSettings) -> tuple[int, float]:
+    """Frames of `source` and bytes of its store with resolved settings, with what assembling needs on top.
 
     Reads the lengths of 20 episodes, spread evenly, when the source doesn't know them all.
     """
     if isinstance(source, Dataset):
         frames = sum(source.lengths)
     else:
-        lengths = _sampled_lengths(source)
+        lengths = []
+        for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).round().astype(int)):
+            with contextlib.suppress(CorruptEpisodeError, VideoError):
+                lengths.append(len(source[int(index)]))
         frames = round(len(source) * float(np.mean(lengths))) if lengths else 0
     codec, pixels = settings.codec, math.prod(settings.stored_size)
     steps = 0 if settings.crf is None else settings.crf - RECIPES[codec].crf
     frame_bytes = FRAME_BYTES[codec] * pixels / MEASURED_PIXELS * PER_CRF[codec] ** steps
-    size = MARGIN * frames * (frame_bytes + LABEL_BYTES)
+    return frames, MARGIN * frames * (frame_bytes + LABEL_BYTES)
+
+
+def check_room(destination: Path, needed: float, what: str) -> None:
+    """Raise ValueError with the figures when so many bytes don't fit on the disk of `destination`."""
     folder = next(each for each in (destination, *destination.resolve().parents) if each.exists())
     free = shutil.disk_usage(folder).free
-    return DiskEstimate(len(source), frames, math.ceil(size), math.ceil(size * missing_share), free)
+    if math.ceil(needed) > free:
+        raise ValueError(
+            f"{destination} needs about {_gigabytes(needed)} more ({what}), but {_gigabytes(free)} are free; make "
+            "room, choose another disk or codec, or start with --force True"
+        )
 
 
-def _sampled_lengths(source: Source) -> list[int]:
-    lengths = []
-    for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).round().astype(int)):
-        try:
-            lengths.append(len(source[int(index)]))
-        except (CorruptEpisodeError, VideoError) as error:
-            logger.debug("not counted in the estimate: %s", error)
-    return lengths
-
-
-def gigabytes(count: float) -> str:
-    """A number of bytes as people say it."""
+def _gigabytes(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
@@ -132,11 +110,10 @@ class PrepareReport:
     (id or file, reason) of what is wrong with a finished store; verified: whether every byte of it was read for that.
     """
 
-    destination: Path
     account: Account
     failed: tuple[FailedPack, ...]
     assembled: bool
-    estimate: DiskEstimate
+    estimated_bytes: int
     source_bytes: int
     seconds: float
     frames_now: int
@@ -167,7 +144,7 @@ class PrepareReport:
             "bytes_per_frame": account.bytes / frames if frames else None,
             "gigabytes_per_hour": account.bytes / 1e9 / hours if frames else None,
             "source_bytes": self.source_bytes,
-            "estimated_bytes": self.estimate.bytes,
+            "estimated_bytes": self.estimated_bytes,
             "seconds": self.seconds,
             "frames_per_second": self.frames_now / self.seconds if self.frames_now else None,
             "settings": self.settings.to_json(),
@@ -187,8 +164,8 @@ class PrepareReport:
         lines = [first + (f", {account.waiting} not written yet" if account.waiting else "")]
         if account.frames:
             lines.append(
-                f"{gigabytes(account.bytes)}, {account.bytes / account.frames:.0f} bytes a frame; "
-                f"the source has {gigabytes(self.source_bytes)}"
+                f"{_gigabytes(account.bytes)}, {account.bytes / account.frames:.0f} bytes a frame; "
+                f"the source has {_gigabytes(self.source_bytes)}"
             )
         if quality.get("frames_compared"):
             off = quality["keypoint_max_px"]

@@ -8,6 +8,7 @@ Nothing is lost or doubled by a kill at any moment, and the result does not depe
 """
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,15 +17,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from dexworld.data.files import Claims
-from dexworld.data.parallel import Outcome, Shard, WorkerDied, Workers
+from dexworld.data.files import Claims, Shard
+from dexworld.data.parallel import Outcome, WorkerDied, Workers
 from dexworld.data.prepare.account import (
-    DiskEstimate,
     FailedPack,
     PrepareReport,
     account_of_packs,
     account_of_store,
-    estimate_disk,
+    check_room,
+    estimate_store,
 )
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
 from dexworld.data.prepare.quality import compare
@@ -227,10 +228,9 @@ class _Job:
     quarantined: int = 0
 
     @cached_property
-    def estimate(self) -> DiskEstimate:
-        """What the store takes, and what of it is missing."""
-        missing = sum(len(pack.ids) for pack in self.missing(self.plan.packs))
-        return estimate_disk(self.source, self.settings, self.config.destination, missing / len(self.plan.ids))
+    def estimate(self) -> tuple[int, float]:
+        """Frames of the source, bytes of the store."""
+        return estimate_store(self.source, self.settings)
 
     def complete(self) -> bool:
         """Whether the store is assembled."""
@@ -249,7 +249,9 @@ class _Job:
         if config.assemble == "only":
             return
         if todo and not config.force:
-            self.estimate.check(config.destination)
+            (frames, size), episodes = self.estimate, len(self.plan.ids)
+            missing = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
+            check_room(config.destination, size * missing, f"{frames} frames of {len(self.source)} episodes")
         self.total = sum(len(pack.ids) for pack in todo)
         self._show()
         if not todo:
@@ -353,11 +355,10 @@ class _Job:
         else:
             account = account_of_packs(self.plan, read_records(config.destination), self.failed)
         return PrepareReport(
-            destination=config.destination,
             account=account,
             failed=tuple(self.failed[number] for number in sorted(self.failed)),
             assembled=self.complete(),
-            estimate=self.estimate,
+            estimated_bytes=math.ceil(self.estimate[1]),
             source_bytes=self.plan.bytes,
             seconds=seconds,
             frames_now=self.frames_now,

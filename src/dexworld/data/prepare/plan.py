@@ -6,13 +6,13 @@ Every process that works on a store computes the plan on its own and comes to th
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.files import differences, read_json, write_json
+from dexworld.data.files import check_same_settings, read_json, write_json
 from dexworld.data.readers import ReaderOptions
 from dexworld.data.source import Source
 from dexworld.data.store.packs import MARK, STAGING
@@ -20,7 +20,6 @@ from dexworld.data.store.store_settings import PrepareSettings
 
 FORMAT = "dexworld-prepare-plan"
 FORMAT_VERSION = 1
-NAMED = 3  # examples in a message
 UNREADABLE = -1  # size of an episode whose files can't be found
 
 
@@ -101,12 +100,11 @@ def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) ->
     Raises ValueError when the source holds no episode.
     """
     if not len(source):
-        raise ValueError(
-            f"{source.folder} holds no episode to prepare ({len(source.quarantined)} quarantined"
-            f"{_examples(name for name, _ in source.quarantined)})"
-        )
-    known: dict[Path, int] = {}
-    sizes = [_bytes_of(source.files(index), known) for index in range(len(source))]
+        first = f", the first: {source.quarantined[0][0]}" if source.quarantined else ""
+        raise ValueError(f"{source.folder} holds no episode to prepare ({len(source.quarantined)} quarantined{first})")
+    files = [source.files(index) for index in range(len(source))]
+    known = {file: _size_of(file) for file in dict.fromkeys(chain.from_iterable(files))}  # episodes may share a file
+    sizes = [UNREADABLE if UNREADABLE in each else sum(each) for each in ([known[f] for f in group] for group in files)]
     step = settings.pack_episodes
     packs = tuple(
         Pack(number, tuple(source.ids[start : start + step]), tuple(sizes[start : start + step]))
@@ -131,64 +129,41 @@ def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
     saying what differs when the store was made from another source, from another state of it, or with other settings,
     when its plan is damaged or of another version, and when the folder holds something else.
     """
-    path = destination / STAGING / "plan.json"
-    if (destination / MARK).exists():
-        different = _differences_of_finished(destination / MARK, plan)
-    elif path.exists():
-        different = _differences(path, read_json(path), plan.to_json())
-    else:
+    path, mark, now = destination / STAGING / "plan.json", destination / MARK, plan.to_json()
+    if mark.exists():
+        content = read_json(mark)
+        provenance = content.get("provenance") or {}
+        if provenance.get("plan") != plan.fingerprint:
+            check_same_settings(mark, _options(content | provenance), _options(now))
+            raise ValueError(
+                f"{destination} was made from another state of its source: episodes were added, removed or changed "
+                "their size since; prepare into another folder, or delete this one"
+            )
+        return
+    if not path.exists():
         if destination.exists() and any(each.name[0] != "." for each in destination.iterdir() if each.name != STAGING):
             raise ValueError(f"{destination} holds something that is no begun preparation; choose an empty folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan.to_json())  # several processes write the same bytes
-        different = _differences(path, read_json(path), plan.to_json())
-    if different:
-        raise ValueError(
-            f"{destination} was made from another source or with other settings: {'; '.join(different)}. "
-            "Prepare into another folder, or delete this one"
-        )
-
-
-def _differences_of_finished(path: Path, plan: PreparePlan) -> list[str]:
-    """What differs between a plan and that of the finished store whose mark is at `path`."""
-    mark = read_json(path)
-    provenance = mark.get("provenance") or {}
-    if provenance.get("plan") == plan.fingerprint:
-        return []
-    found = {"dexworld_version": mark.get("dexworld_version"), **provenance, "settings": mark.get("settings") or {}}
-    return _different_options(found, plan.to_json()) or [
-        "episodes were added, removed or changed their size since (or the store was not made by this command)"
-    ]
-
-
-def _differences(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """What differs between two plans, the one found at `path` and the one expected."""
+        write_json(path, now)  # several processes write the same bytes
+    found = read_json(path)
     for key in ("format", "format_version"):
-        if found.get(key) != expected[key]:
-            raise ValueError(f"{path} has {key} {found.get(key)!r}, this version of dexworld writes {expected[key]!r}")
-    texts = _different_options(found, expected)
+        if found.get(key) != now[key]:
+            raise ValueError(f"{path} has {key} {found.get(key)!r}, this version of dexworld writes {now[key]!r}")
     try:
-        before, now = _sizes(found), _sizes(expected)
-        broken_before, broken_now = ({name for name, _ in each["quarantined"]} for each in (found, expected))
+        before = _options(found) | _episodes(found)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); delete {path.parent}") from error
-    for what, names in (
-        ("episodes are gone", [name for name in before if name not in now]),
-        ("episodes are new", [name for name in now if name not in before]),
-        ("episodes have files of another size", [name for name in now if before.get(name, now[name]) != now[name]]),
-        ("broken files are gone", sorted(broken_before - broken_now)),
-        ("broken files are new", sorted(broken_now - broken_before)),
-    ):
-        if names:
-            texts.append(f"{len(names)} {what}{_examples(names)}")
-    if not texts and list(before) != list(now):
-        texts.append("the episodes are in another order")
-    return texts
+    check_same_settings(path, before, _options(now) | _episodes(now))
 
 
-def _different_options(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    names = ("dexworld_version", "kind", "folder", "settings", "reader")
-    return differences({name: found.get(name) for name in names}, {name: expected[name] for name in names})
+def _options(plan: dict[str, Any]) -> dict[str, Any]:
+    return {name: plan.get(name) for name in ("dexworld_version", "kind", "folder", "settings", "reader")}
+
+
+def _episodes(plan: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of the files of each episode, and which files opening the source found broken."""
+    sizes = {name: size for pack in plan["packs"] for name, size in zip(pack["ids"], pack["sizes"], strict=True)}
+    return {"bytes of episode": sizes, "broken": {name: True for name, _ in plan["quarantined"]}}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -196,23 +171,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
 
 
-def _sizes(plan: dict[str, Any]) -> dict[str, int]:
-    return {name: size for pack in plan["packs"] for name, size in zip(pack["ids"], pack["sizes"], strict=True)}
-
-
-def _examples(names: Iterable[str]) -> str:
-    listed = list(names)
-    return f", e.g. {', '.join(listed[:NAMED])}" if listed else ""
-
-
-def _bytes_of(files: Iterable[Path], known: dict[Path, int]) -> int:
-    """Bytes of an episode's files; several episodes may share a file, which is then asked for its size once."""
-    total = 0
-    for file in files:
-        if file not in known:
-            try:
-                known[file] = file.stat().st_size
-            except OSError:
-                known[file] = UNREADABLE
-        total = UNREADABLE if UNREADABLE in (total, known[file]) else total + known[file]
-    return total
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return UNREADABLE

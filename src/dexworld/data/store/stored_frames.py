@@ -1,7 +1,7 @@
-"""Single frames of a prepared video, read by the place of their packets: no container is opened, nothing is searched.
+"""Single frames of a stored video, read by the place of their packets: no container is opened, nothing is searched.
 
-A window costs one read per group of pictures and the decoding from each group's key frame to the last frame wanted from
-it. Every packet that is decoded is compared with its checksum first, so a damaged byte is an error and never a picture.
+A window costs one read per group of pictures, and decoding from the group's key frame to the last frame wanted from it.
+Every packet is compared with its checksum before it is decoded: a damaged byte is an error, never a picture.
 """
 
 import zlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dexworld.data.packets import DECODE_ERRORS, MAX_PACKET, bytes_at, decoder_of, forget_decoder, opened
+from dexworld.data.packets import DECODE_ERRORS, bytes_at, decoder_of, forget_decoder, opened
 from dexworld.data.video import VideoError
 from dexworld.track import frame_numbers
 
@@ -54,8 +54,6 @@ class StoredFrames:
         rows = self.packets[start : max(places) + 1].tolist()
         first_byte, end_byte = rows[0][0], rows[-1][0] + rows[-1][1]
         try:
-            if not 0 <= end_byte - first_byte <= MAX_PACKET * len(rows):
-                raise VideoError("its place in the file is impossible")
             content = bytes_at(file, first_byte, end_byte - first_byte)
         except DECODE_ERRORS as error:
             raise VideoError(f"{self.path}: frame {start} can't be read ({error})") from error
@@ -66,10 +64,10 @@ class StoredFrames:
                 raise VideoError(f"{self.path}: frame {index} is damaged: its bytes are not those written")
             try:
                 pictures = decoder.context.decode(av.Packet(packet))
-                if len(pictures) != 1 or (pictures[0].height, pictures[0].width) != self.size:
-                    raise VideoError(f"it becomes {len(pictures)} pictures, or one of another size")
+                if len(pictures) != 1:
+                    raise VideoError(f"it becomes {len(pictures)} pictures")
                 if index in places:
-                    frames[places[index]] = decoder.rgb(pictures[0])
+                    frames[places[index]] = decoder.rgb(pictures[0], self.size)
             except DECODE_ERRORS as error:
                 forget_decoder(self.decoder, self.extradata)
                 raise VideoError(f"{self.path}: frame {index} can't be decoded ({error})") from error
