@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from dexworld.data.video import VideoError, VideoFrames, write_video
+from dexworld.data.video import VideoError, write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import Frames
 
 LENGTH, HEIGHT, WIDTH = 41, 48, 64

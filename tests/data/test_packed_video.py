@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from lerobot_fixtures import CODECS, number_of, numbered_frame, write_video
 
-from dexworld.data.lerobot.packed_video import PackedFrames, frame_table
 from dexworld.data.video import VideoError
+from dexworld.data.video_frames import PackedFrames, frame_table
 
 COUNT = 70
 SIZE = (64, 96)

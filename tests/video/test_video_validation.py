@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip
 
-from dexworld.data.video import VideoFrames, write_video
+from dexworld.data.video import write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.video.alignment import measure_alignment
 from dexworld.video.config import ClipShape
 from dexworld.video.triplets import TripletError, finish_triplets, write_triplet

@@ -28,7 +28,8 @@ from dexworld.data.files import (
     written_atomically,
 )  # fmt: skip
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.video import VideoError, VideoFrames, write_video
+from dexworld.data.video import VideoError, write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import COLUMNS, Track
 
 FORMAT = "dexworld-episodes"

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dexworld.data.files import written_atomically
-from dexworld.data.video import VideoFrames
+from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clip import TripletClip
 from dexworld.video.conditions import hand_silhouette, hands_over, repeated_first_frame
 from dexworld.video.hand_video import frames_with_hands

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.video import VideoFrames
+from dexworld.data.video_frames import VideoFrames
 from dexworld.training.config import LoopConfig, check_fractions, check_positive
 from dexworld.video.codecs.pca import PCACodec
 from dexworld.video.conditions import Conditions, latent_mask

@@ -12,7 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dexworld.data.video import VideoError, VideoFrames
+from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clip import TripletClip
 from dexworld.video.goal_image import Rule
 from dexworld.video.lpips import LPIPS

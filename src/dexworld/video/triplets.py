@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from dexworld.data.files import check_same_settings, read_json, write_json, written_atomically
-from dexworld.data.video import VideoError, VideoFrames, write_video
+from dexworld.data.video import VideoError, write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.evaluation.guard import split_of
 from dexworld.video.clip import HandTrack, TripletClip, check_name
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dexworld.data.video import VideoError, VideoFrames
+from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.sim.collect import in_processes
 from dexworld.video.alignment import measure_alignment
 from dexworld.video.clip import is_clip_length

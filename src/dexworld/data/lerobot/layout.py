@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dexworld.data.files import read_json
-from dexworld.data.lerobot.packed_video import PackedFrames
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import MAX_SIDE
+from dexworld.data.video_frames import PackedFrames
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
 NAMED = 20  # missing episodes that a message names

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from dexworld.data.files import read_json
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
-from dexworld.data.lerobot.packed_video import frame_table
 from dexworld.data.lerobot.rows import column_values, episode_rows
 from dexworld.data.readers.droid import DroidOptions
 from dexworld.data.readers.droid_camera import (
@@ -33,6 +32,7 @@ from dexworld.data.readers.droid_gripper import gripper_opening, gripper_poses
 from dexworld.data.readers.robot_arrays import check_numbers
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
 from dexworld.data.video import VideoError
+from dexworld.data.video_frames import frame_table
 from dexworld.track import Track
 
 logger = logging.getLogger(__name__)

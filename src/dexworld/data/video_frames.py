@@ -1,11 +1,14 @@
-"""Frames of one episode inside a video of many episodes, as LeRobot v3 stores them.
+"""Frames of a video in any order: of a whole file, or of one episode in a file of many, as LeRobot v3 stores them.
 
-LeRobot finds a frame by its time: the episode's start in the file plus the frame's number over the rate. The file's
-table of frames is read once per process, so a time becomes a packet without seeking, with or without B-frames.
+A frame is found by its time: the episode's start in the file plus the frame's number over the rate. The file's table of
+frames is read once and kept, so a time becomes a packet without seeking, with or without B-frames.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,44 @@ class PackedFrames:
 
 
 @dataclass(frozen=True)
+class VideoFrames:
+    """All frames of a constant-rate video file, decoded when they are asked for. Holds no open file: can be pickled.
+
+    Length and size come from the container's header. Raises VideoError when the file can't be opened, and on reading
+    when a frame can't be decoded.
+    """
+
+    path: Path
+
+    @cached_property
+    def _frames(self) -> "PackedFrames":
+        with _stream(self.path) as stream:
+            rate = stream.average_rate
+            if not stream.frames or not rate:
+                raise VideoError("the container names no frame count or rate; transcode it first")
+            size = (stream.codec_context.height, stream.codec_context.width)
+            start = float((stream.start_time or 0) * stream.time_base)
+            return PackedFrames(self.path, 0, stream.frames, size, float(rate), start)
+
+    def __len__(self) -> int:
+        return self._frames.count
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._frames.size
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self._frames.fps
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; see `PackedFrames.read`."""
+        return self._frames.read(indices)
+
+
+@dataclass(frozen=True)
 class FrameTable:
     """Where the N frames of a video lie. Packets are in the order of decoding, times in the order shown.
 
@@ -155,27 +196,30 @@ def frame_table(path: Path) -> FrameTable:
 
 
 def _read_table(path: Path) -> FrameTable:
+    with _stream(path) as stream:
+        context = stream.codec_context
+        rows = [(entry.pos, entry.size, entry.timestamp, entry.is_keyframe) for entry in stream.index_entries]
+        if context.reorder_depth or not rows:  # shown in another order: only packets tell the times
+            packets = [each for each in stream.container.demux(stream) if each.size and not each.is_discard]
+            rows = [(packet.pos, packet.size, packet.pts, packet.is_keyframe) for packet in packets]
+        offsets, sizes, packet_times, is_key = np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy()
+        times, keys = np.sort(packet_times), np.flatnonzero(is_key)
+        if len(times) == 0 or len(keys) == 0 or (np.diff(times) <= 0).any():
+            raise VideoError(f"its {len(times)} frames have no key frame or no distinct times; remux it")
+        name = _DECODERS.get(context.codec.name, context.codec.name)
+        coding = (stream.time_base, name, context.extradata or b"")
+        return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding)
+
+
+@contextmanager
+def _stream(path: Path) -> Iterator[Any]:
+    """The video stream of a file; what goes wrong with it becomes a VideoError that names the file."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise VideoError("it holds no video stream")
-            stream: Any = container.streams.video[0]
-            context = stream.codec_context
-            if context is None:
+            if container.streams.video[0].codec_context is None:
                 raise VideoError("its codec is not known; the header is damaged")
-            rows = [(entry.pos, entry.size, entry.timestamp, entry.is_keyframe) for entry in stream.index_entries]
-            if context.reorder_depth or not rows:  # shown in another order: only packets tell the times
-                rows = [
-                    (packet.pos, packet.size, packet.pts, packet.is_keyframe)
-                    for packet in container.demux(stream)
-                    if packet.size and not packet.is_discard
-                ]
-            offsets, sizes, packet_times, is_key = np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy()
-            times, keys = np.sort(packet_times), np.flatnonzero(is_key)
-            if len(times) == 0 or len(keys) == 0 or (np.diff(times) <= 0).any():
-                raise VideoError(f"its {len(times)} frames have no key frame or no distinct times; remux it")
-            name = _DECODERS.get(context.codec.name, context.codec.name)
-            coding = (stream.time_base, name, context.extradata or b"")
-            return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding)
+            yield container.streams.video[0]
     except (*DECODE_ERRORS, TypeError) as error:
         raise VideoError(f"{path}: can't be opened as a video ({error})") from error
