@@ -15,15 +15,7 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.packets import (
-    DECODE_ERRORS,
-    PerThread,
-    bytes_at,
-    decoder_of,
-    forget_decoder,
-    identity,
-    opened,
-)
+from dexworld.data.packets import DECODE_ERRORS, PerThread, bytes_at, decoder_of, forget_decoder, identity, opened
 from dexworld.data.video import VideoError
 from dexworld.track import frame_numbers
 

@@ -119,7 +119,7 @@ def merged(layouts: list[Layout]) -> Layout:
     together: Layout = {}
     for layout in layouts:
         for name, (kind, shape) in layout.items():
-            other_kind, other = together.get(name, (kind, ()))
+            other_kind, other = together.get(name, (kind, shape))
             kind = kind if kind == other_kind else _common(name, kind, other_kind)
             flat = () if shape == other == () else (max(math.prod(shape), math.prod(other)),)
             together[name] = (kind, flat)
