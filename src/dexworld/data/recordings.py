@@ -26,7 +26,7 @@ from dexworld.data.files import (
     with_checksum,
     write_json,
     written_atomically,
-)  # fmt: skip
+)
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError, write_video
 from dexworld.data.video_frames import VideoFrames
@@ -79,27 +79,21 @@ class EpisodeWriter:
         counts: further figures of the generator to keep with it (rejected episodes and why, ...).
         """
         dataset = open_recordings(self.folder)
-        ids, seeds = list(dataset.ids), dataset.seeds
-        counts = {
-            "episodes": len(ids),
-            "frames": sum(dataset.lengths),
-            "quarantined": len(dataset.quarantined),
-            **(counts or {}),
-        }
-        found = {
-            "counts": counts,
+        seeds, frames = dataset.seeds, sum(dataset.lengths)
+        own = {"episodes": len(dataset), "frames": frames, "quarantined": len(dataset.quarantined)}
+        dataset = replace(dataset, counts=own | (counts or {}))
+        content = _index_header(self.settings) | {
+            "counts": dataset.counts,
             "seeds": [min(seeds), max(seeds)] if seeds else None,
-            "episodes": ids,
+            "episodes": list(dataset.ids),
             "checksums": list(dataset.checksums),
         }
-        write_json(self.folder / "dataset.json", with_checksum(_index_header(self.settings) | found))
-        return replace(dataset, counts=counts)
+        write_json(self.folder / "dataset.json", with_checksum(content))
+        return dataset
 
     def _path(self, episode_id: str, suffix: str) -> Path:
         if not _ID.fullmatch(episode_id):
-            raise ValueError(
-                f"episode id {episode_id!r} may hold letters, digits, '.', '_' and '-', and starts with none"
-            )
+            raise ValueError(f"episode id {episode_id!r} must hold letters, digits, '.', '_' and '-', no mark in front")
         return self.folder / "episodes" / f"{episode_id}{suffix}"
 
 
@@ -169,21 +163,16 @@ def open_recordings(folder: Path | str, verify: bool = False) -> EpisodeDataset:
             quarantined.append((f"episodes/{episode_id}", str(error)))
         else:
             kept.append((episode_id, len(episode), episode.seed, checksum))
-    for episode_id in sorted(set(listed) - found):
-        path = folder / "episodes" / f"{episode_id}.npz"
-        quarantined.append((f"episodes/{episode_id}", f"listed in dataset.json, but {path} is missing"))
-    ids, lengths, seeds, checksums = zip(*kept, strict=True) if kept else ((), (), (), ())
-    counts = index.get("counts") or {}
-    return EpisodeDataset(folder, ids, lengths, seeds, checksums, tuple(quarantined), index["settings"], counts)
+    for name in sorted(set(listed) - found):
+        missing = folder / "episodes" / f"{name}.npz"
+        quarantined.append((f"episodes/{name}", f"listed in dataset.json, but {missing} is missing"))
+    columns = zip(*kept, strict=True) if kept else ((), (), (), ())
+    return EpisodeDataset(folder, *columns, tuple(quarantined), index["settings"], index.get("counts") or {})
 
 
 def _index_header(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "dexworld_version": version("dexworld"),
-        "settings": settings,
-    }
+    made_by = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
+    return made_by | {"settings": settings}
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -221,20 +210,15 @@ def _to_arrays(episode: Track) -> dict[str, Any]:
 
 def _read_episode(folder: Path, episode_id: str) -> tuple[Track, int]:
     """The episode and the CRC-32 of its labels file, which holds the CRC-32 of the video."""
-    labels = folder / "episodes" / f"{episode_id}.npz"
-    video = folder / "episodes" / f"{episode_id}.mp4"
+    labels, video = (folder / "episodes" / f"{episode_id}{suffix}" for suffix in (".npz", ".mp4"))
     try:
         arrays, checksum = read_arrays(labels)
         content = video.read_bytes()
-    except ValueError as error:
-        raise CorruptEpisodeError(str(error)) from error
-    except OSError as error:
-        raise CorruptEpisodeError(f"{video}: can't be read ({error})") from error
-    try:
         if len(content) != arrays["video_bytes"] or zlib.crc32(content) != arrays["video_crc32"]:
             raise ValueError(
                 f"{video.name} holds {len(content)} bytes that are not the {arrays['video_bytes']} written"
             )
+        own = {name: array for name, array in arrays.items() if name in COLUMNS or name.startswith(_EXTRAS)}
         episode = Track(
             frames=VideoFrames(video),
             fps=float(arrays["fps"]),
@@ -243,12 +227,8 @@ def _read_episode(folder: Path, episode_id: str) -> tuple[Track, int]:
             seed=int(arrays["seed"]) if "seed" in arrays else None,
             world_from_camera=arrays["world_from_camera"],
             intrinsics=arrays["intrinsics"],
-            columns={
-                name.removeprefix(_EXTRAS): array
-                for name, array in arrays.items()
-                if name in COLUMNS or name.startswith(_EXTRAS)
-            },
+            columns={name.removeprefix(_EXTRAS): array for name, array in own.items()},
         )
         return episode, checksum
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptEpisodeError(f"{labels}: {type(error).__name__}: {error}") from error

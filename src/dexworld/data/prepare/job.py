@@ -19,14 +19,7 @@ from typing import Any, Literal
 
 from dexworld.data.files import Claims, Shard
 from dexworld.data.parallel import Outcome, WorkerDied, Workers
-from dexworld.data.prepare.account import (
-    FailedPack,
-    PrepareReport,
-    account_of_packs,
-    account_of_store,
-    check_room,
-    estimate_store,
-)
+from dexworld.data.prepare import account as accounts
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
 from dexworld.data.prepare.quality import compare
 from dexworld.data.readers import Kind, ReaderOptions, open_source
@@ -49,7 +42,7 @@ class StrictError(ValueError):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long one episode may take before its worker counts as hung: `seconds` and `per_frame` for each frame."""
+    """How long an episode may take before its worker counts as hung: `seconds` and `per_frame` for each frame."""
 
     seconds: float = 600.0
     per_frame: float = 2.0
@@ -114,7 +107,7 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-def prepare(config: PrepareConfig, watch: Watch = lambda progress: None) -> PrepareReport:
+def prepare(config: PrepareConfig, watch: Watch = lambda progress: None) -> accounts.PrepareReport:
     """Do this process's share, assemble when nothing is missing, and account for every episode.
 
     Start it again after a kill, with the same arguments, and it goes on; start it with other shards, on other machines,
@@ -155,15 +148,6 @@ def _accept(quarantined: tuple[tuple[str, str], ...], strict: bool) -> None:
 
 
 @dataclass(frozen=True)
-class EpisodeNote:
-    """What a worker tells of an episode: it is being read (frames None), encoded, or left out (frames 0)."""
-
-    pack: int
-    episode: str
-    frames: int | None = None
-
-
-@dataclass(frozen=True)
 class PackWork:
     """Writes a pack in whatever process it is called; each opens the source once. settings: resolved."""
 
@@ -180,30 +164,27 @@ class PackWork:
         return source, {name: index for index, name in enumerate(source.ids)}, splits_of(source)
 
     def __call__(self, pack: Pack, note: Callable[..., None]) -> PackRecord:
-        """Write one pack and return its record; `note` is told of every episode before it is read and when it is done.
+        """Write one pack and return its record.
 
-        Raises OSError when the disk fails, RuntimeError when the source no longer has an episode of the plan. What is
-        broken in the source raises nothing: it is quarantined in the pack's record.
+        Notes (pack, id, frames) of every episode: None while it is read, 0 when it is left out. Raises OSError when the
+        disk fails, RuntimeError when the source lost an episode. What is broken in the source is quarantined in the
+        record.
         """
 
         def read(name: str) -> Track:
-            source, places, _ = self._opened
             if name not in places:
                 raise RuntimeError(f"{self.source} lost episode {name} since the preparation began; prepare it anew")
-            note(EpisodeNote(pack.number, name))
+            note((pack.number, name, None))
             episode = source[places[name]]
-            note(EpisodeNote(pack.number, name), self.per_frame * len(episode))
+            note((pack.number, name, None), self.per_frame * len(episode))
             return episode
 
-        def split_of(name: str) -> str:
-            _, places, splits = self._opened
-            return splits[places[name]]
-
         def done(name: str, frames: int) -> None:
-            note(EpisodeNote(pack.number, name, frames))
+            note((pack.number, name, frames))
 
+        source, places, splits = self._opened
         items = ((name, partial(read, name)) for name in pack.ids)
-        return write_pack(self.destination, pack.number, items, self.settings, done, split_of)
+        return write_pack(self.destination, pack.number, items, self.settings, done, lambda name: splits[places[name]])
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the opened source: every process opens its own."""
@@ -219,7 +200,7 @@ class _Job:
     source: Source
     settings: PrepareSettings
     watch: Watch
-    failed: dict[int, FailedPack] = field(default_factory=dict)
+    failed: dict[int, accounts.FailedPack] = field(default_factory=dict)
     reading: dict[int, str] = field(default_factory=dict)  # the episode that each running pack is at
     running: dict[int, dict[str, int]] = field(default_factory=dict)  # frames of the episodes of running packs
     total: int = 0
@@ -230,17 +211,17 @@ class _Job:
     @cached_property
     def estimate(self) -> tuple[int, float]:
         """Frames of the source, bytes of the store."""
-        return estimate_store(self.source, self.settings)
+        return accounts.estimate_store(self.source, self.settings)
 
+    @property
     def complete(self) -> bool:
         """Whether the store is assembled."""
         return (self.config.destination / MARK).exists()
 
     def missing(self, packs: Iterable[Pack]) -> list[Pack]:
         """The packs that have no record yet."""
-        if self.complete():
-            return []
-        return [pack for pack in packs if not staged(self.config.destination, pack.number, ".json").exists()]
+        folder = self.config.destination
+        return [] if self.complete else [each for each in packs if not staged(folder, each.number, ".json").exists()]
 
     def write_packs(self, claims: Claims) -> None:
         """Write this share's packs, those that other live processes hold excepted."""
@@ -251,7 +232,7 @@ class _Job:
         if todo and not config.force:
             (frames, size), episodes = self.estimate, len(self.plan.ids)
             missing = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
-            check_room(config.destination, size * missing, f"{frames} frames of {len(self.source)} episodes")
+            accounts.check_room(config.destination, size * missing, f"{frames} frames of {len(self.source)} episodes")
         self.total = sum(len(pack.ids) for pack in todo)
         self._show()
         if not todo:
@@ -283,13 +264,14 @@ class _Job:
                     path.unlink(missing_ok=True)
             yield pack
 
-    def _heard(self, note: EpisodeNote) -> None:
-        self.reading[note.pack] = note.episode
-        if note.frames is not None:
-            self.running.setdefault(note.pack, {})[note.episode] = note.frames
+    def _heard(self, note: tuple[int, str, int | None]) -> None:
+        pack, episode, frames = note
+        self.reading[pack] = episode
+        if frames is not None:
+            self.running.setdefault(pack, {})[episode] = frames
             self._show()
-            if self.config.strict and not note.frames:
-                raise StrictError(f"episode {note.episode} is broken, and none is accepted; the reason is above")
+            if self.config.strict and not frames:
+                raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
 
     def _finished(self, outcome: Outcome[Pack, PackRecord], claims: Claims) -> None:
         pack, record, error = outcome.item, outcome.result, outcome.error
@@ -303,14 +285,13 @@ class _Job:
         else:
             reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
             reason += (f", episode {episode}" if episode else "") + f", {outcome.tries} times" * (outcome.tries > 1)
-            self.failed[pack.number] = FailedPack(pack.number, pack.ids, reason)
+            self.failed[pack.number] = accounts.FailedPack(pack.number, pack.ids, reason)
             logger.error("pack %d failed: %s", pack.number, reason)
         self._show()
 
     def _show(self) -> None:
-        frames = [frames for pack in self.running.values() for frames in pack.values()]
-        done, total_frames = self.done + len(frames), self.frames_now + sum(frames)
-        self.watch(Progress(self.total, done, total_frames, self.quarantined))
+        now = [frames for pack in self.running.values() for frames in pack.values()]
+        self.watch(Progress(self.total, self.done + len(now), self.frames_now + sum(now), self.quarantined))
 
     def _step(self, step: str) -> Callable[[int, int], None]:
         return lambda done, total: self.watch(Progress(total, done, step=step))
@@ -318,7 +299,7 @@ class _Job:
     def assemble_if_due(self, claims: Claims) -> None:
         """Assemble the store if no pack is missing and the options say so."""
         config, missing = self.config, self.missing(self.plan.packs)
-        if self.complete() or config.assemble == "never":
+        if self.complete or config.assemble == "never":
             return
         if missing:
             if config.assemble == "only":
@@ -329,22 +310,22 @@ class _Job:
             return
         if not claims.take("assembly"):
             logger.info("another process assembles %s", config.destination)
-        elif not self.complete():
+        elif not self.complete:
             self._step("assemble")(0, 1)
             records = read_records(config.destination)
-            _accept(account_of_packs(self.plan, records, {}).quarantined, config.strict)
+            _accept(accounts.account_of_packs(self.plan, records, {}).quarantined, config.strict)
             assemble(config.destination, records, self.plan.provenance(), self.plan.quarantined)
             self._step("assemble")(1, 1)
 
-    def report(self, started: float) -> PrepareReport:
+    def report(self, started: float) -> accounts.PrepareReport:
         """Account for every episode, compare with the source, and read everything again if asked."""
         config, seconds, damaged, quality = self.config, time.monotonic() - started, [], {}
-        if self.complete():
+        if self.complete:
             for left in (STAGING, CLAIMS):  # of processes that were killed or came late
                 shutil.rmtree(config.destination / left, ignore_errors=True)
             self.failed.clear()  # packs that another process wrote and assembled meanwhile
             store = open_prepared(config.destination)
-            account = account_of_store(self.plan, store)
+            account = accounts.account_of_store(self.plan, store)
             known = {(name, reason) for name, reason in store.mark["quarantined"]}
             damaged = [entry for entry in store.quarantined if entry not in known]
             if config.verify:
@@ -353,11 +334,11 @@ class _Job:
                 checks = (config.check_episodes, config.check_frames, config.seed)
                 quality = compare(self.source, store, self.settings, *checks, self._step("compare"))
         else:
-            account = account_of_packs(self.plan, read_records(config.destination), self.failed)
-        return PrepareReport(
+            account = accounts.account_of_packs(self.plan, read_records(config.destination), self.failed)
+        return accounts.PrepareReport(
             account=account,
             failed=tuple(self.failed[number] for number in sorted(self.failed)),
-            assembled=self.complete(),
+            assembled=self.complete,
             estimated_bytes=math.ceil(self.estimate[1]),
             source_bytes=self.plan.bytes,
             seconds=seconds,
@@ -365,5 +346,5 @@ class _Job:
             settings=self.settings,
             quality=quality,
             damaged=tuple(damaged),
-            verified=config.verify and self.complete(),
+            verified=config.verify and self.complete,
         )

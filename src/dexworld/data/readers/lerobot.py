@@ -18,7 +18,7 @@ from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayo
 from dexworld.data.lerobot.rows import RowImages, episode_rows
 from dexworld.data.readers.lerobot_mapping import KeypointMapping, PoseMapping, camera_poses, place_keypoints
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.store.label_columns import PACKETS, layout_from_text, restored, track_arrays
+from dexworld.data.store.labels import PACKETS, layout_from_text, restored, track_arrays
 from dexworld.hands import NUM_KEYPOINTS
 from dexworld.track import Frames, Track
 

@@ -22,19 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dexworld.data.files import differences, size_and_checksum, with_checksum, write_json, written_atomically
-from dexworld.data.store import lerobot_files
+from dexworld.data.store import labels, lerobot_files
 from dexworld.data.store.encode import RECIPES
-from dexworld.data.store.label_columns import (
-    PACKETS,
-    LabelWriter,
-    Layout,
-    feature_names,
-    flat_columns,
-    layout_from_text,
-    merged,
-    numpy_column,
-    restored_columns,
-)
 from dexworld.data.store.packs import MARK, STAGING, EpisodeRecord, PackRecord, staged
 from dexworld.data.store.store_settings import PrepareSettings
 
@@ -79,9 +68,15 @@ class _Assembly:
         self.packs = [record for record in records if record.episodes]
         self.quarantined = [entry for record in records for entry in record.quarantined]
         self.episodes = [episode for record in self.packs for episode in record.episodes]
-        self.layout = merged([layout_from_text(text) for text in sorted({each.layout for each in self.episodes})])
-        index: Layout = {name: (kind, ()) for name, kind in lerobot_files.INDEX_COLUMNS.items()}
-        self.columns: Layout = {**self.layout, **dict.fromkeys(PACKETS, ("int64", ())), **index}
+        self.layout = labels.merged(
+            [labels.layout_from_text(text) for text in sorted({each.layout for each in self.episodes})]
+        )
+        index: labels.Layout = {name: (kind, ()) for name, kind in lerobot_files.INDEX_COLUMNS.items()}
+        self.columns: labels.Layout = {
+            **self.layout,
+            **dict.fromkeys(labels.PACKETS, ("int64", ())),
+            **index,
+        }
         self.tasks = {task: number for number, task in enumerate(dict.fromkeys(each.task for each in self.episodes))}
         self.files: dict[str, dict[str, int]] = {}
         self.frames = sum(episode.length for episode in self.episodes)
@@ -174,13 +169,13 @@ class _Assembly:
         with (
             self._noted(data_place(record.number)) as path,
             pq.ParquetFile(source) as packed,
-            LabelWriter(path, self.columns) as writer,
+            labels.LabelWriter(path, self.columns) as writer,
         ):
             for row_group, episode in enumerate(record.episodes):
                 table = packed.read_row_group(row_group, use_threads=False)
-                own = restored_columns(table, layout_from_text(episode.layout))
-                flat = flat_columns(own, self.layout, episode.length)
-                flat |= {name: numpy_column(table.column(name)) for name in PACKETS}
+                own = labels.restored_columns(table, labels.layout_from_text(episode.layout))
+                flat = labels.flat_columns(own, self.layout, episode.length)
+                flat |= {name: labels.numpy_column(table.column(name)) for name in labels.PACKETS}
                 flat |= self._index_columns(episode, episode_index, index)
                 writer.write(flat, episode.length)
                 numbers = {
@@ -218,12 +213,12 @@ class _Assembly:
         }
         for name, (kind, shape) in self.columns.items():
             dtype = "string" if kind == "str" else kind
-            features[name] = lerobot_files.feature(dtype, shape, feature_names(name, shape), self.fps)
+            features[name] = lerobot_files.feature(dtype, shape, labels.feature_names(name, shape), self.fps)
         return lerobot_files.info(features, self.fps, len(self.episodes), self.frames, len(self.tasks))
 
     def _stats(self) -> dict[str, Any]:
         """LeRobot keeps a video's statistics as (3, 1, 1)."""
-        found = {name: total.result() for name, total in self.totals.items() if total.known}
+        found = {name: total.result() for name, total in self.totals.items() if total.count}
         found[VIDEO_KEY] = {
             kind: values if kind == "count" else [[[value]] for value in values]
             for kind, values in found[VIDEO_KEY].items()

@@ -128,12 +128,7 @@ class Aggregate:
 
     def __init__(self) -> None:
         self._low, self._high, self._sum, self._squares = np.inf, -np.inf, 0.0, 0.0
-        self._count = 0
-
-    @property
-    def known(self) -> bool:
-        """Whether any episode was taken in."""
-        return self._count > 0
+        self.count = 0
 
     def add(self, episode: dict[str, np.ndarray]) -> None:
         """Take one episode's statistics in."""
@@ -141,11 +136,11 @@ class Aggregate:
         self._low, self._high = np.minimum(self._low, episode["min"]), np.maximum(self._high, episode["max"])
         self._sum = self._sum + count * mean
         self._squares = self._squares + count * (std**2 + mean**2)
-        self._count += count
+        self.count += count
 
     def result(self) -> dict[str, Any]:
         """min, max, mean, std and count as lists."""
-        mean = self._sum / self._count
-        std = np.sqrt(np.maximum(self._squares / self._count - mean**2, 0.0))
+        mean = self._sum / self.count
+        std = np.sqrt(np.maximum(self._squares / self.count - mean**2, 0.0))
         lists = {"min": self._low, "max": self._high, "mean": mean, "std": std}
-        return {name: np.asarray(value).tolist() for name, value in lists.items()} | {"count": [self._count]}
+        return {name: np.asarray(value).tolist() for name, value in lists.items()} | {"count": [self.count]}

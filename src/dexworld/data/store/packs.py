@@ -20,8 +20,8 @@ import numpy as np
 
 from dexworld.data.files import read_json, size_and_checksum, write_json, written_atomically
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.store import labels
 from dexworld.data.store.encode import EncodedEpisode, add_video_stream, encode_episode
-from dexworld.data.store.label_columns import PACKETS, Labels, LabelWriter, flat_columns, labels_of, layout_text, merged
 from dexworld.data.store.store_settings import PrepareSettings, StoredFit
 from dexworld.data.video import VideoError
 from dexworld.track import Track
@@ -37,7 +37,7 @@ class EpisodeRecord:
     """What is known of a stored episode without opening its files.
 
     length in frames, intrinsics (9 numbers, row by row) for stored frames, layout as `layout_text`, labels_crc32 as
-    `Labels.checksum`, source_size (height, width) before scaling, image_stats as `EncodedEpisode` has them, split of
+    `checksum_of`, source_size (height, width) before scaling, image_stats as `EncodedEpisode` has them, split of
     the source, "" where it knows none.
     """
 
@@ -150,7 +150,7 @@ class _Pack:
     settings: PrepareSettings
     split_of: Callable[[str], str]
     episodes: list[EpisodeRecord] = field(default_factory=list)
-    labels: list[Labels] = field(default_factory=list)
+    labels: list[dict[str, np.ndarray]] = field(default_factory=list)
     quarantined: list[list[str]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
@@ -168,7 +168,7 @@ class _Pack:
                     "recordings of another rate into a store of their own"
                 )
             fit = StoredFit.of(episode.frames.size, settings)
-            labels = labels_of(episode, fit)
+            columns = labels.columns_of(episode, fit)
             encoded = encode_episode(episode.frames, settings, episode.source)
         except (CorruptEpisodeError, VideoError) as error:
             logger.warning("episode %s is left out: %s", episode_id, error)
@@ -176,7 +176,7 @@ class _Pack:
             return 0
         muxer.write(encoded, settings)
         self.settings = settings
-        self.labels.append(labels)
+        self.labels.append(columns)
         self.episodes.append(
             EpisodeRecord(
                 id=episode_id,
@@ -186,8 +186,8 @@ class _Pack:
                 task=episode.task,
                 seed=episode.seed,
                 intrinsics=fit.intrinsics(episode.intrinsics).reshape(-1).tolist(),
-                layout=layout_text(labels.layout),
-                labels_crc32=labels.checksum,
+                layout=labels.layout_text(labels.layout_of(columns)),
+                labels_crc32=labels.checksum_of(columns),
                 source_size=list(fit.source),
                 image_stats=encoded.image_stats,
                 split=self.split_of(episode_id),
@@ -229,15 +229,15 @@ def _packets_of(path: Path) -> tuple[bytes, dict[str, np.ndarray]]:
         rows = [(each.pos, each.size, zlib.crc32(bytes(each))) for each in container.demux(stream) if each.size]
         extradata = stream.codec_context.extradata or b""
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    return extradata, {name: table[:, place] for place, name in enumerate(PACKETS)}
+    return extradata, {name: table[:, place] for place, name in enumerate(labels.PACKETS)}
 
 
-def _write_labels(path: Path, labels: list[Labels], packets: dict[str, np.ndarray]) -> None:
+def _write_labels(path: Path, episodes: list[dict[str, np.ndarray]], packets: dict[str, np.ndarray]) -> None:
     """One row group per episode, columns of the pack's own common layout, packet columns behind."""
-    layout, start = merged([episode.layout for episode in labels]), 0
-    with LabelWriter(path, {**layout, **dict.fromkeys(PACKETS, ("int64", ()))}) as writer:
-        for episode in labels:
-            end = start + len(next(iter(episode.columns.values())))
+    layout, start = labels.merged([labels.layout_of(columns) for columns in episodes]), 0
+    with labels.LabelWriter(path, {**layout, **dict.fromkeys(labels.PACKETS, ("int64", ()))}) as writer:
+        for columns in episodes:
+            end = start + len(next(iter(columns.values())))
             places = {name: values[start:end] for name, values in packets.items()}
-            writer.write(flat_columns(episode.columns, layout, end - start) | places, end - start)
+            writer.write(labels.flat_columns(columns, layout, end - start) | places, end - start)
             start = end

@@ -20,16 +20,9 @@ from dexworld.data.lerobot.layout import UNREADABLE
 from dexworld.data.lerobot.rows import open_parquet
 from dexworld.data.parallel import WorkerDied, Workers, worker_count
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.store import labels
 from dexworld.data.store.assemble import FORMAT, FORMAT_VERSION, data_place, video_place
 from dexworld.data.store.encode import RECIPES
-from dexworld.data.store.label_columns import (
-    PACKETS,
-    Labels,
-    layout_from_text,
-    numpy_column,
-    restored_columns,
-    track_arrays,
-)
 from dexworld.data.store.packs import MARK, STAGING
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.store.stored_frames import StoredFrames
@@ -108,12 +101,12 @@ class PreparedDataset:
         row = self._row(index)
         video, data = self.files(index)
         try:
-            layout = layout_from_text(row["dexworld/layout"])
-            names = [*layout, *PACKETS]
+            layout = labels.layout_from_text(row["dexworld/layout"])
+            names = [*layout, *labels.PACKETS]
             table = open_parquet(data).read_row_group(row["dexworld/row_group"], columns=names, use_threads=False)
-            columns = restored_columns(table, layout)
-            packets = np.stack([numpy_column(table.column(name)) for name in PACKETS], axis=1)
-            if Labels(columns).checksum != row["dexworld/labels_crc32"] or len(packets) != row["length"]:
+            columns = labels.restored_columns(table, layout)
+            packets = np.stack([labels.numpy_column(table.column(name)) for name in labels.PACKETS], axis=1)
+            if labels.checksum_of(columns) != row["dexworld/labels_crc32"] or len(packets) != row["length"]:
                 raise ValueError("its rows are not those written")
             if packets.dtype.kind != "i":
                 raise ValueError(f"the places of its packets are {packets.dtype}, not numbers")
@@ -133,7 +126,7 @@ class PreparedDataset:
                 source=row["dexworld/source"],
                 task=row["tasks"][0],
                 seed=row["dexworld/seed"],
-                **track_arrays(columns),
+                **labels.track_arrays(columns),
             )
         except UNREADABLE as error:
             raise CorruptEpisodeError(f"{data}: episode {self.ids[index]}: {error}") from error

@@ -9,7 +9,6 @@ import json
 import math
 import re
 import zlib
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,29 +46,19 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FILL: dict[str, Any] = {"f": np.nan, "b": False, "U": ""}
 
 
-@dataclass(frozen=True)
-class Labels:
-    """columns: (T, ...) arrays by the names of the store."""
+def layout_of(columns: dict[str, np.ndarray]) -> Layout:
+    """Kind ("str" for text of any length) and per-frame shape of an episode's columns."""
+    kinds = {name: "str" if array.dtype.kind == "U" else array.dtype.name for name, array in columns.items()}
+    return {name: (kinds[name], array.shape[1:]) for name, array in columns.items()}
 
-    columns: dict[str, np.ndarray]
 
-    @property
-    def layout(self) -> Layout:
-        """Kind ("str" for text of any length) and per-frame shape of each column."""
-        return {
-            name: ("str" if array.dtype.kind == "U" else array.dtype.name, array.shape[1:])
-            for name, array in self.columns.items()
-        }
-
-    @property
-    def checksum(self) -> int:
-        """CRC-32 over names, kinds, shapes and bytes, in the order of the names."""
-        value = zlib.crc32(layout_text(self.layout).encode())
-        for name in sorted(self.columns):
-            array = self.columns[name]
-            text = array.dtype.kind == "U"
-            value = zlib.crc32("\n".join(array.tolist()).encode() if text else np.ascontiguousarray(array), value)
-        return value
+def checksum_of(columns: dict[str, np.ndarray]) -> int:
+    """CRC-32 over names, kinds, shapes and bytes of an episode's columns, in the order of the names."""
+    value = zlib.crc32(layout_text(layout_of(columns)).encode())
+    for _, array in sorted(columns.items()):
+        text = array.dtype.kind == "U"
+        value = zlib.crc32("\n".join(array.tolist()).encode() if text else np.ascontiguousarray(array), value)
+    return value
 
 
 def track_arrays(columns: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -79,8 +68,8 @@ def track_arrays(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"world_from_camera": columns[CAMERA], "columns": named}
 
 
-def labels_of(episode: Track, fit: StoredFit) -> Labels:
-    """Everything that an episode tells about its frames, in pixels of the stored frames.
+def columns_of(episode: Track, fit: StoredFit) -> dict[str, np.ndarray]:
+    """Everything that an episode tells about its frames: (T, ...) arrays by the store's names, in stored pixels.
 
     Floats of `STORED` columns and float16 become float32; other columns keep their kind. Columns whose name ends in
     `_pixels` (..., 2) are scaled and cropped like the frames. Raises CorruptEpisodeError naming a column that is no
@@ -100,7 +89,7 @@ def labels_of(episode: Track, fit: StoredFit) -> Labels:
         if (name in STORED and array.dtype.kind == "f") or array.dtype == np.float16:
             array = array.astype(np.float32)
         columns[STORED.get(name, OTHER + name)] = array
-    return Labels(columns)
+    return columns
 
 
 def layout_text(layout: Layout) -> str:
@@ -120,16 +109,12 @@ def merged(layouts: list[Layout]) -> Layout:
     for layout in layouts:
         for name, (kind, shape) in layout.items():
             other_kind, other = together.get(name, (kind, shape))
-            kind = kind if kind == other_kind else _common(name, kind, other_kind)
+            if kind != other_kind and "str" in (kind, other_kind):
+                raise ValueError(f"column {name} holds {kind} in one episode, {other_kind} in another; rename one")
+            kind = kind if kind == other_kind else np.result_type(kind, other_kind).name
             flat = () if shape == other == () else (max(math.prod(shape), math.prod(other)),)
             together[name] = (kind, flat)
     return dict(sorted(together.items()))
-
-
-def _common(name: str, kind: str, other: str) -> str:
-    if "str" in (kind, other):
-        raise ValueError(f"column {name} holds {kind} in one episode and {other} in another; give them distinct names")
-    return np.result_type(kind, other).name
 
 
 def flat_columns(columns: dict[str, np.ndarray], layout: Layout, length: int) -> dict[str, np.ndarray]:
