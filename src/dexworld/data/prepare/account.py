@@ -68,7 +68,7 @@ class CountMismatchError(RuntimeError):
 
 @dataclass(frozen=True)
 class FailedPack:
-    """A pack that could not be written; another run tries it again. ids: its episodes."""
+    """A pack that could not be written; another run tries it again. ids: of its episodes."""
 
     number: int
     ids: tuple[str, ...]
@@ -158,23 +158,19 @@ class PrepareReport:
     def text(self, listed: int = 10) -> str:
         """The summary for people, with the first `listed` entries of every list."""
         account, quality = self.account, self.quality
-        first = f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
-        first += f"{len(account.quarantined)} quarantined"
-        first += f", {account.failed} in packs that failed" if account.failed else ""
-        lines = [first + (f", {account.waiting} not written yet" if account.waiting else "")]
+        counts = f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
+        counts += f"{len(account.quarantined)} quarantined"
+        counts += f", {account.failed} in packs that failed" if account.failed else ""
+        lines = [counts + (f", {account.waiting} not written yet" if account.waiting else "")]
         if account.frames:
-            lines.append(
-                f"{_gigabytes(account.bytes)}, {account.bytes / account.frames:.0f} bytes a frame; "
-                f"the source has {_gigabytes(self.source_bytes)}"
-            )
+            size = f"{_gigabytes(account.bytes)}, {account.bytes / account.frames:.0f} bytes a frame"
+            lines.append(f"{size}; the source has {_gigabytes(self.source_bytes)}")
         if quality.get("frames_compared"):
+            median, luma, low = (quality[f"psnr_{name}_db"] for name in ("median", "luma_median", "5th_percentile"))
             off = quality["keypoint_max_px"]
-            lines.append(
-                f"against the source scaled without encoding: {quality['psnr_median_db']:.1f} dB "
-                f"({quality['psnr_luma_median_db']:.1f} luma), 5th percentile "
-                f"{quality['psnr_5th_percentile_db']:.1f}"
-                + (f"; keypoints at most {off:.2g} px off" if off is not None else "")
-            )
+            keypoints = f"; keypoints at most {off:.2g} px off" if off is not None else ""
+            decibels = f"{median:.1f} dB ({luma:.1f} luma), 5th percentile {low:.1f}"
+            lines.append(f"against the source scaled without encoding: {decibels}{keypoints}")
         if self.verified:
             lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
         failed = [(f"pack {each.number}", each.reason) for each in self.failed]

@@ -21,7 +21,7 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 @dataclass(frozen=True)
 class FrameQuality:
     """psnr, psnr_luma: dB of a stored frame against the source's, scaled without encoding. keypoint_px: largest
-    distance of a keypoint's pixel from where the source has it; None when no keypoint is seen."""
+    distance of a keypoint's pixel from where the source has it; None when none is seen."""
 
     episode: str
     psnr: float

@@ -68,15 +68,10 @@ class _Assembly:
         self.packs = [record for record in records if record.episodes]
         self.quarantined = [entry for record in records for entry in record.quarantined]
         self.episodes = [episode for record in self.packs for episode in record.episodes]
-        self.layout = labels.merged(
-            [labels.layout_from_text(text) for text in sorted({each.layout for each in self.episodes})]
-        )
-        index: labels.Layout = {name: (kind, ()) for name, kind in lerobot_files.INDEX_COLUMNS.items()}
-        self.columns: labels.Layout = {
-            **self.layout,
-            **dict.fromkeys(labels.PACKETS, ("int64", ())),
-            **index,
-        }
+        layouts = sorted({each.layout for each in self.episodes})
+        self.layout = labels.merged([labels.layout_from_text(text) for text in layouts])
+        behind = dict.fromkeys(labels.PACKETS, "int64") | lerobot_files.INDEX_COLUMNS
+        self.columns: labels.Layout = {**self.layout, **{name: (kind, ()) for name, kind in behind.items()}}
         self.tasks = {task: number for number, task in enumerate(dict.fromkeys(each.task for each in self.episodes))}
         self.files: dict[str, dict[str, int]] = {}
         self.frames = sum(episode.length for episode in self.episodes)
@@ -178,11 +173,8 @@ class _Assembly:
                 flat |= {name: labels.numpy_column(table.column(name)) for name in labels.PACKETS}
                 flat |= self._index_columns(episode, episode_index, index)
                 writer.write(flat, episode.length)
-                numbers = {
-                    name: lerobot_files.statistics(flat[name])
-                    for name, (kind, _) in self.columns.items()
-                    if kind != "str"
-                }
+                numeric = [name for name, (kind, _) in self.columns.items() if kind != "str"]
+                numbers = {name: lerobot_files.statistics(flat[name]) for name in numeric}
                 statistics.append(numbers | {VIDEO_KEY: {k: np.array(v) for k, v in episode.image_stats.items()}})
                 episode_index, index = episode_index + 1, index + episode.length
         return statistics
@@ -206,24 +198,17 @@ class _Assembly:
 
     def _info(self) -> dict[str, Any]:
         recipe = RECIPES[self.settings.codec]
-        features: dict[str, Any] = {
-            VIDEO_KEY: lerobot_files.video_feature(
-                self.settings.stored_size, recipe.decoder, recipe.pixel_format, self.fps
-            )
-        }
+        video = (self.settings.stored_size, recipe.decoder, recipe.pixel_format, self.fps)
+        features = {VIDEO_KEY: lerobot_files.video_feature(*video)}
         for name, (kind, shape) in self.columns.items():
-            dtype = "string" if kind == "str" else kind
-            features[name] = lerobot_files.feature(dtype, shape, labels.feature_names(name, shape), self.fps)
+            features[name] = lerobot_files.feature(kind, shape, labels.feature_names(name, shape), self.fps)
         return lerobot_files.info(features, self.fps, len(self.episodes), self.frames, len(self.tasks))
 
     def _stats(self) -> dict[str, Any]:
         """LeRobot keeps a video's statistics as (3, 1, 1)."""
         found = {name: total.result() for name, total in self.totals.items() if total.count}
-        found[VIDEO_KEY] = {
-            kind: values if kind == "count" else [[[value]] for value in values]
-            for kind, values in found[VIDEO_KEY].items()
-        }
-        return found
+        video = found[VIDEO_KEY]
+        return found | {VIDEO_KEY: {k: v if k == "count" else [[[value]] for value in v] for k, v in video.items()}}
 
     @contextmanager
     def _noted(self, place: str) -> Iterator[Path]:
@@ -236,10 +221,9 @@ class _Assembly:
 
     def _remove_strays(self) -> None:
         """Files of an earlier, killed assembly that this one did not write again."""
-        for top in ("data", "videos", "meta"):
-            for path in sorted((self.folder / top).rglob("*")):
-                if path.is_file() and path.relative_to(self.folder).as_posix() not in self.files:
-                    path.unlink()
+        for path in [path for top in ("data", "videos", "meta") for path in (self.folder / top).rglob("*")]:
+            if path.is_file() and path.relative_to(self.folder).as_posix() not in self.files:
+                path.unlink()
 
 
 def video_place(pack: int) -> str:

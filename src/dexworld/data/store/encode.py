@@ -1,10 +1,9 @@
 """One episode's frames to packets: scaled in yuv while decoding, encoded by an encoder of its own.
 
-An encoder per episode makes every episode start at a key frame and its bytes depend on nothing else in the file; an
-episode that turns out broken halfway leaves no trace in the video. The recipes were measured: see docs/data_store.md.
-
-Colours are stored as limited-range BT.709 (JPEG: full-range BT.601, its standard) and tagged so. A video that is
-tagged BT.709 is scaled from yuv to yuv; anything else passes through RGB at the small size.
+So every episode starts at a key frame, its bytes depend on nothing else in the file, and an episode that breaks halfway
+leaves no trace in the video. The recipes were measured: see docs/data_store.md. Colours are stored as limited-range
+BT.709 (JPEG: full-range BT.601, its standard) and tagged so. A video that is tagged BT.709 is scaled from yuv to yuv;
+anything else passes through RGB at the small size.
 """
 
 import os

@@ -11,18 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dexworld.data.lerobot.layout import INDEX_FEATURES
+
 CHUNK_FILES = 1000  # files in one folder
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA_PATH = f"data/{FILE}.parquet"
 VIDEO_PATH = f"videos/{{video_key}}/{FILE}.mp4"
 EPISODES_PATH = f"meta/episodes/{FILE}.parquet"
-INDEX_COLUMNS = {
-    "timestamp": "float32",
-    "frame_index": "int64",
-    "episode_index": "int64",
-    "index": "int64",
-    "task_index": "int64",
-}
+INDEX_COLUMNS = {name: "float32" if name == "timestamp" else "int64" for name in INDEX_FEATURES}
 
 
 def place_of(number: int) -> tuple[int, int]:
@@ -36,9 +32,10 @@ def place_in(template: str, number: int, key: str = "") -> str:
     return template.format(video_key=key, chunk_index=chunk, file_index=file)
 
 
-def feature(dtype: str, shape: tuple[int, ...], names: list[str] | None, fps: float) -> dict[str, Any]:
+def feature(kind: str, shape: tuple[int, ...], names: list[str] | None, fps: float) -> dict[str, Any]:
     """A column's entry in info.json; one value a frame has shape [1]."""
-    return {"dtype": dtype, "shape": list(shape) or [1], "names": names, "fps": whole(fps)}
+    dtype = "string" if kind == "str" else kind
+    return {"dtype": dtype, "shape": list(shape) or [1], "names": names, "fps": _whole(fps)}
 
 
 def video_feature(size: tuple[int, int], codec: str, pixel_format: str, fps: float) -> dict[str, Any]:
@@ -53,7 +50,7 @@ def video_feature(size: tuple[int, int], codec: str, pixel_format: str, fps: flo
             "video.codec": codec,
             "video.pix_fmt": pixel_format,
             "video.is_depth_map": False,
-            "video.fps": whole(fps),
+            "video.fps": _whole(fps),
             "video.channels": 3,
             "has_audio": False,
         },
@@ -71,7 +68,7 @@ def info(features: dict[str, Any], fps: float, episodes: int, frames: int, tasks
         "chunks_size": CHUNK_FILES,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 200,
-        "fps": whole(fps),
+        "fps": _whole(fps),
         "splits": {"train": f"0:{episodes}"},
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH,
@@ -79,7 +76,7 @@ def info(features: dict[str, Any], fps: float, episodes: int, frames: int, tasks
     }
 
 
-def whole(value: float) -> float | int:
+def _whole(value: float) -> float | int:
     """An integer where the value is one, as LeRobot writes rates."""
     return int(value) if float(value).is_integer() else float(value)
 
@@ -110,8 +107,7 @@ def statistics(array: np.ndarray) -> dict[str, np.ndarray]:
     values = array.reshape(len(array), -1).astype(np.float64)
     known = np.isfinite(values)
     number = np.maximum(known.sum(axis=0), 1)
-    filled = np.where(known, values, 0.0)
-    mean = filled.sum(axis=0) / number
+    mean = np.where(known, values, 0.0).sum(axis=0) / number
     spread = np.where(known, values - mean, 0.0)
     low, high = np.where(known, values, np.inf).min(axis=0), np.where(known, values, -np.inf).max(axis=0)
     return {

@@ -64,7 +64,7 @@ class PrepareSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return asdict(self) | {"crop": None if self.crop is None else list(self.crop)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "PrepareSettings":
@@ -72,14 +72,10 @@ class PrepareSettings:
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"settings hold {', '.join(unknown)}, which this version of dexworld does not know")
-        crop = values.get("crop")
-        return cls(**{**values, "crop": None if crop is None else (int(crop[0]), int(crop[1]))})
+        return cls(**values)
 
     def resolved(self, episode: Track) -> "PrepareSettings":
-        """The same settings with the width and the rate that `episode` decides where they are None.
-
-        A job over many packs resolves them once, from the source's first readable episode, so that all packs agree.
-        """
+        """The same settings with the width and the rate that `episode` decides where they are None."""
         height, width = episode.frames.size
         own_width = max(16, 2 * round(width * self.height / height / 2))
         return replace(self, width=self.width or own_width, fps=self.fps or float(episode.fps))
