@@ -139,7 +139,7 @@ def restored(flat: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     if kind == "str":
         return flat.astype("U")
     values = flat.reshape(len(flat), -1)[:, : math.prod(shape)]
-    return values.astype(kind, copy=False).reshape(len(flat), *shape)
+    return values.astype(kind).reshape(len(flat), *shape)  # a copy that may be written to, as everybody expects
 
 
 def restored_columns(table: pa.Table, layout: Layout) -> dict[str, np.ndarray]:
