@@ -118,10 +118,10 @@ def test_collect_writes_a_dataset_and_its_figures(data):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A recording long enough for four seconds of roll-out, prepared."""
+    """Two recordings long enough for four seconds of roll-out, prepared."""
     folder = tmp_path_factory.mktemp("store")
-    one = ["--episodes", "1", "--seed", str(SEED), "--workers", "1", "allegro", "--frames", "30"]
-    cli.main(["collect", "--output", str(folder / "data"), *one])
+    two = ["--episodes", "2", "--seed", str(SEED), "--workers", "1", "allegro", "--frames", "30"]
+    cli.main(["collect", "--output", str(folder / "data"), *two])
     cli.main(["prepare", str(folder / "data"), str(folder / "store"), "--workers", "1", "--check-frames", "0"])
     return folder / "store"
 
@@ -135,7 +135,7 @@ def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, kin
 
 def test_open_loop_figures_come_from_a_store_that_was_just_prepared(tmp_path, checkpoint, store):
     own = ["--checkpoint", checkpoint, "--evaluator", "own", "--seed", str(SEED), "--split", "validation"]
-    cli.main(["evaluate", "open-loop", *own, "--episodes", "1", "--data", str(store), "--output", str(tmp_path)])
+    cli.main(["evaluate", "open-loop", *own, "--episodes", "2", "--data", str(store), "--output", str(tmp_path)])
     figures = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert figures["mse_ratio_1s"] > 0
     assert figures["quarantined"] == 0

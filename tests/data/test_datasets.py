@@ -12,8 +12,8 @@ from dexworld.data.source import Dataset
 
 def test_recordings_and_the_store_made_of_them_open_alike(tmp_path):
     source = write_source(tmp_path / "source", 3)
-    with pytest.raises(FileNotFoundError, match="no finished store.*run the same `dexworld prepare` again"):
-        prepare(config_of(source, tmp_path / "store", assemble="never"))
+    prepare(config_of(source, tmp_path / "store", assemble="never"))
+    with pytest.raises(FileNotFoundError, match=r"no finished store.*run the same `dexworld prepare` again"):
         open_dataset(tmp_path / "store")
     prepare(config_of(source, tmp_path / "store"))
     recorded, stored = open_dataset(source, verify=True), open_dataset(tmp_path / "store", verify=True)
@@ -28,7 +28,7 @@ def test_recordings_and_the_store_made_of_them_open_alike(tmp_path):
 )
 def test_recordings_of_hands_and_grippers_are_to_be_prepared_first(tmp_path, kind, write):
     write(tmp_path / "raw")
-    with pytest.raises(ValueError, match=f"layout '{kind}'.*run `dexworld prepare"):
+    with pytest.raises(ValueError, match=rf"layout '{kind}'.*run `dexworld prepare"):
         open_dataset(tmp_path / "raw")
 
 

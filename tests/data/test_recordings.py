@@ -1,4 +1,4 @@
-"""The dataset folder: nothing lost, nothing half written, nothing skipped in silence."""
+"""Recordings on disk: nothing lost, nothing half written, nothing skipped in silence."""
 
 import dataclasses
 import multiprocessing
