@@ -88,6 +88,13 @@ class Outcome(Generic[Item, Result]):
     error: Exception | None = None
     tries: int = 0
 
+    def answered(self, kind: str, value: Any) -> "Outcome[Item, Result]":
+        """This outcome with what a worker sent. Raises DiskFullError when it found its disk full."""
+        self.result, self.error = (value, None) if kind == "done" else (None, value)
+        if isinstance(self.error, OSError) and self.error.errno == errno.ENOSPC:
+            raise DiskFullError(errno.ENOSPC, f"the disk is full; make room and start again ({self.error})")
+        return self
+
 
 def parallel_map(
     job: Callable[[Item], Result], items: Sequence[Item], workers: int = 0, ordered: bool = True
@@ -118,15 +125,14 @@ class Workers(Generic[Item, Result]):
         patience: float = math.inf,
         ray: str | None = None,
     ) -> None:
-        self.listen, self.tries, self.patience, self.count = listen, tries, patience, workers or available_cores()
-        self._backend: Any
+        self.job, self.listen, self.tries, self.patience = job, listen, tries, patience
+        self.count, notes = workers or available_cores(), listen is not None
+        self._backend: Any = None  # this process alone
         if ray is not None:
-            self._backend = _RayActors(job, listen is not None, ray, workers)
+            self._backend = _RayActors(job, notes, ray, workers)
             self.count, self.patience = self._backend.count, math.inf
-        elif workers == 1:
-            self._backend, self.tries = _ThisProcess(job, listen), 1
-        else:
-            self._backend = _Processes(job, listen is not None)
+        elif workers != 1:
+            self._backend = _Processes(job, notes)
         self._crew: list[_Worker] = []
         self._started = False  # whether any worker ever was
 
@@ -136,7 +142,8 @@ class Workers(Generic[Item, Result]):
     def __exit__(self, *_: object) -> None:
         for worker in self._crew.copy():
             self._end(worker)
-        self._backend.close()
+        if self._backend is not None:
+            self._backend.close()
 
     def map(self, items: Iterable[Item], ordered: bool = True) -> Iterator[Result]:
         """`job(item)` of each item; the error of the first that fails is raised, a WorkerDied when its process died.
@@ -152,6 +159,9 @@ class Workers(Generic[Item, Result]):
     def outcomes(self, items: Iterable[Item], ordered: bool = True) -> Iterator[Outcome[Item, Result]]:
         """Like `map`, but what fails is handed out with its error and the rest goes on."""
         waiting, again = (Outcome(item, number) for number, item in enumerate(items)), deque[Outcome]()
+        if self._backend is None:
+            yield from map(self._here, waiting)
+            return
         done: dict[int, Outcome] = {}
         begun = following = 0
         try:
@@ -165,8 +175,6 @@ class Workers(Generic[Item, Result]):
                 if not self._busy():
                     return
                 for task in self._finished():
-                    if isinstance(task.error, OSError) and task.error.errno == errno.ENOSPC:
-                        raise DiskFullError(errno.ENOSPC, f"the disk is full; make room and start again ({task.error})")
                     if task.error is not None and task.tries < self.tries:
                         logger.warning("%s: %s; it is tried once more", _short(task.item), task.error)
                         again.append(task)
@@ -178,6 +186,22 @@ class Workers(Generic[Item, Result]):
         finally:
             for worker in [each for each in self._crew if each.task]:  # nobody waits for its answer any more
                 self._end(worker)
+
+    def _here(self, task: Outcome) -> Outcome:
+        """The outcome in this process. What `listen` raises ends the work; it is no failure of the job."""
+        raised: list[Exception] = []
+
+        def note(value: Any, seconds: float = 0.0) -> None:
+            try:
+                self.listen(value)  # type: ignore[misc]
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        kind, value = _answer(self.job, task.item, note if self.listen else None)
+        if raised:
+            raise raised[0]
+        return task.answered(kind, value)
 
     def _busy(self) -> int:
         return sum(worker.task is not None for worker in self._crew)
@@ -209,8 +233,7 @@ class Workers(Generic[Item, Result]):
                         raise RuntimeError(f"no worker process can be started ({value}); its own error stands above")
                     value = WorkerDied(f"{value}, while at {_short(task.item) if task else 'nothing'}")
                 if task is not None:
-                    task.result, task.error = (value, None) if kind == "done" else (None, value)
-                    yield task
+                    yield task.answered(kind, value)
 
     def _messages(self) -> "Iterator[Message]":
         yield from self._backend.messages(self._crew)
@@ -225,9 +248,9 @@ class Workers(Generic[Item, Result]):
 
 @dataclass(eq=False)
 class _Worker:
-    """handle: a process or a Ray actor. channel: its pipe, the reference of the answer it owes, or its item."""
+    """handle: a process or a Ray actor. channel: its pipe, or the reference of the answer it owes."""
 
-    handle: Any = None
+    handle: Any
     channel: Any = None
     task: Outcome | None = None
     deadline: float = math.inf
@@ -236,41 +259,7 @@ class _Worker:
 Message = tuple[_Worker, str, Any]  # kind: started, note, done, failed or died
 
 
-class _Backend:
-    """Where workers run: `start` one, `send` it an item, collect their `messages`, `end` one, `close` at last."""
-
-    def end(self, worker: _Worker) -> None:
-        """Nothing ends."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class _ThisProcess(_Backend):
-    """The only worker is this process. What `listen` raises ends the work; it is no failure of the job."""
-
-    def __init__(self, job: Callable, listen: Callable[[Any], None] | None) -> None:
-        self.job, self.listen, self.start, self.raised = job, listen, _Worker, deque[Exception]()
-
-    def send(self, worker: _Worker, item: Any) -> None:
-        worker.channel = item
-
-    def messages(self, crew: list[_Worker]) -> Iterator[Message]:
-        for worker in crew.copy():
-            answer = _answer(self.job, worker.channel, self._note if self.listen else None)
-            if self.raised:
-                raise self.raised.pop()
-            yield worker, *answer
-
-    def _note(self, value: Any, seconds: float = 0.0) -> None:
-        try:
-            self.listen(value)  # type: ignore[misc]
-        except Exception as error:
-            self.raised.append(error)
-            raise
-
-
-class _Processes(_Backend):
+class _Processes:
     """Workers on this machine. Each has a pipe of its own, whose end says that it is gone."""
 
     def __init__(self, job: Callable, notes: bool) -> None:
@@ -311,6 +300,9 @@ class _Processes(_Backend):
         worker.handle.kill()
         worker.handle.join()
 
+    def close(self) -> None:
+        """Every process is gone already."""
+
 
 def _serve(connection: Any, notes: bool) -> None:
     """A worker's life: the job and items come in, notes and results go out, until the pipe ends."""
@@ -342,7 +334,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-class _RayActors(_Backend):
+class _RayActors:
     """Workers on a Ray cluster, an actor of one CPU each. Notes don't come back from there."""
 
     def __init__(self, job: Callable, notes: bool, address: str, workers: int) -> None:
