@@ -1,9 +1,10 @@
-"""Frames of a video in any order: of a whole file, or of one episode in a file of many, as LeRobot v3 stores them.
+"""Frames of a video in any order: of a whole file, of one episode in a file of many, or of a stored episode.
 
-A frame is found by its time: the episode's start in the file plus the frame's number over the rate. The file's table of
-frames is read once and kept, so a time becomes a packet without seeking, with or without B-frames.
+No container is opened to read a frame: a table says where each packet lies. The store keeps one per episode; of other
+files it is read once, and a frame is found in it by its time, with or without B-frames.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,11 +54,9 @@ class PackedFrames:
             return frames
         unique, places = np.unique(wanted, return_inverse=True)
         table = frame_table(self.path)
-        file = opened(self.path)
         shown = self._shown(table, unique)
         rows = {int(number): np.flatnonzero(places == place) for place, number in enumerate(shown)}
-        for key, run in table.runs(sorted(rows)):
-            self._decode(table, file, key, run, rows, frames)
+        table.fill(frames, self.path, rows, self.first_frame)
         return frames
 
     def _shown(self, table: "FrameTable", indices: np.ndarray) -> np.ndarray:
@@ -77,27 +76,6 @@ class PackedFrames:
                 f"within half a frame of its time; the video does not fit the labels"
             )
         return shown
-
-    def _decode(
-        self, table: "FrameTable", file: int, key: int, run: list[int], rows: dict[int, np.ndarray], frames: np.ndarray
-    ) -> None:
-        """Decode from packet `key` until every frame number of `run` is in `frames`."""
-        decoder, pending = decoder_of(table.decoder, table.extradata), {int(table.times[shown]): shown for shown in run}
-        try:
-            for number in range(key, len(table.sizes) + 1):
-                for picture in decoder.context.decode(table.packet(file, number)):
-                    shown = pending.pop(picture.pts, None)
-                    if shown is not None:
-                        frames[rows[shown]] = decoder.rgb(picture, self.size)
-                if not pending:
-                    break
-            decoder.context.flush_buffers()  # nothing of this run may come out in the next, of another file perhaps
-        except DECODE_ERRORS as error:
-            forget_decoder(table.decoder, table.extradata)
-            frame = min(pending.values(), default=run[-1]) - self.first_frame
-            raise VideoError(f"{self.path}: frame {frame} of its episode can't be decoded ({error})") from error
-        if pending:
-            raise VideoError(f"{self.path}: frame {min(pending.values()) - self.first_frame} of its episode is missing")
 
 
 @dataclass(frozen=True)
@@ -139,11 +117,46 @@ class VideoFrames:
 
 
 @dataclass(frozen=True)
+class StoredFrames:
+    """T frames of one episode in the video of a store. Holds no open file, so it can be pickled.
+
+    packets: (T, 3) int64 offset, size and CRC-32 of each frame's packet. size: height and width. decoder: FFmpeg's name
+    of the codec, extradata its head. group: frames from one key frame to the next, the first frame being one.
+    """
+
+    path: Path
+    packets: np.ndarray
+    size: tuple[int, int]
+    decoder: str
+    extradata: bytes
+    group: int
+
+    def __len__(self) -> int:
+        return len(self.packets)
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
+
+        Raises IndexError for an index outside [0, T), VideoError naming file and frame for one whose bytes are damaged.
+        """
+        wanted = frame_numbers(indices, len(self), str(self.path))
+        frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
+        rows: dict[int, list[int]] = {}
+        for row, number in enumerate(wanted.tolist()):
+            rows.setdefault(number, []).append(row)
+        (offsets, sizes, checksums), numbers = self.packets.T, np.arange(len(self))
+        keys, tick = numbers[:: self.group], Fraction(1, 1000)
+        coding = (tick, self.decoder, self.extradata, checksums)
+        FrameTable(offsets, sizes, numbers, numbers, keys, keys, *coding).fill(frames, self.path, rows)
+        return frames
+
+
+@dataclass(frozen=True)
 class FrameTable:
     """Where the N frames of a video lie. Packets are in the order of decoding, times in the order shown.
 
     offsets, sizes, packet_times: (N,) bytes, bytes, ticks per packet. times: (N,) ticks, increasing. keys: (K,) packet
-    numbers that decoding can start at; key_times: (K,) their ticks.
+    numbers that decoding can start at; key_times: (K,) their ticks. checksums: (N,) CRC-32 of packets where known.
     """
 
     offsets: np.ndarray
@@ -155,18 +168,45 @@ class FrameTable:
     time_base: Fraction
     decoder: str
     extradata: bytes
+    checksums: np.ndarray | None = None
 
-    def packet(self, file: int, number: int) -> Any:
+    def fill(self, frames: np.ndarray, path: Path, rows: dict[int, Any], first: int = 0) -> None:
+        """Decode each frame number of `rows` into these rows of `frames`, (n, H, W, 3) uint8 RGB, from the file `path`.
+
+        Raises VideoError naming the file and the frame, counted from `first`.
+        """
+        file = opened(path)
+        for key, run in self._runs(sorted(rows)):
+            decoder, pending = decoder_of(self.decoder, self.extradata), {int(self.times[each]): each for each in run}
+            try:
+                for number in range(key, len(self.sizes) + 1):
+                    for picture in decoder.context.decode(self._packet(file, number)):
+                        shown = pending.pop(picture.pts, None)
+                        if shown is not None:
+                            frames[rows[shown]] = decoder.rgb(picture, frames.shape[1:3])
+                    if not pending:
+                        break
+                decoder.context.flush_buffers()  # nothing of this run may come out in the next, of another file perhaps
+            except DECODE_ERRORS as error:
+                forget_decoder(self.decoder, self.extradata)
+                frame = min(pending.values(), default=run[-1]) - first
+                raise VideoError(f"{path}: frame {frame} of its episode can't be decoded ({error})") from error
+            if pending:
+                raise VideoError(f"{path}: frame {min(pending.values()) - first} of its episode is missing")
+
+    def _packet(self, file: int, number: int) -> Any:
         """Packet `number` of an open file in the order of decoding; behind the last None, which drains a decoder."""
         if number == len(self.sizes):
             return None
-        size = int(self.sizes[number])
-        packet = av.Packet(bytes_at(file, int(self.offsets[number]), size))
+        content = bytes_at(file, int(self.offsets[number]), int(self.sizes[number]))
+        if self.checksums is not None and zlib.crc32(content) != self.checksums[number]:
+            raise VideoError("its bytes are not those written")
+        packet = av.Packet(content)
         packet.pts = packet.dts = int(self.packet_times[number])
         packet.time_base = self.time_base
         return packet
 
-    def runs(self, shown: list[int]) -> list[tuple[int, list[int]]]:
+    def _runs(self, shown: list[int]) -> list[tuple[int, list[int]]]:
         """(packet to start at, frame numbers) that decode the sorted frame numbers `shown` with the least work."""
         starts = np.searchsorted(self.key_times, self.times[shown], side="right") - 1
         runs: list[tuple[int, list[int]]] = []

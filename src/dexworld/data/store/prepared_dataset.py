@@ -25,8 +25,8 @@ from dexworld.data.store.assemble import FORMAT, FORMAT_VERSION, data_place, vid
 from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import MARK, STAGING
 from dexworld.data.store.store_settings import PrepareSettings
-from dexworld.data.store.stored_frames import StoredFrames
 from dexworld.data.video import VideoError
+from dexworld.data.video_frames import StoredFrames
 from dexworld.track import Track
 
 NUMBERS = ("pack", "row_group", "fps", "labels_crc32")
