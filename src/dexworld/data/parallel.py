@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -79,16 +79,16 @@ def worker_count(items: int, workers: int = 0) -> int:
 
 
 @dataclass
-class Outcome(Generic[Item, Result]):
+class Outcome:
     """What became of an item: the job's result, or the error of the last of its `tries`."""
 
-    item: Item
+    item: Any
     number: int
     result: Any = None
     error: Exception | None = None
     tries: int = 0
 
-    def answered(self, kind: str, value: Any) -> "Outcome[Item, Result]":
+    def answered(self, kind: str, value: Any) -> "Outcome":
         """This outcome with what a worker sent. Raises DiskFullError when it found its disk full."""
         self.result, self.error = (value, None) if kind == "done" else (None, value)
         if isinstance(self.error, OSError) and self.error.errno == errno.ENOSPC:
@@ -104,7 +104,7 @@ def parallel_map(
         yield from pool.map(items, ordered)
 
 
-class Workers(Generic[Item, Result]):
+class Workers:
     """Processes, or Ray actors, that run one job on many items. A context manager; leaving it ends them at once.
 
     job: picklable, called as job(item), or as job(item, note) when `listen` is given: note(value, seconds=0) calls
@@ -118,7 +118,7 @@ class Workers(Generic[Item, Result]):
 
     def __init__(
         self,
-        job: Callable[..., Result],
+        job: Callable[..., Any],
         workers: int = 0,
         listen: Callable[[Any], None] | None = None,
         tries: int = 1,
@@ -136,7 +136,7 @@ class Workers(Generic[Item, Result]):
         self._crew: list[_Worker] = []
         self._started = False  # whether any worker ever was
 
-    def __enter__(self) -> "Workers[Item, Result]":
+    def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,7 +145,7 @@ class Workers(Generic[Item, Result]):
         if self._backend is not None:
             self._backend.close()
 
-    def map(self, items: Iterable[Item], ordered: bool = True) -> Iterator[Result]:
+    def map(self, items: Iterable, ordered: bool = True) -> Iterator[Any]:
         """`job(item)` of each item; the error of the first that fails is raised, a WorkerDied when its process died.
 
         ordered: in the order of the items, otherwise as they are done. Items are taken one by one, when a worker is
@@ -156,9 +156,10 @@ class Workers(Generic[Item, Result]):
                 raise outcome.error
             yield outcome.result
 
-    def outcomes(self, items: Iterable[Item], ordered: bool = True) -> Iterator[Outcome[Item, Result]]:
+    def outcomes(self, items: Iterable, ordered: bool = True) -> Iterator[Outcome]:
         """Like `map`, but what fails is handed out with its error and the rest goes on."""
-        waiting, again = (Outcome(item, number) for number, item in enumerate(items)), deque[Outcome]()
+        waiting = (Outcome(item, number) for number, item in enumerate(items))
+        again: deque[Outcome] = deque()
         if self._backend is None:
             yield from map(self._here, waiting)
             return

@@ -166,8 +166,10 @@ def open_recordings(folder: Path | str, verify: bool = False) -> EpisodeDataset:
     for name in sorted(set(listed) - found):
         missing = folder / "episodes" / f"{name}.npz"
         quarantined.append((f"episodes/{name}", f"listed in dataset.json, but {missing} is missing"))
-    columns = zip(*kept, strict=True) if kept else ((), (), (), ())
-    return EpisodeDataset(folder, *columns, tuple(quarantined), index["settings"], index.get("counts") or {})
+    columns: Any = zip(*kept, strict=True) if kept else ((), (), (), ())
+    ids, lengths, seeds, checksums = columns
+    counts = index.get("counts") or {}
+    return EpisodeDataset(folder, ids, lengths, seeds, checksums, tuple(quarantined), index["settings"], counts)
 
 
 def _index_header(settings: dict[str, Any]) -> dict[str, Any]:

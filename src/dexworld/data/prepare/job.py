@@ -273,7 +273,7 @@ class _Job:
             if self.config.strict and not frames:
                 raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
 
-    def _finished(self, outcome: Outcome[Pack, PackRecord], claims: Claims) -> None:
+    def _finished(self, outcome: Outcome, claims: Claims) -> None:
         pack, record, error = outcome.item, outcome.result, outcome.error
         self.running.pop(pack.number, None)
         episode = self.reading.pop(pack.number, "")

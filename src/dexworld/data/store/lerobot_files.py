@@ -123,7 +123,10 @@ class Aggregate:
     """Statistics over many episodes from the statistics of each, weighted by their counts."""
 
     def __init__(self) -> None:
-        self._low, self._high, self._sum, self._squares = np.inf, -np.inf, 0.0, 0.0
+        self._low: Any = np.inf
+        self._high: Any = -np.inf
+        self._sum: Any = 0.0
+        self._squares: Any = 0.0
         self.count = 0
 
     def add(self, episode: dict[str, np.ndarray]) -> None:
