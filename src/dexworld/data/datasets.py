@@ -1,5 +1,6 @@
 """Open any folder that a command wrote, whichever of our layouts it has."""
 
+import os
 from pathlib import Path
 
 from dexworld.data.recordings import open_recordings
@@ -15,7 +16,7 @@ def open_dataset(folder: Path | str, verify: bool = False) -> Dataset:
     first: recordings of human hands and of a gripper have the layouts of EgoDex and DROID.
     """
     folder = Path(folder)
-    if (folder / "dataset.json").exists() or not folder.is_dir():
+    if os.path.lexists(folder / "dataset.json") or not folder.is_dir():  # a broken link is a damaged dataset
         return open_recordings(folder, verify)
     if (folder / "meta" / "dexworld.json").exists() or (folder / "staging").exists():
         return open_prepared(folder, verify)
