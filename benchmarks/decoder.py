@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from common import parser, write_results
+from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized
-from dexworld.data.store import open_dataset
 from dexworld.evaluation.guard import check_seeds
 from dexworld.evaluation.intervals import Interval, bootstrap_ratio
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of

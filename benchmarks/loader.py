@@ -40,9 +40,9 @@ from av.video.reformatter import VideoReformatter
 from common import parser, write_results
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import PrepareConfig, prepare
-from dexworld.data.prepared.dataset import PreparedDataset, open_prepared
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.sampling import PaperSampling
+from dexworld.data.store.prepared_dataset import PreparedDataset, open_prepared
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.hands import KEYPOINT_NAMES, TRACKED
 from egodex_clips import ClipShape, write_clips
 

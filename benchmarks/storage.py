@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from common import parser, write_results
-from dexworld.data.prepare.quality import LUMA, psnr, scaled_frame
-from dexworld.data.prepared.assemble import assemble
-from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.encode import RECIPES, encode_episode
-from dexworld.data.prepared.pack import read_records, write_pack
-from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.prepare.quality import LUMA, psnr
+from dexworld.data.store.assemble import assemble
+from dexworld.data.store.encode import RECIPES, encode_episode, scaled_frame
+from dexworld.data.store.packs import read_records, write_pack
+from dexworld.data.store.prepared_dataset import open_prepared
+from dexworld.data.store.store_settings import PrepareSettings, StoredFit
 from dexworld.data.video import write_video
 from dexworld.track import ArrayFrames, Track
 

@@ -18,11 +18,12 @@ import numpy as np
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import PrepareConfig, prepare
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import LAYOUTS, Layout
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.video import VideoError, VideoFrames
+from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.data.windows import DEFAULT_COLUMNS, Window
 from dexworld.track import Track
 

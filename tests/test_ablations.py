@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.track import Track
 from square_fixtures import square_episode, square_frames
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dexworld import cli
-from dexworld.data.store import open_dataset
+from dexworld.data.datasets import open_dataset
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
@@ -145,9 +145,29 @@ def test_collect_writes_a_dataset_and_its_figures(data):
     assert "rejected_because_an_object_was_held" in figures["counts"]
 
 
-def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, data):
-    cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", str(data), "--steps", "2"])
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two recordings long enough for four seconds of roll-out, prepared."""
+    folder = tmp_path_factory.mktemp("store")
+    two = ["--episodes", "2", "--seed", str(SEED), "--workers", "1", "allegro", "--frames", "30"]
+    cli.main(["collect", "--output", str(folder / "data"), *two])
+    cli.main(["prepare", str(folder / "data"), str(folder / "store"), "--workers", "1", "--check-frames", "0"])
+    return folder / "store"
+
+
+@pytest.mark.parametrize("kind", ["data", "store"])
+def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, kind, request):
+    data = str(request.getfixturevalue(kind))
+    cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", data, "--steps", "2"])
     assert {path.name for path in tmp_path.iterdir()} == {"imagine.html", "imagine.mp4", "results.json"}
+
+
+def test_open_loop_figures_come_from_a_store_that_was_just_prepared(tmp_path, checkpoint, store):
+    own = ["--checkpoint", checkpoint, "--evaluator", "own", "--seed", str(SEED), "--split", "validation"]
+    cli.main(["evaluate", "open-loop", *own, "--episodes", "2", "--data", str(store), "--output", str(tmp_path)])
+    figures = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert figures["mse_ratio_1s"] > 0
+    assert figures["quarantined"] == 0
 
 
 def test_imagining_starts_at_the_frame_asked_for_or_where_the_hand_is_in_view(monkeypatch, checkpoint, data, tmp_path):

@@ -8,7 +8,7 @@ import tyro
 
 from dexworld import cli
 from dexworld.cli.train_readers import TrainDecoder, TrainEvaluator
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.decoder import PixelDecoder
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.evaluator import KeypointEvaluator

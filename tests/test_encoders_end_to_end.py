@@ -10,8 +10,8 @@ import torch
 from dexworld import cli
 from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
-from dexworld.data.store import EpisodeWriter
 from dexworld.models.dexwm import DexWM
 from dexworld.planning import CEM, KeypointPixels, LatentDistance, MPCConfig, MPCPolicy
 from dexworld.robots.kinematics import FrankaAllegro

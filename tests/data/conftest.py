@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dexworld.data.latent_cache import latent_cache
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.track import ArrayFrames, Track
 
 

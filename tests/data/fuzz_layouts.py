@@ -17,11 +17,10 @@ import prepare_fixtures
 import robocasa_fixtures
 
 import conftest
+from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache, open_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import prepare
-from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import ReaderOptions
 from dexworld.data.readers.droid import DroidOptions, open_droid
 from dexworld.data.readers.droid_lerobot import open_droid_lerobot
@@ -30,7 +29,8 @@ from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseM
 from dexworld.data.readers.robocasa import open_robocasa
 from dexworld.data.sampling import PaperSampling
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.store import open_dataset
+from dexworld.data.store.prepared_dataset import open_prepared
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 from dexworld.track import Track
 

@@ -26,8 +26,8 @@ def fork_builds() -> None:
     ones after a while, and answer with all exit codes."""
     import torch
 
+    from dexworld.data.datasets import open_dataset
     from dexworld.data.latent_cache import compute_latents
-    from dexworld.data.store import open_dataset
 
     def encode(images: torch.Tensor) -> torch.Tensor:
         return images.float().mean(dim=(1, 2))[:, None].expand(-1, 4, 3)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dexworld.data import frame_labels
-from dexworld.data.checked import with_checksum
+from dexworld.data.files import Shard, with_checksum
 from dexworld.data.frame_labels import (
     EPISODES_FILE,
     FORMAT_4,
@@ -25,7 +25,6 @@ from dexworld.data.frame_labels import (
 from dexworld.data.latent_cache import StaleCacheError, compute_latents, latent_cache, open_cache
 from dexworld.data.latent_shards import npy_header
 from dexworld.data.mixture import Clips, MixConfig, StrideSampler
-from dexworld.data.prepare.shards import Shard
 from dexworld.data.sampling import PaperSampling, StrideSampling
 from dexworld.data.windows import WindowSampler
 

@@ -1,19 +1,17 @@
 """Inspection: figures in closed form, every defect found by its own name, nothing left out in silence."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dexworld.data import inspection, parallel
+from dexworld.data import inspection
 from dexworld.data.inspection import InspectConfig, Inspection, account, inspect
-from dexworld.data.parallel import OrderedPool, WorkerDied
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
-from dexworld.data.store import EpisodeWriter
 from dexworld.data.video import VideoError
 from dexworld.hands import LEFT, RIGHT
 from dexworld.track import ArrayFrames, Track
@@ -296,12 +294,6 @@ def test_the_account_is_the_same_with_one_process_and_with_two(tmp_path):
     assert one["bytes"] == sum(path.stat().st_size for index in range(2) for path in dataset.files(index))
 
 
-def test_an_item_that_kills_its_process_costs_only_itself(monkeypatch):
-    monkeypatch.setattr(parallel, "CHUNK", 2)
-    results = list(OrderedPool(eval, 2).map(["9", "__import__('os')._exit(9)", "16", "25", "36"]))
-    assert [type(each) if isinstance(each, WorkerDied) else each for each in results] == [9, WorkerDied, 16, 25, 36]
-
-
 def test_histograms_add_up_and_know_their_quantiles():
     values = np.random.default_rng(0).gamma(2.0, 0.2, 5000)
     whole, first, second = (logarithmic(1e-3, 10.0, 40) for _ in range(3))
@@ -341,16 +333,7 @@ def test_the_largest_values_are_kept_whatever_the_order_of_adding():
     assert [(row["value"], row["episode"], row["frame"]) for row in other.to_json()] == [(3.0, "e2", 7), (3.0, "e5", 1)]
 
 
-class _NeverArrives:
-    """A job that ends every process that it is sent to."""
-
-    def __reduce__(self):
-        return os._exit, (3,)
-
-    def __call__(self, item):
-        return item
-
-
-def test_processes_that_can_not_start_are_an_error_and_no_item_is_blamed():
-    with pytest.raises(RuntimeError, match="no worker process can be started"):
-        list(OrderedPool(_NeverArrives(), 2).map([1, 2, 3]))
+@pytest.mark.parametrize("changes", [{"episodes": -1}, {"decode": "some"}, {"workers": -1}, {"seed": -1}])
+def test_settings_that_make_no_sense_are_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        InspectConfig(**changes)

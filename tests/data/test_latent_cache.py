@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import StaleCacheError, latent_cache
-from dexworld.data.store import EpisodeWriter, open_dataset
+from dexworld.data.recordings import EpisodeWriter
 
 
 def test_every_frame_is_encoded_with_its_labels_beside_it(make_cache):

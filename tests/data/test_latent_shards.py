@@ -9,6 +9,7 @@ import torch
 
 from dexworld.data import latent_cache as caches
 from dexworld.data import latent_shards
+from dexworld.data.files import Shard
 from dexworld.data.latent_cache import (
     StaleCacheError,
     cache_folder,
@@ -19,7 +20,6 @@ from dexworld.data.latent_cache import (
 )
 from dexworld.data.latent_shards import LatentShards, shard_path, write_shard
 from dexworld.data.locks import claimed
-from dexworld.data.prepare.shards import Shard
 from dexworld.data.resize import resized
 
 SHAPE = (2, 3)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.mixture import MixConfig
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.sampling import PaperSampling, StrideSampling, UniformSampling
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.store import EpisodeWriter, open_dataset
 from dexworld.data.windows import WindowSampler
 from dexworld.track import ArrayFrames
 

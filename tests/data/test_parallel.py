@@ -1,11 +1,119 @@
-"""How many processes a machine, or the part of it that is ours, is good for."""
+"""Work in processes: results in order, errors and deaths by item, nothing left running; and how many are worth it."""
 
+import multiprocessing
 import os
 import sys
+import time
+from functools import partial
 
 import pytest
+from scripted_job import NeverArrives, Scripted, wait_in_processes, write_pid_and_wait
 
 from dexworld.data import parallel
+from dexworld.data.parallel import DiskFullError, WorkerDied, Workers, parallel_map
+
+SQUARES = [number * number for number in range(20)]
+
+
+def outcomes(script, folder, items=range(4), once=False, **options):
+    """Result, or the error's text, of every item in order."""
+    with Workers(Scripted(script, folder, once), 2, **options) as workers:
+        return [outcome.result if outcome.error is None else str(outcome.error) for outcome in workers.outcomes(items)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_the_items_or_as_they_are_done(tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(parallel, "AHEAD", 2)
+    job = Scripted({}, tmp_path)
+    assert list(parallel_map(job, range(20), workers)) == SQUARES
+    assert sorted(parallel_map(job, range(20), workers, ordered=False)) == SQUARES
+
+
+def test_workers_are_used_again_after_a_map_that_was_left_early(tmp_path):
+    with Workers(Scripted({}, tmp_path), 2) as workers:
+        results = workers.map(iter(range(20)))
+        assert next(results) == 0
+        results.close()
+        assert list(workers.map(range(20))) == SQUARES
+
+
+def test_items_are_taken_when_a_worker_is_free_and_what_workers_note_is_heard(tmp_path):
+    taken, heard = [], []
+
+    def items():
+        for number in range(6):
+            taken.append(number)
+            yield number
+
+    with Workers(Scripted({}, tmp_path), 2, listen=heard.append) as workers:
+        for count, _ in enumerate(workers.outcomes(items(), ordered=False), 1):
+            assert len(taken) <= count + 2
+    assert sorted(heard) == taken == list(range(6))
+
+
+def test_what_a_listener_raises_ends_the_work_and_is_no_failure_of_the_job(tmp_path):
+    def refuse(value):
+        raise ValueError("enough")
+
+    for count in (1, 2):
+        with (
+            Workers(Scripted({}, tmp_path), count, listen=refuse) as workers,
+            pytest.raises(ValueError, match="enough"),
+        ):
+            list(workers.outcomes(range(3)))
+
+
+def test_an_item_whose_worker_dies_or_fails_once_is_done_by_another(tmp_path):
+    assert outcomes({0: "kill", 2: "fail"}, tmp_path, once=True, tries=2) == SQUARES[:4]
+
+
+def test_an_item_that_kills_its_processes_costs_only_itself_and_is_named(tmp_path):
+    found = outcomes({1: "kill", 2: "fail"}, tmp_path, tries=2)
+    assert [found[0], found[3]] == [0, 9]
+    assert "signal 9, as when memory runs out), while at 1" in found[1]
+    assert found[2] == "a defect"
+
+
+def test_the_first_error_of_a_map_is_raised(tmp_path):
+    with pytest.raises(WorkerDied, match="while at 3"):
+        list(parallel_map(Scripted({3: "kill"}, tmp_path), range(6), 2))
+    for workers in (1, 2):
+        with pytest.raises(RuntimeError, match="a defect"):
+            list(parallel_map(Scripted({3: "fail"}, tmp_path), range(6), workers))
+
+
+def test_an_item_that_hangs_is_given_up(tmp_path):
+    found = outcomes({1: "hang"}, tmp_path, patience=1.0)
+    assert [found[0], *found[2:]] == [0, 4, 9]
+    assert "made no progress" in found[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_the_work_at_once(tmp_path, workers):
+    pool = Workers(Scripted({0: "full"}, tmp_path), workers, tries=2)
+    with pool, pytest.raises(DiskFullError, match="make room and start again"):
+        list(pool.outcomes(range(4)))
+
+
+def test_processes_that_can_not_start_are_an_error_and_no_item_is_blamed():
+    with pytest.raises(RuntimeError, match="no worker process can be started"):
+        list(parallel_map(NeverArrives(), [1, 2, 3], 2))
+
+
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
+    main = multiprocessing.get_context("spawn").Process(
+        target=wait_in_processes, args=(partial(write_pid_and_wait, folder=tmp_path),)
+    )
+    main.start()
+    while len(pids := [path.read_text() for path in tmp_path.glob("*.pid")]) < 2 or "" in pids:
+        time.sleep(0.02)
+    main.kill()
+    main.join()
+    for _ in range(100):
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker outlived its main process")
 
 
 def test_cores_are_never_more_than_the_affinity_allows():

@@ -12,14 +12,11 @@ from prepare_fixtures import SETTINGS, config_of, content_of, damage_frames, mak
 
 from dexworld.cli.prepare import Prepare
 from dexworld.data.datasets import open_dataset
+from dexworld.data.parallel import RayMissingError
 from dexworld.data.prepare import quality
+from dexworld.data.prepare.account import Account, CountMismatchError
 from dexworld.data.prepare.job import StrictError, prepare
-from dexworld.data.prepare.plan import Pack
-from dexworld.data.prepare.ray_workers import RayMissingError, with_ray
-from dexworld.data.prepare.report import Account, CountMismatchError
-from dexworld.data.prepare.work import PackWork
-from dexworld.data.readers import ReaderOptions
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +96,7 @@ def test_other_settings_are_refused_by_name(source, tmp_path, finished):
 
 
 @pytest.mark.parametrize(
-    ("finished", "message"), [(False, "1 episodes have files of another size, e.g. e02"), (True, "changed their size")]
+    ("finished", "message"), [(False, r"bytes of episode\.e02 was \d+, now \d+"), (True, "changed their size")]
 )
 def test_another_state_of_the_source_is_refused(source, tmp_path, finished, message):
     changed = shutil.copytree(source, tmp_path / source.name)
@@ -182,6 +179,5 @@ def test_two_ray_workers_write_the_same_packs(source, undisturbed, tmp_path):
 
 def test_ray_without_ray_says_what_to_install(source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    work = PackWork(source, "episodes", ReaderOptions(), tmp_path, SETTINGS)
     with pytest.raises(RayMissingError, match=r"pip install \"dexworld\[ray\]\""):
-        with_ray(work, [Pack(0, ("e00",), (1,))], lambda event: None, "local", 2)
+        prepare(config_of(source, tmp_path / "store", ray="local", workers=2))

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,19 +11,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from lerobot_fixtures import number_of, numbered_frame
+from prepare_fixtures import content_of, flip_bits
 from torch.utils.data import DataLoader
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.prepared import pack as pack_module
-from dexworld.data.prepared.assemble import assemble
-from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.encode import encode_episode
-from dexworld.data.prepared.pack import read_records, write_pack
-from dexworld.data.prepared.settings import PrepareSettings, StoredFit
-from dexworld.data.prepared.verify import problems
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.lerobot import open_lerobot
 from dexworld.data.source import CorruptEpisodeError, Dataset
+from dexworld.data.store import packs as pack_module
+from dexworld.data.store.assemble import assemble
+from dexworld.data.store.encode import encode_episode
+from dexworld.data.store.packs import read_records, write_pack
+from dexworld.data.store.prepared_dataset import open_prepared, problems
+from dexworld.data.store.store_settings import PrepareSettings, StoredFit
 from dexworld.data.video import VideoError
 from dexworld.track import ArrayFrames, Track
 
@@ -78,12 +77,6 @@ def prepare(folder: Path, packs, settings=SETTINGS, **arguments):
         write_pack(folder, number, items, settings)
     assemble(folder, read_records(folder), {"source": "tests"}, **arguments)
     return open_prepared(folder)
-
-
-def contents(folder: Path) -> dict[str, int]:
-    """Checksum of every file below a folder."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes()) for path in sorted(files)}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +144,7 @@ def test_order_and_repetition_of_packs_change_no_byte(store, tmp_path):
     for number in (2, 0, 1, 2, 0):
         write_pack(tmp_path, number, packs[number], SETTINGS)
     assemble(tmp_path, read_records(tmp_path)[::-1], {"source": "tests"}, [("raw/9.mp4", "has no labels")])
-    assert contents(tmp_path) == contents(store)
+    assert content_of(tmp_path) == content_of(store)
 
 
 class Killed(BaseException):
@@ -180,7 +173,7 @@ def test_a_kill_at_any_rename_is_made_good_by_running_again(store, tmp_path, mon
         except Killed:
             kills += 1
     assert kills >= 5
-    assert contents(tmp_path) == contents(store)
+    assert content_of(tmp_path) == content_of(store)
 
 
 def test_a_finished_store_survives_a_kill_while_its_staging_is_removed(store, tmp_path):
@@ -188,22 +181,16 @@ def test_a_finished_store_survives_a_kill_while_its_staging_is_removed(store, tm
     (tmp_path / "staging").mkdir()
     (tmp_path / "staging" / "pack-000002.json").write_text("{}")
     assemble(tmp_path, [], {})
-    assert contents(tmp_path) == contents(store)
+    assert content_of(tmp_path) == content_of(store)
     with pytest.raises(ValueError, match="complete store"):
         write_pack(tmp_path, 9, [], SETTINGS)
-
-
-def test_an_unfinished_store_is_no_dataset_and_says_so(tmp_path):
-    write_pack(tmp_path, 0, packs_of(2)[0], SETTINGS)
-    with pytest.raises(FileNotFoundError, match="not assembled yet"):
-        open_prepared(tmp_path)
 
 
 def test_packs_that_disagree_are_refused_by_name(tmp_path):
     first, second = packs_of(6)
     write_pack(tmp_path, 0, first, SETTINGS)
     write_pack(tmp_path, 1, second, PrepareSettings(height=64, width=96, fps=10.0, crf=30))
-    with pytest.raises(ValueError, match=r"packs 0 and 1 .*crf None and 30"):
+    with pytest.raises(ValueError, match=r"packs 0 and 1 .*crf was None, now 30"):
         assemble(tmp_path, read_records(tmp_path), {})
 
 
@@ -358,10 +345,6 @@ def test_the_layout_is_that_of_lerobot(store):
     assert np.array(stats[key]["mean"]).shape == (3, 1, 1)
 
 
-def test_verifying_a_whole_store_finds_nothing(store):
-    assert open_prepared(store, verify=True).quarantined == open_prepared(store).quarantined
-
-
 def test_several_processes_find_the_same_damage_in_the_same_order(tmp_path):
     dataset = prepare(tmp_path, packs_of(7))
     for path, place in ((dataset.files(0)[0], 100), (dataset.files(6)[1], -1)):
@@ -381,11 +364,8 @@ def test_a_flipped_bit_is_an_error_and_never_a_picture_or_a_number(tmp_path, par
     video, labels = dataset.files(0)
     path = video if part == "video" else labels
     truth = [(episode.keypoints_world, episode.frames.read(list(range(len(episode))))) for episode in dataset]
-    content, generator, messages = path.read_bytes(), np.random.default_rng(3), []
-    for _ in range(40):
-        damaged = bytearray(content)
-        damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
-        path.write_bytes(damaged)
+    messages = []
+    for _ in flip_bits(path, 40, seed=3):
         for index, (keypoints, frames) in enumerate(truth):
             try:
                 episode = dataset[index]
@@ -395,6 +375,7 @@ def test_a_flipped_bit_is_an_error_and_never_a_picture_or_a_number(tmp_path, par
                 messages.append(str(error))
     assert len(messages) >= 20
     assert all(path.name in message for message in messages)
+    path.write_bytes(b"?" + path.read_bytes()[1:])
     names = [name for name, _ in open_prepared(tmp_path, verify=True).quarantined]
     assert any(path.name in name for name in names)
 
@@ -414,27 +395,22 @@ def test_a_damaged_index_is_named(tmp_path):
     prepare(tmp_path, packs_of(3))
     mark = tmp_path / "meta" / "dexworld.json"
     content = json.loads(mark.read_text())
-    mark.write_text(json.dumps(content | {"format_version": 99}))
-    with pytest.raises(ValueError, match="version 99"):
-        open_prepared(tmp_path)
-    mark.write_text(json.dumps(content | {"fingerprint": "0" * 32}))
-    with pytest.raises(ValueError, match="checksum differs"):
-        open_prepared(tmp_path)
-    mark.write_text(json.dumps(content)[:100])
-    with pytest.raises(ValueError, match=r"dexworld\.json"):
-        open_prepared(tmp_path)
+    for text, message in (
+        (json.dumps(content | {"format_version": 99}), "version 99"),
+        (json.dumps(content | {"fingerprint": "0" * 32}), "checksum differs"),
+        (json.dumps(content)[:100], r"dexworld\.json"),
+    ):
+        mark.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_prepared(tmp_path)
 
 
 def test_damaged_meta_files_never_give_other_values(tmp_path):
     dataset = prepare(tmp_path, packs_of(3))
     truth = [(episode.intrinsics, episode.task, episode.fps, episode.source, episode.seed) for episode in dataset]
-    generator, refused = np.random.default_rng(4), 0
+    refused = 0
     for path in (tmp_path / "meta" / "dexworld.json", *(tmp_path / "meta" / "episodes").rglob("*.parquet")):
-        content = path.read_bytes()
-        for _ in range(30):
-            damaged = bytearray(content)
-            damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
-            path.write_bytes(damaged)
+        for _ in flip_bits(path, 30, seed=4):
             try:
                 opened = open_prepared(tmp_path)
             except ValueError:
@@ -443,7 +419,6 @@ def test_damaged_meta_files_never_give_other_values(tmp_path):
             for episode, (intrinsics, *rest) in zip(opened, truth, strict=True):
                 np.testing.assert_array_equal(episode.intrinsics, intrinsics)
                 assert [episode.task, episode.fps, episode.source, episode.seed] == rest
-        path.write_bytes(content)
     assert refused >= 25
 
 
@@ -466,16 +441,13 @@ class FirstFrames:
         return number_of(self.dataset[index].frames.read([0])[0])
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_the_store_that_their_parent_has_open(store, start):
+def test_forked_workers_and_pickled_copies_read_the_store_that_their_parent_has_open(store):
     dataset = open_prepared(store)
-    expected = [FirstFrames(dataset)[index] for index in range(7)]
-    items = FirstFrames(pickle.loads(pickle.dumps(dataset)))
-    if start == "spawn":  # what a spawned worker gets; starting one takes seconds of imports
-        assert [items[index] for index in range(7)] == expected
-        return
-    loader = DataLoader(items, batch_size=None, num_workers=2, multiprocessing_context=start)
-    assert list(loader) == expected == [0, 100, 200, 300, 500, 600, 700]
+    numbers = [0, 100, 200, 300, 500, 600, 700]
+    assert [FirstFrames(dataset)[index] for index in range(7)] == numbers
+    items = FirstFrames(pickle.loads(pickle.dumps(dataset)))  # what a spawned worker gets
+    assert [items[index] for index in range(7)] == numbers
+    assert list(DataLoader(items, batch_size=None, num_workers=2, multiprocessing_context="fork")) == numbers
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "jpeg"])

@@ -9,7 +9,7 @@ import torch
 
 from dexworld import cli
 from dexworld.actions import ActionConvention, hand_motion
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models.config import PRESETS

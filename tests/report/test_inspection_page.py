@@ -9,8 +9,9 @@ import pytest
 
 from dexworld.cli.inspect import Inspect, show
 from dexworld.cli.reader_options import reader_options
+from dexworld.data.datasets import open_dataset
 from dexworld.data.inspection import InspectConfig, account, inspect
-from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
+from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.report.inspection_page import duration_text, heat_map, size_text, write_inspection_page
 from dexworld.track import ArrayFrames, Track
 

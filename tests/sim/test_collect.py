@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dexworld.data.store import open_dataset
+from dexworld.data.datasets import open_dataset
 from dexworld.sim import collect as collecting
 from dexworld.sim.collect import MAX_ATTEMPTS, CollectConfig, collect, episode_id, seed_split
 from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration

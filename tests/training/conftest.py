@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.store import EpisodeWriter, open_dataset
+from dexworld.data.datasets import open_dataset
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames, Track

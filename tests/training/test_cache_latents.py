@@ -9,8 +9,8 @@ from dexworld.cli.cache_latents import CacheLatents
 from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.latent_shards import shard_path
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
-from dexworld.data.store import EpisodeWriter
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint

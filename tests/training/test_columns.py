@@ -7,10 +7,10 @@ import torch
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import PrepareConfig, prepare
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import LAYOUTS, Layout
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.sampling import StrideSampling
-from dexworld.data.store import EpisodeWriter
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.models.dexwm import DexWM
 from dexworld.training.sources import CachedData, OnlineData
 from dexworld.training.window_task import WindowTask

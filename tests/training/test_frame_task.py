@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from dexworld.data.augment import AugmentConfig
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import FrameLoader
-from dexworld.data.prepared.assemble import assemble
-from dexworld.data.prepared.pack import write_pack
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.resize import Fit
 from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
+from dexworld.data.store.assemble import assemble
+from dexworld.data.store.packs import write_pack
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames
 from dexworld.training.config import SamplingConfig

@@ -11,7 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from process_fixtures import Run, state_of
 
-from dexworld.data.store import open_dataset
+from dexworld.data.datasets import open_dataset
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.decoder import DecoderConfig
 from dexworld.models.dexwm import DexWM

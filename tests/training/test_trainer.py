@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache
-from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
 from dexworld.training.checkpoints import ResumeError, latest

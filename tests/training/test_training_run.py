@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.data.datasets import open_dataset
 from dexworld.data.frame_labels import FORMAT_4, FrameLabels
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.sampling import StrideSampling
-from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
 from dexworld.models.conditioning import action_scale
 from dexworld.models.dexwm import DexWM

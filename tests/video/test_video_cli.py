@@ -10,7 +10,8 @@ import torch
 
 from dexworld import cli
 from dexworld.cli import video_results
-from dexworld.data.video import VideoFrames, write_video
+from dexworld.data.video import write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.triplet_files import write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets
 from dexworld.video.model.dwm import DWM

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip, make_track
 
-from dexworld.data.video import VideoFrames, write_video
+from dexworld.data.video import write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.models.picture_metrics import psnr
 from dexworld.video.clips.triplet_files import TripletError, files_of, list_names, read_track, write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets, start_triplets

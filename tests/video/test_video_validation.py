@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip
 
-from dexworld.data.video import VideoFrames, write_video
+from dexworld.data.video import write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import ClipShape
 from dexworld.video.clips.triplet_files import TripletError, write_triplet
 from dexworld.video.clips.triplets import finish_triplets

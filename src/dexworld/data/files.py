@@ -1,15 +1,39 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole, tell when they were damaged, and are claimed by one process at a time."""
 
+import contextlib
+import io
 import json
+import logging
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import socket
+import struct
+import threading
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 
-@contextmanager
+logger = logging.getLogger(__name__)
+CHECKSUM = "crc32"
+NAMED = 6  # differences that a message lists
+LONGEST = 60  # characters of a value in a message
+REFRESHED_S = 30.0
+EXPIRED_S = 600.0  # a claim that nobody refreshed for so long is void
+# What NumPy and zipfile raise for archives with damaged bytes; RuntimeError: "encrypted", or packed in an unknown way.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError, SyntaxError,
+    tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it, on failure remove it.
 
@@ -45,3 +69,194 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
     return content
+
+
+def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """JSON values with a checksum of them, so that a damaged file that still parses is not believed."""
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def check_checksum(content: dict[str, Any], path: Path) -> None:
+    """Raises ValueError when `content` is not what `with_checksum` was given; what has no checksum passes."""
+    if CHECKSUM in content and content[CHECKSUM] != _checksum(content):
+        raise ValueError(f"{path} is not as it was written: its checksum differs; write it again")
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    others = {key: value for key, value in content.items() if key != CHECKSUM}
+    return zlib.crc32(json.dumps(others, sort_keys=True).encode())
+
+
+def size_and_checksum(path: Path) -> dict[str, int]:
+    """Bytes and CRC-32 of a file, read in blocks."""
+    value = 0
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 22), b""):
+            value = zlib.crc32(block, value)
+    return {"bytes": path.stat().st_size, CHECKSUM: value}
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays of an .npz file by name, without pickle, and the CRC-32 of the file.
+
+    Raises ValueError naming a damaged, missing or unreadable file.
+    """
+    try:
+        content = path.read_bytes()
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is no archive")
+        arrays = {name: archive[name] for name in archive.files}
+        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if strange:
+            raise ValueError(f"{strange[0]} is no array")
+        return arrays, zlib.crc32(content)
+    except _UNREADABLE as error:
+        raise ValueError(f"{path}: can't be read ({type(error).__name__}: {error})") from error
+
+
+def check_same_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError naming what differs between the settings that a folder's index holds and those of now.
+
+    path: of the index. found: as JSON gave them. settings: of now; tuples compare equal to the lists that JSON has.
+    """
+    now = json.loads(json.dumps(dict(settings)))
+    if found == now:
+        return
+    texts = differences(found, now)
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    raise ValueError(
+        f"{path} was begun with other settings: {', '.join(texts[:NAMED])}{more}; choose another folder, "
+        "or delete this one"
+    )
+
+
+def differences(found: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`a.b was 1, now 2` for every value that differs, by name."""
+    texts = []
+    for name in sorted({*found, *now}):
+        before, after = found.get(name), now.get(name)
+        if name in found and name in now and before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            texts += differences(before, after, f"{prefix}{name}.")
+        else:
+            texts.append(f"{prefix}{name} was {_shown(found, name)}, now {_shown(now, name)}")
+    return texts
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    text = repr(settings[name]) if name in settings else "absent"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `index` of `count` equal shares, written "index/count" on the command line."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(
+                f"shard {self.index}/{self.count} must be i/n with 0 <= i < n: the first of four is 0/4, the last 3/4"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard that "i/n" means. Raises ValueError on anything else."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not found:
+            raise ValueError(f"shard {text!r} must be written i/n, e.g. 0/4 for the first of four")
+        return cls(int(found[1]), int(found[2]))
+
+    def of(self, items: Sequence) -> list:
+        """The items of this share, in order."""
+        return list(items[self.index :: self.count])
+
+
+class Claims:
+    """Notes in a shared folder that say which process works on what. A context manager; leaving it gives all back.
+
+    A claim is void when its process is gone (on this host) or when nobody refreshed it for ten minutes (on any). Times
+    are those of the file system, so the clocks of the hosts don't matter. Two processes that work on the same item do
+    no harm when what they write is equal and appears by renaming; claims only spare them the double work.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: set[Path] = set()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
+
+    def __enter__(self) -> "Claims":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+        for path in self._held.copy():
+            self.release(path.stem)
+        with contextlib.suppress(OSError):  # others' claims are still in it
+            self.folder.rmdir()
+
+    def take(self, name: str) -> bool:
+        """Claim `name`; False when another live process holds it."""
+        path, host = self.folder / f"{name}.json", socket.gethostname()
+        note = self.folder / f".{name}.{host}.{os.getpid()}.tmp"
+        try:
+            for _ in range(2):
+                self.folder.mkdir(parents=True, exist_ok=True)  # another process that leaves may just have removed it
+                try:
+                    note.write_text(f'{{"host": "{host}", "pid": {os.getpid()}}}\n', encoding="utf-8")
+                    os.link(note, path)  # whole at once, and fails when it exists, on network file systems as well
+                except FileExistsError:
+                    if not _void(path, note):
+                        return False
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    logger.debug("no claims in %s (%s): work may be done twice", self.folder, error)
+                    return True
+                else:
+                    self._held.add(path)
+                    return True
+            return False
+        finally:
+            note.unlink(missing_ok=True)
+
+    def release(self, name: str) -> None:
+        """Give `name` back."""
+        path = self.folder / f"{name}.json"
+        self._held.discard(path)
+        path.unlink(missing_ok=True)
+
+    def _refresh(self) -> None:
+        while not self._closed.wait(REFRESHED_S):
+            for path in self._held.copy():
+                with contextlib.suppress(FileNotFoundError):  # somebody took us for dead: double work, nothing worse
+                    os.utime(path)
+
+
+def _void(path: Path, now: Path) -> bool:
+    try:
+        holder, age = read_json(path), now.stat().st_mtime - path.stat().st_mtime
+    except (FileNotFoundError, ValueError):  # given back meanwhile; or damaged, which only a crash of the machine does
+        return True
+    return age > EXPIRED_S or (holder.get("host") == socket.gethostname() and not _alive(holder.get("pid")))
+
+
+def _alive(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with contextlib.suppress(OSError, IndexError):  # a killed process that nobody waited for is no live one
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    return True

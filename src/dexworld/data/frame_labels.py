@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.checked import read_arrays
+from dexworld.data.files import read_arrays
 from dexworld.data.latent_shards import npy_dtype, npy_header
 from dexworld.data.locks import claimed, hidden
 from dexworld.data.source import Dataset

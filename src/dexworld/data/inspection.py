@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, Measurement, Snapshot
-from dexworld.data.parallel import OrderedPool, WorkerDied, worker_count
+from dexworld.data.parallel import WorkerDied, Workers, worker_count
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.statistics import most_common
 from dexworld.data.video import VideoError
@@ -148,20 +148,23 @@ def inspect(
     decoded = _evenly(chosen, DECODED) if config.decode == "sample" else chosen
     shown = frozenset(_evenly(decoded, SNAPSHOTS))
     job = partial(_report, source=source, config=config, decoded=frozenset(decoded), shown=shown)
-    pool: OrderedPool[int, EpisodeReport] = OrderedPool(job, worker_count(len(chosen), config.workers), [__name__])
     seen: set[int] = set()
-    for done, (index, found) in enumerate(zip(chosen, pool.map(chosen), strict=True), 1):
-        if isinstance(found, WorkerDied):
-            name = source.ids[index]
-            found = EpisodeReport(name, Broken(name, "labels", f"reading it ended the process: {found}"))
-        new = [path for path in source.files(index) if hash(str(path)) not in seen and path.exists()]
-        seen.update(hash(str(path)) for path in new)
-        report = replace(found, bytes=sum(path.stat().st_size for path in new))
-        result.add(report)
-        if each is not None:
-            each(report)
-        if progress is not None:
-            progress(done, len(chosen))
+    with Workers(job, worker_count(len(chosen), config.workers)) as pool:
+        for done, outcome in enumerate(pool.outcomes(chosen), 1):
+            index, found, error = outcome.item, outcome.result, outcome.error
+            if isinstance(error, WorkerDied):
+                name = source.ids[index]
+                found = EpisodeReport(name, Broken(name, "labels", f"reading it ended the process: {error}"))
+            elif error is not None:
+                raise error
+            new = [path for path in source.files(index) if hash(str(path)) not in seen and path.exists()]
+            seen.update(hash(str(path)) for path in new)
+            report = replace(found, bytes=sum(path.stat().st_size for path in new))
+            result.add(report)
+            if each is not None:
+                each(report)
+            if progress is not None:
+                progress(done, len(chosen))
     return result
 
 

@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dexworld.data.checked import check_checksum, with_checksum
-from dexworld.data.files import read_json, write_json
+from dexworld.data.files import Shard, check_checksum, read_json, with_checksum, write_json
 from dexworld.data.frame_encoding import FrameEncoder, encoded_frames, latent_shape
 from dexworld.data.frame_labels import EPISODES_FILE, FrameLabels, record_type, write_labels
 from dexworld.data.latent_shards import LatentShards, remove_leftovers, write_shard
 from dexworld.data.locks import claimed, write_missing
-from dexworld.data.prepare.shards import Shard
 from dexworld.data.source import Dataset
 
 FORMAT_VERSION = 5

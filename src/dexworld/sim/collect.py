@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import mujoco
 
+from dexworld.data.datasets import open_dataset
 from dexworld.data.parallel import available_cores
-from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
+from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.render import choose_backend
 from dexworld.sim.scene import TRAINING_SEEDS, VALIDATION_SEEDS
@@ -85,8 +86,7 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
         pass
     dataset = open_dataset(config.output)
     thrown_away = sum(int(dataset[index].columns["attempt"][0]) for index in range(len(dataset)))
-    writer.finish({"rejected_because_an_object_was_held": thrown_away})
-    return open_dataset(config.output)  # with the counts that were just written
+    return writer.finish({"rejected_because_an_object_was_held": thrown_away})
 
 
 def episode_id(seed: int) -> str:

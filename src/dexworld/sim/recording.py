@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import mujoco
 
-from dexworld.data.begun import check_begun_with
-from dexworld.data.files import read_json, write_json
+from dexworld.data.files import check_same_settings, read_json, write_json
 from dexworld.data.parallel import available_cores
 from dexworld.sim.scene import TRAINING_SEEDS, VALIDATION_SEEDS
 
@@ -76,7 +75,7 @@ def keep_settings(index: Path, settings: Mapping[str, Any], header: Mapping[str,
         write_json(index, dict(settings) if header is None else {**header, "settings": settings})
         return
     found = read_json(index)
-    check_begun_with(index, found if header is None else found.get("settings", {}), settings)
+    check_same_settings(index, found if header is None else found.get("settings", {}), settings)
 
 
 def record_missing(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dexworld.data.datasets import open_dataset
+from dexworld.data.files import Shard
 from dexworld.data.latent_cache import (
     FRAMES_PER_SHARD,
     CacheEstimate,
@@ -22,7 +23,6 @@ from dexworld.data.latent_cache import (
     open_cache,
 )
 from dexworld.data.locks import alone_in
-from dexworld.data.prepare.shards import Shard
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder

@@ -1,11 +1,12 @@
 """What a LeRobot v3 folder holds: features, episodes, tasks, and the file that each episode lies in.
 
-Fields as in LeRobot's documentation of dataset v3. Paths follow the templates of info.json; where a template is wrong
-(some published datasets name files `file_000` under a template that says `file-000`), the file with the same numbers is
-taken.
+Fields as in LeRobot's documentation of dataset v3. Paths follow the templates of info.json. Some published datasets
+name files `file_000` under a template that says `file-000`; then the file with the same numbers is taken.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dexworld.data.files import read_json
-from dexworld.data.lerobot.packed_video import PackedFrames
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import MAX_SIDE
+from dexworld.data.video_frames import PackedFrames
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException)
 NAMED = 20  # missing episodes that a message names
@@ -98,13 +99,11 @@ class LeRobotLayout:
 
     def data_file(self, index: int) -> Path:
         """The parquet file with the rows of episode `index`."""
-        chunk, number = (int(self.column(f"data/{part}_index")[index]) for part in ("chunk", "file"))
-        return self._found("data_path", chunk, number, "", ".parquet")
+        return self._file("data_path", "data", index, "", ".parquet")
 
     def video_file(self, index: int, key: str) -> Path:
         """The video file that holds episode `index` of camera `key`."""
-        chunk, number = (int(self.column(f"videos/{key}/{part}_index")[index]) for part in ("chunk", "file"))
-        return self._found("video_path", chunk, number, key, ".mp4")
+        return self._file("video_path", f"videos/{key}", index, key, ".mp4")
 
     def frames(self, index: int, key: str) -> PackedFrames:
         """The frames of episode `index` of camera `key`, lazy. Raises ValueError when its times are impossible."""
@@ -130,7 +129,8 @@ class LeRobotLayout:
             return shape[names.index("height")], shape[names.index("width")]
         return (shape[1], shape[2]) if shape[0] in (1, 3) and shape[2] not in (1, 3) else (shape[0], shape[1])
 
-    def _found(self, template: str, chunk: int, number: int, key: str, suffix: str) -> Path:
+    def _file(self, template: str, columns: str, index: int, key: str, suffix: str) -> Path:
+        chunk, number = (int(self.column(f"{columns}/{part}_index")[index]) for part in ("chunk", "file"))
         place = (template, chunk, number, key)
         if place not in self._places:  # thousands of episodes share a file: it is looked for once
             self._places[place] = self._search(template, chunk, number, key, suffix)
@@ -142,15 +142,11 @@ class LeRobotLayout:
 
     def _search(self, template: str, chunk: int, number: int, key: str, suffix: str) -> Path:
         text = self.info.get(template)
-        if isinstance(text, str):
-            try:
-                path = self.folder / text.format(
-                    video_key=key, chunk_index=chunk, file_index=number, episode_chunk=chunk, episode_index=number
-                )
-                if path.exists():
-                    return path
-            except (KeyError, IndexError, ValueError):
-                path = self.folder / text
+        numbers = {"chunk_index": chunk, "file_index": number, "episode_chunk": chunk, "episode_index": number}
+        with suppress(KeyError, IndexError, ValueError, AttributeError):  # no template
+            path = self.folder / text.format(video_key=key, **numbers)  # type: ignore[union-attr]
+            if path.exists():
+                return path
         found = self._files(suffix).get((key, chunk, number))
         if found is None:
             raise CorruptEpisodeError(
@@ -162,13 +158,12 @@ class LeRobotLayout:
     def _files(self, suffix: str) -> dict[tuple[str, int, int], Path]:
         """Files by camera (empty for rows), chunk and number, whatever stands between the words and the numbers."""
         if suffix not in self._listed:
-            found = {}
+            found = self._listed[suffix] = {}
             for path in sorted((self.folder / ("data" if suffix == ".parquet" else "videos")).rglob(f"*{suffix}")):
-                numbers = [re.findall(r"\d+", part) for part in (path.parent.name, path.stem)]
-                if numbers[0] and numbers[1] and not path.name.startswith("."):
+                chunks, numbers = (re.findall(r"\d+", part) for part in (path.parent.name, path.stem))
+                if chunks and numbers and not path.name.startswith("."):
                     key = "" if suffix == ".parquet" else path.parent.parent.name
-                    found[key, int(numbers[0][-1]), int(numbers[1][-1])] = path
-            self._listed[suffix] = found
+                    found[key, int(chunks[-1]), int(numbers[-1])] = path
         return self._listed[suffix]
 
     @cached_property
@@ -207,26 +202,22 @@ def open_layout(folder: Path | str) -> LeRobotLayout:
 
 
 def _read_episodes(folder: Path) -> pa.Table:
-    paths = sorted(path for path in (folder / "meta" / "episodes").rglob("*.parquet") if not path.name.startswith("."))
+    where = folder / "meta" / "episodes"
+    paths = sorted(path for path in where.rglob("*.parquet") if not path.name.startswith("."))
     if not paths:
-        raise FileNotFoundError(f"{folder / 'meta' / 'episodes'} holds no parquet file; download the dataset's meta/")
+        raise FileNotFoundError(f"{where} holds no parquet file; download the dataset's meta/")
     tables = []
     for path in paths:
-        try:
-            with pq.ParquetFile(path) as file:
-                names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-                tables.append(file.read(columns=names, use_threads=False))
-        except UNREADABLE as error:
-            raise ValueError(f"{path} can't be read ({error}); download it again") from error
-    try:
+        with _readable(path), pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            tables.append(file.read(columns=names, use_threads=False))
+    with _readable(where):
         table = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index").combine_chunks()
-    except UNREADABLE as error:
-        raise ValueError(f"{folder / 'meta' / 'episodes'}: its files do not fit together ({error})") from error
     numbers = table.column("episode_index").to_numpy()
     if numbers.dtype.kind != "i":
-        raise ValueError(f"{folder / 'meta' / 'episodes'}: episode_index is {numbers.dtype}, or lacks values")
+        raise ValueError(f"{where}: episode_index is {numbers.dtype}, or lacks values")
     if "length" not in table.column_names or len(np.unique(numbers)) != len(numbers):
-        raise ValueError(f"{folder / 'meta' / 'episodes'} has no lengths, or episodes that come twice")
+        raise ValueError(f"{where} has no lengths, or episodes that come twice")
     return table
 
 
@@ -235,12 +226,16 @@ def _read_tasks(folder: Path) -> dict[int, str]:
     path = folder / "meta" / "tasks.parquet"
     if not path.exists():
         return {}
-    try:
+    with _readable(path):
         table = pq.read_table(path, use_threads=False)
-        texts = [name for name in table.column_names if name != "task_index"]
-        numbers = table.column("task_index").to_pylist()
-        return {
-            int(number): str(text) for number, text in zip(numbers, table.column(texts[0]).to_pylist(), strict=True)
-        }
+        names = [name for name in table.column_names if name != "task_index"]
+        pairs = zip(table.column("task_index").to_pylist(), table.column(names[0]).to_pylist(), strict=True)
+        return {int(number): str(text) for number, text in pairs}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except UNREADABLE as error:
         raise ValueError(f"{path} can't be read ({error}); download it again") from error

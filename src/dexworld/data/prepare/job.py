@@ -8,64 +8,82 @@ Nothing is lost or doubled by a kill at any moment, and the result does not depe
 """
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from dexworld.data.parallel import available_cores
-from dexworld.data.prepare.disk import DiskEstimate, estimate_disk
+from dexworld.data.files import Claims, Shard
+from dexworld.data.parallel import Outcome, WorkerDied, Workers
+from dexworld.data.prepare import account as accounts
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
-from dexworld.data.prepare.processes import Patience, in_processes, in_this_process
 from dexworld.data.prepare.quality import compare
-from dexworld.data.prepare.ray_workers import with_ray
-from dexworld.data.prepare.report import PrepareReport, account_of_packs, account_of_store
-from dexworld.data.prepare.shards import Claims, Shard
-from dexworld.data.prepare.work import EpisodeBegun, EpisodeDone, Event, PackDone, PackFailed, PackWork, StrictError
-from dexworld.data.prepared.assemble import assemble
-from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.pack import MARK, STAGING, read_records, staged
-from dexworld.data.prepared.settings import PrepareSettings
-from dexworld.data.prepared.verify import problems
-from dexworld.data.readers import ReaderOptions, open_source
+from dexworld.data.readers import Kind, ReaderOptions, open_source
 from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.data.store.assemble import assemble
+from dexworld.data.store.packs import MARK, STAGING, PackRecord, read_records, staged, write_pack
+from dexworld.data.store.prepared_dataset import open_prepared, problems
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
+from dexworld.track import Track
 
 logger = logging.getLogger(__name__)
 CLAIMS = ".claims"  # beside staging, which is gone when the store is finished
+TRIES = 2  # of a pack whose worker dies, hangs or raises
+
+
+class StrictError(ValueError):
+    """An episode is broken, and the preparation was told to accept none."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an episode may take before its worker counts as hung: `seconds` and `per_frame` for each frame."""
+
+    seconds: float = 600.0
+    per_frame: float = 2.0
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """One process's part in preparing `source` into `destination`.
-
-    kind, reader: layout of the source and options of its reader. settings: what the store holds. workers: processes, 0
-    is one per core, 1 works in this process alone. shard: this process's share of the packs. assemble: `auto` when no
-    pack is missing, `only` writes no pack, `never`. verify: read the finished store again, every byte. ray: address of
-    a Ray cluster that takes the place of the processes. strict: end at the first broken episode. force: begin though
-    the disk seems too small. check_episodes, check_frames: compare so many frames of so many episodes (0: all) with the
-    source; check_frames 0 compares nothing. seed: draws those frames. patience: when a worker counts as hung.
-    """
+    """One process's part in preparing `source` into `destination`."""
 
     source: Path
+    """Dataset folder to read."""
     destination: Path
-    kind: str = "auto"
+    """Store to write or to complete, a LeRobot v3 dataset."""
+    kind: Kind = "auto"
+    """Layout of the source; `auto` recognises it."""
     reader: ReaderOptions = field(default_factory=ReaderOptions)
+    """How the layout is read."""
     settings: PrepareSettings = field(default_factory=PrepareSettings)
+    """What the store holds."""
     workers: int = 0
+    """Processes; 0 is one per core."""
     shard: Shard = field(default_factory=Shard)
+    """Share i of n of the packs; shards share nothing but the folder."""
     assemble: Literal["auto", "only", "never"] = "auto"
+    """Finish the store when its last pack is there (`auto`), do nothing else (`only`), or leave it to another run."""
     verify: bool = False
+    """Read the finished store again: every byte, every frame."""
     ray: str | None = None
+    """Address of a Ray cluster that does the work: `local`, `auto` or ray://host:port."""
     strict: bool = False
+    """End at the first episode that can't be read, instead of leaving it out and going on."""
     force: bool = False
+    """Begin though the disk seems too small."""
     check_episodes: int = 64
+    """Episodes that are compared with the source, 0 for all."""
     check_frames: int = 4
+    """Frames compared of each of them, 0 for none."""
     seed: int = 0
+    """Draws the frames to compare."""
     patience: Patience = field(default_factory=Patience)
+    """When a worker counts as hung."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "check_episodes", "check_frames", "seed"):
@@ -75,7 +93,7 @@ class PrepareConfig:
             raise ValueError(f"{self.source} can't be prepared into itself; choose a destination outside of it")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """How far this process is: `done` of `total` episodes of its share, `frames` written and `quarantined` by it."""
 
@@ -89,7 +107,7 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-def prepare(config: PrepareConfig, watch: Watch = lambda progress: None) -> PrepareReport:
+def prepare(config: PrepareConfig, watch: Watch = lambda progress: None) -> accounts.PrepareReport:
     """Do this process's share, assemble when nothing is missing, and account for every episode.
 
     Start it again after a kill, with the same arguments, and it goes on; start it with other shards, on other machines,
@@ -123,11 +141,54 @@ def _resolved(source: Source, settings: PrepareSettings) -> PrepareSettings:
     return settings
 
 
-def _accept(quarantined: Iterable[tuple[str, str] | list[str]], strict: bool) -> None:
-    listed = list(quarantined)
-    if strict and listed:
-        what, reason = listed[0]
-        raise StrictError(f"{len(listed)} broken episodes, and none is accepted: {what}: {reason}")
+def _accept(quarantined: tuple[tuple[str, str], ...], strict: bool) -> None:
+    if strict and quarantined:
+        what, reason = quarantined[0]
+        raise StrictError(f"{len(quarantined)} broken episodes, and none is accepted: {what}: {reason}")
+
+
+@dataclass(frozen=True)
+class PackWork:
+    """Writes a pack in whatever process it is called; each opens the source once. settings: resolved."""
+
+    source: Path
+    kind: str
+    reader: ReaderOptions
+    destination: Path
+    settings: PrepareSettings
+    per_frame: float = 0.0
+
+    @cached_property
+    def _opened(self) -> tuple[Source, dict[str, int], tuple[str, ...]]:
+        source = open_source(self.source, self.kind, self.reader)
+        return source, {name: index for index, name in enumerate(source.ids)}, source.splits
+
+    def __call__(self, pack: Pack, note: Callable[..., None]) -> PackRecord:
+        """Write one pack and return its record.
+
+        Notes (pack, id, frames) of every episode: None while it is read, 0 when it is left out. Raises OSError when the
+        disk fails, RuntimeError when the source lost an episode. What is broken in the source is quarantined in the
+        record.
+        """
+
+        def read(name: str) -> Track:
+            if name not in places:
+                raise RuntimeError(f"{self.source} lost episode {name} since the preparation began; prepare it anew")
+            note((pack.number, name, None))
+            episode = source[places[name]]
+            note((pack.number, name, None), self.per_frame * len(episode))
+            return episode
+
+        def done(name: str, frames: int) -> None:
+            note((pack.number, name, frames))
+
+        source, places, splits = self._opened
+        items = ((name, partial(read, name)) for name in pack.ids)
+        return write_pack(self.destination, pack.number, items, self.settings, done, lambda name: splits[places[name]])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the opened source: every process opens its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
 
 
 @dataclass
@@ -139,24 +200,28 @@ class _Job:
     source: Source
     settings: PrepareSettings
     watch: Watch
-    failed: dict[int, PackFailed] = field(default_factory=dict)
+    failed: dict[int, accounts.FailedPack] = field(default_factory=dict)
+    reading: dict[int, str] = field(default_factory=dict)  # the episode that each running pack is at
+    running: dict[int, dict[str, int]] = field(default_factory=dict)  # frames of the episodes of running packs
+    total: int = 0
+    done: int = 0
     frames_now: int = 0
+    quarantined: int = 0
 
     @cached_property
-    def estimate(self) -> DiskEstimate:
-        """What the store takes, and what of it is missing."""
-        missing = sum(len(pack.ids) for pack in self.missing(self.plan.packs))
-        return estimate_disk(self.source, self.settings, self.config.destination, missing / len(self.plan.ids))
+    def estimate(self) -> tuple[int, float]:
+        """Frames of the source, bytes of the store."""
+        return accounts.estimate_store(self.source, self.settings)
 
+    @property
     def complete(self) -> bool:
         """Whether the store is assembled."""
         return (self.config.destination / MARK).exists()
 
     def missing(self, packs: Iterable[Pack]) -> list[Pack]:
         """The packs that have no record yet."""
-        if self.complete():
-            return []
-        return [pack for pack in packs if not staged(self.config.destination, pack.number, ".json").exists()]
+        folder = self.config.destination
+        return [] if self.complete else [each for each in packs if not staged(folder, each.number, ".json").exists()]
 
     def write_packs(self, claims: Claims) -> None:
         """Write this share's packs, those that other live processes hold excepted."""
@@ -165,77 +230,76 @@ class _Job:
         if config.assemble == "only":
             return
         if todo and not config.force:
-            self.estimate.check(config.destination)
-        progress = Progress(sum(len(pack.ids) for pack in todo))
-        work = PackWork(config.source, config.kind, config.reader, config.destination, self.settings)
-        self.watch(progress)
-        while todo:
-            packs, tell = self._claimed(todo, claims), self._teller(progress, claims)
-            if config.ray is not None:
-                with_ray(work, packs, tell, config.ray, config.workers)
-            elif config.workers == 1:
-                in_this_process(work, packs, tell)
-            else:
-                in_processes(work, packs, tell, config.workers or available_cores(), config.patience)
-            left = [pack for pack in self.missing(todo) if pack.number not in self.failed]
-            if len(left) == len(todo):
-                logger.info("%d packs are being written by other processes", len(left))
-                return
-            todo = left
+            (frames, size), episodes = self.estimate, len(self.plan.ids)
+            missing = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
+            accounts.check_room(config.destination, size * missing, f"{frames} frames of {len(self.source)} episodes")
+        self.total = sum(len(pack.ids) for pack in todo)
+        self._show()
+        if not todo:
+            return
+        source, patience = (config.source, config.kind, config.reader), config.patience
+        work = PackWork(*source, config.destination, self.settings, patience.per_frame)
+        with Workers(work, config.workers, self._heard, TRIES, patience.seconds, config.ray) as pool:
+            while todo:
+                for outcome in pool.outcomes(self._claimed(todo, claims), ordered=False):
+                    self._finished(outcome, claims)
+                left = [pack for pack in self.missing(todo) if pack.number not in self.failed]
+                if len(left) == len(todo):
+                    logger.info("%d packs are being written by other processes", len(left))
+                    return
+                todo = left
 
     def _claimed(self, packs: Iterable[Pack], claims: Claims) -> Iterator[Pack]:
         """The packs that nobody else works on, each claimed when a worker is free for it."""
         folder = self.config.destination / STAGING
-        leftovers: dict[str, list[Path]] = {}
-        for path in folder.glob(".pack-*.tmp"):
-            leftovers.setdefault(path.name[1:].split(".")[0], []).append(path)
+        leftovers = list(folder.glob(".pack-*.tmp"))  # of processes that were killed
         for pack in packs:
-            name = f"pack-{pack.number:06d}"
-            if not claims.take(name):
+            if not claims.take(pack.name):
                 continue
             if not self.missing([pack]):  # somebody finished it in between
-                claims.release(name)
+                claims.release(pack.name)
                 continue
-            for path in leftovers.get(name, []):  # of a process that was killed
-                path.unlink(missing_ok=True)
+            for path in leftovers:
+                if path.name.startswith(f".{pack.name}."):
+                    path.unlink(missing_ok=True)
             yield pack
 
-    def _teller(self, progress: Progress, claims: Claims) -> Callable[[Event], None]:
-        """What is done about an event."""
-        counted: dict[int, list[int]] = {}  # frames of the episodes of each running pack
+    def _heard(self, note: tuple[int, str, int | None]) -> None:
+        pack, episode, frames = note
+        self.reading[pack] = episode
+        if frames is not None:
+            self.running.setdefault(pack, {})[episode] = frames
+            self._show()
+            if self.config.strict and not frames:
+                raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
 
-        def forget(pack: int) -> None:
-            lengths = counted.pop(pack, [])
-            progress.done -= len(lengths)
-            progress.frames -= sum(lengths)
+    def _finished(self, outcome: Outcome, claims: Claims) -> None:
+        pack, record, error = outcome.item, outcome.result, outcome.error
+        self.running.pop(pack.number, None)
+        episode = self.reading.pop(pack.number, "")
+        claims.release(pack.name)
+        if error is None:
+            self.done += len(record.episodes) + len(record.quarantined)
+            self.frames_now += record.frames
+            self.quarantined += len(record.quarantined)
+        else:
+            reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
+            reason += (f", episode {episode}" if episode else "") + f", {outcome.tries} times" * (outcome.tries > 1)
+            self.failed[pack.number] = accounts.FailedPack(pack.number, pack.ids, reason)
+            logger.error("pack %d failed: %s", pack.number, reason)
+        self._show()
 
-        def tell(event: Event) -> None:
-            if isinstance(event, EpisodeDone):
-                counted.setdefault(event.pack, []).append(event.frames)
-                progress.done += 1
-                progress.frames += event.frames
-                if self.config.strict and not event.frames:
-                    raise StrictError(f"episode {event.episode} is broken, and none is accepted; the reason is above")
-            elif not isinstance(event, EpisodeBegun):
-                forget(event.pack)
-            if isinstance(event, PackDone):
-                progress.done += event.episodes + event.quarantined
-                progress.frames += event.frames
-                progress.quarantined += event.quarantined
-                self.frames_now += event.frames
-                claims.release(f"pack-{event.pack:06d}")
-            elif isinstance(event, PackFailed):
-                self.failed[event.pack] = event
-                logger.error("pack %d failed: %s", event.pack, event.reason)
-                claims.release(f"pack-{event.pack:06d}")
-            self.watch(progress)
+    def _show(self) -> None:
+        now = [frames for pack in self.running.values() for frames in pack.values()]
+        self.watch(Progress(self.total, self.done + len(now), self.frames_now + sum(now), self.quarantined))
 
-        return tell
+    def _step(self, step: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.watch(Progress(total, done, step=step))
 
     def assemble_if_due(self, claims: Claims) -> None:
         """Assemble the store if no pack is missing and the options say so."""
         config, missing = self.config, self.missing(self.plan.packs)
-        if self.complete() or config.assemble == "never":
+        if self.complete or config.assemble == "never":
             return
         if missing:
             if config.assemble == "only":
@@ -244,63 +308,43 @@ class _Job:
                     f"missing, the first is pack {missing[0].number}; run the shards that hold them"
                 )
             return
-        with claims.held("assembly") as ours:
-            if not ours:
-                logger.info("another process assembles %s", config.destination)
-                return
-            if not self.complete():
-                self.watch(Progress(1, step="assemble"))
-                records = read_records(config.destination)
-                _accept(account_of_packs(self.plan, records, {}).quarantined, config.strict)
-                assemble(config.destination, records, self.plan.provenance(), self.plan.quarantined)
-                self.watch(Progress(1, 1, step="assemble"))
+        if not claims.take("assembly"):
+            logger.info("another process assembles %s", config.destination)
+        elif not self.complete:
+            self._step("assemble")(0, 1)
+            records = read_records(config.destination)
+            _accept(accounts.account_of_packs(self.plan, records, {}).quarantined, config.strict)
+            assemble(config.destination, records, self.plan.provenance(), self.plan.quarantined)
+            self._step("assemble")(1, 1)
 
-    def report(self, started: float) -> PrepareReport:
+    def report(self, started: float) -> accounts.PrepareReport:
         """Account for every episode, compare with the source, and read everything again if asked."""
-        config, plan, damaged, quality = self.config, self.plan, [], {}
-        seconds = time.monotonic() - started
-        if self.complete():
+        config, seconds, damaged, quality = self.config, time.monotonic() - started, [], {}
+        if self.complete:
             for left in (STAGING, CLAIMS):  # of processes that were killed or came late
                 shutil.rmtree(config.destination / left, ignore_errors=True)
             self.failed.clear()  # packs that another process wrote and assembled meanwhile
             store = open_prepared(config.destination)
-            account = account_of_store(plan, store)
+            account = accounts.account_of_store(self.plan, store)
             known = {(name, reason) for name, reason in store.mark["quarantined"]}
             damaged = [entry for entry in store.quarantined if entry not in known]
             if config.verify:
-                damaged += problems(store, config.workers, self._verified)
+                damaged += problems(store, config.workers, self._step("verify"))
             if config.check_frames:
-                quality = self._quality()
+                checks = (config.check_episodes, config.check_frames, config.seed)
+                quality = compare(self.source, store, self.settings, *checks, self._step("compare"))
         else:
-            account = account_of_packs(plan, read_records(config.destination), self.failed)
-        return PrepareReport(
-            destination=config.destination,
+            account = accounts.account_of_packs(self.plan, read_records(config.destination), self.failed)
+        return accounts.PrepareReport(
             account=account,
             failed=tuple(self.failed[number] for number in sorted(self.failed)),
-            assembled=self.complete(),
-            estimate=self.estimate,
-            source_bytes=plan.bytes,
+            assembled=self.complete,
+            estimated_bytes=math.ceil(self.estimate[1]),
+            source_bytes=self.plan.bytes,
             seconds=seconds,
             frames_now=self.frames_now,
             settings=self.settings,
             quality=quality,
             damaged=tuple(damaged),
-            verified=config.verify and self.complete(),
-        )
-
-    def _verified(self, done: int, total: int) -> None:
-        self.watch(Progress(total, done, step="verify"))
-
-    def _quality(self) -> dict[str, Any]:
-        config, store = self.config, open_prepared(self.config.destination)
-        progress = Progress(min(config.check_episodes or len(store), len(store)), step="compare")
-
-        def counted(names: Iterable[str]) -> Iterator[str]:
-            for name in names:
-                yield name
-                progress.done += 1
-                self.watch(progress)
-
-        return compare(
-            self.source, store, self.settings, config.check_episodes, config.check_frames, config.seed, counted
+            verified=config.verify and self.complete,
         )

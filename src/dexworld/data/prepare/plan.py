@@ -6,19 +6,20 @@ Every process that works on a store computes the plan on its own and comes to th
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.files import read_json, write_json
-from dexworld.data.prepared.pack import MARK, STAGING
+from dexworld.data.files import check_same_settings, read_json, write_json
+from dexworld.data.readers import ReaderOptions
 from dexworld.data.source import Source
+from dexworld.data.store.packs import MARK, STAGING
+from dexworld.data.store.store_settings import PrepareSettings
 
 FORMAT = "dexworld-prepare-plan"
 FORMAT_VERSION = 1
-NAMED = 3  # examples in a message
 UNREADABLE = -1  # size of an episode whose files can't be found
 
 
@@ -29,6 +30,14 @@ class Pack:
     number: int
     ids: tuple[str, ...]
     sizes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"pack-{self.number:06d}"
+
+    def __str__(self) -> str:
+        return f"pack {self.number}"
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,8 @@ class PreparePlan:
 
     def provenance(self) -> dict[str, Any]:
         """What the finished store keeps of its plan: nothing that depends on when, where or by whom it was made."""
-        return {
-            "kind": self.kind,
-            "folder": self.folder,
-            "reader": self.reader,
-            "episodes": self.counted,
-            "plan": self.fingerprint,
-        }
+        source = {"kind": self.kind, "folder": self.folder, "reader": self.reader}
+        return source | {"episodes": self.counted, "plan": self.fingerprint}
 
     def to_json(self) -> dict[str, Any]:
         """What plan.json holds."""
@@ -89,19 +93,18 @@ class PreparePlan:
         }
 
 
-def plan_of(source: Source, settings: Any, reader: Any = None) -> PreparePlan:
+def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) -> PreparePlan:
     """The plan for a source: its ids in order, `settings.pack_episodes` to a pack.
 
-    settings: a PrepareSettings. reader: the ReaderOptions the source was opened with; only those of its kind are kept.
+    reader: the options that the source was opened with; only those of its kind are kept.
     Raises ValueError when the source holds no episode.
     """
     if not len(source):
-        raise ValueError(
-            f"{source.folder} holds no episode to prepare ({len(source.quarantined)} quarantined"
-            f"{_examples(name for name, _ in source.quarantined)})"
-        )
-    known: dict[Path, int] = {}
-    sizes = [_bytes_of(source.files(index), known) for index in range(len(source))]
+        first = f", the first: {source.quarantined[0][0]}" if source.quarantined else ""
+        raise ValueError(f"{source.folder} holds no episode to prepare ({len(source.quarantined)} quarantined{first})")
+    files = [source.files(index) for index in range(len(source))]
+    known = {file: _size_of(file) for file in dict.fromkeys(chain.from_iterable(files))}  # episodes may share a file
+    sizes = [UNREADABLE if UNREADABLE in each else sum(each) for each in ([known[f] for f in group] for group in files)]
     step = settings.pack_episodes
     packs = tuple(
         Pack(number, tuple(source.ids[start : start + step]), tuple(sizes[start : start + step]))
@@ -111,7 +114,7 @@ def plan_of(source: Source, settings: Any, reader: Any = None) -> PreparePlan:
     return PreparePlan(
         kind=source.kind,
         folder=source.folder.resolve().name,
-        reader=_plain(asdict(options)) if is_dataclass(options) and not isinstance(options, type) else {},
+        reader=_plain(asdict(options)) if options is not None else {},
         settings=_plain(asdict(settings)),
         packs=packs,
         quarantined=tuple((str(name), str(reason)) for name, reason in source.quarantined),
@@ -126,105 +129,50 @@ def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
     saying what differs when the store was made from another source, from another state of it, or with other settings,
     when its plan is damaged or of another version, and when the folder holds something else.
     """
-    path = destination / STAGING / "plan.json"
-    if (destination / MARK).exists():
-        different = _differences_of_finished(destination / MARK, plan)
-    elif path.exists():
-        different = _differences(path, read_json(path), plan.to_json())
-    else:
+    path, mark, now = destination / STAGING / "plan.json", destination / MARK, plan.to_json()
+    if mark.exists():
+        content = read_json(mark)
+        provenance = content.get("provenance") or {}
+        if provenance.get("plan") != plan.fingerprint:
+            check_same_settings(mark, _options(content | provenance), _options(now))
+            raise ValueError(
+                f"{destination} was made from another state of its source: episodes were added, removed or changed "
+                "their size since; prepare into another folder, or delete this one"
+            )
+        return
+    if not path.exists():
         if destination.exists() and any(each.name[0] != "." for each in destination.iterdir() if each.name != STAGING):
             raise ValueError(f"{destination} holds something that is no begun preparation; choose an empty folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan.to_json())  # several processes write the same bytes
-        different = _differences(path, read_json(path), plan.to_json())
-    if different:
-        raise ValueError(
-            f"{destination} was made from another source or with other settings: {'; '.join(different)}. "
-            "Prepare into another folder, or delete this one"
-        )
-
-
-def _differences_of_finished(path: Path, plan: PreparePlan) -> list[str]:
-    """What to tell of a plan that is not the finished store's; empty when it is."""
-    mark = read_json(path)
-    provenance = mark.get("provenance") or {}
-    if provenance.get("plan") == plan.fingerprint:
-        return []
-    expected = plan.to_json()
-    found = {"dexworld_version": mark.get("dexworld_version"), **provenance, "settings": mark.get("settings") or {}}
-    return _different_options(found, expected) or [
-        "episodes were added, removed or changed their size since (or the store was not made by this command)"
-    ]
-
-
-def _differences(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """What to tell of two plans that are not the same; empty when they are."""
+        write_json(path, now)  # several processes write the same bytes
+    found = read_json(path)
     for key in ("format", "format_version"):
-        if found.get(key) != expected[key]:
-            raise ValueError(f"{path} has {key} {found.get(key)!r}, this version of dexworld writes {expected[key]!r}")
-    texts = _different_options(found, expected)
+        if found.get(key) != now[key]:
+            raise ValueError(f"{path} has {key} {found.get(key)!r}, this version of dexworld writes {now[key]!r}")
     try:
-        before_sizes, now_sizes = _sizes(found), _sizes(expected)
-        broken_before, broken_now = ({name for name, _ in each["quarantined"]} for each in (found, expected))
+        before = _options(found) | _episodes(found)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); delete {path.parent}") from error
-    resized = [name for name in now_sizes if name in before_sizes and before_sizes[name] != now_sizes[name]]
-    for what, names in (
-        ("episodes are gone", [name for name in before_sizes if name not in now_sizes]),
-        ("episodes are new", [name for name in now_sizes if name not in before_sizes]),
-        ("episodes have files of another size", resized),
-        ("broken files are gone", sorted(broken_before - broken_now)),
-        ("broken files are new", sorted(broken_now - broken_before)),
-    ):
-        if names:
-            texts.append(f"{len(names)} {what}{_examples(names)}")
-    if not texts and list(before_sizes) != list(now_sizes):
-        texts.append("the episodes are in another order")
-    return texts
+    check_same_settings(path, before, _options(now) | _episodes(now))
 
 
-def _different_options(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    texts = [
-        f"{key} was {found.get(key)!r}, now {expected[key]!r}"
-        for key in ("dexworld_version", "kind", "folder")
-        if found.get(key) != expected[key]
-    ]
-    for group in ("settings", "reader"):
-        before, now = found.get(group) or {}, expected[group]
-        texts += [
-            f"{group}.{key} was {before.get(key)!r}, now {now.get(key)!r}"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-    return texts
+def _options(plan: dict[str, Any]) -> dict[str, Any]:
+    return {name: plan.get(name) for name in ("dexworld_version", "kind", "folder", "settings", "reader")}
 
 
-def _sizes(plan: dict[str, Any]) -> dict[str, int]:
-    return {name: size for pack in plan["packs"] for name, size in zip(pack["ids"], pack["sizes"], strict=True)}
+def _episodes(plan: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of the files of each episode, and which files opening the source found broken."""
+    sizes = {name: size for pack in plan["packs"] for name, size in zip(pack["ids"], pack["sizes"], strict=True)}
+    return {"bytes of episode": sizes, "broken": {name: True for name, _ in plan["quarantined"]}}
 
 
-def _examples(names: Iterable[str]) -> str:
-    listed = list(names)
-    return f", e.g. {', '.join(listed[:NAMED])}" if listed else ""
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON gives them back, so that a plan that is read again compares equal."""
+    return json.loads(json.dumps(values, default=str))
 
 
-def _bytes_of(files: Iterable[Path], known: dict[Path, int]) -> int:
-    """Bytes of an episode's files; several episodes may share a file, which is then asked for its size once."""
-    total = 0
-    for file in files:
-        if file not in known:
-            try:
-                known[file] = file.stat().st_size
-            except OSError:
-                known[file] = UNREADABLE
-        total = UNREADABLE if UNREADABLE in (total, known[file]) else total + known[file]
-    return total
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON gives it back, so that a plan read again compares equal."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return UNREADABLE

@@ -1,16 +1,15 @@
 """What preparing cost: frames and keypoints of the store against the source's, read through the two readers."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 
-from dexworld.data.prepared.dataset import PreparedDataset
-from dexworld.data.prepared.settings import PrepareSettings, StoredFit
 from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.data.store.encode import scaled_frame
+from dexworld.data.store.prepared_dataset import PreparedDataset
+from dexworld.data.store.store_settings import PrepareSettings, StoredFit
 from dexworld.data.video import VideoError
 from dexworld.pictures import psnr_of_mse
 from dexworld.track import Track
@@ -21,11 +20,10 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 
 @dataclass(frozen=True)
 class FrameQuality:
-    """episode, frame: which one. psnr, psnr_luma: dB against the source's frame, scaled without encoding.
-    keypoint_px: largest distance of a keypoint's pixel from where the source has it; None when no keypoint is seen."""
+    """psnr, psnr_luma: dB of a stored frame against the source's, scaled without encoding. keypoint_px: largest
+    distance of a keypoint's pixel from where the source has it; None when none is seen."""
 
     episode: str
-    frame: int
     psnr: float
     psnr_luma: float
     keypoint_px: float | None
@@ -38,27 +36,27 @@ def compare(
     episodes: int = 64,
     frames: int = 4,
     seed: int = 0,
-    progress: Callable[[Iterable[str]], Iterator[str]] = iter,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Compare random frames of `episodes` episodes of the store (0: of all), spread evenly, with their source.
 
-    `progress` wraps the ids that are compared. Returns the figures of results.json: medians and 5th percentiles of the
-    PSNR in dB, the largest distance of a keypoint in stored pixels, and what could not be compared, with the reason.
+    progress: called with (episodes done, of how many). Returns the figures of results.json: medians and 5th percentiles
+    of the PSNR in dB, the largest distance of a keypoint in stored pixels, and what could not be compared, with the
+    reason.
     """
     places = {name: index for index, name in enumerate(source.ids)}
     count = len(store) if not episodes else min(episodes, len(store))
     chosen = np.unique(np.linspace(0, len(store) - 1, count if frames else 0).round().astype(int))
     found: list[FrameQuality] = []
     failed: list[list[str]] = []
-    compared = {store.ids[index]: int(index) for index in chosen}
-    for name in progress(compared):
-        index = compared[name]
-        generator = np.random.default_rng([seed, index])
+    for done, index in enumerate(chosen.tolist(), 1):
+        name, generator = store.ids[index], np.random.default_rng([seed, index])
         try:
             found += compare_episode(name, source[places[name]], store[index], settings, frames, generator)
         except (CorruptEpisodeError, VideoError) as error:
             failed.append([name, str(error)])
-    return summary(found) | {"not_compared": failed}
+        progress(done, len(chosen))
+    return _summary(found) | {"not_compared": failed}
 
 
 def compare_episode(
@@ -72,28 +70,9 @@ def compare_episode(
     results = []
     for frame, stored, original in zip(chosen, after.frames.read(chosen), before.frames.read(chosen), strict=True):
         reference = scaled_frame(original, fit)
-        results.append(
-            FrameQuality(
-                name,
-                frame,
-                psnr(reference, stored),
-                psnr(reference @ LUMA, stored @ LUMA),
-                _keypoint_distance(before, after, frame, fit),
-            )
-        )
+        both = psnr(reference, stored), psnr(reference @ LUMA, stored @ LUMA)
+        results.append(FrameQuality(name, *both, _keypoint_distance(before, after, frame, fit)))
     return results
-
-
-def scaled_frame(frame: np.ndarray, fit: StoredFit) -> np.ndarray:
-    """A source frame (h, w, 3) uint8 scaled and cut like a stored one, but not encoded."""
-    if fit.scaled != fit.source:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        height, width = fit.scaled
-        frame = VideoReformatter().reformat(
-            picture, width=width, height=height, interpolation=Interpolation.AREA, threads=1
-        ).to_ndarray()  # fmt: skip
-    (top, left), (height, width) = fit.corner, fit.stored
-    return frame[top : top + height, left : left + width]
 
 
 def psnr(expected: np.ndarray, found: np.ndarray) -> float:
@@ -104,8 +83,8 @@ def psnr(expected: np.ndarray, found: np.ndarray) -> float:
 
 def _keypoint_distance(before: Track, after: Track, frame: int, fit: StoredFit) -> float | None:
     """Largest distance in stored pixels between the keypoints' pixels in source and store; seen in either counts."""
-    pixels_before, depth = pixels_of(before, frame)
-    pixels_after, _ = pixels_of(after, frame)
+    pixels_before, depth = _pixels_of(before, frame)
+    pixels_after, _ = _pixels_of(after, frame)
     pixels_before = fit.pixels(pixels_before)
     valid, valid_after = before.keypoints_valid[frame], after.keypoints_valid[frame]
     if not np.array_equal(valid, valid_after):
@@ -116,7 +95,7 @@ def _keypoint_distance(before: Track, after: Track, frame: int, fit: StoredFit) 
     return float(np.linalg.norm(pixels_before - pixels_after, axis=-1)[seen].max()) if seen.any() else None
 
 
-def pixels_of(episode: Track, frame: int) -> tuple[np.ndarray, np.ndarray]:
+def _pixels_of(episode: Track, frame: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (42, 2) and depths (42,) in metres of a frame's keypoints, in float64; meaningless where depth <= 0."""
     world_from_camera = np.asarray(episode.world_from_camera[frame], dtype=np.float64)
     points = np.asarray(episode.keypoints_world[frame], dtype=np.float64)
@@ -127,12 +106,10 @@ def pixels_of(episode: Track, frame: int) -> tuple[np.ndarray, np.ndarray]:
     return image[:, :2] / np.where(np.abs(depth) < 1e-6, 1e-6, depth)[:, None], depth
 
 
-def summary(found: list[FrameQuality]) -> dict[str, Any]:
+def _summary(found: list[FrameQuality]) -> dict[str, Any]:
     """The figures of results.json from single frames; None where there is nothing to tell."""
-    figures: dict[str, Any] = {
-        "episodes_compared": len({each.episode for each in found}),
-        "frames_compared": len(found),
-    }
+    figures: dict[str, Any] = {"episodes_compared": len({each.episode for each in found})}
+    figures["frames_compared"] = len(found)
     for key in ("psnr", "psnr_luma"):
         values = [getattr(each, key) for each in found]
         figures[f"{key}_median_db"] = float(np.median(values)) if values else None

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from dexworld.data.prepared.dataset import open_prepared
 from dexworld.data.readers import droid, droid_lerobot, egodex, lerobot, robocasa
 from dexworld.data.readers.droid import DroidOptions
 from dexworld.data.readers.egodex import EgoDexOptions
 from dexworld.data.readers.lerobot import LeRobotOptions
 from dexworld.data.readers.robocasa import RoboCasaOptions
+from dexworld.data.recordings import open_recordings
 from dexworld.data.source import Source
-from dexworld.data.store import open_dataset as open_episodes
+from dexworld.data.store.prepared_dataset import open_prepared
 
 Kind = Literal["auto", "episodes", "prepared", "egodex", "droid", "droid-lerobot", "robocasa", "lerobot"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -47,7 +47,7 @@ LAYOUTS: dict[str, Layout] = {
     "episodes": Layout(
         "dataset.json, as `dexworld collect` writes it",
         lambda folder: (folder / "dataset.json").is_file(),
-        open_episodes,
+        open_recordings,
     ),
     "prepared": Layout(
         "meta/info.json and meta/dexworld.json, as `dexworld prepare` writes them",

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, is_lerobot, open_layout
-from dexworld.data.lerobot.row_images import RowImages
-from dexworld.data.lerobot.table import episode_rows
-from dexworld.data.prepared.labels import PACKETS, layout_from_text, restored, track_arrays
+from dexworld.data.lerobot.rows import RowImages, episode_rows
 from dexworld.data.readers.arrays import check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
 from dexworld.data.source import CorruptEpisodeError, FolderSource
+from dexworld.data.store.labels import PACKETS, layout_from_text, restored, track_arrays
 from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 from dexworld.track import Frames, Track

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
+from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.track import ArrayFrames, Track
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
@@ -51,8 +51,7 @@ def triplets_as_episodes(
             writer.write(f"{name}-static", static_episode(clip))
     if without_motion:
         logger.warning("%s: %d clips have no hand motions and were left out", root, without_motion)
-    writer.finish({"clips_without_hand_motions": without_motion})
-    dataset = open_dataset(output)  # with the counts that were just written
+    dataset = writer.finish({"clips_without_hand_motions": without_motion})
     if not len(dataset):
         raise ValueError(f"{root}: no clip has hand motions (hand_motions/<name>.npz), so there is nothing to train on")
     return dataset

@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dexworld.data.files import written_atomically
-from dexworld.data.video import VideoFrames, write_video
+from dexworld.data.video import write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import HandTrack, TripletClip, check_name
 
 VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"

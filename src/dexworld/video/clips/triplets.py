@@ -14,9 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.begun import check_begun_with
-from dexworld.data.files import read_json, write_json, written_atomically
-from dexworld.data.video import VideoError, VideoFrames
+from dexworld.data.files import check_same_settings, read_json, write_json, written_atomically
+from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.evaluation.guard import split_of
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import (
@@ -194,7 +194,7 @@ def _record_made_with(root: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     record = read_record(root)
     found = record.get("settings")
     if found is not None and find_names(root):
-        check_begun_with(root / RECORD, found, settings)
+        check_same_settings(root / RECORD, found, settings)
     return record
 
 

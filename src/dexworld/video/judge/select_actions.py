@@ -21,7 +21,8 @@ import av
 import numpy as np
 from torch import Tensor
 
-from dexworld.data.video import VideoError, VideoFrames
+from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.models.lpips import LPIPS
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import read_prompt, read_track

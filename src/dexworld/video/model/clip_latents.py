@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dexworld.data.locks import write_missing
-from dexworld.data.video import VideoFrames
+from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import frames_with_hands, hand_silhouette, hands_over, repeated_first_frame
 from dexworld.video.clips.regions import interaction_region

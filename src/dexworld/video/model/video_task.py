@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.video import VideoFrames
+from dexworld.data.video_frames import VideoFrames
 from dexworld.training.config import LoopConfig, check_fractions, check_positive
 from dexworld.video.clips.clip import SPACE_FACTOR
 from dexworld.video.clips.masks import random_mask

@@ -1,8 +1,7 @@
 """Packets to pictures without a container: open files and decoders, kept per thread of a process.
 
-Opening a video of many episodes parses a table of every frame in it, and a seek searches that table; a window of nine
-frames would spend more on both than on decoding. Whoever knows where the packets lie reads their bytes and decodes
-them.
+Opening a video of many episodes parses a table of every frame in it, and a seek searches that table. A window of nine
+frames would spend more on both than on decoding.
 """
 
 import os
@@ -19,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 from dexworld.data.video import VideoError
 
 MAX_OPEN_FILES = 128
-MAX_PACKET = 1 << 26  # bytes; a larger one is a damaged table
+MAX_READ = 1 << 29  # bytes; more is asked for by a damaged table only
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
 Value = TypeVar("Value")
 
@@ -73,8 +72,10 @@ class Decoder:
             self.context.extradata = extradata
         self._convert = VideoReformatter()
 
-    def rgb(self, picture: Any) -> np.ndarray:
-        """A decoded picture as (H, W, 3) uint8."""
+    def rgb(self, picture: Any, size: tuple[int, int]) -> np.ndarray:
+        """A decoded picture as (H, W, 3) uint8. Raises VideoError when (H, W) is not `size`."""
+        if (picture.height, picture.width) != size:
+            raise VideoError(f"{picture.height} x {picture.width} pixels, not {size[0]} x {size[1]}")
         return self._convert.reformat(picture, format="rgb24", threads=1).to_ndarray()
 
 
@@ -116,5 +117,10 @@ def opened(path: Path) -> int:
 
 
 def bytes_at(descriptor: int, offset: int, count: int) -> bytes:
-    """`count` bytes of an open file, fewer where it ends. Raises OSError or OverflowError."""
-    return os.pread(descriptor, count, offset)
+    """`count` bytes of an open file. Raises VideoError when it ends before, or when no packets are that large."""
+    if not 0 < count <= MAX_READ:
+        raise VideoError(f"packets of {count} bytes: their places are damaged")
+    content = os.pread(descriptor, count, offset)
+    if len(content) != count:
+        raise VideoError("the file is truncated")
+    return content

@@ -1,20 +1,24 @@
 """One episode's labels to flat columns, and back: shapes, kinds and names as the source gave them.
 
-Every column is (T, n) of one kind, n fixed over the store, so that LeRobot's tools read it; an episode's own shapes and
-kinds stand in its `layout`. What an episode lacks is filled with NaN, 0, False or "" and is absent again when read.
+A stored column is (T, n) of one kind, n fixed over the store, so that LeRobot's tools read it. An episode's own shapes
+and kinds stand in its `layout`. A column that an episode lacks is filled with NaN, 0, False or "", and absent again
+when the episode is read.
 """
 
 import json
+import math
 import re
 import zlib
-from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from dexworld.data.prepared.settings import StoredFit
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.store.store_settings import StoredFit
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.track import Track
 
@@ -42,33 +46,20 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FILL: dict[str, Any] = {"f": np.nan, "b": False, "U": ""}
 
 
-@dataclass(frozen=True)
-class Labels:
-    """columns: (T, ...) arrays by column name. layout: kind and shape of each. checksum: CRC-32 over all of it."""
-
-    columns: dict[str, np.ndarray]
-
-    @property
-    def layout(self) -> Layout:
-        """Kind and per-frame shape of each column."""
-        return {name: (kind_of(array), array.shape[1:]) for name, array in self.columns.items()}
-
-    @property
-    def checksum(self) -> int:
-        """CRC-32 over names, kinds, shapes and bytes, in the order of the names."""
-        value = zlib.crc32(layout_text(self.layout).encode())
-        for name in sorted(self.columns):
-            array = self.columns[name]
-            content: Any = (
-                "\n".join(array.tolist()).encode() if array.dtype.kind == "U" else np.ascontiguousarray(array)
-            )
-            value = zlib.crc32(content, value)
-        return value
+def layout_of(columns: dict[str, np.ndarray]) -> Layout:
+    """Kind ("str" for text of any length) and per-frame shape of an episode's columns."""
+    kinds = {name: "str" if array.dtype.kind == "U" else array.dtype.name for name, array in columns.items()}
+    return {name: (kinds[name], array.shape[1:]) for name, array in columns.items()}
 
 
-def kind_of(array: np.ndarray) -> str:
-    """The numpy kind's name, "str" for text of any length."""
-    return "str" if array.dtype.kind == "U" else array.dtype.name
+def checksum_of(columns: dict[str, np.ndarray]) -> int:
+    """CRC-32 over names, kinds, shapes and bytes of an episode's columns, in the order of the names."""
+    value = zlib.crc32(layout_text(layout_of(columns)).encode())
+    for _, array in sorted(columns.items()):
+        text = array.dtype.kind == "U"
+        content: Any = "\n".join(array.tolist()).encode() if text else np.ascontiguousarray(array)
+        value = zlib.crc32(content, value)
+    return value
 
 
 def track_arrays(columns: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -78,8 +69,8 @@ def track_arrays(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"world_from_camera": columns[CAMERA], "columns": named}
 
 
-def labels_of(episode: Track, fit: StoredFit) -> Labels:
-    """Everything that an episode tells about its frames, in pixels of the stored frames.
+def columns_of(episode: Track, fit: StoredFit) -> dict[str, np.ndarray]:
+    """Everything that an episode tells about its frames: (T, ...) arrays by the store's names, in stored pixels.
 
     Floats of `STORED` columns and float16 become float32; other columns keep their kind. Columns whose name ends in
     `_pixels` (..., 2) are scaled and cropped like the frames. Raises CorruptEpisodeError naming a column that is no
@@ -88,21 +79,18 @@ def labels_of(episode: Track, fit: StoredFit) -> Labels:
     columns = {CAMERA: np.asarray(episode.world_from_camera, dtype=np.float32)}
     for name, value in episode.columns.items():
         array = np.asarray(value)
-        if array.shape[:1] != (len(episode),) or array.dtype.kind not in "fiubU" or not _NAME.fullmatch(name):
+        plain = array.shape[:1] == (len(episode),) and array.dtype.kind in "fiubU" and _NAME.fullmatch(name)
+        if not plain or (array.dtype.kind == "U" and array.ndim != 1):
             raise CorruptEpisodeError(
                 f"{episode.source}: column {name!r} has shape {array.shape} {array.dtype}; it must be a plain array "
-                f"of numbers, truth values or texts whose first axis is the {len(episode)} frames"
-            )
-        if array.dtype.kind == "U" and array.ndim != 1:
-            raise CorruptEpisodeError(
-                f"{episode.source}: column {name!r} holds texts of shape {array.shape}; one per frame"
+                f"of numbers or truth values whose first axis is the {len(episode)} frames, or one text per frame"
             )
         if name.endswith("_pixels") and array.ndim > 1 and array.shape[-1] == 2:
             array = fit.pixels(array)
         if (name in STORED and array.dtype.kind == "f") or array.dtype == np.float16:
             array = array.astype(np.float32)
         columns[STORED.get(name, OTHER + name)] = array
-    return Labels(columns)
+    return columns
 
 
 def layout_text(layout: Layout) -> str:
@@ -110,14 +98,10 @@ def layout_text(layout: Layout) -> str:
     return json.dumps({name: [kind, list(shape)] for name, (kind, shape) in sorted(layout.items())})
 
 
+@lru_cache(maxsize=256)
 def layout_from_text(text: str) -> Layout:
-    """The layout that `layout_text` gave."""
+    """The layout that `layout_text` gave; shared, not to be changed."""
     return {name: (kind, tuple(shape)) for name, (kind, shape) in json.loads(text).items()}
-
-
-def width_of(shape: tuple[int, ...]) -> int:
-    """Numbers per frame."""
-    return int(np.prod(shape, dtype=int))
 
 
 def merged(layouts: list[Layout]) -> Layout:
@@ -125,32 +109,29 @@ def merged(layouts: list[Layout]) -> Layout:
     together: Layout = {}
     for layout in layouts:
         for name, (kind, shape) in layout.items():
-            flat: tuple[int, ...] = () if shape == () else (width_of(shape),)
-            if name in together:
-                other_kind, other = together[name]
-                kind = kind if kind == other_kind else _common(name, kind, other_kind)
-                flat = () if flat == other == () else (max(width_of(flat), width_of(other)),)
+            other_kind, other = together.get(name, (kind, shape))
+            if kind != other_kind and "str" in (kind, other_kind):
+                raise ValueError(f"column {name} holds {kind} in one episode, {other_kind} in another; rename one")
+            kind = kind if kind == other_kind else np.result_type(kind, other_kind).name
+            flat = () if shape == other == () else (max(math.prod(shape), math.prod(other)),)
             together[name] = (kind, flat)
     return dict(sorted(together.items()))
 
 
-def _common(name: str, kind: str, other: str) -> str:
-    if "str" in (kind, other):
-        raise ValueError(f"column {name} holds {kind} in one episode and {other} in another; give them distinct names")
-    return np.result_type(kind, other).name
+def flat_columns(columns: dict[str, np.ndarray], layout: Layout, length: int) -> dict[str, np.ndarray]:
+    """(T,) or (T, n) of the store's kinds from an episode's arrays, filled up, for every column of a flat layout."""
+    return {name: _flat_column(columns.get(name), kind, shape, length) for name, (kind, shape) in layout.items()}
 
 
-def flat_column(array: np.ndarray | None, kind: str, shape: tuple[int, ...], length: int) -> np.ndarray:
-    """(T,) or (T, n) of the store's kind from an episode's array, filled up; None gives the filling alone."""
+def _flat_column(array: np.ndarray | None, kind: str, shape: tuple[int, ...], length: int) -> np.ndarray:
     if kind == "str":
         return np.full(length, "", dtype="U1") if array is None else array
     dtype = np.dtype(kind)
     filled = np.full((length, *shape), _FILL.get(dtype.kind, 0), dtype=dtype)
-    if array is not None:
-        if shape == ():
-            filled[:] = array.reshape(length)
-        else:
-            filled[:, : width_of(array.shape[1:])] = array.reshape(length, -1)
+    if array is not None and shape == ():
+        filled[:] = array.reshape(length)
+    elif array is not None:
+        filled[:, : math.prod(array.shape[1:])] = array.reshape(length, -1)
     return filled
 
 
@@ -158,25 +139,48 @@ def restored(flat: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     """An episode's array (T, *shape) from the store's column."""
     if kind == "str":
         return flat.astype("U")
-    values = flat.reshape(len(flat), -1)[:, : width_of(shape)]
-    return values.astype(kind, copy=False).reshape(len(flat), *shape)
+    values = flat.reshape(len(flat), -1)[:, : math.prod(shape)]
+    return values.astype(kind).reshape(len(flat), *shape)  # a copy that may be written to, as everybody expects
 
 
-def arrow_type(kind: str, shape: tuple[int, ...]) -> pa.DataType:
-    """A column's Arrow type: plain for one value a frame, a list of fixed length otherwise."""
+def restored_columns(table: pa.Table, layout: Layout) -> dict[str, np.ndarray]:
+    """An episode's arrays by its own layout, from the store's columns of its rows."""
+    return {name: restored(numpy_column(table.column(name)), *layout[name]) for name in layout}
+
+
+class LabelWriter:
+    """Writes a parquet file made for reading single row groups: one per episode, plain pages with checksums.
+
+    layout: flat, of every column in order; no value is missing. A context manager.
+    """
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        fields = [pa.field(name, _arrow_type(*each), nullable=False) for name, each in layout.items()]
+        self._writer = pq.ParquetWriter(
+            path, pa.schema(fields), compression="NONE", use_dictionary=False, write_statistics=False,
+            write_page_checksum=True, data_page_size=1 << 30,
+        )  # fmt: skip
+
+    def __enter__(self) -> "LabelWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, flat: dict[str, np.ndarray], length: int) -> None:
+        """Append an episode's columns, (T,) or (T, n) each, as one row group."""
+        schema = self._writer.schema
+        arrays = [_arrow_column(flat[field.name], field.type) for field in schema]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=length)
+
+
+def _arrow_type(kind: str, shape: tuple[int, ...]) -> pa.DataType:
+    """Plain for one value a frame, a list of fixed length otherwise."""
     item = pa.string() if kind == "str" else pa.from_numpy_dtype(np.dtype(kind))
-    return item if shape == () else pa.list_(pa.field("element", item, nullable=False), width_of(shape))
+    return item if shape == () else pa.list_(pa.field("element", item, nullable=False), math.prod(shape))
 
 
-def schema_of(layout: Layout) -> pa.Schema:
-    """The Arrow schema of a flat layout, no value missing."""
-    return pa.schema(
-        [pa.field(name, arrow_type(kind, shape), nullable=False) for name, (kind, shape) in layout.items()]
-    )
-
-
-def arrow_column(flat: np.ndarray, data_type: pa.DataType) -> pa.Array:
-    """A flat (T,) or (T, n) array as an Arrow array of `data_type`."""
+def _arrow_column(flat: np.ndarray, data_type: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(data_type):
         values = pa.array(np.ascontiguousarray(flat).reshape(-1), type=data_type.value_type)
         return pa.FixedSizeListArray.from_arrays(values, type=data_type)
@@ -184,7 +188,7 @@ def arrow_column(flat: np.ndarray, data_type: pa.DataType) -> pa.Array:
 
 
 def numpy_column(column: pa.ChunkedArray) -> np.ndarray:
-    """(T,) or (T, n) from a column that `arrow_column` made; where nothing has to be unpacked, without a copy."""
+    """(T,) or (T, n) from a column that `LabelWriter` wrote; where nothing has to be unpacked, without a copy."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if pa.types.is_fixed_size_list(array.type):
         return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
@@ -207,4 +211,4 @@ def feature_names(column: str, shape: tuple[int, ...]) -> list[str] | None:
         "observation.hand_poses": [f"world_from_{side}_hand_{entry}" for side in ("left", "right") for entry in pose],
     }
     names = named.get(column)
-    return names if names is not None and len(names) == width_of(shape) else None
+    return names if names is not None and len(names) == math.prod(shape) else None

@@ -1,7 +1,8 @@
-"""What `dexworld prepare` makes of a source's frames: size, codec, groups of pictures, episodes per file."""
+"""What a store is made with: size, codec, groups of pictures, episodes per file."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from fractions import Fraction
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -49,8 +50,8 @@ class PrepareSettings:
                 raise ValueError(f"{name} is {side}; it must be even and 16 to 4096 pixels")
         if self.crop is not None and (self.crop[0] > self.height or self.crop[1] > (self.width or self.crop[1])):
             raise ValueError(f"crop {self.crop} is larger than the scaled frame ({self.height}, {self.width})")
-        if self.codec not in ("h264", "h264-444", "hevc", "av1", "jpeg"):
-            raise ValueError(f"codec {self.codec!r} must be h264, h264-444, hevc, av1 or jpeg")
+        if self.codec not in get_args(Codec):
+            raise ValueError(f"codec {self.codec!r} must be one of {', '.join(get_args(Codec))}")
         low, high = (1, 31) if self.codec == "jpeg" else (0, 63 if self.codec == "av1" else 51)
         if self.crf is not None and not low <= self.crf <= high:
             raise ValueError(f"crf is {self.crf}; for {self.codec} it must be {low} to {high}")
@@ -63,7 +64,7 @@ class PrepareSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return asdict(self) | {"crop": None if self.crop is None else list(self.crop)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "PrepareSettings":
@@ -71,14 +72,10 @@ class PrepareSettings:
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"settings hold {', '.join(unknown)}, which this version of dexworld does not know")
-        crop = values.get("crop")
-        return cls(**{**values, "crop": None if crop is None else (int(crop[0]), int(crop[1]))})
+        return cls(**values)
 
     def resolved(self, episode: Track) -> "PrepareSettings":
-        """The same settings with the width and the rate that `episode` decides where they are None.
-
-        A job over many packs resolves them once, from the source's first readable episode, so that all packs agree.
-        """
+        """The same settings with the width and the rate that `episode` decides where they are None."""
         height, width = episode.frames.size
         own_width = max(16, 2 * round(width * self.height / height / 2))
         return replace(self, width=self.width or own_width, fps=self.fps or float(episode.fps))
@@ -89,11 +86,28 @@ class PrepareSettings:
         return self.width is not None and self.fps is not None
 
     @property
-    def stored_size(self) -> tuple[int, int]:
-        """Height and width of the stored frames. Raises ValueError while the width is unknown."""
+    def scaled_size(self) -> tuple[int, int]:
+        """Height and width that frames are scaled to cover. Raises ValueError while the width is unknown."""
         if self.width is None:
             raise ValueError("the width is not known before `resolved` has seen an episode")
-        return self.crop or (self.height, self.width)
+        return self.height, self.width
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of the stored frames. Raises ValueError while the width is unknown."""
+        return self.crop or self.scaled_size
+
+    @property
+    def key_distance(self) -> int:
+        """Frames from one key frame to the next: `group`, and 1 for jpeg."""
+        return 1 if self.codec == "jpeg" else self.group
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second of the stored video. Raises ValueError while it is unknown."""
+        if self.fps is None:
+            raise ValueError("the rate is not known before `resolved` has seen an episode")
+        return Fraction(self.fps).limit_denominator(1001)
 
 
 @dataclass(frozen=True)
@@ -112,9 +126,7 @@ class StoredFit:
     @classmethod
     def of(cls, source: tuple[int, int], settings: PrepareSettings) -> "StoredFit":
         """The fit for frames of `source` under resolved settings: cover the size with the aspect kept, cut evenly."""
-        if settings.width is None:
-            raise ValueError("the width is not known before `resolved` has seen an episode")
-        target = (settings.height, settings.width)
+        target = settings.scaled_size
         factor = max(target[0] / source[0], target[1] / source[1])
         height, width = (max(least, 2 * round(side * factor / 2)) for side, least in zip(source, target, strict=True))
         stored = settings.stored_size

@@ -1,20 +1,78 @@
-"""What a preparation did: every episode of the source accounted for."""
+"""What a preparation needs and what it did: the disk before the first frame, and where every episode is after it."""
 
+import contextlib
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.prepare.disk import DiskEstimate, gigabytes
+import numpy as np
+
 from dexworld.data.prepare.plan import PreparePlan
-from dexworld.data.prepare.work import PackFailed
-from dexworld.data.prepared.dataset import PreparedDataset
-from dexworld.data.prepared.pack import PackRecord
-from dexworld.data.prepared.settings import PrepareSettings
+from dexworld.data.source import CorruptEpisodeError, Dataset, Source
+from dexworld.data.store.encode import RECIPES
+from dexworld.data.store.packs import PackRecord
+from dexworld.data.store.prepared_dataset import PreparedDataset
+from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.data.video import VideoError
+
+# Bytes of a stored frame of 398 x 224 at the codec's default rate factor: `python benchmarks/storage.py`, the textured
+# clip, which compresses worse than what people film. Another rate factor moves the size by this share a step.
+FRAME_BYTES = {"h264": 7700, "h264-444": 9000, "hevc": 4900, "av1": 5500, "jpeg": 32500}
+PER_CRF = {"h264": 0.89, "h264-444": 0.89, "hevc": 0.89, "av1": 0.95, "jpeg": 0.8}
+MEASURED_PIXELS = 398 * 224
+LABEL_BYTES = 1500  # keypoints, confidences, camera and packet places of a frame, compressed
+MARGIN = 1.1
+SAMPLED = 20  # episodes whose lengths are read when the source doesn't know them
+
+
+def estimate_store(source: Source, settings: PrepareSettings) -> tuple[int, float]:
+    """Frames of `source` and bytes of its store with resolved settings, with what assembling needs on top.
+
+    Reads the lengths of 20 episodes, spread evenly, when the source doesn't know them all.
+    """
+    if isinstance(source, Dataset):
+        frames = sum(source.lengths)
+    else:
+        lengths = []
+        for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).round().astype(int)):
+            with contextlib.suppress(CorruptEpisodeError, VideoError):
+                lengths.append(len(source[int(index)]))
+        frames = round(len(source) * float(np.mean(lengths))) if lengths else 0
+    codec, pixels = settings.codec, math.prod(settings.stored_size)
+    steps = 0 if settings.crf is None else settings.crf - RECIPES[codec].crf
+    frame_bytes = FRAME_BYTES[codec] * pixels / MEASURED_PIXELS * PER_CRF[codec] ** steps
+    return frames, MARGIN * frames * (frame_bytes + LABEL_BYTES)
+
+
+def check_room(destination: Path, needed: float, what: str) -> None:
+    """Raise ValueError with the figures when so many bytes don't fit on the disk of `destination`."""
+    folder = next(each for each in (destination, *destination.resolve().parents) if each.exists())
+    free = shutil.disk_usage(folder).free
+    if math.ceil(needed) > free:
+        raise ValueError(
+            f"{destination} needs about {_gigabytes(needed)} more ({what}), but {_gigabytes(free)} are free; make "
+            "room, choose another disk or codec, or start with --force True"
+        )
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 class CountMismatchError(RuntimeError):
     """Episodes that went in and did not come out anywhere; a defect, never to be passed over."""
+
+
+@dataclass(frozen=True)
+class FailedPack:
+    """A pack that could not be written; another run tries it again. ids: of its episodes."""
+
+    number: int
+    ids: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -52,11 +110,10 @@ class PrepareReport:
     (id or file, reason) of what is wrong with a finished store; verified: whether every byte of it was read for that.
     """
 
-    destination: Path
     account: Account
-    failed: tuple[PackFailed, ...]
+    failed: tuple[FailedPack, ...]
     assembled: bool
-    estimate: DiskEstimate
+    estimated_bytes: int
     source_bytes: int
     seconds: float
     frames_now: int
@@ -72,22 +129,22 @@ class PrepareReport:
 
     def to_json(self) -> dict[str, Any]:
         """The figures of results.json."""
-        account = self.account
-        hours = account.frames / (self.settings.fps or 1.0) / 3600
+        account, frames = self.account, self.account.frames
+        hours = frames / (self.settings.fps or 1.0) / 3600
         return {
             "episodes": account.counted,
             "prepared": account.prepared,
-            "frames": account.frames,
+            "frames": frames,
             "hours": hours,
             "quarantined": len(account.quarantined),
             "failed": account.failed,
             "waiting": account.waiting,
             "assembled": self.assembled,
             "bytes": account.bytes,
-            "bytes_per_frame": account.bytes / account.frames if account.frames else None,
-            "gigabytes_per_hour": account.bytes / 1e9 / hours if account.frames else None,
+            "bytes_per_frame": account.bytes / frames if frames else None,
+            "gigabytes_per_hour": account.bytes / 1e9 / hours if frames else None,
             "source_bytes": self.source_bytes,
-            "estimated_bytes": self.estimate.bytes,
+            "estimated_bytes": self.estimated_bytes,
             "seconds": self.seconds,
             "frames_per_second": self.frames_now / self.seconds if self.frames_now else None,
             "settings": self.settings.to_json(),
@@ -95,48 +152,35 @@ class PrepareReport:
             "verified": self.verified,
             "damaged": [{"what": what, "reason": reason} for what, reason in self.damaged],
             "quarantine": [{"what": what, "reason": reason} for what, reason in account.quarantined],
-            "failures": [{"pack": pack.pack, "ids": list(pack.ids), "reason": pack.reason} for pack in self.failed],
+            "failures": [{"pack": pack.number, "ids": list(pack.ids), "reason": pack.reason} for pack in self.failed],
         }
 
     def text(self, listed: int = 10) -> str:
         """The summary for people, with the first `listed` entries of every list."""
-        account = self.account
-        lines = [
-            f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
-            f"{len(account.quarantined)} quarantined"
-            + (f", {account.failed} in packs that failed" if account.failed else "")
-            + (f", {account.waiting} not written yet" if account.waiting else "")
-        ]
+        account, quality = self.account, self.quality
+        counts = f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
+        counts += f"{len(account.quarantined)} quarantined"
+        counts += f", {account.failed} in packs that failed" if account.failed else ""
+        lines = [counts + (f", {account.waiting} not written yet" if account.waiting else "")]
         if account.frames:
-            lines.append(
-                f"{gigabytes(account.bytes)}, {account.bytes / account.frames:.0f} bytes a frame; "
-                f"the source has {gigabytes(self.source_bytes)}"
-            )
-        if self.quality.get("frames_compared"):
-            lines.append(
-                f"against the source scaled without encoding: {self.quality['psnr_median_db']:.1f} dB "
-                f"({self.quality['psnr_luma_median_db']:.1f} luma), 5th percentile "
-                f"{self.quality['psnr_5th_percentile_db']:.1f}"
-                + (
-                    f"; keypoints at most {self.quality['keypoint_max_px']:.2g} px off"
-                    if self.quality["keypoint_max_px"] is not None
-                    else ""
-                )
-            )
+            size = f"{_gigabytes(account.bytes)}, {account.bytes / account.frames:.0f} bytes a frame"
+            lines.append(f"{size}; the source has {_gigabytes(self.source_bytes)}")
+        if quality.get("frames_compared"):
+            median, luma, low = (quality[f"psnr_{name}_db"] for name in ("median", "luma_median", "5th_percentile"))
+            off = quality["keypoint_max_px"]
+            keypoints = f"; keypoints at most {off:.2g} px off" if off is not None else ""
+            decibels = f"{median:.1f} dB ({luma:.1f} luma), 5th percentile {low:.1f}"
+            lines.append(f"against the source scaled without encoding: {decibels}{keypoints}")
         if self.verified:
             lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
-        lines += _listed("quarantined", account.quarantined, listed)
-        lines += _listed("failed", [(f"pack {each.pack}", each.reason) for each in self.failed], listed)
-        lines += _listed("damaged", self.damaged, listed)
+        failed = [(f"pack {each.number}", each.reason) for each in self.failed]
+        for label, entries in (("quarantined", account.quarantined), ("failed", failed), ("damaged", self.damaged)):
+            lines += [f"{label} {what}: {reason}" for what, reason in entries[:listed]]
+            lines += [f"... and {len(entries) - listed} more {label}"] if len(entries) > listed else []
         return "\n".join(lines)
 
 
-def _listed(label: str, entries: Sequence[tuple[str, str]], count: int) -> list[str]:
-    shown = [f"{label} {what}: {reason}" for what, reason in entries[:count]]
-    return shown + ([f"... and {len(entries) - count} more {label}"] if len(entries) > count else [])
-
-
-def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Mapping[int, PackFailed]) -> Account:
+def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Mapping[int, FailedPack]) -> Account:
     """The account of a store that is not assembled yet, from its packs' records.
 
     Raises CountMismatchError naming the pack when a record holds other episodes than the plan: fewer, more, or one

@@ -1,4 +1,4 @@
-"""The dataset folder: nothing lost, nothing half written, nothing skipped in silence."""
+"""Recordings on disk: nothing lost, nothing half written, nothing skipped in silence."""
 
 import dataclasses
 import multiprocessing
@@ -6,7 +6,8 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from dexworld.data.store import CorruptEpisodeError, EpisodeWriter, open_dataset
+from dexworld.data.datasets import open_dataset
+from dexworld.data.recordings import CorruptEpisodeError, EpisodeWriter
 from dexworld.track import ArrayFrames, Track
 
 SETTINGS = {"strategy": "random targets", "fps": 5.0, "objects": [1, 5]}

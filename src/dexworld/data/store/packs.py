@@ -4,52 +4,41 @@
     staging/pack-000007.parquet  their labels, one row group per episode, and where each frame's packet lies
     staging/pack-000007.json     the record: what came in, what was left out and why, checksums
 
-Bytes depend on the episodes and the settings alone: no time, no machine's name, one thread. A pack without a record
-does not exist; whoever was killed before it writes the pack again.
+Bytes depend on the episodes and the settings alone. A pack that has no record yet is written again.
 """
 
 import logging
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dexworld.data.files import read_json, write_json, written_atomically
-from dexworld.data.prepared.encode import EncodedEpisode, add_video_stream, encode_episode, video_rate
-from dexworld.data.prepared.labels import (
-    PACKETS,
-    Labels,
-    arrow_column,
-    flat_column,
-    labels_of,
-    layout_text,
-    merged,
-    schema_of,
-)
-from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.files import read_json, size_and_checksum, write_json, written_atomically
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.store import labels
+from dexworld.data.store.encode import EncodedEpisode, add_video_stream, encode_episode
+from dexworld.data.store.store_settings import PrepareSettings, StoredFit
 from dexworld.data.video import VideoError
 from dexworld.track import Track
 
 STAGING = "staging"
 MARK = Path("meta") / "dexworld.json"  # written last: the store is complete
 FPS_TOLERANCE = 5e-4  # relative: 29.97 is not 30
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
     """What is known of a stored episode without opening its files.
 
-    length in frames, intrinsics (9 numbers, row by row) for stored frames, layout as `labels.layout_text`,
-    labels_crc32 as `Labels.checksum`, source_size (height, width) before scaling, image_stats as `ImageStats.result`.
-    split: of the source, "" where it knows none.
+    length in frames, intrinsics (9 numbers, row by row) for stored frames, layout as `layout_text`, labels_crc32 as
+    `checksum_of`, source_size (height, width) before scaling, image_stats as `EncodedEpisode` has them, split of
+    the source, "" where it knows none.
     """
 
     id: str
@@ -70,7 +59,7 @@ class EpisodeRecord:
 class PackRecord:
     """A complete pack. settings: resolved. quarantined: (id, reason). extradata: the decoder's head, hexadecimal.
 
-    video, labels: {"bytes", "crc32"} of the staged files; None when every episode of the pack was left out.
+    video, labels: {"bytes", "crc32"} of the staged files; empty when every episode of the pack was left out.
     """
 
     number: int
@@ -86,11 +75,6 @@ class PackRecord:
         """Stored frames."""
         return sum(episode.length for episode in self.episodes)
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "PackRecord":
-        """The record from its JSON values. Raises TypeError or KeyError when it was written by another version."""
-        return cls(**{**content, "episodes": [EpisodeRecord(**episode) for episode in content["episodes"]]})
-
 
 def staged(folder: Path, number: int, suffix: str) -> Path:
     """The path of a staged file of pack `number`; suffix ".mp4", ".parquet" or ".json"."""
@@ -102,7 +86,7 @@ def write_pack(
     number: int,
     items: Iterable[tuple[str, Callable[[], Track]]],
     settings: PrepareSettings,
-    progress: Callable[[str, int], None] | None = None,
+    progress: Callable[[str, int], None] = lambda name, frames: None,
     split_of: Callable[[str], str] = lambda name: "",
 ) -> PackRecord:
     """Write pack `number` of the store in `folder` and return its record; an existing record is read and returned.
@@ -122,30 +106,26 @@ def write_pack(
     if record_path.exists():
         return _read_record(record_path)
     (folder / STAGING).mkdir(parents=True, exist_ok=True)
-    work = _Pack(settings, split_of)
-    video_path, labels_path = staged(folder, number, ".mp4"), staged(folder, number, ".parquet")
+    pack = _Pack(settings, split_of)
+    files: dict[str, Any] = {}
+    video_path = staged(folder, number, ".mp4")
     with written_atomically(video_path) as temporary:
-        with _Muxer(temporary) as muxer:
+        with closing(_Muxer(temporary)) as muxer:
             for episode_id, read in items:
-                frames = work.take(episode_id, read, muxer)
-                if progress is not None:
-                    progress(episode_id, frames)
-        if work.episodes:
+                progress(episode_id, pack.take(episode_id, read, muxer))
+        if pack.episodes:
             extradata, packets = _packets_of(temporary)
-            video = _size_and_checksum(temporary)
+            files = {"extradata": extradata.hex(), "video": size_and_checksum(temporary)}
         else:
             temporary.touch()
-    if work.episodes:
-        with written_atomically(labels_path) as temporary:
-            _write_labels(temporary, work.labels, packets)
-            labels = _size_and_checksum(temporary)
-        record = PackRecord(
-            number, work.settings.to_json(), work.episodes, work.quarantined, extradata.hex(), video, labels
-        )
+    if pack.episodes:
+        with written_atomically(staged(folder, number, ".parquet")) as temporary:
+            _write_labels(temporary, pack.labels, packets)
+            files["labels"] = size_and_checksum(temporary)
     else:
         video_path.unlink()
-        record = PackRecord(number, work.settings.to_json(), [], work.quarantined)
-    write_json(record_path, _as_json(record))
+    record = PackRecord(number, pack.settings.to_json(), pack.episodes, pack.quarantined, **files)
+    write_json(record_path, vars(record) | {"episodes": [vars(episode) for episode in record.episodes]})
     return record
 
 
@@ -158,13 +138,9 @@ def read_records(folder: Path | str) -> list[PackRecord]:
 def _read_record(path: Path) -> PackRecord:
     content = read_json(path)
     try:
-        return PackRecord.from_json(content)
+        return PackRecord(**content | {"episodes": [EpisodeRecord(**episode) for episode in content["episodes"]]})
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path} is no record of a pack ({error}); delete it and prepare again") from error
-
-
-def _as_json(record: PackRecord) -> dict[str, Any]:
-    return {**vars(record), "episodes": [vars(episode) for episode in record.episodes]}
 
 
 @dataclass
@@ -174,7 +150,7 @@ class _Pack:
     settings: PrepareSettings
     split_of: Callable[[str], str]
     episodes: list[EpisodeRecord] = field(default_factory=list)
-    labels: list[Labels] = field(default_factory=list)
+    labels: list[dict[str, np.ndarray]] = field(default_factory=list)
     quarantined: list[list[str]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
@@ -186,43 +162,38 @@ class _Pack:
         try:
             episode = read()
             settings = self.settings.resolved(episode)
-            record, labels, encoded = _encoded(episode_id, episode, settings)
+            if settings.fps is None or abs(episode.fps - settings.fps) > FPS_TOLERANCE * settings.fps:
+                raise CorruptEpisodeError(
+                    f"{episode.source}: {episode.fps:g} frames per second in a store of {settings.fps:g}; prepare "
+                    "recordings of another rate into a store of their own"
+                )
+            fit = StoredFit.of(episode.frames.size, settings)
+            columns = labels.columns_of(episode, fit)
+            encoded = encode_episode(episode.frames, settings, episode.source)
         except (CorruptEpisodeError, VideoError) as error:
-            _logger.warning("episode %s is left out: %s", episode_id, error)
+            logger.warning("episode %s is left out: %s", episode_id, error)
             self.quarantined.append([episode_id, str(error)])
             return 0
         muxer.write(encoded, settings)
         self.settings = settings
-        self.episodes.append(replace(record, split=self.split_of(episode_id)))
-        self.labels.append(labels)
-        return record.length
-
-
-def _encoded(
-    episode_id: str, episode: Track, settings: PrepareSettings
-) -> tuple[EpisodeRecord, Labels, EncodedEpisode]:
-    if settings.fps is None or abs(episode.fps - settings.fps) > FPS_TOLERANCE * settings.fps:
-        raise CorruptEpisodeError(
-            f"{episode.source}: {episode.fps:g} frames per second in a store of {settings.fps:g}; prepare recordings "
-            "of another rate into a store of their own"
+        self.labels.append(columns)
+        self.episodes.append(
+            EpisodeRecord(
+                id=episode_id,
+                length=len(episode),
+                fps=float(episode.fps),
+                source=episode.source,
+                task=episode.task,
+                seed=episode.seed,
+                intrinsics=fit.intrinsics(episode.intrinsics).reshape(-1).tolist(),
+                layout=labels.layout_text(labels.layout_of(columns)),
+                labels_crc32=labels.checksum_of(columns),
+                source_size=list(fit.source),
+                image_stats=encoded.image_stats,
+                split=self.split_of(episode_id),
+            )
         )
-    fit = StoredFit.of(episode.frames.size, settings)
-    labels = labels_of(episode, fit)
-    encoded = encode_episode(episode.frames, settings, episode.source)
-    record = EpisodeRecord(
-        id=episode_id,
-        length=len(episode),
-        fps=float(episode.fps),
-        source=episode.source,
-        task=episode.task,
-        seed=episode.seed,
-        intrinsics=fit.intrinsics(episode.intrinsics).reshape(-1).tolist(),
-        layout=layout_text(labels.layout),
-        labels_crc32=labels.checksum,
-        source_size=list(fit.source),
-        image_stats=encoded.image_stats,
-    )
-    return record, labels, encoded
+        return len(episode)
 
 
 class _Muxer:
@@ -233,10 +204,7 @@ class _Muxer:
         self._container: Any = None
         self._stream: Any = None
 
-    def __enter__(self) -> "_Muxer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if self._container is not None:
             self._container.close()
 
@@ -245,11 +213,10 @@ class _Muxer:
         if self._container is None:
             self._container = av.open(str(self._path), "w", format="mp4", options={"fflags": "+bitexact"})
             self._stream = add_video_stream(self._container, settings)
-        step = 1 / video_rate(settings)
         for content, is_key in zip(encoded.packets, encoded.keys, strict=True):
             packet = av.Packet(content)
             packet.stream, packet.is_keyframe = self._stream, is_key
-            packet.time_base, packet.duration = step, 1
+            packet.time_base, packet.duration = 1 / settings.rate, 1
             packet.pts = packet.dts = self._frames
             self._container.mux(packet)
             self._frames += 1
@@ -257,56 +224,20 @@ class _Muxer:
 
 def _packets_of(path: Path) -> tuple[bytes, dict[str, np.ndarray]]:
     """The decoder's head and, per frame, offset, size and CRC-32 of its packet as they lie in the file."""
-    rows = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        for packet in container.demux(stream):
-            if packet.size:
-                rows.append((packet.pos, packet.size, zlib.crc32(bytes(packet))))
+        rows = [(each.pos, each.size, zlib.crc32(bytes(each))) for each in container.demux(stream) if each.size]
         extradata = stream.codec_context.extradata or b""
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    return extradata, {name: table[:, place] for place, name in enumerate(PACKETS)}
+    return extradata, {name: table[:, place] for place, name in enumerate(labels.PACKETS)}
 
 
-def _write_labels(path: Path, labels: list[Labels], packets: dict[str, np.ndarray]) -> None:
+def _write_labels(path: Path, episodes: list[dict[str, np.ndarray]], packets: dict[str, np.ndarray]) -> None:
     """One row group per episode, columns of the pack's own common layout, packet columns behind."""
-    flat = merged([episode.layout for episode in labels])
-    schema = schema_of({**flat, **dict.fromkeys(PACKETS, ("int64", ()))})
-    start = 0
-    with label_writer(path, schema) as writer:
-        for episode in labels:
-            length = len(next(iter(episode.columns.values())))
-            columns = {
-                name: flat_column(episode.columns.get(name), kind, shape, length)
-                for name, (kind, shape) in flat.items()
-            }
-            columns |= {name: values[start : start + length] for name, values in packets.items()}
-            arrays = [arrow_column(columns[field.name], field.type) for field in schema]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=length)
-            start += length
-
-
-def label_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A parquet writer made for reading single row groups: plain pages with checksums, no statistics."""
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression="NONE",
-        use_dictionary=False,
-        write_statistics=False,
-        write_page_checksum=True,
-        data_page_size=1 << 30,
-    )
-
-
-def _size_and_checksum(path: Path) -> dict[str, int]:
-    return {"bytes": path.stat().st_size, "crc32": crc32_of(path)}
-
-
-def crc32_of(path: Path) -> int:
-    """CRC-32 of a file, read in blocks."""
-    value = 0
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 22), b""):
-            value = zlib.crc32(block, value)
-    return value
+    layout, start = labels.merged([labels.layout_of(columns) for columns in episodes]), 0
+    with labels.LabelWriter(path, {**layout, **dict.fromkeys(labels.PACKETS, ("int64", ()))}) as writer:
+        for columns in episodes:
+            end = start + len(next(iter(columns.values())))
+            places = {name: values[start:end] for name, values in packets.items()}
+            writer.write(labels.flat_columns(columns, layout, end - start) | places, end - start)
+            start = end

@@ -1,15 +1,19 @@
-"""The rows of one episode of a LeRobot v3 dataset as arrays, read without the rows around them."""
+"""The rows of one episode of a LeRobot v3 dataset as arrays, and the frames of a dataset that keeps images in them."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout
-from dexworld.data.lerobot.packets import PerThread, identity
+from dexworld.data.packets import DECODE_ERRORS, Decoder, PerThread, identity
 from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.video import VideoError
+from dexworld.track import frame_numbers
 
 MAX_OPEN_FILES = 64
 _files: PerThread[pq.ParquetFile] = PerThread(MAX_OPEN_FILES, lambda file: file.close())
@@ -66,22 +70,72 @@ def _rows(file: pq.ParquetFile, first: int, length: int, names: list[str]) -> pa
 
 def column_values(column: pa.ChunkedArray, name: str) -> Any:
     """A column as an array (T, *shape), nested lists becoming axes; images (structs of bytes) as a list of bytes."""
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
+    array = _plain(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
     if pa.types.is_struct(array.type):
         return [None if row is None else row.get("bytes") for row in array.to_pylist()]
     shape = [len(array)]
     while pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
-        inner = array.flatten()
-        if array.null_count or len(inner) % max(len(array), 1):
-            raise ValueError(f"column {name} holds lists of changing length")
-        if not pa.types.is_fixed_size_list(array.type) and len(set(array.value_lengths().unique().to_pylist())) > 1:
+        inner, fixed = array.flatten(), pa.types.is_fixed_size_list(array.type)
+        lengths = () if fixed else array.value_lengths().unique()
+        if array.null_count or len(lengths) > 1 or len(inner) % max(len(array), 1):
             raise ValueError(f"column {name} holds lists of changing length")
         shape.append(len(inner) // max(len(array), 1))
-        array = inner.storage if isinstance(inner, pa.ExtensionArray) else inner
+        array = _plain(inner)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return np.array([text or "" for text in array.to_pylist()], dtype="U").reshape(shape)
     if array.null_count and not pa.types.is_floating(array.type):
         raise ValueError(f"column {name} lacks {array.null_count} values")
     return array.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _plain(array: Any) -> Any:
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+@dataclass(frozen=True)
+class RowImages:
+    """Frames stored as PNG or JPEG files inside the rows of an episode. Holds no open file."""
+
+    layout: LeRobotLayout = field(repr=False)
+    row: int
+    key: str
+
+    def __len__(self) -> int:
+        return self.layout.lengths[self.row]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.layout.video_size(self.key)
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
+
+        Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
+        """
+        wanted = frame_numbers(indices, len(self), f"{self.layout.folder}: {self.key}")
+        path = self.layout.data_file(self.row)
+        try:
+            images = episode_rows(self.layout, self.row, [self.key])[self.key]
+        except CorruptEpisodeError as error:
+            raise VideoError(str(error)) from error
+        frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
+        for place, index in enumerate(wanted.tolist()):
+            frames[place] = _decoded(images[index], self.size, f"{path}: {self.key}, frame {index} of its episode")
+        return frames
+
+
+def _decoded(content: Any, size: tuple[int, int], where: str) -> np.ndarray:
+    """An image file's bytes as (H, W, 3) uint8 RGB."""
+    heads = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg"}
+    name = next((name for head, name in heads.items() if isinstance(content, bytes) and content.startswith(head)), None)
+    if name is None:
+        raise VideoError(f"{where} holds no PNG or JPEG")
+    try:
+        decoder = Decoder(name, b"")
+        pictures = decoder.context.decode(av.Packet(content)) + decoder.context.decode(None)
+        if len(pictures) != 1:
+            raise VideoError(f"{len(pictures)} pictures")
+        return decoder.rgb(pictures[0], size)
+    except DECODE_ERRORS as error:
+        raise VideoError(f"{where} can't be decoded ({error})") from error

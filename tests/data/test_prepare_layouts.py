@@ -1,20 +1,24 @@
-"""A foreign layout through its reader into the store: EgoDex, a damaged clip among the good ones."""
+"""Foreign layouts through their readers into the store: the labels stay true, and what is damaged is named."""
 
 import json
 
+import droid_fixtures
+import droid_lerobot_fixtures
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
+import robocasa_fixtures
 from egodex_fixtures import make_clip, write_clip
 from prepare_fixtures import config_of
 
 from dexworld.data.datasets import open_dataset
+from dexworld.data.files import size_and_checksum, with_checksum
 from dexworld.data.inspection import InspectConfig, inspect
 from dexworld.data.prepare.job import prepare
-from dexworld.data.prepared.assemble import mark_checksum
-from dexworld.data.prepared.dataset import open_prepared
-from dexworld.data.prepared.pack import MARK, crc32_of
-from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import open_source
+from dexworld.data.store.packs import MARK
+from dexworld.data.store.prepared_dataset import open_prepared
+from dexworld.data.store.store_settings import PrepareSettings
 
 
 def test_egodex_is_prepared_with_its_labels_and_a_damaged_clip_is_named(tmp_path):
@@ -52,9 +56,41 @@ def test_a_store_knows_the_official_split_of_each_episode_and_one_of_old_opens_w
     (place,) = (name for name in mark["files"] if name.startswith("meta/episodes/"))
     path = tmp_path / "store" / place
     pq.write_table(pq.read_table(path).drop_columns(["dexworld/split"]), path, write_page_checksum=True)
-    mark["files"][place] = {"bytes": path.stat().st_size, "crc32": crc32_of(path)}
-    (tmp_path / "store" / MARK).write_text(json.dumps(mark | {"crc32": mark_checksum(mark)}))
+    mark["files"][place] = size_and_checksum(path)
+    (tmp_path / "store" / MARK).write_text(json.dumps(with_checksum(mark)))
     old = open_prepared(tmp_path / "store")
     assert old.splits == ("", "", "")
     assert old.ids == dataset.ids
     assert not inspect(old, InspectConfig(decode="none")).splits
+
+
+def reds(episode) -> np.ndarray:
+    """Mean red of every frame's middle; the writers make it tell the frame."""
+    return episode.frames.read(list(range(len(episode))))[:, 10:20, 10:20, 0].mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [
+        ("droid", lambda folder: droid_fixtures.write_episode(folder, rows=20, intrinsics=True)),
+        ("robocasa", lambda folder: robocasa_fixtures.write_file(folder / "a.hdf5")),
+        ("droid-lerobot", droid_lerobot_fixtures.write_dataset),
+    ],
+)
+def test_a_prepared_robot_dataset_holds_the_labels_of_its_source(kind, write, tmp_path):
+    write(tmp_path / "source")
+    source = open_source(tmp_path / "source")
+    assert source.kind == kind
+    prepare(config_of(tmp_path / "source", tmp_path / "store", settings=PrepareSettings(height=36)))
+    store = open_dataset(tmp_path / "store")
+    assert tuple(store.ids) == source.ids
+    for index in range(len(source)):
+        raw, stored = source[index], store[index]
+        assert (stored.fps, stored.task) == (raw.fps, raw.task)
+        np.testing.assert_allclose(stored.keypoints_world, raw.keypoints_world, atol=1e-6)
+        np.testing.assert_allclose(stored.world_from_camera, raw.world_from_camera, atol=1e-6)
+        np.testing.assert_array_equal(stored.keypoints_valid, raw.keypoints_valid)
+        assert stored.columns.keys() == raw.columns.keys()
+        shown, truth = reds(stored), reds(raw)
+        np.testing.assert_allclose(shown, truth, atol=6)
+        np.testing.assert_allclose(shown - shown.mean(), truth - truth.mean(), atol=3)  # frames differ by 4 or more

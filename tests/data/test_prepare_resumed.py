@@ -1,5 +1,6 @@
-"""kill -9 at any moment: started again, the store is equal to the byte to one that nobody disturbed."""
+"""kill -9 at any moment, shards, several processes at once: the store is equal to the byte to an undisturbed one."""
 
+import json
 import multiprocessing
 import random
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 from prepare_fixtures import config_of, content_of, write_source
 
+from dexworld.data.files import Shard
 from dexworld.data.prepare.job import prepare
 
 KILLS = 20
@@ -31,7 +33,7 @@ def started_process(config):
 
 @pytest.fixture(scope="module", autouse=True)
 def warm():
-    CONTEXT.set_forkserver_preload(["__main__", "pytest", "dexworld.data.prepare.job", "dexworld.data.store"])
+    CONTEXT.set_forkserver_preload(["__main__", "pytest", "dexworld.data.prepare.job", "dexworld.data.recordings"])
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,43 @@ def test_the_leavings_of_a_killed_process_are_removed(source, undisturbed, tmp_p
     (staging / ".pack-000001.mp4.4242.tmp").write_bytes(b"half a video")
     prepare(config_of(source, store))
     assert content_of(store) == undisturbed[0]
+
+
+def test_two_shards_in_any_order_make_the_store_of_a_single_run(source, undisturbed, tmp_path):
+    second = prepare(config_of(source, tmp_path / "store", shard=Shard.parse("1/2")))
+    assert (second.assembled, second.account.prepared, second.account.waiting) == (False, 3, 4)
+    first = prepare(config_of(source, tmp_path / "store", shard=Shard.parse("0/2")))
+    assert first.assembled
+    assert content_of(tmp_path / "store") == undisturbed[0]
+
+
+def test_assembly_can_be_left_to_a_run_of_its_own(source, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    prepare(config_of(source, store, shard=Shard(0, 2), assemble="never"))
+    with pytest.raises(ValueError, match="2 of 4 packs are missing, the first is pack 1"):
+        prepare(config_of(source, store, assemble="only"))
+    prepare(config_of(source, store, shard=Shard(1, 2), assemble="never"))
+    assert not (store / "meta").exists()
+    assert prepare(config_of(source, store, assemble="only")).assembled
+    assert content_of(store) == undisturbed[0]
+
+
+def test_processes_with_the_same_shard_at_once_do_no_harm(source, undisturbed, tmp_path):
+    config = config_of(source, tmp_path / "store")
+    processes = [started_process(config) for _ in range(3)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    prepare(config)  # the last one to end assembles, unless it saw another's claim
+    assert content_of(tmp_path / "store") == undisturbed[0]
+
+
+def test_a_pack_that_a_live_process_holds_is_left_to_it(source, tmp_path):
+    store = tmp_path / "store"
+    prepare(config_of(source, store, shard=Shard(0, 4), assemble="never"))
+    held = store / ".claims" / "pack-000002.json"
+    held.parent.mkdir()
+    held.write_text(json.dumps({"host": "another-host", "pid": 1}))
+    report = prepare(config_of(source, store))
+    assert (report.assembled, report.account.waiting) == (False, 2)
+    assert held.exists()

@@ -1,4 +1,4 @@
-"""The files of a LeRobot v3 dataset, written: info.json, tasks.parquet, statistics, and where files go.
+"""What LeRobot's dataset v3 wants in a store: info.json, tasks.parquet, statistics, and where files go.
 
 Layout and field names as in LeRobot's documentation of dataset v3 and in a dataset that its own tools wrote.
 """
@@ -11,30 +11,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.files import written_atomically
+from dexworld.data.lerobot.layout import INDEX_FEATURES
 
-VERSION = "v3.0"
 CHUNK_FILES = 1000  # files in one folder
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-INDEX_COLUMNS = {
-    "timestamp": "float32",
-    "frame_index": "int64",
-    "episode_index": "int64",
-    "index": "int64",
-    "task_index": "int64",
-}
+FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+DATA_PATH = f"data/{FILE}.parquet"
+VIDEO_PATH = f"videos/{{video_key}}/{FILE}.mp4"
+EPISODES_PATH = f"meta/episodes/{FILE}.parquet"
+INDEX_COLUMNS = {name: "float32" if name == "timestamp" else "int64" for name in INDEX_FEATURES}
 
 
 def place_of(number: int) -> tuple[int, int]:
     """Chunk and file index of file `number`."""
-    return number // CHUNK_FILES, number % CHUNK_FILES
+    return divmod(number, CHUNK_FILES)
 
 
-def feature(dtype: str, shape: tuple[int, ...], names: list[str] | None, fps: float) -> dict[str, Any]:
+def place_in(template: str, number: int, key: str = "") -> str:
+    """Where file `number` lies below the dataset's folder. key: of a video."""
+    chunk, file = place_of(number)
+    return template.format(video_key=key, chunk_index=chunk, file_index=file)
+
+
+def feature(kind: str, shape: tuple[int, ...], names: list[str] | None, fps: float) -> dict[str, Any]:
     """A column's entry in info.json; one value a frame has shape [1]."""
-    return {"dtype": dtype, "shape": list(shape) or [1], "names": names, "fps": whole(fps)}
+    dtype = "string" if kind == "str" else kind
+    return {"dtype": dtype, "shape": list(shape) or [1], "names": names, "fps": _whole(fps)}
 
 
 def video_feature(size: tuple[int, int], codec: str, pixel_format: str, fps: float) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def video_feature(size: tuple[int, int], codec: str, pixel_format: str, fps: flo
             "video.codec": codec,
             "video.pix_fmt": pixel_format,
             "video.is_depth_map": False,
-            "video.fps": whole(fps),
+            "video.fps": _whole(fps),
             "video.channels": 3,
             "has_audio": False,
         },
@@ -59,7 +60,7 @@ def video_feature(size: tuple[int, int], codec: str, pixel_format: str, fps: flo
 def info(features: dict[str, Any], fps: float, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
     """The content of meta/info.json."""
     return {
-        "codebase_version": VERSION,
+        "codebase_version": "v3.0",
         "robot_type": None,
         "total_episodes": episodes,
         "total_frames": frames,
@@ -67,7 +68,7 @@ def info(features: dict[str, Any], fps: float, episodes: int, frames: int, tasks
         "chunks_size": CHUNK_FILES,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 200,
-        "fps": whole(fps),
+        "fps": _whole(fps),
         "splits": {"train": f"0:{episodes}"},
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH,
@@ -75,7 +76,7 @@ def info(features: dict[str, Any], fps: float, episodes: int, frames: int, tasks
     }
 
 
-def whole(value: float) -> float | int:
+def _whole(value: float) -> float | int:
     """An integer where the value is one, as LeRobot writes rates."""
     return int(value) if float(value).is_integer() else float(value)
 
@@ -95,8 +96,7 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
         "pandas_version": "2.2.0",
     }
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), text: pa.array(tasks, pa.string())})
-    with written_atomically(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(pandas).encode()}), temporary)
+    pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(pandas).encode()}), path)
 
 
 def statistics(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,8 +107,7 @@ def statistics(array: np.ndarray) -> dict[str, np.ndarray]:
     values = array.reshape(len(array), -1).astype(np.float64)
     known = np.isfinite(values)
     number = np.maximum(known.sum(axis=0), 1)
-    filled = np.where(known, values, 0.0)
-    mean = filled.sum(axis=0) / number
+    mean = np.where(known, values, 0.0).sum(axis=0) / number
     spread = np.where(known, values - mean, 0.0)
     low, high = np.where(known, values, np.inf).min(axis=0), np.where(known, values, -np.inf).max(axis=0)
     return {
@@ -124,29 +123,23 @@ class Aggregate:
     """Statistics over many episodes from the statistics of each, weighted by their counts."""
 
     def __init__(self) -> None:
-        self._low: Any = None
-        self._high: Any = None
+        self._low: Any = np.inf
+        self._high: Any = -np.inf
         self._sum: Any = 0.0
         self._squares: Any = 0.0
-        self._count = 0
-
-    @property
-    def known(self) -> bool:
-        """Whether any episode was taken in."""
-        return self._count > 0
+        self.count = 0
 
     def add(self, episode: dict[str, np.ndarray]) -> None:
         """Take one episode's statistics in."""
         count, mean, std = int(episode["count"][0]), episode["mean"], episode["std"]
-        self._low = episode["min"] if self._low is None else np.minimum(self._low, episode["min"])
-        self._high = episode["max"] if self._high is None else np.maximum(self._high, episode["max"])
+        self._low, self._high = np.minimum(self._low, episode["min"]), np.maximum(self._high, episode["max"])
         self._sum = self._sum + count * mean
         self._squares = self._squares + count * (std**2 + mean**2)
-        self._count += count
+        self.count += count
 
     def result(self) -> dict[str, Any]:
         """min, max, mean, std and count as lists."""
-        mean = self._sum / self._count
-        std = np.sqrt(np.maximum(self._squares / self._count - mean**2, 0.0))
+        mean = self._sum / self.count
+        std = np.sqrt(np.maximum(self._squares / self.count - mean**2, 0.0))
         lists = {"min": self._low, "max": self._high, "mean": mean, "std": std}
-        return {name: np.asarray(value).tolist() for name, value in lists.items()} | {"count": [self._count]}
+        return {name: np.asarray(value).tolist() for name, value in lists.items()} | {"count": [self.count]}

@@ -1,16 +1,14 @@
 """One episode's frames to packets: scaled in yuv while decoding, encoded by an encoder of its own.
 
-An encoder per episode makes every episode start at a key frame and its bytes depend on nothing else in the file; an
-episode that turns out broken halfway leaves no trace in the video. The recipes were measured: see docs/data_store.md.
-
-Colours are stored as limited-range BT.709 (JPEG: full-range BT.601, its standard) and tagged so. A video that is
-tagged BT.709 is scaled from yuv to yuv; anything else passes through RGB at the small size.
+So every episode starts at a key frame, its bytes depend on nothing else in the file, and an episode that breaks halfway
+leaves no trace in the video. The recipes were measured: see docs/data_store.md. Colours are stored as limited-range
+BT.709 (JPEG: full-range BT.601, its standard) and tagged so. A video that is tagged BT.709 is scaled from yuv to yuv;
+anything else passes through RGB at the small size.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
 
 import av
@@ -19,7 +17,7 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from dexworld.data.prepared.settings import PrepareSettings, StoredFit
+from dexworld.data.store.store_settings import PrepareSettings, StoredFit
 from dexworld.data.video import RECIPE, VideoError
 from dexworld.track import Frames
 
@@ -60,33 +58,23 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class EncodedEpisode:
-    """packets: the bytes of each of T frames, in order. keys: which of them are key frames. image_stats: see
-    `ImageStats.result`."""
+    """packets: the bytes of each of T frames. keys: which are key frames. image_stats: of 8 frames, spread evenly."""
 
     packets: list[bytes]
     keys: list[bool]
     image_stats: dict[str, list[float]]
 
 
-def encoder(settings: PrepareSettings) -> Any:
-    """A fresh PyAV encoder for stored frames of resolved settings: one thread, byte-deterministic, no reordering."""
-    recipe, rate = RECIPES[settings.codec], video_rate(settings)
-    context: Any = av.CodecContext.create(recipe.encoder, "w")
-    _configure(context, settings)
-    context.time_base, context.framerate = 1 / rate, rate
-    return context
-
-
 def add_video_stream(container: Any, settings: PrepareSettings) -> Any:
     """A stream of an open output container whose header fits the packets of `encode_episode`."""
-    stream = container.add_stream(RECIPES[settings.codec].encoder, rate=video_rate(settings))
+    stream = container.add_stream(RECIPES[settings.codec].encoder, rate=settings.rate)
     _configure(stream.codec_context, settings)
     container.start_encoding()
     return stream
 
 
 def _configure(context: Any, settings: PrepareSettings) -> None:
-    """Set the recipe on an encoder context that is not open yet."""
+    """Set the recipe on an encoder context that is not open yet: one thread, byte-deterministic, no reordering."""
     recipe = RECIPES[settings.codec]
     crf, group = settings.crf if settings.crf is not None else recipe.crf, settings.group
     context.height, context.width = settings.stored_size
@@ -110,38 +98,43 @@ def _configure(context: Any, settings: PrepareSettings) -> None:
     context.options = options
 
 
-def video_rate(settings: PrepareSettings) -> Fraction:
-    """The rate of the stored video. Raises ValueError while it is unknown."""
-    if settings.fps is None:
-        raise ValueError("the rate is not known before `resolved` has seen an episode")
-    return Fraction(settings.fps).limit_denominator(1001)
-
-
 def encode_episode(frames: Frames, settings: PrepareSettings, source: str) -> EncodedEpisode:
     """Scale, crop and encode all frames.
 
     Raises VideoError when a frame can't be read, or when the encoder gives other packets than one per frame with key
     frames where the group says.
     """
-    fit = StoredFit.of(frames.size, settings)
-    context, rate, stats = encoder(settings), video_rate(settings), ImageStats(len(frames))
+    context: Any = av.CodecContext.create(RECIPES[settings.codec].encoder, "w")
+    _configure(context, settings)
+    context.time_base, context.framerate = 1 / settings.rate, settings.rate
+    sampled, pixels = {round(float(place)) for place in np.linspace(0, len(frames) - 1, min(8, len(frames)))}, []
     packets: list[Any] = []
     count = 0
-    for picture in _stored_pictures(frames, fit, settings):
-        stats.add(count, picture)
-        picture.pts, picture.time_base = count, 1 / rate
+    for picture in _stored_pictures(frames, StoredFit.of(frames.size, settings), settings):
+        if count in sampled:
+            rgb = VideoReformatter().reformat(picture, format="rgb24", threads=1).to_ndarray()
+            pixels.append(rgb[::4, ::4].reshape(-1, 3).astype(np.float64) / 255)
+        picture.pts, picture.time_base = count, 1 / settings.rate
         picture.pict_type = PictureType.NONE  # a source's own key frames would be forced upon the encoder
         packets += context.encode(picture)
         count += 1
     packets += context.encode(None)
-    group = 1 if settings.codec == "jpeg" else settings.group
+    group = settings.key_distance
     expected = [(number, number % group == 0) for number in range(len(frames))]
     if count != len(frames) or [(packet.pts, packet.is_keyframe) for packet in packets] != expected:
         raise VideoError(
             f"{source}: {count} of {len(frames)} frames became {len(packets)} packets whose order or key frames are "
             f"not those of groups of {group}; choose another codec"
         )
-    return EncodedEpisode([bytes(packet) for packet in packets], [key for _, key in expected], stats.result())
+    return EncodedEpisode([bytes(packet) for packet in packets], [key for _, key in expected], _image_stats(pixels))
+
+
+def _image_stats(pixels: list[np.ndarray]) -> dict[str, list[float]]:
+    """min, max, mean, std (of 3 channels in [0, 1]) and count (of frames) of sampled pixels, as LeRobot has them."""
+    together = np.concatenate(pixels)
+    values = {name: getattr(together, name)(axis=0) for name in ("min", "max", "mean", "std")}
+    rounded = {name: [round(float(v), 6) for v in value] for name, value in values.items()}
+    return rounded | {"count": [float(len(pixels))]}
 
 
 def _stored_pictures(frames: Frames, fit: StoredFit, settings: PrepareSettings) -> Iterator[av.VideoFrame]:
@@ -153,11 +146,8 @@ def _stored_pictures(frames: Frames, fit: StoredFit, settings: PrepareSettings) 
         small = _cut(picture, fit)
         same = (small.colorspace, small.color_range) == (_BT709, _LIMITED) and settings.codec != "jpeg"
         if small.format.name != target or not same:
-            small = (
-                small
-                if small.format.name == "rgb24"
-                else convert.reformat(small, format="rgb24", interpolation=_EXACT, threads=1)
-            )
+            if small.format.name != "rgb24":
+                small = convert.reformat(small, format="rgb24", interpolation=_EXACT, threads=1)
             small = convert.reformat(
                 small, format=target, dst_colorspace=to_space, dst_color_range=to_range, threads=1,
                 interpolation=_EXACT,
@@ -169,16 +159,22 @@ def _scaled_pictures(frames: Frames, fit: StoredFit, target: str) -> Iterator[av
     if isinstance(frames, Pictures):
         yield from frames.pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
         return
-    scale = VideoReformatter()
     for start in range(0, len(frames), BLOCK):
-        block: Any = frames.read(list(range(start, min(start + BLOCK, len(frames)))))
-        for array in block:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            if fit.scaled != fit.source:
-                picture = scale.reformat(
-                    picture, width=fit.scaled[1], height=fit.scaled[0], interpolation=Interpolation.AREA, threads=1
-                )
-            yield picture
+        for array in frames.read(list(range(start, min(start + BLOCK, len(frames))))):
+            yield _scaled(array, fit)
+
+
+def scaled_frame(frame: np.ndarray, fit: StoredFit) -> np.ndarray:
+    """A source frame (h, w, 3) uint8 scaled and cut like a stored one, but not encoded."""
+    return _cut(_scaled(frame, fit), fit).to_ndarray()
+
+
+def _scaled(array: np.ndarray, fit: StoredFit) -> av.VideoFrame:
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+    if fit.scaled == fit.source:
+        return picture
+    height, width = fit.scaled
+    return VideoReformatter().reformat(picture, width=width, height=height, interpolation=Interpolation.AREA, threads=1)
 
 
 def _cut(picture: av.VideoFrame, fit: StoredFit) -> av.VideoFrame:
@@ -190,25 +186,3 @@ def _cut(picture: av.VideoFrame, fit: StoredFit) -> av.VideoFrame:
     (top, left), (height, width) = fit.corner, fit.stored
     cut: Any = picture.to_ndarray()[top : top + height, left : left + width]
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(cut), format="rgb24")
-
-
-class ImageStats:
-    """Per-channel statistics of at most 8 frames of an episode, spread evenly, in [0, 1], as LeRobot records them."""
-
-    def __init__(self, length: int) -> None:
-        self._chosen = {round(float(place)) for place in np.linspace(0, length - 1, min(8, length))}
-        self._pixels: list[np.ndarray] = []
-
-    def add(self, number: int, picture: av.VideoFrame) -> None:
-        """Take frame `number` into account if it is one of the chosen."""
-        if number in self._chosen:
-            rgb = VideoReformatter().reformat(picture, format="rgb24", threads=1).to_ndarray()
-            self._pixels.append(rgb[::4, ::4].reshape(-1, 3).astype(np.float64) / 255)
-
-    def result(self) -> dict[str, list[float]]:
-        """min, max, mean, std (3 numbers each) and count (of frames)."""
-        pixels = np.concatenate(self._pixels)
-        values = {name: getattr(pixels, name)(axis=0) for name in ("min", "max", "mean", "std")}
-        return {name: [round(float(v), 6) for v in value] for name, value in values.items()} | {
-            "count": [float(len(self._pixels))]
-        }

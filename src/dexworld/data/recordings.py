@@ -1,4 +1,4 @@
-"""A dataset on disk: one folder of episodes, written by many processes, readable at any moment.
+"""Recorded episodes on disk: one folder, written by many processes, readable at any moment.
 
     dataset.json            format version, the generator's settings, counts, seed range
     episodes/<id>.mp4       frames (see `video.py`)
@@ -10,7 +10,7 @@ A file that can't be read is quarantined: left out, counted and named with the r
 import hashlib
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.begun import check_begun_with
-from dexworld.data.checked import check_checksum, read_arrays, with_checksum
-from dexworld.data.files import read_json, write_json, written_atomically
+from dexworld.data.files import (
+    check_checksum,
+    check_same_settings,
+    read_arrays,
+    read_json,
+    with_checksum,
+    write_json,
+    written_atomically,
+)
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.video import VideoError, VideoFrames, write_video
+from dexworld.data.video import VideoError, write_video
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import COLUMNS, Track
 
 FORMAT = "dexworld-episodes"
@@ -44,7 +51,7 @@ class EpisodeWriter:
         (self.folder / "episodes").mkdir(parents=True, exist_ok=True)
         index = self.folder / "dataset.json"
         if index.exists():
-            check_begun_with(index, _read_index(self.folder)["settings"], settings)
+            check_same_settings(index, _read_index(self.folder)["settings"], settings)
         else:
             write_json(index, _index_header(settings))
 
@@ -71,33 +78,22 @@ class EpisodeWriter:
 
         counts: further figures of the generator to keep with it (rejected episodes and why, ...).
         """
-        dataset = open_dataset(self.folder)
-        ids = list(dataset.ids)
-        seeds = dataset.seeds
-        write_json(
-            self.folder / "dataset.json",
-            with_checksum(
-                _index_header(self.settings)
-                | {
-                    "counts": {
-                        "episodes": len(ids),
-                        "frames": sum(dataset.lengths),
-                        "quarantined": len(dataset.quarantined),
-                        **(counts or {}),
-                    },
-                    "seeds": [min(seeds), max(seeds)] if seeds else None,
-                    "episodes": ids,
-                    "checksums": list(dataset.checksums),
-                }
-            ),
-        )
+        dataset = open_recordings(self.folder)
+        seeds, frames = dataset.seeds, sum(dataset.lengths)
+        own = {"episodes": len(dataset), "frames": frames, "quarantined": len(dataset.quarantined)}
+        dataset = replace(dataset, counts=own | (counts or {}))
+        content = _index_header(self.settings) | {
+            "counts": dataset.counts,
+            "seeds": [min(seeds), max(seeds)] if seeds else None,
+            "episodes": list(dataset.ids),
+            "checksums": list(dataset.checksums),
+        }
+        write_json(self.folder / "dataset.json", with_checksum(content))
         return dataset
 
     def _path(self, episode_id: str, suffix: str) -> Path:
         if not _ID.fullmatch(episode_id):
-            raise ValueError(
-                f"episode id {episode_id!r} may hold letters, digits, '.', '_' and '-', and starts with none"
-            )
+            raise ValueError(f"episode id {episode_id!r} must hold letters, digits, '.', '_' and '-', no mark in front")
         return self.folder / "episodes" / f"{episode_id}{suffix}"
 
 
@@ -147,19 +143,16 @@ class EpisodeDataset:
         return tuple(sorted({seed for seed in self.episode_seeds if seed is not None}))
 
 
-def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
-    """Open a dataset folder and check every episode: labels readable, the video's bytes and frame count as recorded.
+def open_recordings(folder: Path | str, verify: bool = False) -> EpisodeDataset:
+    """Open a folder of recordings and check every episode: labels readable, the video's bytes and length as recorded.
 
     verify: also decode every frame, and compare each labels file with its checksum in dataset.json. What fails is
-    quarantined. Raises FileNotFoundError when the folder holds no
-    dataset.json, ValueError when that file is damaged or of another format version.
+    quarantined. Raises FileNotFoundError when the folder holds no dataset.json, ValueError when that file is damaged or
+    of another format version. `datasets.open_dataset` opens other layouts as well.
     """
     folder = Path(folder)
     index = _read_index(folder)
-    ids: list[str] = []
-    lengths: list[int] = []
-    seeds: list[int | None] = []
-    checksums: list[int] = []
+    kept: list[tuple[str, int, int | None, int]] = []  # id, length, seed, checksum
     quarantined: list[tuple[str, str]] = []
     listed, recorded = index.get("episodes") or [], index.get("checksums") or []  # both come with `finish`
     expected = dict(zip(listed, recorded, strict=False))
@@ -173,33 +166,20 @@ def open_dataset(folder: Path | str, verify: bool = False) -> EpisodeDataset:
                 episode.frames.read(list(range(len(episode))))
         except (CorruptEpisodeError, VideoError) as error:
             quarantined.append((f"episodes/{episode_id}", str(error)))
-            continue
-        ids.append(episode_id)
-        lengths.append(len(episode))
-        seeds.append(episode.seed)
-        checksums.append(checksum)
-    for episode_id in sorted(set(listed) - found):
-        path = folder / "episodes" / f"{episode_id}.npz"
-        quarantined.append((f"episodes/{episode_id}", f"listed in dataset.json, but {path} is missing"))
-    return EpisodeDataset(
-        folder=folder,
-        ids=tuple(ids),
-        lengths=tuple(lengths),
-        episode_seeds=tuple(seeds),
-        checksums=tuple(checksums),
-        quarantined=tuple(quarantined),
-        settings=index["settings"],
-        counts=index.get("counts") or {},
-    )
+        else:
+            kept.append((episode_id, len(episode), episode.seed, checksum))
+    for name in sorted(set(listed) - found):
+        missing = folder / "episodes" / f"{name}.npz"
+        quarantined.append((f"episodes/{name}", f"listed in dataset.json, but {missing} is missing"))
+    columns: Any = zip(*kept, strict=True) if kept else ((), (), (), ())
+    ids, lengths, seeds, checksums = columns
+    counts = index.get("counts") or {}
+    return EpisodeDataset(folder, ids, lengths, seeds, checksums, tuple(quarantined), index["settings"], counts)
 
 
 def _index_header(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "dexworld_version": version("dexworld"),
-        "settings": settings,
-    }
+    made_by = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
+    return made_by | {"settings": settings}
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -215,11 +195,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if not isinstance(index.get("settings"), dict):
         raise ValueError(f"{path} holds no settings; it is damaged")
     check_checksum(index, path)
-    listed, checksums = index.get("episodes"), index.get("checksums")
-    if not isinstance(listed or [], list) or not isinstance(checksums or [], list):
-        raise ValueError(f"{path} lists no episodes; it is damaged")
-    if not all(isinstance(name, str) for name in listed or []):
-        raise ValueError(f"{path} lists episodes by something else than names; it is damaged")
+    listed, checksums = index.get("episodes") or [], index.get("checksums") or []
+    lists = isinstance(listed, list) and isinstance(checksums, list)
+    if not lists or not all(isinstance(name, str) for name in listed):
+        raise ValueError(f"{path} lists no episodes by their names; it is damaged")
     return index
 
 
@@ -238,20 +217,15 @@ def _to_arrays(episode: Track) -> dict[str, Any]:
 
 def _read_episode(folder: Path, episode_id: str) -> tuple[Track, int]:
     """The episode and the CRC-32 of its labels file, which holds the CRC-32 of the video."""
-    labels = folder / "episodes" / f"{episode_id}.npz"
-    video = folder / "episodes" / f"{episode_id}.mp4"
+    labels, video = (folder / "episodes" / f"{episode_id}{suffix}" for suffix in (".npz", ".mp4"))
     try:
         arrays, checksum = read_arrays(labels)
         content = video.read_bytes()
-    except ValueError as error:
-        raise CorruptEpisodeError(str(error)) from error
-    except OSError as error:
-        raise CorruptEpisodeError(f"{video}: can't be read ({error})") from error
-    try:
         if len(content) != arrays["video_bytes"] or zlib.crc32(content) != arrays["video_crc32"]:
             raise ValueError(
                 f"{video.name} holds {len(content)} bytes that are not the {arrays['video_bytes']} written"
             )
+        own = {name: array for name, array in arrays.items() if name in COLUMNS or name.startswith(_EXTRAS)}
         episode = Track(
             frames=VideoFrames(video),
             fps=float(arrays["fps"]),
@@ -260,12 +234,8 @@ def _read_episode(folder: Path, episode_id: str) -> tuple[Track, int]:
             seed=int(arrays["seed"]) if "seed" in arrays else None,
             world_from_camera=arrays["world_from_camera"],
             intrinsics=arrays["intrinsics"],
-            columns={
-                name.removeprefix(_EXTRAS): array
-                for name, array in arrays.items()
-                if name in COLUMNS or name.startswith(_EXTRAS)
-            },
+            columns={name.removeprefix(_EXTRAS): array for name, array in own.items()},
         )
         return episode, checksum
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptEpisodeError(f"{labels}: {type(error).__name__}: {error}") from error

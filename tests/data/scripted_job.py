@@ -1,0 +1,55 @@
+"""A job that goes wrong as it is told to; apart from the tests, so that workers start fast."""
+
+import errno
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dexworld.data.parallel import parallel_map
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Does what is written for each item: "kill" itself, "hang", "fail", "full", or nothing. once: at its first try."""
+
+    script: dict
+    folder: Path
+    once: bool = False
+
+    def __call__(self, item, note=lambda value, seconds=0.0: None):
+        note(item)
+        mark = self.folder / f"{item}-tried"
+        action = "" if self.once and mark.exists() else self.script.get(item)
+        mark.touch()
+        if action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if action == "hang":
+            time.sleep(60)
+        if action == "fail":
+            raise RuntimeError("a defect")
+        if action == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return item * item
+
+
+class NeverArrives:
+    """A job that ends every process that it is sent to."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+    def __call__(self, item):
+        return item
+
+
+def write_pid_and_wait(item, folder):
+    """What an orphan would go on with."""
+    (folder / f"{item}.pid").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def wait_in_processes(job):
+    """A main process to be killed."""
+    list(parallel_map(job, [0, 1], workers=2))
