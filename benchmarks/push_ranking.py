@@ -24,11 +24,11 @@ from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.protocols import CostFunction, Gaussian, Plan
 from dexworld.planning.task_presets import task_preset
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
-from dexworld.sim.env import check_targets
-from dexworld.sim.simulation import Simulation
-from dexworld.sim.tasks import PUSH_RADIUS, TaskEpisode, distance, draw_episodes, step
+from dexworld.sim.kitchen.kitchen_env import check_targets
+from dexworld.sim.kitchen.kitchen_simulation import Simulation
+from dexworld.sim.kitchen.kitchen_tasks import PUSH_RADIUS, TaskEpisode, distance, draw_episodes, step
 
 
 @dataclass(frozen=True)

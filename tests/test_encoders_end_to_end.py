@@ -14,7 +14,7 @@ from dexworld.data.fitted import fitted
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.dexwm import DexWM
 from dexworld.planning import CEM, KeypointPixels, LatentDistance, MPCConfig, MPCPolicy
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.track import ArrayFrames, Track
 from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, save_tiny

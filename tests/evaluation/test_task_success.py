@@ -20,8 +20,8 @@ from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import DoNothing, KinematicsOnly, RandomTargets
-from dexworld.sim.simulation import Simulation
-from dexworld.sim.tasks import HORIZON, draw_episode
+from dexworld.sim.kitchen.kitchen_simulation import Simulation
+from dexworld.sim.kitchen.kitchen_tasks import HORIZON, draw_episode
 
 SEED = 900_003  # has an episode of reach, grasp and place
 

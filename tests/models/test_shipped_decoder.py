@@ -11,7 +11,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.perceptual import GradientDistance
 from dexworld.models.picture_metrics import psnr
 from dexworld.models.reference import DECODER, HANDS, REFERENCE, checkpoint_path
-from dexworld.sim.explore import ExploreConfig, record_exploration
+from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
 from dexworld.training.decoder_choice import drawing_of
 
 

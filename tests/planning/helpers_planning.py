@@ -13,7 +13,7 @@ from dexworld.geometry import rigid
 from dexworld.hands import NUM_TRACKED, ROBOT_JOINTS
 from dexworld.planning.candidates import CandidateCost, Scene
 from dexworld.planning.protocols import Goal
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 
 HEIGHT, WIDTH, ROWS, COLUMNS = 224, 392, 8, 14

@@ -6,7 +6,7 @@ import torch
 from helpers_planning import HEIGHT, REST, WIDTH, ToyDynamics, hand_pixels, image_of, moved, observation
 
 from dexworld.planning import Adam, GradientSolver, KeypointPixels, KinematicsOnly, MPCConfig
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 NARROW = (HEIGHT, WIDTH - 8)
 

@@ -7,7 +7,7 @@ from dexworld.geometry import geodesic_angle
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.protocols import Gaussian
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 REST = [0.10, -1.0, 0.17, -2.4, 0.66, 2.5, 0.98] + [0.0, 0.3, 0.3, 0.3] * 3 + [0.8, 0.3, 0.3, 0.3]
 KINEMATICS = FrankaAllegro(dtype=torch.float64)

@@ -25,7 +25,7 @@ from dexworld.planning import (
     Smoothness,
     preset,
 )
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 KINEMATICS = FrankaAllegro()
 SMALL = CEM(samples=64, elites=8, iterations=5)

@@ -11,7 +11,7 @@ from dexworld.planning import CEM, MPCPolicy
 from dexworld.planning.candidates import CandidateCost
 from dexworld.planning.protocols import Goal, Rollout
 from dexworld.planning.scene_colours import SceneColours, colour_cells, robot_outline, silhouette
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 H, W = 56, 98
 

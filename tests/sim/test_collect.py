@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dexworld.data.store import open_dataset
-from dexworld.sim import collect as collecting
-from dexworld.sim.collect import MAX_ATTEMPTS, CollectConfig, collect, episode_id, seed_split
-from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration
+from dexworld.sim.kitchen import collect_exploration as collecting
+from dexworld.sim.kitchen.collect_exploration import MAX_ATTEMPTS, CollectConfig, collect, episode_id, seed_split
+from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
 
 SMALL = ExploreConfig(frames=4)
 SEED = 900_000

@@ -7,9 +7,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from dexworld.robots.observation import Observation
-from dexworld.sim.env import KitchenEnv, check_targets
-from dexworld.sim.scene import ROBOT_GROUP
-from dexworld.sim.tasks import GRASP_RADIUS, HORIZON
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv, check_targets
+from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP
+from dexworld.sim.kitchen.kitchen_tasks import GRASP_RADIUS, HORIZON
 
 SEED = 900_003
 

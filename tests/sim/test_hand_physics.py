@@ -13,8 +13,8 @@ from dexworld.sim.hand_clips import HandClipConfig, comes_true, draw_scripts, op
 from dexworld.sim.hand_physics import HandCommand, HandWorld, contact
 from dexworld.sim.hand_scene import Fixture, HandScene, random_hand_layout
 from dexworld.sim.hand_skills import Writer
-from dexworld.sim.objects import ObjectSpec
-from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
+from dexworld.sim.kitchen.objects import ObjectSpec
 
 CONFIG = HandClipConfig()
 CAN = ObjectSpec("can", 0.035, 0.05, (1, 0, 0, 1))

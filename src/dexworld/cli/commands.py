@@ -22,9 +22,9 @@ from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.demo import write_demo_report
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.report.play_demo import DemoConfig, demo_figures, play_demo
-from dexworld.sim.collect import CollectConfig, collect
-from dexworld.sim.explore import ExploreConfig, record_exploration
-from dexworld.sim.tasks import TASKS, Task
+from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
+from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
+from dexworld.sim.kitchen.kitchen_tasks import TASKS, Task
 from dexworld.training.decoder_choice import drawing_of
 from dexworld.training.estimate import PlanConfig, plan_run
 from dexworld.training.frozen_encoder import AUTO, chosen_evaluator

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dexworld.actions import HandMotion
+from dexworld.actions import HandMotion, hand_motion
 from dexworld.models.checkpoint import check_weights, read_checkpoint, write_checkpoint
 from dexworld.models.config import DexWMConfig
 from dexworld.models.encoders import build_encoder
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
 from dexworld.models.rollout import Context, rollout, start
+from dexworld.track import Track
 
 ENCODER_PREFIX = "encoder."
 
@@ -42,6 +43,21 @@ class DexWM(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Images (..., H, W, 3) uint8 of latents. Raises ValueError when the encoder has no way back."""
         return self.encoder.decode(latents)
+
+    def condition(self, track: Track) -> HandMotion:
+        """The motion (..., T) of a track (..., T + 1), in the convention that the model was trained in."""
+        return hand_motion(
+            track.keypoints_world,
+            track.keypoints_valid,
+            track.world_from_camera,
+            track.intrinsics,
+            self.config.action_convention,
+        )
+
+    @property
+    def needs_still_camera(self) -> bool:
+        """Whether actions refer to the camera of the window's first frame: a moving one can't be planned with."""
+        return self.config.action_convention.frame == "window"
 
     def predict(self, latents: Tensor, motion: HandMotion) -> Tensor:
         """Teacher-forced training pass: frames 1 .. T (B, T, P, D) from latents (B, T + 1, P, D) and motion (B, T).

@@ -12,16 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.actions import ActionConvention
-from dexworld.hands import ARM_JOINTS, NUM_TRACKED, ROBOT_JOINTS
+from dexworld.hands import NUM_TRACKED
 from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
 from dexworld.planning.gradient import Adam, GradientSolver
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
-from dexworld.robots.kinematics import FrankaAllegro, motion_from_joints
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
+from dexworld.robots.robot import Robot
 
 
 def kinematic_solver() -> Solver:
@@ -60,9 +59,9 @@ class MPCConfig:
     arm_std, finger_std: initial spread (paper: 0.3 and 0.1, fingers 0.01 when placing). rewiden: when re-planning, the
     std is at least this share of the initial one (the release keeps the collapsed one: 0).
     max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
-    mixed_samples: how many proposals a `mixed` share of 1 would be. convention: of the dynamics' actions. image_size:
-    (height, width) that the dynamics takes; images with margins beyond it are cropped to their middle, as training
-    data is. None takes images as they come.
+    mixed_samples: how many proposals a `mixed` share of 1 would be.
+    image_size: (height, width) that the dynamics takes; images with margins beyond it are cropped to their middle, as
+        training data is. None takes images as they come.
     """
 
     horizon: int = 3
@@ -74,7 +73,6 @@ class MPCConfig:
     kinematic_start: KinematicStart | None = None
     mixed_samples: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
-    convention: ActionConvention = field(default_factory=ActionConvention)
     image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -88,7 +86,7 @@ class MPCConfig:
 
 @dataclass(frozen=True)
 class _Frame:
-    """One observed frame: latents (P, D) or None, measured joints (23,), camera and base poses (4, 4)."""
+    """One observed frame: latents (P, D) or None, measured joints (J,), camera and base poses (4, 4)."""
 
     latents: Tensor | None
     joint_positions: Tensor
@@ -106,7 +104,7 @@ class MPCPolicy:
     def __init__(
         self,
         dynamics: Dynamics | None,
-        kinematics: FrankaAllegro,
+        robot: Robot,
         objective: Objective | WeightedSum,
         solver: Solver,
         config: MPCConfig = MPCConfig(),
@@ -114,7 +112,7 @@ class MPCPolicy:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.dynamics, self.kinematics, self.solver, self.config = dynamics, kinematics, solver, config
+        self.dynamics, self.robot, self.solver, self.config = dynamics, robot, solver, config
         self.objective = as_sum(objective)
         if self.objective.needs_model and dynamics is None:
             raise ValueError("this objective needs a world model: give the policy a dynamics")
@@ -176,7 +174,7 @@ class MPCPolicy:
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
 
     def act(self, observation: Observation) -> np.ndarray:
-        """Joint targets (23,) radians for the next step, always within the limits.
+        """Joint targets (J,) for the next step, always within the limits.
 
         Measured joints or targets a little outside their limits are moved back and counted in the statistics. Raises
         ValueError before a reset or if the image isn't of the goal's size (a NaN doesn't pass `Observation` itself).
@@ -196,7 +194,7 @@ class MPCPolicy:
             horizon = max(1, horizon - self._steps)
 
         initial = self._initial(scene, horizon)
-        bounds = self.kinematics.limits.to(scene.joint_targets)
+        bounds = self.robot.limits.to(scene.joint_targets)
         start, kinematic = self._kinematic_start(initial, scene, bounds)
         cost = self._cost_function(scene, self.objective)
         proposals = self._proposals(initial) if start is not initial else None
@@ -218,7 +216,7 @@ class MPCPolicy:
                 clamped=clamped,
             )
         )
-        return self.kinematics.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
+        return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
     @property
     def imagined(self) -> Rollout:
@@ -241,7 +239,7 @@ class MPCPolicy:
     def _scene(self, observation: Observation) -> tuple[Scene, int]:
         """The observation as tensors, with joints inside their limits, and how many had to be moved."""
         positions, targets = self._tensor(observation.joint_positions), self._tensor(observation.joint_targets)
-        inside = self.kinematics.clamp(positions), self.kinematics.clamp(targets)
+        inside = self.robot.clamp(positions), self.robot.clamp(targets)
         clamped = int((inside[0] != positions).sum() + (inside[1] != targets).sum())
         scene = Scene(
             joint_positions=inside[0],
@@ -260,7 +258,7 @@ class MPCPolicy:
         latents = self._encode(observation.image) if self.objective.needs_model else None
         seconds = time.perf_counter() - began
         frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
-        if self._history and self.config.convention.frame == "window" and self.objective.needs_model:
+        if self._history and self.objective.needs_model and getattr(self.dynamics, "needs_still_camera", False):
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
             if float(moved) > 1e-4:
                 raise ValueError("actions in a window's first frame can't be planned with a camera that moves")
@@ -274,7 +272,7 @@ class MPCPolicy:
                 start_body_visible=here.body_visible[0, 0],
             )
             if self.objective.needs_decoder:
-                pose = self.kinematics.forward(scene.joint_positions[None])
+                pose = self.robot.forward(scene.joint_positions[None])
                 picture = colour_cells(torch.from_numpy(np.ascontiguousarray(observation.image)).to(self.device))
                 self._goal = replace(self._goal, start_picture=picture, start_silhouette=cost.silhouette(pose)[0])
         self._history = [*self._history, frame][-self.config.max_history :]
@@ -284,28 +282,25 @@ class MPCPolicy:
         """The model's context: observed latents and the motion that was really executed between them."""
         assert self.dynamics is not None
         latents = torch.stack([frame.latents for frame in self._history if frame.latents is not None])
-        motion = motion_from_joints(
-            self.kinematics,
+        track = self.robot.track(
             torch.stack([frame.joint_positions for frame in self._history]),
             scene.world_from_base,
             torch.stack([frame.world_from_camera for frame in self._history]),
             scene.intrinsics,
-            self.config.convention,
         )
-        return self.dynamics.start(latents, motion)
+        return self.dynamics.start(latents, self.dynamics.condition(track))
 
     def _cost_function(self, scene: Scene, objective: WeightedSum, *, observe: bool = True) -> CandidateCost:
         model = observe and objective.needs_model
         with torch.no_grad():
             context = self._context(scene) if model else None
         return CandidateCost(
-            self.kinematics,
+            self.robot,
             objective,
             self.goal,
             scene,
             dynamics=self.dynamics if model else None,
             context=context,
-            convention=self.config.convention,
             config=self.config.model,
         )
 
@@ -313,8 +308,8 @@ class MPCPolicy:
         """Around the targets in force at first (so that a grasp keeps squeezing), then around the rest of the last
         plan.
         """
-        std = scene.joint_targets.new_full((horizon, ROBOT_JOINTS), self.config.finger_std)
-        std[:, :ARM_JOINTS] = self.config.arm_std
+        std = scene.joint_targets.new_full((horizon, len(self.robot.joints)), self.config.finger_std)
+        std[:, self.robot.arm] = self.config.arm_std
         if self.plan is None or len(self.plan.actions) < 2:
             return Gaussian(scene.joint_targets.expand(horizon, -1).clone(), std)
         shift = torch.arange(1, horizon + 1).clamp_max(len(self.plan.actions) - 1)
@@ -333,10 +328,9 @@ class MPCPolicy:
         plan = self._solver(start.solver, scene).solve(cost, initial, bounds, self._generator)
         return Gaussian(plan.actions, start.std_share * initial.std), plan
 
-    @staticmethod
-    def _solver(solver: Solver, scene: Scene) -> Solver:
-        """A search along the world's axes must be told where the robot's base stands."""
-        return solver.bind(scene.world_from_base) if isinstance(solver, HandSpaceSolver) else solver
+    def _solver(self, solver: Solver, scene: Scene) -> Solver:
+        """A search along the world's axes must know the robot, and where its base stands."""
+        return solver.bind(self.robot, scene.world_from_base) if isinstance(solver, HandSpaceSolver) else solver
 
     def _proposals(self, initial: Gaussian) -> Tensor:
         """The original mean and a few samples of the original distribution, to join the search's first population."""

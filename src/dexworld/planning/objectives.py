@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dexworld.geometry import geodesic_angle
-from dexworld.hands import ARM_JOINTS, NUM_TRACKED
+from dexworld.hands import NUM_TRACKED
 from dexworld.planning.protocols import Goal, Rollout
 
-RIGHT_TRACKED = tuple(range(NUM_TRACKED // 2, NUM_TRACKED))  # the robot has a right hand
+RIGHT_TRACKED = tuple(range(NUM_TRACKED // 2, NUM_TRACKED))  # robots have a right hand
 
 
 @dataclass(frozen=True)
@@ -301,16 +301,15 @@ class HandOrientation(Objective):
 class JointLimits(Objective):
     """Squared intrusion into a margin before the joint limits, 0 outside it and 1 at the limit, meaned over joints.
 
-    limits: ((low, high), ...) radians per joint. margin: share of each joint's range.
+    margin: share of each joint's range.
     """
 
-    limits: tuple[tuple[float, float], ...]
     margin: float = 0.05
     name: str = "limits"
     time: TimeWeights = field(default=TimeWeights(1.0))
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
-        limits = rollout.joint_targets.new_tensor(self.limits)
+        limits = rollout.robot.limits.to(rollout.joint_targets)
         low, high = limits[:, 0], limits[:, 1]
         room = torch.minimum(rollout.joint_targets - low, high - rollout.joint_targets) / (high - low)
         intrusion = ((self.margin - room) / self.margin).clamp_min(0.0)
@@ -319,9 +318,7 @@ class JointLimits(Objective):
 
 @dataclass(frozen=True)
 class Smoothness(Objective):
-    """Squared joint travel per step, arm and fingers meaned apart and added, in square radians; starts at the
-    current targets.
-    """
+    """Squared joint travel per step from the current targets on, arm and fingers meaned apart and added."""
 
     name: str = "travel"
     finger_share: float = 0.2
@@ -330,8 +327,11 @@ class Smoothness(Objective):
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         targets = rollout.joint_targets
         start = rollout.joint_start.expand_as(targets[:, :1])
-        travel = torch.cat([start, targets], dim=1).diff(dim=1).square()  # (N, T, 23)
-        per_step = travel[..., :ARM_JOINTS].mean(-1) + self.finger_share * travel[..., ARM_JOINTS:].mean(-1)
+        travel = torch.cat([start, targets], dim=1).diff(dim=1).square()  # (N, T, J)
+        arm, fingers = travel[..., rollout.robot.arm], travel[..., rollout.robot.fingers]
+        per_step = arm.mean(-1)
+        if fingers.shape[-1]:
+            per_step = per_step + self.finger_share * fingers.mean(-1)
         return self.time.mean(per_step)
 
 

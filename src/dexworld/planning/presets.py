@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 
-from dexworld.actions import ActionConvention
 from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
 from dexworld.planning.mpc import KinematicStart, MPCConfig, MPCPolicy
 from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
 from dexworld.planning.protocols import Dynamics, Solver
-from dexworld.robots.franka_allegro import JOINTS
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.robot import Robot
 
 PAPER_KEYPOINT_WEIGHT = 0.001  # mu, DexWM paper, section 4.4
-LIMITS = tuple(joint.limits for joint in JOINTS)  # radians
 
 
 @dataclass(frozen=True)
@@ -32,16 +29,15 @@ class PlannerPreset:
     def policy(
         self,
         dynamics: Dynamics | None,
-        kinematics: FrankaAllegro,
+        robot: Robot,
         *,
-        convention: ActionConvention | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         **changes: Any,
     ) -> MPCPolicy:
-        """A policy; `changes` replace fields of the MPC config, `convention` is the dynamics' own."""
-        config = replace(self.config, convention=convention or self.config.convention, **changes)
-        return MPCPolicy(dynamics, kinematics, self.objective, self.solver, config, seed=seed, device=device)
+        """A policy; `changes` replace fields of the MPC config."""
+        config = replace(self.config, **changes)
+        return MPCPolicy(dynamics, robot, self.objective, self.solver, config, seed=seed, device=device)
 
 
 def paper() -> PlannerPreset:
@@ -58,7 +54,7 @@ def paper() -> PlannerPreset:
 def hand_objective() -> WeightedSum:
     """What needs no world model: the keypoints by kinematics at the goal's, little motion, away from joint limits."""
     keypoints = PAPER_KEYPOINT_WEIGHT * KeypointPixels(robust_px=30.0)
-    return keypoints + 0.02 * Smoothness() + 0.01 * JointLimits(LIMITS)
+    return keypoints + 0.02 * Smoothness() + 0.01 * JointLimits()
 
 
 def cpu() -> PlannerPreset:

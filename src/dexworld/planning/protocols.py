@@ -1,7 +1,7 @@
 """The seams of planning: any dynamics, objective and solver work together through what is defined here.
 
-Legend: N candidates, T steps of the horizon, A numbers per action (23 joint targets), C observed frames, P patches,
-    D latent width.
+Legend: N candidates, T steps of the horizon, A numbers per action (the robot's J joint targets), C observed frames, P
+    patches, D latent width.
 """
 
 from dataclasses import dataclass, field
@@ -11,24 +11,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.actions import HandMotion
 from dexworld.hands import NUM_TRACKED
 from dexworld.robots.observation import Observation
+from dexworld.robots.robot import Robot
+from dexworld.track import Track
 
 
 @runtime_checkable
 class Dynamics(Protocol):
-    """A world model, as a planner sees it."""
+    """A world model, as planning and evaluation see it.
+
+    A model that can't plan with a moving camera has a true attribute `needs_still_camera`.
+    """
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents (..., P, D) of images (..., H, W, 3) uint8. Raises ValueError on another image size."""
 
-    def start(self, latents: Tensor, motion: HandMotion) -> Any:
-        """A context from observed latents (C, P, D) and the C - 1 motions between them; shared by all candidates."""
+    def condition(self, track: Track) -> Any:
+        """The T transitions of a track (..., T + 1) of hands and camera, as the model takes them; it has a `to`."""
 
-    def rollout(self, context: Any, motion: HandMotion) -> Tensor:
-        """Predicted latents (N, T, P, D) of candidate motions (N, T); `motion.pixels[:, 0]` is the last observed
-        frame.
+    def start(self, latents: Tensor, condition: Any) -> Any:
+        """A context from observed latents (C, P, D) and the condition of their track; shared by all candidates."""
+
+    def rollout(self, context: Any, condition: Any, max_batch: int | None = None) -> Tensor:
+        """Predicted latents (N, T, P, D) of candidates whose tracks (N, T + 1) begin at the last observed frame.
+
+        max_batch: at most so many candidates at a time.
         """
 
     def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +55,7 @@ class DecodingDynamics(Dynamics, Protocol):
 class Rollout:
     """What N candidates of T steps would do: kinematics for all, the model's prediction where it was asked for.
 
-    joint_targets: (N, T, 23) radians, commanded. joint_start: (23,) the targets in force now.
+    robot: who does it. joint_targets: (N, T, J), commanded. joint_start: (J,) the targets in force now.
     pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image. visible: (N,
         T, 12).
     keypoints_base: (N, T, 42, 3) metres and hand_rotation: (N, T, 3, 3) base_from_palm, in the robot's base frame.
@@ -58,6 +66,7 @@ class Rollout:
         hides there, for objectives that compare pictures, or None.
     """
 
+    robot: Robot
     joint_targets: Tensor
     joint_start: Tensor
     pixels: Tensor
@@ -187,7 +196,7 @@ class Policy(Protocol):
         """Start an episode with a goal image (H, W, 3) uint8; `seed` fixes whatever is random in it."""
 
     def act(self, observation: Observation) -> np.ndarray:
-        """Absolute joint targets (23,) radians within the limits for the next step."""
+        """Absolute joint targets (J,) within the limits for the next step."""
 
 
 @dataclass(frozen=True)

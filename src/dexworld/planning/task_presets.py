@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
+from dexworld.planning.controls import KinematicsOnly
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig
 from dexworld.planning.objectives import JointLimits, Smoothness, WeightedSum
-from dexworld.planning.policies import KinematicsOnly
-from dexworld.planning.presets import LIMITS, PlannerPreset, hand_objective, preset
+from dexworld.planning.presets import PlannerPreset, hand_objective, preset
 from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.planning.scene_colours import SceneColours
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.robot import Robot
 
 # Radians, the spread of finger targets. Placing keeps the grip (the paper's value); grasping has to close the hand.
 FINGER_STD = {"reach": 0.1, "grasp": 0.3, "place": 0.01, "push": 0.05}
@@ -54,13 +54,13 @@ def push_objective() -> WeightedSum:
     The goal picture of a push shows the hand out of the way: driving the keypoints there would lead away from the
     object. A latent distance can't take its place: patches are larger than objects and mix them with the arm.
     """
-    return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits(LIMITS)
+    return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits()
 
 
 def kinematics_only(
     task: str,
     dynamics: Dynamics,
-    kinematics: FrankaAllegro,
+    robot: Robot,
     seed: int = 0,
     image_size: tuple[int, int] | None = None,
 ) -> KinematicsOnly:
@@ -71,4 +71,4 @@ def kinematics_only(
     """
     solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
     config = MPCConfig(finger_std=FINGER_STD[task], image_size=image_size)
-    return KinematicsOnly(dynamics, kinematics, hand_objective(), solver, config, seed=seed)
+    return KinematicsOnly(dynamics, robot, hand_objective(), solver, config, seed=seed)

@@ -20,13 +20,15 @@ import torch
 from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import Played, play
-from dexworld.evaluation.tasks import model_policy
+from dexworld.evaluation.tasks import policy_setup
 from dexworld.models.dexwm import DexWM
 from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.policies import world_model
 from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, PlanRecord, SuccessRow
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
 from dexworld.sim.render import choose_backend
-from dexworld.sim.simulation import FRAMES_PER_SECOND, Simulation
-from dexworld.sim.tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
 from dexworld.training.decoder_choice import Drawing, drawing_of
 from dexworld.training.frozen_encoder import AUTO
 
@@ -174,7 +176,6 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
     """The `index`-th episode of a task, played and filmed."""
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
     model = _model(config.checkpoint)
-    policy = model_policy(task, model, config.planner)
     decode = _drawing(config.checkpoint, config.decoder).decode
     imagined: list[np.ndarray | None] = []
 
@@ -182,10 +183,13 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
         latents = policy.imagined.latents
         imagined.append(None if latents is None or decode is None else decode(latents[0]).numpy())
 
-    with Simulation(episode.layout, config.backend) as simulation:
-        simulation.set_state(episode.start)
-        start_image = simulation.image()
-        played = play(policy, episode, simulation, seed=episode.seed, film=True, after_plan=imagine)
+    environment, options = KitchenEnv(backend=config.backend), {"episode": episode}
+    try:
+        policy = world_model(policy_setup(task, model, config.planner, environment))
+        start_image = environment.reset(options=options)[0]["image"]
+        played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
+    finally:
+        environment.close()
     return _episode_result(episode, played, policy, start_image, imagined)
 
 

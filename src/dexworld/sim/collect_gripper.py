@@ -17,10 +17,10 @@ import mujoco
 
 from dexworld.data.begun import check_begun_with
 from dexworld.data.files import read_json, write_json
-from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
 from dexworld.sim.gripper_recording import GripperConfig, record_gripper
 from dexworld.sim.gripper_skills import SKILLS
+from dexworld.sim.kitchen.collect_exploration import check_one_split, in_processes
 from dexworld.sim.render import choose_backend
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ import mujoco
 
 from dexworld.data.begun import check_begun_with
 from dexworld.data.files import read_json, write_json
-from dexworld.sim.collect import check_one_split, in_processes
 from dexworld.sim.egodex_format import EgoDexLabels, in_arkit_world, split_of, write_egodex
 from dexworld.sim.human_video import HumanVideo, HumanVideoConfig, film
+from dexworld.sim.kitchen.collect_exploration import check_one_split, in_processes
 from dexworld.sim.render import choose_backend
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ import numpy as np
 
 from dexworld.data.files import written_atomically
 from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
-from dexworld.sim.scene import TRAINING_SEEDS
+from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS
 from dexworld.track import Track
 
 TRAIN_SPLIT, TEST_SPLIT = "part1", "test"

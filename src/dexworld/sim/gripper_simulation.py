@@ -9,7 +9,6 @@ import math
 import mujoco
 import numpy as np
 
-from dexworld.hands import ARM_JOINTS
 from dexworld.robots.franka_allegro import ARM
 from dexworld.sim.gripper_robot import (
     BASE_POSITION,
@@ -21,9 +20,9 @@ from dexworld.sim.gripper_robot import (
     STEPS_PER_CONTROL,
     gripper_mount,
 )
+from dexworld.sim.kitchen.allegro_body import FLANGE_BODY
+from dexworld.sim.kitchen.kitchen_scene import Layout, build_scene
 from dexworld.sim.render import Renderer, make_renderer
-from dexworld.sim.robot import FLANGE_BODY
-from dexworld.sim.scene import Layout, build_scene
 
 _TARGET_UPDATES = 4  # times per control step that the interpolated joint targets move on (60 Hz)
 _OPTICAL = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera axes (y up, looking along -z) in optical ones
@@ -75,7 +74,7 @@ class GripperSimulation:
     @property
     def arm_targets(self) -> np.ndarray:
         """Commanded arm joints (7,) radians."""
-        return self.data.ctrl[:ARM_JOINTS].copy()
+        return self.data.ctrl[: len(ARM)].copy()
 
     # -- what is where -----------------------------------------------------------------------------------------------
 
@@ -92,7 +91,7 @@ class GripperSimulation:
     @property
     def arm_torques(self) -> np.ndarray:
         """Torques (7,) of the arm's motors, newton metres, gravity compensation not included."""
-        return self.data.actuator_force[:ARM_JOINTS].copy()
+        return self.data.actuator_force[: len(ARM)].copy()
 
     @property
     def opening(self) -> float:

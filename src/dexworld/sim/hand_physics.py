@@ -20,8 +20,8 @@ import numpy as np
 
 from dexworld.sim.hand_scene import HandScene, SceneState
 from dexworld.sim.human_hands import DIGITS, SIDES
-from dexworld.sim.objects import ObjectSpec
-from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
+from dexworld.sim.kitchen.objects import ObjectSpec
 
 GRAVITY = 9.81
 TOUCH = 0.012  # metres: a digit that stopped before an object is at most one step away from it

@@ -14,8 +14,8 @@ import mujoco
 import numpy as np
 
 from dexworld.sim.human_hands import HandLooks, HandModel, add_hand, random_looks
-from dexworld.sim.objects import ObjectSpec, add_object, random_object
-from dexworld.sim.scene import COUNTER_TOP, add_clutter, add_decor, add_furniture, add_material
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, add_clutter, add_decor, add_furniture, add_material
+from dexworld.sim.kitchen.objects import ObjectSpec, add_object, random_object
 from dexworld.sim.textures import make_texture
 
 HEAD_CAMERA = "head"

@@ -14,7 +14,7 @@ import numpy as np
 from dexworld.sim import human_hands as hands
 from dexworld.sim.hand_physics import HandCommand, contact
 from dexworld.sim.hand_scene import HandScene
-from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 
 SKILLS = ("reach", "push", "grasp", "drawer", "door")
 CLEARANCE = 0.010  # metres between the lowest part of a pushing hand and the counter

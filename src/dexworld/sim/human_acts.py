@@ -17,7 +17,7 @@ from dexworld.sim.hand_physics import HandWorld
 from dexworld.sim.hand_scene import HandScene, SceneState
 from dexworld.sim.hand_skills import HandScript, Key, Writer, idle
 from dexworld.sim.human_hands import SIDES
-from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 
 STEPS_PER_SECOND = 100  # of the physics; a hand may not jump through an object
 ATTEMPTS = 16

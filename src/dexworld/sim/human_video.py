@@ -29,8 +29,8 @@ from dexworld.sim.hand_skills import SKILLS
 from dexworld.sim.human_acts import COUNTER_FRONT, Act, Pose, act_out
 from dexworld.sim.human_body import FOREARM, UPPER_ARM, Table, upper_body
 from dexworld.sim.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, add_decor
 from dexworld.sim.render import View, make_renderer
-from dexworld.sim.scene import COUNTER_TOP, add_decor
 from dexworld.track import ArrayFrames, Track
 
 FOCAL_OVER_WIDTH = 736.6339 / 1920  # EgoDex's constant intrinsics: fx = fy = 736.6339 px at 1920 x 1080

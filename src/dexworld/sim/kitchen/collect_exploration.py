@@ -13,9 +13,9 @@ import mujoco
 
 from dexworld.data.parallel import available_cores
 from dexworld.data.store import EpisodeDataset, EpisodeWriter, open_dataset
-from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration
+from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
+from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS, VALIDATION_SEEDS
 from dexworld.sim.render import choose_backend
-from dexworld.sim.scene import TRAINING_SEEDS, VALIDATION_SEEDS
 
 logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 8
@@ -70,7 +70,7 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
     # One renderer per dataset: pictures of different ones are not equal to the bit, so its name is part of the
     # settings.
     settings = {
-        "generator": "dexworld.sim.explore",
+        "generator": "dexworld.sim.explore",  # part of the settings of datasets that exist
         "explore": asdict(config.explore),
         "backend": backend,
         "mujoco": mujoco.__version__,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.hands import FINGER_JOINTS
-from dexworld.sim.expert import (
+from dexworld.sim.kitchen.allegro_body import REST_POSE
+from dexworld.sim.kitchen.expert import (
     FINGERS_CLOSED,
     FINGERS_OPEN,
     FINGERS_RAKE,
@@ -26,9 +26,8 @@ from dexworld.sim.expert import (
     rake_rotation,
     solve_arm,
 )
-from dexworld.sim.robot import REST_POSE
-from dexworld.sim.scene import COUNTER_TOP, random_layout
-from dexworld.sim.simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, random_layout
+from dexworld.sim.kitchen.kitchen_simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
 from dexworld.track import ArrayFrames, Track
 
 STRATEGIES = ("lift_replay", "random_targets", "sweep", "fingers")
@@ -151,14 +150,14 @@ def _start_pose(simulation: Simulation, rng: np.random.Generator, strategy: str)
 
 
 def _noise(rng: np.random.Generator, arm: float, fingers: float) -> np.ndarray:
-    return np.concatenate([rng.normal(0, arm, 7), rng.normal(0, fingers, FINGER_JOINTS)])
+    return np.concatenate([rng.normal(0, arm, 7), rng.normal(0, fingers, len(FINGERS_OPEN))])
 
 
 def _random_fingers(rng: np.random.Generator) -> np.ndarray:
     """Between open and closed, the same for all fingers or different."""
     closing = rng.random() if rng.random() < 0.7 else np.repeat(rng.random(4), 4)
     fingers = FINGERS_OPEN + closing * (FINGERS_CLOSED - FINGERS_OPEN)
-    return fingers + rng.normal(0, 0.08, FINGER_JOINTS)
+    return fingers + rng.normal(0, 0.08, len(FINGERS_OPEN))
 
 
 def _random_rotation(rng: np.random.Generator) -> np.ndarray:
@@ -220,7 +219,7 @@ def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: Explo
         face = RAKE_FACE if rake else np.array([0.02, 0.0, 0.06])
         height = COUNTER_TOP + (RAKE_HEIGHT + abs(rng.normal(0, 0.012)) if rake else rng.uniform(0.05, 0.09))
         middle = np.array([*simulation.object_position(index)[:2], height]) + left * rng.normal(0, 0.03)
-        fingers = (FINGERS_RAKE if rake else _random_fingers(rng)) + rng.normal(0, 0.08, FINGER_JOINTS)
+        fingers = (FINGERS_RAKE if rake else _random_fingers(rng)) + rng.normal(0, 0.08, len(FINGERS_OPEN))
         here = simulation.joint_targets[ARM]
         start = solve_arm(simulation, middle - rng.uniform(0.08, 0.14) * ahead, rotation, face, near=here)
         end = solve_arm(simulation, middle + (length - 0.1) * ahead, rotation, face, near=start.joints)
