@@ -108,7 +108,6 @@ class OpenLoop:
                 model,
                 counted("roll-outs", self.episodes)(episodes),
                 config,
-                model.config.action_convention,
                 keypoints=None if evaluator is None else evaluator.keypoints,
             )
         figures["keypoints_read_by"] = reader

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dexworld.evaluation.intervals import bootstrap_ratio
 from dexworld.hands import NUM_TRACKED
+from dexworld.planning.objectives import token_grid
 
 PCK_THRESHOLDS = (2.5, 5.0, 10.0, 20.0)  # pixels of a 224x392 frame, as released
 RELEASED_BORDER = (4, 5)  # pixels before and after a keypoint that its 9x9 heatmap needs, else it counts as not visible
@@ -66,15 +67,6 @@ def keypoint_views(pixels: Tensor, visible: Tensor, size: tuple[int, int]) -> di
 def threshold_name(threshold: float) -> str:
     """`pck20`, `pck2_5`: a key without a dot."""
     return f"pck{threshold:g}".replace(".", "_")
-
-
-def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of square patches when `tokens` of them cover an image of `size`; ValueError if none fit."""
-    height, width = size
-    rows = round((tokens * height / width) ** 0.5)
-    if rows < 1 or tokens % rows or abs(width / (tokens // rows) - height / rows) > 1.0:
-        raise ValueError(f"{tokens} tokens don't tile an image of {height}x{width} pixels in square patches")
-    return rows, tokens // rows
 
 
 def moving_tokens(objects_px: np.ndarray, tokens: int, size: tuple[int, int]) -> np.ndarray:

@@ -17,8 +17,8 @@ class Environment(Protocol):
     """A Gymnasium environment of one robot with one task at a time.
 
     An action is a vector of absolute joint targets (J,), as `Robot.check_targets` accepts them. Observations are dicts
-    that hold the fields of `Observation`. The info of `reset` holds a `goal_image` (H, W, 3) uint8. An episode ends when
-    `step` says terminated or truncated; then `success` judges it.
+    that hold the fields of `Observation`. The info of `reset` holds a `goal_image` (H, W, 3) uint8. An episode ends
+    when `step` says terminated or truncated; then `success` judges it.
 
     film: pictures (H, W, 3) since the reset, evenly spaced in time, where the reset's options held `film=True`; an
     environment that doesn't film leaves it empty.

@@ -33,13 +33,10 @@ class FrankaGripper(Robot):
         angle = 2 * math.pi * torch.arange(len(FINGERS), dtype=torch.float64) / len(FINGERS)
         spokes = torch.stack([angle.cos(), angle.sin()], dim=-1)  # (5, 2) in the plane of the circles
         cos, sin = math.cos(_TURN), math.sin(_TURN)
-        numbers = (
-            (GRIPPER_CLOSED_RADII, GRIPPER_OPEN_RADII),
-            FLANGE,
-            ((cos, -sin, 0.0), (sin, cos, 0.0), (0.0, 0.0, 1.0)),
-        )
-        lengths = (torch.tensor(value, dtype=torch.float64) for value in numbers)
-        self._constants = Constants(joint_terms(ARM), spokes, *lengths)
+        turn = ((cos, -sin, 0.0), (sin, cos, 0.0), (0.0, 0.0, 1.0))
+        radii = (GRIPPER_CLOSED_RADII, GRIPPER_OPEN_RADII)
+        numbers = (torch.tensor(value, dtype=torch.float64) for value in (radii, FLANGE, turn))
+        self._constants = Constants(joint_terms(ARM), spokes, *numbers)
 
     def forward(self, joint_positions: Tensor) -> HandPose:
         """As `Robot.forward`; the wrist is the flange, `hand_rotation` base_from_gripper, `links` the arm's joints."""
