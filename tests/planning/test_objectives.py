@@ -6,9 +6,20 @@ import pytest
 import torch
 
 from dexworld.geometry import rotation_from_euler_xyz
-from dexworld.planning import HandOrientation, JointLimits, KeypointPixels, LatentDistance, Smoothness, TimeWeights
-from dexworld.planning.objectives import FINAL, RELEASE_TIME, RIGHT_TRACKED, token_grid
+from dexworld.planning.objectives import (
+    FINAL,
+    RELEASE_TIME,
+    RIGHT_TRACKED,
+    HandOrientation,
+    JointLimits,
+    KeypointPixels,
+    LatentDistance,
+    Smoothness,
+    TimeWeights,
+    token_grid,
+)
 from dexworld.planning.protocols import Goal, Rollout
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 IMAGE = (224, 392)
 PATCHES, ROWS, COLUMNS = 112, 8, 14
@@ -16,6 +27,7 @@ PATCHES, ROWS, COLUMNS = 112, 8, 14
 
 def rollout(count=2, steps=3, **values):
     fields = {
+        "robot": FrankaAllegro(),
         "joint_targets": torch.zeros(count, steps, 23),
         "joint_start": torch.zeros(23),
         "pixels": torch.zeros(count, steps, 12, 2),
@@ -181,9 +193,11 @@ def test_orientation_is_the_angle_between_palms_in_radians():
 
 
 def test_limits_cost_nothing_inside_the_margin_and_one_per_joint_on_the_limit():
-    term = JointLimits(((-1.0, 1.0),) * 23, margin=0.1)
-    inside, edge = torch.zeros(1, 1, 23), torch.zeros(1, 1, 23)
-    edge[..., 0] = 1.0
+    limits = FrankaAllegro().limits.float()
+    term = JointLimits(margin=0.1)
+    inside = limits.mean(-1)[None, None]
+    edge = inside.clone()
+    edge[..., 0] = limits[0, 1]
     assert float(term(rollout(1, 1, joint_targets=inside), goal())) == 0.0
     assert float(term(rollout(1, 1, joint_targets=edge), goal())) == pytest.approx(1 / 23)
 
