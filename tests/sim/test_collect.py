@@ -58,9 +58,7 @@ def test_only_missing_episodes_are_recorded(tmp_path, replayed):
 
 def test_what_was_held_is_drawn_again_and_counted(tmp_path, replayed, monkeypatch):
     monkeypatch.setattr(
-        collecting,
-        "holds_object",
-        lambda episode: episode.seed == SEED + 1 and int(episode.columns["attempt"][0]) < 2,
+        collecting, "holds_object", lambda episode: episode.seed == SEED + 1 and int(episode.columns["attempt"][0]) < 2
     )
     dataset = collect(config(tmp_path))
     assert replayed == [(SEED, 0), (SEED + 1, 0), (SEED + 1, 1), (SEED + 1, 2), (SEED + 2, 0)]

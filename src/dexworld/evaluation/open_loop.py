@@ -164,11 +164,7 @@ def derangement(count: int, generator: np.random.Generator) -> list[int]:
 
 @torch.no_grad()
 def measure(
-    model: Dynamics,
-    clip: Track,
-    partner: Track,
-    device: torch.device,
-    keypoints: Keypoints | None = None,
+    model: Dynamics, clip: Track, partner: Track, device: torch.device, keypoints: Keypoints | None = None
 ) -> Sums:
     """The sums of one episode, (T,) arrays; `keypoints` as in `evaluate_open_loop`.
 

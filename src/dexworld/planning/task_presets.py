@@ -58,11 +58,7 @@ def push_objective() -> WeightedSum:
 
 
 def kinematics_only(
-    task: str,
-    dynamics: Dynamics,
-    robot: Robot,
-    seed: int = 0,
-    image_size: tuple[int, int] | None = None,
+    task: str, dynamics: Dynamics, robot: Robot, seed: int = 0, image_size: tuple[int, int] | None = None
 ) -> KinematicsOnly:
     """The control for `task` that drives the hand to the goal picture's keypoints and asks no model what happens.
 

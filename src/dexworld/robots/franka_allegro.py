@@ -14,15 +14,7 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import RIGHT
-from dexworld.robots.kinematics import (
-    Constants,
-    Joint,
-    Quaternion,
-    Vector,
-    chained,
-    joint_terms,
-    joint_transforms,
-)
+from dexworld.robots.kinematics import Constants, Joint, Quaternion, Vector, chained, joint_terms, joint_transforms
 from dexworld.robots.robot import HandPose, Robot, right_hand
 
 TipConvention = Literal["true", "release"]

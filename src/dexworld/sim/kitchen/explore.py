@@ -249,9 +249,4 @@ def _some(moves: Iterator[Move], count: int) -> Iterator[Move]:
         yield next(moves)
 
 
-_MOVES = {
-    "lift_replay": _lift_moves,
-    "random_targets": _random_moves,
-    "sweep": _sweep_moves,
-    "fingers": _finger_moves,
-}
+_MOVES = {"lift_replay": _lift_moves, "random_targets": _random_moves, "sweep": _sweep_moves, "fingers": _finger_moves}
