@@ -14,7 +14,7 @@ from dexworld.actions import hand_motion
 from dexworld.planning.controls import KinematicsOnly
 from dexworld.planning.objectives import JointLimits, KeypointPixels, Smoothness
 from dexworld.robots.observation import Observation
-from dexworld.robots.robot import HandPose, Robot, right_hand
+from dexworld.robots.robot import HandPose, Robot, right_hand_pose
 
 LENGTHS = (0.3, 0.25, 0.15)  # metres
 # Four joints of five fingers in the hand's frame, x along the fingers.
@@ -46,8 +46,7 @@ class PlanarArm(Robot):
         up[..., 2] = 1.0
         rotation = torch.stack([ahead[..., -1, :], aside[..., -1, :], up], dim=-1)  # base_from_palm
         fingers = FINGERS.to(wrist) @ rotation.transpose(-1, -2) + wrist[..., None, :]
-        keypoints, valid = right_hand(wrist, fingers)
-        return HandPose(keypoints, valid, rotation, wrist, links=ends)
+        return right_hand_pose(wrist, fingers, rotation, links=ends)
 
 
 def observation(joints: np.ndarray) -> Observation:

@@ -12,7 +12,7 @@ import torch
 
 from dexworld.actions import hand_motion
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, evaluate_open_loop, transplanted
-from dexworld.evaluation.open_loop_metrics import keypoint_sums, keypoint_views, moving_tokens
+from dexworld.evaluation.open_loop_metrics import keypoint_sums, keypoint_views, moving_tokens, token_grid
 from dexworld.hands import NUM_KEYPOINTS, TRACKED
 from dexworld.track import ArrayFrames, Track
 
@@ -180,6 +180,19 @@ def test_released_pck_divides_by_twelve_and_drops_the_border():
     counts = keypoint_sums("", predicted, pixels, views)
     assert (counts["pck2_5_visible"], counts["pck5_visible"]) == (0, 10)
     assert counts["pck5_released"] == 9
+
+
+@pytest.mark.parametrize(("tokens", "grid"), [(112, (8, 14)), (448, (16, 28)), (28, (4, 7))])
+def test_tokens_form_a_grid_of_square_patches(tokens, grid):
+    assert token_grid(tokens, (224, 392)) == grid
+
+
+def test_tokens_that_form_no_grid_are_refused():
+    with pytest.raises(ValueError, match="113 tokens form no grid"):
+        token_grid(113, (224, 392))
+    assert token_grid(64, (100, 100)) == (8, 8)
+    with pytest.raises(ValueError, match="no grid"):
+        token_grid(64, (224, 392))
 
 
 def test_moving_tokens_are_those_around_the_old_and_the_new_place_of_a_moved_object():

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dexworld.evaluation.intervals import bootstrap_ratio
 from dexworld.hands import NUM_TRACKED
-from dexworld.planning.objectives import token_grid
 
 PCK_THRESHOLDS = (2.5, 5.0, 10.0, 20.0)  # pixels of a 224x392 frame, as released
 RELEASED_BORDER = (4, 5)  # pixels before and after a keypoint that its 9x9 heatmap needs, else it counts as not visible
@@ -67,6 +66,15 @@ def keypoint_views(pixels: Tensor, visible: Tensor, size: tuple[int, int]) -> di
 def threshold_name(threshold: float) -> str:
     """`pck20`, `pck2_5`: a key without a dot."""
     return f"pck{threshold:g}".replace(".", "_")
+
+
+def token_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of square patches that cover an image (height, width). Raises ValueError if there are none."""
+    height, width = image_size
+    rows = round((tokens * height / width) ** 0.5)
+    if rows < 1 or tokens % rows or abs((tokens // rows) / rows - width / height) > 0.15 * width / height:
+        raise ValueError(f"{tokens} tokens form no grid of square patches on an image of {height}x{width}")
+    return rows, tokens // rows
 
 
 def moving_tokens(objects_px: np.ndarray, tokens: int, size: tuple[int, int]) -> np.ndarray:

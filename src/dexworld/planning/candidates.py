@@ -136,7 +136,6 @@ class CandidateCost:
             raise ValueError(f"candidates have shape {tuple(samples.shape)}, expected (N, T, {joints})")
         pose = self.robot.forward(self.expected_positions(samples))
         pixels, depth = self._project(pose.keypoints[..., list(TRACKED), :])
-        body_pixels, body_depth = self._project(self.robot.body_points(pose))
         return Rollout(
             robot=self.robot,
             joint_targets=samples,
@@ -145,8 +144,6 @@ class CandidateCost:
             visible=(depth > MIN_DEPTH) & pose.valid[list(TRACKED)],
             keypoints_base=pose.keypoints,
             hand_rotation=pose.hand_rotation,
-            body_pixels=body_pixels,
-            body_visible=body_depth > MIN_DEPTH,
         )
 
     def expected_positions(self, targets: Tensor) -> Tensor:
@@ -222,5 +219,5 @@ def require_decoder(dynamics: Dynamics | None) -> Callable[[Tensor], Tensor]:
 
 def _select(rollout: Rollout, chosen: Tensor) -> Rollout:
     """Only the chosen candidates of a kinematic rollout."""
-    batched = ("joint_targets", "pixels", "visible", "keypoints_base", "hand_rotation", "body_pixels", "body_visible")
+    batched = ("joint_targets", "pixels", "visible", "keypoints_base", "hand_rotation")
     return replace(rollout, **{name: getattr(rollout, name)[chosen] for name in batched})

@@ -6,7 +6,7 @@ instead of zeros, and widens the search again.
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -165,8 +165,7 @@ class MPCPolicy:
         height, width = goal_image.shape[:2]
         self._goal = Goal((height, width), pixels, confidence, latents, rotation)
         if self.objective.needs_decoder:
-            picture = colour_cells(torch.from_numpy(np.ascontiguousarray(goal_image)).to(self.device))
-            self._goal = replace(self._goal, picture=picture)
+            self._goal = replace(self._goal, picture=self._colours(goal_image))
         self._history: list[_Frame] = []
         self._steps = 0
         self._cost: CandidateCost | None = None
@@ -189,9 +188,7 @@ class MPCPolicy:
             )
         scene, clamped = self._scene(observation)
         encode_seconds = self._observe(observation, scene)
-        horizon = self.config.horizon
-        if self.config.replan == "shrink":
-            horizon = max(1, horizon - self._steps)
+        horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
         initial = self._initial(scene, horizon)
         bounds = self.robot.limits.to(scene.joint_targets)
@@ -202,27 +199,24 @@ class MPCPolicy:
 
         self.plan, self._cost = plan, cost
         self._steps += 1
-        self.statistics.append(
-            PlanStatistics(
-                seconds=time.perf_counter() - began,
-                encode_seconds=encode_seconds,
-                horizon=horizon,
-                history=plan.history,
-                kinematic_history=kinematic.history if kinematic else (),
-                candidates=plan.evaluated + (kinematic.evaluated if kinematic else 0),
-                model_candidates=cost.model_candidates,
-                cost=plan.cost,
-                terms=cost.explain(plan.actions),
-                clamped=clamped,
-            )
+        entry = PlanStatistics(
+            seconds=time.perf_counter() - began,
+            encode_seconds=encode_seconds,
+            horizon=horizon,
+            history=plan.history,
+            kinematic_history=kinematic.history if kinematic else (),
+            candidates=plan.evaluated + (kinematic.evaluated if kinematic else 0),
+            model_candidates=cost.model_candidates,
+            cost=plan.cost,
+            terms=cost.explain(plan.actions),
+            clamped=clamped,
         )
+        self.statistics.append(entry)
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
     @property
     def imagined(self) -> Rollout:
-        """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before the first
-        `act`.
-        """
+        """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before `act`."""
         if self.plan is None or self._cost is None:
             raise ValueError("nothing was planned yet: call act first")
         with torch.no_grad():
@@ -232,24 +226,23 @@ class MPCPolicy:
     def _tensor(self, value: np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(value, dtype=np.float32), device=self.device)
 
+    def _image(self, image: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+
     def _encode(self, image: np.ndarray) -> Tensor:
         assert self.dynamics is not None
-        return self.dynamics.encode(torch.from_numpy(np.ascontiguousarray(image)).to(self.device))
+        return self.dynamics.encode(self._image(image))
+
+    def _colours(self, image: np.ndarray) -> Tensor:
+        return colour_cells(self._image(image))
 
     def _scene(self, observation: Observation) -> tuple[Scene, int]:
         """The observation as tensors, with joints inside their limits, and how many had to be moved."""
         positions, targets = self._tensor(observation.joint_positions), self._tensor(observation.joint_targets)
         inside = self.robot.clamp(positions), self.robot.clamp(targets)
         clamped = int((inside[0] != positions).sum() + (inside[1] != targets).sum())
-        scene = Scene(
-            joint_positions=inside[0],
-            joint_targets=inside[1],
-            world_from_base=self._tensor(observation.world_from_base),
-            world_from_camera=self._tensor(observation.world_from_camera),
-            intrinsics=self._tensor(observation.intrinsics),
-            image_size=self.goal.image_size,
-        )
-        return scene, clamped
+        seen = (observation.world_from_base, observation.world_from_camera, observation.intrinsics)
+        return Scene(*inside, *map(self._tensor, seen), image_size=self.goal.image_size), clamped
 
     @torch.no_grad()
     def _observe(self, observation: Observation, scene: Scene) -> float:
@@ -262,25 +255,16 @@ class MPCPolicy:
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
             if float(moved) > 1e-4:
                 raise ValueError("actions in a window's first frame can't be planned with a camera that moves")
-        if not self._history:
-            cost = self._cost_function(scene, as_sum(self.objective).part(needs_model=False), observe=False)
-            here = cost.kinematic_rollout(scene.joint_positions[None, None])
-            self._goal = replace(
-                self.goal,
-                start_latents=latents,
-                start_body_pixels=here.body_pixels[0, 0],
-                start_body_visible=here.body_visible[0, 0],
-            )
-            if self.objective.needs_decoder:
-                pose = self.robot.forward(scene.joint_positions[None])
-                picture = colour_cells(torch.from_numpy(np.ascontiguousarray(observation.image)).to(self.device))
-                self._goal = replace(self._goal, start_picture=picture, start_silhouette=cost.silhouette(pose)[0])
+        if not self._history and self.objective.needs_decoder:
+            cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
+            silhouette = cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
+            self._goal = replace(self.goal, start_picture=self._colours(observation.image), start_silhouette=silhouette)
         self._history = [*self._history, frame][-self.config.max_history :]
         return seconds
 
-    def _context(self, scene: Scene):
+    @torch.no_grad()
+    def _context(self, scene: Scene, dynamics: Dynamics) -> Any:
         """The model's context: observed latents and the motion that was really executed between them."""
-        assert self.dynamics is not None
         latents = torch.stack([frame.latents for frame in self._history if frame.latents is not None])
         track = self.robot.track(
             torch.stack([frame.joint_positions for frame in self._history]),
@@ -288,26 +272,17 @@ class MPCPolicy:
             torch.stack([frame.world_from_camera for frame in self._history]),
             scene.intrinsics,
         )
-        return self.dynamics.start(latents, self.dynamics.condition(track))
+        return dynamics.start(latents, dynamics.condition(track))
 
-    def _cost_function(self, scene: Scene, objective: WeightedSum, *, observe: bool = True) -> CandidateCost:
-        model = observe and objective.needs_model
-        with torch.no_grad():
-            context = self._context(scene) if model else None
+    def _cost_function(self, scene: Scene, objective: WeightedSum) -> CandidateCost:
+        dynamics = self.dynamics if objective.needs_model else None
+        context = None if dynamics is None else self._context(scene, dynamics)
         return CandidateCost(
-            self.robot,
-            objective,
-            self.goal,
-            scene,
-            dynamics=self.dynamics if model else None,
-            context=context,
-            config=self.config.model,
+            self.robot, objective, self.goal, scene, dynamics=dynamics, context=context, config=self.config.model
         )
 
     def _initial(self, scene: Scene, horizon: int) -> Gaussian:
-        """Around the targets in force at first (so that a grasp keeps squeezing), then around the rest of the last
-        plan.
-        """
+        """Around the targets in force at first, so that a grasp keeps squeezing; then around the last plan's rest."""
         std = scene.joint_targets.new_full((horizon, len(self.robot.joints)), self.config.finger_std)
         std[:, self.robot.arm] = self.config.arm_std
         if self.plan is None or len(self.plan.actions) < 2:
@@ -317,9 +292,7 @@ class MPCPolicy:
         return Gaussian(self.plan.actions[shift], torch.maximum(found, self.config.rewiden * std))
 
     def _kinematic_start(self, initial: Gaussian, scene: Scene, bounds: Tensor) -> tuple[Gaussian, Plan | None]:
-        """The distribution that the model-based search starts from, and the cheap search that gave it, if there was
-        one.
-        """
+        """The distribution that the model-based search starts from, and the cheap search that gave it, if any."""
         start = self.config.kinematic_start
         objective = self.objective.part(needs_model=False)
         if start is None or not self.objective.needs_model or not objective.guides(self.goal):

@@ -145,86 +145,19 @@ def as_sum(objective: Objective | WeightedSum) -> WeightedSum:
 
 @dataclass(frozen=True)
 class LatentDistance(Objective):
-    """Mean squared distance of predicted latents to the goal's (DexWM paper, section 4.4, the first term of its cost).
-
-    With the defaults this is the paper's. The options make an object term of it:
-
-    hide_hand: leave out tokens whose centre lies within this many patches of the candidate's hand or forearm (by
-        kinematics), of the goal's hand keypoints, or of the start's hand: what remains is the scene. None keeps all
-        tokens. The mean is over what remains, or over all if nothing does.
-    hidden_cost: instead of being left out entirely, a token under the candidate's own hand costs this share of the
-        distance between start and goal, so that covering a difference with the hand is no way to remove it. Needs
-        start latents.
-    by_change: weigh each token by the squared distance between start and goal there, so that a static background
-        doesn't count.
-    """
+    """Mean squared distance of predicted latents to the goal's (the first term of the cost in DexWM, section 4.4)."""
 
     name: str = "latents"
     time: TimeWeights = RELEASE_TIME
-    hide_hand: float | None = None
-    hidden_cost: float = 0.0
-    by_change: bool = False
-    min_confidence: float = 0.3
 
     needs_latents: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.hide_hand is not None and self.hide_hand < 0:
-            raise ValueError(f"hide_hand is a radius in patches, not {self.hide_hand}")
-        if not 0 <= self.hidden_cost <= 1:
-            raise ValueError(f"hidden_cost is a share between 0 and 1, not {self.hidden_cost}")
-        if self.hidden_cost and self.hide_hand is None:
-            raise ValueError("hidden_cost counts tokens that hide_hand leaves out; set hide_hand too")
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         if rollout.latents is None or goal.latents is None:
             raise ValueError(
                 f"objective {self.name!r} needs predicted latents and a goal's latents: plan with a dynamics"
             )
-        error = (rollout.latents - goal.latents).square().mean(-1)  # (N, T, P)
-        if self.hide_hand is None and not self.by_change:
-            return self.time.mean(error.mean(-1))
-
-        weight = torch.ones_like(error[0, 0])  # (P,)
-        unchanged = self._unchanged(goal) if self.by_change or self.hidden_cost else None
-        if self.by_change and unchanged is not None:
-            weight = unchanged
-        if self.hide_hand is None:
-            return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
-
-        grid = token_grid(error.shape[-1], goal.image_size)
-        seen = goal.confidence >= self.min_confidence
-        weight = weight * ~self._near(goal.pixels, seen, grid, goal.image_size)
-        if goal.start_body_pixels is not None and goal.start_body_visible is not None:
-            weight = weight * ~self._near(goal.start_body_pixels, goal.start_body_visible, grid, goal.image_size)
-        hidden = self._near(rollout.body_pixels, rollout.body_visible, grid, goal.image_size)  # (N, T, P)
-        if self.hidden_cost and unchanged is not None:
-            error = torch.where(hidden, self.hidden_cost * unchanged, error)
-            return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
-        return self.time.mean(_remaining_mean(error, weight, hidden))
-
-    def _unchanged(self, goal: Goal) -> Tensor:
-        if goal.start_latents is None or goal.latents is None:
-            raise ValueError(f"objective {self.name!r} compares with the start: the goal has no start latents yet")
-        return (goal.start_latents - goal.latents).square().mean(-1)
-
-    def _near(self, pixels: Tensor, visible: Tensor, grid: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
-        """Which tokens (..., P) have a visible point of pixels (..., M, 2) within the radius of their centre or
-        square.
-        """
-        rows, columns = grid
-        patch = pixels.new_tensor([image_size[1] / columns, image_size[0] / rows])
-        places = pixels / patch  # in patches
-        row, column = torch.meshgrid(
-            torch.arange(rows, device=pixels.device) + 0.5,
-            torch.arange(columns, device=pixels.device) + 0.5,
-            indexing="ij",
-        )
-        centres = torch.stack([column, row], dim=-1).flatten(0, 1).to(pixels)  # (P, 2)
-        # Distance from a point to the patch's square: 0 inside it.
-        outside = ((places[..., :, None, :] - centres).abs() - 0.5).clamp_min(0.0)  # (..., M, P, 2)
-        near = (outside.square().sum(-1) <= (self.hide_hand or 0.0) ** 2) & visible[..., None]
-        return near.any(-2)
+        return self.time.mean((rollout.latents - goal.latents).square().mean(-1).mean(-1))
 
 
 @dataclass(frozen=True)
@@ -335,26 +268,6 @@ class Smoothness(Objective):
         return self.time.mean(per_step)
 
 
-def token_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a grid of square patches that covers an image (height, width). Raises ValueError if there
-    is none.
-    """
-    height, width = image_size
-    rows = round((tokens * height / width) ** 0.5)
-    if rows < 1 or tokens % rows or abs((tokens // rows) / rows - width / height) > 0.15 * width / height:
-        raise ValueError(f"{tokens} tokens form no grid of square patches on an image of {height}x{width}")
-    return rows, tokens // rows
-
-
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Mean over the last dimension; 0 where all weights are 0."""
     return (values * weights).sum(-1) / weights.sum(-1).clamp_min(1e-9)
-
-
-def _remaining_mean(error: Tensor, weight: Tensor, hidden: Tensor) -> Tensor:
-    """Weighted mean (N, T) of error (N, T, P) over tokens that aren't hidden; over all of them where nothing
-    remains.
-    """
-    shown = weight * ~hidden
-    nothing_left = shown.sum(-1, keepdim=True) <= 0
-    return _weighted_mean(error, torch.where(nothing_left, weight.expand_as(error), shown))

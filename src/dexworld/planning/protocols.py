@@ -59,7 +59,6 @@ class Rollout:
     pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image. visible: (N,
         T, 12).
     keypoints_base: (N, T, 42, 3) metres and hand_rotation: (N, T, 3, 3) base_from_palm, in the robot's base frame.
-    body_pixels: (N, T, M, 2) and body_visible: (N, T, M), points of hand and forearm, to tell what they hide.
     latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2) and predicted_confidence: (N, T, 12), the keypoint
         head on those latents, or None.
     picture: (N, h, w, 3) colours of the last predicted frame and silhouette: (N, h, w), the cells that the robot
@@ -73,8 +72,6 @@ class Rollout:
     visible: Tensor
     keypoints_base: Tensor
     hand_rotation: Tensor
-    body_pixels: Tensor
-    body_visible: Tensor
     latents: Tensor | None = None
     predicted_pixels: Tensor | None = None
     predicted_confidence: Tensor | None = None
@@ -89,8 +86,6 @@ class Goal:
     image_size: (height, width) pixels. latents: (P, D) of the goal image, or None without a model.
     pixels: (12, 2) and confidence: (12,) tracked keypoints of the goal image. hand_rotation: (3, 3) base_from_palm,
         or None.
-    start_latents: (P, D) of the episode's first observation; start_body_pixels: (M, 2) and start_body_visible: (M,),
-        hand and forearm in it; None until something was observed.
     picture, start_picture: (h, w, 3) colours of the goal and of the first observation, and start_silhouette: (h, w),
         the robot in the latter; None unless an objective compares pictures.
     """
@@ -100,9 +95,6 @@ class Goal:
     confidence: Tensor
     latents: Tensor | None = None
     hand_rotation: Tensor | None = None
-    start_latents: Tensor | None = None
-    start_body_pixels: Tensor | None = None
-    start_body_visible: Tensor | None = None
     picture: Tensor | None = None
     start_picture: Tensor | None = None
     start_silhouette: Tensor | None = None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dexworld.hands import RIGHT
 from dexworld.robots.kinematics import Constants, Joint, Quaternion, Vector, chained, joint_terms, joint_transforms
-from dexworld.robots.robot import HandPose, Robot, right_hand
+from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
 
 TipConvention = Literal["true", "release"]
 
@@ -103,7 +103,6 @@ HAND: tuple[Finger, ...] = (
 # Arm, then hand: the order of every joint vector of this robot.
 JOINTS: tuple[Joint, ...] = (*ARM, *(joint for finger in HAND for joint in finger.joints))
 _INDEX, _MIDDLE, _RING, _THUMB = range(4)
-_ELBOW, _FOREARM_END, _FOREARM_POINTS = 3, 5, 5
 # Spheres along lines between two of the arm's joints or its wrist (row 7): from, to, how many, radius.
 _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
 
@@ -133,35 +132,21 @@ class FrankaAllegro(Robot):
         """As `Robot.forward`; `links` are the seven origins of the arm's joints."""
         self.check_shape(joint_positions)
         terms, flange, palm_offset, tip_offsets = self._constants.like(joint_positions)
-        batch = joint_positions.shape[:-1]
-        local = joint_transforms(terms, joint_positions.reshape(-1, len(JOINTS)))
-        arm = chained(local[:, self.arm])
-        rotation = arm[-1][:, :3, :3]
-        links = torch.stack([pose[:, :3, 3] for pose in arm], dim=1)
-        wrist = links[:, -1] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
+        local = joint_transforms(terms, joint_positions)
+        arm = chained(local[..., self.arm, :, :])
+        rotation = arm[-1][..., :3, :3]
+        links = torch.stack([pose[..., :3, 3] for pose in arm], dim=-2)
+        wrist = links[..., -1, :] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
 
-        fingers = chained(local[:, self.fingers].unflatten(1, (len(HAND), 4)))  # palm_from_link, 4 x (B, 4, 4, 4)
+        fingers = chained(local[..., self.fingers, :, :].unflatten(-3, (len(HAND), 4)))  # palm_from_link
         origins = [pose[..., :3, 3] for pose in fingers]
         if self.tips == "true":
             tip = origins[-1] + (fingers[-1][..., :3, :3] @ tip_offsets[..., None])[..., 0]
             origins = [*origins[1:], tip]
-        points = torch.stack(origins, dim=2) + palm_offset  # (B, 4 fingers, 4, 3) in the flange frame
-        points = points[:, (_THUMB, _INDEX, _MIDDLE, _RING, _RING)].flatten(1, 2)  # (B, 20, 3)
-        keypoints, valid = right_hand(wrist, points @ rotation.transpose(-1, -2) + wrist[:, None])
-        return HandPose(
-            keypoints.reshape(*batch, *keypoints.shape[1:]),
-            valid,
-            rotation.reshape(*batch, 3, 3),
-            wrist.reshape(*batch, 3),
-            links.reshape(*batch, len(ARM), 3),
-        )
-
-    def body_points(self, pose: HandPose) -> Tensor:
-        """The hand's keypoints, the last joint of the arm, and points along the forearm."""
-        share = torch.linspace(0.0, 1.0, _FOREARM_POINTS, dtype=pose.wrist.dtype, device=pose.wrist.device)[:, None]
-        elbow, end = pose.links[..., _ELBOW : _ELBOW + 1, :], pose.links[..., _FOREARM_END : _FOREARM_END + 1, :]
-        forearm = elbow + share * (end - elbow)
-        return torch.cat([pose.keypoints[..., RIGHT, :], pose.links[..., -1:, :], forearm], dim=-2)
+        points = torch.stack(origins, dim=-2) + palm_offset  # (..., 4 fingers, 4, 3) in the flange frame
+        points = points[..., (_THUMB, _INDEX, _MIDDLE, _RING, _RING), :, :].flatten(-3, -2)  # (..., 20, 3)
+        points = points @ rotation.transpose(-1, -2) + wrist[..., None, :]
+        return right_hand_pose(wrist, points, rotation, links)
 
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
         """Spheres over forearm, palm and fingers."""
@@ -171,12 +156,6 @@ class FrankaAllegro(Robot):
         lines = [(rows[start], rows[end], count, radius) for start, end, count, radius in _ARM_SPHERES]
         for side in (-0.035, 0.0, 0.035):
             lines.append((wrist + side * across + 0.01 * along, wrist + side * across + 0.085 * along, 3, 0.03))
-        for finger in range(4):
-            for joint in range(1, 4):
-                lines.append((hand[..., 4 * finger + joint, :], hand[..., 4 * finger + joint + 1, :], 3, 0.016))
-        centres, radii = [], []
-        for start, end, count, radius in lines:
-            share = torch.linspace(0.0, 1.0, count, dtype=wrist.dtype, device=wrist.device)[:, None]
-            centres.append(start[..., None, :] + share * (end - start)[..., None, :])
-            radii += [radius] * count
-        return torch.cat(centres, dim=-2), wrist.new_tensor(radii)
+        for joint in (4 * finger + joint for finger in range(4) for joint in range(1, 4)):
+            lines.append((hand[..., joint, :], hand[..., joint + 1, :], 3, 0.016))
+        return spheres(lines)

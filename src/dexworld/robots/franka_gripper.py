@@ -7,6 +7,7 @@ appendix C.2).
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from dexworld.hands import FINGERS, GRIPPER_CLOSED_RADII, GRIPPER_OPEN_RADII
 from dexworld.robots.franka_allegro import ARM, FLANGE
 from dexworld.robots.kinematics import Constants, chained, joint_terms, joint_transforms
-from dexworld.robots.robot import HandPose, Robot, right_hand
+from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
 
 _TURN = -math.pi / 4  # about z, from the flange to the gripper
 _PADS = 0.103  # metres from the flange, along z, to the middle of the pads
@@ -42,34 +43,17 @@ class FrankaGripper(Robot):
         """As `Robot.forward`; the wrist is the flange, `hand_rotation` base_from_gripper, `links` the arm's joints."""
         self.check_shape(joint_positions)
         terms, spokes, radii, flange, turn = self._constants.like(joint_positions)
-        batch = joint_positions.shape[:-1]
-        joints = joint_positions.reshape(-1, len(self.joints))
-        arm = chained(joint_transforms(terms, joints[:, self.arm]))
-        links = torch.stack([pose[:, :3, 3] for pose in arm], dim=1)
-        rotation = arm[-1][:, :3, :3] @ turn
-        wrist = links[:, -1] + (arm[-1][:, :3, :3] @ flange[:, None])[..., 0]
-        opening = joints[:, -1:]
-        radius = opening * radii[1] + (1.0 - opening) * radii[0]  # (B, 4)
-        in_plane = radius[:, None, :, None] * spokes[None, :, None, :]  # (B, 5 fingers, 4, 2)
-        points = in_plane.flatten(1, 2) @ rotation[:, :, :2].transpose(-1, -2) + wrist[:, None]
-        keypoints, valid = right_hand(wrist, points)
-        return HandPose(
-            keypoints.reshape(*batch, *keypoints.shape[1:]),
-            valid,
-            rotation.reshape(*batch, 3, 3),
-            wrist.reshape(*batch, 3),
-            links.reshape(*batch, len(ARM), 3),
-        )
-
-    def body_points(self, pose: HandPose) -> Tensor:
-        """The arm from its elbow to the flange, and the gripper to its pads: the dummy hand is in no picture."""
-        pads = pose.wrist + _PADS * pose.hand_rotation[..., :, 2]
-        return torch.cat([pose.links[..., 3:, :], pose.wrist[..., None, :], pads[..., None, :]], dim=-2)
+        arm = chained(joint_transforms(terms, joint_positions[..., self.arm]))
+        links = torch.stack([pose[..., :3, 3] for pose in arm], dim=-2)
+        rotation = arm[-1][..., :3, :3] @ turn
+        wrist = links[..., -1, :] + (arm[-1][..., :3, :3] @ flange[:, None])[..., 0]
+        opening = joint_positions[..., -1:]
+        radius = opening * radii[1] + (1.0 - opening) * radii[0]  # (..., 4)
+        in_plane = radius[..., None, :, None] * spokes[:, None, :]  # (..., 5 fingers, 4, 2)
+        points = in_plane.flatten(-3, -2) @ rotation[..., :2].transpose(-1, -2) + wrist[..., None, :]
+        return right_hand_pose(wrist, points, rotation, links)
 
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
-        """Spheres along the lines between `body_points`."""
-        points = self.body_points(pose)
-        share = torch.linspace(0.0, 1.0, 4, dtype=points.dtype, device=points.device)[:, None, None]
-        centres = points[..., None, :-1, :] + share * (points[..., 1:, :] - points[..., :-1, :])[..., None, :, :]
-        centres = centres.flatten(-3, -2)
-        return centres, centres.new_full(centres.shape[-2:-1], 0.06)
+        """Spheres from the elbow to the gripper's pads: the dummy hand is in no picture."""
+        rows = [*pose.links[..., 2:, :].unbind(-2), pose.wrist, pose.wrist + _PADS * pose.hand_rotation[..., :, 2]]
+        return spheres([(start, end, 4, 0.06) for start, end in pairwise(rows)])

@@ -48,8 +48,8 @@ def joint_terms(joints: Sequence[Joint]) -> Tensor:
 
 
 def joint_transforms(terms: Tensor, angles: Tensor) -> Tensor:
-    """parent_from_joint (B, J, 4, 4) for angles (B, J), all in one product with constants. Differentiable."""
-    waves = torch.stack([torch.ones_like(angles), angles.cos(), angles.sin()], dim=-1)  # (B, J, 3)
+    """parent_from_joint (..., J, 4, 4) for angles (..., J), all in one product with constants. Differentiable."""
+    waves = torch.stack([torch.ones_like(angles), angles.cos(), angles.sin()], dim=-1)  # (..., J, 3)
     return (waves[..., None] * terms).sum(-2).unflatten(-1, (4, 4))
 
 

@@ -4,6 +4,7 @@ A new robot is a subclass of `Robot` with its joints and its `forward`; `example
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,16 +61,12 @@ class Robot(ABC):
         Raises ValueError if the last dimension isn't J. Limits aren't checked here: see `clamp`.
         """
 
-    def body_points(self, pose: HandPose) -> Tensor:
-        """Points (..., M, 3) in the base frame on what hides the scene; by default the keypoints that there are."""
-        return pose.keypoints[..., pose.valid, :]
-
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
         """Spheres that cover the robot: centres (..., M, 3) in the base frame and radii (M,), metres.
 
-        By default 3 cm around `body_points`.
+        By default 3 cm around the keypoints that there are.
         """
-        centres = self.body_points(pose)
+        centres = pose.keypoints[..., pose.valid, :]
         return centres, centres.new_full(centres.shape[-2:-1], 0.03)
 
     def clamp(self, joint_positions: Tensor) -> Tensor:
@@ -111,10 +108,9 @@ class Robot(ABC):
 
     def check_shape(self, joint_positions: Tensor) -> None:
         """Raises ValueError unless the last dimension is J."""
-        if joint_positions.shape[-1:] != (len(self.joints),):
-            raise ValueError(
-                f"joint positions have shape {tuple(joint_positions.shape)}, expected (..., {len(self.joints)})"
-            )
+        shape, joints = tuple(joint_positions.shape), len(self.joints)
+        if shape[-1:] != (joints,):
+            raise ValueError(f"joint positions have shape {shape}, expected (..., {joints})")
 
 
 def keypoint_track(
@@ -133,9 +129,19 @@ def keypoint_track(
     )
 
 
-def right_hand(wrist: Tensor, fingers: Tensor) -> tuple[Tensor, Tensor]:
-    """Keypoints (..., 42, 3) and valid (42,) of a robot with a right hand, from wrist (..., 3) and (..., 20, 3)."""
+def right_hand_pose(wrist: Tensor, fingers: Tensor, hand_rotation: Tensor, links: Tensor) -> HandPose:
+    """The pose of a robot with a right hand: its wrist (..., 3), and four joints each of five fingers (..., 20, 3)."""
     left = fingers.new_zeros(*fingers.shape[:-2], RIGHT.start, 3)
     valid = torch.zeros(RIGHT.stop, dtype=torch.bool, device=fingers.device)
     valid[RIGHT] = True
-    return torch.cat([left, wrist[..., None, :], fingers], dim=-2), valid
+    return HandPose(torch.cat([left, wrist[..., None, :], fingers], dim=-2), valid, hand_rotation, wrist, links)
+
+
+def spheres(lines: Sequence[tuple[Tensor, Tensor, int, float]]) -> tuple[Tensor, Tensor]:
+    """An outline from lines, each from (..., 3) to (..., 3), with so many spheres of a radius in metres along it."""
+    centres, radii = [], []
+    for start, end, count, radius in lines:
+        share = torch.linspace(0.0, 1.0, count, dtype=start.dtype, device=start.device)[:, None]
+        centres.append(start[..., None, :] + share * (end - start)[..., None, :])
+        radii += [radius] * count
+    return torch.cat(centres, dim=-2), lines[0][0].new_tensor(radii)

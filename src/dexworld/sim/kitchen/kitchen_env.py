@@ -168,7 +168,7 @@ class KitchenEnv(gymnasium.Env):
                 return drawn, None
             episode = draw_episode(task, drawn, self._backend)
             if isinstance(episode, TaskEpisode):
-                return drawn, episode
+                return episode.seed, episode
             if seed is not None:
                 raise ValueError(f"scene {seed} has no {task} episode: {episode.reason}; try the next seed")
 
