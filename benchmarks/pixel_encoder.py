@@ -37,7 +37,7 @@ Sums = tuple[np.ndarray, np.ndarray]  # numerators and denominators (S, E) of S 
 
 def small_data(folder: Path) -> tuple[Path, Path, Path]:
     """A few simulated scenes of each split."""
-    from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
+    from dexworld.sim.collect import CollectConfig, collect
 
     folders = []
     for name, seed, count in (("train", 890_000, 4), ("validation", 990_000, 2), ("test", 1_900_000, 2)):
