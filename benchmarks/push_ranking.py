@@ -22,8 +22,8 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import checkpoint_path
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
+from dexworld.planning.presets import task_preset
 from dexworld.planning.protocols import CostFunction, Gaussian, Plan
-from dexworld.planning.task_presets import task_preset
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv

@@ -45,7 +45,6 @@ def test_kinematic_pixels_are_those_of_the_camera():
     rollout = cost.kinematic_rollout(torch.tensor(goal, dtype=torch.float32)[None, None])
     motion = robot_motion(scene(), torch.tensor(goal, dtype=torch.float32)[None])
     visible = motion.visible[0]
-    assert torch.equal(rollout.visible[0, 0], visible)
     assert torch.allclose(rollout.pixels[0, 0][visible], motion.pixels[0, visible, :2], atol=1e-2)
     assert torch.allclose(rollout.pixels[0, 0], torch.tensor(hand_pixels(goal)))
 

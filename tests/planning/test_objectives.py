@@ -30,7 +30,6 @@ def rollout(count=2, steps=3, **values):
         "joint_targets": torch.zeros(count, steps, 23),
         "joint_start": torch.zeros(23),
         "pixels": torch.zeros(count, steps, 12, 2),
-        "visible": torch.ones(count, steps, 12, dtype=torch.bool),
         "keypoints_base": torch.zeros(count, steps, 42, 3),
         "hand_rotation": torch.eye(3).expand(count, steps, 3, 3),
     }

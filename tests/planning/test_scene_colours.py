@@ -35,7 +35,7 @@ def cost(predicted, silhouettes, start_hidden=None, **options):
     count = len(predicted)
     none = torch.zeros(count, 1, 0)
     rollout = Rollout(
-        FrankaAllegro(), torch.zeros(count, 1, 23), torch.zeros(23), none, none, none, none,
+        FrankaAllegro(), torch.zeros(count, 1, 23), torch.zeros(23), none, none, none,
         picture=torch.stack(predicted), silhouette=torch.stack(silhouettes),
     )  # fmt: skip
     goal = Goal(

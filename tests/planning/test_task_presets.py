@@ -3,8 +3,7 @@
 import pytest
 
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.presets import preset
-from dexworld.planning.task_presets import FINGER_STD, kinematics_only, task_preset
+from dexworld.planning.presets import FINGER_STD, kinematics_only, preset, task_preset
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 

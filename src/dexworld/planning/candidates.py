@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexworld.actions import MIN_DEPTH
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
@@ -135,13 +134,12 @@ class CandidateCost:
         if samples.ndim != 3 or samples.shape[-1] != joints:
             raise ValueError(f"candidates have shape {tuple(samples.shape)}, expected (N, T, {joints})")
         pose = self.robot.forward(self.expected_positions(samples))
-        pixels, depth = self._project(pose.keypoints[..., list(TRACKED), :])
+        pixels, _ = self._project(pose.keypoints[..., list(TRACKED), :])
         return Rollout(
             robot=self.robot,
             joint_targets=samples,
             joint_start=self.scene.joint_targets,
             pixels=pixels,
-            visible=(depth > MIN_DEPTH) & pose.valid[list(TRACKED)],
             keypoints_base=pose.keypoints,
             hand_rotation=pose.hand_rotation,
         )
@@ -219,5 +217,5 @@ def require_decoder(dynamics: Dynamics | None) -> Callable[[Tensor], Tensor]:
 
 def _select(rollout: Rollout, chosen: Tensor) -> Rollout:
     """Only the chosen candidates of a kinematic rollout."""
-    batched = ("joint_targets", "pixels", "visible", "keypoints_base", "hand_rotation")
+    batched = ("joint_targets", "pixels", "keypoints_base", "hand_rotation")
     return replace(rollout, **{name: getattr(rollout, name)[chosen] for name in batched})

@@ -242,7 +242,8 @@ class MPCPolicy:
         inside = self.robot.clamp(positions), self.robot.clamp(targets)
         clamped = int((inside[0] != positions).sum() + (inside[1] != targets).sum())
         seen = (observation.world_from_base, observation.world_from_camera, observation.intrinsics)
-        return Scene(*inside, *map(self._tensor, seen), image_size=self.goal.image_size), clamped
+        base, camera, intrinsics = (self._tensor(value) for value in seen)
+        return Scene(*inside, base, camera, intrinsics, self.goal.image_size), clamped
 
     @torch.no_grad()
     def _observe(self, observation: Observation, scene: Scene) -> float:

@@ -8,8 +8,8 @@ import numpy as np
 
 from dexworld.planning.controls import DoNothing, RandomTargets, Replay, SimulatorSearch, TrueSimulator
 from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.presets import kinematics_only, task_preset
 from dexworld.planning.protocols import Dynamics, Policy
-from dexworld.planning.task_presets import kinematics_only, task_preset
 from dexworld.robots.environment import Environment, SimulatedEnvironment
 
 

@@ -56,8 +56,7 @@ class Rollout:
     """What N candidates of T steps would do: kinematics for all, the model's prediction where it was asked for.
 
     robot: who does it. joint_targets: (N, T, J), commanded. joint_start: (J,) the targets in force now.
-    pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image. visible: (N,
-        T, 12).
+    pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image.
     keypoints_base: (N, T, 42, 3) metres and hand_rotation: (N, T, 3, 3) base_from_palm, in the robot's base frame.
     latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2) and predicted_confidence: (N, T, 12), the keypoint
         head on those latents, or None.
@@ -69,7 +68,6 @@ class Rollout:
     joint_targets: Tensor
     joint_start: Tensor
     pixels: Tensor
-    visible: Tensor
     keypoints_base: Tensor
     hand_rotation: Tensor
     latents: Tensor | None = None
@@ -113,9 +111,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A diagonal Gaussian over plans: mean and standard deviation (T, A). Raises ValueError on NaN or a negative
-    spread.
-    """
+    """A diagonal Gaussian over plans: mean and std (T, A). Raises ValueError on NaN or a negative spread."""
 
     mean: Tensor
     std: Tensor

@@ -11,6 +11,8 @@ import numpy as np
 from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
 
+Values = dict[str, Any]
+
 
 @runtime_checkable
 class Environment(Protocol):
@@ -19,21 +21,23 @@ class Environment(Protocol):
     An action is a vector of absolute joint targets (J,), as `Robot.check_targets` accepts them. Observations are dicts
     that hold the fields of `Observation`. The info of `reset` holds a `goal_image` (H, W, 3) uint8. An episode ends
     when `step` says terminated or truncated; then `success` judges it.
-
-    film: pictures (H, W, 3) since the reset, evenly spaced in time, where the reset's options held `film=True`; an
-    environment that doesn't film leaves it empty.
     """
 
-    robot: Robot
-    film: Sequence[np.ndarray]
+    @property
+    def robot(self) -> Robot:
+        """Who acts."""
+        ...
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    @property
+    def film(self) -> Sequence[np.ndarray]:
+        """Pictures since a reset whose options hold `film=True`, evenly spaced in time; else empty."""
+        ...
+
+    def reset(self, *, seed: int | None = None, options: Values | None = None) -> tuple[Values, Values]:
         """Start an episode: (observation, info)."""
         ...
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Values, Any, bool, bool, Values]:
         """Move to the joint targets: (observation, reward, terminated, truncated, info)."""
         ...
 
@@ -62,7 +66,7 @@ class SimulatedEnvironment(Environment, Protocol):
         """The complete state."""
         ...
 
-    def set_state(self, state: Any) -> Any:
+    def set_state(self, state: Any) -> None:
         """Go back to a state of this episode."""
         ...
 
