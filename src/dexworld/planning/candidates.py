@@ -122,9 +122,7 @@ class CandidateCost:
             return {name: float(value[0]) for name, value in self.objective.each(rollout, self.goal).items()}
 
     def imagine(self, actions: Tensor) -> Rollout:
-        """The rollout of one plan (T, J) as a batch of one, with the model's latents if the objective has model
-        terms.
-        """
+        """The rollout of one plan (T, J) as a batch of one, with the model's latents if a term needs them."""
         rollout = self.kinematic_rollout(actions[None])
         return self.predict(rollout) if self.model.terms else rollout
 

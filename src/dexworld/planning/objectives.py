@@ -83,9 +83,7 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """A weighted sum of terms. Two terms of one kind need different names. Raises ValueError otherwise or on a bad
-    weight.
-    """
+    """A weighted sum of terms. Raises ValueError on two terms of one name and on a bad weight."""
 
     terms: tuple[tuple[float, Objective], ...]
 

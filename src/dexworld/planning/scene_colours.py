@@ -63,9 +63,7 @@ class SceneColours(Objective):
 
 
 def colour_cells(images: Tensor) -> Tensor:
-    """Colour shares (..., h, w, 3) of images (..., H, W, 3) uint8, averaged over cells; h and w are H and W over
-    `CELL_PX`.
-    """
+    """Colour shares (..., h, w, 3) of images (..., H, W, 3) uint8, averaged over cells of `CELL_PX` pixels."""
     flat = images.reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2).float() / 255
     cells = functional.avg_pool2d(flat, CELL_PX).permute(0, 2, 3, 1)
     cells = cells / (cells.sum(-1, keepdim=True) + _DARK)

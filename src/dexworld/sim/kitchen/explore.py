@@ -1,9 +1,8 @@
 """Exploratory data: the arm moves, objects get touched and pushed about, nothing is ever picked up or put down.
 
 Both strategies of the DexWM paper (section 4.5): scripted lifts replayed with noise after the objects were moved, so
-that
-the grasps fail, and random 3-D targets; clips in which only the fingers open and close (section C.2). Ours in addition:
-sweeps, random straight lines at the height of the objects, so that objects move often enough to learn from.
+that the grasps fail, and random 3-D targets; clips in which only the fingers open and close (section C.2). Ours in
+addition: sweeps, random straight lines at the height of the objects, so that objects move often enough to learn from.
 """
 
 import math
@@ -78,9 +77,7 @@ def record_exploration(
 
 
 def holds_object(episode: Track) -> bool:
-    """Whether any object was held: off the counter, by `HELD_HEIGHT`, with the hand on it, for `HELD_FRAMES` in a
-    row.
-    """
+    """Whether any object was held: `HELD_HEIGHT` off the counter, with the hand on it, for `HELD_FRAMES` in a row."""
     heights = episode.columns["object_positions"][..., 2]
     held = (heights > heights[:1] + HELD_HEIGHT) & episode.columns["object_touched"]
     runs = np.stack([held[start : len(held) - HELD_FRAMES + 1 + start] for start in range(HELD_FRAMES)])
