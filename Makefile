@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 # ablation*.py and decoder.py need data: run them by hand (docs/ablations.md, docs/training.md). The others named here are parts.
 BENCHMARKS := $(filter-out benchmarks/ablation%.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
-  benchmarks/pixel_encoder_%.py benchmarks/plain_training.py benchmarks/training_setup.py,$(wildcard benchmarks/*.py))
+  benchmarks/plain_training.py benchmarks/training_setup.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench clean

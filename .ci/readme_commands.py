@@ -133,7 +133,8 @@ def problem(command: Command) -> str | None:
 
 
 def _option_problem(command: Command) -> str | None:
-    shown = help_text(command.verb)
+    inner = next((word for word in command.words if word in EMBODIMENTS), "")
+    shown = help_text(command.verb) + (help_text(f"{command.verb} {inner}") if inner else "")
     if f"dexworld {command.verb} " not in shown.partition("[-h]")[0] + " ":
         return f"dexworld has no verb {command.verb!r}"
     known = set(re.findall(r"--[a-z0-9][a-z0-9.-]*", shown))

@@ -27,13 +27,14 @@ from dexworld.evaluation.open_loop_metrics import Sums, keypoint_views, latent_s
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.track import Track
 from dexworld.training.config import SamplingConfig, TrainConfig
-from dexworld.training.fitting import encoder_fingerprint, fit_action_scale, fitted_encoder
 from dexworld.training.frame_task import FrameTask
-from dexworld.training.frozen_encoder import open_evaluator
-from dexworld.training.keypoint_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
+from dexworld.training.run_data import fit_pca
 from dexworld.training.sources import CachedData
+from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
+from dexworld.training.train_world_model import FIT_WINDOWS
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import window_strategies
 
@@ -204,8 +205,7 @@ class Study:
         folder = self.output / "encoder"
         if not (folder / "config.json").exists():
             model = DexWM(self.config.model)
-            state = fitted_encoder(self.config.model, [self.robot], self.config.encoder_frames, 0, torch.device("cpu"))
-            model.encoder.load_state_dict(state)
+            fit_pca(model.config, model.encoder, [self.robot], self.config.encoder_frames, 0, torch.device("cpu"))
             model.save_pretrained(folder, {"training_seeds": [[self.robot.seeds[0], self.robot.seeds[-1]]]})
         return DexWM.from_pretrained(folder).requires_grad_(False)
 
@@ -276,12 +276,15 @@ class Study:
             model = DexWM.from_pretrained(ancestor / "model")
             seeds += model.provenance["training_seeds"]
         else:
-            if not variant.raw_actions:
-                scale = fit_action_scale(data.labels(strategies[0], episodes), config)
-                config = replace(config, action_scale=scale)
-            torch.manual_seed(seed)  # the modules draw their first weights from torch's generator
             model = DexWM(config)
             model.encoder.load_state_dict(self.encoder.encoder.state_dict())
+            torch.manual_seed(seed)  # the modules draw their first weights from torch's generator
+            if variant.raw_actions:
+                model = DexWM(config)
+                model.encoder.load_state_dict(self.encoder.encoder.state_dict())
+            else:
+                window = data.labels(strategies[0], episodes).batch(0, FIT_WINDOWS)
+                model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
         task = FrameTask(model, training, lambda each: data.source(each, model, episodes), sampling)
         trainer = Trainer(model, training, task, folder)
         begin = time.process_time()

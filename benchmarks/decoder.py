@@ -32,11 +32,11 @@ from dexworld.evaluation.intervals import Interval, bootstrap_ratio
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of
 from dexworld.models.decoder import from_pixels
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import open_decoder
 from dexworld.models.perceptual import GradientDistance
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.track import Track
-from dexworld.training.frozen_encoder import open_decoder
 
 Decode = Callable[[Tensor], Tensor]
 FIGURES = ("psnr", "ssim", "gradient_distance", "sharpness", "latent_error")

@@ -21,7 +21,6 @@ from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import MODULATIONS, Block, Predictor, modulate, normalise, plain_rollout
 from dexworld.training.config import TrainConfig
 from dexworld.training.losses import inside_image, keypoint_loss
-from dexworld.training.objective import window_motion
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Choices:
 
 def plain_losses(model: DexWM, window: Window, unrolled: bool, config: TrainConfig, choices: Choices) -> Tensor:
     """What `WindowLoss` minimises."""
-    motion, true, size = window_motion(model, window), window.latents, model.config.predictor.num_context
+    motion, true, size = model.condition(window.track), window.latents, model.config.predictor.num_context
     if unrolled:
         target, motion_after = true[:, size:], motion
         predicted = (

@@ -44,7 +44,7 @@ class OneWindow:
     def contents(self, batch: Window) -> dict[str, Tensor]:
         return {"latents": batch.latents}
 
-    def blame(self, batch: Window) -> str:
+    def broken_data(self, batch: Window) -> str:
         return ""
 
 
@@ -127,9 +127,7 @@ def make_trainer(
         folder,
         device=next(model.predictor.parameters()).device,
         scale=ScaleConfig(recompute=recompute, compile=compiled),
-        blocks=model.predictor.layers,
-        block_methods=("context_key_value",),
-        compiled_methods=("context_key_value", "own_frame", "after_context"),
+        blocks=model.blocks,
         idle_parameters=False,
         meter=meter,
     )

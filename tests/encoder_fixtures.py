@@ -1,5 +1,6 @@
 """Tiny pretrained encoders with random weights, saved by `transformers` in the layout of the real checkpoints."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,36 +43,22 @@ _TEXT |= {"max_position_embeddings": 4, "bos_token_id": 0, "eos_token_id": 1}
 def tiny_model(kind: str, **changes: Any) -> torch.nn.Module:
     """A model of the kind with lively weights, made for square images as the real ones are."""
     tower = {**_TOWER, **changes}
+    dino = {**tower, "mlp_ratio": 2, "image_size": 70, "patch_size": 14}
     siglip = {**tower, "intermediate_size": 32, "image_size": 70, "patch_size": 14}
-    if kind in ("dinov2", "webssl"):
-        size = 70 if kind == "dinov2" else 56  # DINOv2 was trained on 518 pixels, Web-SSL on 224
-        model: torch.nn.Module = Dinov2Model(Dinov2Config(**tower, mlp_ratio=2, image_size=size, patch_size=14))
-    elif kind == "dinov2-registers":
-        model = Dinov2WithRegistersModel(
-            Dinov2WithRegistersConfig(**tower, mlp_ratio=2, image_size=70, patch_size=14, num_register_tokens=4)
-        )
-    elif kind == "dinov3":
-        model = DINOv3ViTModel(DINOv3ViTConfig(**tower, intermediate_size=32, num_register_tokens=4))
-    elif kind == "vjepa2":
-        model = VJEPA2Model(
-            VJEPA2Config(
-                **{"crop_size": 64, **tower},
-                mlp_ratio=2,
-                pred_hidden_size=12,
-                pred_num_attention_heads=2,
-                pred_num_hidden_layers=1,
-            )
-        )
-    elif kind == "siglip2":
-        model = SiglipModel(SiglipConfig(vision_config=siglip, text_config=_TEXT))
-    elif kind == "siglip2-vision-only":
-        model = SiglipVisionModel(SiglipVisionConfig(**siglip))
-    elif kind == "siglip2-naflex":
-        vision = {**tower, "intermediate_size": 32, "patch_size": 16, "num_patches": 25}
-        model = Siglip2Model(Siglip2Config(vision_config=vision, text_config=_TEXT))
-    else:
-        raise ValueError(f"no tiny encoder {kind!r}")
-    return lively(model).eval()
+    packed = {**tower, "intermediate_size": 32, "patch_size": 16, "num_patches": 25}
+    clip = {"crop_size": 64, **tower, "mlp_ratio": 2}
+    clip |= {"pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
+    models: dict[str, Callable[[], torch.nn.Module]] = {
+        "dinov2": lambda: Dinov2Model(Dinov2Config(**dino)),  # trained on 518 pixels, Web-SSL on 224
+        "webssl": lambda: Dinov2Model(Dinov2Config(**{**dino, "image_size": 56})),
+        "dinov2-registers": lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**dino, num_register_tokens=4)),
+        "dinov3": lambda: DINOv3ViTModel(DINOv3ViTConfig(**tower, intermediate_size=32, num_register_tokens=4)),
+        "vjepa2": lambda: VJEPA2Model(VJEPA2Config(**clip)),
+        "siglip2": lambda: SiglipModel(SiglipConfig(vision_config=siglip, text_config=_TEXT)),
+        "siglip2-vision-only": lambda: SiglipVisionModel(SiglipVisionConfig(**siglip)),
+        "siglip2-naflex": lambda: Siglip2Model(Siglip2Config(vision_config=packed, text_config=_TEXT)),
+    }
+    return lively(models[kind]()).eval()
 
 
 def lively(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -13,12 +13,12 @@ import torch
 
 from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.training.cost import VIT_SHAPES
-from dexworld.training.fitting import encoder_fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,6 +1,9 @@
 """The command line: every verb explains itself, and a mistake ends with one line that says what to do."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,20 +14,7 @@ from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
 
-VERBS = (
-    "collect",
-    "inspect",
-    "prepare",
-    "cache-latents",
-    "train",
-    "train decoder",
-    "train evaluator",
-    "evaluate open-loop",
-    "evaluate tasks",
-    "plan",
-    "imagine",
-    "demo",
-)
+SEEDLESS = {"convert", "video train"}  # nothing is drawn, or the seed stands among the training's options
 SEED = 900_000
 
 
@@ -54,14 +44,16 @@ def mistake(capsys, *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_explains_its_options_output_and_seed_among_them(capsys, verb):
+    more = ["custom"] if verb == "video prepare" else []
     with pytest.raises(SystemExit) as ended:
-        cli.main([*verb.split(), "--help"])
+        cli.main([*verb.split(), *more, "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
+    assert f"dexworld {verb} " in shown
     assert "--output" in shown
-    assert "--seed" in shown
+    assert verb in SEEDLESS or "--seed" in shown
 
 
 def test_the_verbs_are_listed(capsys):
@@ -69,7 +61,44 @@ def test_the_verbs_are_listed(capsys):
         cli.main(["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert all(verb.split()[0] in shown for verb in VERBS)
+    assert all(verb in shown for verb in cli.VERBS)
+    for words, code in ((["evaluate", "--help"], 0), (["video"], 2), (["fly"], 2), ([], 2)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert ended.value.code == code
+    assert "evaluate tasks" in capsys.readouterr().out
+
+
+def dexworld(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """The command in a process of its own."""
+    command = [sys.executable, "-c", "from dexworld.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
+
+
+def test_the_overview_imports_nothing_heavy():
+    script = "import sys, dexworld\nfrom dexworld.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    heavy = "assert not {'torch', 'numpy', 'tyro', 'rich', 'mujoco', 'transformers'} & set(sys.modules), sys.modules"
+    done = subprocess.run([sys.executable, "-c", script + heavy], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "fault", ["raise RuntimeError('invalid value for MUJOCO_GL')", "raise ImportError('no mujoco')"]
+)
+def test_data_and_training_need_no_simulator(tmp_path, data, fault):
+    (tmp_path / "mujoco.py").write_text(f"raise {fault}")
+    broken = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    small = {"preset": "debug", "steps": 1, "batch-size": 2, "validation-fraction": 0, "workers": 0, "unroll-steps": 1}
+    options = [word for name, value in small.items() for word in (f"--{name}", value)]
+    for words in (
+        ["--help"],
+        ["inspect", data, "--output", tmp_path / "inspect", "--workers", 1],
+        ["prepare", data, tmp_path / "store", "--workers", 1],
+        ["train", "--data", data, "--output", tmp_path / "run", "--latents", "online", *options],
+    ):
+        done = dexworld(*words, **broken)
+        assert done.returncode == 0, (words, done.stderr[-2000:])
+    assert dexworld("plan", "--output", tmp_path / "plan", **broken).returncode != 0
 
 
 @pytest.mark.parametrize(
@@ -128,8 +157,8 @@ def test_imagining_starts_at_the_frame_asked_for_or_where_the_hand_is_in_view(mo
         started.append(frame)
         raise ValueError("enough")
 
-    monkeypatch.setattr(cli.commands, "imagine", refuse)
-    monkeypatch.setattr(cli.commands, "best_frame", lambda episode, hand: 2)
+    monkeypatch.setattr(cli.imagine, "imagine", refuse)
+    monkeypatch.setattr(cli.imagine, "best_frame", lambda episode, hand: 2)
     for options in ([], ["--frame", "0"]):
         with pytest.raises(SystemExit):
             cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", str(data), *options])

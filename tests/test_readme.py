@@ -1,8 +1,11 @@
 """The commands that README.md shows exist, with the options that it shows; `.ci/run` also runs them."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,3 +55,31 @@ def test_every_command_in_the_readme_exists_with_its_options():
     assert any(command.text == "make demo" for command in shown), "the README should start with `make demo`"
     problems = [f"{command}: {why}" for command in shown if (why := checker.problem(command))]
     assert not problems, "\n".join(problems)
+
+
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+CARDS = sorted((ROOT / "src" / "dexworld" / "assets").glob("*/README.md"))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings get on a web page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES + CARDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_command_of_a_page_exists_with_its_options(page):
+    text = page.read_text(encoding="utf-8")
+    shown = [command for command in checker.commands(text) if command.words[:1] == ["dexworld"]]
+    assert not [f"{command}: {why}" for command in shown if (why := checker.problem(command))]

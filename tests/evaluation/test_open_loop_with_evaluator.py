@@ -15,10 +15,9 @@ from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.latent_readers import chosen_evaluator, encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.track import ArrayFrames, Track
-from dexworld.training.fitting import encoder_fingerprint
-from dexworld.training.frozen_encoder import chosen_evaluator
 
 SHORT = OpenLoopConfig(steps=3, resamples=20)
 

@@ -1,7 +1,9 @@
 """Random weights and motion for model tests."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,16 +18,13 @@ PAPER_LIKE = PredictorConfig(
     dim=16, depth=2, heads=2, num_context=8, residual=False, embed_actions=False, pixel_aligned=False
 )
 TINY_LIKE = PredictorConfig(dim=16, depth=2, heads=2, num_context=4)
-SMALL_MODEL = DexWMConfig(
-    image_size=IMAGE_SIZE,
-    encoder=EncoderConfig(dim=LATENT_DIM, patch=14, downsample=2),
-    predictor=TINY_LIKE,
-)
+SMALL_MODEL = DexWMConfig(image_size=IMAGE_SIZE, encoder=EncoderConfig(dim=LATENT_DIM), predictor=TINY_LIKE)
 
 
-def small_model_config(**predictor) -> DexWMConfig:
-    """A model of 6 tokens, with changes to its predictor."""
-    return replace(SMALL_MODEL, predictor=replace(TINY_LIKE, **predictor))
+def refused(message: str, call: Callable, *arguments: Any, error: type = ValueError, **options: Any) -> None:
+    """Assert that a call raises an error with a message that matches."""
+    with pytest.raises(error, match=message):
+        call(*arguments, **options)
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -51,10 +50,9 @@ def random_motion(batch: int, steps: int, seed: int = 0, dtype: torch.dtype = to
 
     deltas = 0.1 * (uniform(batch, steps, ACTION_ROWS, 3) - 0.5)
     size = torch.tensor([IMAGE_SIZE[1], IMAGE_SIZE[0]], dtype=dtype)
-    pixels = torch.cat(
-        [uniform(batch, steps + 1, NUM_TRACKED, 2) * size, 0.5 + uniform(batch, steps + 1, NUM_TRACKED, 1)], -1
-    )
-    return HandMotion(deltas, pixels, uniform(batch, steps + 1, NUM_TRACKED) > 0.2)
+    shape = (batch, steps + 1, NUM_TRACKED)
+    pixels = torch.cat([uniform(*shape, 2) * size, 0.5 + uniform(*shape, 1)], -1)
+    return HandMotion(deltas, pixels, uniform(*shape) > 0.2)
 
 
 def random_latents(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -11,24 +11,24 @@ def inputs(dtype: torch.dtype, *lengths: int) -> list[torch.Tensor]:
     return [torch.randn(2, 3, length, 8, generator=generator, dtype=dtype) for length in lengths]
 
 
-def test_merging_two_key_sets_is_attention_over_both() -> None:
+def merged_halves(query, key, value):
+    """Attention to the first four keys and to the others, merged."""
+    first, second = ((key[:, :, part], value[:, :, part]) for part in (slice(4), slice(4, None)))
+    return merge_attention(attend_with_lse(query, *first), attend_with_lse(query, *second))
+
+
+def test_merging_two_key_sets_is_attention_over_both():
     query, key, value = inputs(torch.float64, 5, 11, 11)
-    merged = merge_attention(
-        attend_with_lse(query, key[:, :, :4], value[:, :, :4]), attend_with_lse(query, key[:, :, 4:], value[:, :, 4:])
-    )
-    assert (merged - attend(query, key, value)).abs().max() < 1e-14
+    assert (merged_halves(query, key, value) - attend(query, key, value)).abs().max() < 1e-14
 
 
-def test_merging_survives_scores_that_would_overflow() -> None:
+def test_merging_survives_scores_that_would_overflow():
     query, key, value = inputs(torch.float32, 5, 11, 11)
     query = 1e4 * query
-    merged = merge_attention(
-        attend_with_lse(query, key[:, :, :4], value[:, :, :4]), attend_with_lse(query, key[:, :, 4:], value[:, :, 4:])
-    )
-    assert torch.allclose(merged, attend(query, key, value), atol=1e-3)
+    assert torch.allclose(merged_halves(query, key, value), attend(query, key, value), atol=1e-3)
 
 
-def test_the_explicit_path_equals_the_fused_one_in_chunks_and_with_gradients(monkeypatch) -> None:
+def test_the_explicit_path_equals_the_fused_one_in_chunks_and_with_gradients(monkeypatch):
     query, key, value = inputs(torch.float64, 7, 9, 9)
     expected_output, expected_lse = attend_with_lse(query, key, value)
     monkeypatch.setattr(attention, "EXPLICIT_CHUNK", 2 * 2 * 3 * 9)  # two rows at a time
@@ -39,7 +39,7 @@ def test_the_explicit_path_equals_the_fused_one_in_chunks_and_with_gradients(mon
     assert query.grad.abs().max() > 0
 
 
-def test_bfloat16_attention_with_gradients_is_close_to_float32_forward_and_backward() -> None:
+def test_bfloat16_attention_with_gradients_is_close_to_float32_forward_and_backward():
     gradients = []
     for dtype in (torch.float32, torch.bfloat16):
         query, key, value = (each.to(dtype).requires_grad_() for each in inputs(torch.float32, 5, 11, 11))

@@ -10,11 +10,10 @@ from dexworld.models.config import PredictorConfig
 
 
 def alignment(**changes) -> PixelAlignment:
-    config = PredictorConfig(dim=8, heads=2, depth=1, **changes)
-    return PixelAlignment(config, GRID, IMAGE_SIZE).double()
+    return PixelAlignment(PredictorConfig(dim=8, heads=2, depth=1, **changes), GRID, IMAGE_SIZE).double()
 
 
-def test_features_are_gaussians_offsets_and_depth_around_the_keypoint() -> None:
+def test_features_are_gaussians_offsets_and_depth_around_the_keypoint():
     motion = random_motion(1, 0, seed=5)
     features = alignment().features(motion.pixels, motion.visible)
     assert features.shape == (1, 1, 6, 12 * 2 * 4)
@@ -28,21 +27,21 @@ def test_features_are_gaussians_offsets_and_depth_around_the_keypoint() -> None:
         assert torch.allclose(features[0, 0, token, first : first + 4], expected, atol=1e-12)
 
 
-def test_keypoints_out_of_sight_give_zeros_whatever_their_pixels_say() -> None:
+def test_keypoints_out_of_sight_give_zeros_whatever_their_pixels_say():
     motion = random_motion(1, 0)
     pixels = torch.full_like(motion.pixels, float("nan"))
     features = alignment().features(pixels, torch.zeros_like(motion.visible))
     assert torch.equal(features, torch.zeros_like(features))
 
 
-def test_a_subset_of_keypoints_costs_only_its_own_channels() -> None:
+def test_a_subset_of_keypoints_costs_only_its_own_channels():
     motion = random_motion(2, 1)
     right = alignment(tracked=(6, 7, 8, 9, 10, 11)).features(motion.pixels, motion.visible)
     everything = alignment().features(motion.pixels, motion.visible)
     assert torch.equal(right, everything[..., 48:])
 
 
-def test_raw_actions_are_silu_of_the_132_numbers_and_groups_scale_apart() -> None:
+def test_raw_actions_are_silu_of_the_132_numbers_and_groups_scale_apart():
     deltas = random_motion(1, 1).deltas
     raw = ActionEmbedding(PAPER_LIKE, (1.0, 1.0, 1.0)).double()
     assert torch.equal(raw(deltas), torch.nn.functional.silu(deltas.flatten(2)))

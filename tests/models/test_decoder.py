@@ -1,4 +1,4 @@
-"""The pixel decoder: any grid, a picture for its latents, and checkpoints that keep both."""
+"""The pixel decoder and the keypoint evaluator: any grid, a picture for its latents, and checkpoints that keep both."""
 
 import json
 
@@ -22,42 +22,12 @@ from dexworld.models.perceptual import GradientDistance, perceptual_distance
 SPACE = LatentSpace(dim=6, grid=(2, 5), image_size=(28, 40), encoder="a" * 64)
 SMALL = DecoderConfig(dim=32, depth=1, heads=2)
 RESIDUAL = DecoderConfig(dim=32, depth=1, heads=2, output="linear", residual=True)
+REFINED = DecoderConfig(dim=32, depth=1, heads=2, output="linear", residual=True, refine=8)
 
 
-def test_pictures_have_the_encoders_size_on_a_grid_of_any_shape():
+def decoder_of(network=SMALL, space=SPACE):
     torch.manual_seed(0)
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL))
-    assert decoder(torch.randn(3, 10, 6)).shape == (3, 3, 28, 40)
-    images = decoder.decode(torch.randn(2, 4, 10, 6))
-    assert images.shape == (2, 4, 28, 40, 3)
-    assert images.dtype == torch.uint8
-
-
-def test_a_token_is_drawn_where_it_lies():
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, DecoderConfig(dim=32, depth=1, heads=2, output="linear")))
-    for block in decoder.blocks:  # without attention a token speaks for its own cell only
-        torch.nn.init.zeros_(block.out.weight)
-    latents = torch.randn(1, 10, 6)
-    changed = latents.clone()
-    changed[0, 7] += 1.0  # row 1, column 2
-    difference = (decoder(changed) - decoder(latents)).abs().sum(dim=(0, 1)) > 0
-    assert difference[14:28, 16:24].float().mean() > 0.9
-    difference[14:28, 16:24] = False
-    assert not difference.any()
-
-
-def test_many_pictures_are_decoded_as_few_are():
-    torch.manual_seed(0)
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL))
-    latents = torch.randn(70, 10, 6)
-    assert torch.equal(decoder.decode(latents)[:5], decoder.decode(latents[:5]))
-
-
-def test_pixels_survive_the_way_to_the_range_of_the_network_and_back():
-    images = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
-    assert torch.equal(to_pixels(from_pixels(images)), images)
-    assert from_pixels(images).min() == -1
-    assert from_pixels(images).max() == 1
+    return PixelDecoder(PixelDecoderConfig(space, network)).eval()
 
 
 def linear_pictures(count):
@@ -70,10 +40,46 @@ def linear_pictures(count):
     return images, latents
 
 
+@pytest.fixture
+def residual():
+    return decoder_of(RESIDUAL).fit([linear_pictures(8)])
+
+
+def changes_of_a_token(decoder):
+    """How much each pixel (28, 40) changes with the token in row 1, column 2, without attention between tokens."""
+    for block in decoder.blocks:
+        torch.nn.init.zeros_(block.out.weight)
+    latents = torch.randn(1, 10, 6)
+    changed = latents.clone()
+    changed[0, 7] += 1.0
+    return (decoder(changed) - decoder(latents)).abs().sum(dim=(0, 1))
+
+
+def test_pictures_have_the_encoders_size_on_a_grid_of_any_shape():
+    decoder = decoder_of()
+    assert decoder(torch.randn(3, 10, 6)).shape == (3, 3, 28, 40)
+    images = decoder.decode(torch.randn(2, 4, 10, 6))
+    assert images.shape == (2, 4, 28, 40, 3)
+    assert images.dtype == torch.uint8
+    many = torch.randn(70, 10, 6)  # more than are decoded at once
+    assert torch.equal(decoder.decode(many)[:5], decoder.decode(many[:5]))
+
+
+def test_a_token_is_drawn_where_it_lies():
+    difference = changes_of_a_token(decoder_of(DecoderConfig(dim=32, depth=1, heads=2, output="linear"))) > 0
+    assert difference[14:28, 16:24].float().mean() > 0.9
+    difference[14:28, 16:24] = False
+    assert not difference.any()
+
+
+def test_pixels_survive_the_way_to_the_range_of_the_network_and_back():
+    images = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
+    assert torch.equal(to_pixels(from_pixels(images)), images)
+    assert (from_pixels(images).min(), from_pixels(images).max()) == (-1, 1)
+
+
 def test_a_residual_decoder_starts_as_the_best_linear_one():
-    torch.manual_seed(0)
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL))
-    decoder.fit(linear_pictures(count) for count in (8, 5))
+    decoder = decoder_of(RESIDUAL).fit(linear_pictures(count) for count in (8, 5))
     images, latents = linear_pictures(3)
     torch.testing.assert_close(decoder(latents), images, atol=2e-4, rtol=0)
     torch.testing.assert_close(decoder.spread, torch.full((6,), 2.0), atol=0.2, rtol=0)
@@ -81,51 +87,41 @@ def test_a_residual_decoder_starts_as_the_best_linear_one():
     assert frozen == ["linear.weight", "linear.bias"]
 
 
-def test_a_residual_decoder_keeps_its_linear_part_in_the_checkpoint(tmp_path):
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL)).fit([linear_pictures(8)])
-    decoder.save_pretrained(tmp_path)
-    latents = linear_pictures(2)[1]
-    assert torch.equal(PixelDecoder.from_pretrained(tmp_path)(latents), decoder(latents))
-
-
 def test_only_what_has_a_linear_part_is_fitted_and_not_on_too_little():
     with pytest.raises(ValueError, match="only a residual decoder"):
-        PixelDecoder(PixelDecoderConfig(SPACE, SMALL)).fit([linear_pictures(8)])
+        decoder_of().fit([linear_pictures(8)])
     images, latents = linear_pictures(1)
-    wide = PixelDecoder(PixelDecoderConfig(LatentSpace(12, (2, 5), (28, 40), "a" * 64), RESIDUAL))
+    wide = decoder_of(RESIDUAL, LatentSpace(12, (2, 5), (28, 40), "a" * 64))
     with pytest.raises(ValueError, match="10 tokens can't fit a linear decoder of 12 dims"):
         wide.fit([(images, latents.repeat(1, 1, 2))])
-    with pytest.raises(ValueError, match="its output must be 'linear'"):
-        DecoderConfig(residual=True)
 
 
-def test_a_checkpoint_gives_back_the_decoder_and_its_provenance(tmp_path):
-    torch.manual_seed(0)
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL)).eval()
+@pytest.mark.parametrize("network", [SMALL, RESIDUAL], ids=["plain", "residual"])
+def test_a_checkpoint_gives_back_the_decoder_and_its_provenance(network, tmp_path):
+    decoder, latents = decoder_of(network), linear_pictures(2)[1]
+    if network.residual:
+        decoder.fit([linear_pictures(8)])
     decoder.save_pretrained(tmp_path, {"steps": 3})
     again = PixelDecoder.from_pretrained(tmp_path)
-    latents = torch.randn(2, 10, 6)
     assert again.config == decoder.config
     assert again.provenance == {"steps": 3}
+    assert torch.equal(again(latents), decoder(latents))
     assert torch.equal(again.decode(latents), decoder.decode(latents))
 
 
-def test_a_checkpoint_in_half_precision_is_half_as_large_and_draws_the_same(tmp_path):
-    torch.manual_seed(0)
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL)).fit([linear_pictures(8)])
-    decoder.save_pretrained(tmp_path / "whole")
-    decoder.save_pretrained(tmp_path / "half", dtype=torch.float16)
+def test_a_checkpoint_in_half_precision_is_half_as_large_and_draws_the_same(residual, tmp_path):
+    residual.save_pretrained(tmp_path / "whole")
+    residual.save_pretrained(tmp_path / "half", dtype=torch.float16)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
     assert sizes[1] < 0.6 * sizes[0]
     again = PixelDecoder.from_pretrained(tmp_path / "half")
     assert {value.dtype for value in again.state_dict().values()} == {torch.float32}
     latents = linear_pictures(2)[1]
-    difference = again.decode(latents).float() - decoder.decode(latents).float()
-    assert difference.abs().max() <= 1
+    assert (again.decode(latents).float() - residual.decode(latents).float()).abs().max() <= 1
 
 
 def test_weights_that_do_not_fit_the_config_are_named(tmp_path):
-    PixelDecoder(PixelDecoderConfig(SPACE, SMALL)).save_pretrained(tmp_path)
+    decoder_of().save_pretrained(tmp_path)
     description = json.loads((tmp_path / "config.json").read_text())
     description["model"]["network"]["depth"] = 2
     (tmp_path / "config.json").write_text(json.dumps(description))
@@ -137,25 +133,30 @@ def test_the_largest_preset_is_the_papers_vit_l():
     network = decoder_preset("vit-l")
     assert (network.dim, network.depth, network.heads, network.output) == (1024, 24, 16, "tanh")
     assert list(DECODER_PRESETS) == ["debug", "tiny", "vit-s", "vit-b", "vit-l"]
-    with pytest.raises(ValueError, match="choose from debug, tiny"):
-        decoder_preset("vit-g")
 
 
-def test_latents_of_another_encoder_or_shape_are_refused():
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, SMALL))
-    with pytest.raises(ValueError, match=r"takes \(\.\.\., 10, 6\)"):
-        decoder.decode(torch.zeros(1, 8, 6))
-    with pytest.raises(ValueError, match="the decoder x reads the latents of encoder aaaaaaaaaaaa"):
-        SPACE.check_encoder("b" * 64, "the decoder x")
-    with pytest.raises(ValueError, match="doesn't tile"):
-        LatentSpace(6, (3, 5), (28, 40), "a")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: decoder_of().decode(torch.zeros(1, 8, 6)), r"takes \(\.\.\., 10, 6\)"),
+        (lambda: SPACE.check_encoder("b" * 64, "the decoder x"), "the decoder x reads .* encoder aaaaaaaaaaaa"),
+        (lambda: LatentSpace(6, (3, 5), (28, 40), "a"), "doesn't tile"),
+        (lambda: decoder_preset("vit-g"), "choose from debug, tiny"),
+        (lambda: DecoderConfig(residual=True), "its output must be 'linear'"),
+        (lambda: DecoderConfig(refine=-1), "refine is -1"),
+        (lambda: decoder_of(REFINED, LatentSpace(6, (2, 5), (14, 35), "a")), "no even sides"),
+        (lambda: perceptual_distance(lpips_vgg="vgg.safetensors"), "lpips_heads is missing"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
-def test_the_papers_evaluator_has_its_size(tmp_path):
+def test_the_papers_evaluator_has_its_size():
+    space = LatentSpace(1024, (16, 28), (224, 392), "a")
     with torch.device("meta"):
-        head = KeypointEvaluator(
-            EvaluatorConfig(LatentSpace(1024, (16, 28), (224, 392), "a"), evaluator_preset("paper"))
-        )
+        head = KeypointEvaluator(EvaluatorConfig(space, evaluator_preset("paper")))
     # 12 blocks of width 512: qkv without bias, two norms, MLP of ratio 4; then 14 x 14 cells of 12 maps
     blocks = 12 * (3 * 512**2 + 512**2 + 512 + 4 * 512 + 2 * 4 * 512**2 + 4 * 512 + 512)
     ends = 1024 * 512 + 512 + 448 * 512 + 2 * 512 + 512 * 14**2 * 12 + 14**2 * 12
@@ -175,47 +176,29 @@ def test_an_evaluators_checkpoint_gives_it_back(tmp_path):
 
 def test_the_weight_free_distance_is_zero_for_equal_pictures_and_can_be_descended():
     torch.manual_seed(0)
-    true = torch.rand(2, 3, 32, 40) * 2 - 1
-    distance = GradientDistance()
+    true, (name, distance) = torch.rand(2, 3, 32, 40) * 2 - 1, perceptual_distance()
+    assert name == "gradient_distance"
+    assert isinstance(distance, GradientDistance)
     assert torch.equal(distance(true, true), torch.zeros(2))
-    made = torch.zeros_like(true).requires_grad_()
-    before = distance(made, true)
+    picture = torch.zeros_like(true).requires_grad_()
+    before = distance(picture, true)
     before.sum().backward()
-    assert torch.isfinite(made.grad).all()
+    assert torch.isfinite(picture.grad).all()
     with torch.no_grad():
-        assert (distance(made - 100 * made.grad, true) < before).all()
-
-
-def test_a_perceptual_distance_says_what_it_is_and_misses_half_of_lpips(tmp_path):
-    assert perceptual_distance()[0] == "gradient_distance"
-    with pytest.raises(ValueError, match="lpips_heads is missing"):
-        perceptual_distance(lpips_vgg=tmp_path / "vgg.safetensors")
+        assert (distance(picture - 100 * picture.grad, true) < before).all()
 
 
 def test_a_refined_decoder_goes_over_the_whole_picture_and_starts_by_changing_nothing():
-    torch.manual_seed(0)
-    refined = DecoderConfig(dim=32, depth=1, heads=2, output="linear", residual=True, refine=8)
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, refined)).fit([linear_pictures(8)])
+    decoder = decoder_of(REFINED).fit([linear_pictures(8)])
     images, latents = linear_pictures(1)
     torch.testing.assert_close(decoder(latents), images, atol=2e-4, rtol=0)
     assert decoder.last_layer is decoder.refine[-2].weight
     torch.nn.init.normal_(decoder.last_layer, std=0.1)
-    changed = latents.clone()
-    changed[0, 7] += 1.0  # row 1, column 2
-    for block in decoder.blocks:
-        torch.nn.init.zeros_(block.out.weight)
-    beside = (decoder(changed) - decoder(latents)).abs()[0, :, 14:28, 14:16]  # the last columns of the token before
-    assert beside.max() > 0
-    with pytest.raises(ValueError, match="no even sides"):
-        PixelDecoder(PixelDecoderConfig(LatentSpace(6, (2, 5), (14, 35), "a"), refined))
-    with pytest.raises(ValueError, match="refine is -1"):
-        DecoderConfig(refine=-1)
+    assert changes_of_a_token(decoder)[14:28, 14:16].max() > 0  # the last columns of the token before
 
 
-def test_a_residual_decoder_is_not_coarser_in_bfloat16():
-    torch.manual_seed(0)
-    decoder = PixelDecoder(PixelDecoderConfig(SPACE, RESIDUAL)).fit([linear_pictures(8)])
+def test_a_residual_decoder_is_not_coarser_in_bfloat16(residual):
     latents = linear_pictures(2)[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        coarse = decoder(latents)
-    torch.testing.assert_close(coarse, decoder(latents), atol=1e-5, rtol=0)
+        coarse = residual(latents)
+    torch.testing.assert_close(coarse, residual(latents), atol=1e-5, rtol=0)

@@ -1,17 +1,17 @@
 """DexWM's verbs and its checkpoints."""
 
 import json
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import pytest
 import torch
-from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_motion, randomise, shared_start
+from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_motion, randomise, refused, shared_start
 from safetensors.torch import load_file, save_file
-from transformers import Dinov2Config, Dinov2Model
 
-from dexworld.models import PRESETS, CheckpointError, DexWM, DexWMConfig, EncoderConfig, preset
-from dexworld.models.config import from_dict
+from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.config import PRESETS, DexWMConfig, EncoderConfig, from_dict, preset
+from dexworld.models.dexwm import DexWM
+from encoder_fixtures import save_tiny
 
 
 def frames(*shape: int) -> torch.Tensor:
@@ -28,7 +28,7 @@ def model() -> DexWM:
     return result.eval()
 
 
-def test_the_verbs_have_the_shapes_they_promise(model: DexWM) -> None:
+def test_the_verbs_have_the_shapes_they_promise(model):
     latents = model.encode(frames(2, 4))
     motion = random_motion(2, 3, dtype=torch.float32)
     assert latents.shape == (2, 4, 6, 10)
@@ -41,7 +41,7 @@ def test_the_verbs_have_the_shapes_they_promise(model: DexWM) -> None:
     assert model.decode(latents).shape == (2, 4, *IMAGE_SIZE, 3)
 
 
-def test_planning_continues_what_was_observed_as_unrolling_does(model: DexWM) -> None:
+def test_planning_continues_what_was_observed_as_unrolling_does(model):
     latents = model.encode(frames(3))
     observed, future = random_motion(1, 2, dtype=torch.float32), random_motion(5, 4, seed=1, dtype=torch.float32)
     future = shared_start(observed.index(0), future)
@@ -52,17 +52,13 @@ def test_planning_continues_what_was_observed_as_unrolling_does(model: DexWM) ->
     assert (planned - unrolled).abs().max() < 1e-4
 
 
-def test_unrolling_nothing_is_refused(model: DexWM) -> None:
-    with pytest.raises(ValueError, match="leave nothing to predict"):
-        model.unroll(model.encode(frames(1, 2)), random_motion(1, 1, dtype=torch.float32))
+def test_unrolling_nothing_and_a_goal_image_of_another_size_are_refused(model):
+    motion = random_motion(1, 1, dtype=torch.float32)
+    refused("leave nothing to predict", model.unroll, model.encode(frames(1, 2)), motion)
+    refused(r"this model takes \(..., 56, 84, 3\)", model.encode, torch.zeros(64, 84, 3, dtype=torch.uint8))
 
 
-def test_a_goal_image_of_another_size_is_refused(model: DexWM) -> None:
-    with pytest.raises(ValueError, match=r"this model takes \(..., 56, 84, 3\)"):
-        model.encode(torch.zeros(64, 84, 3, dtype=torch.uint8))
-
-
-def test_a_saved_model_loads_the_same(model: DexWM, tmp_path: Path) -> None:
+def test_a_saved_model_loads_the_same(model, tmp_path):
     model.save_pretrained(tmp_path / "model")
     loaded = DexWM.from_pretrained(tmp_path / "model")
     assert loaded.config == model.config
@@ -73,21 +69,16 @@ def test_a_saved_model_loads_the_same(model: DexWM, tmp_path: Path) -> None:
     assert not loaded.training
 
 
-def test_every_preset_survives_json() -> None:
-    from dataclasses import asdict
-
+def test_every_preset_survives_json():
     for name in PRESETS:
         config = preset(name)
         assert from_dict(DexWMConfig, json.loads(json.dumps(asdict(config)))) == config
-    with pytest.raises(ValueError, match="choose from paper-s"):
-        preset("huge")
+    refused("choose from paper-s", preset, "huge")
 
 
-def test_a_checkpoint_with_a_named_encoder_leaves_its_weights_out(tmp_path: Path) -> None:
-    Dinov2Model(
-        Dinov2Config(hidden_size=10, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-    ).save_pretrained(tmp_path / "dinov2")
-    encoder = EncoderConfig(kind="transformers", dim=10, downsample=1, source=str(tmp_path / "dinov2"))
+def test_a_checkpoint_with_a_named_encoder_leaves_its_weights_out(tmp_path):
+    source = save_tiny("dinov2", tmp_path / "dinov2", hidden_size=10)
+    encoder = EncoderConfig(kind="transformers", dim=10, downsample=1, source=str(source))
     model = DexWM(replace(SMALL_MODEL, encoder=encoder))
     model.save_pretrained(tmp_path / "model", {"training_seeds": [1, 2]})
     assert not any(name.startswith("encoder.") for name in load_file(tmp_path / "model" / "model.safetensors"))
@@ -95,43 +86,35 @@ def test_a_checkpoint_with_a_named_encoder_leaves_its_weights_out(tmp_path: Path
     assert torch.equal(loaded.encode(frames(1)), model.encode(frames(1)))
 
 
-def test_a_truncated_checkpoint_is_named(model: DexWM, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_named(model, tmp_path):
     model.save_pretrained(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     for length in (4, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "model.safetensors").write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=r"model\.safetensors is truncated or corrupt"):
-            DexWM.from_pretrained(tmp_path)
+        refused(r"model\.safetensors is truncated or corrupt", DexWM.from_pretrained, tmp_path, error=CheckpointError)
 
 
-def test_checkpoints_that_do_not_fit_say_why(model: DexWM, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint folder"):
-        DexWM.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"holds no config\.json"):
-        DexWM.from_pretrained(tmp_path)
+def test_checkpoints_that_do_not_fit_say_why(model, tmp_path):
+    refused("no checkpoint folder", DexWM.from_pretrained, tmp_path / "nowhere", error=CheckpointError)
+    refused(r"holds no config\.json", DexWM.from_pretrained, tmp_path, error=CheckpointError)
     model.save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text()
-
-    def expect(change: str, message: str) -> None:
-        (tmp_path / "config.json").write_text(change)
-        with pytest.raises(CheckpointError, match=message):
-            DexWM.from_pretrained(tmp_path)
-
-    expect(text[: len(text) // 2], "not valid JSON")
-    expect(
-        text.replace('"format_version": 1', '"format_version": 99'), "format version 99, this dexworld reads version 1"
-    )
-    expect(text.replace('"depth": 2', '"depht": 2'), "unknown fields depht")
-    expect(text.replace('"num_context": 4', '"num_context": 5'), "wrong shape .*positions")
+    for old, new, message in (
+        (text[len(text) // 2 :], "", "not valid JSON"),
+        ('"format_version": 1', '"format_version": 99', "format version 99, this dexworld reads version 1"),
+        ('"depth": 2', '"depht": 2', "unknown fields depht"),
+        ('"num_context": 4', '"num_context": 5', "wrong shape .*positions"),
+    ):
+        (tmp_path / "config.json").write_text(text.replace(old, new))
+        refused(message, DexWM.from_pretrained, tmp_path, error=CheckpointError)
     (tmp_path / "config.json").write_text(text)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["predictor.final.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing \['predictor\.final\.weight'\]"):
-        DexWM.from_pretrained(tmp_path)
+    refused(r"missing \['predictor\.final\.weight'\]", DexWM.from_pretrained, tmp_path, error=CheckpointError)
 
 
-def test_the_summary_counts_every_part(model: DexWM) -> None:
+def test_the_summary_counts_every_part(model):
     counts = model.parameter_counts()
     assert counts["predictor"] == sum(value.numel() for value in model.predictor.parameters())
     assert counts["total"] == counts["encoder"] + counts["predictor"] + counts["keypoint_head"]
@@ -150,6 +133,5 @@ def test_the_summary_counts_every_part(model: DexWM) -> None:
         ("keypoint_head", {"loss": "l1"}, "choose 'mse' or 'cross_entropy'"),
     ],
 )
-def test_contradicting_configs_are_refused(part: str, values: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        from_dict(DexWMConfig, {part: values})
+def test_contradicting_configs_are_refused(part, values, message):
+    refused(message, from_dict, DexWMConfig, {part: values})

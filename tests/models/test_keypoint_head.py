@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dexworld.models.config import PRESETS, KeypointHeadConfig
-from dexworld.models.keypoint_head import KeypointHead, gaussian_heatmaps, refine_peak
+from dexworld.models.keypoint_head import KeypointHead, refine_peak
 
 GRID, IMAGE_SIZE = (8, 14), (224, 392)
 
@@ -14,13 +14,20 @@ def head(**changes) -> KeypointHead:
     return KeypointHead(KeypointHeadConfig(dim=16, depth=1, heads=2, **changes), 10, GRID, IMAGE_SIZE)
 
 
-def test_maps_have_a_cell_of_pixels_for_each_token_in_its_place() -> None:
+def gaussian_maps(pixels: torch.Tensor, model: KeypointHead, sigma_px: float) -> torch.Tensor:
+    """Maps (..., h, w) with peak 1 at image pixels (..., 2)."""
+    height, width = model.map_size
+    x, y = (torch.arange(width) + 0.5) * IMAGE_SIZE[1] / width, (torch.arange(height) + 0.5) * IMAGE_SIZE[0] / height
+    across, down = x - pixels[..., 0, None], y - pixels[..., 1, None]
+    return torch.exp(-0.5 * (across[..., None, :] ** 2 + down[..., :, None] ** 2) / sigma_px**2)
+
+
+def test_maps_have_a_cell_of_pixels_for_each_token_in_its_place():
     model = head(cell=7)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.zero_()
-        model.norm.bias.fill_(1.0)
-        model.project_out.bias.copy_(torch.arange(7 * 7 * 12, dtype=torch.float32))
+    for value in model.parameters():
+        torch.nn.init.zeros_(value)
+    model.norm.bias.data.fill_(1.0)
+    model.project_out.bias.data.copy_(torch.arange(7 * 7 * 12))
     logits = model(torch.zeros(2, 3, 112, 10))
     assert logits.shape == (2, 3, 12, 56, 98)
     cell = torch.arange(49.0).view(7, 7)
@@ -28,7 +35,7 @@ def test_maps_have_a_cell_of_pixels_for_each_token_in_its_place() -> None:
     assert torch.equal(model(torch.zeros(112, 10)), logits[0, 0])
 
 
-def test_the_paper_head_has_its_size_and_draws_full_resolution_maps() -> None:
+def test_the_paper_head_has_its_size_and_draws_full_resolution_maps():
     config = PRESETS["paper-xl"]
     with torch.device("meta"):
         model = KeypointHead(config.keypoint_head, 1024, config.grid, config.image_size)
@@ -39,10 +46,10 @@ def test_the_paper_head_has_its_size_and_draws_full_resolution_maps() -> None:
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
-def test_a_gaussian_map_is_read_to_a_fraction_of_a_pixel(loss: str) -> None:
+def test_a_gaussian_map_is_read_to_a_fraction_of_a_pixel(loss):
     model = head(loss=loss)
     points = torch.tensor([[100.3, 57.9], [260.0, 120.5], [30.7, 200.2]]).repeat(4, 1)
-    maps = gaussian_heatmaps(points, model.map_size, IMAGE_SIZE, sigma_px=4.0)
+    maps = gaussian_maps(points, model, 4.0)
     pixels, confidence = model.read(maps.clamp_min(1e-30).log() if loss == "cross_entropy" else maps)
     assert pixels.shape == (12, 2)
     assert (pixels - points).abs().max() < 0.6
@@ -50,27 +57,26 @@ def test_a_gaussian_map_is_read_to_a_fraction_of_a_pixel(loss: str) -> None:
     assert confidence.max() <= 1.0 + 1e-6
 
 
-def test_confidence_is_low_where_the_head_sees_nothing() -> None:
+def test_confidence_is_low_where_the_head_sees_nothing():
     for loss in ("mse", "cross_entropy"):
         _, confidence = head(loss=loss).read(torch.zeros(12, 56, 98))
         assert confidence.max() < 0.01
 
 
-def test_a_peak_at_the_border_stays_inside_the_image() -> None:
+def test_a_peak_at_the_border_stays_inside_the_image():
     maps = torch.zeros(2, 5, 9)
     maps[0, 0, 0], maps[1, 4, 8] = 1.0, 1.0
     centre, mass, peak = refine_peak(maps)
     assert centre.tolist() == [[0.5, 0.5], [8.5, 4.5]]
-    assert mass.tolist() == [1.0, 1.0]
-    assert peak.tolist() == [1.0, 1.0]
+    assert mass.tolist() == peak.tolist() == [1.0, 1.0]
 
 
-def test_the_head_learns_where_a_bright_token_is_with_cross_entropy() -> None:
+def test_the_head_learns_where_a_bright_token_is_with_cross_entropy():
     model = head(cell=2)
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
-    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    def batch():
         token = torch.randint(0, 112, (16,), generator=generator)
         latents = torch.zeros(16, 112, 10)
         latents[torch.arange(16), token] = 3.0
@@ -79,7 +85,7 @@ def test_the_head_learns_where_a_bright_token_is_with_cross_entropy() -> None:
 
     for _ in range(60):
         latents, pixels = batch()
-        target = gaussian_heatmaps(pixels, model.map_size, IMAGE_SIZE, 10.0).flatten(-2)
+        target = gaussian_maps(pixels, model, 10.0).flatten(-2)
         logits = model(latents).flatten(-2).log_softmax(-1)
         loss = -(target / target.sum(-1, keepdim=True) * logits).sum(-1).mean()
         optimiser.zero_grad()
@@ -88,3 +94,9 @@ def test_the_head_learns_where_a_bright_token_is_with_cross_entropy() -> None:
     latents, pixels = batch()
     read, _ = model.read(model(latents))
     assert ((read - pixels).norm(dim=-1) < 20).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("grid", [(0, 4), (4, -1), (4, 4, 4)])
+def test_a_head_of_impossible_places_is_refused(grid):
+    with pytest.raises(ValueError, match=r"sizes must be positive|token_grid is rows and columns"):
+        KeypointHeadConfig(token_grid=grid)

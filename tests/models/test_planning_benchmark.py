@@ -8,7 +8,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "planning.py"
 
 
-def test_the_planning_benchmark_compares_equal_results_and_measures_memory(tmp_path: Path) -> None:
+def test_the_planning_benchmark_compares_equal_results_and_measures_memory(tmp_path):
     options = ["--dim", "64", "--repeats", "1", "--candidates", "2", "--memory-dim", "64", "--memory-candidates", "64"]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--output", str(tmp_path), *options], capture_output=True, text=True, timeout=300

@@ -10,9 +10,11 @@ import torch
 
 from dexworld import cli
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
+from dexworld.models import latent_readers
 from dexworld.models.config import PRESETS
 from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import OWN, drawing_of, encoder_fingerprint, open_decoder
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import DECODER
 from dexworld.report import play_demo as demo
@@ -21,10 +23,6 @@ from dexworld.report.demo import write_demo_report
 from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.track import ArrayFrames, Track
-from dexworld.training import decoder_choice, frozen_encoder
-from dexworld.training.decoder_choice import drawing_of
-from dexworld.training.fitting import encoder_fingerprint
-from dexworld.training.frozen_encoder import OWN, open_decoder
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +82,7 @@ def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episo
 @pytest.fixture
 def shipped(decoder, monkeypatch):
     """As if the decoder above were the one in the package."""
-    monkeypatch.setattr(frozen_encoder, "checkpoint_path", lambda name: decoder if name == DECODER else name)
+    monkeypatch.setattr(latent_readers, "checkpoint_path", lambda name: decoder if name == DECODER else name)
 
 
 def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
@@ -123,7 +121,7 @@ def test_an_installation_without_a_decoder_draws_with_the_encoder(model, monkeyp
     def nothing(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr(frozen_encoder, "checkpoint_path", nothing)
+    monkeypatch.setattr(latent_readers, "checkpoint_path", nothing)
     assert drawing_of(model).by == "the pca encoder's own way back"
 
 
@@ -160,15 +158,14 @@ def test_a_checkpoint_that_is_no_decoder_is_named(checkpoint, model):
 
 def test_every_place_that_turns_latents_into_pictures_is_known():
     # Pages go through `drawing_of`. The others compare pictures to plan or to judge, and keep the encoder's own.
-    package = Path(decoder_choice.__file__).parents[1]
+    package = Path(latent_readers.__file__).parents[1]
     named = re.compile(r"\b(?:model|encoder|dynamics)\.decode\b")
     found = {str(path.relative_to(package)) for path in package.rglob("*.py") if named.search(path.read_text("utf-8"))}
     assert found == {
         "models/dexwm.py",
-        "models/precision.py",
         "planning/candidates.py",
         "report/imagine.py",  # for models that are no DexWM, and where `decode` is not given
-        "training/decoder_choice.py",
+        "models/latent_readers.py",
         "video/dexwm_evaluator.py",
         "video/generate.py",  # another kind of model, with a codec of its own
     }

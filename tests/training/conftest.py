@@ -9,7 +9,7 @@ from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfi
 from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames, Track
 from dexworld.training.config import TrainConfig
-from dexworld.training.run import RunConfig
+from dexworld.training.train_world_model import RunConfig
 
 SIZE = 56  # pixels
 FOCAL = 100.0

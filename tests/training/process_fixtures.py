@@ -25,7 +25,7 @@ from dexworld.training.window_task import WindowTask
 EPISODES, FRAMES = 8, 12
 CONTEXT = multiprocessing.get_context("forkserver")
 # Installed modules only: the server does not know the path of the tests.
-CONTEXT.set_forkserver_preload(["dexworld.training.run", "torch._dynamo", "torch.distributed.checkpoint"])
+CONTEXT.set_forkserver_preload(["dexworld.training.train_world_model", "torch._dynamo", "torch.distributed.checkpoint"])
 
 
 def tiny_model() -> DexWM:
@@ -117,9 +117,7 @@ def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **cha
         folder,
         processes=processes,
         scale=scale,
-        blocks=model.predictor.layers,
-        block_methods=("context_key_value",),
-        compiled_methods=("context_key_value", "own_frame", "after_context"),
+        blocks=model.blocks,
         idle_parameters=False,
     )
 

@@ -16,7 +16,7 @@ from dexworld.training import blocks
 from dexworld.training.checkpoints import latest
 from dexworld.training.config import ScaleConfig
 from dexworld.training.distributed import Processes, joined
-from dexworld.training.run import train
+from dexworld.training.train_world_model import train
 
 ALONE = Processes()
 TEACHER_FORCED, UNROLLED = 0, 5  # batches of either phase

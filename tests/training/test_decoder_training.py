@@ -7,15 +7,15 @@ import torch
 
 from dexworld.models.decoder import DecoderConfig, PixelDecoder, PixelDecoderConfig, from_pixels
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import open_decoder
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.lpips import LPIPS
 from dexworld.models.perceptual import GradientDistance
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.decoder_objective import AdversarialDecoder, DecoderLoss, DecoderTrainConfig
-from dexworld.training.decoder_run import DecoderRunConfig, train_decoder
 from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
-from dexworld.training.frozen_encoder import open_decoder
 from dexworld.training.picture_source import Pictures
+from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 
 NETWORK = DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2)
 

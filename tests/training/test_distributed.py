@@ -19,7 +19,7 @@ from dexworld.training.checkpoints import latest
 from dexworld.training.config import ScaleConfig
 from dexworld.training.distributed import Processes, choose, joined
 from dexworld.training.losses import keypoint_loss, latent_loss
-from dexworld.training.run import train
+from dexworld.training.train_world_model import train
 
 ALONE = Processes()
 

@@ -20,7 +20,7 @@ from dexworld.training.cost import (
     predictor_flops,
 )
 from dexworld.training.estimate import PAPER_DATA, DataPlan, PlanConfig, plan_run, windows_per_epoch
-from dexworld.training.run import RunConfig
+from dexworld.training.train_world_model import RunConfig
 
 GRID, TOKENS = (8, 8), 64
 

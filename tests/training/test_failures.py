@@ -22,7 +22,7 @@ from dexworld.training import checkpoints
 from dexworld.training.checkpoints import latest
 from dexworld.training.config import ScaleConfig
 from dexworld.training.distributed import Processes
-from dexworld.training.run import train
+from dexworld.training.train_world_model import train
 from dexworld.training.trainer import OutOfMemory
 
 ALONE = Processes()

@@ -20,9 +20,8 @@ from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames
 from dexworld.training.config import SamplingConfig
 from dexworld.training.frame_task import FrameSource, FrameTask
-from dexworld.training.objective import window_motion
-from dexworld.training.run import RunConfig, train
 from dexworld.training.sources import CachedData, OnlineData
+from dexworld.training.train_world_model import RunConfig, train
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import window_strategies
 
@@ -128,7 +127,7 @@ def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores,
         return data.source(strategy, model, [np.arange(12)])
 
     plain, prepared = (source(folder, 5.0).batch(0, 64) for folder in stores)
-    large = window_motion(model, prepared)
+    large = model.condition(prepared.track)
     assert prepared.latents.shape[2:] == plain.latents.shape[2:]
     # Frames were stored two times as large with a margin of eight pixels, and are cut to the same square again.
     fit = Fit((112, 128), (56, 56))

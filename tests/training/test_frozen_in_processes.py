@@ -16,8 +16,8 @@ from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.decoder import DecoderConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.training.decoder_objective import DecoderTrainConfig
-from dexworld.training.decoder_run import DecoderRunConfig, train_decoder
-from dexworld.training.keypoint_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
+from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
+from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 
 
 def decoder_run(data, checkpoint, output):
@@ -31,13 +31,13 @@ def decoder_run(data, checkpoint, output):
         adversarial_start=0.5,
         validation_pictures=2,
     )
-    config = DecoderRunConfig((data,), output, checkpoint, workers=0, device="cpu", training=training)
+    config = DecoderRunConfig((data,), output, checkpoint=checkpoint, workers=0, device="cpu", training=training)
     train_decoder(config, DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2))
 
 
 def evaluator_run(data, checkpoint, output):
     training = EvaluatorTrainConfig(steps=3, batch_size=4, warmup_steps=1, log_every=1, validation_frames=2)
-    config = EvaluatorRunConfig((data,), output, checkpoint, workers=0, device="cpu", training=training)
+    config = EvaluatorRunConfig((data,), output, checkpoint=checkpoint, workers=0, device="cpu", training=training)
     train_evaluator(config, KeypointHeadConfig(dim=32, depth=1, heads=2, cell=4))
 
 

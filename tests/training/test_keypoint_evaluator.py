@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from dexworld.data.sampling import EveryFrame
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
-from dexworld.training.frozen_encoder import EveryFrame, open_evaluator
-from dexworld.training.keypoint_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
+from dexworld.models.latent_readers import open_evaluator
+from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 
 HEAD = KeypointHeadConfig(dim=32, depth=1, heads=2, cell=4)
 

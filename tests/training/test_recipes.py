@@ -11,7 +11,8 @@ from dexworld.data.store import open_dataset
 from dexworld.models.config import preset
 from dexworld.training.config import TrainConfig, fixed_settings
 from dexworld.training.recipes import RECIPES, windows_in_epoch, with_recipe
-from dexworld.training.run import RunConfig, split_by_scene
+from dexworld.training.run_data import split_by_scene
+from dexworld.training.train_world_model import RunConfig
 
 
 def test_the_papers_learning_rates_and_batches_are_those_of_the_recipes():

@@ -19,7 +19,7 @@ from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
 from dexworld.training.checkpoints import ResumeError, latest
-from dexworld.training.run import train
+from dexworld.training.train_world_model import train
 from dexworld.training.trainer import Trainer, TrainingDiverged
 from dexworld.training.validation import Validation
 from dexworld.training.window_task import WindowTask
@@ -105,15 +105,15 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import conftest
-from dexworld.training import run
+from dexworld.training import fit, train_world_model
 from dexworld.training.progress import TrainingLog
 
 class Slow(TrainingLog):
     def advance(self, step):
         time.sleep(0.3)
 
-run.TrainingLog = Slow
-run.train(conftest.small_run_config(Path({data!r}), Path({output!r})), conftest.small_model())
+fit.TrainingLog = Slow
+train_world_model.train(conftest.small_run_config(Path({data!r}), Path({output!r})), conftest.small_model())
 """
 
 

@@ -12,10 +12,12 @@ from dexworld.data.latent_cache import FrameLabels, LatentCache
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.store import open_dataset
 from dexworld.data.windows import WindowSampler
+from dexworld.models.conditioning import action_scale
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import checkpoint_path
-from dexworld.training.fitting import fit_action_scale
-from dexworld.training.run import RunConfig, _initial_model, code_version, split_by_scene, train
+from dexworld.training.fit import code_version
+from dexworld.training.run_data import split_by_scene
+from dexworld.training.train_world_model import RunConfig, initial_model, train
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_a_corrupt_episode_is_left_out_counted_and_told(data, make_run, model_co
 
 
 def test_training_can_start_from_the_shipped_checkpoint_by_its_name(make_run):
-    model = _initial_model(make_run(initial="reference"), None, [], torch.device("cpu"))
+    model = initial_model(make_run(initial="reference"), None, [], torch.device("cpu"))
     assert model.config == DexWM.from_pretrained(checkpoint_path("reference")).config
 
 
@@ -121,7 +123,9 @@ def test_the_action_scale_is_the_root_mean_square_of_what_moves(model_config):
     )
     cache = LatentCache(None, np.zeros((frames, 16, 16), np.float16), labels)
     config = StrideSampling(frames=4, history=3, stride_weights=(1.0,), short_history=0.5)
-    scale = fit_action_scale(WindowSampler([cache], config, seed=0), model_config)
+    window = WindowSampler([cache], config, seed=0).batch(0, 512)
+    moving = window.slots[1:] > window.repeats[:, None]
+    scale = action_scale(DexWM(model_config).condition(window.track), window.track.keypoints_valid, moving)
     assert scale == pytest.approx((0.03 / np.sqrt(3), 0.01, 0.01), rel=1e-3)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dexworld.training.config import TrainConfig
-from dexworld.training.run import RunConfig, train
+from dexworld.training.train_world_model import RunConfig, train
 from dexworld.video.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.triplets import finish_triplets, write_triplet

@@ -1,16 +1,15 @@
 """The verb `convert`: a checkpoint of the DexWM release as a model folder of ours."""
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from dexworld.models.official import CARD_FILE, read_official
-from dexworld.models.official_card import LICENCE
-from dexworld.models.official_config import OfficialOptions
-from dexworld.training.fitting import encoder_fingerprint
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.release import ReleaseOptions, read_release
+from dexworld.models.release_card import LICENCE
 
 logger = logging.getLogger("dexworld")
 
@@ -29,15 +28,15 @@ class Convert:
     """`evaluator` keeps the keypoint head alone, as a keypoint evaluator; this needs the encoder's weights."""
     check_encoder: bool = False
     """Load the encoder too, and compare its weights with the copy in the file."""
-    options: Annotated[OfficialOptions, tyro.conf.arg(name="")] = field(default_factory=OfficialOptions)
+    options: Annotated[ReleaseOptions, tyro.conf.arg(name="")] = field(default_factory=ReleaseOptions)
 
     def run(self) -> None:
         """Convert, and say what was taken for granted."""
         if (self.output / "config.json").exists():
             raise FileExistsError(f"{self.output} already holds a model; choose another folder")
-        checkpoint = read_official(self.checkpoint, self.options)
+        checkpoint = read_release(self.checkpoint, self.options)
         if self.head is not None:
-            checkpoint = checkpoint.with_head_of(read_official(self.head, replace(self.options, key=None)))
+            checkpoint = checkpoint.with_head_of(read_release(self.head, self.options))
         if self.part == "evaluator":
             encoder = checkpoint.model(self.check_encoder).encoder
             checkpoint.write_card(self.output)
@@ -46,6 +45,6 @@ class Convert:
             if self.check_encoder:
                 checkpoint.model(check_encoder=True)
             checkpoint.save_pretrained(self.output)
-        for note in checkpoint.notes:
+        for note in checkpoint.provenance["assumed"]:
             logger.info("%s", note)
-        logger.info("the model is in %s; its licence is %s: no commercial use (%s)", self.output, LICENCE, CARD_FILE)
+        logger.info("the model is in %s; its licence is %s: no commercial use (README.md)", self.output, LICENCE)

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from dexworld.cli.progress import counted
-from dexworld.cli.video_data import Episodes, Prepare, Synthesize, Validate
-from dexworld.cli.video_results import VideoDemo, VideoEvaluate, VideoSelect, facts_of
+from dexworld.cli.video_results import facts_of
 from dexworld.data.video import write_video
 from dexworld.evaluation.results import write_results
 from dexworld.models.reference import VIDEO, checkpoint_path
@@ -115,27 +114,3 @@ class VideoGenerate:
         write_results(self.output, {"videos": videos, "checkpoint": self.checkpoint}, seed=self.seed)
         page = write_video_demo(self.output, shown, "dwm", model=facts_of(model))
         logger.info("%d videos in %s; %s", len(videos), self.output / "videos", page)
-
-
-_verb = tyro.conf.subcommand
-
-
-@dataclass(frozen=True)
-class Video:
-    """DWM: generate what hands do to a still scene, and choose among actions by imagining each."""
-
-    what: (
-        Annotated[Synthesize, _verb("synthesize")]
-        | Annotated[Prepare, _verb("prepare")]
-        | Annotated[Validate, _verb("validate")]
-        | Annotated[Episodes, _verb("episodes")]
-        | Annotated[VideoTrain, _verb("train")]
-        | Annotated[VideoGenerate, _verb("generate")]
-        | Annotated[VideoEvaluate, _verb("evaluate")]
-        | Annotated[VideoSelect, _verb("select")]
-        | Annotated[VideoDemo, _verb("demo")]
-    )
-
-    def run(self) -> None:
-        """Run the chosen verb."""
-        self.what.run()

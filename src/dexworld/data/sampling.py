@@ -293,3 +293,18 @@ def _with_repeats(chosen: np.ndarray, last: np.ndarray, repeats: np.ndarray) -> 
     sequence = np.concatenate([chosen, last[:, None]], axis=1)
     places = np.clip(np.arange(sequence.shape[1]) - repeats[:, None], 0, None)
     return np.take_along_axis(sequence, places, axis=1)
+
+
+class EveryFrame:
+    """Windows of one frame, every frame of every clip once in an epoch (a `PartStrategy`)."""
+
+    frames = 1
+
+    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
+        """See `PartStrategy`."""
+        return np.asarray(lengths)
+
+    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
+        """See `PartStrategy`: part i is frame i."""
+        nothing = np.zeros(len(part), dtype=int)
+        return Drawn(np.asarray(part)[:, None], nothing, nothing)

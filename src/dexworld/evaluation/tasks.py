@@ -19,8 +19,8 @@ from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, play
-from dexworld.models.dexwm import DexWM
 from dexworld.models.precision import BFloat16Rollouts
+from dexworld.models.world_model import WorldModel, load_world_model
 from dexworld.planning.controls import SimulatorSearch
 from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
 from dexworld.robots.environment import Environment
@@ -69,13 +69,15 @@ class EpisodeOutcome:
     played: dict[str, Played]
 
 
-def policy_setup(task: str, model: DexWM | None, planner: str, environment: Environment, **options: Any) -> PolicySetup:
+def policy_setup(
+    task: str, model: WorldModel | None, planner: str, environment: Environment, **options: Any
+) -> PolicySetup:
     """What the policies for a task are made of; `options` are other fields of the setup."""
     if model is None:
         return PolicySetup(task, environment, planner=planner, **options)
     # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
     dynamics = BFloat16Rollouts(model) if planner == "cpu" else model
-    changes = {"max_history": model.config.predictor.num_context, "image_size": model.config.image_size}
+    changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
     return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
 
 
@@ -176,9 +178,9 @@ def _in_order(
 
 
 @lru_cache(maxsize=1)
-def _model(checkpoint: str) -> DexWM:
+def _model(checkpoint: str) -> WorldModel:
     torch.set_num_threads(1)  # episodes run side by side; one thread each is fastest
-    return DexWM.from_pretrained(checkpoint).eval()
+    return load_world_model(checkpoint)
 
 
 def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -> EpisodeOutcome:

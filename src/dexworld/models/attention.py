@@ -1,7 +1,6 @@
 """Scaled dot-product attention, and the exact merge of attention over two sets of keys.
 
-Attention over the union of two key sets is a weighted mean of the attentions over each, weighted by their log-sum-exp:
-that lets all candidates of a plan share the keys of the observed frames without a copy for each.
+The merge lets all candidates of a plan share the keys of the observed frames without a copy for each.
 """
 
 import torch
@@ -23,11 +22,8 @@ def merge_heads(x_NHLd: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of queries (N, H, Q, d) to keys and values (N, H, L, d): (N, H, Q, d).
-
-    The fused CPU kernel's bfloat16 backward is several times slower than plain products, which AMX runs fast; those are
-    used when such a gradient will be asked for.
-    """
+    """Attention of queries (N, H, Q, d) to keys and values (N, H, L, d): (N, H, Q, d)."""
+    # On CPUs the fused kernel's backward in bfloat16 is several times slower than plain products, which AMX runs fast.
     if query.dtype == torch.bfloat16 and query.device.type == "cpu" and _wants_gradient(query, key, value):
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         return scores.softmax(dim=-1, dtype=torch.bfloat16) @ value
@@ -35,10 +31,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend_with_lse(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention as `attend`, with the log-sum-exp (N, H, Q) of the scaled scores. Differentiable through both results.
-
-    Uses torch's fused kernels where they give the log-sum-exp and no gradient is wanted.
-    """
+    """Attention as `attend`, with the log-sum-exp (N, H, Q) of the scaled scores. Both are differentiable."""
     if not _wants_gradient(query, key, value):
         if query.device.type == "cpu":
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
@@ -65,7 +58,7 @@ def _explicit(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
 
 
 def merge_attention(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
-    """Attention over the union of two disjoint key sets, from (output, log-sum-exp) over each."""
+    """Attention over the union of two disjoint key sets, from (output, log-sum-exp) over each: their weighted mean."""
     (output_a, lse_a), (output_b, lse_b) = first, second
     share = torch.sigmoid(lse_a - lse_b)[..., None].to(output_a.dtype)
     return torch.lerp(output_b, output_a, share)

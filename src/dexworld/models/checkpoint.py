@@ -4,8 +4,9 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,14 +23,17 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be used; the message says which file, why and what to do."""
 
 
-def write_checkpoint(folder: str | Path, config: Any, weights: dict[str, Tensor], provenance: dict[str, Any]) -> None:
+def write_checkpoint(
+    folder: str | Path, config: Any, weights: dict[str, Tensor], provenance: dict[str, Any], kind: str | None = None
+) -> None:
     """Write a checkpoint folder for a model that the frozen dataclass `config` describes.
 
-    Each file appears whole or not at all, the config last.
+    Each file appears whole or not at all, the config last. kind: of a world model (`models.world_model`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = {"format_version": FORMAT_VERSION, "model": asdict(config), "provenance": provenance}
+    description |= {} if kind is None else {"kind": kind}
     text = json.dumps(description, indent=2, sort_keys=True)
     partial = folder / f".{WEIGHTS_FILE}.partial"
     save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, partial)
@@ -47,17 +51,7 @@ def read_checkpoint(
     Raises CheckpointError when it is missing, truncated, of another format version, or not understood.
     """
     folder = _locate(folder_or_hub_id)
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder} holds no {name}; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
-            )
-    try:
-        description = json.loads((folder / CONFIG_FILE).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} is not valid JSON ({error}); save or download it again"
-        ) from error
+    description = _description(folder)
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -77,10 +71,66 @@ def read_checkpoint(
     return config, weights, description.get("provenance", {})
 
 
-def load_exactly(module: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
-    """Load a state dict. Raises CheckpointError as `check_weights`."""
-    check_weights(module.state_dict(), weights, where)
-    module.load_state_dict(weights)
+class Pretrained(nn.Module):
+    """A module that is made from `(config, provenance)`, saved to a checkpoint folder and loaded from one.
+
+    config_type: the config's frozen dataclass. kind: of a world model. provenance: where the weights come from;
+    evaluation uses its `training_seeds`.
+    """
+
+    config_type: ClassVar[Any]
+    kind: ClassVar[str | None] = None
+    config: Any
+    provenance: dict[str, Any]
+
+    def saved_weights(self) -> dict[str, Tensor]:
+        """The state that a checkpoint holds."""
+        return self.state_dict()
+
+    def save_pretrained(
+        self, folder: str | Path, provenance: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Write `config.json` and `model.safetensors`; with dtype float16 half as large, loaded as float32 again."""
+        if provenance is not None:
+            self.provenance = dict(provenance)
+        weights = {
+            name: value.to(dtype) if value.dtype == torch.float32 else value
+            for name, value in self.saved_weights().items()
+        }
+        write_checkpoint(folder, self.config, weights, self.provenance, self.kind)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> Self:
+        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
+
+        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
+        """
+        config, weights, provenance = read_checkpoint(folder_or_hub_id, cls.config_type)
+        model = cls(config, provenance)
+        check_weights(model.saved_weights(), weights, folder_or_hub_id)
+        model.load_state_dict(weights, strict=False)  # names were compared; what isn't saved is loaded by name
+        return model.eval()
+
+
+def checkpoint_kind(folder_or_hub_id: str | Path) -> str | None:
+    """The kind of world model that a checkpoint records, if any. Raises CheckpointError as `read_checkpoint`."""
+    description = _description(_locate(folder_or_hub_id))
+    kind = description.get("kind") if isinstance(description, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def _description(folder: Path) -> Any:
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} holds no {name}; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+            )
+    try:
+        return json.loads((folder / CONFIG_FILE).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} is not valid JSON ({error}); save or download it again"
+        ) from error
 
 
 def check_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], where: str | Path) -> None:

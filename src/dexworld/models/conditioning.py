@@ -7,11 +7,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dexworld.actions import ACTION_DIM, ACTION_ROWS
+from dexworld.actions import ACTION_DIM, ACTION_ROWS, HandMotion
 from dexworld.hands import NUM_KEYPOINTS
 from dexworld.models.config import PredictorConfig
 
+SMALLEST_SCALE = 0.01  # metres or radians; a camera that never moves has no scale of its own
 CHANNELS_PER_SIGMA = 4  # Gaussian, Gaussian * dx, Gaussian * dy, Gaussian * depth
+
+
+def action_scale(motion: HandMotion, keypoints_valid: Tensor, moving: Tensor) -> tuple[float, float, float]:
+    """Root mean square of keypoint displacements (metres), camera translations (metres) and rotations (radians).
+
+    motion (B, T) with keypoints_valid (B, T + 1, 42); moving (B, T): the transitions that count.
+    """
+    both_valid = keypoints_valid[:, 1:] & keypoints_valid[:, :-1] & moving[..., None]
+    parts = (
+        motion.deltas[:, :, :NUM_KEYPOINTS][both_valid],
+        motion.deltas[:, :, NUM_KEYPOINTS][moving],
+        motion.deltas[:, :, NUM_KEYPOINTS + 1][moving],
+    )
+    scales = [float(part.square().mean().sqrt()) if part.numel() else 0.0 for part in parts]
+    keypoints, translation, rotation = (float(f"{max(scale, SMALLEST_SCALE):.4g}") for scale in scales)
+    return keypoints, translation, rotation
 
 
 class ActionEmbedding(nn.Module):

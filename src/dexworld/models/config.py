@@ -206,6 +206,11 @@ class DexWMConfig:
         """Rows and columns of latent tokens."""
         return self.encoder.grid(self.image_size)
 
+    @property
+    def num_context(self) -> int:
+        """Frames that the model looks back."""
+        return self.predictor.num_context
+
     def with_encoder(self, encoder: EncoderConfig) -> "DexWMConfig":
         """The same model on another encoder's latents.
 

@@ -1,19 +1,19 @@
 """From latents back to pixels: a vision transformer trained on a frozen encoder (DexWM paper, appendix A.4).
 
-Drawn at the encoder's own grid, whatever its size. (The release's decoder is built for square pictures; other grids are
-squeezed to 16 x 16 and the picture is stretched back.) N images, P patches, D latent width, H x W pixels.
+It draws at the encoder's own grid. (The release's decoder draws at 16 x 16 places and stretches the picture.) N images,
+P patches, D latent width, H x W pixels.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from dexworld.models.checkpoint import load_exactly, read_checkpoint, write_checkpoint
-from dexworld.models.keypoint_head import HeadBlock, draw_weights
+from dexworld.models.checkpoint import Pretrained
+from dexworld.models.keypoint_head import CellTransformer, join_cells
 from dexworld.models.latent_space import LatentSpace
 
 IMAGES_PER_CALL = 32  # decoded at once by `decode`
@@ -25,11 +25,10 @@ SMALLEST_SPREAD = 0.02  # of a component of the latents: what varies less stays 
 class DecoderConfig:
     """Size of the transformer.
 
-    output: `tanh` keeps pixels in range (as released); `linear` leaves them free, `decode` clips. residual: add what
-    the transformer says to a linear picture of each token by itself, which `PixelDecoder.fit` makes the best there is
-    (ours; the paper's decoder has none). It needs the `linear` output. refine: channels of a small convolutional
-    network that goes over the picture at the end, at half its size; 0 has none (ours: it learns edges, and to hide the
-    borders of tokens, from few pictures).
+    output: `tanh` keeps pixels in range (as released); `linear` leaves them free, `decode` clips. residual (ours): add
+    the transformer's output to a linear picture of each token by itself, which `PixelDecoder.fit` finds by least
+    squares; needs the `linear` output. refine (ours): channels of a small convolutional network over the picture at
+    half its size, which learns edges and hides the borders of tokens; 0 has none.
     """
 
     dim: int = 192
@@ -77,26 +76,20 @@ def decoder_preset(name: str) -> DecoderConfig:
     return DECODER_PRESETS[name]
 
 
-class PixelDecoder(nn.Module):
+class PixelDecoder(CellTransformer, Pretrained):
     """Latents (..., P, D) to pictures. `provenance` says where the weights come from."""
 
+    config_type = PixelDecoderConfig
     spread: Tensor
 
     def __init__(self, config: PixelDecoderConfig, provenance: dict[str, Any] | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.provenance: dict[str, Any] = dict(provenance or {})
         space, network = config.latents, config.network
-        self.project_in = nn.Linear(space.dim, network.dim)
-        self.positions = nn.Parameter(torch.empty(space.tokens, network.dim))
-        blocks = (HeadBlock(network.dim, network.heads, network.mlp_ratio) for _ in range(network.depth))
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(network.dim)
-        self.project_out = nn.Linear(network.dim, 3 * space.cell[0] * space.cell[1])
-        nn.init.trunc_normal_(self.positions, std=0.02)
-        draw_weights(self)
+        outputs = 3 * space.cell[0] * space.cell[1]
+        sizes = (network.dim, network.depth, network.heads, network.mlp_ratio)
+        super().__init__(space.dim, space.tokens, *sizes, outputs)
+        self.config, self.provenance = config, dict(provenance or {})
         if network.residual:
-            self.linear = nn.Linear(space.dim, self.project_out.out_features).requires_grad_(False)
+            self.linear = nn.Linear(space.dim, outputs).requires_grad_(False)
             self.register_buffer("spread", torch.ones(space.dim))
             nn.init.zeros_(self.project_out.weight)
         if network.refine:
@@ -112,14 +105,14 @@ class PixelDecoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "PixelDecoder":
-        """Fit a residual decoder's linear part by least squares, on pictures (N, 3, H, W) in [-1, 1] and their latents
-        (N, P, D), and the scale on which its transformer sees each component of the latents; returns itself.
+        """Fit the linear part by least squares, and the scale on which the transformer sees each latent component.
 
-        Raises ValueError for a decoder that is not residual, and for fewer tokens than the latents are wide.
+        batches: pictures (N, 3, H, W) in [-1, 1] and their latents (N, P, D). Returns itself. Raises ValueError for a
+        decoder that is not residual, and for fewer tokens than the latents are wide.
         """
         if not self.config.network.residual:
             raise ValueError("only a residual decoder has a linear part to fit")
-        dim, count = self.config.latents.dim, 0
+        dim, cell, count = self.config.latents.dim, self.config.latents.cell, 0
         inner = torch.zeros(dim + 1, dim + 1, dtype=torch.float64)
         outer = torch.zeros(dim + 1, self.linear.out_features, dtype=torch.float64)
         for images, latents in batches:
@@ -127,7 +120,8 @@ class PixelDecoder(nn.Module):
             tokens = torch.cat([tokens, torch.ones(len(tokens), 1)], dim=1)
             count += len(tokens)
             inner += (tokens.T @ tokens).double()
-            outer += (tokens.T @ self._cells(images).reshape(len(tokens), -1).cpu()).double()
+            cells = functional.unfold(images, cell, stride=cell).transpose(1, 2).reshape(len(tokens), -1).cpu()
+            outer += (tokens.T @ cells).double()
         if count <= dim:
             raise ValueError(f"{count} tokens can't fit a linear decoder of {dim} dims; give it more pictures")
         ridge = RIDGE * count * torch.eye(dim + 1, dtype=torch.float64)
@@ -139,28 +133,17 @@ class PixelDecoder(nn.Module):
         self.spread.copy_(spread + SMALLEST_SPREAD)
         return self
 
-    def _cells(self, images: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W) cut into tokens (N, P, 3 * h * w)."""
-        (rows, columns), (height, width) = self.config.latents.grid, self.config.latents.cell
-        cells = images.reshape(-1, 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
-        return cells.reshape(len(images), rows * columns, -1)
-
     def forward(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, H, W), [-1, 1] for black to white, of latents (N, P, D)."""
-        space = self.config.latents
-        (rows, columns), (height, width) = space.grid, space.cell
-        x = self.project_in(latents / self.spread if self.config.network.residual else latents) + self.positions
-        for block in self.blocks:
-            x = block(x)
-        x = self.project_out(self.norm(x))
-        if self.config.network.residual:
+        space, network = self.config.latents, self.config.network
+        x = self.cells(self.project_in(latents / self.spread if network.residual else latents))
+        if network.residual:
             with torch.autocast(x.device.type, enabled=False):  # bfloat16 is coarser than the steps of a pixel
                 x = x.float() + self.linear(latents.float())
-        x = x.view(-1, rows, columns, 3, height, width)
-        images = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, *space.image_size)
-        if self.config.network.output == "tanh":
+        images = join_cells(x, space.grid, space.cell)
+        if network.output == "tanh":
             images = images.tanh()
-        return images + self.refine(images) if self.config.network.refine else images
+        return images + self.refine(images) if network.refine else images
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -174,42 +157,14 @@ class PixelDecoder(nn.Module):
         images = torch.cat([to_pixels(self(part)) for part in flat.split(IMAGES_PER_CALL)])
         return images.view(*latents.shape[:-2], *images.shape[1:])
 
-    def save_pretrained(
-        self, folder: str | Path, provenance: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """Write `config.json` and `model.safetensors`; with dtype float16 half as large, loaded as float32 again."""
-        if provenance is not None:
-            self.provenance = dict(provenance)
-        weights = {name: value.to(dtype) for name, value in self.state_dict().items()}
-        write_checkpoint(folder, self.config, weights, self.provenance)
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "PixelDecoder":
-        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
-
-        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
-        """
-        config, weights, provenance = read_checkpoint(folder_or_hub_id, PixelDecoderConfig)
-        decoder = cls(config, provenance)
-        load_exactly(decoder, weights, folder_or_hub_id)
-        return decoder.eval()
-
 
 def refiner(channels: int) -> nn.Sequential:
     """What is to be added to pictures (N, 3, H, W): nothing at first. Every pixel of it sees 13 pixels around."""
     last = nn.Conv2d(channels, 12, 3, padding=1)
-    layers = nn.Sequential(
-        nn.PixelUnshuffle(2),
-        nn.Conv2d(12, channels, 3, padding=1),
-        nn.GELU(),
-        nn.Conv2d(channels, channels, 3, padding=1),
-        nn.GELU(),
-        last,
-        nn.PixelShuffle(2),
-    )
+    first, second = nn.Conv2d(12, channels, 3, padding=1), nn.Conv2d(channels, channels, 3, padding=1)
     for parameter in last.parameters():
         nn.init.zeros_(parameter)
-    return layers
+    return nn.Sequential(nn.PixelUnshuffle(2), first, nn.GELU(), second, nn.GELU(), last, nn.PixelShuffle(2))
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -3,34 +3,39 @@
 B batch, N candidates, C observed frames, T predicted steps, P patches, D latent width.
 """
 
-from pathlib import Path
+import logging
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dexworld.actions import HandMotion, hand_motion
-from dexworld.models.checkpoint import check_weights, read_checkpoint, write_checkpoint
-from dexworld.models.config import DexWMConfig
+from dexworld.models.checkpoint import Pretrained
+from dexworld.models.conditioning import action_scale
+from dexworld.models.config import PRESETS, DexWMConfig
 from dexworld.models.encoders import build_encoder
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
 from dexworld.models.rollout import Context, rollout, start
+from dexworld.models.world_model import DEFAULT_KIND, Blocks, Kind, register
 from dexworld.track import Track
 
 ENCODER_PREFIX = "encoder."
+logger = logging.getLogger(__name__)
 
 
-class DexWM(nn.Module):
+class DexWM(Pretrained):
     """Frozen encoder, latent predictor and keypoint head.
 
     A new one has a random predictor and head and, for `pca`, an encoder that still has to be fitted. `provenance` says
     where the weights come from; evaluation uses its `training_seeds`.
     """
 
+    config_type, kind = DexWMConfig, DEFAULT_KIND
+
     def __init__(self, config: DexWMConfig, provenance: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.config = config
-        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.config, self.provenance = config, dict(provenance or {})
         self.encoder = build_encoder(config.encoder, config.image_size).requires_grad_(False)
         dim, grid, image_size = config.encoder.dim, config.grid, config.image_size
         self.predictor = Predictor(config.predictor, dim, grid, image_size, config.action_scale)
@@ -45,7 +50,7 @@ class DexWM(nn.Module):
         return self.encoder.decode(latents)
 
     def condition(self, track: Track) -> HandMotion:
-        """The motion (..., T) of a track (..., T + 1), in the convention that the model was trained in."""
+        """The motion (..., T) between the T + 1 frames of a track, in this model's action convention."""
         return hand_motion(
             track.keypoints_world,
             track.keypoints_valid,
@@ -56,8 +61,27 @@ class DexWM(nn.Module):
 
     @property
     def needs_still_camera(self) -> bool:
-        """Whether actions refer to the camera of the window's first frame: a moving one can't be planned with."""
+        """Whether actions refer to the camera of the window's first frame, so that planning needs a still one."""
         return self.config.action_convention.frame == "window"
+
+    @property
+    def blocks(self) -> Blocks:
+        """The predictor's blocks."""
+        beside = ("context_key_value",)
+        return Blocks([*self.predictor.layers], beside, (*beside, "own_frame", "after_context"))
+
+    def scaled_to(self, track: Track, moving: Tensor) -> "DexWM":
+        """A model of new weights with this encoder, its actions scaled to the transitions `moving` (B, T) of a track.
+
+        Raw actions, as in the paper's presets, stay raw.
+        """
+        if self.config.action_scale == (1.0, 1.0, 1.0):
+            return self
+        scale = action_scale(self.condition(track), track.keypoints_valid, moving)
+        logger.info("action scale: keypoints %.4f m, camera %.4f m and %.4f rad", *scale)
+        scaled = DexWM(replace(self.config, action_scale=scale))
+        scaled.encoder.load_state_dict(self.encoder.state_dict())
+        return scaled
 
     def predict(self, latents: Tensor, motion: HandMotion) -> Tensor:
         """Teacher-forced training pass: frames 1 .. T (B, T, P, D) from latents (B, T + 1, P, D) and motion (B, T).
@@ -117,29 +141,12 @@ class DexWM(nn.Module):
         grid, config = self.config.grid, self.config.encoder
         return "\n".join([f"DexWM on a {grid[0]} x {grid[1]} grid of {config.dim}-d {config.kind} latents", *rows])
 
-    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`. Encoders from `transformers` are named there, not copied."""
-        if provenance is not None:
-            self.provenance = dict(provenance)
-        write_checkpoint(folder, self.config, self._weights(), self.provenance)
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "DexWM":
-        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
-
-        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
-        """
-        config, weights, provenance = read_checkpoint(folder_or_hub_id, DexWMConfig)
-        model = cls(config, provenance)
-        check_weights(model._weights(), weights, folder_or_hub_id)
-        model.load_state_dict(
-            weights, strict=False
-        )  # names were compared above; a named encoder has its weights already
-        return model.eval()
-
-    def _weights(self) -> dict[str, Tensor]:
-        """The state that a checkpoint holds."""
+    def saved_weights(self) -> dict[str, Tensor]:
+        """The state that a checkpoint holds. Encoders from `transformers` are named in the config, not copied."""
         named = self.config.encoder.kind == "transformers"
         return {
             key: value for key, value in self.state_dict().items() if not (named and key.startswith(ENCODER_PREFIX))
         }
+
+
+register(Kind(DEFAULT_KIND, DexWM, DexWMConfig, PRESETS))

@@ -5,12 +5,11 @@ paper: a shared keypoint prediction layer, trained separately).
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from dexworld.models.checkpoint import load_exactly, read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import Pretrained
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.latent_space import LatentSpace
@@ -40,13 +39,14 @@ def evaluator_preset(name: str) -> KeypointHeadConfig:
     return EVALUATOR_PRESETS[name]
 
 
-class KeypointEvaluator(nn.Module):
+class KeypointEvaluator(Pretrained):
     """Latents (..., P, D) to tracked keypoints. `provenance` says where the weights come from."""
+
+    config_type = EvaluatorConfig
 
     def __init__(self, config: EvaluatorConfig, provenance: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.config = config
-        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.config, self.provenance = config, dict(provenance or {})
         space = config.latents
         self.head = KeypointHead(config.head, space.dim, space.grid, space.image_size)
 
@@ -57,20 +57,3 @@ class KeypointEvaluator(nn.Module):
     def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Tracked keypoints (..., 12, 2) [u, v] in image pixels and confidences (..., 12) in [0, 1]."""
         return self.head.read(self.head(latents))
-
-    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`."""
-        if provenance is not None:
-            self.provenance = dict(provenance)
-        write_checkpoint(folder, self.config, self.state_dict(), self.provenance)
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "KeypointEvaluator":
-        """Load a checkpoint folder or Hugging Face model id, on the CPU and in evaluation mode.
-
-        Raises CheckpointError when it is missing, truncated, of another format version or does not fit its config.
-        """
-        config, weights, provenance = read_checkpoint(folder_or_hub_id, EvaluatorConfig)
-        evaluator = cls(config, provenance)
-        load_exactly(evaluator, weights, folder_or_hub_id)
-        return evaluator.eval()

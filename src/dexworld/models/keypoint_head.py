@@ -1,8 +1,7 @@
 """From latents to heatmaps of the tracked keypoints (hand consistency, DexWM paper section 3.3), and their readout.
 
-Drawn at the encoder's own grid: the paper's 16 x 28 tokens to 224 x 392 maps. The released code squeezes them to
-16 x 16 and stretches the maps back, as `KeypointHeadConfig.token_grid` does. B batch, P patches, D latent width, K
-keypoints, h x w heatmap size.
+Maps are drawn at the encoder's own grid, the paper's 16 x 28 tokens, or at `KeypointHeadConfig.token_grid`, the
+release's 16 x 16. P patches, D latent width, K keypoints, h x w heatmap size.
 """
 
 import torch
@@ -33,16 +32,40 @@ class HeadBlock(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
-def draw_weights(module: nn.Module) -> None:
-    """First weights of all linear layers in `module`: truncated normal of deviation 0.02, biases zero."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+class CellTransformer(nn.Module):
+    """A transformer over latents (N, P, D) with as many outputs for each token; new weights are normal, biases zero."""
+
+    def __init__(
+        self, latent_dim: int, tokens: int, dim: int, depth: int, heads: int, mlp_ratio: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.project_in = nn.Linear(latent_dim, dim)
+        self.positions = nn.Parameter(torch.empty(tokens, dim))
+        self.blocks = nn.ModuleList(HeadBlock(dim, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.project_out = nn.Linear(dim, outputs)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def cells(self, tokens: Tensor) -> Tensor:
+        """Outputs (N, P, C) from the projected latents (N, P, dim)."""
+        x = tokens + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.project_out(self.norm(x))
 
 
-class KeypointHead(nn.Module):
+def join_cells(cells: Tensor, grid: tuple[int, int], cell: tuple[int, int]) -> Tensor:
+    """Pictures (N, C, rows * h, columns * w) from tokens (N, rows * columns, C * h * w), a cell (h, w) of C each."""
+    x = cells.unflatten(2, (-1, *cell)).unflatten(1, grid)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(len(x), x.shape[3], grid[0] * cell[0], grid[1] * cell[1])
+
+
+class KeypointHead(CellTransformer):
     """Latents (..., P, D) to heatmap logits (..., K, h, w).
 
     With the `mse` loss the logits are the map itself (Gaussians of peak 1); with `cross_entropy` their softmax over
@@ -52,26 +75,15 @@ class KeypointHead(nn.Module):
     def __init__(
         self, config: KeypointHeadConfig, latent_dim: int, grid: tuple[int, int], image_size: tuple[int, int]
     ) -> None:
-        super().__init__()
-        self.config, self.grid, self.image_size = config, grid, image_size
+        token_grid, outputs = config.token_grid or grid, config.cell**2 * config.channels
+        tokens = token_grid[0] * token_grid[1]
+        super().__init__(latent_dim, tokens, config.dim, config.depth, config.heads, config.mlp_ratio, outputs)
+        self.config, self.grid, self.token_grid, self.image_size = config, grid, token_grid, image_size
         self.map_size = (grid[0] * config.cell, grid[1] * config.cell)
-        self.token_grid = config.token_grid or grid
-        self.project_in = nn.Linear(latent_dim, config.dim)
-        self.positions = nn.Parameter(torch.empty(self.token_grid[0] * self.token_grid[1], config.dim))
-        self.blocks = nn.ModuleList(HeadBlock(config.dim, config.heads, config.mlp_ratio) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.dim)
-        self.project_out = nn.Linear(config.dim, config.cell**2 * config.channels)
-        nn.init.trunc_normal_(self.positions, std=0.02)
-        draw_weights(self)
 
     def forward(self, latents: Tensor) -> Tensor:
-        x = self._resample(self.project_in(latents.reshape(-1, *latents.shape[-2:]))) + self.positions
-        for block in self.blocks:
-            x = block(x)
-        x = self.project_out(self.norm(x))
-        (rows, columns), cell = self.token_grid, self.config.cell
-        x = x.view(-1, rows, columns, self.config.channels, cell, cell)
-        maps = x.permute(0, 3, 1, 4, 2, 5).reshape(-1, self.config.channels, rows * cell, columns * cell)
+        cells = self.cells(self._resample(self.project_in(latents.reshape(-1, *latents.shape[-2:]))))
+        maps = join_cells(cells, self.token_grid, (self.config.cell, self.config.cell))
         if self.token_grid != self.grid:
             maps = F.interpolate(maps, self.map_size, mode="bilinear", align_corners=False)
         return maps.view(*latents.shape[:-2], *maps.shape[1:])
@@ -89,18 +101,14 @@ class KeypointHead(nn.Module):
         The peak, refined by the mean over its neighbourhood. Confidence is the probability mass of that neighbourhood
         (`cross_entropy`) or the height of the peak (`mse`).
         """
-        maps = logits.float()
-        if self.config.loss == "cross_entropy":
-            maps = maps.flatten(-2).softmax(-1).view(maps.shape)
-        else:
-            maps = maps.clamp(0.0, 1.0)
+        maps, is_probability = logits.float(), self.config.loss == "cross_entropy"
+        maps = maps.flatten(-2).softmax(-1).view(maps.shape) if is_probability else maps.clamp(0.0, 1.0)
         centre, mass, peak = refine_peak(maps)
-        height, width = self.map_size
-        scale = centre.new_tensor([self.image_size[1] / width, self.image_size[0] / height])
-        return centre * scale, mass if self.config.loss == "cross_entropy" else peak
+        scale = centre.new_tensor([self.image_size[1] / self.map_size[1], self.image_size[0] / self.map_size[0]])
+        return centre * scale, mass if is_probability else peak
 
 
-def refine_peak(maps: Tensor, radius: int = REFINE_RADIUS) -> tuple[Tensor, Tensor, Tensor]:
+def refine_peak(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The peak of non-negative maps (..., h, w) to less than a cell.
 
     Returns the centroid (..., 2) of the neighbourhood of the highest cell, as (x, y) in cells with the centre of the
@@ -110,7 +118,7 @@ def refine_peak(maps: Tensor, radius: int = REFINE_RADIUS) -> tuple[Tensor, Tens
     height, width = maps.shape[-2:]
     peak, index = maps.flatten(-2).max(dim=-1)
     x, y = index % width, index // width
-    offsets = torch.arange(-radius, radius + 1, device=maps.device)
+    offsets = torch.arange(-REFINE_RADIUS, REFINE_RADIUS + 1, device=maps.device)
     columns, rows = x[..., None] + offsets, y[..., None] + offsets  # (..., window)
     inside = ((columns >= 0) & (columns < width))[..., None, :] & ((rows >= 0) & (rows < height))[..., :, None]
     flat = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
@@ -121,18 +129,3 @@ def refine_peak(maps: Tensor, radius: int = REFINE_RADIUS) -> tuple[Tensor, Tens
     dx = (window.sum(-2) * step).sum(-1) / safe
     dy = (window.sum(-1) * step).sum(-1) / safe
     return torch.stack([x + dx + 0.5, y + dy + 0.5], dim=-1), mass, peak
-
-
-def gaussian_heatmaps(
-    pixels: Tensor, map_size: tuple[int, int], image_size: tuple[int, int], sigma_px: float
-) -> Tensor:
-    """Target maps (..., K, h, w) with peak 1 at image pixels (..., K, 2), Gaussian of `sigma_px` image pixels.
-
-    Drawn as an outer product on the device of `pixels`; a point outside the image leaves only its tail.
-    """
-    (height, width), (image_height, image_width) = map_size, image_size
-    x = (torch.arange(width, device=pixels.device, dtype=pixels.dtype) + 0.5) * (image_width / width)
-    y = (torch.arange(height, device=pixels.device, dtype=pixels.dtype) + 0.5) * (image_height / height)
-    across = torch.exp(-0.5 * ((x - pixels[..., 0, None]) / sigma_px) ** 2)
-    down = torch.exp(-0.5 * ((y - pixels[..., 1, None]) / sigma_px) ** 2)
-    return down[..., :, None] * across[..., None, :]

@@ -14,7 +14,7 @@ class LatentSpace:
     """Latents (P, D) of one encoder, tokens row by row.
 
     dim: latent width D. grid: rows and columns of tokens, P in all. image_size: (height, width) of the pictures.
-    encoder: fingerprint of the encoder's configuration and weights (`training.fitting.encoder_fingerprint`).
+    encoder: fingerprint of the encoder's configuration and weights (`latent_readers.encoder_fingerprint`).
     Raises ValueError naming what makes no sense.
     """
 

@@ -46,21 +46,20 @@ class LPIPS(nn.Module):
 
     @classmethod
     def from_files(cls, vgg: Path | str, heads: Path | str) -> "LPIPS":
-        """The measure with VGG16 from `vgg` (keys `features.N.weight`, `features.N.bias`) and the linear heads from
-        `heads` (keys `lin0.model.1.weight` to `lin4.model.1.weight`), each .safetensors or .npz.
+        """VGG16 from `vgg` (keys `features.N.weight`, `features.N.bias`) and linear heads from `heads` (keys
+        `lin0.model.1.weight` to `lin4.model.1.weight`), each .safetensors or .npz; other keys are left alone.
 
-        Other keys, such as VGG's classifier, are left alone. Raises ValueError naming a key that is missing or has
-        another shape, or a file of another kind; FileNotFoundError for a file that isn't there.
+        Raises ValueError naming a key that is missing or has another shape, or a file of another kind;
+        FileNotFoundError for a file that isn't there.
         """
-        made = cls()
+        lpips = cls()
         features, weights = read_weights(Path(vgg)), read_weights(Path(heads))
         with torch.no_grad():
-            for name, target in made.convolutions.named_parameters():  # such as 0.weight
+            for name, target in lpips.convolutions.named_parameters():  # such as 0.weight
                 target.copy_(_entry(features, f"features.{name}", tuple(target.shape), vgg))
-            for number, head in enumerate(made.heads):
-                key, count = f"lin{number}.model.1.weight", len(head)
-                head.copy_(_entry(weights, key, (1, count, 1, 1), heads).view(count))
-        return made.eval().requires_grad_(False)
+            for number, head in enumerate(lpips.heads):
+                head.copy_(_entry(weights, f"lin{number}.model.1.weight", (1, len(head), 1, 1), heads).flatten())
+        return lpips.eval().requires_grad_(False)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Unit-length features of images (N, 3, H, W) in [-1, 1] after each of the five blocks."""
@@ -85,11 +84,9 @@ class LPIPS(nn.Module):
     def distances(
         self, prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
     ) -> list[float | None]:
-        """Mean distance of videos (F, H, W, 3) uint8 over their frames, for each of `masks`.
+        """Mean distance of videos (F, H, W, 3) uint8 over their frames and over each mask, as in `region_means`.
 
-        A mask is (F, H, W) bool, or None for the whole frame: the mean is over its pixels, a coarse feature counting by
-        its share of them (what a feature sees still reaches beyond). None for an empty mask. Raises ValueError on other
-        shapes and on frames under 16 pixels.
+        Raises ValueError on other shapes and on frames under 16 pixels.
         """
         checked_videos(prediction, truth)
         if min(truth.shape[1:3]) < SMALLEST:
@@ -109,8 +106,7 @@ class LPIPS(nn.Module):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .npz file by name. Pickled files (.pth) are refused with ValueError: opening one can
-    run anything; docs/video_evaluation.md has the line that converts them."""
+    """Tensors of a .safetensors or .npz file by name. Raises ValueError for pickles (.pth), which can run code."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such weight file")
     if path.suffix == ".safetensors":

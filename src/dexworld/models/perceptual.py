@@ -1,7 +1,4 @@
-"""What makes two pictures look alike, as a loss: LPIPS with weights that the user gives, or a distance without weights.
-
-N images, H x W pixels.
-"""
+"""Perceptual distances of pictures as a loss: LPIPS with weights that the user gives, or one without weights."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,16 +18,15 @@ PerceptualName = Literal["lpips", "gradient_distance"]
 def gradient_maps(first: Tensor, second: Tensor) -> list[Tensor]:
     """Per scale, the relative gradient difference (N, h, w), 0 to 1, of images (N, 3, H, W) in [0, 1].
 
-    The length of the difference of two pixels' colour gradients, over the sum of their lengths (plus `FLOOR`). It asks
-    whether edges are where they should be, and of which direction, and forgives brightness. Differentiable.
+    The length of the difference of two pixels' colour gradients, over the sum of their lengths (plus `FLOOR`). Places
+    and directions of edges count, brightness does not. Differentiable.
     """
     maps = []
     for level in range(LEVELS):
         if level:
             first, second = functional.avg_pool2d(first, 2), functional.avg_pool2d(second, 2)
         ours, theirs = _gradients(first), _gradients(second)
-        apart, lengths = (ours - theirs).norm(dim=1), ours.norm(dim=1) + theirs.norm(dim=1)
-        maps.append(apart / (lengths + FLOOR))
+        maps.append((ours - theirs).norm(dim=1) / (ours.norm(dim=1) + theirs.norm(dim=1) + FLOOR))
     return maps
 
 

@@ -5,6 +5,7 @@ the frames' PSNRs), SSIM with an 11 x 11 Gaussian window of sigma 1.5, frames sc
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,8 @@ from torch.nn import functional
 
 from dexworld.pictures import psnr_of_mse
 
-WINDOW = 11  # pixels, side of the SSIM window
-SIGMA = 1.5  # pixels
+WINDOW, SIGMA = 11, 1.5  # side and deviation of the SSIM window in pixels
 K1, K2 = 0.01, 0.03  # stabilising constants of the SSIM paper
-BORDER = WINDOW // 2
 
 
 def checked_videos(prediction: np.ndarray, truth: np.ndarray) -> None:
@@ -36,18 +35,8 @@ def checked_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
         raise ValueError(f"a region of a video {shape} must be {tuple(shape[:3])} bool, not {mask.shape} {mask.dtype}")
 
 
-def squared_error_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Squared error (F, H, W) float32 of every pixel, mean over the colours, of frames scaled to [0, 1]."""
-    checked_videos(prediction, truth)
-    difference = prediction.astype(np.float32) - truth.astype(np.float32)
-    return np.square(difference / 255).mean(axis=-1)
-
-
 def psnr(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-    """PSNR in dB of a clip (F, H, W, 3) uint8, from its mean squared error over all frames at once.
-
-    mask: (F, H, W) bool, the pixels that count; None where it is empty, as there is nothing to measure then.
-    """
+    """PSNR in dB of a clip (F, H, W, 3) uint8 over the pixels in a mask (F, H, W) bool; None where it is empty."""
     return psnr_of(squared_error_map(prediction, truth), mask)
 
 
@@ -58,12 +47,18 @@ def psnr_of(error_map: np.ndarray, mask: np.ndarray | None = None) -> float | No
 
 
 def ssim(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-    """Mean SSIM of a clip (F, H, W, 3) uint8 over frames, colours and pixels.
+    """Mean SSIM of a clip (F, H, W, 3) uint8 over the pixels in a mask (F, H, W) bool; None where it is empty.
 
-    mask: (F, H, W) bool, the pixels that count; None where it is empty. A window around a pixel at the mask's edge sees
-    5 pixels beyond it.
+    The window around a pixel at the mask's edge sees 5 pixels beyond it.
     """
     return masked_mean(ssim_map(prediction, truth), mask)
+
+
+def squared_error_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Squared error (F, H, W) float32 of every pixel, mean over the colours, of frames scaled to [0, 1]."""
+    checked_videos(prediction, truth)
+    difference = prediction.astype(np.float32) - truth.astype(np.float32)
+    return np.square(difference / 255).mean(axis=-1)
 
 
 def masked_mean(values: np.ndarray, mask: np.ndarray | None) -> float | None:
@@ -81,15 +76,13 @@ def region_means(frames: Iterable[Sequence[Tensor]], masks: Sequence[np.ndarray 
     Returns for every mask the L means over all frames, a coarse pixel counting by the share of the mask in it; None for
     an empty mask.
     """
-    totals: dict[int, np.ndarray] = {}
-    weights: dict[int, np.ndarray] = {}
+    sums: list[Any] = [0] * len(masks)  # (2, L): of the values, and of the shares
     for index, maps in enumerate(frames):
         for number, mask in enumerate(masks):
             shares = [torch.ones_like(part) if mask is None else _coarse(mask[index], part) for part in maps]
-            sums = np.array([float((part * share).sum()) for part, share in zip(maps, shares, strict=True)])
-            totals[number] = totals.get(number, 0) + sums
-            weights[number] = weights.get(number, 0) + np.array([float(share.sum()) for share in shares])
-    return [totals[number] / weights[number] if weights[number].all() else None for number in range(len(masks))]
+            values = [float((part * share).sum()) for part, share in zip(maps, shares, strict=True)]
+            sums[number] = sums[number] + np.array([values, [float(share.sum()) for share in shares]])
+    return [each[0] / each[1] if each[1].all() else None for each in sums]
 
 
 def _coarse(mask: np.ndarray, like: Tensor) -> Tensor:
@@ -99,10 +92,9 @@ def _coarse(mask: np.ndarray, like: Tensor) -> Tensor:
 
 
 def ssim_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """SSIM (F, H, W) float32 of the 11 x 11 window around every pixel, mean over colours; frames are mirrored outside.
+    """SSIM (F, H, W) float32 around every pixel, mean over colours; frames are mirrored outside, as in torchmetrics.
 
-    Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, on a [0, 1]
-    range; the mirrored border is as in torchmetrics, whose values these are.
+    Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
     """
     checked_videos(prediction, truth)
     return np.stack([_frame_ssim(*pair) for pair in zip(prediction, truth, strict=True)])  # frame by frame: memory
@@ -120,10 +112,10 @@ def _frame_ssim(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _smoothed(images: Tensor) -> Tensor:
     """Gaussian mean around every pixel of (N, 3, H, W), which is mirrored outside the frame."""
-    offsets = torch.arange(WINDOW, dtype=images.dtype) - BORDER
+    offsets = torch.arange(WINDOW, dtype=images.dtype) - WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     weights = weights / weights.sum()
-    channels = functional.pad(images.flatten(0, 1)[None], (BORDER,) * 4, mode="reflect")
+    channels = functional.pad(images.flatten(0, 1)[None], (WINDOW // 2,) * 4, mode="reflect")
     count = channels.shape[1]
     down = weights.view(1, 1, -1, 1).repeat(count, 1, 1, 1)  # one group a channel: 10 x faster than one image a channel
     smooth = functional.conv2d(functional.conv2d(channels, down, groups=count), down.mT, groups=count)

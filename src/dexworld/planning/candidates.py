@@ -16,7 +16,7 @@ from torch import Tensor
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
-from dexworld.planning.protocols import DecodingDynamics, Dynamics, Goal, Rollout
+from dexworld.planning.protocols import Dynamics, Goal, Rollout
 from dexworld.planning.scene_colours import colour_cells, silhouette
 from dexworld.robots.robot import HandPose, Robot, keypoint_track
 from dexworld.track import Track
@@ -206,11 +206,12 @@ class CandidateCost:
 
 def require_decoder(dynamics: Dynamics | None) -> Callable[[Tensor], Tensor]:
     """The dynamics' `decode`. Raises ValueError if it has none."""
-    if not isinstance(dynamics, DecodingDynamics):
+    decode = getattr(dynamics, "decode", None)
+    if decode is None:
         raise ValueError(
             "this objective compares pictures, and the dynamics has no decode(): use LatentDistance instead"
         )
-    return dynamics.decode
+    return decode
 
 
 def _select(rollout: Rollout, chosen: Tensor) -> Rollout:

@@ -21,7 +21,8 @@ from dexworld.track import Track
 class Dynamics(Protocol):
     """A world model, as planning and evaluation see it.
 
-    A model that can't plan with a moving camera has a true attribute `needs_still_camera`.
+    A model that can't plan with a moving camera has a true attribute `needs_still_camera`. One whose latents can be
+    turned back into pictures has `decode`: images (..., H, W, 3) uint8 of latents (..., P, D).
     """
 
     def encode(self, images: Tensor) -> Tensor:
@@ -41,14 +42,6 @@ class Dynamics(Protocol):
 
     def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., 12, 2) and confidence (..., 12), 0 to 1, of the tracked keypoints in latents (..., P, D)."""
-
-
-@runtime_checkable
-class DecodingDynamics(Dynamics, Protocol):
-    """A world model whose latents can be turned back into pictures."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (..., H, W, 3) uint8 of latents (..., P, D). Raises ValueError if this encoder has no way back."""
 
 
 @dataclass(frozen=True)

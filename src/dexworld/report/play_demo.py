@@ -22,6 +22,7 @@ from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import Played, play
 from dexworld.evaluation.tasks import policy_setup
 from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
 from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, PlanRecord, SuccessRow
@@ -29,8 +30,6 @@ from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
 from dexworld.sim.render import choose_backend
-from dexworld.training.decoder_choice import Drawing, drawing_of
-from dexworld.training.frozen_encoder import AUTO
 
 MEASURES = {
     "reach": "Hand to goal pose",

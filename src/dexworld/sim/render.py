@@ -17,10 +17,13 @@ import subprocess
 import sys
 import weakref
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from dexworld.errors import UsageError
+
+Backend = Literal["auto", "egl", "osmesa", "ray"]
 BACKENDS = ("egl", "osmesa", "ray")  # in the order in which `auto` tries them
 _EXPLICIT_ONLY = ("glfw", "cgl")  # need a display, or macOS: used when asked for, never tried by `auto`
 _OFF = ("disable", "disabled", "off", "false", "0")  # the values by which MUJOCO_GL switches OpenGL off
@@ -37,7 +40,7 @@ _DRIVER_ERRORS = (ImportError, AttributeError, RuntimeError, OSError, TypeError)
 logger = logging.getLogger(__name__)
 
 
-class RendererUnavailable(RuntimeError):
+class RendererUnavailable(UsageError):
     """A rendering backend was asked for by name and can't run here."""
 
 

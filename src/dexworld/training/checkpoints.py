@@ -130,13 +130,13 @@ def save(
     problem = ""
     if processes.is_first:
         problem = _tried(lambda: _cleared(folder, temporary))
-    if parts and not any(processes.tell(problem)):
+    if parts and not any(processes.gather(problem)):
         problem = _tried(lambda: sharded.write(temporary / SHARDED, state.tensors, processes.control))
-        problem = next(filter(None, processes.tell(problem)), "")
+        problem = next(filter(None, processes.gather(problem)), "")
     if processes.is_first:
         problem = problem or _tried(lambda: _written(temporary, path, state, save_model, parts))
         shutil.rmtree(temporary, ignore_errors=True)
-    problem = next(filter(None, processes.tell(problem)), "")
+    problem = next(filter(None, processes.gather(problem)), "")
     if problem:
         before = latest(folder)
         left = f"{before} is whole, and the same command goes on from it" if before else "there is none before it"

@@ -128,7 +128,7 @@ def check_fractions(config: Any, *names: str) -> None:
 
 @dataclass(frozen=True)
 class TrainConfig(LoopConfig):
-    """Training of DexWM on windows: the loop, phases, loss weights, what is drawn, and when to tell.
+    """Training of DexWM on windows: the loop, phases, loss weights, what is drawn, and when to report.
 
     Raises ValueError naming the field that makes no sense.
     """

@@ -1,6 +1,7 @@
 """What a window costs in closed form: operations, parameters, memory. Tests compare it with torch's own counters."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -103,12 +104,16 @@ def _encoder_shape(config: DexWMConfig) -> tuple[int, int]:
     return VIT_SHAPES.get(config.encoder.dim, (24, 4 * config.encoder.dim))
 
 
-def training_flops(config: DexWMConfig, training: TrainConfig, encoded: bool) -> tuple[float, float]:
+def training_flops(config: Any, training: TrainConfig, encoded: bool) -> tuple[float, float] | None:
     """Operations of training on one window, teacher-forced and unrolled: three times those of the forward pass.
+
+    None for a model whose operations have no closed form here.
 
     The keypoint head reads `keypoint_frames` frames, predicted and true. encoded: whether frames are encoded on the way
     (a frozen encoder has no backward pass). Recomputed activations are not counted.
     """
+    if not isinstance(config, DexWMConfig):
+        return None
     context = config.predictor.num_context
     passes = int(training.hand_consistency > 0) + int(training.true_keypoints > 0)
     cost, head = model_cost(config, training.unroll_steps), head_flops(config)

@@ -146,7 +146,7 @@ class DecoderTask:
         """The pictures' tensors by name."""
         return {"images": batch.images, "latents": batch.latents, "rows": batch.rows}
 
-    def blame(self, batch: Pictures) -> str:
+    def broken_data(self, batch: Pictures) -> str:
         """Which frame's latents are not finite, if any."""
         bad = ~torch.isfinite(batch.latents).flatten(1).all(dim=1).cpu()
         if not bad.any():

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who they are, what they tell each other, how the model is spread over them.
+"""Several processes that train one model: who they are, what they exchange, how the model is spread over them.
 
 `torchrun` starts the processes; everything here is torch's own. Batches are shared by rank, gradients are averaged, and
 a mean over a batch is a mean over the whole batch, not one of means.
@@ -72,7 +72,7 @@ class Processes:
         if self.is_first:
             self.wait()
 
-    def tell(self, message: str) -> list[str]:
+    def gather(self, message: str) -> list[str]:
         """The message of every process, by rank; all must call this."""
         if self.control is None:
             return [message]

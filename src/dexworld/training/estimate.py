@@ -14,13 +14,14 @@ import numpy as np
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import stored_facts
 from dexworld.data.sampling import StrideSampling
-from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.config import DexWMConfig
+from dexworld.models.world_model import preset
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.cost import ModelCost, model_cost
-from dexworld.training.run import RunConfig
+from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
 
-BYTES_H264 = 5520  # a frame of 398 x 224 in the default codec; docs/data_store.md has 1,088 to 8,500, by what is shown
+BYTES_H264 = 5520  # a frame of 398 x 224 in the default codec; docs/store.md has 1,088 to 8,500, by what is shown
 BYTES_JPEG = 27048
 BYTES_LABELS = 895  # 69 joint positions and a camera pose of one EgoDex frame
 STATE_BYTES = 20  # per trained parameter: float32 weight, gradient, two Adam moments, average
@@ -112,26 +113,30 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
     On paper, whatever `config` leaves at its default takes the paper's value: preset paper-xl, batches of 4096, 40
     epochs, the paper's windows, teacher forcing throughout. Raises what opening a dataset raises.
     """
-    training, windows, name, epochs = config.training, config.sampling.windows, config.preset, plan.epochs
-    batch, teacher_forced, plain = training.batch_size, training.teacher_forced, TrainConfig()
+    training, sampling, name, epochs = config.training, config.sampling, config.preset, plan.epochs
     if config.data:
         data = [_measured(folder) for folder in config.data]
     else:
-        data = [DataPlan.parse(text) for text in plan.plan] or list(PAPER_DATA)
+        data, plain = [DataPlan.parse(text) for text in plan.plan] or list(PAPER_DATA), TrainConfig()
         name = PAPER_PRESET if name == "tiny" else name
-        batch = PAPER_BATCH if batch == plain.batch_size else batch
-        windows = "paper" if windows == "stride" else windows
-        teacher_forced = 1.0 if teacher_forced == plain.teacher_forced else teacher_forced
         epochs = PAPER_EPOCHS if epochs is None and training.steps == plain.steps else epochs
-    sampling = SamplingConfig(windows, config.sampling.reach_seconds, config.sampling.segments, config.sampling.rate_hz)
-    model = config.encoder.applied(preset(name))
+        sampling = replace(sampling, windows="paper") if sampling.windows == "stride" else sampling
+        if training.batch_size == plain.batch_size:
+            training = replace(training, batch_size=PAPER_BATCH)
+        if training.teacher_forced == plain.teacher_forced:
+            training = replace(training, teacher_forced=1.0)
+    model, batch = config.encoder.applied(preset(name)), training.batch_size * training.accumulation
     per_epoch = sum(windows_per_epoch(each, sampling, training, model) for each in data)
-    steps = training.steps if epochs is None else ceil(epochs * per_epoch / (batch * training.accumulation))
+    steps = training.steps if epochs is None else ceil(epochs * per_epoch / batch)
     cost = model_cost(model, training.unroll_steps)
     if training.deep_unroll_steps is not None:  # every second batch
         deep = model_cost(model, training.deep_unroll_steps)
         cost = replace(cost, unrolled_flops=(cost.unrolled_flops + deep.unrolled_flops) / 2)
-    return _estimate(data, plan, model, name, cost, per_epoch, steps, batch * training.accumulation, teacher_forced)
+    share = training.teacher_forced
+    forward = share * cost.teacher_flops + (1 - share) * cost.unrolled_flops
+    figures = _figures(data, plan, model, cost, forward, per_epoch, steps * batch)
+    figures |= {"steps": steps, "batch": batch}
+    return Estimate(_rows(data, plan, name, model.num_context + 1, figures), figures)
 
 
 def windows_per_epoch(data: DataPlan, sampling: SamplingConfig, training: TrainConfig, model: DexWMConfig) -> int:
@@ -139,8 +144,7 @@ def windows_per_epoch(data: DataPlan, sampling: SamplingConfig, training: TrainC
 
     Of the unrolled phase where there is no other: the release's draws one window of a clip there.
     """
-    unrolled = training.teacher_forced == 0.0
-    strategy = window_strategies(model.predictor.num_context, training, sampling)[int(unrolled)]
+    strategy = window_strategies(model.num_context, training, sampling)[int(training.teacher_forced == 0.0)]
     if isinstance(strategy, StrideSampling):
         return data.frames
     length = max(data.frames // data.clips, 1)
@@ -153,36 +157,31 @@ def _measured(folder: Path) -> DataPlan:
     return DataPlan(dataset.folder.name, sum(dataset.lengths) / fps / 3600, fps, len(dataset))
 
 
-def _estimate(
+def _figures(
     data: list[DataPlan],
     plan: PlanConfig,
     model: DexWMConfig,
-    name: str,
     cost: ModelCost,
+    forward: float,
     per_epoch: int,
-    steps: int,
-    batch: int,
-    teacher_forced: float,
-) -> Estimate:
-    frames, windows = sum(each.frames for each in data), steps * batch
-    slots, latent = model.predictor.num_context + 1, model.grid[0] * model.grid[1] * model.encoder.dim
-    trained_flops = teacher_forced * cost.teacher_flops + (1 - teacher_forced) * cost.unrolled_flops
-    per_window = 3 * trained_flops + slots * cost.encoder_flops
+    windows: int,
+) -> dict[str, float]:
+    """Numbers of the table. forward: operations of predictor and head on one window."""
+    frames = sum(each.frames for each in data)
+    flops = 3 * forward + (model.num_context + 1) * cost.encoder_flops
     rate = plan.peak_tflops * 1e12 * plan.mfu
     state = STATE_BYTES * cost.trained + 4 * cost.encoder
     room = plan.gpu_memory_gib * GIB - state
-    figures: dict[str, float] = {
+    return {
         "hours": sum(each.hours for each in data),
         "frames": frames,
         "clips": sum(each.clips for each in data),
         "windows_per_epoch": per_epoch,
-        "steps": steps,
-        "batch": batch,
         "windows": windows,
         "epochs": windows / per_epoch,
         "h264_bytes": frames * (BYTES_H264 + BYTES_LABELS),
         "jpeg_bytes": frames * (BYTES_JPEG + BYTES_LABELS),
-        "latent_bytes": frames * latent * 2,
+        "latent_bytes": frames * model.grid[0] * model.grid[1] * model.encoder.dim * 2,
         "trained_parameters": cost.trained,
         "encoder_parameters": cost.encoder,
         "state_bytes": state,
@@ -190,62 +189,41 @@ def _estimate(
         "checkpointed_window_bytes": cost.checkpointed_bytes,
         "windows_at_once": max(room // cost.kept_bytes, 0),
         "checkpointed_windows_at_once": max(room // cost.checkpointed_bytes, 0),
-        "window_flops": per_window,
-        "gpu_hours": windows * per_window / rate / 3600,
-        "windows_per_gpu_second": rate / per_window,
-        "cores_per_gpu": rate / per_window / plan.loader_windows,
+        "window_flops": flops,
+        "gpu_hours": windows * flops / rate / 3600,
+        "windows_per_gpu_second": rate / flops,
+        "cores_per_gpu": rate / flops / plan.loader_windows,
     }
-    return Estimate(_rows(data, plan, name, slots, figures), figures)
 
 
 def _rows(
     data: list[DataPlan], plan: PlanConfig, name: str, slots: int, figures: dict[str, float]
 ) -> tuple[tuple[str, str, str], ...]:
     """The table of an estimate."""
-    per_gpu, hours = ceil(figures["batch"] / plan.gpus), figures["gpu_hours"]
-    at_once, checkpointed = figures["windows_at_once"], figures["checkpointed_windows_at_once"]
+    of = {key: f"{value:,.0f}" for key, value in figures.items()}
+    size = {key: _size(value) for key, value in figures.items() if key.endswith("bytes")}
+    hours, state, peak = figures["gpu_hours"], f"{STATE_BYTES} bytes a trained parameter; every GPU", plan.peak_tflops
+    batch = f"of {of['batch']} windows; {of['windows']} in all, {figures['epochs']:.1f} epochs"
+    trained = f"{name}; encoder {figures['encoder_parameters'] / 1e6:,.0f} M, frozen"
+    at_once = f"{of['checkpointed_windows_at_once']} with checkpointing; {plan.gpu_memory_gib:g} GiB"
+    machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {plan.mfu:.0%} of {peak:g} TFLOP/s"
+    cores = f"{figures['cores_per_gpu']:,.1f} cores a GPU, assuming {plan.loader_windows:g} windows a core-second"
+    per_gpu = ceil(figures["batch"] / plan.gpus)
+    recomputed = f"{size['checkpointed_window_bytes']} with activation checkpointing"
     return (
         *((each.name, f"{each.hours:,.1f} h", f"{each.clips:,} clips, {each.fps:g} frames/s") for each in data),
-        ("windows per epoch", f"{figures['windows_per_epoch']:,.0f}", f"of {slots} frames"),
-        (
-            "steps",
-            f"{figures['steps']:,.0f}",
-            f"of {figures['batch']:,.0f} windows; {figures['windows']:,.0f} in all, {figures['epochs']:.1f} epochs",
-        ),
-        ("disk, h264 store", _size(figures["h264_bytes"]), f"{BYTES_H264 + BYTES_LABELS} bytes a frame"),
-        ("disk, jpeg store", _size(figures["jpeg_bytes"]), f"{BYTES_JPEG + BYTES_LABELS} bytes a frame"),
-        ("disk, cached latents", _size(figures["latent_bytes"]), "float16; `--latents online` needs none"),
-        (
-            "trained parameters",
-            f"{figures['trained_parameters'] / 1e6:,.1f} M",
-            f"{name}; encoder {figures['encoder_parameters'] / 1e6:,.0f} M, frozen",
-        ),
-        (
-            "memory of the state",
-            _size(figures["state_bytes"]),
-            f"{STATE_BYTES} bytes a trained parameter; every GPU",
-        ),
-        (
-            "memory of a window",
-            _size(figures["window_bytes"]),
-            f"{_size(figures['checkpointed_window_bytes'])} with activation checkpointing",
-        ),
-        (
-            "windows on a GPU at once",
-            f"{at_once:,.0f}",
-            f"of {per_gpu:,} in its batch; {checkpointed:,.0f} with checkpointing; {plan.gpu_memory_gib:g} GiB",
-        ),
+        ("windows per epoch", of["windows_per_epoch"], f"of {slots} frames"),
+        ("steps", of["steps"], batch),
+        ("disk, h264 store", size["h264_bytes"], f"{BYTES_H264 + BYTES_LABELS} bytes a frame"),
+        ("disk, jpeg store", size["jpeg_bytes"], f"{BYTES_JPEG + BYTES_LABELS} bytes a frame"),
+        ("disk, cached latents", size["latent_bytes"], "float16; `--latents online` needs none"),
+        ("trained parameters", f"{figures['trained_parameters'] / 1e6:,.1f} M", trained),
+        ("memory of the state", size["state_bytes"], state),
+        ("memory of a window", size["window_bytes"], recomputed),
+        ("windows on a GPU at once", of["windows_at_once"], f"of {per_gpu:,} in its batch; {at_once}"),
         ("operations of a window", f"{figures['window_flops'] / 1e12:,.4g} TFLOP", "3 x forward, and the encoder"),
-        (
-            "GPU-hours",
-            f"{hours:,.1f}",
-            f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s",
-        ),
-        (
-            "windows per GPU-second",
-            f"{figures['windows_per_gpu_second']:,.1f}",
-            f"{figures['cores_per_gpu']:,.1f} cores a GPU, assuming {plan.loader_windows:g} windows a core-second",
-        ),
+        ("GPU-hours", f"{hours:,.1f}", machines),
+        ("windows per GPU-second", f"{figures['windows_per_gpu_second']:,.1f}", cores),
     )
 
 

@@ -18,11 +18,10 @@ from dexworld.data.latent_cache import LatentCache, cache_folder, open_cache
 from dexworld.data.latent_shards import alone_in
 from dexworld.data.prepare.shards import Shard
 from dexworld.data.source import Dataset
-from dexworld.models.config import DexWMConfig, preset
-from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
-from dexworld.models.reference import checkpoint_path
-from dexworld.training.fitting import encoder_fingerprint, fitted_encoder
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.world_model import load_world_model, preset
+from dexworld.training.run_data import fit_pca
 
 Watch = Callable[[str, int, int], None]  # (dataset, frames done, frames in all)
 
@@ -124,10 +123,10 @@ def _damaged(cache: LatentCache) -> list[str]:
     return [name for name, wrong in cache.damaged() if wrong]
 
 
-def _model_config(config: LatentsConfig) -> tuple[DexWMConfig, Encoder | None]:
+def _model_config(config: LatentsConfig) -> tuple[Any, Encoder | None]:
     if config.checkpoint is None:
         return config.encoder.applied(preset(config.preset)), None
-    model = DexWM.from_pretrained(checkpoint_path(config.checkpoint))
+    model = load_world_model(config.checkpoint)
     return model.config, model.encoder
 
 
@@ -135,11 +134,9 @@ def _open(config: LatentsConfig, image_size: tuple[int, int]) -> list[Dataset]:
     return [fitted(open_dataset(folder), image_size) for folder in (*config.data, *config.validation_data)]
 
 
-def _fitted(config: LatentsConfig, model: DexWMConfig, datasets: list[Dataset], device: torch.device) -> Encoder:
+def _fitted(config: LatentsConfig, model: Any, datasets: list[Dataset], device: torch.device) -> Encoder:
     encoder = build_encoder(model.encoder, model.image_size)
-    if model.encoder.kind == "pca":
-        # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
-        with alone_in(datasets[0].folder / "latents"):
-            state = fitted_encoder(model, datasets, config.encoder_frames, config.seed, device)
-        encoder.load_state_dict(state)
+    # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
+    with alone_in(datasets[0].folder / "latents"):
+        fit_pca(model, encoder, datasets, config.encoder_frames, config.seed, device)
     return encoder

@@ -11,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dexworld.actions import hand_motion
+from dexworld.hands import TRACKED
+from dexworld.track import Track
+
 ItemsEach = Callable[[Tensor], Tensor]  # items in this process -> items of all processes over their number, above 0
 
 
@@ -30,6 +34,12 @@ def latent_loss(
     if counted is None:
         return error.mean()
     return (error * counted).sum() / items_each(counted.sum())
+
+
+def tracked_pixels(track: Track) -> tuple[Tensor, Tensor]:
+    """Pixels (B, F, 12, 3) [u px, v px, depth m] of the tracked keypoints, and which of them a picture can show."""
+    motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
+    return motion.pixels, motion.visible & track.keypoints_shown[..., list(TRACKED)]
 
 
 def inside_image(pixels: Tensor, visible: Tensor, image_size: tuple[int, int]) -> Tensor:

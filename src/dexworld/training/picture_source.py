@@ -10,8 +10,8 @@ from torch import Tensor
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.loader import FrameBatch, FrameLoader
 from dexworld.data.mixture import MixConfig
+from dexworld.data.sampling import EveryFrame
 from dexworld.data.source import Dataset
-from dexworld.training.frozen_encoder import EveryFrame
 
 Latents = Callable[[Tensor, np.ndarray], Tensor]  # (pictures (B, H, W, 3) uint8, rows (B,)) to (B, P, D)
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import stored_facts
-from dexworld.models.config import preset
+from dexworld.models.world_model import preset
 from dexworld.training.config import SamplingConfig, TrainConfig
-from dexworld.training.run import RunConfig, split_by_scene
+from dexworld.training.run_data import split_by_scene
+from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
 
 
@@ -118,7 +119,7 @@ def epochs_on_paper(name: str, config: RunConfig, given: float | None) -> float 
 
 def windows_in_epoch(config: RunConfig) -> int:
     """(clip, segment) pairs of the clips that `config` trains on, for `paper` and `official` windows."""
-    context, unrolled = preset(config.preset).predictor.num_context, config.training.teacher_forced == 0.0
+    context, unrolled = preset(config.preset).num_context, config.training.teacher_forced == 0.0
     strategy = window_strategies(context, config.training, config.sampling)[int(unrolled)]
     if not hasattr(strategy, "parts"):
         raise ValueError("windows of the 'stride' kind have no epochs; give the run's steps")

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from dexworld.data.mixture import MixConfig
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.source import Dataset
 from dexworld.data.windows import WindowSampler
-from dexworld.models.dexwm import DexWM
 from dexworld.training.config import TrainConfig
 from dexworld.training.frame_task import FrameSource
 from dexworld.training.window_task import Strategy, WindowSource
@@ -28,7 +27,7 @@ SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all 
 class TrainingData(Protocol):
     """Several datasets that windows are drawn from."""
 
-    def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource:
+    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
         """Windows of the given episodes of each dataset. shown: as they are and mixed by size, to measure on."""
         ...
 
@@ -47,7 +46,7 @@ class CachedData:
     def __init__(
         self,
         datasets: list[Dataset],
-        model: DexWM,
+        model: Any,
         fingerprint: str,
         mix: tuple[float, ...],
         seed: int,
@@ -59,7 +58,7 @@ class CachedData:
         self.caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
         self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
 
-    def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource:
+    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `TrainingData`."""
         warn_of_rates(strategy, self.rates)
         mix, seed, share = (MixConfig(), SHOWN_SEED, {}) if shown else (self.mix, self.seed, self.share)
@@ -97,7 +96,7 @@ class OnlineData:
         self.rates = {rate for _, rate in facts}
         self.worker_size = image_size if len({size for size, _ in facts}) > 1 else None
 
-    def source(self, strategy: Strategy, model: DexWM, episodes: Episodes, shown: bool = False) -> WindowSource:
+    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `TrainingData`; the model's encoder is asked for latents when a batch is."""
         warn_of_rates(strategy, self.rates)
         return FrameSource(
@@ -141,7 +140,7 @@ def warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
         )
 
 
-def _cache(model: DexWM, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
+def _cache(model: Any, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
     sized = fitted(dataset, model.config.image_size)
     return latent_cache(sized, model.encode, fingerprint, device=device, progress=_tenths(dataset))
 

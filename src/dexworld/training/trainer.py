@@ -8,7 +8,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dexworld.models.world_model import Blocks
 from dexworld.training import checkpoints
 from dexworld.training.blocks import check_compiler, prepare_blocks
 from dexworld.training.checkpoints import TrainingState
@@ -64,7 +65,7 @@ class Task(Protocol[Batch]):
         """The batch as named tensors, to be kept when training has diverged."""
         ...
 
-    def blame(self, batch: Batch) -> str:
+    def broken_data(self, batch: Batch) -> str:
         """A sentence that names broken data in the batch, or an empty string."""
         ...
 
@@ -94,8 +95,8 @@ class Trainer(Generic[Model]):
     validation: figures of the averaged model on held-out data. identity: what else a continued run must share (data,
     encoder, model), as JSON values. report: called with scalars every `log_every` steps and after each validation.
     processes: who shares the batches; the first one reports, validates and writes. scale: how the model is spread.
-    blocks: its repeated parts, with the methods that are called beside their forward, and those that `scale.compile`
-    compiles. idle_parameters: whether some get no gradient in some batch. meter: counts operations per second.
+    blocks: the model's repeated parts. idle_parameters: whether some get no gradient in some batch. meter: counts
+    operations per second.
     """
 
     def __init__(
@@ -111,9 +112,7 @@ class Trainer(Generic[Model]):
         on_step: Callable[[int], None] | None = None,
         processes: Processes = Processes(),
         scale: ScaleConfig = ScaleConfig(),
-        blocks: Sequence[nn.Module] = (),
-        block_methods: tuple[str, ...] = (),
-        compiled_methods: tuple[str, ...] = (),
+        blocks: Blocks = Blocks([]),
         idle_parameters: bool = True,
         meter: Meter | None = None,
     ) -> None:
@@ -128,11 +127,13 @@ class Trainer(Generic[Model]):
         self.meter = meter or Meter(devices=processes.count)
         self._whole = _copy_with_own_weights(model) if parallel == "fsdp" and processes.is_first else None
         if scale.compile:
-            if not compiled_methods:
+            if not blocks.compiled:
                 raise ValueError("this kind of training has nothing to compile; leave out `--compile`")
             check_compiler(self.device)
-        prepare_blocks(blocks, block_methods, scale.recompute, compiled_methods if scale.compile else ())
-        self.spread = Spread(_Losses(model, task), parallel, dict.fromkeys(blocks, block_methods), idle_parameters)
+        prepare_blocks(blocks.layers, blocks.methods, scale.recompute, blocks.compiled if scale.compile else ())
+        self.spread = Spread(
+            _Losses(model, task), parallel, dict.fromkeys(blocks.layers, blocks.methods), idle_parameters
+        )
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         matrices = [each for each in self.parameters.values() if each.ndim >= 2]
         vectors = [each for each in self.parameters.values() if each.ndim < 2]
@@ -308,7 +309,7 @@ class Trainer(Generic[Model]):
         with self.averaged() as model:
             if self.processes.is_first:
                 figures = self.validation(model, self.device)
-        figures = json.loads(self.processes.tell(json.dumps(figures))[0])
+        figures = json.loads(self.processes.gather(json.dumps(figures))[0])
         if self.report:
             self.report(self.step, {f"validation/{name}": value for name, value in figures.items()})
         return figures
@@ -338,7 +339,7 @@ class Trainer(Generic[Model]):
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
         what = "the loss" if losses is not None or not torch.isfinite(means["loss"]) else "the gradient"
         # In one process the suspect's own losses; of several, each tells where its share was bad.
-        where = " ".join(filter(None, self.processes.tell(self.task.blame(batch).strip())))
+        where = " ".join(filter(None, self.processes.gather(self.task.broken_data(batch).strip())))
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in means.items())
         return TrainingDiverged(
             f"{what} is NaN or Inf at step {self.step} ({values}); no weight was changed by it. {where} The batch is "

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexworld.actions import hand_motion
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.windows import Window
-from dexworld.training.losses import inside_image
+from dexworld.training.losses import inside_image, tracked_pixels
 from dexworld.training.window_task import MakeSource
 
 CHUNK = 32  # windows at a time
@@ -47,8 +46,9 @@ class Validation:
             for step, size in enumerate(_chunks(self.windows)):
                 window = source.batch(step, size).to(device)
                 errors += self._rollout_errors(model, window, steps)
-                correct, visible = _keypoints_found(model, window)
-                found, counted = found + correct, counted + visible
+                if hasattr(model, "keypoints"):
+                    correct, visible = _keypoints_found(model, window)
+                    found, counted = found + correct, counted + visible
             ratio = errors[:2] / errors[2].clamp(min=1e-12)
             for k in sorted({1, steps}):
                 figures[f"mse_ratio_stride{stride}_step{k}"] = float(ratio[0, k - 1])
@@ -60,26 +60,21 @@ class Validation:
     @staticmethod
     def _rollout_errors(model: Any, window: Window, steps: int) -> Tensor:
         """Squared errors (3, steps), summed over windows: model, shuffled actions, standing still."""
-        motion = hand_motion(
-            window.keypoints_world,
-            window.keypoints_valid,
-            window.world_from_camera,
-            window.intrinsics,
-            model.config.action_convention,
-        )
-        shuffled = motion.index(torch.arange(len(window.rows), device=window.rows.device).roll(1))
+        condition = model.condition(window.track)
+        order = torch.arange(len(window.rows), device=window.rows.device).roll(1)
+        shuffled = model.condition(window.track.index(order))
         start, true = window.latents[:, :1], window.latents[:, 1:]
-        predictions = (model.unroll(start, motion), model.unroll(start, shuffled), start.expand_as(true))
+        predictions = (model.unroll(start, condition), model.unroll(start, shuffled), start.expand_as(true))
         errors = [(each.float() - true).square().mean(dim=(-1, -2)).sum(dim=0) for each in predictions]
         return torch.stack(errors).double().cpu().reshape(3, steps)
 
 
 def _keypoints_found(model: Any, window: Window) -> tuple[int, int]:
     """Keypoints found within 20 px in true latents, and keypoints visible inside the image."""
-    motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
-    pixels, _ = model.keypoints(window.latents)
-    counted = inside_image(motion.pixels, motion.visible & window.tracked_shown, model.config.image_size)
-    near = (pixels - motion.pixels[..., :2]).norm(dim=-1) <= PCK_PX
+    true, visible = tracked_pixels(window.track)
+    found, _ = model.keypoints(window.latents)
+    counted = inside_image(true, visible, model.config.image_size)
+    near = (found - true[..., :2]).norm(dim=-1) <= PCK_PX
     return int((near & counted).sum()), int(counted.sum())
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dexworld.data.sampling import OfficialSampling, PaperSampling, PartStrategy, StrideSampling
 from dexworld.data.windows import Window
-from dexworld.models.dexwm import DexWM
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.losses import ItemsEach, own_items
 from dexworld.training.objective import WindowLoss
@@ -67,14 +66,14 @@ class WindowTask:
 
     def __init__(
         self,
-        model: DexWM,
+        model: Any,
         config: TrainConfig,
         make_source: MakeSource,
         sampling: SamplingConfig = SamplingConfig(),
         items_each: ItemsEach = own_items,
     ) -> None:
         self.config = config
-        context = model.config.predictor.num_context
+        context = model.config.num_context
         teacher, unrolled = window_strategies(context, config, sampling)
         self.sources = {False: make_source(teacher), True: make_source(unrolled)}
         self.deep_source = None
@@ -118,7 +117,7 @@ class WindowTask:
         """The window's tensors by name."""
         return {name: getattr(batch, name) for name in batch.__dataclass_fields__}
 
-    def blame(self, batch: Window) -> str:
+    def broken_data(self, batch: Window) -> str:
         """Which episode's latents are not finite, if any."""
         bad = ~torch.isfinite(batch.latents).flatten(2).all(dim=-1)
         if not bad.any():

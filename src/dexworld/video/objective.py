@@ -173,7 +173,7 @@ class VideoTask:
             "static": batch.conditions.static,
         }
 
-    def blame(self, batch: VideoBatch) -> str:
+    def broken_data(self, batch: VideoBatch) -> str:
         """Which clip's latents are not finite, if any."""
         for name, clean, static in zip(batch.names, batch.clean, batch.conditions.static, strict=True):
             if not (torch.isfinite(clean).all() and torch.isfinite(static).all()):

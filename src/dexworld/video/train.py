@@ -20,7 +20,7 @@ import torch
 
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
-from dexworld.training.run import run_trainer, save_run, without_folders
+from dexworld.training.fit import run_trainer, save_run, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.config import CONDITIONS, Condition, DWMConfig, Prediction, preset
 from dexworld.video.latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec

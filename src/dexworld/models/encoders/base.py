@@ -7,20 +7,17 @@ from dexworld.models.config import EncoderConfig
 
 
 class Encoder(nn.Module):
-    """Images (..., H, W, 3) uint8 RGB to latents (..., P, D) float32, tokens row by row.
+    """Images (..., H, W, 3) uint8 RGB to latents (..., P, D) float32, tokens row by row. Frozen: no gradient flows.
 
     Subclasses fill in `_encode` for a flat batch, and `_decode` with `can_decode = True` if latents go back to pixels.
-    Encoders are frozen: no gradient flows into or through `encode`.
     """
 
     can_decode = False
 
     def __init__(self, config: EncoderConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
-        self.config = config
-        self.image_size = image_size
-        self.grid = config.grid(self.image_size)
-        self.dim = config.dim
+        self.config, self.image_size = config, image_size
+        self.grid, self.dim = config.grid(image_size), config.dim
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -45,8 +42,8 @@ class Encoder(nn.Module):
 
     def _encode(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to (N, P, D) float32."""
-        raise TypeError(f"{type(self).__name__} does not say how it encodes")
+        raise NotImplementedError
 
     def _decode(self, latents: Tensor) -> Tensor:
         """(N, P, D) to (N, H, W, 3) uint8."""
-        raise TypeError(f"{type(self).__name__} does not say how it decodes")
+        raise NotImplementedError

@@ -15,33 +15,31 @@ from torch import Tensor
 from dexworld.models.config import Family
 
 Grid = tuple[int, int]  # rows and columns of patches
-Tokens = Callable[[Any, Tensor, Grid], Tensor]  # (model, pixels, grid) -> (N, P, D)
-Prepare = Callable[[Any, Grid], None]  # changes a model once, after it is loaded
 
 
 @dataclass(frozen=True)
 class Layout:
     """One kind of checkpoint: the families that use it, its class in `transformers`, and how patches are had from it.
 
-    unused: beginnings of the names of weights that latents don't depend on, so that they may be missing. prepare: what
-    to change in a loaded model for its grid.
+    tokens: (model, pixels, grid) to (N, P, D). unused: beginnings of the names of weights that latents don't depend on,
+    so that they may be missing. prepare: changes a loaded model for its grid.
     """
 
     families: tuple[Family, ...]
     model_class: str
-    tokens: Tokens
+    tokens: Callable[[Any, Tensor, Grid], Tensor]
     unused: tuple[str, ...] = ("embeddings.mask_token",)
-    prepare: Prepare = lambda model, grid: None
+    prepare: Callable[[Any, Grid], None] = lambda model, grid: None
 
 
-def _after_special_tokens(model: Any, pixels: Tensor, grid: Grid) -> Tensor:
+def _dino(model: Any, pixels: Tensor, grid: Grid) -> Tensor:
     """DINO: a class token and register tokens stand before the patches."""
     tokens: Tensor = model(pixel_values=pixels).last_hidden_state
     return tokens[:, 1 + getattr(model.config, "num_register_tokens", 0) :]
 
 
 def _without_pooling(model: Any, grid: Grid) -> None:
-    """SigLIP's pooled embedding is nothing that we take, so it need not be computed."""
+    """SigLIP's pooled embedding is not taken, so it need not be computed."""
     model.use_head, model.head = False, None
 
 
@@ -74,7 +72,7 @@ def _with_true_positions(model: Any, grid: Grid) -> None:
 
 
 def _vjepa2(model: Any, pixels: Tensor, grid: Grid) -> Tensor:
-    """V-JEPA 2: the image twice is a clip, whose two frames share one layer of tokens. Its predictor does not run."""
+    """V-JEPA 2: the image twice is a clip, whose two frames share one layer of tokens."""
     clip = pixels[:, None].expand(-1, model.config.tubelet_size, -1, -1, -1)
     tokens: Tensor = model.encoder(pixel_values_videos=clip).last_hidden_state
     return tokens
@@ -95,9 +93,9 @@ _DINO: tuple[Family, ...] = ("dinov2", "webssl")  # Web-SSL's DINO models have D
 _SIGLIP = Layout(("siglip2",), "SiglipVisionModel", _siglip, ("head.",), _without_pooling)
 _SIGLIP2_PACKED = Layout(("siglip2",), "Siglip2VisionModel", _siglip2_packed, ("head.",), _without_pooling)
 LAYOUTS: dict[str, Layout] = {  # by `model_type` of the checkpoint's config.json
-    "dinov2": Layout(_DINO, "Dinov2Model", _after_special_tokens),
-    "dinov2_with_registers": Layout(_DINO, "Dinov2WithRegistersModel", _after_special_tokens),
-    "dinov3_vit": Layout(("dinov3",), "DINOv3ViTModel", _after_special_tokens),
+    "dinov2": Layout(_DINO, "Dinov2Model", _dino),
+    "dinov2_with_registers": Layout(_DINO, "Dinov2WithRegistersModel", _dino),
+    "dinov3_vit": Layout(("dinov3",), "DINOv3ViTModel", _dino),
     "vjepa2": Layout(("vjepa2",), "VJEPA2Model", _vjepa2, ("predictor.",), _with_true_positions),
     "siglip": _SIGLIP,  # SigLIP 2 with a fixed resolution is saved in SigLIP's layout
     "siglip_vision_model": _SIGLIP,

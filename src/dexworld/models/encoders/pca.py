@@ -1,6 +1,5 @@
-"""Patch PCA: an encoder that is fitted in seconds, needs no download, and decodes back to pixels.
+"""Patch PCA: an encoder that is fitted in seconds, needs no download, and decodes back to pixels (docs/model.md).
 
-At the scale of a CPU it beat random and quickly trained vision transformers as a space to predict in (docs/model.md).
 N images, P patches, V values of a patch (3 * side * side), D latent width.
 """
 
@@ -28,15 +27,9 @@ class PCAEncoder(Encoder):
     def __init__(self, config: EncoderConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         values = 3 * config.patch**2
-        self.register_buffer("mean", torch.zeros(values))
-        self.register_buffer("basis", torch.zeros(values, config.dim))
-        self.register_buffer("scale", torch.zeros(()))
-        self.register_buffer("explained_variance", torch.zeros(()))
-
-    @property
-    def fitted(self) -> bool:
-        """Whether `fit` has run or fitted weights are loaded."""
-        return bool(self.scale > 0)
+        shapes = {"mean": (values,), "basis": (values, config.dim), "scale": (), "explained_variance": ()}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
 
     def fit(
         self, batches: Iterable[Tensor], patches_per_image: int | None = None, generator: torch.Generator | None = None
@@ -78,28 +71,22 @@ class PCAEncoder(Encoder):
     def _patches(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to (N, P, V) float32 in [0, 1]."""
         (rows, columns), side, factor = self.grid, self.config.patch, self.config.downsample
-        if factor == 1:
-            small = images.float() / 255.0
-        else:
-            blocks = images.reshape(len(images), rows * side, factor, columns * side, factor, 3)
-            small = blocks.float().sum(dim=(2, 4)) / (255.0 * factor**2)
+        blocks = images.reshape(len(images), rows * side, factor, columns * side, factor, 3)
+        small = blocks.float().sum(dim=(2, 4)) / (255.0 * factor**2)
         return small.view(-1, rows, side, columns, side, 3).transpose(2, 3).reshape(len(images), rows * columns, -1)
 
     def _encode(self, images: Tensor) -> Tensor:
         self._require_fit()
-        patches = self._patches(images)
-        return (patches - self.mean) @ (self.basis / self.scale)
+        return (self._patches(images) - self.mean) @ (self.basis / self.scale)
 
     def _decode(self, latents: Tensor) -> Tensor:
         self._require_fit()
         (rows, columns), side, factor = self.grid, self.config.patch, self.config.downsample
         patches = latents.float() @ (self.basis * self.scale).T + self.mean
-        small = (
-            patches.view(-1, rows, columns, side, side, 3).transpose(2, 3).reshape(-1, rows * side, columns * side, 3)
-        )
-        small = (255.0 * small).round().clamp(0, 255).to(torch.uint8)
+        cells = (255.0 * patches).round().clamp(0, 255).to(torch.uint8).view(-1, rows, columns, side, side, 3)
+        small = cells.transpose(2, 3).reshape(-1, rows * side, columns * side, 3)
         return small.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
     def _require_fit(self) -> None:
-        if not self.fitted:
+        if not self.scale > 0:
             raise ValueError("this pca encoder is not fitted; call fit() on training images or load a checkpoint")

@@ -1,19 +1,26 @@
 """Pretrained vision transformers from the `transformers` library, with our own normalisation (no image processor)."""
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dexworld.models.config import EncoderConfig
 from dexworld.models.encoders.base import Encoder
-from dexworld.models.encoders.loading import load_weights, read_checkpoint_config
+from dexworld.models.encoders.families import LAYOUTS, Layout
 
 
 class TransformersEncoder(Encoder):
     """Patch tokens after the last LayerNorm of a pretrained encoder of one of five families (see `families.py`).
 
-    `config.source` is a local folder or a Hugging Face id. Raises ValueError when it can't be loaded or does not fit
-    the configured family, dim and patch. The weights are not part of our checkpoints: they are named, not copied.
+    Raises ValueError when `config.source` can't be loaded or does not fit the configured family, dim and patch. Our
+    checkpoints name the weights and don't copy them.
     """
 
     mean: Tensor
@@ -22,12 +29,11 @@ class TransformersEncoder(Encoder):
     def __init__(self, config: EncoderConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         checkpoint = read_checkpoint_config(str(config.source))
-        if config.family not in (None, *checkpoint.layout.families):
+        families, found = checkpoint.layout.families, (checkpoint.dim, checkpoint.patch)
+        if config.family not in (None, *families):
             raise ValueError(
-                f"encoder {config.source} is of family {' or '.join(checkpoint.layout.families)}, config says "
-                f"{config.family}"
+                f"encoder {config.source} is of family {' or '.join(families)}, config says {config.family}"
             )
-        found = (checkpoint.dim, checkpoint.patch)
         if found != (config.dim, config.patch):
             raise ValueError(
                 f"encoder {config.source} has (dim, patch) {found}, config says {(config.dim, config.patch)}"
@@ -47,20 +53,115 @@ class TransformersEncoder(Encoder):
         return super().train(False)
 
     def _encode(self, images: Tensor) -> Tensor:
-        factor = self.config.downsample
+        factor, (height, width) = self.config.downsample, self.image_size
         pixels = images.float() / 255.0
         if factor > 1:
-            height, width = self.image_size[0] // factor, self.image_size[1] // factor
-            pixels = pixels.view(len(images), height, factor, width, factor, 3).mean(dim=(2, 4))
+            pixels = pixels.view(-1, height // factor, factor, width // factor, factor, 3).mean(dim=(2, 4))
         pixels = ((pixels - self.mean) / self.std).permute(0, 3, 1, 2).contiguous()
-        if self.config.precision == "bfloat16":
-            # The residual stream, LayerNorms and positions stay in float32: positions suffer most from rounding.
-            with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
-                tokens = self._tokens(self.model, pixels, self.grid)
-        else:
+        # The residual stream, LayerNorms and positions stay in float32: positions suffer most from rounding.
+        rounded = self.config.precision == "bfloat16"
+        with torch.autocast(pixels.device.type, torch.bfloat16) if rounded else contextlib.nullcontext():
             tokens = self._tokens(self.model, pixels, self.grid)
         patches = self.grid[0] * self.grid[1]
         if tokens.shape[1] != patches:
             raise ValueError(f"encoder {self.config.source} gave {tokens.shape[1]} tokens for a grid of {patches}")
         tokens = tokens.float()
         return F.layer_norm(tokens, tokens.shape[-1:]) if self.config.feature_norm == "layer" else tokens
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the config.json of a pretrained encoder says. settings: of its image tower, as `transformers` reads it.
+    dim: width of a token. patch: side of a patch in pixels."""
+
+    source: str
+    layout: Layout
+    settings: Any
+    dim: int
+    patch: int
+
+
+def read_checkpoint_config(source: str) -> Checkpoint:
+    """Read the config.json of a folder or hub id, without its weights.
+
+    Raises ValueError when there is none or when it is of no family that we know.
+    """
+    library = _transformers()
+    try:
+        settings = library.AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(source, error) from error
+    layout = LAYOUTS.get(settings.model_type)
+    if layout is None:
+        raise ValueError(
+            f"encoder {source!r} is a {settings.model_type!r} model; dexworld reads the types {', '.join(LAYOUTS)}"
+        )
+    tower = getattr(settings, "vision_config", settings)
+    patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
+    return Checkpoint(source, layout, tower, tower.hidden_size, patch)
+
+
+def load_weights(checkpoint: Checkpoint) -> Any:
+    """The image tower of a checkpoint in float32, ready for inference.
+
+    Raises ValueError when the weights can't be read, are incomplete or don't fit the config beside them.
+    """
+    library = _transformers()
+    # Without `dtype` it is what the file happens to have; `use_safetensors` refuses pickles.
+    options = {"config": checkpoint.settings, "dtype": torch.float32, "use_safetensors": True}
+    model_class = getattr(library, checkpoint.layout.model_class)
+    try:
+        with _quiet(library.utils.logging):
+            model, report = model_class.from_pretrained(checkpoint.source, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _unreadable(checkpoint.source, error) from error
+    # Missing weights are drawn at random by `transformers`, with no more than a warning.
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(checkpoint.layout.unused))
+    if missing:
+        raise ValueError(
+            f"encoder {checkpoint.source!r} lacks {len(missing)} weights that its config.json promises, such as "
+            f"{', '.join(missing[:3])}; download it again"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+        from transformers import AutoConfig, AutoModel  # noqa: F401 - this is where a broken torchvision shows
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"a pretrained encoder needs the `transformers` package, which can't be imported: {error}. Install it (pip "
+            "install transformers); a torchvision built for another torch breaks it too: uninstall that"
+        ) from error
+    return transformers
+
+
+@contextlib.contextmanager
+def _quiet(messages: Any) -> Iterator[None]:
+    """No progress bars, and no table of the text tower's weights that we leave out; `load_weights` checks the rest."""
+    level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        messages.set_verbosity(level)
+        if bars:
+            messages.enable_progress_bar()
+
+
+def _unreadable(source: str, error: Exception) -> ValueError:
+    taken, advice = (
+        ("folder", "It needs the config.json and model.safetensors that `save_pretrained` of transformers writes")
+        if Path(source).is_dir()
+        else (
+            "Hugging Face id (no folder has this name)",
+            f"Where there is no network, download it elsewhere (`hf download {source}`) and give the folder; DINOv3 "
+            "wants its licence accepted on the hub and a login (`hf auth login`)",
+        )
+    )
+    return ValueError(
+        f"can't load encoder weights from {source!r}, taken as a {taken}: {' '.join(str(error).split())} {advice}. A "
+        "trained model names its encoder in `encoder.source` of its config.json. The pca encoder needs no download"
+    )

@@ -1,13 +1,6 @@
-"""From dataset folders to a pixel decoder: what `dexworld train decoder` runs.
-
-<output>/model            the decoder, ready for `PixelDecoder.from_pretrained` and `--decoder`, with its provenance
-<output>/checkpoints      training state, discriminator included; start the same command again to go on
-<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
-<output>/results.json     steps, seconds, validation figures
-"""
+"""From dataset folders to a pixel decoder: what `dexworld train decoder` runs (see `fit` for what it leaves)."""
 
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,18 +31,16 @@ from dexworld.training.decoder_objective import (
 )
 from dexworld.training.discriminator import PatchDiscriminator
 from dexworld.training.distributed import Processes
-from dexworld.training.frozen_encoder import FrozenData, FrozenRunConfig, open_frozen_data, processes_of
+from dexworld.training.fit import Job, fit
+from dexworld.training.latent_run import LatentRun, LatentRunConfig
 from dexworld.training.picture_source import CachedLatents, Latents, PictureSource
-from dexworld.training.run import run_trainer, save_run
 from dexworld.training.sources import CachedData
-from dexworld.training.trainer import Trainer
 
-logger = logging.getLogger(__name__)
 FIT_PICTURES = 512  # that the linear part of a residual decoder is fitted on
 
 
 @dataclass(frozen=True)
-class DecoderRunConfig(FrozenRunConfig):
+class DecoderRunConfig(LatentRunConfig):
     """A training run of a pixel decoder. Raises ValueError naming the field that makes no sense."""
 
     output: Path = Path("outputs/decoder")
@@ -62,7 +53,7 @@ class DecoderRunConfig(FrozenRunConfig):
     refine: int = 0
     """Channels of a small convolutional network that goes over the picture at the end; 0 has none."""
     lpips_vgg: Path | None = None
-    """VGG16 for LPIPS, .safetensors or .npz (docs/video_evaluation.md). Without weights the perceptual term is
+    """VGG16 for LPIPS, .safetensors or .npz (docs/video_data.md). Without weights the perceptual term is
     `gradient_distance`, which needs none."""
     lpips_heads: Path | None = None
     """The five linear heads of LPIPS."""
@@ -81,41 +72,35 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
     network: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError
     or TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    with processes_of(config) as (device, processes):
-        if network is None:
-            network = decoder_preset(config.size)
-            network = replace(network, refine=config.refine)
-            network = replace(network, residual=True, output="linear") if config.residual else network
-        return _train(config, network, device, processes)
+    if network is None:
+        network = replace(decoder_preset(config.size), refine=config.refine)
+        network = replace(network, residual=True, output="linear") if config.residual else network
+    wanted = network
+    return fit(config.output, config.training, lambda device, all_: _job(config, wanted, device, all_), config.device)
 
 
-def _train(config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes) -> Path:
+def _job(config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes) -> Job:
     training = config.training
     name, perceptual = perceptual_distance(config.lpips_vgg, config.lpips_heads)
     perceptual.to(device)
     with processes.first_alone():  # it fits and encodes what is missing, the others read what it wrote
-        data = open_frozen_data(config, training.seed, device)
-        latents = _latents(config, data, data.datasets, device)
-        shown = _latents(config, data, data.held_out_data, device) if data.held_out_data else latents
+        run = LatentRun.open(config, training.seed, device)
+        data = run.data
+        latents = _latents(config, run, data.datasets, device)
+        shown = _latents(config, run, data.held_out_data, device) if data.held_out_data else latents
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
-    space = LatentSpace.of(data.model.config, data.fingerprint)
-    decoder = PixelDecoder(PixelDecoderConfig(space, network))
+    decoder = PixelDecoder(PixelDecoderConfig(LatentSpace.of(run.model.config, run.fingerprint), network))
     if network.residual:
-        decoder.fit(_fit_pictures(data, latents, training.seed, device))
+        decoder.fit(_fit_pictures(run, latents, training.seed, device))
     discriminator = PatchDiscriminator(training.discriminator_channels) if training.adversarial else None
     model = AdversarialDecoder(decoder, discriminator)
     # Every checkpoint of the run is to know these, not only its last one.
-    decoder.provenance = data.provenance(training) | {"perceptual": name, "finished": False}
+    decoder.provenance = run.provenance(training) | {"perceptual": name, "finished": False}
     validation = None
-    if sum(len(episodes) for episodes in data.held_out):
+    if data.validates:
         held_out = PictureSource(data.held_out_datasets, data.held_out, shown, device, CHUNK, training.seed)
         validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
-    else:
-        logger.warning("no episode is held out: there will be no validation figures")
-    identity = data.identity(config) | {
-        "decoder": json.loads(json.dumps(asdict(decoder.config))),
-        "perceptual": name,
-    }
+    described = {"decoder": json.loads(json.dumps(asdict(decoder.config))), "perceptual": name}
     pictures = PictureSource(
         data.datasets,
         data.training,
@@ -129,29 +114,25 @@ def _train(config: DecoderRunConfig, network: DecoderConfig, device: torch.devic
         processes.count,
     )
     task = DecoderTask(DecoderLoss(model, training, perceptual, name, processes), pictures)
-    trainer = Trainer(model, training, task, config.output, validation, identity, device, processes=processes)
-    finished = run_trainer(trainer)
-    figures = trainer.figures or trainer.validate()
-    return save_run(trainer, config.output, dict(model.provenance), figures, finished)
+    return Job(model, task, run.identity(config) | described, dict(decoder.provenance), validation)
 
 
-def _fit_pictures(
-    data: FrozenData, latents: Latents, seed: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _fit_pictures(run: LatentRun, latents: Latents, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The same pictures in every process, so that all start from one linear part."""
-    source = PictureSource(data.datasets, data.training, latents, device, CHUNK, seed)
+    source = PictureSource(run.data.datasets, run.data.training, latents, device, CHUNK, seed)
     for step in range(FIT_PICTURES // CHUNK):
         pictures = source.batch(step, CHUNK)
         yield from_pixels(pictures.images), pictures.latents
 
 
-def _latents(config: DecoderRunConfig, data: FrozenData, datasets: list[Dataset], device: torch.device) -> Latents:
+def _latents(config: DecoderRunConfig, run: LatentRun, datasets: list[Dataset], device: torch.device) -> Latents:
     """Latents from the datasets' caches, which are made when they are missing, or from the encoder."""
     if config.latents == "cached":
-        cached = CachedData(datasets, data.model, data.fingerprint, config.mix, config.training.seed, device)
-        return CachedLatents(cached.caches)
+        return CachedLatents(
+            CachedData(datasets, run.model, run.fingerprint, config.mix, config.training.seed, device).caches
+        )
 
     def encode(images: Tensor, rows: np.ndarray) -> Tensor:
-        return data.model.encode(images).float()
+        return run.model.encode(images).float()
 
     return encode

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from dexworld.training.decoder_run import DecoderRunConfig, train_decoder
-from dexworld.training.keypoint_evaluator import EvaluatorRunConfig, train_evaluator
+from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
+from dexworld.training.train_evaluator import EvaluatorRunConfig, train_evaluator
 
 logger = logging.getLogger("dexworld")
 

@@ -7,13 +7,13 @@ import pytest
 import tyro
 
 from dexworld import cli
-from dexworld.cli.train_more import TrainDecoder, TrainEvaluator
+from dexworld.cli.train_readers import TrainDecoder, TrainEvaluator
 from dexworld.data.store import EpisodeWriter
 from dexworld.models.decoder import PixelDecoder
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.track import ArrayFrames, Track
-from dexworld.training.decoder_run import DecoderRunConfig
+from dexworld.training.train_decoder import DecoderRunConfig
 from encoder_fixtures import DIM, save_tiny
 
 FLAGS = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)

@@ -1,46 +1,32 @@
-"""From dataset folders to a keypoint evaluator: what `dexworld train evaluator` runs.
+"""From dataset folders to a keypoint evaluator: what `dexworld train evaluator` runs (see `fit` for what it leaves).
 
 It learns from latents of true frames only and never sees a prediction, so figures read with it say nothing about
 itself: only about the model whose predictions it is shown (DexWM paper: the shared keypoint prediction layer).
-
-<output>/model            the evaluator, ready for `--evaluator`, with its provenance
-<output>/checkpoints      training state; start the same command again to go on
-<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
-<output>/results.json     steps, seconds, validation figures
 """
 
 import json
-import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dexworld.actions import hand_motion
+from dexworld.data.sampling import EveryFrame
 from dexworld.data.source import Dataset
 from dexworld.data.windows import Window
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.evaluator import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.latent_readers import open_evaluator
 from dexworld.models.latent_space import LatentSpace
 from dexworld.training.config import LoopConfig, TrainConfig, check_positive
 from dexworld.training.distributed import Processes
-from dexworld.training.frozen_encoder import (
-    EveryFrame,
-    FrozenData,
-    FrozenRunConfig,
-    open_evaluator,
-    open_frozen_data,
-    processes_of,
-)
-from dexworld.training.losses import ItemsEach, inside_image, keypoint_loss, own_items
-from dexworld.training.run import run_trainer, save_run, without_folders
+from dexworld.training.fit import Job, fit, without_folders
+from dexworld.training.latent_run import LatentRun, LatentRunConfig
+from dexworld.training.losses import ItemsEach, inside_image, keypoint_loss, own_items, tracked_pixels
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
-from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import WindowSource
 
-logger = logging.getLogger(__name__)
 CHUNK = 32  # frames at a time in validation
 THRESHOLDS_PX = (5.0, 10.0, 20.0)
 
@@ -64,7 +50,7 @@ class EvaluatorTrainConfig(LoopConfig):
 
 
 @dataclass(frozen=True)
-class EvaluatorRunConfig(FrozenRunConfig):
+class EvaluatorRunConfig(LatentRunConfig):
     """A training run of a keypoint evaluator. Raises ValueError naming the field that makes no sense."""
 
     output: Path = Path("outputs/evaluator")
@@ -102,7 +88,7 @@ class EvaluatorTask:
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
         """`loss`: of the heatmaps of visible keypoints (see `losses.keypoint_loss`)."""
-        pixels, visible = _labels(batch)
+        pixels, visible = tracked_pixels(batch.track)
         config = self.model.config
         logits = self.model(batch.latents)
         size, kind = config.latents.image_size, config.head.loss
@@ -112,7 +98,7 @@ class EvaluatorTask:
         """The window's tensors by name."""
         return {name: getattr(batch, name) for name in batch.__dataclass_fields__}
 
-    def blame(self, batch: Window) -> str:
+    def broken_data(self, batch: Window) -> str:
         """Which episode's latents are not finite, if any."""
         bad = ~torch.isfinite(batch.latents).flatten(2).all(dim=-1)
         return f" Latents are not finite in {self.source.describe(int(batch.rows[bad][0]))}." if bad.any() else ""
@@ -132,7 +118,7 @@ class EvaluatorValidation:
         distances = []
         for step in range(-(-self.frames // CHUNK)):
             window = self.source.batch(step, CHUNK).to(device)
-            pixels, visible = _labels(window)
+            pixels, visible = tracked_pixels(window.track)
             found, _ = model.keypoints(window.latents)
             counted = inside_image(pixels, visible, model.config.latents.image_size)
             distances.append((found - pixels[..., :2]).norm(dim=-1)[counted].float().cpu())
@@ -144,75 +130,52 @@ class EvaluatorValidation:
         return figures
 
 
-def _labels(window: Window) -> tuple[Tensor, Tensor]:
-    """Pixels (B, F, 12, 3) [u, v, depth] and visibility (B, F, 12) of the tracked keypoints."""
-    motion = hand_motion(window.keypoints_world, window.keypoints_valid, window.world_from_camera, window.intrinsics)
-    return motion.pixels, motion.visible & window.tracked_shown
-
-
 def train_evaluator(config: EvaluatorRunConfig, head: KeypointHeadConfig | None = None) -> Path:
     """Train an evaluator, or go on with a run that was stopped, and return the folder of the evaluator.
 
     head: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError or
     TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    with processes_of(config) as (device, processes):
-        return _train(config, head or evaluator_preset(config.size), device, processes)
+    size = head or evaluator_preset(config.size)
+    return fit(config.output, config.training, lambda device, all_: _job(config, size, device, all_), config.device)
 
 
-def _train(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.device, processes: Processes) -> Path:
+def _job(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.device, processes: Processes) -> Job:
     training = config.training
     with processes.first_alone():  # it fits and encodes what is missing, the others read what it wrote
-        data = open_frozen_data(config, training.seed, device)
-        source = _training_data(config, data, data.datasets, device, processes)
-        shown = _training_data(config, data, data.held_out_data, device, processes) if data.held_out_data else source
+        run = LatentRun.open(config, training.seed, device)
+        data = run.data
+        source = _training_data(config, run, data.datasets, device, processes)
+        shown = _training_data(config, run, data.held_out_data, device, processes) if data.held_out_data else source
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
-    model = _initial_evaluator(config, data, head)
-    # Every checkpoint of the run is to know these, not only its last one.
-    model.provenance = _provenance(config, data, model.provenance) | {"finished": False}
-    validation = None
-    if sum(len(episodes) for episodes in data.held_out):
-        windows = shown.source(EveryFrame(), data.model, data.held_out, shown=True)
-        validation = EvaluatorValidation(windows, training.validation_frames)
-    else:
-        logger.warning("no episode is held out: there will be no validation figures")
-    identity: dict[str, Any] = data.identity(config)
-    identity["evaluator"] = json.loads(json.dumps(asdict(model.config)))
-    items = processes.items_each if processes.count > 1 else own_items
-    task = EvaluatorTask(model, training, source.source(EveryFrame(), data.model, data.training), items)
-    trainer = Trainer(model, training, task, config.output, validation, identity, device, processes=processes)
-    finished = run_trainer(trainer)
-    figures = trainer.figures or trainer.validate()
-    return save_run(trainer, config.output, dict(model.provenance), figures, finished)
-
-
-def _initial_evaluator(config: EvaluatorRunConfig, data: FrozenData, head: KeypointHeadConfig) -> KeypointEvaluator:
-    if config.initial is not None:
-        return open_evaluator(config.initial, data.model.encoder).train()
-    return KeypointEvaluator(EvaluatorConfig(LatentSpace.of(data.model.config, data.fingerprint), head))
-
-
-def _provenance(config: EvaluatorRunConfig, data: FrozenData, ancestry: dict[str, Any]) -> dict[str, Any]:
-    """What a model card needs to know; the scenes that the evaluator it starts from has seen are among its own."""
-    provenance = data.provenance(config.training, ancestry)
     if config.initial is None:
-        return provenance
-    return provenance | {"initial": without_folders(config.initial), "initial_provenance": ancestry}
+        model = KeypointEvaluator(EvaluatorConfig(LatentSpace.of(run.model.config, run.fingerprint), head))
+        provenance = run.provenance(training, model.provenance)
+    else:  # the scenes that it has seen are among the new one's own
+        model = open_evaluator(config.initial, run.model.encoder).train()
+        initial = {"initial": without_folders(config.initial), "initial_provenance": model.provenance}
+        provenance = run.provenance(training, model.provenance) | initial
+    # Every checkpoint of the run is to know these, not only its last one.
+    model.provenance = provenance | {"finished": False}
+    validation = None
+    if data.validates:
+        windows = shown.source(EveryFrame(), run.model, data.held_out, shown=True)
+        validation = EvaluatorValidation(windows, training.validation_frames)
+    described = {"evaluator": json.loads(json.dumps(asdict(model.config)))}
+    items = processes.items_each if processes.count > 1 else own_items
+    task = EvaluatorTask(model, training, source.source(EveryFrame(), run.model, data.training), items)
+    return Job(model, task, run.identity(config) | described, dict(model.provenance), validation)
 
 
 def _training_data(
-    config: EvaluatorRunConfig,
-    data: FrozenData,
-    datasets: list[Dataset],
-    device: torch.device,
-    processes: Processes,
+    config: EvaluatorRunConfig, run: LatentRun, datasets: list[Dataset], device: torch.device, processes: Processes
 ) -> TrainingData:
     training, rank, count = config.training, processes.rank, processes.count
     if config.latents == "cached":
-        return CachedData(datasets, data.model, data.fingerprint, config.mix, training.seed, device, rank, count)
+        return CachedData(datasets, run.model, run.fingerprint, config.mix, training.seed, device, rank, count)
     return OnlineData(
         datasets,
-        data.model.config.image_size,
+        run.model.config.image_size,
         config.mix,
         TrainConfig(batch_size=training.batch_size, seed=training.seed, bfloat16=training.bfloat16),
         device,

@@ -1,0 +1,80 @@
+"""The verb `evaluate open-loop`: predictions on held-out episodes."""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dexworld.cli.progress import counted
+from dexworld.data.datasets import open_dataset
+from dexworld.data.fitted import fitted
+from dexworld.evaluation.guard import check_seeds
+from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
+from dexworld.evaluation.results import write_results
+from dexworld.models.latent_readers import AUTO, chosen_evaluator
+from dexworld.models.reference import REFERENCE
+from dexworld.models.world_model import load_world_model
+
+logger = logging.getLogger("dexworld")
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """How well the model predicts on its own for four seconds, against copy-last and shuffled actions."""
+
+    output: Path
+    """Folder for results.json."""
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    episodes: int = 100
+    """Held-out episodes."""
+    seed: int = 1_000_000
+    """First held-out scene."""
+    data: Path | None = None
+    """Dataset of held-out episodes; collected from the seeds when not given."""
+    workers: int = 0
+    """Processes for collecting; 0 is one per core."""
+    split: Literal["evaluation", "validation"] = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999, for tuning."""
+    evaluator: str = AUTO
+    """Who reads keypoints from latents: a keypoint evaluator made by `dexworld train evaluator`, or `own` for the
+    model's own head, whose quality then goes into the figures. `auto` takes the shipped evaluator for models with the
+    reference's encoder, and the own head for others; the results name it."""
+
+    def run(self) -> None:
+        """Evaluate and write `results.json`."""
+        model = load_world_model(self.checkpoint)
+        evaluator, reader = chosen_evaluator(self.evaluator, model.encoder)
+        trained = [model.provenance] if evaluator is None else [model.provenance, evaluator.provenance]
+        for provenance in trained:
+            check_seeds(range(self.seed, self.seed + self.episodes), provenance, self.split)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.data or Path(temporary)
+            if self.data is None:
+                from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
+
+                collect(
+                    CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)
+                )
+            dataset = fitted(open_dataset(folder), model.config.image_size)
+            for provenance in trained:
+                check_seeds(dataset.seeds, provenance, self.split)
+            episodes = (dataset[index] for index in range(min(self.episodes, len(dataset))))
+            config = OpenLoopConfig(seed=self.seed)
+            figures = evaluate_open_loop(
+                model,
+                counted("roll-outs", self.episodes)(episodes),
+                config,
+                keypoints=None if evaluator is None else evaluator.keypoints,
+            )
+        figures["keypoints_read_by"] = reader
+        figures["quarantined"] = len(dataset.quarantined)
+        path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
+        logger.info(
+            "squared error against copy-last: %.3f at 1 s, %.3f at 4 s; keypoints read by %s; %s",
+            figures["mse_ratio_1s"],
+            figures["mse_ratio_4s"],
+            reader,
+            path,
+        )

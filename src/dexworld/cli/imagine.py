@@ -1,0 +1,55 @@
+"""The verb `imagine`: simple hand motions from one start frame."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dexworld.data.datasets import open_dataset
+from dexworld.data.fitted import fitted_episode
+from dexworld.models.latent_readers import AUTO, drawing_of
+from dexworld.models.reference import REFERENCE
+from dexworld.models.world_model import load_world_model
+from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
+from dexworld.report.imagine import imagine, write_imagine_report
+
+logger = logging.getLogger("dexworld")
+SEARCHED_FRAMES = 20  # of a recorded episode, for one that shows the hand
+
+
+@dataclass(frozen=True)
+class Imagine:
+    """Let the model imagine simple hand motions from one start frame (the paper's Figure 7)."""
+
+    output: Path
+    """Folder for imagine.html, imagine.mp4 and results.json."""
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    seed: int = 1_000_000
+    """Simulated scene to start in, when no dataset is given."""
+    data: Path | None = None
+    """Dataset to take the start frame from."""
+    episode: int = 0
+    """Episode of the dataset."""
+    frame: int | None = None
+    """Frame of the episode; the first one that shows most of the hand when not given."""
+    motion: AtomicConfig = field(default_factory=AtomicConfig)
+    decoder: str = AUTO
+    """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
+    own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
+
+    def run(self) -> None:
+        """Imagine, and write the page."""
+        model = load_world_model(self.checkpoint)
+        drawing = drawing_of(model, self.decoder)
+        if self.data is not None:
+            episode = open_dataset(self.data)[self.episode]
+        else:
+            from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
+
+            frames = SEARCHED_FRAMES if self.frame is None else max(2, self.frame + 1)
+            episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))
+        episode = fitted_episode(episode, model.config.image_size)
+        frame = best_frame(episode, self.motion.hand) if self.frame is None else self.frame
+        motions = atomic_motions(episode, frame, self.motion, model.config.action_convention)
+        imagined = imagine(model, episode, motions, frame, decode=drawing.decode, drawn_by=drawing.by)
+        logger.info("see %s", write_imagine_report(self.output, imagined, seed=self.seed))

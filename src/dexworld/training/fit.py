@@ -1,0 +1,151 @@
+"""One way to train: whatever is trained, `fit` joins the processes, resumes, trains, validates and writes.
+
+<output>/model            the model, ready for `from_pretrained`, with its provenance
+<output>/checkpoints      training state; start the same command again to go on
+<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
+<output>/results.json     steps, seconds, validation figures
+"""
+
+import hashlib
+import logging
+import platform
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dexworld
+from dexworld.data.files import write_json
+from dexworld.models.world_model import Blocks
+from dexworld.training.config import LoopConfig, ScaleConfig
+from dexworld.training.distributed import Processes, choose, joined, local_device
+from dexworld.training.meter import Meter
+from dexworld.training.progress import TrainingLog
+from dexworld.training.trainer import Task, Trainer
+
+
+@dataclass
+class Job:
+    """What is particular about a run: the model, which training changes, its task and what is recorded of it.
+
+    validation, identity, blocks, idle_parameters, meter: see `Trainer`. provenance: what a model card needs to know
+    of the data. packages: further ones whose versions matter.
+    """
+
+    model: Any
+    task: Task
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+    validation: Callable[[Any, torch.device], dict[str, float]] | None = None
+    blocks: Blocks = field(default_factory=lambda: Blocks([]))
+    idle_parameters: bool = True
+    meter: Meter | None = None
+    packages: tuple[str, ...] = ()
+
+
+def fit(
+    output: Path,
+    training: LoopConfig,
+    prepare: Callable[[torch.device, Processes], Job],
+    device: str = "auto",
+    scale: ScaleConfig = ScaleConfig(),
+) -> Path:
+    """Train what `prepare` makes, or go on with a run that was stopped, and return the folder of the model.
+
+    prepare: called with this process's device and the processes of the run. Raises what it raises, and what
+    `Trainer.resume` and `Trainer.run` do. Under torchrun all processes call this and share the batches.
+    """
+    choose(scale.parallel)
+    own_device = local_device(device)
+    with joined(own_device, scale.timeout_seconds) as processes:
+        if not processes.is_first:
+            logging.getLogger("dexworld").setLevel(logging.WARNING)  # the first process logs what all do
+        job = prepare(own_device, processes)
+        trainer: Trainer[Any] = Trainer(
+            job.model,
+            training,
+            job.task,
+            output,
+            job.validation,
+            job.identity,
+            own_device,
+            processes=processes,
+            scale=scale,
+            blocks=job.blocks,
+            idle_parameters=job.idle_parameters,
+            meter=job.meter,
+        )
+        finished = run_trainer(trainer)
+        figures = trainer.figures or trainer.validate()
+        return save_run(trainer, output, job.provenance, figures, finished, job.packages)
+
+
+def run_trainer(trainer: Trainer) -> bool:
+    """Resume and train, the first process with a log in the trainer's folder; True when the last step is done."""
+    trainer.resume()
+    if not trainer.processes.is_first:
+        return trainer.run()
+    with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
+        trainer.report, trainer.on_step = log.report, log.advance
+        return trainer.run()
+
+
+def save_run(
+    trainer: Trainer,
+    output: Path,
+    provenance: dict[str, Any],
+    figures: dict[str, float],
+    finished: bool,
+    packages: tuple[str, ...] = (),
+) -> Path:
+    """Write `output`/model and results.json; returns the model's folder. All processes call it, the first one writes.
+
+    provenance: what only this kind of run knows; command, steps, time, figures and versions are added here.
+    """
+    seconds = round(trainer.seconds, 1)
+    provenance = provenance | {
+        "command": command_line(),
+        "steps": trainer.step,
+        "finished": finished,
+        "seconds": seconds,
+        "processes": trainer.processes.count,
+        "figures": figures,
+        "code": code_version(),
+        "versions": {
+            **{name: version(name) for name in ("dexworld", "torch", "numpy", *packages)},
+            "python": platform.python_version(),
+        },
+    }
+    folder = output / "model"
+    with trainer.averaged() as model:
+        if trainer.processes.is_first:
+            model.save_pretrained(folder, provenance)
+    if trainer.processes.is_first:
+        results = {"steps": trainer.step, "finished": finished, "seconds": seconds, "validation": figures}
+        write_json(output / "results.json", results)
+    return folder
+
+
+def code_version() -> str:
+    """A digest of the package's source files, the same for equal code wherever it lies; 16 hexadecimal digits."""
+    root = Path(dexworld.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def command_line() -> str:
+    """This process's command line, for a model card: absolute paths are cut to their last part."""
+    return shlex.join(without_folders(word) for word in sys.argv)
+
+
+def without_folders(word: str) -> str:
+    """The last part of an absolute path, any other word as it is: a model card is no place for somebody's folders."""
+    return Path(word).name if Path(word).is_absolute() else word

@@ -1,0 +1,183 @@
+"""From dataset folders to a trained world model: what `dexworld train` runs (see `fit` for what it leaves)."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dexworld.data.source import Dataset
+from dexworld.models.encoders import EncoderChoice
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.world_model import Blocks, build_world_model, load_world_model, preset
+from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
+from dexworld.training.cost import training_flops
+from dexworld.training.distributed import Processes
+from dexworld.training.fit import Job, fit, without_folders
+from dexworld.training.frame_task import FrameTask
+from dexworld.training.losses import own_items
+from dexworld.training.meter import Meter, known_peak
+from dexworld.training.run_data import DataConfig, RunData, fit_pca
+from dexworld.training.sources import CachedData, OnlineData, TrainingData
+from dexworld.training.validation import Validation
+from dexworld.training.window_task import window_strategies
+
+FIT_WINDOWS = 512  # windows that the action scale is measured on
+
+
+@dataclass(frozen=True)
+class RunConfig(DataConfig):
+    """A training run: which data, which model, where to. Raises ValueError naming the field that makes no sense."""
+
+    preset: str = "tiny"
+    """Model preset."""
+    initial: str | None = None
+    """Checkpoint to start from instead of new weights: a folder, a Hugging Face id, or `reference`. Its encoder is
+    kept."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Which frames make a window, and how the data folders are mixed."""
+    augment: bool = False
+    """Change colours and sharpness of whole clips as the release does (online latents only)."""
+    strict: bool = False
+    """Stop at the first episode that can't be read, instead of naming, counting and replacing it (online latents)."""
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    """How the machines are used."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """Steps, losses, optimiser."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.initial is not None and self.encoder != EncoderChoice():
+            raise ValueError("a model to start from keeps its encoder: leave out the encoder's options, or `initial`")
+        if self.augment and self.latents == "cached":
+            raise ValueError("cached latents can't be augmented; add `--latents online`")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return self.sampling.mix
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What is drawn and shown, as JSON values; empty for what runs did before there was a choice."""
+        chosen = {"latents": self.latents, "augment": self.augment, "sampling": asdict(self.sampling)}
+        plain = {"latents": "cached", "augment": False, "sampling": asdict(SamplingConfig())}
+        return {} if chosen == plain else json.loads(json.dumps(chosen))
+
+
+def train(config: RunConfig, model_config: Any = None) -> Path:
+    """Train a world model, or go on with a run that was stopped, and return the folder of the model.
+
+    model_config: the model instead of the preset's. Raises ValueError for data that is missing or does not fit,
+    StaleCacheError, ResumeError or TrainingDiverged with what to do.
+    """
+    return fit(
+        config.output,
+        config.training,
+        lambda device, processes: _job(config, model_config, device, processes),
+        config.device,
+        config.scale,
+    )
+
+
+def _job(config: RunConfig, model_config: Any, device: torch.device, processes: Processes) -> Job:
+    data, training = RunData.open(config), config.training
+    with processes.first_alone():  # it fits the encoder, the others read what it wrote
+        model = initial_model(config, model_config, data.datasets, device)
+    ancestry = model.provenance if config.initial is not None else None
+    fingerprint = encoder_fingerprint(model.encoder)
+    with processes.first_alone():  # it encodes what is not cached yet
+        shown = source = _training_data(config, data.datasets, model, fingerprint, device, processes)
+        if data.held_out_data:
+            shown = _training_data(config, data.held_out_data, model, fingerprint, device, processes)
+    strategies = window_strategies(model.config.num_context, training, config.sampling)
+    if config.initial is None and hasattr(model, "scaled_to"):
+        window = source.labels(strategies[0], data.training).batch(0, FIT_WINDOWS)
+        torch.manual_seed(training.seed)
+        model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
+    validation = None
+    if data.validates:
+        validation = Validation(
+            lambda strategy: shown.source(strategy, model, data.held_out, shown=True),
+            training.validation_rollouts,
+            training.validation_windows,
+            config.sampling.rate_hz,
+        )
+    identity = {"model": json.loads(json.dumps(asdict(model.config))), "encoder": fingerprint, **data.identity(config)}
+    task = FrameTask(
+        model,
+        training,
+        lambda each: source.source(each, model, data.training),
+        config.sampling,
+        processes.items_each if processes.count > 1 else own_items,
+    )
+    loading = {"loading": config.loading} if config.loading else {}
+    provenance = {
+        **data.provenance(ancestry),
+        "initial": without_folders(config.initial) if config.initial else None,
+        "initial_provenance": ancestry,
+        "training": asdict(training),
+        **loading,
+    }
+    return Job(
+        model,
+        task,
+        identity | loading,
+        provenance,
+        validation,
+        blocks=getattr(model, "blocks", Blocks([])),
+        idle_parameters=not (training.hand_consistency or training.true_keypoints),
+        meter=_meter(config, model, task, device, processes),
+    )
+
+
+def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset], device: torch.device) -> Any:
+    """The model that training starts from, with a fitted encoder."""
+    if config.initial is not None:
+        return load_world_model(config.initial)
+    model_config = config.encoder.applied(model_config or preset(config.preset))
+    torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
+    model = build_world_model(model_config)
+    fit_pca(model.config, model.encoder, datasets, config.encoder_frames, config.training.seed, device)
+    return model
+
+
+def _training_data(
+    config: RunConfig,
+    datasets: list[Dataset],
+    model: Any,
+    fingerprint: str,
+    device: torch.device,
+    processes: Processes,
+) -> TrainingData:
+    mix, rank, count = config.shares, processes.rank, processes.count
+    if config.latents == "cached":
+        return CachedData(datasets, model.to(device), fingerprint, mix, config.training.seed, device, rank, count)
+    return OnlineData(
+        datasets,
+        model.config.image_size,
+        mix,
+        config.training,
+        device,
+        augment=config.augment,
+        workers=config.workers,
+        strict=config.strict,
+        rank=rank,
+        world_size=count,
+    )
+
+
+def _meter(config: RunConfig, model: Any, task: FrameTask, device: torch.device, processes: Processes) -> Meter:
+    """Counts operations where a closed form is known, against the device's peak where that is given or known."""
+    training, encoded = config.training, config.latents == "online"
+    costs = training_flops(model.config, training, encoded)
+    if costs is None:
+        return Meter(devices=processes.count)
+    teacher, unrolled = costs
+    deep = (training_flops(model.config, training.deeper, encoded) or costs)[1]
+
+    def flops(index: int) -> float:
+        return deep if task.deep(index) else unrolled if task.unrolled(index) else teacher
+
+    peak = config.scale.device_tflops or known_peak(device, training.bfloat16)
+    return Meter(flops, processes.count, peak)
