@@ -76,7 +76,7 @@ def policy_setup(
     if model is None:
         return PolicySetup(task, environment, planner=planner, **options)
     # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
-    dynamics = BFloat16Rollouts(model) if planner == "cpu" else model
+    dynamics: Any = BFloat16Rollouts(model) if planner == "cpu" else model
     changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
     return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
 
