@@ -37,17 +37,16 @@ class KinematicStart:
     """A search on the terms that need no model, before the model-based one starts around what it found.
 
     It costs 0.2 CPU-seconds. std_share: the model-based search then starts with this share of the initial std. mixed:
-    share of its first population that still comes from the original distribution, in case the hand alone leads
-    nowhere.
+    candidates that still come from the original distribution at first, in case the hand alone leads nowhere.
     """
 
     solver: Solver = field(default_factory=kinematic_solver)
     std_share: float = 0.2
-    mixed: float = 0.25
+    mixed: int = 16
 
     def __post_init__(self) -> None:
-        if not 0 < self.std_share <= 1 or not 0 <= self.mixed < 1:
-            raise ValueError("a kinematic start needs std_share in (0, 1] and mixed in [0, 1)")
+        if not 0 < self.std_share <= 1 or self.mixed < 0:
+            raise ValueError("a kinematic start needs std_share in (0, 1] and mixed >= 0")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ class MPCConfig:
     arm_std, finger_std: initial spread (paper: 0.3 and 0.1, fingers 0.01 when placing). rewiden: when re-planning, the
     std is at least this share of the initial one (the release keeps the collapsed one: 0).
     max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
-    mixed_samples: how many proposals a `mixed` share of 1 would be.
     image_size: (height, width) that the dynamics takes; images with margins beyond it are cropped to their middle, as
         training data is. None takes images as they come.
     """
@@ -71,7 +69,6 @@ class MPCConfig:
     rewiden: float = 0.5
     max_history: int = 4
     kinematic_start: KinematicStart | None = None
-    mixed_samples: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
     image_size: tuple[int, int] | None = None
 
@@ -308,7 +305,6 @@ class MPCPolicy:
 
     def _proposals(self, initial: Gaussian) -> Tensor:
         """The original mean and a few samples of the original distribution, to join the search's first population."""
-        start = self.config.kinematic_start
-        count = round(start.mixed * self.config.mixed_samples) if start else 0
+        count = self.config.kinematic_start.mixed if self.config.kinematic_start else 0
         noise = torch.randn((count, *initial.mean.shape), generator=self._generator).to(initial.mean)
         return torch.cat([initial.mean[None], initial.mean + initial.std * noise])

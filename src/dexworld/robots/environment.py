@@ -26,36 +26,28 @@ class Environment(Protocol):
     @property
     def robot(self) -> Robot:
         """Who acts."""
-        ...
 
     @property
     def film(self) -> Sequence[np.ndarray]:
         """Pictures since a reset whose options hold `film=True`, evenly spaced in time; else empty."""
-        ...
 
     def reset(self, *, seed: int | None = None, options: Values | None = None) -> tuple[Values, Values]:
         """Start an episode: (observation, info)."""
-        ...
 
     def step(self, action: np.ndarray) -> tuple[Values, Any, bool, bool, Values]:
         """Move to the joint targets: (observation, reward, terminated, truncated, info)."""
-        ...
 
     def observe(self) -> Observation:
         """What a policy sees now."""
-        ...
 
     def distance(self) -> float:
         """How far the task is from done, metres."""
-        ...
 
     def success(self) -> bool:
         """Hold still, and judge whether the task is done. Ends the episode."""
-        ...
 
     def close(self) -> None:
         """Free what the environment holds."""
-        ...
 
 
 @runtime_checkable
@@ -64,16 +56,12 @@ class SimulatedEnvironment(Environment, Protocol):
 
     def get_state(self) -> Any:
         """The complete state."""
-        ...
 
     def set_state(self, state: Any) -> None:
         """Go back to a state of this episode."""
-        ...
 
     def move(self, action: np.ndarray) -> None:
         """As `step`, without observing."""
-        ...
 
     def true_cost(self) -> float:
         """How far the task is from done, metres, including what leads towards it. Reads the true state."""
-        ...
