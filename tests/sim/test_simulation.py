@@ -28,7 +28,7 @@ def moved(simulation: Simulation, joint: int, angle: float) -> np.ndarray:
 
 @pytest.mark.parametrize("tips", ["true", "release"])
 def test_batched_kinematics_equal_the_simulated_keypoints_within_a_micrometre(tips):
-    kinematics = FrankaAllegro(tips, dtype=torch.float64)
+    kinematics = FrankaAllegro(tips)
     low, high = kinematics.limits.T.numpy()
     with Simulation(random_layout(1), tips=tips) as simulation:
         poses = np.random.default_rng(0).uniform(low, high, (10, 23))
