@@ -31,7 +31,7 @@ from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.track import Track
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.frame_task import FrameTask
-from dexworld.training.run_data import fit_pca
+from dexworld.training.run_data import fit_encoder
 from dexworld.training.sources import CachedData
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import FIT_WINDOWS
@@ -205,7 +205,7 @@ class Study:
         folder = self.output / "encoder"
         if not (folder / "config.json").exists():
             model = DexWM(self.config.model)
-            fit_pca(model.config, model.encoder, [self.robot], self.config.encoder_frames, 0, torch.device("cpu"))
+            fit_encoder(model.config, model.encoder, [self.robot], self.config.encoder_frames, 0, torch.device("cpu"))
             model.save_pretrained(folder, {"training_seeds": [[self.robot.seeds[0], self.robot.seeds[-1]]]})
         return DexWM.from_pretrained(folder).requires_grad_(False)
 

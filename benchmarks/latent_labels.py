@@ -73,6 +73,10 @@ class SyntheticEpisodes:
         return tuple(map(str, range(self.episodes)))
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        return ("",) * self.episodes
+
+    @property
     def fingerprint(self) -> str:
         return f"{self.episodes} x {self.frames}"
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from common import parser, write_results
-from dexworld.sim.hand_clips import HandClipConfig, record_hand_clip
+from dexworld.sim.hands.hand_clips import HandClipConfig, record_hand_clip
 from dexworld.sim.render import choose_backend
 from dexworld.training.trainer import Trainer
 from dexworld.video.config import ClipShape, preset

@@ -16,7 +16,7 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80
 
 # What each part may import, besides itself. `base` is the modules directly in the package.
-BASE = {"hands", "geometry", "actions", "pictures", "track", "errors"}
+BASE = {"hands", "geometry", "actions", "options", "pictures", "track", "errors"}
 LAYERS = {
     "base": set(),
     "robots": {"base"},

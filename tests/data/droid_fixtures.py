@@ -7,12 +7,11 @@ write what the reader is tested on. Red of frame i is 4 i, so a picture says whi
 import json
 import math
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import h5py
 import numpy as np
+from video_fixtures import shades, write_mp4
 
 LAB, UUID = "AUTOLab", "AUTOLab+5d05c5aa+2023-07-07-09h-42m-23s"
 DAY, TIME = "2023-07-07", "Fri_Jul__7_09:42:23_2023"
@@ -63,17 +62,9 @@ def looking(eye, target) -> np.ndarray:
     return placed(np.stack([right, np.cross(forward, right), forward], axis=1), eye)
 
 
-def write_mp4(path: Path, count: int, size=(72, 128), rate=15) -> None:
-    """H.264 with B-frames and a group of 12, as recorders write it; red of frame i is 4 i."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(rate), options={"g": "12", "bf": "2", "crf": "10"})
-        stream.height, stream.width = size
-        stream.pix_fmt, stream.codec_context.thread_count = "yuv444p", 1
-        for index in range(count):
-            picture = np.full((*size, 3), (4 * index, 90, 160), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+def write_numbered(path: Path, count: int, size=(72, 128)) -> None:
+    """Groups of 12 with B-frames, as recorders write them; red of frame i is 4 i."""
+    write_mp4(path, shades(range(0, 4 * count, 4), size=size), 15, pixels="yuv444p", g="12")
 
 
 def write_episode(
@@ -90,15 +81,9 @@ def write_episode(
     folder = root / LAB / outcome / DAY / time
     folder.mkdir(parents=True)
     phase = np.linspace(0.0, 1.0, rows)
-    gripper = np.stack(
-        [
-            placed(
-                turned((1, 0.2, 0), math.pi - 0.4 * p) @ turned((0, 0, 1), 1.5 * p),
-                (0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3),
-            )
-            for p in phase
-        ]
-    )
+    turns = [turned((1, 0.2, 0), math.pi - 0.4 * p) @ turned((0, 0, 1), 1.5 * p) for p in phase]
+    places = [(0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3) for p in phase]
+    gripper = np.stack([placed(*pose) for pose in zip(turns, places, strict=True)])
     closed = 0.5 - 0.5 * np.cos(2 * math.pi * phase)
     hand_eye = placed(turned((0, 0, 1), -1.5), (-0.07, 0.02, 0.015))
     cameras = {
@@ -112,9 +97,8 @@ def write_episode(
     received = 1_688_745_743_000 + 67 * np.arange(rows)
 
     with h5py.File(folder / "trajectory.h5", "w") as file:
-        file.attrs.update(
-            {"building": "Sutardja", "scene_id": 7, "user": "A Person", "current_task": "Move object", "success": True}
-        )
+        told = {"building": "Sutardja", "scene_id": 7, "user": "A Person", "current_task": "Move object"}
+        file.attrs.update(told | {"success": True})
         state = file.create_group("observation/robot_state")
         state["cartesian_position"] = np.array([xyz_euler(pose) for pose in gripper])
         state["gripper_position"], state["joint_positions"] = closed, joints
@@ -148,7 +132,7 @@ def write_episode(
         metadata[f"{role}_cam_serial"] = serial
         metadata[f"{role}_cam_extrinsics"] = xyz_euler(cameras[serial][0])
         metadata[f"{role}_mp4_path"] = f"{below}/{serial}.mp4"
-        write_mp4(folder / "recordings" / "MP4" / f"{serial}.mp4", rows if frames is None else frames, size)
+        write_numbered(folder / "recordings" / "MP4" / f"{serial}.mp4", rows if frames is None else frames, size)
     (folder / f"metadata_{uuid}.json").write_text(json.dumps(metadata))
     return Told(folder, rows, gripper, 1.0 - closed, cameras, joints, action_joints, matrix)
 
@@ -156,32 +140,23 @@ def write_episode(
 def write_later_annotations(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:
     """The files published later, for ext2 only in the superset and ext1 only in the smaller one; the poses in them."""
     folder.mkdir(parents=True)
-    moved = {
-        serial: placed(turned((0, 0, 1), 0.02), (0.01, -0.02, 0.03)) @ told.cameras[serial][0]
-        for serial in (EXT1, EXT2)
-    }
-    (folder / "cam2base_extrinsic_superset.json").write_text(
-        json.dumps({uuid: {EXT2: xyz_euler(moved[EXT2]), f"{EXT2}_quality_metric": 0.9}})
-    )
-    (folder / "cam2base_extrinsics.json").write_text(
-        json.dumps({uuid: {EXT1: xyz_euler(moved[EXT1]), "quality_metric": 0.8}})
-    )
+    shift = placed(turned((0, 0, 1), 0.02), (0.01, -0.02, 0.03))
+    moved = {serial: shift @ told.cameras[serial][0] for serial in (EXT1, EXT2)}
     sized = {"width": 1280, "height": 720}
-    (folder / "intrinsics.json").write_text(
-        json.dumps(
-            {
-                uuid: {
-                    EXT2: {"cameraMatrix": [523.0, 641.0, 524.0, 362.0], **sized},
-                    EXT1: {"cameraMatrix": [0.0, 0.0, 0.0, 0.0], "width": 0, "height": 0},
-                }
-            }
-        )
-    )
-    (folder / "droid_language_annotations.json").write_text(
-        json.dumps(
-            {uuid: {"language_instruction1": "put the marker in the pot", "language_instruction2": "pot the marker"}}
-        )
-    )
+    contents = {
+        "cam2base_extrinsic_superset": {EXT2: xyz_euler(moved[EXT2]), f"{EXT2}_quality_metric": 0.9},
+        "cam2base_extrinsics": {EXT1: xyz_euler(moved[EXT1]), "quality_metric": 0.8},
+        "intrinsics": {
+            EXT2: {"cameraMatrix": [523.0, 641.0, 524.0, 362.0], **sized},
+            EXT1: {"cameraMatrix": [0.0, 0.0, 0.0, 0.0], "width": 0, "height": 0},
+        },
+        "droid_language_annotations": {
+            "language_instruction1": "put the marker in the pot",
+            "language_instruction2": "pot the marker",
+        },
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps({uuid: content}))
     return moved
 
 

@@ -4,15 +4,14 @@ As published, camera poses are those of the first frame, repeated; episodes shar
 camera. Red of frame t of episode e is 60 e + 4 t; green tells the camera.
 """
 
-import json
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from droid_fixtures import looking, placed, turned, xyz_euler
+from lerobot_fixtures import write_meta
+from video_fixtures import shades, write_mp4
 
 SIZE, FPS = (36, 64), 15
 GREEN = {"exterior_1_left": 40, "exterior_2_left": 120, "wrist_left": 200}
@@ -65,75 +64,26 @@ def rows_of(told: dict[str, np.ndarray], number: int, first: int, success: bool)
 def write_dataset(folder: Path, lengths=(8, 12), successes=(True, False)) -> list[dict[str, np.ndarray]]:
     """All episodes in one data file, one row group each, and one video per camera; what was written, per episode."""
     told = [truth(length, number) for number, length in enumerate(lengths)]
-    for name in ("meta/episodes/chunk-000", "data/chunk-000"):
-        (folder / name).mkdir(parents=True)
+    (folder / "data/chunk-000").mkdir(parents=True)
     starts = np.cumsum([0, *lengths]).tolist()
     tables = [pa.table(rows_of(each, number, starts[number], successes[number])) for number, each in enumerate(told)]
     with pq.ParquetWriter(folder / "data/chunk-000/file-000.parquet", tables[0].schema) as writer:
         for table in tables:
             writer.write_table(table)
-    for camera, green in GREEN.items():
-        write_video(folder / f"videos/observation.images.{camera}/chunk-000/file-000.mp4", lengths, green)
-    episodes = {
-        "episode_index": list(range(len(lengths))),
-        "tasks": [[f"stack cup {number}"] for number in range(len(lengths))],
-        "length": list(lengths),
-        "data/chunk_index": [0] * len(lengths),
-        "data/file_index": [0] * len(lengths),
-        "dataset_from_index": starts[:-1],
-        "dataset_to_index": starts[1:],
-    }
-    for camera in GREEN:
-        key = f"videos/observation.images.{camera}"
-        episodes |= {f"{key}/chunk_index": [0] * len(lengths), f"{key}/file_index": [0] * len(lengths)}
-        episodes[f"{key}/from_timestamp"] = [start / FPS for start in starts[:-1]]
-        episodes[f"{key}/to_timestamp"] = [stop / FPS for stop in starts[1:]]
-    pq.write_table(pa.table(episodes), folder / "meta/episodes/chunk-000/file-000.parquet")
-    text = [f"stack cup {number}" for number in range(len(lengths))]
-    pq.write_table(
-        pa.table({"task_index": list(range(len(text))), "__index_level_0__": text}), folder / "meta/tasks.parquet"
-    )
-    features = {
-        name: feature(column.type) for name, column in zip(tables[0].column_names, tables[0].columns, strict=True)
-    }
-    for camera in GREEN:
-        features[f"observation.images.{camera}"] = {
-            "dtype": "video",
-            "shape": [*SIZE, 3],
-            "names": ["height", "width", "channels"],
-        }
-    info = {
-        "codebase_version": "v3.0",
-        "robot_type": "Franka",
-        "fps": FPS,
-        "total_episodes": len(lengths),
-        "total_frames": sum(lengths),
-        "total_tasks": len(text),
-        "chunks_size": 1000,
-        "splits": {"train": f"0:{len(lengths)}"},
-        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-        "features": features,
-    }
-    (folder / "meta/info.json").write_text(json.dumps(info))
+    reds = [60 * number + 4 * step for number, length in enumerate(lengths) for step in range(length)]
+    cameras = [f"observation.images.{camera}" for camera in GREEN]
+    for camera, green in zip(cameras, GREEN.values(), strict=True):
+        path = folder / f"videos/{camera}/chunk-000/file-000.mp4"
+        write_mp4(path, shades(reds, green, 100, SIZE), FPS, pixels="yuv444p", g="2", bf="0", crf="8")
+    names = zip(tables[0].column_names, tables[0].columns, strict=True)
+    features = {name: feature(column.type) for name, column in names}
+    tasks = [f"stack cup {number}" for number in range(len(lengths))]
+    write_meta(folder, lengths, cameras, features, tasks, FPS, SIZE)
     return told
 
 
 def feature(kind: pa.DataType) -> dict:
     return {"dtype": str(kind.value_type if pa.types.is_list(kind) else kind), "shape": [1], "names": None}
-
-
-def write_video(path: Path, lengths, green: int) -> None:
-    path.parent.mkdir(parents=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FPS), options={"g": "2", "bf": "0", "crf": "8"})
-        stream.height, stream.width = SIZE
-        stream.pix_fmt, stream.codec_context.thread_count = "yuv444p", 1
-        for number, length in enumerate(lengths):
-            for step in range(length):
-                picture = np.full((*SIZE, 3), (60 * number + 4 * step, green, 100), dtype=np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def change_column(folder: Path, name: str, change) -> None:

@@ -5,12 +5,11 @@ decoded pixels what the poses say.
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import h5py
 import numpy as np
+from video_fixtures import write_mp4
 
 SIDES = ("left", "right")
 HAND = [
@@ -91,23 +90,6 @@ def draw(clip: Clip) -> np.ndarray:
         for frame, (u, v) in enumerate(pixels_of(clip, name)):
             frames[frame] += 150 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / (2 * 2.5**2))
     return np.repeat(frames.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=3)
-
-
-def write_mp4(
-    path: Path, frames: np.ndarray, rate: int | Fraction = 30, codec: str = "libx264", **options: str
-) -> None:
-    """A long-GOP video with B-frames, as cameras write it. options: the encoder's."""
-    # with mbtree, x264's bytes vary from run to run
-    defaults = {"crf": "10", "g": "250", "bf": "2", "preset": "veryfast", "mbtree": "0"} if codec == "libx264" else {}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options=defaults | options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
-        for number, array in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def write_hdf5(path: Path, clip: Clip, confidences: bool = True, **attributes: object) -> None:

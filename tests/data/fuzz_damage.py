@@ -1,8 +1,6 @@
 """Ways to damage a file of a dataset: its bytes, or what its format says. Each is a function of (path, draw).
 
-`draw` is the only source of chance, so a case is told by its number. A damage gives up with `Unfit` where it has no
-meaning for a file. Kinds in `PLAIN` must end in an error or change nothing; the others may leave numbers or pictures
-that could be true, which no reader of a layout without checksums can tell.
+`draw` is the only source of chance, so a case is known by its number. A damage raises `Unfit` where it has no meaning.
 """
 
 import io
@@ -14,6 +12,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -38,9 +37,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# Bytes
-
-
 def flip(path: Path, draw: random.Random, first: int = 0, count: int | None = None, bits: int = 1) -> None:
     content = bytearray(path.read_bytes())
     end = len(content) if count is None else min(first + count, len(content))
@@ -51,13 +47,13 @@ def flip(path: Path, draw: random.Random, first: int = 0, count: int | None = No
     path.write_bytes(content)
 
 
-def overwrite(path: Path, draw: random.Random, fill: Callable[[int], bytes]) -> None:
+def overwrite(path: Path, draw: random.Random, fill: Callable[..., bytes]) -> None:
     content = bytearray(path.read_bytes())
     if not content:
         raise Unfit
     start, size = draw.randrange(len(content)), draw.choice([4, 16, 100, 512, 4096])
     size = min(size, len(content) - start)
-    content[start : start + size] = fill(size)
+    content[start : start + size] = fill(size, draw)
     path.write_bytes(content)
 
 
@@ -80,13 +76,13 @@ def in_place(path: Path, make: Callable[[], object]) -> None:
 
 
 BYTES: dict[str, Damage] = {
-    "bit flipped": lambda path, draw: flip(path, draw),
+    "bit flipped": flip,
     "bits flipped": lambda path, draw: flip(path, draw, bits=draw.choice([4, 16, 64])),
     "bit flipped at the start": lambda path, draw: flip(path, draw, count=2048),
     "bit flipped at the end": lambda path, draw: flip(path, draw, first=max(0, path.stat().st_size - 2048)),
-    "zeroed block": lambda path, draw: overwrite(path, draw, bytes),
-    "random block": lambda path, draw: overwrite(path, draw, draw.randbytes),
-    "ones": lambda path, draw: overwrite(path, draw, lambda size: b"\xff" * size),
+    "zeroed block": partial(overwrite, fill=lambda size, draw: bytes(size)),
+    "random block": partial(overwrite, fill=lambda size, draw: draw.randbytes(size)),
+    "ones": partial(overwrite, fill=lambda size, draw: b"\xff" * size),
     "cut off": cut,
     "empty": lambda path, draw: path.write_bytes(b""),
     "missing": lambda path, draw: remove(path),
@@ -98,8 +94,6 @@ BYTES: dict[str, Damage] = {
 }
 if os.geteuid():  # nothing is forbidden to root
     BYTES["forbidden"] = lambda path, draw: path.chmod(0)
-
-# Video
 
 
 def rewrite_video(
@@ -133,35 +127,22 @@ def only_audio(path: Path, draw: random.Random) -> None:
         container.mux(stream.encode())
 
 
+# where an MP4 counts frames, gives times, sizes or lengths of boxes: a box and bytes behind its name
+BOXES = (
+    "stsz 12,stts 8,stts 12,stts 16,stsc 8,stsc 16,stco 8,stco 12,mvhd 20,mdhd 16,mdhd 20,tkhd 80,avc1 28,"
+    "moov -4,trak -4,stsd -4,mdat -4,avcC -4"
+)
+
+
 def absurd_box(path: Path, draw: random.Random) -> None:
-    """A number of 10^9 or so where the container counts frames, gives times, sizes or lengths of boxes."""
+    """A number of 10^9 or so in one of the boxes."""
     content = bytearray(path.read_bytes())
-    name, place = draw.choice(
-        [
-            (b"stsz", 12),
-            (b"stts", 8),
-            (b"stts", 12),
-            (b"stts", 16),
-            (b"stsc", 8),
-            (b"stsc", 16),
-            (b"stco", 8),
-            (b"stco", 12),
-            (b"mvhd", 20),
-            (b"mdhd", 16),
-            (b"mdhd", 20),
-            (b"tkhd", 80),
-            (b"avc1", 28),
-            (b"moov", -4),
-            (b"trak", -4),
-            (b"stsd", -4),
-            (b"mdat", -4),
-            (b"avcC", -4),
-        ]
-    )
-    at = content.find(name)
+    name, place = draw.choice(BOXES.split(",")).split()
+    at = content.find(name.encode())
     if at < 0:
         raise Unfit
-    content[at + place : at + place + 4] = struct.pack(">I", draw.choice([10**9, 2**32 - 1, 2**31 - 1, 2**31, 0]))
+    at += int(place)
+    content[at : at + 4] = struct.pack(">I", draw.choice([10**9, 2**32 - 1, 2**31 - 1, 2**31, 0]))
     path.write_bytes(content)
 
 
@@ -177,8 +158,6 @@ VIDEO: dict[str, Damage] = {
     "absurd numbers in boxes": absurd_box,
 }
 
-# HDF5
-
 
 def datasets_of(node: h5py.Group) -> list[str]:
     names: list[str] = []
@@ -186,12 +165,12 @@ def datasets_of(node: h5py.Group) -> list[str]:
     return names
 
 
-def change_hdf5(path: Path, draw: random.Random, change: Callable[[np.ndarray], object]) -> None:
+def change_hdf5(path: Path, draw: random.Random, change: Callable[..., object]) -> None:
     """Replace one array by what `change` makes of it; None removes it."""
     with h5py.File(path, "r+") as file:
         key = draw.choice([name for name in datasets_of(file) if file[name].dtype.kind in "fiu"])
         values = file[key][()]
-        changed = change(values)
+        changed = change(values, draw)
         del file[key]
         if changed is not None:
             file[key] = changed
@@ -208,6 +187,7 @@ def with_value(values: np.ndarray, draw: random.Random, bad: float) -> np.ndarra
 
 
 def reshaped(values: np.ndarray, draw: random.Random) -> np.ndarray:
+    values = np.atleast_1d(values)
     wrong = [values[..., None], values.reshape(-1), values[None], values[:0], values[:-1], np.concatenate([values] * 2)]
     if values.ndim > 1:
         wrong += [values[..., :-1], values[:, :-1], np.swapaxes(values, 0, 1)]
@@ -215,6 +195,7 @@ def reshaped(values: np.ndarray, draw: random.Random) -> np.ndarray:
 
 
 def retyped(values: np.ndarray, draw: random.Random) -> object:
+    values = np.atleast_1d(values)
     texts = np.array([b"abc"] * max(1, len(values)))
     record = np.zeros(len(values), dtype=[("a", "f4"), ("b", "i4")])
     return draw.choice([texts, b"one text", record, values.astype(complex), h5py.Empty("f4"), "text"])
@@ -239,14 +220,9 @@ def misplaced_hdf5(path: Path, draw: random.Random) -> None:
         kind = draw.randrange(5)
         if kind == 0:
             file.create_group(key)
-        elif kind == 1:
-            file[key] = h5py.SoftLink("/" + key)
-        elif kind == 2:
-            file[key] = h5py.ExternalLink("nothing.hdf5", "/x")
-        elif kind == 3:
-            file[key] = 1.0
         else:
-            file[key] = h5py.SoftLink("/")
+            links = (h5py.SoftLink("/" + key), h5py.ExternalLink("nothing.hdf5", "/x"), 1.0, h5py.SoftLink("/"))
+            file[key] = links[kind - 1]
 
 
 def attribute_hdf5(path: Path, draw: random.Random) -> None:
@@ -265,25 +241,21 @@ def attribute_hdf5(path: Path, draw: random.Random) -> None:
             node.attrs[name] = value
 
 
-def shuffled(values: np.ndarray, draw: random.Random) -> np.ndarray:
-    return values[::-1].copy() if values.ndim else values
-
-
 HDF5: dict[str, Damage] = {
-    "missing key": lambda path, draw: change_hdf5(path, draw, lambda values: None),
-    "NaN": lambda path, draw: change_hdf5(path, draw, lambda values: with_value(values, draw, np.nan)),
-    "Inf": lambda path, draw: change_hdf5(path, draw, lambda values: with_value(values, draw, -np.inf)),
-    "huge value": lambda path, draw: change_hdf5(path, draw, lambda values: with_value(values, draw, 1e30)),
-    "wrong shape": lambda path, draw: change_hdf5(path, draw, lambda values: reshaped(np.atleast_1d(values), draw)),
-    "wrong type": lambda path, draw: change_hdf5(path, draw, lambda values: retyped(np.atleast_1d(values), draw)),
-    "zero rows": lambda path, draw: change_hdf5(path, draw, lambda values: np.atleast_1d(values)[:0]),
-    "rows in another order": lambda path, draw: change_hdf5(path, draw, lambda values: shuffled(values, draw)),
+    "missing key": partial(change_hdf5, change=lambda values, draw: None),
+    "NaN": partial(change_hdf5, change=partial(with_value, bad=np.nan)),
+    "Inf": partial(change_hdf5, change=partial(with_value, bad=-np.inf)),
+    "huge value": partial(change_hdf5, change=partial(with_value, bad=1e30)),
+    "wrong shape": partial(change_hdf5, change=reshaped),
+    "wrong type": partial(change_hdf5, change=retyped),
+    "zero rows": partial(change_hdf5, change=lambda values, draw: np.atleast_1d(values)[:0]),
+    "rows in another order": partial(
+        change_hdf5, change=lambda values, draw: values[::-1].copy() if values.ndim else values
+    ),
     "absurd number of rows": absurd_hdf5,
     "misplaced": misplaced_hdf5,
     "wrong attribute": attribute_hdf5,
 }
-
-# JSON
 
 
 def places_of(content: object, here: tuple = ()) -> list[tuple]:
@@ -312,25 +284,10 @@ def change_json(path: Path, draw: random.Random, drop: bool = False, rename: boo
 def text_json(path: Path, draw: random.Random) -> None:
     """Text that is no JSON, or JSON that is no object, or that a parser may choke on."""
     text = path.read_bytes()
-    path.write_bytes(
-        draw.choice(
-            [
-                text.replace(b'"', b"\xff", 1),
-                text[:-3] + b"\xc3\x28" + text[-3:],
-                text.decode().encode("utf-16"),
-                b"\xef\xbb\xbf" + text,
-                b"[" * 100_000,
-                b'{"a":' * 100_000,
-                b"[]",
-                b"null",
-                b"12",
-                b'"text"',
-                b'{"version": ' + b"9" * 5000 + b"}",
-                text + text,
-                b"\0" * len(text),
-            ]
-        )
-    )
+    others = [text.replace(b'"', b"\xff", 1), text[:-3] + b"\xc3\x28" + text[-3:], text.decode().encode("utf-16")]
+    others += [b"\xef\xbb\xbf" + text, b"[" * 100_000, b'{"a":' * 100_000, b"[]", b"null", b"12", b'"text"']
+    others += [b'{"version": ' + b"9" * 5000 + b"}", text + text, b"\0" * len(text)]
+    path.write_bytes(draw.choice(others))
 
 
 JSON: dict[str, Damage] = {
@@ -340,14 +297,12 @@ JSON: dict[str, Damage] = {
     "no JSON": text_json,
 }
 
-# Parquet
 
-
-def change_parquet(path: Path, draw: random.Random, change: Callable[[pa.Table, str], pa.Table]) -> None:
+def change_parquet(path: Path, draw: random.Random, change: Callable[..., pa.Table]) -> None:
     table = pq.read_table(path)
     groups = pq.ParquetFile(path).metadata
     size = groups.row_group(0).num_rows if groups.num_row_groups else 1
-    changed = change(table, draw.choice(table.column_names))
+    changed = change(table, draw.choice(table.column_names), draw)
     pq.write_table(changed, path, row_group_size=max(1, size))
 
 
@@ -375,29 +330,29 @@ def bad_column(table: pa.Table, name: str, draw: random.Random) -> pa.Table:
     return replaced(table, name, draw.choice([["text"] * len(table), [None] * len(table), [[1.0]] * len(table)]))
 
 
-def other_rows(table: pa.Table, draw: random.Random) -> pa.Table:
+def other_rows(table: pa.Table, name: str, draw: random.Random) -> pa.Table:
     order = list(range(len(table)))
     order = draw.choice([order[:-1], order[1:], order * 2, [*order, order[-1]], order[::-1], [], [0] * len(order)])
     return table.take(pa.array(order, pa.int64()))
 
 
+def renamed(table: pa.Table, name: str, draw: random.Random) -> pa.Table:
+    return table.rename_columns([f"{each}_" if each == name else each for each in table.column_names])
+
+
 PARQUET: dict[str, Damage] = {
-    "missing column": lambda path, draw: change_parquet(path, draw, lambda table, name: table.drop_columns([name])),
-    "renamed column": lambda path, draw: change_parquet(
-        path, draw, lambda table, name: table.rename_columns([f"{n}_" if n == name else n for n in table.column_names])
-    ),
-    "bad cell": lambda path, draw: change_parquet(path, draw, lambda table, name: bad_cell(table, name, draw)),
-    "bad column": lambda path, draw: change_parquet(path, draw, lambda table, name: bad_column(table, name, draw)),
-    "other rows": lambda path, draw: change_parquet(path, draw, lambda table, name: other_rows(table, draw)),
+    "missing column": partial(change_parquet, change=lambda table, name, draw: table.drop_columns([name])),
+    "renamed column": partial(change_parquet, change=renamed),
+    "bad cell": partial(change_parquet, change=bad_cell),
+    "bad column": partial(change_parquet, change=bad_column),
+    "other rows": partial(change_parquet, change=other_rows),
 }
 
-# NumPy's archives and arrays
 
-
-def change_archive(path: Path, draw: random.Random, change: Callable[[dict, str], None]) -> None:
+def change_archive(path: Path, draw: random.Random, change: Callable[..., object]) -> None:
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    change(arrays, draw.choice(sorted(arrays)))
+    change(arrays, draw.choice(sorted(arrays)), draw)
     np.savez(path, **arrays)
 
 
@@ -409,43 +364,37 @@ def bad_array(arrays: dict, name: str, draw: random.Random) -> None:
     arrays[name] = draw.choice(bad)
 
 
+def header(kind: str, shape: tuple) -> bytes:
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": kind, "fortran_order": False, "shape": shape})
+    return content.getvalue()
+
+
 def absurd_archive(path: Path, draw: random.Random) -> None:
     """A member whose header claims 10^9 rows."""
     content = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w") as new:
-        names = old.namelist()
-        chosen = draw.choice(names)
-        for name in names:
+        chosen = draw.choice(old.namelist())
+        for name in old.namelist():
             data = old.read(name)
             if name == chosen:
-                header = io.BytesIO()
                 shape = draw.choice([(10**9, 42, 3), (10**8,), (10**12,), (-1, 42), (2**62, 2**62)])
-                np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
-                data = header.getvalue() + data[128:]
+                data = header("<f8", shape) + data[128:]
             new.writestr(name, data)
     path.write_bytes(content.getvalue())
 
 
 def absurd_array(path: Path, draw: random.Random) -> None:
-    header = io.BytesIO()
     shape = draw.choice([(10**9, 2, 3), (1, 1), (10**12,), (-1, 2, 3), ()])
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
-    path.write_bytes(header.getvalue() + path.read_bytes()[128:])
+    path.write_bytes(header("<f2", shape) + path.read_bytes()[128:])
 
 
 NPZ: dict[str, Damage] = {
-    "missing key": lambda path, draw: change_archive(path, draw, lambda arrays, name: arrays.pop(name)),
-    "bad array": lambda path, draw: change_archive(path, draw, lambda arrays, name: bad_array(arrays, name, draw)),
+    "missing key": partial(change_archive, change=lambda arrays, name, draw: arrays.pop(name)),
+    "bad array": partial(change_archive, change=bad_array),
     "absurd number of rows": absurd_archive,
 }
 NPY: dict[str, Damage] = {"absurd number of rows": absurd_array}
 
-BY_SUFFIX: dict[str, dict[str, Damage]] = {
-    ".mp4": VIDEO,
-    ".hdf5": HDF5,
-    ".h5": HDF5,
-    ".json": JSON,
-    ".parquet": PARQUET,
-    ".npz": NPZ,
-    ".npy": NPY,
-}
+BY_SUFFIX: dict[str, dict[str, Damage]] = {".mp4": VIDEO, ".json": JSON, ".parquet": PARQUET, ".npz": NPZ, ".npy": NPY}
+BY_SUFFIX |= {".hdf5": HDF5, ".h5": HDF5}

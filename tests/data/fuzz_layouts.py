@@ -4,7 +4,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import prepare
 from dexworld.data.prepared.dataset import open_prepared
 from dexworld.data.prepared.settings import PrepareSettings
+from dexworld.data.readers import ReaderOptions
 from dexworld.data.readers.droid import DroidOptions, open_droid
 from dexworld.data.readers.droid_lerobot import open_droid_lerobot
 from dexworld.data.readers.egodex import open_egodex
-from dexworld.data.readers.lerobot import LeRobotOptions, open_lerobot
-from dexworld.data.readers.lerobot_mapping import KeypointMapping, PoseMapping
+from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseMapping, open_lerobot
 from dexworld.data.readers.robocasa import open_robocasa
 from dexworld.data.sampling import PaperSampling
 from dexworld.data.source import CorruptEpisodeError
@@ -73,18 +73,12 @@ def write_lerobot(folder: Path) -> None:
         "camera": np.tile(np.eye(4, dtype=np.float32), (sum(lengths), 1, 1)),
         "joints": generator.normal(size=(sum(lengths), 23)).astype(np.float32),
     }
-    lerobot_fixtures.write_dataset(
-        folder, lengths, ("observation.images.top",), size=(24, 48), columns=columns, episodes_per_file=2
-    )
+    shape = {"size": (24, 48), "episodes_per_file": 2}
+    lerobot_fixtures.write_dataset(folder, lengths, ("observation.images.top",), columns=columns, **shape)
 
 
-MAPPING = LeRobotOptions(
-    keypoints=(KeypointMapping("hand"),), camera_pose=PoseMapping("camera"), joint_positions="joints"
-)
-
-
-def write_episodes(folder: Path) -> None:
-    prepare_fixtures.write_source(folder, episodes=3, length=4)
+HAND, CAMERA = KeypointMapping("hand"), PoseMapping("camera")
+MAPPING = LeRobotOptions(keypoints=(HAND,), camera_pose=CAMERA, joint_positions="joints")
 
 
 def write_store(folder: Path, codec: str) -> None:
@@ -105,27 +99,22 @@ class Layout:
     verify: Callable[[Path], Any] | None = None
 
 
+EXT2 = DroidOptions(camera="ext2")
+STORE, VERIFIED = open_prepared, partial(open_prepared, verify=True)
 LAYOUTS = {
     "egodex": Layout(write_egodex, open_egodex),
-    "droid": Layout(write_droid, lambda folder: open_droid(folder, DroidOptions(camera="ext2"))),
-    "droid-lerobot": Layout(
-        write_droid_lerobot, lambda folder: open_droid_lerobot(folder, DroidOptions(camera="ext2"))
-    ),
-    "lerobot": Layout(write_lerobot, lambda folder: open_lerobot(folder, MAPPING)),
+    "droid": Layout(write_droid, partial(open_droid, options=EXT2)),
+    "droid-lerobot": Layout(write_droid_lerobot, partial(open_droid_lerobot, options=EXT2)),
+    "lerobot": Layout(write_lerobot, partial(open_lerobot, options=MAPPING)),
     "robocasa": Layout(write_robocasa, open_robocasa),
-    "episodes": Layout(write_episodes, open_dataset, True, lambda folder: open_dataset(folder, verify=True)),
-    "prepared": Layout(
-        lambda folder: write_store(folder, "h264"),
-        open_prepared,
+    "episodes": Layout(
+        partial(prepare_fixtures.write_source, episodes=3, length=4),
+        open_dataset,
         True,
-        lambda folder: open_prepared(folder, verify=True),
+        partial(open_dataset, verify=True),
     ),
-    "prepared-jpeg": Layout(
-        lambda folder: write_store(folder, "jpeg"),
-        open_prepared,
-        True,
-        lambda folder: open_prepared(folder, verify=True),
-    ),
+    "prepared": Layout(partial(write_store, codec="h264"), STORE, True, VERIFIED),
+    "prepared-jpeg": Layout(partial(write_store, codec="jpeg"), STORE, True, VERIFIED),
 }
 
 
@@ -209,11 +198,9 @@ def is_named(name: str, complaints: str, folder: Path, truth: Truth) -> bool:
 
 
 def is_same(episode: Track, true: Track) -> bool:
-    plain = ("fps", "task", "seed")
-    arrays = ("world_from_camera", "intrinsics")
+    fields = ("fps", "task", "seed", "world_from_camera", "intrinsics")
     return (
-        all(getattr(episode, name) == getattr(true, name) for name in plain)
-        and all(equal(getattr(episode, name), getattr(true, name)) for name in arrays)
+        all(equal(getattr(episode, name), getattr(true, name)) for name in fields)
         and set(episode.columns) == set(true.columns)
         and all(equal(value, true.columns[name]) for name, value in episode.columns.items())
     )
@@ -306,9 +293,7 @@ def check_tensors(batch: Any) -> None:
 
 def check_prepared(folder: Path, truth: Truth, affected: set[str], store: Path, layout: str) -> None:
     """Prepare the damaged source: every id is in the store or in its list of what was left out."""
-    from dexworld.data.readers import ReaderOptions
-
-    reader = ReaderOptions(droid=DroidOptions(camera="ext2"), lerobot=MAPPING)
+    reader = ReaderOptions(droid=EXT2, lerobot=MAPPING)
     try:
         report = prepare(prepare_fixtures.config_of(folder, store, kind=layout, reader=reader))
     except REFUSALS:
@@ -321,9 +306,6 @@ def check_prepared(folder: Path, truth: Truth, affected: set[str], store: Path, 
         assert name in dataset.ids or is_named(name, named, folder, truth), f"{name} is lost in preparing"
     if len(dataset):
         check_tensors(FrameLoader([dataset], SAMPLING, 2 * len(dataset), 0).batch(0))
-
-
-# Latent caches
 
 
 @dataclass

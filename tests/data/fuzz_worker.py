@@ -21,20 +21,10 @@ import warnings
 from pathlib import Path
 
 import fuzz_damage
+import fuzz_layouts
 import numpy as np
 from fuzz_damage import BY_SUFFIX, BYTES, Unfit
-from fuzz_layouts import (
-    LAYOUTS,
-    REFUSALS,
-    CacheCheck,
-    Finding,
-    Layout,
-    Truth,
-    check_batch,
-    check_prepared,
-    look,
-    truth_of,
-)
+from fuzz_layouts import LAYOUTS, REFUSALS, CacheCheck, Finding, Layout, Truth, check_batch, look, truth_of
 
 SECONDS = 60  # wall clock; a case takes a hundredth of a second
 MEMORY = 1 << 30  # bytes of address space beyond what the process has when it starts
@@ -47,13 +37,8 @@ PLAIN = {
 }  # fmt: skip
 # A video of many episodes may go on behind them. Of DROID a few frames may be missing, and its video's rate means
 # nothing. A file that nothing lists can't be missed.
-BELIEVABLE = {
-    ("lerobot", "frames too many"),
-    ("droid-lerobot", "frames too many"),
-    ("droid", "frames missing"),
-    ("droid", "frames too many"),
-    ("droid", "absurd rate"),
-}
+BELIEVABLE = {(layout, "frames too many") for layout in ("lerobot", "droid-lerobot", "droid")}
+BELIEVABLE |= {("droid", "frames missing"), ("droid", "absurd rate")}
 NOT_LISTED = {("robocasa", "missing")}
 REWRITTEN = {"missing key", "bad array"}  # our own files made anew, checksums and all: for verifying alone to find
 
@@ -150,16 +135,15 @@ class SourceCases:
             assert any(name in complaint for name in named), f"nothing is named: {complaint}"
         if number % PREPARED_EVERY == 0 and not self.layout.own:
             store = self.folder / f"{self.name}-store"
-            check_prepared(self.root, self.truth, affected, store, self.name)
+            fuzz_layouts.check_prepared(self.root, self.truth, affected, store, self.name)
             shutil.rmtree(store, ignore_errors=True)
         if self.layout.verify is not None:
             return self._verified(finding, path)
         if finding.complaints:
             return "detected", finding.complaints[0]
         if finding.changed:
-            assert kind not in PLAIN or (self.name, kind) in BELIEVABLE, (
-                f"{finding.changed} come out changed, without a complaint"
-            )
+            fine = kind not in PLAIN or (self.name, kind) in BELIEVABLE
+            assert fine, f"{finding.changed} come out changed, without a complaint"
             return "plausible", ""
         return "harmless", ""
 
@@ -174,9 +158,8 @@ class SourceCases:
             return "detected", str(source.quarantined[0])
         again = look(source, self.truth, self.root, set(self.truth.episodes))
         assert not again.changed and not again.complaints, f"not found by verifying: {again.changed}"
-        assert np.all([left == right for left, right in zip(again.facts, self.truth.facts, strict=True)]), (
-            f"{path.name} tells something else, and verifying does not see it"
-        )
+        same = np.all([left == right for left, right in zip(again.facts, self.truth.facts, strict=True)])
+        assert same, f"{path.name} tells something else, and verifying does not see it"
         return "harmless", ""
 
 

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from video_fixtures import write_mp4
 
 BITS = 12
 OPEN_GROUPS = "keyint=12:bframes=3:open-gop=1:log-level=none"
@@ -36,24 +37,15 @@ def number_of(frame: np.ndarray) -> int:
     height, width = frame.shape[:2]
     step = width // BITS
     bars = frame[: height // 2].astype(float).mean(axis=(0, 2))
-    return sum(
-        int(bars[step * bit + step // 4 : step * (bit + 1) - step // 4].mean() > 127) << bit for bit in range(BITS)
-    )
+    middles = (bars[step * bit + step // 4 : step * (bit + 1) - step // 4] for bit in range(BITS))
+    return sum(int(middle.mean() > 127) << bit for bit, middle in enumerate(middles))
 
 
 def write_video(path: Path, frames, fps=30, codec="h264"):
     """All frames as one mp4 of LeRobot's kind; frame i at i / fps seconds."""
     os.environ.setdefault("SVT_LOG", "1")
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoder, options = CODECS[codec]
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(encoder, rate=Fraction(fps), options=options)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
+    write_mp4(path, frames, fps, encoder, "yuvj420p" if codec == "mjpeg" else "yuv420p", **options)
 
 
 def write_dataset(
@@ -86,7 +78,6 @@ def write_dataset(
         **(columns or {}),
     }
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    rows = []
     for file in range(-(-len(lengths) // episodes_per_file)):
         members = range(file * episodes_per_file, min((file + 1) * episodes_per_file, len(lengths)))
         first, last = starts[members[0]], starts[members[-1] + 1]
@@ -96,12 +87,7 @@ def write_dataset(
             write_video(path, frames, fps, codec)
         path = folder / "data" / "chunk-000" / f"{file_word}{file:03d}.parquet"
         _write_rows(path, members, starts, columns, fps, row_groups, image_key, size)
-        rows += [_episode_row(episode, file, starts, first, cameras, fps) for episode in members]
-    (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
-    tasks = pa.table({"task_index": [0, 1], task_column: ["pick the cup", "place the cup"]})
-    pq.write_table(tasks, folder / "meta" / "tasks.parquet")
-    features = {camera: _video_feature(size, fps) for camera in cameras}
+    features = {}
     for name, array in columns.items():
         features[name] = {"dtype": "float32", "shape": list(array.shape[1:]), "names": (names or {}).get(name)}
     for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
@@ -109,48 +95,49 @@ def write_dataset(
         features[name] = {"dtype": kind, "shape": [1], "names": None}
     if image_key:
         features[image_key] = {"dtype": "image", "shape": [3, *size], "names": ["channels", "height", "width"]}
+    files = [episode // episodes_per_file for episode in range(len(lengths))]
+    tasks = ["pick the cup", "place the cup"]
     info = {
         "codebase_version": version,
-        "robot_type": "so100",
-        "total_episodes": len(lengths),
-        "total_frames": total,
-        "fps": fps,
         "data_path": f"data/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.parquet",
         "video_path": f"videos/{{video_key}}/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.mp4",
-        "features": features,
     }
-    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    write_meta(folder, lengths, cameras, features, tasks, fps, size, files, task_column, **info)
     return columns
 
 
-def _video_feature(size, fps):
-    return {
-        "dtype": "video",
-        "shape": [*size, 3],
-        "names": ["height", "width", "channels"],
-        "info": {"video.fps": fps, "has_audio": False},
+def write_meta(
+    folder, lengths, cameras, features, tasks, fps, size, files=None, task_column="__index_level_0__", **info
+):
+    """The meta folder. files: the number of the file that each episode lies in; task i % len(tasks) is episode i's."""
+    starts, files, rows = np.concatenate([[0], np.cumsum(lengths)]), files or [0] * len(lengths), []
+    for episode, (length, file) in enumerate(zip(lengths, files, strict=True)):
+        before = (starts[episode] - starts[files.index(file)]) / fps
+        row = {"episode_index": episode, "tasks": [tasks[episode % len(tasks)]], "length": int(length)}
+        row |= {"data/chunk_index": 0, "data/file_index": file, "stats/action/mean": [0.0, 0.0, 0.0]}
+        row |= {"dataset_from_index": int(starts[episode]), "dataset_to_index": int(starts[episode + 1])}
+        for camera in cameras:
+            row |= {f"videos/{camera}/chunk_index": 0, f"videos/{camera}/file_index": file}
+            row[f"videos/{camera}/from_timestamp"] = float(before)
+            row[f"videos/{camera}/to_timestamp"] = float(before + length / fps)
+        rows.append(row)
+    (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
+    texts = pa.table({"task_index": list(range(len(tasks))), task_column: tasks})
+    pq.write_table(texts, folder / "meta" / "tasks.parquet")
+    video = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
+    video["info"] = {"video.fps": fps, "has_audio": False}
+    description = {
+        "codebase_version": "v3.0",
+        "robot_type": "so100",
+        "total_episodes": len(lengths),
+        "total_frames": int(starts[-1]),
+        "fps": fps,
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+        "features": dict.fromkeys(cameras, video) | features,
     }
-
-
-def _episode_row(episode, file, starts, first, cameras, fps):
-    row = {
-        "episode_index": episode,
-        "tasks": [["pick the cup", "place the cup"][episode % 2]],
-        "length": int(starts[episode + 1] - starts[episode]),
-        "data/chunk_index": 0,
-        "data/file_index": file,
-        "dataset_from_index": int(starts[episode]),
-        "dataset_to_index": int(starts[episode + 1]),
-        "stats/action/mean": [0.0, 0.0, 0.0],
-    }
-    for camera in cameras:
-        row |= {
-            f"videos/{camera}/chunk_index": 0,
-            f"videos/{camera}/file_index": file,
-            f"videos/{camera}/from_timestamp": float(starts[episode] - first) / fps,
-            f"videos/{camera}/to_timestamp": float(starts[episode + 1] - first) / fps,
-        }
-    return row
+    (folder / "meta" / "info.json").write_text(json.dumps(description | info))
 
 
 def _write_rows(path, members, starts, columns, fps, row_groups, image_key, size):

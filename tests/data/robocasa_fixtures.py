@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
+from droid_fixtures import placed, turned
 
 HEIGHT, WIDTH = 60, 96  # a tenth of the release's 600 x 960
 CAMERA_AT = np.array([0.212, 0.0, 1.614])
@@ -34,30 +35,20 @@ def rotation(w, x, y, z) -> np.ndarray:
     return np.eye(3) + 2 * w * pure + 2 * pure @ pure
 
 
-def about(axis, angle) -> np.ndarray:
-    return rotation(math.cos(angle / 2), *(math.sin(angle / 2) * np.asarray(axis, dtype=float)))
-
-
-def placed(turn, at) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = turn, at
-    return matrix
-
-
 def allegro(curl: float) -> np.ndarray:
     """Sixteen joint origins in the flange frame for fingers that are bent by `curl` radians at every joint."""
-    palm = placed(about((0, 0, 1), math.pi / 4), (0.0, 0.0, 0.1))
+    palm = placed(turned((0, 0, 1), math.pi / 4), (0.0, 0.0, 0.1))
     points = []
     for y, z in ((0.0435, -0.001542), (0.0, 0.0007), (-0.0435, -0.001542)):
         link = palm @ placed(np.eye(3), (0.0, y, z))
         points.append(link[:3, 3])
         for length in FINGER_LINKS:
-            link = link @ placed(about((0, 1, 0), curl), (0, 0, 0)) @ placed(np.eye(3), (0, 0, length))
+            link = link @ placed(turned((0, 1, 0), curl), (0, 0, 0)) @ placed(np.eye(3), (0, 0, length))
             points.append(link[:3, 3])
-    link = palm @ placed(about((1, 0, 0), -0.9), (-0.0182, 0.019333, -0.045987))
+    link = palm @ placed(turned((1, 0, 0), -0.9), (-0.0182, 0.019333, -0.045987))
     points.append(link[:3, 3])
     for step in ((-0.027, 0.005, 0.0399), (0.0, 0.0, 0.0177), (0.0, 0.0, 0.0514)):
-        link = link @ placed(np.eye(3), step) @ placed(about((0, 1, 0), curl / 2), (0, 0, 0))
+        link = link @ placed(np.eye(3), step) @ placed(turned((0, 1, 0), curl / 2), (0, 0, 0))
         points.append(link[:3, 3])
     return np.array(points)
 
@@ -81,10 +72,9 @@ def write_demo(data: h5py.Group, name: str, length: int, flat: bool = True) -> T
     """One episode. flat: poses as rows of 16 and of 66 numbers, as released; else (4, 4) and (16, 3)."""
     phase = np.linspace(0.0, 1.0, length)
     yaw = 0.7
-    base = np.stack([placed(about((0, 0, 1), yaw), (2.0, -1.5, 0.05)) for _ in phase])
-    in_base = [
-        placed(about((0, 1, 0), 2.4) @ about((0, 0, 1), p), (0.75 + 0.1 * p, -0.15 + 0.2 * p, 1.0)) for p in phase
-    ]
+    base = np.stack([placed(turned((0, 0, 1), yaw), (2.0, -1.5, 0.05)) for _ in phase])
+    turns = [turned((0, 1, 0), 2.4) @ turned((0, 0, 1), p) for p in phase]
+    in_base = [placed(turn, (0.75 + 0.1 * p, -0.15 + 0.2 * p, 1.0)) for turn, p in zip(turns, phase, strict=True)]
     wrist = base @ np.stack(in_base)
     sites = np.stack([pose[:3, 3] + allegro(0.6 * p) @ pose[:3, :3].T for pose, p in zip(wrist, phase, strict=True)])
     generator = np.random.default_rng(length)
@@ -96,9 +86,8 @@ def write_demo(data: h5py.Group, name: str, length: int, flat: bool = True) -> T
     demo["states"], demo["actions"] = generator.uniform(size=(length, 5)), actions
     demo["waypoint_generation_stage_string"] = [b"s1-w1"] * length
     obs = demo.create_group("obs")
-    obs.create_dataset(
-        "robot0_robotview_2_image", data=pictures(length), chunks=(1, HEIGHT, WIDTH, 3), compression="gzip"
-    )
+    packed = {"chunks": (1, HEIGHT, WIDTH, 3), "compression": "gzip"}
+    obs.create_dataset("robot0_robotview_2_image", data=pictures(length), **packed)
     obs["robot0_agentview_left_image"] = pictures(length)
     obs["robot0_base_pos"] = base[:, :3, 3]
     obs["robot0_base_quat"] = np.tile((0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)), (length, 1))
@@ -119,17 +108,8 @@ def write_file(path, lengths=(6, 4), flat: bool = True) -> dict[str, Told]:
         data = file.create_group("data")
         data.attrs["total"] = sum(lengths)
         data.attrs["env_args"] = json.dumps({"env_name": "PnPCounterTop", "env_kwargs": {"control_freq": 20}})
-        told = {
-            f"demo_{number}": write_demo(data, f"demo_{number}", length, flat) for number, length in enumerate(lengths)
-        }
+        names = [f"demo_{number}" for number in range(len(lengths))]
+        told = {name: write_demo(data, name, length, flat) for name, length in zip(names, lengths, strict=True)}
         file["mask/train"] = np.array([b"demo_0"])
         file["mask/valid"] = np.array([name.encode() for name in list(told)[1:]])
     return told
-
-
-def change(path, key: str, value) -> None:
-    """Replace a dataset of an HDF5 file; None deletes it."""
-    with h5py.File(path, "r+") as file:
-        del file[key]
-        if value is not None:
-            file[key] = value

@@ -1,13 +1,15 @@
 import dataclasses
 import itertools
 import re
+import shutil
 from fractions import Fraction
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from egodex_fixtures import HAND, MARKED, draw, make_clip, pixels_of, touch_clip, write_clip, write_hdf5, write_mp4
+from egodex_fixtures import HAND, MARKED, draw, make_clip, pixels_of, touch_clip, write_clip, write_hdf5
+from video_fixtures import write_mp4
 
 from dexworld.data.readers.egodex import EgoDexOptions, open_egodex, recognises
 from dexworld.data.source import CorruptEpisodeError, Source
@@ -28,14 +30,10 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def broken(tmp_path, dataset):
-    """A copy of the good clip to damage: (open HDF5 file to change) -> None, then the error of reading it."""
-    folder = tmp_path / "task"
-    folder.mkdir()
-    for suffix in (".mp4", ".hdf5"):
-        content = (dataset / "part1" / "add_remove_lid" / f"0{suffix}").read_bytes()
-        (folder / f"0{suffix}").write_bytes(content)
+    """Changes a copy of the good clip by a function of its open HDF5 file; gives the copy's folder."""
 
-    def damage(change):
+    def damage(change=lambda file: None):
+        folder = shutil.copytree(dataset / "part1" / "add_remove_lid", tmp_path / "task")
         with h5py.File(folder / "0.hdf5", "r+") as file:
             change(file)
         return folder
@@ -49,6 +47,10 @@ def replace(key, value):
         file[key] = value
 
     return change
+
+
+def without(key):
+    return lambda file: file.__delitem__(key)
 
 
 def with_entry(name, frame, entry, value):
@@ -162,17 +164,15 @@ def test_intrinsics_of_the_full_video_are_scaled_to_a_smaller_one(tmp_path):
     ],
 )
 def test_the_task_is_the_sentence_that_was_acted(broken, attributes, sentence):
-    folder = broken(lambda file: file.close())
+    folder = broken()
     write_hdf5(folder / "0.hdf5", CLIP, **attributes)
     named = folder.rename(folder.with_name("add_remove_lid"))
     assert open_egodex(named)[0].task == sentence
 
 
 def test_the_scene_of_a_simulated_clip_is_known_so_that_evaluation_can_refuse_it(broken):
-    def simulated(file):
-        file.attrs["dexworld_seed"] = 900_017
-
-    assert open_egodex(broken(simulated))[0].seed == 900_017
+    folder = broken(lambda file: file.attrs.__setitem__("dexworld_seed", 900_017))
+    assert open_egodex(folder)[0].seed == 900_017
 
 
 def test_annotations_keep_every_array_and_attribute_of_the_file(dataset):
@@ -249,24 +249,15 @@ def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
     assert np.isnan(episode.columns["hand_metacarpals_world"][:, :4]).all()
 
 
-def move_away(frame, distance):
-    pose = CLIP.poses["camera"].copy()
-    pose[frame:, 0, 3] += distance
-    return replace("transforms/camera", pose)
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda file: file.__delitem__("transforms/camera"), "transforms/camera is missing"),
-        (lambda file: file.__delitem__("transforms"), "transforms/camera is missing"),
-        (lambda file: file.__delitem__("transforms/leftRingFingerTip"), "transforms/leftRingFingerTip is missing"),
-        (lambda file: file.__delitem__("camera/intrinsic"), "camera/intrinsic is missing"),
-        (lambda file: file.__delitem__("confidences/rightHand"), "confidences/rightHand is missing"),
-        (
-            replace("transforms/hip", np.zeros((LENGTH, 3))),
-            r"transforms/hip has shape \(12, 3\), expected \(12, 4, 4\)",
-        ),
+        (without("transforms/camera"), "transforms/camera is missing"),
+        (without("transforms"), "transforms/camera is missing"),
+        (without("transforms/leftRingFingerTip"), "transforms/leftRingFingerTip is missing"),
+        (without("camera/intrinsic"), "camera/intrinsic is missing"),
+        (without("confidences/rightHand"), "confidences/rightHand is missing"),
+        (replace("transforms/hip", np.zeros((12, 3))), r"transforms/hip has shape \(12, 3\), expected \(12, 4, 4\)"),
         (replace("transforms/leftHand", CLIP.poses["leftHand"][:-1]), r"transforms/leftHand has shape \(11, 4, 4\)"),
         (replace("confidences/leftHand", np.ones(3)), r"confidences/leftHand has shape \(3,\), expected \(12,\)"),
         (replace("transforms/camera", np.zeros((0, 4, 4))), "transforms/camera holds no frames"),
@@ -275,7 +266,10 @@ def move_away(frame, distance):
         (with_entry("camera", 5, (0, 0), np.nan), "transforms/camera is no rigid transform at frame 5"),
         (with_entry("camera", 5, (slice(0, 3), slice(0, 3)), 2 * np.eye(3)), "no rigid transform at frame 5"),
         (with_entry("camera", 3, (slice(0, 3), 0), -CLIP.poses["camera"][3, :3, 0]), "no rigid transform at frame 3"),
-        (move_away(7, 2.0), r"transforms/camera jumps by 2.* m to frame 7"),
+        (
+            with_entry("camera", np.s_[7:], (0, 3), CLIP.poses["camera"][7:, 0, 3] + 2),
+            r"transforms/camera jumps by 2.* m to frame 7",
+        ),
         (replace("camera/intrinsic", np.full((3, 3), np.nan)), "camera/intrinsic is no pinhole matrix"),
         (replace("camera/intrinsic", np.eye(3)), "camera/intrinsic has focal lengths 1, 1 .* fits neither 320 x 180"),
     ],
@@ -290,7 +284,7 @@ def test_what_is_broken_is_named(broken, change, reason):
 @pytest.mark.parametrize("suffix", [".mp4", ".hdf5"])
 @pytest.mark.parametrize("damage", ["emptied", "truncated", "overwritten"])
 def test_an_unreadable_file_is_a_corrupt_episode(broken, suffix, damage):
-    folder = broken(lambda file: None)
+    folder = broken()
     path = folder / f"0{suffix}"
     content = path.read_bytes()
     path.write_bytes({"emptied": b"", "truncated": content[: len(content) // 2], "overwritten": bytes(5000)}[damage])
@@ -299,7 +293,7 @@ def test_an_unreadable_file_is_a_corrupt_episode(broken, suffix, damage):
 
 
 def test_a_video_of_an_impossible_rate_is_a_corrupt_episode(broken):
-    folder = broken(lambda file: None)
+    folder = broken()
     write_mp4(folder / "0.mp4", np.zeros((LENGTH, 180, 320, 3), dtype=np.uint8), rate=1000)
     with pytest.raises(CorruptEpisodeError, match=r"0\.mp4: 1000 frames per second"):
         open_egodex(folder)[0]
@@ -343,11 +337,8 @@ def test_a_file_without_its_partner_is_quarantined_at_opening(tree):
 
 
 def test_tasks_and_a_number_of_episodes_can_be_chosen(tree):
-    assert open_egodex(tree, EgoDexOptions(tasks=("cut", "pour tea"))).ids == (
-        "extra.cut.0",
-        "part2.pour-x20tea.0",
-        "part2.pour-x20tea.1",
-    )
+    ids = ("extra.cut.0", "part2.pour-x20tea.0", "part2.pour-x20tea.1")
+    assert open_egodex(tree, EgoDexOptions(tasks=("cut", "pour tea"))).ids == ids
     few = open_egodex(tree, EgoDexOptions(max_episodes=3))
     assert few.ids == ("extra.cut.0", "part1.fold.2", "part2.pour-x20tea.1")
     video, poses = few.files(1)
@@ -367,9 +358,6 @@ def test_choices_that_select_nothing_say_what_there_is(tree, tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(FileNotFoundError, match="no clips of EgoDex"):
         open_egodex(tmp_path / "bare")
-    for wrong in ({"min_confidence": 1.5}, {"min_confidence": float("nan")}, {"max_episodes": 0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            EgoDexOptions(**wrong)
 
 
 def test_the_layout_is_recognised_by_a_pair_of_files(tree, tmp_path):

@@ -133,14 +133,11 @@ def test_frames_that_were_trimmed_away_without_encoding_again_do_not_count(tmp_p
     np.testing.assert_array_equal(frames.read([0, 7, 30, 59]), truth[[0, 7, 30, 59]])
 
 
-def test_indices_outside_and_a_count_other_than_the_labels_are_errors(clip):
+def test_indices_outside_are_errors(clip):
     with pytest.raises(IndexError, match=r"0\.mp4: frames 0 to 70 asked for, it holds 0 to 69"):
         ForeignFrames(clip).read([0, LENGTH])
     with pytest.raises(IndexError):
         ForeignFrames(clip).read([-1])
-    with pytest.raises(VideoError, match=r"0\.mp4: the video holds 70 frames, but its labels 71"):
-        len(ForeignFrames(clip, expected_frames=71))
-    assert len(ForeignFrames(clip, expected_frames=70)) == 70
 
 
 def test_what_is_no_video_is_named(tmp_path):

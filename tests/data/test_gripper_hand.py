@@ -90,18 +90,3 @@ def test_a_dummy_hand_is_the_right_hand_and_its_bones_run_outwards_when_open():
 def test_a_dummy_hand_refuses_what_is_no_gripper(poses, opening, complaint):
     with pytest.raises(ValueError, match=complaint):
         GripperHand().points(poses, opening)
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"style": "binary"}, "style is 'binary'"),
-        ({"open_radii": (0.03, 0.04, 0.05)}, "open_radii"),
-        ({"closed_radii": (0.03, 0.04, 0.05, -0.1)}, "closed_radii"),
-        ({"forward": math.inf}, "forward"),
-        ({"style": "official", "forward": 0.1}, "forward"),
-    ],
-)
-def test_a_dummy_hand_refuses_options_that_mean_nothing(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        GripperHand(**options)

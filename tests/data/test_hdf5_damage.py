@@ -4,9 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
-from dexworld.data.hdf5_damage import check_heaps, is_plain
-from dexworld.data.readers.robot_arrays import numbers, rows_of
+from dexworld.data.readers import hdf5
+from dexworld.data.readers.hdf5 import arrays, attribute, attributes, check_heaps, numbers, opened_hdf5
 from dexworld.data.source import CorruptEpisodeError
 
 
@@ -57,7 +56,7 @@ def test_lists_of_changing_length_are_named_but_not_read(written):
     with opened_hdf5(written) as file:
         assert str(attribute(file, "lists")).startswith("not read")
         assert str(arrays(file)["lists"]).startswith("not read")
-        assert is_plain(file.attrs.get_id("triples").get_type())
+        assert hdf5.is_plain(file.attrs.get_id("triples").get_type())
         assert attribute(file, "absent") is None
 
 
@@ -65,10 +64,10 @@ def test_numbers_are_believed_only_when_finite_and_of_sensible_size(written):
     with h5py.File(written, "r+") as file:
         file["late"] = np.array([0.0, 1.0, np.nan])
     with opened_hdf5(written) as file:
-        assert rows_of(file, "values") == 4
+        assert hdf5.rows_of(file, "values") == 4
         with pytest.raises(CorruptEpisodeError, match=r"values holds values beyond 5 \(first at row 2\)"):
             numbers(file, "values", (4, 3), 5.0)
         with pytest.raises(CorruptEpisodeError, match=r"late holds NaN or Inf \(first at row 2\)"):
             numbers(file, "late", (3,), 5.0)
         with pytest.raises(CorruptEpisodeError, match="absent is missing or holds no rows"):
-            rows_of(file, "absent")
+            hdf5.rows_of(file, "absent")

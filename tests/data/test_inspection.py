@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from dexworld.data import inspection, parallel
-from dexworld.data.inspection import InspectConfig, inspect
-from dexworld.data.inspection_account import account
+from dexworld.data.inspection import InspectConfig, Inspection, account, inspect
 from dexworld.data.parallel import OrderedPool, WorkerDied
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
@@ -55,6 +54,7 @@ class Listed:
     def __init__(self, items, quarantined=(), folder=Path("folder")):
         self.items, self.quarantined, self.folder = list(items), tuple(quarantined), folder
         self.ids = tuple(f"episode-{number}" for number in range(len(self.items)))
+        self.splits = ("",) * len(self.items)
 
     def __len__(self):
         return len(self.items)
@@ -68,24 +68,24 @@ class Listed:
         return ()
 
 
-def kinds(episode: Track, **changes) -> set[str]:
-    return set(inspect(Listed([episode]), InspectConfig(workers=1, decode="all", **changes)).findings)
+def found(*episodes: Track, workers: int = 1, **settings) -> Inspection:
+    return inspect(Listed(episodes), InspectConfig(workers=workers, **settings))
 
 
-def changed(name: str, change) -> Track:
-    """The moving hands with one array changed in place."""
+def kinds(episode: Track, **settings) -> set[str]:
+    return set(found(episode, decode="all", **settings).findings)
+
+
+def changed(name: str, where, change) -> Track:
+    """The moving hands with a part of one array replaced by what `change` makes of it."""
     episode = moving_hands()
     array = (episode[name] if name in episode.columns else getattr(episode, name)).copy()
-    change(array)
-    return (
-        replace(episode, world_from_camera=array)
-        if name == "world_from_camera"
-        else episode.with_columns(**{name: array})
-    )
+    array[where] = change(array[where])
+    return episode.with_columns(**{name: array}) if name in episode.columns else replace(episode, **{name: array})
 
 
 def test_speeds_steps_and_lengths_are_those_of_the_motion():
-    result = inspect(Listed([moving_hands(12)] * 3), InspectConfig(workers=1))
+    result = found(*[moving_hands(12)] * 3)
     figures = account(result)
     for side in ("left_hand", "right_hand"):
         assert figures["speeds_per_s"][side]["count"] == 3 * 11
@@ -107,7 +107,7 @@ def test_recorded_actions_are_described_dimension_by_dimension():
     actions[:, 2] = np.sign(actions[:, 2])  # open or closed
     episodes = [moving_hands(40).with_columns(action=part) for part in actions.reshape(10, 40, 3)]
     short = moving_hands(5).with_columns(action=np.array([1.0, np.nan, 3.0, 3.0, 3.0]))
-    (one, three) = account(inspect(Listed([*episodes, moving_hands(), short]), InspectConfig(decode="none")))["actions"]
+    (one, three) = account(found(*episodes, moving_hands(), short, decode="none"))["actions"]
     assert (three["dimensions"], three["episodes"], three["frames"], three["not_finite"]) == (3, 10, 400, 0)
     for name, expected in (("min", actions.min(0)), ("max", actions.max(0)), ("mean", actions.mean(0))):
         np.testing.assert_allclose(three[name], expected, rtol=1e-9)
@@ -115,17 +115,13 @@ def test_recorded_actions_are_described_dimension_by_dimension():
     np.testing.assert_allclose(three["q01"], np.quantile(actions, 0.01, axis=0), rtol=0.03)
     np.testing.assert_allclose(three["q99"], np.quantile(actions, 0.99, axis=0), rtol=0.03)
     assert (one["dimensions"], one["frames"], one["not_finite"], one["mean"]) == (1, 5, 1, [2.5])
-    assert account(inspect(Listed([moving_hands()]), InspectConfig(decode="none")))["actions"] == []
+    assert account(found(moving_hands(), decode="none"))["actions"] == []
 
 
 def test_a_turning_camera_has_the_rotation_speed_of_its_turns():
-    angles = np.radians(2.0) * np.arange(12)
-
-    def turn(cameras):
-        cameras[:, 0, 0], cameras[:, 0, 1] = np.cos(angles), -np.sin(angles)
-        cameras[:, 1, 0], cameras[:, 1, 1] = np.sin(angles), np.cos(angles)
-
-    figures = account(inspect(Listed([changed("world_from_camera", turn)]), InspectConfig(workers=1)))
+    cos, sin = np.cos(np.radians(2.0) * np.arange(12)), np.sin(np.radians(2.0) * np.arange(12))
+    turned = np.moveaxis(np.array([[cos, -sin], [sin, cos]]), -1, 0)
+    figures = account(found(changed("world_from_camera", np.s_[:, :2, :2], lambda _: turned)))
     assert figures["speeds_per_s"]["camera_turn_deg"]["mean"] == pytest.approx(20.0)
     assert figures["steps_per_frame"]["camera_turn"]["rms"] == pytest.approx(np.radians(2.0))
 
@@ -138,7 +134,7 @@ def test_visibility_counts_what_is_annotated_in_front_and_inside():
     valid[:8, 2] = False
     valid[:, RIGHT] = False
     episode = episode.with_columns(keypoints_world=points, keypoints_valid=valid)
-    figures = account(inspect(Listed([episode]), InspectConfig(workers=1)))["visibility"]
+    figures = account(found(episode))["visibility"]
     shares = [(row["valid"], row["in_front"], row["visible"]) for row in figures["keypoints"][:4]]
     assert shares == [(1.0, 0.0, 0.0), (1.0, 1.0, 0.5), (0.2, 0.2, 0.2), (1.0, 1.0, 1.0)]
     assert (figures["left"], figures["right"]) == (1.0, 0.0)
@@ -151,76 +147,39 @@ def test_visibility_counts_what_is_annotated_in_front_and_inside():
 
 def test_confidence_is_told_where_it_was_recorded():
     plain = moving_hands()
-    assert account(inspect(Listed([plain]), InspectConfig(workers=1)))["confidence"] is None
+    assert account(found(plain))["confidence"] is None
     told = np.full((12, 42), 0.25, dtype=np.float32)
     told[:, RIGHT] = 0.75
-    figures = account(inspect(Listed([plain.with_columns(keypoint_confidence=told)]), InspectConfig(workers=1)))
+    figures = account(found(plain.with_columns(keypoint_confidence=told)))
     assert [figures["confidence"][side]["mean"] for side in ("left", "right")] == [0.25, 0.75]
     assert figures["visibility"]["keypoints"][-1]["confidence"] == 0.75
     assert figures["extras"] == {"keypoint_confidence": 1}
 
 
-def jump(points):
-    points[6:, 30] += [0.0, 0.0, 0.9]
-
-
-def fly(cameras):
-    cameras[6:, 0, 3] = 3.0
-
-
-def shear(cameras):
-    cameras[3, 0, 1] = 0.1
-
-
-def mirror(cameras):
-    cameras[:, 0, 0] = -1.0
-
-
-def away(points):
-    points[..., 2] = -1.0
-
-
-def aside(points):
-    points[..., 0] += 50.0
-
-
-def millimetres(points):
-    points *= 1000.0
-
-
-def stop(points):
-    points[:] = points[0]
-
-
-def none(valid):
-    valid[:] = False
-
-
-def larger(matrix):
-    matrix[:2] *= 4.0
+JUMP = ("keypoints_world", np.s_[6:, 30, 2], lambda z: z + 0.9)
 
 
 @pytest.mark.parametrize(
-    ("field", "change", "kind"),
+    ("change", "kind"),
     [
-        ("keypoints_world", jump, "keypoint-jump"),
-        ("world_from_camera", fly, "camera-jump"),
-        ("world_from_camera", shear, "not-rigid"),
-        ("world_from_camera", mirror, "not-rigid"),
-        ("keypoints_world", away, "behind-camera"),
-        ("keypoints_world", aside, "never-visible"),
-        ("keypoints_world", millimetres, "hand-size"),
-        ("keypoints_world", stop, "frozen-labels"),
-        ("keypoints_valid", none, "no-keypoints"),
-        ("intrinsics", larger, "intrinsics"),
+        (JUMP, "keypoint-jump"),
+        (("world_from_camera", np.s_[6:, 0, 3], lambda _: 3.0), "camera-jump"),
+        (("world_from_camera", np.s_[3, 0, 1], lambda _: 0.1), "not-rigid"),
+        (("world_from_camera", np.s_[:, 0, 0], lambda _: -1.0), "not-rigid"),
+        (("keypoints_world", np.s_[..., 2], lambda _: -1.0), "behind-camera"),
+        (("keypoints_world", np.s_[..., 0], lambda x: x + 50.0), "never-visible"),
+        (("keypoints_world", np.s_[:], lambda points: points * 1000.0), "hand-size"),
+        (("keypoints_world", np.s_[:], lambda points: points[0]), "frozen-labels"),
+        (("keypoints_valid", np.s_[:], lambda _: False), "no-keypoints"),
+        (("intrinsics", np.s_[:2], lambda matrix: matrix * 4.0), "intrinsics"),
     ],
 )
-def test_every_defect_of_labels_is_found_by_its_name(field, change, kind):
-    assert kind in kinds(changed(field, change))
+def test_every_defect_of_labels_is_found_by_its_name(change, kind):
+    assert kind in kinds(changed(*change))
 
 
 def test_a_jump_is_told_with_its_episode_frame_and_keypoint():
-    result = inspect(Listed([moving_hands(), changed("keypoints_world", jump)]), InspectConfig(workers=1))
+    result = found(moving_hands(), changed(*JUMP))
     ((name, finding),) = result.findings["keypoint-jump"][1]
     assert (name, finding.frame) == ("episode-1", 6)
     largest = account(result)["largest"]["keypoint"][0]
@@ -233,7 +192,7 @@ def test_a_picture_that_stands_still_is_wrong_only_while_hands_move():
     frozen = ArrayFrames(np.repeat(moving.frames.array[:1], 12, axis=0))
     assert "frozen-frames" in kinds(replace(moving, frames=frozen))
     assert "frozen-frames" not in kinds(replace(resting, frames=frozen))
-    result = inspect(Listed([replace(moving, frames=frozen)]), InspectConfig(workers=1, decode="all"))
+    result = found(replace(moving, frames=frozen), decode="all")
     assert (result.figures.decoded, result.figures.compared, result.figures.identical) == (12, 11, 11)
 
 
@@ -258,24 +217,14 @@ class Undecodable(ArrayFrames):
 
 def test_what_is_broken_is_listed_with_stage_and_reason_and_the_rest_still_counts():
     episode = moving_hands()
-    source = Listed(
-        [
-            episode,
-            CorruptEpisodeError("0001.hdf5: key 'camera' is missing"),
-            replace(episode, frames=Undecodable(episode.frames.array)),
-            TypeError("unhashable"),
-            episode,
-        ],
-        quarantined=[("extra.mp4", "has no labels")],
-    )
+    unreadable = CorruptEpisodeError("0001.hdf5: key 'camera' is missing")
+    undecodable = replace(episode, frames=Undecodable(episode.frames.array))
+    items = [episode, unreadable, undecodable, TypeError("unhashable"), episode]
+    source = Listed(items, quarantined=[("extra.mp4", "has no labels")])
     reports = []
     result = inspect(source, InspectConfig(workers=1), each=reports.append)
-    assert [(each.name, each.stage) for each in result.broken] == [
-        ("extra.mp4", "opening"),
-        ("episode-1", "labels"),
-        ("episode-2", "frames"),
-        ("episode-3", "labels"),
-    ]
+    stages = {"extra.mp4": "opening", "episode-1": "labels", "episode-2": "frames", "episode-3": "labels"}
+    assert {each.name: each.stage for each in result.broken} == stages
     assert "key 'camera' is missing" in result.broken[1].reason
     assert result.broken[3].reason.startswith("unexpected TypeError: unhashable (test_inspection.py:")
     assert (result.readable, result.figures.frames) == (2, 24)
@@ -318,7 +267,8 @@ def test_decoding_may_be_left_out_done_for_some_or_for_all(monkeypatch):
     counts = {}
     for decode in ("none", "sample", "all"):
         result = inspect(source, InspectConfig(workers=1, decode=decode))
-        counts[decode] = (result.decoded_episodes, result.figures.decoded, [shot.episode for shot in result.snapshots])
+        shots = [shot.episode for shot in result.snapshots]
+        counts[decode] = (result.figures.decoded_episodes, result.figures.decoded, shots)
     assert counts["none"] == (0, 0, [])
     assert counts["sample"] == (3, 18, ["episode-0", "episode-5"])
     assert counts["all"] == (6, 72, ["episode-0", "episode-5"])
@@ -328,7 +278,7 @@ def test_a_snapshot_shows_the_frame_with_most_keypoints_at_a_size_to_look_at(tmp
     episode = moving_hands(12, step=0.06)  # the hands leave the picture
     large = ArrayFrames(episode.frames.array.repeat(16, axis=1).repeat(16, axis=2))
     matrix = np.diag([16.0, 16.0, 1.0]) @ episode.intrinsics
-    (shot,) = inspect(Listed([replace(episode, frames=large, intrinsics=matrix)]), InspectConfig(workers=1)).snapshots
+    (shot,) = found(replace(episode, frames=large, intrinsics=matrix)).snapshots
     assert shot.image.shape == (288, 384, 3)
     assert shot.visible.sum() == 42
     np.testing.assert_allclose(shot.pixels[0], [6 * (32 - 10 + 6 * shot.frame), 6 * (24 - 10)], atol=1e-6)
@@ -389,12 +339,6 @@ def test_the_largest_values_are_kept_whatever_the_order_of_adding():
     other.add(3.0, (2, 7), "e2", "c")
     other.merge(one)
     assert [(row["value"], row["episode"], row["frame"]) for row in other.to_json()] == [(3.0, "e2", 7), (3.0, "e5", 1)]
-
-
-@pytest.mark.parametrize("changes", [{"episodes": -1}, {"decode": "some"}, {"workers": -1}, {"seed": -1}])
-def test_settings_that_make_no_sense_are_refused(changes):
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        InspectConfig(**changes)
 
 
 class _NeverArrives:

@@ -9,8 +9,9 @@ from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_motion, randomise, re
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.models.config import PRESETS, DexWMConfig, EncoderConfig, from_dict, preset
+from dexworld.models.config import PRESETS, DexWMConfig, EncoderConfig, preset
 from dexworld.models.dexwm import DexWM
+from dexworld.options import from_dict
 from encoder_fixtures import save_tiny
 
 

@@ -11,33 +11,16 @@ import torch
 from dexworld import cli
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models import latent_readers
-from dexworld.models.config import PRESETS
 from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
-from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import OWN, drawing_of, encoder_fingerprint, open_decoder
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import DECODER
 from dexworld.report import play_demo as demo
 from dexworld.report.atomic import AtomicConfig, atomic_motions
 from dexworld.report.demo import write_demo_report
-from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.demo_results import DemoResults
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.track import ArrayFrames, Track
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = DexWM(PRESETS["debug"])
-    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    model.save_pretrained(folder, {"training_seeds": [0, 99]})
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +35,8 @@ def decoder(model, tmp_path_factory):
 
 @pytest.fixture
 def episode():
-    world = np.zeros((2, NUM_KEYPOINTS, 3))
-    world[:, RIGHT] = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 0.05, (21, 3))
-    valid = np.zeros((2, NUM_KEYPOINTS), dtype=bool)
-    valid[:, RIGHT] = True
+    world, valid = np.zeros((2, NUM_KEYPOINTS, 3)), np.zeros((2, NUM_KEYPOINTS), dtype=bool)
+    world[:, RIGHT], valid[:, RIGHT] = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 0.05, (21, 3)), True
     intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
     frames = np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8)
     return Track(
@@ -68,10 +49,14 @@ def episode():
     )
 
 
-def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episode):
-    motions = atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)
+@pytest.fixture
+def motions(model, episode):
+    return {"up": atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)["up"]}
+
+
+def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episode, motions):
     decode = open_decoder(decoder, model.encoder).decode
-    own, drawn = (imagine(model, episode, {"up": motions["up"]}, decode=each) for each in (None, decode))
+    own, drawn = (imagine(model, episode, motions, decode=each) for each in (None, decode))
     latents = model.encode(torch.from_numpy(episode.frames.array[:1]))
     np.testing.assert_array_equal(own.images[0, 0], model.decode(latents)[0])
     np.testing.assert_array_equal(drawn.images[0, 0], decode(latents)[0])
@@ -87,34 +72,30 @@ def shipped(decoder, monkeypatch):
 
 def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
     latents = torch.randn(2, 28, 16)
-    own, drawn = (demo._drawing(checkpoint, each).decode(latents) for each in (OWN, decoder))
+    own, drawn = (demo._drawing(str(checkpoint), each).decode(latents) for each in (OWN, decoder))
     assert torch.equal(own, model.decode(latents))
     assert torch.equal(drawn, open_decoder(decoder, model.encoder).decode(latents))
     assert not torch.equal(own, drawn)
 
 
 def test_the_shipped_decoder_draws_where_it_fits_unless_another_is_named(model, decoder, shipped, tmp_path):
-    latents = torch.randn(2, 28, 16)
-    drawing = drawing_of(model)
+    latents, drawing, own = torch.randn(2, 28, 16), drawing_of(model), drawing_of(model, OWN)
     assert drawing.by == "the pixel decoder that dexworld ships"
     assert torch.equal(drawing.decode(latents), open_decoder(decoder, model.encoder).decode(latents))
-    assert drawing_of(model, OWN).by == "the pca encoder's own way back"
-    assert torch.equal(drawing_of(model, OWN).decode(latents), model.decode(latents))
-    run = tmp_path / "run" / "model"
-    run.parent.mkdir()
-    run.symlink_to(decoder)
-    assert drawing_of(model, str(run)).by == "the decoder run/model"
+    assert own.by == "the pca encoder's own way back"
+    assert torch.equal(own.decode(latents), model.decode(latents))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").symlink_to(decoder)
+    assert drawing_of(model, str(tmp_path / "run" / "model")).by == "the decoder run/model"
 
 
-def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped):
-    other = DexWM(PRESETS["debug"])
-    other.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    drawing = drawing_of(other)
+def test_the_shipped_decoder_leaves_models_of_other_encoders_alone(shipped, other_model):
+    drawing = drawing_of(other_model)
     assert drawing.by == "the pca encoder's own way back"
     latents = torch.randn(1, 28, 16)
-    assert torch.equal(drawing.decode(latents), other.decode(latents))
-    other.encoder.can_decode = False
-    assert drawing_of(other).decode is None
+    assert torch.equal(drawing.decode(latents), other_model.decode(latents))
+    other_model.encoder.can_decode = False
+    assert drawing_of(other_model).decode is None
 
 
 def test_an_installation_without_a_decoder_draws_with_the_encoder(model, monkeypatch):
@@ -125,24 +106,20 @@ def test_an_installation_without_a_decoder_draws_with_the_encoder(model, monkeyp
     assert drawing_of(model).by == "the pca encoder's own way back"
 
 
-def test_pages_say_who_drew_their_pictures(model, decoder, episode, tmp_path):
+def test_pages_say_who_drew_their_pictures(model, decoder, episode, motions, make_episode, tmp_path):
     drawing = drawing_of(model, decoder)
-    motions = atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)
-    imagined = imagine(model, episode, {"up": motions["up"]}, decode=drawing.decode, drawn_by=drawing.by)
+    imagined = imagine(model, episode, motions, decode=drawing.decode, drawn_by=drawing.by)
     assert drawing.by in write_imagine_report(tmp_path, imagined).read_text(encoding="utf-8")
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["drawn_by"] == drawing.by
-    picture = np.zeros((8, 8, 3), dtype=np.uint8)
-    plan = PlanRecord(picture[None], picture[None], [1.0], [1.0], 1.0)
-    played = EpisodeResult("reach", 1, True, picture, picture, picture[None], 5.0, (plan,))
-    page = write_demo_report(tmp_path, DemoResults((played,), drawn_by=drawing.by)).read_text(encoding="utf-8")
+    page = write_demo_report(tmp_path, DemoResults((make_episode(),), drawn_by=drawing.by)).read_text(encoding="utf-8")
     assert page.count(drawing.by) == 2  # beside the pictures, and under what ran
 
 
 @pytest.mark.parametrize("verb", ["imagine", "plan", "demo"])
-def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb, decoder, tmp_path, capsys):
-    other = DexWM(PRESETS["debug"])
-    other.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    other.save_pretrained(tmp_path / "other", {"training_seeds": [0, 99]})
+def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(
+    verb, decoder, other_model, tmp_path, capsys
+):
+    other_model.save_pretrained(tmp_path / "other", {"training_seeds": [0, 99]})
     options = ["--output", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "other"), "--decoder", decoder]
     with pytest.raises(SystemExit) as stopped:
         cli.main([verb, *options])
@@ -153,7 +130,7 @@ def test_a_decoder_of_another_encoder_is_refused_before_anything_is_played(verb,
 
 def test_a_checkpoint_that_is_no_decoder_is_named(checkpoint, model):
     with pytest.raises(ValueError, match="does not describe a model"):
-        open_decoder(checkpoint, model.encoder)
+        open_decoder(str(checkpoint), model.encoder)
 
 
 def test_every_place_that_turns_latents_into_pictures_is_known():

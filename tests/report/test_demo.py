@@ -4,10 +4,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from dexworld.report.demo import demo_page, duration, write_demo_report
-from dexworld.report.demo_results import DemoResults, Distance, SuccessRow
-
-VOID = {"meta", "img", "source", "br"}
+from dexworld.report.demo import write_demo_report
+from dexworld.report.demo_results import DemoResults, PlanRecord
+from dexworld.report.html import VOID, duration
 
 
 class Balance(HTMLParser):
@@ -25,71 +24,51 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def visible_text(page: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.S)))
-
-
-def open_loop_figures() -> dict:
-    seconds = [0.2 * step for step in range(1, 21)]
-    curves: dict = {"seconds": seconds}
-    for key, value in (
-        ("mse_ratio", 0.3), ("shuffled_mse_ratio", 1.1), ("pck20_visible", 90.0), ("copy_last_pck20_visible", 20.0)
-    ):  # fmt: skip
+def measured() -> dict:
+    """What `evaluation.json` of a checkpoint holds."""
+    curves: dict = {"seconds": [0.2 * step for step in range(1, 21)]}
+    values = {"mse_ratio": 0.3, "shuffled_mse_ratio": 1.1, "pck20_visible": 90.0, "copy_last_pck20_visible": 20.0}
+    for key, value in values.items():
         curves |= {key: [value] * 20, f"{key}_low": [value * 0.9] * 20, f"{key}_high": [value * 1.1] * 20}
-    figures = {
-        "mse_ratio_1s": 0.321,
-        "mse_ratio_1s_low": 0.298,
-        "mse_ratio_1s_high": 0.345,
-        "object_mse_ratio_1s": None,
-    }
-    return figures | {"episodes": 123, "curves": curves}
+    figures = {"mse_ratio_1s": 0.321, "mse_ratio_1s_low": 0.298, "mse_ratio_1s_high": 0.345}
+    figures |= {"object_mse_ratio_1s": None, "episodes": 123, "curves": curves}
+    rates = {"success": 0.9, "low": 0.82, "high": 0.95, "n": 100, "seconds_per_plan": 9.5}
+    return {"tasks": {"reach": rates | {"random": 0.05, "expert": None}}, "open_loop": figures}
 
 
-def test_a_page_is_complete_balanced_and_loads_nothing_from_outside(tmp_path, make_episode):
-    results = DemoResults(
-        episodes=(make_episode(), make_episode("push", 1_000_001, success=False)),
-        success=(SuccessRow("reach", 0.9, 0.82, 0.95, 100, {"random": 0.05}, 9.5),),
-        open_loop=open_loop_figures(),
-        timings={"planning": 100.0, "pictures": 30.0},
-        checkpoint={"Parameters": "3.1 M"},
-        versions={"torch": "2.13.0"},
-        command="dexworld demo --seed 1",
-        renderer="EGL",
-    )
-    path = write_demo_report(tmp_path / "demo", results)
-    page = path.read_text(encoding="utf-8")
+@pytest.fixture
+def page_of(tmp_path):
+    """A demonstration's page of some episodes."""
+    return lambda *episodes, **fields: write_demo_report(tmp_path / "demo", DemoResults(episodes, **fields))
+
+
+def test_a_page_is_complete_balanced_and_loads_nothing_from_outside(page_of, make_episode, text_of):
+    facts = {"timings": {"planning": 100.0, "pictures": 30.0}, "checkpoint": {"Parameters": "3.1 M"}}
+    facts |= {"versions": {"torch": "2.13.0"}, "command": "dexworld demo --seed 1", "renderer": "EGL"}
+    failed = make_episode("push", 1_000_001, success=False)
+    path = page_of(make_episode(), failed, measured=measured(), **facts)
+    page, text = path.read_text(encoding="utf-8"), text_of(path)
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
     assert all(address.startswith("data:") for address in re.findall(r'(?:src|href|poster)="([^"]{0,30})', page))
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
-    text = visible_text(page)
-    for part in (
-        "1 of 2",
-        "90 %",
-        "82 to 95 %",
-        "0.321",
-        "0.298 to 0.345",
-        "123",
-        "2 min 10 s",
-        "3.1 M",
-        "2.13.0",
-        "EGL",
-    ):
+    rates = ("90 %", "82 to 95 %", "Random motion")
+    for part in (*rates, "1 of 2", "0.321", "0.298 to 0.345", "123", "2 min 10 s", "3.1 M", "2.13.0", "EGL"):
         assert part in text
+    assert "Scripted expert" not in text  # it has no figure
 
 
-def test_failures_are_shown_as_failures(make_episode):
-    page = demo_page(DemoResults((make_episode(success=False), make_episode(seed=1_000_001))))
-    text = visible_text(page)
+def test_failures_are_shown_as_failures(page_of, make_episode, text_of):
+    text = text_of(page_of(make_episode(success=False), make_episode(seed=1_000_001)))
     assert text.count("Not solved") == 1
     assert "1 of 2 episodes solved" in text
-    assert "30.0 cm" in text
+    assert "Hand to goal pose 40.0 cm 30.0 cm below 15.0 cm" in text
     assert text.count("missed") == 1
 
 
-def test_imagined_pictures_stand_beside_what_happened(make_episode):
-    page = demo_page(DemoResults((make_episode(),)))
+def test_imagined_pictures_stand_beside_what_happened(page_of, make_episode):
+    page = page_of(make_episode()).read_text()
     for step in (1, 2):
         assert f'alt="imagined, step {step}"' in page
         assert f'alt="what happened, step {step}"' in page
@@ -97,40 +76,17 @@ def test_imagined_pictures_stand_beside_what_happened(make_episode):
     assert page.count("<polyline") == 4  # best and elites of two plans
 
 
-def test_a_plan_that_cannot_be_decoded_shows_its_search_and_no_pictures(make_episode, moving_disc):
-    from dexworld.report.demo_results import PlanRecord
-
-    plan = PlanRecord(None, moving_disc[:1], [2.0, 1.0], [2.5, 1.5], 1.0)
-    page = demo_page(DemoResults((make_episode(plans=(plan,)),)))
+def test_a_plan_that_cannot_be_decoded_shows_its_search_and_no_pictures(page_of, make_episode, moving_disc):
+    page = page_of(make_episode(plans=(PlanRecord(None, moving_disc[:1], [2.0, 1.0], [2.5, 1.5], 1.0),))).read_text()
     assert "imagined, step" not in page
     assert page.count("<polyline") == 2
 
 
-def test_text_from_outside_is_escaped(make_episode):
-    page = demo_page(DemoResults((make_episode(note="<script>alert(1)</script>"),), notices=("a < b",)))
-    assert "<script>" not in page
+def test_text_from_outside_is_escaped_and_what_was_not_measured_left_out(page_of, make_episode):
+    page = page_of(make_episode(), notices=("a < b", "<script>alert(1)</script>")).read_text()
     assert "a &lt; b" in page
-
-
-def test_parts_that_were_not_measured_are_left_out(make_episode):
-    text = visible_text(demo_page(DemoResults((make_episode(),))))
-    assert "How often it works" not in text
-    assert "How good the imagination is" not in text
-
-
-def test_success_rows_come_from_results_json():
-    row = SuccessRow.from_results(
-        "grasp",
-        {"success": 0.7, "low": 0.6, "high": 0.78, "n": 100, "random": 0.0, "expert": None, "seconds_per_plan": 9.0},
-    )
-    assert row.controls == {"random": 0.0}
-    assert (row.success, row.n, row.seconds_per_plan) == (0.7, 100, 9.0)
-
-
-def test_measures_are_told_in_units_that_people_use():
-    assert Distance("d", 0, 0, 0).shown(0.123) == "12.3 cm"
-    assert Distance("d", 0, 0, 0, "rad").shown(np.pi / 2) == "90°"
-    assert Distance("d", 0, 0, 0, "N").shown(2.0) == "2 N"
+    for part in ("<script>", "How often it works", "How good the imagination is"):
+        assert part not in page
 
 
 def test_durations_are_told_in_minutes_from_ninety_seconds_on():

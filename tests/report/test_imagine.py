@@ -21,13 +21,12 @@ def flat_hand() -> np.ndarray:
     return hand
 
 
-def make_episode() -> Track:
+@pytest.fixture
+def episode() -> Track:
     """A camera 1 m above a hand on the ground, looking straight down with the image's top towards +y."""
-    world = np.zeros((3, NUM_KEYPOINTS, 3))
-    valid = np.zeros((3, NUM_KEYPOINTS), dtype=bool)
+    world, valid = np.zeros((3, NUM_KEYPOINTS, 3)), np.zeros((3, NUM_KEYPOINTS), dtype=bool)
     world[:, RIGHT], valid[:, RIGHT] = flat_hand(), True
-    camera = np.eye(4)
-    camera[:3, :3] = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
+    camera = np.diag([1.0, -1.0, -1.0, 1.0])
     camera[:3, 3] = [0.0, 0.1, 1.0]
     intrinsics = np.array([[60.0, 0.0, WIDTH / 2], [0.0, 60.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
     images = np.full((3, HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
@@ -69,19 +68,13 @@ class ToyModel:
         return brightness.expand(*latents.shape[:-2], HEIGHT, WIDTH, 3)
 
 
-def test_every_movement_goes_its_way_by_a_centimetre_a_frame_and_leaves_the_rest_alone():
-    movements = atomic_keypoints(make_episode(), 0, AtomicConfig(steps=4))
-    ways = {
-        "up": [0, 0, 1],
-        "down": [0, 0, -1],
-        "right": [1, 0, 0],
-        "left": [-1, 0, 0],
-        "forward": [0, 1, 0],
-        "back": [0, -1, 0],
-    }
+def test_every_movement_goes_its_way_by_a_centimetre_a_frame_and_leaves_the_rest_alone(episode):
+    movements = atomic_keypoints(episode, 0, AtomicConfig(steps=4))
+    right, forward, up = np.eye(3)
+    ways = {"up": up, "down": -up, "right": right, "left": -right, "forward": forward, "back": -forward}
     for name, way in ways.items():
         moved = movements[name] - movements[name][0]
-        expected = np.arange(5)[:, None, None] * 0.01 * np.array(way, dtype=float)
+        expected = np.arange(5)[:, None, None] * 0.01 * way
         np.testing.assert_allclose(moved[:, RIGHT], np.broadcast_to(expected, (5, 21, 3)), atol=1e-12)
         assert not moved[:, : RIGHT.start].any()
 
@@ -89,9 +82,7 @@ def test_every_movement_goes_its_way_by_a_centimetre_a_frame_and_leaves_the_rest
 def test_directions_are_those_of_the_viewer_and_level_with_the_ground():
     pitched = np.array([[1.0, 0.0, 0.0], [0.0, -0.5, 0.866], [0.0, -0.866, -0.5]])  # columns: right, down, ahead
     axes = viewing_axes(pitched, np.array([0.0, 0.0, 2.0]))
-    np.testing.assert_allclose(axes["right"], [1, 0, 0], atol=1e-9)
-    np.testing.assert_allclose(axes["forward"], [0, 1, 0], atol=1e-9)
-    np.testing.assert_allclose(axes["up"], [0, 0, 1], atol=1e-9)
+    np.testing.assert_allclose([axes["right"], axes["forward"], axes["up"]], np.eye(3), atol=1e-9)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -106,8 +97,8 @@ def test_closing_bends_fingers_towards_the_palm_and_keeps_bones_rigid(side):
     np.testing.assert_allclose(closed[8], tip, atol=1e-12)
 
 
-def test_motions_carry_displacements_and_pixels_and_the_last_frame_starts_them():
-    motions = atomic_motions(make_episode(), 1, AtomicConfig(steps=4))
+def test_motions_carry_displacements_and_pixels_and_the_last_frame_starts_them(episode):
+    motions = atomic_motions(episode, 1, AtomicConfig(steps=4))
     assert set(motions) == {"up", "down", "left", "right", "forward", "back", "open", "close"}
     right = motions["right"]
     assert right.steps == 4
@@ -116,16 +107,17 @@ def test_motions_carry_displacements_and_pixels_and_the_last_frame_starts_them()
     np.testing.assert_allclose(moved, 4 * 0.01 * 60.0, atol=1e-9)
 
 
-def test_a_frame_without_the_hand_or_outside_the_episode_is_refused():
-    episode = make_episode()
+def test_frames_without_the_hand_and_settings_without_a_movement_are_refused(episode):
     with pytest.raises(ValueError, match="toy: there is no frame 3"):
         atomic_motions(episode, 3)
     with pytest.raises(ValueError, match=r"toy: frame 0 has no annotated left wrist"):
         atomic_motions(episode, 0, AtomicConfig(hand="left"))
+    for changes in ({"steps": 0}, {"distance": 0.0}, {"hand": "both"}, {"up": (0.0, 0.0, 0.0)}):
+        with pytest.raises(ValueError):  # noqa: PT011 (the message differs by field)
+            AtomicConfig(**changes)
 
 
-def test_the_best_frame_is_the_first_that_shows_most_of_the_hand():
-    episode = make_episode()
+def test_the_best_frame_is_the_first_that_shows_most_of_the_hand(episode):
     episode.keypoints_world[0, RIGHT, 0] += 10.0  # out of the picture
     episode.keypoints_valid[1, RIGHT.start + 4] = False  # the thumb's tip is missing
     assert best_frame(episode) == 2
@@ -133,20 +125,12 @@ def test_the_best_frame_is_the_first_that_shows_most_of_the_hand():
         best_frame(episode, "left")
 
 
-def test_settings_that_make_no_movement_are_refused():
-    for changes in ({"steps": 0}, {"distance": 0.0}, {"hand": "both"}, {"up": (0.0, 0.0, 0.0)}):
-        with pytest.raises(ValueError):  # noqa: PT011 (the message differs by field)
-            AtomicConfig(**changes)
-
-
-def test_imagining_writes_page_video_and_figures(tmp_path):
-    episode, config = make_episode(), AtomicConfig(steps=3)
-    imagined = imagine(ToyModel(), episode, atomic_motions(episode, 0, config))
+def test_imagining_writes_page_video_and_figures(episode, tmp_path):
+    imagined = imagine(ToyModel(), episode, atomic_motions(episode, 0, AtomicConfig(steps=3)))
     assert imagined.images.shape == (8, 4, HEIGHT, WIDTH, 3)
     assert imagined.images[0, :, 0, 0, 0].tolist() == [128, 129, 130, 131]
-    page = write_imagine_report(tmp_path, imagined, seed=3, model_facts={"Name": "toy"})
-    text = page.read_text(encoding="utf-8")
-    assert text.count("<video") == 16  # plain, and with the commanded hand
+    page = write_imagine_report(tmp_path, imagined, seed=3)
+    assert page.read_text().count("<video") == 16  # plain, and with the commanded hand
     assert (tmp_path / "imagine.mp4").stat().st_size > 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["right"]["commanded_px"] == pytest.approx(3 * 0.01 * 60.0)
@@ -156,23 +140,16 @@ def test_imagining_writes_page_video_and_figures(tmp_path):
     assert results["run"]["seed"] == 3
 
 
-def test_latents_that_cannot_be_decoded_are_shown_by_their_keypoints(tmp_path):
-    episode = make_episode()
+def test_latents_that_cannot_be_decoded_are_shown_by_their_keypoints(episode, tmp_path):
     imagined = imagine(ToyModel(decodes=False), episode, atomic_motions(episode, 0, AtomicConfig(steps=2)))
     assert not imagined.decoded
     assert imagined.images[..., 0].max() > 200  # drawn on the dimmed start
     assert "no way back" in write_imagine_report(tmp_path, imagined).read_text(encoding="utf-8")
 
 
-def test_a_hand_outside_the_picture_has_no_pixel_figures():
-    episode = make_episode()
+def test_a_hand_outside_the_picture_has_no_pixel_figures_and_motions_need_one_length(episode):
     motions = atomic_motions(episode, 0, AtomicConfig(steps=2, distance=5.0))
     figures = imagine_figures(imagine(ToyModel(), episode, {"left": motions["left"]}))
     assert figures["left"]["commanded_px"] is None
-
-
-def test_motions_of_different_lengths_are_refused():
-    episode = make_episode()
-    motions = atomic_motions(episode, 0, AtomicConfig(steps=3))
     with pytest.raises(ValueError, match="same number of steps"):
-        imagine(ToyModel(), episode, {"a": motions["up"], "b": motions["up"].slice(0, 2)})
+        imagine(ToyModel(), episode, {"a": motions["up"], "b": motions["up"].slice(0, 1)})

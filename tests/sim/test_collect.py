@@ -5,8 +5,9 @@ import pytest
 
 from dexworld.data.store import open_dataset
 from dexworld.sim.kitchen import collect_exploration as collecting
-from dexworld.sim.kitchen.collect_exploration import MAX_ATTEMPTS, CollectConfig, collect, episode_id, seed_split
+from dexworld.sim.kitchen.collect_exploration import MAX_ATTEMPTS, CollectConfig, collect, episode_id
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
+from dexworld.sim.recording import seed_split
 
 SMALL = ExploreConfig(frames=4)
 SEED = 900_000

@@ -6,48 +6,26 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from gripper_fixtures import SEED, SHORT, short_recording, whole_recording
+from sim_recordings import SEED, SHORT, bytes_of, pixels_of, short_recording, whole_recording
 
 from dexworld.data.readers.droid import DroidOptions, open_droid
 from dexworld.hands import RIGHT
-from dexworld.sim import collect_gripper as collecting
-from dexworld.sim.collect_gripper import CollectGripperConfig, collect_gripper
-from dexworld.sim.droid_format import droid_metadata, episode_folder, find_droid, pose_vectors, serials, write_droid
-from dexworld.sim.gripper_recording import GripperConfig, GripperRecording
+from dexworld.sim.gripper import collect_gripper as collecting
+from dexworld.sim.gripper import droid_format as droid
+from dexworld.sim.gripper.collect_gripper import CollectGripperConfig, collect_gripper
 
-KEYS = [
-    "action/cartesian_position",
-    "action/cartesian_velocity",
-    "action/gripper_position",
-    "action/gripper_velocity",
-    "action/joint_position",
-    "action/joint_velocity",
-    "action/target_cartesian_position",
-    "action/target_gripper_position",
-    "observation/robot_state/cartesian_position",
-    "observation/robot_state/gripper_position",
-    "observation/robot_state/joint_positions",
-    "observation/robot_state/joint_position",
-    "observation/robot_state/joint_velocities",
-    "observation/robot_state/joint_torques_computed",
-    "observation/controller_info/success",
-    "observation/timestamp/control/step_start",
-    "observation/timestamp/skip_action",
-]
+KEYS = """action/cartesian_position action/cartesian_velocity action/gripper_position action/gripper_velocity
+    action/joint_position action/joint_velocity action/target_cartesian_position action/target_gripper_position
+    observation/robot_state/cartesian_position observation/robot_state/gripper_position
+    observation/robot_state/joint_positions observation/robot_state/joint_position
+    observation/robot_state/joint_velocities observation/robot_state/joint_torques_computed
+    observation/controller_info/success observation/timestamp/control/step_start observation/timestamp/skip_action"""
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("droid")
-    return folder, write_droid(folder, short_recording())
-
-
-def pixels(episode) -> np.ndarray:
-    """Projections (T, 21, 2) of the right hand."""
-    camera_from_world = np.linalg.inv(episode.world_from_camera)
-    points = np.einsum("tij,tkj->tki", camera_from_world[:, :3, :3], episode.keypoints_world[:, RIGHT])
-    homogeneous = (points + camera_from_world[:, None, :3, 3]) @ episode.intrinsics.T
-    return homogeneous[..., :2] / homogeneous[..., 2:]
+    return folder, droid.write_droid(folder, short_recording())
 
 
 @pytest.mark.parametrize("camera", ["ext1", "ext2", "wrist"])
@@ -55,12 +33,11 @@ def test_what_is_written_reads_back_as_the_truth(written, camera):
     truth = short_recording().episodes[camera]
     source = open_droid(written[0], DroidOptions(camera=camera))
     episode = source[0]
-    assert len(source) == 1
-    assert source.quarantined == ()
+    assert (len(source), source.quarantined) == (1, ())
     assert np.abs(episode.keypoints_world - truth.keypoints_world).max() < 1e-6
     assert np.array_equal(episode.keypoints_valid, truth.keypoints_valid)
     assert np.abs(episode.world_from_camera - truth.world_from_camera).max() < 1e-6
-    assert np.abs(pixels(episode) - pixels(truth)).max() < 0.1
+    assert np.abs(pixels_of(episode)[0] - pixels_of(truth)[0])[:, RIGHT].max() < 0.1
     for name in ("gripper_pose_world", "gripper_opening", "action", "object_motion"):
         assert np.abs(episode.columns[name] - truth.columns[name]).max() < 1e-6
     assert (episode.fps, episode.task, episode.seed) == (15.0, truth.task, SEED)
@@ -78,28 +55,26 @@ def test_frames_are_those_that_were_drawn_in_their_order(written):
 def test_the_folder_names_lab_outcome_date_and_time_and_holds_every_field(written):
     folder, place = written
     outcome = "success" if short_recording().success else "failure"
-    assert place.relative_to(folder).parts[:2] == ("SIM", outcome)
-    assert place.name == "Wed_Sep_17_01:43:00_2025"
-    assert place.parent.name == "2025-09-17"
+    assert place.relative_to(folder).parts == ("SIM", outcome, "2025-09-17", "Wed_Sep_17_01:43:00_2025")
     metadata = json.loads(next(place.glob("metadata_*.json")).read_text())
     with h5py.File(place / "trajectory.h5") as file:
-        for key in KEYS:
+        for key in KEYS.split():
             assert len(file[key]) == 8, key
-        for camera, serial in serials(SEED).items():
+        for camera, serial in droid.serials(SEED).items():
+            extrinsics = file[f"observation/camera_extrinsics/{serial}_left"]
             assert (file[f"observation/camera_type/{serial}"][()] == (0 if camera == "wrist" else 1)).all()
-            assert file[f"observation/camera_extrinsics/{serial}_left"].shape == (8, 6)
+            assert extrinsics.shape == (8, 6)
             assert file[f"observation/camera_intrinsics/{serial}_left"].shape == (8, 3, 3)
             assert (place / "recordings" / "MP4" / f"{serial}.mp4").is_file()
             assert metadata[f"{camera}_cam_serial"] == serial
-            first = file[f"observation/camera_extrinsics/{serial}_left"][0]
-            assert np.allclose(metadata[f"{camera}_cam_extrinsics"], first)
+            assert np.allclose(metadata[f"{camera}_cam_extrinsics"], extrinsics[0])
         assert bool(file.attrs["success"]) is metadata["success"] is not bool(file.attrs["failure"])
         assert file.attrs["current_task"] == metadata["current_task"] == short_recording().text
-        assert json.loads(json.dumps(metadata["dexworld_seed"])) == SEED
+        assert metadata["dexworld_seed"] == SEED
 
 
-def test_the_left_camera_is_the_outer_one_to_the_robots_left(written):
-    metadata = droid_metadata(short_recording())
+def test_the_left_camera_is_the_outer_one_to_the_robots_left():
+    metadata = droid.droid_metadata(short_recording())
     assert metadata["ext1_cam_extrinsics"][1] > 0 > metadata["ext2_cam_extrinsics"][1]
     assert metadata["left_mp4_path"] == metadata["ext1_mp4_path"]
     assert metadata["right_mp4_path"] == metadata["ext2_mp4_path"]
@@ -108,9 +83,8 @@ def test_the_left_camera_is_the_outer_one_to_the_robots_left(written):
 def test_a_camera_that_was_not_drawn_has_a_pose_but_no_video(tmp_path):
     recording = short_recording()
     only = replace(recording, episodes={"ext2": recording.episodes["ext2"]})
-    place = write_droid(tmp_path, only)
-    metadata = droid_metadata(only)
-    assert [path.stem for path in (place / "recordings" / "MP4").iterdir()] == [serials(SEED)["ext2"]]
+    place, metadata = droid.write_droid(tmp_path, only), droid.droid_metadata(only)
+    assert [path.stem for path in (place / "recordings" / "MP4").iterdir()] == [droid.serials(SEED)["ext2"]]
     assert metadata["ext1_mp4_path"] is None
     assert len(metadata["ext1_cam_extrinsics"]) == 6
     assert metadata["left_mp4_path"] == metadata["ext2_mp4_path"]
@@ -118,41 +92,32 @@ def test_a_camera_that_was_not_drawn_has_a_pose_but_no_video(tmp_path):
     assert np.abs(open_droid(tmp_path)[0].world_from_camera - truth.world_from_camera).max() < 1e-6
 
 
-def test_velocities_add_up_to_the_commanded_positions(written):
+@pytest.mark.parametrize(("kind", "columns"), [("joint", slice(7)), ("cartesian", slice(3)), ("gripper", None)])
+def test_velocities_add_up_to_the_commanded_positions(written, kind, columns):
     with h5py.File(written[1] / "trajectory.h5") as file:
-        action = {name: values[()] for name, values in file["action"].items()}
-    for kind, columns in (("joint", slice(None)), ("cartesian", slice(0, 3)), ("gripper", None)):
-        velocity, position = action[f"{kind}_velocity"], action[f"{kind}_position"]
-        if columns is not None:
-            velocity, position = velocity[:, columns], position[:, columns]
-        assert np.allclose(position[0] + np.cumsum(velocity, axis=0) / 15.0, position)
+        velocity, position = (file[f"action/{kind}_{name}"][()] for name in ("velocity", "position"))
+    if columns is not None:
+        velocity, position = velocity[:, columns], position[:, columns]
+    assert np.allclose(position[0] + np.cumsum(velocity, axis=0) / 15.0, position)
 
 
 def test_pose_vectors_are_position_and_extrinsic_angles():
-    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # a quarter turn about z
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = turn, (1, 2, 3)
-    assert np.allclose(pose_vectors(pose[None])[0], [1, 2, 3, 0, 0, np.pi / 2])
+    pose = np.array([[0.0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])  # a quarter turn about z
+    assert np.allclose(droid.pose_vectors(pose[None])[0], [1, 2, 3, 0, 0, np.pi / 2])
 
 
 def test_an_episode_is_the_same_to_the_byte_when_it_is_written_again(written, tmp_path):
-    again = write_droid(tmp_path, short_recording())
-    files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert len(files) == 5
-    for name in files:
-        assert (again / name).read_bytes() == (written[1] / name).read_bytes(), name
+    again = bytes_of(droid.write_droid(tmp_path, short_recording()))
+    assert len(again) == 5
+    assert again == bytes_of(written[1])
 
 
 def test_a_seed_has_one_outcome(tmp_path):
-    recording = short_recording()
-    write_droid(tmp_path, replace(recording, success=True))
-    write_droid(tmp_path, replace(recording, success=False))
-    assert not episode_folder(tmp_path, SEED, True).exists()
-    assert find_droid(tmp_path, SEED) == episode_folder(tmp_path, SEED, False)
+    for success in (True, False):
+        droid.write_droid(tmp_path, replace(short_recording(), success=success))
+    assert not droid.episode_folder(tmp_path, SEED, True).exists()
+    assert droid.find_droid(tmp_path, SEED) == droid.episode_folder(tmp_path, SEED, False)
     assert len(open_droid(tmp_path)) == 1
-
-
-# -- collecting ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,7 +125,7 @@ def replayed(monkeypatch):
     """Recording takes seconds: one recorded episode stands in for every seed. Returns what was asked for."""
     asked = []
 
-    def record(seed: int, config: GripperConfig, backend: str) -> GripperRecording:
+    def record(seed, config, backend):
         asked.append(seed)
         recording = short_recording()
         return replace(recording, seed=seed, success=seed % 2 == 0, episodes={"ext1": recording.episodes["ext1"]})
@@ -173,10 +138,6 @@ def config(folder, **changes) -> CollectGripperConfig:
     return CollectGripperConfig(folder, **({"episodes": 3, "seed": SEED, "workers": 1, "recording": SHORT} | changes))
 
 
-def everything(folder) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def test_a_collection_goes_on_where_it_was_killed_and_ends_with_the_same_bytes(tmp_path, replayed):
     collect_gripper(config(tmp_path / "whole"))
     collect_gripper(config(tmp_path / "killed", episodes=1))
@@ -186,35 +147,25 @@ def test_a_collection_goes_on_where_it_was_killed_and_ends_with_the_same_bytes(t
     assert len(open_droid(tmp_path / "killed")) == 1
     counts = collect_gripper(config(tmp_path / "killed"))
     assert replayed == [SEED, SEED + 1, SEED + 2, SEED, SEED + 1, SEED + 2]
-    assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
     assert (counts.episodes, counts.frames, counts.successes) == (3, 24, 1)
 
 
-def test_counts_are_those_of_the_episodes(tmp_path, replayed):
-    counts = collect_gripper(config(tmp_path))
+def test_counts_are_those_of_the_episodes_and_the_progress_bar_sees_every_one(tmp_path, replayed):
+    seen = []
+    counts = collect_gripper(config(tmp_path), progress=lambda seeds: (seen.append(seed) or seed for seed in seeds))
     recording = short_recording()
-    moving = int((recording.episodes["ext1"].columns["object_motion"] > 1e-3).sum())
-    assert counts.moving == 3 * moving
-    assert counts.grasp_attempts == 3 * recording.tally.attempts
+    assert seen == [SEED, SEED + 1, SEED + 2]
+    assert counts.moving == 3 * int((recording.episodes["ext1"].columns["object_motion"] > 1e-3).sum())
+    assert counts.grasp_attempts == 3 * recording.grasp_attempts
     assert counts.skills[recording.skill] == 3
     assert json.loads((tmp_path / "dexworld.json").read_text())["counts"]["episodes"] == 3
-
-
-def test_a_folder_of_other_settings_is_refused(tmp_path, replayed):
-    collect_gripper(config(tmp_path))
     with pytest.raises(ValueError, match=r"begun with other settings: recording.tremor was .*, now 0.5; choose"):
         collect_gripper(config(tmp_path, recording=replace(SHORT, tremor=0.5)))
 
 
-def test_every_finished_episode_is_told_to_the_progress_bar(tmp_path, replayed):
-    seen = []
-    collect_gripper(config(tmp_path), progress=lambda seeds: (seen.append(seed) or seed for seed in seeds))
-    assert seen == [SEED, SEED + 1, SEED + 2]
-
-
 def test_a_real_recording_counts_its_grasps(tmp_path):
-    recording = whole_recording()
-    write_droid(tmp_path, recording)
+    droid.write_droid(tmp_path, whole_recording())
     counts = collecting.count_gripper(tmp_path)
     assert (counts.grasp_attempts, counts.objects_carried, counts.successes) == (1, 1, 1)
     assert 0.2 < counts.moving / counts.frames < 0.9

@@ -12,76 +12,57 @@ import av
 import h5py
 import numpy as np
 import pytest
-import torch
+from sim_recordings import bytes_of, pixels_of
 
-from dexworld import geometry
 from dexworld.data.readers.egodex import open_egodex, recognises
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
-from dexworld.sim import collect_human as collecting
-from dexworld.sim.collect_human import CollectHumanConfig, collect_human, labels_of, recorded
-from dexworld.sim.egodex_format import (
-    JOINT_NAMES,
-    SEED_ATTRIBUTE,
-    EgoDexLabels,
-    in_arkit_world,
-    joint_poses,
-    split_of,
-    write_egodex,
-)
-from dexworld.sim.human_video import HumanVideoConfig, film
+from dexworld.sim.hands import collect_human as collecting
+from dexworld.sim.hands import egodex_format as egodex
+from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human, labels_of, recorded
+from dexworld.sim.hands.human_video import HumanVideoConfig, film
 from dexworld.track import ArrayFrames
 
 SEED = 900_301
 SMALL = HumanVideoConfig(seconds=1.0, fps=30.0, height=72, width=128, act_seconds=1.0)
 TINY = HumanVideoConfig(seconds=1.0, fps=6.0, height=32, width=64, act_seconds=1.0, skills=("reach",))
-LABELS = EgoDexLabels("push_objects", "My hand pushes.", ("push",), ("red can",))
+LABELS = egodex.EgoDexLabels("push_objects", "My hand pushes.", ("push",), ("red can",))
 
 
 @pytest.fixture(scope="module")
 def video():
-    return film(SEED, SMALL, masks=False)
+    return film(SEED, SMALL)
 
 
 @pytest.fixture(scope="module")
 def truth(video):
-    return in_arkit_world(video.episode)
+    return egodex.in_arkit_world(video.episode)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, video, truth):
     folder = tmp_path_factory.mktemp("egodex")
-    path = write_egodex(folder, SEED, truth, labels_of(video), split_of(SEED))
-    return folder, path
-
-
-def pixels_of(episode):
-    camera_from_world = geometry.invert(torch.tensor(episode.world_from_camera, dtype=torch.float64))
-    points = geometry.transform_points(camera_from_world, torch.tensor(episode.keypoints_world, dtype=torch.float64))
-    return geometry.project(points, torch.tensor(episode.intrinsics, dtype=torch.float64)[None])[0].numpy()
+    return folder, egodex.write_egodex(folder, SEED, truth, labels_of(video), egodex.split_of(SEED))
 
 
 def test_the_reader_of_the_real_dataset_reads_what_was_recorded(written, truth):
-    folder, _ = written
-    assert recognises(folder)
-    source = open_egodex(folder)
-    assert len(source) == 1
-    assert source.quarantined == ()
+    assert recognises(written[0])
+    source = open_egodex(written[0])
     read = source[0]
+    assert (len(source), source.quarantined) == (1, ())
     assert (len(read), read.fps, read.frames.size) == (30, 30.0, (72, 128))
     assert read.keypoints_valid.all()
-    np.testing.assert_allclose(read.keypoints_world, truth.keypoints_world, atol=1e-6)
-    np.testing.assert_allclose(read.world_from_camera, truth.world_from_camera, atol=1e-6)
+    for name in ("keypoints_world", "world_from_camera"):
+        np.testing.assert_allclose(getattr(read, name), getattr(truth, name), atol=1e-6)
     np.testing.assert_allclose(read.intrinsics, truth.intrinsics, atol=1e-4)
-    np.testing.assert_allclose(pixels_of(read), pixels_of(truth), atol=0.1)
+    np.testing.assert_allclose(pixels_of(read)[0], pixels_of(truth)[0], atol=0.1)
     for name in ("keypoint_confidence", "hand_poses_world", "hand_metacarpals_world", "body_world", "body_valid"):
         np.testing.assert_allclose(read.columns[name], truth.columns[name], atol=1e-6, err_msg=name)
     assert read.task == truth.task
 
 
 def test_every_frame_of_the_video_is_the_drawn_one(written, truth):
-    folder, _ = written
     drawn = truth.frames.array.astype(float)
-    read = open_egodex(folder)[0].frames.read(list(range(30))).astype(float)
+    read = open_egodex(written[0])[0].frames.read(list(range(30))).astype(float)
     error = np.abs(read - drawn).mean(axis=(1, 2, 3))
     assert error.max() < 6
     moving = np.flatnonzero(np.abs(drawn[3:] - drawn[:-3]).mean(axis=(1, 2, 3)) > 3)
@@ -91,8 +72,7 @@ def test_every_frame_of_the_video_is_the_drawn_one(written, truth):
 
 
 def test_the_video_has_long_groups_of_pictures_and_b_frames(written):
-    _, path = written
-    with av.open(str(path.with_suffix(".mp4"))) as container:
+    with av.open(str(written[1].with_suffix(".mp4"))) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.average_rate, stream.frames) == ("h264", Fraction(30), 30)
         packets = [packet for packet in container.demux(stream) if packet.size]
@@ -103,11 +83,11 @@ def test_the_video_has_long_groups_of_pictures_and_b_frames(written):
 
 def test_the_file_holds_every_name_of_the_layout_with_rigid_float32_poses(written):
     _, path = written
-    assert len(JOINT_NAMES) == len(set(JOINT_NAMES)) == 68
+    assert len(egodex.JOINT_NAMES) == len(set(egodex.JOINT_NAMES)) == 68
     with h5py.File(path) as file:
         assert set(file) == {"camera", "transforms", "confidences"}
-        assert set(file["transforms"]) == {"camera", *JOINT_NAMES}
-        assert set(file["confidences"]) == set(JOINT_NAMES)
+        assert set(file["transforms"]) == {"camera", *egodex.JOINT_NAMES}
+        assert set(file["confidences"]) == set(egodex.JOINT_NAMES)
         assert file["camera/intrinsic"].shape == (3, 3)
         for name, poses in file["transforms"].items():
             assert (poses.shape, poses.dtype) == ((30, 4, 4), np.float32), name
@@ -122,9 +102,9 @@ def test_the_file_holds_every_name_of_the_layout_with_rigid_float32_poses(writte
         attributes = dict(file.attrs)
     assert set(attributes) == {
         "task", "llm_description", "llm_description2", "which_llm_description", "llm_verbs", "llm_objects",
-        "environment", "object", "session_name", "dexworld_synthetic", SEED_ATTRIBUTE,
+        "environment", "object", "session_name", "dexworld_synthetic", egodex.SEED_ATTRIBUTE,
     }  # fmt: skip
-    assert attributes[SEED_ATTRIBUTE] == SEED
+    assert attributes[egodex.SEED_ATTRIBUTE] == SEED
     assert attributes["session_name"] == f"dexworld-seed-{SEED}"
     assert path.parent.name == attributes["task"]
 
@@ -134,69 +114,58 @@ def test_the_world_has_y_up_on_the_floor_and_the_camera_looks_ahead_and_down(tru
     np.testing.assert_allclose(heights, video.episode.world_from_camera[:, 2, 3])
     assert ((heights > 1.2) & (heights < 1.6)).all()
     forward, down = truth.world_from_camera[:, :3, 2], truth.world_from_camera[:, :3, 1]
-    assert (forward[:, 2] < -0.3).all()  # ahead is -z
-    assert (forward[:, 1] < -0.3).all()
+    assert (forward[:, 1:] < -0.3).all()  # ahead is -z
     assert (down[:, 1] < -0.3).all()
     names = {name: row for row, name in enumerate(BODY_KEYPOINTS)}
     body = truth.columns["body_world"]
     assert (body[:, names["rightArm"], 0] > body[:, names["leftArm"], 0] + 0.3).all()  # x to the right
-    np.testing.assert_allclose(pixels_of(truth), pixels_of(video.episode), atol=1e-3)
+    np.testing.assert_allclose(pixels_of(truth)[0], pixels_of(video.episode)[0], atol=1e-3)
 
 
 def test_the_z_axis_of_a_joint_points_along_its_bone(truth):
-    poses = joint_poses(truth)
-    for start, end in (
-        ("leftIndexFingerMetacarpal", "leftIndexFingerKnuckle"),
-        ("rightThumbIntermediateBase", "rightThumbIntermediateTip"),
-        ("rightForearm", "rightHand"),
-        ("spine3", "spine4"),
-        ("spine7", "neck1"),
-    ):
-        here, there = (poses[:, JOINT_NAMES.index(name)] for name in (start, end))
+    poses = egodex.joint_poses(truth)
+    fingers = "leftIndexFingerMetacarpal leftIndexFingerKnuckle rightThumbIntermediateBase rightThumbIntermediateTip"
+    bones = f"{fingers} rightForearm rightHand spine3 spine4 spine7 neck1".split()
+    for start, end in zip(bones[::2], bones[1::2], strict=True):
+        here, there = (poses[:, egodex.JOINT_NAMES.index(name)] for name in (start, end))
         bone = there[:, :3, 3] - here[:, :3, 3]
         bone /= np.linalg.norm(bone, axis=1, keepdims=True)
         np.testing.assert_allclose(here[:, :3, 2], bone, atol=1e-6, err_msg=start)
-    tip, before = (poses[:, JOINT_NAMES.index(f"leftRingFinger{part}")] for part in ("Tip", "IntermediateTip"))
+    tip, before = (poses[:, egodex.JOINT_NAMES.index(f"leftRingFinger{part}")] for part in ("Tip", "IntermediateTip"))
     np.testing.assert_array_equal(tip[:, :3, :3], before[:, :3, :3])
     for side, name in enumerate(("left", "right")):
-        wrist = poses[:, JOINT_NAMES.index(f"{name}Hand")]
+        wrist = poses[:, egodex.JOINT_NAMES.index(f"{name}Hand")]
         np.testing.assert_array_equal(wrist, truth.columns["hand_poses_world"][:, side].astype(float))
         knuckle = truth.keypoints_world[:, KEYPOINT_NAMES.index(f"{name}MiddleFingerKnuckle")] - wrist[:, :3, 3]
         assert (np.einsum("ti,ti->t", knuckle, wrist[:, :3, 2]) > 0.08).all()  # z along the stretched fingers
 
 
-def test_training_scenes_go_to_part1_and_held_out_ones_to_test():
-    assert [split_of(seed) for seed in (0, 899_999, 900_000, 999_999)] == ["part1", "part1", "test", "test"]
-
-
 def test_what_the_layout_cannot_hold_is_refused(tmp_path, truth):
     less = {name: array for name, array in truth.columns.items() if name != "body_world"}
     with pytest.raises(ValueError, match=r"seed 900301: .*body_world"):
-        write_egodex(tmp_path, 0, replace(truth, columns=less), LABELS, "test")
+        egodex.write_egodex(tmp_path, 0, replace(truth, columns=less), LABELS, "test")
     holes = truth.keypoints_valid.copy()
     holes[7, 3] = False
     with pytest.raises(ValueError, match="frame 7"):
-        write_egodex(tmp_path, 0, truth.with_columns(keypoints_valid=holes), LABELS, "test")
+        egodex.write_egodex(tmp_path, 0, truth.with_columns(keypoints_valid=holes), LABELS, "test")
     with pytest.raises(ValueError, match="names a folder"):
-        EgoDexLabels("push/objects", "")
+        egodex.EgoDexLabels("push/objects", "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_episode_without_seed_and_confidence_is_written_too(tmp_path, truth):
+def test_training_scenes_go_to_part1_and_an_episode_without_seed_and_confidence_where_it_is_told(tmp_path, truth):
     extras = {name: array for name, array in truth.columns.items() if name != "keypoint_confidence"}
-    path = write_egodex(tmp_path, 3, replace(truth, seed=None, columns=extras), LABELS, "part2")
+    splits = [egodex.split_of(seed) for seed in (0, 899_999, 900_000, 999_999)]
+    assert splits == ["part1", "part1", "test", "test"]
+    path = egodex.write_egodex(tmp_path, 3, replace(truth, seed=None, columns=extras), LABELS, "part2")
     assert path == tmp_path / "part2" / "push_objects" / "3.hdf5"
     with h5py.File(path) as file:
-        assert SEED_ATTRIBUTE not in file.attrs
+        assert egodex.SEED_ATTRIBUTE not in file.attrs
         assert (file["confidences/leftHand"][:] == 1).all()
 
 
 def tiny(folder, **changes):
     return CollectHumanConfig(folder, **({"episodes": 2, "seed": SEED, "workers": 1, "video": TINY} | changes))
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
 
 
 def test_a_collection_goes_on_where_it_stopped_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
@@ -209,21 +178,21 @@ def test_a_collection_goes_on_where_it_stopped_and_ends_with_the_same_bytes(tmp_
     monkeypatch.setattr(collecting, "film", counted)
     paths = collect_human(tiny(tmp_path))
     assert asked == [SEED, SEED + 1]
-    before = contents(tmp_path)
+    before = bytes_of(tmp_path)
     paths[1].unlink()  # the poses come last: without them an episode doesn't count
     assert list(recorded(tmp_path)) == [SEED]
     assert collect_human(tiny(tmp_path)) == paths
     assert asked == [SEED, SEED + 1, SEED + 1]
-    assert contents(tmp_path) == before
+    assert bytes_of(tmp_path) == before
     assert [open_egodex(tmp_path)[index].task != "" for index in range(2)] == [True, True]
 
 
 def test_a_collection_that_was_killed_at_any_moment_leaves_only_whole_episodes(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
-        "from dexworld.sim.collect_human import CollectHumanConfig, collect_human\n"
-        "from dexworld.sim.human_video import HumanVideoConfig\n"
-        f"video = HumanVideoConfig(seconds=1.0, fps=6.0, height=32, width=64, act_seconds=1.0, skills=('reach',))\n"
+        "from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human\n"
+        "from dexworld.sim.hands.human_video import HumanVideoConfig\n"
+        f"video = {TINY!r}\n"
         f"collect_human(CollectHumanConfig(Path(sys.argv[1]), episodes=40, seed={SEED}, workers=1, video=video))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
@@ -257,5 +226,5 @@ def test_frames_are_read_one_by_one_for_the_video(tmp_path, truth):
             read.append(list(indices))
             return super().read(indices)
 
-    write_egodex(tmp_path, 0, replace(truth, frames=Counted(truth.frames.array)), LABELS, "test")
+    egodex.write_egodex(tmp_path, 0, replace(truth, frames=Counted(truth.frames.array)), LABELS, "test")
     assert read == [[index] for index in range(30)]

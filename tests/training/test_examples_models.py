@@ -2,11 +2,15 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from dexworld.models.config import PRESETS, EncoderConfig
+from dexworld.models.encoders import EncoderChoice, build_encoder
 from dexworld.models.world_model import build_world_model, kinds, load_world_model, preset, register
 from dexworld.training.config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
@@ -51,3 +55,16 @@ def test_names_are_taken_once(token_mlp):
         register(token_mlp.Kind("other", object, int, {"tiny": None}))
     with pytest.raises(ValueError, match="choose from paper-s"):
         preset("no such")
+
+
+def test_an_encoder_from_outside_is_chosen_by_its_name(disc_data, tmp_path):
+    example = load_example("my_encoder")
+    training = TrainConfig(steps=4, batch_size=2, warmup_steps=1, validation_windows=2)
+    choice, model_size = EncoderChoice("patch-colours"), replace(PRESETS["debug"], image_size=(56, 56))
+    folder = train(RunConfig((disc_data,), tmp_path, encoder=choice, training=training, device="cpu"), model_size)
+    model = load_world_model(folder)
+    assert isinstance(model.encoder, example.PatchColours)
+    ramp = torch.arange(56, dtype=torch.uint8)[None, :, None].expand(56, 56, 3) * 4
+    assert (model.decode(model.encode(ramp)).int() - ramp.int()).abs().max() < 30
+    with pytest.raises(ValueError, match="no encoder kind 'other'"):
+        build_encoder(EncoderConfig(kind="other"), (56, 56))

@@ -232,7 +232,7 @@ def test_meshes_of_other_shapes_are_refused():
 
 def test_simulated_and_rebuilt_hands_have_one_recipe():
     from dexworld import hands
-    from dexworld.sim import hand_clips
+    from dexworld.sim.hands import hand_clips
     from dexworld.video import hand_video
 
     for name in ("HAND_COLOURS", "HAND_AMBIENT", "HAND_DIFFUSE"):

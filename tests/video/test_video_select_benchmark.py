@@ -11,7 +11,7 @@ from dexworld.evaluation.guard import SeedError
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
-from dexworld.sim.hand_clips import HandClipConfig
+from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.video.config import preset as video_preset
 from dexworld.video.generate import GenerateConfig
 from dexworld.video.model import DWM
@@ -116,7 +116,7 @@ def test_scenes_that_a_model_was_trained_on_are_refused():
 
 
 def test_candidates_share_one_scene_and_one_neutral_prompt():
-    from dexworld.sim.hand_candidates import record_candidates
+    from dexworld.sim.hands.hand_candidates import record_candidates
 
     clips = candidate_clips(record_candidates(900_300, 2, CLIP))
     assert clips[0].prompt == clips[1].prompt

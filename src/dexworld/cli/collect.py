@@ -9,10 +9,10 @@ import tyro
 
 from dexworld.cli.progress import counted
 from dexworld.evaluation.results import write_results
-from dexworld.sim.collect_gripper import CollectGripperConfig, collect_gripper
-from dexworld.sim.collect_human import CollectHumanConfig, collect_human
-from dexworld.sim.gripper_recording import GripperConfig
-from dexworld.sim.human_video import HumanVideoConfig
+from dexworld.sim.gripper.collect_gripper import CollectGripperConfig, collect_gripper
+from dexworld.sim.gripper.gripper_recording import GripperConfig
+from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human
+from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 

@@ -13,11 +13,10 @@ from rich.table import Table
 from dexworld.cli.progress import task_bars
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import written_atomically
-from dexworld.data.inspection import EpisodeReport, InspectConfig, Inspection, inspect
-from dexworld.data.inspection_account import account
+from dexworld.data.inspection import EpisodeReport, InspectConfig, Inspection, account, inspect
 from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
-from dexworld.report.inspection import (
+from dexworld.report.inspection_page import (
     counted_text,
     duration_text,
     extent,
@@ -27,18 +26,13 @@ from dexworld.report.inspection import (
 )
 
 logger = logging.getLogger("dexworld")
-_NAMES = {
+_SPEEDS = {  # between neighbouring frames, per second; and what an action from one frame to the next holds
     "left_hand": "left hand, m/s",
     "right_hand": "right hand, m/s",
     "camera": "camera, m/s",
     "camera_turn_deg": "camera, degrees/s",
 }
-_STEPS = {  # what an action from one frame to the next holds
-    "keypoints": "keypoint action, m",
-    "camera": "camera action, m",
-    "camera_turn": "camera action, rad",
-}
-_CONFIDENCE = (("mean", "mean"), ("median", "p50"), ("5 %", "p05"))
+_STEPS = {"keypoints": "keypoint action, m", "camera": "camera action, m", "camera_turn": "camera action, rad"}
 SHOWN_BROKEN = 10  # rows in the terminal; all are in results.json
 
 
@@ -79,31 +73,9 @@ class Inspect:
 def show(result: Inspection, figures: dict[str, Any]) -> None:
     """The account as tables in the terminal."""
     console = Console(markup=False)  # names and reasons are text, whatever brackets they hold
-    about = "≈ " if figures["sample"] else ""
     table = Table(title=f"{result.folder}", title_justify="left", show_header=False)
-    seen, speeds = figures["visibility"], figures["speeds_per_s"]
-    estimate = figures["estimate"]
-    rows = [
-        ("layout", figures["kind"]),
-        ("read", extent(figures, result.config.seed)),
-        ("length", f"{about}{duration_text(estimate['hours'])}, {figures['frames']:,} frames read"),
-        ("disk", f"{about}{size_text(estimate['bytes'])}"),
-        ("frame sizes", counted_text(figures["frame_sizes"])),
-        ("frames per second", counted_text(figures["fps"])),
-        ("splits", counted_text(figures["splits"]) or "none"),
-        ("tasks", f"{figures['tasks']['distinct']:,}"),
-        ("hands in the picture", ", ".join(f"{key} {_percent(seen[key])}" for key in ("left", "right"))),
-        *(
-            (f"confidence, {side} hand", ", ".join(f"{word} {each[key]:.2f}" for word, key in _CONFIDENCE))
-            for side, each in (figures["confidence"] or {}).items()
-            if each["count"]
-        ),
-        *((_NAMES[name], _spread(each)) for name, each in speeds.items() if each["count"]),
-        *((_STEPS[name], _spread(each)) for name, each in figures["steps_per_frame"].items() if each["count"]),
-        ("broken", f"{figures['broken']['count']:,}"),
-    ]
-    for name, value in rows:
-        table.add_row(name, value)
+    for row in _rows(result, figures):
+        table.add_row(*row)
     console.print(table)
     if figures["findings"]:
         wrong = Table("looks wrong", "episodes", "for instance", title_justify="left")
@@ -121,10 +93,30 @@ def show(result: Inspection, figures: dict[str, Any]) -> None:
         console.print(broken)
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"
+def _rows(result: Inspection, figures: dict[str, Any]) -> list[tuple[str, str]]:
+    about, seen, estimate = "≈ " if figures["sample"] else "", figures["visibility"], figures["estimate"]
+    sides = ((side, seen[side]) for side in ("left", "right"))
+    return [
+        ("layout", figures["kind"]),
+        ("read", extent(figures, result.config.seed)),
+        ("length", f"{about}{duration_text(estimate['hours'])}, {figures['frames']:,} frames read"),
+        ("disk", f"{about}{size_text(estimate['bytes'])}"),
+        ("frame sizes", counted_text(figures["frame_sizes"])),
+        ("frames per second", counted_text(figures["fps"])),
+        ("splits", counted_text(figures["splits"]) or "none"),
+        ("tasks", f"{figures['tasks']['distinct']:,}"),
+        ("hands in the picture", ", ".join(f"{side} {'-' if p is None else f'{100 * p:.0f} %'}" for side, p in sides)),
+        *(
+            (f"confidence, {side} hand", f"mean {each['mean']:.2f}, median {each['p50']:.2f}, 5 % {each['p05']:.2f}")
+            for side, each in (figures["confidence"] or {}).items()
+            if each["count"]
+        ),
+        *((_SPEEDS[name], _spread(each)) for name, each in figures["speeds_per_s"].items() if each["count"]),
+        *((_STEPS[name], _spread(each)) for name, each in figures["steps_per_frame"].items() if each["count"]),
+        ("broken", f"{figures['broken']['count']:,}"),
+    ]
 
 
 def _spread(figures: dict[str, Any]) -> str:
-    words = (("median", "p50"), ("99 %", "p99"), ("largest", "max"))
-    return ", ".join(f"{word} {short_number(figures[key])}" for word, key in words)
+    words = {"median": "p50", "99 %": "p99", "largest": "max"}
+    return ", ".join(f"{word} {short_number(figures[key])}" for word, key in words.items())

@@ -14,8 +14,9 @@ from dexworld.cli.progress import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.results import write_results
 from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
+from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo
-from dexworld.report.video_results import write_video_results, written
+from dexworld.report.video_evaluation_page import write_video_results
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
 from dexworld.video.clip import TripletClip
 from dexworld.video.config import ClipShape
@@ -112,7 +113,7 @@ class VideoEvaluate:
         page = write_video_results(self.output, result, shown, own[0], about=facts_of(model))
         for name, reference in result.headline("dwm"):
             gain = result.difference(name, reference)
-            inside, outside = (written(gain[f"psnr_{side}"], "+.2f") for side in ("inside", "outside"))
+            inside, outside = (number(gain[f"psnr_{side}"], "+.2f") for side in ("inside", "outside"))
             logger.info(
                 "%s against %s: %s dB of PSNR inside the region, %s dB outside", name, reference, inside, outside
             )

@@ -4,24 +4,31 @@ Pixels, depths and speeds follow the conventions of `geometry.py` and `actions.p
 `Limits`. Figures of many episodes add up (`Figures.merge`).
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from dexworld.actions import MIN_DEPTH
-from dexworld.data.action_figures import ActionFigures, actions_of
-from dexworld.data.statistics import Histogram, Largest, linear, logarithmic
+from dexworld.data.resize import Fit
+from dexworld.data.statistics import ActionFigures, Histogram, Largest, Summed, linear, logarithmic
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
 from dexworld.hands import KEYPOINT_NAMES, LEFT, NUM_KEYPOINTS, RIGHT, WRIST
-from dexworld.track import Track
+from dexworld.track import COLUMNS, Track
 
-HANDS = (("left", LEFT), ("right", RIGHT))
+T = TypeVar("T")
+HANDS = {"left": LEFT, "right": RIGHT}
 MIDDLE_KNUCKLE = 9  # row within a hand
 HAND_SHOWN = 0.5  # share of a hand's keypoints that must lie in the picture for the hand to count as visible
 MAP_ROWS, MAP_COLUMNS = 18, 32  # where in the picture keypoints lie
 LARGEST = 10
+SPEEDS = {"left_hand": (1e-4, 1e2), "right_hand": (1e-4, 1e2), "camera": (1e-4, 1e2), "camera_turn_deg": (1e-2, 1e4)}
+STEPS, EXTREMES = ("keypoints", "camera", "camera_turn"), ("keypoint", "camera", "camera_turn_deg")
+CHUNK = 32  # frames decoded at once
+STRIDE = 4  # every fourth pixel of every fourth row is compared
+SNAPSHOT_WIDTH = 384  # pixels
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,16 @@ FINDINGS = {
 }
 
 
-def _speed() -> Histogram:
-    return logarithmic(1e-4, 1e2, 10)
+def _zeros(*shape: int) -> Callable[[], np.ndarray]:
+    return lambda: np.zeros(shape, np.int64)
+
+
+def _each(names: Iterable[str], make: Callable[[], T]) -> Callable[[], dict[str, T]]:
+    return lambda: {name: make() for name in names}
 
 
 @dataclass
-class Figures:
+class Figures(Summed):
     """Figures of one or many episodes.
 
     valid, in_front, visible: (42,) frames in which each keypoint is annotated, further in front of the camera than
@@ -89,252 +100,279 @@ class Figures:
     confidence: per hand, over all keypoints and frames (NaN counts as 0); confidence_sum: (42,) over confidence_frames.
     speeds: metres (degrees for `camera_turn_deg`) per second between neighbouring frames, per hand the mean over its
     keypoints. steps: the same per frame instead of per second, what an action holds (metres, radians). actions: of a
-    robot, as recorded, by the number of their dimensions.
+    robot, as recorded, by the number of their dimensions. tasks, sizes (height, width), rates, extras: episodes with
+    each. lengths: of episodes, in seconds.
     """
 
     frames: int = 0
     seconds: float = 0.0
-    valid: np.ndarray = field(default_factory=lambda: np.zeros(NUM_KEYPOINTS, np.int64))
-    in_front: np.ndarray = field(default_factory=lambda: np.zeros(NUM_KEYPOINTS, np.int64))
-    visible: np.ndarray = field(default_factory=lambda: np.zeros(NUM_KEYPOINTS, np.int64))
-    hands_shown: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
-    per_hand: np.ndarray = field(default_factory=lambda: np.zeros(2, np.int64))
-    map: np.ndarray = field(default_factory=lambda: np.zeros((2, MAP_ROWS, MAP_COLUMNS), np.int64))
-    confidence: dict[str, Histogram] = field(default_factory=lambda: {name: linear(0, 1, 20) for name, _ in HANDS})
+    valid: np.ndarray = field(default_factory=_zeros(NUM_KEYPOINTS))
+    in_front: np.ndarray = field(default_factory=_zeros(NUM_KEYPOINTS))
+    visible: np.ndarray = field(default_factory=_zeros(NUM_KEYPOINTS))
+    hands_shown: np.ndarray = field(default_factory=_zeros(3))
+    per_hand: np.ndarray = field(default_factory=_zeros(2))
+    map: np.ndarray = field(default_factory=_zeros(2, MAP_ROWS, MAP_COLUMNS))
+    confidence: dict[str, Histogram] = field(default_factory=_each(HANDS, lambda: linear(0, 1, 20)))
     confidence_sum: np.ndarray = field(default_factory=lambda: np.zeros(NUM_KEYPOINTS))
     confidence_frames: int = 0
     speeds: dict[str, Histogram] = field(
-        default_factory=lambda: {
-            name: _speed() for name in ("left_hand", "right_hand", "camera")
-        } | {"camera_turn_deg": logarithmic(1e-2, 1e4, 10)}
-    )  # fmt: skip
-    steps: dict[str, Histogram] = field(
-        default_factory=lambda: {name: logarithmic(1e-6, 1e2, 5) for name in ("keypoints", "camera", "camera_turn")}
+        default_factory=lambda: {name: logarithmic(*span, 10) for name, span in SPEEDS.items()}
     )
-    hand_length: dict[str, Histogram] = field(default_factory=lambda: {name: linear(0.0, 0.3, 60) for name, _ in HANDS})
+    steps: dict[str, Histogram] = field(default_factory=_each(STEPS, lambda: logarithmic(1e-6, 1e2, 5)))
+    hand_length: dict[str, Histogram] = field(default_factory=_each(HANDS, lambda: linear(0.0, 0.3, 60)))
     depth: Histogram = field(default_factory=lambda: linear(0.0, 4.0, 80))
-    largest: dict[str, Largest] = field(
-        default_factory=lambda: {name: Largest(LARGEST) for name in ("keypoint", "camera", "camera_turn_deg")}
-    )
+    largest: dict[str, Largest] = field(default_factory=_each(EXTREMES, lambda: Largest(LARGEST)))
     actions: dict[int, ActionFigures] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    rates: dict[float, int] = field(default_factory=dict)
+    extras: dict[str, int] = field(default_factory=dict)
+    lengths: Histogram = field(default_factory=lambda: logarithmic(0.01, 1e5, 10))
+    decoded_episodes: int = 0
     decoded: int = 0
     compared: int = 0
     identical: int = 0
     black: int = 0
 
-    def merge(self, other: "Figures") -> None:
-        """Add the figures of further episodes; the order of adding decides the last digit of sums."""
-        for name in ("frames", "seconds", "confidence_frames", "decoded", "compared", "identical", "black"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("valid", "in_front", "visible", "hands_shown", "per_hand", "map", "confidence_sum"):
-            getattr(self, name).__iadd__(getattr(other, name))
-        for name in ("confidence", "speeds", "steps", "hand_length", "largest"):
-            for key, value in getattr(self, name).items():
-                value.merge(getattr(other, name)[key])
-        self.depth.merge(other.depth)
-        for width, found in other.actions.items():
-            if width in self.actions:
-                self.actions[width].merge(found)
-            else:
-                self.actions[width] = found
-
 
 @dataclass(frozen=True)
-class Projected:
-    """Keypoints in the picture. pixels: (T, 42, 2). depth: (T, 42) metres. in_front, visible: (T, 42) bool."""
+class Snapshot:
+    """One frame to look at. image: (h, w, 3) uint8, scaled down. pixels: (42, 2) in it. visible: (42,) bool."""
 
+    episode: str
+    frame: int
+    task: str
+    image: np.ndarray
     pixels: np.ndarray
-    depth: np.ndarray
-    in_front: np.ndarray
     visible: np.ndarray
 
 
-def projected(episode: Track) -> Projected:
-    """Every keypoint of every frame in that frame's own picture; what is not valid is neither in front nor visible."""
-    valid = episode.keypoints_valid
-    points = torch.from_numpy(np.where(valid[..., None], episode.keypoints_world, 0.0).astype(np.float64))
-    cameras = torch.from_numpy(episode.world_from_camera.astype(np.float64))
-    intrinsics = torch.from_numpy(episode.intrinsics.astype(np.float64))
-    pixels_t, depth_t = project(transform_points(invert(cameras), points), intrinsics)
-    pixels, depth = pixels_t.numpy(), depth_t.numpy()
-    height, width = episode.frames.size
-    in_front = valid & (depth > MIN_DEPTH)
-    inside = (pixels >= 0).all(axis=-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
-    return Projected(pixels, depth, in_front, in_front & inside)
+class Measurement:
+    """Figures and findings of one episode: `labels` measures all but the pictures, `pictures` measures those.
 
+    number, name: of the episode in its dataset, for the lists of extremes.
+    """
 
-def label_figures(episode: Track, number: int, name: str, limits: Limits) -> tuple[Figures, list[Finding], Projected]:
-    """Measure everything but the pictures. number, name: of the episode in its dataset, for the lists of extremes."""
-    figures, shown = Figures(frames=len(episode), seconds=len(episode) / episode.fps), projected(episode)
-    valid = episode.keypoints_valid
-    figures.valid += valid.sum(0)
-    figures.in_front += shown.in_front.sum(0)
-    figures.visible += shown.visible.sum(0)
-    per_hand = np.stack([shown.visible[:, rows].mean(1) >= HAND_SHOWN for _, rows in HANDS])
-    figures.per_hand += per_hand.sum(1)
-    figures.hands_shown += np.bincount(per_hand.sum(0), minlength=3)
-    figures.depth.add(shown.depth[shown.visible])
-    _place_on_map(figures.map, episode, shown)
-    _read_confidence(figures, episode)
-    figures.actions = actions_of(episode.columns.get("action"))
-    findings = _camera_findings(episode, limits) + _keypoint_findings(episode, shown, limits)
-    findings += _hand_lengths(figures, episode, limits) + _motion(figures, episode, number, name, limits)
-    return figures, findings, shown
+    def __init__(self, episode: Track, number: int, name: str, limits: Limits) -> None:
+        self.episode, self.number, self.name, self.limits = episode, number, name, limits
+        self.findings: list[Finding] = []
+        self.height, self.width = (int(side) for side in episode.frames.size)
+        self.figures = Figures(
+            frames=len(episode),
+            seconds=len(episode) / episode.fps,
+            tasks={episode.task: 1},
+            sizes={(self.height, self.width): 1},
+            rates={round(float(episode.fps), 3): 1},
+            extras={name: 1 for name in episode.columns if name not in COLUMNS},
+        )
+        self.figures.lengths.add(np.array([len(episode) / float(episode.fps)]))
+        valid = episode.keypoints_valid
+        self.points = np.where(valid[..., None], episode.keypoints_world, 0.0).astype(np.float64)
+        self.cameras = torch.from_numpy(episode.world_from_camera.astype(np.float64))
+        intrinsics = torch.from_numpy(episode.intrinsics.astype(np.float64))
+        pixels, depth = project(transform_points(invert(self.cameras), torch.from_numpy(self.points)), intrinsics)
+        self.pixels, self.depth = pixels.numpy(), depth.numpy()
+        self.in_front = valid & (self.depth > MIN_DEPTH)
+        inside = (self.pixels >= 0).all(axis=-1) & (self.pixels < (self.width, self.height)).all(axis=-1)
+        self.visible = self.in_front & inside
 
+    def labels(self, every_packet: bool) -> None:
+        """Measure the labels, and the video's rate against theirs. every_packet: and the time of each of its frames."""
+        self._visibility()
+        action = self.episode.get("action")
+        if action is not None:
+            values = np.asarray(action, dtype=np.float64).reshape(len(action), -1)
+            self.figures.actions[values.shape[1]] = ActionFigures.of(values)
+        self._check_camera()
+        self._check_keypoints()
+        self._hand_lengths()
+        if len(self.episode) > 1:
+            self._keypoint_motion()
+            self._camera_motion()
+        self._check_times(every_packet)
 
-def _place_on_map(places: np.ndarray, episode: Track, shown: Projected) -> None:
-    height, width = episode.frames.size
-    for hand, (_, rows) in enumerate(HANDS):
-        pixels = shown.pixels[:, rows][shown.visible[:, rows]]
-        columns = (pixels[:, 0] / width * MAP_COLUMNS).astype(int).clip(0, MAP_COLUMNS - 1)
-        lines = (pixels[:, 1] / height * MAP_ROWS).astype(int).clip(0, MAP_ROWS - 1)
-        np.add.at(places[hand], (lines, columns), 1)
+    def _find(self, kind: str, message: str, frame: int | None = None) -> None:
+        self.findings.append(Finding(kind, message, frame))
 
+    def _visibility(self) -> None:
+        figures, episode = self.figures, self.episode
+        figures.valid += episode.keypoints_valid.sum(0)
+        figures.in_front += self.in_front.sum(0)
+        figures.visible += self.visible.sum(0)
+        per_hand = np.stack([self.visible[:, rows].mean(1) >= HAND_SHOWN for rows in HANDS.values()])
+        figures.per_hand += per_hand.sum(1)
+        figures.hands_shown += np.bincount(per_hand.sum(0), minlength=3)
+        figures.depth.add(self.depth[self.visible])
+        for places, rows in zip(figures.map, HANDS.values(), strict=True):
+            pixels = self.pixels[:, rows][self.visible[:, rows]]
+            columns = (pixels[:, 0] / self.width * MAP_COLUMNS).astype(int).clip(0, MAP_COLUMNS - 1)
+            lines = (pixels[:, 1] / self.height * MAP_ROWS).astype(int).clip(0, MAP_ROWS - 1)
+            np.add.at(places, (lines, columns), 1)
+        confidence = episode.get("keypoint_confidence")
+        if confidence is not None:
+            confidence = np.nan_to_num(np.asarray(confidence, dtype=np.float64), nan=0.0)
+            for name, rows in HANDS.items():
+                figures.confidence[name].add(confidence[:, rows])
+            figures.confidence_sum += confidence.sum(0)
+            figures.confidence_frames += len(confidence)
 
-def _read_confidence(figures: Figures, episode: Track) -> None:
-    confidence = episode.columns.get("keypoint_confidence")
-    if confidence is None:
-        return
-    confidence = np.nan_to_num(np.asarray(confidence, dtype=np.float64), nan=0.0)
-    for name, rows in HANDS:
-        figures.confidence[name].add(confidence[:, rows])
-    figures.confidence_sum += confidence.sum(0)
-    figures.confidence_frames += len(confidence)
+    def _check_camera(self) -> None:
+        poses, height, width = self.cameras.numpy(), self.height, self.width
+        rotation = poses[:, :3, :3]
+        error = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max(axis=(1, 2))
+        mirrored = np.linalg.det(rotation) < 0
+        bottom = np.abs(self.episode.world_from_camera[:, 3] - [0, 0, 0, 1]).max(axis=1)
+        bad = (error > 1e-3) | mirrored | (bottom > 1e-6)
+        if bad.any():
+            what = "mirrored" if mirrored.any() else f"off by up to {max(error.max(), bottom.max()):.2g}"
+            self._find("not-rigid", f"{int(bad.sum())} camera poses are {what}", int(np.argmax(bad)))
+        (fx, skew, cx), (_, fy, cy), bottom_row = self.episode.intrinsics.astype(np.float64)
+        if not (
+            (0.1 * width < fx < 10 * width)
+            and (0.8 < fx / (fy or np.nan) < 1.25)
+            and (0.25 * width < cx < 0.75 * width and 0.25 * height < cy < 0.75 * height)
+            and (abs(skew) < 0.01 * fx and np.allclose(bottom_row, [0, 0, 1]))
+        ):
+            values = f"fx {fx:.4g}, fy {fy:.4g}, cx {cx:.4g}, cy {cy:.4g}, skew {skew:.2g}"
+            self._find("intrinsics", f"{values} for {width} x {height} pixels")
 
+    def _check_keypoints(self) -> None:
+        episode, valid = self.episode, self.episode.keypoints_valid
+        if not valid.any():
+            self._find("no-keypoints", f"none of {len(episode)} frames has a valid keypoint")
+            return
+        behind = valid & (self.depth <= 0)
+        if behind.sum() > self.limits.behind * valid.sum():
+            share = 100 * behind.sum() / valid.sum()
+            self._find("behind-camera", f"{share:.0f} % of the valid keypoints", int(np.argmax(behind.any(axis=1))))
+        elif not self.visible.any():
+            self._find("never-visible", f"{len(episode)} frames")
+        always = valid.all(axis=0)
+        long_enough = len(episode) > max(2, episode.fps) and always.any()
+        if long_enough and np.ptp(episode.keypoints_world[:, always], axis=0).max() == 0:
+            self._find("frozen-labels", f"{int(always.sum())} keypoints for {len(episode) / episode.fps:.1f} s")
 
-def _camera_findings(episode: Track, limits: Limits) -> list[Finding]:
-    findings = []
-    rotation = episode.world_from_camera[:, :3, :3].astype(np.float64)
-    error = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max(axis=(1, 2))
-    mirrored = np.linalg.det(rotation) < 0
-    bottom = np.abs(episode.world_from_camera[:, 3] - [0, 0, 0, 1]).max(axis=1)
-    bad = (error > 1e-3) | mirrored | (bottom > 1e-6)
-    if bad.any():
-        what = "mirrored" if mirrored.any() else f"off by up to {max(error.max(), bottom.max()):.2g}"
-        findings.append(Finding("not-rigid", f"{int(bad.sum())} camera poses are {what}", int(np.argmax(bad))))
-    height, width = episode.frames.size
-    (fx, skew, cx), (_, fy, cy), bottom_row = episode.intrinsics.astype(np.float64)
-    plausible = (
-        (0.1 * width < fx < 10 * width)
-        and (0.8 < fx / (fy or np.nan) < 1.25)
-        and (0.25 * width < cx < 0.75 * width and 0.25 * height < cy < 0.75 * height)
-        and (abs(skew) < 0.01 * fx and np.allclose(bottom_row, [0, 0, 1]))
-    )
-    if not plausible:
-        values = f"fx {fx:.4g}, fy {fy:.4g}, cx {cx:.4g}, cy {cy:.4g}, skew {skew:.2g}"
-        findings.append(Finding("intrinsics", f"{values} for {width} x {height} pixels"))
-    return findings
+    def _hand_lengths(self) -> None:
+        shortest, longest = self.limits.hand_length
+        for name, rows in HANDS.items():
+            ends = [rows.start + WRIST, rows.start + MIDDLE_KNUCKLE]
+            both = self.episode.keypoints_valid[:, ends].all(axis=1)
+            wrist, knuckle = self.episode.keypoints_world[both][:, ends].astype(np.float64).transpose(1, 0, 2)
+            lengths = np.linalg.norm(knuckle - wrist, axis=-1)
+            self.figures.hand_length[name].add(lengths)
+            if lengths.size and not shortest <= np.median(lengths) <= longest:
+                message = f"{name} hand, wrist to middle knuckle {np.median(lengths):.3g} m"
+                self._find("hand-size", message, int(np.argmax(both)))
 
+    def _keypoint_motion(self) -> None:
+        valid, rate = self.episode.keypoints_valid[1:] & self.episode.keypoints_valid[:-1], self.episode.fps
+        distance = np.where(valid, np.linalg.norm(np.diff(self.points, axis=0), axis=-1), 0.0)
+        self.figures.steps["keypoints"].add(distance[valid])
+        for side, rows in HANDS.items():
+            counted = valid[:, rows].sum(1)
+            mean = distance[:, rows].sum(1)[counted > 0] / counted[counted > 0]
+            self.figures.speeds[f"{side}_hand"].add(mean * rate)
+        if valid.any():
+            speed = distance * rate
+            note = KEYPOINT_NAMES[int(np.argmax(speed)) % NUM_KEYPOINTS]
+            self._fastest("keypoint", speed.max(axis=1), self.limits.keypoint_speed, "m/s", note)
 
-def _keypoint_findings(episode: Track, shown: Projected, limits: Limits) -> list[Finding]:
-    valid = episode.keypoints_valid
-    if not valid.any():
-        return [Finding("no-keypoints", f"none of {len(episode)} frames has a valid keypoint")]
-    findings = []
-    behind = valid & (shown.depth <= 0)
-    if behind.sum() > limits.behind * valid.sum():
-        share = 100 * behind.sum() / valid.sum()
-        frame = int(np.argmax(behind.any(axis=1)))
-        findings.append(Finding("behind-camera", f"{share:.0f} % of the valid keypoints", frame))
-    elif not shown.visible.any():
-        findings.append(Finding("never-visible", f"{len(episode)} frames"))
-    always = valid.all(axis=0)
-    if len(episode) > max(2, episode.fps) and always.any():
-        points = episode.keypoints_world[:, always]
-        if np.ptp(points, axis=0).max() == 0:
-            seconds = len(episode) / episode.fps
-            findings.append(Finding("frozen-labels", f"{int(always.sum())} keypoints for {seconds:.1f} s"))
-    return findings
+    def _camera_motion(self) -> None:
+        cameras, limits, rate = self.cameras, self.limits, self.episode.fps
+        travel = torch.linalg.vector_norm(cameras[1:, :3, 3] - cameras[:-1, :3, 3], dim=-1).numpy()
+        turn = geodesic_angle(cameras[:-1, :3, :3], cameras[1:, :3, :3]).numpy()
+        self.figures.steps["camera"].add(travel)
+        self.figures.steps["camera_turn"].add(turn)
+        for key, values, limit, unit in (
+            ("camera", travel * rate, limits.camera_speed, "m/s"),
+            ("camera_turn_deg", np.degrees(turn) * rate, limits.camera_turn_deg, "deg/s"),
+        ):
+            self.figures.speeds[key].add(values)
+            self._fastest(key, values, limit, unit, "")
 
-
-def _hand_lengths(figures: Figures, episode: Track, limits: Limits) -> list[Finding]:
-    findings = []
-    for name, rows in HANDS:
-        ends = [rows.start + WRIST, rows.start + MIDDLE_KNUCKLE]
-        both = episode.keypoints_valid[:, ends].all(axis=1)
-        wrist, knuckle = episode.keypoints_world[both][:, ends].astype(np.float64).transpose(1, 0, 2)
-        lengths = np.linalg.norm(knuckle - wrist, axis=-1)
-        figures.hand_length[name].add(lengths)
-        if lengths.size and not limits.hand_length[0] <= np.median(lengths) <= limits.hand_length[1]:
-            message = f"{name} hand, wrist to middle knuckle {np.median(lengths):.3g} m"
-            findings.append(Finding("hand-size", message, int(np.argmax(both))))
-    return findings
-
-
-def _motion(figures: Figures, episode: Track, number: int, name: str, limits: Limits) -> list[Finding]:
-    if len(episode) < 2:
-        return []
-    findings: list[Finding] = []
-    valid = episode.keypoints_valid[1:] & episode.keypoints_valid[:-1]
-    points = np.where(episode.keypoints_valid[..., None], episode.keypoints_world, 0.0).astype(np.float64)
-    distance = np.where(valid, np.linalg.norm(np.diff(points, axis=0), axis=-1), 0.0)
-    figures.steps["keypoints"].add(distance[valid])
-    for side, rows in HANDS:
-        counted = valid[:, rows].sum(1)
-        mean = distance[:, rows].sum(1)[counted > 0] / counted[counted > 0]
-        figures.speeds[f"{side}_hand"].add(mean * episode.fps)
-    if valid.any():
-        speed = distance * episode.fps
-        frame, keypoint = np.unravel_index(int(np.argmax(speed)), speed.shape)
-        place = (number, int(frame) + 1)
-        figures.largest["keypoint"].add(speed[frame, keypoint], place, name, KEYPOINT_NAMES[int(keypoint)])
-        fast = speed > limits.keypoint_speed
+    def _fastest(self, key: str, speeds: np.ndarray, limit: float, unit: str, note: str) -> None:
+        """Note the largest of (T - 1,) speeds, and a jump where some are above the limit."""
+        place = (self.number, int(np.argmax(speeds)) + 1)
+        self.figures.largest[key].add(speeds.max(), place, self.name, note)
+        fast = speeds > limit
         if fast.any():
-            count, first = int(fast.any(axis=1).sum()), int(np.argmax(fast.any(axis=1))) + 1
-            message = f"{count} times above {limits.keypoint_speed:g} m/s, up to {speed.max():.3g} m/s"
-            findings.append(Finding("keypoint-jump", message, first))
-    cameras = torch.from_numpy(episode.world_from_camera.astype(np.float64))
-    travel = torch.linalg.vector_norm(cameras[1:, :3, 3] - cameras[:-1, :3, 3], dim=-1).numpy()
-    turn = geodesic_angle(cameras[:-1, :3, :3], cameras[1:, :3, :3]).numpy()
-    figures.steps["camera"].add(travel)
-    figures.steps["camera_turn"].add(turn)
-    for key, values, limit, unit in (
-        ("camera", travel * episode.fps, limits.camera_speed, "m/s"),
-        ("camera_turn_deg", np.degrees(turn) * episode.fps, limits.camera_turn_deg, "deg/s"),
-    ):
-        figures.speeds[key].add(values)
-        figures.largest[key].add(values.max(), (number, int(np.argmax(values)) + 1), name, "")
-        if (values > limit).any():
-            message = f"{int((values > limit).sum())} times above {limit:g} {unit}, up to {values.max():.3g} {unit}"
-            findings.append(Finding("camera-jump", message, int(np.argmax(values > limit)) + 1))
-    return findings
+            message = f"{int(fast.sum())} times above {limit:g} {unit}, up to {speeds.max():.3g} {unit}"
+            self._find("keypoint-jump" if key == "keypoint" else "camera-jump", message, int(np.argmax(fast)) + 1)
 
+    def _check_times(self, every_packet: bool) -> None:
+        frames, rate = self.episode.frames, self.episode.fps
+        own_rate = float(getattr(frames, "fps", 0.0) or 0.0)
+        if own_rate and abs(own_rate / rate - 1) > 0.01:
+            self._find("rate", f"the video shows {own_rate:.4g} frames per second, the labels {rate:.4g}")
+        times = getattr(frames, "timestamps", None) if every_packet else None
+        if times is not None and len(times) > 1:
+            steps = np.diff(times) * rate
+            uneven = np.abs(steps - 1) > 0.5
+            if uneven.any():
+                message = f"{int(uneven.sum())} steps are not 1 / {rate:.4g} s; the longest is {steps.max():.1f} frames"
+                self._find("uneven-times", message, int(np.argmax(uneven)) + 1)
 
-def time_findings(episode: Track, every_packet: bool) -> list[Finding]:
-    """Compare the episode's rate with that of its video, where the video knows its own. every_packet: and each time."""
-    findings = []
-    rate = float(getattr(episode.frames, "fps", 0.0) or 0.0)
-    if rate and abs(rate / episode.fps - 1) > 0.01:
-        findings.append(Finding("rate", f"the video shows {rate:.4g} frames per second, the labels {episode.fps:.4g}"))
-    times = getattr(episode.frames, "timestamps", None) if every_packet else None
-    if times is not None and len(times) > 1:
-        steps = np.diff(times) * episode.fps
-        uneven = np.abs(steps - 1) > 0.5
-        if uneven.any():
-            message = (
-                f"{int(uneven.sum())} steps are not 1 / {episode.fps:.4g} s; the longest is {steps.max():.1f} frames"
-            )
-            findings.append(Finding("uneven-times", message, int(np.argmax(uneven)) + 1))
-    return findings
+    def pictures(self, every_frame: bool) -> Snapshot:
+        """Decode frames, count them, and keep the one with the most visible keypoints; of equals, near the middle.
 
+        every_frame: decode all of them; otherwise the first two, the last two, and two that show the hands. Raises
+        VideoError naming the frame that can't be decoded.
+        """
+        figures, limits, last = self.figures, self.limits, len(self.episode) - 1
+        counts = self.visible.sum(axis=1)
+        most = np.flatnonzero(counts == counts.max())
+        best = int(most[np.argmin(np.abs(most - len(counts) / 2))])
+        pairs = {0, max(0, min(best, last - 1)), max(0, last - 1)}
+        wanted = sorted({frame for first in pairs for frame in (first, first + 1) if frame <= last} | {best})
+        frozen: list[int] = []
+        black: list[int] = []
+        kept: np.ndarray = np.zeros(0)
+        previous: np.ndarray = np.zeros(0)
+        before = -2
+        for frame, picture in self._decoded(None if every_frame else wanted):
+            small = picture[::STRIDE, ::STRIDE].astype(np.int16)
+            figures.decoded += 1
+            if small.mean() < limits.dark and small.std() < limits.dark:
+                black.append(frame)
+            if before == frame - 1:
+                figures.compared += 1
+                if np.abs(small - previous).mean() < limits.still:
+                    figures.identical += 1
+                    if self._moves(before):
+                        frozen.append(frame)
+            previous, before = small, frame
+            if frame == best:
+                kept = picture.copy()
+        figures.black += len(black)
+        figures.decoded_episodes = 1
+        if frozen:
+            self._find("frozen-frames", f"{len(frozen)} of {figures.compared} compared", frozen[0])
+        if black:
+            self._find("black-frames", f"{len(black)} of {figures.decoded} decoded", black[0])
+        return self._snapshot(kept, best)
 
-def best_frame(shown: Projected) -> int:
-    """The frame with the most visible keypoints; of equals the one nearest the middle."""
-    counts = shown.visible.sum(axis=1)
-    best = np.flatnonzero(counts == counts.max())
-    return int(best[np.argmin(np.abs(best - len(counts) / 2))])
+    def _decoded(self, wanted: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
+        """(frame number, picture), in order; all of them when `wanted` is None."""
+        frames = self.episode.frames
+        if wanted is None and hasattr(frames, "sequential"):  # long groups of pictures are decoded once
+            yield from enumerate(frames.sequential())
+            return
+        numbers = list(range(len(frames))) if wanted is None else wanted
+        for start in range(0, len(numbers), CHUNK):
+            chunk = numbers[start : start + CHUNK]
+            yield from zip(chunk, frames.read(chunk), strict=True)
 
+    def _moves(self, frame: int) -> bool:
+        """Whether keypoints move, in the middle, by more than the limit from `frame` to the next."""
+        both = self.visible[frame] & self.visible[frame + 1]
+        moved = np.linalg.norm(self.pixels[frame + 1][both] - self.pixels[frame][both], axis=-1)
+        return bool(both.any() and np.median(moved) > self.limits.moved * self.width)
 
-def keypoint_rows(figures: Figures) -> list[dict[str, Any]]:
-    """Per keypoint: its name and the shares of frames in which it is valid, in front, visible; its mean confidence."""
-    frames, counted = max(figures.frames, 1), figures.confidence_frames
-    return [
-        {
-            "keypoint": name,
-            "valid": float(figures.valid[row] / frames),
-            "in_front": float(figures.in_front[row] / frames),
-            "visible": float(figures.visible[row] / frames),
-            "confidence": float(figures.confidence_sum[row] / counted) if counted else None,
-        }
-        for row, name in enumerate(KEYPOINT_NAMES)
-    ]
+    def _snapshot(self, picture: np.ndarray, frame: int) -> Snapshot:
+        height, width = picture.shape[:2]
+        smaller = min(1.0, SNAPSHOT_WIDTH / width)
+        fit = Fit((height, width), (max(1, round(height * smaller)), max(1, round(width * smaller))))
+        image = fit.images(torch.from_numpy(np.ascontiguousarray(picture))).numpy()
+        pixels, visible = fit.pixels(self.pixels[frame]), self.visible[frame]
+        pixels = np.where(visible[:, None], pixels, 0.0)
+        return Snapshot(self.name, frame, self.episode.task, image, pixels, visible)

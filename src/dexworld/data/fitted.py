@@ -91,6 +91,11 @@ class FittedDataset:
         return self.dataset.ids
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """The dataset's own split of each episode."""
+        return self.dataset.splits
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         """Frames of each episode."""
         return self.dataset.lengths

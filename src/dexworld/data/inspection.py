@@ -1,31 +1,32 @@
 """Look through a dataset of any layout and any size: what is in it, what is broken, and what looks wrong.
 
 Episodes are read one by one, in processes, and only sums are kept; the same dataset gives the same account whatever the
-number of processes. Nothing that can't be read is left out in silence: it is listed with its reason.
+number of processes. What can't be read is listed with its reason.
 """
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, label_figures, time_findings
+from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, Measurement, Snapshot
 from dexworld.data.parallel import OrderedPool, WorkerDied, worker_count
-from dexworld.data.picture_figures import Snapshot, picture_figures
-from dexworld.data.source import CorruptEpisodeError, Source, splits_of
-from dexworld.data.statistics import Histogram, logarithmic
+from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.data.statistics import most_common
 from dexworld.data.video import VideoError
-from dexworld.track import COLUMNS
+from dexworld.hands import KEYPOINT_NAMES
 
 ALL_UP_TO = 2000  # episodes; of larger datasets a sample of so many is read unless told otherwise
 DECODED = 48  # episodes of which a few frames are decoded, unless all are
 EXAMPLES = 20  # episodes named for each kind of finding
 SNAPSHOTS = 12
+TASKS, COUNTED = 200, 50  # the most common tasks, sizes and rates that the account names
+STAGES = ("opening", "labels", "frames")
 Progress = Callable[[int, int], None]  # (episodes done, episodes in all)
 
 
@@ -55,7 +56,7 @@ class InspectConfig:
 
 @dataclass(frozen=True)
 class Broken:
-    """An episode that can't be used. stage: `opening`, `labels` or `frames`: where it failed."""
+    """An episode that can't be used. stage: one of `STAGES`, where it failed."""
 
     name: str
     stage: str
@@ -64,17 +65,13 @@ class Broken:
 
 @dataclass(frozen=True)
 class EpisodeReport:
-    """What was found in one episode; figures is None when it is broken."""
+    """What was found in one episode: broken, or else all the others. facts: frames, fps, size and task."""
 
     name: str
     broken: Broken | None = None
-    figures: Figures | None = None
+    figures: Figures = field(default_factory=Figures)
     findings: tuple[Finding, ...] = ()
-    frames: int = 0
-    fps: float = 0.0
-    size: tuple[int, int] = (0, 0)
-    task: str = ""
-    extras: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
     bytes: int = 0
     snapshot: Snapshot | None = None
 
@@ -82,25 +79,18 @@ class EpisodeReport:
         """One line about the episode."""
         if self.broken is not None:
             return {"episode": self.name, "broken": self.broken.stage, "reason": self.broken.reason}
-        return {
-            "episode": self.name,
-            "frames": self.frames,
-            "fps": self.fps,
-            "size": list(self.size),
-            "task": self.task,
-            "bytes": self.bytes,
-            "findings": [{"kind": each.kind, "message": each.message, "frame": each.frame} for each in self.findings],
-        }
+        findings = [asdict(each) for each in self.findings]
+        return {"episode": self.name, **self.facts, "bytes": self.bytes, "findings": findings}
 
 
 @dataclass
 class Inspection:
     """The account of a dataset.
 
-    episodes: how many there are that may be readable. read: how many were read; fewer is a sample drawn with `seed`.
-    broken: what opening, labels or frames revealed. findings: per kind the number of episodes, and the first of them
-    with frame and message. tasks, sizes, rates, extras: episodes with each. splits: episodes of the whole dataset in
-    each, where it has splits. bytes: of the files of the episodes read; shared files count once.
+    episodes: how many there are that may be readable. read: how many were read; fewer is a sample drawn with the
+    config's seed. splits: episodes of the whole dataset in each. broken: what opening, labels or frames revealed.
+    findings: per kind the number of episodes, and the first of them with frame and message. bytes: of the files of the
+    episodes read; shared files count once.
     """
 
     folder: Path
@@ -112,13 +102,7 @@ class Inspection:
     broken: list[Broken] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
     findings: dict[str, tuple[int, list[tuple[str, Finding]]]] = field(default_factory=dict)
-    lengths: Histogram = field(default_factory=lambda: logarithmic(0.01, 1e5, 10))
-    tasks: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    rates: Counter[float] = field(default_factory=Counter)
-    extras: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
-    decoded_episodes: int = 0
     snapshots: list[Snapshot] = field(default_factory=list)
 
     @property
@@ -137,24 +121,11 @@ class Inspection:
         if report.broken is not None:
             self.broken.append(report.broken)
             return
-        assert report.figures is not None
         self.figures.merge(report.figures)
-        self.lengths.add(np.array([report.frames / report.fps]))
-        self.tasks[report.task] += 1
-        self.sizes[report.size] += 1
-        self.rates[round(report.fps, 3)] += 1
-        self.extras.update(report.extras)
-        self.decoded_episodes += report.figures.decoded > 0
-        if report.snapshot is not None:
-            self.snapshots.append(report.snapshot)
-        by_kind: dict[str, Finding] = {}
-        for finding in report.findings:
-            by_kind.setdefault(finding.kind, finding)
-        for kind, finding in by_kind.items():
+        self.snapshots += [report.snapshot] if report.snapshot is not None else []
+        for kind, finding in {each.kind: each for each in reversed(report.findings)}.items():  # the first of each kind
             count, examples = self.findings.get(kind, (0, []))
-            if len(examples) < EXAMPLES:
-                examples.append((report.name, finding))
-            self.findings[kind] = count + 1, examples
+            self.findings[kind] = count + 1, [*examples, (report.name, finding)][:EXAMPLES]
 
 
 def inspect(
@@ -171,21 +142,21 @@ def inspect(
     if not len(source) and not source.quarantined:
         raise ValueError(f"{source.folder} holds no episode of kind {source.kind!r}")
     chosen = _chosen(len(source), config)
-    result = Inspection(
-        source.folder, source.kind, len(source), len(chosen), config, Counter(filter(None, splits_of(source)))
-    )
+    splits = Counter(filter(None, source.splits))
+    result = Inspection(source.folder, source.kind, len(source), len(chosen), config, splits)
     result.broken += [Broken(name, "opening", reason) for name, reason in source.quarantined]
-    spread = np.unique(np.linspace(0, max(len(chosen) - 1, 0), min(DECODED, len(chosen))).round().astype(int)).tolist()
-    decoded = frozenset(chosen[place] for place in spread) if config.decode == "sample" else frozenset(chosen)
-    shown = frozenset(_evenly(sorted(decoded), SNAPSHOTS))
-    job = partial(_report, source=source, config=config, decoded=decoded, shown=shown)
+    decoded = _evenly(chosen, DECODED) if config.decode == "sample" else chosen
+    shown = frozenset(_evenly(decoded, SNAPSHOTS))
+    job = partial(_report, source=source, config=config, decoded=frozenset(decoded), shown=shown)
     pool: OrderedPool[int, EpisodeReport] = OrderedPool(job, worker_count(len(chosen), config.workers), [__name__])
     seen: set[int] = set()
     for done, (index, found) in enumerate(zip(chosen, pool.map(chosen), strict=True), 1):
-        name = source.ids[index]
         if isinstance(found, WorkerDied):
+            name = source.ids[index]
             found = EpisodeReport(name, Broken(name, "labels", f"reading it ended the process: {found}"))
-        report = replace(found, bytes=_new_bytes(source, index, seen))
+        new = [path for path in source.files(index) if hash(str(path)) not in seen and path.exists()]
+        seen.update(hash(str(path)) for path in new)
+        report = replace(found, bytes=sum(path.stat().st_size for path in new))
         result.add(report)
         if each is not None:
             each(report)
@@ -195,54 +166,33 @@ def inspect(
 
 
 def _chosen(episodes: int, config: InspectConfig) -> list[int]:
-    wanted = (episodes if episodes <= ALL_UP_TO else ALL_UP_TO) if config.episodes is None else config.episodes
+    wanted = min(episodes, ALL_UP_TO) if config.episodes is None else config.episodes
     if not wanted or wanted >= episodes:
         return list(range(episodes))
-    generator = np.random.default_rng(config.seed)
-    return sorted(generator.choice(episodes, size=wanted, replace=False).tolist())
+    return sorted(np.random.default_rng(config.seed).choice(episodes, size=wanted, replace=False).tolist())
 
 
-def _evenly(items: list[int], count: int) -> Iterator[int]:
-    for place in np.unique(np.linspace(0, max(len(items) - 1, 0), min(count, len(items))).round().astype(int)):
-        yield items[place]
-
-
-def _new_bytes(source: Source, index: int, seen: set[int]) -> int:
-    """Size of the episode's files that no episode before it shares."""
-    total = 0
-    for path in source.files(index):
-        key = hash(str(path))
-        if key not in seen and path.exists():
-            seen.add(key)
-            total += path.stat().st_size
-    return total
+def _evenly(items: list[int], count: int) -> list[int]:
+    places = np.linspace(0, max(len(items) - 1, 0), min(count, len(items))).round().astype(int)
+    return [items[place] for place in np.unique(places)]
 
 
 def _report(
     index: int, source: Source, config: InspectConfig, decoded: frozenset[int], shown: frozenset[int]
 ) -> EpisodeReport:
     """Measure one episode; whatever goes wrong becomes part of the report."""
-    name, stage = source.ids[index], "labels"
+    name, stage, snapshot = source.ids[index], "labels", None
     try:
-        episode = source[index]
-        figures, findings, where = label_figures(episode, index, name, config.limits)
-        decode = config.decode != "none" and index in decoded
-        findings += time_findings(episode, every_packet=decode)
-        stage, snapshot = "frames", None
+        episode, decode = source[index], config.decode != "none" and index in decoded
+        measured = Measurement(episode, index, name, config.limits)
+        measured.labels(every_packet=decode)
+        stage = "frames"
         if decode:
-            seen, snapshot = picture_figures(figures, episode, where, config.limits, config.decode == "all")
-            findings += seen
-        return EpisodeReport(
-            name=name,
-            figures=figures,
-            findings=tuple(findings),
-            frames=len(episode),
-            fps=float(episode.fps),
-            size=(int(episode.frames.size[0]), int(episode.frames.size[1])),
-            task=episode.task,
-            extras=tuple(sorted(set(episode.columns) - set(COLUMNS))),
-            snapshot=replace(snapshot, episode=name) if snapshot is not None and index in shown else None,
-        )
+            snapshot = measured.pictures(config.decode == "all")
+        size, findings = [measured.height, measured.width], tuple(measured.findings)
+        facts = {"frames": len(episode), "fps": float(episode.fps), "size": size, "task": episode.task}
+        snapshot = snapshot if index in shown else None
+        return EpisodeReport(name, None, measured.figures, findings, facts, snapshot=snapshot)
     except (CorruptEpisodeError, VideoError) as error:
         reason = str(error)
     except Exception as error:  # a reader must not raise anything else; if it does, the rest is still worth knowing
@@ -251,4 +201,79 @@ def _report(
     return EpisodeReport(name, Broken(name, stage, reason))
 
 
-__all__ = ["FINDINGS", "Broken", "EpisodeReport", "InspectConfig", "Inspection", "inspect"]
+def account(result: Inspection) -> dict[str, Any]:
+    """Every figure of an inspection, as JSON values; docs/data_store.md explains the keys. What doesn't exist is None.
+
+    Figures are of the episodes read; only `episodes`, `splits`, `broken` at opening and the `estimate`s are of all.
+    """
+    figures = result.figures
+    frames, hours = figures.frames, figures.seconds / 3600
+    whole = result.episodes / result.read if result.read else None  # never 0: what is read exists
+    tasks = [[task, count] for task, count in most_common(figures.tasks.items(), TASKS)]
+    counts = (*figures.hands_shown.tolist(), *figures.per_hand.tolist())
+    none, one, two, left, right = (count / frames if frames else None for count in counts)
+    return {
+        "dataset": result.folder.name,
+        "kind": result.kind,
+        "episodes": result.episodes,
+        "read": result.read,
+        "sample": result.is_sample,
+        "readable": result.readable,
+        "frames": frames,
+        "hours": hours,
+        "bytes": result.bytes,
+        "estimate": {"hours": whole and hours * whole, "bytes": whole and round(result.bytes * whole)},
+        "splits": dict(sorted(result.splits.items())),
+        "frame_sizes": {f"{w}x{h}": count for (h, w), count in most_common(figures.sizes.items(), COUNTED)},
+        "fps": {f"{rate:g}": count for rate, count in most_common(figures.rates.items(), COUNTED)},
+        "tasks": {"distinct": len(figures.tasks), "most_common": tasks},
+        "extras": dict(sorted(figures.extras.items())),
+        "length_s": figures.lengths.to_json(),
+        "visibility": {
+            "hands_in_picture": {"none": none, "one": one, "two": two},
+            "left": left,
+            "right": right,
+            "keypoints": _keypoint_rows(figures),
+            "map": {"left": figures.map[0].tolist(), "right": figures.map[1].tolist()},
+            "depth_m": figures.depth.to_json(),
+        },
+        "confidence": _as_json(figures.confidence) if figures.confidence_frames else None,
+        "speeds_per_s": _as_json(figures.speeds),
+        "steps_per_frame": _as_json(figures.steps),
+        "actions": [found.to_json() for _, found in sorted(figures.actions.items())],
+        "largest": _as_json(figures.largest),
+        "hand_length_m": _as_json(figures.hand_length),
+        "pictures": {"decode": result.config.decode, "episodes": figures.decoded_episodes}
+        | {name: getattr(figures, name) for name in ("decoded", "compared", "identical", "black")},
+        "findings": _finding_rows(result),
+        "broken": {
+            "count": len(result.broken),
+            "by_stage": {stage: sum(each.stage == stage for each in result.broken) for stage in STAGES},
+            "episodes": [{"episode": each.name, "stage": each.stage, "reason": each.reason} for each in result.broken],
+        },
+    }
+
+
+def _as_json(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: each.to_json() for name, each in figures.items()}
+
+
+def _keypoint_rows(figures: Figures) -> list[dict[str, Any]]:
+    """Per keypoint: its name and the shares of frames in which it is valid, in front, visible; its mean confidence."""
+    frames, counted = max(figures.frames, 1), figures.confidence_frames
+    return [
+        {"keypoint": name}
+        | {share: float(getattr(figures, share)[row] / frames) for share in ("valid", "in_front", "visible")}
+        | {"confidence": float(figures.confidence_sum[row] / counted) if counted else None}
+        for row, name in enumerate(KEYPOINT_NAMES)
+    ]
+
+
+def _finding_rows(result: Inspection) -> list[dict[str, Any]]:
+    """What looks wrong, by the number of episodes: kind, title, advice, episodes, examples."""
+    rows = []
+    for kind, (count, examples) in result.findings.items():
+        title, advice = FINDINGS[kind]
+        named = [{"episode": name, "frame": each.frame, "message": each.message} for name, each in examples]
+        rows.append({"kind": kind, "title": title, "advice": advice, "episodes": count, "examples": named})
+    return sorted(rows, key=lambda row: (-row["episodes"], row["kind"]))

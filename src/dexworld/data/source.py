@@ -7,8 +7,9 @@ Readers of foreign layouts (`readers/`) return sources; `store.py` and `prepared
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from dexworld.track import Track
 
@@ -24,8 +25,8 @@ class Source(Protocol):
     """Episodes in the order of their ids.
 
     folder: where it lies. kind: the layout's name, e.g. "egodex". ids: one per episode that may be readable; stable,
-    distinct, sorted. quarantined: (file or id, reason) of what opening already found broken or incomplete; reading may
-    find more, one episode at a time.
+    distinct, sorted. splits: the split that the dataset's makers put each episode into, "" where the layout knows none.
+    quarantined: (file or id, reason) of what opening already found broken; reading may find more.
     """
 
     @property
@@ -36,6 +37,9 @@ class Source(Protocol):
 
     @property
     def ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
 
     @property
     def quarantined(self) -> tuple[tuple[str, str], ...]: ...
@@ -76,12 +80,22 @@ class Dataset(Source, Protocol):
     def seeds(self) -> tuple[int, ...]: ...
 
 
-def splits_of(source: Source) -> tuple[str, ...]:
-    """The split that the dataset's makers put each episode into, "" where the layout knows none."""
-    named = getattr(source, "splits", None)
-    if named is None:
-        named = [getattr(clip, "split", "") for clip in getattr(source, "clips", ())] or [""] * len(source)
-    return tuple(str(name or "") for name in named)
+@dataclass(frozen=True)
+class FolderSource:
+    """What the sources of foreign layouts share; see `Source`."""
+
+    kind: ClassVar[str]
+    folder: Path
+    ids: tuple[str, ...]
+    quarantined: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """One "" per episode: the layout knows no splits."""
+        return ("",) * len(self)
 
 
 def evenly_spread(items: Sequence[Item], most: int | None) -> tuple[Item, ...]:

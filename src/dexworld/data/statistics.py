@@ -2,12 +2,34 @@
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
+_POWERS = np.geomspace(1e-4, 1e4, 801)  # a hundred bins for a factor of ten: quantiles to 2.4 %
+
+
+def added(one: Any, other: Any) -> Any:
+    """Two figures of one kind as one: numbers and arrays summed, lists and dicts by their places, others merged."""
+    if isinstance(one, dict):
+        return one | {key: added(one[key], value) if key in one else value for key, value in other.items()}
+    if isinstance(one, list):
+        return [added(*pair) for pair in zip(one, other, strict=True)]
+    if hasattr(one, "merge"):
+        one.merge(other)
+        return one
+    return one + other
+
+
+class Summed:
+    """A dataclass whose fields add up."""
+
+    def merge(self, other: Any) -> None:
+        """Add what another one counted; the order of adding decides the last digit of sums."""
+        for each in fields(self):  # type: ignore[arg-type]
+            setattr(self, each.name, added(getattr(self, each.name), getattr(other, each.name)))
 
 
 @dataclass
@@ -44,6 +66,11 @@ class Histogram:
     def rms(self) -> float | None:
         """Root of the mean square; None of no values."""
         return (self.squares / self.count) ** 0.5 if self.count else None
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation; None of no values."""
+        return max(0.0, self.squares / self.count - (self.total / self.count) ** 2) ** 0.5 if self.count else None
 
     def add(self, values: np.ndarray) -> None:
         """Count finite values of any shape. Raises ValueError on NaN and Inf: leave them out and say so."""
@@ -96,8 +123,7 @@ def linear(low: float, high: float, bins: int) -> Histogram:
 
 def logarithmic(low: float, high: float, per_decade: int) -> Histogram:
     """A histogram whose bins grow by an equal factor, `per_decade` of them for a factor of ten."""
-    bins = round(per_decade * np.log10(high / low))
-    return Histogram(np.geomspace(low, high, bins + 1))
+    return Histogram(np.geomspace(low, high, round(per_decade * np.log10(high / low)) + 1))
 
 
 @dataclass
@@ -109,9 +135,7 @@ class Largest:
 
     def add(self, value: float, place: tuple[int, int], episode: str, note: str) -> None:
         """Offer a value. place: (episode, frame) numbers. episode, note: what to say of it."""
-        self._kept = heapq.nsmallest(
-            self.size, [*self._kept, (-float(value), place, episode, note)], key=lambda entry: entry[:2]
-        )
+        self.merge(Largest(1, [(-float(value), place, episode, note)]))
 
     def merge(self, other: "Largest") -> None:
         """Offer what another one kept."""
@@ -125,10 +149,34 @@ class Largest:
         ]
 
 
-def shares(part: np.ndarray, whole: np.ndarray | int) -> list[float | None]:
-    """part / whole, None where the whole is empty."""
-    wholes = np.broadcast_to(np.asarray(whole), part.shape)
-    return [float(a / b) if b else None for a, b in zip(part.tolist(), wholes.tolist(), strict=True)]
+@dataclass
+class ActionFigures(Summed):
+    """A robot's recorded actions of one width, by dimension: what normalising them needs.
+
+    not_finite: values NaN or Inf, which count nowhere else.
+    """
+
+    dimensions: list[Histogram]
+    episodes: int
+    frames: int
+    not_finite: int
+
+    @classmethod
+    def of(cls, action: np.ndarray) -> "ActionFigures":
+        """Of the actions (T, A) of one episode."""
+        finite = np.isfinite(action)
+        edges = np.concatenate([-_POWERS[::-1], [0.0], _POWERS])
+        dimensions = [Histogram(edges) for _ in action.T]
+        for histogram, values, known in zip(dimensions, action.T, finite.T, strict=True):
+            histogram.add(values[known])
+        return cls(dimensions, 1, len(action), int((~finite).sum()))
+
+    def to_json(self) -> dict[str, Any]:
+        """episodes, frames, not_finite; min, q01, mean, std, q99 and max as lists over the dimensions, None of none."""
+        rows = [each.to_json() | {"std": each.std} for each in self.dimensions]
+        keys = {"min": "min", "q01": "p01", "mean": "mean", "std": "std", "q99": "p99", "max": "max"}
+        counted = {"episodes": self.episodes, "frames": self.frames, "not_finite": self.not_finite}
+        return {"dimensions": len(rows), **counted} | {name: [row[key] for row in rows] for name, key in keys.items()}
 
 
 def most_common(counts: Iterable[tuple[Any, int]], limit: int) -> list[tuple[Any, int]]:

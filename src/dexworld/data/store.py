@@ -122,6 +122,11 @@ class EpisodeDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """One "" per episode: recordings have no splits."""
+        return ("",) * len(self)
+
     def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when its files were damaged since."""
         return _read_episode(self.folder, self.ids[index])[0]

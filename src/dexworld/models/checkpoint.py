@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dexworld.models.config import from_dict
+from dexworld.options import from_dict
 
 FORMAT_VERSION = 1
 Config = TypeVar("Config")

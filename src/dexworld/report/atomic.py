@@ -13,7 +13,6 @@ from dexworld.actions import ActionConvention, HandMotion, hand_motion
 from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_KEYPOINTS, NUM_TRACKED, RIGHT, WRIST
 from dexworld.track import Track
 
-DIRECTIONS = ("up", "down", "left", "right", "forward", "back")
 INDEX_KNUCKLE, LITTLE_KNUCKLE = 5, 17
 OPEN_SHARE = 0.3  # hands at rest are more open than closed, so opening goes less far
 
@@ -75,16 +74,12 @@ def atomic_keypoints(episode: Track, frame: int, config: AtomicConfig) -> dict[s
             f"{episode.source}: frame {frame} has no annotated {config.hand} wrist and knuckles to move; "
             "choose another frame or hand"
         )
-    hand = start[rows]
-    shapes: dict[str, list[np.ndarray]] = {}
-    for name in DIRECTIONS:
-        shapes[name] = [hand + step * config.distance * axes[name] for step in range(config.steps + 1)]
-    for name, share in (("open", -OPEN_SHARE), ("close", 1.0)):
-        shapes[name] = [curled(hand, share * config.curl * step, config.hand) for step in range(config.steps + 1)]
-    movements = {}
-    for name, moving in shapes.items():
-        movements[name] = np.repeat(start[None], config.steps + 1, axis=0)
-        movements[name][:, rows] = moving
+    movements = {name: np.repeat(start[None], config.steps + 1, axis=0) for name in (*axes, "open", "close")}
+    for step in range(config.steps + 1):
+        for name, axis in axes.items():
+            movements[name][step, rows] = start[rows] + step * config.distance * axis
+        for name, share in (("open", -OPEN_SHARE), ("close", 1.0)):
+            movements[name][step, rows] = curled(start[rows], share * config.curl * step, config.hand)
     return movements
 
 
@@ -123,24 +118,17 @@ def viewing_axes(world_from_camera: np.ndarray, up: np.ndarray) -> dict[str, np.
     (or up) has the top of its image as forward.
     """
     up = up / np.linalg.norm(up)
-    forward = level(world_from_camera[:, 2], up)
-    if np.linalg.norm(forward) < 1e-3:
-        forward = level(-world_from_camera[:, 1], up)
+    ahead, top = (axis - (axis @ up) * up for axis in (world_from_camera[:, 2], -world_from_camera[:, 1]))
+    forward = ahead if np.linalg.norm(ahead) >= 1e-3 else top
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, up)
     return {"up": up, "down": -up, "left": -right, "right": right, "forward": forward, "back": -forward}
 
 
-def level(vector: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """The part of a vector that is level with the ground."""
-    return vector - (vector @ up) * up
-
-
 def curled(hand: np.ndarray, angle: float, side: Literal["left", "right"]) -> np.ndarray:
     """Keypoints (21, 3) of one hand with every finger joint bent further by `angle` radians towards the palm.
 
-    Each finger bends in the plane of its own direction and the palm's normal. Points that are not annotated come out as
-    wrong as they went in.
+    Each finger bends in the plane of its own direction and the palm's normal.
     """
     towards_index, towards_little = hand[INDEX_KNUCKLE] - hand[WRIST], hand[LITTLE_KNUCKLE] - hand[WRIST]
     normal = np.cross(towards_index, towards_little)  # out of the palm of a right hand
@@ -153,15 +141,10 @@ def curled(hand: np.ndarray, angle: float, side: Literal["left", "right"]) -> np
         axis = np.cross(hand[joints[-1]] - hand[joints[0]], normal)
         if np.linalg.norm(axis) < 1e-9:
             continue
-        rotation = rotation_about(axis, angle)
+        x, y, z = axis / np.linalg.norm(axis)
+        cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+        rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues' formula
         for pivot in range(len(JOINTS) - 1):
             beyond = joints[pivot + 1 :]
             bent[beyond] = bent[joints[pivot]] + (bent[beyond] - bent[joints[pivot]]) @ rotation.T
     return bent
-
-
-def rotation_about(axis: np.ndarray, angle: float) -> np.ndarray:
-    """Rotation (3, 3) by `angle` radians about `axis`, of any length (Rodrigues' formula)."""
-    x, y, z = axis / np.linalg.norm(axis)
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -1,349 +1,203 @@
 """The demonstration's page: one file that a stranger can open, understand and pass on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dexworld.report import words
-from dexworld.report.demo_results import CONTROLS, DemoResults, Distance, EpisodeResult, PlanRecord, SuccessRow
-from dexworld.report.html import (
-    Markup,
-    badge,
-    details,
-    facts,
-    figure,
-    join,
-    page,
-    paragraph,
-    section,
-    table,
-    tag,
-    tiles,
-    write_page,
-)
+from dexworld.report import html, words
+from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.media import image_tag, picture, video_tag
 from dexworld.report.overlay import hand_overlay
 from dexworld.report.plots import Series, line_plot, rate_bar
-from dexworld.report.video import image_tag, video_tag
-
-TITLE = "A robot hand that plans by imagining"
 
 
 def write_demo_report(folder: Path | str, results: DemoResults) -> Path:
     """Write `folder/report.html`, a page without any outside resource, and return its path."""
-    return write_page(Path(folder) / "report.html", demo_page(results))
-
-
-def demo_page(results: DemoResults) -> str:
-    """The page as text."""
-    return page(
-        TITLE,
-        header(results),
-        section("How it works", how_it_works()),
-        *task_sections(results.episodes, results.drawn_by),
-        success_section(results),
-        open_loop_section(results),
-        machinery_section(results),
-        tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
+    ran = {"Renderer": results.renderer} if results.renderer else {}
+    if results.drawn_by:
+        ran["Imagined pictures"] = f"drawn by {results.drawn_by}"
+    groups = {
+        "The world model": results.checkpoint,
+        "Where the time went": {name: html.duration(seconds) for name, seconds in results.timings.items()},
+        "What ran": {**results.versions, **ran},
+    }
+    return html.write_page(
+        Path(folder) / "report.html",
+        words.TITLE,
+        html.opening(words.TITLE, words.INTRODUCTION, _headline(results), results.notices),
+        html.how_it_works(words.HOW_IT_WORKS.items()),
+        *_task_sections(results.episodes, results.drawn_by),
+        _success_section(results),
+        _open_loop_section(results),
+        html.under_the_bonnet(groups, results.command),
     )
 
 
-def header(results: DemoResults) -> Markup:
-    """Title, what this is, and the run in four figures."""
+def _headline(results: DemoResults) -> list[tuple[str, str]]:
     solved, total = sum(episode.success for episode in results.episodes), len(results.episodes)
     times = [plan.seconds for episode in results.episodes for plan in episode.plans]
-    items = [(f"{solved} of {total}", "episodes solved in this run")]
+    figures = [(f"{solved} of {total}", "episodes solved in this run")]
     if times:
-        items.append((f"{sum(times) / len(times):.1f} s", "to make one plan, on average"))
+        figures.append((f"{sum(times) / len(times):.1f} s", "to make one plan, on average"))
     if results.timings:
-        items.append((duration(sum(results.timings.values())), "for the whole demonstration"))
+        figures.append((html.duration(sum(results.timings.values())), "for the whole demonstration"))
     if "Parameters" in results.checkpoint:
-        items.append((results.checkpoint["Parameters"], "parameters in the world model"))
-    return tag(
-        "header",
-        tag("h1", TITLE),
-        paragraph(words.INTRODUCTION, class_="lead"),
-        tiles(items),
-        *(paragraph(notice, class_="note") for notice in results.notices),
-    )
+        figures.append((results.checkpoint["Parameters"], "parameters in the world model"))
+    return figures
 
 
-def how_it_works() -> Markup:
-    """Three steps in plain words."""
-    steps = (
-        tag("div", tag("h3", tag("span", str(number), class_="disc"), title), paragraph(text))
-        for number, (title, text) in enumerate(words.HOW_IT_WORKS, start=1)
-    )
-    return tag("div", *steps, class_="steps")
-
-
-def task_sections(episodes: Iterable[EpisodeResult], drawn_by: str = "") -> list[Markup]:
-    """One section a task, in the order in which the tasks first appear. drawn_by: what drew the imagined pictures."""
+def _task_sections(episodes: Iterable[EpisodeResult], drawn_by: str) -> list[html.Markup]:
     by_task: dict[str, list[EpisodeResult]] = {}
     for episode in episodes:
         by_task.setdefault(episode.task, []).append(episode)
     sections, explained = [], False
     for task, members in by_task.items():
-        told = words.task_words(task)
+        task_words = words.task_words(task)
         solved = sum(episode.success for episode in members)
-        count = badge(f"{solved} of {len(members)} solved", "good" if solved == len(members) else "quiet")
+        count = html.badge(f"{solved} of {len(members)} solved", "good" if solved == len(members) else "quiet")
         cards = []
         for episode in members:
-            cards.append(episode_card(episode, explain=not explained, drawn_by=drawn_by))
+            cards.append(episode_card(episode, not explained, drawn_by))
             explained = explained or bool(episode.plans)
-        sections.append(section(told.title, paragraph(told.story, " ", count), *cards, anchor=task))
+        sections.append(
+            html.section(task_words.title, html.tag("p", task_words.story, " ", count), *cards, anchor=task)
+        )
     return sections
 
 
-def episode_card(episode: EpisodeResult, explain: bool = False, drawn_by: str = "") -> Markup:
-    """One episode: pictures, measures, imagination against reality, and the search behind it.
-
-    explain: tell how to read the comparison, and what drew it; once on a page is enough.
-    """
-    verdict = badge("Solved", "good") if episode.success else badge("Not solved", "bad")
-    goal_caption = "The goal: how it should look in the end."
-    goal = episode.goal_image
-    if episode.goal_keypoints is not None and episode.goal_keypoints_shown is not None:
-        goal = hand_overlay(goal, episode.goal_keypoints, episode.goal_keypoints_shown)
-        goal_caption += (
-            " The coloured skeleton is where the model sees wrist and fingertips."
-            if episode.goal_keypoints_shown.any()
-            else " The model sees no hand in it."
-        )
+def episode_card(episode: EpisodeResult, explain: bool, drawn_by: str) -> html.Markup:
+    """Pictures, measure, imagination against reality, and the search. explain: say how to read the comparison."""
+    goal = hand_overlay(episode.goal_image, episode.goal_keypoints, episode.goal_keypoints_shown)
+    shown = words.SKELETON if episode.goal_keypoints_shown.any() else words.NO_SKELETON
     name = words.task_words(episode.task).title
+    played = video_tag(episode.outcome, episode.outcome_fps, f"{name}: what the robot did")
     pictures = [
-        figure(
-            image_tag(episode.start_image, f"{name}: the scene at the start"), "The start: what the camera sees first."
-        ),
-        figure(image_tag(goal, f"{name}: the goal picture"), goal_caption),
-        figure(
-            video_tag(episode.outcome, episode.outcome_fps, f"{name}: what the robot did"),
-            "What the robot did, in the physics simulator.",
-        ),
+        picture(episode.start_image, f"{name}: the scene at the start", "The start: what the camera sees first."),
+        picture(goal, f"{name}: the goal picture", f"The goal: how it should look in the end. {shown}"),
+        html.figure(played, "What the robot did, in the physics simulator."),
     ]
-    return tag(
-        "article",
-        tag("div", tag("h3", f"Scene {episode.seed}"), verdict, planning_note(episode), class_="head"),
-        tag("div", *pictures, class_="pictures"),
-        distance_table(episode.distances) if episode.distances else None,
-        paragraph(episode.note) if episode.note else None,
+    start, end, limit = (f"{100 * value:.1f} cm" for value in (*episode.distances, episode.limit))
+    met = html.badge("met", "good") if episode.distances[1] < episode.limit else html.badge("missed", "bad")
+    measure = [words.task_words(episode.task).measure, start, end, f"below {limit}", met]
+    count = len(episode.plans)
+    return html.card(
+        f"Scene {episode.seed}",
+        html.badge("Solved", "good") if episode.success else html.badge("Not solved", "bad"),
+        html.box("pictures", *pictures),
+        html.table(["Measure", "Start", "End", "Needed", ""], [measure]),
         *imagination(episode.plans, explain, drawn_by),
-        class_="card",
+        aside=f"{count} plan{'s' * (count != 1)}, {episode.seconds_per_plan:.1f} s each" if count else None,
     )
 
 
-def planning_note(episode: EpisodeResult) -> Markup | None:
-    """How many plans were made and how long one took."""
-    if episode.seconds_per_plan is None:
-        return None
-    count = len(episode.plans)
-    return tag("span", f"{count} plan{'s' * (count != 1)}, {episode.seconds_per_plan:.1f} s each", class_="note")
-
-
-def distance_table(distances: Iterable[Distance]) -> Markup:
-    """The task's measures before and after, and whether each is met."""
-    rows = [
-        [
-            item.name,
-            item.shown(item.start),
-            item.shown(item.end),
-            f"below {item.shown(item.limit)}",
-            badge("met", "good") if item.end < item.limit else badge("missed", "bad"),
-        ]
-        for item in distances
-    ]
-    return table(["Measure", "Start", "End", "Needed", ""], rows)
-
-
-def imagination(plans: tuple[PlanRecord, ...], explain: bool, drawn_by: str = "") -> list[Markup]:
+def imagination(plans: Sequence[PlanRecord], explain: bool, drawn_by: str) -> list[html.Markup]:
     """Imagined against real pictures, the whole plans, and the search's costs; empty without plans."""
-    parts = []
-    firsts = [plan for plan in plans if plan.imagined is not None and len(plan.happened)]
-    if firsts:
-        heads = [f"step {number}" for number in range(1, len(firsts) + 1)]
-        strip = compared([plan.imagined[0] for plan in firsts], [plan.happened[0] for plan in firsts], heads)  # type: ignore[index]
-        drawn = f" Drawn by {drawn_by}." if drawn_by else ""
-        reading = [paragraph(words.IMAGINED, drawn, class_="note")] if explain else []
-        parts += [tag("h4", "Imagined, and what happened"), *reading, strip]
+    parts: list[html.Markup] = []
+    decoded = [(plan.imagined, plan) for plan in plans if plan.imagined is not None]
+    if decoded:
+        heads = [f"step {number}" for number in range(1, len(decoded) + 1)]
+        reading = html.note(words.IMAGINED, f" Drawn by {drawn_by}." if drawn_by else "")
+        parts += [html.tag("h4", "Imagined, and what happened"), *([reading] if explain else [])]
+        parts.append(compared([each[0] for each, _ in decoded], [plan.happened[0] for _, plan in decoded], heads))
     ahead = []
-    columns = max((len(plan.imagined) for plan in plans if plan.imagined is not None), default=0)
-    for number, plan in enumerate(plans, start=1):
-        if plan.imagined is not None and len(plan.imagined) > 1:
-            heads = [f"after {step * plan.step_seconds:g} s" for step in range(1, len(plan.imagined) + 1)]
-            ahead += [tag("h4", f"Plan {number}"), compared(list(plan.imagined), list(plan.happened), heads, columns)]
-    searches = [plan for plan in plans if len(plan.best_costs) > 1]
+    for number, (imagined, plan) in enumerate(decoded, start=1):
+        if len(imagined) > 1:
+            heads = [f"after {step * plan.step_seconds:g} s" for step in range(1, len(imagined) + 1)]
+            columns = max(len(each) for each, _ in decoded)
+            pictures = compared(list(imagined), list(plan.happened), heads, columns)
+            ahead += [html.tag("h4", f"Plan {number}"), pictures]
     if ahead:
-        parts.append(details("The whole plans", paragraph(words.LOOK_AHEAD, class_="note"), *ahead))
-    if searches:
-        parts.append(details("The search", paragraph(words.SEARCH, class_="note"), search_plot(plans)))
+        parts.append(html.details("The whole plans", html.note(words.LOOK_AHEAD), *ahead))
+    if any(len(plan.best_costs) > 1 for plan in plans):
+        lines = []
+        for number, plan in enumerate(plans):
+            rounds = range(1, len(plan.best_costs) + 1)
+            lines.append(Series(f"plan {number + 1}, best", rounds, plan.best_costs, colour=number))
+            lines.append(Series("mean of the elites", rounds, plan.elite_costs, colour=number, faint=True))
+        plot = line_plot([line for line in lines if len(line.x)], "round of the search", "cost")
+        parts.append(html.details("The search", html.note(words.SEARCH), plot))
     return parts
 
 
 def compared(
-    imagined: list[np.ndarray], happened: list[np.ndarray], heads: list[str], columns: int | None = None
-) -> Markup:
-    """Two rows of pictures with names on the left and times on top; steps that never happened stay empty.
-
-    columns: how many to leave room for, so that pictures of several comparisons have one size.
-    """
-    columns = max(columns or 0, len(heads))
-    blanks = [tag("span")] * (columns - len(heads))
-    cells = [tag("span", class_="corner"), *(tag("span", head, class_="when") for head in heads), *blanks]
-    cells += [tag("span", "imagined", class_="side")]
+    imagined: Sequence[np.ndarray], happened: Sequence[np.ndarray], heads: Sequence[str], columns: int = 0
+) -> html.Markup:
+    """Two rows of pictures under `heads`. columns: room to leave, so that pictures of several comparisons are equal."""
+    columns = max(columns, len(heads))
+    blanks = [html.tag("span")] * (columns - len(heads))
+    cells = [html.tag("span", class_="corner"), *(html.tag("span", head, class_="when") for head in heads), *blanks]
+    cells += [html.tag("span", "imagined", class_="side")]
     cells += [image_tag(image, f"imagined, {head}") for image, head in zip(imagined, heads, strict=True)]
-    cells += blanks
-    cells += [tag("span", "happened", class_="side")]
+    cells += [*blanks, html.tag("span", "happened", class_="side")]
     cells += [image_tag(image, f"what happened, {head}") for image, head in zip(happened, heads, strict=False)]
-    return tag("div", *cells, class_="pair", style=f"--columns:{columns}")
+    return html.box("pair", *cells, style=f"--columns:{columns}")
 
 
-def search_plot(plans: tuple[PlanRecord, ...]) -> Markup:
-    """Cost of the best candidate and of the elites over the iterations of every plan."""
-    lines = []
-    for number, plan in enumerate(plans):
-        iterations = list(range(1, len(plan.best_costs) + 1))
-        if iterations:
-            lines.append(Series(f"plan {number + 1}, best", iterations, plan.best_costs, colour=number))
-            lines.append(Series("mean of the elites", iterations, plan.elite_costs, colour=number, faint=True))
-    return line_plot(lines, "round of the search", "cost")
-
-
-def success_section(results: DemoResults) -> Markup | None:
-    """Success rates over many episodes as bars and as a table; None where none were given."""
-    if not results.success:
+def _success_section(results: DemoResults) -> html.Markup | None:
+    measured = results.measured.get("tasks")
+    if not measured:
         return None
-    told = [words.task_words(row.task) for row in results.success]
-    bars = [
-        tag("div", tag("h4", f"{task.title} ({row.n} episodes)"), *success_bars(row, task.paper))
-        for row, task in zip(results.success, told, strict=True)
-    ]
-    known = [key for key in CONTROLS if any(key in row.controls for row in results.success)]
-    rows = [
-        [
-            words.task_words(row.task).title,
-            f"{100 * row.success:.0f} %",
-            f"{100 * row.low:.0f} to {100 * row.high:.0f} %",
-            str(row.n),
-            *(f"{100 * row.controls[key]:.0f} %" if key in row.controls else "–" for key in known),
-            "–" if row.seconds_per_plan is None else f"{row.seconds_per_plan:.1f} s",
-        ]
-        for row in results.success
-    ]
-    head = ["Task", "World model", "95 % interval", "Episodes", *(CONTROLS[key] for key in known), "One plan"]
-    paper = paragraph(words.PAPER_MARK, class_="note") if any(task.paper for task in told) else None
-    return section(
+    bars, rows = [], []
+    known = [key for key in words.CONTROLS if any(row.get(key) is not None for row in measured.values())]
+    for task, row in measured.items():
+        title, paper = words.task_words(task).title, words.task_words(task).paper
+        rates = (row["success"], row["low"], row["high"])
+        controls = {key: row[key] for key in known if row.get(key) is not None}
+        own = rate_bar("World model", rates[0], rates[1:], own=True, mark=paper)
+        others = [rate_bar(words.CONTROLS[key], rate) for key, rate in controls.items()]
+        bars.append(html.tag("div", html.tag("h4", f"{title} ({row['n']} episodes)"), own, *others))
+        cells = [*html.with_interval((100 * rate for rate in rates), ".0f", " %"), str(row["n"])]
+        cells += [f"{100 * controls[key]:.0f} %" if key in controls else "–" for key in known]
+        seconds = row.get("seconds_per_plan")
+        rows.append([title, *cells, "–" if seconds is None else f"{seconds:.1f} s"])
+    head = ["Task", "World model", "95 % interval", "Episodes", *(words.CONTROLS[key] for key in known), "One plan"]
+    paper_mark = html.note(words.PAPER_MARK) if any(words.task_words(task).paper for task in measured) else None
+    return html.section(
         "How often it works",
-        paragraph(words.SUCCESS),
-        paragraph(results.success_source, class_="note") if results.success_source else None,
-        tag("div", tag("div", *bars, class_="bars"), paper, class_="card"),
-        details("The same as a table", table(head, rows)),
+        html.tag("p", words.SUCCESS),
+        html.note(results.measured.get("tasks_source", "")),
+        html.box("card", html.box("bars", *bars), paper_mark),
+        html.details("The same as a table", html.table(head, rows)),
         anchor="success",
     )
 
 
-def success_bars(row: SuccessRow, paper: float | None) -> list[Markup]:
-    """The world model's bar and those of its controls."""
-    own = rate_bar("World model", row.success, row.low, row.high, own=True, mark=paper)
-    return [own, *(rate_bar(name, row.controls[key]) for key, name in CONTROLS.items() if key in row.controls)]
-
-
-def open_loop_section(results: DemoResults) -> Markup | None:
-    """How good the model's imagination is by itself; None where it was not measured."""
-    if results.open_loop is None:
+def _open_loop_section(results: DemoResults) -> html.Markup | None:
+    figures = results.measured.get("open_loop")
+    if figures is None:
         return None
-    figures = results.open_loop
-    curves = figures["curves"]
-    return section(
+    curves, seconds = figures["curves"], figures["curves"]["seconds"]
+    errors = [
+        _curve(curves, "mse_ratio", "the model", 0),
+        _curve(curves, "shuffled_mse_ratio", "told another movement", 1),
+        Series("“nothing changes”", seconds, [1.0] * len(seconds), colour=2, faint=True),
+    ]
+    keypoints = [
+        _curve(curves, "pck20_visible", "in the imagined pictures", 0),
+        _curve(curves, "copy_last_pck20_visible", "in the first picture, unchanged", 2, faint=True),
+    ]
+    plots = [
+        html.figure(line_plot(lines, "seconds into the future", label, bottom=0.0), caption)
+        for lines, label, caption in ((errors, "error", words.ERROR_CURVES), (keypoints, "%", words.KEYPOINT_CURVES))
+    ]
+    rows = [
+        [name, *html.with_interval(html.bounds(figures, key), ".3g")]
+        for key, name in words.OPEN_LOOP_FIGURES.items()
+        if figures.get(key) is not None
+    ]
+    rows.append(["Held-out episodes", str(figures["episodes"]), ""])
+    return html.section(
         "How good the imagination is",
-        paragraph(words.OPEN_LOOP),
-        paragraph(results.open_loop_source, class_="note") if results.open_loop_source else None,
-        tag("div", tag("div", error_plot(curves), keypoint_plot(curves), class_="plots"), class_="card"),
-        details("The figures", open_loop_table(figures)),
+        html.tag("p", words.OPEN_LOOP),
+        html.note(results.measured.get("open_loop_source", "")),
+        html.box("card", html.box("plots", *plots)),
+        html.details("The figures", html.table(["Figure", "Value", "95 % interval"], rows)),
         anchor="open-loop",
     )
 
 
-def error_plot(curves: Mapping[str, Any]) -> Markup:
-    """Squared error against copy-last over the predicted seconds."""
-    seconds = curves["seconds"]
-    lines = [
-        curve(curves, "mse_ratio", "the model", 0),
-        curve(curves, "shuffled_mse_ratio", "told another movement", 1),
-        Series("“nothing changes”", seconds, [1.0] * len(seconds), colour=2, faint=True),
-    ]
-    return figure(
-        line_plot(lines, "seconds into the future", "error", bottom=0.0),
-        "Prediction error, relative to guessing that nothing changes. Bands are 95 % intervals over episodes.",
-    )
-
-
-def keypoint_plot(curves: Mapping[str, Any]) -> Markup:
-    """Share of visible keypoints found within 20 pixels over the predicted seconds."""
-    lines = [
-        curve(curves, "pck20_visible", "in the imagined pictures", 0),
-        curve(curves, "copy_last_pck20_visible", "in the first picture, unchanged", 2, faint=True),
-    ]
-    return figure(
-        line_plot(lines, "seconds into the future", "%", bottom=0.0),
-        "Share of wrists and fingertips in view that are found within 20 pixels of where they really are. A model that "
-        "is told on its own grid of patches where the hand goes, like the one shipped, shows no more here "
-        "than that it listens.",
-    )
-
-
-def curve(curves: Mapping[str, Any], key: str, name: str, colour: int, faint: bool = False) -> Series:
-    """A per-step curve of open-loop figures with its interval."""
-    bounds = (curves[f"{key}_low"], curves[f"{key}_high"])
-    return Series(name, curves["seconds"], curves[key], *bounds, colour=colour, faint=faint)
-
-
-def open_loop_table(figures: Mapping[str, Any]) -> Markup:
-    """The headline figures with their intervals."""
-    named = {
-        "mse_ratio_1s": "Squared error at 1 s (“nothing changes” is 1)",
-        "mse_ratio_4s": "Squared error at 4 s",
-        "shuffled_mse_ratio_1s": "Squared error at 1 s, told another movement",
-        "shuffled_mse_ratio_4s": "Squared error at 4 s, told another movement",
-        "object_mse_ratio_1s": "Squared error at 1 s where objects moved",
-        "object_mse_ratio_4s": "Squared error at 4 s where objects moved",
-        "mae_avg": "Mean absolute error, average (the paper's “L2”)",
-        "mae_4s": "Mean absolute error at 4 s",
-        "copy_last_mae_avg": "Mean absolute error of “nothing changes”",
-        "pck20_visible_avg": "Visible keypoints within 20 px, average, %",
-        "pck20_avg": "Keypoints within 20 px of all twelve (as released), %",
-        "pck_released_ceiling": "The most that the previous line can reach, %",
-        "pck20_true_latents": "Visible keypoints within 20 px, from true frames, %",
-    }
-    rows = [
-        [name, f"{figures[key]:.3g}", f"{figures[f'{key}_low']:.3g} to {figures[f'{key}_high']:.3g}"]
-        for key, name in named.items()
-        if figures.get(key) is not None
-    ]
-    episodes = ["Held-out episodes", str(figures["episodes"]), ""]
-    return table(["Figure", "Value", "95 % interval"], [*rows, episodes])
-
-
-def machinery_section(results: DemoResults) -> Markup:
-    """The checkpoint, the clock, the versions and the command."""
-    parts: list[Markup] = []
-    if results.checkpoint:
-        parts += [tag("h4", "The world model"), facts(results.checkpoint.items())]
-    if results.timings:
-        parts += [tag("h4", "Where the time went"), facts((name, duration(s)) for name, s in results.timings.items())]
-    ran = dict(results.versions) | ({"Renderer": results.renderer} if results.renderer else {})
-    if results.drawn_by:
-        ran["Imagined pictures"] = f"drawn by {results.drawn_by}"
-    if ran:
-        parts += [tag("h4", "What ran"), facts(ran.items())]
-    if results.command:
-        parts += [tag("h4", "Run it again"), paragraph(tag("code", results.command))]
-    return section("Under the bonnet", tag("div", join(parts), class_="card"))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+def _curve(curves: Mapping[str, Any], key: str, name: str, colour: int, faint: bool = False) -> Series:
+    values, low, high = html.bounds(curves, key)
+    return Series(name, curves["seconds"], values, low, high, colour, faint)

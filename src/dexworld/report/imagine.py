@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dexworld.actions import HandMotion
 from dexworld.evaluation.results import write_results
-from dexworld.report.html import Markup, details, facts, figure, page, paragraph, section, tag, write_page
+from dexworld.report import html
+from dexworld.report.media import encode_mp4, picture, video_tag
 from dexworld.report.overlay import captioned, grid, hand_overlay
-from dexworld.report.video import encode_mp4, image_tag, video_tag
 from dexworld.track import Track
 
 TITLE = "What the model imagines"
@@ -49,10 +49,10 @@ class ImaginingModel(Protocol):
 class Imagined:
     """Rollouts of N motions from one frame.
 
-    names: (N,). start_image: (H, W, 3) uint8. images: (N, T + 1, H, W, 3) uint8, the first of each the start as the
-    model sees it. decoded: whether the images are decoded latents. commanded_px: (N, T + 1, 12, 2) where the tracked
-    keypoints were told to be, and in_view: (N, T + 1, 12) bool. predicted_px: (N, T + 1, 12, 2) where the keypoint
-    head sees them. change: (N, T) root mean square change of the latents since the start. drawn_by: what decoded.
+    start_image: (H, W, 3) uint8. images: (N, T + 1, H, W, 3) uint8, the first of each the start as the model sees it,
+    decoded by `drawn_by` or else drawn. commanded_px: (N, T + 1, 12, 2) where the tracked keypoints should be, and
+    in_view: (N, T + 1, 12) bool. predicted_px: (N, T + 1, 12, 2) where the keypoint head sees them. change: (N, T) root
+    mean square change of the latents since the start.
     """
 
     names: tuple[str, ...]
@@ -81,8 +81,7 @@ def imagine(
 ) -> Imagined:
     """Roll out each of the named motions (T transitions, unbatched, all of one length) from one frame of an episode.
 
-    fps: at which the motions' steps are shown. decode: makes the pictures, instead of the model's own `decode`;
-    drawn_by: what that is, for the page.
+    fps: at which steps are shown. decode: makes the pictures, instead of the model's own `decode`; drawn_by: its name.
     Raises ValueError on no motions, lengths that differ, or a frame that the model can't take.
     """
     if not motions or len({motion.steps for motion in motions.values()}) != 1:
@@ -104,7 +103,13 @@ def imagine(
     inside = ((commanded >= 0) & (commanded < (width, height))).all(axis=-1)
     in_view = together.visible.cpu().numpy() & inside
     predicted_px = model.keypoints(whole)[0].cpu().numpy()
-    images, decoded = pictures(model, whole, image[0], predicted_px, in_view, decode)
+    try:
+        images, decoded = (decode or model.decode)(whole).cpu().numpy(), True
+    except ValueError:  # the encoder has no way back to pixels
+        if decode is not None:
+            raise
+        dimmed = np.broadcast_to((image[0] * DIMMED).astype(np.uint8), (*in_view.shape[:2], *image.shape[1:]))
+        images, decoded = overlaid(dimmed, predicted_px, in_view), False
     return Imagined(
         names=tuple(motions),
         start_image=image[0],
@@ -120,103 +125,66 @@ def imagine(
     )
 
 
-def pictures(
-    model: ImaginingModel,
-    latents: Tensor,
-    start: np.ndarray,
-    keypoints_px: np.ndarray,
-    shown: np.ndarray,
-    decode: Decode | None = None,
-) -> tuple[np.ndarray, bool]:
-    """Images (N, T + 1, H, W, 3) of latents (N, T + 1, P, D), and whether they are decoded.
-
-    Without `decode`, and when the model has no way back to pixels, they are the dimmed start frame with the predicted
-    keypoints (N, T + 1, 12, 2) drawn on it.
-    """
-    if decode is not None:
-        return decode(latents).cpu().numpy(), True
-    try:
-        return model.decode(latents).cpu().numpy(), True
-    except ValueError:  # the encoder has no way back to pixels
-        dimmed = (start * DIMMED).astype(np.uint8)
-        return overlaid(np.broadcast_to(dimmed, (*keypoints_px.shape[:2], *start.shape)), keypoints_px, shown), False
-
-
 def overlaid(images: np.ndarray, keypoints_px: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Images (N, T + 1, H, W, 3) with keypoints (N, T + 1, 12, 2) drawn on each."""
-    return np.stack(
-        [
-            np.stack([hand_overlay(*frame, scale=1) for frame in zip(*video, strict=True)])
-            for video in zip(images, keypoints_px, shown, strict=True)
-        ]
-    )
+    drawn = np.empty_like(images)
+    for index in np.ndindex(images.shape[:2]):
+        drawn[index] = hand_overlay(images[index], keypoints_px[index], shown[index], scale=1)
+    return drawn
 
 
 def imagine_figures(imagined: Imagined) -> dict[str, Any]:
-    """Per motion: how far the keypoints in view were told to move and were imagined to move, and how far off they end.
+    """Per motion: how far keypoints should move, how far they move, how far off they end; change of the latents.
 
-    Pixels, means over the keypoints in view in the last frame; None where none is.
+    Pixels, means over the keypoints in view in the first and the last frame; None where none is.
     """
     figures: dict[str, Any] = {}
     for index, name in enumerate(imagined.names):
-        told, seen = imagined.commanded_px[index], imagined.predicted_px[index]
+        commanded, seen = imagined.commanded_px[index], imagined.predicted_px[index]
         view = imagined.in_view[index, 0] & imagined.in_view[index, -1]
-        figures[name] = {
-            "commanded_px": mean_length(told[-1] - told[0], view),
-            "imagined_px": mean_length(seen[-1] - seen[0], view),
-            "keypoint_error_px": mean_length(seen[-1] - told[-1], view),
-            "latent_change": float(imagined.change[index, -1]),
+        moves = {
+            "commanded_px": commanded[-1] - commanded[0],
+            "imagined_px": seen[-1] - seen[0],
+            "keypoint_error_px": seen[-1] - commanded[-1],
         }
+        figures[name] = {
+            key: float(np.linalg.norm(move[view], axis=-1).mean()) if view.any() else None
+            for key, move in moves.items()
+        }
+        figures[name]["latent_change"] = float(imagined.change[index, -1])
     return figures | {"decoded": imagined.decoded, "drawn_by": imagined.drawn_by, "start": imagined.source}
 
 
-def mean_length(vectors: np.ndarray, chosen: np.ndarray) -> float | None:
-    """Mean length of the chosen ones of vectors (12, 2), None where none is chosen."""
-    return float(np.linalg.norm(vectors[chosen], axis=-1).mean()) if chosen.any() else None
-
-
-def write_imagine_report(
-    folder: Path | str, imagined: Imagined, *, seed: int | None = None, model_facts: Mapping[str, str] | None = None
-) -> Path:
+def write_imagine_report(folder: Path | str, imagined: Imagined, *, seed: int | None = None) -> Path:
     """Write `imagine.html`, `imagine.mp4` (a grid of all motions) and `results.json`; returns the page's path."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    write_results(folder, imagine_figures(imagined), seed=seed)
     cells = [captioned(video, name) for name, video in zip(imagined.names, imagined.images, strict=True)]
     (folder / "imagine.mp4").write_bytes(encode_mp4(grid(cells, min(COLUMNS, len(cells))), imagined.fps))
-    write_results(folder, imagine_figures(imagined), seed=seed)
-    return write_page(folder / "imagine.html", imagine_page(imagined, model_facts or {}))
-
-
-def imagine_page(imagined: Imagined, model_facts: Mapping[str, str]) -> str:
-    """The page as text."""
-    seconds = (imagined.images.shape[1] - 1) / imagined.fps
-    starts = [figure(image_tag(imagined.start_image, "the start frame"), f"The start, {imagined.source}.")]
+    starts = [picture(imagined.start_image, "the start frame", f"The start, {imagined.source}.")]
     if imagined.decoded:
-        seen = image_tag(imagined.images[0, 0], "the start frame, decoded from the model's latents")
-        holds = "The same picture as the model holds it: what it can't say here, it can't imagine."
-        drawer = f" Drawn by {imagined.drawn_by}, like all that follows." if imagined.drawn_by else ""
-        starts.append(figure(seen, holds + drawer))
-    parts = [section(f"{seconds:g} seconds of imagination", videos(imagined.names, imagined.images, imagined.fps))]
-    if imagined.decoded:
-        drawn = overlaid(imagined.images, imagined.commanded_px, imagined.in_view)
-        told = videos(imagined.names, drawn, imagined.fps)
-        parts.append(details("With the commanded hand drawn on top", paragraph(COMMANDED, class_="note"), told))
+        caption = "The same picture as the model holds it: what it can't say here, it can't imagine."
+        caption += f" Drawn by {imagined.drawn_by}, like all that follows." if imagined.drawn_by else ""
+        starts.append(picture(imagined.images[0, 0], "the start frame, decoded from the model's latents", caption))
+        drawn = videos(imagined, overlaid(imagined.images, imagined.commanded_px, imagined.in_view))
+        below = html.details("With the commanded hand drawn on top", html.note(COMMANDED), drawn)
     else:
-        parts.append(paragraph(UNDECODED, class_="note"))
-    return page(
+        below = html.note(UNDECODED)
+    seconds = (imagined.images.shape[1] - 1) / imagined.fps
+    return html.write_page(
+        folder / "imagine.html",
         TITLE,
-        tag("header", tag("h1", TITLE), paragraph(LEAD, class_="lead")),
-        tag("div", *starts, class_="pictures few"),
-        *parts,
-        section("The model", tag("div", facts(model_facts.items()), class_="card")) if model_facts else None,
-        tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
+        html.opening(TITLE, LEAD),
+        html.box("pictures few", *starts),
+        html.section(f"{seconds:g} seconds of imagination", videos(imagined, imagined.images)),
+        below,
     )
 
 
-def videos(names: tuple[str, ...], images: np.ndarray, fps: float) -> Markup:
-    """One looping video a motion, side by side."""
+def videos(imagined: Imagined, images: np.ndarray) -> html.Markup:
+    """One looping video a motion, side by side, of images (N, T + 1, H, W, 3)."""
     cells = [
-        figure(video_tag(video, fps, f"imagined: {name}"), name.capitalize())
-        for name, video in zip(names, images, strict=True)
+        html.figure(video_tag(video, imagined.fps, f"imagined: {name}"), name.capitalize())
+        for name, video in zip(imagined.names, images, strict=True)
     ]
-    return tag("div", *cells, class_="pictures many")
+    return html.box("pictures many", *cells)

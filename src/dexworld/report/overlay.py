@@ -1,52 +1,23 @@
-"""Drawing on frames with NumPy alone: discs, lines, hands, captions and grids."""
+"""Drawing on frames: hands, captions, grids, regions."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from dexworld.hands import BONES, KEYPOINTS_PER_HAND, NUM_KEYPOINTS, NUM_TRACKED
-from dexworld.report.font import GLYPH_HEIGHT, text_mask
 
 Colour = tuple[int, int, int]
 
 WRIST_COLOUR: Colour = (255, 255, 255)
-FINGER_COLOURS: tuple[Colour, ...] = (  # thumb, index, middle, ring, little
-    (255, 122, 89),
-    (255, 200, 61),
-    (92, 214, 133),
-    (70, 178, 255),
-    (197, 134, 255),
-)
+# Thumb, index, middle, ring, little finger.
+FINGER_COLOURS: tuple[Colour, ...] = ((255, 122, 89), (255, 200, 61), (92, 214, 133), (70, 178, 255), (197, 134, 255))
 OUTLINE: Colour = (20, 22, 26)
-
-
-def draw_line(image: np.ndarray, start: Sequence[float], end: Sequence[float], width: float, colour: Colour) -> None:
-    """Draw a line with round ends between two points (x, y) in pixels into `image` (H, W, 3) uint8, smoothed, in place.
-
-    What lies outside the image is cut off. A line from a point to itself is a disc.
-    """
-    a, b = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError(f"a line from {start} to {end} has no place in an image; draw visible points only")
-    reach = width / 2 + 1
-    height, columns = image.shape[:2]
-    left, top = np.floor(np.minimum(a, b) - reach).astype(int).clip(0, [columns, height])
-    right, bottom = np.ceil(np.maximum(a, b) + reach).astype(int).clip(0, [columns, height])
-    if left >= right or top >= bottom:
-        return
-    x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-    points = np.stack([x, y], axis=-1)
-    along = b - a
-    share = ((points - a) @ along / max(along @ along, 1e-9)).clip(0.0, 1.0)
-    distance = np.linalg.norm(points - a - share[..., None] * along, axis=-1)
-    coverage = (width / 2 + 0.5 - distance).clip(0.0, 1.0)[..., None]
-    part = image[top:bottom, left:right]
-    part[:] = np.round(part * (1 - coverage) + np.asarray(colour) * coverage).astype(np.uint8)
-
-
-def draw_disc(image: np.ndarray, centre: Sequence[float], radius: float, colour: Colour) -> None:
-    """Draw a smoothed disc around (x, y) in pixels into `image` (H, W, 3) uint8, in place."""
-    draw_line(image, centre, centre, 2 * radius, colour)
+REGION_OUTLINE: Colour = (255, 196, 0)
+DIMMED = 0.3  # brightness outside a region
+SMOOTHING = 3  # times as fine
+CAPTION_HEIGHT = 24  # pixels
+GAP = 4  # pixels between the cells of a grid
 
 
 def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale: int = 2) -> np.ndarray:
@@ -54,59 +25,59 @@ def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale
 
     pixels: (12, 2) tracked keypoints (a line from the wrist to every tip) or (42, 2) all of them (every bone), in
     pixels of `image`. shown: (12,) or (42,) bool; keypoints that are not shown may hold anything. Raises ValueError
-    on other shapes.
+    on other shapes, and on shown keypoints that are NaN or Inf.
     """
-    if pixels.shape not in ((NUM_TRACKED, 2), (NUM_KEYPOINTS, 2)) or shown.shape != pixels.shape[:1]:
-        raise ValueError(
-            f"hands are (12, 2) or (42, 2) pixels with as many flags, not {pixels.shape} and {shown.shape}"
-        )
-    canvas = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    per_hand = KEYPOINTS_PER_HAND if len(pixels) == NUM_KEYPOINTS else NUM_TRACKED // 2
+    shapes = pixels.shape, shown.shape
+    if shapes not in (((NUM_TRACKED, 2), (NUM_TRACKED,)), ((NUM_KEYPOINTS, 2), (NUM_KEYPOINTS,))):
+        raise ValueError(f"hands are (12, 2) or (42, 2) pixels with as many flags, not {shapes[0]} and {shapes[1]}")
+    if not np.isfinite(pixels[shown]).all():
+        raise ValueError("a keypoint at NaN or Inf has no place in an image; draw visible points only")
+    fine = scale * SMOOTHING  # drawn so much larger, and averaged afterwards
+    canvas = Image.fromarray(image.repeat(fine, axis=0).repeat(fine, axis=1))
+    draw = ImageDraw.Draw(canvas)
+    per_hand = len(pixels) // 2
+    lines = BONES if per_hand == KEYPOINTS_PER_HAND else tuple((0, tip) for tip in range(1, per_hand))
+    joints_per_finger = (per_hand - 1) // 5
+    colours = [WRIST_COLOUR, *(FINGER_COLOURS[joint // joints_per_finger] for joint in range(per_hand - 1))]
     for start in (0, per_hand):
-        hand, visible = pixels[start : start + per_hand] * scale, shown[start : start + per_hand]
-        lines = BONES if per_hand == KEYPOINTS_PER_HAND else tuple((0, tip) for tip in range(1, per_hand))
-        joints_per_finger = (per_hand - 1) // 5
-        for thickness, fixed in ((2.2 * scale, OUTLINE), (1.2 * scale, None)):
+        hand, visible = pixels[start : start + per_hand] * fine, shown[start : start + per_hand]
+        for width, outline in ((2.2, OUTLINE), (1.2, None)):
             for a, b in lines:
                 if visible[a] and visible[b]:
-                    draw_line(
-                        canvas, hand[a], hand[b], thickness, fixed or FINGER_COLOURS[(b - 1) // joints_per_finger]
-                    )
+                    draw.line([*hand[a], *hand[b]], outline or colours[b], round(width * fine))
         for index in np.flatnonzero(visible):
-            colour = WRIST_COLOUR if index == 0 else FINGER_COLOURS[(index - 1) // joints_per_finger]
-            draw_disc(canvas, hand[index], 2.6 * scale, OUTLINE)
-            draw_disc(canvas, hand[index], 1.8 * scale, colour)
+            for radius, outline in ((2.6, OUTLINE), (1.8, None)):
+                draw.circle(tuple(hand[index]), radius * fine, outline or colours[index])
+    return np.asarray(canvas.reduce(SMOOTHING))
+
+
+def captioned(frames: np.ndarray, text: str, paper: Colour = (24, 26, 31)) -> np.ndarray:
+    """Frames (..., H, W, 3) with a bar on top that holds `text`, cut off where the bar ends."""
+    bar = Image.new("RGB", (frames.shape[-2], CAPTION_HEIGHT), paper)
+    font = ImageFont.load_default(15)
+    ImageDraw.Draw(bar).text((8, CAPTION_HEIGHT / 2), text, (255, 255, 255), font, anchor="lm")
+    shape = (*frames.shape[:-3], CAPTION_HEIGHT, *frames.shape[-2:])
+    return np.concatenate([np.broadcast_to(np.asarray(bar), shape), frames], axis=-3)
+
+
+def grid(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Pictures or videos (..., H, W, 3) of one size in rows of `columns`, white between them and where cells lack."""
+    if not cells or columns < 1:
+        raise ValueError(f"a grid needs cells and columns, not {len(cells)} cells in {columns} columns")
+    *leading, height, width, _ = cells[0].shape
+    rows = -(-len(cells) // columns)
+    size = (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
+    canvas = np.full((*leading, *size, 3), 255, dtype=np.uint8)
+    for index, cell in enumerate(cells):
+        top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
+        canvas[..., top : top + height, left : left + width, :] = cell
     return canvas
 
 
-def side_by_side(images: Sequence[np.ndarray], gap: int = 4, colour: Colour = (255, 255, 255)) -> np.ndarray:
-    """Images (..., H, W, 3) of one size in a row, with a gap between them."""
-    spacer = np.empty_like(images[0][..., :gap, :])
-    spacer[...] = colour
-    parts = [part for image in images for part in (image, spacer)]
-    return np.concatenate(parts[:-1], axis=-2)
-
-
-def captioned(frames: np.ndarray, text: str, scale: int = 2, paper: Colour = (24, 26, 31)) -> np.ndarray:
-    """Frames (..., H, W, 3) with a bar on top that holds `text`, cut off where the bar ends."""
-    mask = text_mask(text).repeat(scale, axis=0).repeat(scale, axis=1)
-    bar = np.empty((*frames.shape[:-3], (GLYPH_HEIGHT + 5) * scale, *frames.shape[-2:]), dtype=np.uint8)
-    bar[...] = paper
-    width = min(mask.shape[1], bar.shape[-2] - 4 * scale)
-    inside = bar[..., 3 * scale : (3 + GLYPH_HEIGHT) * scale, 4 * scale : 4 * scale + width, :]
-    inside[..., mask[:, :width], :] = 255
-    return np.concatenate([bar, frames], axis=-3)
-
-
-def grid(cells: Sequence[np.ndarray], columns: int, gap: int = 4, colour: Colour = (255, 255, 255)) -> np.ndarray:
-    """Pictures or videos (..., H, W, 3) of one size in rows of `columns`; blank cells fill an incomplete row."""
-    if not cells or columns < 1:
-        raise ValueError(f"a grid needs cells and columns, not {len(cells)} cells in {columns} columns")
-    blank = np.empty_like(cells[0])
-    blank[...] = colour
-    filled = [*cells, *[blank] * (-len(cells) % columns)]
-    rows = [side_by_side(filled[start : start + columns], gap, colour) for start in range(0, len(filled), columns)]
-    spacer = np.empty_like(rows[0][..., :gap, :, :])
-    spacer[...] = colour
-    parts = [part for row in rows for part in (row, spacer)]
-    return np.concatenate(parts[:-1], axis=-3)
+def region_overlay(video: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """A video (F, H, W, 3) uint8 that is dark outside a region (F, H, W) bool, with a line around it."""
+    shown = np.where(region[..., None], video, (video * DIMMED).astype(np.uint8))
+    padded = np.pad(region, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    inner = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
+    shown[region & ~inner] = REGION_OUTLINE
+    return shown

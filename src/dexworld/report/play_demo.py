@@ -1,6 +1,5 @@
 """Play the demonstration: a few episodes of each task, filmed, with what the model imagined at every plan."""
 
-import json
 import multiprocessing
 import platform
 import shlex
@@ -17,39 +16,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.data.files import read_json
 from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import training_ranges
-from dexworld.evaluation.runner import Played, play
+from dexworld.evaluation.runner import play
 from dexworld.evaluation.tasks import policy_setup
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
-from dexworld.report.demo_results import DemoResults, Distance, EpisodeResult, PlanRecord, SuccessRow
+from dexworld.report import words
+from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
-from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, TaskEpisode, draw_episodes
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, draw_episodes
 from dexworld.sim.render import choose_backend
-
-MEASURES = {
-    "reach": "Hand to goal pose",
-    "grasp": "Wrist to object",
-    "place": "Object to target",
-    "push": "Object to target",
-}
-
-RAY_NOTICE = (
-    "The ray renderer drew these pictures: no OpenGL was found, or it was switched off. Its colours are close to "
-    "OpenGL's but not equal, so a model that learned from OpenGL's may do better or worse here than its measured rates."
-)
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What to play: `episodes` of each task from scene `seed` on, in `workers` processes (0: one per core).
-
-    decoder: who draws what the model imagines, see `drawing_of`; planning itself never uses it.
-    """
+    """`episodes` of each task from scene `seed`, in `workers` processes (0: all cores). decoder: see `drawing_of`."""
 
     checkpoint: str
     tasks: tuple[str, ...]
@@ -90,23 +76,18 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
             if progress is not None:
                 progress(task, done[task], config.episodes)
     timings["planning and playing"] = time.perf_counter() - began
-    figures = _evaluation(config.checkpoint)
+    measured = Path(config.checkpoint) / "evaluation.json"
+    packages = {name: version(name) for name in ("dexworld", "torch", "mujoco")}
     return DemoResults(
         episodes=tuple(results),
-        success=tuple(SuccessRow.from_results(task, row) for task, row in figures.get("tasks", {}).items()),
-        success_source=figures.get("tasks_source", ""),
-        open_loop=figures.get("open_loop"),
-        open_loop_source=figures.get("open_loop_source", ""),
+        measured=read_json(measured) if measured.exists() else {},
         timings=timings,
         checkpoint=model_facts(model),
-        versions={
-            "Python": platform.python_version(),
-            **{name: version(name) for name in ("dexworld", "torch", "mujoco")},
-        },
+        versions={"Python": platform.python_version()} | packages,
         command=shlex.join(["dexworld", *sys.argv[1:]]),
         renderer=backend,
         drawn_by=drawn_by,
-        notices=(RAY_NOTICE,) if backend == "ray" else (),
+        notices=(words.RAY_NOTICE,) if backend == "ray" else (),
     )
 
 
@@ -117,15 +98,14 @@ def demo_figures(results: DemoResults) -> dict[str, Any]:
             "task": episode.task,
             "seed": episode.seed,
             "success": episode.success,
-            "distance_start": episode.distances[0].start,
-            "distance_end": episode.distances[0].end,
+            "distance_start": episode.distances[0],
+            "distance_end": episode.distances[1],
             "seconds_per_plan": episode.seconds_per_plan,
         }
         for episode in results.episodes
     ]
-    solved = sum(episode.success for episode in results.episodes)
     return {
-        "solved": solved,
+        "solved": sum(episode.success for episode in results.episodes),
         "episodes": episodes,
         "seconds": dict(results.timings),
         "renderer": results.renderer,
@@ -139,24 +119,15 @@ def model_facts(model: DexWM) -> dict[str, str]:
     facts = {"Parameters": f"{model.parameter_counts()['total'] / 1e6:.1f} million"}
     if provenance.get("datasets"):
         facts["Trained on"] = f"{sum(each['training_episodes'] for each in provenance['datasets'])} simulated episodes"
-    if seconds := _training_seconds(provenance):
+    trained: dict[str, Any] | None = provenance
+    seconds = 0.0
+    while trained:  # the checkpoints that it was trained on from count too
+        seconds, trained = seconds + trained.get("seconds", 0.0), trained.get("initial_provenance")
+    if seconds:
         facts["Training time"] = f"{seconds / 60:.0f} minutes"
     if provenance.get("training_seeds"):
         facts["Training scenes"] = ", ".join(f"{low} to {high}" for low, high in training_ranges(provenance))
     return facts
-
-
-def _training_seconds(provenance: dict[str, Any] | None) -> float:
-    """Of the model and of all checkpoints that it was trained on from."""
-    if not provenance:
-        return 0.0
-    return provenance.get("seconds", 0.0) + _training_seconds(provenance.get("initial_provenance"))
-
-
-def _evaluation(checkpoint: str) -> dict[str, Any]:
-    """Figures that were measured for this checkpoint and lie beside it, if any."""
-    path = Path(checkpoint) / "evaluation.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 @lru_cache(maxsize=1)
@@ -167,7 +138,6 @@ def _model(checkpoint: str) -> DexWM:
 
 @lru_cache(maxsize=1)
 def _drawing(checkpoint: str, decoder: str) -> Drawing:
-    """What makes pictures of the checkpoint's latents."""
     return drawing_of(_model(checkpoint), decoder)
 
 
@@ -189,16 +159,6 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
         played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
     finally:
         environment.close()
-    return _episode_result(episode, played, policy, start_image, imagined)
-
-
-def _episode_result(
-    episode: TaskEpisode,
-    played: Played,
-    policy: MPCPolicy,
-    start_image: np.ndarray,
-    imagined: list[np.ndarray | None],
-) -> EpisodeResult:
     plans = tuple(
         PlanRecord(
             imagined=imagined[number],
@@ -210,17 +170,17 @@ def _episode_result(
         )
         for number, statistics in enumerate(policy.statistics)
     )
-    measure = Distance(MEASURES[episode.task], played.distances[0], played.distances[-1], RADIUS[episode.task])
     return EpisodeResult(
-        task=episode.task,
+        task=task,
         seed=episode.seed,
         success=played.success,
         start_image=start_image,
         goal_image=episode.goal_image,
         outcome=np.stack(played.frames),
         outcome_fps=FRAMES_PER_SECOND,
-        plans=plans,
         goal_keypoints=policy.goal.pixels.numpy(),
         goal_keypoints_shown=(policy.goal.confidence > 0.3).numpy(),
-        distances=(measure,),
+        distances=(played.distances[0], played.distances[-1]),
+        limit=RADIUS[task],
+        plans=plans,
     )

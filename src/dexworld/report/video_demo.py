@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dexworld.report.demo import duration
-from dexworld.report.films import film_script, film_style
-from dexworld.report.html import Markup, facts, page, paragraph, section, table, tag, tiles, write_page
-from dexworld.report.video_results import REGION, bounds, clip_card, names_of, written
+from dexworld.report import html
+from dexworld.report.video_evaluation_page import GROUPS, REGION, clip_card, method_cell
 from dexworld.video.gallery import ShownClip
 from dexworld.video.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
 
@@ -22,6 +20,7 @@ HOW_IT_WORKS = (
     ("The video", "From noise, in one step or many, a diffusion transformer makes the video in which the hands act."),
 )
 FIGURES_NOTE = "Mean over held-out clips with its 95 % interval, measured beforehand by `dexworld video evaluate`. "
+COLUMNS = {key: heading for key, heading, _ in GROUPS["Pixels"] if key.endswith("side")}
 
 
 def write_video_demo(
@@ -32,107 +31,59 @@ def write_video_demo(
     figures: Mapping[str, Any] | None = None,
     model: Mapping[str, str] | None = None,
     timings: Mapping[str, float] | None = None,
-    names: Mapping[str, str] | None = None,
-    notices: Sequence[str] = (),
-    command: str | None = None,
     held_out: bool = False,
 ) -> Path:
     """Write `folder/report.html` and return its path.
 
     shown: the clips, each with the videos of `method` and of what it is compared with. figures: an evaluation's figures
     as `results.json` holds them, measured beforehand on many clips. model: facts about the checkpoint. timings: seconds
-    by stage. notices: what a reader must know first. held_out: it was checked that the model was not
-    trained on these. Raises ValueError without clips.
+    by stage. held_out: the model was surely not trained on these. Raises ValueError without clips.
     """
     if not shown:
         raise ValueError("a demonstration shows at least one clip")
-    called = names_of([*shown[0].videos, *(figures or {}).get("methods", {})], names)
-    text = page(
-        TITLE,
-        film_style(),
-        demo_header(shown, method, timings or {}, notices, held_out),
-        section("How it works", steps()),
-        section("Clips", *(clip_card(each, method, called, copy_of(each)) for each in shown)),
-        figures_section(figures, called, method),
-        under_the_bonnet(model or {}, timings or {}, command),
-        tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
-        film_script(),
-    )
-    return write_page(Path(folder) / "report.html", text)
-
-
-def demo_header(
-    shown: Sequence[ShownClip], method: str, timings: Mapping[str, float], notices: Sequence[str], held_out: bool
-) -> Markup:
-    """Title, what this is, and the run in a few figures."""
+    timings = timings or {}
+    groups = {
+        "The model": model or {},
+        "Where the time went": {name: html.duration(seconds) for name, seconds in timings.items()},
+    }
+    gains = []
+    for each in shown:
+        own, copied = (each.figures.get(name, {}).get("psnr_inside") for name in (method, copy_of(each)))
+        if isinstance(own, int | float) and isinstance(copied, int | float):
+            gains.append(own - copied)
     items = [(str(len(shown)), "scenes that the model has never seen" if held_out else "clips")]
-    gains = [gain for gain in (gain_inside(each, method) for each in shown) if gain is not None]
     if gains:
-        mean = written(sum(gains) / len(gains), "+.1f")
+        mean = html.number(sum(gains) / len(gains), "+.1f")
         items.append((f"{mean} dB", "where the hands act, against the static video itself"))
     if timings:
-        items.append((duration(sum(timings.values())), "for the whole demonstration"))
-    told = [paragraph(notice, class_="note") for notice in notices]
-    return tag("header", tag("h1", TITLE), paragraph(INTRODUCTION, class_="lead"), tiles(items), *told)
-
-
-def steps() -> Markup:
-    """Three steps in plain words."""
-    parts = (
-        tag("div", tag("h3", tag("span", str(number), class_="disc"), title), paragraph(text))
-        for number, (title, text) in enumerate(HOW_IT_WORKS, start=1)
+        items.append((html.duration(sum(timings.values())), "for the whole demonstration"))
+    return html.write_page(
+        Path(folder) / "report.html",
+        TITLE,
+        html.opening(TITLE, INTRODUCTION, items),
+        html.how_it_works(HOW_IT_WORKS),
+        html.section("Clips", *(clip_card(each, method, copy_of(each)) for each in shown)),
+        _figures_section(figures, method) if figures else None,
+        html.under_the_bonnet(groups),
     )
-    return tag("div", *parts, class_="steps")
 
 
-def copy_of(shown: ShownClip) -> str | None:
+def copy_of(shown: ShownClip) -> str:
     """The copy of the static video that a clip is compared with: the video itself, whose detail the model keeps."""
-    return next((name for name in (STATIC_COPY, STATIC_COPY_CODEC) if name in shown.figures), None)
+    return next((name for name in (STATIC_COPY, STATIC_COPY_CODEC) if name in shown.figures), "")
 
 
-def gain_inside(shown: ShownClip, method: str) -> float | None:
-    """PSNR inside the region above that of the static copy, dB; None where there is no copy or no region."""
-    reference = copy_of(shown)
-    pair = [shown.figures[name]["psnr_inside"] for name in (method, reference) if name is not None]
-    numbers = [value for value in pair if isinstance(value, int | float)]
-    return numbers[0] - numbers[1] if len(numbers) == 2 else None
-
-
-def figures_section(figures: Mapping[str, Any] | None, called: Mapping[str, str], method: str) -> Markup | None:
-    """The evaluation on many clips, if it is at hand."""
-    if figures is None:
-        return None
-
-    def cell(summary: Mapping[str, Any], key: str) -> str:
-        if not isinstance(summary.get(key), int | float):
-            return "–"
-        value, low, high = (written(number, ".2f") for number in bounds(summary, key))
-        return f"{value} ({low} to {high})"
-
-    keys = ("psnr_inside", "psnr_outside", "ssim_inside", "ssim_outside")
-    rows = [
-        [
-            tag("strong", called.get(name, name)) if name == method else called.get(name, name),
-            *(cell(summary, key) for key in keys),
-        ]
-        for name, summary in figures["methods"].items()
-    ]
-    head = ["Method", "PSNR inside, dB", "PSNR outside, dB", "SSIM inside", "SSIM outside"]
-    ceiling = "The ceiling is what the codec makes of the true video. " if CODEC_TRUTH in figures["methods"] else ""
-    note = f"{FIGURES_NOTE}{figures['n']} clips. {ceiling}"
-    return section("How good it is", paragraph(REGION), table(head, rows), paragraph(note, class_="note"))
-
-
-def under_the_bonnet(model: Mapping[str, str], timings: Mapping[str, float], command: str | None) -> Markup | None:
-    """The checkpoint, the clock and the command; None where nothing is known."""
-    parts: list[Markup] = []
-    if model:
-        parts += [tag("h4", "The model"), facts(list(model.items()))]
-    if timings:
-        parts += [
-            tag("h4", "Where the time went"),
-            facts([(name, duration(seconds)) for name, seconds in timings.items()]),
-        ]
-    if command:
-        parts += [tag("h4", "Run it again"), paragraph(tag("code", command))]
-    return section("Under the bonnet", tag("div", *parts, class_="card")) if parts else None
+def _figures_section(figures: Mapping[str, Any], method: str) -> html.Markup:
+    rows = []
+    for name, summary in figures["methods"].items():
+        cells = []
+        for key in COLUMNS:
+            value, interval = html.with_interval(html.bounds(summary, key), ".2f")
+            cells.append(f"{value} ({interval})" if html.is_number(summary.get(key)) else value)
+        rows.append([method_cell(name, method), *cells])
+    text = f"{FIGURES_NOTE}{figures['n']} clips. "
+    if CODEC_TRUTH in figures["methods"]:
+        text += "The ceiling is what the codec makes of the true video. "
+    return html.section(
+        "How good it is", html.tag("p", REGION), html.table(["Method", *COLUMNS.values()], rows), html.note(text)
+    )

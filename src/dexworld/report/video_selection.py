@@ -1,29 +1,15 @@
 """The page of action selection: candidate hand motions, what the model imagines of each, and which one was right."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dexworld.report.films import film, film_script, film_style, films
-from dexworld.report.html import (
-    Markup,
-    badge,
-    details,
-    facts,
-    figure,
-    page,
-    paragraph,
-    section,
-    table,
-    tag,
-    tiles,
-    write_page,
-)
+from dexworld.report import html
+from dexworld.report.media import film, film_grid, films, picture
 from dexworld.report.plots import rate_bar
-from dexworld.report.video import image_tag
+from dexworld.report.video_evaluation_page import method_name
 from dexworld.video.clip import TripletClip
 from dexworld.video.select import Ranking
 from dexworld.video.select_figures import MAIN, Judged
@@ -37,214 +23,110 @@ SCORES = (
     "Scores are negative distances to the goal: the nearest to zero wins. Pixels under a hand don't count, so that "
     "nobody wins by where the hand is."
 )
-NAMES = {
-    "dwm": "World model",
-    "no_hand": "Without hands",
-    "dexwm": "DexWM, the latent world model",
-    "composite": "Hands pasted on the static video",
-    "composite_codec": "The same through the codec",
-    "hand_over_change": "Hand nearest to the change (no model)",
-    "oracle": "The simulator's own videos (ceiling)",
-}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One hand motion of a scene, as a card shows it.
-
-    score: higher is better. video: (F, H, W, 3) uint8, what the model imagines. truth: what really happens, where that
-    is known. right: whether it really leads to the goal; distance_m: how far its objects end from the goal, metres.
-    """
-
-    name: str
-    score: float
-    video: np.ndarray
-    hands: np.ndarray
-    truth: np.ndarray | None = None
-    right: bool | None = None
-    distance_m: float | None = None
+MOTIONS = "The hand motions"
+GOAL = "The goal: how it should look in the end."
+Films = Sequence[html.Markup]
+Folds = Mapping[str, Films]
+COLUMNS = ("Method", "Right (95 % interval)", "Mean reciprocal rank", "Ends from the goal", "Ties", "p against it")
 
 
 def write_selection_report(
-    folder: Path | str,
-    results: Mapping[str, Any],
-    judged: Sequence[Judged],
-    method: str = MAIN,
-    *,
-    names: Mapping[str, str] | None = None,
-    about: Mapping[str, str] | None = None,
+    folder: Path | str, results: Mapping[str, Any], judged: Sequence[Judged], about: Mapping[str, str]
 ) -> Path:
-    """Write `folder/report.html` of a benchmark and return its path.
-
-    results: the benchmark's figures as `results.json` holds them. judged: its scenes with videos (`shown`), of which
-    `method`'s are on the page. names: how methods are called, beside `NAMES`. about: further facts.
-    """
-    called = {**NAMES, **(names or {})}
-    cards = [scene_card(scene, method) for scene in judged if scene.shown is not None]
-    text = page(
+    """Write `folder/report.html` of a benchmark's figures and of the scenes that keep their videos; return its path."""
+    own = results["methods"][MAIN]
+    items = [
+        (f"{100 * own['top1']:.0f} %", f"right first choices ({method_name(MAIN)})"),
+        (f"{100 * results['chance']:.1f} %", "by chance"),
+        (str(results["n"]), "scenes"),
+        (f"{100 * own['regret_m']:.1f} cm", "from the goal where the chosen motion ends, on average"),
+    ]
+    cards = [scene_card(scene) for scene in judged if scene.shown is not None]
+    return html.write_page(
+        Path(folder) / "report.html",
         TITLE,
-        film_style(),
-        header(results, called, method),
-        rates_section(results, called, method),
-        section("Scenes", paragraph(SCORES, class_="lead"), *cards, anchor="scenes") if cards else None,
-        section("How it was measured", tag("div", facts(list((about or {}).items())), class_="card"))
-        if about
-        else None,
-        tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
-        film_script(),
+        html.opening(TITLE, INTRODUCTION, items),
+        _rates_section(results),
+        html.section("Scenes", *cards, lead=SCORES, anchor="scenes") if cards else None,
+        html.section("How it was measured", html.box("card", html.facts(about.items()))),
     )
-    return write_page(Path(folder) / "report.html", text)
 
 
 def write_ranking_report(
-    folder: Path | str,
-    ranking: Ranking,
-    clips: Sequence[TripletClip],
-    goal: np.ndarray | str,
-    *,
-    about: Mapping[str, str] | None = None,
+    folder: Path | str, ranking: Ranking, clips: Sequence[TripletClip], goal: np.ndarray | str
 ) -> Path:
     """Write `folder/report.html` of one scene's ranking, where no right answer is known, and return its path.
 
     clips: the candidates in the order of `ranking.names`. goal: the picture (H, W, 3) uint8, or the sentence.
     """
-    candidates = [
-        Candidate(name, float(score), video, clip.hands)
-        for name, clip, score, video in zip(ranking.names, clips, ranking.scores, ranking.videos, strict=True)
-    ]
-    card = ranking_card("The candidates, best first", goal, clips[0], candidates, list(ranking.order))
+    fps, imagined, hands = clips[0].fps, [], []
+    for place, index in enumerate(ranking.order, start=1):
+        name, kind = ranking.names[index], "own" if place == 1 else None
+        score = f"score {html.number(float(ranking.scores[index]), '.4g')}"
+        imagined.append(film(ranking.videos[index], fps, f"{place}. {name}", score, kind=kind))
+        hands.append(film(clips[index].hands, fps, name))
     chosen = f"Chosen: {ranking.names[ranking.best]}. The score is {ranking.score_name}."
-    text = page(
+    return html.write_page(
+        Path(folder) / "report.html",
         TITLE,
-        film_style(),
-        tag("header", tag("h1", TITLE), paragraph(INTRODUCTION, class_="lead"), paragraph(chosen)),
-        card,
-        section("How it was made", tag("div", facts(list((about or {}).items())), class_="card")) if about else None,
-        tag("footer", "Made by dexworld. This page holds everything it shows and loads nothing from elsewhere."),
-        film_script(),
+        html.opening(TITLE, INTRODUCTION),
+        html.tag("p", chosen),
+        _ranking_card("The candidates, best first", None, clips[0].static[0], goal, imagined, {MOTIONS: hands}),
     )
-    return write_page(Path(folder) / "report.html", text)
 
 
-def header(results: Mapping[str, Any], called: Mapping[str, str], method: str) -> Markup:
-    """Title, what this is, and the result in a few figures."""
-    row = results["methods"].get(method)
-    items = [(f"{100 * results['chance']:.1f} %", "by chance"), (str(results["n"]), "scenes")]
-    if row is not None:
-        items = [
-            (f"{100 * row['top1']:.0f} %", f"right first choices ({called.get(method, method)})"),
-            *items,
-            (f"{100 * row['regret_m']:.1f} cm", "from the goal where the chosen motion ends, on average"),
-        ]
-    return tag("header", tag("h1", TITLE), paragraph(INTRODUCTION, class_="lead"), tiles(items))
-
-
-def rates_section(results: Mapping[str, Any], called: Mapping[str, str], method: str) -> Markup:
-    """How often each method's first choice is right: bars with Wilson intervals, and a table."""
-    rows = sorted(results["methods"].items(), key=lambda item: -item[1]["top1"])
-    bars = [
-        rate_bar(
-            called.get(name, name), row["top1"], row["low"], row["high"], own=name == method, mark=results["chance"]
-        )
-        for name, row in rows
-    ]
-    p_values = results.get("mcnemar", {})
-    lines = [
-        [
-            called.get(name, name),
-            f"{100 * row['top1']:.0f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})",
-            f"{row['mrr']:.2f}",
-            f"{100 * row['regret_m']:.1f} cm",
-            f"{100 * row['tied']:.0f} %",
-            f"{p_values[name]:.2g}" if name in p_values else "–",
-        ]
-        for name, row in rows
-    ]
-    head = ["Method", "Right (95 % interval)", "Mean reciprocal rank", "Ends from the goal", "Ties", "p against it"]
-    return section(
+def _rates_section(results: Mapping[str, Any]) -> html.Markup:
+    bars, rows = [], []
+    for method, row in sorted(results["methods"].items(), key=lambda item: -item[1]["top1"]):
+        name, rates = method_name(method), (row["top1"], row["low"], row["high"])
+        bars.append(rate_bar(name, rates[0], rates[1:], own=method == MAIN, mark=results["chance"]))
+        value, interval = html.with_interval((100 * rate for rate in rates), ".0f")
+        cells = [f"{value} % ({interval})", f"{row['mrr']:.2f}", f"{100 * row['regret_m']:.1f} cm"]
+        p_value = results["mcnemar"].get(method)
+        rows.append([name, *cells, f"{100 * row['tied']:.0f} %", "–" if p_value is None else f"{p_value:.2g}"])
+    return html.section(
         "How often the first choice is right",
-        tag("div", *bars, paragraph("The dashed line is chance.", class_="note"), class_="card wide"),
-        details("The same as a table", table(head, lines)),
+        html.box("card wide", *bars, html.note("The dashed line is chance.")),
+        html.details("The same as a table", html.table(COLUMNS, rows)),
     )
 
 
-def scene_card(scene: Judged, method: str) -> Markup:
-    """One scene of the benchmark: its candidates in the order of the method's scores."""
+def scene_card(scene: Judged) -> html.Markup:
+    """One scene of the benchmark: its candidates in the order of the model's scores."""
     shown = scene.shown
     if shown is None:
         raise ValueError(f"scene {scene.seed} was judged without keeping its videos; ask for `shown` scenes")
-    videos = shown.videos.get(method, tuple(clip.static for clip in shown.clips))
-    candidates = [
-        Candidate(
-            f"Motion {index + 1}",
-            float(scene.scores[method][index]),
-            videos[index],
-            clip.hands,
-            clip.interaction,
-            index == scene.goal_index,
-            float(scene.final_distances[index]),
-        )
-        for index, clip in enumerate(shown.clips)
-    ]
-    order = [int(index) for index in scene.order(method)]
+    imagined, hands, truth, fps = [], [], [], shown.clips[0].fps
+    order = scene.order(MAIN).tolist()
+    for place, index in enumerate(order, start=1):
+        clip, name, right = shown.clips[index], f"Motion {index + 1}", index == scene.goal_index
+        kind, text = "right" if right else None, f"score {html.number(float(scene.scores[MAIN][index]), '.4g')}"
+        if not right:
+            text += f", really ends {100 * scene.final_distances[index]:.1f} cm from the goal"
+        mark = html.badge("leads to the goal", "good") if right else None
+        imagined.append(film(shown.videos[MAIN][index], fps, f"{place}. {name}", text, kind=kind, mark=mark))
+        hands.append(film(clip.hands, fps, name, kind=kind))
+        truth.append(film(clip.interaction, fps, name, kind=kind))
     rank = order.index(scene.goal_index) + 1
-    verdict = ("Right", "good") if rank == 1 else (f"Wrong: the right one came {ordinal(rank)}", "bad")
-    return ranking_card(f"Scene {scene.seed}", shown.goal_image, shown.clips[0], candidates, order, verdict)
+    wrong = f"Wrong: the right one came {ordinal(rank)}"
+    verdict = html.badge("Right", "good") if rank == 1 else html.badge(wrong, "bad")
+    folds = {MOTIONS: hands, "What really happens": truth}
+    start = shown.clips[0].static[0]
+    return _ranking_card(f"Scene {scene.seed}", verdict, start, shown.goal_image, imagined, folds)
 
 
-def ranking_card(
-    title: str,
-    goal: np.ndarray | str,
-    scene: TripletClip,
-    candidates: Sequence[Candidate],
-    order: Sequence[int],
-    verdict: tuple[str, str] | None = None,
-) -> Markup:
-    """A goal and its candidates, best first; the hands and, where known, what really happens open on a click."""
-    start = figure(image_tag(scene.static[0], f"{title}: the scene at the start"), "The scene at the start.")
+def _ranking_card(
+    title: str, verdict: html.Markup | None, start: np.ndarray, goal: np.ndarray | str, imagined: Films, folds: Folds
+) -> html.Markup:
+    """A goal and the films of its candidates, best first. folds: further films of them that open on a click."""
+    scene = picture(start, f"{title}: the scene at the start", "The scene at the start.")
     if isinstance(goal, str):
-        wanted = tag("div", tag("h4", "The goal"), paragraph(f"“{goal}”"))
+        wanted = html.tag("div", html.tag("h4", "The goal"), html.tag("p", f"“{goal}”"))
     else:
-        wanted = figure(image_tag(goal, f"{title}: the goal"), "The goal: how it should look in the end.")
-    ranked = [candidates[index] for index in order]
-    imagined = [
-        film(
-            each.video,
-            scene.fps,
-            f"{place}. {each.name}",
-            candidate_note(each),
-            own=place == 1 and each.right is None,
-            right=bool(each.right),
-            mark=("leads to the goal", "good") if each.right else None,
-        )
-        for place, each in enumerate(ranked, start=1)
-    ]
-    folds = [fold("The hand motions", [(each, each.hands) for each in ranked], scene.fps)]
-    if any(each.truth is not None for each in ranked):
-        known = [(each, each.truth) for each in ranked if each.truth is not None]
-        folds.append(fold("What really happens", known, scene.fps))
-    return tag(
-        "article",
-        tag("div", tag("h3", title), badge(*verdict) if verdict else None, class_="head"),
-        tag("div", start, wanted, class_="films few", style="--columns:2"),
-        tag("h4", "Imagined, best first"),
-        films(imagined, *folds),
-        class_="card",
-    )
-
-
-def fold(title: str, videos: Sequence[tuple[Candidate, np.ndarray]], fps: float) -> Markup:
-    """Further videos of the candidates, in the same order, that open on a click."""
-    grid = [film(video, fps, each.name, right=bool(each.right)) for each, video in videos]
-    return details(title, tag("div", *grid, class_="films", style="--columns:4"))
-
-
-def candidate_note(candidate: Candidate) -> str:
-    """Its score, and where it really ends."""
-    note = f"score {candidate.score:.4g}".replace("-", "−")
-    if candidate.distance_m is not None and not candidate.right:
-        note += f", really ends {100 * candidate.distance_m:.1f} cm from the goal"
-    return note
+        wanted = picture(goal, f"{title}: the goal", GOAL)
+    top = html.box("films few", scene, wanted, style="--columns:2")
+    further = [html.details(name, film_grid(cells)) for name, cells in folds.items()]
+    return html.card(title, verdict, top, html.tag("h4", "Imagined, best first"), films(imagined, *further))
 
 
 def ordinal(rank: int) -> str:

@@ -1,24 +1,19 @@
 """Pictures of a MuJoCo scene without OpenGL: rays cast by MuJoCo (`mj_multiRay`), shading in NumPy.
 
 The look follows MuJoCo's OpenGL drawing: the same lights, materials, texture coordinates and hard shadows. Left out are
-anti-aliasing, reflections, transparency (any visible geom is opaque), skybox and fog. Depth and segmentation are exact.
+anti-aliasing, reflections, transparency (any visible geom is opaque), skybox and fog. Textures are drawn on planes and
+boxes; other shapes show the texture's mean colour. Depth and segmentation are exact.
 Legend: H, W image size; N = H * W rays; M = rays that hit something.
 """
 
 import math
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 
-from dexworld.sim.render import RendererUnavailable, View, camera_index
+from dexworld.sim.renderer import Renderer, RendererUnavailable, View, camera_index, eye_of, mujoco
 
-_DEFAULT_RGBA = (
-    0.5,
-    0.5,
-    0.5,
-    1.0,
-)  # a geom of this colour shows its material's colour (MuJoCo XML reference, geom/rgba)
+_DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # a geom of this colour shows its material's (MuJoCo XML reference, geom/rgba)
 _DEFAULT_SPECULAR = _DEFAULT_SHININESS = 0.5  # of geoms without a material
 _SHADOW_BIAS = 0.004  # metres; a surface nearer than this to the lit point casts no shadow on it
 _FAR_LIGHT = 50.0  # metres from the scene's centre to the point that stands in for a directional light
@@ -36,7 +31,7 @@ class _Hits:
     towards_eye: np.ndarray  # (M, 3) unit
 
 
-class RayRenderer:
+class RayRenderer(Renderer):
     """`Renderer` that needs nothing but mujoco and NumPy: about 0.15 CPU-seconds for 224 x 392 pixels with shadows."""
 
     backend = "ray"
@@ -44,26 +39,20 @@ class RayRenderer:
     def __init__(self, model: mujoco.MjModel, height: int, width: int, view: View | None = None) -> None:
         """Raises ValueError for an empty image, RendererUnavailable for a MuJoCo before 3.5."""
         if "normal" not in (mujoco.mj_multiRay.__doc__ or ""):
-            raise RendererUnavailable(
-                f"the ray renderer needs surface normals from rays: MuJoCo 3.5 or newer, not {mujoco.__version__}"
-            )
+            needed = f"MuJoCo 3.5 or newer, not {mujoco.__version__}"
+            raise RendererUnavailable(f"the ray renderer needs surface normals from rays: {needed}")
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width} x {height}")
         self.model, self.height, self.width, self.view = model, height, width, view or View()
         self._lights = mujoco.MjvScene(model, maxgeom=1)
-        self._colours, self._gloss = _materials(model)
         self._textures = {g: t for g in range(model.ngeom) if (t := _texture(model, g)) is not None}
         self._directions: dict[int, np.ndarray] = {}
         self._closed = False
 
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.rgb`."""
         view = view or self.view
-        self._colours, self._gloss = _materials(self.model)  # as with OpenGL, colours may change between pictures
         hits = self._look(data, camera, view)
-        image = np.zeros((self.height * self.width, 3), np.uint8)
-        eye = mujoco.MjvCamera()
-        eye.type, eye.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED.value, camera_index(self.model, camera)
+        eye = eye_of(self.model, camera)
         mujoco.mjv_updateCamera(self.model, data, eye, self._lights)  # the headlight follows the camera
         mujoco.mjv_makeLights(self.model, data, self._lights)
         colour = self._shade(data, hits, view)
@@ -73,32 +62,23 @@ class RayRenderer:
                 world_from_geom = data.geom_xmat[geom].reshape(3, 3)
                 local = (hits.points[of_geom] - data.geom_xpos[geom]) @ world_from_geom
                 colour[of_geom] *= texture(local, hits.normals[of_geom] @ world_from_geom)
-        image[hits.pixels] = (colour * 255 + 0.5).astype(np.uint8)
-        return image.reshape(self.height, self.width, 3)
+        return self._image(np.zeros(3, np.uint8), hits, (colour * 255 + 0.5).astype(np.uint8))
 
     def depth(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.depth`."""
         hits = self._look(data, camera, view or self.view)
-        image = np.full(self.height * self.width, np.inf, np.float32)
-        image[hits.pixels] = hits.depths
-        return image.reshape(self.height, self.width)
+        return self._image(np.array(np.inf, np.float32), hits, hits.depths)
 
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        """See `Renderer.segmentation`."""
         hits = self._look(data, camera, view or self.view)
-        image = np.full(self.height * self.width, -1, np.int32)
-        image[hits.pixels] = hits.geoms
-        return image.reshape(self.height, self.width)
+        return self._image(np.array(-1, np.int32), hits, hits.geoms)
+
+    def _image(self, background: np.ndarray, hits: _Hits, values: np.ndarray) -> np.ndarray:
+        image = np.tile(background, (self.height, self.width) + (1,) * background.ndim)
+        image.reshape(-1, *background.shape)[hits.pixels] = values
+        return image
 
     def close(self) -> None:
-        """See `Renderer.close`."""
         self._closed = True
-
-    def __enter__(self) -> "RayRenderer":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _look(self, data: mujoco.MjData, camera: str | int, view: View) -> _Hits:
         """Cast one ray through the centre of every pixel."""
@@ -110,38 +90,30 @@ class RayRenderer:
         world_from_camera = data.cam_xmat[index].reshape(3, 3)  # MuJoCo cameras look along their -z axis, y up
         directions = self._directions[index] @ world_from_camera.T
         eye, forward = data.cam_xpos[index].copy(), -world_from_camera[:, 2]
-        geoms, distances, normals = self._cast(data, eye, directions, view, with_normals=True)
+        geoms, distances, normals = self._cast(data, eye, directions, view)
         axial = distances * (directions @ forward)
-        near, far = (plane * self.model.stat.extent for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
+        near, far = self.clip_planes
         hit = np.flatnonzero((geoms >= 0) & (axial >= near) & (axial <= far))
         rays = directions[hit]
         points = eye + rays * distances[hit, None]
         return _Hits(hit, geoms[hit], points, normals[hit], axial[hit], -rays)
 
-    def _cast(
-        self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, view: View, with_normals: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First geom, distance (metres) and normal along each ray; geom -1 where there is none."""
-        count = len(directions)
-        geoms, distances = np.full(count, -1, np.int32), np.zeros(count)
-        normals = np.zeros((count, 3))
-        reach = 2 * self.model.vis.map.zfar * self.model.stat.extent + _FAR_LIGHT
-        flat = np.ascontiguousarray(directions, np.float64).reshape(-1)
-        flat_normals = normals.reshape(-1) if with_normals else None
-        mujoco.mj_multiRay(
-            self.model, data, origin, flat, view.mask(), True, -1, geoms, distances, flat_normals, count, reach
-        )
+    def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, view: View):
+        """First geom (n,), distance (n,) metres and normal (n, 3) along each ray; geom -1 where there is none."""
+        count, reach = len(directions), 2 * self.model.vis.map.zfar * self.model.stat.extent + _FAR_LIGHT
+        geoms, distances, normals = np.full(count, -1, np.int32), np.zeros(count), np.zeros((count, 3))
+        rays = np.ascontiguousarray(directions, np.float64).reshape(-1)
+        found = (geoms, distances, normals.reshape(-1))
+        mujoco.mj_multiRay(self.model, data, origin, rays, view.mask(), True, -1, *found, count, reach)
         return geoms, distances, normals
 
     def _shade(self, data: mujoco.MjData, hits: _Hits, view: View) -> np.ndarray:
         """(M, 3) colour in [0, 1] before texturing: OpenGL's fixed-function lighting, evaluated per pixel."""
-        base, gloss = self._colours[hits.geoms], self._gloss[hits.geoms]
+        base, gloss = (values[hits.geoms] for values in _materials(self.model))  # colours may change between pictures
         emission, specular, shininess = gloss[:, :1], gloss[:, 1:2], gloss[:, 2]
         colour = emission * base
         for light in self._lights.lights[: self._lights.nlight]:
-            ambient, diffuse, shine = (
-                np.asarray(c, np.float64) for c in (light.ambient, light.diffuse, light.specular)
-            )
+            ambient, diffuse, shine = np.array([light.ambient, light.diffuse, light.specular], np.float64)
             towards, strength = _incoming(light, hits)
             facing = np.clip((hits.normals * towards).sum(1), 0, None)
             direct = strength * (facing > 0)
@@ -211,65 +183,35 @@ def _materials(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
 def _texture(model: mujoco.MjModel, geom: int) -> "_Texture | None":
     """The geom's colour texture, or None."""
     material = model.geom_matid[geom]
-    if material < 0:
-        return None
-    texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
+    texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB]) if material >= 0 else -1
     if texture < 0:
         return None
     height, width = int(model.tex_height[texture]), int(model.tex_width[texture])
     channels, start = int(model.tex_nchannel[texture]), int(model.tex_adr[texture])
     pixels = model.tex_data[start : start + height * width * channels].reshape(height, width, channels) / 255.0
     pixels = pixels[..., :3] if channels >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
-    flat = (
-        model.tex_type[texture] == mujoco.mjtTexture.mjTEXTURE_2D
-        and model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_MESH
-    )
-    if not flat:
+    is_flat = mujoco.mjtGeom(model.geom_type[geom]) in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_BOX)
+    if model.tex_type[texture] != mujoco.mjtTexture.mjTEXTURE_2D or not is_flat:
         pixels = pixels.mean((0, 1), keepdims=True)
-    shape, size = mujoco.mjtGeom(model.geom_type[geom]), _half_sizes(model, geom)
+    size = np.where(model.geom_size[geom] > 0, model.geom_size[geom], 1.0)  # an endless plane has size 0
     repeat = model.mat_texrepeat[material] * (size[:2] if model.mat_texuniform[material] else 1)
-    return _Texture(pixels, shape, size, repeat)
-
-
-def _half_sizes(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """(3,) half extent of a geom along its own axes, metres; 1 where it is unbounded."""
-    first, second, third = model.geom_size[geom]
-    if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_SPHERE:
-        return np.array([first, first, first])
-    if model.geom_type[geom] in (mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE):
-        return np.array([first, first, second])
-    return np.array([size if size > 0 else 1.0 for size in (first, second, third)])
+    return _Texture(pixels, size, repeat)
 
 
 @dataclass(frozen=True)
 class _Texture:
-    """Colour as a function of the position on a geom, with the texture coordinates of MuJoCo 4's OpenGL code.
-
-    Cube textures and textured meshes show the texture's mean colour.
-    """
+    """Colour as a function of the place on a plane or box, with the texture coordinates of MuJoCo 4's OpenGL code."""
 
     pixels: np.ndarray  # (h, w, 3) in [0, 1]
-    shape: mujoco.mjtGeom
     size: np.ndarray  # (3,) half sizes, metres
     repeat: np.ndarray  # (2,) repeats along the two texture axes
 
     def __call__(self, local: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """(n, 3) colours at positions (n, 3), metres, with outward normals (n, 3), both in the geom's frame."""
         height, width = self.pixels.shape[:2]
-        u, v = (self._coordinates(local / self.size, normals) * self.repeat % 1.0).T
+        x, y, z = (local / self.size).T
+        face = np.abs(normals).argmax(axis=1)
+        across, up = np.where(face == 0, y, x), np.where(face == 2, y, z)
+        u, v = (np.stack([1 + across, 1 - up], axis=-1) / 2 * self.repeat % 1.0).T
         columns, rows = (u * width).astype(int), (v * height).astype(int)
         return self.pixels[np.minimum(rows, height - 1), np.minimum(columns, width - 1)]
-
-    def _coordinates(self, unit: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """(n, 2) texture coordinates in [0, 1], measured on MuJoCo's own pictures."""
-        x, y, z = unit.T
-        if self.shape in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_BOX):
-            face = np.abs(normals).argmax(axis=1)
-            across, up = np.where(face == 0, y, x), np.where(face == 2, y, z)
-            return np.stack([1 + across, 1 - up], axis=-1) / 2
-        around = np.arctan2(y, x) / (2 * np.pi) % 1.0
-        if self.shape in (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_ELLIPSOID):
-            return np.stack([around, np.arccos(np.clip(z, -1, 1)) / np.pi], axis=-1)
-        cap = (np.abs(normals[:, 2]) > 0.9) & (self.shape == mujoco.mjtGeom.mjGEOM_CYLINDER)
-        u, v = np.where(cap, (1 + x) / 2, around), np.where(cap, (1 + y) / 2, np.clip((1 - z) / 2, 0, 1))
-        return np.stack([u, v], axis=-1)

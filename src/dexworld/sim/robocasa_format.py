@@ -1,4 +1,4 @@
-"""Write Episodes of the Franka arm with the Allegro hand as robomimic and RoboCasa have them: many demos in one HDF5.
+"""Write Tracks of the Franka arm with the Allegro hand as robomimic and RoboCasa have them: many demos in one HDF5.
 
     data                    attributes total, env_args (JSON)
     data/demo_K             attributes num_samples, model_file, ep_meta (JSON); states, actions, rewards, dones
@@ -9,16 +9,15 @@
     data/demo_K/next_obs    the same without pictures, one step later
     mask/KEY                names of demos
 
-The layout has no place for a camera's pose and intrinsics: its readers know them. They are kept true so:
+The layout has no place for a camera's pose and intrinsics: its readers know them.
 
-- Pictures are redrawn to the release's camera (80 degrees over all rows, 26 of 600 rows to be cut off at both edges);
-  the rows that the simulator never drew repeat the nearest one that it drew, and lie in what readers cut off.
-- The simulator's head camera is tilted a little anew in every scene. `robot0_base_*` is therefore the frame in which
-  this camera stands where the release's does, not the arm's mount, which is in the attributes.
+- Pictures are redrawn to the release's camera (80 degrees over all rows, 26 of 600 rows to be cut off at both edges).
+  Rows that the simulator never drew repeat the nearest one that it drew; readers cut them off.
+- Every scene tilts the simulator's head camera a little. `robot0_base_*` is therefore the frame in which this camera
+  stands where the release's does, not the arm's mount, which is in the attributes.
 
 What else differs from the release: pictures are 246 x 392 (600 x 960 is its size; any other is possible), 5 Hz
-(env_args), `states` holds joints and object positions instead of MuJoCo's, `model_file` is empty because the seed
-rebuilds the scene.
+(env_args), `states` holds joints and object positions, `model_file` is empty because the seed rebuilds the scene.
 """
 
 import json
@@ -32,9 +31,11 @@ import torch
 from torch import Tensor
 
 from dexworld.data.files import written_atomically
+from dexworld.data.readers.arrays import rotations_of
 from dexworld.hands import FINGERS, RIGHT
 from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
 from dexworld.sim.kitchen.allegro_body import MOUNT_POSITION, MOUNT_QUATERNION
+from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.track import Track
 
 CAMERA = "robot0_robotview_2"
@@ -45,7 +46,7 @@ CAMERA_QUATERNION = (0.61237244, 0.35355339, -0.35355339, -0.61237244)  # w x y 
 ENVIRONMENT = "DexWorldExploration"
 _CONVENTIONS: tuple[TipConvention, ...] = ("true", "release")
 _AHEAD = 0.01  # metres that a hand moves in one physics step, at most
-_MISMATCH = 1e-5  # metres between an episode's keypoints and the joints fitted to them
+_MISMATCH = 1e-5  # metres between an episode's keypoints and the joints that explain them
 _ALLEGRO = ("IndexFinger", "MiddleFinger", "RingFinger", "Thumb")  # the hand's own order of joints
 
 
@@ -57,12 +58,11 @@ def write_robocasa(
 ) -> Path:
     """Write episodes as demo_0, demo_1, ... of one file, which appears whole or not at all. Returns its path.
 
-    episodes: of `record_exploration` or like it: with joint_positions, and keypoints of the arm on the simulator's
-        mount. size: height and width of the stored pictures. masks: filter keys, each with the numbers of its
-        demos.
+    episodes: of `record_exploration` or like it, with joint_positions and keypoints of the arm on the usual mount.
+    size: height and width of the stored pictures. masks: filter keys, each with the numbers of its demos.
 
-    Raises ValueError on an episode without joints, with joints that don't fit its keypoints, or of another rate
-    than the rest; nothing is written then.
+    Raises ValueError on an episode without joints, with joints that don't fit its keypoints, or of another rate;
+    nothing is written then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,30 +88,30 @@ def write_robocasa(
 def release_keypoints(episode: Track) -> tuple[np.ndarray, np.ndarray]:
     """Flange poses (T, 4, 4) and the Allegro's 16 joint origins (T, 16, 3), index, middle, ring, thumb, in the world.
 
-    They belong to the moment of the pictures and keypoints: recorded joints are one physics step, 2 ms, ahead of these,
-    so the joints are first fitted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
+    They belong to the moment of the pictures and keypoints. Recorded joints are one physics step, 2 ms, ahead of these,
+    so they are first adjusted to the keypoints. Raises ValueError when the episode has no joints, or keypoints that
     they don't explain.
     """
     if "joint_positions" not in episode.columns:
         raise ValueError(f"{episode.source}: has no joint_positions; only episodes of the Allegro robot can be written")
-    mount = _mount()
+    mount = pose(_rotation_wxyz(MOUNT_QUATERNION), MOUNT_POSITION)
     known = np.asarray(episode.keypoints_world, np.float64)[:, RIGHT]
     wanted = torch.from_numpy((known - mount[:3, 3]) @ mount[:3, :3])
     joints = torch.from_numpy(np.asarray(episode["joint_positions"], np.float64))
     models = [FrankaAllegro(tips) for tips in _CONVENTIONS]
     ahead = [float((_points(model, joints) - wanted).abs().max()) for model in models]
     model = models[int(np.argmin(ahead))]  # tips are fingertips or last joints
-    joints = _fitted(model, joints, wanted)
+    joints = _explained_joints(model, joints, wanted)
     miss = float((_points(model, joints) - wanted).abs().max())
     if min(ahead) > _AHEAD or miss > _MISMATCH:
         raise ValueError(
             f"{episode.source}: keypoints are {1000 * min(ahead):.1f} mm from where the joints put them; only episodes "
             "of the simulator's own arm and mount can be written"
         )
-    pose = FrankaAllegro("release").forward(joints)
-    points = pose.keypoints[:, RIGHT].numpy() @ mount[:3, :3].T + mount[:3, 3]
+    hand = FrankaAllegro("release").forward(joints)
+    points = hand.keypoints[:, RIGHT].numpy() @ mount[:3, :3].T + mount[:3, 3]
     flange = np.tile(np.eye(4), (len(points), 1, 1))
-    flange[:, :3, :3], flange[:, :3, 3] = mount[:3, :3] @ pose.hand_rotation.numpy(), points[:, 0]
+    flange[:, :3, :3], flange[:, :3, 3] = mount[:3, :3] @ hand.hand_rotation.numpy(), points[:, 0]
     fingers = points[:, 1:].reshape(len(points), len(FINGERS), 4, 3)
     order = [FINGERS.index(name) for name in _ALLEGRO]
     return flange, fingers[:, order].reshape(len(points), -1, 3)
@@ -122,7 +122,7 @@ def _points(model: FrankaAllegro, joints: Tensor) -> Tensor:
     return model.forward(joints).keypoints[..., RIGHT, :]
 
 
-def _fitted(model: FrankaAllegro, joints: Tensor, wanted: Tensor) -> Tensor:
+def _explained_joints(model: FrankaAllegro, joints: Tensor, wanted: Tensor) -> Tensor:
     """Joints (T, 23) near `joints` that put the keypoints to `wanted` (T, 21, 3): three steps of Gauss and Newton."""
     step = 1e-6 * torch.eye(joints.shape[-1], dtype=joints.dtype)
     for _ in range(3):
@@ -135,8 +135,7 @@ def _fitted(model: FrankaAllegro, joints: Tensor, wanted: Tensor) -> Tensor:
 
 def release_intrinsics(size: tuple[int, int]) -> np.ndarray:
     """Pinhole matrix (3, 3) of the release's camera for uncropped pictures of `size` (height, width), pixels."""
-    focal = 0.5 * size[0] / np.tan(np.radians(FOVY_DEG) / 2)
-    return np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1.0]])
+    return pinhole(focal_length(size[0], FOVY_DEG), *size)
 
 
 def redraw(frames: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], target: np.ndarray) -> np.ndarray:
@@ -163,7 +162,9 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
     count = len(episode)
     joints = np.asarray(episode["joint_positions"], np.float64)
     targets = np.asarray(episode.columns.get("joint_targets", joints), np.float64)
-    base = np.asarray(episode.world_from_camera, np.float64) @ np.linalg.inv(_base_from_camera())
+    # The release's camera in its base frame, and the base that puts the simulator's camera there.
+    base_from_camera = pose(_rotation_wxyz(CAMERA_QUATERNION) @ OPTICAL, CAMERA_POSITION)
+    base = np.asarray(episode.world_from_camera, np.float64) @ np.linalg.inv(base_from_camera)
     obs: dict[str, np.ndarray] = {
         "robot0_base_pos": base[:, :3, 3],
         "robot0_base_quat": np.stack([_quaternion_xyzw(rotation) for rotation in base[:, :3, :3]]),
@@ -172,12 +173,12 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
         "robot0_joint_pos": joints[:, FrankaAllegro.arm],
         "robot0_right_gripper_qpos": joints[:, FrankaAllegro.arm.stop :],
     }
-    objects = episode.columns.get("object_positions")
+    states, objects = joints, episode.columns.get("object_positions")
     if objects is not None:
         obs["object_positions"] = objects
-    states = [joints] if objects is None else [joints, np.nan_to_num(objects).reshape(count, -1)]
+        states = np.concatenate([joints, np.nan_to_num(objects).reshape(count, -1)], axis=1)
     arrays = {
-        "states": np.concatenate(states, axis=1),
+        "states": states,
         "actions": targets,
         "rewards": np.zeros(count),
         "dones": (np.arange(count) == count - 1).astype(np.int64),
@@ -186,19 +187,16 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
     arrays |= {f"next_obs/{name}": np.concatenate([values[1:], values[-1:]]) for name, values in obs.items()}
     for name, values in arrays.items():
         group.create_dataset(name, data=values, track_times=False)
-    pictures = redraw(
-        episode.frames.read(list(range(count))), episode.intrinsics, size, release_intrinsics(size)
-    )  # fmt: skip
-    group.create_dataset(
-        f"obs/{CAMERA}_image", data=pictures, chunks=(1, *pictures.shape[1:]), compression="gzip",
-        compression_opts=3, track_times=False,
-    )  # fmt: skip
+    intrinsics = release_intrinsics(size)
+    pictures = redraw(episode.frames.read(list(range(count))), episode.intrinsics, size, intrinsics)
+    packing = {"chunks": (1, *size, 3), "compression": "gzip", "compression_opts": 3, "track_times": False}
+    group.create_dataset(f"obs/{CAMERA}_image", data=pictures, **packing)
     seed = {} if episode.seed is None else {"dexworld_seed": episode.seed}
     group.attrs["num_samples"], group.attrs["model_file"] = count, ""
     group.attrs["ep_meta"] = json.dumps({"lang": episode.task, "source": episode.source} | seed)
-    group.attrs["dexworld_world_from_mount"] = _mount()
+    group.attrs["dexworld_world_from_mount"] = pose(_rotation_wxyz(MOUNT_QUATERNION), MOUNT_POSITION)
     group.attrs["dexworld_world_from_camera"] = episode.world_from_camera[0]
-    group.attrs["dexworld_intrinsics"] = release_intrinsics(size)
+    group.attrs["dexworld_intrinsics"] = intrinsics
 
 
 def _environment(rate: float, size: tuple[int, int]) -> dict[str, Any]:
@@ -215,30 +213,9 @@ def _environment(rate: float, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _base_from_camera() -> np.ndarray:
-    """The release's camera (4, 4) in its base frame, optical axes."""
-    pose = np.eye(4)
-    pose[:3, :3] = _rotation_wxyz(CAMERA_QUATERNION) @ np.diag([1.0, -1.0, -1.0])
-    pose[:3, 3] = CAMERA_POSITION
-    return pose
-
-
-def _mount() -> np.ndarray:
-    """world_from_mount (4, 4): the simulator's arm base."""
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = _rotation_wxyz(MOUNT_QUATERNION), MOUNT_POSITION
-    return pose
-
-
-def _rotation_wxyz(quaternion: tuple[float, float, float, float]) -> np.ndarray:
-    w, x, y, z = np.asarray(quaternion) / np.linalg.norm(quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+def _rotation_wxyz(quaternion: tuple[float, ...]) -> np.ndarray:
+    w, x, y, z = quaternion
+    return rotations_of(np.array([[x, y, z, w]]))[0]
 
 
 def _quaternion_xyzw(rotation: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
 from dexworld.training.config import LoopConfig
 from dexworld.training.fit import without_folders
-from dexworld.training.run_data import DataConfig, RunData, fit_pca
+from dexworld.training.run_data import DataConfig, RunData, fit_encoder
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class LatentRun:
             small = PredictorConfig(dim=32, depth=1, heads=2, pixel_aligned=False)  # only the encoder is used
             wanted = replace(config.encoder.applied(preset(name)), predictor=small)
             model = DexWM(replace(wanted, keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2))).eval()
-            fit_pca(model.config, model.encoder, data.datasets, config.encoder_frames, seed, device)
+            fit_encoder(model.config, model.encoder, data.datasets, config.encoder_frames, seed, device)
             source = without_folders(config.encoder.encoder) if config.encoder.encoder else f"preset {name}"
         model.requires_grad_(False).to(device)
         return cls(model, encoder_fingerprint(model.encoder), source, data.resized(model.config.image_size))

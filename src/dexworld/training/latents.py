@@ -21,7 +21,7 @@ from dexworld.data.source import Dataset
 from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import load_world_model, preset
-from dexworld.training.run_data import fit_pca
+from dexworld.training.run_data import fit_encoder
 
 Watch = Callable[[str, int, int], None]  # (dataset, frames done, frames in all)
 
@@ -138,5 +138,5 @@ def _fitted(config: LatentsConfig, model: Any, datasets: list[Dataset], device: 
     encoder = build_encoder(model.encoder, model.image_size)
     # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
     with alone_in(datasets[0].folder / "latents"):
-        fit_pca(model, encoder, datasets, config.encoder_frames, config.seed, device)
+        fit_encoder(model, encoder, datasets, config.encoder_frames, config.seed, device)
     return encoder

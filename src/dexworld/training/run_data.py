@@ -18,7 +18,7 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.files import written_atomically
 from dexworld.data.fitted import fitted
 from dexworld.data.source import Dataset
-from dexworld.models.encoders import EncoderChoice, PCAEncoder, build_encoder
+from dexworld.models.encoders import EncoderChoice, build_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -175,14 +175,16 @@ def split_by_scene(datasets: Sequence[Dataset], fraction: float) -> tuple[list[n
     return training, held_out
 
 
-def fit_pca(config: Any, encoder: Any, datasets: list[Dataset], frames: int, seed: int, device: torch.device) -> None:
-    """Give `encoder` its weights, fitted on about `frames` frames of all datasets, when it is a pca encoder.
+def fit_encoder(
+    config: Any, encoder: Any, datasets: list[Dataset], frames: int, seed: int, device: torch.device
+) -> None:
+    """Give `encoder` its weights, fitted on about `frames` frames of all datasets, when it is one that is fitted (pca).
 
     config: of the world model (image size, encoder). Frames of another size are brought to the model's. The fit is kept
     beside the first dataset's latents and read from there when it is asked for again. Raises ValueError when that file
     is damaged.
     """
-    if not isinstance(encoder, PCAEncoder):
+    if not hasattr(encoder, "fit"):
         return
     datasets = [fitted(dataset, config.image_size) for dataset in datasets]
     settings = [config.encoder.identity(), config.image_size, frames, seed]
@@ -195,10 +197,11 @@ def fit_pca(config: Any, encoder: Any, datasets: list[Dataset], frames: int, see
         except (safetensors.SafetensorError, OSError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it to fit the encoder anew") from error
         return
-    new = build_encoder(config.encoder, config.image_size)
-    assert isinstance(new, PCAEncoder)
+    new: Any = build_encoder(config.encoder, config.image_size)
     new.to(device).fit(images.to(device) for images in _sampled_frames(datasets, frames, seed))
-    logger.info("fitted the pca encoder: %.1f %% of the variance is kept", 100 * float(new.explained_variance))
+    logger.info("fitted the %s encoder", config.encoder.kind)
+    if hasattr(new, "explained_variance"):
+        logger.info("%.1f %% of the variance is kept", 100 * float(new.explained_variance))
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.cpu().contiguous() for name, value in new.state_dict().items()}
     with written_atomically(path) as temporary:

@@ -18,7 +18,7 @@ from dexworld.training.fit import Job, fit, without_folders
 from dexworld.training.frame_task import FrameTask
 from dexworld.training.losses import own_items
 from dexworld.training.meter import Meter, known_peak
-from dexworld.training.run_data import DataConfig, RunData, fit_pca
+from dexworld.training.run_data import DataConfig, RunData, fit_encoder
 from dexworld.training.sources import CachedData, OnlineData, TrainingData
 from dexworld.training.validation import Validation
 from dexworld.training.window_task import window_strategies
@@ -138,7 +138,7 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
     model_config = config.encoder.applied(model_config or preset(config.preset))
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = build_world_model(model_config)
-    fit_pca(model.config, model.encoder, datasets, config.encoder_frames, config.training.seed, device)
+    fit_encoder(model.config, model.encoder, datasets, config.encoder_frames, config.training.seed, device)
     return model
 
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError
-from dexworld.models.config import from_dict
 from dexworld.models.reference import checkpoint_path
+from dexworld.options import from_dict
 from dexworld.video.backbone import Backbone, build_transformer
 from dexworld.video.config import CONCATENATED, BackboneConfig, ClipShape, CodecConfig, Condition, DWMConfig, Prediction
 from dexworld.video.extra import require

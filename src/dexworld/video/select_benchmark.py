@@ -29,8 +29,8 @@ import torch
 from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
-from dexworld.sim.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
-from dexworld.sim.hand_clips import HandClipConfig
+from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
+from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator
 from dexworld.video.generate import GenerateConfig, with_texts

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import mujoco
 import numpy as np
 
-from dexworld.sim.hand_clips import HandClip, HandClipConfig, record_hand_clip
-from dexworld.sim.kitchen.collect_exploration import in_processes, seed_split
+from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
+from dexworld.sim.recording import in_processes, seed_split
 from dexworld.sim.render import choose_backend
 from dexworld.video.clip import HandTrack, TripletClip
 from dexworld.video.conditions import repeated_first_frame

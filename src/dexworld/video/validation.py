@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dexworld.data.video import VideoError, VideoFrames
-from dexworld.sim.kitchen.collect_exploration import in_processes
+from dexworld.sim.recording import in_processes
 from dexworld.video.alignment import measure_alignment
 from dexworld.video.clip import is_clip_length
 from dexworld.video.config import ClipShape

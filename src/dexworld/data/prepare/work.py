@@ -10,7 +10,7 @@ from dexworld.data.prepare.plan import Pack
 from dexworld.data.prepared.pack import write_pack
 from dexworld.data.prepared.settings import PrepareSettings
 from dexworld.data.readers import ReaderOptions, open_source
-from dexworld.data.source import Source, splits_of
+from dexworld.data.source import Source
 from dexworld.track import Track
 
 
@@ -83,7 +83,7 @@ class PackWork:
     @cached_property
     def _opened(self) -> tuple[Source, dict[str, int], tuple[str, ...]]:
         source = open_source(self.source, self.kind, self.reader)
-        return source, {name: index for index, name in enumerate(source.ids)}, splits_of(source)
+        return source, {name: index for index, name in enumerate(source.ids)}, source.splits
 
     def write(self, pack: Pack, tell: Told = lambda event: None) -> PackDone:
         """Write one pack, telling of every episode before it is read and after it is encoded.

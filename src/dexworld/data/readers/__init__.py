@@ -30,11 +30,16 @@ class ReaderOptions:
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout that `open_source` knows. needs: what a folder must hold to be recognised, for people to read."""
+    """One layout that `open_source` knows.
+
+    needs: what a folder must hold to be recognised, for people to read. options: the field of `ReaderOptions` that
+    `open` takes, if any.
+    """
 
     needs: str
     recognises: Callable[[Path], bool]
-    open: Callable[[Path, ReaderOptions], Source]
+    open: Callable[..., Source]
+    options: str = ""
 
 
 # Asked in this order; the first that recognises a folder reads it, so the more particular stands first.
@@ -42,37 +47,32 @@ LAYOUTS: dict[str, Layout] = {
     "episodes": Layout(
         "dataset.json, as `dexworld collect` writes it",
         lambda folder: (folder / "dataset.json").is_file(),
-        lambda folder, _: open_episodes(folder),
+        open_episodes,
     ),
     "prepared": Layout(
         "meta/info.json and meta/dexworld.json, as `dexworld prepare` writes them",
         lambda folder: (folder / "meta" / "dexworld.json").is_file(),
-        lambda folder, _: open_prepared(folder),
+        open_prepared,
     ),
     "droid-lerobot": Layout(
         "meta/info.json of LeRobot v3 with DROID's features",
         droid_lerobot.recognises,
-        lambda folder, options: droid_lerobot.open_droid_lerobot(folder, options.droid),
+        droid_lerobot.open_droid_lerobot,
+        "droid",
     ),
-    "lerobot": Layout(
-        "meta/info.json of LeRobot v3",
-        lerobot.recognises,
-        lambda folder, options: lerobot.open_lerobot(folder, options.lerobot),
-    ),
+    "lerobot": Layout("meta/info.json of LeRobot v3", lerobot.recognises, lerobot.open_lerobot, "lerobot"),
     "droid": Layout(
         "LAB/success|failure/DATE/TIME with trajectory.h5, metadata_*.json and recordings/MP4",
         droid.recognises,
-        lambda folder, options: droid.open_droid(folder, options.droid),
+        droid.open_droid,
+        "droid",
     ),
-    "egodex": Layout(
-        "SPLIT/TASK with N.mp4 beside N.hdf5",
-        egodex.recognises,
-        lambda folder, options: egodex.open_egodex(folder, options.egodex),
-    ),
+    "egodex": Layout("SPLIT/TASK with N.mp4 beside N.hdf5", egodex.recognises, egodex.open_egodex, "egodex"),
     "robocasa": Layout(
         "*.hdf5 of robomimic with data/demo_N/obs/robot0_right_gripper_keypoint_pose",
         robocasa.recognises,
-        lambda folder, options: robocasa.open_robocasa(folder, options.robocasa),
+        robocasa.open_robocasa,
+        "robocasa",
     ),
 }
 
@@ -100,4 +100,5 @@ def open_source(folder: Path | str, kind: str = "auto", options: ReaderOptions =
         raise ValueError(f"there is no kind {kind!r} of dataset; choose from {', '.join(KINDS)}")
     if not folder.exists():
         raise FileNotFoundError(f"there is no {folder}")
-    return LAYOUTS[kind_of(folder) if kind == "auto" else kind].open(folder, options)
+    layout = LAYOUTS[kind_of(folder) if kind == "auto" else kind]
+    return layout.open(folder, getattr(options, layout.options)) if layout.options else layout.open(folder)

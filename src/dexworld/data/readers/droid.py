@@ -5,65 +5,61 @@ schema, droid-dataset.github.io). The gripper becomes a dummy right hand (`gripp
 base; frames come from the camera that the release of DexWM uses unless another one is asked for.
 """
 
+import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import h5py
 import numpy as np
 
 from dexworld.data.files import read_json
-from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
-from dexworld.data.readers.droid_alignment import Alignment, aligned_frames
+from dexworld.data.readers.arrays import simulator_seed
 from dexworld.data.readers.droid_camera import (
     CAMERAS,
+    MAX_REACH,
     CameraChoice,
     DroidCamera,
-    camera_intrinsics,
-    camera_poses,
+    Recording,
     choose_camera,
-    later_entry,
+    gripper_opening,
+    gripper_poses,
     load_annotations,
 )
-from dexworld.data.readers.droid_gripper import MAX_REACH, gripper_opening, gripper_poses
+from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.data.readers.robot_arrays import numbers, rows_of, simulator_seed
-from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.data.readers.hdf5 import arrays, attribute, attributes, numbers, opened_hdf5, rows_of
+from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
+from dexworld.data.video import VideoError
 from dexworld.track import Frames, Track
 
-logger = logging.getLogger(__name__)
-
 CONTROL_RATE = 15.0
+MAX_ROWS = 100_000  # of a trajectory: almost two hours; more is a damaged header
+AGREEING = 0.9  # share of equal times that settles a shift
 OUTCOMES = ("success", "failure")
 _STATE = "observation/robot_state"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DroidOptions:
-    """How DROID episodes are read.
+    """How DROID episodes are read. Raises ValueError on values that mean nothing.
 
-    camera: `left` is the outer camera that the metadata calls left (the release of DexWM); `right` the other one; or
-        `ext1`, `ext2`, `wrist`.
-    outcome: which folders: `all`, `success` or `failure`.
+    camera: `left` is the outer camera that the metadata calls left (the release of DexWM), `right` the other one.
+    outcome: which folders. hand: the dummy hand of the gripper. fps: states and frames per second.
     max_episodes: at most so many, evenly spread over the ids; 18,720 are about the paper's 100 hours.
-    hand: the dummy hand of the gripper.
     intrinsics: fx, fy, cx, cy in pixels of the video's own size, over everything that the files say.
     estimate_intrinsics: whether the maker's nominal focal length may stand in where no file has intrinsics (the raw
-        release has none); if not, such an episode is corrupt. `annotations(i)["intrinsics_source"]` says which it was.
-    annotations: folder with the files that were published later: intrinsics, better poses, language (see
-        `droid_camera.py`).
-    action: datasets of `action/` that are put side by side as the extra `action`; the default is what the LeRobot
-        release calls the action.
-    fps: states and frames per second.
-    frame_tolerance: how many frames video and trajectory may differ by. Many videos of the release lack a frame
-        (github.com/droid-dataset/droid, report 54); both are then cut to what they share, and `annotations` says how.
+        release has none); if not, such an episode is corrupt.
+    annotations: folder with files published later: intrinsics, better poses, language (see `droid_camera.py`).
+    action: datasets of `action/`, side by side in the column `action`; by default what LeRobot's release has there.
+    frame_tolerance: how many frames video and trajectory may differ by; both are cut to what they share.
     dummy_confidence: `keypoint_confidence` of the dummy hand. It isn't in the picture, so by default it counts for
         nothing where keypoints are looked for in images (the release masks it out of that loss).
-
-    Raises ValueError on values outside these.
     """
 
     camera: CameraChoice = "left"
@@ -94,94 +90,93 @@ class DroidOptions:
         if not 0.0 <= self.dummy_confidence <= 1.0:
             raise ValueError(f"dummy_confidence is {self.dummy_confidence}; it must lie in [0, 1]")
 
+    def hand_columns(self, poses: np.ndarray, opening: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of a gripper, at poses (T, 4, 4) in the base and open (T,) from 0 to 1, and of its dummy hand."""
+        keypoints, valid = self.hand.keypoints(poses, opening)
+        return {
+            "keypoints_world": keypoints,
+            "keypoints_valid": valid,
+            "keypoint_confidence": np.where(valid, self.dummy_confidence, 0.0).astype(np.float32),
+            "gripper_pose_world": poses,
+            "gripper_opening": opening.astype(np.float32),
+        }
+
 
 @dataclass(frozen=True)
-class DroidSource:
+class DroidSource(FolderSource):
     """Episodes of the raw release; see `data.source.Source`. Ids are folders: LAB/success/DATE/TIME."""
 
-    folder: Path
+    kind: ClassVar[str] = "droid"
     options: DroidOptions
-    ids: tuple[str, ...]
-    quarantined: tuple[tuple[str, str], ...]
-    kind: str = "droid"
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __getitem__(self, index: int) -> Track:
-        """Episode `index` with a dummy right hand, frames lazy. Extras: keypoint_confidence, gripper_pose_world,
-        gripper_opening, action; object_motion and a seed where our simulator wrote the episode.
+        """Episode `index`, frames lazy: `DroidOptions.hand_columns`, action; of our simulator object_motion, seed.
 
-        Raises CorruptEpisodeError naming the file and the field when anything of it is missing, damaged or makes no
-        sense.
+        Raises CorruptEpisodeError naming the file and the field of what is missing, damaged or makes no sense.
         """
-        metadata, camera = self._chosen(index)
-        trajectory = self._folder(index) / "trajectory.h5"
-        with opened_hdf5(trajectory) as file:
-            alignment, frames = self._aligned(file, camera)
-            span = alignment.span
-            poses, opening = _gripper(file, alignment.rows)
-            keypoints, valid = self.options.hand.keypoints(poses[span], opening[span])
-            cameras, _ = camera_poses(file, metadata, camera, alignment.rows, self._later())
-            intrinsics, _ = self._intrinsics(file, metadata, camera, frames.size)
-            extras = {
-                "keypoint_confidence": np.where(valid, self.options.dummy_confidence, 0.0).astype(np.float32),
-                "gripper_pose_world": poses[span],
-                "gripper_opening": opening[span].astype(np.float32),
-            }
-            if self.options.action:
-                parts = [_per_row(file, f"action/{name}", alignment.rows, 1e3) for name in self.options.action]
-                extras["action"] = np.concatenate(parts, axis=1)[span]
-            extras |= _simulated(file, alignment)
-            task = self._task(file, metadata)
+        options = self.options
+        with self._opened(index) as recording:
+            file, (alignment, frames) = recording.file, self._aligned(recording)
+            rows, span = alignment.rows, alignment.span
+            position, closed = f"{_STATE}/cartesian_position", f"{_STATE}/gripper_position"
+            poses = gripper_poses(numbers(file, position, (rows, 6), np.inf), f"{file.filename}: {position}")
+            opening = gripper_opening(_per_row(file, closed, rows, np.inf)[:, 0], f"{file.filename}: {closed}")
+            columns = options.hand_columns(poses[span], opening[span])
+            cameras, _ = recording.camera_poses(rows)
+            intrinsics, _ = recording.intrinsics(frames.size, options.intrinsics, options.estimate_intrinsics)
+            if options.action:
+                parts = [_per_row(file, f"action/{name}", rows, 1e3) for name in options.action]
+                columns["action"] = np.concatenate(parts, axis=1)[span]
+            if "dexworld/object_motion" in file:  # only a simulator knows
+                motion = _per_row(file, "dexworld/object_motion", rows, MAX_REACH)[:, 0]
+                columns["object_motion"] = motion[span].astype(np.float32)
+            spoken = recording.language()
+            task = spoken[0] if spoken else recording.metadata.get("current_task") or attribute(file, "current_task")
         return Track(
             frames=frames,
-            fps=self.options.fps,
+            fps=options.fps,
             world_from_camera=cameras[span],
             intrinsics=intrinsics,
-            source=f"droid {self.ids[index]} camera {camera.serial}",
-            task=task,
-            seed=simulator_seed(metadata),
-            columns={"keypoints_world": keypoints, "keypoints_valid": valid, **extras},
+            source=f"droid {self.ids[index]} camera {recording.camera.serial}",
+            task=str(task or ""),
+            seed=simulator_seed(recording.metadata),
+            columns=columns,
         )
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The video (when the metadata tells which), trajectory.h5 and the metadata of episode `index`."""
-        folder = self._folder(index)
-        video: tuple[Path, ...] = ()
+        folder, video = self.folder / self.ids[index], []
         try:
-            video = (self._chosen(index)[1].video,)
+            video.append(self._chosen(index)[1].video)
         except CorruptEpisodeError as error:
-            logger.debug("%s", error)  # reading the episode will say so
+            _LOG.debug("%s", error)  # reading the episode will say so
         return (*video, folder / "trajectory.h5", *sorted(folder.glob("metadata_*.json")))
 
     def annotations(self, index: int) -> dict[str, Any]:
         """Everything that the episode's files hold beyond its frames, and how it was read.
 
-        metadata: the JSON file. trajectory: every dataset of trajectory.h5 by its path, all rows, and its attributes
-        under "attributes". success: by the folder, else the metadata. language: instructions published later. camera,
-        alignment (see `droid_alignment`), intrinsics_source and extrinsics_source: how it was read; an
-        intrinsics_source of `estimate` means a nominal focal length. Raises CorruptEpisodeError as reading does.
+        trajectory: every dataset of trajectory.h5 by its path, all rows, and its "attributes". success: by the folder,
+        else the metadata. language: published later. An intrinsics_source of `estimate` is a nominal focal length.
+        Raises CorruptEpisodeError as reading does.
         """
-        metadata, camera = self._chosen(index)
-        with opened_hdf5(self._folder(index) / "trajectory.h5") as file:
-            alignment, frames = self._aligned(file, camera)
+        given, estimate = self.options.intrinsics, self.options.estimate_intrinsics
+        with self._opened(index) as recording:
+            alignment, frames = self._aligned(recording)
+            outcome, success = (self.folder / self.ids[index]).resolve().parts[-3], recording.metadata.get("success")
+            recorded = success if isinstance(success, bool) else None
             return {
-                "metadata": metadata,
-                "trajectory": {"attributes": attributes(file)} | arrays(file),
-                "success": self._succeeded(index, metadata),
-                "language": self._language(metadata),
-                "camera": {"role": camera.role, "serial": camera.serial},
-                "alignment": vars(alignment).copy(),
-                "intrinsics_source": self._intrinsics(file, metadata, camera, frames.size)[1],
-                "extrinsics_source": camera_poses(file, metadata, camera, alignment.rows, self._later())[1],
+                "metadata": recording.metadata,
+                "trajectory": {"attributes": attributes(recording.file)} | arrays(recording.file),
+                "success": outcome == "success" if outcome in OUTCOMES else recorded,
+                "language": recording.language(),
+                "camera": {"role": recording.camera.role, "serial": recording.camera.serial},
+                "alignment": asdict(alignment),
+                "intrinsics_source": recording.intrinsics(frames.size, given, estimate)[1],
+                "extrinsics_source": recording.camera_poses(alignment.rows)[1],
             }
 
-    def _folder(self, index: int) -> Path:
-        return self.folder / self.ids[index]
-
     def _chosen(self, index: int) -> tuple[dict[str, Any], DroidCamera]:
-        folder = self._folder(index)
+        folder = self.folder / self.ids[index]
         path = next(iter(sorted(folder.glob("metadata_*.json"))), folder / "metadata_*.json")
         try:
             metadata = read_json(path)
@@ -189,40 +184,16 @@ class DroidSource:
             raise CorruptEpisodeError(f"{path}: the metadata can't be read ({error})") from error
         return metadata, choose_camera(folder, metadata, self.options.camera)
 
-    def _aligned(self, file: h5py.File, camera: DroidCamera) -> tuple[Alignment, Frames]:
-        rows = rows_of(file, f"{_STATE}/cartesian_position")
-        return aligned_frames(file, rows, camera, self.options.frame_tolerance)
+    @contextmanager
+    def _opened(self, index: int) -> Iterator[Recording]:
+        metadata, camera = self._chosen(index)
+        later = {} if self.options.annotations is None else load_annotations(self.options.annotations)
+        with opened_hdf5(self.folder / self.ids[index] / "trajectory.h5") as file:
+            yield Recording(file, metadata, camera, later)
 
-    def _later(self) -> dict[str, dict[str, Any]]:
-        return {} if self.options.annotations is None else load_annotations(self.options.annotations)
-
-    def _intrinsics(
-        self, file: h5py.File, metadata: dict[str, Any], camera: DroidCamera, size: tuple[int, int]
-    ) -> tuple[np.ndarray, str]:
-        matrix, source = camera_intrinsics(file, metadata, camera, size, self.options.intrinsics, self._later())
-        if source == "estimate" and not self.options.estimate_intrinsics:
-            raise CorruptEpisodeError(
-                f"{file.filename}: no intrinsics of camera {camera.serial}; give `intrinsics` or `annotations`, or "
-                "allow `estimate_intrinsics`"
-            )
-        return matrix, source
-
-    def _succeeded(self, index: int, metadata: dict[str, Any]) -> bool | None:
-        """Whether the collector called it a success; None when nothing says."""
-        parts = self._folder(index).resolve().parts[-3:]
-        told = metadata.get("success")
-        return parts[0] == "success" if parts[0] in OUTCOMES else told if isinstance(told, bool) else None
-
-    def _language(self, metadata: dict[str, Any]) -> list[str]:
-        entry = later_entry(self._later(), "droid_language_annotations.json", metadata)
-        return [text for text in (entry.get(f"language_instruction{number}") for number in (1, 2, 3)) if text]
-
-    def _task(self, file: h5py.File, metadata: dict[str, Any]) -> str:
-        """The first instruction if there is one, else the collector's kind of task."""
-        spoken = self._language(metadata)
-        if spoken:
-            return spoken[0]
-        return str(metadata.get("current_task") or attribute(file, "current_task") or "")
+    def _aligned(self, recording: Recording) -> "tuple[Alignment, Frames]":
+        rows = rows_of(recording.file, f"{_STATE}/cartesian_position")
+        return aligned_frames(recording.file, rows, recording.camera, self.options.frame_tolerance)
 
 
 def recognises(folder: Path) -> bool:
@@ -259,17 +230,16 @@ def open_droid(folder: Path | str, options: DroidOptions = DroidOptions()) -> Dr
             "{metadata_*.json, trajectory.h5, recordings/MP4/SERIAL.mp4}"
         )
     if options.annotations is None and options.intrinsics is None and options.estimate_intrinsics:
-        logger.warning(
+        _LOG.warning(
             "%s: where its files hold no intrinsics (the raw release has none) the cameras' nominal focal length "
             "stands in, and pixels of keypoints are estimates; the option droid.annotations takes measured ones",
             folder,
         )
-    return DroidSource(root, options, evenly_spread(sorted(ids), options.max_episodes), tuple(sorted(quarantined)))
+    return DroidSource(root, evenly_spread(sorted(ids), options.max_episodes), tuple(sorted(quarantined)), options)
 
 
 def _episode_folders(folder: Path, depth: int = 2) -> Iterator[Path]:
-    """Folders of episodes: `folder` itself by its files, or DATE/TIME below success/ and failure/, which may lie up to
-    `depth` folders down (release, lab)."""
+    """Folders of episodes: `folder` itself, or DATE/TIME below success/ and failure/, up to `depth` folders down."""
     if (folder / "trajectory.h5").is_file():
         yield folder
         return
@@ -283,18 +253,11 @@ def _episode_folders(folder: Path, depth: int = 2) -> Iterator[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in `folder`, hidden ones excepted; none where there is no such folder."""
+    """The folders in `folder`, hidden ones excepted; none where it is no folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         return [folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def _gripper(file: h5py.File, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """base_from_gripper (rows, 4, 4) and opening (rows,) from 0 (closed) to 1 (open)."""
-    position, closed = f"{_STATE}/cartesian_position", f"{_STATE}/gripper_position"
-    poses = gripper_poses(numbers(file, position, (rows, 6), np.inf), f"{file.filename}: {position}")
-    return poses, gripper_opening(_per_row(file, closed, rows, np.inf)[:, 0], f"{file.filename}: {closed}")
 
 
 def _per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
@@ -304,9 +267,76 @@ def _per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
     return numbers(file, key, (rows, None) if per_row else (rows,), limit).reshape(rows, -1)
 
 
-def _simulated(file: h5py.File, alignment: Alignment) -> dict[str, np.ndarray]:
-    """What only a simulator knows, in `dexworld/`."""
-    if "dexworld/object_motion" not in file:
-        return {}
-    motion = _per_row(file, "dexworld/object_motion", alignment.rows, MAX_REACH)[:, 0]
-    return {"object_motion": motion[alignment.span].astype(np.float32)}
+@dataclass(frozen=True)
+class Alignment:
+    """Row `first_row + i` of the trajectory is seen in frame `first_frame + i` of the video, for i < count.
+
+    Many videos of the release lack a frame (github.com/droid-dataset/droid, report 54). Rows without a frame and frames
+    without a row are left out. rows, frames: how many there are. by: whether the times of capture or the order decide.
+    """
+
+    rows: int
+    frames: int
+    first_row: int
+    first_frame: int
+    count: int
+    by: Literal["timestamps", "index"]
+
+    @property
+    def span(self) -> slice:
+        """The rows that are used."""
+        return slice(self.first_row, self.first_row + self.count)
+
+
+def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: int) -> tuple[Alignment, Frames]:
+    """Match the `rows` of an open trajectory.h5 to the camera's video; also the frames that have a row.
+
+    Raises CorruptEpisodeError when the video can't be opened, shows two images side by side, or differs too much.
+    """
+    try:
+        frames = ForeignFrames(camera.video)
+        count, (height, width) = len(frames), frames.size
+    except VideoError as error:
+        raise CorruptEpisodeError(str(error)) from error
+    if width > 3 * height:
+        raise CorruptEpisodeError(f"{camera.video}: {width} x {height} pixels are two stereo images side by side")
+    if not 0 < rows <= MAX_ROWS or abs(rows - count) > tolerance:
+        raise CorruptEpisodeError(
+            f"{camera.video}: {count} frames, but {file.filename} has {rows} rows; they may differ by {tolerance}"
+        )
+    alignment = align(rows, count, tolerance, *_capture_times(file, camera, rows, count))
+    if alignment.count == count:
+        return alignment, frames
+    return alignment, ForeignFrames(camera.video, alignment.first_frame, alignment.count)
+
+
+def align(
+    rows: int, frames: int, tolerance: int, received: np.ndarray | None = None, recorded: np.ndarray | None = None
+) -> Alignment:
+    """Match by times when at least nine in ten agree at one shift, else by order.
+
+    received: (rows,) time at which the picture of each row was taken. recorded: (frames,) of each frame, same unit.
+    """
+    if received is not None and recorded is not None:
+        for shift in sorted(range(-tolerance, tolerance + 1), key=abs):  # row i is seen in frame i + shift
+            first_row, first_frame = max(0, -shift), max(0, shift)
+            count = min(rows - first_row, frames - first_frame)
+            if count < 1:
+                continue
+            same = received[first_row : first_row + count] == recorded[first_frame : first_frame + count]
+            if same.mean() >= AGREEING:
+                return Alignment(rows, frames, first_row, first_frame, count, "timestamps")
+    return Alignment(rows, frames, 0, 0, min(rows, frames), "index")
+
+
+def _capture_times(file: h5py.File, camera: DroidCamera, rows: int, frames: int) -> tuple[np.ndarray, ...]:
+    """When each row's and each frame's picture was taken, in the recorder's own unit; () where no file says."""
+    beside = camera.video.with_name(f"{camera.serial}_timestamps.json")  # missing for some (report 51)
+    key = f"observation/timestamp/cameras/{camera.serial}_frame_received"
+    if not beside.is_file() or key not in file:
+        return ()
+    try:
+        recorded = np.asarray(json.loads(beside.read_text(encoding="utf-8")), dtype=np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise CorruptEpisodeError(f"{beside}: the times of the frames can't be read ({error})") from error
+    return (numbers(file, key, (rows,), 1e18), recorded) if recorded.shape == (frames,) else ()

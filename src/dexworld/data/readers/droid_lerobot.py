@@ -1,9 +1,8 @@
 """DROID as LeRobot publishes it (lerobot/droid_1.0.1): 95,658 episodes in LeRobot v3, images of 180 x 320 at 15 Hz.
 
 Made from the RLDS edition: one lens of each camera, states, actions, three instructions, and one pose per camera and
-episode, that of its first frame. The wrist camera's pose over time is therefore worked out: it is fixed to the gripper,
-whose pose is known in every frame. Intrinsics are not part of it; they are given by option or estimated, as for the raw
-release (`droid_camera.py`), whose options apply here as well.
+episode, that of its first frame. The wrist camera is fixed to the gripper, so its pose over time follows the gripper's.
+Intrinsics are not part of it: they are given by option or estimated. The options are those of the raw release.
 """
 
 import logging
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,22 +19,18 @@ from dexworld.data.files import read_json
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.packed_video import frame_table
 from dexworld.data.lerobot.table import column_values, episode_rows
+from dexworld.data.readers.arrays import check_numbers, pinhole, poses_from_euler
 from dexworld.data.readers.droid import DroidOptions
 from dexworld.data.readers.droid_camera import (
-    NOMINAL_FOCAL,
     check_intrinsics,
+    gripper_opening,
+    gripper_poses,
     nominal_intrinsics,
-    pinhole,
     pose_vector,
-    poses_from_euler,
 )
-from dexworld.data.readers.droid_gripper import gripper_opening, gripper_poses
-from dexworld.data.readers.robot_arrays import check_numbers
-from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
 from dexworld.track import Track
-
-logger = logging.getLogger(__name__)
 
 _NAMES = {"ext1": "exterior_1_left", "ext2": "exterior_2_left", "wrist": "wrist_left"}
 IMAGES = {role: f"observation.images.{name}" for role, name in _NAMES.items()}
@@ -43,60 +38,49 @@ POSES = {role: f"camera_extrinsics.{name}" for role, name in _NAMES.items()}
 POSITION, GRIPPER = "observation.state.cartesian_position", "observation.state.gripper_position"
 SUCCESS = "is_episode_successful"
 LANGUAGE = ("language_instruction", "language_instruction_2", "language_instruction_3")
+_NEEDED = {POSITION, GRIPPER, *IMAGES.values(), *POSES.values()}
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DroidLeRobotSource:
+class DroidLeRobotSource(FolderSource):
     """Episodes of the LeRobot edition; see `data.source.Source`. Ids are episode numbers of six digits."""
 
-    folder: Path
+    kind: ClassVar[str] = "droid-lerobot"
     options: DroidOptions
     layout: LeRobotLayout
     rows: tuple[int, ...]
-    ids: tuple[str, ...]
-    quarantined: tuple[tuple[str, str], ...]
-    kind: str = "droid-lerobot"
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __getitem__(self, index: int) -> Track:
-        """Episode `index` with a dummy right hand, frames lazy. Extras: keypoint_confidence, gripper_pose_world,
-        gripper_opening, action.
+        """Episode `index`, its frames lazy: `DroidOptions.hand_columns` and action.
 
-        Raises CorruptEpisodeError naming the file and the column when anything of it is missing, damaged or makes no
-        sense.
+        Raises CorruptEpisodeError naming the file and the column of what is missing, damaged or makes no sense.
         """
         number, options = self.rows[index], self.options
         with self._named(index):
             actions = [f"action.{name}" for name in options.action]
             rows = episode_rows(self.layout, number, [POSITION, GRIPPER, LANGUAGE[0], *POSES.values(), *actions])
             where = f"{self.layout.data_file(number)}: episode {self.ids[index]}:"
-            count = len(rows[POSITION])
             poses = gripper_poses(_column(rows, POSITION, 6, where), f"{where} {POSITION}")
             opening = gripper_opening(_column(rows, GRIPPER, 1, where)[:, 0], f"{where} {GRIPPER}")
             role = self._role(rows, where)
-            keypoints, valid = options.hand.keypoints(poses, opening)
+            columns = options.hand_columns(poses, opening)
             frames = self.layout.frames(number, IMAGES[role])
             frame_table(frames.path)  # a video that can't be opened is found now
             matrix, _ = self._intrinsics(role, frames.size, where)
-            extras = {
-                "keypoint_confidence": np.where(valid, options.dummy_confidence, 0.0).astype(np.float32),
-                "gripper_pose_world": poses,
-                "gripper_opening": opening.astype(np.float32),
-            }
             if actions:
-                parts = [_column(rows, name, None, where) for name in actions]
-                extras["action"] = np.concatenate(parts, axis=1)
-                check_numbers(extras["action"], 1e3, f"{where} action")
+                columns["action"] = np.concatenate([_column(rows, name, None, where) for name in actions], axis=1)
+                check_numbers(columns["action"], 1e3, f"{where} action")
+            camera = poses_from_euler(pose_vector(rows[POSES[role]][0], f"{where} {POSES[role]}"))
+            still = np.tile(camera, (len(poses), 1, 1))
             return Track(
                 frames=frames,
                 fps=self.layout.fps,
-                world_from_camera=_camera_poses(role, rows, poses, count, where),
+                world_from_camera=poses @ (np.linalg.inv(poses[0]) @ camera) if role == "wrist" else still,
                 intrinsics=matrix,
                 source=f"droid-lerobot {self.ids[index]} camera {role}",
                 task=str(rows[LANGUAGE[0]].reshape(-1)[0]) or self.layout.task(number),
-                columns={"keypoints_world": keypoints, "keypoints_valid": valid, **extras},
+                columns=columns,
             )
 
     def files(self, index: int) -> tuple[Path, ...]:
@@ -106,12 +90,11 @@ class DroidLeRobotSource:
             rows = episode_rows(self.layout, number, list(POSES.values()))
             found.append(self.layout.video_file(number, IMAGES[self._role(rows, self.ids[index])]))
         except (*UNREADABLE, CorruptEpisodeError) as error:
-            logger.debug("%s", error)  # reading the episode will say so
+            _LOG.debug("%s", error)  # reading the episode will say so
         return (*found, self.layout.data_file(number))
 
     def annotations(self, index: int) -> dict[str, Any]:
-        """Every column of the episode's rows under "rows"; language, success, and how it was read: camera,
-        intrinsics_source (`estimate` means a nominal focal length), extrinsics_source."""
+        """Every column of the episode's rows under "rows", and how it was read, as `DroidSource.annotations`."""
         with self._named(index):
             rows = episode_rows(self.layout, self.rows[index])
             role = self._role(rows, self.ids[index])
@@ -146,7 +129,7 @@ class DroidLeRobotSource:
         if self.options.intrinsics is not None:
             matrix, source = pinhole(*self.options.intrinsics), "options"
         elif self.options.estimate_intrinsics:
-            matrix, source = nominal_intrinsics(NOMINAL_FOCAL[role], size), "estimate"
+            matrix, source = nominal_intrinsics(role, size), "estimate"
         else:
             raise CorruptEpisodeError(f"{where} has no intrinsics; give `intrinsics` or allow `estimate_intrinsics`")
         check_intrinsics(matrix, size, f"{where} intrinsics from {source}")
@@ -155,13 +138,11 @@ class DroidLeRobotSource:
 
 def recognises(folder: Path) -> bool:
     """Whether `folder` is a LeRobot dataset with DROID's columns."""
-    if not is_lerobot(Path(folder)):
-        return False
     try:
-        features = read_json(Path(folder) / "meta" / "info.json").get("features")
+        features = read_json(folder / "meta" / "info.json").get("features") if is_lerobot(folder) else None
     except ValueError:
         return False
-    return isinstance(features, dict) and {POSITION, GRIPPER, *IMAGES.values(), *POSES.values()} <= set(features)
+    return isinstance(features, dict) and set(features) >= _NEEDED
 
 
 def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions()) -> DroidLeRobotSource:
@@ -171,7 +152,7 @@ def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions(
     DROID's, and when `options.annotations` is given: its files go by episode ids that this edition doesn't have.
     """
     layout = open_layout(folder)
-    missing = sorted({POSITION, GRIPPER, *IMAGES.values(), *POSES.values()} - set(layout.features))
+    missing = sorted(_NEEDED - set(layout.features))
     if missing:
         raise ValueError(f"{folder} is not DROID's LeRobot edition: it lacks {', '.join(missing)}")
     if options.annotations is not None:
@@ -180,33 +161,29 @@ def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions(
             "(fx, fy, cx, cy) or read the raw release"
         )
     if options.intrinsics is None and options.estimate_intrinsics:
-        logger.warning(
-            "%s holds no intrinsics: the cameras' nominal focal length stands in; pixels of keypoints are estimates",
-            folder,
-        )
+        text = "%s holds no intrinsics: the cameras' nominal focal length stands in; pixels of keypoints are estimates"
+        _LOG.warning(text, folder)
+    numbers = layout.column("episode_index")
     rows: Sequence[int] = range(len(layout))
     if options.outcome != "all":
-        succeeded = _succeeded(layout)
-        rows = [row for row in rows if succeeded[row] == (options.outcome == "success")]
+        succeeded = _successes(layout)
+        rows = [row for row in rows if succeeded.get(int(numbers[row]), False) == (options.outcome == "success")]
     rows = evenly_spread(rows, options.max_episodes)
-    numbers = layout.column("episode_index")
     ids = tuple(f"{int(numbers[row]):06d}" for row in rows)
-    return DroidLeRobotSource(Path(folder), options, layout, tuple(rows), ids, layout.unlisted)
+    return DroidLeRobotSource(Path(folder), ids, layout.unlisted, options, layout, rows)
 
 
-def _succeeded(layout: LeRobotLayout) -> list[bool]:
+def _successes(layout: LeRobotLayout) -> dict[int, bool]:
     """Whether each episode was a success, from one column of every data file."""
     found: dict[int, bool] = {}
     for path in sorted({layout.data_file(row) for row in range(len(layout))}):
         try:
             table = pq.read_table(path, columns=["episode_index", SUCCESS], use_threads=False)
         except UNREADABLE as error:
-            raise ValueError(
-                f"{path} doesn't tell which episodes succeeded ({error}); open with outcome all"
-            ) from error
-        truth = column_values(table.column(SUCCESS), SUCCESS).reshape(-1)
-        found |= dict(zip(table.column("episode_index").to_pylist(), truth.tolist(), strict=True))
-    return [bool(found.get(int(number))) for number in layout.column("episode_index")]
+            raise ValueError(f"{path} doesn't say which episodes succeeded ({error}); open outcome all") from error
+        success = column_values(table.column(SUCCESS), SUCCESS).reshape(-1)
+        found |= dict(zip(table.column("episode_index").to_pylist(), map(bool, success), strict=True))
+    return found
 
 
 def _column(rows: dict[str, Any], name: str, width: int | None, where: str) -> np.ndarray:
@@ -215,12 +192,3 @@ def _column(rows: dict[str, Any], name: str, width: int | None, where: str) -> n
     if width is not None and values.shape[1] != width:
         raise CorruptEpisodeError(f"{where} {name} has {values.shape[1]} numbers a row, expected {width}")
     return values
-
-
-def _camera_poses(role: str, rows: dict[str, Any], gripper: np.ndarray, count: int, where: str) -> np.ndarray:
-    """base_from_camera (T, 4, 4): constant for the outer cameras, carried by the gripper for the wrist's."""
-    name = POSES[role]
-    first = poses_from_euler(pose_vector(rows[name][0], f"{where} {name}"))
-    if role != "wrist":
-        return np.tile(first, (count, 1, 1))
-    return gripper @ (np.linalg.inv(gripper[0]) @ first)

@@ -8,35 +8,45 @@ The camera frame is optical already (x right, y down, z forward). Source: EgoDex
 """
 
 import logging
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
 
-from dexworld.data.hdf5 import arrays, attributes, opened_hdf5
-from dexworld.data.readers.egodex_files import Clip, find_clips, has_clip_pair
-from dexworld.data.readers.egodex_labels import (
-    METACARPALS,
-    WRISTS,
-    read_camera,
-    read_confidences,
-    read_intrinsics,
-    read_joints,
-    read_language,
-)
+from dexworld.data.readers.arrays import simulator_seed
 from dexworld.data.readers.foreign_video import ForeignFrames
-from dexworld.data.readers.robot_arrays import simulator_seed
-from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.data.readers.hdf5 import arrays, attributes, opened_hdf5, read_array
+from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
-from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
+from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND
 from dexworld.track import Track
 
+VIDEO, POSES = ".mp4", ".hdf5"
+TRAIN_FOLDERS = ("part1", "part2", "part3", "part4", "part5")
+SPLIT_FOLDERS = (*TRAIN_FOLDERS, "extra", "test")
+DEPTH = 2  # folders between the one opened and the clips: SPLIT/TASK
+PROBED_FOLDERS = 64  # how many `recognises` looks into before it gives up
 FPS_RANGE = (1.0, 240.0)  # outside is a damaged header
 RATE = 30.0  # poses a second
 RATE_SLACK = 0.01  # of containers whose mean rate is not quite that: 29.97, or a frame shown for longer
+OFFICIAL_SIZE = (1080, 1920)
+SIDES = ("left", "right")
+WRISTS = tuple(f"{side}Hand" for side in SIDES)
+FINGERS = ("Index", "Middle", "Ring", "Little")
+METACARPALS = tuple(f"{side}{finger}FingerMetacarpal" for side in SIDES for finger in FINGERS)
+WORLD = 1e4  # metres from the world's origin; beyond is damage
+MAX_REACH = 3.0  # metres from the camera to its wearer's joints; beyond is a tracking failure
+MAX_HAND = 0.4  # metres from the middle of a hand to any of its joints
+MAX_CAMERA_STEP = 1.0  # metres from one frame to the next; a head makes a tenth of it
+RIGID = 1e-3  # largest deviation from a rotation's unit columns and right angles
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,8 +54,7 @@ _LOG = logging.getLogger(__name__)
 class EgoDexOptions:
     """What is read of an EgoDex folder.
 
-    split: None reads all; "train" the official training set, folders part1 to part5; "test" the official test set;
-    "extra" the additional data, which is in neither; or the name of one folder, e.g. "part2".
+    split: "train" (folders part1 to part5), "test" or "extra" as published, or a folder, e.g. "part2"; None reads all.
     tasks: names of task folders; empty reads all. max_episodes: at most so many, evenly spread over the ids.
     min_confidence: a keypoint is valid where its tracking confidence (0 to 1) is at least this; files without
     confidences keep every keypoint. 0 ignores confidences, as DexWM does.
@@ -64,44 +73,49 @@ class EgoDexOptions:
 
 
 @dataclass(frozen=True)
-class EgoDexSource:
-    """The clips of an EgoDex folder, in the order of their ids ("part1.add_remove_lid.0").
+class Clip:
+    """One video with its poses. place: their folder below the one opened. split: "" when no folder says it."""
 
-    quarantined: videos without poses and poses without video. Extras of an episode: `keypoint_confidence` where the
-    file has confidences; `body_world` with `body_valid`; `hand_poses_world` and `hand_metacarpals_world`, NaN where not
-    tracked.
+    id: str
+    place: PurePosixPath
+    stem: str
+    split: str
+    task: str
+
+
+@dataclass(frozen=True)
+class EgoDexSource(FolderSource):
+    """The clips of an EgoDex folder; see `data.source.Source`. Ids are places: "part1.add_remove_lid.0".
+
+    quarantined: videos without poses and poses without video. Further columns of an episode: `keypoint_confidence`
+    where the file has confidences; `body_world` with `body_valid`; `hand_poses_world` and `hand_metacarpals_world`, NaN
+    where not tracked.
     """
 
-    folder: Path
+    kind: ClassVar[str] = "egodex"
     clips: tuple[Clip, ...]
-    quarantined: tuple[tuple[str, str], ...]
-    options: EgoDexOptions = EgoDexOptions()
-    kind: str = "egodex"
+    options: EgoDexOptions
 
-    @cached_property
-    def ids(self) -> tuple[str, ...]:
-        """One id per clip, sorted."""
-        return tuple(clip.id for clip in self.clips)
-
-    def __len__(self) -> int:
-        return len(self.clips)
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The folder of the official split that each clip lies in."""
+        return tuple(clip.split for clip in self.clips)
 
     def __getitem__(self, index: int) -> Track:
         """Clip `index`, its frames lazy. Raises CorruptEpisodeError naming file, key and frame when it is unusable."""
-        clip = self.clips[index]
-        poses = self.folder / clip.path.with_suffix(".hdf5")
+        video, poses = self.files(index)
         try:
-            frames = ForeignFrames(self.folder / clip.path)
+            frames = ForeignFrames(video)
             # numbers that are damaged are found by the checks, whatever arithmetic says of them
             with opened_hdf5(poses) as file, np.errstate(over="ignore", invalid="ignore"):
-                return _episode(file, frames, clip, self.options)
+                return _episode(file, frames, self.clips[index], self.options)
         except VideoError as error:
             raise CorruptEpisodeError(str(error)) from error
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The video and the poses of clip `index`."""
-        video = self.folder / self.clips[index].path
-        return video, video.with_suffix(".hdf5")
+        clip = self.clips[index]
+        return tuple(self.folder / clip.place / f"{clip.stem}{suffix}" for suffix in (VIDEO, POSES))
 
     def annotations(self, index: int) -> dict[str, Any]:
         """Everything the clip's HDF5 holds: each array by its path, e.g. "transforms/hip"; "attributes" as a dict."""
@@ -111,51 +125,233 @@ class EgoDexSource:
 
 def recognises(folder: Path) -> bool:
     """Whether `folder`, or a folder up to two levels below, holds a video N.mp4 beside its poses N.hdf5."""
-    return folder.is_dir() and has_clip_pair(folder)
+    probed = islice(_listed(folder, PurePosixPath(), DEPTH), PROBED_FOLDERS) if folder.is_dir() else ()
+    return any(len(suffixes) == 2 for _, stems in probed for suffixes in stems.values())
 
 
 def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) -> EgoDexSource:
     """The clips of a whole dataset, of one split's folder or of one task's folder. Lists folders, opens no file.
 
-    Raises FileNotFoundError when the folder holds no clip at all, ValueError when the options select none of them.
+    Raises FileNotFoundError when the folder holds no clip at all, ValueError when `split` or one of `tasks` selects
+    none. Files without their partner are quarantined.
     """
-    folder = Path(folder)
-    clips, quarantined = find_clips(folder, options.split, options.tasks)
-    if options.max_episodes is not None and len(clips) > options.max_episodes:
-        _LOG.info("%s: %d of %d clips, by max_episodes", folder, options.max_episodes, len(clips))
-    return EgoDexSource(folder, evenly_spread(clips, options.max_episodes), tuple(quarantined), options)
+    folder, split, tasks = Path(folder), options.split, options.tasks
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder")
+    clips: list[Clip] = []
+    quarantined: list[tuple[str, str]] = []
+    seen_splits: set[str] = set()
+    seen_tasks: set[str] = set()
+    for place, stems in _listed(folder, PurePosixPath(), DEPTH):
+        task, own_split = place.name or folder.resolve().name, _split_of(folder, place)
+        seen_splits.add(own_split)
+        if split is not None and not (own_split in TRAIN_FOLDERS if split == "train" else own_split == split):
+            continue
+        seen_tasks.add(task)
+        if tasks and task not in tasks:
+            continue
+        for stem, suffixes in stems.items():
+            if len(suffixes) == 2:
+                name = ".".join(_safe(part) for part in (*place.parts, stem))
+                clips.append(Clip(name, place, stem, own_split, task))
+            else:
+                have, lack = (VIDEO, POSES) if VIDEO in suffixes else (POSES, VIDEO)
+                quarantined.append((str(place / f"{stem}{have}"), f"there is no {stem}{lack} beside it"))
+    if not seen_splits:
+        raise FileNotFoundError(f"{folder} holds no clips of EgoDex: a clip is N{VIDEO} beside N{POSES}, in SPLIT/TASK")
+    if not seen_tasks:
+        found = sorted(name or "no split" for name in seen_splits)
+        raise ValueError(f"{folder}: nothing is of split {split!r}; found {found}")
+    unknown = sorted(set(tasks) - seen_tasks)
+    if unknown:
+        raise ValueError(f"{folder}: there is no task {', '.join(unknown)} among its {len(seen_tasks)}")
+    clips.sort(key=lambda clip: clip.id)
+    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        raise ValueError(f"{folder}: several clips have the id {twice[0]}; rename their folders")
+    chosen = evenly_spread(clips, options.max_episodes)
+    if len(chosen) < len(clips):
+        _LOG.info("%s: %d of %d clips, by max_episodes", folder, len(chosen), len(clips))
+    return EgoDexSource(folder, tuple(clip.id for clip in chosen), tuple(sorted(quarantined)), chosen, options)
+
+
+def _listed(root: Path, place: PurePosixPath, depth: int) -> Iterator[tuple[PurePosixPath, dict[str, set[str]]]]:
+    """Yield (place, {stem: suffixes}) of every folder with videos or poses, parents first, sorted."""
+    stems: dict[str, set[str]] = {}
+    folders = []
+    with os.scandir(root / place) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):  # what file systems and copy programs leave
+                continue
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix in (VIDEO, POSES):
+                stems.setdefault(stem, set()).add(suffix)
+            elif depth and entry.is_dir():
+                folders.append(entry.name)
+    if stems:
+        yield place, stems
+    for name in sorted(folders):
+        yield from _listed(root, place / name, depth - 1)
+
+
+def _split_of(root: Path, place: PurePosixPath) -> str:
+    """The split of clips in `place`: the name two levels above them, where the layout has it."""
+    above = ("", *root.resolve().parts, *place.parts)[-2]
+    return above if len(place.parts) == DEPTH or above in SPLIT_FOLDERS else ""
+
+
+def _safe(name: str) -> str:
+    """A name of letters, digits, '_' and '-' only, so that '.' can join them into an id; others by their code."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"-x{ord(match[0]):x}", name)
 
 
 def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDexOptions) -> Track:
-    world_from_camera = read_camera(file)
-    if len(frames) != len(world_from_camera):
-        raise CorruptEpisodeError(
-            f"{frames.path}: {len(frames)} frames, but {len(world_from_camera)} poses in {file.filename}"
-        )
+    cameras = _cameras(file)
+    if len(frames) != len(cameras):
+        raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")
     if not FPS_RANGE[0] <= frames.fps <= FPS_RANGE[1]:
         raise CorruptEpisodeError(f"{frames.path}: {frames.fps:g} frames per second; EgoDex has 30")
-    joints = read_joints(file, world_from_camera)
+    joints = _joints(file, cameras)
     keypoints, valid = joints.select(KEYPOINT_NAMES, missing=0.0)
     body, body_valid = joints.select(BODY_KEYPOINTS, missing=0.0)
-    hands, _ = joints.select(WRISTS, missing=np.nan)
-    metacarpals, _ = joints.select(METACARPALS, missing=np.nan)
-    extras = {
+    columns = {
+        "keypoints_world": keypoints[..., :3, 3].copy(),
+        "keypoints_valid": valid,
         "body_world": body[..., :3, 3].copy(),
         "body_valid": body_valid,
-        "hand_poses_world": hands,
-        "hand_metacarpals_world": metacarpals[..., :3, 3].copy(),
+        "hand_poses_world": joints.select(WRISTS, missing=np.nan)[0],
+        "hand_metacarpals_world": joints.select(METACARPALS, missing=np.nan)[0][..., :3, 3].copy(),
     }
-    confidence = read_confidences(file, joints)
+    confidence = _confidences(file, joints)
     if confidence is not None:
         valid &= confidence >= options.min_confidence
-        extras["keypoint_confidence"] = confidence
+        columns["keypoint_confidence"] = confidence
     return Track(
         frames=frames,
         fps=RATE if abs(frames.fps / RATE - 1) < RATE_SLACK else frames.fps,  # a store takes one rate alone
-        world_from_camera=world_from_camera,
-        intrinsics=read_intrinsics(file, frames.size),
-        source=f"egodex {clip.path.with_suffix('').as_posix()}",
-        task=read_language(file, clip.task),
+        world_from_camera=cameras,
+        intrinsics=_intrinsics(file, frames.size),
+        source=f"egodex {(clip.place / clip.stem).as_posix()}",
+        task=_language(file, clip.task),
         seed=simulator_seed(attributes(file)),
-        columns={"keypoints_world": keypoints[..., :3, 3].copy(), "keypoints_valid": valid, **extras},
+        columns=columns,
     )
+
+
+@dataclass(frozen=True)
+class Joints:
+    """Joints of a file. places: row of each name. poses: (K, T, 4, 4) in the world. tracked: (K, T) bool."""
+
+    places: dict[str, int]
+    poses: np.ndarray
+    tracked: np.ndarray
+
+    def select(self, names: tuple[str, ...], missing: float) -> tuple[np.ndarray, np.ndarray]:
+        """Poses (T, len(names), 4, 4), filled with `missing` where not tracked, and where they are (T, len(names))."""
+        rows = np.array([self.places.get(name, -1) for name in names])
+        valid = self.tracked[rows].T & (rows >= 0)
+        poses = np.where(valid.T[..., None, None], self.poses[rows], np.float32(missing))
+        return np.ascontiguousarray(poses.swapaxes(0, 1)), valid
+
+
+def _poses(file: h5py.File, name: str, length: int | None) -> np.ndarray:
+    return read_array(file, f"transforms/{name}", (length, 4, 4)).astype(np.float32)
+
+
+def _cameras(file: h5py.File) -> np.ndarray:
+    """World from camera (T, 4, 4) float32. Raises CorruptEpisodeError naming a frame that is not rigid, or a jump."""
+    poses, where = _poses(file, "camera", None), f"{file.filename}: transforms/camera"
+    if len(poses) == 0:
+        raise CorruptEpisodeError(f"{where} holds no frames")
+    bad = ~_rigid(poses)
+    if bad.any():
+        raise CorruptEpisodeError(f"{where} is no rigid transform at frame {int(np.argmax(bad))}")
+    steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+    if (steps > MAX_CAMERA_STEP).any():
+        frame = int(np.argmax(steps > MAX_CAMERA_STEP)) + 1
+        raise CorruptEpisodeError(f"{where} jumps by {steps[frame - 1]:.3g} m to frame {frame}; tracking was lost")
+    return poses
+
+
+def _joints(file: h5py.File, world_from_camera: np.ndarray) -> Joints:
+    """The joints that have a place in a Track, by name: HDF5 lists them alphabetically.
+
+    A joint is tracked where its pose is rigid, within the wearer's reach and, of a hand, near the hand's other joints.
+    A hand, the body and metacarpals may be absent. CorruptEpisodeError when a hand lacks some points, or both all.
+    """
+    present = {name for name in file["transforms"] if name != "camera"}
+    hands = (KEYPOINT_NAMES[:KEYPOINTS_PER_HAND], KEYPOINT_NAMES[KEYPOINTS_PER_HAND:])
+    absent = [[name for name in names if name not in present] for names in hands]
+    for names in absent:
+        if names and (len(names) < KEYPOINTS_PER_HAND or all(len(other) == KEYPOINTS_PER_HAND for other in absent)):
+            raise CorruptEpisodeError(f"{file.filename}: transforms/{names[0]} is missing")
+    names = [name for name in (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS) if name in present]
+    poses_KT = np.stack([_poses(file, name, len(world_from_camera)) for name in names])
+    rigid_KT = _rigid(poses_KT)
+    offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
+    tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
+    for side in SIDES:
+        hand = [place for place, name in enumerate(names) if name.startswith(side) and name not in BODY_KEYPOINTS]
+        if hand:
+            points, seen = poses_KT[hand, :, :3, 3], tracked_KT[hand]
+            shown = np.where(seen[..., None], points, np.nan)
+            shown[:, ~seen.any(axis=0)] = 0.0  # no median of nothing
+            tracked_KT[hand] &= np.linalg.norm(points - np.nanmedian(shown, axis=0), axis=-1) <= MAX_HAND
+    return Joints({name: place for place, name in enumerate(names)}, poses_KT, tracked_KT)
+
+
+def _rigid(poses: np.ndarray) -> np.ndarray:
+    """Which of (..., 4, 4) are finite rigid transforms inside the world: (...,) bool; NaN fails every comparison."""
+    entries = np.ascontiguousarray(poses.reshape(-1, 16).T)
+    x, y, z = (entries[[column, column + 4, column + 8]] for column in range(3))
+    third = np.stack([x[row - 2] * y[row - 1] - x[row - 1] * y[row - 2] for row in range(3)])  # x cross y
+    skew = np.abs((x * x).sum(axis=0) - 1) + np.abs((y * y).sum(axis=0) - 1) + np.abs((x * y).sum(axis=0))
+    good = (skew < RIGID) & (np.abs(third - z).max(axis=0) < RIGID)
+    good &= np.abs(entries[12:15]).max(axis=0) + np.abs(entries[15] - 1) < RIGID
+    good &= np.abs(entries[[3, 7, 11]]).max(axis=0) <= WORLD
+    return good.reshape(poses.shape[:-2])
+
+
+def _confidences(file: h5py.File, joints: Joints) -> np.ndarray | None:
+    """(T, 42) float32 between 0 and 1, 0 for NaN and for a hand that is absent; None when the file has none."""
+    if "confidences" not in file:
+        return None
+    length = joints.poses.shape[1]
+    columns = [
+        read_array(file, f"confidences/{name}", (length,)) if name in joints.places else np.zeros(length)
+        for name in KEYPOINT_NAMES
+    ]
+    return np.nan_to_num(np.stack(columns, axis=1), nan=0.0, posinf=0.0, neginf=0.0).clip(0.0, 1.0).astype(np.float32)
+
+
+def _intrinsics(file: h5py.File, size: tuple[int, int]) -> np.ndarray:
+    """(3, 3) float64 in pixels of a video of `size` (height, width).
+
+    A principal point near the middle of 1920 x 1080 instead of the video's says that the video was made smaller: the
+    matrix is scaled likewise. Raises CorruptEpisodeError when it fits neither, or is no pinhole matrix.
+    """
+    matrix = read_array(file, "camera/intrinsic", (3, 3)).astype(np.float64)
+    where = f"{file.filename}: camera/intrinsic"
+    if not np.isfinite(matrix).all() or not np.allclose(matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], (0, 0, 0, 0, 1)):
+        raise CorruptEpisodeError(f"{where} is no pinhole matrix: {matrix.tolist()}")
+    focal, centre = matrix[[0, 1], [0, 1]], matrix[:2, 2]
+    for height, width in dict.fromkeys((size, OFFICIAL_SIZE)):
+        centred = np.abs(centre / (width, height) - 0.5).max() < 0.1
+        plausible = (np.abs(np.log10(np.maximum(focal, 1e-9) / max(height, width))) < 1).all()
+        scale = (size[1] / width, size[0] / height)
+        if centred and plausible and math.isclose(*scale, rel_tol=0.02):
+            return np.diag([*scale, 1.0]) @ matrix
+    raise CorruptEpisodeError(
+        f"{where} has focal lengths {focal[0]:g}, {focal[1]:g} and principal point {centre[0]:g}, {centre[1]:g}; "
+        f"that fits neither {size[1]} x {size[0]} video nor 1920 x 1080"
+    )
+
+
+def _language(file: h5py.File, task: str) -> str:
+    """The sentence that was acted; the task's name when the file has none. Reversible tasks have two sentences, and
+    `which_llm_description` ("1" or "2") says which; older files have `description` only."""
+    found = attributes(file)
+    second = str(found.get("which_llm_description", "1")) == "2"
+    names = ("llm_description2" if second else "llm_description", "llm_description", "description")
+    sentences = (found.get(name) for name in names)
+    return next((text.strip() for text in sentences if isinstance(text, str) and text.strip()), task.replace("_", " "))

@@ -8,6 +8,7 @@ up to four frames late on open-group HEVC.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ _UNREADABLE = (av.FFmpegError, OSError, ValueError, MemoryError)
 class PacketIndex:
     """Where the frames of a video lie, in the order they are shown.
 
-    times: (T,) presentation times in ticks, strictly increasing.
-    keys: (K,) indices of the frames that decoding can start at. key_dts: (K,) their decoding times in ticks.
+    times: (T,) presentation times in ticks, strictly increasing. keys: (K,) indices of the frames that decoding can
+    start at. key_dts: (K,) their decoding times in ticks.
     """
 
     times: np.ndarray
@@ -39,13 +40,13 @@ class PacketIndex:
 class ForeignFrames:
     """Frames of any video file that FFmpeg decodes, exact at every index. Holds no open file, so it can be pickled.
 
-    expected_frames: the count that the labels give; another count in the container is a VideoError as soon as the
-    length is asked for. Length and size come from the container's header, read when first needed. Every error is a
-    VideoError that names the file and, where it is known, the frame.
+    first, count: a part of the video; by default the whole. Length and size come from the container's header, read when
+    first needed. Every error is a VideoError that names the file and, where it is known, the frame in it.
     """
 
     path: Path
-    expected_frames: int | None = None
+    first: int = 0
+    count: int | None = None
 
     @cached_property
     def _header(self) -> tuple[int, int, int, float]:
@@ -57,8 +58,6 @@ class ForeignFrames:
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
             raise VideoError(f"{self.path}: frames of {height} x {width} pixels; the header is damaged")
         count = count or len(self._index.times)  # a fragmented file has no table of frames in its header
-        if self.expected_frames is not None and count != self.expected_frames:
-            raise VideoError(f"{self.path}: the video holds {count} frames, but its labels {self.expected_frames}")
         return count, height, width, float(rate or 0.0)
 
     @cached_property
@@ -67,7 +66,7 @@ class ForeignFrames:
             return _packet_index(container, self.path)
 
     def __len__(self) -> int:
-        return self._header[0]
+        return self._header[0] if self.count is None else self.count
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,7 +83,8 @@ class ForeignFrames:
         """(T,) seconds at which each frame is shown, the first at 0; strictly increasing, not always even."""
         with _opened(self.path) as container:
             base = float(container.streams.video[0].time_base)
-        return (self._index.times - self._index.times[0]) * base
+        times = self._index.times[self.first : self.first + len(self)]
+        return (times - times[0]) * base
 
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
@@ -92,9 +92,9 @@ class ForeignFrames:
         Each group of pictures is entered at most once, at its key frame, and left after the last frame wanted from it.
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
-        length, (height, width) = len(self), self.size
-        wanted = frame_numbers(indices, length, str(self.path))
-        unique, places = np.unique(wanted, return_inverse=True)
+        length, height, width, _ = self._header
+        wanted = frame_numbers(indices, len(self), str(self.path))
+        unique, places = np.unique(wanted + self.first, return_inverse=True)
         if len(unique) == 0:
             return np.empty((0, height, width, 3), dtype=np.uint8)
         to_rgb, decoded = VideoReformatter(), None
@@ -104,7 +104,8 @@ class ForeignFrames:
             vars(self)["_index"] = index
             if len(index.times) != length:
                 raise VideoError(f"{self.path}: {len(index.times)} of {length} frames are there; it is truncated")
-            for place, frame in enumerate(_frames_at(container, index, unique.tolist(), self.path)):
+            runs = (_frames_from(container, index, *run, self.path) for run in _runs(index, unique.tolist()))
+            for place, frame in enumerate(chain.from_iterable(runs)):
                 picture = _picture(to_rgb, frame, (height, width), None, "rgb24", self.path, int(unique[place]))
                 if decoded is None:  # only now is it known that the header's size is true
                     decoded = np.empty((len(unique), height, width, 3), dtype=np.uint8)
@@ -117,12 +118,16 @@ class ForeignFrames:
 
         Raises VideoError naming the frame that can't be decoded or is missing: whoever reaches the end has seen all T.
         """
-        for picture in self.pictures(size, "rgb24"):
-            yield picture.to_ndarray()
+        return (picture.to_ndarray() for picture in self.pictures(size, "rgb24"))
 
     def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
         """Like `sequential`, but PyAV frames of a pixel format, to encode again without a detour over RGB."""
-        length, own_size = len(self), self.size
+        end = None if self.count is None else self.first + self.count
+        return islice(self._pictures(size, pixel_format), self.first, end)
+
+    def _pictures(self, size: tuple[int, int] | None, pixel_format: str) -> Iterator[av.VideoFrame]:
+        """Of the whole video."""
+        length, own_size = self._header[0], self.size
         converter, index, last_time = VideoReformatter(), 0, None
         with _opened(self.path) as container:
             frames = container.decode(container.streams.video[0])
@@ -171,9 +176,9 @@ def _packet_index(container: Any, path: Path) -> PacketIndex:
             shown.append(packet.pts)
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.dts))
+    except VideoError:
+        raise
     except _UNREADABLE as error:
-        if isinstance(error, VideoError):
-            raise
         raise VideoError(f"{path}: packet {len(shown)} can't be read ({error})") from error
     if not shown:
         raise VideoError(f"{path}: the video holds no frames")
@@ -182,12 +187,8 @@ def _packet_index(container: Any, path: Path) -> PacketIndex:
     if len(times) > 1 and not (np.diff(times) > 0).all():
         twice = int(np.argmin(np.diff(times) > 0)) + 1
         raise VideoError(f"{path}: frames {twice - 1} and {twice} have the same time; remux it with distinct times")
-    keys.sort()
-    return PacketIndex(
-        times=times,
-        keys=np.searchsorted(times, [time for time, _ in keys]).astype(np.int64),
-        key_dts=np.asarray([dts for _, dts in keys], dtype=np.int64),
-    )
+    key_times, key_dts = np.asarray(sorted(keys), dtype=np.int64).reshape(-1, 2).T
+    return PacketIndex(times, np.searchsorted(times, key_times).astype(np.int64), key_dts)
 
 
 def _runs(index: PacketIndex, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
@@ -208,13 +209,7 @@ def _runs(index: PacketIndex, wanted: list[int]) -> Iterator[tuple[int, list[int
     yield key, targets
 
 
-def _frames_at(container: Any, index: PacketIndex, wanted: list[int], path: Path) -> Iterator[av.VideoFrame]:
-    """The frames of the sorted, distinct indices `wanted`, one after the other."""
-    for key, targets in _runs(index, wanted):
-        yield from _frames_of_run(container, index, key, targets, path)
-
-
-def _frames_of_run(
+def _frames_from(
     container: Any, index: PacketIndex, key: int, targets: list[int], path: Path
 ) -> Iterator[av.VideoFrame]:
     """Decode on from key frame number `key` and yield the frames of the sorted, distinct indices `targets`."""
@@ -226,7 +221,7 @@ def _frames_of_run(
             if first is None:
                 first = packet.pts
                 if key > 0 and first is not None and first > index.times[targets[0]]:  # the seek landed too late
-                    yield from _frames_of_run(container, index, key - 1, targets, path)
+                    yield from _frames_from(container, index, key - 1, targets, path)
                     return
             # Shown before the key frame but stored behind it: these lack a reference, and nothing later needs them.
             if key >= 0 and packet.pts is not None and packet.pts < first:
@@ -245,9 +240,9 @@ def _frames_of_run(
                     pending.pop(0)
                 if not pending:
                     return
+    except VideoError:
+        raise
     except _UNREADABLE as error:
-        if isinstance(error, VideoError):
-            raise
         raise VideoError(f"{path}: frame {pending[0]} can't be decoded ({error})") from error
     raise VideoError(f"{path}: frame {pending[0]} is missing: the video ends before it")
 
@@ -265,15 +260,11 @@ def _picture(
     if frame.is_corrupt:
         raise VideoError(f"{path}: frame {index} is damaged")
     if (frame.height, frame.width) != expected:
-        raise VideoError(
-            f"{path}: frame {index} has {frame.height} x {frame.width} pixels, the header says "
-            f"{expected[0]} x {expected[1]}"
-        )
+        found, said = f"{frame.height} x {frame.width} pixels", f"{expected[0]} x {expected[1]}"
+        raise VideoError(f"{path}: frame {index} has {found}, the header says {said}")
     height, width = size or expected
     averaging = Interpolation.AREA if (height, width) != expected else None
     try:
-        return converter.reformat(
-            frame, width=width, height=height, format=pixel_format, interpolation=averaging, threads=1
-        )
+        return converter.reformat(frame, width, height, pixel_format, interpolation=averaging, threads=1)
     except _UNREADABLE as error:
         raise VideoError(f"{path}: frame {index} can't be converted to {pixel_format} ({error})") from error

@@ -1,11 +1,9 @@
 """A dummy hand for robots with a parallel gripper, so that their motions read like hand motions.
 
-The DexWM paper (appendix C.2, Figure 11) places dummy keypoints on concentric circles centred at the end effector; the
-radii change with the gripper's opening and so mimic how far fingers are spread. The paper gives no radii: those of its
-released loader are the defaults. The released loader draws the circles in the plane of the robot's base, whatever the
-gripper's orientation, and jumps between two sets of radii at half opening; `official` reproduces that. By default the
-circles lie in the gripper's own plane and the radii follow the opening smoothly, so that a turn of the wrist and a slow
-grasp show in the action.
+The DexWM paper (appendix C.2, Figure 11) places dummy keypoints on circles around the end effector, whose radii follow
+the gripper's opening. The paper gives no radii: those of its released loader are the defaults. That loader draws the
+circles in the plane of the robot's base and jumps between two sets of radii at half opening (`official`). By default
+they lie in the gripper's own plane and follow smoothly: a turn of the wrist and a slow grasp show in the action.
 """
 
 from dataclasses import dataclass
@@ -64,8 +62,7 @@ class GripperHand:
 
         Raises ValueError on other shapes, on NaN or Inf and on an opening outside [0, 1].
         """
-        opening = np.asarray(opening, dtype=np.float64)
-        poses = np.asarray(poses, dtype=np.float64)
+        poses, opening = np.asarray(poses, dtype=np.float64), np.asarray(opening, dtype=np.float64)
         if poses.ndim != 3 or poses.shape[1:] != (4, 4) or opening.shape != poses.shape[:1]:
             raise ValueError(f"poses {poses.shape} and opening {opening.shape} must be (T, 4, 4) and (T,)")
         if not np.isfinite(poses).all() or not np.isfinite(opening).all():
@@ -100,6 +97,5 @@ class GripperHand:
 
     def _radii(self, opening: np.ndarray) -> np.ndarray:
         """Radii (T, 4) of the joints, metres."""
-        is_open = (opening > 0.5).astype(np.float64) if self.style == "official" else opening
-        share = is_open[:, None]
+        share = ((opening > 0.5).astype(np.float64) if self.style == "official" else opening)[:, None]
         return share * np.asarray(self.open_radii) + (1.0 - share) * np.asarray(self.closed_radii)

@@ -15,22 +15,19 @@ appendix C.2).
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
 
-from dexworld.data.hdf5 import arrays, attribute, attributes, opened_hdf5
-from dexworld.data.hdf5_damage import is_plain
-from dexworld.data.readers.hdf5_frames import Hdf5Frames
-from dexworld.data.readers.robot_arrays import check_rigid, numbers, rotations_of, simulator_seed
-from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.video import VideoError
+from dexworld.data.readers.arrays import check_rigid, pinhole, poses_of, rotations_of, simulator_seed
+from dexworld.data.readers.hdf5 import arrays, attribute, attributes, group, is_plain, numbers, opened_hdf5
+from dexworld.data.source import CorruptEpisodeError, FolderSource
+from dexworld.data.video import MAX_SIDE, VideoError
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
-from dexworld.track import Track
+from dexworld.track import Track, frame_numbers
 
 # The camera robot0_robotview_2 in the robot's base: its position, and as columns its axes (MuJoCo: x right, y up,
 # looking along -z): forward and 30 degrees down.
@@ -51,21 +48,17 @@ MAX_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class RoboCasaOptions:
-    """How RoboCasa episodes are read.
+    """How RoboCasa episodes are read. Raises ValueError on values that mean nothing.
 
     split: a filter key below `mask/` (train, valid, ...); None reads every episode.
     camera: the image's name in `obs`, without `_image`; its pose in the base is that of `robot0_robotview_2`.
     fov_deg: vertical field of view of the stored image, before the crop.
-    crop_rows: rows cut off at the top and at the bottom of an image of 600 rows (in proportion for other heights), as
-        the release does: what is left has the shape of the other datasets.
-    fps: states a second; None takes the control frequency in the file's env_args, else 20: RoboCasa's usual rate, at
-        which the release's window of 80 frames is its 4 seconds.
+    crop_rows: rows cut off at the top and at the bottom of 600 (in proportion for other heights), as the release does.
+    fps: states a second; None takes the control frequency in env_args, else 20, RoboCasa's usual rate.
     check_hand: whether bones must have the Allegro's lengths and the wrist its distance to the palm (within 1 cm),
         which fails when keypoints come in another order.
     official_heatmap_error: project as the release's training data do: they subtract the crop from the principal point
         twice, so that keypoints lie 26 of 548 rows, 10.6 of 224, too high.
-
-    Raises ValueError on values outside these.
     """
 
     split: str | None = None
@@ -86,52 +79,84 @@ class RoboCasaOptions:
 
 
 @dataclass(frozen=True)
-class RoboCasaSource:
-    """Episodes of all HDF5 files below a folder; see `data.source.Source`. An id is FILE:demo_N."""
+class Hdf5Frames:
+    """Frames of the dataset `key`, (T, H, W, 3) uint8 RGB, without `crop_rows` rows at the top and at the bottom.
 
-    folder: Path
-    options: RoboCasaOptions
-    ids: tuple[str, ...]
-    quarantined: tuple[tuple[str, str], ...]
-    kind: str = "robocasa"
+    length, size: of what is left. Holds no open file, so it can be pickled; a read opens the file once.
+    """
+
+    path: Path
+    key: str
+    crop_rows: int
+    length: int
+    size: tuple[int, int]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.length
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
+
+        Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be read.
+        """
+        wanted = frame_numbers(indices, self.length, f"{self.path}: {self.key}")
+        frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
+        rows, frame = slice(self.crop_rows, self.crop_rows + self.size[0]), -1
+        try:
+            with opened_hdf5(self.path) as file:
+                node = file[self.key]
+                for frame in np.unique(wanted).tolist():  # in order: neighbours may share a compressed chunk
+                    frames[wanted == frame] = node[frame, rows]
+        except CorruptEpisodeError as error:
+            raise VideoError(f"frame {frame} can't be read: {error}") from error
+        return frames
+
+
+@dataclass(frozen=True)
+class RoboCasaSource(FolderSource):
+    """Episodes of all HDF5 files below a folder; see `data.source.Source`. An id is FILE:demo_N."""
+
+    kind: ClassVar[str] = "robocasa"
+    options: RoboCasaOptions
 
     def __getitem__(self, index: int) -> Track:
-        """Episode `index`: the right Allegro hand as 21 keypoints, frames lazy. Extras: hand_poses_world, action.
+        """Episode `index`: the right Allegro hand, frames lazy. Further columns: hand_poses_world, action.
 
-        Raises CorruptEpisodeError naming the file and the dataset when anything of it is missing, damaged or makes no
-        sense.
+        Raises CorruptEpisodeError naming the file and the dataset of what is missing, damaged or makes no sense.
         """
-        path, demo = self._place(index)
-        options = self.options
+        (path, demo), options = self._place(index), self.options
         with opened_hdf5(path) as file:
             obs = f"{demo}/obs"
-            frames, crop, rows = self._frames(file, path, demo)
+            frames = self._frames(file, f"{obs}/{options.camera}_image")
+            rows = len(frames)
             world_from_base = _base_poses(file, obs, rows)
             wrist, sites = _hand(file, obs, rows)
             if options.check_hand:
                 _check_hand(wrist, sites, f"{path}: {obs}")
-            extras: dict[str, np.ndarray] = {"hand_poses_world": np.full((rows, 2, 4, 4), np.nan)}
-            extras["hand_poses_world"][:, 1] = wrist
-            if f"{demo}/actions" in file:
-                extras["action"] = numbers(file, f"{demo}/actions", (rows, None), 1e4)
+            actions = numbers(file, f"{demo}/actions", (rows, None), 1e4) if f"{demo}/actions" in file else None
             joints = _joints(file, obs, rows)
             scene, environment = _json(file, demo, "ep_meta"), _json(file, "data", "env_args")
         keypoints = np.zeros((rows, NUM_KEYPOINTS, 3))
         keypoints[:, RIGHT] = hand_keypoints(wrist[:, :3, 3], sites)
         valid = np.zeros((rows, NUM_KEYPOINTS), dtype=bool)
         valid[:, RIGHT] = True
+        hands = np.full((rows, 2, 4, 4), np.nan)
+        hands[:, 1] = wrist
         return Track(
             frames=frames,
             fps=_rate(environment, path) if options.fps is None else options.fps,
             world_from_camera=world_from_base @ base_from_camera(),
-            intrinsics=intrinsics(frames.size, crop, options),
+            intrinsics=intrinsics(frames.size, frames.crop_rows, options),
             source=f"robocasa {self.ids[index]}",
             task=str(scene.get("lang") or environment.get("env_name") or ""),
             seed=simulator_seed(scene),
-            columns={"keypoints_world": keypoints, "keypoints_valid": valid, "joint_positions": joints, **extras},
+            columns={
+                "keypoints_world": keypoints,
+                "keypoints_valid": valid,
+                "joint_positions": joints,
+                "hand_poses_world": hands,
+                "action": actions,
+            },
         )
 
     def files(self, index: int) -> tuple[Path, ...]:
@@ -139,18 +164,15 @@ class RoboCasaSource:
         return (self._place(index)[0],)
 
     def annotations(self, index: int) -> dict[str, Any]:
-        """Everything that the file holds about episode `index` beyond the frames that are read.
-
-        demo: every array below the episode's group by its path, except images, and its attributes under "attributes".
-        data: the attributes that all episodes share (env_args). splits: the filter keys that name this episode.
-        """
+        """Everything that the file holds about episode `index`: under "demo" every array by its path, except images,
+        and its "attributes"; under "data" the attributes that all episodes share; "splits" name it."""
         path, demo = self._place(index)
         with opened_hdf5(path) as file:
-            group, name = _group(file, demo), demo.split("/")[-1]
+            own, name = group(file, demo), demo.split("/")[-1]
             return {
-                "demo": {"attributes": attributes(group)} | arrays(group, images=False),
+                "demo": {"attributes": attributes(own)} | arrays(own, images=False),
                 "data": attributes(file["data"]),
-                "splits": [key for key in _splits(file) if name in _members(file, key)],
+                "splits": [key for key in _filter_keys(file) if name in _members(file, key)],
             }
 
     def _place(self, index: int) -> tuple[Path, str]:
@@ -158,35 +180,32 @@ class RoboCasaSource:
         name, demo = self.ids[index].rsplit(":", 1)
         return self.folder / name, f"data/{demo}"
 
-    def _frames(self, file: h5py.File, path: Path, demo: str) -> tuple[Hdf5Frames, int, int]:
-        """The frames, how many rows were cropped on each side, and how many frames there are."""
-        key = f"{demo}/obs/{self.options.camera}_image"
-        node = file.get(key)
+    def _frames(self, file: h5py.File, key: str) -> Hdf5Frames:
+        node, where = file.get(key), f"{file.filename}: {key}"
         if not isinstance(node, h5py.Dataset):
-            raise CorruptEpisodeError(f"{path}: {key} is missing")
-        height = node.shape[1] if node.ndim == 4 else 0
+            raise CorruptEpisodeError(f"{where} is missing")
+        shape, kind = node.shape, node.dtype
+        if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or not 0 < max(shape[1:3]) <= MAX_SIDE:
+            raise CorruptEpisodeError(f"{where} has shape {shape} {kind}, expected (T, H, W, 3) uint8")
+        length, height, width, _ = shape
         crop = round(self.options.crop_rows * height / STORED_ROWS)
-        try:
-            frames = Hdf5Frames(path, key, crop)
-            count = len(frames)
-        except VideoError as error:
-            raise CorruptEpisodeError(str(error)) from error
-        if count > MAX_ROWS:
-            raise CorruptEpisodeError(f"{path}: {key} claims {count} frames; the file is damaged")
-        return frames, crop, count
+        if length == 0 or height <= 2 * crop or width == 0:
+            raise CorruptEpisodeError(f"{where} has shape {shape}; nothing is left of it without {crop} rows each side")
+        if length > MAX_ROWS:
+            raise CorruptEpisodeError(f"{where} claims {length} frames; the file is damaged")
+        return Hdf5Frames(Path(file.filename), key, crop, length, (height - 2 * crop, width))
 
 
 def recognises(folder: Path) -> bool:
     """Whether the first HDF5 file at or below `folder` holds episodes of robomimic with an Allegro's keypoints."""
-    path = next(_hdf5_files(Path(folder)), None)
-    if path is None:
-        return False
     try:
-        with opened_hdf5(path) as file:
-            demo = next(iter(_group(file, "data")), None)
-            return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
+        for path in _hdf5_files(folder)[:1]:
+            with opened_hdf5(path) as file:
+                demo = next(iter(group(file, "data")), None)
+                return demo is not None and "robot0_right_gripper_keypoint_pose" in file[f"data/{demo}/obs"]
     except CorruptEpisodeError:
-        return False
+        pass
+    return False
 
 
 def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions()) -> RoboCasaSource:
@@ -197,27 +216,27 @@ def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions
     """
     folder = Path(folder)
     root = folder.parent if folder.is_file() else folder
-    ids, quarantined, found = [], [], False
-    for path in _hdf5_files(folder):
-        found, name = True, str(path.relative_to(root))
+    ids, quarantined, paths = [], [], _hdf5_files(folder)
+    for path in paths:
+        name = str(path.relative_to(root))
         try:
             with opened_hdf5(path) as file:
-                demos = {demo for demo in _group(file, "data") if demo.startswith("demo_")}
-                splits = _splits(file)
-                chosen = _members(file, options.split) if options.split in splits else set()
+                demos = {demo for demo in group(file, "data") if demo.startswith("demo_")}
+                keys = _filter_keys(file)
+                chosen = _members(file, options.split) if options.split in keys else set()
         except CorruptEpisodeError as error:
             quarantined.append((name, str(error)))
             continue
-        if options.split is not None and options.split not in splits:
-            raise ValueError(f"{path} has no filter key {options.split!r}; it has {', '.join(splits) or 'none'}")
         if options.split is not None:
+            if options.split not in keys:
+                raise ValueError(f"{path} has no filter key {options.split!r}; it has {', '.join(keys) or 'none'}")
             gone = f"named by mask/{options.split}, but not there"
             quarantined += [(f"{name}:{demo}", gone) for demo in chosen - demos]
             demos &= chosen
         ids += [f"{name}:{demo}" for demo in demos]
-    if not found:
+    if not paths:
         raise FileNotFoundError(f"{folder} holds no *.hdf5 files of RoboCasa")
-    return RoboCasaSource(root, options, tuple(sorted(ids)), tuple(sorted(quarantined)))
+    return RoboCasaSource(root, tuple(sorted(ids)), tuple(sorted(quarantined)), options)
 
 
 def base_from_camera() -> np.ndarray:
@@ -236,7 +255,7 @@ def intrinsics(size: tuple[int, int], crop: int, options: RoboCasaOptions = Robo
     rows = size[0] + 2 * crop
     focal = rows / 2 / np.tan(np.radians(options.fov_deg) / 2)
     centre = rows / 2 - crop * (2 if options.official_heatmap_error else 1)
-    return np.array([[focal, 0.0, size[1] / 2], [0.0, focal, centre], [0.0, 0.0, 1.0]])
+    return pinhole(focal, focal, size[1] / 2, centre)
 
 
 def hand_keypoints(wrist: np.ndarray, sites: np.ndarray) -> np.ndarray:
@@ -248,23 +267,13 @@ def hand_keypoints(wrist: np.ndarray, sites: np.ndarray) -> np.ndarray:
     return np.concatenate([wrist[:, None], thumb, index, middle, ring, ring], axis=1)
 
 
-def _hdf5_files(folder: Path) -> Iterator[Path]:
-    """*.hdf5 at or below `folder`, in a stable order."""
-    if folder.is_file():
-        yield folder
-        return
-    yield from sorted(folder.rglob("*.hdf5"))  # what is no file is quarantined, as damage is
+def _hdf5_files(folder: Path) -> list[Path]:
+    """*.hdf5 at or below `folder`, in a stable order. What is no file is quarantined, as damage is."""
+    return [folder] if folder.is_file() else sorted(folder.rglob("*.hdf5"))
 
 
-def _group(file: h5py.File, key: str) -> h5py.Group:
-    node = file.get(key)
-    if not isinstance(node, h5py.Group):
-        raise CorruptEpisodeError(f"{file.filename}: group {key} is missing")
-    return node
-
-
-def _splits(file: h5py.File) -> list[str]:
-    return sorted(_group(file, "mask")) if "mask" in file else []
+def _filter_keys(file: h5py.File) -> list[str]:
+    return sorted(group(file, "mask")) if "mask" in file else []
 
 
 def _members(file: h5py.File, split: str) -> set[str]:
@@ -281,10 +290,7 @@ def _base_poses(file: h5py.File, obs: str, rows: int) -> np.ndarray:
     quaternion = numbers(file, f"{obs}/robot0_base_quat", (rows, 4), 2.0)  # x, y, z, w
     if np.abs(np.linalg.norm(quaternion, axis=1) - 1.0).max() > 1e-2:
         raise CorruptEpisodeError(f"{file.filename}: {obs}/robot0_base_quat is no rotation: lengths are not 1")
-    poses = np.tile(np.eye(4), (rows, 1, 1))
-    poses[:, :3, :3] = rotations_of(quaternion)
-    poses[:, :3, 3] = numbers(file, f"{obs}/robot0_base_pos", (rows, 3), MAX_DISTANCE)
-    return poses
+    return poses_of(rotations_of(quaternion), numbers(file, f"{obs}/robot0_base_pos", (rows, 3), MAX_DISTANCE))
 
 
 def _hand(file: h5py.File, obs: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -312,33 +318,29 @@ def _check_hand(wrist: np.ndarray, sites: np.ndarray, where: str) -> None:
         ("wrist is not where an Allegro's wrist is", palm),
     ):
         if miss.max() > _TOLERANCE:
-            raise CorruptEpisodeError(
-                f"{where}: the hand's {complaint}: {1000 * miss.max():.0f} mm off at row {int(np.argmax(miss))}"
-            )
+            miss_mm, row = 1000 * miss.max(), int(np.argmax(miss))
+            raise CorruptEpisodeError(f"{where}: the hand's {complaint}: {miss_mm:.0f} mm off at row {row}")
 
 
 def _joints(file: h5py.File, obs: str, rows: int) -> np.ndarray | None:
-    """(rows, 23): the right arm's seven joints, which come first, then the Allegro's, whose order is ours; None where
-    the file has not both."""
+    """(rows, 23): the right arm's seven joints, which come first, then the Allegro's in our order; None without."""
     keys = f"{obs}/robot0_joint_pos", f"{obs}/robot0_right_gripper_qpos"
     if not all(key in file for key in keys):
         return None
     arm = numbers(file, keys[0], (rows, None), 100.0)
     fingers = numbers(file, keys[1], (rows, FINGER_JOINTS), 100.0)
     if arm.shape[1] < ARM_JOINTS:
-        raise CorruptEpisodeError(
-            f"{file.filename}: {keys[0]} has {arm.shape[1]} joints, expected {ARM_JOINTS} or more"
-        )
+        raise CorruptEpisodeError(f"{file.filename}: {keys[0]} has {arm.shape[1]} joints, expected {ARM_JOINTS}")
     return np.concatenate([arm[:, :ARM_JOINTS], fingers], axis=1)
 
 
-def _json(file: h5py.File, group: str, name: str) -> dict[str, Any]:
+def _json(file: h5py.File, key: str, name: str) -> dict[str, Any]:
     """A JSON attribute; empty where there is none."""
-    text = attribute(_group(file, group), name)
+    text = attribute(group(file, key), name)
     try:
         content = json.loads(text) if isinstance(text, str) and text else {}
     except json.JSONDecodeError as error:
-        raise CorruptEpisodeError(f"{file.filename}: {group}: attribute {name} is no JSON ({error})") from error
+        raise CorruptEpisodeError(f"{file.filename}: {key}: attribute {name} is no JSON ({error})") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -13,9 +13,29 @@ Norm = Literal["preset", "none", "layer"]
 Precision = Literal["preset", "float32", "bfloat16"]
 
 
+KINDS: dict[str, type[Encoder]] = {"pca": PCAEncoder, "transformers": TransformersEncoder}
+
+
+def register_encoder(name: str, encoder: type[Encoder], config: EncoderConfig) -> None:
+    """Make an encoder known: by `config.kind` in checkpoints, by `name` on the command line.
+
+    Raises ValueError when another class has the kind or the name.
+    """
+    if KINDS.get(config.kind, encoder) is not encoder or ENCODERS.get(name, config) != config:
+        raise ValueError(f"the encoder kind {config.kind!r} or the name {name!r} is taken")
+    KINDS[config.kind], ENCODERS[name] = encoder, config
+
+
 def build_encoder(config: EncoderConfig, image_size: tuple[int, int]) -> Encoder:
-    """The encoder that `config` names: a `pca` one not fitted yet, a `transformers` one with its weights loaded."""
-    return (PCAEncoder if config.kind == "pca" else TransformersEncoder)(config, image_size)
+    """The encoder that `config` names: a `pca` one not fitted yet, a `transformers` one with its weights loaded.
+
+    Raises ValueError listing the kinds there are.
+    """
+    if config.kind not in KINDS:
+        raise ValueError(
+            f"no encoder kind {config.kind!r}; choose from {', '.join(KINDS)}, or import the one that adds it"
+        )
+    return KINDS[config.kind](config, image_size)
 
 
 def find_encoder(name: str) -> EncoderConfig:

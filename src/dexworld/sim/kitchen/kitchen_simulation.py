@@ -19,7 +19,8 @@ from dexworld.sim.kitchen.allegro_body import (
     keypoint_bodies,
 )
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
-from dexworld.sim.render import Renderer, make_renderer
+from dexworld.sim.render import make_renderer
+from dexworld.sim.renderer import Renderer
 
 CONTROL_STEPS = 5  # physics steps between two updates of the interpolated targets (100 Hz)
 TICK_STEPS = 50  # physics steps between two ticks (10 Hz): success is judged at every tick, a frame is every second one

@@ -1,0 +1,71 @@
+"""Numbers out of foreign files: checks before they are believed, and the poses and matrices made of them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.geometry import rotation_from_euler_xyz
+
+
+def check_numbers(values: np.ndarray, limit: float, where: str) -> None:
+    """Raise CorruptEpisodeError, starting with `where`, unless (T, ...) `values` are finite and within `limit`."""
+    rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
+    finite = np.isfinite(rows)
+    for complaint, bad in (
+        ("holds NaN or Inf", ~finite),
+        (f"holds values beyond {limit:g}", np.where(finite, np.abs(rows), 0.0) > limit),
+    ):
+        if bad.any():
+            raise CorruptEpisodeError(f"{where} {complaint} (first at row {int(np.argmax(bad.any(axis=1)))})")
+
+
+def check_rigid(poses: np.ndarray, where: str) -> None:
+    """Raise CorruptEpisodeError, starting with `where`, unless (T, 4, 4) are rotations with a translation.
+
+    Mirroring matrices are refused: they come from a left-handed frame or from swapped axes.
+    """
+    rotation = poses[:, :3, :3]
+    skew = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+    bad = ~(np.maximum(skew, np.abs(poses[:, 3] - (0, 0, 0, 1)).max(axis=1)) <= 1e-3)
+    if bad.any():
+        raise CorruptEpisodeError(f"{where} is no rigid transform at row {int(np.argmax(bad))}")
+    mirrored = np.linalg.det(rotation) < 0
+    if mirrored.any():
+        raise CorruptEpisodeError(f"{where} mirrors at row {int(np.argmax(mirrored))}; its axes must be right-handed")
+
+
+def rotations_of(quaternions: np.ndarray) -> np.ndarray:
+    """Rotations (T, 3, 3) of quaternions (T, 4), x, y, z, w, of any length but 0."""
+    x, y, z, w = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
+    entries = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(entries), -1, 0)
+
+
+def poses_of(rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Transforms (..., 4, 4) float64 from rotations (..., 3, 3) and positions (..., 3)."""
+    poses = np.zeros((*positions.shape[:-1], 4, 4))
+    poses[..., :3, :3], poses[..., :3, 3], poses[..., 3, 3] = rotations, positions, 1.0
+    return poses
+
+
+def poses_from_euler(vectors: np.ndarray) -> np.ndarray:
+    """Transforms (..., 4, 4) from (..., 6): x, y, z in metres and extrinsic x-y-z Euler angles in radians."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    return poses_of(rotation_from_euler_xyz(torch.from_numpy(vectors[..., 3:].copy())).numpy(), vectors[..., :3])
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+    """The (3, 3) pinhole matrix of focal lengths and principal point in pixels."""
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def simulator_seed(metadata: dict[str, Any]) -> int | None:
+    """The seed of a scene that our simulator wrote in a foreign layout, so that evaluation can refuse it later."""
+    seed = metadata.get("dexworld_seed")
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None

@@ -1,0 +1,108 @@
+"""Record a range of scenes in processes; started again after a kill, a recording goes on where it was."""
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mujoco
+
+from dexworld.data.begun import check_begun_with
+from dexworld.data.files import read_json, write_json
+from dexworld.data.parallel import available_cores
+from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS, VALIDATION_SEEDS
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class SceneRange:
+    """Recordings of one scene each, seeds `seed` to `seed + episodes - 1`, to be completed in the folder `output`.
+
+    Training seeds are below 900,000, validation seeds 900,000 to 999,999, evaluation seeds from 1,000,000. Raises
+    ValueError for a range that crosses them, and for an empty one.
+    """
+
+    output: Path
+    episodes: int = 500
+    seed: int = 0
+    workers: int = 0  # processes; 0 means one per core
+    backend: str = "auto"  # auto, egl, osmesa or ray
+
+    def __post_init__(self) -> None:
+        check_one_split(self.seed, self.episodes)
+
+    @property
+    def seeds(self) -> range:
+        """The scenes."""
+        return range(self.seed, self.seed + self.episodes)
+
+
+def check_one_split(seed: int, episodes: int) -> None:
+    """Raise ValueError unless scenes `seed` to `seed + episodes - 1` are of one split, and there is one at least."""
+    if episodes < 1 or seed < 0:
+        raise ValueError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
+    first, last = seed_split(seed), seed_split(seed + episodes - 1)
+    if first != last:
+        raise ValueError(
+            f"seeds {seed} to {seed + episodes - 1} cross from {first} to {last} scenes; collect the splits into "
+            "folders of their own"
+        )
+
+
+def seed_split(seed: int) -> str:
+    """`training`, `validation` or `evaluation`: what scenes of this seed may be used for."""
+    if seed in TRAINING_SEEDS:
+        return "training"
+    return "validation" if seed in VALIDATION_SEEDS else "evaluation"
+
+
+def recording_settings(generator: str, backend: str, **content: Any) -> dict[str, Any]:
+    """What decides the bytes of recordings. Pictures of different renderers are not equal to the bit."""
+    return {"generator": generator, **content, "backend": backend, "mujoco": mujoco.__version__}
+
+
+def keep_settings(index: Path, settings: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> None:
+    """Write `settings` to the new file `index`, or raise ValueError naming what differs from those in it.
+
+    header: what the file holds besides; the settings are then its entry `settings`.
+    """
+    index.parent.mkdir(parents=True, exist_ok=True)
+    if not index.exists():
+        write_json(index, dict(settings) if header is None else {**header, "settings": settings})
+        return
+    found = read_json(index)
+    check_begun_with(index, found if header is None else found.get("settings", {}), settings)
+
+
+def record_missing(
+    scenes: SceneRange, job: Callable[[int], Any], is_recorded: Callable[[int], bool], progress=iter
+) -> None:
+    """Run `job(seed)`, picklable, for every scene that is not recorded. `progress` wraps the finished ones."""
+    missing = [seed for seed in scenes.seeds if not is_recorded(seed)]
+    logger.info("%d of %d episodes are there already", scenes.episodes - len(missing), scenes.episodes)
+    for _ in progress(in_processes(job, missing, scenes.workers)):
+        pass
+
+
+def in_processes(job: Callable[[int], Result], seeds: Sequence[int], workers: int = 0) -> Iterator[Result]:
+    """What `job` returns for each seed, in the order in which they finish, from `workers` processes (0: one per core).
+
+    `job` must be picklable; the first exception in one stops the rest and is raised here.
+    """
+    workers = workers or available_cores()
+    if workers == 1 or len(seeds) <= 1:
+        yield from map(job, seeds)
+        return
+    context = multiprocessing.get_context("spawn")  # a graphics context doesn't survive a fork
+    with ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context) as pool:
+        futures = [pool.submit(job, seed) for seed in seeds]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
