@@ -11,8 +11,8 @@ from dexworld.geometry import rigid, rotation_from_euler_xyz
 from dexworld.hands import LEFT, RIGHT, TRACKED
 from dexworld.robots.franka_allegro import ARM, FLANGE, HAND, HAND_ON_FLANGE, JOINTS, FrankaAllegro
 from dexworld.robots.registry import ROBOTS, make_robot
-from dexworld.sim.gripper_robot import gripper_layout
-from dexworld.sim.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_robot import gripper_layout
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
 
 
 def add_joint(parent, joint):
