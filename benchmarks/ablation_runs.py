@@ -16,17 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.actions import ActionConvention, HandMotion
+from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.data.resize import Fit, resized
 from dexworld.evaluation.guard import Split, check_seeds, split_of
-from dexworld.evaluation.open_loop import Clip, OpenLoopConfig, clip_of, derangement, transplanted
+from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, transplanted
 from dexworld.evaluation.open_loop_metrics import Sums, keypoint_views, latent_sums, moving_tokens
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import KeypointEvaluator
 from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
+from dexworld.track import Track
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.run_data import fit_encoder
 from dexworld.training.sources import CachedData
@@ -305,10 +306,10 @@ class Study:
         sized, scenes = resized(self.held_out, self.config.model.image_size), []
         for index in range(len(self.held_out)):
             clip = clip_of(sized[index], protocol)
-            if clip.objects_px is not None:  # stored in pixels of the stored picture
+            if "object_pixels" in clip.columns:  # stored in pixels of the stored picture
                 fit = Fit(self.held_out[index].frames.size, self.config.model.image_size)
-                clip = replace(clip, objects_px=fit.pixels(clip.objects_px))
-            images = np.ascontiguousarray(clip.frames.read(clip.indices))
+                clip = clip.with_columns(object_pixels=torch.as_tensor(fit.pixels(clip["object_pixels"].numpy())))
+            images = np.ascontiguousarray(clip.frames.read(list(range(len(clip)))))
             scenes.append(Scene(clip, self.encoder.encode(torch.from_numpy(images)).float(), self.evaluator))
         return scenes
 
@@ -329,14 +330,15 @@ class Scene:
     latents: (T + 1, P, D) of its frames. evaluator: reads keypoints of them and of predictions.
     """
 
-    def __init__(self, clip: Clip, latents: Tensor, evaluator: KeypointEvaluator) -> None:
+    def __init__(self, clip: Track, latents: Tensor, evaluator: KeypointEvaluator) -> None:
         self.clip, self.latents, self.evaluator = clip, latents, evaluator
-        motion, truth, size = clip.motion(ActionConvention()), latents[1:], clip.frames.size
+        motion = hand_motion(clip.keypoints_world, clip.keypoints_valid, clip.world_from_camera, clip.intrinsics)
+        truth, size = latents[1:], clip.frames.size
         self.pixels = motion.pixels[1:, :, :2]
         self.in_view = keypoint_views(self.pixels, motion.visible[1:], size)["in_view"]
         self.tokens = np.zeros(truth.shape[:2])
-        if clip.objects_px is not None:
-            self.tokens = moving_tokens(clip.objects_px, truth.shape[1], size).astype(float)
+        if "object_pixels" in clip.columns:
+            self.tokens = moving_tokens(clip["object_pixels"].numpy(), truth.shape[1], size).astype(float)
         still = latents[:1].expand_as(truth)
         self.sums: Sums = {"in_view": self.in_view.sum(-1).double().numpy()}
         self.sums |= latent_sums("copy_last_", still, truth, self.tokens)
@@ -350,13 +352,8 @@ class Scene:
         Two things differ: keypoints are read by the evaluator, and PCK's thresholds shrink with the picture. Raises
         ValueError naming the episode where a prediction has NaN or Inf.
         """
-        clip, convention = self.clip, model.config.action_convention
-        motion, shuffled = clip.motion(convention), transplanted(clip, partner.clip).motion(convention)
-        both = HandMotion(
-            torch.stack([motion.deltas, shuffled.deltas]),
-            torch.stack([motion.pixels, shuffled.pixels]),
-            torch.stack([motion.visible, shuffled.visible]),
-        ).to(dtype=torch.float32)
+        clip = self.clip
+        both = model.condition(Track.stack([clip, transplanted(clip, partner.clip)])).to(dtype=torch.float32)
         context = model.start(self.latents[:1], both.index(0).slice(0, 0))
         own, control = model.rollout(context, both).float()  # (T, P, D) each
         if not (torch.isfinite(own).all() and torch.isfinite(control).all()):

@@ -70,9 +70,9 @@ def measured(
     clip = clip_of(episode, config)
     moments = config.moments
     chosen = [0, *(step + 1 for step in moments.values())]
-    pictures = torch.from_numpy(np.ascontiguousarray(clip.frames.read([clip.indices[each] for each in chosen])))
+    pictures = torch.from_numpy(np.ascontiguousarray(clip.frames.read(chosen)))
     latents = model.encode(pictures).float()
-    motion = clip.motion(model.config.action_convention).expand(1).to(dtype=torch.float32)
+    motion = model.condition(clip).expand(1).to(dtype=torch.float32)
     context = model.start(latents[:1], motion.index(0).slice(0, 0))
     predicted = model.rollout(context, motion).float()[0, list(moments.values())]
     true, seen = pictures[1:], latents[1:]

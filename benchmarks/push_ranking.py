@@ -22,13 +22,12 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import checkpoint_path
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
+from dexworld.planning.presets import task_preset
 from dexworld.planning.protocols import CostFunction, Gaussian, Plan
-from dexworld.planning.task_presets import task_preset
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
-from dexworld.sim.env import check_targets
-from dexworld.sim.simulation import Simulation
-from dexworld.sim.tasks import PUSH_RADIUS, TaskEpisode, distance, draw_episodes, step
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_tasks import PUSH_RADIUS, TaskEpisode, draw_episodes
 
 
 @dataclass(frozen=True)
@@ -51,23 +50,25 @@ def carried_out(episode: TaskEpisode, count: int) -> Candidates:
     solver = task_preset("cpu", "push").solver
     assert isinstance(solver, HandSpaceSolver)
     assert isinstance(solver.solver, CEM)
-    kinematics = FrankaAllegro()
-    with Simulation(episode.layout) as simulation:
-        simulation.set_state(episode.start)
-        observation = Observation.from_dict(simulation.observation())
+    environment = KitchenEnv()
+    try:
+        environment.reset(options={"episode": episode})
+        observation, robot = environment.observe(), environment.robot
         noise = torch.randn((count, 3, 3), generator=torch.Generator().manual_seed(episode.seed))
         displacements = (noise * torch.tensor(solver.std)).clamp(-solver.farthest, solver.farthest)
         displacements[0] = 0.0
-        bound = solver.bind(torch.as_tensor(observation.world_from_base, dtype=torch.float32))
+        bound = solver.bind(robot, torch.as_tensor(observation.world_from_base, dtype=torch.float32))
         here = torch.as_tensor(observation.joint_targets, dtype=torch.float32).expand(3, -1)
-        moves = bound.joints(kinematics, here, kinematics.limits, displacements).double().numpy()
+        moves = bound.joints(here, robot.limits.float(), displacements).double().numpy()
         pictures, distances = [], []
         for candidate in moves:
-            simulation.set_state(episode.start)
+            environment.set_state(episode.start)
             for targets in candidate:
-                step(simulation, check_targets(targets, simulation.joint_limits))
-            pictures.append(simulation.image())
-            distances.append(distance("push", simulation, episode))
+                environment.move(targets)
+            pictures.append(environment.render())
+            distances.append(environment.distance())
+    finally:
+        environment.close()
     return Candidates(observation, episode.goal_image, moves, np.stack(pictures), np.array(distances))
 
 
@@ -97,12 +98,8 @@ class TruePictures:
     """A dynamics that knows how each candidate ended; `model` encodes what is observed."""
 
     def __init__(self, model: DexWM, pictures: np.ndarray) -> None:
-        self.encode, self.start, self.rollout, self.keypoints = (
-            model.encode,
-            model.start,
-            model.rollout,
-            model.keypoints,
-        )
+        self.encode, self.condition, self.start = model.encode, model.condition, model.start
+        self.rollout, self.keypoints = model.rollout, model.keypoints
         self.pictures = torch.from_numpy(pictures)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -110,11 +107,11 @@ class TruePictures:
         return self.pictures[: len(latents)]
 
 
-def judged(dynamics: Any, model: DexWM, scene: Candidates) -> np.ndarray:
+def judged(dynamics: Any, scene: Candidates) -> np.ndarray:
     """Costs (N,) of the candidates as the planner sees them at the start of the episode."""
     judge = Judge(torch.as_tensor(scene.moves, dtype=torch.float32))
     planner = replace(task_preset("cpu", "push"), solver=judge)
-    policy = planner.policy(dynamics, FrankaAllegro(), convention=model.config.action_convention)
+    policy = planner.policy(dynamics, FrankaAllegro())
     policy.reset(scene.goal_image)
     policy.act(scene.observation)
     return judge.costs.numpy()
@@ -160,8 +157,8 @@ def main() -> None:
     }
     for name in options.checkpoints:
         model = DexWM.from_pretrained(checkpoint_path(name)).eval()
-        rows[f"predictions of {name}"] = ranking([judged(model, model, scene) for scene in scenes], scenes)
-    truths = [judged(TruePictures(model, scene.pictures), model, scene) for scene in scenes]
+        rows[f"predictions of {name}"] = ranking([judged(model, scene) for scene in scenes], scenes)
+    truths = [judged(TruePictures(model, scene.pictures), scene) for scene in scenes]
     rows["true pictures"] = ranking(truths, scenes)
     settings = {"scenes": options.scenes, "seed": options.seed, "candidates": options.candidates}
     write_results(options.output, {"rows": rows, **settings})

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from common import parser, write_results
-from dexworld.robots.kinematics import FrankaAllegro
-from dexworld.sim.collect import CollectConfig, collect
-from dexworld.sim.explore import ExploreConfig
+from dexworld.robots.franka_allegro import FrankaAllegro
+from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
+from dexworld.sim.kitchen.explore import ExploreConfig
+from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, random_layout
+from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND, Simulation
 from dexworld.sim.render import choose_backend
-from dexworld.sim.scene import EGO_CAMERA, random_layout
-from dexworld.sim.simulation import FRAMES_PER_SECOND, Simulation
 
 POSES = 512 * 3  # candidates x steps of one planning iteration at the paper's budget
 FIRST_SEED = 990_000  # validation scenes

@@ -13,8 +13,10 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
 from dexworld.models.dexwm import DexWM
-from dexworld.planning import CEM, KeypointPixels, LatentDistance, MPCConfig, MPCPolicy
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.planning.cem import CEM
+from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.objectives import KeypointPixels, LatentDistance
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.track import ArrayFrames, Track
 from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, save_tiny
@@ -104,7 +106,7 @@ def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_pa
     assert predicted.shape == (1, 3, *latents.shape[1:])
     assert torch.isfinite(predicted).all()
 
-    config = MPCConfig(horizon=2, image_size=size, convention=model.config.action_convention)
+    config = MPCConfig(horizon=2, image_size=size)
     objective = LatentDistance() + 0.001 * KeypointPixels()
     policy = MPCPolicy(model, FrankaAllegro(), objective, CEM(samples=4, elites=2, iterations=2), config)
     seen = moving_arm(3)

@@ -42,7 +42,7 @@ BODY_KEYPOINTS: tuple[str, ...] = (
 HAND_COLOURS = {"left": (0.5, 0.8, 0.5), "right": (0.8, 0.4, 0.4)}
 HAND_AMBIENT, HAND_DIFFUSE = 0.7, 0.6
 
-# The reference robot: a Franka arm (7 joints) with an Allegro hand (16 joints), always in this order.
-ARM_JOINTS = 7
-FINGER_JOINTS = 16
-ROBOT_JOINTS = ARM_JOINTS + FINGER_JOINTS  # 23
+# The dummy hand of a parallel gripper: metres from the end effector to the four joints of every finger, palm to tip,
+# with the gripper open and closed (DexWM release; paper, appendix C.2).
+GRIPPER_OPEN_RADII = (0.03, 0.04, 0.05, 0.06)
+GRIPPER_CLOSED_RADII = (0.03, 0.04, 0.035, 0.03)

@@ -4,11 +4,13 @@ Frames are 32x56. The first row of a frame holds the twelve tracked keypoints, (
 one brightness. Latents are the raw pixels of 8x8 patches, so every error is known.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from dexworld.actions import ActionConvention, hand_motion
+from dexworld.actions import hand_motion
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, evaluate_open_loop, transplanted
 from dexworld.evaluation.open_loop_metrics import keypoint_sums, keypoint_views, moving_tokens, token_grid
 from dexworld.hands import NUM_KEYPOINTS, TRACKED
@@ -46,6 +48,10 @@ def make_episode(seed: int, frames: int = 21, brightness_step: int = 4, extras: 
     )
 
 
+def motion_of(track):
+    return hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
+
+
 class ToyModel:
     """Knows the truth of the frames it encoded last and goes a share of the way to it; with other actions, nowhere."""
 
@@ -57,6 +63,9 @@ class ToyModel:
         patches = images.reshape(frames, HEIGHT // PATCH, PATCH, WIDTH // PATCH, PATCH, 3).transpose(2, 3)
         self.truth = patches.reshape(frames, -1, PATCH * PATCH * 3).float()
         return self.truth
+
+    def condition(self, track):
+        return motion_of(track)
 
     def start(self, latents, motion):
         assert latents.shape[0] == 1
@@ -120,7 +129,7 @@ def test_frames_are_taken_at_five_a_second_from_a_faster_recording():
         source="30 fps",
         columns={"keypoints_world": fast.keypoints_world, "keypoints_valid": fast.keypoints_valid},
     )
-    assert clip_of(episode, FAST).indices == list(range(0, 121, 6))
+    assert clip_of(episode, FAST).frames.indices == list(range(0, 121, 6))
 
 
 def test_short_episodes_are_left_out_and_counted():
@@ -140,22 +149,16 @@ def test_the_shuffled_control_starts_at_this_hand_and_moves_like_the_other():
     here, there = (clip_of(make_episode(seed), FAST) for seed in (0, 1))
     turned = torch.eye(4, dtype=torch.float64)
     turned[:3, :3] = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    there_turned = type(there)(
-        there.frames,
-        there.indices,
-        there.keypoints_world @ turned[:3, :3].T,
-        there.keypoints_valid,
-        turned @ there.world_from_camera,
-        there.intrinsics,
-        None,
-        "turned",
+    there_turned = dataclasses.replace(
+        there.with_columns(keypoints_world=there.keypoints_world @ turned[:3, :3].T),
+        world_from_camera=turned @ there.world_from_camera,
     )
     for other in (there, there_turned):  # what the camera sees counts, not the world's axes
         mixed = transplanted(here, other)
         torch.testing.assert_close(mixed.keypoints_world[0], here.keypoints_world[0])
-        moved, wanted = mixed.motion(ActionConvention()), there.motion(ActionConvention())
+        moved, wanted = motion_of(mixed), motion_of(there)
         torch.testing.assert_close(moved.deltas, wanted.deltas)
-        torch.testing.assert_close(moved.pixels[0], here.motion(ActionConvention()).pixels[0])
+        torch.testing.assert_close(moved.pixels[0], motion_of(here).pixels[0])
 
 
 def test_partners_are_never_oneself():
@@ -179,11 +182,17 @@ def test_released_pck_divides_by_twelve_and_drops_the_border():
     assert counts["pck5_released"] == 9
 
 
-def test_tokens_cover_the_image_in_square_patches():
-    assert token_grid(112, (224, 392)) == (8, 14)
-    assert token_grid(448, (224, 392)) == (16, 28)
-    with pytest.raises(ValueError, match="tile"):
+@pytest.mark.parametrize(("tokens", "grid"), [(112, (8, 14)), (448, (16, 28)), (28, (4, 7))])
+def test_tokens_form_a_grid_of_square_patches(tokens, grid):
+    assert token_grid(tokens, (224, 392)) == grid
+
+
+def test_tokens_that_form_no_grid_are_refused():
+    with pytest.raises(ValueError, match="113 tokens form no grid"):
         token_grid(113, (224, 392))
+    assert token_grid(64, (100, 100)) == (8, 8)
+    with pytest.raises(ValueError, match="no grid"):
+        token_grid(64, (224, 392))
 
 
 def test_moving_tokens_are_those_around_the_old_and_the_new_place_of_a_moved_object():

@@ -48,7 +48,7 @@ def model(episodes) -> DexWM:
 
 
 def test_a_new_residual_model_predicts_that_nothing_changes(model, episodes):
-    figures = evaluate_open_loop(model, episodes, SHORT, model.config.action_convention)
+    figures = evaluate_open_loop(model, episodes, SHORT)
     assert figures["mse_ratio_1s"] == pytest.approx(1.0, abs=1e-5)
     assert figures["mae_avg"] == pytest.approx(figures["copy_last_mae_avg"], rel=1e-5)
     assert figures["mse_ratio_1.2s"] == pytest.approx(figures["shuffled_mse_ratio_1.2s"], abs=1e-5)
@@ -60,7 +60,7 @@ def test_a_model_with_weights_answers_to_its_actions(model, episodes):
     with torch.no_grad():
         for value in model.predictor.parameters():
             value.add_(0.05 * torch.randn(value.shape, generator=generator))
-    figures = evaluate_open_loop(model, episodes, SHORT, model.config.action_convention)
+    figures = evaluate_open_loop(model, episodes, SHORT)
     model.load_state_dict(weights)
     assert figures["mse_ratio_1s"] != pytest.approx(figures["shuffled_mse_ratio_1s"], abs=1e-6)
 

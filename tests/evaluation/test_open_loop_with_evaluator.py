@@ -55,7 +55,7 @@ def episodes():
 
 
 def figures(model, episodes, **options):
-    return evaluate_open_loop(model, episodes, SHORT, model.config.action_convention, **options)
+    return evaluate_open_loop(model, episodes, SHORT, **options)
 
 
 def test_a_reader_that_knows_the_truth_finds_every_visible_keypoint_whatever_the_models_head_says(model, episodes):

@@ -7,21 +7,24 @@ import pytest
 import torch
 
 from dexworld.evaluation.guard import SeedError
-from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play, true_cost
-from dexworld.evaluation.tasks import (
-    POLICIES,
-    EpisodeOutcome,
-    TasksConfig,
-    evaluate_tasks,
-    make_policy,
-    summarise,
-)
+from dexworld.evaluation.runner import Played, play
+from dexworld.evaluation.tasks import EpisodeOutcome, TasksConfig, evaluate_tasks, policy_setup, summarise
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
+from dexworld.planning.controls import (
+    DoNothing,
+    KinematicsOnly,
+    RandomTargets,
+    Replay,
+    SimulatorSearch,
+    TrueSimulator,
+    true_cost,
+)
 from dexworld.planning.mpc import MPCPolicy
-from dexworld.planning.policies import DoNothing, KinematicsOnly, RandomTargets
-from dexworld.sim.simulation import Simulation
-from dexworld.sim.tasks import HORIZON, draw_episode
+from dexworld.planning.policies import POLICIES, make_policy
+from dexworld.robots.environment import Environment, SimulatedEnvironment
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_tasks import HORIZON, draw_episode
 
 SEED = 900_003  # has an episode of reach, grasp and place
 
@@ -55,7 +58,7 @@ def ten_outcomes() -> list[EpisodeOutcome]:
     outcomes = []
     for index in range(10):
         results = {
-            "success": played(index < 8, (1.0, 3.0)),
+            "world_model": played(index < 8, (1.0, 3.0)),
             "kinematics_only": played(index < 3),
             "do_nothing": played(False),
             "expert": played(True),
@@ -98,20 +101,39 @@ def test_the_figures_say_what_they_rest_on():
     assert figures["succeeded_seeds"] == list(range(1_000_000, 1_000_008))
 
 
-def test_every_policy_has_its_name(model):
+@pytest.fixture(scope="module")
+def environment():
+    environment = KitchenEnv()
+    yield environment
+    environment.close()
+
+
+def test_the_kitchen_is_an_environment_whose_state_can_be_restored(environment):
+    assert isinstance(environment, Environment)
+    assert isinstance(environment, SimulatedEnvironment)
+
+
+def test_every_policy_has_its_name(model, environment, episode):
     kinds = {
-        "success": MPCPolicy,
+        "world_model": MPCPolicy,
         "do_nothing": DoNothing,
         "random": RandomTargets,
         "kinematics_only": KinematicsOnly,
+        "true_simulator": TrueSimulator,
+        "expert": Replay,
     }
+    setup = policy_setup("grasp", model, "cpu", environment, expert_moves=episode.expert_moves)
+    assert list(kinds) == list(POLICIES)
     for name, kind in kinds.items():
-        assert name in POLICIES
-        assert type(make_policy(name, "grasp", model, "cpu")) is kind
-    with pytest.raises(ValueError, match="'sucess' is unknown; choose from success"):
-        make_policy("sucess", "grasp", model, "cpu")
-    with pytest.raises(ValueError, match="'success' needs a model"):
-        make_policy("success", "grasp", None, "cpu")
+        assert type(make_policy(name, setup)) is kind
+    with pytest.raises(ValueError, match="'sucess' is unknown; choose from world_model"):
+        make_policy("sucess", setup)
+    bare = policy_setup("grasp", None, "cpu", environment)
+    for name in ("world_model", "kinematics_only"):
+        with pytest.raises(ValueError, match=f"'{name}' needs a model"):
+            make_policy(name, bare)
+    with pytest.raises(ValueError, match="no expert"):
+        make_policy("expert", bare)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +162,8 @@ def test_scenes_that_must_not_be_evaluated_on_are_refused_before_any_is_built(ch
         evaluate_tasks(TasksConfig(checkpoint, seed=seed, split=split))
 
 
-def test_replayed_expert_moves_succeed_and_every_move_is_measured_and_filmed(episode):
-    with Simulation(episode.layout) as simulation:
-        result = play(Replay(episode.expert_moves), episode, simulation, seed=0, film=True)
+def test_replayed_expert_moves_succeed_and_every_move_is_measured_and_filmed(episode, environment):
+    result = play(Replay(episode.expert_moves), environment, seed=0, options={"episode": episode}, film=True)
     assert result.success
     assert len(result.distances) == HORIZON + 2
     assert result.distances[0] > result.distances[-1]
@@ -152,30 +173,31 @@ def test_replayed_expert_moves_succeed_and_every_move_is_measured_and_filmed(epi
     assert result.seconds == ()  # nothing was planned
 
 
-def test_targets_outside_the_limits_end_an_episode_with_an_error(episode):
-    with (
-        Simulation(episode.layout) as simulation,
-        pytest.raises(ValueError, match=r"joint 0 is asked to go to 9\.000 rad"),
-    ):
-        play(Replay(np.full((HORIZON, 23), 9.0)), episode, simulation, seed=0)
+def test_targets_outside_the_limits_end_an_episode_with_an_error(episode, environment):
+    with pytest.raises(ValueError, match=r"joint 0 is asked to go to 9\.000 rad"):
+        play(Replay(np.full((HORIZON, 23), 9.0)), environment, seed=0, options={"episode": episode})
 
 
-def test_a_goal_picture_of_another_size_is_refused(model, episode):
-    policy = make_policy("success", "reach", model, "cpu")
+def test_a_goal_picture_of_another_size_is_refused(model, episode, environment):
+    policy = make_policy("world_model", policy_setup("reach", model, "cpu", environment))
     with pytest.raises(ValueError, match="112"):
         policy.reset(np.ascontiguousarray(episode.goal_image[::2, ::2]))
 
 
-def test_the_search_in_the_true_simulator_finds_moves_that_are_better_than_none(episode):
-    with Simulation(episode.layout) as simulation:
-        search = SimulatorSearch(samples=4, elites=2, iterations=2)
-        moves = search.plan(episode, simulation, seed=0)
-        assert np.array_equal(moves, search.plan(episode, simulation, seed=0))
-        simulation.set_state(episode.start)
-        still = np.tile(simulation.joint_targets, (HORIZON, 1))
-        assert moves.shape == (HORIZON, 23)
-        assert true_cost(episode, simulation, moves) < true_cost(episode, simulation, still)
-        assert true_cost(episode, simulation, episode.expert_moves) < true_cost(episode, simulation, still)
+def test_the_search_in_the_true_simulator_finds_moves_that_are_better_than_none(episode, environment):
+    values, _ = environment.reset(options={"episode": episode})
+    search = SimulatorSearch(samples=4, elites=2, iterations=2)
+    moves = search.plan(environment, seed=0)
+    environment.set_state(episode.start)
+    assert moves.shape == (HORIZON, 23)
+    still = np.tile(values["joint_targets"], (HORIZON, 1))
+    costs = [true_cost(environment, episode.start, each) for each in (moves, episode.expert_moves, still)]
+    assert max(costs[:2]) < costs[2]
+    searching = TrueSimulator(environment, search)
+    environment.set_state(episode.start)
+    searching.reset(episode.goal_image, seed=0)
+    assert np.array_equal(environment.get_state().physics, episode.start.physics)
+    assert np.array_equal([searching.act(environment.observe()) for _ in moves], moves)
 
 
 def test_an_evaluation_runs_from_checkpoint_to_figures(checkpoint):

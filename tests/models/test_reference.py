@@ -13,7 +13,7 @@ from dexworld.models.latent_readers import chosen_evaluator, drawing_of, open_ev
 from dexworld.models.perceptual import GradientDistance
 from dexworld.models.picture_metrics import psnr
 from dexworld.models.reference import DECODER, EVALUATOR, HANDS, REFERENCE, checkpoint_path
-from dexworld.sim.explore import ExploreConfig, record_exploration
+from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
 
 
 @pytest.fixture(scope="module")

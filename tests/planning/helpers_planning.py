@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from dexworld.actions import ActionConvention, hand_motion
 from dexworld.geometry import rigid
-from dexworld.hands import NUM_TRACKED, ROBOT_JOINTS
+from dexworld.hands import NUM_TRACKED
 from dexworld.planning.candidates import CandidateCost, Scene
 from dexworld.planning.protocols import Goal
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 
 HEIGHT, WIDTH, ROWS, COLUMNS = 224, 392, 8, 14
@@ -85,14 +86,22 @@ def observation(joints=REST, targets=None):
 
 def moved(joints=REST, seed=0, arm=0.25, finger=0.1):
     """A reachable pose near `joints`, within the limits."""
-    step = np.random.default_rng(seed).standard_normal(ROBOT_JOINTS) * np.array([arm] * 7 + [finger] * 16)
+    step = np.random.default_rng(seed).standard_normal(23) * np.array([arm] * 7 + [finger] * 16)
     return FrankaAllegro().clamp(torch.tensor(joints + step)).numpy()
+
+
+def motion_of(track, convention=ActionConvention()):
+    """The motion (..., T) of a track (..., T + 1)."""
+    return hand_motion(
+        track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics, convention
+    )
 
 
 @dataclass
 class ToyDynamics:
     """The exact model of the toy world; remembers what it was asked."""
 
+    convention: ActionConvention = field(default_factory=ActionConvention)
     started: list = field(default_factory=list)
     rolled: list = field(default_factory=list)
 
@@ -103,13 +112,21 @@ class ToyDynamics:
         present = images[..., 0, :NUM_TRACKED, 2] > 0
         return self._bumps(((values[..., :2] - 8192) / 32).float(), present)
 
+    @property
+    def needs_still_camera(self):
+        return self.convention.frame == "window"
+
+    def condition(self, track):
+        return motion_of(track, self.convention)
+
     def start(self, latents, motion):
         assert len(latents) == motion.steps + 1
         self.started.append((latents, motion))
         return latents[-1]
 
-    def rollout(self, context, motion):
-        self.rolled.append(motion)
+    def rollout(self, context, motion, max_batch=None):
+        size = max_batch or len(motion.deltas)
+        self.rolled += [motion.index(slice(first, first + size)) for first in range(0, len(motion.deltas), size)]
         return self._bumps(motion.pixels[:, 1:, :, :2], motion.visible[:, 1:])
 
     def keypoints(self, latents):

@@ -5,8 +5,11 @@ import pytest
 import torch
 from helpers_planning import HEIGHT, REST, WIDTH, ToyDynamics, hand_pixels, image_of, moved, observation
 
-from dexworld.planning import Adam, GradientSolver, KeypointPixels, KinematicsOnly, MPCConfig
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.planning.controls import KinematicsOnly
+from dexworld.planning.gradient import Adam, GradientSolver
+from dexworld.planning.mpc import MPCConfig
+from dexworld.planning.objectives import KeypointPixels
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 NARROW = (HEIGHT, WIDTH - 8)
 

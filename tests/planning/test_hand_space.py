@@ -7,17 +7,18 @@ from dexworld.geometry import geodesic_angle
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.protocols import Gaussian
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 REST = [0.10, -1.0, 0.17, -2.4, 0.66, 2.5, 0.98] + [0.0, 0.3, 0.3, 0.3] * 3 + [0.8, 0.3, 0.3, 0.3]
-KINEMATICS = FrankaAllegro(dtype=torch.float64)
+KINEMATICS = FrankaAllegro()
 REFERENCE = torch.tensor(REST, dtype=torch.float64).expand(3, 23)
 BOUNDS = KINEMATICS.limits
 SMALL = CEM(samples=48, elites=6, iterations=8)
 
 
 def wrist_moves(solver, displacements):
-    joints = solver.joints(KINEMATICS, REFERENCE, BOUNDS, displacements)
+    bound = solver if solver.robot else solver.bind(KINEMATICS, torch.eye(4))
+    joints = bound.joints(REFERENCE, BOUNDS, displacements)
     return joints, KINEMATICS.forward(joints), KINEMATICS.forward(REFERENCE)
 
 
@@ -34,7 +35,7 @@ def test_the_axes_are_the_worlds_once_the_base_is_known():
     quarter[:3, :3] = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     steps = torch.zeros(1, 3, 3, dtype=torch.float64)
     steps[0, 0, 0] = 0.05  # along the world's x, which is the base's -y
-    _, there, here = wrist_moves(HandSpaceSolver(SMALL, iterations=10).bind(quarter), steps)
+    _, there, here = wrist_moves(HandSpaceSolver(SMALL, iterations=10).bind(KINEMATICS, quarter), steps)
     moved = (there.wrist - here.wrist)[0, -1]
     assert torch.allclose(moved, torch.tensor([0.0, -0.05, 0.0], dtype=torch.float64), atol=1e-4)
 
@@ -53,14 +54,17 @@ def test_it_finds_a_displaced_hand_and_reports_joint_plans():
         return (KINEMATICS.forward(samples[:, -1]).wrist - target).norm(dim=-1)
 
     initial = Gaussian(REFERENCE.clone(), torch.full_like(REFERENCE, 0.1))
-    plan = HandSpaceSolver(SMALL).solve(cost, initial, BOUNDS, torch.Generator().manual_seed(0))
+    solver = HandSpaceSolver(SMALL).bind(KINEMATICS, torch.eye(4))
+    plan = solver.solve(cost, initial, BOUNDS, torch.Generator().manual_seed(0))
     assert plan.actions.shape == (3, 23)
     assert plan.cost < 0.02
     assert float(cost(plan.actions[None])[0]) == pytest.approx(plan.cost, abs=1e-9)
-    again = HandSpaceSolver(SMALL).solve(cost, initial, BOUNDS, torch.Generator().manual_seed(0))
+    again = solver.solve(cost, initial, BOUNDS, torch.Generator().manual_seed(0))
     assert torch.equal(plan.actions, again.actions)
 
 
 def test_nonsense_settings_are_refused():
     with pytest.raises(ValueError, match="positive"):
         HandSpaceSolver(SMALL, std=(0.1, 0.0, 0.1))
+    with pytest.raises(ValueError, match="needs a robot"):
+        HandSpaceSolver(SMALL).joints(REFERENCE, BOUNDS, torch.zeros(1, 3, 3))

@@ -9,23 +9,13 @@ from helpers_planning import REST, ToyDynamics, hand_pixels, image_of, moved, ob
 
 from dexworld.actions import OFFICIAL
 from dexworld.hands import RIGHT
-from dexworld.planning import (
-    CEM,
-    Adam,
-    DoNothing,
-    GradientSolver,
-    HandOrientation,
-    KeypointPixels,
-    KinematicsOnly,
-    KinematicStart,
-    LatentDistance,
-    MPCConfig,
-    MPCPolicy,
-    RandomTargets,
-    Smoothness,
-    preset,
-)
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.planning.cem import CEM
+from dexworld.planning.controls import DoNothing, KinematicsOnly, RandomTargets
+from dexworld.planning.gradient import Adam, GradientSolver
+from dexworld.planning.mpc import KinematicStart, MPCConfig, MPCPolicy
+from dexworld.planning.objectives import HandOrientation, KeypointPixels, LatentDistance, Smoothness
+from dexworld.planning.presets import preset
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 KINEMATICS = FrankaAllegro()
 SMALL = CEM(samples=64, elites=8, iterations=5)
@@ -232,7 +222,7 @@ def test_bad_input_is_refused_with_what_to_do():
 
 
 def test_a_window_convention_refuses_a_camera_that_moves():
-    policy = policy_of(convention=OFFICIAL)
+    policy = policy_of(dynamics=ToyDynamics(OFFICIAL))
     policy.reset(image_of(moved()))
     policy.act(observation())
     camera = observation().world_from_camera.copy()

@@ -7,11 +7,12 @@ import torch
 from helpers_planning import INTRINSICS, REST, ToyDynamics, image_of, moved, observation, scene
 
 from dexworld.geometry import invert, project, transform_points
-from dexworld.planning import CEM, MPCPolicy
 from dexworld.planning.candidates import CandidateCost
+from dexworld.planning.cem import CEM
+from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.protocols import Goal, Rollout
-from dexworld.planning.scene_colours import SceneColours, colour_cells, robot_outline, silhouette
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.planning.scene_colours import SceneColours, colour_cells, silhouette
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 H, W = 56, 98
 
@@ -34,7 +35,7 @@ def cost(predicted, silhouettes, start_hidden=None, **options):
     count = len(predicted)
     none = torch.zeros(count, 1, 0)
     rollout = Rollout(
-        torch.zeros(count, 1, 23), torch.zeros(23), none, none, none, none, none, none,
+        FrankaAllegro(), torch.zeros(count, 1, 23), torch.zeros(23), none, none, none,
         picture=torch.stack(predicted), silhouette=torch.stack(silhouettes),
     )  # fmt: skip
     goal = Goal(
@@ -69,7 +70,7 @@ def test_the_silhouette_covers_the_hand_and_the_wrist_and_little_else():
     kinematics = FrankaAllegro()
     pose = kinematics.forward(here.joint_positions[None])
     camera_from_base = invert(here.world_from_camera) @ here.world_from_base
-    centres, radii = robot_outline(pose)
+    centres, radii = kinematics.outline(pose)
     pixels, depth = project(transform_points(camera_from_base, centres), here.intrinsics)
     cells = silhouette(pixels, depth, radii, here.intrinsics[0, 0], (224, 392))
     assert cells.shape == (1, H, W)

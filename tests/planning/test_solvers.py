@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from dexworld.planning import CEM, ICEM, MPPI, Adam, Gaussian, GradientSolver, Hybrid
-from dexworld.planning.cem import coloured_noise
+from dexworld.planning.cem import CEM, ICEM, coloured_noise
+from dexworld.planning.gradient import Adam, GradientSolver, Hybrid
+from dexworld.planning.mppi import MPPI
+from dexworld.planning.protocols import Gaussian
 from dexworld.planning.search import Archive
 
 STEPS, ACTIONS = 3, 4

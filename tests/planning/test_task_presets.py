@@ -3,9 +3,8 @@
 import pytest
 
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.presets import preset
-from dexworld.planning.task_presets import FINGER_STD, kinematics_only, task_preset
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.planning.presets import FINGER_STD, kinematics_only, preset, task_preset
+from dexworld.robots.franka_allegro import FrankaAllegro
 
 
 @pytest.mark.parametrize("task", sorted(FINGER_STD))

@@ -10,7 +10,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.report import play_demo as demo
 from dexworld.report.demo import write_demo_report
 from dexworld.report.play_demo import DemoConfig, demo_figures, model_facts, play_demo
-from dexworld.sim.tasks import HORIZON
+from dexworld.sim.kitchen.kitchen_tasks import HORIZON
 
 SEED = 900_003  # has an episode of reach
 

@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.actions import OFFICIAL, ActionConvention
+from dexworld.actions import OFFICIAL, ActionConvention, hand_motion
+from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.geometry import rigid, rotation_from_euler_xyz
-from dexworld.hands import LEFT, RIGHT, ROBOT_JOINTS, TRACKED
-from dexworld.robots.franka_allegro import ARM, FLANGE, HAND, HAND_ON_FLANGE, JOINTS
-from dexworld.robots.kinematics import FrankaAllegro, motion_from_joints
+from dexworld.hands import LEFT, RIGHT, TRACKED
+from dexworld.robots.franka_allegro import ARM, FLANGE, HAND, HAND_ON_FLANGE, JOINTS, FrankaAllegro
+from dexworld.robots.registry import ROBOTS, make_robot
+from dexworld.sim.gripper.gripper_robot import gripper_layout
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation
 
 
 def add_joint(parent, joint):
@@ -49,16 +52,16 @@ def mujoco_pose(robot, joints, tips):
     return np.stack([data.body(name).xpos for name in names]), data.body("palm").xmat.reshape(3, 3)
 
 
-def random_joints(count, seed=0, dtype=torch.float64):
-    limits = FrankaAllegro(dtype=dtype).limits
-    share = torch.rand(count, ROBOT_JOINTS, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def random_joints(count, seed=0, dtype=torch.float64, robot=FrankaAllegro()):
+    limits = robot.limits.to(dtype)
+    share = torch.rand(count, len(robot.joints), generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return limits[:, 0] + share * (limits[:, 1] - limits[:, 0])
 
 
 @pytest.mark.parametrize("tips", ["true", "release"])
 def test_keypoints_and_rotation_equal_mujoco_within_a_micrometre(mujoco_robot, tips):
     joints = random_joints(100)
-    pose = FrankaAllegro(tips, dtype=torch.float64).forward(joints)
+    pose = FrankaAllegro(tips).forward(joints)
     for index, vector in enumerate(joints.numpy()):
         keypoints, rotation = mujoco_pose(mujoco_robot, vector, tips)
         assert np.abs(pose.keypoints[index, RIGHT].numpy() - keypoints).max() < 1e-6
@@ -79,7 +82,7 @@ def test_single_precision_stays_within_a_few_micrometres():
 def test_any_leading_dimensions_give_the_same_keypoints():
     joints = random_joints(6)
     kinematics = FrankaAllegro()
-    flat, nested = kinematics.forward(joints), kinematics.forward(joints.view(2, 3, ROBOT_JOINTS))
+    flat, nested = kinematics.forward(joints), kinematics.forward(joints.view(2, 3, 23))
     assert torch.equal(flat.keypoints, nested.keypoints.flatten(0, 1))
     assert nested.hand_rotation.shape == (2, 3, 3, 3)
     assert kinematics.forward(joints[0]).wrist.shape == (3,)
@@ -87,7 +90,7 @@ def test_any_leading_dimensions_give_the_same_keypoints():
 
 
 def test_gradients_agree_with_finite_differences():
-    kinematics = FrankaAllegro(dtype=torch.float64)
+    kinematics = FrankaAllegro()
     joints = random_joints(2).requires_grad_()
     assert torch.autograd.gradcheck(lambda value: kinematics.forward(value).keypoints[:, RIGHT], (joints,))
 
@@ -103,8 +106,8 @@ def test_clamp_moves_only_what_lies_outside_the_limits():
     kinematics = FrankaAllegro()
     inside = random_joints(1, dtype=torch.float32)[0]
     assert torch.equal(kinematics.clamp(inside), inside)
-    assert torch.equal(kinematics.clamp(torch.full((23,), 9.0)), kinematics.limits[:, 1])
-    assert torch.equal(kinematics.clamp(torch.full((23,), -9.0)), kinematics.limits[:, 0])
+    assert torch.equal(kinematics.clamp(torch.full((23,), 9.0)), kinematics.limits[:, 1].float())
+    assert torch.equal(kinematics.clamp(torch.full((23,), -9.0)), kinematics.limits[:, 0].float())
 
 
 def camera():
@@ -112,17 +115,23 @@ def camera():
     return rigid(rotation, torch.tensor([-0.4, 0.3, 1.0], dtype=torch.float64))
 
 
+def motion(track, convention=ActionConvention()):
+    return hand_motion(
+        track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics, convention
+    )
+
+
 @pytest.mark.parametrize("convention", [ActionConvention(), OFFICIAL])
 def test_motion_of_a_still_robot_is_zero_and_of_a_moving_one_is_its_displacement(convention):
-    kinematics = FrankaAllegro(dtype=torch.float64)
+    kinematics = FrankaAllegro()
     intrinsics = torch.tensor([[146.0, 0, 196], [0, 146.0, 112], [0, 0, 1]], dtype=torch.float64)
     world_from_base = rigid(
         rotation_from_euler_xyz(torch.tensor([0.2, -0.3, 0.4], dtype=torch.float64)),
         torch.tensor([0.2, 0.0, 0.6], dtype=torch.float64),
     )
     path = random_joints(3)
-    moving = motion_from_joints(kinematics, path, world_from_base, camera(), intrinsics, convention)
-    still = motion_from_joints(kinematics, path[:1].expand(3, -1), world_from_base, camera(), intrinsics, convention)
+    moving = motion(kinematics.track(path, world_from_base, camera(), intrinsics), convention)
+    still = motion(kinematics.track(path[:1].expand(3, -1), world_from_base, camera(), intrinsics), convention)
     assert moving.deltas.shape == (2, 44, 3)
     assert moving.pixels.shape == (3, len(TRACKED), 3)
     assert not still.deltas[:, :42].any()
@@ -133,10 +142,45 @@ def test_motion_of_a_still_robot_is_zero_and_of_a_moving_one_is_its_displacement
 
 
 def test_batches_of_candidates_share_camera_and_base():
-    kinematics = FrankaAllegro(dtype=torch.float64)
+    kinematics = FrankaAllegro()
     eye, intrinsics = torch.eye(4, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
-    paths = random_joints(8).view(2, 4, ROBOT_JOINTS)
-    batched = motion_from_joints(kinematics, paths, eye, camera(), intrinsics)
-    alone = motion_from_joints(kinematics, paths[1], eye, camera(), intrinsics)
+    paths = random_joints(8).view(2, 4, 23)
+    batched = motion(kinematics.track(paths, eye, camera(), intrinsics))
+    alone = motion(kinematics.track(paths[1], eye, camera(), intrinsics))
     assert torch.allclose(batched.index(1).deltas, alone.deltas)
     assert torch.allclose(batched.index(1).pixels, alone.pixels)
+
+
+def test_the_grippers_dummy_hand_is_that_of_the_data_reader_on_mujocos_gripper():
+    robot = make_robot("franka_gripper")
+    joints = random_joints(20, robot=robot)
+    pose = robot.forward(joints)
+    with GripperSimulation(gripper_layout(0)) as simulation:
+        poses = np.stack([simulation.forward(arm) for arm in joints[:, robot.arm].numpy()])
+    keypoints, valid = GripperHand().keypoints(poses, joints[:, -1].numpy())
+    assert np.abs(pose.keypoints.numpy() - keypoints).max() < 1e-6
+    assert np.abs(pose.hand_rotation.numpy() - poses[:, :3, :3]).max() < 1e-6
+    assert np.abs(pose.wrist.numpy() - poses[:, :3, 3]).max() < 1e-6
+    assert np.array_equal(pose.valid.numpy(), valid[0])
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_robot_has_limits_a_hand_an_outline_and_a_track(name):
+    robot = make_robot(name)
+    joints = random_joints(3, robot=robot).requires_grad_()
+    assert robot.name == name
+    assert robot.limits.shape == (len(robot.joints), 2)
+    assert (robot.arm.start, robot.fingers) == (0, slice(robot.arm.stop, len(robot.joints)))
+    pose = robot.forward(joints)
+    assert torch.autograd.grad(pose.keypoints[:, pose.valid].sum(), joints, retain_graph=True)[0].abs().sum() > 0
+    centres, radii = robot.outline(pose)
+    assert centres.shape == (3, len(radii), 3)
+    assert (radii > 0).all()
+    eye = torch.eye(4, dtype=torch.float64)
+    track = robot.track(joints.detach(), eye, eye, eye[:3, :3])
+    assert torch.equal(track.keypoints_world, pose.keypoints.detach())
+    assert np.array_equal(robot.check_targets(joints.detach().numpy()[0]), joints.detach().numpy()[0])
+    with pytest.raises(ValueError, match=rf"of {robot.joints[-1]}; clip targets"):
+        robot.check_targets(robot.limits[:, 1].numpy() + np.eye(len(robot.joints))[-1])
+    with pytest.raises(ValueError, match="choose one of franka_allegro, franka_gripper"):
+        make_robot("arm")

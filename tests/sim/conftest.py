@@ -4,9 +4,9 @@ import functools
 
 import pytest
 
-from dexworld.sim.scene import random_layout
-from dexworld.sim.simulation import Simulation
-from dexworld.sim.tasks import TaskEpisode, draw_episode
+from dexworld.sim.kitchen.kitchen_scene import random_layout
+from dexworld.sim.kitchen.kitchen_simulation import Simulation
+from dexworld.sim.kitchen.kitchen_tasks import TaskEpisode, draw_episode
 
 SEED = 900_003  # a box that can be grasped, and other objects
 

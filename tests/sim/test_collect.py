@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from dexworld.data.datasets import open_dataset
-from dexworld.sim import collect as collecting
-from dexworld.sim.collect import MAX_ATTEMPTS, CollectConfig, collect, episode_id, seed_split
-from dexworld.sim.explore import ExploreConfig, holds_object, record_exploration
+from dexworld.sim.kitchen import collect_exploration as collecting
+from dexworld.sim.kitchen.collect_exploration import MAX_ATTEMPTS, CollectConfig, collect, episode_id
+from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
+from dexworld.sim.recording import seed_split
 
 SMALL = ExploreConfig(frames=4)
 SEED = 900_000
@@ -58,9 +59,7 @@ def test_only_missing_episodes_are_recorded(tmp_path, replayed):
 
 def test_what_was_held_is_drawn_again_and_counted(tmp_path, replayed, monkeypatch):
     monkeypatch.setattr(
-        collecting,
-        "holds_object",
-        lambda episode: episode.seed == SEED + 1 and int(episode.columns["attempt"][0]) < 2,
+        collecting, "holds_object", lambda episode: episode.seed == SEED + 1 and int(episode.columns["attempt"][0]) < 2
     )
     dataset = collect(config(tmp_path))
     assert replayed == [(SEED, 0), (SEED + 1, 0), (SEED + 1, 1), (SEED + 1, 2), (SEED + 2, 0)]

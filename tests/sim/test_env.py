@@ -2,14 +2,16 @@
 
 import warnings
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 from dexworld.robots.observation import Observation
-from dexworld.sim.env import KitchenEnv, check_targets
-from dexworld.sim.scene import ROBOT_GROUP
-from dexworld.sim.tasks import GRASP_RADIUS, HORIZON
+from dexworld.sim.kitchen import KITCHEN, kitchen_env
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP
+from dexworld.sim.kitchen.kitchen_tasks import GRASP_RADIUS, HORIZON, Rejection
 
 SEED = 900_003
 
@@ -29,11 +31,9 @@ def env(shared):
 
 
 def test_gymnasiums_own_checker_accepts_it():
-    env = KitchenEnv()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of unbounded observations, which positions in metres are
-        check_env(env, skip_close_check=True)
-    env.close()
+        check_env(gymnasium.make(KITCHEN).unwrapped, skip_close_check=True)
 
 
 def test_observations_have_the_fields_of_a_robots_observation_and_the_true_keypoints(env):
@@ -82,11 +82,12 @@ def test_bad_targets_are_refused_with_the_joints_name_before_anything_moves(env,
 
 def test_targets_a_rounding_error_outside_the_limits_are_moved_to_them(env):
     limits = env.simulation.joint_limits
-    assert np.array_equal(check_targets(limits[:, 1] + 5e-5, limits), limits[:, 1])
+    assert np.array_equal(env.robot.limits.numpy(), limits)
+    assert np.array_equal(env.robot.check_targets(limits[:, 1] + 5e-5), limits[:, 1])
 
 
 def test_unknown_reset_options_are_refused_with_the_known_ones(env):
-    with pytest.raises(ValueError, match=r"\['taks'\] are unknown; known: task, start, goal, episode"):
+    with pytest.raises(ValueError, match=r"\['taks'\] are unknown; known: task, start, goal, episode, film"):
         env.reset(seed=SEED, options={"taks": "reach"})
 
 
@@ -106,7 +107,7 @@ def test_nothing_works_before_the_first_reset():
     with pytest.raises(ValueError, match="call reset first"):
         env.render()
     with pytest.raises(ValueError, match="no task to succeed in"):
-        env.succeeded()
+        env.success()
 
 
 def test_a_task_episode_rewards_the_criterion_and_is_truncated_after_three_steps(env, draw):
@@ -121,7 +122,7 @@ def test_a_task_episode_rewards_the_criterion_and_is_truncated_after_three_steps
     assert [truncated for _, _, truncated, _ in outcomes] == [False, False, True]
     assert not any(terminated for _, terminated, _, _ in outcomes)
     assert outcomes[-1][3]["distance"] < GRASP_RADIUS
-    assert env.succeeded()
+    assert env.success()
 
 
 def test_without_a_task_nothing_is_rewarded_or_truncated(env):
@@ -136,4 +137,27 @@ def test_a_start_and_a_goal_state_can_be_given(env, draw):
     observation, info = env.reset(seed=SEED, options={"start": episode.start, "goal": episode.goal})
     assert np.array_equal(info["goal_image"], episode.goal_image)
     assert np.array_equal(env.get_state().physics, episode.start.physics)
-    assert np.array_equal(env.set_state(episode.start)["image"], observation["image"])
+    env.set_state(episode.start)
+    assert np.array_equal(env.observe().image, observation["image"])
+
+
+def test_an_unseeded_reset_to_a_task_draws_scenes_until_one_has_an_episode(monkeypatch, draw):
+    drawn = iter([Rejection("grasp", 1, "too far"), draw("grasp")])
+    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, backend: next(drawn))
+    env = gymnasium.make(KITCHEN, task="grasp").unwrapped
+    _, info = env.reset()
+    assert np.array_equal(info["goal_image"], draw("grasp").goal_image)
+    assert env.episode is not None
+    env.close()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_vector_environments_step_side_by_side(mode):
+    options = {"context": "spawn"} if mode == "async" else {}
+    envs = gymnasium.make_vec(KITCHEN, num_envs=2, vectorization_mode=mode, vector_kwargs=options)
+    values, _ = envs.reset(seed=[SEED, SEED + 1])
+    assert values["image"].shape == (2, 224, 392, 3)
+    after, rewards, *_ = envs.step(values["joint_targets"])
+    assert rewards.tolist() == [0.0, 0.0]
+    assert np.abs(after["joint_targets"] - values["joint_targets"]).max() < 1e-9
+    envs.close()

@@ -4,9 +4,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from dexworld.sim.expert import OVERHAND, hand_rotation, plan_grasp, plan_push, rake_rotation, solve_arm
-from dexworld.sim.scene import COUNTER_TOP
-from dexworld.sim.simulation import ARM, Simulation
+from dexworld.sim.kitchen.expert import OVERHAND, hand_rotation, plan_grasp, plan_push, rake_rotation, solve_arm
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_simulation import ARM, Simulation
 
 ABOVE_COUNTER = np.array([0.72, -0.12, COUNTER_TOP + 0.2])
 

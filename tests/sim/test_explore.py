@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dexworld.hands import RIGHT
-from dexworld.sim.explore import (
+from dexworld.sim.kitchen.explore import (
     HELD_FRAMES,
     HELD_HEIGHT,
     MAX_OBJECTS,
@@ -14,7 +14,7 @@ from dexworld.sim.explore import (
     holds_object,
     record_exploration,
 )
-from dexworld.sim.simulation import TICK_STEPS, TICKS_PER_FRAME
+from dexworld.sim.kitchen.kitchen_simulation import TICK_STEPS, TICKS_PER_FRAME
 from dexworld.track import ArrayFrames, Track
 
 FRAMES = 10

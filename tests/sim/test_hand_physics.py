@@ -14,9 +14,9 @@ from dexworld.sim.hands.hand_motion import comes_true
 from dexworld.sim.hands.hand_physics import HandCommand, HandWorld, contact
 from dexworld.sim.hands.hand_scene import Fixture, HandScene, random_hand_layout
 from dexworld.sim.hands.hand_skills import Writer
-from dexworld.sim.objects import ObjectSpec
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
+from dexworld.sim.kitchen.objects import ObjectSpec
 from dexworld.sim.poses import rotation_of
-from dexworld.sim.scene import COUNTER_TOP
 
 CONFIG = HandClipConfig()
 CAN = ObjectSpec("can", 0.035, 0.05, (1, 0, 0, 1))

@@ -10,7 +10,7 @@ from sim_recordings import pixels_of
 
 from dexworld.data.readers.robocasa import open_robocasa
 from dexworld.hands import RIGHT
-from dexworld.sim.explore import ExploreConfig, record_exploration
+from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
 from dexworld.sim.robocasa_format import redraw, release_intrinsics, release_keypoints, write_robocasa
 
 

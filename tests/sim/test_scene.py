@@ -10,8 +10,7 @@ import pytest
 
 from dexworld.evaluation import guard
 from dexworld.robots.franka_allegro import JOINTS
-from dexworld.sim.objects import KINDS, ObjectSpec, random_object
-from dexworld.sim.scene import (
+from dexworld.sim.kitchen.kitchen_scene import (
     COUNTER_AREA,
     COUNTER_TOP,
     FIRST_EVALUATION_SEED,
@@ -20,7 +19,8 @@ from dexworld.sim.scene import (
     build_scene,
     random_layout,
 )
-from dexworld.sim.simulation import Simulation
+from dexworld.sim.kitchen.kitchen_simulation import Simulation
+from dexworld.sim.kitchen.objects import KINDS, ObjectSpec, random_object
 
 
 def inside(position: tuple[float, float], area: tuple[float, float, float, float]) -> bool:

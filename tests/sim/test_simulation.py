@@ -7,10 +7,10 @@ import torch
 
 from dexworld.geometry import invert, project, transform_points
 from dexworld.hands import RIGHT, TRACKED
-from dexworld.robots.kinematics import FrankaAllegro
-from dexworld.sim.robot import REST_POSE
-from dexworld.sim.scene import ROBOT_GROUP, random_layout
-from dexworld.sim.simulation import ARM, SimState, Simulation
+from dexworld.robots.franka_allegro import FrankaAllegro
+from dexworld.sim.kitchen.allegro_body import REST_POSE
+from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP, random_layout
+from dexworld.sim.kitchen.kitchen_simulation import ARM, SimState, Simulation
 
 RIGHT_TRACKED = [row for row in TRACKED if row >= RIGHT.start]
 
@@ -28,7 +28,7 @@ def moved(simulation: Simulation, joint: int, angle: float) -> np.ndarray:
 
 @pytest.mark.parametrize("tips", ["true", "release"])
 def test_batched_kinematics_equal_the_simulated_keypoints_within_a_micrometre(tips):
-    kinematics = FrankaAllegro(tips, dtype=torch.float64)
+    kinematics = FrankaAllegro(tips)
     low, high = kinematics.limits.T.numpy()
     with Simulation(random_layout(1), tips=tips) as simulation:
         poses = np.random.default_rng(0).uniform(low, high, (10, 23))

@@ -6,9 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dexworld.sim import tasks
-from dexworld.sim.simulation import Simulation
-from dexworld.sim.tasks import HOLD_TICKS, HORIZON, RADIUS, TASKS, Rejection, draw_episode, draw_episodes
+from dexworld.sim.kitchen import kitchen_tasks as tasks
+from dexworld.sim.kitchen.kitchen_simulation import Simulation
+from dexworld.sim.kitchen.kitchen_tasks import (
+    HOLD_TICKS,
+    HORIZON,
+    RADIUS,
+    TASKS,
+    Rejection,
+    draw_episode,
+    draw_episodes,
+)
 
 SEEDS = {
     "reach": (900_000, 900_003),

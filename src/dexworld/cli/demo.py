@@ -11,8 +11,8 @@ from dexworld.models.latent_readers import AUTO
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.report.demo import write_demo_report
 from dexworld.report.play_demo import DemoConfig, demo_figures, play_demo
+from dexworld.sim.kitchen.kitchen_tasks import TASKS, Task
 from dexworld.sim.render import Backend
-from dexworld.sim.tasks import TASKS, Task
 
 logger = logging.getLogger("dexworld")
 

@@ -52,7 +52,7 @@ class OpenLoop:
         with tempfile.TemporaryDirectory() as temporary:
             folder = self.data or Path(temporary)
             if self.data is None:
-                from dexworld.sim.collect import CollectConfig, collect
+                from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
 
                 collect(
                     CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)
@@ -66,7 +66,6 @@ class OpenLoop:
                 model,
                 counted("roll-outs", self.episodes)(episodes),
                 config,
-                model.config.action_convention,
                 keypoints=None if evaluator is None else evaluator.keypoints,
             )
         figures["keypoints_read_by"] = reader

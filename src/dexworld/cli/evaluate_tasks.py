@@ -9,8 +9,8 @@ from dexworld.cli.progress import task_bars
 from dexworld.evaluation.results import write_results
 from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
 from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.sim.kitchen.kitchen_tasks import TASKS, Task
 from dexworld.sim.render import Backend
-from dexworld.sim.tasks import TASKS, Task
 
 logger = logging.getLogger("dexworld")
 

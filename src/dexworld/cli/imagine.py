@@ -44,7 +44,7 @@ class Imagine:
         if self.data is not None:
             episode = open_dataset(self.data)[self.episode]
         else:
-            from dexworld.sim.explore import ExploreConfig, record_exploration
+            from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
 
             frames = SEARCHED_FRAMES if self.frame is None else max(2, self.frame + 1)
             episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))

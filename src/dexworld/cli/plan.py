@@ -8,8 +8,8 @@ from dexworld.cli.demo import write_demo
 from dexworld.models.latent_readers import AUTO
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.report.play_demo import DemoConfig
+from dexworld.sim.kitchen.kitchen_tasks import Task
 from dexworld.sim.render import Backend
-from dexworld.sim.tasks import Task
 
 
 @dataclass(frozen=True)

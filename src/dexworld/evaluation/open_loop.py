@@ -12,13 +12,13 @@ they are in view or not, so its ceiling is the visible share and not 100; "visib
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.actions import ActionConvention, HandMotion, hand_motion
+from dexworld.actions import hand_motion
 from dexworld.evaluation.open_loop_metrics import (
     PCK_THRESHOLDS,
     PREDICTIONS,
@@ -31,18 +31,10 @@ from dexworld.evaluation.open_loop_metrics import (
     summarise,
 )
 from dexworld.geometry import invert
+from dexworld.planning.protocols import Dynamics
 from dexworld.track import Frames, Track
 
 Keypoints = Callable[[Tensor], tuple[Tensor, Tensor]]  # latents (T, P, D) to pixels (T, 12, 2) and confidences (T, 12)
-
-
-class LatentModel(Protocol):
-    """What open-loop evaluation asks of a model; `DexWM` has it."""
-
-    def encode(self, images: Tensor) -> Tensor: ...
-    def start(self, latents: Tensor, motion: HandMotion) -> Any: ...
-    def rollout(self, context: Any, motion: HandMotion) -> Tensor: ...
-    def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -75,30 +67,27 @@ class OpenLoopConfig:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """The T + 1 evaluated frames of one episode, read when they are needed, with its hands and camera then."""
+class ChosenFrames:
+    """Some frames of others, read when they are needed."""
 
     frames: Frames
     indices: list[int]
-    keypoints_world: Tensor  # (T + 1, 42, 3) metres
-    keypoints_valid: Tensor  # (T + 1, 42) bool
-    world_from_camera: Tensor  # (T + 1, 4, 4)
-    intrinsics: Tensor  # (3, 3)
-    objects_px: np.ndarray | None  # (T + 1, n, 2) object centres in pixels, NaN where an object is absent
-    source: str
 
-    def motion(self, convention: ActionConvention) -> HandMotion:
-        """The T transitions between the frames."""
-        return hand_motion(
-            self.keypoints_world, self.keypoints_valid, self.world_from_camera, self.intrinsics, convention
-        )
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.frames.size
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        return self.frames.read([self.indices[index] for index in indices])
 
 
 def evaluate_open_loop(
-    model: LatentModel,
+    model: Dynamics,
     episodes: Iterable[Track],
     config: OpenLoopConfig = OpenLoopConfig(),
-    convention: ActionConvention = ActionConvention(),
     device: torch.device | str = "cpu",
     keypoints: Keypoints | None = None,
 ) -> dict[str, Any]:
@@ -124,7 +113,7 @@ def evaluate_open_loop(
         )
     generator = np.random.default_rng(config.seed)
     measured = [
-        measure(model, clips[index], clips[partner], convention, torch.device(device), keypoints)
+        measure(model, clips[index], clips[partner], torch.device(device), keypoints)
         for index, partner in enumerate(derangement(len(clips), generator))
     ]
     sums = {key: np.stack([episode[key] for episode in measured]) for key in measured[0]}
@@ -134,25 +123,19 @@ def evaluate_open_loop(
     return figures | counted | {"protocol": asdict(config) | {"pck_thresholds_px": list(PCK_THRESHOLDS)}}
 
 
-def clip_of(episode: Track, config: OpenLoopConfig) -> Clip:
-    """Cut the evaluated stretch out of an episode that is long enough. ValueError where its frame rate is too low."""
+def clip_of(episode: Track, config: OpenLoopConfig) -> Track:
+    """The T + 1 evaluated frames of an episode that is long enough, as float64 tensors with frames to read.
+
+    ValueError where its frame rate is too low.
+    """
     if episode.fps < config.fps:
         raise ValueError(f"{episode.source}: {episode.fps:g} frames per second, but {config.fps:g} are evaluated")
     indices = config.frame_indices(episode.fps)
-    objects = episode.columns.get("object_pixels")
-    return Clip(
-        frames=episode.frames,
-        indices=indices,
-        keypoints_world=torch.as_tensor(episode.keypoints_world[indices], dtype=torch.float64),
-        keypoints_valid=torch.as_tensor(episode.keypoints_valid[indices]),
-        world_from_camera=torch.as_tensor(episode.world_from_camera[indices], dtype=torch.float64),
-        intrinsics=torch.as_tensor(episode.intrinsics, dtype=torch.float64),
-        objects_px=None if objects is None else np.asarray(objects, dtype=float)[indices],
-        source=episode.source,
-    )
+    clip = episode.at(indices).tensors(torch.float64)
+    return replace(clip, frames=ChosenFrames(episode.frames, indices), fps=config.fps)
 
 
-def transplanted(clip: Clip, other: Clip) -> Clip:
+def transplanted(clip: Track, other: Track) -> Track:
     """`clip` with hands and camera moving as in `other`: the shuffled-action control.
 
     The hands start where they are in `clip` and then make the displacements of `other`, as its camera saw them. So the
@@ -164,12 +147,11 @@ def transplanted(clip: Clip, other: Clip) -> Clip:
     displacement = (other.keypoints_world - other.keypoints_world[:1]) @ ours_from_theirs.T
     known = other.keypoints_valid & other.keypoints_valid[:1]
     displacement = torch.where(known[..., None], displacement, torch.zeros_like(displacement))
-    return replace(
-        clip,
+    moved = clip.with_columns(
         keypoints_world=clip.keypoints_world[:1] + displacement,
         keypoints_valid=clip.keypoints_valid[:1].expand_as(clip.keypoints_valid),
-        world_from_camera=start @ invert(other_start) @ other.world_from_camera,
     )
+    return replace(moved, world_from_camera=start @ invert(other_start) @ other.world_from_camera)
 
 
 def derangement(count: int, generator: np.random.Generator) -> list[int]:
@@ -182,36 +164,29 @@ def derangement(count: int, generator: np.random.Generator) -> list[int]:
 
 @torch.no_grad()
 def measure(
-    model: LatentModel,
-    clip: Clip,
-    partner: Clip,
-    convention: ActionConvention,
-    device: torch.device,
-    keypoints: Keypoints | None = None,
+    model: Dynamics, clip: Track, partner: Track, device: torch.device, keypoints: Keypoints | None = None
 ) -> Sums:
     """The sums of one episode, (T,) arrays; `keypoints` as in `evaluate_open_loop`.
 
     Raises ValueError naming the episode where a prediction has NaN or Inf.
     """
-    images = np.ascontiguousarray(clip.frames.read(clip.indices))
+    steps = len(clip) - 1
+    images = np.ascontiguousarray(clip.frames.read(list(range(steps + 1))))
     latents = model.encode(torch.from_numpy(images).to(device)).float()  # (T + 1, P, D)
-    motion, shuffled = clip.motion(convention), transplanted(clip, partner).motion(convention)
-    both = HandMotion(
-        torch.stack([motion.deltas, shuffled.deltas]),
-        torch.stack([motion.pixels, shuffled.pixels]),
-        torch.stack([motion.visible, shuffled.visible]),
-    ).to(device=device, dtype=torch.float32)
-    context = model.start(latents[:1], both.index(0).slice(0, 0))
-    rollouts = model.rollout(context, both).float()  # (2, T, P, D)
+    both = Track.stack([clip, transplanted(clip, partner)])
+    tracks = (clip.at([0]), both)
+    still, motions = (model.condition(track).to(device=device, dtype=torch.float32) for track in tracks)
+    rollouts = model.rollout(model.start(latents[:1], still), motions).float()  # (2, T, P, D)
     if not torch.isfinite(rollouts).all():
         raise ValueError(f"{clip.source}: the model predicts NaN or Inf; check the checkpoint and the actions")
 
     truth, first = latents[1:], latents[:1].expand_as(latents[1:])
     predictions = dict(zip(PREDICTIONS, (rollouts[0], rollouts[1], first), strict=True))
-    size, steps = clip.frames.size, len(clip.indices) - 1
+    size, objects = clip.frames.size, clip.get("object_pixels")
     tokens = np.zeros((steps, truth.shape[1]))
-    if clip.objects_px is not None:
-        tokens = moving_tokens(clip.objects_px, truth.shape[1], size).astype(float)
+    if objects is not None:
+        tokens = moving_tokens(objects.numpy(), truth.shape[1], size).astype(float)
+    motion = hand_motion(clip.keypoints_world, clip.keypoints_valid, clip.world_from_camera, clip.intrinsics)
     pixels = motion.pixels[1:, :, :2]
     views = keypoint_views(pixels, motion.visible[1:], size)
     sums: Sums = {name: view.sum(-1).double().numpy() for name, view in views.items()}

@@ -68,12 +68,12 @@ def threshold_name(threshold: float) -> str:
     return f"pck{threshold:g}".replace(".", "_")
 
 
-def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of square patches when `tokens` of them cover an image of `size`; ValueError if none fit."""
-    height, width = size
+def token_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of square patches that cover an image (height, width). Raises ValueError if there are none."""
+    height, width = image_size
     rows = round((tokens * height / width) ** 0.5)
-    if rows < 1 or tokens % rows or abs(width / (tokens // rows) - height / rows) > 1.0:
-        raise ValueError(f"{tokens} tokens don't tile an image of {height}x{width} pixels in square patches")
+    if rows < 1 or tokens % rows or abs((tokens // rows) / rows - width / height) > 0.15 * width / height:
+        raise ValueError(f"{tokens} tokens form no grid of square patches on an image of {height}x{width}")
     return rows, tokens // rows
 
 

@@ -18,18 +18,16 @@ import torch
 from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
-from dexworld.evaluation.runner import Played, Replay, SimulatorSearch, play
-from dexworld.models.dexwm import DexWM
+from dexworld.evaluation.runner import Played, play
 from dexworld.models.precision import BFloat16Rollouts
-from dexworld.planning.mpc import MPCPolicy
-from dexworld.planning.policies import DoNothing, RandomTargets
-from dexworld.planning.protocols import Policy
-from dexworld.planning.task_presets import kinematics_only, task_preset
-from dexworld.robots.kinematics import FrankaAllegro
-from dexworld.sim.simulation import Simulation
-from dexworld.sim.tasks import TASKS, Rejection, TaskEpisode, draw_episode
+from dexworld.models.world_model import WorldModel, load_world_model
+from dexworld.planning.controls import SimulatorSearch
+from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
+from dexworld.robots.environment import Environment
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, TaskEpisode, draw_episode
 
-POLICIES = ("success", "do_nothing", "random", "kinematics_only", "true_simulator", "expert")
+OURS = "world_model"  # the policy that is evaluated; its figures have no prefix
 MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before something must be wrong
 
 
@@ -71,34 +69,16 @@ class EpisodeOutcome:
     played: dict[str, Played]
 
 
-def make_policy(name: str, task: str, model: DexWM | None, planner: str, seed: int = 0) -> Policy:
-    """The policy behind a key of `POLICIES` (not the two that know the true state)."""
-    kinematics = FrankaAllegro()
-    if name == "do_nothing":
-        return DoNothing()
-    if name == "random":
-        return RandomTargets(kinematics, seed)
+def policy_setup(
+    task: str, model: WorldModel | None, planner: str, environment: Environment, **options: Any
+) -> PolicySetup:
+    """What the policies for a task are made of; `options` are other fields of the setup."""
     if model is None:
-        raise ValueError(f"policy {name!r} needs a model: it reads the goal picture")
-    if name == "kinematics_only":
-        return kinematics_only(task, model, kinematics, seed=seed, image_size=model.config.image_size)
-    if name != "success":
-        raise ValueError(f"policy {name!r} is unknown; choose from {', '.join(POLICIES)}")
-    return model_policy(task, model, planner, seed)
-
-
-def model_policy(task: str, model: DexWM, planner: str, seed: int = 0) -> MPCPolicy:
-    """The planner `planner` (`cpu` or `paper`) for a task, with a world model."""
+        return PolicySetup(task, environment, planner=planner, **options)
     # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
-    dynamics = BFloat16Rollouts(model) if planner == "cpu" else model
-    return task_preset(planner, task).policy(
-        dynamics,
-        FrankaAllegro(),
-        convention=model.config.action_convention,
-        seed=seed,
-        max_history=model.config.predictor.num_context,
-        image_size=model.config.image_size,
-    )
+    dynamics: Any = BFloat16Rollouts(model) if planner == "cpu" else model
+    changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
+    return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
 
 
 def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], list[EpisodeOutcome]]:
@@ -135,27 +115,28 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
     figures: dict[str, Any] = {}
     for name, results in won.items():
         rate = wilson(sum(results), len(results)) if results else None
-        prefix = "" if name == "success" else f"{name}_"
-        figures[name] = rate.value if rate else None
+        prefix, key = ("", "success") if name == OURS else (f"{name}_", name)
+        figures[key] = rate.value if rate else None
         figures[f"{prefix}low"] = rate.low if rate else None
         figures[f"{prefix}high"] = rate.high if rate else None
         figures[f"{prefix}n"] = len(results)
     for name in ("do_nothing", "random", "kinematics_only"):
         figures[f"p_against_{name}"] = _paired_p(outcomes, name)
-    seconds = [second for outcome in outcomes for second in outcome.played["success"].seconds]
+    ours = [outcome.played[OURS] for outcome in outcomes]
+    seconds = [second for played in ours for second in played.seconds]
     figures["seconds_per_plan"] = float(np.mean(seconds)) if seconds else None
-    figures["final_distance"] = float(np.mean([outcome.played["success"].distances[-1] for outcome in outcomes]))
-    figures["start_distance"] = float(np.mean([outcome.played["success"].distances[0] for outcome in outcomes]))
+    figures["final_distance"] = float(np.mean([played.distances[-1] for played in ours]))
+    figures["start_distance"] = float(np.mean([played.distances[0] for played in ours]))
     figures["excluded_seeds"] = dict(sorted(rejections.items()))
     figures["seeds"] = [outcome.seed for outcome in outcomes]
-    figures["succeeded_seeds"] = [outcome.seed for outcome in outcomes if outcome.played["success"].success]
+    figures["succeeded_seeds"] = [outcome.seed for outcome in outcomes if outcome.played[OURS].success]
     return figures
 
 
 def _paired_p(outcomes: Iterable[EpisodeOutcome], control: str) -> float | None:
     """Exact McNemar p of the planner against a control on the same episodes."""
     pairs = [
-        (outcome.played["success"].success, outcome.played[control].success)
+        (outcome.played[OURS].success, outcome.played[control].success)
         for outcome in outcomes
         if control in outcome.played
     ]
@@ -197,21 +178,26 @@ def _in_order(
 
 
 @lru_cache(maxsize=1)
-def _model(checkpoint: str) -> DexWM:
+def _model(checkpoint: str) -> WorldModel:
     torch.set_num_threads(1)  # episodes run side by side; one thread each is fastest
-    return DexWM.from_pretrained(checkpoint).eval()
+    return load_world_model(checkpoint)
 
 
 def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
-    model = _model(config.checkpoint)
-    played: dict[str, Played] = {}
-    with Simulation(episode.layout, config.backend) as simulation:
-        for name in ("success", "do_nothing", "random", "kinematics_only"):
-            policy = make_policy(name, episode.task, model, config.planner)
-            played[name] = play(policy, episode, simulation, seed=episode.seed)
-        played["expert"] = play(Replay(episode.expert_moves), episode, simulation, seed=episode.seed)
-        if with_simulator:
-            moves = config.simulator_search.plan(episode, simulation, seed=episode.seed)
-            played["true_simulator"] = play(Replay(moves), episode, simulation, seed=episode.seed)
+    environment = KitchenEnv(backend=config.backend)
+    setup = policy_setup(
+        episode.task,
+        _model(config.checkpoint),
+        config.planner,
+        environment,
+        search=config.simulator_search,
+        expert_moves=episode.expert_moves,
+    )
+    names = [name for name in POLICIES if with_simulator or name != "true_simulator"]
+    options = {"episode": episode}
+    try:
+        played = {name: play(make_policy(name, setup), environment, episode.seed, options) for name in names}
+    finally:
+        environment.close()
     return EpisodeOutcome(episode.task, episode.seed, episode.layout.objects[0].kind, played)

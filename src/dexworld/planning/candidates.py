@@ -13,23 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexworld.actions import MIN_DEPTH, ActionConvention, hand_motion
-from dexworld.geometry import invert, project, transform_points
-from dexworld.hands import ARM_JOINTS, RIGHT, ROBOT_JOINTS, TRACKED
+from dexworld.geometry import invert, project
+from dexworld.hands import TRACKED
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
-from dexworld.planning.protocols import DecodingDynamics, Dynamics, Goal, Rollout
-from dexworld.planning.scene_colours import colour_cells, robot_outline, silhouette
-from dexworld.robots.kinematics import FrankaAllegro, HandPose
-
-_ELBOW, _FOREARM_END = 3, 5
-_FOREARM_POINTS = 5
+from dexworld.planning.protocols import Dynamics, Goal, Rollout
+from dexworld.planning.scene_colours import colour_cells, silhouette
+from dexworld.robots.robot import HandPose, Robot, keypoint_track
+from dexworld.track import Track
 
 
 @dataclass(frozen=True)
 class Scene:
     """What is fixed while candidates are compared: the robot's state and its camera.
 
-    joint_positions, joint_targets: (23,) measured and commanded, radians. world_from_base, world_from_camera: (4, 4).
+    joint_positions, joint_targets: (J,) measured and commanded. world_from_base, world_from_camera: (4, 4).
     intrinsics: (3, 3) for images of image_size (height, width).
     """
 
@@ -69,7 +66,7 @@ class ModelConfig:
 
 
 class CandidateCost:
-    """Cost of candidate joint targets (N, T, 23), as `CostFunction` asks. Built anew for every plan.
+    """Cost of candidate joint targets (N, T, J), as `CostFunction` asks. Built anew for every plan.
 
     dynamics, context: the world model and its context; both None plans on kinematics alone, and then the objective
     must not need a model (ValueError). `candidates` and `model_candidates` count what was evaluated.
@@ -77,19 +74,17 @@ class CandidateCost:
 
     def __init__(
         self,
-        kinematics: FrankaAllegro,
+        robot: Robot,
         objective: Objective | WeightedSum,
         goal: Goal,
         scene: Scene,
         *,
         dynamics: Dynamics | None = None,
         context: Any = None,
-        convention: ActionConvention = ActionConvention(),
         config: ModelConfig = ModelConfig(),
     ) -> None:
-        self.kinematics, self.goal, self.scene = kinematics, goal, scene
-        self.dynamics, self.context = dynamics, context
-        self.convention, self.config = convention, config
+        self.robot, self.goal, self.scene = robot, goal, scene
+        self.dynamics, self.context, self.config = dynamics, context, config
         self.objective = as_sum(objective)
         self.cheap, self.model = self.objective.part(needs_model=False), self.objective.part(needs_model=True)
         if self.model.terms and dynamics is None:
@@ -98,11 +93,11 @@ class CandidateCost:
         self.candidates = self.model_candidates = 0
         self._worst_model_cost = -math.inf
         with torch.no_grad():
-            self._start_keypoints = kinematics.forward(scene.joint_positions[None]).keypoints  # (1, 42, 3)
+            self._start = robot.forward(scene.joint_positions[None])
         self._camera_from_base = invert(scene.world_from_camera) @ scene.world_from_base
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """Costs (N,) of joint targets (N, T, 23)."""
+        """Costs (N,) of joint targets (N, T, J)."""
         rollout = self.kinematic_rollout(samples)
         self.candidates += len(samples)
         cheap = self.cheap(rollout, self.goal)
@@ -121,85 +116,72 @@ class CandidateCost:
         return cheap + rest.index_copy(0, chosen, model)
 
     def explain(self, actions: Tensor) -> dict[str, float]:
-        """Every term's weighted cost of one plan (T, 23), by name."""
+        """Every term's weighted cost of one plan (T, J), by name."""
         with torch.no_grad():
             rollout = self.imagine(actions)
             return {name: float(value[0]) for name, value in self.objective.each(rollout, self.goal).items()}
 
     def imagine(self, actions: Tensor) -> Rollout:
-        """The rollout of one plan (T, 23) as a batch of one, with the model's latents if the objective has model
-        terms.
-        """
+        """The rollout of one plan (T, J) as a batch of one, with the model's latents if a term needs them."""
         rollout = self.kinematic_rollout(actions[None])
         return self.predict(rollout) if self.model.terms else rollout
 
     def kinematic_rollout(self, samples: Tensor) -> Rollout:
-        """What forward kinematics says of joint targets (N, T, 23)."""
-        if samples.ndim != 3 or samples.shape[-1] != ROBOT_JOINTS:
-            raise ValueError(f"candidates have shape {tuple(samples.shape)}, expected (N, T, {ROBOT_JOINTS})")
-        pose = self.kinematics.forward(self.expected_positions(samples))
-        pixels, depth = self._project(pose.keypoints[..., list(TRACKED), :])
-        body_pixels, body_depth = self._project(body_points(pose))
+        """What forward kinematics says of joint targets (N, T, J)."""
+        joints = len(self.robot.joints)
+        if samples.ndim != 3 or samples.shape[-1] != joints:
+            raise ValueError(f"candidates have shape {tuple(samples.shape)}, expected (N, T, {joints})")
+        pose = self.robot.forward(self.expected_positions(samples))
+        pixels, _ = self._project(pose.keypoints[..., list(TRACKED), :])
         return Rollout(
+            robot=self.robot,
             joint_targets=samples,
             joint_start=self.scene.joint_targets,
             pixels=pixels,
-            visible=(depth > MIN_DEPTH) & pose.valid[list(TRACKED)],
             keypoints_base=pose.keypoints,
             hand_rotation=pose.hand_rotation,
-            body_pixels=body_pixels,
-            body_visible=body_depth > MIN_DEPTH,
         )
 
     def expected_positions(self, targets: Tensor) -> Tensor:
-        """Where joints commanded to (..., 23) are expected to be at the end of the step."""
+        """Where joints commanded to (..., J) are expected to be at the end of the step."""
         if not self.config.contact_deadband:
             return targets
         measured = self.scene.joint_positions
         lag = self.scene.joint_targets - measured
-        lag = torch.cat([torch.zeros_like(lag[:ARM_JOINTS]), lag[ARM_JOINTS:]])
+        lag[self.robot.arm] = 0.0
         moved = targets - measured
         return measured + moved - torch.minimum(torch.maximum(moved, lag.clamp_max(0.0)), lag.clamp_min(0.0))
 
     def predict(self, rollout: Rollout) -> Rollout:
         """The rollout with the world model's latents, and its keypoints if a term asks for them."""
         assert self.dynamics is not None
-        steps = self.config.max_batch or len(rollout.joint_targets)
-        motion = self._motion(rollout)
-        batches = [
-            self.dynamics.rollout(self.context, motion.index(slice(first, first + steps)))
-            for first in range(0, len(rollout.joint_targets), steps)
-        ]
-        latents = batches[0] if len(batches) == 1 else torch.cat(batches)
+        condition = self.dynamics.condition(self._track(rollout))
+        latents = self.dynamics.rollout(self.context, condition, self.config.max_batch)
         rollout = replace(rollout, latents=latents)
         if self.model.needs_keypoint_head:
             pixels, confidence = self.dynamics.keypoints(latents)
             rollout = replace(rollout, predicted_pixels=pixels, predicted_confidence=confidence)
         if self.model.needs_decoder:
             decode = require_decoder(self.dynamics)
-            picture = torch.cat([colour_cells(decode(part[:, -1])) for part in latents.split(steps)])
-            pose = self.kinematics.forward(self.expected_positions(rollout.joint_targets[:, -1]))
+            parts = latents.split(self.config.max_batch or len(latents))
+            picture = torch.cat([colour_cells(decode(part[:, -1])) for part in parts])
+            pose = self.robot.forward(self.expected_positions(rollout.joint_targets[:, -1]))
             rollout = replace(rollout, picture=picture, silhouette=self.silhouette(pose))
         return rollout
 
     def silhouette(self, pose: HandPose) -> Tensor:
         """Cells (N, h, w) of the picture that the robot covers in poses (N)."""
-        centres, radii = robot_outline(pose)
+        centres, radii = self.robot.outline(pose)
         pixels, depth = self._project(centres)
         return silhouette(pixels, depth, radii, self.scene.intrinsics[0, 0], self.scene.image_size)
 
-    def _motion(self, rollout: Rollout):
-        count, steps = rollout.joint_targets.shape[:2]
-        start = self._start_keypoints.to(rollout.keypoints_base).expand(count, 1, -1, -1)
+    def _track(self, rollout: Rollout) -> Track:
+        """The candidates' tracks (N, T + 1), from where the robot is now."""
+        start = self._start.keypoints.to(rollout.keypoints_base).expand(len(rollout.joint_targets), 1, -1, -1)
         keypoints = torch.cat([start, rollout.keypoints_base], dim=1)  # (N, T + 1, 42, 3)
-        valid = torch.zeros(keypoints.shape[-2], dtype=torch.bool, device=keypoints.device)
-        valid[RIGHT] = True
-        return hand_motion(
-            transform_points(self.scene.world_from_base, keypoints),
-            valid.expand(keypoints.shape[:-1]),
-            self.scene.world_from_camera.expand(count, steps + 1, 4, 4),
-            self.scene.intrinsics,
-            self.convention,
+        scene = self.scene
+        return keypoint_track(
+            keypoints, self._start.valid, scene.world_from_base, scene.world_from_camera, scene.intrinsics
         )
 
     def _screened(self, cheap: Tensor) -> Tensor | None:
@@ -224,24 +206,15 @@ class CandidateCost:
 
 def require_decoder(dynamics: Dynamics | None) -> Callable[[Tensor], Tensor]:
     """The dynamics' `decode`. Raises ValueError if it has none."""
-    if not isinstance(dynamics, DecodingDynamics):
+    decode = getattr(dynamics, "decode", None)
+    if decode is None:
         raise ValueError(
             "this objective compares pictures, and the dynamics has no decode(): use LatentDistance instead"
         )
-    return dynamics.decode
-
-
-def body_points(pose: HandPose) -> Tensor:
-    """Points (..., M, 3) in the base frame that outline what the robot hides: the right hand's keypoints and the
-    forearm.
-    """
-    share = torch.linspace(0.0, 1.0, _FOREARM_POINTS, dtype=pose.wrist.dtype, device=pose.wrist.device)[:, None]
-    elbow, end = pose.arm[..., _ELBOW : _ELBOW + 1, :], pose.arm[..., _FOREARM_END : _FOREARM_END + 1, :]
-    forearm = elbow + share * (end - elbow)
-    return torch.cat([pose.keypoints[..., RIGHT, :], pose.arm[..., -1:, :], forearm], dim=-2)
+    return decode
 
 
 def _select(rollout: Rollout, chosen: Tensor) -> Rollout:
     """Only the chosen candidates of a kinematic rollout."""
-    batched = ("joint_targets", "pixels", "visible", "keypoints_base", "hand_rotation", "body_pixels", "body_visible")
+    batched = ("joint_targets", "pixels", "keypoints_base", "hand_rotation")
     return replace(rollout, **{name: getattr(rollout, name)[chosen] for name in batched})

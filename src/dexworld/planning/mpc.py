@@ -6,22 +6,21 @@ instead of zeros, and widens the search again.
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.actions import ActionConvention
-from dexworld.hands import ARM_JOINTS, NUM_TRACKED, ROBOT_JOINTS
+from dexworld.hands import NUM_TRACKED
 from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
 from dexworld.planning.gradient import Adam, GradientSolver
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
-from dexworld.robots.kinematics import FrankaAllegro, motion_from_joints
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
+from dexworld.robots.robot import Robot
 
 
 def kinematic_solver() -> Solver:
@@ -38,17 +37,16 @@ class KinematicStart:
     """A search on the terms that need no model, before the model-based one starts around what it found.
 
     It costs 0.2 CPU-seconds. std_share: the model-based search then starts with this share of the initial std. mixed:
-    share of its first population that still comes from the original distribution, in case the hand alone leads
-    nowhere.
+    candidates that still come from the original distribution at first, in case the hand alone leads nowhere.
     """
 
     solver: Solver = field(default_factory=kinematic_solver)
     std_share: float = 0.2
-    mixed: float = 0.25
+    mixed: int = 16
 
     def __post_init__(self) -> None:
-        if not 0 < self.std_share <= 1 or not 0 <= self.mixed < 1:
-            raise ValueError("a kinematic start needs std_share in (0, 1] and mixed in [0, 1)")
+        if not 0 < self.std_share <= 1 or self.mixed < 0:
+            raise ValueError("a kinematic start needs std_share in (0, 1] and mixed >= 0")
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,8 @@ class MPCConfig:
     arm_std, finger_std: initial spread (paper: 0.3 and 0.1, fingers 0.01 when placing). rewiden: when re-planning, the
     std is at least this share of the initial one (the release keeps the collapsed one: 0).
     max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
-    mixed_samples: how many proposals a `mixed` share of 1 would be. convention: of the dynamics' actions. image_size:
-    (height, width) that the dynamics takes; images with margins beyond it are cropped to their middle, as training
-    data is. None takes images as they come.
+    image_size: (height, width) that the dynamics takes; images with margins beyond it are cropped to their middle, as
+        training data is. None takes images as they come.
     """
 
     horizon: int = 3
@@ -72,9 +69,7 @@ class MPCConfig:
     rewiden: float = 0.5
     max_history: int = 4
     kinematic_start: KinematicStart | None = None
-    mixed_samples: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
-    convention: ActionConvention = field(default_factory=ActionConvention)
     image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -88,7 +83,7 @@ class MPCConfig:
 
 @dataclass(frozen=True)
 class _Frame:
-    """One observed frame: latents (P, D) or None, measured joints (23,), camera and base poses (4, 4)."""
+    """One observed frame: latents (P, D) or None, measured joints (J,), camera and base poses (4, 4)."""
 
     latents: Tensor | None
     joint_positions: Tensor
@@ -106,7 +101,7 @@ class MPCPolicy:
     def __init__(
         self,
         dynamics: Dynamics | None,
-        kinematics: FrankaAllegro,
+        robot: Robot,
         objective: Objective | WeightedSum,
         solver: Solver,
         config: MPCConfig = MPCConfig(),
@@ -114,7 +109,7 @@ class MPCPolicy:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.dynamics, self.kinematics, self.solver, self.config = dynamics, kinematics, solver, config
+        self.dynamics, self.robot, self.solver, self.config = dynamics, robot, solver, config
         self.objective = as_sum(objective)
         if self.objective.needs_model and dynamics is None:
             raise ValueError("this objective needs a world model: give the policy a dynamics")
@@ -167,8 +162,7 @@ class MPCPolicy:
         height, width = goal_image.shape[:2]
         self._goal = Goal((height, width), pixels, confidence, latents, rotation)
         if self.objective.needs_decoder:
-            picture = colour_cells(torch.from_numpy(np.ascontiguousarray(goal_image)).to(self.device))
-            self._goal = replace(self._goal, picture=picture)
+            self._goal = replace(self._goal, picture=self._colours(goal_image))
         self._history: list[_Frame] = []
         self._steps = 0
         self._cost: CandidateCost | None = None
@@ -176,7 +170,7 @@ class MPCPolicy:
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
 
     def act(self, observation: Observation) -> np.ndarray:
-        """Joint targets (23,) radians for the next step, always within the limits.
+        """Joint targets (J,) for the next step, always within the limits.
 
         Measured joints or targets a little outside their limits are moved back and counted in the statistics. Raises
         ValueError before a reset or if the image isn't of the goal's size (a NaN doesn't pass `Observation` itself).
@@ -191,12 +185,10 @@ class MPCPolicy:
             )
         scene, clamped = self._scene(observation)
         encode_seconds = self._observe(observation, scene)
-        horizon = self.config.horizon
-        if self.config.replan == "shrink":
-            horizon = max(1, horizon - self._steps)
+        horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
         initial = self._initial(scene, horizon)
-        bounds = self.kinematics.limits.to(scene.joint_targets)
+        bounds = self.robot.limits.to(scene.joint_targets)
         start, kinematic = self._kinematic_start(initial, scene, bounds)
         cost = self._cost_function(scene, self.objective)
         proposals = self._proposals(initial) if start is not initial else None
@@ -204,27 +196,24 @@ class MPCPolicy:
 
         self.plan, self._cost = plan, cost
         self._steps += 1
-        self.statistics.append(
-            PlanStatistics(
-                seconds=time.perf_counter() - began,
-                encode_seconds=encode_seconds,
-                horizon=horizon,
-                history=plan.history,
-                kinematic_history=kinematic.history if kinematic else (),
-                candidates=plan.evaluated + (kinematic.evaluated if kinematic else 0),
-                model_candidates=cost.model_candidates,
-                cost=plan.cost,
-                terms=cost.explain(plan.actions),
-                clamped=clamped,
-            )
+        entry = PlanStatistics(
+            seconds=time.perf_counter() - began,
+            encode_seconds=encode_seconds,
+            horizon=horizon,
+            history=plan.history,
+            kinematic_history=kinematic.history if kinematic else (),
+            candidates=plan.evaluated + (kinematic.evaluated if kinematic else 0),
+            model_candidates=cost.model_candidates,
+            cost=plan.cost,
+            terms=cost.explain(plan.actions),
+            clamped=clamped,
         )
-        return self.kinematics.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
+        self.statistics.append(entry)
+        return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
     @property
     def imagined(self) -> Rollout:
-        """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before the first
-        `act`.
-        """
+        """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before `act`."""
         if self.plan is None or self._cost is None:
             raise ValueError("nothing was planned yet: call act first")
         with torch.no_grad():
@@ -234,24 +223,24 @@ class MPCPolicy:
     def _tensor(self, value: np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(value, dtype=np.float32), device=self.device)
 
+    def _image(self, image: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+
     def _encode(self, image: np.ndarray) -> Tensor:
         assert self.dynamics is not None
-        return self.dynamics.encode(torch.from_numpy(np.ascontiguousarray(image)).to(self.device))
+        return self.dynamics.encode(self._image(image))
+
+    def _colours(self, image: np.ndarray) -> Tensor:
+        return colour_cells(self._image(image))
 
     def _scene(self, observation: Observation) -> tuple[Scene, int]:
         """The observation as tensors, with joints inside their limits, and how many had to be moved."""
         positions, targets = self._tensor(observation.joint_positions), self._tensor(observation.joint_targets)
-        inside = self.kinematics.clamp(positions), self.kinematics.clamp(targets)
+        inside = self.robot.clamp(positions), self.robot.clamp(targets)
         clamped = int((inside[0] != positions).sum() + (inside[1] != targets).sum())
-        scene = Scene(
-            joint_positions=inside[0],
-            joint_targets=inside[1],
-            world_from_base=self._tensor(observation.world_from_base),
-            world_from_camera=self._tensor(observation.world_from_camera),
-            intrinsics=self._tensor(observation.intrinsics),
-            image_size=self.goal.image_size,
-        )
-        return scene, clamped
+        seen = (observation.world_from_base, observation.world_from_camera, observation.intrinsics)
+        base, camera, intrinsics = (self._tensor(value) for value in seen)
+        return Scene(*inside, base, camera, intrinsics, self.goal.image_size), clamped
 
     @torch.no_grad()
     def _observe(self, observation: Observation, scene: Scene) -> float:
@@ -260,61 +249,40 @@ class MPCPolicy:
         latents = self._encode(observation.image) if self.objective.needs_model else None
         seconds = time.perf_counter() - began
         frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
-        if self._history and self.config.convention.frame == "window" and self.objective.needs_model:
+        if self._history and self.objective.needs_model and getattr(self.dynamics, "needs_still_camera", False):
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
             if float(moved) > 1e-4:
                 raise ValueError("actions in a window's first frame can't be planned with a camera that moves")
-        if not self._history:
-            cost = self._cost_function(scene, as_sum(self.objective).part(needs_model=False), observe=False)
-            here = cost.kinematic_rollout(scene.joint_positions[None, None])
-            self._goal = replace(
-                self.goal,
-                start_latents=latents,
-                start_body_pixels=here.body_pixels[0, 0],
-                start_body_visible=here.body_visible[0, 0],
-            )
-            if self.objective.needs_decoder:
-                pose = self.kinematics.forward(scene.joint_positions[None])
-                picture = colour_cells(torch.from_numpy(np.ascontiguousarray(observation.image)).to(self.device))
-                self._goal = replace(self._goal, start_picture=picture, start_silhouette=cost.silhouette(pose)[0])
+        if not self._history and self.objective.needs_decoder:
+            cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
+            silhouette = cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
+            self._goal = replace(self.goal, start_picture=self._colours(observation.image), start_silhouette=silhouette)
         self._history = [*self._history, frame][-self.config.max_history :]
         return seconds
 
-    def _context(self, scene: Scene):
+    @torch.no_grad()
+    def _context(self, scene: Scene, dynamics: Dynamics) -> Any:
         """The model's context: observed latents and the motion that was really executed between them."""
-        assert self.dynamics is not None
         latents = torch.stack([frame.latents for frame in self._history if frame.latents is not None])
-        motion = motion_from_joints(
-            self.kinematics,
+        track = self.robot.track(
             torch.stack([frame.joint_positions for frame in self._history]),
             scene.world_from_base,
             torch.stack([frame.world_from_camera for frame in self._history]),
             scene.intrinsics,
-            self.config.convention,
         )
-        return self.dynamics.start(latents, motion)
+        return dynamics.start(latents, dynamics.condition(track))
 
-    def _cost_function(self, scene: Scene, objective: WeightedSum, *, observe: bool = True) -> CandidateCost:
-        model = observe and objective.needs_model
-        with torch.no_grad():
-            context = self._context(scene) if model else None
+    def _cost_function(self, scene: Scene, objective: WeightedSum) -> CandidateCost:
+        dynamics = self.dynamics if objective.needs_model else None
+        context = None if dynamics is None else self._context(scene, dynamics)
         return CandidateCost(
-            self.kinematics,
-            objective,
-            self.goal,
-            scene,
-            dynamics=self.dynamics if model else None,
-            context=context,
-            convention=self.config.convention,
-            config=self.config.model,
+            self.robot, objective, self.goal, scene, dynamics=dynamics, context=context, config=self.config.model
         )
 
     def _initial(self, scene: Scene, horizon: int) -> Gaussian:
-        """Around the targets in force at first (so that a grasp keeps squeezing), then around the rest of the last
-        plan.
-        """
-        std = scene.joint_targets.new_full((horizon, ROBOT_JOINTS), self.config.finger_std)
-        std[:, :ARM_JOINTS] = self.config.arm_std
+        """Around the targets in force at first, so that a grasp keeps squeezing; then around the last plan's rest."""
+        std = scene.joint_targets.new_full((horizon, len(self.robot.joints)), self.config.finger_std)
+        std[:, self.robot.arm] = self.config.arm_std
         if self.plan is None or len(self.plan.actions) < 2:
             return Gaussian(scene.joint_targets.expand(horizon, -1).clone(), std)
         shift = torch.arange(1, horizon + 1).clamp_max(len(self.plan.actions) - 1)
@@ -322,9 +290,7 @@ class MPCPolicy:
         return Gaussian(self.plan.actions[shift], torch.maximum(found, self.config.rewiden * std))
 
     def _kinematic_start(self, initial: Gaussian, scene: Scene, bounds: Tensor) -> tuple[Gaussian, Plan | None]:
-        """The distribution that the model-based search starts from, and the cheap search that gave it, if there was
-        one.
-        """
+        """The distribution that the model-based search starts from, and the cheap search that gave it, if any."""
         start = self.config.kinematic_start
         objective = self.objective.part(needs_model=False)
         if start is None or not self.objective.needs_model or not objective.guides(self.goal):
@@ -333,14 +299,12 @@ class MPCPolicy:
         plan = self._solver(start.solver, scene).solve(cost, initial, bounds, self._generator)
         return Gaussian(plan.actions, start.std_share * initial.std), plan
 
-    @staticmethod
-    def _solver(solver: Solver, scene: Scene) -> Solver:
-        """A search along the world's axes must be told where the robot's base stands."""
-        return solver.bind(scene.world_from_base) if isinstance(solver, HandSpaceSolver) else solver
+    def _solver(self, solver: Solver, scene: Scene) -> Solver:
+        """A search along the world's axes must know the robot, and where its base stands."""
+        return solver.bind(self.robot, scene.world_from_base) if isinstance(solver, HandSpaceSolver) else solver
 
     def _proposals(self, initial: Gaussian) -> Tensor:
         """The original mean and a few samples of the original distribution, to join the search's first population."""
-        start = self.config.kinematic_start
-        count = round(start.mixed * self.config.mixed_samples) if start else 0
+        count = self.config.kinematic_start.mixed if self.config.kinematic_start else 0
         noise = torch.randn((count, *initial.mean.shape), generator=self._generator).to(initial.mean)
         return torch.cat([initial.mean[None], initial.mean + initial.std * noise])

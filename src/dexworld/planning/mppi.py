@@ -1,6 +1,4 @@
-"""Model predictive path integral control as a planner (Williams et al. 2017; elites as in TD-MPC, Hansen et al.
-2022).
-"""
+"""Model predictive path integral control (Williams et al. 2017), with elites as in TD-MPC (Hansen et al. 2022)."""
 
 from dataclasses import dataclass
 

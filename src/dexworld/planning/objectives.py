@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dexworld.geometry import geodesic_angle
-from dexworld.hands import ARM_JOINTS, NUM_TRACKED
+from dexworld.hands import NUM_TRACKED
 from dexworld.planning.protocols import Goal, Rollout
 
-RIGHT_TRACKED = tuple(range(NUM_TRACKED // 2, NUM_TRACKED))  # the robot has a right hand
+RIGHT_TRACKED = tuple(range(NUM_TRACKED // 2, NUM_TRACKED))  # robots have a right hand
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """A weighted sum of terms. Two terms of one kind need different names. Raises ValueError otherwise or on a bad
-    weight.
-    """
+    """A weighted sum of terms. Raises ValueError on two terms of one name and on a bad weight."""
 
     terms: tuple[tuple[float, Objective], ...]
 
@@ -145,86 +143,19 @@ def as_sum(objective: Objective | WeightedSum) -> WeightedSum:
 
 @dataclass(frozen=True)
 class LatentDistance(Objective):
-    """Mean squared distance of predicted latents to the goal's (DexWM paper, section 4.4, the first term of its cost).
-
-    With the defaults this is the paper's. The options make an object term of it:
-
-    hide_hand: leave out tokens whose centre lies within this many patches of the candidate's hand or forearm (by
-        kinematics), of the goal's hand keypoints, or of the start's hand: what remains is the scene. None keeps all
-        tokens. The mean is over what remains, or over all if nothing does.
-    hidden_cost: instead of being left out entirely, a token under the candidate's own hand costs this share of the
-        distance between start and goal, so that covering a difference with the hand is no way to remove it. Needs
-        start latents.
-    by_change: weigh each token by the squared distance between start and goal there, so that a static background
-        doesn't count.
-    """
+    """Mean squared distance of predicted latents to the goal's (the first term of the cost in DexWM, section 4.4)."""
 
     name: str = "latents"
     time: TimeWeights = RELEASE_TIME
-    hide_hand: float | None = None
-    hidden_cost: float = 0.0
-    by_change: bool = False
-    min_confidence: float = 0.3
 
     needs_latents: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.hide_hand is not None and self.hide_hand < 0:
-            raise ValueError(f"hide_hand is a radius in patches, not {self.hide_hand}")
-        if not 0 <= self.hidden_cost <= 1:
-            raise ValueError(f"hidden_cost is a share between 0 and 1, not {self.hidden_cost}")
-        if self.hidden_cost and self.hide_hand is None:
-            raise ValueError("hidden_cost counts tokens that hide_hand leaves out; set hide_hand too")
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         if rollout.latents is None or goal.latents is None:
             raise ValueError(
                 f"objective {self.name!r} needs predicted latents and a goal's latents: plan with a dynamics"
             )
-        error = (rollout.latents - goal.latents).square().mean(-1)  # (N, T, P)
-        if self.hide_hand is None and not self.by_change:
-            return self.time.mean(error.mean(-1))
-
-        weight = torch.ones_like(error[0, 0])  # (P,)
-        unchanged = self._unchanged(goal) if self.by_change or self.hidden_cost else None
-        if self.by_change and unchanged is not None:
-            weight = unchanged
-        if self.hide_hand is None:
-            return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
-
-        grid = token_grid(error.shape[-1], goal.image_size)
-        seen = goal.confidence >= self.min_confidence
-        weight = weight * ~self._near(goal.pixels, seen, grid, goal.image_size)
-        if goal.start_body_pixels is not None and goal.start_body_visible is not None:
-            weight = weight * ~self._near(goal.start_body_pixels, goal.start_body_visible, grid, goal.image_size)
-        hidden = self._near(rollout.body_pixels, rollout.body_visible, grid, goal.image_size)  # (N, T, P)
-        if self.hidden_cost and unchanged is not None:
-            error = torch.where(hidden, self.hidden_cost * unchanged, error)
-            return self.time.mean(_weighted_mean(error, weight.expand_as(error)))
-        return self.time.mean(_remaining_mean(error, weight, hidden))
-
-    def _unchanged(self, goal: Goal) -> Tensor:
-        if goal.start_latents is None or goal.latents is None:
-            raise ValueError(f"objective {self.name!r} compares with the start: the goal has no start latents yet")
-        return (goal.start_latents - goal.latents).square().mean(-1)
-
-    def _near(self, pixels: Tensor, visible: Tensor, grid: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
-        """Which tokens (..., P) have a visible point of pixels (..., M, 2) within the radius of their centre or
-        square.
-        """
-        rows, columns = grid
-        patch = pixels.new_tensor([image_size[1] / columns, image_size[0] / rows])
-        places = pixels / patch  # in patches
-        row, column = torch.meshgrid(
-            torch.arange(rows, device=pixels.device) + 0.5,
-            torch.arange(columns, device=pixels.device) + 0.5,
-            indexing="ij",
-        )
-        centres = torch.stack([column, row], dim=-1).flatten(0, 1).to(pixels)  # (P, 2)
-        # Distance from a point to the patch's square: 0 inside it.
-        outside = ((places[..., :, None, :] - centres).abs() - 0.5).clamp_min(0.0)  # (..., M, P, 2)
-        near = (outside.square().sum(-1) <= (self.hide_hand or 0.0) ** 2) & visible[..., None]
-        return near.any(-2)
+        return self.time.mean((rollout.latents - goal.latents).square().mean(-1).mean(-1))
 
 
 @dataclass(frozen=True)
@@ -301,16 +232,15 @@ class HandOrientation(Objective):
 class JointLimits(Objective):
     """Squared intrusion into a margin before the joint limits, 0 outside it and 1 at the limit, meaned over joints.
 
-    limits: ((low, high), ...) radians per joint. margin: share of each joint's range.
+    margin: share of each joint's range.
     """
 
-    limits: tuple[tuple[float, float], ...]
     margin: float = 0.05
     name: str = "limits"
     time: TimeWeights = field(default=TimeWeights(1.0))
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
-        limits = rollout.joint_targets.new_tensor(self.limits)
+        limits = rollout.robot.limits.to(rollout.joint_targets)
         low, high = limits[:, 0], limits[:, 1]
         room = torch.minimum(rollout.joint_targets - low, high - rollout.joint_targets) / (high - low)
         intrusion = ((self.margin - room) / self.margin).clamp_min(0.0)
@@ -319,9 +249,7 @@ class JointLimits(Objective):
 
 @dataclass(frozen=True)
 class Smoothness(Objective):
-    """Squared joint travel per step, arm and fingers meaned apart and added, in square radians; starts at the
-    current targets.
-    """
+    """Squared joint travel per step from the current targets on, arm and fingers meaned apart and added."""
 
     name: str = "travel"
     finger_share: float = 0.2
@@ -330,31 +258,14 @@ class Smoothness(Objective):
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         targets = rollout.joint_targets
         start = rollout.joint_start.expand_as(targets[:, :1])
-        travel = torch.cat([start, targets], dim=1).diff(dim=1).square()  # (N, T, 23)
-        per_step = travel[..., :ARM_JOINTS].mean(-1) + self.finger_share * travel[..., ARM_JOINTS:].mean(-1)
+        travel = torch.cat([start, targets], dim=1).diff(dim=1).square()  # (N, T, J)
+        arm, fingers = travel[..., rollout.robot.arm], travel[..., rollout.robot.fingers]
+        per_step = arm.mean(-1)
+        if fingers.shape[-1]:
+            per_step = per_step + self.finger_share * fingers.mean(-1)
         return self.time.mean(per_step)
-
-
-def token_grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a grid of square patches that covers an image (height, width). Raises ValueError if there
-    is none.
-    """
-    height, width = image_size
-    rows = round((tokens * height / width) ** 0.5)
-    if rows < 1 or tokens % rows or abs((tokens // rows) / rows - width / height) > 0.15 * width / height:
-        raise ValueError(f"{tokens} tokens form no grid of square patches on an image of {height}x{width}")
-    return rows, tokens // rows
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Mean over the last dimension; 0 where all weights are 0."""
     return (values * weights).sum(-1) / weights.sum(-1).clamp_min(1e-9)
-
-
-def _remaining_mean(error: Tensor, weight: Tensor, hidden: Tensor) -> Tensor:
-    """Weighted mean (N, T) of error (N, T, P) over tokens that aren't hidden; over all of them where nothing
-    remains.
-    """
-    shown = weight * ~hidden
-    nothing_left = shown.sum(-1, keepdim=True) <= 0
-    return _weighted_mean(error, torch.where(nothing_left, weight.expand_as(error), shown))

@@ -1,74 +1,78 @@
-"""The controls: policies that any claim of a planner has to be held against. All act as `MPCPolicy` does."""
+"""Every policy that evaluation plays, by name: the planner with a world model, and its controls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
 
-from dexworld.hands import ARM_JOINTS, ROBOT_JOINTS
-from dexworld.planning.mpc import MPCConfig, MPCPolicy, kinematic_solver
-from dexworld.planning.objectives import Objective, WeightedSum, as_sum
-from dexworld.planning.protocols import Dynamics, Solver
-from dexworld.robots.kinematics import FrankaAllegro
-from dexworld.robots.observation import Observation
+from dexworld.planning.controls import DoNothing, RandomTargets, Replay, SimulatorSearch, TrueSimulator
+from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.presets import kinematics_only, task_preset
+from dexworld.planning.protocols import Dynamics, Policy
+from dexworld.robots.environment import Environment, SimulatedEnvironment
 
 
-class DoNothing:
-    """Keeps the joint targets in force."""
+@dataclass(frozen=True)
+class PolicySetup:
+    """What policies are made of.
 
-    def reset(self, goal_image: np.ndarray, *, seed: int | None = None) -> None:
-        """Nothing to remember."""
-
-    def act(self, observation: Observation) -> np.ndarray:
-        """The observation's joint targets (23,)."""
-        return np.array(observation.joint_targets, dtype=np.float64)
-
-
-class RandomTargets:
-    """Random joint targets around those in force, drawn as a planner's first population is; every reset starts the
-    seed anew.
-
-    arm_std, finger_std: radians. The k-th reset of a policy draws from seeds (seed, k), so that episodes differ.
+    task: names the presets of the planners. environment: with the robot; the policies that know the true state search
+    in it. dynamics: the world model. planner: a preset's name. changes: of the planner's `MPCConfig`. search: of the
+    true simulator. expert_moves: (T, J) joint targets of a script that solves the episode.
     """
 
-    def __init__(self, kinematics: FrankaAllegro, seed: int, *, arm_std: float = 0.3, finger_std: float = 0.1) -> None:
-        if arm_std < 0 or finger_std < 0:
-            raise ValueError(f"standard deviations must not be negative, got {arm_std} and {finger_std}")
-        self._limits = kinematics.limits.cpu().double().numpy()
-        self._std = np.array([arm_std] * ARM_JOINTS + [finger_std] * (ROBOT_JOINTS - ARM_JOINTS))
-        self._seed, self._episode = seed, -1
-        self._random = np.random.default_rng((seed, 0))
-
-    def reset(self, goal_image: np.ndarray, *, seed: int | None = None) -> None:
-        """Start the next episode's random numbers, or those of `seed`."""
-        self._episode += 1
-        self._random = np.random.default_rng((self._seed, self._episode) if seed is None else seed)
-
-    def act(self, observation: Observation) -> np.ndarray:
-        """Random targets (23,) within the limits."""
-        targets = observation.joint_targets + self._std * self._random.standard_normal(ROBOT_JOINTS)
-        return np.clip(targets, self._limits[:, 0], self._limits[:, 1])
+    task: str
+    environment: Environment
+    dynamics: Dynamics | None = None
+    planner: str = "cpu"
+    seed: int = 0
+    changes: dict[str, Any] = field(default_factory=dict)
+    search: SimulatorSearch = field(default_factory=SimulatorSearch)
+    expert_moves: np.ndarray | None = None
 
 
-class KinematicsOnly(MPCPolicy):
-    """Drives the hand's keypoints (by kinematics) to the goal's, with no world model: what it reaches is not the
-    model's merit.
+def world_model(setup: PolicySetup) -> MPCPolicy:
+    """The planner, with the world model."""
+    preset = task_preset(setup.planner, setup.task)
+    return preset.policy(_dynamics(setup, "world_model"), setup.environment.robot, seed=setup.seed, **setup.changes)
 
-    The dynamics is asked for the goal's keypoints only; it may be None if `reset` is given them. Terms of the
-    objective that need a model are left out. Raises ValueError if none remains.
-    """
 
-    def __init__(
-        self,
-        dynamics: Dynamics | None,
-        kinematics: FrankaAllegro,
-        objective: Objective | WeightedSum,
-        solver: Solver | None = None,
-        config: MPCConfig = MPCConfig(),
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        objective = as_sum(objective).part(needs_model=False)
-        if not objective.terms:
-            raise ValueError("no term of this objective works without a world model: add KeypointPixels()")
-        solver = solver or kinematic_solver()
-        super().__init__(dynamics, kinematics, objective, solver, config, seed=seed, device=device)
+def _kinematics_only(setup: PolicySetup) -> Policy:
+    size = setup.changes.get("image_size")
+    return kinematics_only(setup.task, _dynamics(setup, "kinematics_only"), setup.environment.robot, setup.seed, size)
+
+
+def _true_simulator(setup: PolicySetup) -> Policy:
+    if not isinstance(setup.environment, SimulatedEnvironment):
+        raise ValueError("a search in the true simulator needs an environment with get_state and set_state")
+    return TrueSimulator(setup.environment, setup.search)
+
+
+def _expert(setup: PolicySetup) -> Policy:
+    if setup.expert_moves is None:
+        raise ValueError("this episode has no expert")
+    return Replay(setup.expert_moves)
+
+
+POLICIES: dict[str, Callable[[PolicySetup], Policy]] = {
+    "world_model": world_model,
+    "do_nothing": lambda setup: DoNothing(),
+    "random": lambda setup: RandomTargets(setup.environment.robot, setup.seed),
+    "kinematics_only": _kinematics_only,
+    "true_simulator": _true_simulator,
+    "expert": _expert,
+}
+
+
+def make_policy(name: str, setup: PolicySetup) -> Policy:
+    """The policy of that name. Raises ValueError with the names there are, and where the setup lacks what it needs."""
+    if name not in POLICIES:
+        raise ValueError(f"policy {name!r} is unknown; choose from {', '.join(POLICIES)}")
+    return POLICIES[name](setup)
+
+
+def _dynamics(setup: PolicySetup, policy: str) -> Dynamics:
+    if setup.dynamics is None:
+        raise ValueError(f"policy {policy!r} needs a model: it reads the goal picture")
+    return setup.dynamics

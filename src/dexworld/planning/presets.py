@@ -1,5 +1,7 @@
-"""Planners that are ready to use: the paper's, and one that plans an episode of three moves in 3 s on one CPU
-core.
+"""Planners that are ready to use, and what changes in them from one of the four tasks to the next.
+
+`paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core. The paper changes planners by hand
+too: an orientation term for grasping, a smaller finger spread for placing (section 4.4 and appendix C).
 """
 
 from collections.abc import Callable
@@ -8,17 +10,21 @@ from typing import Any
 
 import torch
 
-from dexworld.actions import ActionConvention
 from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
+from dexworld.planning.controls import KinematicsOnly
+from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import KinematicStart, MPCConfig, MPCPolicy
 from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
 from dexworld.planning.protocols import Dynamics, Solver
-from dexworld.robots.franka_allegro import JOINTS
-from dexworld.robots.kinematics import FrankaAllegro
+from dexworld.planning.scene_colours import SceneColours
+from dexworld.robots.robot import Robot
 
+# Radians, the spread of finger targets. Placing keeps the grip (the paper's value); grasping has to close the hand.
+FINGER_STD = {"reach": 0.1, "grasp": 0.3, "place": 0.01, "push": 0.05}
+_PLACE_STD = (0.07, 0.07, 0.05)  # metres a step along the world's axes
+_PUSH_STD = (0.1, 0.1, 0.015)
 PAPER_KEYPOINT_WEIGHT = 0.001  # mu, DexWM paper, section 4.4
-LIMITS = tuple(joint.limits for joint in JOINTS)  # radians
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,15 @@ class PlannerPreset:
     def policy(
         self,
         dynamics: Dynamics | None,
-        kinematics: FrankaAllegro,
+        robot: Robot,
         *,
-        convention: ActionConvention | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         **changes: Any,
     ) -> MPCPolicy:
-        """A policy; `changes` replace fields of the MPC config, `convention` is the dynamics' own."""
-        config = replace(self.config, convention=convention or self.config.convention, **changes)
-        return MPCPolicy(dynamics, kinematics, self.objective, self.solver, config, seed=seed, device=device)
+        """A policy; `changes` replace fields of the MPC config."""
+        config = replace(self.config, **changes)
+        return MPCPolicy(dynamics, robot, self.objective, self.solver, config, seed=seed, device=device)
 
 
 def paper() -> PlannerPreset:
@@ -58,7 +63,7 @@ def paper() -> PlannerPreset:
 def hand_objective() -> WeightedSum:
     """What needs no world model: the keypoints by kinematics at the goal's, little motion, away from joint limits."""
     keypoints = PAPER_KEYPOINT_WEIGHT * KeypointPixels(robust_px=30.0)
-    return keypoints + 0.02 * Smoothness() + 0.01 * JointLimits(LIMITS)
+    return keypoints + 0.02 * Smoothness() + 0.01 * JointLimits()
 
 
 def cpu() -> PlannerPreset:
@@ -81,3 +86,50 @@ def preset(name: str) -> PlannerPreset:
     if name not in PRESETS:
         raise ValueError(f"no planner preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]()
+
+
+def task_preset(name: str, task: str) -> PlannerPreset:
+    """The planner preset `name` for `task` (reach, grasp, place, push). Raises ValueError for an unknown name or task.
+
+    `paper` changes nothing but the finger spread of placing. With `cpu`, placing and pushing search over straight hand
+    translations: what is held or pushed needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
+    """
+    if task not in FINGER_STD:
+        raise ValueError(f"task {task!r} is unknown; choose from {', '.join(FINGER_STD)}")
+    chosen = preset(name)
+    if name == "paper":
+        return replace(chosen, config=replace(chosen.config, finger_std=0.01 if task == "place" else 0.1))
+    config = replace(chosen.config, finger_std=FINGER_STD[task])
+    if task in ("reach", "grasp"):
+        return replace(chosen, config=config)
+    config = replace(config, kinematic_start=None, model=ModelConfig())
+    if task == "place":
+        return replace(chosen, solver=hand_space(_PLACE_STD, samples=32), config=config)
+    return replace(chosen, objective=push_objective(), solver=hand_space(_PUSH_STD, samples=48), config=config)
+
+
+def hand_space(std: tuple[float, float, float], samples: int, iterations: int = 4) -> Solver:
+    """CEM over straight hand translations with `std` metres a step along the world's axes."""
+    return HandSpaceSolver(CEM(samples, elites=6, iterations=iterations, momentum=0.1, std_floor=0.1), std)
+
+
+def push_objective() -> WeightedSum:
+    """The decoded scene around the robot's silhouette should look as in the goal picture, with little motion.
+
+    The goal picture of a push shows the hand out of the way: driving the keypoints there would lead away from the
+    object. A latent distance can't take its place: patches are larger than objects and mix them with the arm.
+    """
+    return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits()
+
+
+def kinematics_only(
+    task: str, dynamics: Dynamics, robot: Robot, seed: int = 0, image_size: tuple[int, int] | None = None
+) -> KinematicsOnly:
+    """The control for `task` that drives the hand to the goal picture's keypoints and asks no model what happens.
+
+    It searches the same space as the planner for that task, with a larger budget, since kinematics cost little.
+    image_size: as in `MPCConfig`.
+    """
+    solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
+    config = MPCConfig(finger_std=FINGER_STD[task], image_size=image_size)
+    return KinematicsOnly(dynamics, robot, hand_objective(), solver, config, seed=seed)

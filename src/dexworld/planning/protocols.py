@@ -1,7 +1,7 @@
 """The seams of planning: any dynamics, objective and solver work together through what is defined here.
 
-Legend: N candidates, T steps of the horizon, A numbers per action (23 joint targets), C observed frames, P patches,
-    D latent width.
+Legend: N candidates, T steps of the horizon, A numbers per action (the robot's J joint targets), C observed frames, P
+    patches, D latent width.
 """
 
 from dataclasses import dataclass, field
@@ -11,61 +11,58 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.actions import HandMotion
 from dexworld.hands import NUM_TRACKED
 from dexworld.robots.observation import Observation
+from dexworld.robots.robot import Robot
+from dexworld.track import Track
 
 
 @runtime_checkable
 class Dynamics(Protocol):
-    """A world model, as a planner sees it."""
+    """A world model, as planning and evaluation see it.
+
+    A model that can't plan with a moving camera has a true attribute `needs_still_camera`. One whose latents can be
+    turned back into pictures has `decode`: images (..., H, W, 3) uint8 of latents (..., P, D).
+    """
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents (..., P, D) of images (..., H, W, 3) uint8. Raises ValueError on another image size."""
 
-    def start(self, latents: Tensor, motion: HandMotion) -> Any:
-        """A context from observed latents (C, P, D) and the C - 1 motions between them; shared by all candidates."""
+    def condition(self, track: Track) -> Any:
+        """The T transitions of a track (..., T + 1) of hands and camera, as the model takes them; it has a `to`."""
 
-    def rollout(self, context: Any, motion: HandMotion) -> Tensor:
-        """Predicted latents (N, T, P, D) of candidate motions (N, T); `motion.pixels[:, 0]` is the last observed
-        frame.
+    def start(self, latents: Tensor, condition: Any) -> Any:
+        """A context from observed latents (C, P, D) and the condition of their track; shared by all candidates."""
+
+    def rollout(self, context: Any, condition: Any, max_batch: int | None = None) -> Tensor:
+        """Predicted latents (N, T, P, D) of candidates whose tracks (N, T + 1) begin at the last observed frame.
+
+        max_batch: at most so many candidates at a time.
         """
 
     def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., 12, 2) and confidence (..., 12), 0 to 1, of the tracked keypoints in latents (..., P, D)."""
 
 
-@runtime_checkable
-class DecodingDynamics(Dynamics, Protocol):
-    """A world model whose latents can be turned back into pictures."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (..., H, W, 3) uint8 of latents (..., P, D). Raises ValueError if this encoder has no way back."""
-
-
 @dataclass(frozen=True)
 class Rollout:
     """What N candidates of T steps would do: kinematics for all, the model's prediction where it was asked for.
 
-    joint_targets: (N, T, 23) radians, commanded. joint_start: (23,) the targets in force now.
-    pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image. visible: (N,
-        T, 12).
+    robot: who does it. joint_targets: (N, T, J), commanded. joint_start: (J,) the targets in force now.
+    pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image.
     keypoints_base: (N, T, 42, 3) metres and hand_rotation: (N, T, 3, 3) base_from_palm, in the robot's base frame.
-    body_pixels: (N, T, M, 2) and body_visible: (N, T, M), points of hand and forearm, to tell what they hide.
     latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2) and predicted_confidence: (N, T, 12), the keypoint
         head on those latents, or None.
     picture: (N, h, w, 3) colours of the last predicted frame and silhouette: (N, h, w), the cells that the robot
         hides there, for objectives that compare pictures, or None.
     """
 
+    robot: Robot
     joint_targets: Tensor
     joint_start: Tensor
     pixels: Tensor
-    visible: Tensor
     keypoints_base: Tensor
     hand_rotation: Tensor
-    body_pixels: Tensor
-    body_visible: Tensor
     latents: Tensor | None = None
     predicted_pixels: Tensor | None = None
     predicted_confidence: Tensor | None = None
@@ -80,8 +77,6 @@ class Goal:
     image_size: (height, width) pixels. latents: (P, D) of the goal image, or None without a model.
     pixels: (12, 2) and confidence: (12,) tracked keypoints of the goal image. hand_rotation: (3, 3) base_from_palm,
         or None.
-    start_latents: (P, D) of the episode's first observation; start_body_pixels: (M, 2) and start_body_visible: (M,),
-        hand and forearm in it; None until something was observed.
     picture, start_picture: (h, w, 3) colours of the goal and of the first observation, and start_silhouette: (h, w),
         the robot in the latter; None unless an objective compares pictures.
     """
@@ -91,9 +86,6 @@ class Goal:
     confidence: Tensor
     latents: Tensor | None = None
     hand_rotation: Tensor | None = None
-    start_latents: Tensor | None = None
-    start_body_pixels: Tensor | None = None
-    start_body_visible: Tensor | None = None
     picture: Tensor | None = None
     start_picture: Tensor | None = None
     start_silhouette: Tensor | None = None
@@ -112,9 +104,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A diagonal Gaussian over plans: mean and standard deviation (T, A). Raises ValueError on NaN or a negative
-    spread.
-    """
+    """A diagonal Gaussian over plans: mean and std (T, A). Raises ValueError on NaN or a negative spread."""
 
     mean: Tensor
     std: Tensor
@@ -187,7 +177,7 @@ class Policy(Protocol):
         """Start an episode with a goal image (H, W, 3) uint8; `seed` fixes whatever is random in it."""
 
     def act(self, observation: Observation) -> np.ndarray:
-        """Absolute joint targets (23,) radians within the limits for the next step."""
+        """Absolute joint targets (J,) within the limits for the next step."""
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.hands import RIGHT
 from dexworld.planning.objectives import Objective
 from dexworld.planning.protocols import Goal, Rollout
-from dexworld.robots.kinematics import HandPose
 
 CELL_PX = 4  # side of the cells that pictures are compared on
 _MARGIN_PX = 3.0  # around the outline, for what the outline leaves out
@@ -65,36 +63,11 @@ class SceneColours(Objective):
 
 
 def colour_cells(images: Tensor) -> Tensor:
-    """Colour shares (..., h, w, 3) of images (..., H, W, 3) uint8, averaged over cells; h and w are H and W over
-    `CELL_PX`.
-    """
+    """Colour shares (..., h, w, 3) of images (..., H, W, 3) uint8, averaged over cells of `CELL_PX` pixels."""
     flat = images.reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2).float() / 255
     cells = functional.avg_pool2d(flat, CELL_PX).permute(0, 2, 3, 1)
     cells = cells / (cells.sum(-1, keepdim=True) + _DARK)
     return cells.reshape(*images.shape[:-3], *cells.shape[1:])
-
-
-def robot_outline(pose: HandPose) -> tuple[Tensor, Tensor]:
-    """Spheres that cover forearm and hand: centres (..., M, 3) in the base frame and radii (M,), metres."""
-    arm, wrist, hand = pose.arm, pose.wrist, pose.keypoints[..., RIGHT, :]
-    across, along = pose.hand_rotation[..., :, 1], pose.hand_rotation[..., :, 2]
-    lines = [  # from, to, spheres, radius
-        (arm[..., 2, :], arm[..., 3, :], 4, 0.075),
-        (arm[..., 3, :], arm[..., 5, :], 9, 0.065),
-        (arm[..., 5, :], arm[..., 6, :], 3, 0.06),
-        (arm[..., 6, :], wrist, 3, 0.05),
-    ]
-    for side in (-0.035, 0.0, 0.035):
-        lines.append((wrist + side * across + 0.01 * along, wrist + side * across + 0.085 * along, 3, 0.03))
-    for finger in range(4):
-        for joint in range(1, 4):
-            lines.append((hand[..., 4 * finger + joint, :], hand[..., 4 * finger + joint + 1, :], 3, 0.016))
-    centres, radii = [], []
-    for start, end, count, radius in lines:
-        share = torch.linspace(0.0, 1.0, count, dtype=wrist.dtype, device=wrist.device)[:, None]
-        centres.append(start[..., None, :] + share * (end - start)[..., None, :])
-        radii += [radius] * count
-    return torch.cat(centres, dim=-2), wrist.new_tensor(radii)
 
 
 def silhouette(pixels: Tensor, depth: Tensor, radii: Tensor, focal: Tensor, image_size: tuple[int, int]) -> Tensor:

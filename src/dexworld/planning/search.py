@@ -1,6 +1,4 @@
-"""What all solvers share: bounded samples, the archive of the best candidates, the loop over populations, the
-record.
-"""
+"""What all solvers share: bounded samples, the best candidates, the loop over populations, the record."""
 
 import math
 from abc import ABC, abstractmethod

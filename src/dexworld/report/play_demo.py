@@ -20,15 +20,17 @@ from dexworld.data.files import read_json
 from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import play
-from dexworld.evaluation.tasks import model_policy
+from dexworld.evaluation.tasks import policy_setup
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.planning.mpc import MPCPolicy
+from dexworld.planning.policies import world_model
 from dexworld.report import words
 from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
+from dexworld.sim.kitchen.kitchen_env import KitchenEnv
+from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, draw_episodes
 from dexworld.sim.render import choose_backend
-from dexworld.sim.simulation import FRAMES_PER_SECOND, Simulation
-from dexworld.sim.tasks import RADIUS, STEP_SECONDS, draw_episodes
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,6 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
     """The `index`-th episode of a task, played and filmed."""
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
     model = _model(config.checkpoint)
-    policy = model_policy(task, model, config.planner)
     decode = _drawing(config.checkpoint, config.decoder).decode
     imagined: list[np.ndarray | None] = []
 
@@ -151,10 +152,13 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
         latents = policy.imagined.latents
         imagined.append(None if latents is None or decode is None else decode(latents[0]).numpy())
 
-    with Simulation(episode.layout, config.backend) as simulation:
-        simulation.set_state(episode.start)
-        start_image = simulation.image()
-        played = play(policy, episode, simulation, seed=episode.seed, film=True, after_plan=imagine)
+    environment, options = KitchenEnv(backend=config.backend), {"episode": episode}
+    try:
+        policy = world_model(policy_setup(task, model, config.planner, environment))
+        start_image = environment.reset(options=options)[0]["image"]
+        played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
+    finally:
+        environment.close()
     plans = tuple(
         PlanRecord(
             imagined=imagined[number],

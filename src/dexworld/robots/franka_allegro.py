@@ -1,29 +1,23 @@
-"""The reference robot in numbers: a Franka Panda with a right Allegro hand on its flange.
+"""The reference robot: a Franka Panda with a right Allegro hand on its flange, in numbers and as batched kinematics.
 
-One source for the batched kinematics and for the simulated body. Lengths in metres, angles in radians, quaternions
-(w, x, y, z). The base frame is the arm's mounting frame, `panda_link0`. Every joint is a hinge: its body sits at
-`origin`, turned by `quaternion`, in its parent's frame and rotates about `axis` through its own origin.
+The simulated body has the same numbers. Lengths in metres, angles in radians, quaternions (w, x, y, z). The base frame
+is the arm's mounting frame, `panda_link0`.
 
 Sources: Franka Emika Panda data sheet and the kinematics of franka_ros (Apache-2.0); Wonik Robotics' Allegro Hand
 description (right hand, BSD).
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-Vector = tuple[float, float, float]
-Quaternion = tuple[float, float, float, float]
+import torch
+from torch import Tensor
 
+from dexworld.hands import RIGHT
+from dexworld.robots.kinematics import Constants, Joint, Quaternion, Vector, chained, joint_terms, joint_transforms
+from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
 
-class Joint(NamedTuple):
-    """One hinge. `limits` in radians, `torque` in newton metres."""
-
-    name: str
-    origin: Vector
-    quaternion: Quaternion
-    axis: Vector
-    limits: tuple[float, float]
-    torque: float
+TipConvention = Literal["true", "release"]
 
 
 class Finger(NamedTuple):
@@ -106,5 +100,62 @@ HAND: tuple[Finger, ...] = (
     ),
 )
 
-# Arm then hand: the order of every 23-vector in the package.
+# Arm, then hand: the order of every joint vector of this robot.
 JOINTS: tuple[Joint, ...] = (*ARM, *(joint for finger in HAND for joint in finger.joints))
+_INDEX, _MIDDLE, _RING, _THUMB = range(4)
+# Spheres along lines between two of the arm's joints or its wrist (row 7): from, to, how many, radius.
+_ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
+
+
+class FrankaAllegro(Robot):
+    """Kinematics of the reference robot: 7 joints of the arm, then 4 each of index, middle, ring finger and thumb.
+
+    tips: `true` takes joints 1, 2, 3 and the fingertip of every finger, as on a human hand; `release` takes the
+        origins of the four links, so that its "tip" is the last joint, 27 to 42 mm short (what the DexWM release does).
+        In both, the ring finger stands in for the little finger too.
+    """
+
+    name = "franka_allegro"
+    joints = tuple(joint.name for joint in JOINTS)
+    arm = slice(0, len(ARM))
+
+    def __init__(self, tips: TipConvention = "true") -> None:
+        if tips not in ("true", "release"):
+            raise ValueError(f"tips is {tips!r}; choose 'true' (fingertips) or 'release' (last joints)")
+        self.tips: TipConvention = tips
+        self.limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
+        tip_offsets = [finger.tip for finger in HAND]
+        lengths = (torch.tensor(value, dtype=torch.float64) for value in (FLANGE, HAND_ON_FLANGE, tip_offsets))
+        self._constants = Constants(joint_terms(JOINTS), *lengths)
+
+    def forward(self, joint_positions: Tensor) -> HandPose:
+        """As `Robot.forward`; `links` are the seven origins of the arm's joints."""
+        self.check_shape(joint_positions)
+        terms, flange, palm_offset, tip_offsets = self._constants.like(joint_positions)
+        local = joint_transforms(terms, joint_positions)
+        arm = chained(local[..., self.arm, :, :])
+        rotation = arm[-1][..., :3, :3]
+        links = torch.stack([pose[..., :3, 3] for pose in arm], dim=-2)
+        wrist = links[..., -1, :] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
+
+        fingers = chained(local[..., self.fingers, :, :].unflatten(-3, (len(HAND), 4)))  # palm_from_link
+        origins = [pose[..., :3, 3] for pose in fingers]
+        if self.tips == "true":
+            tip = origins[-1] + (fingers[-1][..., :3, :3] @ tip_offsets[..., None])[..., 0]
+            origins = [*origins[1:], tip]
+        points = torch.stack(origins, dim=-2) + palm_offset  # (..., 4 fingers, 4, 3) in the flange frame
+        points = points[..., (_THUMB, _INDEX, _MIDDLE, _RING, _RING), :, :].flatten(-3, -2)  # (..., 20, 3)
+        points = points @ rotation.transpose(-1, -2) + wrist[..., None, :]
+        return right_hand_pose(wrist, points, rotation, links)
+
+    def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
+        """Spheres over forearm, palm and fingers."""
+        arm, wrist, hand = pose.links, pose.wrist, pose.keypoints[..., RIGHT, :]
+        across, along = pose.hand_rotation[..., :, 1], pose.hand_rotation[..., :, 2]
+        rows = [*arm.unbind(-2), wrist]
+        lines = [(rows[start], rows[end], count, radius) for start, end, count, radius in _ARM_SPHERES]
+        for side in (-0.035, 0.0, 0.035):
+            lines.append((wrist + side * across + 0.01 * along, wrist + side * across + 0.085 * along, 3, 0.03))
+        for joint in (4 * finger + joint for finger in range(4) for joint in range(1, 4)):
+            lines.append((hand[..., joint, :], hand[..., joint + 1, :], 3, 0.016))
+        return spheres(lines)

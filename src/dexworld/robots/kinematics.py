@@ -1,145 +1,64 @@
-"""Batched forward kinematics of the Franka Panda with an Allegro hand: from joint angles to hand keypoints.
+"""Hinges in a row, batched: a robot's joints as numbers, and their transforms for many configurations at once.
 
-Every joint's transform is linear in (1, cos q, sin q), so all 23 come out of one product with constants; then the arm's
-are chained, and the four fingers side by side. This runs for every candidate of a planner.
+Lengths in metres, angles in radians, quaternions (w, x, y, z).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dexworld.actions import ActionConvention, HandMotion, hand_motion
-from dexworld.geometry import transform_points
-from dexworld.hands import ARM_JOINTS, NUM_KEYPOINTS, RIGHT, ROBOT_JOINTS
-from dexworld.robots.franka_allegro import FLANGE, HAND, HAND_ON_FLANGE, JOINTS, Joint
-
-TipConvention = Literal["true", "release"]
-_INDEX, _MIDDLE, _RING, _THUMB = range(4)
+Vector = tuple[float, float, float]
+Quaternion = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class HandPose:
-    """Where the hand is, in the robot's base frame (`panda_link0`), metres.
+class Joint(NamedTuple):
+    """One hinge. Its body sits at `origin`, turned by `quaternion`, in its parent's frame, and rotates about `axis`.
 
-    keypoints: (..., 42, 3); the left hand's rows are zero. valid: (42,) bool, true for the right hand's rows.
-    hand_rotation: (..., 3, 3), base_from_palm. wrist: (..., 3), the flange's origin, which is the wrist keypoint.
-    arm: (..., 7, 3), origins of the arm's joints; 3 is the elbow, 4 and 5 the end of the forearm.
+    limits: radians. torque: newton metres.
     """
 
-    keypoints: Tensor
-    valid: Tensor
-    hand_rotation: Tensor
-    wrist: Tensor
-    arm: Tensor
+    name: str
+    origin: Vector
+    quaternion: Quaternion
+    axis: Vector
+    limits: tuple[float, float]
+    torque: float
 
 
-class FrankaAllegro:
-    """Kinematics of the reference robot.
+class Constants:
+    """Numbers of a robot, kept as float64, with copies for every dtype and device that asks, made once."""
 
-    tips: `true` takes joints 1, 2, 3 and the fingertip of every finger, as on a human hand; `release` takes the
-        origins of the four links, so that its "tip" is the last joint, 27 to 42 mm short (what the DexWM release does).
-        In both, the ring finger stands in for the little finger too.
-    dtype, device: of the constants and of `limits`. Inputs of another kind use their own copy, made once.
-    """
+    def __init__(self, *values: Tensor) -> None:
+        self._values = values
+        self._copies: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
-    def __init__(
-        self,
-        tips: TipConvention = "true",
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if tips not in ("true", "release"):
-            raise ValueError(f"tips is {tips!r}; choose 'true' (fingertips) or 'release' (last joints)")
-        self.tips: TipConvention = tips
-        self._limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
-        self.limits = self._limits.to(device, dtype)
-        self._terms = torch.stack([_joint_terms(joint) for joint in JOINTS])  # (23, 3, 16): 1, cos and sin parts
-        self._flange = torch.tensor(FLANGE, dtype=torch.float64)
-        self._palm_offset = torch.tensor(HAND_ON_FLANGE, dtype=torch.float64)
-        self._tip_offsets = torch.tensor([finger.tip for finger in HAND], dtype=torch.float64)
-        self._cache: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
-
-    def forward(self, joint_positions: Tensor) -> HandPose:
-        """Hand pose for joint angles (..., 23) in radians, arm then fingers. Differentiable.
-
-        Raises ValueError if the last dimension isn't 23. Limits aren't checked here: see `clamp`.
-        """
-        if joint_positions.shape[-1:] != (ROBOT_JOINTS,):
-            raise ValueError(
-                f"joint positions have shape {tuple(joint_positions.shape)}, expected (..., {ROBOT_JOINTS})"
-            )
-        terms, flange, palm_offset, tip_offsets, valid = self._constants(joint_positions)
-        batch = joint_positions.shape[:-1]
-        joints = joint_positions.reshape(-1, ROBOT_JOINTS)
-        waves = torch.stack([torch.ones_like(joints), joints.cos(), joints.sin()], dim=-1)  # (B, 23, 3)
-        local = (waves[..., None] * terms).sum(-2).unflatten(-1, (4, 4))  # (B, 23, 4, 4) parent_from_joint
-
-        base_from_link = local[:, 0]
-        arm = [base_from_link[:, :3, 3]]
-        for joint in range(1, ARM_JOINTS):
-            base_from_link = base_from_link @ local[:, joint]
-            arm.append(base_from_link[:, :3, 3])
-        rotation = base_from_link[:, :3, :3]
-        wrist = arm[-1] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
-
-        fingers = local[:, ARM_JOINTS:].unflatten(1, (len(HAND), 4))  # (B, 4 fingers, 4 joints, 4, 4)
-        palm_from_link = fingers[:, :, 0]
-        origins = [palm_from_link[..., :3, 3]]
-        for joint in (1, 2, 3):
-            palm_from_link = palm_from_link @ fingers[:, :, joint]
-            origins.append(palm_from_link[..., :3, 3])
-        if self.tips == "true":
-            tip = palm_from_link[..., :3, 3] + (palm_from_link[..., :3, :3] @ tip_offsets[..., None])[..., 0]
-            origins = [*origins[1:], tip]
-        points = torch.stack(origins, dim=2) + palm_offset  # (B, 4 fingers, 4, 3) in the flange frame
-        points = points[:, (_THUMB, _INDEX, _MIDDLE, _RING, _RING)].flatten(1, 2)  # (B, 20, 3)
-        points = points @ rotation.transpose(-1, -2) + wrist[:, None]
-
-        left = points.new_zeros(len(joints), RIGHT.start, 3)
-        keypoints = torch.cat([left, wrist[:, None], points], dim=1)
-        return HandPose(
-            keypoints.reshape(*batch, NUM_KEYPOINTS, 3),
-            valid,
-            rotation.reshape(*batch, 3, 3),
-            wrist.reshape(*batch, 3),
-            torch.stack(arm, dim=1).reshape(*batch, ARM_JOINTS, 3),
-        )
-
-    def clamp(self, joint_positions: Tensor) -> Tensor:
-        """Joint angles (..., 23) moved to the nearest point within the limits."""
-        limits = self.limits.to(joint_positions)
-        return torch.minimum(torch.maximum(joint_positions, limits[:, 0]), limits[:, 1])
-
-    def _constants(self, like: Tensor) -> tuple[Tensor, ...]:
-        key = (like.dtype, like.device)
-        if key not in self._cache:
-            valid = torch.zeros(NUM_KEYPOINTS, dtype=torch.bool, device=like.device)
-            valid[RIGHT] = True
-            floats = (self._terms, self._flange, self._palm_offset, self._tip_offsets)
-            self._cache[key] = (*(value.to(like) for value in floats), valid)
-        return self._cache[key]
+    def like(self, other: Tensor) -> tuple[Tensor, ...]:
+        """The numbers in the dtype and on the device of `other`."""
+        key = (other.dtype, other.device)
+        if key not in self._copies:
+            self._copies[key] = tuple(value.to(other) for value in self._values)
+        return self._copies[key]
 
 
-def motion_from_joints(
-    kinematics: FrankaAllegro,
-    joint_path: Tensor,
-    world_from_base: Tensor,
-    world_from_camera: Tensor,
-    intrinsics: Tensor,
-    convention: ActionConvention = ActionConvention(),
-) -> HandMotion:
-    """The hand motion, as the world model sees it, of a robot that goes through T + 1 joint vectors.
+def joint_terms(joints: Sequence[Joint]) -> Tensor:
+    """Constants (J, 3, 16) for `joint_transforms`: parent_from_joint is linear in (1, cos q, sin q)."""
+    return torch.stack([_joint_terms(joint) for joint in joints])
 
-    joint_path (..., T + 1, 23) radians, world_from_base (4, 4), intrinsics (3, 3), world_from_camera (4, 4) for a still
-    camera or (..., T + 1, 4, 4). All floating-point inputs must have the path's dtype and device.
-    """
-    pose = kinematics.forward(joint_path)
-    keypoints_world = transform_points(world_from_base, pose.keypoints)
-    cameras = world_from_camera.expand(*joint_path.shape[:-1], 4, 4)
-    return hand_motion(keypoints_world, pose.valid.expand(keypoints_world.shape[:-1]), cameras, intrinsics, convention)
+
+def joint_transforms(terms: Tensor, angles: Tensor) -> Tensor:
+    """parent_from_joint (..., J, 4, 4) for angles (..., J), all in one product with constants. Differentiable."""
+    waves = torch.stack([torch.ones_like(angles), angles.cos(), angles.sin()], dim=-1)  # (..., J, 3)
+    return (waves[..., None] * terms).sum(-2).unflatten(-1, (4, 4))
+
+
+def chained(parent_from_joint: Tensor) -> list[Tensor]:
+    """base_from_joint (..., 4, 4) of each joint in a row, from (..., J, 4, 4)."""
+    poses = [parent_from_joint[..., 0, :, :]]
+    for joint in range(1, parent_from_joint.shape[-3]):
+        poses.append(poses[-1] @ parent_from_joint[..., joint, :, :])
+    return poses
 
 
 def _joint_terms(joint: Joint) -> Tensor:

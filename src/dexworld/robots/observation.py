@@ -5,19 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.hands import ROBOT_JOINTS
-
 
 @dataclass(frozen=True)
 class Observation:
     """One observation, checked once at the boundary. Raises ValueError naming the field.
 
     image: (H, W, 3) uint8 RGB.
-    joint_positions: (23,) radians, arm then fingers.
+    joint_positions: (J,) in the robot's order and units, radians for hinges.
     world_from_camera: (4, 4) optical camera pose; intrinsics: (3, 3) for this image size.
     world_from_base: (4, 4) pose of the robot's base.
-    joint_targets: (23,) radians last commanded; a grasp holds because the command lies inside the object, so a planner
-        that starts from measured fingers alone lets go.
+    joint_targets: (J,) last commanded; a grasp holds because the command lies inside the object, so a planner that
+        starts from measured fingers alone lets go.
     """
 
     image: np.ndarray
@@ -30,9 +28,11 @@ class Observation:
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[-1] != 3 or self.image.dtype != np.uint8:
             raise ValueError(f"observation image must be (H, W, 3) uint8, not {self.image.shape} {self.image.dtype}")
+        if self.joint_positions.ndim != 1:
+            raise ValueError(f"observation joint_positions has shape {self.joint_positions.shape}, expected (J,)")
         shapes = {
-            "joint_positions": (ROBOT_JOINTS,),
-            "joint_targets": (ROBOT_JOINTS,),
+            "joint_positions": self.joint_positions.shape,
+            "joint_targets": self.joint_positions.shape,
             "world_from_camera": (4, 4),
             "world_from_base": (4, 4),
             "intrinsics": (3, 3),

@@ -12,7 +12,7 @@ import mujoco
 
 from dexworld.data.files import check_same_settings, read_json, write_json
 from dexworld.data.parallel import available_cores
-from dexworld.sim.scene import TRAINING_SEEDS, VALIDATION_SEEDS
+from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS, VALIDATION_SEEDS
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -32,10 +32,10 @@ from torch import Tensor
 
 from dexworld.data.files import written_atomically
 from dexworld.data.readers.arrays import rotations_of
-from dexworld.hands import ARM_JOINTS, FINGERS, RIGHT
-from dexworld.robots.kinematics import FrankaAllegro, TipConvention
+from dexworld.hands import FINGERS, RIGHT
+from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
+from dexworld.sim.kitchen.allegro_body import MOUNT_POSITION, MOUNT_QUATERNION
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
-from dexworld.sim.robot import MOUNT_POSITION, MOUNT_QUATERNION
 from dexworld.track import Track
 
 CAMERA = "robot0_robotview_2"
@@ -98,7 +98,7 @@ def release_keypoints(episode: Track) -> tuple[np.ndarray, np.ndarray]:
     known = np.asarray(episode.keypoints_world, np.float64)[:, RIGHT]
     wanted = torch.from_numpy((known - mount[:3, 3]) @ mount[:3, :3])
     joints = torch.from_numpy(np.asarray(episode["joint_positions"], np.float64))
-    models = [FrankaAllegro(tips, dtype=torch.float64) for tips in _CONVENTIONS]
+    models = [FrankaAllegro(tips) for tips in _CONVENTIONS]
     ahead = [float((_points(model, joints) - wanted).abs().max()) for model in models]
     model = models[int(np.argmin(ahead))]  # tips are fingertips or last joints
     joints = _explained_joints(model, joints, wanted)
@@ -108,7 +108,7 @@ def release_keypoints(episode: Track) -> tuple[np.ndarray, np.ndarray]:
             f"{episode.source}: keypoints are {1000 * min(ahead):.1f} mm from where the joints put them; only episodes "
             "of the simulator's own arm and mount can be written"
         )
-    hand = FrankaAllegro("release", dtype=torch.float64).forward(joints)
+    hand = FrankaAllegro("release").forward(joints)
     points = hand.keypoints[:, RIGHT].numpy() @ mount[:3, :3].T + mount[:3, 3]
     flange = np.tile(np.eye(4), (len(points), 1, 1))
     flange[:, :3, :3], flange[:, :3, 3] = mount[:3, :3] @ hand.hand_rotation.numpy(), points[:, 0]
@@ -170,8 +170,8 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
         "robot0_base_quat": np.stack([_quaternion_xyzw(rotation) for rotation in base[:, :3, :3]]),
         "robot0_right_hand_T_world_pose_mat": flange,
         "robot0_right_gripper_keypoint_pose": sites.reshape(count, -1),
-        "robot0_joint_pos": joints[:, :ARM_JOINTS],
-        "robot0_right_gripper_qpos": joints[:, ARM_JOINTS:],
+        "robot0_joint_pos": joints[:, FrankaAllegro.arm],
+        "robot0_right_gripper_qpos": joints[:, FrankaAllegro.arm.stop :],
     }
     states, objects = joints, episode.columns.get("object_positions")
     if objects is not None:

@@ -11,7 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from dexworld.hands import JOINTS, KEYPOINTS_PER_HAND, NUM_KEYPOINTS, RIGHT, WRIST
+from dexworld.hands import (
+    GRIPPER_CLOSED_RADII,
+    GRIPPER_OPEN_RADII,
+    JOINTS,
+    KEYPOINTS_PER_HAND,
+    NUM_KEYPOINTS,
+    RIGHT,
+    WRIST,
+)
 
 DUMMY_FINGERS = 5
 
@@ -31,8 +39,8 @@ class GripperHand:
     """
 
     style: Literal["gripper", "official"] = "gripper"
-    open_radii: tuple[float, ...] = (0.03, 0.04, 0.05, 0.06)
-    closed_radii: tuple[float, ...] = (0.03, 0.04, 0.035, 0.03)
+    open_radii: tuple[float, ...] = GRIPPER_OPEN_RADII
+    closed_radii: tuple[float, ...] = GRIPPER_CLOSED_RADII
     forward: float = 0.0
 
     def __post_init__(self) -> None:

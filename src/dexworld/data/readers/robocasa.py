@@ -26,7 +26,7 @@ from dexworld.data.readers.arrays import check_rigid, pinhole, poses_of, rotatio
 from dexworld.data.readers.hdf5 import arrays, attribute, attributes, group, is_plain, numbers, opened_hdf5
 from dexworld.data.source import CorruptEpisodeError, FolderSource
 from dexworld.data.video import MAX_SIDE, VideoError
-from dexworld.hands import ARM_JOINTS, FINGER_JOINTS, NUM_KEYPOINTS, RIGHT
+from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.track import Track, frame_numbers
 
 # The camera robot0_robotview_2 in the robot's base: its position, and as columns its axes (MuJoCo: x right, y up,
@@ -36,6 +36,7 @@ _SIN_60, _SIN_30 = 3.0**0.5 / 2, 0.5
 CAMERA_AXES = ((0.0, _SIN_30, -_SIN_60), (-1.0, 0.0, 0.0), (0.0, _SIN_60, _SIN_30))
 STORED_ROWS = 600
 USUAL_RATE = 20.0
+ARM_JOINTS, FINGER_JOINTS = 7, 16  # of the dataset's right arm and hand
 SITES = FINGER_JOINTS  # keypoints beside the wrist
 # Metres from joint to joint along index, middle and ring finger and along the thumb: what the order must give.
 _BONES = np.array([[0.0164, 0.054, 0.0384]] * 3 + [[0.0485, 0.0177, 0.0514]])

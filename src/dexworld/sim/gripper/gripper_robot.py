@@ -12,10 +12,10 @@ from dataclasses import replace
 import mujoco
 import numpy as np
 
-from dexworld.sim.objects import ObjectSpec, random_object
+from dexworld.sim.kitchen.allegro_body import add_arm
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, free_spot, random_layout
+from dexworld.sim.kitchen.objects import ObjectSpec, random_object
 from dexworld.sim.poses import OPTICAL, looking_at, quaternion
-from dexworld.sim.robot import add_arm
-from dexworld.sim.scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, free_spot, random_layout
 
 BASE_POSITION = (0.25, 0.0, COUNTER_TOP)  # the arm's base in the kitchen, upright: world and base differ by this alone
 GRIPPER_BODY = "gripper_palm"

@@ -10,7 +10,6 @@ from typing import Self
 import mujoco
 import numpy as np
 
-from dexworld.hands import ARM_JOINTS
 from dexworld.robots.franka_allegro import ARM
 from dexworld.sim.gripper.gripper_robot import (
     BASE_POSITION,
@@ -22,11 +21,11 @@ from dexworld.sim.gripper.gripper_robot import (
     STEPS_PER_CONTROL,
     gripper_mount,
 )
+from dexworld.sim.kitchen.allegro_body import FLANGE_BODY
+from dexworld.sim.kitchen.kitchen_scene import Layout, build_scene
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import Renderer
-from dexworld.sim.robot import FLANGE_BODY
-from dexworld.sim.scene import Layout, build_scene
 
 _TARGET_UPDATES = 4  # times per control step that the interpolated joint targets move on (60 Hz)
 
@@ -86,7 +85,7 @@ class GripperSimulation:
             "cartesian_pose": self.gripper_pose,
             "joint_positions": self.data.qpos[self.arm_qpos].copy(),
             "joint_velocities": self.data.qvel[self.arm_dofs].copy(),
-            "joint_torques": self.data.actuator_force[:ARM_JOINTS].copy(),
+            "joint_torques": self.data.actuator_force[: len(ARM)].copy(),
             "opening": np.array(self.opening),
             "pad_points": self.pad_points(),
         }

@@ -26,7 +26,7 @@ import numpy as np
 from dexworld.data.files import written_atomically
 from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
 from dexworld.sim.hands.human_hands import SIDES
-from dexworld.sim.scene import TRAINING_SEEDS
+from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS
 from dexworld.track import Track
 
 METACARPALS = tuple(f"{side}{finger}Metacarpal" for side in SIDES for finger in FINGERS[1:])

@@ -7,7 +7,7 @@ import numpy as np
 
 from dexworld.sim.hands.hand_scene import HandScene
 from dexworld.sim.hands.hand_skills import HandScript, Writer, door, drawer, grasp, push, reach
-from dexworld.sim.objects import ObjectSpec
+from dexworld.sim.kitchen.objects import ObjectSpec
 
 CARRIES = ("lift", "left", "right", "closer")  # lifting is drawn twice as often as each way of carrying
 

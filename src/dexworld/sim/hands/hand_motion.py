@@ -8,7 +8,7 @@ import numpy as np
 from dexworld.sim.hands.hand_physics import HandWorld
 from dexworld.sim.hands.hand_scene import HandScene, SceneState
 from dexworld.sim.hands.hand_skills import SKILLS, HandScript
-from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 
 Pose = tuple[np.ndarray, np.ndarray, np.ndarray]  # wrist (3,) m, world_from_hand (3, 3), joints (16,) rad
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
 from dexworld.sim.hands.human_hands import DIGITS, SIDES
-from dexworld.sim.objects import ObjectSpec
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
+from dexworld.sim.kitchen.objects import ObjectSpec
 from dexworld.sim.poses import turn_about_z
-from dexworld.sim.scene import COUNTER_TOP
 
 GRAVITY = 9.81
 TOUCH = 0.012  # metres: a digit that stopped before an object is at most one step away from it

@@ -14,9 +14,9 @@ import mujoco
 import numpy as np
 
 from dexworld.sim.hands.human_hands import SIDES, HandLooks, HandModel, add_hand, random_looks
-from dexworld.sim.objects import ObjectSpec, add_object, random_object
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, add_clutter, add_decor, add_furniture, add_material
+from dexworld.sim.kitchen.objects import ObjectSpec, add_object, random_object
 from dexworld.sim.poses import OPTICAL, quaternion
-from dexworld.sim.scene import COUNTER_TOP, add_clutter, add_decor, add_furniture, add_material
 from dexworld.sim.textures import make_texture
 
 HEAD_CAMERA = "head"

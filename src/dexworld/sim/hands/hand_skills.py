@@ -14,9 +14,9 @@ import numpy as np
 from dexworld.sim.hands import human_hands as hands
 from dexworld.sim.hands.hand_physics import HandCommand, contact
 from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
-from dexworld.sim.objects import ObjectSpec
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
+from dexworld.sim.kitchen.objects import ObjectSpec
 from dexworld.sim.poses import quaternion, rotation_of, turn_about_z
-from dexworld.sim.scene import COUNTER_TOP
 
 SKILLS = ("reach", "push", "grasp", "drawer", "door")
 CLEARANCE = 0.010  # metres between the lowest part of a pushing hand and the counter

@@ -17,8 +17,8 @@ from dexworld.sim.hands.hand_physics import HandWorld
 from dexworld.sim.hands.hand_scene import COUNTER_FRONT, HandScene, SceneState
 from dexworld.sim.hands.hand_skills import HandScript, Key, Writer, idle
 from dexworld.sim.hands.human_hands import SIDES
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.poses import turn_about_z
-from dexworld.sim.scene import COUNTER_TOP
 
 STEPS_PER_SECOND = 100  # of the physics; a hand may not jump through an object
 ATTEMPTS = 16

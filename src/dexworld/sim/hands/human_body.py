@@ -8,7 +8,7 @@ import numpy as np
 
 from dexworld.hands import BODY_KEYPOINTS
 from dexworld.sim.hands.hand_scene import COUNTER_FRONT
-from dexworld.sim.scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 
 UPPER_ARM, FOREARM = 0.29, 0.265  # metres, an adult's
 _REACH = 0.985 * (UPPER_ARM + FOREARM)

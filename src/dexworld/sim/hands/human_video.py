@@ -29,10 +29,10 @@ from dexworld.sim.hands.hand_skills import SKILLS
 from dexworld.sim.hands.human_acts import Act, act_out
 from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM, upper_body
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
+from dexworld.sim.kitchen.kitchen_scene import add_decor
 from dexworld.sim.poses import looking_at, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import View
-from dexworld.sim.scene import add_decor
 from dexworld.track import ArrayFrames, Track
 
 FOCAL_OVER_WIDTH = 736.6339 / 1920  # EgoDex's constant intrinsics: fx = fy = 736.6339 px at 1920 x 1080

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import mujoco
 import numpy as np
 
-from dexworld.sim.collect import in_processes, seed_split
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
+from dexworld.sim.recording import in_processes, seed_split
 from dexworld.sim.render import choose_backend
 from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip
 from dexworld.video.clips.hand_video import render_track, repeated_first_frame

@@ -15,7 +15,7 @@ import numpy as np
 
 from dexworld.data.video import VideoError
 from dexworld.data.video_frames import VideoFrames
-from dexworld.sim.collect import in_processes
+from dexworld.sim.recording import in_processes
 from dexworld.video.clips.clip import ClipShape, is_clip_length
 from dexworld.video.clips.hand_video import MIN_HAND_SHARE, hand_share
 from dexworld.video.clips.inventory import Findings, Problem, take_inventory

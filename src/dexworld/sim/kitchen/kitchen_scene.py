@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from dexworld.sim.objects import ObjectSpec, add_object, random_object
-from dexworld.sim.robot import add_robot
+from dexworld.sim.kitchen.allegro_body import add_robot
+from dexworld.sim.kitchen.objects import ObjectSpec, add_object, random_object
 from dexworld.sim.textures import TEXTURE_SIZE, make_texture
 
 COUNTER_TOP = 0.92

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from dexworld.hands import ARM_JOINTS
-from dexworld.sim.robot import CLOSED_FINGERS, OPEN_FINGERS, REST_ARM
-from dexworld.sim.scene import COUNTER_TOP
-from dexworld.sim.simulation import ARM, Simulation
+from dexworld.sim.kitchen.allegro_body import CLOSED_FINGERS, OPEN_FINGERS, REST_ARM
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
+from dexworld.sim.kitchen.kitchen_simulation import ARM, Simulation
 
 FINGERS_OPEN, FINGERS_CLOSED = np.array(OPEN_FINGERS), np.array(CLOSED_FINGERS)
 _ARM_SEEDS = (np.array(REST_ARM), np.array([0, 0.5, 0.4, -2.05, 0.1, 3.4, 1.37]))
@@ -100,7 +99,7 @@ def _damped_least_squares(
         weighted = jacobian[:, dofs] * weight[:, None]
         inverse = weighted.T @ np.linalg.inv(weighted @ weighted.T + 1e-3 * np.eye(6))
         step = inverse @ (np.concatenate([translation, turn]) * weight)
-        step += (np.eye(ARM_JOINTS) - inverse @ weighted) @ (0.05 * (_ARM_SEEDS[0] - joints))
+        step += (np.eye(len(joints)) - inverse @ weighted) @ (0.05 * (_ARM_SEEDS[0] - joints))
         largest = np.abs(step).max()
         joints = np.clip(joints + step * min(1.0, 0.2 / max(largest, 1e-9)), low, high)
     return ArmSolution(joints, float(error[0]), float(error[1]))

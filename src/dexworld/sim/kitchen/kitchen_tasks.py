@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from dexworld.hands import RIGHT, TIPS, WRIST
-from dexworld.sim.expert import FINGERS_CLOSED, OVERHAND, plan_grasp, plan_push, solve_arm
-from dexworld.sim.robot import OPEN_FINGERS, REST_POSE
-from dexworld.sim.scene import COUNTER_TOP, Layout, random_layout
-from dexworld.sim.simulation import ARM, SimState, Simulation
+from dexworld.sim.kitchen.allegro_body import OPEN_FINGERS, REST_POSE
+from dexworld.sim.kitchen.expert import FINGERS_CLOSED, OVERHAND, plan_grasp, plan_push, solve_arm
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, Layout, random_layout
+from dexworld.sim.kitchen.kitchen_simulation import ARM, SimState, Simulation
 
 Task = Literal["reach", "grasp", "place", "push"]
 TASKS: tuple[Task, ...] = ("reach", "grasp", "place", "push")
@@ -120,6 +120,16 @@ def satisfied(task: str, simulation: Simulation, episode: TaskEpisode) -> bool:
     """Whether the task's criterion holds at this moment."""
     near = distance(task, simulation, episode) < RADIUS[task]
     return near and (task != "grasp" or simulation.hand_touches())
+
+
+def true_cost(task: str, simulation: Simulation, episode: TaskEpisode) -> float:
+    """How far the task is from done, metres, including what leads towards it: the hand that must come near first."""
+    left, tips = distance(task, simulation, episode), tips_world(simulation)
+    if task == "push":  # the hand must come near the object before anything moves
+        return left + 0.1 * float(np.linalg.norm(tips.mean(axis=0) - simulation.object_position()))
+    towards_goal = float(np.linalg.norm(tips - episode.goal_tips, axis=1).mean())
+    missing = 0.0 if satisfied(task, simulation, episode) else 0.1
+    return left + towards_goal + missing
 
 
 RADIUS = {"reach": REACH_RADIUS, "grasp": GRASP_RADIUS, "place": PLACE_RADIUS, "push": PUSH_RADIUS}

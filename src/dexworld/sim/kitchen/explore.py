@@ -1,9 +1,8 @@
 """Exploratory data: the arm moves, objects get touched and pushed about, nothing is ever picked up or put down.
 
 Both strategies of the DexWM paper (section 4.5): scripted lifts replayed with noise after the objects were moved, so
-that
-the grasps fail, and random 3-D targets; clips in which only the fingers open and close (section C.2). Ours in addition:
-sweeps, random straight lines at the height of the objects, so that objects move often enough to learn from.
+that the grasps fail, and random 3-D targets; clips in which only the fingers open and close (section C.2). Ours in
+addition: sweeps, random straight lines at the height of the objects, so that objects move often enough to learn from.
 """
 
 import math
@@ -12,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.hands import FINGER_JOINTS
-from dexworld.sim.expert import (
+from dexworld.sim.kitchen.allegro_body import REST_POSE
+from dexworld.sim.kitchen.expert import (
     FINGERS_CLOSED,
     FINGERS_OPEN,
     FINGERS_RAKE,
@@ -26,9 +25,8 @@ from dexworld.sim.expert import (
     rake_rotation,
     solve_arm,
 )
-from dexworld.sim.robot import REST_POSE
-from dexworld.sim.scene import COUNTER_TOP, random_layout
-from dexworld.sim.simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, random_layout
+from dexworld.sim.kitchen.kitchen_simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
 from dexworld.track import ArrayFrames, Track
 
 STRATEGIES = ("lift_replay", "random_targets", "sweep", "fingers")
@@ -79,9 +77,7 @@ def record_exploration(
 
 
 def holds_object(episode: Track) -> bool:
-    """Whether any object was held: off the counter, by `HELD_HEIGHT`, with the hand on it, for `HELD_FRAMES` in a
-    row.
-    """
+    """Whether any object was held: `HELD_HEIGHT` off the counter, with the hand on it, for `HELD_FRAMES` in a row."""
     heights = episode.columns["object_positions"][..., 2]
     held = (heights > heights[:1] + HELD_HEIGHT) & episode.columns["object_touched"]
     runs = np.stack([held[start : len(held) - HELD_FRAMES + 1 + start] for start in range(HELD_FRAMES)])
@@ -151,14 +147,14 @@ def _start_pose(simulation: Simulation, rng: np.random.Generator, strategy: str)
 
 
 def _noise(rng: np.random.Generator, arm: float, fingers: float) -> np.ndarray:
-    return np.concatenate([rng.normal(0, arm, 7), rng.normal(0, fingers, FINGER_JOINTS)])
+    return np.concatenate([rng.normal(0, arm, 7), rng.normal(0, fingers, len(FINGERS_OPEN))])
 
 
 def _random_fingers(rng: np.random.Generator) -> np.ndarray:
     """Between open and closed, the same for all fingers or different."""
     closing = rng.random() if rng.random() < 0.7 else np.repeat(rng.random(4), 4)
     fingers = FINGERS_OPEN + closing * (FINGERS_CLOSED - FINGERS_OPEN)
-    return fingers + rng.normal(0, 0.08, FINGER_JOINTS)
+    return fingers + rng.normal(0, 0.08, len(FINGERS_OPEN))
 
 
 def _random_rotation(rng: np.random.Generator) -> np.ndarray:
@@ -220,7 +216,7 @@ def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: Explo
         face = RAKE_FACE if rake else np.array([0.02, 0.0, 0.06])
         height = COUNTER_TOP + (RAKE_HEIGHT + abs(rng.normal(0, 0.012)) if rake else rng.uniform(0.05, 0.09))
         middle = np.array([*simulation.object_position(index)[:2], height]) + left * rng.normal(0, 0.03)
-        fingers = (FINGERS_RAKE if rake else _random_fingers(rng)) + rng.normal(0, 0.08, FINGER_JOINTS)
+        fingers = (FINGERS_RAKE if rake else _random_fingers(rng)) + rng.normal(0, 0.08, len(FINGERS_OPEN))
         here = simulation.joint_targets[ARM]
         start = solve_arm(simulation, middle - rng.uniform(0.08, 0.14) * ahead, rotation, face, near=here)
         end = solve_arm(simulation, middle + (length - 0.1) * ahead, rotation, face, near=start.joints)
@@ -250,9 +246,4 @@ def _some(moves: Iterator[Move], count: int) -> Iterator[Move]:
         yield next(moves)
 
 
-_MOVES = {
-    "lift_replay": _lift_moves,
-    "random_targets": _random_moves,
-    "sweep": _sweep_moves,
-    "fingers": _finger_moves,
-}
+_MOVES = {"lift_replay": _lift_moves, "random_targets": _random_moves, "sweep": _sweep_moves, "fingers": _finger_moves}

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from dexworld.hands import ARM_JOINTS, NUM_KEYPOINTS, RIGHT, ROBOT_JOINTS
+from dexworld.hands import NUM_KEYPOINTS, RIGHT
+from dexworld.robots.franka_allegro import JOINTS, FrankaAllegro
+from dexworld.sim.kitchen.allegro_body import (
+    BASE_BODY,
+    FLANGE_BODY,
+    HAND_PREFIX,
+    JOINT_NAMES,
+    PALM_BODY,
+    REST_POSE,
+    keypoint_bodies,
+)
+from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import Renderer
-from dexworld.sim.robot import BASE_BODY, FLANGE_BODY, HAND_PREFIX, JOINT_NAMES, PALM_BODY, REST_POSE, keypoint_bodies
-from dexworld.sim.scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
 
 CONTROL_STEPS = 5  # physics steps between two updates of the interpolated targets (100 Hz)
 TICK_STEPS = 50  # physics steps between two ticks (10 Hz): success is judged at every tick, a frame is every second one
@@ -19,6 +28,8 @@ TICKS_PER_FRAME = 2
 FRAMES_PER_SECOND = 5.0
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # positions, velocities, controls, warm start: enough to go on bit by bit
 _OPTICAL_FROM_MUJOCO = np.diag([1.0, -1.0, -1.0])
+
+ARM, FINGERS = FrankaAllegro.arm, slice(FrankaAllegro.arm.stop, len(JOINTS))
 
 Tick = Callable[["Simulation"], None]
 
@@ -66,7 +77,7 @@ class Simulation:
         """Objects to their places of the layout, the robot to `joint_positions` (23,) radians at rest."""
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[self.joint_qpos] = joint_positions
-        self.data.ctrl[:ROBOT_JOINTS] = joint_positions
+        self.data.ctrl[: len(JOINTS)] = joint_positions
         mujoco.mj_forward(self.model, self.data)
         self._steps = 0
 
@@ -80,7 +91,7 @@ class Simulation:
     @property
     def joint_targets(self) -> np.ndarray:
         """Commanded joint angles (23,) radians."""
-        return self.data.ctrl[:ROBOT_JOINTS].copy()
+        return self.data.ctrl[: len(JOINTS)].copy()
 
     def move(self, targets: np.ndarray, seconds: float, on_tick: Tick | None = None, settle: float = 0.0) -> None:
         """Interpolate smoothly from the present targets to `targets` (23,) over `seconds`, then hold for `settle`
@@ -92,7 +103,7 @@ class Simulation:
         updates = max(1, round(seconds / (CONTROL_STEPS * self.model.opt.timestep)))
         for update in range(1, updates + 1):
             share = update / updates
-            self.data.ctrl[:ROBOT_JOINTS] = start + change * (share * share * (3 - 2 * share))
+            self.data.ctrl[: len(JOINTS)] = start + change * (share * share * (3 - 2 * share))
             self._advance(on_tick)
         for _ in range(round(settle / (CONTROL_STEPS * self.model.opt.timestep))):
             self._advance(on_tick)
@@ -222,7 +233,3 @@ class Simulation:
 
     def __exit__(self, *_) -> None:
         self.close()
-
-
-ARM = slice(0, ARM_JOINTS)
-FINGERS = slice(ARM_JOINTS, ROBOT_JOINTS)

@@ -1,0 +1,147 @@
+"""The seam of robots: what data, planning and evaluation know of one.
+
+A new robot is a subclass of `Robot` with its joints and its `forward`; `examples/my_robot.py` shows one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexworld.geometry import transform_points
+from dexworld.hands import RIGHT
+from dexworld.track import Track
+
+LIMIT_SLACK = 1e-4  # radians; rounding of float32 policies
+
+
+@dataclass(frozen=True)
+class HandPose:
+    """Where the hand is, in the robot's base frame, metres.
+
+    keypoints: (..., 42, 3); rows that the robot doesn't have are zero. valid: (42,) bool, the rows that it has.
+    hand_rotation: (..., 3, 3), base_from_palm. wrist: (..., 3), the wrist keypoint.
+    links: (..., L, 3), origins of the arm's joints from the base on: what the robot's own outline is made of.
+    """
+
+    keypoints: Tensor
+    valid: Tensor
+    hand_rotation: Tensor
+    wrist: Tensor
+    links: Tensor
+
+
+class Robot(ABC):
+    """A robot with a hand, as numbers and batched kinematics. It holds no state.
+
+    name: in the registry. joints: their names, in the order of every joint vector (J,). limits: (J, 2) float64, low and
+    high. arm: the joints that move the hand about; planners search them with the arm's spread and the others with the
+    fingers'. fingers: the joints after the arm's. unit: of joint vectors, for messages.
+    """
+
+    name: ClassVar[str]
+    joints: ClassVar[tuple[str, ...]]
+    arm: ClassVar[slice]
+    unit: ClassVar[str] = "rad"
+    limits: Tensor
+
+    @property
+    def fingers(self) -> slice:
+        """The joints after the arm's."""
+        return slice(self.arm.stop, len(self.joints))
+
+    @abstractmethod
+    def forward(self, joint_positions: Tensor) -> HandPose:
+        """Hand pose for joint positions (..., J), in their dtype and on their device. Differentiable.
+
+        Raises ValueError if the last dimension isn't J. Limits aren't checked here: see `clamp`.
+        """
+
+    def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
+        """Spheres that cover the robot: centres (..., M, 3) in the base frame and radii (M,), metres.
+
+        By default 3 cm around the keypoints that there are.
+        """
+        centres = pose.keypoints[..., pose.valid, :]
+        return centres, centres.new_full(centres.shape[-2:-1], 0.03)
+
+    def clamp(self, joint_positions: Tensor) -> Tensor:
+        """Joint positions (..., J) moved to the nearest point within the limits."""
+        limits = self.limits.to(joint_positions)
+        return torch.minimum(torch.maximum(joint_positions, limits[:, 0]), limits[:, 1])
+
+    def check_targets(self, targets: np.ndarray) -> np.ndarray:
+        """Joint targets (J,) that are finite and within the limits; ValueError names the joint otherwise.
+
+        Targets that rounding put `LIMIT_SLACK` outside are moved to the limit.
+        """
+        targets, limits = np.asarray(targets, float), self.limits.cpu().numpy()
+        if targets.shape != (len(self.joints),):
+            raise ValueError(
+                f"joint targets have shape {targets.shape}, expected ({len(self.joints)},): arm, then fingers"
+            )
+        if not np.isfinite(targets).all():
+            raise ValueError(f"joint target {int(np.argmin(np.isfinite(targets)))} is NaN or Inf; nothing was moved")
+        outside = (targets < limits[:, 0] - LIMIT_SLACK) | (targets > limits[:, 1] + LIMIT_SLACK)
+        if outside.any():
+            joint = int(np.argmax(outside))
+            low, high = limits[joint]
+            raise ValueError(
+                f"joint {joint} is asked to go to {targets[joint]:.3f} {self.unit}, outside [{low:.3f}, {high:.3f}] "
+                f"of {self.joints[joint]}; clip targets to the robot's `limits` first"
+            )
+        return np.clip(targets, limits[:, 0], limits[:, 1])
+
+    def track(
+        self, joint_path: Tensor, world_from_base: Tensor, world_from_camera: Tensor, intrinsics: Tensor
+    ) -> Track:
+        """The track of a robot that goes through T joint vectors, as a camera sees it; see `keypoint_track`.
+
+        joint_path: (..., T, J). All floating-point inputs must have the path's dtype and device.
+        """
+        pose = self.forward(joint_path)
+        return keypoint_track(pose.keypoints, pose.valid, world_from_base, world_from_camera, intrinsics)
+
+    def check_shape(self, joint_positions: Tensor) -> None:
+        """Raises ValueError unless the last dimension is J."""
+        shape, joints = tuple(joint_positions.shape), len(self.joints)
+        if shape[-1:] != (joints,):
+            raise ValueError(f"joint positions have shape {shape}, expected (..., {joints})")
+
+
+def keypoint_track(
+    keypoints_base: Tensor, valid: Tensor, world_from_base: Tensor, world_from_camera: Tensor, intrinsics: Tensor
+) -> Track:
+    """A track (..., T) of keypoints (..., T, 42, 3) in the base frame, of which the rows `valid` (42,) exist.
+
+    world_from_base: (4, 4). intrinsics: (3, 3). world_from_camera: (4, 4) of a still camera or (..., T, 4, 4).
+    """
+    *batch, length = keypoints_base.shape[:-2]
+    keypoints_world = transform_points(world_from_base, keypoints_base)
+    return Track(
+        world_from_camera.expand(*batch, length, 4, 4),
+        intrinsics.expand(*batch, 3, 3),
+        {"keypoints_world": keypoints_world, "keypoints_valid": valid.expand(keypoints_world.shape[:-1])},
+    )
+
+
+def right_hand_pose(wrist: Tensor, fingers: Tensor, hand_rotation: Tensor, links: Tensor) -> HandPose:
+    """The pose of a robot with a right hand: its wrist (..., 3), and four joints each of five fingers (..., 20, 3)."""
+    left = fingers.new_zeros(*fingers.shape[:-2], RIGHT.start, 3)
+    valid = torch.zeros(RIGHT.stop, dtype=torch.bool, device=fingers.device)
+    valid[RIGHT] = True
+    return HandPose(torch.cat([left, wrist[..., None, :], fingers], dim=-2), valid, hand_rotation, wrist, links)
+
+
+def spheres(lines: Sequence[tuple[Tensor, Tensor, int, float]]) -> tuple[Tensor, Tensor]:
+    """An outline from lines, each from (..., 3) to (..., 3), with so many spheres of a radius in metres along it."""
+    centres, radii = [], []
+    for start, end, count, radius in lines:
+        share = torch.linspace(0.0, 1.0, count, dtype=start.dtype, device=start.device)[:, None]
+        centres.append(start[..., None, :] + share * (end - start)[..., None, :])
+        radii += [radius] * count
+    return torch.cat(centres, dim=-2), lines[0][0].new_tensor(radii)

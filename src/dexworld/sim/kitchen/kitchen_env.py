@@ -1,0 +1,197 @@
+"""The kitchen as a Gymnasium environment: one step is one step of the world model, a second of robot motion."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from dexworld.hands import NUM_KEYPOINTS
+from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
+from dexworld.robots.observation import Observation
+from dexworld.sim.kitchen import kitchen_tasks as tasks
+from dexworld.sim.kitchen.kitchen_scene import IMAGE_SIZE, TRAINING_SEEDS, random_layout
+from dexworld.sim.kitchen.kitchen_simulation import TICKS_PER_FRAME, SimState, Simulation
+from dexworld.sim.kitchen.kitchen_tasks import HORIZON, TaskEpisode, draw_episode
+
+
+class KitchenEnv(gymnasium.Env):
+    """Franka arm with Allegro hand at a kitchen counter; an `Environment` and a `SimulatedEnvironment`.
+
+    Observation: the fields of `dexworld.robots.observation.Observation`, and the true keypoints (`keypoints_world`
+    (42, 3) metres, `keypoints_valid` (42,)). Action: absolute joint targets (23,) radians, interpolated over a second.
+    Reward: 1.0 when the task's criterion holds at the end of the step (0.0 without a task). An episode is truncated
+    after three steps; `info["distance"]` says how far the task is from done, metres.
+
+    Without a task the scene just stands there to be explored, and nothing truncates.
+
+    task: of resets whose options name none. tips: as of `FrankaAllegro`. render_mode: `rgb_array` or None; `render`
+    gives the picture in both.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  Gymnasium's own declaration
+
+    def __init__(
+        self,
+        task: str | None = None,
+        backend: str = "auto",
+        tips: TipConvention = "true",
+        render_mode: str | None = "rgb_array",
+    ):
+        self._task, self._backend = task, backend
+        self.render_mode = render_mode
+        self.robot = FrankaAllegro(tips)
+        self.simulation: Simulation | None = None
+        self.episode: TaskEpisode | None = None
+        self.film: list[np.ndarray] = []
+        self._filming = False
+        box = gymnasium.spaces.Box
+        low, high = self.robot.limits.numpy().T
+        self.action_space = box(low, high, dtype=np.float64)
+        joints = box(-np.pi * 1.5, np.pi * 1.5, low.shape, np.float64)  # measured ones overshoot a little
+        pose = box(-np.inf, np.inf, (4, 4), np.float64)
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "image": box(0, 255, (*IMAGE_SIZE, 3), np.uint8),
+                "joint_positions": joints,
+                "joint_targets": joints,
+                "keypoints_world": box(-np.inf, np.inf, (NUM_KEYPOINTS, 3), np.float64),
+                "keypoints_valid": gymnasium.spaces.MultiBinary(NUM_KEYPOINTS),
+                "world_from_camera": pose,
+                "world_from_base": pose,
+                "intrinsics": box(-np.inf, np.inf, (3, 3), np.float64),
+            }
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Build the scene of `seed`; without one, of a random training seed (that has an episode of the task).
+
+        options: `task` (reach, grasp, place, push) draws a start and a goal for it; the info then holds `goal_image`.
+        `episode` takes a `TaskEpisode` instead, `start` a `SimState` of this scene to begin from, and `goal` one to
+        derive the goal picture from. `film` keeps pictures at 5 Hz in `self.film`. Raises ValueError if the scene has
+        no episode of the task, with the reason.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        episode, task = options.pop("episode", None), options.pop("task", None)
+        start, goal, film = options.pop("start", None), options.pop("goal", None), options.pop("film", False)
+        if options:
+            raise ValueError(f"reset options {sorted(options)} are unknown; known: task, start, goal, episode, film")
+        if task is not None and episode is not None:
+            raise ValueError("reset takes a task to draw an episode of, or an episode, not both")
+        if episode is None:
+            seed, episode = self._drawn(task or self._task, seed)
+        else:
+            seed = episode.seed
+        simulation = self._load(seed)
+        self.episode, self._taken = episode, 0
+        info: dict[str, Any] = {"seed": seed}
+        if goal is not None:
+            simulation.set_state(goal)
+            info["goal_image"] = simulation.image()
+        elif episode is not None:
+            info["goal_image"] = episode.goal_image
+        if start is None and episode is not None:
+            start = episode.start
+        if start is not None:
+            simulation.set_state(start)
+        self.film, self._filming, self._ticks = [], film, 0
+        return simulation.observation(), info
+
+    def step(self, action: np.ndarray):
+        """Move to joint targets (23,) radians. Raises ValueError on NaN, on a wrong shape, or outside the limits."""
+        tasks.step(self._running(), self.robot.check_targets(action), self._shoot)
+        self._taken += 1
+        info: dict[str, Any] = {"steps": self._taken}
+        reward = 0.0
+        if self.episode is not None:
+            info["distance"] = self.distance()
+            reward = float(tasks.satisfied(self.episode.task, self._running(), self.episode))
+        truncated = self.episode is not None and self._taken >= HORIZON
+        return self._running().observation(), reward, False, truncated, info
+
+    def move(self, action: np.ndarray) -> None:
+        """As `step`, without observing or filming."""
+        tasks.step(self._running(), self.robot.check_targets(action))
+
+    def observe(self) -> Observation:
+        """What a policy sees now."""
+        return Observation.from_dict(self._running().observation())
+
+    def distance(self) -> float:
+        """How far the task is from done, metres."""
+        simulation, episode = self._posed()
+        return tasks.distance(episode.task, simulation, episode)
+
+    def success(self) -> bool:
+        """Hold still for a second: whether the task's criterion holds at each of ten ticks (the paper's success)."""
+        simulation, episode = self._posed()
+        return tasks.hold(simulation, episode, self._shoot)
+
+    def true_cost(self) -> float:
+        """How far the task is from done, metres, including what leads towards it."""
+        simulation, episode = self._posed()
+        return tasks.true_cost(episode.task, simulation, episode)
+
+    def get_state(self) -> SimState:
+        """The complete state, commanded targets included."""
+        return self._running().get_state()
+
+    def set_state(self, state: SimState) -> None:
+        """Go to a state of this scene."""
+        self._running().set_state(state)
+
+    def render(self) -> np.ndarray:
+        """The egocentric picture (224, 392, 3) uint8."""
+        return self._running().image()
+
+    def depth(self) -> np.ndarray:
+        """Depth (224, 392) float32 metres along the optical axis; inf where there is nothing."""
+        simulation = self._running()
+        return simulation.renderer.depth(simulation.data, "ego")
+
+    def segmentation(self) -> np.ndarray:
+        """Geom ids (224, 392) int32; -1 where there is nothing."""
+        simulation = self._running()
+        return simulation.renderer.segmentation(simulation.data, "ego")
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self.simulation is not None:
+            self.simulation.close()
+            self.simulation = None
+
+    def _drawn(self, task: str | None, seed: int | None) -> tuple[int, TaskEpisode | None]:
+        """The seed to build, and its episode of the task if there is to be one."""
+        while True:
+            drawn = int(self.np_random.integers(TRAINING_SEEDS.start, TRAINING_SEEDS.stop)) if seed is None else seed
+            if task is None:
+                return drawn, None
+            episode = draw_episode(task, drawn, self._backend)
+            if isinstance(episode, TaskEpisode):
+                return episode.seed, episode
+            if seed is not None:
+                raise ValueError(f"scene {seed} has no {task} episode: {episode.reason}; try the next seed")
+
+    def _load(self, seed: int) -> Simulation:
+        if self.simulation is None or self.simulation.layout.seed != seed:
+            self.close()
+            self.simulation = Simulation(random_layout(seed), self._backend, self.robot.tips)
+        else:
+            self.simulation.reset()
+        return self.simulation
+
+    def _running(self) -> Simulation:
+        if self.simulation is None:
+            raise ValueError("the environment has no scene yet: call reset first")
+        return self.simulation
+
+    def _posed(self) -> tuple[Simulation, TaskEpisode]:
+        if self.episode is None:
+            raise ValueError("there is no task to succeed in; reset with options={'task': ...}")
+        return self._running(), self.episode
+
+    def _shoot(self, simulation: Simulation) -> None:
+        """Called at 10 Hz of simulated time."""
+        if self._filming and self._ticks % TICKS_PER_FRAME == 0:
+            self.film.append(simulation.image())
+        self._ticks += 1
