@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dexworld.cli.progress import task_bars
+from dexworld.cli.bars import task_bars
 from dexworld.evaluation.results import write_results
 from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
 from dexworld.models.reference import REFERENCE, checkpoint_path

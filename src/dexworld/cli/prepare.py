@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from dexworld.cli.progress import bars_or_lines
+from dexworld.cli.bars import bars_or_lines
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import Shard
 from dexworld.data.prepare.job import Patience, PrepareConfig, Progress, prepare
