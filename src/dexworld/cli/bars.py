@@ -20,12 +20,6 @@ logger = logging.getLogger("dexworld")
 LOGGED_EVERY_S = 60.0
 
 
-def _bar(console: Console | None = None) -> Progress:
-    texts = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
-    times = TimeElapsedColumn(), TimeRemainingColumn()
-    return Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], *times, console=console)
-
-
 def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
     """A wrapper of an iterator that draws a bar of `total` items; items that were done before count as done."""
 
@@ -42,7 +36,9 @@ def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
 @contextmanager
 def task_bars(console: Console | None = None) -> Iterator[Callable[..., None]]:
     """Bars by name, each moved by calling the value with (name, done, total) and perhaps a note behind the bar."""
-    with _bar(console) as progress:
+    label, note_shown = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = label, BarColumn(), MofNCompleteColumn(), note_shown, TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
 
         def update(name: str, done: int, total: int, note: str = "") -> None:

@@ -5,7 +5,7 @@ name files `file_000` under a template that says `file-000`; then the file with 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -111,12 +111,9 @@ class LeRobotLayout:
         end = float(self.column(f"videos/{key}/to_timestamp")[index])
         length = self.lengths[index]
         if not 0 <= start < end < 1e7 or abs((end - start) * self.fps - length) > 1:
-            raise ValueError(
-                f"{key} runs from {start} to {end} s, which are not the {length} frames of its rows at {self.fps:g} fps"
-            )
-        return PackedFrames(
-            self.video_file(index, key), round(start * self.fps), length, self.video_size(key), self.fps, start
-        )
+            raise ValueError(f"{key} runs from {start} to {end} s; its rows are {length} frames at {self.fps:g} fps")
+        first, path, size = round(start * self.fps), self.video_file(index, key), self.video_size(key)
+        return PackedFrames(path, first, length, size, self.fps, start)
 
     def video_size(self, key: str) -> tuple[int, int]:
         """Height and width of a camera, wherever info.json puts the channels."""
@@ -136,10 +133,6 @@ class LeRobotLayout:
             self._places[place] = self._search(template, chunk, number, key, suffix)
         return self._places[place]
 
-    @cached_property
-    def _places(self) -> dict[tuple[str, int, int, str], Path]:
-        return {}
-
     def _search(self, template: str, chunk: int, number: int, key: str, suffix: str) -> Path:
         text = self.info.get(template)
         numbers = {"chunk_index": chunk, "file_index": number, "episode_chunk": chunk, "episode_index": number}
@@ -147,7 +140,7 @@ class LeRobotLayout:
             path = self.folder / text.format(video_key=key, **numbers)  # type: ignore[union-attr]
             if path.exists():
                 return path
-        found = self._files(suffix).get((key, chunk, number))
+        found = (self._rows_files if suffix == ".parquet" else self._videos).get((key, chunk, number))
         if found is None:
             raise CorruptEpisodeError(
                 f"{self.folder}: no {suffix} file of chunk {chunk}, file {number} {key}: {template} in meta/info.json "
@@ -155,20 +148,27 @@ class LeRobotLayout:
             )
         return found
 
-    def _files(self, suffix: str) -> dict[tuple[str, int, int], Path]:
-        """Files by camera (empty for rows), chunk and number, whatever stands between the words and the numbers."""
-        if suffix not in self._listed:
-            found = self._listed[suffix] = {}
-            for path in sorted((self.folder / ("data" if suffix == ".parquet" else "videos")).rglob(f"*{suffix}")):
-                chunks, numbers = (re.findall(r"\d+", part) for part in (path.parent.name, path.stem))
-                if chunks and numbers and not path.name.startswith("."):
-                    key = "" if suffix == ".parquet" else path.parent.parent.name
-                    found[key, int(chunks[-1]), int(numbers[-1])] = path
-        return self._listed[suffix]
+    @cached_property
+    def _places(self) -> dict[tuple[str, int, int, str], Path]:
+        return {}
 
     @cached_property
-    def _listed(self) -> dict[str, dict[tuple[str, int, int], Path]]:
-        return {}
+    def _rows_files(self) -> dict[tuple[str, int, int], Path]:
+        return _numbered(self.folder / "data", ".parquet", lambda path: "")
+
+    @cached_property
+    def _videos(self) -> dict[tuple[str, int, int], Path]:
+        return _numbered(self.folder / "videos", ".mp4", lambda path: path.parent.parent.name)
+
+
+def _numbered(folder: Path, suffix: str, key_of: Callable[[Path], str]) -> dict[tuple[str, int, int], Path]:
+    """Files by camera, chunk and number, whatever stands between the words and the numbers."""
+    found = {}
+    for path in sorted(folder.rglob(f"*{suffix}")):
+        chunks, numbers = (re.findall(r"\d+", part) for part in (path.parent.name, path.stem))
+        if chunks and numbers and not path.name.startswith("."):
+            found[key_of(path), int(chunks[-1]), int(numbers[-1])] = path
+    return found
 
 
 def is_lerobot(folder: Path) -> bool:

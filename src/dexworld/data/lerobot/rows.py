@@ -20,7 +20,7 @@ _files: PerThread[pq.ParquetFile] = PerThread(MAX_OPEN_FILES, lambda file: file.
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A parquet file that stays open with its footer parsed, among the most recently used of this thread."""
+    """A parquet file that stays open, among the most recently used of this thread."""
     return _files.get(identity(path), lambda: pq.ParquetFile(path, memory_map=False))
 
 
@@ -50,9 +50,8 @@ def episode_rows(layout: LeRobotLayout, index: int, names: list[str] | None = No
 
 def _first_row(layout: LeRobotLayout, index: int) -> int:
     """The episode's first row in its file: its global number less that of the file's first episode."""
-    starts, chunks, files = (
-        layout.column(name) for name in ("dataset_from_index", "data/chunk_index", "data/file_index")
-    )
+    names = ("dataset_from_index", "data/chunk_index", "data/file_index")
+    starts, chunks, files = (layout.column(name) for name in names)
     together = (chunks == chunks[index]) & (files == files[index])
     return int(starts[index] - starts[together].min())
 
@@ -114,25 +113,23 @@ class RowImages:
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
         wanted = frame_numbers(indices, len(self), f"{self.layout.folder}: {self.key}")
-        path = self.layout.data_file(self.row)
+        where = f"{self.layout.data_file(self.row)}: {self.key}, frame"
         try:
             images = episode_rows(self.layout, self.row, [self.key])[self.key]
         except CorruptEpisodeError as error:
             raise VideoError(str(error)) from error
         frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
         for place, index in enumerate(wanted.tolist()):
-            frames[place] = _decoded(images[index], self.size, f"{path}: {self.key}, frame {index} of its episode")
+            frames[place] = _decoded(images[index], self.size, f"{where} {index} of its episode")
         return frames
 
 
 def _decoded(content: Any, size: tuple[int, int], where: str) -> np.ndarray:
     """An image file's bytes as (H, W, 3) uint8 RGB."""
-    heads = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg"}
-    name = next((name for head, name in heads.items() if isinstance(content, bytes) and content.startswith(head)), None)
-    if name is None:
+    if not isinstance(content, bytes) or not content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
         raise VideoError(f"{where} holds no PNG or JPEG")
     try:
-        decoder = Decoder(name, b"")
+        decoder = Decoder("png" if content.startswith(b"\x89PNG") else "mjpeg", b"")
         pictures = decoder.context.decode(av.Packet(content)) + decoder.context.decode(None)
         if len(pictures) != 1:
             raise VideoError(f"{len(pictures)} pictures")

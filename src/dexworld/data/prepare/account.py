@@ -18,13 +18,14 @@ from dexworld.data.store.prepared_dataset import PreparedDataset
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 
-# Bytes of a stored frame of 398 x 224 at the codec's default rate factor: `python benchmarks/storage.py`, the textured
-# clip, which compresses worse than what people film. Another rate factor moves the size by this share a step.
+# Bytes of a stored frame of 398 x 224 at the default rate factor: `python benchmarks/storage.py`, textured clip.
+# PER_CRF: the factor on the size for one step of the rate factor.
 FRAME_BYTES = {"h264": 7700, "h264-444": 9000, "hevc": 4900, "av1": 5500, "jpeg": 32500}
 PER_CRF = {"h264": 0.89, "h264-444": 0.89, "hevc": 0.89, "av1": 0.95, "jpeg": 0.8}
 MEASURED_PIXELS = 398 * 224
 LABEL_BYTES = 1500  # keypoints, confidences, camera and packet places of a frame, compressed
 MARGIN = 1.1
+LISTED = 10
 SAMPLED = 20  # episodes whose lengths are read when the source doesn't know them
 
 
@@ -63,7 +64,7 @@ def _gigabytes(count: float) -> str:
 
 
 class CountMismatchError(RuntimeError):
-    """Episodes that went in and did not come out anywhere; a defect, never to be passed over."""
+    """Episodes that went in and did not come out anywhere: a defect."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,7 @@ class Account:
         if out != self.counted:
             raise CountMismatchError(
                 f"{self.counted} episodes went in, but {self.prepared} are prepared, {len(self.quarantined)} "
-                f"quarantined, {self.failed} failed and {self.waiting} waiting, {out} in all; the store can't be "
-                "trusted, delete it and prepare again"
+                f"quarantined, {self.failed} failed and {self.waiting} waiting; delete the store and prepare again"
             )
 
 
@@ -131,6 +131,7 @@ class PrepareReport:
         """The figures of results.json."""
         account, frames = self.account, self.account.frames
         hours = frames / (self.settings.fps or 1.0) / 3600
+        what = {"damaged": self.damaged, "quarantine": account.quarantined}
         return {
             "episodes": account.counted,
             "prepared": account.prepared,
@@ -150,13 +151,12 @@ class PrepareReport:
             "settings": self.settings.to_json(),
             "quality": self.quality,
             "verified": self.verified,
-            "damaged": [{"what": what, "reason": reason} for what, reason in self.damaged],
-            "quarantine": [{"what": what, "reason": reason} for what, reason in account.quarantined],
+            **{name: [{"what": it, "reason": why} for it, why in entries] for name, entries in what.items()},
             "failures": [{"pack": pack.number, "ids": list(pack.ids), "reason": pack.reason} for pack in self.failed],
         }
 
-    def text(self, listed: int = 10) -> str:
-        """The summary for people, with the first `listed` entries of every list."""
+    def text(self) -> str:
+        """The summary for people, with the first `LISTED` entries of every list."""
         account, quality = self.account, self.quality
         counts = f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
         counts += f"{len(account.quarantined)} quarantined"
@@ -175,16 +175,15 @@ class PrepareReport:
             lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
         failed = [(f"pack {each.number}", each.reason) for each in self.failed]
         for label, entries in (("quarantined", account.quarantined), ("failed", failed), ("damaged", self.damaged)):
-            lines += [f"{label} {what}: {reason}" for what, reason in entries[:listed]]
-            lines += [f"... and {len(entries) - listed} more {label}"] if len(entries) > listed else []
+            lines += [f"{label} {what}: {reason}" for what, reason in entries[:LISTED]]
+            lines += [f"... and {len(entries) - LISTED} more {label}"] if len(entries) > LISTED else []
         return "\n".join(lines)
 
 
 def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Mapping[int, FailedPack]) -> Account:
     """The account of a store that is not assembled yet, from its packs' records.
 
-    Raises CountMismatchError naming the pack when a record holds other episodes than the plan: fewer, more, or one
-    twice.
+    Raises CountMismatchError naming a pack whose record holds other episodes than the plan.
     """
     planned = {pack.number: pack.ids for pack in plan.packs}
     for record in records:
@@ -193,8 +192,8 @@ def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: M
         if sorted(found) != sorted(expected):
             wrong = sorted({*found} ^ {*expected}) or sorted(name for name in found if found.count(name) > 1)
             raise CountMismatchError(
-                f"pack {record.number} accounts for {len(found)} episodes, {len(expected)} were planned "
-                f"(first that differs: {wrong[0]}); its files in staging are damaged, delete them and start again"
+                f"pack {record.number} accounts for {len(found)} of {len(expected)} planned episodes (first that "
+                f"differs: {wrong[0]}); delete its files in staging and start again"
             )
     return Account(
         counted=plan.counted,
@@ -212,9 +211,7 @@ def account_of_store(plan: PreparePlan, store: PreparedDataset) -> Account:
     kept = {*store.ids, *(name for name, _ in store.quarantined)}
     lost = [name for name in plan.ids if name not in kept]
     if lost:
-        raise CountMismatchError(
-            f"{store.folder} lost {len(lost)} episodes, the first is {lost[0]}; delete it and prepare again"
-        )
+        raise CountMismatchError(f"{store.folder} lost {len(lost)} episodes ({lost[0]} first); prepare it again")
     files = (path for top in ("data", "meta", "videos") for path in (store.folder / top).rglob("*"))
     return Account(
         counted=plan.counted,

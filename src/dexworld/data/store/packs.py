@@ -59,7 +59,7 @@ class EpisodeRecord:
 class PackRecord:
     """A complete pack. settings: resolved. quarantined: (id, reason). extradata: the decoder's head, hexadecimal.
 
-    video, labels: {"bytes", "crc32"} of the staged files; empty when every episode of the pack was left out.
+    video, labels: {"bytes", "crc32"} of the staged files; None when every episode of the pack was left out.
     """
 
     number: int
@@ -67,8 +67,8 @@ class PackRecord:
     episodes: list[EpisodeRecord]
     quarantined: list[list[str]]
     extradata: str = ""
-    video: dict[str, int] | None = None
-    labels: dict[str, int] | None = None
+    video: Any = None
+    labels: Any = None
 
     @property
     def frames(self) -> int:
@@ -92,10 +92,9 @@ def write_pack(
     """Write pack `number` of the store in `folder` and return its record; an existing record is read and returned.
 
     items: (id, function that reads the episode), in the order of the ids. An episode whose reading raises
-    CorruptEpisodeError or VideoError, at its labels or at any frame, is left out of video and labels and named in the
-    record. settings: best resolved (`PrepareSettings.resolved`); otherwise the pack's first readable episode decides
-    the width and the rate. progress: called with (id, frames) after each episode, frames 0 for one left out.
-    split_of: the source's split of an id, "" where it knows none.
+    CorruptEpisodeError or VideoError, at its labels or at any frame, is left out and named in the record. settings: if
+    not resolved, the pack's first readable episode decides the width and the rate. progress: called with (id, frames)
+    after each episode, frames 0 for one left out. split_of: the source's split of an id, "" where it knows none.
 
     Several processes may write different packs. Raises ValueError when the store is complete already.
     """

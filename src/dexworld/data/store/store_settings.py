@@ -14,7 +14,7 @@ MAX_GROUP = 250
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What a prepared store is made with. Stores made with the same settings from the same source are equal.
+    """What a prepared store is made with. Equal settings and sources give equal stores.
 
     Raises ValueError naming the field.
     """
@@ -52,7 +52,7 @@ class PrepareSettings:
             raise ValueError(f"crop {self.crop} is larger than the scaled frame ({self.height}, {self.width})")
         if self.codec not in get_args(Codec):
             raise ValueError(f"codec {self.codec!r} must be one of {', '.join(get_args(Codec))}")
-        low, high = (1, 31) if self.codec == "jpeg" else (0, 63 if self.codec == "av1" else 51)
+        low, high = {"jpeg": (1, 31), "av1": (0, 63)}.get(self.codec, (0, 51))
         if self.crf is not None and not low <= self.crf <= high:
             raise ValueError(f"crf is {self.crf}; for {self.codec} it must be {low} to {high}")
         if not 1 <= self.group <= MAX_GROUP:
