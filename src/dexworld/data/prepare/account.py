@@ -3,14 +3,14 @@
 import contextlib
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dexworld.data.prepare.plan import PreparePlan
+from dexworld.data.prepare.plan import Pack, PreparePlan
 from dexworld.data.source import CorruptEpisodeError, Dataset, Source
 from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import PackRecord
@@ -68,15 +68,6 @@ class CountMismatchError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class FailedPack:
-    """A pack that could not be written; another run tries it again. ids: of its episodes."""
-
-    number: int
-    ids: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
 class Account:
     """Where every episode of the source is: counted = prepared + quarantined + failed + waiting.
 
@@ -105,13 +96,13 @@ class Account:
 class PrepareReport:
     """What one run of a preparation did and found.
 
-    account: of all episodes. failed: packs that this run could not write. assembled: whether the store is complete.
-    seconds, frames_now: of this run alone. quality: see `quality.compare`; empty when nothing was compared. damaged:
-    (id or file, reason) of what is wrong with a finished store; verified: whether every byte of it was read for that.
+    account: of all episodes. failed: packs that this run could not write, and why. assembled: whether the store is
+    complete. seconds, frames_now: of this run alone. quality: see `quality.compare`; empty when nothing was compared.
+    damaged: (id or file, reason) of what is wrong with a finished store. verified: whether every byte of it was read.
     """
 
     account: Account
-    failed: tuple[FailedPack, ...]
+    failed: tuple[tuple[Pack, str], ...]
     assembled: bool
     estimated_bytes: int
     source_bytes: int
@@ -152,7 +143,7 @@ class PrepareReport:
             "quality": self.quality,
             "verified": self.verified,
             **{name: [{"what": it, "reason": why} for it, why in entries] for name, entries in what.items()},
-            "failures": [{"pack": pack.number, "ids": list(pack.ids), "reason": pack.reason} for pack in self.failed],
+            "failures": [{"pack": pack.number, "ids": list(pack.ids), "reason": why} for pack, why in self.failed],
         }
 
     def text(self) -> str:
@@ -173,14 +164,14 @@ class PrepareReport:
             lines.append(f"against the source scaled without encoding: {decibels}{keypoints}")
         if self.verified:
             lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
-        failed = [(f"pack {each.number}", each.reason) for each in self.failed]
-        for label, entries in (("quarantined", account.quarantined), ("failed", failed), ("damaged", self.damaged)):
+        lists = {"quarantined": account.quarantined, "failed": self.failed, "damaged": self.damaged}
+        for label, entries in lists.items():
             lines += [f"{label} {what}: {reason}" for what, reason in entries[:LISTED]]
             lines += [f"... and {len(entries) - LISTED} more {label}"] if len(entries) > LISTED else []
         return "\n".join(lines)
 
 
-def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Mapping[int, FailedPack]) -> Account:
+def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Collection[int]) -> Account:
     """The account of a store that is not assembled yet, from its packs' records.
 
     Raises CountMismatchError naming a pack whose record holds other episodes than the plan.

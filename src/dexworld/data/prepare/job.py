@@ -172,9 +172,8 @@ class _Job:
     source: Source
     settings: PrepareSettings
     watch: Watch
-    failed: dict[int, accounts.FailedPack] = field(default_factory=dict)
-    reading: dict[int, str] = field(default_factory=dict)  # the episode that each running pack is at
-    running: dict[int, dict[str, int]] = field(default_factory=dict)  # frames of the episodes of running packs
+    failed: dict[int, tuple[Pack, str]] = field(default_factory=dict)
+    running: dict[int, dict[str, int | None]] = field(default_factory=dict)  # frames by episode; None: it is read now
     started: float = field(default_factory=time.monotonic)
     total: int = 0
     done: int = 0
@@ -204,8 +203,8 @@ class _Job:
             return
         if todo and not config.force:
             (frames, size), episodes = self.estimate, len(self.plan.ids)
-            missing = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
-            accounts.check_room(config.destination, size * missing, f"{frames} frames of {len(self.source)} episodes")
+            share = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
+            accounts.check_room(config.destination, size * share, f"{frames} frames of {episodes} episodes")
         self.total = sum(len(pack.ids) for pack in todo)
         self._show()
         if not todo:
@@ -238,17 +237,17 @@ class _Job:
 
     def _heard(self, note: tuple[int, str, int | None]) -> None:
         pack, episode, frames = note
-        self.reading[pack] = episode
+        episodes = self.running.setdefault(pack, {})
+        episodes.pop(episode, None)  # so that the latest comes last, also when the pack is tried again
+        episodes[episode] = frames
         if frames is not None:
-            self.running.setdefault(pack, {})[episode] = frames
             self._show()
-            if self.config.strict and not frames:
-                raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
+        if frames == 0 and self.config.strict:
+            raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
 
     def _finished(self, outcome: Outcome, claims: Claims) -> None:
         pack, record, error = outcome.item, outcome.result, outcome.error
-        self.running.pop(pack.number, None)
-        episode = self.reading.pop(pack.number, "")
+        episode = next(reversed(self.running.pop(pack.number, {})), "")
         claims.release(pack.name)
         if error is None:
             self.done += len(record.episodes) + len(record.quarantined)
@@ -257,12 +256,12 @@ class _Job:
         else:
             reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
             reason += (f", episode {episode}" if episode else "") + f", {outcome.tries} times" * (outcome.tries > 1)
-            self.failed[pack.number] = accounts.FailedPack(pack.number, pack.ids, reason)
-            logger.error("pack %d failed: %s", pack.number, reason)
+            self.failed[pack.number] = pack, reason
+            logger.error("%s failed: %s", pack, reason)
         self._show()
 
     def _show(self) -> None:
-        now = [frames for pack in self.running.values() for frames in pack.values()]
+        now = [frames for pack in self.running.values() for frames in pack.values() if frames is not None]
         frames, note = self.frames_now + sum(now), ""
         if frames:
             note = f"{frames / max(time.monotonic() - self.started, 1e-9):.0f} frames/s"

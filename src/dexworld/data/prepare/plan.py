@@ -138,10 +138,8 @@ def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
             raise ValueError(f"{destination} holds something that is no begun preparation; choose an empty folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, now)  # several processes write the same bytes
-    found = read_json(path)
-    for key in ("format", "format_version"):
-        if found.get(key) != now[key]:
-            raise ValueError(f"{path} has {key} {found.get(key)!r}, this version of dexworld writes {now[key]!r}")
+    found, head = read_json(path), ("format", "format_version")
+    check_same_settings(path, {name: found.get(name) for name in head}, {name: now[name] for name in head})
     try:
         before = _options(found) | _episodes(found)
     except (KeyError, TypeError, ValueError) as error:

@@ -98,7 +98,7 @@ def _summary(found: list[FrameQuality]) -> dict[str, Any]:
     """The figures of results.json from single frames; None where there is nothing to tell."""
     figures: dict[str, Any] = {"frames_compared": len(found)}
     for place, key in enumerate(("psnr", "psnr_luma")):
-        values = [each[place] for each in found]
+        values: list[Any] = [each[place] for each in found]
         figures[f"{key}_median_db"] = float(np.median(values)) if values else None
         figures[f"{key}_5th_percentile_db"] = float(np.percentile(values, 5)) if values else None
     distances = [distance for _, _, distance in found if distance is not None]

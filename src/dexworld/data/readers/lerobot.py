@@ -117,7 +117,7 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
     if missing:
         known = ", ".join(sorted(layout.features))
         raise ValueError(f"{layout.folder} has no feature {', '.join(missing)}; it has {known}")
-    keys = (*layout.video_keys, *layout.image_keys)
+    keys = (*layout.keys("video"), *layout.keys("image"))
     key = options.image_key or (keys[0] if keys else "")
     if key not in keys:
         raise ValueError(f"{layout.folder} has no camera {key!r}; it has {', '.join(keys) or 'none'}")
@@ -141,7 +141,7 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
 def _files(layout: LeRobotLayout, row: int, key: str) -> tuple[Path, ...]:
     """Video (if the camera is one) and data file of a row of meta/episodes."""
     data = layout.data_file(row)
-    return (layout.video_file(row, key), data) if key in layout.video_keys else (data,)
+    return (layout.video_file(row, key), data) if key in layout.keys("video") else (data,)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class LeRobotSource(FolderSource):
         row, layout = self.rows[index], self.layout
         return {
             "columns": episode_rows(layout, row),
-            "cameras": {key: layout.frames(row, key) for key in layout.video_keys if key != self.image_key},
+            "cameras": {key: layout.frames(row, key) for key in layout.keys("video") if key != self.image_key},
             "intrinsics_known": self.is_prepared or self.options.intrinsics is not None,
             "tasks": layout.tasks,
         }
@@ -198,7 +198,7 @@ class LeRobotSource(FolderSource):
     @cached_property
     def _wanted(self) -> list[str]:
         """Columns to read: all but images."""
-        pictures = {*self.layout.video_keys, *self.layout.image_keys}
+        pictures = {*self.layout.keys("video"), *self.layout.keys("image")}
         return [name for name in self.layout.features if name not in pictures]
 
     def _check_times(self, columns: dict[str, Any]) -> None:
@@ -210,7 +210,7 @@ class LeRobotSource(FolderSource):
                 raise ValueError(f"the time of frame {int(np.argmin(fine))} is not that of {self.layout.fps} fps")
 
     def _frames(self, row: int) -> Frames:
-        is_video = self.image_key in self.layout.video_keys
+        is_video = self.image_key in self.layout.keys("video")
         return self.layout.frames(row, self.image_key) if is_video else RowImages(self.layout, row, self.image_key)
 
     def _prepared(self, row: int, columns: dict[str, Any]) -> dict[str, Any]:

@@ -56,12 +56,11 @@ class EncodedEpisode:
     image_stats: dict[str, list[float]]
 
 
-def add_video_stream(container: Any, settings: PrepareSettings) -> Any:
-    """A stream of an open output container whose header fits the packets of `encode_episode`."""
+def add_video_stream(container: Any, settings: PrepareSettings) -> None:
+    """Add a stream to an open output container, with a header that fits the packets of `encode_episode`."""
     stream = container.add_stream(RECIPES[settings.codec].encoder, rate=settings.rate)
     _configure(stream.codec_context, settings)
     container.start_encoding()
-    return stream
 
 
 def _configure(context: Any, settings: PrepareSettings) -> None:

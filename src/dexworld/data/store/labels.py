@@ -60,7 +60,8 @@ def checksum_of(columns: dict[str, np.ndarray]) -> int:
     value = zlib.crc32(layout_text(layout_of(columns)).encode())
     for _, array in sorted(columns.items()):
         is_text = array.dtype.kind == "U"
-        value = zlib.crc32("\n".join(array.tolist()).encode() if is_text else np.ascontiguousarray(array), value)
+        content: Any = "\n".join(array.tolist()).encode() if is_text else np.ascontiguousarray(array)
+        value = zlib.crc32(content, value)
     return value
 
 
