@@ -59,7 +59,6 @@ def write_dataset(
     columns=None,
     names=None,
     file_word="file-",
-    template_word="file-",
     version="v3.0",
     row_groups=True,
     image_key=None,
@@ -87,22 +86,15 @@ def write_dataset(
             write_video(path, frames, fps, codec)
         path = folder / "data" / "chunk-000" / f"{file_word}{file:03d}.parquet"
         _write_rows(path, members, starts, columns, fps, row_groups, image_key, size)
-    features = {}
-    for name, array in columns.items():
-        features[name] = {"dtype": "float32", "shape": list(array.shape[1:]), "names": (names or {}).get(name)}
-    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
-        kind = "float32" if name == "timestamp" else "int64"
-        features[name] = {"dtype": kind, "shape": [1], "names": None}
+    shapes = {name: list(array.shape[1:]) for name, array in columns.items()} | {"timestamp": [1]}
+    features = {name: {"dtype": "float32", "shape": shapes[name], "names": (names or {}).get(name)} for name in shapes}
+    for name in ("frame_index", "episode_index", "index", "task_index"):
+        features[name] = {"dtype": "int64", "shape": [1], "names": None}
     if image_key:
         features[image_key] = {"dtype": "image", "shape": [3, *size], "names": ["channels", "height", "width"]}
     files = [episode // episodes_per_file for episode in range(len(lengths))]
     tasks = ["pick the cup", "place the cup"]
-    info = {
-        "codebase_version": version,
-        "data_path": f"data/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.parquet",
-        "video_path": f"videos/{{video_key}}/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.mp4",
-    }
-    write_meta(folder, lengths, cameras, features, tasks, fps, size, files, task_column, **info)
+    write_meta(folder, lengths, cameras, features, tasks, fps, size, files, task_column, codebase_version=version)
     return columns
 
 

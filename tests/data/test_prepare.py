@@ -31,18 +31,6 @@ def undisturbed(source, tmp_path_factory):
     return folder
 
 
-def test_a_store_holds_every_episode_of_its_source_with_its_labels(source, undisturbed):
-    before, after = open_dataset(source), open_dataset(undisturbed, verify=True)
-    assert after.ids == before.ids
-    assert after.lengths == before.lengths
-    assert after.quarantined == ()
-    for index in range(len(before)):
-        valid = before[index].keypoints_valid
-        np.testing.assert_array_equal(after[index].keypoints_valid, valid)
-        error = after[index].keypoints_world[valid] - before[index].keypoints_world[valid]
-        assert np.abs(error).max() < 1e-6
-
-
 def test_the_store_is_the_same_to_the_byte_whatever_the_number_of_processes(source, undisturbed, tmp_path):
     report = prepare(config_of(source, tmp_path / "store", workers=3))
     assert report.ok
