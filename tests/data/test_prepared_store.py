@@ -167,13 +167,6 @@ def test_a_store_of_nothing_is_refused_with_the_reason(tmp_path):
         assemble(tmp_path, read_records(tmp_path), {})
 
 
-def test_episodes_of_another_rate_are_left_out(tmp_path):
-    items = [("a", lambda: make_episode(0)), ("b", lambda: make_episode(1, fps=12.0))]
-    dataset = prepare(tmp_path, [items], PrepareSettings(height=64))
-    assert dataset.ids == ("a",)
-    assert "12 frames per second in a store of 10" in dataset.quarantined[0][1]
-
-
 def test_extras_keep_their_names_shapes_and_kinds(tmp_path):
     generator = np.random.default_rng(0)
     extras = [
@@ -205,13 +198,18 @@ def test_extras_keep_their_names_shapes_and_kinds(tmp_path):
     assert dataset[1].get("joint_positions") is None
 
 
-def test_an_extra_that_is_no_array_over_the_frames_quarantines_its_episode(tmp_path):
-    items = [
-        ("a", lambda: make_episode(0)),
-        ("b", lambda: make_episode(1, columns={"pose": np.zeros((25, 2), dtype=complex)})),
-    ]
-    dataset = prepare(tmp_path, [items])
-    assert "column 'pose' has shape (25, 2) complex128" in dataset.quarantined[0][1]
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fps": 12.0}, "12 frames per second in a store of 10"),
+        ({"columns": {"pose": np.zeros((25, 2), dtype=complex)}}, "column 'pose' has shape (25, 2) complex128"),
+    ],
+)
+def test_episodes_of_another_rate_or_without_plain_arrays_are_left_out(tmp_path, changes, reason):
+    items = [("a", lambda: make_episode(0)), ("b", lambda: make_episode(1, **changes))]
+    dataset = prepare(tmp_path, [items], PrepareSettings(height=64))
+    assert dataset.ids == ("a",)
+    assert reason in dataset.quarantined[0][1]
 
 
 def test_the_layout_is_that_of_lerobot(store):

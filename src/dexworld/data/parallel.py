@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -212,7 +213,9 @@ class Workers:
 
     def _finished(self) -> Iterator[Outcome]:
         """Items that are done since, with their results or errors."""
-        for worker, kind, value in self._messages():
+        hung = "its worker made no progress and was ended"
+        late = ((w, "died", hung) for w in self._crew.copy() if w.task and time.monotonic() > w.deadline)
+        for worker, kind, value in chain(self._backend.messages(self._crew), late):
             worker.deadline = time.monotonic() + self.patience
             if kind == "started":
                 self._started = True
@@ -229,12 +232,6 @@ class Workers:
                     value = WorkerDied(f"{value}, while at {_short(task.item) if task else 'nothing'}")
                 if task is not None:
                     yield task.answered(kind, value)
-
-    def _messages(self) -> "Iterator[Message]":
-        yield from self._backend.messages(self._crew)
-        for worker in self._crew.copy():
-            if worker.task and time.monotonic() > worker.deadline:
-                yield worker, "died", "its worker made no progress and was ended"
 
     def _end(self, worker: "_Worker") -> None:
         self._crew.remove(worker)

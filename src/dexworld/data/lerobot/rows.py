@@ -43,7 +43,7 @@ def episode_rows(layout: LeRobotLayout, index: int, names: list[str] | None = No
         number = int(layout.column("episode_index")[index])
         if table.num_rows != length or (table.column("episode_index").to_numpy() != number).any():
             raise ValueError(f"rows {first} to {first + length} are not the {length} rows of episode {number}")
-        return {name: column_values(table.column(name), name) for name in wanted}
+        return column_arrays(table.select(wanted))
     except UNREADABLE as error:
         raise CorruptEpisodeError(f"{path}: episode {index}: {error}") from error
 
@@ -65,6 +65,11 @@ def _rows(file: pq.ParquetFile, first: int, length: int, names: list[str]) -> pa
         raise ValueError(f"row {first} is missing: the file holds {ends[-1] if len(ends) else 0} rows")
     before = int(ends[groups[0] - 1]) if groups[0] else 0
     return file.read_row_groups(groups.tolist(), columns=names, use_threads=False).slice(first - before, length)
+
+
+def column_arrays(table: pa.Table) -> dict[str, Any]:
+    """Every column of a table by name, as `column_values` gives it."""
+    return {name: column_values(table.column(name), name) for name in table.column_names}
 
 
 def column_values(column: pa.ChunkedArray, name: str) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dexworld.data.files import Shard
 from dexworld.data.locks import Claims
@@ -157,10 +157,6 @@ class PackWork:
         source, places, splits = self._opened
         items, folder = ((name, partial(read, name)) for name in pack.ids), self.config.destination
         return write_pack(folder, pack.number, items, self.settings, done, lambda name: splits[places[name]])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the opened source: every process opens its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
 
 
 @dataclass

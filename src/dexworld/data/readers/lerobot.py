@@ -217,11 +217,10 @@ class LeRobotSource(FolderSource):
         """Fields of an episode of a prepared store."""
         episodes = self.layout.episodes
         kinds = layout_from_text(episodes.column("dexworld/layout")[row].as_py())
-        values = {name: restored(columns[name], *kinds[name]) for name in kinds}
         return {
             "intrinsics": np.array(episodes.column("dexworld/intrinsics")[row].as_py()).reshape(3, 3),
             "seed": episodes.column("dexworld/seed")[row].as_py(),
-            **track_arrays(values),
+            **track_arrays(restored(columns, kinds)),
         }
 
     def _mapped(self, columns: dict[str, Any], length: int) -> dict[str, Any]:

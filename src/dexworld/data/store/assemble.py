@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dexworld.data.files import differences, size_and_checksum, with_checksum, write_json, written_atomically
-from dexworld.data.lerobot.rows import column_values
+from dexworld.data.lerobot.rows import column_arrays
 from dexworld.data.store import labels, lerobot_files
 from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import MARK, STAGING, EpisodeRecord, PackRecord, staged
@@ -152,10 +152,10 @@ class _Assembly:
             labels.LabelWriter(path, self.columns) as writer,
         ):
             for row_group, episode in enumerate(record.episodes):
-                table = packed.read_row_group(row_group, use_threads=False)
-                own = labels.restored_columns(table, labels.layout_from_text(episode.layout))
+                rows = column_arrays(packed.read_row_group(row_group, use_threads=False))
+                own = labels.restored(rows, labels.layout_from_text(episode.layout))
                 flat = labels.flat_columns(own, self.layout, episode.length)
-                flat |= {name: column_values(table.column(name), name) for name in labels.PACKETS}
+                flat |= {name: rows[name] for name in labels.PACKETS}
                 flat |= self._index_columns(episode, episode_index, index)
                 writer.write(flat, episode.length)
                 numeric = [name for name, (kind, _) in self.columns.items() if kind != "str"]
@@ -224,9 +224,9 @@ def data_place(pack: int) -> str:
 def _own_columns(pack: int, row_group: int, episode: EpisodeRecord) -> dict[str, Any]:
     """What meta/episodes holds beyond LeRobot's own columns: all that opening an episode needs but its rows."""
     names = ("fps", "source", "seed", "split", "intrinsics", "layout", "labels_crc32")
-    own = {"id": episode.id, "pack": pack, "row_group": row_group}
-    own |= {name: getattr(episode, name) for name in names}
-    own |= {"source_height": episode.source_size[0], "source_width": episode.source_size[1]}
+    height, width = episode.source_size
+    own = {"id": episode.id, "pack": pack, "row_group": row_group} | {name: getattr(episode, name) for name in names}
+    own |= {"source_height": height, "source_width": width}
     return {f"dexworld/{name}": value for name, value in own.items()}
 
 

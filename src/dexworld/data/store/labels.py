@@ -9,6 +9,7 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.lerobot.rows import column_values
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store.store_settings import StoredFit
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
@@ -138,17 +138,15 @@ def _flat_column(array: np.ndarray | None, kind: str, shape: tuple[int, ...], le
     return filled
 
 
-def restored(flat: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An episode's array (T, *shape) from the store's column."""
-    if kind == "str":
-        return flat.astype("U")
-    values = flat.reshape(len(flat), -1)[:, : math.prod(shape)]
-    return values.astype(kind).reshape(len(flat), *shape)  # a copy that may be written to, as everybody expects
-
-
-def restored_columns(table: pa.Table, layout: Layout) -> dict[str, np.ndarray]:
-    """An episode's arrays by its own layout, from the store's columns of its rows."""
-    return {name: restored(column_values(table.column(name), name), *layout[name]) for name in layout}
+def restored(flat: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+    """An episode's arrays (T, *shape) by its own layout, from the store's columns of its rows."""
+    columns = {}
+    for name, (kind, shape) in layout.items():
+        values, length = flat[name], len(flat[name])
+        if kind != "str":
+            values = values.reshape(length, -1)[:, : math.prod(shape)].reshape(length, *shape)
+        columns[name] = values.astype("U" if kind == "str" else kind)  # a copy that may be written to
+    return columns
 
 
 class LabelWriter:

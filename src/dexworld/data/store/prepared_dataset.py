@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from dexworld.data.files import check_checksum, read_json, size_and_checksum
 from dexworld.data.lerobot.layout import UNREADABLE
-from dexworld.data.lerobot.rows import column_values, open_parquet
+from dexworld.data.lerobot.rows import column_arrays, open_parquet
 from dexworld.data.parallel import WorkerDied, Workers, worker_count
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store import labels
@@ -98,23 +98,17 @@ class PreparedDataset:
             layout = labels.layout_from_text(row["dexworld/layout"])
             names = [*layout, *labels.PACKETS]
             table = open_parquet(data).read_row_group(row["dexworld/row_group"], columns=names, use_threads=False)
-            columns = labels.restored_columns(table, layout)
-            packets = np.stack([column_values(table.column(name), name) for name in labels.PACKETS], axis=1)
+            flat = column_arrays(table)
+            columns, packets = labels.restored(flat, layout), np.stack([flat[name] for name in labels.PACKETS], axis=1)
             if labels.checksum_of(columns) != row["dexworld/labels_crc32"] or len(packets) != row["length"]:
                 raise ValueError("its rows are not those written")
             if packets.dtype.kind != "i":
                 raise ValueError(f"the places of its packets are {packets.dtype}, not numbers")
             settings = PrepareSettings.from_json(self.mark["settings"])
-            frames = StoredFrames(
-                path=video,
-                packets=packets,
-                size=settings.stored_size,
-                decoder=RECIPES[settings.codec].decoder,
-                extradata=bytes.fromhex(self.mark["extradata"][str(row["dexworld/pack"])]),
-                group=settings.key_distance,
-            )
+            decoder, size = RECIPES[settings.codec].decoder, settings.stored_size
+            head = bytes.fromhex(self.mark["extradata"][str(row["dexworld/pack"])])
             return Track(
-                frames=frames,
+                frames=StoredFrames(video, packets, size, decoder, head, settings.key_distance),
                 fps=float(row["dexworld/fps"]),
                 intrinsics=np.array(row["dexworld/intrinsics"]).reshape(3, 3),
                 source=row["dexworld/source"],
@@ -145,8 +139,8 @@ def open_prepared(folder: Path | str, verify: bool = False) -> PreparedDataset:
     broken = {place: reason for place, entry in mark["files"].items() if (reason := _wrong_size(folder / place, entry))}
     damaged = {}
     for name, pack in zip(dataset.ids, dataset._values("dexworld/pack"), strict=True) if broken else ():
-        if found := [broken[place] for place in (video_place(pack), data_place(pack)) if place in broken]:
-            damaged[name] = found[0]
+        if reason := broken.get(video_place(pack)) or broken.get(data_place(pack)):
+            damaged[name] = reason
     dataset = _without(dataset, damaged)
     return _without(dataset, dict(problems(dataset))) if verify else dataset
 
