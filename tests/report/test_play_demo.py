@@ -16,7 +16,7 @@ SEED = 900_003  # has an episode of reach
 
 @pytest.fixture(scope="module")
 def results(checkpoint):
-    return play_demo(DemoConfig(str(checkpoint), ("reach",), episodes=1, seed=SEED, workers=1))
+    return play_demo(DemoConfig(str(checkpoint), tasks=("reach",), episodes=1, seed=SEED, workers=1))
 
 
 def test_an_episode_is_planned_filmed_and_imagined(results):
@@ -58,7 +58,7 @@ def test_the_model_card_counts_all_parameters_and_says_what_it_was_trained_on(mo
 @pytest.mark.parametrize(("backend", "noticed"), [("ray", True), ("egl", False)])
 def test_pictures_by_the_ray_renderer_are_announced(monkeypatch, checkpoint, results, backend, noticed):
     monkeypatch.setattr(demo, "parallel_map", lambda *_: results.episodes[:1])  # the episode was played above
-    played = play_demo(DemoConfig(str(checkpoint), ("reach",), episodes=1, seed=SEED, backend=backend))
+    played = play_demo(DemoConfig(str(checkpoint), tasks=("reach",), episodes=1, seed=SEED, backend=backend))
     assert played.renderer == backend
     assert any("ray renderer" in notice for notice in played.notices) == noticed
 
