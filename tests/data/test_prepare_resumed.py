@@ -1,6 +1,7 @@
 """kill -9 at any moment, shards, several processes at once: the store is equal to the byte to an undisturbed one."""
 
 import multiprocessing
+import platform
 import random
 import time
 
@@ -87,8 +88,8 @@ def test_the_leavings_of_a_killed_process_are_removed(source, undisturbed, tmp_p
     prepare(config_of(source, store, assemble="never"))
     staging = store / "staging"
     (staging / "pack-000001.json").unlink()  # killed before it wrote the record ...
-    (staging / ".pack-000002.mp4.4242.tmp").write_bytes(b"half a video")  # ... and in the middle of a video
-    (staging / ".pack-000001.mp4.4242.tmp").write_bytes(b"half a video")
+    for pack in ("pack-000001", "pack-000002"):  # ... and in the middle of a video
+        (staging / f".{pack}.mp4.{platform.node()}-4242.tmp").write_bytes(b"half a video")
     prepare(config_of(source, store))
     assert content_of(store) == undisturbed[0]
 

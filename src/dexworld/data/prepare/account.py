@@ -122,29 +122,25 @@ class PrepareReport:
         """The figures of results.json."""
         account, frames = self.account, self.account.frames
         hours = frames / (self.settings.fps or 1.0) / 3600
-        what = {"damaged": self.damaged, "quarantine": account.quarantined}
-        return {
+        figures: dict[str, Any] = {
             "episodes": account.counted,
             "prepared": account.prepared,
             "frames": frames,
             "hours": hours,
-            "quarantined": len(account.quarantined),
-            "failed": account.failed,
-            "waiting": account.waiting,
-            "assembled": self.assembled,
-            "bytes": account.bytes,
+        }
+        figures |= {"quarantined": len(account.quarantined), "failed": account.failed, "waiting": account.waiting}
+        figures |= {"assembled": self.assembled, "bytes": account.bytes}
+        figures |= {
             "bytes_per_frame": account.bytes / frames if frames else None,
             "gigabytes_per_hour": account.bytes / 1e9 / hours if frames else None,
-            "source_bytes": self.source_bytes,
-            "estimated_bytes": self.estimated_bytes,
-            "seconds": self.seconds,
-            "frames_per_second": self.frames_now / self.seconds if self.frames_now else None,
-            "settings": self.settings.to_json(),
-            "quality": self.quality,
-            "verified": self.verified,
-            **{name: [{"what": it, "reason": why} for it, why in entries] for name, entries in what.items()},
-            "failures": [{"pack": pack.number, "ids": list(pack.ids), "reason": why} for pack, why in self.failed],
         }
+        figures |= {"source_bytes": self.source_bytes, "estimated_bytes": self.estimated_bytes, "seconds": self.seconds}
+        figures["frames_per_second"] = self.frames_now / self.seconds if self.frames_now else None
+        figures |= {"settings": self.settings.to_json(), "quality": self.quality, "verified": self.verified}
+        for name, entries in (("damaged", self.damaged), ("quarantine", account.quarantined)):
+            figures[name] = [{"what": what, "reason": reason} for what, reason in entries]
+        failures = [{"pack": pack.number, "ids": list(pack.ids), "reason": why} for pack, why in self.failed]
+        return figures | {"failures": failures}
 
     def text(self) -> str:
         """The summary for people, with the first `LISTED` entries of every list."""

@@ -7,6 +7,7 @@ assembly   when all packs are there: numbers that run through the whole store, t
 
 import logging
 import math
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -219,7 +220,7 @@ class _Job:
     def _claimed(self, packs: Iterable[Pack], claims: Claims) -> Iterator[Pack]:
         """The packs that nobody else works on, each claimed when a worker is free for it."""
         folder = self.config.destination / STAGING
-        leftovers = list(folder.glob(".pack-*.tmp"))  # of processes that were killed
+        leftovers = list(folder.glob(f".pack-*.{platform.node()}-*.tmp"))  # of this host's killed processes
         for pack in packs:
             if not claims.take(pack.name):
                 continue
