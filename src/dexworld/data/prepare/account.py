@@ -122,12 +122,8 @@ class PrepareReport:
         """The figures of results.json."""
         account, frames = self.account, self.account.frames
         hours = frames / (self.settings.fps or 1.0) / 3600
-        figures: dict[str, Any] = {
-            "episodes": account.counted,
-            "prepared": account.prepared,
-            "frames": frames,
-            "hours": hours,
-        }
+        figures: dict[str, Any] = {"episodes": account.counted, "prepared": account.prepared}
+        figures |= {"frames": frames, "hours": hours}
         figures |= {"quarantined": len(account.quarantined), "failed": account.failed, "waiting": account.waiting}
         figures |= {"assembled": self.assembled, "bytes": account.bytes}
         figures |= {
