@@ -77,7 +77,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     timings["loading the model"] = time.perf_counter() - began
     began = time.perf_counter()
     results: list[EpisodeResult] = []
-    done = dict.fromkeys(config.tasks, 0)
+    done: dict[str, int] = dict.fromkeys(config.tasks, 0)
     items = [(task, index) for task in config.tasks for index in range(config.episodes)]
     for result in parallel_map(partial(_play_task, config), items, config.workers):
         results.append(result)

@@ -139,8 +139,8 @@ def open_prepared(folder: Path | str, verify: bool = False) -> PreparedDataset:
     broken = {place: reason for place, entry in mark["files"].items() if (reason := _wrong_size(folder / place, entry))}
     damaged = {}
     for name, pack in zip(dataset.ids, dataset._values("dexworld/pack"), strict=True) if broken else ():
-        if reason := broken.get(video_place(pack)) or broken.get(data_place(pack)):
-            damaged[name] = reason
+        if why := broken.get(video_place(pack)) or broken.get(data_place(pack)):
+            damaged[name] = why
     dataset = _without(dataset, damaged)
     return _without(dataset, dict(problems(dataset))) if verify else dataset
 
