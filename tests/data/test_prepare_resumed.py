@@ -60,7 +60,8 @@ def test_twenty_kills_at_random_moments_leave_no_trace(source, undisturbed, tmp_
         stores += 1
         while True:
             process = started_process(config_of(source, store))
-            process.join(draw.uniform(0, duration / 2))  # a run that goes on where another was killed is shorter
+            # a run that goes on where another was killed is shorter
+            process.join(draw.uniform(0, duration / 2) if kills < KILLS else None)
             if process.exitcode is not None:
                 assert process.exitcode == 0
                 break
