@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from dexworld.data.readers.foreign_video import ForeignFrames, PacketIndex, _runs
+from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.video import VideoError
 
 LENGTH, HEIGHT, WIDTH = 70, 64, 96
@@ -94,13 +94,6 @@ def test_frames_in_order_can_be_made_smaller_while_they_are_decoded(clip):
     pictures = list(ForeignFrames(clip).pictures((HEIGHT // 2, WIDTH // 2)))
     assert len(pictures) == LENGTH
     assert {(picture.format.name, picture.height, picture.width) for picture in pictures} == {("yuv420p", 32, 48)}
-
-
-def test_near_frames_share_a_seek_and_far_ones_start_at_their_own_key_frame():
-    index = PacketIndex(times=np.arange(100), keys=np.array([0, 30, 60, 90]), key_dts=np.array([0, 30, 60, 90]))
-    assert list(_runs(index, [5, 28, 31, 33])) == [(0, [5, 28, 31, 33])]
-    assert list(_runs(index, [5, 40, 95, 99])) == [(0, [5]), (1, [40]), (3, [95, 99])]
-    assert list(_runs(index, [61])) == [(2, [61])]
 
 
 def test_frames_can_be_sent_to_another_process(clip):
@@ -201,7 +194,7 @@ def test_two_frames_at_one_time_are_an_error(tmp_path, clip):
         for packet in packets:
             packet.stream = stream
             target.mux(packet)
-    with pytest.raises(VideoError, match=r"0\.mp4: frames \d+ and \d+ have the same time"):
+    with pytest.raises(VideoError, match=r"0\.mp4: .*frames \d+ and \d+ have the same time"):
         ForeignFrames(path).read([0])
     with pytest.raises(VideoError, match=r"0\.mp4: (frame \d+ has time|frame \d+ is missing|more frames)"):
         list(ForeignFrames(path).sequential())
