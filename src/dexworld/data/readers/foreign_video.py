@@ -102,23 +102,28 @@ class ForeignFrames:
 
     def _pictures(self, size: tuple[int, int] | None, pixel_format: str) -> Iterator[av.VideoFrame]:
         """Of the whole video."""
-        length, own_size = self._header[0], self.size
+        length, own = self._header[0], self.size
+        height, width = size or own
+        averaging = Interpolation.AREA if (height, width) != own else None
         converter, index, last_time = VideoReformatter(), 0, None
-        with _opened(self.path) as container:
-            frames = container.decode(container.streams.video[0])
-            while True:
-                try:
-                    frame = next(frames, None)
-                except _UNREADABLE as error:
-                    raise VideoError(f"{self.path}: frame {index} can't be decoded ({error})") from error
-                if frame is None:
-                    break
-                if frame.pts is None or (last_time is not None and frame.pts <= last_time):
-                    raise VideoError(f"{self.path}: frame {index} has time {frame.pts} after {last_time}")
-                if index >= length:
-                    raise VideoError(f"{self.path}: more frames are decoded than the {length} of the header")
-                yield _picture(converter, frame, own_size, size, pixel_format, self.path, index)
-                index, last_time = index + 1, frame.pts
+        try:
+            with _opened(self.path) as container:
+                for frame in container.decode(container.streams.video[0]):
+                    here = f"{self.path}: frame {index}"
+                    if frame.pts is None or (last_time is not None and frame.pts <= last_time):
+                        raise VideoError(f"{here} has time {frame.pts} after {last_time}")
+                    if index >= length:
+                        raise VideoError(f"{self.path}: more frames are decoded than the {length} of the header")
+                    if frame.is_corrupt:
+                        raise VideoError(f"{here} is damaged")
+                    if (frame.height, frame.width) != own:
+                        raise VideoError(f"{here} has {frame.height} x {frame.width} pixels, the header says {own}")
+                    yield converter.reformat(frame, width, height, pixel_format, interpolation=averaging, threads=1)
+                    index, last_time = index + 1, frame.pts
+        except VideoError:
+            raise
+        except _UNREADABLE as error:
+            raise VideoError(f"{self.path}: frame {index} can't be decoded as {pixel_format} ({error})") from error
         if index != length:
             raise VideoError(f"{self.path}: frame {index} is missing: the video ends before it, of {length} frames")
 
@@ -136,26 +141,3 @@ def _opened(path: Path) -> Any:
     context.thread_count = 1
     context.options = {"err_detect": "explode"}
     return container
-
-
-def _picture(
-    converter: VideoReformatter,
-    frame: av.VideoFrame,
-    expected: tuple[int, int],
-    size: tuple[int, int] | None,
-    pixel_format: str,
-    path: Path,
-    index: int,
-) -> av.VideoFrame:
-    """The frame in another format and size, once it is known to be whole and of the expected size."""
-    if frame.is_corrupt:
-        raise VideoError(f"{path}: frame {index} is damaged")
-    if (frame.height, frame.width) != expected:
-        found, said = f"{frame.height} x {frame.width} pixels", f"{expected[0]} x {expected[1]}"
-        raise VideoError(f"{path}: frame {index} has {found}, the header says {said}")
-    height, width = size or expected
-    averaging = Interpolation.AREA if (height, width) != expected else None
-    try:
-        return converter.reformat(frame, width, height, pixel_format, interpolation=averaging, threads=1)
-    except _UNREADABLE as error:
-        raise VideoError(f"{path}: frame {index} can't be converted to {pixel_format} ({error})") from error
