@@ -10,7 +10,7 @@ import pytest
 import torch
 from lerobot_fixtures import number_of, write_dataset, write_video
 
-from dexworld.data.lerobot.layout import open_layout
+from dexworld.data.lerobot.layout import is_lerobot, open_layout
 from dexworld.data.readers import lerobot
 from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseMapping, open_lerobot
 from dexworld.data.source import CorruptEpisodeError, Source
@@ -52,7 +52,7 @@ def test_rows_rates_tasks_and_ids_are_those_of_the_dataset(plain):
     folder, columns = plain
     source = open_lerobot(folder)
     assert isinstance(source, Source)
-    assert lerobot.recognises(folder)
+    assert is_lerobot(folder)
     assert (len(source), source.kind, source.quarantined) == (4, "lerobot", ())
     assert source.ids == ("episode_000000", "episode_000001", "episode_000002", "episode_000003")
     for index in range(4):
@@ -110,7 +110,7 @@ def test_images_inside_the_rows_are_frames(tmp_path):
 
 def test_other_versions_are_refused_with_the_way_out(tmp_path):
     write_dataset(tmp_path, (5,), version="v2.1")
-    assert lerobot.recognises(tmp_path)
+    assert is_lerobot(tmp_path)
     with pytest.raises(ValueError, match=r"v2\.1.*convert_dataset_v21_to_v30"):
         open_lerobot(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"info\.json"):

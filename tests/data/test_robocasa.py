@@ -11,7 +11,7 @@ from droid_fixtures import change, placed
 from robocasa_fixtures import HEIGHT, WIDTH, pictures, write_file
 
 from dexworld.data.readers.arrays import pinhole
-from dexworld.data.readers.robocasa import RoboCasaOptions, base_from_camera, intrinsics, open_robocasa, recognises
+from dexworld.data.readers.robocasa import BASE_FROM_CAMERA, RoboCasaOptions, intrinsics, open_robocasa, recognises
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.video import VideoError
 from dexworld.geometry import invert, project, transform_points
@@ -80,7 +80,7 @@ def test_keypoints_project_to_where_the_simulator_sees_them_less_the_cropped_row
 
 def test_the_release_image_of_600_rows_gives_the_matrix_of_its_scene():
     np.testing.assert_allclose(intrinsics((548, 960), 26), pinhole(357.526, 357.526, 480.0, 274.0), atol=1e-3)
-    np.testing.assert_allclose(base_from_camera()[:3, 2], (3**0.5 / 2, 0.0, -0.5))  # forward, 30 degrees down
+    np.testing.assert_allclose(BASE_FROM_CAMERA[:3, 2], (3**0.5 / 2, 0.0, -0.5))  # forward, 30 degrees down
 
 
 def test_the_official_error_lifts_every_keypoint_by_the_crop_once_more(written):

@@ -32,7 +32,7 @@ from dexworld.data.readers.droid_camera import (
 )
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.data.readers.hdf5 import arrays, attribute, attributes, numbers, opened_hdf5, rows_of
+from dexworld.data.readers.hdf5 import arrays, attribute, attributes, numbers, opened_hdf5, per_row, rows_of
 from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
 from dexworld.track import Frames, Track
@@ -120,15 +120,15 @@ class DroidSource(FolderSource):
             rows, span = alignment.rows, alignment.span
             position, closed = f"{_STATE}/cartesian_position", f"{_STATE}/gripper_position"
             poses = gripper_poses(numbers(file, position, (rows, 6), np.inf), f"{file.filename}: {position}")
-            opening = gripper_opening(_per_row(file, closed, rows, np.inf)[:, 0], f"{file.filename}: {closed}")
+            opening = gripper_opening(per_row(file, closed, rows, np.inf)[:, 0], f"{file.filename}: {closed}")
             columns = options.hand_columns(poses[span], opening[span])
             cameras, _ = recording.camera_poses(rows)
             intrinsics, _ = recording.intrinsics(frames.size, options.intrinsics, options.estimate_intrinsics)
             if options.action:
-                parts = [_per_row(file, f"action/{name}", rows, 1e3) for name in options.action]
+                parts = [per_row(file, f"action/{name}", rows, 1e3) for name in options.action]
                 columns["action"] = np.concatenate(parts, axis=1)[span]
             if "dexworld/object_motion" in file:  # only a simulator knows
-                motion = _per_row(file, "dexworld/object_motion", rows, MAX_REACH)[:, 0]
+                motion = per_row(file, "dexworld/object_motion", rows, MAX_REACH)[:, 0]
                 columns["object_motion"] = motion[span].astype(np.float32)
             spoken = recording.language()
             task = spoken[0] if spoken else recording.metadata.get("current_task") or attribute(file, "current_task")
@@ -192,8 +192,7 @@ class DroidSource(FolderSource):
             yield Recording(file, metadata, camera, later)
 
     def _aligned(self, recording: Recording) -> "tuple[Alignment, Frames]":
-        rows = rows_of(recording.file, f"{_STATE}/cartesian_position")
-        return aligned_frames(recording.file, rows, recording.camera, self.options.frame_tolerance)
+        return aligned_frames(recording.file, recording.camera, self.options.frame_tolerance)
 
 
 def recognises(folder: Path) -> bool:
@@ -260,13 +259,6 @@ def _folders(folder: Path) -> list[Path]:
         return [folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
-    """One number or one vector per row, as (rows, width)."""
-    node = file.get(key)
-    per_row = isinstance(node, h5py.Dataset) and node.ndim == 2
-    return numbers(file, key, (rows, None) if per_row else (rows,), limit).reshape(rows, -1)
-
-
 @dataclass(frozen=True)
 class Alignment:
     """Row `first_row + i` of the trajectory is seen in frame `first_frame + i` of the video, for i < count.
@@ -288,11 +280,12 @@ class Alignment:
         return slice(self.first_row, self.first_row + self.count)
 
 
-def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: int) -> tuple[Alignment, Frames]:
-    """Match the `rows` of an open trajectory.h5 to the camera's video; also the frames that have a row.
+def aligned_frames(file: h5py.File, camera: DroidCamera, tolerance: int) -> tuple[Alignment, Frames]:
+    """Match the rows of an open trajectory.h5 to the camera's video; also the frames that have a row.
 
     Raises CorruptEpisodeError when the video can't be opened, shows two images side by side, or differs too much.
     """
+    rows = rows_of(file, f"{_STATE}/cartesian_position")
     try:
         frames = ForeignFrames(camera.video)
         count, (height, width) = len(frames), frames.size

@@ -115,6 +115,13 @@ def numbers(file: h5py.File, key: str, shape: tuple[int | None, ...], limit: flo
     return values
 
 
+def per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
+    """The dataset `key`, one number or array per row, as (rows, width); checks and errors as for `numbers`."""
+    node = file.get(key)
+    further = node.ndim - 1 if isinstance(node, h5py.Dataset) else 0
+    return numbers(file, key, (rows, *[None] * further), limit).reshape(rows, -1)
+
+
 def rows_of(file: h5py.File, key: str) -> int:
     """How many rows the dataset `key` has. Raises CorruptEpisodeError when it is no array."""
     node = file.get(key)

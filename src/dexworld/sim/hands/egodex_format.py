@@ -93,9 +93,21 @@ def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path.with_suffix(".mp4")) as temporary:
         write_long_gop_video(temporary, episode)
+    texts = {
+        "task": labels.task,
+        "llm_description": labels.description,
+        "llm_description2": "",
+        "which_llm_description": "1",
+        "llm_verbs": list(labels.verbs),
+        "llm_objects": list(labels.objects),
+        "environment": labels.environment,
+        "object": ", ".join(labels.objects),
+        "session_name": "dexworld" if episode.seed is None else f"dexworld-seed-{episode.seed}",
+        "dexworld_synthetic": SYNTHETIC,
+    }
     with written_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         _write_arrays(file, episode)
-        _write_attributes(file, episode, labels)
+        file.attrs.update(texts if episode.seed is None else texts | {SEED_ATTRIBUTE: episode.seed})
     return path
 
 
@@ -127,25 +139,6 @@ def _write_arrays(file: h5py.File, episode: Track) -> None:
         file.create_dataset(f"confidences/{name}", data=sure[:, index])
 
 
-def _write_attributes(file: h5py.File, episode: Track, labels: EgoDexLabels) -> None:
-    file.attrs.update(
-        {
-            "task": labels.task,
-            "llm_description": labels.description,
-            "llm_description2": "",
-            "which_llm_description": "1",
-            "llm_verbs": list(labels.verbs),
-            "llm_objects": list(labels.objects),
-            "environment": labels.environment,
-            "object": ", ".join(labels.objects),
-            "session_name": "dexworld" if episode.seed is None else f"dexworld-seed-{episode.seed}",
-            "dexworld_synthetic": SYNTHETIC,
-        }
-    )
-    if episode.seed is not None:
-        file.attrs[SEED_ATTRIBUTE] = episode.seed
-
-
 def joint_poses(episode: Track) -> np.ndarray:
     """World poses (T, 68, 4, 4) float64 of the joints in the order of `JOINT_NAMES`; see the module for their axes."""
     parts = [episode.keypoints_world, episode.columns["hand_metacarpals_world"], episode.columns["body_world"]]
@@ -153,7 +146,9 @@ def joint_poses(episode: Track) -> np.ndarray:
     poses = np.tile(np.eye(4), (*places.shape[:2], 1, 1))
     poses[..., :3, 3] = places
     wrists = episode.columns["hand_poses_world"].astype(float)
-    ahead = _ahead(episode)
+    ahead = np.array(episode.world_from_camera[:, :3, 2], float)  # where the camera looks (T, 3), made level
+    ahead[:, 1] = 0.0
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     for side, name in enumerate(SIDES):
         wrist, turn = JOINT_NAMES.index(f"{name}Hand"), wrists[:, side, :3, :3]
         for finger in FINGERS:
@@ -164,13 +159,6 @@ def joint_poses(episode: Track) -> np.ndarray:
         poses[:, wrist, :3, :3] = turn
     _turn_chain(poses, list(_SPINE), ahead)
     return poses
-
-
-def _ahead(episode: Track) -> np.ndarray:
-    """Where the camera looks (T, 3), made level."""
-    forward = np.array(episode.world_from_camera[:, :3, 2], float)
-    forward[:, 1] = 0.0
-    return forward / np.linalg.norm(forward, axis=1, keepdims=True)
 
 
 def _turn_chain(poses: np.ndarray, names: list[str], side: np.ndarray) -> None:
