@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from droid_fixtures import turned
 from video_fixtures import write_mp4
 
 SIDES = ("left", "right")
@@ -39,11 +40,8 @@ class Clip:
 
 def rotations(generator: np.random.Generator, count: int, angle: float) -> np.ndarray:
     """(count, 3, 3) rotations that turn smoothly by about `angle` radians around one random axis."""
-    axis = generator.normal(size=3)
-    x, y, z = axis / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn = generator.uniform(0, 2 * np.pi) + np.linspace(0, angle, count)[:, None, None]
-    return np.eye(3) + np.sin(turn) * cross + (1 - np.cos(turn)) * cross @ cross
+    axis, start = generator.normal(size=3), generator.uniform(0, 2 * np.pi)
+    return np.stack([turned(axis, start + angle * step) for step in np.linspace(0, 1, count)])
 
 
 def make_clip(seed: int, length: int = 12, size: tuple[int, int] = (180, 320)) -> Clip:

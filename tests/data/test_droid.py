@@ -7,16 +7,24 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-import torch
-from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, write_episode, write_later_annotations, write_numbered
+from droid_fixtures import (
+    EXT1,
+    EXT2,
+    LAB,
+    UUID,
+    WRIST,
+    change,
+    pixels_of,
+    write_episode,
+    write_later_annotations,
+    write_numbered,
+)
 
 from dexworld.data.readers.arrays import pinhole
 from dexworld.data.readers.droid import DroidOptions, align, open_droid, recognises
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.data.source import CorruptEpisodeError, Source, evenly_spread
-from dexworld.geometry import invert, project, transform_points
 from dexworld.hands import LEFT, RIGHT
-from dexworld.hands import WRIST as WRIST_ROW
 
 STATE = "observation/robot_state"
 
@@ -33,12 +41,6 @@ def copied(written, tmp_path):
     root, told = written
     shutil.copytree(root, tmp_path / "droid")
     return tmp_path / "droid", tmp_path / "droid" / told.folder.relative_to(root)
-
-
-def pixels(episode, row) -> np.ndarray:
-    points = torch.from_numpy(episode.keypoints_world[:, row : row + 1])
-    camera = transform_points(invert(torch.from_numpy(episode.world_from_camera)), points)
-    return project(camera, torch.from_numpy(episode.intrinsics))[0][:, 0].numpy()
 
 
 def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they_were_written(written):
@@ -72,7 +74,7 @@ def test_the_gripper_projects_to_where_the_written_camera_sees_it(written):
     inverse = np.linalg.inv(told.cameras[EXT2])
     seen = np.einsum("tij,tj->ti", inverse[:, :3], np.concatenate([told.gripper[:, :3, 3], np.ones((told.rows, 1))], 1))
     expected = (told.intrinsics @ seen.T).T
-    np.testing.assert_allclose(pixels(episode, RIGHT.start + WRIST_ROW), expected[:, :2] / expected[:, 2:], atol=0.1)
+    np.testing.assert_allclose(pixels_of(episode)[:, RIGHT.start], expected[:, :2] / expected[:, 2:], atol=0.1)
     assert (expected[:, 2] > 0.3).all()  # in front of the camera: the test means something
 
 

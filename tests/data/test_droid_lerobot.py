@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from droid_lerobot_fixtures import GREEN, HAND_EYE, change_column, write_dataset
+from droid_fixtures import HAND_EYE
+from droid_lerobot_fixtures import GREEN, change_column, write_dataset
 
 from dexworld.data.readers.droid import DroidOptions
 from dexworld.data.readers.droid_lerobot import open_droid_lerobot, recognises

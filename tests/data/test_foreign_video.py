@@ -1,9 +1,11 @@
 import pickle
-from fractions import Fraction
+import random
 
 import av
 import numpy as np
 import pytest
+from fuzz_damage import only_audio, rewrite_video
+from video_fixtures import write_mp4
 
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.video import VideoError
@@ -28,18 +30,9 @@ def moving_texture():
     return frames.clip(0, 255).astype(np.uint8)
 
 
-def write(path, codec="h264", times=EVEN, length=LENGTH, container_options=None):
+def write(path, codec="h264", **arguments):
     name, options = CODECS[codec]
-    with av.open(str(path), "w", options=container_options or {}) as container:
-        stream = container.add_stream(name, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.thread_count = 1
-        stream.codec_context.time_base = Fraction(1, 30)
-        for time, array in zip(times[:length], moving_texture(), strict=False):
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 30)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    write_mp4(path, moving_texture(), codec=name, **arguments, **options)
     return path
 
 
@@ -56,7 +49,7 @@ def clip(tmp_path_factory):
 @pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["even times", "uneven times"])
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_frame_is_the_one_that_decoding_in_order_gives(tmp_path, codec, times):
-    path = write(tmp_path / "0.mp4", codec, times)
+    path = write(tmp_path / "0.mp4", codec, times=times)
     truth, frames = decoded_in_order(path), ForeignFrames(path)
     assert len(frames) == len(truth) == LENGTH
     assert frames.size == (HEIGHT, WIDTH)
@@ -136,13 +129,8 @@ def test_indices_outside_are_errors(clip):
 def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
-    write(tmp_path / "none.mp4", length=0)
-    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 8000
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode())
+    rewrite_video(write(tmp_path / "none.mp4"), count=lambda count: 0)
+    only_audio(tmp_path / "sound.mp4", random.Random(0))
     for name in ("text", "empty", "none", "sound", "missing"):
         with pytest.raises(
             VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|the video holds no|frames)"
