@@ -75,20 +75,23 @@ class DroidOptions:
     max_episodes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.camera not in CAMERAS:
-            raise ValueError(f"camera is {self.camera!r}; choose one of {', '.join(CAMERAS)}")
-        if self.outcome not in ("all", *OUTCOMES):
-            raise ValueError(f"outcome is {self.outcome!r}; choose all, success or failure")
-        if self.max_episodes is not None and self.max_episodes < 1:
-            raise ValueError(f"max_episodes is {self.max_episodes}; it must be at least 1, or None for all")
-        if self.intrinsics is not None and (len(self.intrinsics) != 4 or not np.isfinite(self.intrinsics).all()):
-            raise ValueError(f"intrinsics are {self.intrinsics}; give fx, fy, cx, cy in pixels")
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps is {self.fps}; it must be positive")
-        if self.frame_tolerance < 0:
-            raise ValueError(f"frame_tolerance is {self.frame_tolerance}; it must not be negative")
-        if not 0.0 <= self.dummy_confidence <= 1.0:
-            raise ValueError(f"dummy_confidence is {self.dummy_confidence}; it must lie in [0, 1]")
+        given = self.intrinsics
+        all_finite = given is None or (len(given) == 4 and bool(np.isfinite(given).all()))
+        for name, is_wrong, needed in (
+            ("camera", self.camera not in CAMERAS, f"choose one of {', '.join(CAMERAS)}"),
+            ("outcome", self.outcome not in ("all", *OUTCOMES), "choose all, success or failure"),
+            (
+                "max_episodes",
+                self.max_episodes is not None and self.max_episodes < 1,
+                "must be >= 1, or None for all",
+            ),
+            ("intrinsics", not all_finite, "give fx, fy, cx, cy in pixels"),
+            ("fps", not (np.isfinite(self.fps) and self.fps > 0), "it must be positive"),
+            ("frame_tolerance", self.frame_tolerance < 0, "it must not be negative"),
+            ("dummy_confidence", not 0.0 <= self.dummy_confidence <= 1.0, "it must lie in [0, 1]"),
+        ):
+            if is_wrong:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; {needed}")
 
     def hand_columns(self, poses: np.ndarray, opening: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of a gripper, at poses (T, 4, 4) in the base and open (T,) from 0 to 1, and of its dummy hand."""
@@ -303,22 +306,16 @@ def aligned_frames(file: h5py.File, camera: DroidCamera, tolerance: int) -> tupl
     return alignment, ForeignFrames(camera.video, alignment.first_frame, alignment.count)
 
 
-def align(
-    rows: int, frames: int, tolerance: int, received: np.ndarray | None = None, recorded: np.ndarray | None = None
-) -> Alignment:
+def align(rows: int, frames: int, tolerance: int, *times: np.ndarray) -> Alignment:
     """Match by times when at least nine in ten agree at one shift, else by order.
 
-    received: (rows,) time at which the picture of each row was taken. recorded: (frames,) of each frame, same unit.
+    times: none, or (rows,) at which the picture of each row was taken and (frames,) of each frame, same unit.
     """
-    if received is not None and recorded is not None:
-        for shift in sorted(range(-tolerance, tolerance + 1), key=abs):  # row i is seen in frame i + shift
-            first_row, first_frame = max(0, -shift), max(0, shift)
-            count = min(rows - first_row, frames - first_frame)
-            if count < 1:
-                continue
-            same = received[first_row : first_row + count] == recorded[first_frame : first_frame + count]
-            if same.mean() >= AGREEING:
-                return Alignment(rows, frames, first_row, first_frame, count, "timestamps")
+    for shift in sorted(range(-tolerance, tolerance + 1), key=abs) if times else ():  # row i is seen in frame i + shift
+        first_row, first_frame = max(0, -shift), max(0, shift)
+        count = min(rows - first_row, frames - first_frame)
+        if count > 0 and (times[0][first_row:][:count] == times[1][first_frame:][:count]).mean() >= AGREEING:
+            return Alignment(rows, frames, first_row, first_frame, count, "timestamps")
     return Alignment(rows, frames, 0, 0, min(rows, frames), "index")
 
 
