@@ -121,7 +121,7 @@ def write_episode(
     return Told(folder, rows, gripper, 1.0 - closed, cameras, joints, action_joints, matrix)
 
 
-def write_later_annotations(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:
+def write_later(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:
     """The files published later, for ext2 only in the superset and ext1 only in the smaller one; the poses in them."""
     folder.mkdir(parents=True)
     shift = placed(turned((0, 0, 1), 0.02), (0.01, -0.02, 0.03))

@@ -7,18 +7,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from droid_fixtures import (
-    EXT1,
-    EXT2,
-    LAB,
-    UUID,
-    WRIST,
-    change,
-    pixels_of,
-    write_episode,
-    write_later_annotations,
-    write_numbered,
-)
+from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, pixels_of, write_episode, write_later, write_numbered
 
 from dexworld.data.readers.arrays import pinhole
 from dexworld.data.readers.droid import DroidOptions, align, open_droid, recognises
@@ -47,11 +36,9 @@ def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they
     root, told = written
     source = open_droid(root)
     assert isinstance(source, Source)
-    assert source.ids == (str(told.folder.relative_to(root)),)
-    assert source.quarantined == ()
+    assert (source.ids, source.quarantined) == ((str(told.folder.relative_to(root)),), ())
     episode = source[0]
-    assert len(episode) == told.rows
-    assert episode.fps == 15.0
+    assert (len(episode), episode.fps, episode.seed) == (told.rows, 15.0, None)
     np.testing.assert_allclose(episode.columns["gripper_pose_world"], told.gripper, atol=1e-6)
     np.testing.assert_allclose(episode.columns["gripper_opening"], told.opening, atol=1e-6)
     np.testing.assert_allclose(episode.world_from_camera, told.cameras[EXT2], atol=1e-6)
@@ -65,7 +52,6 @@ def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they
     np.testing.assert_allclose(episode.keypoints_world[0, RIGHT.start + 4], tip[:3], atol=1e-6)
     assert episode.task == "Move object into or out of container"
     assert EXT2 in episode.source
-    assert episode.seed is None
 
 
 def test_the_gripper_projects_to_where_the_written_camera_sees_it(written):
@@ -112,19 +98,15 @@ def test_everything_else_of_the_files_is_reachable_through_annotations(written):
     np.testing.assert_allclose(found["trajectory"][f"{STATE}/joint_positions"], told.joints)
     assert f"observation/camera_extrinsics/{WRIST}_left_gripper_offset" in found["trajectory"]
     assert found["trajectory"]["attributes"]["building"] == "Sutardja"
-    assert found["metadata"]["uuid"] == UUID
-    assert found["success"] is True
+    assert (found["metadata"]["uuid"], found["success"], found["alignment"]["count"]) == (UUID, True, told.rows)
     assert found["camera"] == {"role": "ext2", "serial": EXT2}
-    assert found["intrinsics_source"] == "trajectory.h5"
-    assert found["extrinsics_source"] == "trajectory.h5"
-    assert found["alignment"]["count"] == told.rows
+    assert (found["intrinsics_source"], found["extrinsics_source"]) == ("trajectory.h5", "trajectory.h5")
     assert {path.name for path in source.files(0)} == {f"{EXT2}.mp4", "trajectory.h5", f"metadata_{UUID}.json"}
 
 
 def test_without_intrinsics_the_nominal_focal_length_stands_in_and_is_called_an_estimate(copied, caplog):
     root, folder = copied
-    with h5py.File(folder / "trajectory.h5", "r+") as file:
-        del file["observation/camera_intrinsics"]
+    change(folder / "trajectory.h5", "observation/camera_intrinsics", None)
     source = open_droid(root)
     assert "nominal focal length" in caplog.text
     np.testing.assert_allclose(source[0].intrinsics, pinhole(53.0, 53.0, 64.0, 36.0))  # 530 px at 1280
@@ -139,9 +121,8 @@ def test_without_intrinsics_the_nominal_focal_length_stands_in_and_is_called_an_
 
 def test_poses_intrinsics_and_language_published_later_take_precedence(copied, written, tmp_path):
     root, folder = copied
-    with h5py.File(folder / "trajectory.h5", "r+") as file:
-        del file["observation/camera_intrinsics"]
-    moved = write_later_annotations(tmp_path / "later", written[1])
+    change(folder / "trajectory.h5", "observation/camera_intrinsics", None)
+    moved = write_later(tmp_path / "later", written[1])
     source = open_droid(root, DroidOptions(annotations=tmp_path / "later"))
     episode, found = source[0], source.annotations(0)
     np.testing.assert_allclose(episode.world_from_camera[3], moved[EXT2], atol=1e-6)

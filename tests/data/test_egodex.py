@@ -77,10 +77,7 @@ def test_an_episode_equals_what_was_written(dataset):
     episode = source[0]
     assert isinstance(source, Source)
     assert (source.kind, source.ids, source.quarantined) == ("egodex", ("part1.add_remove_lid.0",), ())
-    assert len(episode) == LENGTH
-    assert episode.fps == 30.0
-    assert episode.frames.size == (180, 320)
-    assert episode.seed is None
+    assert (len(episode), episode.fps, episode.frames.size, episode.seed) == (LENGTH, 30.0, (180, 320), None)
     assert episode.source == "egodex part1/add_remove_lid/0"
     np.testing.assert_allclose(episode.keypoints_world, positions(CLIP, KEYPOINT_NAMES), atol=1e-6)
     np.testing.assert_allclose(episode.world_from_camera, CLIP.poses["camera"], atol=1e-6)
@@ -293,10 +290,8 @@ def tree(tmp_path):
     for place, count in {"part1/fold": 3, "part2/fold": 1, "part2/pour tea": 2, "extra/cut": 1, "test/fold": 2}.items():
         for number in range(count):
             touch_clip(root / place, number)
-    (root / "part1" / "fold" / "7.mp4").touch()
-    (root / "test" / "fold" / "9.hdf5").touch()
-    (root / "test" / "fold" / "._0.mp4").touch()
-    (root / "README.md").touch()
+    for place in ("part1/fold/7.mp4", "test/fold/9.hdf5", "test/fold/._0.mp4", "README.md"):
+        (root / place).touch()
     return root
 
 

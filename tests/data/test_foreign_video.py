@@ -1,5 +1,6 @@
 import pickle
 import random
+from contextlib import contextmanager
 
 import av
 import numpy as np
@@ -39,6 +40,18 @@ def write(path, codec="h264", **arguments):
 def decoded_in_order(path):
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@contextmanager
+def remuxed(path, target_path):
+    """The packets of a video, to be changed before they are written to another file as they are."""
+    with av.open(str(path)) as source, av.open(str(target_path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        yield packets
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +119,10 @@ def test_a_fragmented_file_is_counted_by_its_packets(tmp_path):
 @pytest.mark.parametrize("codec", ["h264", "hevc open groups"])
 def test_frames_that_were_trimmed_away_without_encoding_again_do_not_count(tmp_path, codec):
     whole, path = write(tmp_path / "whole.mp4", codec), tmp_path / "0.mp4"
-    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        ticks = round(10 / 30 / source.streams.video[0].time_base)
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, stream
-                target.mux(packet)
+    with remuxed(whole, path) as packets:
+        ticks = round(10 / 30 / packets[0].time_base)
+        for packet in packets:
+            packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
     frames, truth = ForeignFrames(path), decoded_in_order(whole)[10:]
     assert len(frames) == LENGTH - 10
     np.testing.assert_array_equal(np.stack(list(frames.sequential())), truth)
@@ -132,9 +142,7 @@ def test_what_is_no_video_is_named(tmp_path):
     rewrite_video(write(tmp_path / "none.mp4"), count=lambda count: 0)
     only_audio(tmp_path / "sound.mp4", random.Random(0))
     for name in ("text", "empty", "none", "sound", "missing"):
-        with pytest.raises(
-            VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|the video holds no|frames)"
-        ):
+        with pytest.raises(VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|frames)"):
             len(ForeignFrames(tmp_path / f"{name}.mp4"))
 
 
@@ -143,10 +151,9 @@ def test_a_truncated_file_is_an_error_and_never_a_shorter_video(tmp_path, clip):
     for share in (0.2, 0.6, 0.95):
         path = tmp_path / f"{share}.mp4"
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(VideoError, match=rf"{share}\.mp4"):
-            ForeignFrames(path).read([0, 60])
-        with pytest.raises(VideoError, match=rf"{share}\.mp4"):
-            list(ForeignFrames(path).sequential())
+        for reading in (lambda frames: frames.read([0, 60]), lambda frames: list(frames.sequential())):
+            with pytest.raises(VideoError, match=rf"{share}\.mp4"):
+                reading(ForeignFrames(path))
 
 
 def test_a_file_whose_end_was_lost_after_its_index_names_the_missing_frames(tmp_path):
@@ -175,13 +182,8 @@ def test_damaged_pictures_are_errors_and_not_painted_over(tmp_path, clip):
 
 def test_two_frames_at_one_time_are_an_error(tmp_path, clip):
     path = tmp_path / "0.mp4"
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size]
+    with remuxed(clip, path) as packets:
         packets[12].pts = packets[11].pts
-        for packet in packets:
-            packet.stream = stream
-            target.mux(packet)
     with pytest.raises(VideoError, match=r"0\.mp4: .*frames \d+ and \d+ have the same time"):
         ForeignFrames(path).read([0])
     with pytest.raises(VideoError, match=r"0\.mp4: (frame \d+ has time|frame \d+ is missing|more frames)"):

@@ -133,20 +133,21 @@ def test_an_episode_without_joints_or_instruction_still_has_its_hand(damaged):
 
 
 def test_the_rate_is_the_option_then_the_file_then_the_usual_one(damaged):
-    with h5py.File(damaged, "r+") as file:
-        file["data"].attrs["env_args"] = '{"env_kwargs": {"control_freq": 5}}'
+    def write(text):
+        with h5py.File(damaged, "r+") as file:
+            file["data"].attrs["env_args"] = text
+
+    write('{"env_kwargs": {"control_freq": 5}}')
     assert open_robocasa(damaged)[0].fps == 5.0
     assert open_robocasa(damaged, RoboCasaOptions(fps=10.0))[0].fps == 10.0
-    with h5py.File(damaged, "r+") as file:
-        file["data"].attrs["env_args"] = '{"env_kwargs": {"control_freq": 0}}'
-    with pytest.raises(CorruptEpisodeError, match="control frequency of 0"):
-        open_robocasa(damaged)[0]
-    with h5py.File(damaged, "r+") as file:
-        file["data"].attrs["env_args"] = '{"env'
-    with pytest.raises(CorruptEpisodeError, match="env_args is no JSON"):
-        open_robocasa(damaged)[0]
-    with h5py.File(damaged, "r+") as file:
-        del file["data"].attrs["env_args"]
+    for text, complaint in (
+        ('{"env_kwargs": {"control_freq": 0}}', "control frequency of 0"),
+        ('{"env', "env_args is no JSON"),
+    ):
+        write(text)
+        with pytest.raises(CorruptEpisodeError, match=complaint):
+            open_robocasa(damaged)[0]
+    write("")
     assert open_robocasa(damaged)[0].fps == 20.0
 
 
