@@ -1,14 +1,7 @@
 """Write Tracks of the Franka arm with the Allegro hand as robomimic and RoboCasa have them: many demos in one HDF5.
 
-    data                    attributes total, env_args (JSON)
-    data/demo_K             attributes num_samples, model_file, ep_meta (JSON); states, actions, rewards, dones
-    data/demo_K/obs         what the released DexWM loader reads: robot0_robotview_2_image (T, H, W, 3) uint8,
-                            robot0_base_pos (T, 3), robot0_base_quat (T, 4) x y z w, robot0_right_hand_T_world_pose_mat
-                            (T, 4, 4), robot0_right_gripper_keypoint_pose (T, 48); and robot0_joint_pos (T, 7),
-                            robot0_right_gripper_qpos (T, 16), object_positions (T, 5, 3) where the episode has them
-    data/demo_K/next_obs    the same without pictures, one step later
-    mask/KEY                names of demos
-
+The layout is that of `dexworld.data.readers.robocasa`, with what the released DexWM loader reads. Beyond it there are
+rewards, dones, `next_obs` (obs one step later, without pictures) and, where known, object_positions (T, 5, 3) in obs.
 The layout has no place for a camera's pose and intrinsics: its readers know them.
 
 - Pictures are redrawn to the release's camera (80 degrees over all rows, 26 of 600 rows to be cut off at both edges).

@@ -75,16 +75,12 @@ class DroidOptions:
     max_episodes: int | None = None
 
     def __post_init__(self) -> None:
-        given = self.intrinsics
+        given, too_few = self.intrinsics, self.max_episodes is not None and self.max_episodes < 1
         all_finite = given is None or (len(given) == 4 and bool(np.isfinite(given).all()))
         for name, is_wrong, needed in (
             ("camera", self.camera not in CAMERAS, f"choose one of {', '.join(CAMERAS)}"),
             ("outcome", self.outcome not in ("all", *OUTCOMES), "choose all, success or failure"),
-            (
-                "max_episodes",
-                self.max_episodes is not None and self.max_episodes < 1,
-                "must be >= 1, or None for all",
-            ),
+            ("max_episodes", too_few, "it must be at least 1, or None for all"),
             ("intrinsics", not all_finite, "give fx, fy, cx, cy in pixels"),
             ("fps", not (np.isfinite(self.fps) and self.fps > 0), "it must be positive"),
             ("frame_tolerance", self.frame_tolerance < 0, "it must not be negative"),

@@ -119,12 +119,10 @@ class Recording:
         the wrist's camera, which moves, only the second. Raises CorruptEpisodeError when there is none, or only zeros.
         """
         camera, source, entry = self.camera, "metadata", None
-        if camera.role != "wrist":
-            for name in EXTRINSICS_FILES:
-                found = self.annotation(name)
-                if camera.serial in found:
-                    source, entry = name, found[camera.serial]
-                    break
+        for name in EXTRINSICS_FILES[::-1] if camera.role != "wrist" else ():
+            found = self.annotation(name)
+            if camera.serial in found:
+                source, entry = name, found[camera.serial]
         key = f"observation/camera_extrinsics/{camera.serial}_left"
         if source == "metadata" and key in self.file:
             vectors = numbers(self.file, key, (rows, 6), max(MAX_DISTANCE, MAX_ANGLE))

@@ -1,8 +1,4 @@
-"""Write recordings of the gripper robot as DROID's raw release has them.
-
-    LAB/success|failure/DATE/TIME/metadata_<uuid>.json     who, what, where the cameras stand; written in full or not
-                                  trajectory.h5            actions, states, camera poses and times at 15 Hz
-                                  recordings/MP4/SERIAL.mp4
+"""Write recordings of the gripper robot as DROID's raw release has them; see `dexworld.data.readers.droid`.
 
 Keys and units as in the dataset's schema (droid-dataset.github.io): poses are x, y, z in metres and extrinsic x-y-z
 Euler angles in radians, in the frame of the robot's base; gripper positions run from 0 (open) to 1 (closed).

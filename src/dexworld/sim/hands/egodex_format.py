@@ -1,8 +1,6 @@
-"""Write episodes in EgoDex's own layout, so that the reader of the real dataset reads simulated ones.
+"""Write episodes in EgoDex's own layout (`dexworld.data.readers.egodex`), so that its reader reads simulated ones.
 
-    SPLIT/TASK/N.mp4     H.264, long groups of pictures with B-frames, as phones and headsets write it
-    SPLIT/TASK/N.hdf5    camera/intrinsic (3, 3); transforms/NAME (N, 4, 4) float32 poses in the world, for `camera` and
-                         68 joints; confidences/NAME (N,) float32; attributes
+The video is H.264 with long groups of pictures and B-frames, as phones and headsets write it; poses are float32.
 
 World: as ARKit's, y against gravity, on the floor below the person; x to the person's right, z backwards. `camera` is
 the optical frame (x right, y down, z forward). Joint frames: `leftHand` and `rightHand` are the recorded wrist poses (z
@@ -44,11 +42,7 @@ _SPINE = ("hip", *(f"spine{number}" for number in range(1, 8)), *(f"neck{number}
 
 @dataclass(frozen=True)
 class EgoDexLabels:
-    """The words of an EgoDex file.
-
-    task: name of its folder. description: what is done, one sentence. verbs, objects: what it is about. environment:
-    where.
-    """
+    """The words of an EgoDex file: name of its folder, what is done in one sentence, with what, and where."""
 
     task: str
     description: str
