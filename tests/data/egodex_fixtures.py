@@ -121,10 +121,3 @@ def write_clip(folder: Path, number: int | str, clip: Clip, confidences: bool = 
     folder.mkdir(parents=True, exist_ok=True)
     write_mp4(folder / f"{number}.mp4", draw(clip))
     write_hdf5(folder / f"{number}.hdf5", clip, confidences, **attributes)
-
-
-def touch_clip(folder: Path, number: int | str) -> None:
-    """A clip of two empty files: enough to be listed, and broken when read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{number}.mp4").touch()
-    (folder / f"{number}.hdf5").touch()

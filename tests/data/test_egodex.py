@@ -8,7 +8,7 @@ import droid_fixtures
 import h5py
 import numpy as np
 import pytest
-from egodex_fixtures import HAND, MARKED, draw, make_clip, pixels_of, touch_clip, write_clip, write_hdf5
+from egodex_fixtures import HAND, MARKED, draw, make_clip, pixels_of, write_clip, write_hdf5
 from video_fixtures import write_mp4
 
 from dexworld.data.readers.egodex import EgoDexOptions, open_egodex, recognises
@@ -288,8 +288,10 @@ def tree(tmp_path):
     """Two training parts, the additional data and the test set, of empty files; and what does not belong there."""
     root = tmp_path / "EgoDex"
     for place, count in {"part1/fold": 3, "part2/fold": 1, "part2/pour tea": 2, "extra/cut": 1, "test/fold": 2}.items():
+        (root / place).mkdir(parents=True)
         for number in range(count):
-            touch_clip(root / place, number)
+            (root / place / f"{number}.mp4").touch()
+            (root / place / f"{number}.hdf5").touch()
     for place in ("part1/fold/7.mp4", "test/fold/9.hdf5", "test/fold/._0.mp4", "README.md"):
         (root / place).touch()
     return root

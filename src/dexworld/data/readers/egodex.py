@@ -42,7 +42,7 @@ SIDES = ("left", "right")
 WRISTS = tuple(f"{side}Hand" for side in SIDES)
 FINGERS = ("Index", "Middle", "Ring", "Little")
 METACARPALS = tuple(f"{side}{finger}FingerMetacarpal" for side in SIDES for finger in FINGERS)
-JOINTS = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)
+JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)
 WORLD = 1e4  # metres from the world's origin; beyond is damage
 MAX_REACH = 3.0  # metres from the camera to its wearer's joints; beyond is a tracking failure
 MAX_HAND = 0.4  # metres from the middle of a hand to any of its joints
@@ -242,7 +242,7 @@ def _selected(
     names: tuple[str, ...], poses_KT: np.ndarray, tracked_KT: np.ndarray, missing: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Poses (T, len(names), 4, 4), filled with `missing` where not tracked, and where they are (T, len(names))."""
-    rows = [JOINTS.index(name) for name in names]
+    rows = [JOINT_NAMES.index(name) for name in names]
     poses = np.where(tracked_KT[rows][..., None, None], poses_KT[rows], np.float32(missing))
     return np.ascontiguousarray(poses.swapaxes(0, 1)), tracked_KT[rows].T
 
@@ -267,7 +267,7 @@ def _cameras(file: h5py.File) -> np.ndarray:
 
 
 def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (K, T, 4, 4) in the world of `JOINTS`, and where they are tracked (K, T).
+    """Poses (K, T, 4, 4) in the world of `JOINT_NAMES`, and where they are tracked (K, T).
 
     A joint is tracked where its pose is rigid, within the wearer's reach and, of a hand, near the hand's other joints.
     A hand, the body and metacarpals may be absent. CorruptEpisodeError when a hand lacks some points, or both all.
@@ -278,12 +278,12 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
         if names and (len(names) < KEYPOINTS_PER_HAND or all(len(other) == KEYPOINTS_PER_HAND for other in absent)):
             raise CorruptEpisodeError(f"{file.filename}: transforms/{names[0]} is missing")
     nowhere = np.zeros((length, 4, 4), np.float32)
-    poses_KT = np.stack([_poses(file, name, length) if name in present else nowhere for name in JOINTS])
+    poses_KT = np.stack([_poses(file, name, length) if name in present else nowhere for name in JOINT_NAMES])
     rigid_KT = _rigid(poses_KT)
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
     tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
     for side in SIDES:
-        hand = [row for row, name in enumerate(JOINTS) if name.startswith(side) and name not in BODY_KEYPOINTS]
+        hand = [row for row, name in enumerate(JOINT_NAMES) if name.startswith(side) and name not in BODY_KEYPOINTS]
         points, seen = poses_KT[hand, :, :3, 3], tracked_KT[hand]
         shown = np.where(seen[..., None], points, np.nan)
         shown[:, ~seen.any(axis=0)] = 0.0  # no median of nothing

@@ -22,13 +22,12 @@ import h5py
 import numpy as np
 
 from dexworld.data.files import written_atomically
-from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
+from dexworld.data.readers.egodex import JOINT_NAMES
+from dexworld.hands import FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
 from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS
 from dexworld.track import Track
 
-METACARPALS = tuple(f"{side}{finger}Metacarpal" for side in SIDES for finger in FINGERS[1:])
-JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)  # 42 + 8 + 18
 SEED_ATTRIBUTE = "dexworld_seed"
 SYNTHETIC = (
     "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
