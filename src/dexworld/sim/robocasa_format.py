@@ -25,7 +25,7 @@ from torch import Tensor
 from dexworld.data.files import written_atomically
 from dexworld.data.readers.arrays import rotations_of
 from dexworld.hands import FINGERS, RIGHT
-from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.sim.kitchen.allegro_body import MOUNT_POSITION, MOUNT_QUATERNION
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.track import Track
@@ -38,7 +38,6 @@ _CAMERA_ROTATION = rotations_of(np.array([[0.35355339, -0.35355339, -0.61237244,
 BASE_FROM_CAMERA = pose(_CAMERA_ROTATION @ OPTICAL, (0.212, 0.0, 1.614))
 WORLD_FROM_MOUNT = pose(rotations_of(np.roll(MOUNT_QUATERNION, -1)[None])[0], MOUNT_POSITION)
 ENVIRONMENT = "DexWorldExploration"
-_CONVENTIONS: tuple[TipConvention, ...] = ("true", "release")
 _AHEAD = 0.01  # metres that a hand moves in one physics step, at most
 _MISMATCH = 1e-5  # metres between an episode's keypoints and the joints that explain them
 _ALLEGRO = ("IndexFinger", "MiddleFinger", "RingFinger", "Thumb")  # the hand's own order of joints
@@ -95,7 +94,7 @@ def release_keypoints(episode: Track) -> tuple[np.ndarray, np.ndarray]:
     known = np.asarray(episode.keypoints_world, np.float64)[:, RIGHT]
     wanted = torch.from_numpy((known - mount[:3, 3]) @ mount[:3, :3])
     joints = torch.from_numpy(np.asarray(episode["joint_positions"], np.float64))
-    models = [FrankaAllegro(tips) for tips in _CONVENTIONS]
+    models = [FrankaAllegro("true"), FrankaAllegro("release")]
     ahead = [float((_points(model, joints) - wanted).abs().max()) for model in models]
     model = models[int(np.argmin(ahead))]  # tips are fingertips or last joints
     joints = _explained_joints(model, joints, wanted)

@@ -86,6 +86,11 @@ def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path.with_suffix(".mp4")) as temporary:
         write_long_gop_video(temporary, episode)
+    poses = joint_poses(episode).astype(np.float32)
+    sure, given = np.ones((len(episode), len(JOINT_NAMES)), np.float32), episode.columns.get("keypoint_confidence")
+    if given is not None:
+        sure[:, : len(KEYPOINT_NAMES)] = given
+        sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
     texts = {
         "task": labels.task,
         "llm_description": labels.description,
@@ -99,7 +104,11 @@ def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels
         "dexworld_synthetic": SYNTHETIC,
     }
     with written_atomically(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_arrays(file, episode)
+        file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
+        file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
+        for index, name in enumerate(JOINT_NAMES):
+            file.create_dataset(f"transforms/{name}", data=poses[:, index])
+            file.create_dataset(f"confidences/{name}", data=sure[:, index])
         file.attrs.update(texts if episode.seed is None else texts | {SEED_ATTRIBUTE: episode.seed})
     return path
 
@@ -116,20 +125,6 @@ def write_long_gop_video(path: Path, episode: Track) -> None:
             (picture,) = episode.frames.read([index])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
-
-
-def _write_arrays(file: h5py.File, episode: Track) -> None:
-    poses = joint_poses(episode).astype(np.float32)
-    sure = np.ones((len(episode), len(JOINT_NAMES)), np.float32)
-    given = episode.columns.get("keypoint_confidence")
-    if given is not None:
-        sure[:, : len(KEYPOINT_NAMES)] = given
-        sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
-    file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
-    file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
-    for index, name in enumerate(JOINT_NAMES):
-        file.create_dataset(f"transforms/{name}", data=poses[:, index])
-        file.create_dataset(f"confidences/{name}", data=sure[:, index])
 
 
 def joint_poses(episode: Track) -> np.ndarray:
