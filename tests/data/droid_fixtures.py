@@ -11,9 +11,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import torch
 from video_fixtures import shades, write_mp4
 
+from dexworld.data.source import CorruptEpisodeError
 from dexworld.geometry import invert, project, transform_points
 
 LAB, UUID = "AUTOLab", "AUTOLab+5d05c5aa+2023-07-07-09h-42m-23s"
@@ -159,3 +161,9 @@ def pixels_of(episode) -> np.ndarray:
     pixels, depth = project(transform_points(camera, points), torch.as_tensor(episode.intrinsics))
     assert (depth[torch.from_numpy(episode.keypoints_valid)] > 0).all()
     return pixels.numpy()
+
+
+def check_refused(source, complaint: str) -> None:
+    """Reading the first episode of a source must end in this complaint (a regular expression)."""
+    with pytest.raises(CorruptEpisodeError, match=complaint):
+        source[0]
