@@ -94,12 +94,12 @@ def write_dataset(
         features[image_key] = {"dtype": "image", "shape": [3, *size], "names": ["channels", "height", "width"]}
     files = [episode // episodes_per_file for episode in range(len(lengths))]
     tasks = ["pick the cup", "place the cup"]
-    write_meta(folder, lengths, cameras, features, tasks, FPS, size, files, task_column, codebase_version=version)
+    write_meta(folder, lengths, cameras, features, tasks, FPS, size, files, task_column, version)
     return columns
 
 
 def write_meta(
-    folder, lengths, cameras, features, tasks, fps, size, files=None, task_column="__index_level_0__", **info
+    folder, lengths, cameras, features, tasks, fps, size, files=None, task_column="__index_level_0__", version="v3.0"
 ):
     """The meta folder. files: the number of the file that each episode lies in; task i % len(tasks) is episode i's."""
     starts, files, rows = np.concatenate([[0], np.cumsum(lengths)]), files or [0] * len(lengths), []
@@ -120,11 +120,11 @@ def write_meta(
     video = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
     video["info"] = {"video.fps": fps, "has_audio": False}
     place = "chunk-{chunk_index:03d}/file-{file_index:03d}"
-    description = {"codebase_version": "v3.0", "robot_type": "so100", "fps": fps}
+    description = {"codebase_version": version, "robot_type": "so100", "fps": fps}
     description |= {"total_episodes": len(lengths), "total_frames": int(starts[-1])}
     description |= {"data_path": f"data/{place}.parquet", "video_path": f"videos/{{video_key}}/{place}.mp4"}
     description |= {"features": dict.fromkeys(cameras, video) | features}
-    (folder / "meta" / "info.json").write_text(json.dumps(description | info))
+    (folder / "meta" / "info.json").write_text(json.dumps(description))
 
 
 def _write_rows(path, members, starts, columns, row_groups, image_key, size):
