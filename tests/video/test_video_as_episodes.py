@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dexworld.track import Track
 from dexworld.training.config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
 from dexworld.video.clips.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
-from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import write_triplet
 from dexworld.video.clips.triplets import finish_triplets
 
@@ -32,12 +33,9 @@ def clip(name: str, seed: int, track: bool = True) -> TripletClip:
     points = np.zeros((FRAMES, 42, 3), dtype=np.float32)
     points[..., 0] = np.linspace(-0.2, 0.2, FRAMES)[:, None] + np.linspace(0, 0.05, 42)
     points[..., 2] = 0.6
-    motion = HandTrack(
-        keypoints_world=points,
-        keypoints_valid=np.broadcast_to(np.arange(42) < 21, (FRAMES, 42)).copy(),
-        world_from_camera=np.broadcast_to(np.eye(4, dtype=np.float32), (FRAMES, 4, 4)).copy(),
-        intrinsics=np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32),
-    )
+    intrinsics = np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32)
+    columns = {"keypoints_world": points, "keypoints_valid": np.tile(np.arange(42) < 21, (FRAMES, 1))}
+    motion = Track(np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1)), intrinsics, columns)
     return TripletClip(name, interaction, static, hands, "push it", track=motion if track else None, seed=seed)
 
 

@@ -7,6 +7,7 @@ import pytest
 from triplet_fixtures import hand_points, make_track
 
 from dexworld.hands import BONES
+from dexworld.video.clips.clip import keypoints_camera
 from dexworld.video.clips.hand_mesh import LENGTHS, RADII, MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import frames_with_hands, render_hands, render_track
 from dexworld.video.clips.rasteriser import rasterise
@@ -200,7 +201,7 @@ def test_hands_hide_each_other():
 def test_a_tracks_hand_video_moves_as_its_keypoints_do():
     track = make_track(height=96, width=144)
     video = render_track(track, 96, 144)
-    points = track.keypoints_camera()[:, 21:] @ track.intrinsics.T
+    points = keypoints_camera(track)[:, 21:] @ track.intrinsics.T
     expected = (points[..., 0] / points[..., 2]).mean(axis=1)
     weights = (video.max(axis=3) > 0).sum(axis=1)
     found = (weights * (np.arange(144) + 0.5)).sum(axis=1) / weights.sum(axis=1)

@@ -11,7 +11,7 @@ import pytest
 from triplet_fixtures import make_track, wall
 
 from dexworld.data.video import VideoError, write_video
-from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.clip import ClipShape, camera_vectors, keypoints_camera
 from dexworld.video.clips.hand_video import frames_with_hands
 from dexworld.video.clips.triplets import open_triplets
 from dexworld.video.real.hand_file import HandFileError, hamer_intrinsics, read_hands
@@ -214,10 +214,10 @@ def test_a_hand_marked_valid_with_nan_is_named_by_frame_and_side(tmp_path, key):
 
 def test_a_hand_file_with_pickles_or_damage_is_refused(tmp_path):
     np.savez(tmp_path / "h.npz", keypoints=np.array([{}], dtype=object))
-    with pytest.raises(HandFileError, match=r"h\.npz: can't be read as npz"):
+    with pytest.raises(HandFileError, match=r"h\.npz: can't be read"):
         read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
     (tmp_path / "h.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(HandFileError, match=r"h\.npz: can't be read as npz"):
+    with pytest.raises(HandFileError, match=r"h\.npz: can't be read"):
         read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
 
 
@@ -267,7 +267,7 @@ def test_fixed_camera_videos_become_valid_triplets(tmp_path):
 def test_the_hand_video_lies_where_the_keypoints_project(tmp_path, resize, shape):
     rules = ClipRules(shape=ClipShape(9, *shape), resize=resize)
     clip = prepare_fixed_camera(fixed_camera(tmp_path, ("one",), rules=rules)).folder[0]
-    points = clip.track.keypoints_camera()[:, 21:] @ clip.track.intrinsics.T
+    points = keypoints_camera(clip.track)[:, 21:] @ clip.track.intrinsics.T
     pixels = points[..., :2] / points[..., 2:]
     rule = fit((HEIGHT, WIDTH), shape, resize)
     source = hand_arrays()["keypoints"][0, 1] @ hand_arrays()["intrinsics"].T
@@ -359,7 +359,7 @@ def test_one_prompt_may_serve_all_videos_and_the_triplets_open_like_any_other(tm
     assert [folder[i].prompt for i in range(2)] == ["Hands at work."] * 2
     assert folder.seeds == {}
     assert folder.settings["source"] == "fixed-camera"
-    assert folder[0].track.camera_vectors()[0, 126:].tolist() == [0.0, 1.0]
+    assert camera_vectors(folder[0].track)[0, 126:].tolist() == [0.0, 1.0]
 
 
 # ---- custom clip

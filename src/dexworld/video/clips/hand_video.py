@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE, LEFT, RIGHT
-from dexworld.video.clips.clip import HandTrack
+from dexworld.track import Track
+from dexworld.video.clips.clip import keypoints_camera
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.rasteriser import NEAR, rasterise
 
@@ -69,11 +70,11 @@ def frames_with_hands(video: np.ndarray) -> np.ndarray:
     return hand_share(video) >= MIN_HAND_SHARE
 
 
-def render_track(track: HandTrack, height: int, width: int, smooth: bool = True, supersample: int = 2) -> np.ndarray:
-    """The hand video (F, H, W, 3) uint8 of a hand track: meshes built from its keypoints, seen by its camera."""
-    points = track.keypoints_camera()
+def render_track(track: Track, height: int, width: int) -> np.ndarray:
+    """The hand video (F, H, W, 3) uint8 of a track: meshes built from its keypoints, seen by its camera."""
+    points = keypoints_camera(track)
     left, right = (hand_mesh(points[:, side], track.keypoints_valid[:, side]) for side in (LEFT, RIGHT))
-    return render_hands(left, right, track.intrinsics, height, width, smooth, supersample)
+    return render_hands(left, right, track.intrinsics, height, width)
 
 
 def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:

@@ -16,7 +16,8 @@ import numpy as np
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
 from dexworld.sim.recording import in_processes, seed_split
 from dexworld.sim.render import choose_backend
-from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip
+from dexworld.track import Track
+from dexworld.video.clips.clip import ClipShape, TripletClip
 from dexworld.video.clips.hand_video import render_track, repeated_first_frame
 from dexworld.video.clips.triplet_files import files_of, write_triplet
 from dexworld.video.clips.triplets import TripletFolder, finish_triplets, start_triplets
@@ -102,7 +103,7 @@ def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
     points, poses, intrinsics = (
         np.asarray(each, dtype=np.float32) for each in (clip.keypoints_world, clip.world_from_camera, clip.intrinsics)
     )
-    track = HandTrack(points, clip.keypoints_valid, poses, intrinsics)
+    track = Track(poses, intrinsics, {"keypoints_world": points, "keypoints_valid": clip.keypoints_valid})
     videos = clip.interaction, clip.static, clip.hands
     return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed)
 
@@ -112,7 +113,7 @@ def as_fixed_camera(clip: TripletClip) -> TripletClip:
     if clip.track is None or clip.seed is None:
         raise ValueError(f"{clip.name}: only a simulated clip with keypoints can stand in for real video")
     lost = np.random.default_rng([clip.seed, 21]).random(len(clip.track)) < DROPPED
-    track = replace(clip.track, keypoints_valid=clip.track.keypoints_valid & ~lost[:, None])
+    track = clip.track.with_columns(keypoints_valid=clip.track.keypoints_valid & ~lost[:, None])
     height, width = clip.interaction.shape[1:3]
     hands = render_track(track, height, width)
     return replace(clip, static=repeated_first_frame(clip.interaction[None])[0], hands=hands, track=track)

@@ -6,13 +6,12 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
     <group>/videos_static/<stem>.mp4   the same camera path through the untouched scene
     <group>/videos_hands/<stem>.mp4    hands alone on black, left green, right red
     <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
-    <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`HandTrack`)
+    <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`Track`)
 
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
 """
 
 import hashlib
-import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,16 +19,16 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dexworld.data.files import written_atomically
+from dexworld.data.files import read_arrays, written_atomically
 from dexworld.data.video import write_video
 from dexworld.data.video_frames import VideoFrames
-from dexworld.video.clips.clip import HandTrack, TripletClip, check_name
+from dexworld.track import Track
+from dexworld.video.clips.clip import TripletClip, check_name
 
 VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"
 PROMPTS, REWRITES = "prompts", "prompts_rewrite"
 RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)  # what a damaged npz raises
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
 
 
@@ -107,13 +106,16 @@ def _write(path: Path, frames: np.ndarray, fps: float, chroma: str = "420") -> N
         write_video(temporary, frames, fps, crf=CRF, chroma=chroma)
 
 
-def read_track(path: Path) -> HandTrack:
-    """Read a hand_motions npz. Raises TripletError naming the file and the key."""
+def read_track(path: Path) -> Track:
+    """The keypoints and the camera of a hand_motions npz. Raises TripletError naming the file and the key."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return HandTrack(**{name: archive[name] for name in _TRACK})
-    except UNREADABLE as error:
-        raise TripletError(f"{path}: can't be read as hand motion ({type(error).__name__}: {error})") from error
+        arrays, _ = read_arrays(path)
+        if missing := [name for name in _TRACK if name not in arrays]:
+            raise ValueError(f"{path}: holds no {', '.join(missing)}")
+        columns = {name: arrays[name] for name in _TRACK[:2]}
+        return Track(arrays["world_from_camera"], arrays["intrinsics"], columns, source=str(path))
+    except ValueError as error:
+        raise TripletError(str(error)) from error
 
 
 def read_prompt(path: Path) -> str:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dexworld.data.files import read_arrays
 from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
-from dexworld.video.clips.clip import HandTrack
+from dexworld.track import Track
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import render_hands
 from dexworld.video.clips.rasteriser import check_faces
-from dexworld.video.clips.triplet_files import UNREADABLE
 
 HAMER_FOCAL = 5000.0 / 256.0  # of the image's longer side: HaMeR's full-frame camera
 _KEYS = {"vertices", "faces", "keypoints", "valid", "side", "intrinsics", "image_size", "world_from_camera"}
@@ -68,7 +68,7 @@ class HandFile:
         assert self.keypoints is not None
         return hand_mesh(self.keypoints[:, side], self.valid[:, side])
 
-    def track(self, target_from_source: np.ndarray) -> HandTrack | None:
+    def track(self, target_from_source: np.ndarray) -> Track | None:
         """Keypoints and camera of every frame, None without keypoints. Without poses, the camera stands still."""
         if self.keypoints is None:
             return None
@@ -79,7 +79,7 @@ class HandFile:
         points = points @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
         points = np.where(valid[..., None], points, 0.0).astype(np.float32)
         intrinsics = (target_from_source @ self.intrinsics).astype(np.float32)
-        return HandTrack(points, valid, poses.astype(np.float32), intrinsics)
+        return Track(poses.astype(np.float32), intrinsics, {"keypoints_world": points, "keypoints_valid": valid})
 
 
 def hamer_intrinsics(height: int, width: int) -> np.ndarray:
@@ -94,10 +94,9 @@ def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = Fa
     of the video, for HaMeR's camera. hamer_camera: a file without intrinsics was made by HaMeR; otherwise they are
     needed."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except UNREADABLE as error:
-        raise HandFileError(f"{path}: can't be read as npz ({type(error).__name__}: {error})") from error
+        arrays, _ = read_arrays(path)
+    except ValueError as error:
+        raise HandFileError(str(error)) from error
     try:
         return _hand_file(arrays, source_size, hamer_camera)
     except ValueError as error:

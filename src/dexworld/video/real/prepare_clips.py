@@ -5,14 +5,15 @@ frames without hands) is recorded for its clip. What can't be prepared is left o
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from dexworld.data.video import VideoError
-from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip, check_name
+from dexworld.track import Track
+from dexworld.video.clips.clip import ClipShape, TripletClip, check_name
 from dexworld.video.clips.hand_video import frames_with_hands, repeated_first_frame
 from dexworld.video.clips.layouts import open_layout
 from dexworld.video.clips.triplet_files import (
@@ -258,7 +259,7 @@ def reshaped(name: str, files: TripletFiles, rules: ClipRules) -> tuple[TripletC
         if rows.max() >= len(old):
             raise ValueError(f"the hand motion has {len(old)} frames, the video at least {rows.max() + 1}")
         intrinsics = (cut.fit.target_from_source @ old.intrinsics).astype(np.float32)
-        track = HandTrack(old.keypoints_world[rows], old.keypoints_valid[rows], old.world_from_camera[rows], intrinsics)
+        track = replace(old.at(rows), intrinsics=intrinsics)
     return TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track), cut
 
 
@@ -274,7 +275,7 @@ def in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
     return other.frames
 
 
-def _draw_hands(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> tuple[np.ndarray, HandTrack | None]:
+def _draw_hands(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> tuple[np.ndarray, Track | None]:
     """The hand video (F, H, W, 3) and the hand motion of the clip's frames, from a hand file of `video`."""
     hands = _hands_of(path, video, source, rules)
     height, width = hands.image_size or source.fit.source
