@@ -9,7 +9,8 @@ from dexworld.video.clips.clip import ClipShape
 from dexworld.video.clips.layouts import collect_triplets, open_layout
 from dexworld.video.clips.triplet_files import TripletError, write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets
-from dexworld.video.real.prepare_clips import ClipRules, ReshapeConfig, reshape_triplets
+from dexworld.video.real.prepare_clips import ReshapeConfig, reshape_triplets
+from dexworld.video.real.source_video import ClipRules
 from dexworld.video.real.validate_clips import validate_triplets
 
 SCENE = "1a1e205b-3f54/2023-02-09@14-04-02"
