@@ -118,7 +118,7 @@ def test_a_list_file_chooses_and_orders_the_triplets(tmp_path):
         ("a/clips/x.mp4\n", "line 1: 'a/clips/x.mp4'"),
         ("a/videos/x.mp4\n/a/videos/y.mp4\n", "line 2"),
         ("a/../videos/x.mp4\n", "line 1"),
-        ("a/videos/x.mp4\na/videos/x.mp4\n", "line 2: 'a/x' is listed twice"),
+        ("a/videos/x.mp4\na/videos/x.mp4\n", "line 2: 'a/videos/x.mp4': .*listed twice"),
     ],
 )
 def test_a_bad_line_of_a_list_is_named(tmp_path, lines, message):

@@ -11,10 +11,11 @@ from triplet_fixtures import FRAMES, HEIGHT, WIDTH, make_clip
 from dexworld.data.video import write_video
 from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.inventory import Problem
 from dexworld.video.clips.triplet_files import TripletError, write_triplet
 from dexworld.video.clips.triplets import finish_triplets
 from dexworld.video.real.alignment import measure_alignment
-from dexworld.video.real.validate_clips import validate_triplets
+from dexworld.video.real.validate_clips import ValidationReport, validate_triplets
 
 SHAPE = ClipShape(frames=FRAMES, height=HEIGHT, width=WIDTH)
 
@@ -44,6 +45,10 @@ def found(folder: Path, **options) -> set[tuple[str, str]]:
     return {(problem["file"], problem["kind"]) for problem in report.to_json()["problems"]}
 
 
+def of_kind(report: ValidationReport, kind: str) -> list[Problem]:
+    return [problem for problem in report.problems if problem.kind == kind]
+
+
 def test_good_triplets_have_no_problem_and_are_counted(folder):
     report = validate_triplets(folder, expected=SHAPE)
     assert report.ok
@@ -52,11 +57,6 @@ def test_good_triplets_have_no_problem_and_are_counted(folder):
     assert expected.items() <= report.counts.items()
     assert report.counts["shapes"] == {"9 x 48 x 64 at 8 fps": 2}
     assert report.clips["kitchen/a"]["alignment"]["agreement"] > 0.7
-
-
-def test_processes_find_what_one_finds(folder):
-    rewrite(folder, "videos_hands", np.zeros_like)
-    assert validate_triplets(folder, workers=2).to_json() == validate_triplets(folder).to_json()
 
 
 @pytest.mark.parametrize("part", ["videos", "videos_static", "videos_hands"])
@@ -85,10 +85,10 @@ def test_a_wrong_number_of_frames_is_named(folder):
     for part in ("videos", "videos_static", "videos_hands"):
         rewrite(folder, part, lambda frames: frames[:8])
     (folder / "kitchen" / "hand_motions" / "b.npz").unlink()
-    problems = validate_triplets(folder).of_kind("frame-count")
+    problems = of_kind(validate_triplets(folder), "frame-count")
     assert [problem.file for problem in problems] == [str(folder / "kitchen" / "videos" / "b.mp4")]
     assert "8 frames, expected 1 + 4n" in problems[0].message
-    assert "8 frames, expected 9" in validate_triplets(folder, expected=SHAPE).of_kind("frame-count")[0].message
+    assert "8 frames, expected 9" in of_kind(validate_triplets(folder, expected=SHAPE), "frame-count")[0].message
 
 
 @pytest.mark.parametrize("part", ["videos_static", "videos_hands"])
@@ -204,10 +204,10 @@ def test_list_entries_that_point_nowhere_and_bad_lines_are_named(folder):
     lines = ["kitchen/videos/a.mp4", "kitchen/videos/z.mp4", "kitchen/b.mp4", "kitchen/videos/a.mp4"]
     listing.write_text("\n".join(lines), encoding="utf-8")
     report = validate_triplets(folder, listing)
-    assert [problem.message for problem in report.of_kind("points-nowhere")] == [
+    assert [problem.message for problem in of_kind(report, "points-nowhere")] == [
         "line 2 names clip 'kitchen/z', of which no file exists"
     ]
-    assert [problem.message.split(" ")[1] for problem in report.of_kind("bad-line")] == ["3:", "4"]
+    assert [problem.message.split(" ")[1] for problem in of_kind(report, "bad-line")] == ["3:", "4:"]
     assert report.counts["clips"] == 1
     assert report.counts["unlisted_files"] == 5  # those of clip b
 
@@ -280,4 +280,4 @@ def test_the_released_triplets_are_valid_with_a_small_shift_reported():
     assert report.ok, report.table()
     assert report.counts["frames"] == 98
     assert 0 < report.counts["frames_without_hands"] < 98
-    assert {problem.kind for problem in report.warnings} <= {"shifted"}
+    assert {problem.kind for problem in report.problems} <= {"shifted"}

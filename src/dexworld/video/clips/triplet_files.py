@@ -154,19 +154,17 @@ def find_listing(root: Path, listing: Path | str) -> Path:
 
 def list_names(listing: Path) -> list[str]:
     """Names of a list file's lines, in order; blank lines don't count. Raises TripletError naming file and line."""
-    names: dict[str, None] = {}
-    for number, entry in list_entries(listing):
+    names = []
+    for _, entry in list_entries(listing):
         if isinstance(entry, TripletError):
             raise entry
-        if entry in names:
-            raise TripletError(f"{listing}, line {number}: {entry!r} is listed twice")
-        names[entry] = None
-    return list(names)
+        names.append(entry)
+    return names
 
 
 def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
     """Line number and name, or what is wrong with the line, of each line of a list file that isn't blank."""
-    entries: list[tuple[int, str | TripletError]] = []
+    entries: dict[str, tuple[int, str | TripletError]] = {}
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()
         path = PurePosixPath(text)
@@ -175,11 +173,15 @@ def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
         try:
             if path.is_absolute() or path.parent.name != VIDEOS or path.suffix != ".mp4":
                 raise ValueError("is not of the form <group>/videos/<stem>.mp4, relative to the data folder")
-            check_name(name_of(path))
-            entries.append((number, name_of(path)))
+            name = name_of(path)
+            check_name(name)
+            if name in entries:
+                raise ValueError("its clip is listed twice")
+            entries[name] = (number, name)
         except ValueError as error:
-            entries.append((number, TripletError(f"{listing}, line {number}: {text!r}: {error}")))
-    return entries
+            bad = TripletError(f"{listing}, line {number}: {text!r}: {error}")
+            entries[f"line {number}:"] = (number, bad)  # no name holds a colon
+    return list(entries.values())
 
 
 def list_line(name: str) -> str:
