@@ -9,7 +9,7 @@ import pytest
 from dexworld.track import Track
 from dexworld.training.config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
-from dexworld.video.clips.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
+from dexworld.video.clips.as_episodes import clip_episode, episode_name, triplets_as_episodes
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import write_triplet
 from dexworld.video.clips.triplets import finish_triplets
@@ -70,7 +70,7 @@ def test_frames_in_which_the_scene_changed_are_marked_and_the_hand_does_not_coun
 
 def test_a_static_episode_has_the_camera_and_no_hand():
     source = clip("a", 3)
-    episode = static_episode(source)
+    episode = clip_episode(source, hands=False)
     assert np.array_equal(episode.frames.read(list(range(FRAMES))), source.static)
     assert not episode.keypoints_valid.any()
     assert not episode.columns["object_motion"].any()
@@ -84,11 +84,11 @@ def test_a_clip_without_hand_motions_makes_no_episode():
 
 def test_a_folder_becomes_a_dataset_and_what_is_left_out_is_counted(tmp_path):
     write_clips(tmp_path / "clips", 3, without=1)
-    dataset = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes", static_every=2)
-    assert dataset.ids == ("00000000", "00000000-static", "00000001", "00000002", "00000002-static")
-    assert dataset.lengths == (FRAMES,) * 5
+    dataset = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
+    assert dataset.ids == ("00000000", "00000000-static", "00000001", "00000002")
+    assert dataset.lengths == (FRAMES,) * 4
     assert dataset.seeds == (0, 1, 2)
-    again = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes", static_every=2)
+    again = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
     assert again.fingerprint == dataset.fingerprint
     assert again.counts["clips_without_hand_motions"] == 1
 

@@ -114,7 +114,7 @@ def test_the_rasteriser_refuses_other_shapes(vertices, faces, message):
 def test_the_hand_holds_every_keypoint_inside_its_surface():
     points = hand_points()[None] + [0, 0.05, 0.6]
     mesh = hand_mesh(points, VALID)
-    image = render_hands(None, mesh, CAMERA * [[3], [3], [1]], 180, 240, supersample=1)[0]
+    image = render_hands(None, mesh, CAMERA * [[3], [3], [1]], 180, 240)[0]
     projected = points[0] @ (CAMERA * [[3], [3], [1]]).T
     columns, rows = (projected[:, :2] / projected[:, 2:]).astype(int).T
     assert (image[rows, columns].max(axis=1) > 0).all()
@@ -161,14 +161,13 @@ def test_a_valid_keypoint_that_is_not_a_number_is_named():
         hand_mesh(np.zeros((2, 42, 3)), VALID)
 
 
-@pytest.mark.parametrize("smooth", [True, False])
-def test_the_colours_are_those_of_the_release(smooth):
+def test_the_colours_are_those_of_the_release():
     """Facing the camera: colour x (0.7 + 0.6); left green 0.5 0.8 0.5, right red 0.8 0.4 0.4."""
     vertices, faces = square(1.0)
     mesh = MeshSequence(vertices[None], faces, np.array([True]))
     middle = np.array([[60.0, 0, 40], [0, 60.0, 30], [0, 0, 1]])
-    left = render_hands(mesh, None, middle, 60, 80, smooth=smooth)[0, 30, 40]
-    right = render_hands(None, mesh, middle, 60, 80, smooth=smooth)[0, 30, 40]
+    left = render_hands(mesh, None, middle, 60, 80)[0, 30, 40]
+    right = render_hands(None, mesh, middle, 60, 80)[0, 30, 40]
     np.testing.assert_allclose(left, [166, 255, 166], atol=1)
     np.testing.assert_allclose(right, [255, 133, 133], atol=1)
 
@@ -178,7 +177,7 @@ def test_light_falls_off_by_the_cosine_and_either_winding_is_lit_alike():
     images = []
     for order in (faces, faces[:, ::-1]):
         mesh = MeshSequence(vertices[None], np.ascontiguousarray(order), np.array([True]))
-        images.append(render_hands(None, mesh, CAMERA * [[4], [4], [1]], 240, 320, supersample=1)[0])
+        images.append(render_hands(None, mesh, CAMERA * [[4], [4], [1]], 240, 320)[0])
     assert np.abs(images[0].astype(int) - images[1]).max() <= 1
     # at r pixels from the centre the sphere of 10 cm faces away by about asin(r / 40.2)
     column = 160 + 30

@@ -6,12 +6,11 @@ import pytest
 from triplet_fixtures import make_clip
 
 from dexworld.video.clips.clip import ClipShape
-from dexworld.video.clips.layouts import collect_triplets, open_layout
+from dexworld.video.clips.layouts import open_layout
 from dexworld.video.clips.triplet_files import TripletError, write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets
 from dexworld.video.real.prepare_clips import ReshapeConfig, reshape_triplets
 from dexworld.video.real.source_video import ClipRules
-from dexworld.video.real.validate_clips import validate_triplets
 
 SCENE = "1a1e205b-3f54/2023-02-09@14-04-02"
 LINE = f"trumans/ego_render_fov90/{SCENE}/videos/00008.mp4\n"
@@ -61,16 +60,6 @@ def test_what_a_list_names_and_the_disk_lacks_is_named(trumans, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TripletError, match="holds no triplets"):
         open_layout(tmp_path / "empty")
-
-
-@pytest.mark.parametrize("how", ["link", "copy"])
-def test_collected_triplets_have_the_plain_layout_and_are_valid(trumans, tmp_path, how):
-    collected = collect_triplets(open_layout(trumans), tmp_path / "out", how)
-    assert validate_triplets(tmp_path / "out").ok
-    assert collected[0].prompt == "A hand moves."
-    source = trumans / SCENE / "videos" / "00008.mp4"
-    assert (tmp_path / "out" / SCENE / "videos" / "00008.mp4").samefile(source) == (how == "link")
-    assert collect_triplets(open_layout(trumans), tmp_path / "out", how).names == collected.names
 
 
 def test_taste_robs_lists_open_in_the_plain_layout(tmp_path):

@@ -21,41 +21,32 @@ HAND_LEVEL = 100  # of 255, brightest channel: a pixel of a hand video, even a c
 HAND_THRESHOLD = 100  # of 765: a pixel whose R + G + B exceeds this belongs to a hand (DWM release)
 HAND_NOISE_LEVEL = 24  # of 255: a hand video is black elsewhere, up to the noise of its compression
 MIN_HAND_SHARE = 5e-5  # of the image: fewer such pixels are no hand
+SUPERSAMPLE = 2  # a pixel is the average of this many squared
 
 
 def render_hands(
-    left: MeshSequence | None,
-    right: MeshSequence | None,
-    intrinsics: np.ndarray,
-    height: int,
-    width: int,
-    smooth: bool = True,
-    supersample: int = 2,
+    left: MeshSequence | None, right: MeshSequence | None, intrinsics: np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """Render hand meshes to a video (F, H, W, 3) uint8 RGB. intrinsics: (3, 3), or (F, 3, 3) when they change, in
-    pixels of H x W. smooth: shade by interpolated vertex normals instead of one normal a face. supersample: pixels are
-    averaged from this many squared. Raises ValueError when no hand is given or the hands differ in length."""
+    """Render hand meshes to a video (F, H, W, 3) uint8 RGB, shaded by interpolated vertex normals.
+
+    intrinsics: (3, 3) pixels of H x W. Raises ValueError when no hand is given or the hands differ in length.
+    """
     meshes = {"left": left, "right": right}
     hands = [(mesh, HAND_COLOURS[side]) for side, mesh in meshes.items() if mesh is not None]
     if not hands or len({len(mesh) for mesh, _ in hands}) != 1:
         raise ValueError(f"render_hands needs one or two hands of equal length, not {[len(mesh) for mesh, _ in hands]}")
-    if supersample < 1:
-        raise ValueError(f"supersample is {supersample}; it must be at least 1")
-    frames = len(hands[0][0])
-    if intrinsics.shape not in ((3, 3), (frames, 3, 3)):
-        raise ValueError(f"intrinsics must be (3, 3) or ({frames}, 3, 3), not {intrinsics.shape}")
-    cameras = np.broadcast_to(intrinsics, (frames, 3, 3)).astype(np.float64)
+    frames, intrinsics = len(hands[0][0]), intrinsics.astype(np.float64)
     video = np.zeros((frames, height, width, 3), dtype=np.uint8)
     for frame in range(frames):
         shown = [(mesh.vertices[frame], mesh.faces_of(frame), colour) for mesh, colour in hands]
         shown = [(vertices, faces, colour) for vertices, faces, colour in shown if len(faces)]
         if shown:
-            top, bottom, left_edge, right_edge = _box(shown, cameras[frame], height, width)
-            camera = cameras[frame] - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
-            camera = camera * np.array([supersample, supersample, 1.0])[:, None]
+            top, bottom, left_edge, right_edge = _box(shown, intrinsics, height, width)
+            camera = intrinsics - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
+            camera = camera * np.array([SUPERSAMPLE, SUPERSAMPLE, 1.0])[:, None]
             size = bottom - top, right_edge - left_edge
-            image = _image(shown, camera, size[0] * supersample, size[1] * supersample, smooth)
-            image = image.reshape(size[0], supersample, size[1], supersample, 3).mean(axis=(1, 3))
+            image = _image(shown, camera, size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
+            image = image.reshape(size[0], SUPERSAMPLE, size[1], SUPERSAMPLE, 3).mean(axis=(1, 3))
             video[frame, top:bottom, left_edge:right_edge] = np.clip(np.rint(image * 255), 0, 255)
     return video
 
@@ -89,7 +80,7 @@ def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, i
     return int(top), int(bottom), int(left), int(right)
 
 
-def _image(hands, intrinsics: np.ndarray, height: int, width: int, smooth: bool) -> np.ndarray:
+def _image(hands, intrinsics: np.ndarray, height: int, width: int) -> np.ndarray:
     """Shaded image (H, W, 3) in [0, 1] of [(vertices, faces, colour)]."""
     starts = np.cumsum([0] + [len(vertices) for vertices, _, _ in hands])
     vertices = np.concatenate([vertices for vertices, _, _ in hands]).astype(np.float64)
@@ -100,13 +91,8 @@ def _image(hands, intrinsics: np.ndarray, height: int, width: int, smooth: bool)
 
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # length: twice the area
-    if smooth:
-        at_vertex = np.stack(
-            [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)], axis=1
-        )
-        normal = np.einsum("pc,pcx->px", weights, _unit(at_vertex)[faces[seen]])
-    else:
-        normal = normals[seen]
+    at_vertex = [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)]
+    normal = np.einsum("pc,pcx->px", weights, _unit(np.stack(at_vertex, axis=1))[faces[seen]])
     point = np.einsum("pc,pcx->px", weights, corners[seen])
     # either winding is lit alike: mirrored left hands come with reversed faces, and only outer faces are seen anyway
     facing = np.abs((_unit(normal) * _unit(point)).sum(axis=1))

@@ -33,7 +33,7 @@ _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics
 
 
 class TripletError(ValueError):
-    """A triplet that can't be read or found; the message names the file, the reason and what to do."""
+    """A triplet that can't be read or found; the message names file and reason."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,37 @@ def signature(path: Path) -> bytes:
 
 
 def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
-    """The files of triplet `name` below `root` by the folder contract; they need not exist. prompts: the prompt folder.
-    "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt."""
+    """The files of triplet `name` below `root` by the folder contract; they need not exist.
+
+    prompts: the prompt folder. "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt.
+    """
     check_name(name)
-    stem, group = PurePosixPath(name).name, root / PurePosixPath(name).parent
-    prompt = group / prompts / f"{stem}.txt"
+    return files_in(root / PurePosixPath(name).parent, PurePosixPath(name).name, prompts)
+
+
+def files_in(group: Path, stem: str, prompts: str, below: Sequence[str] = ("",)) -> TripletFiles:
+    """The files of a triplet in the folder of its group, each in the first of the folders `below` that has it."""
+
+    def found(folder: str, suffix: str) -> Path:
+        places = [group / place / folder / f"{stem}{suffix}" for place in below]
+        return next((place for place in places if place.exists()), places[0])
+
+    prompt = found(prompts, ".txt")
     if prompts == REWRITES and not prompt.exists():
-        prompt = group / PROMPTS / f"{stem}.txt"
-    interaction, static, hands = (group / folder / f"{stem}.mp4" for folder in (VIDEOS, STATIC, HANDS))
-    return TripletFiles(interaction, static, hands, prompt, motion=group / MOTIONS / f"{stem}.npz")
+        prompt = found(PROMPTS, ".txt")
+    interaction, static, hands = (found(folder, ".mp4") for folder in (VIDEOS, STATIC, HANDS))
+    return TripletFiles(interaction, static, hands, prompt, found(MOTIONS, ".npz"))
 
 
 def write_triplet(root: Path | str, clip: TripletClip) -> None:
-    """Write one triplet below `root`; a kill at any moment leaves no half triplet with a complete mark. Near-lossless
-    H.264 (crf 12); the hand video keeps full colour resolution. The interaction video is written last; when the triplet
-    exists already it is removed first. Raises ValueError on odd frame sizes."""
+    """Write one triplet below `root`, near-lossless; the hand video keeps full colour resolution.
+
+    The interaction video is written last, and removed first where the triplet exists: a kill leaves no half triplet
+    that looks complete. Raises ValueError on odd frame sizes.
+    """
     files = files_of(Path(root), clip.name)
-    for path in (*files.required, files.motion):
-        if path is not files.motion or clip.track is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    for path in (*files.required, *([] if clip.track is None else [files.motion])):
+        path.parent.mkdir(parents=True, exist_ok=True)
     files.interaction.unlink(missing_ok=True)
     files.motion.unlink(missing_ok=True)
     _write(files.static, clip.static, clip.fps)
@@ -164,10 +176,10 @@ def list_names(listing: Path) -> list[str]:
 
 def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
     """Line number and name, or what is wrong with the line, of each line of a list file that isn't blank."""
-    entries: dict[str, tuple[int, str | TripletError]] = {}
+    entries: list[tuple[int, str | TripletError]] = []
+    seen: set[str] = set()
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip()
-        path = PurePosixPath(text)
+        text, path = line.strip(), PurePosixPath(line.strip())
         if not text:
             continue
         try:
@@ -175,13 +187,13 @@ def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
                 raise ValueError("is not of the form <group>/videos/<stem>.mp4, relative to the data folder")
             name = name_of(path)
             check_name(name)
-            if name in entries:
+            if name in seen:
                 raise ValueError("its clip is listed twice")
-            entries[name] = (number, name)
+            seen.add(name)
+            entries.append((number, name))
         except ValueError as error:
-            bad = TripletError(f"{listing}, line {number}: {text!r}: {error}")
-            entries[f"line {number}:"] = (number, bad)  # no name holds a colon
-    return list(entries.values())
+            entries.append((number, TripletError(f"{listing}, line {number}: {text!r}: {error}")))
+    return entries
 
 
 def list_line(name: str) -> str:
