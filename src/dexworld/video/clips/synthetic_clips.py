@@ -68,34 +68,26 @@ def record_triplets(
     config: SyntheticConfig, progress: Callable[[Iterable[str]], Iterable[str]] = iter
 ) -> TripletFolder:
     """Record the clips that are not in `config.output` yet, in parallel; start it again after a kill and it goes on.
+
     progress: wraps the names of finished clips. Raises ValueError when the folder holds clips of other settings or of
-    another split's scenes."""
+    another split's scenes.
+    """
     backend: Any = choose_backend(config.backend)
-    settings = {
-        "generator": "dexworld.video.synthetic",
-        "camera": config.camera,
-        "recording": {**asdict(config.recording()), "skills": list(config.recording().skills)},
-        "backend": backend,
-        "mujoco": mujoco.__version__,
-    }
-    seeds = range(config.seed, config.seed + config.clips)
-    start_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
-    missing = [seed for seed in seeds if not files_of(config.output, clip_name(seed)).interaction.exists()]
+    settings: dict[str, Any] = {"generator": "dexworld.video.synthetic", "camera": config.camera}
+    settings["recording"] = asdict(config.recording()) | {"skills": list(config.recording().skills)}
+    settings |= {"backend": backend, "mujoco": mujoco.__version__}
+    seeds = {clip_name(seed): seed for seed in range(config.seed, config.seed + config.clips)}
+    start_triplets(config.output, settings, seeds)
+    missing = [seed for name, seed in seeds.items() if not files_of(config.output, name).interaction.exists()]
     job = partial(_record_and_write, config=replace(config, backend=backend))
     for _ in progress(in_processes(job, missing, config.workers)):
         pass
-    return finish_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
+    return finish_triplets(config.output, settings, seeds)
 
 
 def clip_name(seed: int) -> str:
     """The name of a seed's clip in a triplet folder."""
     return f"{seed:08d}"
-
-
-def simulated_triplet(seed: int, config: SyntheticConfig) -> TripletClip:
-    """The triplet of a seed."""
-    clip = triplet_of(record_hand_clip(seed, config.recording(), config.backend))
-    return clip if config.camera == "moving" else as_fixed_camera(clip)
 
 
 def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
@@ -110,16 +102,14 @@ def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
 
 def as_fixed_camera(clip: TripletClip) -> TripletClip:
     """The clip as real video of a standing camera would give it, drawn from the clip's seed."""
-    if clip.track is None or clip.seed is None:
-        raise ValueError(f"{clip.name}: only a simulated clip with keypoints can stand in for real video")
+    assert clip.track is not None
     lost = np.random.default_rng([clip.seed, 21]).random(len(clip.track)) < DROPPED
     track = clip.track.with_columns(keypoints_valid=clip.track.keypoints_valid & ~lost[:, None])
-    height, width = clip.interaction.shape[1:3]
-    hands = render_track(track, height, width)
+    hands = render_track(track, *clip.interaction.shape[1:3])
     return replace(clip, static=repeated_first_frame(clip.interaction[None])[0], hands=hands, track=track)
 
 
 def _record_and_write(seed: int, config: SyntheticConfig) -> str:
-    clip = simulated_triplet(seed, config)
-    write_triplet(config.output, clip)
+    clip = triplet_of(record_hand_clip(seed, config.recording(), config.backend))
+    write_triplet(config.output, clip if config.camera == "moving" else as_fixed_camera(clip))
     return clip.name

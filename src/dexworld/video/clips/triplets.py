@@ -156,12 +156,9 @@ def start_triplets(root: Path | str, settings: Mapping[str, Any], seeds: Mapping
     settings: what makes the clips. seeds: simulator seed by name of all planned clips. Raises ValueError for other
     settings than the folder's, and for seeds of another split (training, validation, evaluation) than its clips'.
     """
-    root = Path(root)
-    old = _record_made_with(root, settings)
-    names = set(find_names(root)) if root.is_dir() else set()
-    planned = {**{name: seed for name, seed in old.get("seeds", {}).items() if name in names}, **(seeds or {})}
-    root.mkdir(parents=True, exist_ok=True)
-    _write_record(root, settings, {"triplets": len(names)}, planned, old.get("clips", {}))
+    Path(root).mkdir(parents=True, exist_ok=True)
+    names = find_names(Path(root))
+    _write_record(Path(root), settings, names, [*names, *(seeds or {})], seeds or {}, {}, {})
 
 
 def finish_triplets(
@@ -178,40 +175,42 @@ def finish_triplets(
     settings, for names that the folder doesn't hold, and for seeds of another split than its other clips'.
     """
     root = Path(root)
-    old = _record_made_with(root, settings)
     names = find_names(root)
     for name in {*seeds, *(clips or {})} - set(names):
         raise ValueError(f"{root}: holds no triplet {name!r}, but a seed or record is given for it")
-    merged = [{**old.get(key, {}), **new} for key, new in (("seeds", seeds), ("clips", clips or {}))]
-    kept = [{name: each[name] for name in names if name in each} for each in merged]
-    _write_record(root, settings, {"triplets": len(names), **(counts or {})}, *kept)
+    _write_record(root, settings, names, names, seeds, clips or {}, counts or {})
     with written_atomically(root / "dataset.txt") as temporary:
         temporary.write_text("".join(f"{list_line(name)}\n" for name in names), encoding="utf-8")
     return open_triplets(root)
 
 
-def _record_made_with(root: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The folder's record. Raises ValueError when its clips were made with other settings than these."""
-    record = read_record(root)
-    found = record.get("settings")
-    if found is not None and find_names(root):
-        check_same_settings(root / RECORD, found, settings)
-    return record
-
-
 def _write_record(
-    root: Path, settings: Mapping[str, Any], counts: dict[str, Any], seeds: dict[str, int], clips: dict[str, Any]
+    root: Path,
+    settings: Mapping[str, Any],
+    names: list[str],
+    kept: list[str],
+    seeds: Mapping[str, int],
+    clips: Mapping[str, Any],
+    counts: Mapping[str, Any],
 ) -> None:
-    """Write triplets.json. Raises ValueError when the clips would come from scenes of more than one split."""
+    """Write triplets.json: what is given now, beside what it held of the clips `kept`.
+
+    Raises ValueError when clips that are there were made with other settings, or come from another split's scenes.
+    """
+    old = read_record(root)
+    if names and "settings" in old:
+        check_same_settings(root / RECORD, old["settings"], settings)
+    merged = {"seeds": {**old.get("seeds", {}), **seeds}, "clips": {**old.get("clips", {}), **clips}}
+    merged = {key: {name: each[name] for name in kept if name in each} for key, each in merged.items()}
     first: dict[str, int] = {}
-    for seed in seeds.values():
+    for seed in merged["seeds"].values():
         first.setdefault(split_of(seed), seed)
     if len(first) > 1:
         found = " and ".join(f"{split} (seed {seed})" for split, seed in sorted(first.items()))
         raise ValueError(f"{root}: would hold scenes of {found}; write each split into a folder of its own")
     record = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
-    contents = {"settings": dict(settings), "counts": counts, "seeds": seeds, "clips": clips}
-    write_json(root / RECORD, record | contents)
+    record |= {"settings": dict(settings), "counts": {"triplets": len(names), **counts}}
+    write_json(root / RECORD, record | merged)
 
 
 def read_record(root: Path) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from dexworld.video.clips.hand_video import frames_with_hands, repeated_first_fr
 from dexworld.video.clips.layouts import open_layout
 from dexworld.video.clips.triplet_files import (
     PROMPTS,
-    TripletFiles,
     files_of,
     read_prompt,
     read_track,
@@ -154,13 +153,22 @@ def reshape_triplets(config: ReshapeConfig, progress: Progress = iter) -> Prepar
     A triplet that can't be read or whose videos are out of step is left out, counted and named. progress: wraps the
     names. Raises ValueError when none can be read, or the output was made with other settings or holds another split.
     """
-    source = open_layout(config.data, config.listing, config.prompts)
+    source, rules = open_layout(config.data, config.listing, config.prompts), config.rules
 
     def prepare(name: str) -> tuple[TripletClip, Record]:
-        clip, cut = _reshaped(name, source.files[name], config.rules)
+        files, track = source.files[name], None
+        cut = read_clip(files.interaction, rules)
+        static, hands = (_in_step(path, cut, rules) for path in (files.static, files.hands))
+        if files.motion.exists():
+            track, last = read_track(files.motion), cut.picked.max()
+            if last >= len(track):
+                raise ValueError(f"the hand motion has {len(track)} frames, the video at least {last + 1}")
+            intrinsics = (cut.fit.target_from_source @ track.intrinsics).astype(np.float32)
+            track = replace(track.at(cut.picked), intrinsics=intrinsics)
+        clip = TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track)
         return clip, cut.to_json()
 
-    settings = {"generator": "dexworld.video.reshape", "rules": asdict(config.rules)}
+    settings = {"generator": "dexworld.video.reshape", "rules": asdict(rules)}
     return _prepare_each("triplets", list(source.names), config.output, settings, prepare, progress, source.seeds)
 
 
@@ -220,29 +228,14 @@ def _triplet(config: CustomConfig) -> tuple[TripletClip, Record]:
     return TripletClip(config.clip_name, source.frames, static, hands, prompt, rules.shape.fps, track), record
 
 
-def _reshaped(name: str, files: TripletFiles, rules: ClipRules) -> tuple[TripletClip, SourceClip]:
-    """One triplet by the rules, and how its videos were cut. Raises ValueError when they are out of step."""
-    cut = read_clip(files.interaction, rules)
-    static, hands = (_in_step(path, cut, rules) for path in (files.static, files.hands))
-    track = None
-    if files.motion.exists():
-        old, rows = read_track(files.motion), cut.picked
-        if rows.max() >= len(old):
-            raise ValueError(f"the hand motion has {len(old)} frames, the video at least {rows.max() + 1}")
-        intrinsics = (cut.fit.target_from_source @ old.intrinsics).astype(np.float32)
-        track = replace(old.at(rows), intrinsics=intrinsics)
-    return TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track), cut
-
-
 def _in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
     """A further video of the clip, cut and resized by the same rules. Raises ValueError when they led elsewhere."""
     other = read_clip(path, rules)
     if other.cloned != source.cloned or (other.fit.cut, other.fit.empty) != (source.fit.cut, source.fit.empty):
-        raise ValueError(
-            f"{path}: is {other.fit.source[0]} x {other.fit.source[1]} with {other.cloned} repeated frames, the "
-            f"interaction video {source.fit.source[0]} x {source.fit.source[1]} with {source.cloned}; give videos that "
-            "show the same frames"
+        found, wanted = (
+            f"{cut.fit.source[0]} x {cut.fit.source[1]} with {cut.cloned} repeated frames" for cut in (other, source)
         )
+        raise ValueError(f"{path}: is {found}, the interaction video {wanted}; give videos that show the same frames")
     return other.frames
 
 
