@@ -22,23 +22,15 @@ def square(depth: float, half: float = 0.1, x: float = 0.0, y: float = 0.0) -> t
     return vertices, np.array([[0, 1, 2], [0, 2, 3]])
 
 
-def sphere(radius: float, depth: float, rings: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    polar, turn = np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
-    points = np.stack(
-        [
-            np.outer(np.sin(polar), np.cos(turn)),
-            np.outer(np.sin(polar), np.sin(turn)),
-            np.outer(np.cos(polar), np.ones_like(turn)),
-        ],
-        axis=-1,
-    )
-    index = np.arange(points[..., 0].size).reshape(points.shape[:2])
-    following = np.roll(index, -1, axis=1)
-    faces = [
-        np.stack([index[:-1], following[:-1], index[1:]], -1),
-        np.stack([following[:-1], following[1:], index[1:]], -1),
-    ]
-    return points.reshape(-1, 3) * radius + [0, 0, depth], np.concatenate([face.reshape(-1, 3) for face in faces])
+def sphere(radius: float, depth: float, rings: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    angles = np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
+    polar, turn = np.meshgrid(*angles, indexing="ij")
+    points = np.stack([np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), np.cos(polar)], axis=-1)
+    index = np.arange(polar.size).reshape(polar.shape)
+    after = np.roll(index, -1, axis=1)
+    corners = [(index[:-1], after[:-1], index[1:]), (after[:-1], after[1:], index[1:])]
+    faces = np.concatenate([np.stack(each, axis=-1).reshape(-1, 3) for each in corners])
+    return points.reshape(-1, 3) * radius + [0, 0, depth], faces
 
 
 def test_a_square_covers_exactly_the_pixels_whose_centres_it_holds():
@@ -87,7 +79,7 @@ def test_depth_and_weights_are_correct_in_perspective():
 
 
 def test_a_sphere_has_the_depth_of_a_sphere():
-    vertices, faces = sphere(0.1, 1.0, rings=60)
+    vertices, faces = sphere(0.1, 1.0)
     raster = rasterise(vertices, faces, CAMERA, 60, 80)
     assert raster.depth.min() == pytest.approx(0.9, abs=1e-3)
     assert raster.covered.sum() == pytest.approx(np.pi * 10.05**2, rel=0.02)
@@ -173,7 +165,7 @@ def test_the_colours_are_those_of_the_release():
 
 
 def test_light_falls_off_by_the_cosine_and_either_winding_is_lit_alike():
-    vertices, faces = sphere(0.1, 1.0, rings=60)
+    vertices, faces = sphere(0.1, 1.0)
     images = []
     for order in (faces, faces[:, ::-1]):
         mesh = MeshSequence(vertices[None], np.ascontiguousarray(order), np.array([True]))
@@ -186,15 +178,12 @@ def test_light_falls_off_by_the_cosine_and_either_winding_is_lit_alike():
 
 
 def test_hands_hide_each_other():
-    near, far = square(0.5, half=0.05), square(1.0, half=0.1)
-    shown = np.array([True])
-    left, right = MeshSequence(near[0][None], near[1], shown), MeshSequence(far[0][None], far[1], shown)
-    green_first = render_hands(left, right, CAMERA, 60, 80)[0, 30, 40]
-    red_first = render_hands(
-        MeshSequence(far[0][None], far[1], shown), MeshSequence(near[0][None], near[1], shown), CAMERA, 60, 80
-    )[0, 30, 40]
-    assert green_first.argmax() == 1
-    assert red_first.argmax() == 0
+    near, far = (
+        MeshSequence(vertices[None], faces, np.array([True]))
+        for vertices, faces in (square(0.5, half=0.05), square(1.0, half=0.1))
+    )
+    assert render_hands(near, far, CAMERA, 60, 80)[0, 30, 40].argmax() == 1
+    assert render_hands(far, near, CAMERA, 60, 80)[0, 30, 40].argmax() == 0
 
 
 def test_a_tracks_hand_video_moves_as_its_keypoints_do():
@@ -228,12 +217,3 @@ def test_meshes_of_other_shapes_are_refused():
         MeshSequence(broken[None], faces, np.ones((1,), dtype=bool))
     with pytest.raises(ValueError, match="one or two hands"):
         render_hands(None, None, CAMERA, 60, 80)
-
-
-def test_simulated_and_rebuilt_hands_have_one_recipe():
-    from dexworld import hands
-    from dexworld.sim.hands import hand_clips
-    from dexworld.video.clips import hand_video
-
-    for name in ("HAND_COLOURS", "HAND_AMBIENT", "HAND_DIFFUSE"):
-        assert getattr(hand_clips, name) is getattr(hand_video, name) is getattr(hands, name)

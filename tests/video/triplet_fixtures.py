@@ -5,6 +5,7 @@ import numpy as np
 from dexworld.track import Track
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import render_track
+from dexworld.video.clips.triplet_files import write_triplet
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 9
 
@@ -53,3 +54,9 @@ def make_clip(name: str = "clip", seed: int = 0, frames: int = FRAMES, pan: int 
     interaction = np.where(hands.max(axis=3, keepdims=True) > 0, np.array([200, 150, 120], np.uint8), static)
     fields = {"prompt": "A hand moves.", "track": track, "seed": seed} | changes
     return TripletClip(name, interaction.astype(np.uint8), static, hands, **fields)
+
+
+def write_clips(root, *names: str, **changes) -> None:
+    """Write made-up triplets of these names below `root`."""
+    for name in names:
+        write_triplet(root, make_clip(name, **changes))
