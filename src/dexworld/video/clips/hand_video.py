@@ -36,17 +36,22 @@ def render_hands(
     if not hands or len({len(mesh) for mesh, _ in hands}) != 1:
         raise ValueError(f"render_hands needs one or two hands of equal length, not {[len(mesh) for mesh, _ in hands]}")
     frames, intrinsics = len(hands[0][0]), intrinsics.astype(np.float64)
+    starts = np.cumsum([0] + [mesh.vertices.shape[1] for mesh, _ in hands])
+    vertices = np.concatenate([mesh.vertices for mesh, _ in hands], axis=1).astype(np.float64)
+    faces = np.concatenate([mesh.faces + start for (mesh, _), start in zip(hands, starts, strict=False)])
+    colours = np.concatenate([np.broadcast_to(colour, (len(mesh.faces), 3)) for mesh, colour in hands])
     video = np.zeros((frames, height, width, 3), dtype=np.uint8)
     for frame in range(frames):
-        shown = [(mesh.vertices[frame], mesh.faces_of(frame), colour) for mesh, colour in hands]
-        shown = [(vertices, faces, colour) for vertices, faces, colour in shown if len(faces)]
-        if shown:
-            top, bottom, left_edge, right_edge = _box(shown, intrinsics, height, width)
+        drawn = np.concatenate([np.broadcast_to(mesh.drawn[frame], len(mesh.faces)) for mesh, _ in hands])
+        if drawn.any():
+            top, bottom, left_edge, right_edge = _box(vertices[frame][faces[drawn].ravel()], intrinsics, height, width)
             camera = intrinsics - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
             camera = camera * np.array([SUPERSAMPLE, SUPERSAMPLE, 1.0])[:, None]
-            size = bottom - top, right_edge - left_edge
-            image = _image(shown, camera, size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
-            image = image.reshape(size[0], SUPERSAMPLE, size[1], SUPERSAMPLE, 3).mean(axis=(1, 3))
+            rows, columns = bottom - top, right_edge - left_edge
+            image = _image(
+                vertices[frame], faces[drawn], colours[drawn], camera, rows * SUPERSAMPLE, columns * SUPERSAMPLE
+            )
+            image = image.reshape(rows, SUPERSAMPLE, columns, SUPERSAMPLE, 3).mean(axis=(1, 3))
             video[frame, top:bottom, left_edge:right_edge] = np.clip(np.rint(image * 255), 0, 255)
     return video
 
@@ -68,9 +73,8 @@ def render_track(track: Track, height: int, width: int) -> np.ndarray:
     return render_hands(left, right, track.intrinsics, height, width)
 
 
-def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """Rows and columns (top, bottom, left, right) that hold all that can be seen of [(vertices, faces, colour)]."""
-    points = np.concatenate([vertices[faces.ravel()] for vertices, faces, _ in hands])
+def _box(points: np.ndarray, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """Rows and columns (top, bottom, left, right) that hold all that can be seen of points (P, 3)."""
     points = points[points[:, 2] > NEAR]
     if not len(points):
         return 0, 0, 0, 0
@@ -80,12 +84,10 @@ def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, i
     return int(top), int(bottom), int(left), int(right)
 
 
-def _image(hands, intrinsics: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Shaded image (H, W, 3) in [0, 1] of [(vertices, faces, colour)]."""
-    starts = np.cumsum([0] + [len(vertices) for vertices, _, _ in hands])
-    vertices = np.concatenate([vertices for vertices, _, _ in hands]).astype(np.float64)
-    faces = np.concatenate([faces + start for (_, faces, _), start in zip(hands, starts, strict=False)])
-    colours = np.concatenate([np.broadcast_to(colour, (len(faces), 3)) for _, faces, colour in hands])
+def _image(
+    vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """Shaded image (H, W, 3) in [0, 1] of faces (M, 3) with colours (M, 3)."""
     raster = rasterise(vertices, faces, intrinsics, height, width)
     seen, weights = raster.face[raster.covered], raster.weights[raster.covered]
 

@@ -4,22 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dexworld.video.clips.clip import check_name
-from dexworld.video.clips.triplet_files import (
-    HANDS,
-    MOTIONS,
-    PROMPTS,
-    REWRITES,
-    STATIC,
-    VIDEOS,
-    TripletError,
-    files_of,
-    find_listing,
-    list_entries,
-    name_of,
-)
+from dexworld.video.clips.triplet_files import SUFFIXES, TripletError, files_of, find_listing, list_entries, name_of
 from dexworld.video.clips.triplets import RECORD, read_record
 
-_SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", REWRITES: ".txt", MOTIONS: ".npz"}
 FIXES = {  # what to do about each kind of problem
     "missing": "write it, or take the clip out of the list",
     "undecodable": "write or copy the file again",
@@ -95,10 +82,10 @@ def _files(root: Path, found: Findings) -> dict[Path, str]:
     """Files of the triplet folders with the name of their clip; a file there that can't be one's is a problem."""
     files = {}
     for path in sorted(root.rglob("*")):
-        if path.parent.name not in _SUFFIXES or path.parent == root or not path.is_file():
+        if path.parent.name not in SUFFIXES or path.parent == root or not path.is_file():
             continue
         try:
-            if path.name.startswith(".") or path.suffix != _SUFFIXES[path.parent.name]:
+            if path.name.startswith(".") or path.suffix != SUFFIXES[path.parent.name]:
                 raise ValueError
             name = name_of(path.relative_to(root))
             check_name(name)

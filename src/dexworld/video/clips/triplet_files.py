@@ -27,6 +27,7 @@ from dexworld.video.clips.clip import TripletClip, check_name
 
 VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"
 PROMPTS, REWRITES = "prompts", "prompts_rewrite"
+SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", REWRITES: ".txt", MOTIONS: ".npz"}
 RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
@@ -81,15 +82,14 @@ def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
 def files_in(group: Path, stem: str, prompts: str, below: Sequence[str] = ("",)) -> TripletFiles:
     """The files of a triplet in the folder of its group, each in the first of the folders `below` that has it."""
 
-    def found(folder: str, suffix: str) -> Path:
-        places = [group / place / folder / f"{stem}{suffix}" for place in below]
+    def found(folder: str) -> Path:
+        places = [group / place / folder / f"{stem}{SUFFIXES[folder]}" for place in below]
         return next((place for place in places if place.exists()), places[0])
 
-    prompt = found(prompts, ".txt")
+    prompt = found(prompts)
     if prompts == REWRITES and not prompt.exists():
-        prompt = found(PROMPTS, ".txt")
-    interaction, static, hands = (found(folder, ".mp4") for folder in (VIDEOS, STATIC, HANDS))
-    return TripletFiles(interaction, static, hands, prompt, found(MOTIONS, ".npz"))
+        prompt = found(PROMPTS)
+    return TripletFiles(found(VIDEOS), found(STATIC), found(HANDS), prompt, found(MOTIONS))
 
 
 def write_triplet(root: Path | str, clip: TripletClip) -> None:

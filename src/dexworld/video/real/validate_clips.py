@@ -5,10 +5,10 @@ list names, a small shift of the static video. Frames without a hand are only co
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from dexworld.video.clips.triplet_files import (
 )
 from dexworld.video.real.alignment import measure_alignment
 
+Video = tuple[np.ndarray, float]  # all frames (F, H, W, 3) uint8, frames per second
+Content = TypeVar("Content")
 SIDE_MULTIPLE = 16  # pixels: the codecs' factor 8 times the transformers' patch of 2
 MAX_HAND_SHARE = 0.6  # of the image: a hand video brighter than that, in most frames, isn't hands on black
 SAME_DIFFERENCE = 0.25  # of 255, mean of a frame: a static video this near in every frame shows the interaction
@@ -126,8 +128,10 @@ def validate_triplets(
 
 def _check(files: TripletFiles, expected: ClipShape | None, found: Findings) -> dict[str, Any]:
     """Figures of one triplet: shape [frames, height, width], fps and what follows; None where its files don't allow."""
-    interaction, static, hands = (_decoded(path, found) for path in (files.interaction, files.static, files.hands))
-    _check_prompt(files.prompt, found)
+    videos = (files.interaction, files.static, files.hands)
+    interaction, static, hands = (_read(path, _decoded, found) for path in videos)
+    if _read(files.prompt, read_prompt, found) == "":
+        found.add(files.prompt, "empty-prompt", "the prompt is empty")
     shape, fps = None, None
     if interaction is not None:
         shape, fps = list(interaction[0].shape[:3]), interaction[1]
@@ -143,33 +147,27 @@ def _check(files: TripletFiles, expected: ClipShape | None, found: Findings) -> 
     alignment = None
     if interaction and static and hands and interaction[0].shape == static[0].shape == hands[0].shape:
         alignment = _check_alignment(files.static, interaction[0], static[0], hands[0], found)
-    if files.motion.exists():
-        _check_motion(files.motion, shape, found)
+    track = _read(files.motion, read_track, found, "bad-motion") if files.motion.exists() else None
+    if track is not None and shape is not None and len(track) != shape[0]:
+        found.add(files.motion, "frame-count", f"{len(track)} frames, the interaction video has {shape[0]}")
     return {"shape": shape, "fps": fps, "frames_without_hands": without_hands, "alignment": alignment}
 
 
-def _decoded(path: Path, found: Findings) -> tuple[np.ndarray, float] | None:
-    """All frames and the rate of a video, or None with the reason found."""
+def _read(path: Path, read: Callable[[Path], Content], found: Findings, kind: str = "undecodable") -> Content | None:
+    """What `read` makes of a file, or None with the reason found."""
     if not path.exists():
         found.add(path, "missing", "the file doesn't exist")
         return None
     try:
-        video = VideoFrames(path)
-        return video.read(list(range(len(video)))), video.fps
-    except VideoError as error:
-        found.add(path, "undecodable", str(error))
+        return read(path)
+    except (VideoError, TripletError) as error:
+        found.add(path, kind, str(error))
         return None
 
 
-def _check_prompt(path: Path, found: Findings) -> None:
-    if not path.exists():
-        found.add(path, "missing", "the prompt doesn't exist")
-        return
-    try:
-        if not read_prompt(path):
-            found.add(path, "empty-prompt", "the prompt is empty")
-    except TripletError as error:
-        found.add(path, "undecodable", str(error))
+def _decoded(path: Path) -> Video:
+    video = VideoFrames(path)
+    return video.read(list(range(len(video)))), video.fps
 
 
 def _check_usable(path: Path, shape: list[int], found: Findings) -> None:
@@ -180,9 +178,7 @@ def _check_usable(path: Path, shape: list[int], found: Findings) -> None:
         found.add(path, "size", f"{height} x {width} pixels; both must be multiples of {SIDE_MULTIPLE}")
 
 
-def _compare(
-    path: Path, video: tuple[np.ndarray, float], wanted: list[int], wanted_fps: float, whose: str, found: Findings
-) -> None:
+def _compare(path: Path, video: Video, wanted: list[int], wanted_fps: float, whose: str, found: Findings) -> None:
     (frames, height, width, _), fps = video[0].shape, video[1]
     if frames != wanted[0]:
         found.add(path, "frame-count", f"{frames} frames, {whose} {wanted[0]}")
@@ -217,13 +213,3 @@ def _check_alignment(
     if alignment.remark:
         found.add(path, "shifted", alignment.remark, "warning")
     return alignment.to_json()
-
-
-def _check_motion(path: Path, shape: list[int] | None, found: Findings) -> None:
-    try:
-        track = read_track(path)
-    except TripletError as error:
-        found.add(path, "bad-motion", str(error))
-        return
-    if shape is not None and len(track) != shape[0]:
-        found.add(path, "frame-count", f"{len(track)} frames, the interaction video has {shape[0]}")
