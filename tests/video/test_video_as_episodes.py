@@ -24,10 +24,9 @@ def clip(name: str, seed: int, track: bool = True) -> TripletClip:
     colours = generator.uniform(0.2, 1.0, size=3)
     picture = ((rows + columns)[..., None] * colours).clip(0, 255).astype(np.uint8)
     static = np.stack([np.roll(picture, index, axis=1) for index in range(FRAMES)])
-    hands = np.zeros_like(static)
+    hands, interaction = np.zeros_like(static), static.copy()
     for frame in range(FRAMES):
         hands[frame, 30:50, 5 + 6 * frame : 25 + 6 * frame] = (0, 200, 0)
-    interaction = static.copy()
     interaction[8:, 70:80] = 250
     interaction = np.where(hands > 0, np.uint8(180), interaction)
     points = np.zeros((FRAMES, 42, 3), dtype=np.float32)
@@ -40,11 +39,9 @@ def clip(name: str, seed: int, track: bool = True) -> TripletClip:
 
 
 def write_clips(root: Path, count: int, without: int = 0) -> None:
-    seeds = {}
-    for index in range(count + without):
-        each = clip(f"{index:08d}", index, track=index < count)
-        write_triplet(root, each)
-        seeds[each.name] = index
+    seeds = {f"{index:08d}": index for index in range(count + without)}
+    for name, seed in seeds.items():
+        write_triplet(root, clip(name, seed, track=seed < count))
     finish_triplets(root, {"generator": "test"}, seeds)
 
 
@@ -54,9 +51,7 @@ def test_an_episode_starts_in_the_untouched_scene_and_goes_on_with_the_hands():
     frames = episode.frames.read(list(range(FRAMES)))
     assert np.array_equal(frames[0], source.static[0])
     assert np.array_equal(frames[1:], source.interaction[1:])
-    assert episode.seed == 3
-    assert episode.task == "push it"
-    assert episode.fps == 8.0
+    assert (episode.seed, episode.task, episode.fps) == (3, "push it", 8.0)
     assert episode.keypoints_valid[0].sum() == 21  # where the hand is, is known although the picture doesn't show it
     assert np.array_equal(episode.keypoints_world[:, :21], source.track.keypoints_world[:, :21])
     assert not episode.keypoints_world[:, 21:].any()

@@ -142,10 +142,8 @@ def check_rates(videos: Sequence[VideoFrames]) -> None:
     """Raise TripletError unless a triplet's three videos have one frame rate."""
     for video in videos[1:]:
         if abs(video.fps - videos[0].fps) > RATE_TOLERANCE:
-            raise TripletError(
-                f"{video.path}: {video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}; the three videos of a "
-                "triplet show the same moments, so write them at one rate"
-            )
+            rates = f"{video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}"
+            raise TripletError(f"{video.path}: {rates}; write the three videos of a triplet at one rate")
 
 
 def find_names(root: Path) -> list[str]:

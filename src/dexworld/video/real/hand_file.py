@@ -64,7 +64,7 @@ class HandFile:
 
     def _mesh(self, side: int) -> MeshSequence:
         if self.vertices is not None and self.faces is not None:
-            shown = self.valid[:, side].any(axis=1)
+            shown = np.asarray(self.valid[:, side].any(axis=1))
             return MeshSequence(np.where(shown[:, None, None], self.vertices[:, side], 0.0), self.faces[side], shown)
         assert self.keypoints is not None
         return hand_mesh(self.keypoints[:, side], self.valid[:, side])
@@ -176,6 +176,5 @@ def _both_faces(faces: np.ndarray | None, vertices: int) -> np.ndarray:
         faces = np.stack([faces, faces])
     if faces.ndim != 3 or len(faces) != 2:
         raise ValueError(f"faces must be (M, 3) or (2, M, 3) integers, not {faces.shape}")
-    for each in faces:
-        check_faces(each, vertices)
+    check_faces(faces.reshape(-1, faces.shape[2]), vertices)
     return faces.astype(np.int64)

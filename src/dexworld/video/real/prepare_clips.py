@@ -4,7 +4,7 @@ Every choice is a field of the config and is recorded in triplets.json. What a v
 frames without hands) is recorded for its clip. What can't be prepared is left out, counted and named.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ def _prepare_each(
     settings: dict[str, Any],
     prepare: Callable[[str], tuple[TripletClip, Record]],
     progress: Progress,
-    seeds: dict[str, int],
+    seeds: Mapping[str, int],
 ) -> Prepared:
     """Write the clips that aren't there yet, and the folder's record. what: `videos` or `triplets`, for the counts."""
     start_triplets(output, settings, seeds)

@@ -144,7 +144,7 @@ def read_clip(path: Path, rules: ClipRules) -> SourceClip:
     times = start + np.arange(frames) / fps
     images: list[np.ndarray] = []
     picked: list[int] = []
-    previous: tuple[float, int, av.VideoFrame] | None = None
+    shown: tuple[float, int, av.VideoFrame] | None = None
     rule: Fit | None = None
 
     def take(index: int, frame: av.VideoFrame, rule: Fit) -> None:
@@ -154,25 +154,24 @@ def read_clip(path: Path, rules: ClipRules) -> SourceClip:
     for index, (time, frame) in enumerate(_frames(path)):
         rule = rule or fit(_upright(frame).shape[:2], size, rules.resize)
         while len(images) < frames and times[len(images)] <= time:
-            wanted = times[len(images)]
-            earlier = previous is not None and wanted - previous[0] <= time - wanted
-            take(*(previous[1:] if previous is not None and earlier else (index, frame)), rule)
+            earlier = shown is not None and times[len(images)] - shown[0] <= time - times[len(images)]
+            take(*(shown[1:] if shown is not None and earlier else (index, frame)), rule)
+        shown = (time, index, frame)
         if len(images) == frames:
-            return SourceClip(np.stack(images), np.array(picked), 0, rule)
-        previous = (time, index, frame)
-    if rule is None or previous is None:
+            break
+    if rule is None or shown is None:
         raise VideoError(f"{path}: holds no frames")
-    last = previous[0]
+    last = shown[0]
     cloned = int((times[len(images) :] > last + 0.5 / fps).sum())  # a frame is shown for a while
     if cloned == frames:
         raise VideoError(f"{path}: ends at {last:.2f} s, before the clip's start at {start:.2f} s")
     if cloned and rules.short == "refuse":
+        missing = f"{cloned} frames before the clip's end at {times[-1]:.2f} s"
         raise VideoError(
-            f"{path}: ends at {last:.2f} s, {cloned} frames before the clip's end at {times[-1]:.2f} s; "
-            "take fewer frames, start earlier, or let the last frame be repeated (short=clone)"
+            f"{path}: ends at {last:.2f} s, {missing}; take fewer frames, start earlier, or use short=clone"
         )
     while len(images) < frames:
-        take(*previous[1:], rule)
+        take(*shown[1:], rule)
     return SourceClip(np.stack(images), np.array(picked), cloned, rule)
 
 

@@ -76,11 +76,9 @@ class ValidationReport:
             *(f"shape {shape}: {count} clips" for shape, count in counts["shapes"].items()),
         ]
         shown = sorted(self.problems, key=lambda problem: problem.severity)[:limit]
-        rows = [(each.severity, each.kind, self._short(each.file)) for each in shown]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for each, row in zip(shown, rows, strict=True):
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            lines.append("  ".join([*cells, f"{each.message}; {each.fix}"]))
+        rows = [(each.severity, each.kind, self._short(each.file), f"{each.message}; {each.fix}") for each in shown]
+        widths = [*(max(map(len, column)) for column in zip(*rows, strict=True))][:3] + [0]
+        lines += ["  ".join(map(str.ljust, row, widths)) for row in rows]
         if len(self.problems) > limit:
             lines.append(f"... and {len(self.problems) - limit} more, all of them in the JSON report")
         return "\n".join(lines)
