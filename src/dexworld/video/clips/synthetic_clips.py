@@ -102,7 +102,8 @@ def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
 
 def as_fixed_camera(clip: TripletClip) -> TripletClip:
     """The clip as real video of a standing camera would give it, drawn from the clip's seed."""
-    assert clip.track is not None and clip.seed is not None
+    assert clip.track is not None
+    assert clip.seed is not None
     lost = np.random.default_rng([clip.seed, 21]).random(len(clip.track)) < DROPPED
     track = clip.track.with_columns(keypoints_valid=clip.track.keypoints_valid & ~lost[:, None])
     hands = render_track(track, *clip.interaction.shape[1:3])

@@ -77,8 +77,8 @@ class ValidationReport:
         ]
         shown = sorted(self.problems, key=lambda problem: problem.severity)[:limit]
         rows = [(each.severity, each.kind, self._short(each.file), f"{each.message}; {each.fix}") for each in shown]
-        widths = [*(max(map(len, column)) for column in zip(*rows, strict=True))][:3] + [0]
-        lines += ["  ".join(map(str.ljust, row, widths)) for row in rows]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+        lines += ["  ".join(map(str.ljust, row, [*widths, 0])) for row in rows]
         if len(self.problems) > limit:
             lines.append(f"... and {len(self.problems) - limit} more, all of them in the JSON report")
         return "\n".join(lines)
