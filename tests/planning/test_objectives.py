@@ -71,7 +71,7 @@ def test_keypoint_cost_is_the_papers_mean_square_over_twelve_numbers_of_the_righ
     term = KeypointPixels(source="model", by_confidence=False, time=FINAL)
     cost = term(rollout(predicted_pixels=pixels), goal(pixels=target, confidence=torch.zeros(12)))
     assert torch.allclose(cost, (pixels[:, -1, 6:] - target[6:]).square().mean((-1, -2)))
-    assert RIGHT_TRACKED == (6, 7, 8, 9, 10, 11)
+    assert RIGHT_TRACKED == [6, 7, 8, 9, 10, 11]
 
 
 def test_goal_keypoints_of_low_confidence_do_not_count_and_the_others_weigh_by_theirs():

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from dexworld.planning.cem import CEM, ICEM, coloured_noise
+from dexworld.planning.cem import CEM, ICEM, MPPI, coloured_noise
 from dexworld.planning.gradient import Adam, GradientSolver, Hybrid
-from dexworld.planning.mppi import MPPI
 from dexworld.planning.protocols import Gaussian
 from dexworld.planning.search import Archive
 

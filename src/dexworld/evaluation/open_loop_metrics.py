@@ -1,7 +1,6 @@
 """The sums that open-loop figures are made of, one episode at a time, and the figures made of them.
 
-Every episode gives (T,) arrays, one number a step. Figures are ratios of sums over episodes, so an episode in which
-much happens weighs more than one in which nothing does, and the bootstrap resamples episodes.
+Every episode gives (T,) arrays, one number a step. Figures are ratios of sums over episodes.
 """
 
 from dataclasses import dataclass, field
@@ -39,21 +38,19 @@ def keypoint_sums(prefix: str, predicted: Tensor, pixels: Tensor, views: dict[st
     "released" truncates both to whole pixels, as an argmax over a heatmap does; "visible" keeps sub-pixel positions.
     """
     predicted = predicted.cpu().double()
-    exact = (predicted - pixels).norm(dim=-1)
-    truncated = (predicted.floor() - pixels.floor()).norm(dim=-1)
-    counts: dict[str, Tensor] = {}
-    for threshold in PCK_THRESHOLDS:
-        name = prefix + threshold_name(threshold)
-        counts[f"{name}_released"] = (views["drawn"] & (truncated <= threshold)).sum(-1)
-        counts[f"{name}_visible"] = (views["in_view"] & (exact <= threshold)).sum(-1)
-    return {key: value.double().numpy() for key, value in counts.items()}
+    visible = (views["in_view"], (predicted - pixels).norm(dim=-1))
+    released = (views["drawn"], (predicted.floor() - pixels.floor()).norm(dim=-1))
+    return {
+        f"{prefix}{threshold_name(threshold)}_{kind}": (view & (distance <= threshold)).sum(-1).double().numpy()
+        for threshold in PCK_THRESHOLDS
+        for kind, (view, distance) in (("released", released), ("visible", visible))
+    }
 
 
 def keypoint_views(pixels: Tensor, visible: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     """Which keypoints count, (T, 12) bool each, for true pixels (T, 12, 2) in an image of `size` (height, width).
 
-    in_view: in front of the camera and inside the image. drawn: those whose 9x9 heatmap also fits into the image; the
-    release treats the others as not visible.
+    in_view: in front of the camera and inside the image. drawn: those whose 9x9 heatmap also fits, as in the release.
     """
     (height, width), (before, after) = size, RELEASED_BORDER
     u, v = pixels.unbind(-1)

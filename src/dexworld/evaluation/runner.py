@@ -38,10 +38,7 @@ def play(
     film: bool = False,
     after_plan: Callable[[PolicyT], None] | None = None,
 ) -> Played:
-    """One episode of `policy` from the environment's reset with `seed` and `options`, then the success test.
-
-    `after_plan` is called after every decision, with the policy.
-    """
+    """One episode of `policy` with the environment's `seed` and `options`; `after_plan` is called after every `act`."""
     values, info = environment.reset(seed=seed, options={**(options or {}), "film": True} if film else options)
     policy.reset(info["goal_image"], seed=seed)
     step_frames, seconds, moves = [], [], []

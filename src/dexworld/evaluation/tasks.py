@@ -6,9 +6,9 @@ Every episode is played by every policy from the same start state. Rates come wi
 
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,6 @@ from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, play
 from dexworld.models.precision import BFloat16Rollouts
 from dexworld.models.world_model import WorldModel, load_world_model
-from dexworld.planning.controls import SimulatorSearch
 from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
 from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
@@ -35,9 +34,8 @@ MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before som
 class TasksConfig:
     """Success rates of a checkpoint on held-out scenes.
 
-    checkpoint: folder or hub id. episodes: per task. seed: first scene; final figures need 1,000,000 or more.
-    planner: `cpu` or `paper`. simulator_episodes: how many of the episodes the search in the true simulator plays (it
-    is the slow one). split: `validation` allows seeds 900,000 to 999,999 for tuning.
+    checkpoint: folder or hub id. episodes: per task. seed: first scene of the range that `split` allows.
+    planner: `cpu` or `paper`. simulator_episodes: how many of the episodes the search in the true simulator plays.
     """
 
     checkpoint: str
@@ -49,7 +47,6 @@ class TasksConfig:
     workers: int = 0  # processes; 0 means one per core
     backend: str = "auto"
     split: Split = "evaluation"
-    simulator_search: SimulatorSearch = field(default_factory=SimulatorSearch)
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in TASKS]
@@ -121,7 +118,8 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
         figures[f"{prefix}high"] = rate.high if rate else None
         figures[f"{prefix}n"] = len(results)
     for name in ("do_nothing", "random", "kinematics_only"):
-        figures[f"p_against_{name}"] = _paired_p(outcomes, name)
+        pairs = [(each.played[OURS].success, each.played[name].success) for each in outcomes if name in each.played]
+        figures[f"p_against_{name}"] = float(mcnemar(*np.array(pairs, bool).T)) if pairs else None
     ours = [outcome.played[OURS] for outcome in outcomes]
     seconds = [second for played in ours for second in played.seconds]
     figures["seconds_per_plan"] = float(np.mean(seconds)) if seconds else None
@@ -131,19 +129,6 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
     figures["seeds"] = [outcome.seed for outcome in outcomes]
     figures["succeeded_seeds"] = [outcome.seed for outcome in outcomes if outcome.played[OURS].success]
     return figures
-
-
-def _paired_p(outcomes: Iterable[EpisodeOutcome], control: str) -> float | None:
-    """Exact McNemar p of the planner against a control on the same episodes."""
-    pairs = [
-        (outcome.played[OURS].success, outcome.played[control].success)
-        for outcome in outcomes
-        if control in outcome.played
-    ]
-    if not pairs:
-        return None
-    ours, theirs = np.array(pairs, bool).T
-    return float(mcnemar(ours, theirs))
 
 
 def _draw(pool: ProcessPoolExecutor, config: TasksConfig, task: str) -> tuple[list[TaskEpisode], Counter]:
@@ -186,14 +171,8 @@ def _model(checkpoint: str) -> WorldModel:
 def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
     environment = KitchenEnv(backend=config.backend)
-    setup = policy_setup(
-        episode.task,
-        _model(config.checkpoint),
-        config.planner,
-        environment,
-        search=config.simulator_search,
-        expert_moves=episode.expert_moves,
-    )
+    model = _model(config.checkpoint)
+    setup = policy_setup(episode.task, model, config.planner, environment, expert_moves=episode.expert_moves)
     names = [name for name in POLICIES if with_simulator or name != "true_simulator"]
     options = {"episode": episode}
     try:
