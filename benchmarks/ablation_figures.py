@@ -3,6 +3,7 @@
 S seeds, E episodes. Sums are (S, E): what a variant's model of each seed adds up to in each held-out episode.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,33 +42,19 @@ def figures_at(last: float) -> tuple[Figure, ...]:
     """The figures of a study whose rollouts last so many seconds."""
     moments = {"1s": min(1.0, last), "end": last}
     error = [Figure(f"error_{name}", f"error, {at:g} s", "mse", "copy_last_mse", at) for name, at in moments.items()]
-    objects = Figure(
-        "object_error_end", f"error where objects moved, {last:g} s", "object_mse", "copy_last_object_mse", last
-    )
-    keypoints = [
-        Figure(
-            f"pck{pixels}_{name}",
-            f"PCK@{pixels}, {at:g} s",
-            f"pck{pixels}",
-            "in_view",
-            at,
-            100.0,
-            1,
-            in_table=pixels == 20,
-        )
-        for pixels in (20, 10)
-        for name, at in moments.items()
-    ]
+    title = f"error where objects moved, {last:g} s"
+    objects = Figure("object_error_end", title, "object_mse", "copy_last_object_mse", last)
     control = [
         Figure(f"shuffled_error_{name}", f"error with another's actions, {at:g} s", "shuffled_mse", "copy_last_mse", at)
         for name, at in moments.items()
     ]
-    possible = [
-        Figure(f"{kind}pck{pixels}_{name}", "", f"{kind}pck{pixels}", "in_view", at, 100.0, 1, of_variant=False)
-        for kind in ("copy_last_", "true_latents_")
-        for pixels in (20, 10)
-        for name, at in moments.items()
-    ]
+    keypoints, possible = [], []
+    for pixels, (name, at) in itertools.product((20, 10), moments.items()):
+        key, title = f"pck{pixels}", f"PCK@{pixels}, {at:g} s"
+        keypoints.append(Figure(f"{key}_{name}", title, key, "in_view", at, 100.0, 1, in_table=pixels == 20))
+    for kind, pixels, (name, at) in itertools.product(("copy_last_", "true_latents_"), (20, 10), moments.items()):
+        key = f"{kind}pck{pixels}"
+        possible.append(Figure(f"{key}_{name}", "", key, "in_view", at, 100.0, 1, of_variant=False))
     return (*error, objects, *keypoints, *control, *possible)
 
 

@@ -20,9 +20,9 @@ import torch
 
 from ablation_figures import Figure, figures_at, seed_interval
 from ablation_runs import BY_NAME, RATE_HZ, VARIANTS, Study, StudyConfig, Variant
-from common import parser, write_results
+from common import interval_values, parser, write_results
 from dexworld.data.files import read_json, written_atomically
-from dexworld.evaluation.intervals import Interval, paired_difference, ratios
+from dexworld.evaluation.intervals import paired_difference, ratios
 
 Sums = dict[str, np.ndarray]
 MISSING = "missing"
@@ -44,12 +44,6 @@ def stacked(runs: dict[int, Sums], seeds: list[int], figure: Figure) -> tuple[np
     return np.stack([top for top, _ in pairs]), np.stack([bottom for _, bottom in pairs])
 
 
-def plain(interval: Interval) -> dict[str, float | None]:
-    """As JSON, with None for what doesn't exist."""
-    values = {"value": interval.value, "low": interval.low, "high": interval.high}
-    return {name: None if math.isnan(float(value)) else float(value) for name, value in values.items()}
-
-
 def summary(study: Study, seeds: list[int], resamples: int) -> dict[str, Any]:
     """All figures of all variants; a variant without any finished run is {"seeds": []}."""
     figures = figures_at(study.config.rollout_steps / RATE_HZ)
@@ -67,7 +61,7 @@ def summary(study: Study, seeds: list[int], resamples: int) -> dict[str, Any]:
         row["episodes"] = len(next(iter(runs[variant.name].values()))["mse"])
         for figure in figures:
             values = ratios(*stacked(runs[variant.name], done, figure))
-            row[figure.name] = plain(seed_interval(values)) | {"by_seed": [_number(value) for value in values]}
+            row[figure.name] = interval_values(seed_interval(values)) | by_seed(values)
         for other in variant.against:
             shared = [seed for seed in done if seed in runs[other]]
             if not shared:
@@ -85,12 +79,14 @@ def _difference(
 ) -> dict[str, Any]:
     ours, theirs = stacked(runs[name], seeds, figure), stacked(runs[other], seeds, figure)
     generator = np.random.default_rng(0)  # the same draws for every pair
-    interval = plain(paired_difference(ours, theirs, generator, resamples))
-    return interval | {"by_seed": [_number(value) for value in ratios(*ours) - ratios(*theirs)]}
+    return interval_values(paired_difference(ours, theirs, generator, resamples)) | by_seed(
+        ratios(*ours) - ratios(*theirs)
+    )
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def by_seed(values: np.ndarray) -> dict[str, list[float | None]]:
+    """A figure of every seed, None where it doesn't exist."""
+    return {"by_seed": [None if math.isnan(value) else float(value) for value in values]}
 
 
 def table(rows: dict[str, Any], figures: tuple[Figure, ...], seeds: list[int]) -> str:
@@ -157,7 +153,7 @@ def report(study: Study, seeds: list[int], resamples: int) -> str:
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
     """The command line: every number of `StudyConfig` is an option."""
-    options = parser(str(__doc__).splitlines()[0], "outputs/bench/ablations")
+    options = parser(__doc__, "outputs/bench/ablations")
     options.add_argument("--data", type=Path, required=True, help="robot episodes to train on")
     options.add_argument("--pretraining", type=Path, nargs="*", default=[], help="prepared human and gripper video")
     options.add_argument("--held-out", type=Path, required=True, help="robot episodes to measure on")

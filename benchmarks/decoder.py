@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import parser, write_results
+from common import interval_values, parser, write_results
 from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized
 from dexworld.evaluation.guard import check_seeds
@@ -146,7 +146,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, object], list[int]
         kind, drawn_by = name.split("/")
         if drawn_by == GIVEN and OWN in decoders:
             found |= gains_of(sums, gathered[f"{kind}/{OWN}"], generator)
-        rows = {key: {"value": each.value, "low": each.low, "high": each.high} for key, each in found.items()}
+        rows = {key: interval_values(each) for key, each in found.items()}
         figures.setdefault(kind, {})[drawn_by] = rows  # type: ignore[index]
     drawn = count * 2 * len(config.moments)
     figures["decode_ms"] = {name: 1000 * seconds / drawn for name, seconds in clock.items()}
@@ -154,7 +154,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, object], list[int]
 
 
 def main() -> None:
-    arguments = parser(__doc__.partition("\n")[0], "outputs/bench/decoder")
+    arguments = parser(__doc__, "outputs/bench/decoder")
     arguments.add_argument("--data", type=Path, required=True, help="dataset of held-out scenes")
     arguments.add_argument("--model", default=REFERENCE, help="world model: a folder, a hub id, or `reference`")
     arguments.add_argument("--decoder", help="pixel decoder, made by `dexworld train decoder`")

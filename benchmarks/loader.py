@@ -21,7 +21,6 @@ reaches, alone and with two workers.
 
 import itertools
 import math
-import platform
 import resource
 import statistics
 import tempfile
@@ -37,7 +36,7 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from common import parser, write_results
+from common import cpu_seconds, parser, processor, write_and_print
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import PrepareConfig, prepare
 from dexworld.data.sampling import PaperSampling
@@ -61,9 +60,7 @@ class Meter:
 
     def run(self, windows: int, work: Callable[[], object]) -> None:
         """Count the CPU time of `work`, which loads so many windows."""
-        before = time.process_time()
-        work()
-        used = time.process_time() - before
+        used = cpu_seconds(work)
         self.seconds += used
         self.windows += windows
         self.parts.append(windows / max(used, 1e-9))
@@ -289,7 +286,7 @@ def figures_of(meters: dict[str, Meter]) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write results.json."""
-    options = parser(__doc__.splitlines()[0], "outputs/bench/loader")
+    options = parser(__doc__, "outputs/bench/loader")
     options.add_argument("--clips", type=int, default=2, help="clips to make")
     options.add_argument("--seconds", type=float, default=20.0, help="length of a clip")
     options.add_argument("--height", type=int, default=1080, help="of the clips; their width is 16 / 9 of it")
@@ -320,12 +317,9 @@ def main() -> None:
         "released_reader": "decord" if find_spec("decord") else "PyAV in decord's order of access",
         "windows_measured": {name: meter.windows for name, meter in meters.items()},
         "clips": f"{arguments.clips} of {shape.frames} frames, {shape.width} x {shape.height}",
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
     }
-    path = write_results(arguments.output, results)
-    for name, value in results.items():
-        print(f"{name:40} {value:.4g}" if isinstance(value, float) else f"{name:40} {value}")
-    print(f"written to {path}")
+    write_and_print(arguments.output, results)
 
 
 if __name__ == "__main__":

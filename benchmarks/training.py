@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import parser, processor, write_results
+from common import cpu_seconds, parser, processor, write_results
 from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
@@ -113,13 +113,6 @@ def make_steps(
             trainer = make_trainer(own, own_config, OneWindow(own, own_config, window, unrolled), folder, compiled)
             steps[name] = lambda trainer=trainer: one_step(trainer)
     return steps
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of one call, all threads of this process."""
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
 
 
 def compare(config: DexWMConfig, batch: int, rounds: int, names: list[str], folder: Path) -> dict[str, Any]:
@@ -230,7 +223,7 @@ def _measured(
 
 
 def main() -> None:
-    arguments = parser(str(__doc__).splitlines()[0], "outputs/bench/training")
+    arguments = parser(__doc__, "outputs/bench/training")
     arguments.add_argument("--presets", nargs="*", default=["tiny", "paper-s"], help="models timed on the CPU")
     arguments.add_argument("--batches", nargs="*", type=int, default=[2, 1], help="windows of a step, for each preset")
     arguments.add_argument("--rounds", nargs="*", type=int, default=[5, 3], help="turns, for each preset")

@@ -108,7 +108,7 @@ def test_the_study_runs_goes_on_and_shows_what_is_missing(folders, tmp_path):
     for name in ("paper-hand-consistency", "raw-actions", "fine-tuned"):
         assert rows[name]["seeds"] == [0, 1], name
 
-    with pytest.raises(ValueError, match="was made with other steps; choose another --output"):
+    with pytest.raises(ValueError, match=r"settings\.steps was 2, now 3"):
         study(folders, tmp_path, "--steps 3")
 
 

@@ -3,48 +3,10 @@ import pytest
 import torch
 
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
-from dexworld.hands import NUM_KEYPOINTS, RIGHT
-from dexworld.models.config import PRESETS
-from dexworld.models.dexwm import DexWM
 from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.imagine import imagine
-from dexworld.track import ArrayFrames, Track
 
 SHORT = OpenLoopConfig(steps=6, resamples=20)
-
-
-@pytest.fixture(scope="module")
-def episodes() -> list[Track]:
-    """Noise with a hand that drifts through the view of a still camera."""
-    generator = np.random.default_rng(0)
-    made = []
-    for index in range(2):
-        world = np.zeros((7, NUM_KEYPOINTS, 3), dtype=np.float32)
-        world[:, RIGHT] = generator.normal([0.0, 0.0, 1.0], 0.05, (21, 3))
-        world[:, :, 0] += 0.02 * np.arange(7)[:, None] * (1 - 2 * index)
-        valid = np.zeros((7, NUM_KEYPOINTS), dtype=bool)
-        valid[:, RIGHT] = True
-        intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
-        images = generator.integers(0, 255, (7, 224, 392, 3), dtype=np.uint8)
-        made.append(
-            Track(
-                frames=ArrayFrames(images),
-                fps=5.0,
-                world_from_camera=np.tile(np.eye(4), (7, 1, 1)),
-                intrinsics=intrinsics,
-                source=f"{index}",
-                columns={"keypoints_world": world, "keypoints_valid": valid},
-            )
-        )
-    return made
-
-
-@pytest.fixture(scope="module")
-def model(episodes) -> DexWM:
-    torch.manual_seed(0)
-    model = DexWM(PRESETS["debug"])
-    model.encoder.fit([torch.from_numpy(episode.frames.array) for episode in episodes])
-    return model.eval()
 
 
 def test_a_new_residual_model_predicts_that_nothing_changes(model, episodes):

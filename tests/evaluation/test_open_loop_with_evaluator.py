@@ -11,47 +11,12 @@ from dexworld import cli
 from dexworld.actions import ActionConvention, hand_motion
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
-from dexworld.hands import NUM_KEYPOINTS, RIGHT
-from dexworld.models.config import PRESETS
-from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
 from dexworld.models.latent_readers import chosen_evaluator, encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
-from dexworld.track import ArrayFrames, Track
+from dexworld.track import ArrayFrames
 
 SHORT = OpenLoopConfig(steps=3, resamples=20)
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = DexWM(PRESETS["debug"])
-    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def episodes():
-    generator = np.random.default_rng(0)
-    made = []
-    for name in ("a", "b"):
-        world = np.zeros((4, NUM_KEYPOINTS, 3))
-        world[:, RIGHT] = generator.normal([0.0, 0.0, 1.0], 0.05, (21, 3))
-        valid = np.zeros((4, NUM_KEYPOINTS), dtype=bool)
-        valid[:, RIGHT] = True
-        intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
-        frames = generator.integers(0, 255, (4, 224, 392, 3), dtype=np.uint8)
-        made.append(
-            Track(
-                frames=ArrayFrames(frames),
-                fps=5.0,
-                world_from_camera=np.tile(np.eye(4), (4, 1, 1)),
-                intrinsics=intrinsics,
-                source=name,
-                columns={"keypoints_world": world, "keypoints_valid": valid},
-            )
-        )
-    return made
 
 
 def figures(model, episodes, **options):
@@ -66,7 +31,7 @@ def test_a_reader_that_knows_the_truth_finds_every_visible_keypoint_whatever_the
         answers[len(answers)] = latents
         episode = episodes[index]
         labels = (episode.keypoints_world, episode.keypoints_valid, episode.world_from_camera, episode.intrinsics)
-        pixels = hand_motion(*(torch.as_tensor(each) for each in labels), ActionConvention()).pixels[1:, :, :2]
+        pixels = hand_motion(*(torch.as_tensor(each) for each in labels), ActionConvention()).pixels[1:4, :, :2]
         return pixels, torch.ones(pixels.shape[:-1])
 
     read = figures(model, episodes, keypoints=oracle)
@@ -101,16 +66,9 @@ def test_an_evaluator_of_another_encoder_or_trained_on_the_scenes_is_refused(mod
         foreign = LatentSpace(space.dim, space.grid, space.image_size, encoder)
         evaluator = KeypointEvaluator(EvaluatorConfig(foreign, evaluator_preset("debug")))
         evaluator.save_pretrained(tmp_path / name, {"training_seeds": seeds})
-        options = [
-            "--checkpoint",
-            str(tmp_path / "model"),
-            "--evaluator",
-            str(tmp_path / name),
-            "--split",
-            "validation",
-        ]
+        options = f"--checkpoint {tmp_path / 'model'} --evaluator {tmp_path / name} --output {tmp_path / 'out'}"
         with pytest.raises(SystemExit):
-            cli.main(["evaluate", "open-loop", "--output", str(tmp_path / "out"), "--seed", "900000", *options])
+            cli.main(f"evaluate open-loop --seed 900000 --split validation {options}".split())
         assert message in capsys.readouterr().err
 
 
@@ -147,17 +105,9 @@ def test_another_encoder_or_an_installation_without_evaluator_leaves_the_models_
 def test_the_results_say_who_read_the_keypoints(model, episodes, tmp_path, monkeypatch):
     writer = EpisodeWriter(tmp_path / "data", {})
     for number, episode in enumerate(episodes):
-        twenty_one = np.arange(21) % 4
-        writer.write(
-            str(number),
-            replace(
-                episode,
-                frames=ArrayFrames(episode.frames.read(twenty_one.tolist())),
-                columns={name: value[twenty_one] for name, value in episode.columns.items()},
-                world_from_camera=episode.world_from_camera[twenty_one],
-                seed=900_000 + number,
-            ),
-        )
+        twenty_one = np.arange(21) % 7
+        frames = ArrayFrames(episode.frames.read(twenty_one.tolist()))
+        writer.write(str(number), replace(episode.at(twenty_one), frames=frames, seed=900_000 + number))
     writer.finish()
     model.save_pretrained(tmp_path / "model", {"training_seeds": [[0, 9]]})
     shipped(tmp_path, LatentSpace.of(model.config, encoder_fingerprint(model.encoder)), monkeypatch)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers_planning import REST, ToyDynamics, hand_pixels, image_of, moved, observation
+from helpers_planning import HEIGHT, REST, WIDTH, ToyDynamics, hand_pixels, image_of, moved, observation
 
 from dexworld.actions import OFFICIAL
 from dexworld.hands import RIGHT
@@ -18,6 +18,7 @@ from dexworld.planning.presets import preset
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 KINEMATICS = FrankaAllegro()
+NARROW = (HEIGHT, WIDTH - 8)  # images of a model, narrower than the camera's
 SMALL = CEM(samples=64, elites=8, iterations=5)
 OBJECTIVE = LatentDistance() + 0.001 * KeypointPixels() + 0.01 * Smoothness()
 
@@ -201,21 +202,21 @@ def test_doing_nothing_keeps_the_targets_and_random_targets_stay_within_limits()
 
 
 def test_bad_input_is_refused_with_what_to_do():
-    policy = policy_of()
+    policy, picture = policy_of(), image_of(REST)
     with pytest.raises(ValueError, match="call reset"):
         policy.act(observation())
     with pytest.raises(ValueError, match="nothing was planned"):
         _ = policy.imagined
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
-        policy.reset(image_of(REST).astype(np.float32))
-    with pytest.raises(ValueError, match="224x392"):
-        policy.reset(np.zeros((100, 100, 3), dtype=np.uint8))
-    with pytest.raises(ValueError, match="goal keypoints"):
-        policy.reset(image_of(REST), goal_pixels=np.zeros((6, 2)))
-    policy.reset(image_of(REST))
-    other = dataclasses.replace(observation(), image=np.zeros((112, 196, 3), dtype=np.uint8))
+    for image, pixels, message in (
+        (picture.astype(np.float32), None, r"\(H, W, 3\) uint8"),
+        (np.zeros((100, 100, 3), dtype=np.uint8), None, "224x392"),
+        (picture, np.zeros((6, 2)), "goal keypoints"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            policy.reset(image, goal_pixels=pixels)
+    policy.reset(picture)
     with pytest.raises(ValueError, match="112x196, the goal image 224x392"):
-        policy.act(other)
+        policy.act(dataclasses.replace(observation(), image=np.zeros((112, 196, 3), dtype=np.uint8)))
     with pytest.raises(ValueError, match="needs a world model"):
         MPCPolicy(None, KINEMATICS, LatentDistance(), SMALL)
 
@@ -230,28 +231,44 @@ def test_a_window_convention_refuses_a_camera_that_moves():
         policy.act(dataclasses.replace(observation(), world_from_camera=camera))
 
 
-def test_the_paper_preset_has_the_papers_budget_and_cost():
-    plan = preset("paper")
-    assert (plan.config.horizon, plan.solver.samples, plan.solver.elites, plan.solver.iterations) == (3, 512, 10, 10)
-    assert (plan.config.arm_std, plan.config.finger_std) == (0.3, 0.1)
-    assert [(weight, term.name) for weight, term in plan.objective.terms] == [(1.0, "latents"), (0.001, "keypoints")]
-    assert plan.config.model.model_budget is None
-    assert plan.config.kinematic_start is None
+def test_settings_that_plan_nothing_are_refused():
+    for name, value in (("horizon", 0), ("replan", "never"), ("arm_std", 0.0)):
+        with pytest.raises(ValueError, match=name):
+            MPCConfig(**{name: value})
 
 
-def test_the_cpu_preset_asks_the_model_for_about_fifteen_hundred_candidate_steps_an_episode():
-    dynamics = ToyDynamics()
-    run(preset("cpu").policy(dynamics, KINEMATICS), moved())
-    steps = sum(motion.deltas.shape[0] * motion.deltas.shape[1] for motion in dynamics.rolled)
-    assert steps < 1500  # 9 s at 6 ms per candidate-step
-    with pytest.raises(ValueError, match="choose one of paper, cpu"):
-        preset("gpu")
+def test_a_cropped_observation_shows_the_middle_and_projects_to_it():
+    whole = observation()
+    cropped = whole.cropped(NARROW)
+    assert np.array_equal(cropped.image, whole.image[:, 4:-4])
+    point = np.array([0.1, -0.2, 0.9])
+    expected = whole.intrinsics @ point / point[2] - [4, 0, 0]
+    assert np.allclose(cropped.intrinsics @ point / point[2], expected)
+    assert np.array_equal(whole.cropped((HEIGHT, WIDTH)).intrinsics, whole.intrinsics)
+    for size in ((200, 384), (HEIGHT, WIDTH + 8), (HEIGHT + 8, WIDTH - 8)):
+        with pytest.raises(ValueError, match=f"image is {HEIGHT}x{WIDTH}, the model takes {size[0]}x{size[1]}"):
+            whole.cropped(size)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"horizon": 0}, "horizon"), ({"replan": "never"}, "replan"), ({"arm_std": 0.0}, "arm_std")],
-)
-def test_settings_that_plan_nothing_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        MPCConfig(**options)
+def test_a_plan_does_not_depend_on_margins_that_the_model_does_not_see():
+    goal = moved(seed=4)
+    actions = []
+    for size in (None, NARROW):
+        config = MPCConfig(horizon=1, image_size=size)
+        policy = KinematicsOnly(None, KINEMATICS, KeypointPixels(), GradientSolver(1, Adam(steps=20)), config)
+        policy.reset(image_of(goal), goal_pixels=hand_pixels(goal))
+        actions.append(policy.act(observation()))
+    assert policy.goal.image_size == NARROW
+    assert np.abs(actions[0] - REST).max() > 0.05
+    assert np.allclose(actions[0], actions[1], atol=1e-3)
+
+
+def test_the_model_gets_images_of_its_own_size():
+    class NarrowDynamics(ToyDynamics):
+        def encode(self, images):
+            assert tuple(images.shape[-3:]) == (*NARROW, 3)
+            return torch.zeros(112, 12)
+
+    policy = KinematicsOnly(NarrowDynamics(), KINEMATICS, KeypointPixels(), config=MPCConfig(image_size=NARROW))
+    policy.reset(image_of(moved()))
+    assert policy.goal.pixels.shape == (12, 2)

@@ -89,9 +89,8 @@ def test_goal_keypoints_of_low_confidence_do_not_count_and_the_others_weigh_by_t
 def test_robust_errors_are_square_when_small_and_linear_when_large():
     def cost(error):
         pixels = torch.full((1, 1, 12, 2), float(error))
-        return float(
-            KeypointPixels(robust_px=10.0, time=FINAL)(rollout(1, 1, pixels=pixels), goal(pixels=torch.zeros(12, 2)))
-        )
+        term = KeypointPixels(robust_px=10.0, time=FINAL)
+        return float(term(rollout(1, 1, pixels=pixels), goal(pixels=torch.zeros(12, 2))))
 
     assert cost(0.1) == pytest.approx(0.01, rel=1e-2)
     assert cost(1000) == pytest.approx(2 * 10 * 1000, rel=0.02)
