@@ -313,7 +313,7 @@ class Study:
         return scenes
 
     def measured(self, model: DexWM) -> Sums:
-        """Sums of every held-out episode, (E, T) arrays by name; figures are ratios of them (`ablation_figures.py`)."""
+        """Sums of every held-out episode, (E, T) arrays by name; figures are ratios of them (`ablations.py`)."""
         partners = derangement(len(self._scenes), np.random.default_rng(0))
         rows = [scene.measure(model, self._scenes[other]) for scene, other in zip(self._scenes, partners, strict=True)]
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}

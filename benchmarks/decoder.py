@@ -2,17 +2,13 @@
 
     python benchmarks/decoder.py --data val --decoder outputs/decoder/model --output outputs/bench/decoder
 
-Every episode is rolled out as in `dexworld evaluate open-loop`: from its first frame, at 5 Hz. `true` pictures are
-drawn from the latents of the real frames at 1 s and 4 s, `predicted_1s` and `predicted_4s` from the model's own. All
-are compared with the real frames. Without `--decoder` only the encoder's own way back is measured.
+Every episode is rolled out as in `dexworld evaluate open-loop`. Pictures are drawn from the latents of the real frames
+at 1 s and 4 s (`true`) and from predicted ones (`predicted_1s`, `predicted_4s`), and compared with the real frames.
 
-`psnr`: dB of the mean squared error over all episodes. `ssim`. `gradient_distance`: 0 where edges are as in the real
-picture, 1 where nothing agrees (docs/training.md). `sharpness`: length of colour gradients over the real picture's; 1
-is as sharp, whether right or wrong. `latent_error`: mean squared difference between the latents and those of the drawn
-picture, over the variance of true latents; what a decoder invents beyond the latents' say shows here.
-
-Of each: value and 95 % interval (bootstrap over episodes). `gain_*` is decoder minus encoder, episodes paired.
-`decode_ms` is CPU time a picture, on one thread.
+`psnr`: dB. `gradient_distance`: 0 where edges are as in the real picture, 1 where nothing agrees (docs/training.md).
+`sharpness`: length of colour gradients over the real picture's. `latent_error`: mean squared difference between the
+latents and those of the drawn picture, over the variance of true latents. `gain_*`: decoder minus encoder, episodes
+paired. `decode_ms`: CPU time a picture, on one thread. Intervals are 95 %, by bootstrap over episodes.
 """
 
 import argparse

@@ -2,11 +2,10 @@
 
     python benchmarks/latent_labels.py --episodes 2000 --output outputs/bench/latent_labels
 
-The cache is built in one process and read in another. Its latents are tiny, so that what is measured is the labels. A
-batch is 64 windows of nine frames drawn as DexWM does (`paper`) or as `dexworld train` does by default (`stride`, every
-tenth episode with recorded motion of objects); latents are read with it. Memory is that of the process alone (pages of
-mapped files can be taken back by the system at any moment and are listed apart); milliseconds are those of a wall clock
-and of the CPU, medians over batches, the first batches (which look at every block for the first time) apart.
+The cache is built in one process and read in another. Its latents are tiny, so that the labels are measured. A batch is
+64 windows of nine frames, drawn as DexWM does (`paper`) or as `dexworld train` does by default (`stride`, every tenth
+episode with recorded motion of objects). Memory is that of the process alone; pages of mapped files are listed apart.
+Milliseconds are medians over batches; the first batches, which look at every block for the first time, are apart.
 """
 
 import resource

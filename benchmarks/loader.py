@@ -3,17 +3,14 @@
     python benchmarks/loader.py --output outputs/bench/loader
 
 A window is nine frames within four seconds, 392 x 224, with the labels of both hands and the camera. All ways load the
-same windows of the same clips (made here: 1080p, 30 frames per second, 20 s, H.264 of 6 Mbit/s), by turns, and their
-CPU time is counted over all threads:
+same windows of the same synthetic clips (`egodex_clips.py`) by turns; CPU time is counted over all threads:
 
-    released    the released loader's recipe, re-created in our own words: the video opened for every window, its first
-                frame decoded for its size, nine frames decoded one by one at full size, poses read from HDF5 joint by
-                joint and frame by frame, heatmaps drawn point by point in Python. With decord where it is installed;
-                otherwise PyAV goes through the frames as decord does (back to the key frame when another one or an
-                earlier frame is asked for, on from where it stands otherwise)
+    released    the released loader's recipe in our own words: the video opened for every window, frames decoded one by
+                one at full size, poses read joint by joint, heatmaps drawn point by point. With decord where it is
+                installed; otherwise PyAV goes through the frames as decord does
     pyav        the best that the original files allow: one seek, frames scaled by FFmpeg, each label array read once
     store       `FrameLoader` on a store made by `dexworld prepare` (H.264), and on one of JPEG pictures
-    limit       decoding alone: the packets that these windows force, from memory to RGB, nothing else
+    limit       decoding alone: the packets that these windows force, from memory to RGB
 
 results.json holds windows per CPU-second of each, the ratios, and the share of the decoding limit that the loader
 reaches, alone and with two workers.

@@ -3,13 +3,12 @@
     python benchmarks/planning.py --output outputs/bench/planning
 
 `speedup_3step_d1024`: CPU time of a three-step rollout by the plain forward of the released code over that of the fast
-path, both float32 on one thread in this run, as the median of interleaved pairs. The plain forward sends all nine
-frames through every linear layer and attends, in the best possible way (SDPA), for the last frame only. The fast path's
-shared context is made once per plan; `speedup_3step_d1024_first` charges all of it to a single rollout.
+path, both float32 on one thread, as the median of interleaved pairs. The plain forward sends all nine frames through
+every linear layer and attends for the last frame only. `speedup_3step_d1024_first` charges the context, which is made
+once per plan, to a single rollout.
 
 `peak_mb_context_*`: memory that a rollout of N candidates needs on top of what is loaded, with a short and a long
-context; `peak_growth_mb` is their difference and `per_candidate_copy_mb` what it would be if every candidate held the
-longer context's keys and values.
+context. `per_candidate_copy_mb`: what `peak_growth_mb` would be if every candidate held its own keys and values.
 """
 
 import os

@@ -2,11 +2,10 @@
 
     python benchmarks/push_ranking.py --scenes 50 --checkpoints reference --output outputs/bench/push_ranking
 
-In every scene the same candidates are carried out in the simulator: straight hand translations, three moves each, as
-the planner's first population draws them. Then the planner's objective ranks them, once by the predictions of each
-checkpoint, once by the true pictures of how they ended. How far from the target the cheapest really leaves the object
-tells the two causes apart; the best candidate is what is possible, standing still the start. Scenes are validation
-scenes.
+In every validation scene the same candidates are carried out in the simulator, as the planner's first population draws
+them. The planner's objective ranks them by the predictions of each checkpoint and by the true pictures of how they
+ended. The rows tell how far from the target the cheapest really leaves the object; the best candidate is what is
+possible, standing still the start.
 """
 
 from dataclasses import dataclass, field, replace

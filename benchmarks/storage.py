@@ -2,13 +2,11 @@
 
     python benchmarks/storage.py --output outputs/bench/storage
 
-Two synthetic clips are prepared: a textured one (sharp patches and fine grain under a moving camera) and a smooth one
-(soft shapes, no grain). Real video lies between. results.json holds, for each clip and codec, `bytes_per_frame`,
-`gigabytes_per_hour` and its ratio to the source, `psnr_db` and `psnr_luma_db` (medians against the source scaled
-without encoding), `encode_ms_per_frame` (reading and scaling the source not included) and `window_ms`, the CPU time of
-nine random frames of four seconds. Codecs differ in quality at their default rate factors, so each is also encoded
-finer: `bytes_at_equal_quality` is what it would take at the luma quality of the default H.264 store. `knee` is the
-codec that is cheapest at that quality, see `knee_of`. Times are CPU time on one thread.
+Two synthetic clips are prepared: a textured one and a smooth one; real video lies between. results.json holds for each
+clip and codec the size, `psnr_db` and `psnr_luma_db` (medians against the source scaled without encoding),
+`encode_ms_per_frame` and `window_ms`, the CPU time of nine random frames of four seconds, on one thread.
+`bytes_at_equal_quality` is the size at the luma quality of the default H.264 store, from a second, finer encoding.
+`knee` is the codec that is cheapest at that quality, see `knee_of`.
 """
 
 import tempfile

@@ -14,9 +14,8 @@ from square_fixtures import square_episode, square_frames
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from ablation_figures import figures_at, seed_interval  # noqa: E402
 from ablation_runs import BY_NAME, VARIANTS, StudyConfig, paper_weight  # noqa: E402
-from ablations import main  # noqa: E402
+from ablations import figures_at, main, seed_interval  # noqa: E402
 
 
 def test_the_interval_over_three_seeds_is_students():

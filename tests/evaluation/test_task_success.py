@@ -58,7 +58,7 @@ def ten_outcomes() -> list[EpisodeOutcome]:
         }
         if index < 2:
             results["true_simulator"] = played(index == 0)
-        outcomes.append(EpisodeOutcome("reach", 1_000_000 + index, "can", results))
+        outcomes.append(EpisodeOutcome("reach", 1_000_000 + index, results))
     return outcomes
 
 

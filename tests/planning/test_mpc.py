@@ -139,7 +139,7 @@ def test_statistics_say_what_was_spent_and_what_the_cost_is_made_of():
     (entry,) = policy.statistics
     assert entry.candidates == 5 * 64 + 2 * 30
     assert entry.model_candidates == 5 * 64
-    assert entry.seconds > entry.encode_seconds > 0
+    assert entry.seconds > 0
     assert sum(entry.terms.values()) == pytest.approx(entry.cost, rel=1e-4)
     assert policy.imagined.latents.shape == (1, 3, 112, 12)
 

@@ -25,11 +25,10 @@ def split_of(seed: int) -> Literal["training", "validation", "evaluation"]:
     return "validation" if seed < EVALUATION_START else "evaluation"
 
 
-def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Split = "evaluation") -> list[int]:
-    """The seeds as a list. Refuses those that the checkpoint was trained on, and those outside the range of `split`.
+def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Split = "evaluation") -> None:
+    """Refuse seeds that the checkpoint was trained on, and seeds outside the range of `split`.
 
-    Raises SeedError with the offending seeds and what to do, also where the checkpoint doesn't say what it was trained
-    on, or where there is no seed at all.
+    Raises SeedError with the seeds and what to do; also without seeds, or where the checkpoint doesn't say what it saw.
     """
     seeds = [int(seed) for seed in seeds]
     if split not in ("evaluation", "validation"):
@@ -50,7 +49,6 @@ def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Spli
             f"{len(outside)} of {len(seeds)} seeds ({_first(outside)}) are outside the {split} range ({allowed}). "
             "Final figures come from evaluation seeds; tune and choose models with split='validation'"
         )
-    return seeds
 
 
 def training_ranges(provenance: Mapping[str, Any]) -> list[tuple[int, int]]:

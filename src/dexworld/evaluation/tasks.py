@@ -62,7 +62,6 @@ class EpisodeOutcome:
 
     task: str
     seed: int
-    kind: str
     played: dict[str, Played]
 
 
@@ -179,4 +178,4 @@ def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -
         played = {name: play(make_policy(name, setup), environment, episode.seed, options) for name in names}
     finally:
         environment.close()
-    return EpisodeOutcome(episode.task, episode.seed, episode.layout.objects[0].kind, played)
+    return EpisodeOutcome(episode.task, episode.seed, played)

@@ -13,19 +13,16 @@ from dexworld.planning.search import PopulationSolver, white_noise
 class CEM(PopulationSolver):
     """Cross-entropy method with a diagonal Gaussian (DexWM paper, section 4.4: 512 samples, 10 elites, 10 iterations).
 
-    momentum: share of the old mean and std that is kept. std_floor: smallest std, as a share of the initial one; it
-    keeps the search from freezing early. Unlike in the release, candidates respect the bounds, the best candidate ever
-    seen joins each population, and it is what the plan returns (the release executes the final mean).
+    momentum: share of the old mean and std that is kept. Unlike in the release, candidates respect the bounds, and the
+    plan is the best candidate ever seen instead of the final mean.
     """
 
     samples: int = 512
-    elites: int = 10
     iterations: int = 10
     momentum: float = 0.0
-    std_floor: float = 0.0
 
     def __post_init__(self) -> None:
-        self.check()
+        super().__post_init__()
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
 
@@ -47,7 +44,6 @@ class ICEM(CEM):
     """
 
     samples: int = 128
-    elites: int = 10
     iterations: int = 6
     momentum: float = 0.1
     colour: float = 2.0
@@ -83,15 +79,12 @@ class MPPI(PopulationSolver):
     last one.
     """
 
-    samples: int = 128
     elites: int = 32
-    iterations: int = 6
-    std_floor: float = 0.0
     temperature: float = 0.5
     std_decay: float = 0.5
 
     def __post_init__(self) -> None:
-        self.check()
+        super().__post_init__()
         if self.temperature <= 0 or not 0 <= self.std_decay <= 1:
             raise ValueError("MPPI needs temperature > 0 and std_decay between 0 and 1")
 

@@ -18,6 +18,7 @@ from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
+from dexworld.planning.search import white_noise
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
 from dexworld.robots.robot import Robot
 
@@ -141,7 +142,7 @@ class MPCPolicy:
         if self.config.image_size is not None:
             top, left = crop_margins(goal_image.shape, self.config.image_size)
             goal_image = cropped_image(goal_image, self.config.image_size)
-        latents = None if self.dynamics is None else self._encode(goal_image)
+        latents = None if self.dynamics is None else self.dynamics.encode(self._image(goal_image))
         if goal_pixels is not None:
             given = torch.as_tensor(np.asarray(goal_pixels, dtype=np.float32), device=self.device)
             known = torch.isfinite(given).all(-1) if tuple(given.shape) == (NUM_TRACKED, 2) else torch.zeros(0)
@@ -152,7 +153,7 @@ class MPCPolicy:
             raise ValueError("without a dynamics nobody finds the goal's keypoints: give goal_pixels")
         rotation = None if hand_rotation is None else self._tensor(hand_rotation)
         height, width = goal_image.shape[:2]
-        picture = self._colours(goal_image) if self.objective.needs_decoder else None
+        picture = colour_cells(self._image(goal_image)) if self.objective.needs_decoder else None
         self._goal = Goal((height, width), pixels, confidence, latents, rotation, picture)
         self._history: list[_Frame] = []
         self._steps = 0
@@ -173,7 +174,7 @@ class MPCPolicy:
             seen, wanted = ("{}x{}".format(*size) for size in (observation.image.shape, self.goal.image_size))
             raise ValueError(f"observation image is {seen}, the goal image {wanted}: they must be of one size")
         scene, clamped = self._scene(observation)
-        encode_seconds = self._observe(observation, scene)
+        self._observe(observation, scene)
         horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
         initial = self._initial(scene, horizon)
@@ -187,7 +188,6 @@ class MPCPolicy:
         self._steps += 1
         entry = PlanStatistics(
             seconds=time.perf_counter() - began,
-            encode_seconds=encode_seconds,
             horizon=horizon,
             history=plan.history,
             kinematic_history=kinematic.history if kinematic else (),
@@ -210,12 +210,8 @@ class MPCPolicy:
     def _tensor(self, value: np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(value, dtype=np.float32), device=self.device)
 
-    def _encode(self, image: np.ndarray) -> Tensor:
-        assert self.dynamics is not None
-        return self.dynamics.encode(torch.from_numpy(np.ascontiguousarray(image)).to(self.device))
-
-    def _colours(self, image: np.ndarray) -> Tensor:
-        return colour_cells(torch.from_numpy(np.ascontiguousarray(image)).to(self.device))
+    def _image(self, image: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
 
     def _scene(self, observation: Observation) -> tuple[Scene, int]:
         """The observation as tensors, with joints inside their limits, and how many had to be moved."""
@@ -227,11 +223,11 @@ class MPCPolicy:
         return Scene(*inside, base, camera, intrinsics, self.goal.image_size), clamped
 
     @torch.no_grad()
-    def _observe(self, observation: Observation, scene: Scene) -> float:
-        """Add a frame to the history; the first one becomes the goal's start. Returns the encoder's seconds."""
-        began = time.perf_counter()
-        latents = self._encode(observation.image) if self.objective.needs_model else None
-        seconds = time.perf_counter() - began
+    def _observe(self, observation: Observation, scene: Scene) -> None:
+        """Add a frame to the history; the first one becomes the goal's start."""
+        image, latents = self._image(observation.image), None
+        if self.dynamics is not None and self.objective.needs_model:
+            latents = self.dynamics.encode(image)
         frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
         if self._history and self.objective.needs_model and getattr(self.dynamics, "needs_still_camera", False):
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
@@ -240,9 +236,8 @@ class MPCPolicy:
         if not self._history and self.objective.needs_decoder:
             cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
             silhouette = cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
-            self._goal = replace(self.goal, start_picture=self._colours(observation.image), start_silhouette=silhouette)
+            self._goal = replace(self.goal, start_picture=colour_cells(image), start_silhouette=silhouette)
         self._history = [*self._history, frame][-self.config.max_history :]
-        return seconds
 
     @torch.no_grad()
     def _context(self, scene: Scene, dynamics: Dynamics) -> Any:
@@ -259,9 +254,8 @@ class MPCPolicy:
     def _cost_function(self, scene: Scene, objective: WeightedSum) -> CandidateCost:
         dynamics = self.dynamics if objective.needs_model else None
         context = None if dynamics is None else self._context(scene, dynamics)
-        return CandidateCost(
-            self.robot, objective, self.goal, scene, dynamics=dynamics, context=context, config=self.config.model
-        )
+        model = {"dynamics": dynamics, "context": context, "config": self.config.model}
+        return CandidateCost(self.robot, objective, self.goal, scene, **model)
 
     def _initial(self, scene: Scene, horizon: int) -> Gaussian:
         """Around the targets in force at first, so that a grasp keeps its grip; then around the last plan's rest."""
@@ -288,5 +282,5 @@ class MPCPolicy:
 
     def _proposals(self, initial: Gaussian) -> Tensor:
         """The original mean and a few samples of the original distribution, to join the search's first population."""
-        noise = torch.randn((KinematicStart.MIXED, *initial.mean.shape), generator=self._generator).to(initial.mean)
+        noise = white_noise((KinematicStart.MIXED, *initial.mean.shape), self._generator, initial.mean)
         return torch.cat([initial.mean[None], initial.mean + initial.std * noise])

@@ -179,16 +179,14 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class PlanStatistics:
-    """One call of `act`: where its time went and what the search found.
+    """One call of `act`: what it took and what the search found.
 
-    seconds: wall time of the whole call; encode_seconds: of it, the image encoder. horizon: steps planned.
-    history: the model-based search; kinematic_history: the cheap search before it (empty if there was none).
-    candidates: costs evaluated by both; model_candidates: of them, those that ran through the world model.
-    cost: of the chosen plan; terms: its weighted parts by name. clamped: input joints moved back inside their limits.
+    seconds: wall time. horizon: steps planned. history: the model-based search; kinematic_history: the cheap search
+    before it, if any. candidates: evaluated by both; model_candidates: of them, by the world model. cost: of the chosen
+    plan; terms: its weighted parts by name. clamped: input joints moved back inside their limits.
     """
 
     seconds: float
-    encode_seconds: float
     horizon: int
     history: tuple[IterationStatistics, ...]
     kinematic_history: tuple[IterationStatistics, ...]

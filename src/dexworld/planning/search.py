@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -65,32 +66,28 @@ class Archive:
         mean = float(finite.mean()) if len(finite) else math.inf
         self.history.append(IterationStatistics(float(best[0]), mean, float(std.mean()), len(costs)))
 
-    @property
-    def best(self) -> Tensor:
-        """The best candidate (T, A)."""
-        return self.samples[0]
-
     def plan(self, std: Tensor, mean: Tensor | None = None) -> Plan:
         """The search's outcome, with the distribution that it ended with; by default around the best candidate."""
-        distribution = Gaussian(self.best.clone() if mean is None else mean, std)
+        distribution = Gaussian(self.samples[0].clone() if mean is None else mean, std)
         finite = torch.isfinite(self.costs)
         samples, costs = self.samples[finite], self.costs[finite]
         return Plan(samples[0].clone(), float(costs[0]), distribution, samples, costs, tuple(self.history))
 
 
+@dataclass(frozen=True)
 class PopulationSolver(ABC):
     """The loop that CEM, iCEM and MPPI share: draw, keep inside the bounds, evaluate, refit.
 
     A population's first rows are the distribution's mean, the best candidate so far, and what `carry` adds.
+    std_floor: smallest std, as a share of the initial one; it keeps the search from freezing early.
     """
 
-    samples: int
-    elites: int
-    iterations: int
-    std_floor: float  # smallest std, as a share of the initial one
+    samples: int = 128
+    elites: int = 10
+    iterations: int = 6
+    std_floor: float = 0.0
 
-    def check(self) -> None:
-        """Raises ValueError on sizes that make no search."""
+    def __post_init__(self) -> None:
         if self.iterations < 1 or not 1 <= self.elites <= self.samples:
             raise ValueError(f"a search needs iterations >= 1 and 1 <= elites <= samples, not {self}")
         if self.std_floor < 0:
@@ -128,7 +125,7 @@ class PopulationSolver(ABC):
                 # Draw.
                 fixed = [current.mean[None], *self.carry(elites)]
                 if len(archive.samples):
-                    fixed.insert(1, archive.best[None])
+                    fixed.insert(1, archive.samples[:1])
                 elif proposals is not None:
                     fixed.append(proposals)
                 kept = torch.cat(fixed)
