@@ -8,9 +8,9 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,11 +20,14 @@ from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, play
 from dexworld.models.precision import BFloat16Rollouts
+from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import WorldModel, load_world_model
 from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
+from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, TaskEpisode, draw_episode
+from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, Task, TaskEpisode, draw_episode
+from dexworld.sim.render import Backend
 
 OURS = "world_model"  # the policy that is evaluated; its figures have no prefix
 MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before something must be wrong
@@ -32,21 +35,27 @@ MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before som
 
 @dataclass(frozen=True)
 class TasksConfig:
-    """Success rates of a checkpoint on held-out scenes.
+    """Success rates of a checkpoint on held-out scenes."""
 
-    checkpoint: folder or hub id. episodes: per task. seed: first scene of the range that `split` allows.
-    planner: `cpu` or `paper`. simulator_episodes: how many of the episodes the search in the true simulator plays.
-    """
-
-    checkpoint: str
-    tasks: tuple[str, ...] = TASKS
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    tasks: tuple[Task, ...] = TASKS
+    """Which tasks."""
     episodes: int = 100
+    """Episodes of each task."""
     seed: int = 1_000_000
-    planner: str = "cpu"
+    """First held-out scene."""
+    planner: Literal["cpu", "paper"] = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planning: PlannerOptions = field(default_factory=PlannerOptions)
     simulator_episodes: int = 20
-    workers: int = 0  # processes; 0 means one per core
-    backend: str = "auto"
+    """How many episodes of each task the search in the true simulator plays; it is slow."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
     split: Split = "evaluation"
+    """`validation` allows seeds 900,000 to 999,999, for tuning."""
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in TASKS]
@@ -170,12 +179,12 @@ def _model(checkpoint: str) -> WorldModel:
 def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
     environment = KitchenEnv(backend=config.backend)
-    model = _model(config.checkpoint)
-    setup = policy_setup(episode.task, model, config.planner, environment, expert_moves=episode.expert_moves)
+    model, more = _model(config.checkpoint), {"planning": config.planning, "expert_moves": episode.expert_moves}
+    setup = policy_setup(episode.task, model, config.planner, environment, **more)
     names = [name for name in POLICIES if with_simulator or name != "true_simulator"]
-    options = {"episode": episode}
+    reset = {"episode": episode}
     try:
-        played = {name: play(make_policy(name, setup), environment, episode.seed, options) for name in names}
+        played = {name: play(make_policy(name, setup), environment, episode.seed, reset) for name in names}
     finally:
         environment.close()
     return EpisodeOutcome(episode.task, episode.seed, played)

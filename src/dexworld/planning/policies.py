@@ -8,7 +8,7 @@ import numpy as np
 
 from dexworld.planning.controls import SIMULATOR_SEARCH, DoNothing, RandomTargets, Replay, TrueSimulator
 from dexworld.planning.mpc import MPCPolicy
-from dexworld.planning.presets import kinematics_only, task_preset
+from dexworld.planning.presets import PlannerOptions, kinematics_only, task_preset
 from dexworld.planning.protocols import Dynamics, Policy, Solver
 from dexworld.robots.environment import Environment, SimulatedEnvironment
 
@@ -17,15 +17,16 @@ from dexworld.robots.environment import Environment, SimulatedEnvironment
 class PolicySetup:
     """What policies are made of.
 
-    task, planner: name the planner's preset. environment: with the robot; `true_simulator` searches in it.
-    dynamics: the world model. changes: of the planner's `MPCConfig`. search: the solver of `true_simulator`.
-    expert_moves: (T, J) joint targets of a script that solves the episode.
+    task, planner: name the planner's preset. planning: what differs from the preset. environment: with the robot;
+    `true_simulator` searches in it. dynamics: the world model. changes: of the planner's `MPCConfig`, for the model.
+    search: the solver of `true_simulator`. expert_moves: (T, J) joint targets of a script that solves the episode.
     """
 
     task: str
     environment: Environment
     dynamics: Dynamics | None = None
     planner: str = "cpu"
+    planning: PlannerOptions = field(default_factory=PlannerOptions)
     seed: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
     search: Solver = SIMULATOR_SEARCH
@@ -34,7 +35,7 @@ class PolicySetup:
 
 def world_model(setup: PolicySetup) -> MPCPolicy:
     """The planner with the world model."""
-    preset = task_preset(setup.planner, setup.task)
+    preset = setup.planning.applied(task_preset(setup.planner, setup.task))
     return preset.policy(_dynamics(setup, "world_model"), setup.environment.robot, seed=setup.seed, **setup.changes)
 
 
