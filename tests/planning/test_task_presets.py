@@ -4,7 +4,7 @@ import pytest
 from helpers_planning import REST, ToyDynamics, image_of, moved, observation
 
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.presets import FINGER_STD, kinematics_only, preset, task_preset
+from dexworld.planning.presets import FINGER_STD, PlannerOptions, kinematics_only, preset, task_preset
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 
@@ -57,3 +57,22 @@ def test_the_cpu_preset_asks_the_model_for_about_fifteen_hundred_candidate_steps
     assert steps < 1500  # 9 s at 6 ms per candidate-step
     with pytest.raises(ValueError, match="choose one of paper, cpu"):
         preset("gpu")
+
+
+@pytest.mark.parametrize("name", ["cpu", "paper"])
+@pytest.mark.parametrize("task", ["reach", "place", "push"])
+def test_options_replace_what_they_name_and_leave_the_rest_of_the_preset(name, task):
+    chosen = task_preset(name, task)
+    unchanged = PlannerOptions().applied(chosen)
+    assert (unchanged.config, unchanged.solver) == (chosen.config, chosen.solver)
+    changed = PlannerOptions(horizon=5, samples=16, elites=4, model_budget=8, rewiden=0.1).applied(chosen)
+    search = getattr(changed.solver, "solver", changed.solver)
+    assert (search.samples, search.elites, changed.config.horizon, changed.config.rewiden) == (16, 4, 5, 0.1)
+    assert changed.config.model.model_budget == 8
+    assert changed.config.finger_std == chosen.config.finger_std
+
+
+@pytest.mark.parametrize("wrong", [{"elites": 1000}, {"horizon": 0}, {"model_budget": 0}, {"arm_std": -1.0}])
+def test_options_that_the_planner_refuses_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PlannerOptions(**wrong).applied(task_preset("cpu", "reach"))

@@ -17,7 +17,6 @@ from dexworld.actions import hand_motion
 from dexworld.evaluation.open_loop_metrics import (
     PCK_THRESHOLDS,
     PREDICTIONS,
-    Figures,
     Sums,
     keypoint_sums,
     keypoint_views,
@@ -105,7 +104,7 @@ def evaluate_open_loop(
         for index, partner in enumerate(derangement(len(clips), generator))
     ]
     sums = {key: np.stack([episode[key] for episode in measured]) for key in measured[0]}
-    figures = summarise(sums, config.moments, Figures(generator, config.resamples))
+    figures = summarise(sums, config.moments, generator, config.resamples)
     figures["curves"]["seconds"] = [(step + 1) / config.fps for step in range(config.steps)]
     counted = {"episodes": len(clips), "episodes_too_short": too_short, "seed": config.seed}
     return figures | counted | {"protocol": asdict(config) | {"pck_thresholds_px": list(PCK_THRESHOLDS)}}

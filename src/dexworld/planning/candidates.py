@@ -64,7 +64,7 @@ class CandidateCost:
     """Cost of candidate joint targets (N, T, J), as `CostFunction` asks. Built anew for every plan.
 
     dynamics, context: the world model and its context; both None plans on kinematics alone, and then the objective
-    must not need a model (ValueError). `candidates` and `model_candidates` count what was evaluated.
+    must not need a model (ValueError). `model_candidates` counts those that the model ran for.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class CandidateCost:
         if self.model.terms and dynamics is None:
             names = ", ".join(term.name for _, term in self.model.terms)
             raise ValueError(f"objective terms {names} need a world model, and this search has none")
-        self.candidates = self.model_candidates = 0
+        self.model_candidates = 0
         self._worst_model_cost = -math.inf
         with torch.no_grad():
             self._start = robot.forward(scene.joint_positions[None])
@@ -94,7 +94,6 @@ class CandidateCost:
     def __call__(self, samples: Tensor) -> Tensor:
         """Costs (N,) of joint targets (N, T, J)."""
         rollout = self.kinematic_rollout(samples)
-        self.candidates += len(samples)
         cheap = self.cheap(rollout, self.goal)
         if not self.model.terms:
             return cheap
