@@ -27,10 +27,7 @@ from dexworld.data.windows import WindowSampler
 from dexworld.track import ArrayFrames, Track
 
 BATCH = 64
-SAMPLINGS = {
-    "paper": PaperSampling(),
-    "stride": StrideSampling(frames=9, history=4, moving_object_weight=1.0),
-}
+SAMPLINGS = {"paper": PaperSampling(), "stride": StrideSampling(frames=9, history=4, moving_object_weight=1.0)}
 
 
 @dataclass(frozen=True)

@@ -133,13 +133,7 @@ def plain_head(head: KeypointHead, latents: Tensor, choices: Choices) -> Tensor:
 
 
 def _keypoints(
-    model: DexWM,
-    logits: Tensor,
-    motion: HandMotion,
-    window: Window,
-    frames: int,
-    config: TrainConfig,
-    choices: Choices,
+    model: DexWM, logits: Tensor, motion: HandMotion, window: Window, frames: int, config: TrainConfig, choices: Choices
 ) -> Tensor:
     """Keypoint loss of logits (B, frames, K, h, w) of a window's last frames, against target maps."""
     pixels, visible = motion.pixels[:, -frames:], (motion.visible & window.tracked_shown)[:, -frames:]

@@ -21,11 +21,7 @@ PACKAGES = ("dexworld", "torch", "numpy", "mujoco")
 
 
 def write_results(
-    folder: Path | str,
-    figures: Mapping[str, Any],
-    *,
-    seed: int | None = None,
-    seeds: Iterable[int] | None = None,
+    folder: Path | str, figures: Mapping[str, Any], *, seed: int | None = None, seeds: Iterable[int] | None = None
 ) -> Path:
     """Write `folder/results.json` atomically; returns its path.
 
