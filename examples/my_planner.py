@@ -42,7 +42,7 @@ class RandomShooting:
         archive = Archive(size=8)
         with torch.no_grad():
             costs = archive.add(samples, cost_function(samples))
-        archive.record(costs, 8, initial.std)
+        archive.record(costs, 8)
         return archive.plan(initial.std)
 
 

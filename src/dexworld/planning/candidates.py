@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
-from dexworld.planning.objectives import Objective, WeightedSum, as_sum
+from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.protocols import Dynamics, Goal, Rollout
 from dexworld.planning.scene_colours import colour_cells, silhouette
 from dexworld.robots.robot import HandPose, Robot, keypoint_track
@@ -70,7 +70,7 @@ class CandidateCost:
     def __init__(
         self,
         robot: Robot,
-        objective: Objective | WeightedSum,
+        objective: Objective,
         goal: Goal,
         scene: Scene,
         *,

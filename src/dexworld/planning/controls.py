@@ -7,7 +7,7 @@ import torch
 
 from dexworld.planning.cem import CEM
 from dexworld.planning.mpc import MPCConfig, MPCPolicy, kinematic_solver
-from dexworld.planning.objectives import Objective, WeightedSum, as_sum
+from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Solver
 from dexworld.robots.environment import SimulatedEnvironment
 from dexworld.robots.observation import Observation
@@ -61,7 +61,7 @@ class KinematicsOnly(MPCPolicy):
         self,
         dynamics: Dynamics | None,
         robot: Robot,
-        objective: Objective | WeightedSum,
+        objective: Objective,
         solver: Solver | None = None,
         config: MPCConfig = MPCConfig(),
         **options: Any,

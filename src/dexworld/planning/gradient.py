@@ -37,7 +37,7 @@ class Adam:
                 samples = clamp(starts + unit * moves, bounds)
                 costs = cost_function(samples)
                 seen = archive.add(samples, costs)
-                archive.record(seen, len(seen), scale)
+                archive.record(seen, len(seen))
                 if step == self.steps:
                     break
                 if not costs.requires_grad:

@@ -96,7 +96,7 @@ class MPCPolicy:
         self,
         dynamics: Dynamics | None,
         robot: Robot,
-        objective: Objective | WeightedSum,
+        objective: Objective,
         solver: Solver,
         config: MPCConfig = MPCConfig(),
         *,

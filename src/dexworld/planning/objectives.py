@@ -5,7 +5,7 @@ Each term maps a rollout of N candidates and a goal to costs (N,). `2.0 * TermA(
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,24 +48,20 @@ EVEN = TimeWeights(1.0)
 
 
 class Objective(ABC):
-    """A cost. `name` labels it in statistics.
+    """A cost, labelled by `name` in statistics.
 
-    needs_latents: it reads predicted latents; needs_decoder: and pictures of them; needs_keypoint_head: and keypoints
-    of them.
+    It may need predicted latents (`needs_latents`), and pictures (`needs_decoder`) or keypoints
+    (`needs_keypoint_head`) of them.
     """
 
     name: str
-    needs_latents: ClassVar[bool] = False
-    needs_decoder: ClassVar[bool] = False
-
-    @property
-    def needs_keypoint_head(self) -> bool:
-        """Whether the keypoint head must run on the predicted latents."""
-        return False
+    needs_latents: bool = False
+    needs_decoder: bool = False
+    needs_keypoint_head: bool = False
 
     @property
     def needs_model(self) -> bool:
-        """Whether the world model must run for this term."""
+        """Whether the world model must run."""
         return self.needs_latents or self.needs_keypoint_head
 
     def guides(self, goal: Goal) -> bool:
@@ -79,12 +75,12 @@ class Objective(ABC):
     def __rmul__(self, weight: float) -> "WeightedSum":
         return WeightedSum(((float(weight), self),))
 
-    def __add__(self, other: "Objective | WeightedSum") -> "WeightedSum":
-        return (1.0 * self) + other
+    def __add__(self, other: "Objective") -> "WeightedSum":
+        return WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
 
 
 @dataclass(frozen=True)
-class WeightedSum:
+class WeightedSum(Objective):
     """A weighted sum of terms. Raises ValueError on two terms of one name and on a bad weight."""
 
     terms: tuple[tuple[float, Objective], ...]
@@ -96,9 +92,8 @@ class WeightedSum:
         for weight, term in self.terms:
             if not weight >= 0 or weight == float("inf"):
                 raise ValueError(f"weight of {term.name!r} is {weight}; it must be finite and not negative")
-
-    def __add__(self, other: "Objective | WeightedSum") -> "WeightedSum":
-        return WeightedSum((*self.terms, *as_sum(other).terms))
+        for need in ("needs_latents", "needs_decoder", "needs_keypoint_head"):
+            object.__setattr__(self, need, any(getattr(term, need) for _, term in self.terms))
 
     def __rmul__(self, weight: float) -> "WeightedSum":
         return WeightedSum(tuple((weight * inner, term) for inner, term in self.terms))
@@ -120,23 +115,8 @@ class WeightedSum:
         """Whether any term tells, without the model, where to go."""
         return any(term.guides(goal) for _, term in self.terms)
 
-    @property
-    def needs_model(self) -> bool:
-        """Whether any term needs the world model."""
-        return any(term.needs_model for _, term in self.terms)
 
-    @property
-    def needs_decoder(self) -> bool:
-        """Whether any term needs predicted pictures."""
-        return any(term.needs_decoder for _, term in self.terms)
-
-    @property
-    def needs_keypoint_head(self) -> bool:
-        """Whether any term needs the keypoint head on predicted latents."""
-        return any(term.needs_keypoint_head for _, term in self.terms)
-
-
-def as_sum(objective: Objective | WeightedSum) -> WeightedSum:
+def as_sum(objective: Objective) -> WeightedSum:
     """A single term as a sum with weight 1; a sum as it is."""
     return objective if isinstance(objective, WeightedSum) else 1.0 * objective
 
@@ -148,7 +128,7 @@ class LatentDistance(Objective):
     name: str = "latents"
     time: TimeWeights = RELEASE_TIME
 
-    needs_latents: ClassVar[bool] = True
+    needs_latents = True
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         if rollout.latents is None or goal.latents is None:
@@ -180,10 +160,7 @@ class KeypointPixels(Objective):
             raise ValueError(f"keypoint source is {self.source!r}; choose 'kinematics' or 'model'")
         if self.robust_px is not None and self.robust_px <= 0:
             raise ValueError(f"robust_px must be above 0 pixels, not {self.robust_px}")
-
-    @property
-    def needs_keypoint_head(self) -> bool:
-        return self.source == "model"
+        object.__setattr__(self, "needs_keypoint_head", self.source == "model")
 
     def guides(self, goal: Goal) -> bool:
         return not self.needs_keypoint_head and bool((self._weights(goal) > 0).any())

@@ -117,11 +117,10 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class IterationStatistics:
-    """One iteration of a solver: costs of its best and of its elites (mean), the mean std, and candidates evaluated."""
+    """One iteration of a solver: costs of its best and of its elites (mean), and candidates evaluated."""
 
     best: float
     elite_mean: float
-    std_mean: float
     evaluated: int
 
 

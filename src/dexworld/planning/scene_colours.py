@@ -5,7 +5,6 @@ arm. A decoded prediction can: kinematics tell which cells the robot hides. docs
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,8 +35,8 @@ class SceneColours(Objective):
     tolerance: float = 0.03
     hidden_cost: float = 0.5
 
-    needs_latents: ClassVar[bool] = True
-    needs_decoder: ClassVar[bool] = True
+    needs_latents = True
+    needs_decoder = True
 
     def __post_init__(self) -> None:
         if self.tolerance < 0 or not 0 <= self.hidden_cost <= 1:

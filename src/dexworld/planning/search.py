@@ -59,12 +59,12 @@ class Archive:
         self.samples, self.costs = pool[~same][: self.size], values[~same][: self.size]
         return costs
 
-    def record(self, costs: Tensor, elites: int, std: Tensor) -> None:
-        """Record an iteration: its costs (N,) from `add`, how many of them are elites, and its std (T, A)."""
+    def record(self, costs: Tensor, elites: int) -> None:
+        """Record an iteration: its costs (N,) from `add`, and how many of them are elites."""
         best = costs.sort().values[:elites]
         finite = best[torch.isfinite(best)]
         mean = float(finite.mean()) if len(finite) else math.inf
-        self.history.append(IterationStatistics(float(best[0]), mean, float(std.mean()), len(costs)))
+        self.history.append(IterationStatistics(float(best[0]), mean, len(costs)))
 
     def plan(self, std: Tensor, mean: Tensor | None = None) -> Plan:
         """The search's outcome, with the distribution that it ended with; by default around the best candidate."""
@@ -141,5 +141,5 @@ class PopulationSolver(ABC):
                 if len(best):
                     current = self.refit(current, elites, costs[best])
                 current = Gaussian(current.mean, torch.maximum(current.std, self.std_floor * initial.std))
-                archive.record(costs, self.elites, current.std)
+                archive.record(costs, self.elites)
         return archive.plan(current.std, current.mean)
