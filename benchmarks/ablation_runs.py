@@ -141,16 +141,9 @@ class StudyConfig:
     def training_of(self, variant: Variant, seed: int) -> TrainConfig:
         """The training settings of a variant."""
         steps = sum(getattr(self, name) for name in variant.budget)
-        training = TrainConfig(
-            steps=steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            warmup_steps=min(self.warmup_steps, steps // 3),
-            bfloat16=self.bfloat16,
-            seed=seed,
-            checkpoint_every=steps,
-            log_every=steps,
-        )
+        shared = {name: getattr(self, name) for name in ("batch_size", "learning_rate", "bfloat16")}
+        shared |= {"steps": steps, "checkpoint_every": steps, "log_every": steps}
+        training = TrainConfig(**shared, warmup_steps=min(self.warmup_steps, steps // 3), seed=seed)
         if variant.paper_weight:
             weight = paper_weight(self.model.image_size, training.sigma_px)
             # Both keypoint losses keep their proportion: what changes is the kind of loss and its weight.
@@ -209,23 +202,12 @@ class Study:
     def evaluator(self) -> KeypointEvaluator:
         """Reads keypoints of every variant; trained once, on latents of true robot frames."""
         encoder, steps = self.encoder.encoder, self.config.evaluator_steps  # the property makes the encoder's folder
-        training = EvaluatorTrainConfig(
-            steps=steps,
-            warmup_steps=min(200, steps // 3),
-            validate_every=steps,
-            checkpoint_every=steps,
-            bfloat16=self.config.bfloat16,
-        )
-        folder = train_evaluator(
-            EvaluatorRunConfig(
-                data=(self.robot.folder,),
-                output=self.output / "evaluator",
-                checkpoint=str(self.output / "encoder"),
-                size=self.config.evaluator_size,
-                device="cpu",
-                training=training,
-            )
-        )
+        every = {"steps": steps, "validate_every": steps, "checkpoint_every": steps}
+        training = EvaluatorTrainConfig(**every, warmup_steps=min(200, steps // 3), bfloat16=self.config.bfloat16)
+        places = {"output": self.output / "evaluator", "checkpoint": str(self.output / "encoder")}
+        size = self.config.evaluator_size
+        run = EvaluatorRunConfig(data=(self.robot.folder,), **places, size=size, device="cpu", training=training)
+        folder = train_evaluator(run)
         return open_evaluator(folder, encoder)
 
     def folder(self, name: str, seed: int) -> Path:

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,12 +56,13 @@ class Meter:
     windows: int = 0
     parts: list[float] = field(default_factory=list)
 
-    def run(self, windows: int, work: Callable[[], object]) -> None:
+    def run(self, windows: int, work: Callable[[], object], counted: bool = True) -> None:
         """Count the CPU time of `work`, which loads so many windows."""
         used = cpu_seconds(work)
-        self.seconds += used
-        self.windows += windows
-        self.parts.append(windows / max(used, 1e-9))
+        if counted:
+            self.seconds += used
+            self.windows += windows
+            self.parts.append(windows / max(used, 1e-9))
 
     @property
     def rate(self) -> float:
@@ -243,39 +245,31 @@ def measure(source: Path, stores: dict[str, PreparedDataset], rounds: int, batch
         for codec, dataset in stores.items()
     }
     limits = {codec: DecodeLimit(dataset) for codec, dataset in stores.items()}
-    meters: dict[str, Meter] = {}
+    names = ("released", "pyav", *(f"{codec}{ending}" for codec in stores for ending in ("", "_limit")))
+    meters = {name: Meter() for name in names}
     for turn in range(rounds + 1):
-        current = {name: Meter() for name in ("released", "pyav")}
         picks = next(iter(loaders.values())).sampler.draw(turn, BATCH)
         clip, frames = f"{picks.clips[0]}", picks.drawn.frames[0].tolist()
-        current["released"].run(1, lambda clip=clip, frames=frames: released_window(source, clip, frames))
-        current["pyav"].run(1, lambda clip=clip, frames=frames: pyav_window(source, clip, frames))
-        for codec, loader in loaders.items():
-            store, limit = current.setdefault(codec, Meter()), current.setdefault(f"{codec}_limit", Meter())
-            for number in range(turn * batches, (turn + 1) * batches):
-                store.run(BATCH, lambda loader=loader, number=number: loader.batch(number))
-                picks = loader.sampler.draw(number, BATCH)
-                planned = limits[codec].plan(picks.clips, picks.drawn.frames)
-                limit.run(BATCH, lambda codec=codec, planned=planned: limits[codec].run(planned))
-        for name, meter in current.items():
-            if turn:
-                total = meters.setdefault(name, Meter())
-                total.seconds += meter.seconds
-                total.windows += meter.windows
-                total.parts += meter.parts
+        for name, read in (("released", released_window), ("pyav", pyav_window)):
+            meters[name].run(1, partial(read, source, clip, frames), turn > 0)
+        for (codec, loader), number in itertools.product(loaders.items(), range(turn * batches, (turn + 1) * batches)):
+            meters[codec].run(BATCH, partial(loader.batch, number), turn > 0)
+            picks = loader.sampler.draw(number, BATCH)
+            planned = limits[codec].plan(picks.clips, picks.drawn.frames)
+            meters[f"{codec}_limit"].run(BATCH, partial(limits[codec].run, planned), turn > 0)
     return meters
 
 
 def figures_of(meters: dict[str, Meter]) -> dict[str, float]:
     """The documented figures."""
     rates = {name: meter.rate for name, meter in meters.items()}
+    ratios = {}
+    for codec, ending in (("h264", ""), ("jpeg", "_jpeg")):
+        ratios[f"ratio_released{ending}"] = rates[codec] / rates["released"]
+        ratios[f"ratio_pyav{ending}"] = rates[codec] / rates["pyav"]
+        ratios[f"share_of_decode_limit{ending}"] = rates[codec] / rates[f"{codec}_limit"]
     return {
-        "ratio_released": rates["h264"] / rates["released"],
-        "ratio_pyav": rates["h264"] / rates["pyav"],
-        "share_of_decode_limit": rates["h264"] / rates["h264_limit"],
-        "ratio_released_jpeg": rates["jpeg"] / rates["released"],
-        "ratio_pyav_jpeg": rates["jpeg"] / rates["pyav"],
-        "share_of_decode_limit_jpeg": rates["jpeg"] / rates["jpeg_limit"],
+        **ratios,
         **{f"windows_per_cpu_s_{name}": rate for name, rate in rates.items()},
         **{f"median_windows_per_cpu_s_{name}": statistics.median(each.parts) for name, each in meters.items()},
     }
