@@ -254,8 +254,8 @@ class MPCPolicy:
     def _cost_function(self, scene: Scene, objective: WeightedSum) -> CandidateCost:
         dynamics = self.dynamics if objective.needs_model else None
         context = None if dynamics is None else self._context(scene, dynamics)
-        model = {"dynamics": dynamics, "context": context, "config": self.config.model}
-        return CandidateCost(self.robot, objective, self.goal, scene, **model)
+        config = self.config.model
+        return CandidateCost(self.robot, objective, self.goal, scene, dynamics=dynamics, context=context, config=config)
 
     def _initial(self, scene: Scene, horizon: int) -> Gaussian:
         """Around the targets in force at first, so that a grasp keeps its grip; then around the last plan's rest."""
