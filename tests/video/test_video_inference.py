@@ -6,7 +6,6 @@ import torch
 
 from dexworld.video.model.dwm import chosen_device, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, with_texts
-from dexworld.video.model.prompt_embeddings import PromptEmbeddings
 from dexworld.video.model.sampler import SampleConfig
 
 
@@ -35,11 +34,12 @@ def test_guidance_without_text_is_refused(make_dwm, square_clips):
 def test_a_clip_is_generated_by_its_prompt(make_dwm, square_clips, monkeypatch):
     model = make_dwm()
     torch.nn.init.normal_(model.backbone.transformer.patch_embed.text_proj.weight)
-    prompts = tuple(sorted(clip.prompt for clip in square_clips[:2]))
-    texts = PromptEmbeddings(prompts, torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)))
-    monkeypatch.setattr("dexworld.video.model.generate.embed_prompts", lambda *arguments: texts)
+    prompts = [clip.prompt for clip in square_clips[:2]]
+    embedded = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0))
+    texts = dict(zip(prompts, embedded, strict=True))
+    monkeypatch.setattr("dexworld.video.model.generate.embed_prompts", lambda *arguments, **options: texts)
     spoken = with_texts(Generator(model), prompts, "some/encoder")
-    assert torch.equal(spoken.conditions(square_clips[:2]).text, texts.of([clip.prompt for clip in square_clips[:2]]))
+    assert torch.equal(spoken.conditions(square_clips[:2]).text, embedded)
     told, silent = (each.generate(square_clips[:1], [0])[0] for each in (spoken, Generator(model)))
     assert not np.array_equal(told, silent)
     with pytest.raises(ValueError, match="prompt of clip005 was not embedded"):
@@ -50,7 +50,7 @@ def test_sdedit_needs_an_inpainting_model(make_dwm):
     model = make_dwm(condition="none")
     for provenance in ({}, {"training": {"goal": "interaction"}}, {"training": {"goal": "interaction"}, "base": "a/b"}):
         model.provenance = provenance
-        with pytest.raises(ValueError, match="only an inpainting model"):
+        with pytest.raises(ValueError, match="SDEdit needs an inpainting model"):
             SDEdit(model)
     for provenance in ({"training": {"goal": "inpainting"}}, {"base": "a/b"}):
         model.provenance = provenance

@@ -122,7 +122,7 @@ def test_impossible_sampling_is_refused(change, message):
 def test_clips_and_conditions_that_do_not_fit_are_named(make_dwm, square_clips):
     clip, parts = square_clips[0], ("interaction", "static", "hands")
     wide = replace(clip, **{name: np.tile(getattr(clip, name), (1, 1, 2, 1)) for name in parts})
-    with pytest.raises(ValueError, match="clip000 is 5 frames of 32 x 96, this model takes 5 of 32 x 48"):
+    with pytest.raises(ValueError, match="clip000 is 5 frames of 32 x 96, this model takes 5 frames of 32 x 48"):
         Generator(make_dwm()).generate([wide], [0])
     with pytest.raises(ValueError, match="clip000 has no hand_motions"):
         Generator(make_dwm(condition="adaln-frame")).generate([replace(clip, track=None)], [0])

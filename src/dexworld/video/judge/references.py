@@ -14,9 +14,11 @@ CODEC_TRUTH = "codec_truth"
 
 
 class VideoMethod(Protocol):
-    """What is evaluated: a name, and videos for clips. A method looks only at what it may know of a clip, never at the
-    outcome. One that gives the same video for every seed has `deterministic = True` and is asked once; one that was
-    trained says on what with `provenance`, as checkpoints do."""
+    """What is evaluated: a name, and videos for clips, made without a look at the outcome.
+
+    A method that gives the same video for every seed has `deterministic = True` and is asked once. A trained one says
+    on what it was trained with `provenance`, as checkpoints do.
+    """
 
     @property
     def name(self) -> str:
@@ -29,8 +31,7 @@ class VideoMethod(Protocol):
 
 
 class StaticCopy:
-    """Nothing happens: the static video itself, or with a `codec` what that codec makes of it. A model that works in a
-    codec's latents can't show more detail than the second one, which is therefore what it is to beat."""
+    """Nothing happens: the static video itself, or what a `codec` makes of it, for models of its latents."""
 
     deterministic = True
 
@@ -62,9 +63,9 @@ class Reconstruction:
 @torch.no_grad()
 def through_codec(codec: Any, video: np.ndarray) -> np.ndarray:
     """A video (F, H, W, 3) uint8, encoded and decoded by `codec`."""
-    tensors = [*codec.parameters(), *codec.buffers()] if isinstance(codec, torch.nn.Module) else []
     pixels = torch.from_numpy(np.ascontiguousarray(video))[None]
-    latents = codec.encode(pixels.to(tensors[0].device) if tensors else pixels)
+    weight = next(codec.buffers(), None) if isinstance(codec, torch.nn.Module) else None
+    latents = codec.encode(pixels if weight is None else pixels.to(weight.device))
     return codec.decode(latents)[0].cpu().numpy()
 
 

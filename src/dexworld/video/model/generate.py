@@ -1,8 +1,7 @@
 """Trained models as methods: clips in, videos of what the hands do out (see `judge.references.VideoMethod`)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.triplet_files import read_prompt
+from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
 from dexworld.video.model.conditions import Conditions
 from dexworld.video.model.dwm import DWM
@@ -50,8 +51,7 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained video model as a `VideoMethod`. texts: prompt embeddings (L, D) by clip name or by prompt, for models
-    with text (`with_texts`)."""
+    """A trained video model as a `VideoMethod`. texts: prompt embeddings (L, D) by prompt (`with_texts`)."""
 
     model: DWM
     config: GenerateConfig = field(default_factory=GenerateConfig)
@@ -64,11 +64,11 @@ class Generator:
         return self.model.provenance
 
     def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> list[np.ndarray]:
-        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed. Raises ValueError naming a clip of another
-        shape or without what the condition needs, and for a model that knows prompts, or guidance on them, without
-        texts."""
-        if len(clips) != len(seeds):
-            raise ValueError(f"{len(clips)} clips need as many seeds, not {len(seeds)}")
+        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed.
+
+        Raises ValueError naming a clip of another shape or without what the condition needs, and for a model that needs
+        texts and has none.
+        """
         self.model.eval()
         size = self.config.batch
         parts = [slice(start, start + size) for start in range(0, len(clips), size)]
@@ -114,25 +114,30 @@ class Generator:
         self.check_texts()
         if self.texts is None:
             return None
-        found = [self.texts.get(clip.name, self.texts.get(clip.prompt)) for clip in clips]
+        found = [self.texts.get(clip.prompt) for clip in clips]
         for clip, text in zip(clips, found, strict=True):
             if text is None:
                 raise ValueError(f"the prompt of {clip.name} was not embedded: {clip.prompt!r}")
         return torch.stack([text for text in found if text is not None]).to(self.model.device)
 
 
-def with_texts(
-    generator: Generator, prompts: Iterable[str], text_encoder: str | Path | None, cache: str | Path | None = None
-) -> Generator:
-    """The generator with the embeddings of these prompts: of all clips that it will be shown. text_encoder: folder or
-    hub id of the one that the model was trained with; without one the generator is returned as it is, for models that
-    see no text. cache: see `embed_prompts`. Raises ValueError when the model needs texts."""
+def with_texts(generator: Generator, prompts: Iterable[str], text_encoder: str | None) -> Generator:
+    """The generator with the embeddings of these prompts: of all clips that it will be shown.
+
+    text_encoder: folder or hub id of the one that the model was trained with; without one the generator is returned as
+    it is, for models that see no text. Raises ValueError when the model needs texts.
+    """
     if text_encoder is None:
         generator.check_texts()
         return generator
     model = generator.model
-    embedded = embed_prompts(list(prompts), model.config.backbone, text_encoder, cache, model.device)
-    return replace(generator, texts=dict(zip(embedded.prompts, embedded.embeddings, strict=True)))
+    texts = embed_prompts(prompts, model.config.backbone, text_encoder, device=model.device)
+    return replace(generator, texts=texts)
+
+
+def folder_prompts(folder: TripletFolder) -> Iterator[str]:
+    """The prompt of every clip of a folder, read when it is asked for."""
+    return (read_prompt(folder.files[name].prompt) for name in folder.names)
 
 
 def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -164,8 +169,10 @@ def settled(made: Tensor, decoded_static: Tensor, still: Tensor, fade: float) ->
 @dataclass(frozen=True)
 class SDEdit:
     """Video-to-video without hands: the static video noised to `strength` and denoised by a model that knows no scene.
-    The paper's CVX SDEdit baseline, with our inpainting pre-training in place of CogVideoX: everything is masked, so
-    the only thing that the model sees of the scene is what is left of it in the noise (Meng et al., ICLR 2022)."""
+
+    The paper's CVX SDEdit baseline (Meng et al., ICLR 2022), with our inpainting pre-training in place of CogVideoX.
+    Everything is masked: the model sees of the scene only what is left of it in the noise.
+    """
 
     model: DWM
     strength: float = 0.6
@@ -180,8 +187,7 @@ class SDEdit:
         published = training is None and self.provenance.get("base") is not None
         if not published and (training or {}).get("goal") != "inpainting":
             raise ValueError(
-                "SDEdit hides everything from the model, which only an inpainting model knows: train one with goal "
-                "'inpainting', or take published inpainting weights"
+                "SDEdit needs an inpainting model: train one with goal 'inpainting', or take a published one"
             )
 
     @property

@@ -1,6 +1,5 @@
 """From noise, or from the static video, to the latents of what the hands do."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,11 +48,12 @@ def sample(
     config: SampleConfig,
     generators: list[torch.Generator],
     begin: Tensor | None = None,
-    on_step: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Latents (B, f, C, h, w) for a batch of conditions; row i's noise comes from `generators[i]` alone. begin: the
-    latents that start="static" starts from; by default the conditions' static ones. on_step: called with the number of
-    steps done. Raises ValueError when there isn't one generator per row."""
+    """Latents (B, f, C, h, w) for a batch of conditions; row i's noise comes from `generators[i]` alone.
+
+    begin: the latents that start="static" starts from; by default the conditions' static ones. Raises ValueError when
+    there isn't one generator per row.
+    """
     if len(generators) != len(conditions):
         raise ValueError(f"{len(conditions)} clips need as many generators, not {len(generators)}")
     static, process = conditions.static, model.process
@@ -68,8 +68,6 @@ def sample(
         following = _filled(timesteps[index + 1], latents) if index + 1 < len(timesteps) else None
         clean = guided(model, latents, now, conditions, config)
         latents = process.step(latents, clean, now, following)
-        if on_step:
-            on_step(index + 1)
     return latents
 
 

@@ -61,8 +61,10 @@ class VideoTrainConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions. region: (B, F, H, W)
-    bool, the pixels that hands change; None where that is not what is learned."""
+    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions.
+
+    region: (B, F, H, W) bool, the pixels that hands change; None where that is not what is learned.
+    """
 
     clean: Tensor
     noise: Tensor
@@ -75,11 +77,10 @@ class VideoBatch:
 def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float, outside_weight: float = 1.0) -> Tensor:
     """The loss of a batch, a scalar.
 
-    For velocity predictions its squared error, as in the DWM release (the paper writes the error of the noise). For
-    residual predictions that of the clean latents, weighted as that of the velocity would be, but at most by
-    `weight_cap` (Hang et al., "Efficient diffusion training via min-SNR weighting", 2023). With an `outside_weight`,
-    that error is measured in pixels, and those outside the region count so many times. Raises ValueError where there is
-    no such measure.
+    For velocity predictions its squared error, as in the DWM release. For residual predictions that of the clean
+    latents, weighted as that of the velocity would be, but at most by `weight_cap` (min-SNR: Hang et al., 2023). With
+    an `outside_weight`, that error is measured in pixels, and those outside the region count so many times. Raises
+    ValueError where there is no such measure.
     """
     process = model.process
     noisy = process.noisy(batch.clean, batch.noise, batch.timestep)
@@ -102,10 +103,8 @@ def _weighted_by_region(
     model: DWM, batch: VideoBatch, clean: Tensor, sigma: Tensor, weight_cap: float, outside_weight: float
 ) -> Tensor:
     if model.config.prediction != "residual" or not isinstance(model.codec, PCACodec):
-        raise ValueError(
-            "outside_weight needs a model that predicts residuals through a pca codec; leave it at 1 for "
-            f"{model.config.prediction} predictions through {model.config.codec.kind}"
-        )
+        found = f"{model.config.prediction} predictions through {model.config.codec.kind}"
+        raise ValueError(f"outside_weight needs residual predictions through a pca codec; leave it at 1 for {found}")
     assert batch.region is not None
     counts = torch.where(batch.region, 1.0, outside_weight)
     error = model.codec.pixel_error(clean - batch.clean) * (counts / counts.mean())
@@ -115,8 +114,9 @@ def _weighted_by_region(
 
 class VideoTask:
     """Batches of encoded clips, and their loss (a `trainer.Task`). Everything drawn depends on seed and index alone.
-    folders: encoded training clips; one is drawn in proportion to its weight, then a clip of it, both with
-    replacement."""
+
+    A folder is drawn in proportion to its weight, then a clip of it, both with replacement.
+    """
 
     def __init__(
         self, model: DWM, config: VideoTrainConfig, folders: list[LatentFolder], weights: tuple[float, ...] = ()
