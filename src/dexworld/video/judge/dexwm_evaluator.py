@@ -50,10 +50,7 @@ class DexWMEvaluator:
 
     @torch.no_grad()
     def imagine(self, start: np.ndarray, tracks: Sequence[HandTrack]) -> Imagined:
-        """Roll out N hand motions of one camera path from the untouched scene `start` (H, W, 3) uint8.
-
-        Raises ValueError when the picture has not the model's size, or when tracks differ in length.
-        """
+        """Roll out N motions of one camera path from `start` (H, W, 3) uint8. ValueError on another size or length."""
         if tuple(start.shape[:2]) != tuple(self.model.config.image_size):
             sizes = f"{self.model.config.image_size} pixels, the clip has {start.shape[:2]}"
             raise ValueError(f"DexWM was trained on {sizes}; train one on clips of this size (preset 'clip')")
@@ -85,11 +82,7 @@ class DexWMEvaluator:
 
     @torch.no_grad()
     def pictures(self, imagined: Imagined, static: np.ndarray) -> np.ndarray:
-        """Last frames (N, H, W, 3) uint8: the predicted change on the untouched scene `static` (H, W, 3) uint8.
-
-        The change is against the prediction without hands, so that errors of camera and decoder cancel. Raises
-        ValueError when the encoder has no way back.
-        """
+        """Last frames (N, H, W, 3) uint8: the predicted change, against no hand, on the scene `static` (H, W, 3)."""
         latents = torch.cat([imagined.final, imagined.untouched[None]]).to(self._device)
         decoded = self.model.decode(latents).cpu().numpy().astype(np.int16)
         return np.clip(static + decoded[:-1] - decoded[-1], 0, 255).astype(np.uint8)

@@ -30,10 +30,7 @@ class ShownClip:
 
 
 def picked(evaluation: Evaluation, method: str, each: int = 2) -> list[tuple[int, str]]:
-    """Indices of clips with their place: the `each` best by PSNR inside the region, middle and worst, best first.
-
-    No clip stands twice, so with few clips all of them are shown. Clips without a region are left out.
-    """
+    """Indices of clips with their place: the `each` best, middle and worst by PSNR inside; none stands twice."""
     values = evaluation.of(method, RANKED_BY)
     known = [index for index, value in enumerate(values) if isinstance(value, int | float)]
     order = sorted(known, key=lambda index: -values[index])  # type: ignore[operator]
@@ -57,10 +54,7 @@ def shown_clips(
     perceptual: Perceptual | None = None,
     each: int = 2,
 ) -> list[ShownClip]:
-    """The picked clips with their videos, made again from the first sample's seed and measured again.
-
-    clips, codec: those of the evaluation. methods: whose videos are shown, beside the references.
-    """
+    """The picked clips with videos of `methods` and references, made again from the first sample's seed."""
     everything, config = [*reference_methods(codec), *methods], evaluation.config
     places = picked(evaluation, method, each)
     return [shown_clip(clips[index], everything, config, perceptual, place) for index, place in places]

@@ -54,10 +54,7 @@ def hand_masks(
 
 
 def forearm_mask(track: HandTrack, frame: int, size: tuple[int, int]) -> np.ndarray:
-    """Where the forearms of a frame are in a picture of `size` (H, W): (H, W) bool.
-
-    A forearm prolongs the line from the middle finger's knuckle to the wrist. A bent wrist moves the true one off it.
-    """
+    """Where forearms, straight on from knuckle through wrist, are in a picture of `size` (H, W): (H, W) bool."""
     height, width = size
     rows, columns = np.mgrid[:height, :width] + 0.5
     points, found = track.keypoints_camera()[frame], np.zeros(size, dtype=bool)
@@ -105,10 +102,7 @@ class GoalView:
 
     @cached_property
     def visible_change(self) -> float:
-        """Share, 0 to 1, of the squared difference between goal and static outside `union`; 1 where nothing changes.
-
-        Near 0 the goal hides behind the hands, and no picture can tell the candidates apart.
-        """
+        """Share, 0 to 1, of the squared difference between goal and static outside `union`; 1 where nothing changes."""
         change = np.square(self.goal.astype(float) - self.static).sum(axis=-1)
         total = change.sum()
         return float(change[~self.union].sum() / total) if total else 1.0
@@ -165,10 +159,7 @@ def changed(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
 
 
 def direction(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """One minus the cosine of the shown and the wanted change, both blurred: a faint change is not punished.
-
-    1 where either shows no change at all.
-    """
+    """One minus the cosine of shown and wanted change, both blurred; 1 where either shows none."""
     shown, wanted = _smooth(pictures - static).flatten(1), _smooth((goal - static)[None]).flatten(1)
     return 1.0 - F.cosine_similarity(shown, wanted.expand_as(shown), dim=1, eps=1e-6)
 

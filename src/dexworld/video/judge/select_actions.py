@@ -43,10 +43,7 @@ GOAL_TEXT = "goal.txt"
 
 @dataclass(frozen=True)
 class ImageGoal:
-    """A goal picture (H, W, 3) uint8, from the last camera pose and without hands, and how distance to it is measured.
-
-    distance: a name in `goal_image.DISTANCES`. lpips: LPIPS with weights; when given it takes the distance's place.
-    """
+    """A goal picture (H, W, 3) uint8 without hands, and its distance: a name, or LPIPS with weights."""
 
     picture: np.ndarray
     distance: str = DISTANCE

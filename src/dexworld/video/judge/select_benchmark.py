@@ -267,10 +267,7 @@ def as_shown_by(method: Generator, video: np.ndarray, static: np.ndarray) -> np.
 
 
 def hand_over_change(clips: list[TripletClip], view: GoalView) -> np.ndarray:
-    """Scores (N,): the cosine between where each hand was at any time and where the goal differs from the scene.
-
-    Both maps are blurred. The camera's motion within the clip is ignored. 0 for a hand that is never in view.
-    """
+    """Scores (N,): the cosine of where each hand passed and where the goal differs from the scene, blurred."""
     change = np.abs(view.goal.astype(np.float32) - view.static).sum(axis=-1)
     swept = np.stack([(clip.hands.max(axis=-1) > HAND_NOISE_LEVEL).any(axis=0) for clip in clips])
     maps = torch.from_numpy(np.concatenate([swept.astype(np.float32), change[None]]))[:, None]

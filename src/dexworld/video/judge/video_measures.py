@@ -106,10 +106,7 @@ def _gradient_maps(prediction: np.ndarray, truth: np.ndarray) -> list[Tensor]:
 
 
 def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    """DreamSim (Fu et al., 2023) of the user's installation: mean distance over frames, squeezed to 224 x 224.
-
-    folder: its checkpoints. Raises ImportError where its package, which needs torchvision, is not installed.
-    """
+    """DreamSim (Fu et al., 2023) of the user's installation, or ImportError: mean distance over frames of 224 x 224."""
     if util.find_spec("dreamsim") is None:
         raise ImportError("the DreamSim package is missing; install `dreamsim` and torchvision, or give no weights")
     package: Any = import_module("dreamsim")
@@ -128,11 +125,7 @@ def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray
 
 
 class TextScorer:
-    """The cosine of X-CLIP's video and text embeddings (Ni et al., ECCV 2022), from a folder or a Hugging Face id.
-
-    DWM (section 4.4) scores a text goal by such a cosine without naming the network. Raises OSError when model or
-    tokenizer can't be read.
-    """
+    """The cosine of X-CLIP's (Ni et al., ECCV 2022) video and text embeddings. Raises OSError for missing weights."""
 
     def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import AutoTokenizer, XCLIPModel  # imported late: it costs seconds

@@ -1,8 +1,4 @@
-"""The diffusion transformer: diffusers' CogVideoX or Wan class, with the hands let in where the condition says.
-
-Every condition leaves a new model computing what its base computes: new input columns, norm inputs and control outputs
-start at zero.
-"""
+"""The diffusion transformer: diffusers' CogVideoX or Wan class, with the hands let in; new layers start at zero."""
 
 import copy
 from functools import lru_cache
@@ -125,9 +121,6 @@ class Backbone(nn.Module):
             answer = self.transformer(channels.transpose(1, 2), timestep + 1, text, return_dict=False)[0]
             return answer.transpose(1, 2).to(wanted)
         rotary = self._rotary(channels)
-        if self.hand_embedding is None and self.control is None and self.skip is None:
-            answer = self.transformer(channels, text, timestep, image_rotary_emb=rotary, return_dict=False)[0]
-            return answer.to(wanted)
         hands = None
         if self.hand_embedding is not None and hand_vectors is not None:
             hands = self.hand_embedding(hand_vectors.to(channels))
@@ -148,10 +141,7 @@ class Backbone(nn.Module):
 
 @lru_cache(maxsize=16)
 def _rotary_table(head_dim: int, frames: int, grid: tuple[int, int], base: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (f h w / 4, head_dim) of CogVideoX's 3-D rotary positions.
-
-    The grid is laid, with its aspect kept, into the middle of the base grid that the weights were trained on.
-    """
+    """Cosines and sines (f h w / 4, head_dim) of 3-D rotary positions, the grid in the middle of the base."""
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
     scale = min(base[0] / grid[0], base[1] / grid[1])

@@ -16,10 +16,7 @@ VAE_CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
 
 @runtime_checkable
 class Codec(Protocol):
-    """A frozen module between pixels and latents, 4 x in time (the first frame alone), 8 x in space.
-
-    mask_value: "this pixel is known" in the mask channels (CogVideoX-Fun scales its mask as its latents).
-    """
+    """A frozen module, 4 x in time and 8 x in space. mask_value: "this pixel is known" in the mask channels."""
 
     channels: int
     mask_value: float
@@ -100,10 +97,7 @@ class VAECodec(nn.Module):
 
 
 def load_vae_codec(config: CodecConfig) -> VAECodec:
-    """The VAE that `config.source` names: a VAE's folder, a model's folder with `vae/`, or a Hugging Face id.
-
-    Raises ImportError naming the extra, or CheckpointError naming what is missing, unexpected or of another kind.
-    """
+    """The VAE in the folder or hub id `config.source`. Raises ImportError, or CheckpointError for another."""
     require("diffusers")
     import diffusers
 

@@ -4,6 +4,7 @@ B batch, F pixel frames, f latent frames, C latent channels, h x w latent cells.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,13 @@ from dexworld.video.model.published_weights import (
     published_config,
     widen,
 )
-from dexworld.video.model.video_config import Condition, DWMConfig, Prediction
+from dexworld.video.model.video_config import HANDS_SHOWN, Condition, DWMConfig, Prediction
 
 CODEC_PREFIX = "codec."
 
 
 class DWM(nn.Module):
-    """Frozen codec and a denoising transformer. `provenance` says where the weights come from.
-
-    A new one has a random transformer (or `backbone`) and, for `pca`, a codec that still has to be fitted.
-    """
+    """Frozen codec and a denoising transformer. A new one is random, with a `pca` codec that still has to be fitted."""
 
     def __init__(
         self,
@@ -95,26 +93,22 @@ class DWM(nn.Module):
         self,
         static: Tensor,
         hands: Tensor | None = None,
-        silhouette: Tensor | None = None,
-        overlay: Tensor | None = None,
         hand_vectors: Tensor | None = None,
         text: Tensor | None = None,
         blank: Tensor | None = None,
     ) -> Conditions:
         """What this model's condition looks at, out of everything that is known about clips.
 
-        static, hands, silhouette, overlay: latents (B, f, C, h, w); for `control`, static is of the repeated first
-        frame. blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises ValueError
-        naming what is missing.
+        static, hands: latents (B, f, C, h, w), hands of what `HANDS_SHOWN` names; for `control`, static is of the
+        repeated first frame. blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises
+        ValueError naming what is missing.
         """
         condition = self.config.condition
         mask = known_mask(static, self.config.backbone.mask_channels, self.codec.mask_value)
-        pictures = {"overlay": overlay, "mesh": hands, "mask": silhouette, "control": silhouette}
-        shown = pictures.get(condition)
         vectors = hand_vectors if condition.startswith("adaln") else None
-        if condition != "none" and shown is None and vectors is None:
+        if condition != "none" and hands is None and vectors is None:
             raise ValueError(f"condition {condition!r} needs the clip's hands, but none were given")
-        if shown is None:
+        if hands is None:
             blank = None
         elif condition == "overlay":
             blank = static  # without hands nothing is drawn over it
@@ -122,7 +116,7 @@ class DWM(nn.Module):
             blank = self.blank_hands()
         if condition == "control":
             mask[:, 1:] = 0.0  # only the first frame is known
-        return Conditions(static, mask, hands=shown, hand_vectors=vectors, text=text, blank=blank)
+        return Conditions(static, mask, hands=hands, hand_vectors=vectors, text=text, blank=blank)
 
     def conditions_of(
         self,
@@ -132,25 +126,21 @@ class DWM(nn.Module):
         hand_vectors: np.ndarray | None = None,
         text: Tensor | None = None,
     ) -> Conditions:
-        """Conditions of clips: static and hand videos (B, F, H, W, 3) uint8, hand vectors (B, F, 128).
-
-        first_frames: (B, 1 or F, H, W, 3), the interaction's first frame, for `control` only.
-        """
+        """Conditions of videos (B, F, H, W, 3) uint8, vectors (B, F, 128); first_frames: (B, 1 or F, ...)."""
         condition = self.config.condition
         if condition == "control":
             if first_frames is None:
                 raise ValueError("condition 'control' starts from the interaction's first frame, and none was given")
             repeats = self.config.clip.frames if first_frames.shape[1] == 1 else 1
             static = repeated_first_frame(np.repeat(first_frames, repeats, axis=1))
-        vectors = None if hand_vectors is None else torch.as_tensor(hand_vectors, dtype=torch.float32)
-        return self.conditions(
-            self.encode(static),
-            hands=self.encode(hands) if condition == "mesh" else None,
-            overlay=self.encode(hands_over(static, hands)) if condition == "overlay" else None,
-            silhouette=self.encode(hand_silhouette(hands)) if condition in ("mask", "control") else None,
-            hand_vectors=None if vectors is None else vectors.to(self.device),
-            text=text,
-        )
+        vectors = None if hand_vectors is None else torch.as_tensor(hand_vectors, dtype=torch.float32).to(self.device)
+        pictures: dict[str, Callable[[], Tensor | np.ndarray]] = {
+            "hands": lambda: hands,
+            "overlay": lambda: hands_over(static, hands),
+            "silhouette": lambda: hand_silhouette(hands),
+        }
+        scene, shown = self.encode(static), HANDS_SHOWN.get(condition)
+        return self.conditions(scene, self.encode(pictures[shown]()) if shown else None, vectors, text)
 
     def blank_hands(self) -> Tensor:
         """Latents (1, f, C, h, w) of a hand video without hands."""

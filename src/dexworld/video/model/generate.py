@@ -1,4 +1,4 @@
-"""Trained models as methods: clips in, videos of what the hands do out (see `judge.references.VideoMethod`)."""
+"""Sampling, and trained models as methods: clips in, videos of what the hands do out (`references.VideoMethod`)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +16,80 @@ from dexworld.video.model.clip_latents import check_shape
 from dexworld.video.model.conditions import Conditions
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.prompt_embeddings import embed_prompts
-from dexworld.video.model.sampler import SampleConfig, sample
 
 AROUND = 0.07  # side of the window in which changes are averaged, as a share of the frame height
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a video is sampled. Raises ValueError naming the field that makes no sense.
+
+    steps: denoising steps; the model's own number when None.
+    guidance: classifier-free guidance on the text; 1 is none. (6 in the DWM release.)
+    hand_guidance: the same on the hands, for models trained with hand dropout: above 1 exaggerates what they change.
+    start: begin in pure noise, or in the static latents noised to `strength`.
+    strength: how much of the noise schedule is run through, (0, 1]; below 1 only with start="static".
+    """
+
+    steps: int | None = None
+    guidance: float = 1.0
+    hand_guidance: float = 1.0
+    start: Literal["noise", "static"] = "noise"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; sampling takes at least one")
+        if not 0.0 < self.strength <= 1.0:
+            raise ValueError(f"strength is {self.strength}; it lies in (0, 1]")
+        if self.start not in ("noise", "static"):
+            raise ValueError(f"start is {self.start!r}; choose 'noise' or 'static'")
+        if self.start == "noise" and self.strength < 1.0:
+            raise ValueError("pure noise has strength 1; use start='static' for a strength below 1")
+        if self.guidance < 0 or self.hand_guidance < 0:
+            raise ValueError("guidance can't be negative; 1 means none")
+
+
+@torch.no_grad()
+def sample(
+    model: DWM,
+    conditions: Conditions,
+    config: SampleConfig,
+    generators: list[torch.Generator],
+    begin: Tensor | None = None,
+) -> Tensor:
+    """Latents (B, f, C, h, w); row i's noise is of `generators[i]` alone. begin: where start="static" starts."""
+    if len(generators) != len(conditions):
+        raise ValueError(f"{len(conditions)} clips need as many generators, not {len(generators)}")
+    static, process = conditions.static, model.process
+    shape = static.shape[1:]
+    noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(static)
+    timesteps = process.timesteps(config.steps or model.config.sampling_steps, config.strength)
+    latents = noise
+    if config.start == "static":
+        latents = process.noisy(static if begin is None else begin, noise, _filled(timesteps[0], latents))
+    for index, timestep in enumerate(timesteps):
+        now = _filled(timestep, latents)
+        following = _filled(timesteps[index + 1], latents) if index + 1 < len(timesteps) else None
+        clean = guided(model, latents, now, conditions, config)
+        latents = process.step(latents, clean, now, following)
+    return latents
+
+
+def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, config: SampleConfig) -> Tensor:
+    """The model's estimate of the clean latents, with guidance on text and hands."""
+    clean = model.denoise(noisy, timestep, conditions)
+    result = clean
+    if config.guidance != 1.0 and conditions.text is not None:
+        result = result + (config.guidance - 1) * (clean - model.denoise(noisy, timestep, conditions.without_text()))
+    if config.hand_guidance != 1.0:
+        without = model.denoise(noisy, timestep, conditions.without_hands())
+        result = result + (config.hand_guidance - 1) * (clean - without)
+    return result
+
+
+def _filled(timestep: int, like: Tensor) -> Tensor:
+    return torch.full((len(like),), timestep, dtype=torch.long, device=like.device)
 
 
 @dataclass(frozen=True)
@@ -186,9 +257,7 @@ class SDEdit:
         training = self.provenance.get("training")
         published = training is None and self.provenance.get("base") is not None
         if not published and (training or {}).get("goal") != "inpainting":
-            raise ValueError(
-                "SDEdit needs an inpainting model: train one with goal 'inpainting', or take a published one"
-            )
+            raise ValueError("SDEdit needs an inpainting model: one trained with goal 'inpainting', or a published one")
 
     @property
     def name(self) -> str:

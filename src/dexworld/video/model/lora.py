@@ -119,10 +119,7 @@ def read_adapter(folder: str | Path) -> dict[str, Any]:
 
 
 def load_adapter(transformer: Any, folder: str | Path) -> Any:
-    """Attach a saved adapter in place to its base, widened to the adapter's input channels already, and return it.
-
-    Raises CheckpointError naming every tensor that is missing, unexpected or of another shape.
-    """
+    """Attach a saved adapter in place to its widened base. Raises CheckpointError naming every unfit tensor."""
     require("peft")
     from peft import set_peft_model_state_dict
 

@@ -76,10 +76,7 @@ class NoiseProcess:
         return noisy - sigma * velocity if self.flow else alpha * noisy - sigma * velocity
 
     def step(self, noisy: Tensor, clean: Tensor, timestep: Tensor, following: Tensor | None) -> Tensor:
-        """From `timestep` (B,) to the less noisy `following` (B,), None for the end; clean: the estimate there.
-
-        DDIM with eta 0 on the diffusion schedule, an Euler step on the flow's line.
-        """
+        """From `timestep` (B,) to `following`, None for the end: DDIM with eta 0 (diffusion), an Euler step (flow)."""
         if following is None:
             return clean
         alpha, sigma = self.at(timestep, noisy)
@@ -119,10 +116,7 @@ def load_scheduler_config(source: str | Path, kind: Kind) -> dict[str, Any]:
 
 
 def noise_settings(settings: dict[str, Any], kind: Kind) -> dict[str, float]:
-    """{"snr_shift": ...} (CogVideoX) or {"flow_shift": ...} (Wan), for `BackboneConfig`.
-
-    Raises CheckpointError naming every declared setting that our noise process doesn't follow.
-    """
+    """{"snr_shift": ...} or {"flow_shift": ...}. Raises CheckpointError naming every setting that differs."""
     fixed = FIXED[kind].items()
     differing = [(name, value) for name, value in fixed if settings.get(name, value) != value]
     wrong = [f"{name} is {settings[name]!r}, not {value!r}" for name, value in differing]

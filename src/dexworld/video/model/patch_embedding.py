@@ -18,7 +18,7 @@ def patch_embedding(transformer: nn.Module) -> nn.Conv2d | nn.Conv3d:
     conv = getattr(embed, "proj", None) if embed is not None else getattr(transformer, "patch_embedding", None)
     if not isinstance(conv, (nn.Conv2d, nn.Conv3d)):
         found = f"{type(transformer).__name__} embeds patches with {type(conv).__name__}"
-        raise ValueError(f"{found}, not with a Conv2d or Conv3d as CogVideoX 1.0, Fun V1.1 and Wan 2.1 do; CogVideoX 1.5 does not")
+        raise ValueError(f"{found}, not with a convolution as CogVideoX 1.0 and Wan 2.1 do (and CogVideoX 1.5 not)")
     return conv
 
 
@@ -32,19 +32,15 @@ def channel_columns(in_channels: int, latent: int, mask: int) -> tuple[int, ...]
         return tuple(range(in_channels))
     if in_channels == 2 * latent:
         return tuple(range(latent)) + tuple(range(latent + mask, 2 * latent + mask))
+    known = f"{latent} (text-to-video), {2 * latent} (image-to-video), {2 * latent + mask} (inpainting)"
     raise ValueError(
-        f"the checkpoint has {in_channels} input channels; with {latent} latent and {mask} mask channels it should "
-        f"have {latent} (text-to-video), {2 * latent} (image-to-video), {2 * latent + mask} (inpainting) or "
-        f"{3 * latent + mask} (inpainting with hands)"
+        f"the checkpoint has {in_channels} input channels, not {known} or {3 * latent + mask} (with hands)"
     )
 
 
 @torch.no_grad()
 def widen_weight(weight: Tensor, channels: int, columns: Sequence[int] | None = None) -> Tensor:
-    """A convolution weight (out, channels, ...) whose column `columns[i]` is column i of `weight`, the others zero.
-
-    columns: by default the first ones. Raises ValueError when a channel would be lost.
-    """
+    """A convolution weight whose column `columns[i]` is column i of `weight`. ValueError if one is lost."""
     places = list(range(weight.shape[1])) if columns is None else list(columns)
     if len(places) != weight.shape[1] or len(set(places)) != len(places):
         raise ValueError(f"{weight.shape[1]} input channels need as many different places, not {places}")
@@ -57,10 +53,7 @@ def widen_weight(weight: Tensor, channels: int, columns: Sequence[int] | None = 
 
 
 def widen_patch_embedding(transformer: Any, new_in_channels: int, columns: Sequence[int] | None = None) -> Any:
-    """Widen the patch embedding of `transformer` and its config in place to `new_in_channels`, and return it.
-
-    columns: see `widen_weight`. Raises ValueError when a channel would be lost.
-    """
+    """Widen the patch embedding and config of `transformer` in place. ValueError if a channel is lost."""
     conv = patch_embedding(transformer)
     if conv.in_channels == new_in_channels:
         return transformer

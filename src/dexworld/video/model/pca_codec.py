@@ -84,10 +84,7 @@ class PCACodec(nn.Module):
         return (video * 255).round_().clamp_(0, 255).to(torch.uint8)
 
     def pixel_error(self, error: Tensor) -> Tensor:
-        """Squared error (B, F, H, W) of the pixels, mean of colours, that an error of latents (B, f, C, h, w) makes.
-
-        In the unit of the latents: its mean over a cell is that of the latents, weighted by `metric`.
-        """
+        """Squared error (B, F, H, W) of pixels that an error of latents makes, in the unit of the latents."""
         unit = self.scale.square().mean() * self.channels / (3 * SPACE_FACTOR**2)
         return self._to_pixels(error, 0.0, 0.0).square().mean(dim=-1) / unit
 

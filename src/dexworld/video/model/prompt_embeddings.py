@@ -69,10 +69,7 @@ def embed_prompts(
 
 
 def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any, Any]:
-    """(tokenizer, encoder) that `backbone` was trained with, from a model's folder or id.
-
-    Raises CheckpointError, or ImportError naming the extra for a tokenizer that needs sentencepiece.
-    """
+    """(tokenizer, encoder) that `backbone` was trained with. Raises CheckpointError, or ImportError."""
     import transformers
 
     name = ENCODERS[backbone.kind]

@@ -33,10 +33,7 @@ def require(*packages: str) -> None:
 
 
 def find_part(source: str | Path, part: str) -> Path:
-    """Local folder of a part, e.g. "vae", of a model folder, of that part's own folder, or of a Hugging Face id.
-
-    A hub id is downloaded, that part only. Raises CheckpointError saying where it was looked for.
-    """
+    """Local folder of a part, e.g. "vae", of a model folder, its own, or a hub id. Raises CheckpointError."""
     folder = find_optional_part(source, part)
     if folder is not None:
         return folder
@@ -98,10 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def library_model(cls: Any, folder: Path, **options: Any) -> Any:
-    """A model of a library's class from a folder, by its own `from_pretrained`.
-
-    Raises CheckpointError for damaged weights, and naming every missing, unexpected or misshapen tensor.
-    """
+    """A model of a library's class from a folder. Raises CheckpointError naming every unfit tensor."""
     try:
         model, report = cls.from_pretrained(
             folder, output_loading_info=True, use_safetensors=True, local_files_only=True, **options

@@ -81,10 +81,7 @@ def base_config(source: str | Path, condition: Condition = "mesh", prediction: P
 
 
 def saved_config(folder_or_hub_id: str | Path) -> DWMConfig:
-    """The configuration of a model that `DWM.save_pretrained` wrote, without reading its weights.
-
-    Raises CheckpointError for a folder without one, such as an adapter of the DWM release.
-    """
+    """The configuration that `DWM.save_pretrained` wrote. Raises CheckpointError where there is none."""
     folder = Path(_settings_folder(folder_or_hub_id, [CONFIG_FILE, ADAPTER_FILE]))
     path = folder / (ADAPTER_FILE if (folder / ADAPTER_FILE).is_file() else CONFIG_FILE)
     if not path.is_file():
@@ -103,10 +100,7 @@ def _settings_folder(source: str | Path, files: list[str]) -> str | Path:
 
 
 def check_lora(condition: Condition, base: Condition = "none") -> None:
-    """Raise ValueError when a model with `condition` has layers that neither an adapter nor its base would hold.
-
-    base: the condition that the base has already.
-    """
+    """Raise ValueError when `condition` has layers that neither an adapter nor its base would hold."""
     if condition != base and condition not in (*CONCATENATED, "none"):
         raise ValueError(f"condition {condition!r} adds layers that a LoRA adapter lacks; train in full (lora_rank 0)")
 
@@ -121,11 +115,7 @@ def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") ->
 
 
 def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The diffusion transformer of a published model, as saved, in evaluation mode.
-
-    Wan's image branch, for a CLIP image that a world model doesn't have, becomes a bias (`fold_image_branch`). Raises
-    CheckpointError naming every missing, unexpected or misshapen tensor.
-    """
+    """The transformer of a published model, in evaluation mode. Raises CheckpointError naming every unfit tensor."""
     require("diffusers", "accelerate")
     folder = find_part(source, "transformer")
     settings, original = _transformer_settings(folder)
@@ -202,12 +192,10 @@ def _translated(settings: dict[str, Any]) -> dict[str, Any]:
         "out_channels": settings.get("out_dim", 16),
         "num_layers": settings["num_layers"],
         "ffn_dim": settings["ffn_dim"],
-        "freq_dim": settings.get("freq_dim", 256),
-        "text_dim": settings.get("text_dim", 4096),
         "patch_size": tuple(settings.get("patch_size", (1, 2, 2))),
-        "cross_attn_norm": settings.get("cross_attn_norm", True),
-        "eps": settings.get("eps", 1e-6),
     }
+    defaults = {"freq_dim": 256, "text_dim": 4096, "cross_attn_norm": True, "eps": 1e-6}
+    translated |= {name: settings.get(name, value) for name, value in defaults.items()}
     if settings.get("model_type") == "i2v":
         translated |= {"image_dim": CLIP_IMAGE_WIDTH, "added_kv_proj_dim": width}
     return translated

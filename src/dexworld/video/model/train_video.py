@@ -87,10 +87,7 @@ class VideoRunConfig:
 
 
 def train_video(config: VideoRunConfig) -> Path:
-    """Train a video model, or go on with a run that was stopped, and return the folder of the model.
-
-    Raises ValueError for data that is missing or doesn't fit, ResumeError or TrainingDiverged with what to do.
-    """
+    """Train, or go on with a run, and return the model's folder. Raises ValueError, ResumeError or TrainingDiverged."""
     device = chosen_device(config.device)
     if config.lora_rank and config.base is None and config.initial is None:
         raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")

@@ -14,6 +14,13 @@ Condition = Literal["overlay", "mesh", "mask", "adaln-global", "adaln-frame", "n
 Prediction = Literal["velocity", "residual"]
 CONCATENATED: tuple[Condition, ...] = ("overlay", "mesh", "mask")  # these add a hand latent to the input channels
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+# Which latents of a clip (`clip_latents.KINDS`) show a condition its hands; others see keypoints, or no hands.
+HANDS_SHOWN: dict[Condition, str] = {
+    "overlay": "overlay",
+    "mesh": "hands",
+    "mask": "silhouette",
+    "control": "silhouette",
+}
 
 
 @dataclass(frozen=True)
@@ -133,34 +140,24 @@ class DWMConfig:
         return latents * self.codec.channels + self.backbone.mask_channels
 
 
-_PAPER_CLIP = ClipShape(49, 480, 720)
-
-
-def _published(kind: Kind, codec: str, channels: int = 16, **backbone) -> DWMConfig:
+def _published(kind: Kind, codec: str, **backbone) -> DWMConfig:
     return DWMConfig(
-        clip=_PAPER_CLIP,
-        codec=CodecConfig(kind=kind, channels=channels, source=codec),
+        clip=ClipShape(49, 480, 720),
+        codec=CodecConfig(kind=kind, source=codec),
         backbone=BackboneConfig(kind=kind, **backbone),
         prediction="velocity",
         sampling_steps=50,
     )
 
 
+_FUN = "alibaba-pai/CogVideoX-Fun-V1.1"
 _COGVIDEOX = {"head_dim": 64, "time_dim": 512, "text_dim": 4096, "text_tokens": 226}
 _COGVIDEOX |= {"sample_height": 60, "sample_width": 90}
 _WAN = {"head_dim": 128, "text_dim": 4096, "text_tokens": 512}
 PRESETS: dict[str, DWMConfig] = {
-    "cogvideox-fun-5b": _published(
-        "cogvideox", "alibaba-pai/CogVideoX-Fun-V1.1-5b-InP", heads=48, depth=42, **_COGVIDEOX
-    ),
+    "cogvideox-fun-5b": _published("cogvideox", f"{_FUN}-5b-InP", heads=48, depth=42, **_COGVIDEOX),
     "cogvideox-fun-2b": _published(
-        "cogvideox",
-        "alibaba-pai/CogVideoX-Fun-V1.1-2b-InP",
-        heads=30,
-        depth=30,
-        rotary=False,
-        snr_shift=3.0,
-        **_COGVIDEOX,
+        "cogvideox", f"{_FUN}-2b-InP", heads=30, depth=30, rotary=False, snr_shift=3.0, **_COGVIDEOX
     ),
     "wan2.1-fun-1.3b": _published("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", heads=12, depth=30, mlp_dim=8960, **_WAN),
     "wan2.1-fun-14b": _published("wan", "Wan-AI/Wan2.1-T2V-14B-Diffusers", heads=40, depth=40, mlp_dim=13824, **_WAN),

@@ -1,8 +1,4 @@
-"""What a video model costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`).
-
-Parameters are counted on the meta device, so a model of 14 billion takes no memory. Operations are counted in closed
-form. Tests compare both with torch's own counters, and the activations with what autograd really keeps.
-"""
+"""What a video model costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`)."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -76,10 +72,7 @@ class Cost:
 
 
 def estimate(config: DWMConfig, cost: CostConfig = CostConfig()) -> Cost:
-    """The cost of training and sampling a model, without the frozen VAE and text encoder, which work before training.
-
-    Raises ImportError naming the extra.
-    """
+    """The cost of training and sampling, without frozen VAE and text encoder. Raises ImportError."""
     require("diffusers", "accelerate", "peft")
     from accelerate import init_empty_weights
 
@@ -168,10 +161,7 @@ def describe(name: str, config: DWMConfig, cost: CostConfig = CostConfig()) -> s
 
 
 def _forward_flops(config: DWMConfig) -> tuple[float, float, float]:
-    """FLOPs of one clip's forward pass: the blocks' linear layers, their attention, and everything around the blocks.
-
-    What works on one vector per clip (time embedding, norms' modulation) is left out: under 1 in 1,000.
-    """
+    """FLOPs of one clip's forward pass: the blocks' linear layers, their attention, and all around them."""
     backbone, (video, text) = config.backbone, token_counts(config)
     width, mlp = backbone.width, backbone.mlp_dim or 4 * backbone.width
     around = 2 * video * width * PATCH**2 * (config.in_channels + config.codec.channels)

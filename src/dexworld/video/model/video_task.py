@@ -11,10 +11,11 @@ from dexworld.data.video_frames import VideoFrames
 from dexworld.training.config import LoopConfig, check_fractions, check_positive
 from dexworld.video.clips.clip import SPACE_FACTOR
 from dexworld.video.clips.masks import random_mask
-from dexworld.video.model.clip_latents import KINDS, LatentClip, LatentFolder
+from dexworld.video.model.clip_latents import LatentClip, LatentFolder
 from dexworld.video.model.conditions import Conditions, latent_mask
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.pca_codec import PCACodec
+from dexworld.video.model.video_config import HANDS_SHOWN
 
 VALIDATION_BATCH = 8
 Place = tuple[LatentFolder, int]  # of a clip: its folder and its index there
@@ -61,10 +62,7 @@ class VideoTrainConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions.
-
-    region: (B, F, H, W) bool, the pixels that hands change; None where that is not what is learned.
-    """
+    """Clean latents (B, f, C, h, w), noise, timesteps (B,), conditions; region: (B, F, H, W) bool or None."""
 
     clean: Tensor
     noise: Tensor
@@ -113,10 +111,7 @@ def _weighted_by_region(
 
 
 class VideoTask:
-    """Batches of encoded clips, and their loss (a `trainer.Task`). Everything drawn depends on seed and index alone.
-
-    A folder is drawn in proportion to its weight, then a clip of it, both with replacement.
-    """
+    """Batches of encoded clips and their loss (a `trainer.Task`); what is drawn depends on seed and index alone."""
 
     def __init__(
         self, model: DWM, config: VideoTrainConfig, folders: list[LatentFolder], weights: tuple[float, ...] = ()
@@ -182,18 +177,15 @@ def interaction_batch(
 ) -> VideoBatch:
     """Clips as training and validation see them: target the interaction, everything known, noise at random times."""
     clips = [folder[index] for folder, index in places]
-    stacked = {kind: stack(clips, kind) for kind in KINDS}
-    clean = stacked["interaction"]
+    clean = stack(clips, "interaction")
     condition = model.config.condition
     if condition.startswith("adaln"):
         missing = [clip.name for clip in clips if clip.hand_vectors is None]
         if missing:
             raise ValueError(f"clip {missing[0]} has no hand_motions file, which condition {condition!r} needs")
     conditions = model.conditions(
-        stacked["first_frame"] if condition == "control" else stacked["static"],
-        hands=stacked["hands"],
-        silhouette=stacked["silhouette"],
-        overlay=stacked["overlay"],
+        stack(clips, "first_frame" if condition == "control" else "static"),
+        hands=stack(clips, HANDS_SHOWN[condition]) if condition in HANDS_SHOWN else None,
         hand_vectors=stack(clips, "hand_vectors") if condition.startswith("adaln") else None,
         text=stack(clips, "text") if clips[0].text is not None else None,
         blank=blank,
