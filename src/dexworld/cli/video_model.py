@@ -2,17 +2,16 @@
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from dexworld.cli.progress import counted
-from dexworld.cli.video_results import facts_of
+from dexworld.cli.video_results import VideoModelOptions, facts_of
 from dexworld.data.video import write_video
 from dexworld.evaluation.results import write_results
-from dexworld.models.reference import VIDEO
 from dexworld.report.video_demo import write_video_demo
 from dexworld.video.clips.triplets import open_triplets
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, sample_seed
@@ -20,7 +19,7 @@ from dexworld.video.judge.gallery import ShownClip, shown_clip
 from dexworld.video.judge.references import reference_methods
 from dexworld.video.model.clip_latents import warn_of_rates
 from dexworld.video.model.dwm import load_video_model
-from dexworld.video.model.generate import GenerateConfig, Generator, folder_prompts, with_texts
+from dexworld.video.model.generate import Generator, folder_prompts, with_texts
 from dexworld.video.model.train_video import VideoRunConfig, train_video
 from dexworld.video.model.video_cost import describe_run
 
@@ -45,23 +44,19 @@ class VideoTrain:
 
 
 @dataclass(frozen=True)
-class VideoGenerate:
+class VideoGenerate(VideoModelOptions):
     """Imagine the clips of a triplet folder and write the videos, and a page that shows them side by side."""
 
     data: Path
     """Triplet folder; its interaction videos are only shown beside, except a model's that starts from a first frame."""
     output: Path
     """Folder for videos/<name>_<k>.mp4, report.html and results.json."""
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
     clips: int | None = None
     """Only the first so many."""
     samples: int = 1
     """Videos of each clip."""
     seed: int = 0
     """Of the noise."""
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     text_encoder: str | None = None
     """Folder or hub id with `text_encoder/` and `tokenizer/`, for a model that was trained with prompts."""
     device: str = "auto"

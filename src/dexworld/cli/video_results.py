@@ -61,8 +61,18 @@ def simulated_clips(
         yield record_triplets(config, counted("clips", count))
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoModelOptions:
+    """The model that a command asks, and how."""
+
+    checkpoint: str = VIDEO
+    """Model folder or hub id; `video` is the shipped one."""
+    generation: GenerateConfig = field(default_factory=GenerateConfig)
+    """How videos are sampled."""
+
+
 @dataclass(frozen=True)
-class VideoEvaluate:
+class VideoEvaluate(VideoModelOptions):
     """Figures of video models on held-out clips, against static copy, inside and outside where the hands act."""
 
     output: Path
@@ -70,16 +80,12 @@ class VideoEvaluate:
     evaluation: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EvaluateConfig(seed=FIRST_SCENE)
     )
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
     data: Path | None = None
     """Triplet folder; without one, simulated clips are made from the seeds."""
     clips: int = 100
     """Clips: so many are simulated, or at most so many of the folder are taken."""
     camera: Literal["moving", "fixed"] = "moving"
     """Of simulated clips."""
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     compare: tuple[str, ...] = ()
     """Further models, each as name=folder. Each is one row, `<name>_codec`: as its codec shows it, like `dwm_codec`."""
     sdedit: str | None = None
@@ -147,13 +153,11 @@ class VideoEvaluate:
 
 
 @dataclass(frozen=True)
-class VideoSelect:
+class VideoSelect(VideoModelOptions):
     """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours."""
 
     output: Path
     """Folder for results.json and report.html."""
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
     no_hand: str | None = VIDEO_NO_HAND
     """Model that sees no hands, a control; None leaves it out."""
     folder: Path | None = None
@@ -161,8 +165,6 @@ class VideoSelect:
     benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SelectConfig(dexwm=HANDS)
     )
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     text_encoder: str | None = None
     """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
 
@@ -202,21 +204,17 @@ class VideoSelect:
 
 
 @dataclass(frozen=True)
-class VideoDemo:
+class VideoDemo(VideoModelOptions):
     """Imagine a few held-out clips with the shipped model and show them beside the truth, on one page."""
 
     output: Path = Path("outputs/video-demo")
     """Folder for report.html and results.json."""
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
     clips: int = 6
     """Clips."""
     seed: int = FIRST_SCENE
     """First scene."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999."""
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     workers: int = 0
     """Processes for simulating the clips; 0 is one per core."""
     device: str = "auto"
