@@ -26,8 +26,7 @@ from dexworld.video.clips.triplet_files import write_triplet
 from dexworld.video.clips.triplets import TripletFolder, finish_triplets
 from dexworld.video.model.clip_latents import encode_folder, fit_codec
 from dexworld.video.model.dwm import DWM
-from dexworld.video.model.generate import GenerateConfig, Generator
-from dexworld.video.model.sampler import SampleConfig
+from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig
 from dexworld.video.model.video_config import preset
 from dexworld.video.model.video_task import VideoTask, VideoTrainConfig
 

@@ -15,7 +15,7 @@ from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.triplet_files import write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets
 from dexworld.video.model.dwm import DWM
-from dexworld.video.model.video_config import DWMConfig, preset
+from dexworld.video.model.video_config import preset
 
 VERBS = ("synthesize", "prepare fixed-camera", "prepare custom", "prepare triplets", "validate", "episodes", "train")
 VERBS += ("generate", "evaluate", "select", "demo")
@@ -237,7 +237,3 @@ def test_a_full_size_clip_is_brought_to_the_model_s_shape(square_clips, tmp_path
     assert np.abs(small.interaction.astype(int) - clip.interaction).mean() < 8  # compressed twice; 40 for another clip
     np.testing.assert_allclose(small.track.intrinsics, clip.track.intrinsics, rtol=1e-5)
     np.testing.assert_array_equal(small.track.keypoints_world, clip.track.keypoints_world)
-
-
-def test_the_default_configuration_is_a_mesh_model():
-    assert DWMConfig().condition == "mesh"

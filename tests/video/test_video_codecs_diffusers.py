@@ -83,19 +83,6 @@ def test_the_mode_is_the_same_every_time_and_samples_follow_their_generator(kind
     assert torch.equal(VAECodec(vae, sample=True).encode(video()), first)
 
 
-def test_tiling_splits_a_clip_larger_than_a_tile_and_keeps_its_shape(tmp_path):
-    big = video().repeat(1, 1, 3, 4, 1)[:, :, :96, :160]
-    save_vae(tiny_cogvideox_vae(sample_height=96, sample_width=160), tmp_path)
-    config = CodecConfig("cogvideox", 4, str(tmp_path))
-    plain, tiled = load_vae_codec(config), load_vae_codec(config, tiling=True)
-    assert tiled.vae.use_tiling
-    assert not plain.vae.use_tiling
-    latents = tiled.encode(big)
-    assert latents.shape == plain.encode(big).shape == (1, 3, 4, 12, 20)
-    assert not torch.equal(latents, plain.encode(big))
-    assert tiled.decode(latents).shape == big.shape
-
-
 def test_cogvideox_clips_that_its_decoder_would_lengthen_are_refused():
     codec = VAECodec(tiny_cogvideox_vae())
     # the pretrained class itself makes 8 frames out of the two latent frames of a clip of 5

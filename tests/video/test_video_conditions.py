@@ -66,11 +66,6 @@ def test_hands_are_drawn_over_the_scene_in_their_own_colours():
     assert hands_over(static, hands)[0, 0].tolist() == [[50, 50, 50], [120, 200, 120]]
 
 
-def test_each_row_may_have_its_own_blank(conditions):
-    own = replace(conditions, blank=conditions.static)
-    assert torch.equal(own.without_hands().hands, conditions.static)
-
-
 def test_a_one_channel_mask_resizes_the_first_frame_alone():
     unknown = torch.zeros(1, 9, 16, 32)
     unknown[:, 1:] = 1
@@ -130,8 +125,5 @@ def test_kinds_are_drawn_with_their_frequencies():
     assert sum(MIX.values()) == pytest.approx(1.0)
     for kind, share in MIX.items():
         assert kinds.count(kind) / 1000 == pytest.approx(share, abs=0.04)
-
-
-def test_an_unknown_kind_of_mask_is_refused():
     with pytest.raises(ValueError, match="choose from"):
         random_mask(5, 8, 8, torch.Generator(), "star")

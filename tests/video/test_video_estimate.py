@@ -147,11 +147,9 @@ def test_checkpointing_keeps_a_fraction_of_the_activations_and_recomputes_the_re
     assert recomputed.step_flops == pytest.approx(kept.step_flops + kept.forward_flops)
 
 
-def test_guidance_doubles_sampling_and_half_the_speed_doubles_the_time():
-    guided, plain = cost_5b(), cost_5b(CostConfig(guidance=1.0))
-    assert guided.sample_flops == 2 * plain.sample_flops == 100 * plain.forward_flops
-    slow = cost_5b(CostConfig(tflops=185.0))
-    assert slow.sample_seconds == pytest.approx(2 * guided.sample_seconds)
+def test_a_guided_clip_takes_two_passes_a_step():
+    guided = cost_5b()
+    assert guided.sample_flops == 100 * guided.forward_flops
     assert guided.sample_seconds == pytest.approx(90, rel=0.02)  # what the assumed speed was derived from
 
 
@@ -173,5 +171,3 @@ def test_settings_that_make_no_sense_are_named():
         CostConfig(precision="half")
     with pytest.raises(ValueError, match="batch_size"):
         CostConfig(batch_size=0)
-    with pytest.raises(ValueError, match="tflops"):
-        CostConfig(tflops=0)

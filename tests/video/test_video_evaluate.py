@@ -16,7 +16,7 @@ from dexworld.video.judge.evaluate_videos import (
     lower_is_better,
     sample_seed,
 )
-from dexworld.video.judge.references import StaticCopy, reference_methods, through_codec
+from dexworld.video.judge.references import reference_methods, through_codec
 from dexworld.video.judge.video_measures import NO_WEIGHTS, preservation
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
@@ -160,22 +160,16 @@ def test_clips_that_a_method_trained_on_are_refused_before_anything_is_computed(
     method = NoisyTruth("model", 1)
     method.provenance = {"training_seeds": [0, 1_000_500]}
     seeded = [clip(number, seed=1_000_000 + number) for number in range(2)]
-    with pytest.raises(SeedError, match="training seeds"):
-        evaluate_methods(seeded, [method], EvaluateConfig(split="evaluation"))
+    for clips in (seeded, [seeded[0], clip(1)]):  # one clip without a seed doesn't disable the guard for others
+        with pytest.raises(SeedError, match="training seeds"):
+            evaluate_methods(clips, [method], EvaluateConfig())
     assert not method.asked
+    assert evaluate_methods([clip(0), clip(1)], [method], EvaluateConfig(samples=1)).simulated == 0
     method.provenance = {"training_seeds": [0, 899_999]}
-    result = evaluate_methods(seeded, [method], EvaluateConfig(split="evaluation"))
+    result = evaluate_methods(seeded, [method], EvaluateConfig())
     assert (result.clips, result.simulated) == (("clip_0", "clip_1"), 2)
-
-
-def test_one_clip_without_a_seed_does_not_disable_the_guard_for_others():
-    method = NoisyTruth("model", 1)
-    method.provenance = {"training_seeds": [0, 1_000_500]}
-    with pytest.raises(SeedError, match="training seeds"):
-        evaluate_methods([clip(0, seed=1_000_000), clip(1)], [method], EvaluateConfig())
     with pytest.raises(SeedError, match="outside the evaluation range"):
         evaluate_methods([clip(0, seed=900_000), clip(1)], [], EvaluateConfig())
-    assert evaluate_methods([clip(0), clip(1)], [method], EvaluateConfig(samples=1)).simulated == 0
 
 
 def test_a_trained_model_that_does_not_say_on_what_is_refused_and_an_untrained_one_is_not():
@@ -211,7 +205,7 @@ class Wrong(NoisyTruth):
     [
         ([], [], EvaluateConfig(), "no clips"),
         (CLIPS, [NoisyTruth("a", 1), NoisyTruth("a", 2)], EvaluateConfig(), "a stands for more than one"),
-        (CLIPS, [StaticCopy()], EvaluateConfig(), "static_copy stands for more than one"),
+        (CLIPS, reference_methods(), EvaluateConfig(), "static_copy stands for more than one"),
         (CLIPS, [], EvaluateConfig(compare_with=("no_hand",)), "compare_with or decoded names no_hand"),
         (CLIPS, [Wrong("short", 1)], EvaluateConfig(), r"short: the video of clip_0 is \(4, 32, 48, 3\)"),
     ],

@@ -12,7 +12,6 @@ from dexworld.video.model.lora import (
     LoRAConfig,
     add_lora,
     load_adapter,
-    merge_lora,
     read_adapter,
     save_adapter,
 )
@@ -88,20 +87,6 @@ def test_a_saved_adapter_reloads_on_its_base_bit_for_bit(build, tmp_path):
     assert (saved["base"], saved["step"], saved["rank"], saved["alpha"]) == ("some/base", 2, 2, 4)
     trainable = {name for name, value in model.named_parameters() if value.requires_grad}
     assert {name for name, value in again.named_parameters() if value.requires_grad} == trainable
-
-
-@FAMILIES
-def test_a_merged_model_is_an_ordinary_one_with_the_same_output(build, tmp_path):
-    model = trained(build)
-    with torch.no_grad():
-        before = run_transformer(model)
-        merged = merge_lora(model)
-        assert not [name for name, _ in merged.named_parameters() if "lora" in name]
-        torch.testing.assert_close(run_transformer(merged), before, rtol=1e-4, atol=1e-5)
-        merged.save_pretrained(tmp_path)
-        again = type(merged).from_pretrained(tmp_path)
-        torch.testing.assert_close(again.state_dict(), merged.state_dict(), rtol=0, atol=0)
-        torch.testing.assert_close(run_transformer(again.eval()), run_transformer(merged), rtol=1e-5, atol=1e-6)
 
 
 def test_an_adapter_in_the_releases_layout_has_alpha_equal_to_its_rank(tmp_path):

@@ -7,9 +7,8 @@ import torch
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
 from dexworld.video.clips.clip import camera_vectors
-from dexworld.video.model.dwm import DWM
-from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, settled
-from dexworld.video.model.sampler import SampleConfig, sample
+from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
+from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig, SDEdit, sample, settled, with_texts
 from dexworld.video.model.video_config import CONDITIONS, preset
 
 
@@ -43,16 +42,12 @@ def test_without_hands_an_overlay_model_is_told_of_nothing_but_the_scene(make_dw
     assert torch.equal(conditions.without_hands().hands, conditions.static)
 
 
-def test_a_new_model_makes_the_static_video(make_dwm, square_clips):
-    model = make_dwm(output_scale=0)
-    made = Generator(model, GenerateConfig(detail="codec", fade=0.0)).generate(square_clips[:2], [1, 2])
-    for video, clip in zip(made, square_clips, strict=False):
-        assert np.array_equal(video, model.decode(model.encode(clip.static[None]))[0].numpy())
-
-
-def test_kept_detail_gives_back_what_the_codec_lost(make_dwm, square_clips):
-    made = Generator(make_dwm(output_scale=0)).generate(square_clips[:2], [1, 2])
-    assert all(np.array_equal(video, clip.static) for video, clip in zip(made, square_clips, strict=False))
+def test_a_new_model_makes_the_static_video_and_kept_detail_gives_back_what_the_codec_lost(make_dwm, square_clips):
+    model, clips = make_dwm(output_scale=0), square_clips[:2]
+    decoded = Generator(model, GenerateConfig(detail="codec", fade=0.0)).generate(clips, [1, 2])
+    for made, kept, clip in zip(decoded, Generator(model).generate(clips, [1, 2]), clips, strict=True):
+        assert np.array_equal(made, model.decode(model.encode(clip.static[None]))[0].numpy())
+        assert np.array_equal(kept, clip.static)
 
 
 def test_large_changes_are_shown_alone_and_small_ones_mixed_with_the_scene():
@@ -74,14 +69,6 @@ def test_a_video_depends_on_its_own_seed_and_not_on_its_batch(make_dwm, square_c
     other = Generator(model).generate(square_clips[1:2], [8])[0]
     assert np.abs(together[1].astype(int) - alone).max() <= 1  # rounding of batched products
     assert not np.array_equal(alone, other)
-
-
-def test_blank_hands_are_another_input_than_hands(make_dwm, square_clips):
-    model = make_dwm()
-    torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
-    methods = [Generator(model, GenerateConfig(hands=hands)) for hands in (True, False)]
-    seen, blank = (method.generate(square_clips[:1], [0])[0] for method in methods)
-    assert not np.array_equal(seen, blank)
 
 
 def test_more_hand_guidance_exaggerates_what_the_hands_change(make_dwm, square_clips):
@@ -123,7 +110,7 @@ def test_impossible_sampling_is_refused(change, message):
 def test_clips_and_conditions_that_do_not_fit_are_named(make_dwm, square_clips):
     clip, parts = square_clips[0], ("interaction", "static", "hands")
     wide = replace(clip, **{name: np.tile(getattr(clip, name), (1, 1, 2, 1)) for name in parts})
-    with pytest.raises(ValueError, match="clip000 is 5 frames of 32 x 96, this model takes 5 of 32 x 48"):
+    with pytest.raises(ValueError, match="clip000 is 5 frames of 32 x 96, this model takes 5 frames of 32 x 48"):
         Generator(make_dwm()).generate([wide], [0])
     with pytest.raises(ValueError, match="clip000 has no hand_motions"):
         Generator(make_dwm(condition="adaln-frame")).generate([replace(clip, track=None)], [0])
@@ -131,16 +118,12 @@ def test_clips_and_conditions_that_do_not_fit_are_named(make_dwm, square_clips):
         make_dwm(condition="mesh").conditions(torch.zeros(1, 2, 8, 4, 6))
 
 
+SHAPES = r"proj.weight is \(32, 17, 2, 2\), the model needs \(32, 25, 2, 2\)"
+OF_A_DEXWM = ('"control_depth"', '"predictor"', "unknown fields predictor")
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (
-            '"condition": "none"',
-            '"condition": "mesh"',
-            r"proj.weight is \(32, 17, 2, 2\), the model needs \(32, 25, 2, 2\)",
-        ),
-        ('"control_depth"', '"predictor"', "unknown fields predictor"),  # of a DexWM
-    ],
+    ("old", "new", "message"), [('"condition": "none"', '"condition": "mesh"', SHAPES), OF_A_DEXWM]
 )
 def test_a_checkpoint_of_another_condition_or_kind_does_not_load(make_dwm, tmp_path, old, new, message):
     make_dwm(condition="none").save_pretrained(tmp_path)
@@ -170,3 +153,51 @@ def test_velocity_models_denoise_through_the_schedule(make_dwm, square_clips):
 def test_unknown_presets_are_refused():
     with pytest.raises(ValueError, match="choose from"):
         preset("huge")
+
+
+def test_a_model_is_loaded_ready_to_be_sampled(make_dwm, tmp_path):
+    make_dwm().train().save_pretrained(tmp_path)
+    model = load_video_model(tmp_path, "cpu")
+    assert not model.training
+    assert model.device == torch.device("cpu")
+    assert load_video_model(tmp_path).device.type == chosen_device().type
+
+
+def test_a_model_that_knows_prompts_is_not_sampled_without_them(make_dwm, square_clips):
+    generator = Generator(make_dwm())
+    generator.model.provenance["text_encoder"] = "some/encoder"
+    with pytest.raises(ValueError, match=r"trained with prompts \(some/encoder\)"):
+        generator.generate(square_clips[:1], [0])
+    with pytest.raises(ValueError, match="trained with prompts"):
+        with_texts(generator, [], None)
+
+
+def test_guidance_without_text_is_refused(make_dwm, square_clips):
+    with pytest.raises(ValueError, match=r"guidance is 3.*no text"):
+        Generator(make_dwm(), GenerateConfig(SampleConfig(guidance=3.0))).generate(square_clips[:1], [0])
+
+
+def test_a_clip_is_generated_by_its_prompt(make_dwm, square_clips, monkeypatch):
+    model = make_dwm()
+    torch.nn.init.normal_(model.backbone.transformer.patch_embed.text_proj.weight)
+    prompts = [clip.prompt for clip in square_clips[:2]]
+    embedded = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0))
+    texts = dict(zip(prompts, embedded, strict=True))
+    monkeypatch.setattr("dexworld.video.model.generate.embed_prompts", lambda *arguments, **options: texts)
+    spoken = with_texts(Generator(model), prompts, "some/encoder")
+    assert torch.equal(spoken.conditions(square_clips[:2]).text, embedded)
+    told, silent = (each.generate(square_clips[:1], [0])[0] for each in (spoken, Generator(model)))
+    assert not np.array_equal(told, silent)
+    with pytest.raises(ValueError, match="prompt of clip005 was not embedded"):
+        spoken.generate(square_clips[5:6], [0])
+
+
+def test_sdedit_needs_an_inpainting_model(make_dwm):
+    model = make_dwm(condition="none")
+    for provenance in ({}, {"training": {"goal": "interaction"}}, {"training": {"goal": "interaction"}, "base": "a/b"}):
+        model.provenance = provenance
+        with pytest.raises(ValueError, match="SDEdit needs an inpainting model"):
+            SDEdit(model)
+    for provenance in ({"training": {"goal": "inpainting"}}, {"base": "a/b"}):
+        model.provenance = provenance
+        assert SDEdit(model).provenance == provenance

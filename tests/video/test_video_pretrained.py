@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.clips.clip import ClipShape
 from dexworld.video.model.dwm import load_base, load_model
+from dexworld.video.model.generate import SampleConfig, sample
 from dexworld.video.model.lora import LORA_FILE, LoRAConfig, has_lora
 from dexworld.video.model.noise import DEFAULTS, diffusion_process, flow_process, load_scheduler_config, noise_settings
 from dexworld.video.model.patch_embedding import patch_embedding
 from dexworld.video.model.published_weights import base_config, load_transformer, saved_config
-from dexworld.video.model.sampler import SampleConfig, sample
 
 diffusers = pytest.importorskip("diffusers")
 CLIP = ClipShape(9, 32, 48)
@@ -162,16 +162,10 @@ def test_the_config_is_read_from_the_checkpoint(tmp_path):
     assert (backbone.heads, backbone.head_dim, backbone.depth, backbone.text_dim) == (2, 16, 2, 8)
     assert backbone.snr_shift == 3.0
     assert model.config.clip == ClipShape(9, 32, 48)
-    assert model.codec.mask_value == 0.7
+    assert torch.equal(conditions(model).mask, torch.full((1, 3, 1, 4, 6), 0.7))  # the VAE's scaling factor
     wan = load_base(save_published(tmp_path / "wan", "wan", 12), CLIP)
-    assert (wan.config.backbone.flow_shift, wan.config.backbone.mlp_dim, wan.codec.mask_value) == (3.0, 48, 1.0)
-
-
-def test_the_mask_of_cogvideox_holds_the_scaling_factor_and_wans_holds_ones(tmp_path):
-    model = load_base(save_published(tmp_path / "cogvideox", "cogvideox", 9), CLIP)
-    assert torch.equal(conditions(model).mask, torch.full((1, 3, 1, 4, 6), 0.7))
-    model = load_base(save_published(tmp_path / "wan", "wan", 12), CLIP)
-    assert torch.equal(conditions(model).mask, torch.ones(1, 3, 4, 4, 6))
+    assert (wan.config.backbone.flow_shift, wan.config.backbone.mlp_dim) == (3.0, 48)
+    assert torch.equal(conditions(wan).mask, torch.ones(1, 3, 4, 4, 6))
 
 
 @KINDS
@@ -329,14 +323,11 @@ def test_the_declared_wan_shift_is_the_one_that_is_sampled(shift, tmp_path):
     torch.testing.assert_close(sigmas, theirs.sigmas[:-1].float(), rtol=0, atol=0.005)
 
 
-def test_flow_matching_schedulers_declare_their_shift_by_another_name(tmp_path):
-    diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0).save_pretrained(tmp_path / "scheduler")
-    assert noise_settings(load_scheduler_config(tmp_path, "wan"), "wan") == {"flow_shift": 7.0}
-
-
-def test_without_a_scheduler_file_the_published_settings_hold(tmp_path):
+def test_a_shift_has_another_name_in_flow_matching_schedulers_and_the_published_value_without_a_file(tmp_path):
     assert noise_settings(load_scheduler_config(tmp_path, "cogvideox"), "cogvideox") == {"snr_shift": 1.0}
     assert noise_settings(load_scheduler_config(tmp_path, "wan"), "wan") == {"flow_shift": 5.0}
+    diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0).save_pretrained(tmp_path / "scheduler")
+    assert noise_settings(load_scheduler_config(tmp_path, "wan"), "wan") == {"flow_shift": 7.0}
 
 
 @pytest.mark.parametrize(

@@ -64,16 +64,6 @@ def test_a_widened_model_is_never_widened_twice(tmp_path):
     assert torch.equal(patch_embedding(widen_patch_embedding(again, 16)).weight, conv.weight)
 
 
-def test_image_to_video_columns_go_to_the_static_channels():
-    columns = channel_columns(8, latent=4, mask=1)
-    assert columns == (0, 1, 2, 3, 5, 6, 7, 8)
-    weight = torch.randn(6, 8, 2, 2, generator=torch.Generator().manual_seed(0))
-    wide = widen_weight(weight, 13, columns)
-    assert torch.equal(wide[:, :4], weight[:, :4])
-    assert torch.equal(wide[:, 5:9], weight[:, 4:])
-    assert not wide[:, [4, 9, 10, 11, 12]].any()
-
-
 @pytest.mark.parametrize(("mask", "channels"), [(1, 16), (1, 33), (1, 49), (4, 16), (4, 36), (4, 52)])
 def test_the_channel_counts_of_published_checkpoints_are_known(mask, channels):
     assert channel_columns(channels, latent=16, mask=mask) == tuple(range(channels))

@@ -3,8 +3,8 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,8 @@ import tyro
 
 from dexworld.cli.bars import counted, task_bars
 from dexworld.data.files import read_json
+from dexworld.evaluation.guard import Split
 from dexworld.evaluation.results import write_results
-from dexworld.models.lpips import LPIPS
 from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
 from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo
@@ -23,19 +23,19 @@ from dexworld.report.video_evaluation_page import write_video_results
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
-from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, check_scenes, evaluate_methods
 from dexworld.video.judge.gallery import shown_clip, shown_clips
 from dexworld.video.judge.references import VideoMethod, reference_methods
-from dexworld.video.judge.select_actions import GOAL_PICTURES, GOAL_TEXT, folder_candidates, rank_folder, read_picture
+from dexworld.video.judge.select_actions import folder_candidates, folder_goal, rank_folder
 from dexworld.video.judge.select_benchmark import SelectConfig, select_benchmark, trained_method
-from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig
+from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig, given_lpips
 from dexworld.video.model.clip_latents import warn_of_rates
 from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
-from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, with_texts
+from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
 
 logger = logging.getLogger("dexworld")
+FIRST_SCENE = 1_000_000  # of the evaluation split
 SDEDIT_STEPS = 10  # of the SDEdit baseline, unless other steps are asked for
 
 
@@ -47,28 +47,45 @@ def named_checkpoint(text: str) -> tuple[str, str]:
     return name, checkpoint_path(folder)
 
 
+@contextmanager
+def simulated_clips(
+    model: DWM, methods: Sequence[VideoMethod], count: int, seed: int, split: Split, workers: int, camera="moving"
+) -> Iterator[TripletFolder]:
+    """Clips of held-out scenes in the model's shape, recorded for the time of the context.
+
+    Scenes that a method was trained on are refused before anything is recorded (SeedError).
+    """
+    check_scenes(range(seed, seed + count), methods, split)
+    with tempfile.TemporaryDirectory() as temporary:
+        config = SyntheticConfig(Path(temporary), count, seed, camera, model.config.clip, workers=workers)
+        yield record_triplets(config, counted("clips", count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoModelOptions:
+    """The model that a command asks, and how."""
+
+    checkpoint: str = VIDEO
+    """Model folder or hub id; `video` is the shipped one."""
+    generation: GenerateConfig = field(default_factory=GenerateConfig)
+    """How videos are sampled."""
+
+
 @dataclass(frozen=True)
-class VideoEvaluate:
+class VideoEvaluate(VideoModelOptions):
     """Figures of video models on held-out clips, against static copy, inside and outside where the hands act."""
 
     output: Path
     """Folder for results.json and report.html."""
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
+    evaluation: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: EvaluateConfig(seed=FIRST_SCENE)
+    )
     data: Path | None = None
     """Triplet folder; without one, simulated clips are made from the seeds."""
     clips: int = 100
     """Clips: so many are simulated, or at most so many of the folder are taken."""
-    seed: int = 1_000_000
-    """First scene of simulated clips; also of the samples and the bootstrap."""
     camera: Literal["moving", "fixed"] = "moving"
     """Of simulated clips."""
-    split: Literal["evaluation", "validation"] = "evaluation"
-    """`validation` allows seeds 900,000 to 999,999, for tuning. Real clips have no seeds, and no split."""
-    samples: int = 3
-    """Videos drawn for each clip."""
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     compare: tuple[str, ...] = ()
     """Further models, each as name=folder. Each is one row, `<name>_codec`: as its codec shows it, like `dwm_codec`."""
     sdedit: str | None = None
@@ -87,24 +104,20 @@ class VideoEvaluate:
     def run(self) -> None:
         """Evaluate, write `results.json` and the page."""
         model = load_video_model(self.checkpoint, self.device)
-        methods = self.methods(model)
-        own = [method.name for method in methods if method.name in ("dwm", "dwm_codec")]
-        with ExitStack() as stack:
-            triplets = self._folder(model, methods, stack)
+        generators, baselines = self._methods(model)
+        own = tuple(method.name for method in generators if method.name in ("dwm", "dwm_codec"))
+        with self._clips(model, [*generators, *baselines]) as triplets:
             warn_of_rates(triplets.rates(), model)
             folder = cast(Sequence[TripletClip], triplets)  # decoded clip by clip
-            prompts = [read_prompt(triplets.files[name].prompt) for name in triplets.names] if self.text_encoder else []
-            with_prompts = [
-                with_texts(each, prompts, self.text_encoder) for each in methods if isinstance(each, Generator)
-            ]
-            methods = [*with_prompts, *(each for each in methods if not isinstance(each, Generator))]
+            with_prompts = [with_texts(each, folder_prompts(triplets), self.text_encoder) for each in generators]
+            methods: list[VideoMethod] = [*with_prompts, *baselines]
             decoded = tuple(method.name for method in methods if method.name != "dwm")
-            config = EvaluateConfig(self.samples, self.seed, compare_with=tuple(own), decoded=decoded, split=self.split)
+            config = replace(self.evaluation, compare_with=own, decoded=decoded)
             perceptual = Perceptual(self.weights, str(chosen_device(self.device)))
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
             figures = result.figures() | {"checkpoint": self.checkpoint, "generation": asdict(self.generation)}
-            path = write_results(self.output, figures, seed=self.seed, seeds=list(triplets.seeds.values()) or None)
+            path = write_results(self.output, figures, seed=config.seed, seeds=list(triplets.seeds.values()) or None)
             shown = shown_clips(result, folder, methods, own[0], model.codec, perceptual)
         page = write_video_results(self.output, result, shown, own[0], about=facts_of(model))
         for name, reference in result.headline("dwm"):
@@ -113,38 +126,38 @@ class VideoEvaluate:
             logger.info("%s against %s: %s dB of PSNR inside the region, %s dB outside", name, reference, *sides)
         logger.info("%s, %s", path, page)
 
-    def methods(self, model: DWM) -> list[VideoMethod]:
-        """The model as users see it (`dwm`) and as its codec shows it (`dwm_codec`), and others beside `dwm_codec`."""
-        plain = replace(self.generation, detail="codec")
-        methods: list[VideoMethod] = [Generator(model, plain, "dwm_codec")]
-        if self.generation.detail != "codec":
-            methods.insert(0, Generator(model, self.generation))
-        for name, folder in map(named_checkpoint, self.compare):
-            methods.append(Generator(load_video_model(folder, self.device), plain, f"{name}_codec"))
-        if self.sdedit is not None:
-            base = load_video_model(self.sdedit, self.device)
-            steps = self.generation.sampling.steps or SDEDIT_STEPS
-            methods += [SDEdit(base, strength, steps, self.generation.batch) for strength in self.sdedit_strengths]
-        return methods
+    def _methods(self, model: DWM) -> tuple[list[Generator], list[VideoMethod]]:
+        """The trained models and the SDEdit baselines.
 
-    def _folder(self, model: DWM, methods: Sequence[VideoMethod], stack: ExitStack) -> TripletFolder:
+        The model stands in the table as users see it (`dwm`) and as its codec shows it (`dwm_codec`); others are
+        compared with `dwm_codec`.
+        """
+        plain = replace(self.generation, detail="codec")
+        generators = [Generator(model, plain, "dwm_codec")]
+        if self.generation.detail != "codec":
+            generators.insert(0, Generator(model, self.generation))
+        for name, folder in map(named_checkpoint, self.compare):
+            generators.append(Generator(load_video_model(folder, self.device), plain, f"{name}_codec"))
+        if self.sdedit is None:
+            return generators, []
+        base = load_video_model(self.sdedit, self.device)
+        steps = self.generation.sampling.steps or SDEDIT_STEPS
+        return generators, [SDEdit(base, each, steps, self.generation.batch) for each in self.sdedit_strengths]
+
+    def _clips(self, model: DWM, methods: Sequence[VideoMethod]):
         if self.data is not None:
             folder = open_triplets(self.data)
-            return folder.subset(folder.names[: self.clips])
-        check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)  # before they are recorded
-        temporary, shape = Path(stack.enter_context(tempfile.TemporaryDirectory())), model.config.clip
-        config = SyntheticConfig(temporary, self.clips, self.seed, self.camera, shape, workers=self.workers)
-        return record_triplets(config, counted("clips", self.clips))
+            return nullcontext(folder.subset(folder.names[: self.clips]))
+        seed, split = self.evaluation.seed, self.evaluation.split
+        return simulated_clips(model, methods, self.clips, seed, split, self.workers, self.camera)
 
 
 @dataclass(frozen=True)
-class VideoSelect:
+class VideoSelect(VideoModelOptions):
     """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours."""
 
     output: Path
     """Folder for results.json and report.html."""
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
     no_hand: str | None = VIDEO_NO_HAND
     """Model that sees no hands, a control; None leaves it out."""
     folder: Path | None = None
@@ -152,8 +165,6 @@ class VideoSelect:
     benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SelectConfig(dexwm=HANDS)
     )
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     text_encoder: str | None = None
     """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
 
@@ -180,9 +191,7 @@ class VideoSelect:
 
     def _own(self, folder: Path) -> None:
         config, method = self.benchmark, self._method(self.checkpoint, self.generation)()
-        lpips = None
-        if config.lpips_vgg is not None and config.lpips_heads is not None:
-            lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
+        lpips = given_lpips(config.lpips_vgg, config.lpips_heads)
         ranking = rank_folder(method, folder, lpips=lpips, text_weights=config.xclip, seed=config.seed)
         figures = {
             "ranking": [ranking.names[index] for index in ranking.order],
@@ -190,28 +199,22 @@ class VideoSelect:
             "score": ranking.score_name,
         }
         path = write_results(self.output, figures, seed=config.seed)
-        pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
-        goal = read_picture(pictures[0]) if pictures else read_prompt(folder / GOAL_TEXT)
-        page = write_ranking_report(self.output, ranking, folder_candidates(folder), goal)
+        page = write_ranking_report(self.output, ranking, folder_candidates(folder), folder_goal(folder))
         logger.info("chosen: %s; %s, %s", ranking.names[ranking.best], path, page)
 
 
 @dataclass(frozen=True)
-class VideoDemo:
+class VideoDemo(VideoModelOptions):
     """Imagine a few held-out clips with the shipped model and show them beside the truth, on one page."""
 
     output: Path = Path("outputs/video-demo")
     """Folder for report.html and results.json."""
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
     clips: int = 6
     """Clips."""
-    seed: int = 1_000_000
+    seed: int = FIRST_SCENE
     """First scene."""
-    split: Literal["evaluation", "validation"] = "evaluation"
+    split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999."""
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     workers: int = 0
     """Processes for simulating the clips; 0 is one per core."""
     device: str = "auto"
@@ -221,20 +224,15 @@ class VideoDemo:
         """Simulate, imagine, and write the page."""
         model = load_video_model(self.checkpoint, self.device)
         methods = [*reference_methods(model.codec), Generator(model, self.generation)]
-        check_scenes(range(self.seed, self.seed + self.clips), methods, self.split)
         started = time.monotonic()
-        with tempfile.TemporaryDirectory() as temporary:
-            shape, folder = model.config.clip, Path(temporary)
-            config = SyntheticConfig(folder, self.clips, self.seed, shape=shape, workers=self.workers)
-            triplets = record_triplets(config, counted("clips", self.clips))
+        with simulated_clips(model, methods, self.clips, self.seed, self.split, self.workers) as triplets:
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
-        settings = EvaluateConfig(samples=1, seed=self.seed, split=self.split)
+        settings = EvaluateConfig(seed=self.seed, split=self.split)
         shown = [shown_clip(clip, methods, settings) for clip in counted("videos", len(clips))(clips)]
         timings = {"simulating": simulated - started, "imagining": time.monotonic() - simulated}
         figures = {"clips": {each.clip.name: each.figures for each in shown}, "timings": timings}
-        seeds = [clip.seed for clip in clips if clip.seed is not None]
-        write_results(self.output, figures, seed=self.seed, seeds=seeds)
+        write_results(self.output, figures, seed=self.seed, seeds=list(triplets.seeds.values()))
         measured = Path(checkpoint_path(self.checkpoint)) / "evaluation.json"
         before, facts = read_json(measured) if measured.exists() else None, facts_of(model)
         page = write_video_demo(self.output, shown, "dwm", figures=before, model=facts, timings=timings, held_out=True)

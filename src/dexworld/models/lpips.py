@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dexworld.models.picture_metrics import checked_mask, checked_videos, region_means
+from dexworld.models.picture_metrics import check_mask, check_videos, region_means
 
 # VGG16's convolutions: (index in torchvision's `features`, channels in, channels out); a pooling comes between blocks.
 BLOCKS = (
@@ -88,12 +88,12 @@ class LPIPS(nn.Module):
 
         Raises ValueError on other shapes and on frames under 16 pixels.
         """
-        checked_videos(prediction, truth)
+        check_videos(prediction, truth)
         if min(truth.shape[1:3]) < SMALLEST:
             raise ValueError(f"LPIPS needs frames of {SMALLEST} pixels a side or more, not {truth.shape[1:3]}")
         for mask in masks:
             if mask is not None:
-                checked_mask(mask, truth.shape)
+                check_mask(mask, truth.shape)
         frames = (  # one by one: VGG's first features are 64 times a frame
             [part[0] for part in self.maps(self._planes(ours), self._planes(theirs))]
             for ours, theirs in zip(prediction, truth, strict=True)

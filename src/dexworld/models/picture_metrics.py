@@ -18,7 +18,7 @@ WINDOW, SIGMA = 11, 1.5  # side and deviation of the SSIM window in pixels
 K1, K2 = 0.01, 0.03  # stabilising constants of the SSIM paper
 
 
-def checked_videos(prediction: np.ndarray, truth: np.ndarray) -> None:
+def check_videos(prediction: np.ndarray, truth: np.ndarray) -> None:
     """ValueError unless both are (F, H, W, 3) uint8 of one shape, with frames at least as large as an SSIM window."""
     for name, video in (("the prediction", prediction), ("the truth", truth)):
         if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or video.size == 0:
@@ -29,7 +29,7 @@ def checked_videos(prediction: np.ndarray, truth: np.ndarray) -> None:
         raise ValueError(f"frames of {truth.shape[1]} x {truth.shape[2]} are smaller than the SSIM window, {WINDOW}")
 
 
-def checked_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
+def check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
     """ValueError unless `mask` is (F, H, W) bool for a video of `shape` (F, H, W, 3)."""
     if mask.dtype != bool or mask.shape != tuple(shape[:3]):
         raise ValueError(f"a region of a video {shape} must be {tuple(shape[:3])} bool, not {mask.shape} {mask.dtype}")
@@ -56,7 +56,7 @@ def ssim(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = No
 
 def squared_error_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Squared error (F, H, W) float32 of every pixel, mean over the colours, of frames scaled to [0, 1]."""
-    checked_videos(prediction, truth)
+    check_videos(prediction, truth)
     difference = prediction.astype(np.float32) - truth.astype(np.float32)
     return np.square(difference / 255).mean(axis=-1)
 
@@ -96,7 +96,7 @@ def ssim_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
     """
-    checked_videos(prediction, truth)
+    check_videos(prediction, truth)
     return np.stack([_frame_ssim(*pair) for pair in zip(prediction, truth, strict=True)])  # frame by frame: memory
 
 

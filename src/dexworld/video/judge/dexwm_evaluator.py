@@ -1,15 +1,14 @@
 """DexWM as the judge of candidate hand motions: the other world model, on the same question.
 
-It sees the first frame of the untouched scene and imagines each candidate's hand motion in its latent space, a few
-video frames at a time. The last predicted latents are compared with those of the goal picture, at tokens that no
-candidate's hand touches, so that here too every candidate is judged on the same part of the picture.
+It sees the first frame of the untouched scene and imagines each candidate's hand motion in its latent space. The last
+predicted latents are compared with those of the goal picture, at tokens that are not under a hand.
 
 N candidates, F video frames, T predicted steps, P tokens, D latent width.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,13 +24,12 @@ from dexworld.video.judge.select_actions import RULE
 STRIDE = 4  # video frames of one predicted step: four steps cover a clip of 17 frames
 HIDDEN_SHARE = 0.25  # of a token's pixels under a hand, from which on the token is not compared
 Measure = Literal["latents", "changed", "direction", "difference"]
-MEASURES: tuple[Measure, ...] = ("latents", "changed", "direction", "difference")
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 
 @dataclass(frozen=True)
 class Imagined:
-    """What DexWM predicts for the end of the clip. final: (N, P, D) last latents of each candidate. untouched: (P, D),
-    the same with the camera's motion and no hand."""
+    """Last latents that DexWM predicts: final (N, P, D) of each candidate, untouched (P, D) of no hand."""
 
     final: Tensor
     untouched: Tensor
@@ -39,27 +37,10 @@ class Imagined:
 
 @dataclass(frozen=True)
 class DexWMEvaluator:
-    """A DexWM that was trained on clips (`as_episodes`), and how it is asked.
-
-    stride: video frames of a predicted step. measure: what is compared with the goal's latents:
-        `latents`: mean squared distance (DexWM, section 4.4);
-        `changed`: the same, each token weighted by how much the goal differs there from the untouched scene;
-        `direction`: one minus the cosine between predicted and wanted change, both against the untouched scene;
-        `difference`: mean squared distance of the predicted change (against the prediction without hands) to the wanted
-        change (goal against the untouched scene): errors in predicting the camera cancel.
-    Raises ValueError for a measure or stride that makes no sense.
-    """
+    """A DexWM that was trained on clips (`as_episodes`), asked at `stride` video frames a step."""
 
     model: DexWM
     stride: int = STRIDE
-    measure: Measure = "direction"
-    rule: Rule = RULE
-
-    def __post_init__(self) -> None:
-        if self.stride < 1:
-            raise ValueError(f"stride is {self.stride}; it counts video frames, from 1")
-        if self.measure not in MEASURES:
-            raise ValueError(f"measure is {self.measure!r}; choose from {', '.join(MEASURES)}")
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -68,8 +49,7 @@ class DexWMEvaluator:
 
     @torch.no_grad()
     def imagine(self, start: np.ndarray, tracks: Sequence[Track]) -> Imagined:
-        """Roll out N hand motions from the untouched scene `start` (H, W, 3) uint8. The tracks share their camera path.
-        Raises ValueError when the picture has not the model's size, or when tracks differ in length."""
+        """Roll out N motions of one camera path from `start` (H, W, 3) uint8. ValueError on another size or length."""
         if tuple(start.shape[:2]) != tuple(self.model.config.image_size):
             sizes = f"{self.model.config.image_size} pixels, the clip has {start.shape[:2]}"
             raise ValueError(f"DexWM was trained on {sizes}; train one on clips of this size (preset 'clip')")
@@ -85,32 +65,37 @@ class DexWMEvaluator:
         if len(lengths) != 1:
             raise ValueError(f"candidates last {sorted(lengths)} frames; they must be of one length")
         length = lengths.pop()
-        if length < 2:
-            raise ValueError("a candidate of one frame holds no motion")
         frames = [*range(0, length - 1, self.stride), length - 1]
         # The first picture shows no hand: it is told where the hand is, as in training on `clip_episode`.
         return self.model.condition(Track.stack([track.at(frames).tensors(torch.float32) for track in tracks]))
 
     @torch.no_grad()
     def pictures(self, imagined: Imagined, static: np.ndarray) -> np.ndarray:
-        """Last frames (N, H, W, 3) uint8: the predicted change on the untouched scene `static` (H, W, 3) uint8. The
-        change is against the prediction without hands: what the model gets wrong of the camera's motion, and what the
-        decoder can't show, stays out. Raises ValueError when the encoder has no way back."""
+        """Last frames (N, H, W, 3) uint8: the predicted change, against no hand, on the scene `static` (H, W, 3)."""
         latents = torch.cat([imagined.final, imagined.untouched[None]]).to(self._device)
         decoded = self.model.decode(latents).cpu().numpy().astype(np.int16)
         return np.clip(static + decoded[:-1] - decoded[-1], 0, 255).astype(np.uint8)
 
     @torch.no_grad()
-    def scores(self, imagined: Imagined, view: GoalView, measure: Measure | None = None) -> np.ndarray:
-        """Scores (N,) float64 of the imagined ends against the goal; higher is better."""
-        measure = measure or self.measure
+    def scores(
+        self, imagined: Imagined, view: GoalView, measure: Measure = "direction", rule: Rule = RULE
+    ) -> np.ndarray:
+        """Scores (N,) float64 of the imagined ends against the goal; higher is better.
+
+        measure: what is compared.
+            `latents`: mean squared distance of latents (DexWM, section 4.4);
+            `changed`: the same, each token weighted by how much the goal differs there from the untouched scene;
+            `direction`: cosine between predicted and wanted change, both against the untouched scene;
+            `difference`: mean squared distance of the wanted change to the predicted one, against the prediction
+            without hands: errors in predicting the camera cancel.
+        """
         pictures = torch.from_numpy(np.stack([view.goal, view.static]))
         goal, static = self.model.encode(pictures.to(self._device)).float().cpu()
         wanted = (goal - static).expand_as(imagined.final)  # (N, P, D)
         shown = imagined.final - (imagined.untouched if measure in ("direction", "difference") else static)
-        hidden = self._hidden(view)
+        hidden = self._hidden(view, rule)
         shown = torch.where(hidden, 0.0, shown)  # what can't be seen counts as unchanged
-        if self.rule == "union":
+        if rule == "union":
             wanted = torch.where(hidden, 0.0, wanted)
         if measure == "direction":
             return F.cosine_similarity(shown.flatten(1), wanted.flatten(1), dim=1, eps=1e-6).double().numpy()
@@ -124,14 +109,14 @@ class DexWMEvaluator:
     def _device(self) -> torch.device:
         return next(self.model.predictor.parameters()).device
 
-    def _hidden(self, view: GoalView) -> Tensor:
+    def _hidden(self, view: GoalView, rule: Rule) -> Tensor:
         """Tokens (N, P, 1) that are under a hand by the rule."""
         rows, columns = self.model.config.grid
-        hidden = view.hidden if self.rule == "own" else np.broadcast_to(view.union, view.hidden.shape)
+        hidden = view.hidden if rule == "own" else np.broadcast_to(view.union, view.hidden.shape)
         height, width = hidden.shape[1:]
         covered = torch.from_numpy(hidden.copy()).float()[:, None]
         share = F.avg_pool2d(covered, (height // rows, width // columns)).flatten(1)
-        return (share >= (HIDDEN_SHARE if self.rule != "none" else 2.0))[..., None]
+        return (share >= (HIDDEN_SHARE if rule != "none" else 2.0))[..., None]
 
 
 def without_hands(track: Track) -> Track:

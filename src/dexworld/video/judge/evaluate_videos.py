@@ -1,48 +1,47 @@
 """Evaluation of video world models: every method on the same clips, against static copy, with intervals over clips.
 
-Clips are the unit of independence: a figure of a clip is the mean over its seeded samples, a figure of a method the
-mean over clips with a bootstrap interval, and methods are compared by their differences clip by clip. Like is compared
-with like: a method whose every pixel went through the codec with static copy through the same codec, one that shows the
-static video's own pixels with the static video itself.
+A clip's figure is the mean over its seeded samples, a method's figure the mean over clips, with a bootstrap interval.
+Methods are compared by their differences clip by clip. A method whose every pixel is decoded is compared with static
+copy through the same codec, one that shows the static video's own pixels with the static video itself.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 from zlib import crc32
 
 import numpy as np
+import tyro
 
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import bootstrap_mean
 from dexworld.models.picture_metrics import masked_mean, psnr_of, squared_error_map, ssim_map
 from dexworld.video.clips.clip import TripletClip
-from dexworld.video.clips.regions import RegionConfig, changed_pixels, interaction_region
+from dexworld.video.clips.regions import changed_pixels, interaction_region
 from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC, VideoMethod, reference_methods
 from dexworld.video.judge.video_measures import Measures, Perceptual, preservation
 
 NOTHING = "n/a (nothing to measure in any clip)"
 HIGHER_IS_BETTER = ("psnr", "ssim", "xclip", "kept", "acted")
-Progress = Callable[[str, int, int], None]  # method, clips done, clips in all
+NOT_AN_OPTION = (tyro.conf.Fixed, tyro.conf.Suppress)  # fields that the command line leaves at their default
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How videos are evaluated.
-
-    samples: videos drawn for each clip by a method that samples. seed: of the samples and of the bootstrap. batch:
-    videos made at once. compare_with: names of methods whose difference to every other is reported, besides static
-    copy. decoded: names of methods whose every pixel is decoded; see `Evaluation.reference_of`. split: the range that
-    the scene seeds of clips must be in; clips that no simulator made have none, and are not held to it.
-    """
+    """How videos are evaluated."""
 
     samples: int = 3
+    """Videos drawn for each clip by a method that samples."""
     seed: int = 0
-    batch: int = 8
-    compare_with: tuple[str, ...] = ()
-    decoded: tuple[str, ...] = ()
+    """First scene of simulated clips; also of the samples and the bootstrap."""
     split: Split = "evaluation"
-    region: RegionConfig = field(default_factory=RegionConfig)
+    """`validation` allows seeds 900,000 to 999,999, for tuning. Real clips have no seeds, and no split."""
+    batch: Annotated[int, *NOT_AN_OPTION] = 8
+    """Videos made at once."""
+    compare_with: Annotated[tuple[str, ...], *NOT_AN_OPTION] = ()
+    """Methods whose difference to every other is reported, besides static copy."""
+    decoded: Annotated[tuple[str, ...], *NOT_AN_OPTION] = ()
+    """Methods whose every pixel is decoded; see `Evaluation.reference_of`."""
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.batch < 1:
@@ -53,10 +52,9 @@ class EvaluateConfig:
 class Evaluation:
     """Figures of every method on every clip.
 
-    values: method -> per clip, the mean over samples of every measure: a number, None where the clip has nothing to
-    measure, or the reason as text why it isn't measured. samples: videos drawn per clip by each method. region_shares:
-    share of each clip's pixels in the interaction region. simulated: clips with a scene seed, which the guard has
-    checked.
+    values: by method and clip, the mean over samples of every measure: a number, None where there is nothing to
+    measure, or the reason as text why it isn't measured. region_shares: share of each clip's pixels in the interaction
+    region. simulated: clips with a scene seed, which the guard has checked.
     """
 
     config: EvaluateConfig
@@ -84,9 +82,7 @@ class Evaluation:
         return figures | {"n": len(self.clips), "k": self.samples[method]}
 
     def reference_of(self, method: str) -> str:
-        """The static copy that a method is fairly held against. The one through the codec for the methods that
-        `config.decoded` names and for the true video through the codec; the static video itself for all others, and
-        where there is no codec."""
+        """The static copy that a method is compared with: the one through the codec where every pixel is decoded."""
         decoded = method in (*self.config.decoded, CODEC_TRUTH)
         return STATIC_COPY_CODEC if decoded and STATIC_COPY_CODEC in self.values else STATIC_COPY
 
@@ -104,28 +100,23 @@ class Evaluation:
         return figures
 
     def figures(self) -> dict[str, Any]:
-        """Everything, ready for `write_results`. "methods"; "differences" (reference -> method); "like_for_like"
-        (method -> the static copy to read its difference to); "clips"; counts."""
+        """Everything, ready for `write_results`; "like_for_like" names the static copy to compare a method with."""
+        names, copies = list(self.values), (STATIC_COPY, STATIC_COPY_CODEC)
         return {
-            "methods": {method: self.summary(method) for method in self.values},
+            "methods": {name: self.summary(name) for name in names},
             "differences": {
-                reference: {method: self.difference(method, reference) for method in self.values if method != reference}
+                reference: {name: self.difference(name, reference) for name in names if name != reference}
                 for reference in self.references
             },
-            "like_for_like": {
-                method: self.reference_of(method)
-                for method in self.values
-                if method not in (STATIC_COPY, STATIC_COPY_CODEC)
-            },
+            "like_for_like": {name: self.reference_of(name) for name in names if name not in copies},
             "n": len(self.clips),
             "k": self.config.samples,
             "simulated": self.simulated,
             "seed": self.config.seed,
             "region_share": float(np.mean(self.region_shares)),
             "clips": {
-                name: {"region_share": self.region_shares[index]}
-                | {method: values[index] for method, values in self.values.items()}
-                for index, name in enumerate(self.clips)
+                clip: {"region_share": self.region_shares[index]} | {name: self.values[name][index] for name in names}
+                for index, clip in enumerate(self.clips)
             },
         }
 
@@ -145,26 +136,25 @@ def evaluate_methods(
     config: EvaluateConfig = EvaluateConfig(),
     codec: Any | None = None,
     perceptual: Perceptual | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate methods on clips (a list, or an open triplet folder) beside the references.
 
-    codec: the codec that the methods generate in; with it, static copy and the truth also stand in the table as that
-    codec shows them. perceptual: by default, without any weights. progress: called after every batch of clips. Raises
-    ValueError on no clips, methods of one name, or a video of another shape, and SeedError on clips that a method was
-    trained on.
+    codec: of the methods; with it, static copy and the truth also stand in the table as that codec shows them.
+    perceptual: by default, without any weights. progress: called with a method's name, clips done and clips in all.
+    Raises ValueError on no clips, methods of one name, or a video of another shape, and SeedError on clips that a
+    method was trained on.
     """
     everything = [*reference_methods(codec), *methods]
-    names = [method.name for method in everything]
     copies = (STATIC_COPY,) if codec is None else (STATIC_COPY_CODEC, STATIC_COPY)
     references = tuple(dict.fromkeys((*copies, *config.compare_with)))
     simulated = check_evaluation(clips, everything, references, config)
     perceptual = perceptual or Perceptual()
-    values: dict[str, list[Measures]] = {name: [] for name in names}
+    values: dict[str, list[Measures]] = {method.name: [] for method in everything}
     seen, shares = [], []
     for start in range(0, len(clips), config.batch):
         group = [clips[index] for index in range(start, min(start + config.batch, len(clips)))]
-        truths = [Truth(clip, config.region) for clip in group]
+        truths = [Truth(clip) for clip in group]
         for method in everything:
             made = generated(method, group, config)
             values[method.name] += [
@@ -180,13 +170,12 @@ def evaluate_methods(
 
 
 class Truth:
-    """A clip's true video with everything that doesn't depend on a prediction, computed once. region: (F, H, W) bool,
-    the interaction region. changed: (F, H, W) bool, the pixels that really changed."""
+    """A clip's true video, its interaction region and the pixels that really changed, both (F, H, W) bool."""
 
-    def __init__(self, clip: TripletClip, config: RegionConfig = RegionConfig()) -> None:
-        self.clip, self.config = clip, config
-        self.region = interaction_region(clip.interaction, clip.static, clip.hands, config)
-        self.changed = changed_pixels(clip.interaction, clip.static, config)
+    def __init__(self, clip: TripletClip) -> None:
+        self.clip = clip
+        self.region = interaction_region(clip.interaction, clip.static, clip.hands)
+        self.changed = changed_pixels(clip.interaction, clip.static)
 
     def measure(self, video: np.ndarray, perceptual: Perceptual) -> Measures:
         """Every measure of a prediction (F, H, W, 3) uint8 by its name."""
@@ -196,7 +185,7 @@ class Truth:
         measures |= {f"psnr{suffix}": psnr_of(errors, mask) for suffix, mask in masks.items()}
         measures |= {f"ssim{suffix}": masked_mean(similarity, mask) for suffix, mask in masks.items()}
         measures |= perceptual(video, truth, self.region, self.clip.prompt)
-        return measures | preservation(video, self.clip.static, self.region, self.changed, self.config)
+        return measures | preservation(video, self.clip.static, self.region, self.changed)
 
 
 def generated(method: VideoMethod, clips: Sequence[TripletClip], config: EvaluateConfig) -> list[list[np.ndarray]]:
@@ -210,10 +199,8 @@ def generated(method: VideoMethod, clips: Sequence[TripletClip], config: Evaluat
             raise ValueError(f"{method.name}: {len(made)} videos for {len(batch)} clips")
         for (clip, _), video in zip(batch, made, strict=True):
             if video.shape != clip.interaction.shape or video.dtype != np.uint8:
-                raise ValueError(
-                    f"{method.name}: the video of {clip.name} is {video.shape} {video.dtype}, "
-                    f"expected {clip.interaction.shape} uint8"
-                )
+                found = f"{video.shape} {video.dtype}, expected {clip.interaction.shape} uint8"
+                raise ValueError(f"{method.name}: the video of {clip.name} is {found}")
         videos += made
     return [videos[start : start + samples] for start in range(0, len(videos), samples)]
 
@@ -240,8 +227,7 @@ def mean_over_samples(samples: list[Measures]) -> Measures:
 def check_evaluation(
     clips: Sequence[TripletClip], methods: Sequence[VideoMethod], references: tuple[str, ...], config: EvaluateConfig
 ) -> int:
-    """Refuse, before anything is computed, what would fail or mislead later; see `evaluate_methods`. Returns how many
-    clips have a scene seed."""
+    """Refuse what `evaluate_methods` can't evaluate, before anything is computed; how many clips have a scene seed."""
     if not len(clips):
         raise ValueError("there are no clips to evaluate on")
     names = [method.name for method in methods]
@@ -259,9 +245,10 @@ def check_evaluation(
 
 
 def check_scenes(seeds: Sequence[int], methods: Sequence[VideoMethod], split: Split = "evaluation") -> None:
-    """Refuse scenes outside the range of `split`, and those that one of the methods was trained on (SeedError). A
-    method without `provenance`, or with None, was not trained; one whose provenance doesn't name its training seeds is
-    refused. No seeds, as of real clips, are no scenes, and nothing is checked."""
+    """Refuse scenes outside the range of `split`, and those that one of the methods was trained on (SeedError).
+
+    A method without `provenance`, or with None, was not trained. One that doesn't name its training seeds is refused.
+    """
     provenances = [getattr(method, "provenance", None) for method in methods] if seeds else []
     for provenance in sorted(provenances, key=lambda each: each is None):  # trained ones say more when they refuse
         check_seeds(seeds, {"training_seeds": []} if provenance is None else provenance, split)

@@ -16,9 +16,11 @@ RANKED_BY = "psnr_inside"
 
 @dataclass(frozen=True)
 class ShownClip:
-    """A clip with what methods made of it. region: (F, H, W) bool, where the hands act. videos: (F, H, W, 3) uint8 by
-    method. figures: every measure of exactly these videos, by method. place: "best", "median", "worst", or "" where
-    clips aren't ranked."""
+    """A clip with what methods made of it.
+
+    region: (F, H, W) bool, where the hands act. videos: (F, H, W, 3) uint8 by method. figures: the measures of these
+    videos, by method. place: "best", "median", "worst", or "" where clips aren't ranked.
+    """
 
     clip: TripletClip
     region: np.ndarray
@@ -28,9 +30,7 @@ class ShownClip:
 
 
 def picked(evaluation: Evaluation, method: str, each: int = 2) -> list[tuple[int, str]]:
-    """Indices of clips with their place: the `each` best of a method by PSNR inside the region, middle and worst. Best
-    first; no clip stands twice, so with few clips all of them are shown. Clips without a region take no part; where no
-    clip has one, nothing is picked."""
+    """Indices of clips with their place: the `each` best, middle and worst by PSNR inside; none stands twice."""
     values = evaluation.of(method, RANKED_BY)
     known = [index for index, value in enumerate(values) if isinstance(value, int | float)]
     order = sorted(known, key=lambda index: -values[index])  # type: ignore[operator]
@@ -54,12 +54,9 @@ def shown_clips(
     perceptual: Perceptual | None = None,
     each: int = 2,
 ) -> list[ShownClip]:
-    """The picked clips of an evaluation with their videos, made again from the first sample's seed and measured again.
-    clips, codec: those of the evaluation. methods: whose videos are shown, beside the references."""
+    """The picked clips with videos of `methods` and references, made again from the first sample's seed."""
+    everything, config = [*reference_methods(codec), *methods], evaluation.config
     places = picked(evaluation, method, each)
-    config = replace(evaluation.config, samples=1)
-    perceptual = perceptual or Perceptual()
-    everything = [*reference_methods(codec), *methods]
     return [shown_clip(clips[index], everything, config, perceptual, place) for index, place in places]
 
 
@@ -71,7 +68,7 @@ def shown_clip(
     place: str = "",
 ) -> ShownClip:
     """One clip with one video of each method, and their measures."""
-    truth, perceptual = Truth(clip, config.region), perceptual or Perceptual()
+    truth, perceptual = Truth(clip), perceptual or Perceptual()
     videos = {method.name: generated(method, [clip], replace(config, samples=1))[0][0] for method in methods}
     figures = {name: truth.measure(video, perceptual) for name, video in videos.items()}
     return ShownClip(clip, truth.region, videos, figures, place)

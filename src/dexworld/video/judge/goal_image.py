@@ -1,11 +1,10 @@
 """How far generated last frames are from a goal picture that shows the goal state without hands.
 
-A generated last frame shows the hand, the goal picture doesn't, so a plain distance would reward the candidate whose
-hand covers the least. Everything under a hand is therefore taken out of the comparison before any distance is computed,
-by one of two rules:
+A generated last frame shows the hand, the goal picture doesn't. A plain distance would reward the candidate whose hand
+covers the least. So everything under a hand is taken out of the comparison, by one of two rules:
 
-`union`: the pixels that the hand of any candidate covers are taken from the static video in both pictures. Every
-    candidate is judged on the same pixels, and two candidates that differ in their hands alone get the same score.
+`union`: the pixels that the hand of any candidate covers are taken from the static video in both pictures. Two
+    candidates that differ in their hands alone get the same score.
 `own`: the pixels that a candidate's own hand covers are taken from the static video in its picture only: what can't be
     seen counts as unchanged. More of the scene is compared, and a candidate may lose what its hand hides.
 
@@ -15,7 +14,7 @@ N candidates, F frames, H x W pixels. Pictures inside are float32 RGB in [0, 1].
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from dexworld.video.clips.clip import keypoints_camera
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 
 Rule = Literal["union", "own", "none"]
-RULES: tuple[Rule, ...] = ("union", "own", "none")
+RULES: tuple[Rule, ...] = get_args(Rule)
 DILATION_PX = 3  # covers the blur of a codec and most of the contact shadow
 LEVELS = 4  # of the multi-scale distances: pixels of 1, 2, 4 and 8
 FOREARM_LENGTH, FOREARM_RADIUS = 0.45, 0.04  # metres
@@ -41,12 +40,11 @@ Distance = Callable[[Tensor, Tensor, Tensor], Tensor]  # (pictures (N, H, W, 3),
 def hand_masks(
     hands: Sequence[np.ndarray], tracks: Sequence[Track | None] = (), frames: int = 1, dilation: int = DILATION_PX
 ) -> np.ndarray:
-    """Where the hands are at the end of N hand-only videos (F, H, W, 3) uint8 on black: (N, H, W) bool. tracks: of the
-    same hands; with them the forearms count too, which only generated videos show. frames: how many of the last frames
-    count. dilation: pixels by which the masks grow. Raises ValueError on another shape."""
-    for index, video in enumerate(hands):
-        if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8:
-            raise ValueError(f"hand video {index} is {video.shape} {video.dtype}, expected (F, H, W, 3) uint8")
+    """Where the hands are in the last `frames` of N videos (F, H, W, 3) uint8 of hands on black: (N, H, W) bool.
+
+    tracks: of the same hands; with them the forearms count too, which only generated videos show. dilation: pixels by
+    which the masks grow.
+    """
     covered = np.stack([(video[-frames:].max(axis=-1) > HAND_NOISE_LEVEL).any(axis=0) for video in hands])
     for index, track in enumerate(tracks):
         if track is not None:
@@ -57,9 +55,7 @@ def hand_masks(
 
 
 def forearm_mask(track: Track, frame: int, size: tuple[int, int]) -> np.ndarray:
-    """Where the forearms of a frame are in a picture of `size` (H, W): (H, W) bool. A forearm is taken to prolong the
-    line from the middle finger's knuckle to the wrist, as thick as a sleeve; a bent wrist moves the true one off that
-    line."""
+    """Where forearms, straight on from knuckle through wrist, are in a picture of `size` (H, W): (H, W) bool."""
     height, width = size
     rows, columns = np.mgrid[:height, :width] + 0.5
     points, found = keypoints_camera(track)[frame], np.zeros(size, dtype=bool)
@@ -80,9 +76,11 @@ def forearm_mask(track: Track, frame: int, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GoalView:
-    """A goal and the pixels that candidates may be compared with it on. goal, static: (H, W, 3) uint8, the wanted state
-    and the untouched scene from the last camera pose, without hands. hidden: (N, H, W) bool, what each candidate's hand
-    covers in its last frame. Raises ValueError when the sizes differ."""
+    """A goal and the pixels that candidates may be compared with it on. Raises ValueError when the sizes differ.
+
+    goal, static: (H, W, 3) uint8, the wanted state and the untouched scene from the last camera pose, without hands.
+    hidden: (N, H, W) bool, what each candidate's hand covers in its last frame.
+    """
 
     goal: np.ndarray
     static: np.ndarray
@@ -95,10 +93,8 @@ class GoalView:
                 raise ValueError(f"{name} is {value.shape} {value.dtype}, expected (H, W, 3) uint8")
         size = self.goal.shape[:2]
         if self.static.shape[:2] != size or self.hidden.shape[1:] != size or self.hidden.ndim != 3:
-            raise ValueError(
-                f"goal {self.goal.shape}, static {self.static.shape} and hand masks {self.hidden.shape} must be of "
-                "one size; resize the goal picture to that of the clips"
-            )
+            shapes = f"goal {self.goal.shape}, static {self.static.shape} and hand masks {self.hidden.shape}"
+            raise ValueError(f"{shapes} must be of one size; resize the goal picture to that of the clips")
 
     @cached_property
     def union(self) -> np.ndarray:
@@ -107,20 +103,16 @@ class GoalView:
 
     @cached_property
     def visible_change(self) -> float:
-        """Share, 0 to 1, of the squared difference between goal and static that lies outside `union`. Near 0 the goal
-        hides behind the hands, and no picture can tell the candidates apart. 1 where nothing changes."""
+        """Share, 0 to 1, of the squared difference between goal and static outside `union`; 1 where nothing changes."""
         change = np.square(self.goal.astype(float) - self.static).sum(axis=-1)
         total = change.sum()
         return float(change[~self.union].sum() / total) if total else 1.0
 
     def distances(self, last_frames: np.ndarray, distance: Distance, rule: Rule) -> np.ndarray:
-        """Distances (N,) float64 of last frames (N, H, W, 3) uint8 to the goal; lower is nearer. Raises ValueError when
-        the number or the size of the frames is not that of the hand masks."""
+        """Distances (N,) float64 of last frames (N, H, W, 3) uint8 to the goal. Raises ValueError on another shape."""
         expected = (*self.hidden.shape, 3)
         if last_frames.shape != expected or last_frames.dtype != np.uint8:
             raise ValueError(f"last frames are {last_frames.shape} {last_frames.dtype}, expected {expected} uint8")
-        if rule not in RULES:
-            raise ValueError(f"rule is {rule!r}; choose from {', '.join(RULES)}")
         goal, pictures = self.goal, last_frames
         if rule == "union":
             goal, pictures = (np.where(self.union[..., None], self.static, each) for each in (goal, pictures))
@@ -168,8 +160,7 @@ def changed(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
 
 
 def direction(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """One minus the cosine between the change that a picture shows and the one that the goal shows, both blurred. It
-    doesn't punish a video for showing the right change too faintly. 1 where either shows no change at all."""
+    """One minus the cosine of shown and wanted change, both blurred; 1 where either shows none."""
     shown, wanted = _smooth(pictures - static).flatten(1), _smooth((goal - static)[None]).flatten(1)
     return 1.0 - F.cosine_similarity(shown, wanted.expand_as(shown), dim=1, eps=1e-6)
 

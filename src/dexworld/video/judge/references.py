@@ -1,7 +1,8 @@
 """What every evaluated method is held against: copying the static video, and what the codec lets through at best."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ CODEC_TRUTH = "codec_truth"
 
 
 class VideoMethod(Protocol):
-    """What is evaluated: a name, and videos for clips. A method looks only at what it may know of a clip, never at the
-    outcome. One that gives the same video for every seed has `deterministic = True` and is asked once; one that was
-    trained says on what with `provenance`, as checkpoints do."""
+    """What is evaluated: a name, and videos for clips, made without a look at the outcome.
+
+    A method that gives the same video for every seed has `deterministic = True` and is asked once. A trained one says
+    on what it was trained with `provenance`, as checkpoints do.
+    """
 
     @property
     def name(self) -> str:
@@ -28,46 +31,36 @@ class VideoMethod(Protocol):
         ...
 
 
-class StaticCopy:
-    """Nothing happens: the static video itself, or with a `codec` what that codec makes of it. A model that works in a
-    codec's latents can't show more detail than the second one, which is therefore what it is to beat."""
+@dataclass(frozen=True)
+class Reference:
+    """The static or the true video of every clip, itself or as a `codec` shows it; the seeds don't matter."""
 
-    deterministic = True
-
-    def __init__(self, codec: Any | None = None) -> None:
-        self.codec = codec
-        self.name = STATIC_COPY if codec is None else STATIC_COPY_CODEC
-
-    def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int], /) -> list[np.ndarray]:
-        """The static video of every clip; the seeds don't matter."""
-        if self.codec is None:
-            return [clip.static for clip in clips]
-        return [through_codec(self.codec, clip.static) for clip in clips]
-
-
-class Reconstruction:
-    """The true video, encoded and decoded: the ceiling of every method that works in the codec's latents."""
-
-    deterministic = True
-    name = CODEC_TRUTH
-
-    def __init__(self, codec: Any) -> None:
-        self.codec = codec
+    name: str
+    video: Literal["static", "interaction"]
+    codec: Any | None = None
+    deterministic: ClassVar[bool] = True
 
     def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int], /) -> list[np.ndarray]:
-        """The true video of every clip as the codec shows it; the seeds don't matter."""
-        return [through_codec(self.codec, clip.interaction) for clip in clips]
+        """A video (F, H, W, 3) uint8 for each clip."""
+        videos = [getattr(clip, self.video) for clip in clips]
+        return videos if self.codec is None else [through_codec(self.codec, video) for video in videos]
 
 
 @torch.no_grad()
 def through_codec(codec: Any, video: np.ndarray) -> np.ndarray:
     """A video (F, H, W, 3) uint8, encoded and decoded by `codec`."""
-    tensors = [*codec.parameters(), *codec.buffers()] if isinstance(codec, torch.nn.Module) else []
     pixels = torch.from_numpy(np.ascontiguousarray(video))[None]
-    latents = codec.encode(pixels.to(tensors[0].device) if tensors else pixels)
+    weight = next(codec.buffers(), None) if isinstance(codec, torch.nn.Module) else None
+    latents = codec.encode(pixels if weight is None else pixels.to(weight.device))
     return codec.decode(latents)[0].cpu().numpy()
 
 
 def reference_methods(codec: Any | None = None) -> list[VideoMethod]:
-    """What stands in every table: static copy, and with a codec also what it makes of the static and the true video."""
-    return [StaticCopy()] if codec is None else [StaticCopy(), StaticCopy(codec), Reconstruction(codec)]
+    """What stands in every table: static copy, and with a codec also what it makes of the static and the true video.
+
+    The static copy through the codec is what a model of its latents has to beat, the true video its ceiling.
+    """
+    plain = Reference(STATIC_COPY, "static")
+    if codec is None:
+        return [plain]
+    return [plain, Reference(STATIC_COPY_CODEC, "static", codec), Reference(CODEC_TRUTH, "interaction", codec)]

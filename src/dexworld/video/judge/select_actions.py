@@ -1,8 +1,8 @@
 """Action selection by imagination: simulate every candidate hand motion as a video, score the videos, take the best.
 
 DWM, section 4.4: an image goal is scored by -LPIPS between the last generated frame and the goal picture, a text goal
-by the cosine of video and text embeddings; the paper's code for it was not released. Departures: under the hands
-nothing is compared (`goal_image`), and without weights for LPIPS a named weight-free distance takes its place.
+by the cosine of video and text embeddings. Departures: under the hands nothing is compared (`goal_image`), and without
+weights for LPIPS a weight-free distance takes its place.
 
 A scene of one's own is a folder (`rank_folder`):
 
@@ -43,14 +43,11 @@ GOAL_TEXT = "goal.txt"
 
 @dataclass(frozen=True)
 class ImageGoal:
-    """A goal picture (H, W, 3) uint8, from the last camera pose and without hands, and how distance to it is measured.
-    distance: a name in `goal_image.DISTANCES`. lpips: LPIPS with weights; when given it takes the distance's place.
-    mask_frames: so many of the last frames make up a hand's mask."""
+    """A goal picture (H, W, 3) uint8 without hands, and its distance: a name, or LPIPS with weights."""
 
     picture: np.ndarray
     distance: str = DISTANCE
     rule: Rule = RULE
-    mask_frames: int = MASK_FRAMES
     lpips: PairDistance | None = None
 
     @property
@@ -82,9 +79,11 @@ class TextGoal:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates in the order in which they should be tried. names: (N,) of the candidates as given. scores: (N,)
-    float64, higher is better. order: (N,) indices, best first. videos: what was generated for each. visible_change: see
-    `GoalView`; None for a text goal."""
+    """Candidates in the order in which they should be tried.
+
+    names: (N,) of the candidates as given. scores: (N,) float64, higher is better. order: (N,) indices, best first.
+    videos: what was generated for each. visible_change: see `GoalView`; None for a text goal.
+    """
 
     names: tuple[str, ...]
     scores: np.ndarray
@@ -100,8 +99,7 @@ class Ranking:
 
 
 def rank_order(scores: np.ndarray, seed: int) -> np.ndarray:
-    """Indices (N,) by falling score; equal scores come in an order drawn from `seed`, never in the order given. Raises
-    ValueError on NaN, which would rank anywhere."""
+    """Indices (N,) by falling score; equal scores come in an order drawn from `seed`. Raises ValueError on NaN."""
     scores = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(scores).all():
         raise ValueError(f"scores hold NaN or Inf: {scores.tolist()}")
@@ -118,8 +116,10 @@ def rank_candidates(
     method: VideoMethod, clips: Sequence[TripletClip], goal: ImageGoal | TextGoal, seed: int = 0
 ) -> Ranking:
     """Simulate N candidates of one scene (clips that share `static` and differ in `hands`) and rank them by the goal.
-    The outcomes are never looked at. All candidates start from the same noise, drawn from `seed`, so that videos differ
-    by the hands alone. Raises ValueError for fewer than two candidates, or for candidates of different scenes."""
+
+    The outcomes are never looked at. All candidates start from the same noise, drawn from `seed`. Raises ValueError for
+    fewer than two candidates, or for candidates of different scenes.
+    """
     if len(clips) < 2:
         raise ValueError(f"there is nothing to select among {len(clips)} candidates; give at least two")
     for clip in clips[1:]:
@@ -131,7 +131,7 @@ def rank_candidates(
     if isinstance(goal, TextGoal):
         scores, visible = goal.scorer(videos, goal.text), None
     else:
-        view = scene_view(goal.picture, clips, goal.mask_frames)
+        view = scene_view(goal.picture, clips)
         last = np.stack([video[-1] for video in videos])
         scores, visible = -view.distances(last, goal.measure(), goal.rule), view.visible_change
     return Ranking(names, scores, rank_order(scores, seed), goal.score_name, tuple(videos), visible)
@@ -149,39 +149,41 @@ class SelectionError(ValueError):
 
 def rank_folder(
     method: VideoMethod,
-    folder: Path | str,
-    goal: str | None = None,
-    distance: str = DISTANCE,
-    rule: Rule = RULE,
+    folder: Path,
     lpips: LPIPS | None = None,
     text_weights: str | Path | None = None,
     seed: int = 0,
 ) -> Ranking:
-    """Simulate every candidate of `folder` with `method` and rank them by its goal. goal: `image` or `text`; by default
-    the picture if there is one. distance, rule, lpips: see `ImageGoal`. text_weights: an X-CLIP folder or hub id, for a
-    sentence. Raises SelectionError naming the file that is missing or doesn't fit."""
-    folder = Path(folder)
-    clips = folder_candidates(folder)
+    """Simulate every candidate of `folder` with `method` and rank them by its goal.
+
+    text_weights: an X-CLIP folder or hub id, for a sentence. Raises SelectionError naming the file that is missing or
+    doesn't fit.
+    """
+    clips, goal = folder_candidates(folder), folder_goal(folder)
+    if isinstance(goal, str):
+        if text_weights is None:
+            score = f"the score of a text goal is {NO_WEIGHTS}"
+            raise SelectionError(f"{folder / GOAL_TEXT}: {score}; name X-CLIP weights, or give a goal picture")
+        return rank_candidates(method, clips, TextGoal(goal, TextScorer(text_weights)), seed)
+    (rows, columns), (height, width) = goal.shape[:2], clips[0].static.shape[1:3]
+    if (rows, columns) != (height, width):
+        sizes = f"{rows} x {columns}, the videos are {height} x {width}"
+        raise SelectionError(f"{folder}: the goal picture is {sizes}; resize it to their size")
+    return rank_candidates(method, clips, ImageGoal(goal, lpips=lpips), seed)
+
+
+def folder_goal(folder: Path) -> np.ndarray | str:
+    """The goal of a folder: picture (H, W, 3) uint8 RGB, or else sentence. Raises SelectionError for neither."""
     pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
-    if goal not in (None, "image", "text"):
-        raise SelectionError(f"goal is {goal!r}; choose 'image' or 'text'")
-    if goal == "image" or (goal is None and pictures):
-        if not pictures:
-            raise SelectionError(f"{folder}: holds no goal picture ({' or '.join(GOAL_PICTURES)})")
-        picture, (height, width) = read_picture(pictures[0]), clips[0].static.shape[1:3]
-        if picture.shape[:2] != (height, width):
-            size = f"{picture.shape[0]} x {picture.shape[1]}"
-            raise SelectionError(f"{pictures[0]} is {size}, the videos are {height} x {width}; resize it to their size")
-        return rank_candidates(method, clips, ImageGoal(picture, distance, rule, lpips=lpips), seed)
+    if pictures:
+        try:
+            with av.open(str(pictures[0])) as container:
+                return next(container.decode(video=0)).to_ndarray(format="rgb24")
+        except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
+            raise SelectionError(f"{pictures[0]}: can't be read as a picture ({error})") from error
     if not (folder / GOAL_TEXT).exists():
         raise SelectionError(f"{folder}: holds neither a goal picture ({', '.join(GOAL_PICTURES)}) nor {GOAL_TEXT}")
-    if text_weights is None:
-        raise SelectionError(
-            f"{folder / GOAL_TEXT}: the score of a text goal is {NO_WEIGHTS}; name a folder with X-CLIP weights, or "
-            "give a goal picture"
-        )
-    text = read_prompt(folder / GOAL_TEXT)
-    return rank_candidates(method, clips, TextGoal(text, TextScorer(text_weights)), seed)
+    return read_prompt(folder / GOAL_TEXT)
 
 
 def folder_candidates(folder: Path) -> list[TripletClip]:
@@ -194,10 +196,8 @@ def folder_candidates(folder: Path) -> list[TripletClip]:
     for path in files:
         hands = _video(path)
         if len(hands) != len(static) or hands.size != static.size:
-            raise SelectionError(
-                f"{path}: {len(hands)} frames of {hands.size}, static.mp4 has {len(static)} of {static.size}; "
-                "candidates are as long and as large as the static video"
-            )
+            other = f"static.mp4 has {len(static)} of {static.size}; bring them to one length and size"
+            raise SelectionError(f"{path}: {len(hands)} frames of {hands.size}, {other}")
         motion = folder / "hand_motions" / f"{path.stem}.npz"
         scene, shown = (video.read(list(range(len(video)))) for video in (static, hands))
         try:
@@ -206,15 +206,6 @@ def folder_candidates(folder: Path) -> list[TripletClip]:
         except ValueError as error:
             raise SelectionError(f"{path}: {error}") from error
     return clips
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB. Raises SelectionError when it can't be read."""
-    try:
-        with av.open(str(path)) as container:
-            return next(container.decode(video=0)).to_ndarray(format="rgb24")
-    except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
-        raise SelectionError(f"{path}: can't be read as a picture ({error})") from error
 
 
 def _video(path: Path) -> VideoFrames:

@@ -6,15 +6,13 @@ believes leads there. Beside the video world model:
 
 `no_hand`       the video model that sees no hands;
 `dexwm`         the latent world model, on the same candidates (`dexwm_evaluator`);
-`composite`     the hand videos pasted on the static video: it shows the hands and predicts no change of any object, so
-                under an honest score it is at chance;
-`composite_codec`  the same as the video model's codec shows it, which blurs the hand in space and in time: whether
-                what is left of a hand beside its mask gives the answer away;
+`composite`     the hand videos pasted on the static video: no change of any object, so it should be at chance;
+`composite_codec`  the same as the video model's codec shows it: whether the blur of a hand gives the answer away;
 `hand_over_change`  no world model at all: the candidate whose hand was where the goal differs from the scene;
 `oracle`        the true simulated videos under the same score: the most that any video model could reach.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -24,23 +22,21 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 
 from dexworld.data.parallel import available_cores, parallel_map
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
-from dexworld.models.lpips import LPIPS
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
-from dexworld.video.judge.dexwm_evaluator import MEASURES, STRIDE, DexWMEvaluator, Measure
-from dexworld.video.judge.goal_image import DISTANCES, RULES, GoalView, Rule, distance_named
+from dexworld.video.judge.dexwm_evaluator import MEASURES, DexWMEvaluator
+from dexworld.video.judge.evaluate_videos import NOT_AN_OPTION
+from dexworld.video.judge.goal_image import DISTANCES, RULES, GoalView
 from dexworld.video.judge.references import VideoMethod, through_codec
 from dexworld.video.judge.select_actions import (
     DISTANCE,
-    MASK_FRAMES,
     NEUTRAL_PROMPT,
     RULE,
     ImageGoal,
@@ -48,7 +44,7 @@ from dexworld.video.judge.select_actions import (
     scene_view,
 )
 from dexworld.video.judge.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
-from dexworld.video.judge.video_measures import TextScorer
+from dexworld.video.judge.video_measures import TextScorer, given_lpips
 from dexworld.video.model.dwm import chosen_device, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, shown, with_texts
 
@@ -56,7 +52,6 @@ COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
 TRIED_MASK_FRAMES = (1, 4)  # by all_scores
 BLUR_PX = 9  # of `hand_over_change`
-NOT_AN_OPTION = (tyro.conf.Fixed, tyro.conf.Suppress)  # fields that the command line leaves at their default
 MethodFactory = Callable[[], VideoMethod]
 
 
@@ -72,12 +67,6 @@ class SelectConfig:
     """Hand motions in a scene."""
     rivals: bool = False
     """All motions of a scene are about one object: where a hand passes no longer gives the answer away."""
-    distance: Annotated[str, *NOT_AN_OPTION] = DISTANCE
-    """Weight-free distance to the goal picture."""
-    rule: Annotated[Rule, *NOT_AN_OPTION] = RULE
-    """What is left out of the comparison: `union`, `own` or `none` (`goal_image`)."""
-    mask_frames: Annotated[int, *NOT_AN_OPTION] = MASK_FRAMES
-    """So many of the last frames make up a hand's mask; a video codec blurs hands over four."""
     lpips_vgg: Path | None = None
     """LPIPS weights: VGG16; without weights a distance takes its place that needs none."""
     lpips_heads: Path | None = None
@@ -86,10 +75,6 @@ class SelectConfig:
     """X-CLIP folder or hub id, for goals in words."""
     dexwm: str | None = None
     """DexWM that judges the same candidates; None leaves it out."""
-    dexwm_measure: Annotated[Measure | Literal["pixels"], *NOT_AN_OPTION] = "direction"
-    """How DexWM's latents are compared, or `pixels` for its decoded pictures under `distance`."""
-    dexwm_stride: Annotated[int, *NOT_AN_OPTION] = STRIDE
-    """Video frames of one step of DexWM."""
     all_scores: bool = False
     """Also report every other way to compare pictures; validation scenes only."""
     shown: int = 6
@@ -106,13 +91,8 @@ class SelectConfig:
     """Size, length and contents of the clips; those of the video model's when not given."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.candidates < 2 or self.mask_frames < 1 or self.workers < 0 or self.shown < 0:
-            raise ValueError("episodes and mask_frames must be >= 1, candidates >= 2, workers and shown >= 0")
-        distance_named(self.distance)
-        if self.rule not in RULES:
-            raise ValueError(f"rule is {self.rule!r}; choose from {', '.join(RULES)}")
-        if self.dexwm_measure not in (*MEASURES, "pixels"):
-            raise ValueError(f"dexwm_measure is {self.dexwm_measure!r}; choose from {', '.join(MEASURES)}, pixels")
+        if self.episodes < 1 or self.candidates < 2 or self.workers < 0 or self.shown < 0:
+            raise ValueError("episodes must be >= 1, candidates >= 2, workers and shown >= 0")
         if (self.lpips_vgg is None) != (self.lpips_heads is None):
             raise ValueError("LPIPS needs both lpips_vgg and lpips_heads")
         if self.all_scores and self.split != "validation":
@@ -122,22 +102,20 @@ class SelectConfig:
 def select_benchmark(
     config: SelectConfig,
     methods: Mapping[str, MethodFactory],
-    provenances: Sequence[Mapping[str, Any]] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Any], list[Judged]]:
     """Play the benchmark: the figures as `results.json` holds them, and the scenes to show, in seed order.
 
     methods: picklable factories (`trained_method` makes them), called in every process; `dwm` is the main one,
-    `no_hand` sees no hands, others are measured beside them. provenances: of checkpoints for the guard, beside those
-    that the methods name. progress: called with (scenes done, scenes). Raises SeedError for seeds that must not be
-    evaluated on, ValueError for a method that takes a control's name.
+    `no_hand` sees no hands, others are measured beside them. progress: called with (scenes done, scenes). Raises
+    SeedError for seeds that must not be evaluated on, ValueError for a method that takes a control's name.
     """
     reserved = sorted({DEXWM, COMPOSITE, COMPOSITE_CODEC, HAND_OVER_CHANGE, ORACLE} & set(methods))
     if reserved:
         raise ValueError(f"methods may not be called {', '.join(reserved)}: those are the benchmark's own")
     seeds = list(range(config.seed, config.seed + config.episodes))
     judge = Judge(config, methods)
-    for provenance in [{"training_seeds": []}, *provenances, *judge.provenances]:
+    for provenance in [{"training_seeds": []}, *judge.provenances]:
         check_seeds(seeds, provenance, config.split)
     judged: list[Judged] = []
     for part in _parts(judge, dict(methods), seeds):
@@ -148,8 +126,8 @@ def select_benchmark(
     found = figures(judged, 1.0 / config.candidates)
     found["chance_acting"] = 1.0 / (config.candidates - config.candidates // QUIET_SHARE)
     found["rivals"] = config.rivals
-    found["score"] = f"-{config.distance if config.lpips_vgg is None else 'lpips'} ({config.rule})"
-    found["dexwm_score"] = f"{config.dexwm_measure} ({config.rule})" if config.dexwm else None
+    found["score"] = f"-{DISTANCE if config.lpips_vgg is None else 'lpips'} ({RULE})"
+    found["dexwm_score"] = f"direction ({RULE})" if config.dexwm else None
     return found, [each for each in judged if each.shown is not None]
 
 
@@ -177,8 +155,7 @@ def _judge_part(
 def trained_method(
     model: str | Path, config: GenerateConfig = GenerateConfig(), device: str = "auto", text_encoder: str | None = None
 ) -> Generator:
-    """A trained video model, from its folder or hub id, as a method; `functools.partial` makes a factory of it.
-    text_encoder: the one that the model was trained with; it is shown the neutral prompt."""
+    """A trained video model, from its folder or hub id, as a method that is shown the neutral prompt."""
     return with_texts(Generator(load_video_model(model, device), config), [NEUTRAL_PROMPT], text_encoder)
 
 
@@ -202,10 +179,8 @@ class Judge:
         self.clip = clips_of(config, self.methods)
         self.evaluator = None
         if config.dexwm is not None:
-            self.evaluator = DexWMEvaluator(DexWM.from_pretrained(config.dexwm).eval(), config.dexwm_stride)
-        self.lpips = None
-        if config.lpips_vgg is not None and config.lpips_heads is not None:
-            self.lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads)
+            self.evaluator = DexWMEvaluator(DexWM.from_pretrained(config.dexwm).eval())
+        self.lpips = given_lpips(config.lpips_vgg, config.lpips_heads)
         self.text = TextScorer(config.xclip) if config.xclip is not None else None
 
     @property
@@ -225,7 +200,7 @@ class Judge:
         config, seed, evaluator = self.config, candidates.seed, self.evaluator
         clips = candidate_clips(candidates)
         known = imagined_clips(clips)
-        view = scene_view(candidates.goal_image, clips, config.mask_frames)
+        view = scene_view(candidates.goal_image, clips)
         videos = {name: method.generate(known, [seed] * len(known)) for name, method in self.methods.items()}
         videos[COMPOSITE] = [composite(clip) for clip in known]
         main = self.methods.get(MAIN)
@@ -234,12 +209,13 @@ class Judge:
             videos[COMPOSITE_CODEC] = [as_shown_by(main, video, clip.static) for video, clip in pasted]
         videos[ORACLE] = [clip.interaction for clip in clips]
         last = {name: np.stack([video[-1] for video in each]) for name, each in videos.items()}
+        goal = ImageGoal(candidates.goal_image, lpips=self.lpips)
+        scores = {name: -view.distances(frames, goal.measure(), RULE) for name, frames in last.items()}
         if evaluator is not None:
             tracks = [clip.track for clip in known if clip.track is not None]  # every simulated candidate has one
             imagined = evaluator.imagine(known[0].static[0], tracks)
             last[DEXWM] = evaluator.pictures(imagined, view.static)
-        goal = ImageGoal(candidates.goal_image, config.distance, config.rule, lpips=self.lpips)
-        scores = {name: -view.distances(frames, goal.measure(), config.rule) for name, frames in last.items()}
+            scores[DEXWM] = evaluator.scores(imagined, view)
         scores[HAND_OVER_CHANGE] = hand_over_change(known, view)
         text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
         others: dict[tuple[str, str], np.ndarray] = {}
@@ -249,9 +225,7 @@ class Judge:
             if evaluator is not None:
                 for rule, measure, (frames, each) in product(RULES, MEASURES, views.items()):
                     way = f"latents/{measure} ({rule}, {frames})"
-                    others[DEXWM, way] = replace(evaluator, rule=rule).scores(imagined, each, measure)
-        if evaluator is not None and config.dexwm_measure != "pixels":
-            scores[DEXWM] = replace(evaluator, rule=config.rule).scores(imagined, view, config.dexwm_measure)
+                    others[DEXWM, way] = evaluator.scores(imagined, each, measure, rule)
         kept = {name: tuple(each) for name, each in videos.items()}
         return Judged(
             seed,
@@ -288,16 +262,13 @@ def composite(clip: TripletClip) -> np.ndarray:
 
 @torch.no_grad()
 def as_shown_by(method: Generator, video: np.ndarray, static: np.ndarray) -> np.ndarray:
-    """A video (F, H, W, 3) uint8 of the scene `static` as a trained method would show it, had it generated just this.
-    It goes through the model's codec, and keeps the static video's own detail where the method does."""
+    """A video (F, H, W, 3) uint8 of the scene `static` as a trained method would show it, had it generated this."""
     made, untouched = (torch.from_numpy(through_codec(method.model.codec, each))[None] for each in (video, static))
     return shown(made, untouched, torch.from_numpy(static.copy())[None], method.config)[0].numpy()
 
 
 def hand_over_change(clips: list[TripletClip], view: GoalView) -> np.ndarray:
-    """Scores (N,): the cosine between where each hand was at any time and where the goal differs from the scene. Both
-    maps are blurred, so that a hand that passes close by counts a little; the camera's motion within the clip is
-    ignored. 0 for a hand that is never in view, or a goal that changes nothing."""
+    """Scores (N,): the cosine of where each hand passed and where the goal differs from the scene, blurred."""
     change = np.abs(view.goal.astype(np.float32) - view.static).sum(axis=-1)
     swept = np.stack([(clip.hands.max(axis=-1) > HAND_NOISE_LEVEL).any(axis=0) for clip in clips])
     maps = torch.from_numpy(np.concatenate([swept.astype(np.float32), change[None]]))[:, None]

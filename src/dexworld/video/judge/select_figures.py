@@ -19,9 +19,8 @@ MAIN, NO_HAND, DEXWM = "dwm", "no_hand", "dexwm"
 class Judged:
     """One scene as every method judged it.
 
-    scores: (N,) by method, higher is better. goal_index: the right answer. final_distances: (N,) metres between each
-    outcome's objects and the goal's. others: further ways to score, by (method, way), where they were asked for.
-    shown: the clips, goal picture and generated videos by method, for a page; None for most scenes.
+    scores: (N,) by method, higher is better. final_distances: (N,) metres between each outcome's objects and the
+    goal's. others: further ways to score, by (method, way). shown: for a page; None for most scenes.
     """
 
     seed: int
@@ -52,13 +51,11 @@ class ShownScene:
 def figures(judged: Sequence[Judged], chance: float) -> dict[str, Any]:
     """What `results.json` holds.
 
-    top1, low, high, n: of the video world model; chance: 1 / candidates; p_above_chance: exact binomial, one-sided.
-    dexwm_top1, no_hand_top1: null where there is no such method. methods: per method top1 with its Wilson interval, mrr
-    (mean reciprocal rank of the right answer) and regret_m (metres between the chosen outcome and the goal) with
-    bootstrap intervals, and tied (share of scenes in which its best score is shared). mcnemar: exact two-sided p of
-    the video world model against each other method on the same scenes. visible_change, covered: means of the goal's
-    change outside the hands, and of the picture under them. text_top1: by the goal's sentence, or a text that says that
-    there are no weights. alternatives: other ways to score, validation only.
+    top1, low, high: of the video world model. p_above_chance: exact binomial, one-sided. methods: top1 with its Wilson
+    interval; mrr, mean reciprocal rank of the right answer, and regret_m, metres from the chosen outcome to the goal,
+    with bootstrap intervals; tied, share of scenes whose best score is shared. mcnemar: exact two-sided p of the video
+    world model against each other method. visible_change, covered: mean share of the goal's change outside the hands,
+    and of the picture under them. text_top1: by the goal's sentence. alternatives: other ways to score.
     """
     names = sorted({name for each in judged for name in each.scores})
     rows = {name: _method_row(judged, name) for name in names}
@@ -70,7 +67,7 @@ def figures(judged: Sequence[Judged], chance: float) -> dict[str, Any]:
         "dexwm_top1": rows[DEXWM]["top1"] if DEXWM in rows else None,
         "no_hand_top1": rows[NO_HAND]["top1"] if NO_HAND in rows else None,
         "p_above_chance": binomial_p(int(won[MAIN].sum()), len(judged), chance) if MAIN in won else None,
-        "text_top1": text_goal(judged) if judged[0].text_scores else NO_WEIGHTS,
+        "text_top1": _top1_by_text(judged) if judged[0].text_scores else NO_WEIGHTS,
         "methods": rows,
         "mcnemar": {name: mcnemar(won[MAIN], won[name]) for name in names if name != MAIN} if MAIN in won else {},
         "visible_change": float(np.mean([each.visible_change for each in judged])),
@@ -79,7 +76,7 @@ def figures(judged: Sequence[Judged], chance: float) -> dict[str, Any]:
         "chosen_right": {name: [int(flag) for flag in won[name]] for name in names},
     }
     if judged[0].others:
-        found["alternatives"] = alternatives(judged)
+        found["alternatives"] = _alternatives(judged)
     return found
 
 
@@ -102,22 +99,20 @@ def _method_row(judged: Sequence[Judged], method: str) -> dict[str, Any]:
     return row | {"tied": float(np.mean(tied))}
 
 
-def text_goal(judged: Sequence[Judged]) -> dict[str, Any]:
+def _top1_by_text(judged: Sequence[Judged]) -> dict[str, Any]:
     """Top-1 with its interval by method, when the goal's sentence ranks the videos instead of its picture."""
     found: dict[str, Any] = {}
     for name in judged[0].text_scores:
-        right = [_is_right(each, each.text_scores[name]) for each in judged]
-        rate = wilson(sum(right), len(right))
+        rate = wilson(sum(_is_right(each, each.text_scores[name]) for each in judged), len(judged))
         found[name] = {"top1": rate.value, "low": rate.low, "high": rate.high}
     return found
 
 
-def alternatives(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+def _alternatives(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
     """Top-1 by method and way to score, best first, of the scenes that were scored in every way."""
     found: dict[str, dict[str, float]] = {}
     for name, way in judged[0].others:
-        right = [_is_right(each, each.others[name, way]) for each in judged]
-        found.setdefault(name, {})[way] = float(np.mean(right))
+        found.setdefault(name, {})[way] = float(np.mean([_is_right(each, each.others[name, way]) for each in judged]))
     return {name: dict(sorted(ways.items(), key=lambda item: -item[1])) for name, ways in found.items()}
 
 

@@ -1,7 +1,6 @@
 """What an evaluation measures beside PSNR and SSIM: perceptual distances, fit to a sentence, preservation of the scene.
 
-No weights ship with dexworld, and a network with random weights would still print a number. So a measure without its
-weights is the text `NO_WEIGHTS`, never a figure. The weight-free measure has a name of its own, `gradient_distances`.
+No weights ship with dexworld. A measure without its weights is the text `NO_WEIGHTS`, never a figure.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import functional
 
 from dexworld.models.lpips import LPIPS
 from dexworld.models.perceptual import gradient_maps
-from dexworld.models.picture_metrics import checked_mask, checked_videos, psnr, region_means
-from dexworld.video.clips.regions import RegionConfig, changed_pixels
+from dexworld.models.picture_metrics import check_mask, check_videos, psnr, region_means
+from dexworld.video.clips.regions import changed_pixels
 
 NO_WEIGHTS = "n/a (weights not given)"
 # The normalisation that X-CLIP's weights were trained with (its model cards).
@@ -32,10 +30,8 @@ Measures = dict[str, float | str | None]
 class PerceptualConfig:
     """Where the weights of the perceptual measures are; a measure without a path is reported as not measured.
 
-    lpips_vgg: VGG16 in torchvision's layout (`features.N.weight`), and lpips_heads: the five linear heads
-    (`lin0.model.1.weight` to `lin4.`), each .safetensors or .npz; both or neither. dreamsim: a folder that DreamSim's
-    own package reads its checkpoints from, which the user installs beside dexworld. xclip: a local folder of a
-    `transformers` X-CLIP model with its tokenizer.
+    lpips_vgg, lpips_heads: see `LPIPS.from_files`; both or neither. dreamsim: folder of the checkpoints that DreamSim's
+    own package reads, which the user installs. xclip: folder of a `transformers` X-CLIP model with its tokenizer.
     """
 
     lpips_vgg: Path | None = None
@@ -46,36 +42,34 @@ class PerceptualConfig:
     def __post_init__(self) -> None:
         if (self.lpips_vgg is None) != (self.lpips_heads is None):
             missing = "lpips_heads" if self.lpips_heads is None else "lpips_vgg"
-            raise ValueError(
-                f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video_evaluation)"
-            )
+            raise ValueError(f"LPIPS needs its VGG16 and its linear heads; {missing} is missing")
         for name in ("lpips_vgg", "lpips_heads", "dreamsim", "xclip"):
             path = getattr(self, name)
             if path is not None and not Path(path).exists():
                 raise FileNotFoundError(f"{name}: {path} is not there; give the file or folder of its weights")
 
 
-class Perceptual:
-    """The perceptual measures that there are weights for, loaded once. device: where the networks run.
+def given_lpips(vgg: Path | None, heads: Path | None) -> LPIPS | None:
+    """LPIPS from its two files of weights; None when they are not given."""
+    return None if vgg is None or heads is None else LPIPS.from_files(vgg, heads)
 
-    Called with a prediction and the truth (F, H, W, 3) uint8, the region (F, H, W) bool and the prompt, it gives
-    "lpips" and "gradient_distance" (also "_inside" and "_outside"), "dreamsim", and "xclip" (cosine of video and
-    prompt). A value is a number, None where there is nothing to measure (an empty region, no prompt), or the reason as
-    text.
-    """
+
+class Perceptual:
+    """The perceptual measures that there are weights for, loaded once. device: where the networks run."""
 
     def __init__(self, config: PerceptualConfig = PerceptualConfig(), device: str = "cpu") -> None:
-        self.config = config
-        self.lpips: LPIPS | None = None
-        if config.lpips_vgg is not None and config.lpips_heads is not None:
-            self.lpips = LPIPS.from_files(config.lpips_vgg, config.lpips_heads).to(device)
+        lpips = given_lpips(config.lpips_vgg, config.lpips_heads)
+        self.lpips = None if lpips is None else lpips.to(device)
         self.dreamsim = None if config.dreamsim is None else load_dreamsim(config.dreamsim, device)
         self.xclip = None if config.xclip is None else TextScorer(config.xclip, device)
 
     def __call__(self, prediction: np.ndarray, truth: np.ndarray, region: np.ndarray, prompt: str = "") -> Measures:
-        """All measures of one video; see the class. Raises ValueError on shapes that differ."""
-        checked_videos(prediction, truth)
-        checked_mask(region, truth.shape)
+        """All measures of a prediction of the truth (F, H, W, 3) uint8, with the interaction region (F, H, W) bool.
+
+        "lpips" and "gradient_distance", also "_inside" and "_outside"; "dreamsim"; "xclip", the cosine of video and
+        prompt. A value is a number, None where there is nothing to measure, or the reason as text. Raises ValueError on
+        shapes that differ.
+        """
         masks, suffixes, measures = (None, region, ~region), ("", "_inside", "_outside"), Measures()
         gradients = gradient_distances(prediction, truth, masks)
         lpips = self.lpips.distances(prediction, truth, masks) if self.lpips else [NO_WEIGHTS] * len(masks)
@@ -92,13 +86,15 @@ class Perceptual:
 def gradient_distances(
     prediction: np.ndarray, truth: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)
 ) -> list[float | None]:
-    """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights. The mean of
-    `models.perceptual.gradient_maps` over pixels and four scales: whether edges are where they should be, whatever the
-    brightness. One value for each of `masks`, (F, H, W) bool or None for the whole frame; None for an empty mask."""
-    checked_videos(prediction, truth)
+    """Multi-scale gradient distance, 0 (equal) to 1, of videos (F, H, W, 3) uint8; needs no weights.
+
+    The mean of `gradient_maps` over pixels and four scales. One value for each of `masks`, (F, H, W) bool or None for
+    the whole frame; None for an empty mask.
+    """
+    check_videos(prediction, truth)
     for mask in masks:
         if mask is not None:
-            checked_mask(mask, truth.shape)
+            check_mask(mask, truth.shape)
     frames = (_gradient_maps(*pair) for pair in zip(prediction, truth, strict=True))
     return [None if means is None else float(means.mean()) for means in region_means(frames, masks)]
 
@@ -110,14 +106,9 @@ def _gradient_maps(prediction: np.ndarray, truth: np.ndarray) -> list[Tensor]:
 
 
 def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    """DreamSim (ensemble) of the user's own installation, with the checkpoints in `folder`; mean distance over frames.
-    Source: Fu et al., "DreamSim", 2023; frames are squeezed to 224 x 224 as its own preparation does. Raises
-    ImportError where its package is not installed: it needs torchvision, so dexworld never installs it."""
+    """DreamSim (Fu et al., 2023) of the user's installation, or ImportError: mean distance over frames of 224 x 224."""
     if util.find_spec("dreamsim") is None:
-        raise ImportError(
-            "the weights of DreamSim were given, but its package is not installed here; install `dreamsim` with the "
-            "torchvision that fits this torch, or leave the option out"
-        )
+        raise ImportError("the DreamSim package is missing; install `dreamsim` and torchvision, or give no weights")
     package: Any = import_module("dreamsim")
     model, _ = package.dreamsim(pretrained=True, device=device, cache_dir=str(folder))
 
@@ -134,9 +125,7 @@ def load_dreamsim(folder: Path, device: str) -> Callable[[np.ndarray, np.ndarray
 
 
 class TextScorer:
-    """The cosine of X-CLIP's video and text embeddings, from a local folder or a Hugging Face id, with its tokenizer.
-    DWM (section 4.4) scores a text goal so without naming the network; X-CLIP (Ni et al., ECCV 2022) is the one of that
-    kind in `transformers`. Raises OSError when model or tokenizer can't be read."""
+    """The cosine of X-CLIP's (Ni et al., ECCV 2022) video and text embeddings. Raises OSError for missing weights."""
 
     def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import AutoTokenizer, XCLIPModel  # imported late: it costs seconds
@@ -150,8 +139,7 @@ class TextScorer:
 
     @torch.no_grad()
     def __call__(self, videos: Sequence[np.ndarray], text: str) -> np.ndarray:
-        """Cosines (N,) float64 of N videos (F, H, W, 3) uint8 with the sentence; higher fits better. Raises ValueError
-        for an empty sentence."""
+        """Cosines (N,) float64 of N videos (F, H, W, 3) uint8 with the sentence. Raises ValueError for an empty one."""
         if not text.strip():
             raise ValueError("the text goal is empty; say what the video should show")
         tokens = self.tokenizer([text], return_tensors="pt", truncation=True)
@@ -165,36 +153,28 @@ class TextScorer:
         return np.array(scores)
 
     def prepared(self, video: np.ndarray) -> Tensor:
-        """(frames, 3, side, side) float32 of a video (F, H, W, 3): evenly spread frames, whole picture, normalised. The
-        picture is squeezed to a square, not cropped: the hand may act at its border."""
+        """(frames, 3, side, side) float32 of a video (F, H, W, 3): evenly spread frames, squeezed to a square."""
         chosen = np.linspace(0, len(video) - 1, self.frames).round().astype(int)
         planes = torch.from_numpy(video[chosen]).permute(0, 3, 1, 2).float() / 255.0
-        planes = F.interpolate(planes, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
+        planes = functional.interpolate(planes, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
         return (planes - mean) / std
 
 
 def preservation(
-    prediction: np.ndarray,
-    static: np.ndarray,
-    region: np.ndarray,
-    truly_changed: np.ndarray,
-    config: RegionConfig = RegionConfig(),
+    prediction: np.ndarray, static: np.ndarray, region: np.ndarray, truly_changed: np.ndarray
 ) -> dict[str, float | None]:
     """How much of the unaffected scene a video keeps, and how much of the affected scene it changes.
 
-    It compares with the static video, not with the truth, so grain and exposure of real recordings don't count.
-    prediction, static: (F, H, W, 3) uint8. region: (F, H, W) bool, the interaction region. truly_changed: (F, H, W)
-    bool, `changed_pixels` of the truth.
-
-    "kept": share, 0 to 1, of the pixels outside that the prediction doesn't change. "acted": share of the truly changed
-    pixels that it changes as well. "psnr_static_outside": dB between prediction and static video outside. None where
-    there are no such pixels.
+    prediction, static: (F, H, W, 3) uint8. region, truly_changed: (F, H, W) bool, the interaction region and the pixels
+    that the truth changes. "kept": share of the pixels outside that the prediction doesn't change. "acted": share of
+    the truly changed pixels that it changes. "psnr_static_outside": dB between prediction and static video outside.
+    None where there are no such pixels.
     """
-    checked_videos(prediction, static)
-    checked_mask(region, static.shape)
-    checked_mask(truly_changed, static.shape)
-    changed = changed_pixels(prediction, static, config)
+    check_videos(prediction, static)
+    for mask in (region, truly_changed):
+        check_mask(mask, static.shape)
+    changed = changed_pixels(prediction, static)
     return {
         "kept": _share(~changed, ~region),
         "acted": _share(changed, truly_changed),

@@ -1,8 +1,4 @@
-"""The diffusion transformer: diffusers' CogVideoX or Wan class, with the hands let in where the condition says.
-
-Every condition leaves a new model computing what its base computes: new input columns, norm inputs and control outputs
-start at zero.
-"""
+"""The diffusion transformer: diffusers' CogVideoX or Wan class, with the hands let in; new layers start at zero."""
 
 import copy
 from functools import lru_cache
@@ -29,8 +25,7 @@ PATCH = 2  # latent cells on a side of a token, in both backbones
 
 
 def build_transformer(config: DWMConfig) -> Any:
-    """A new transformer of diffusers' class for `config`, with `config.in_channels` input channels. Raises ImportError
-    naming the extra when diffusers is not installed."""
+    """A new transformer of diffusers' class for `config`. Raises ImportError naming the extra without diffusers."""
     require("diffusers")
     import diffusers
 
@@ -108,8 +103,10 @@ class Backbone(nn.Module):
         control: Tensor | None = None,
     ) -> Tensor:
         """The transformer's raw answer (B, f, C, h, w) to input channels (B, f, in, h, w) at timesteps (B,), 0 .. 999.
+
         text: (B, L, D); zeros when None. hand_vectors: (B, F, 128), for the AdaLN conditions. control: (B, f, C, h, w)
-        latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing."""
+        latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
+        """
         backbone, wanted = self.config.backbone, channels.dtype
         if self.hand_embedding is not None and hand_vectors is None:
             raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
@@ -124,9 +121,6 @@ class Backbone(nn.Module):
             answer = self.transformer(channels.transpose(1, 2), timestep + 1, text, return_dict=False)[0]
             return answer.transpose(1, 2).to(wanted)
         rotary = self._rotary(channels)
-        if self.hand_embedding is None and self.control is None and self.skip is None:
-            answer = self.transformer(channels, text, timestep, image_rotary_emb=rotary, return_dict=False)[0]
-            return answer.to(wanted)
         hands = None
         if self.hand_embedding is not None and hand_vectors is not None:
             hands = self.hand_embedding(hand_vectors.to(channels))
@@ -147,8 +141,7 @@ class Backbone(nn.Module):
 
 @lru_cache(maxsize=16)
 def _rotary_table(head_dim: int, frames: int, grid: tuple[int, int], base: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (f h w / 4, head_dim) of CogVideoX's 3-D rotary positions. The grid is laid, with its aspect
-    kept, into the middle of the base grid that the weights were trained on."""
+    """Cosines and sines (f h w / 4, head_dim) of 3-D rotary positions, the grid in the middle of the base."""
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
     scale = min(base[0] / grid[0], base[1] / grid[1])
@@ -169,9 +162,11 @@ def run_cogvideox(
     control: "ControlBranch | None" = None,
     control_latents: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """CogVideoX's forward pass with two openings: hand embeddings for the norms, and a control branch. Returns the
-    answer (B, f, C, h, w), without either equal to `transformer.forward` (a test says so), and the last block's video
-    tokens (B, f P, D). hands: (B, f, E) or (B, 1, E), after `modulate_by_hands`."""
+    """CogVideoX's forward pass with two openings: hand embeddings for the norms, and a control branch.
+
+    Returns the answer (B, f, C, h, w), equal to `transformer.forward` without either, and the last block's video tokens
+    (B, f P, D). hands: (B, f, E) or (B, 1, E), after `modulate_by_hands`.
+    """
     batch, frames, _, height, width = channels.shape
     time = transformer.time_embedding(transformer.time_proj(timestep).to(channels.dtype))
     modulation = time if hands is None else Modulation(time, hands)
@@ -192,8 +187,7 @@ def run_cogvideox(
 
 
 class ControlBranch(nn.Module):
-    """A copy of the first blocks that reads the hands' silhouette and adds to the main blocks (as ControlNet). InterDyn
-    (CVPR 2025) steers a video model with hand masks this way."""
+    """A copy of the first blocks that reads the hands' silhouette and adds to the main ones (InterDyn, CVPR 2025)."""
 
     def __init__(self, transformer: Any, channels: int, depth: int) -> None:
         super().__init__()

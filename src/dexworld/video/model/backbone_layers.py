@@ -12,9 +12,11 @@ LONGEST = 1024  # tokens; beyond, the table of products costs more memory than i
 
 
 class JointAttention:
-    """An attention processor for diffusers' CogVideoX blocks: video and text tokens attend to each other. On the CPU in
-    bfloat16 the fused kernel's backward pass is slow; explicit products make a training step of a small model about 1.2
-    times as fast (benchmarks/video.py). Everywhere else the fused kernel runs."""
+    """An attention processor for diffusers' CogVideoX blocks: video and text tokens attend to each other.
+
+    On the CPU in bfloat16 the fused kernel's backward pass is slow: explicit products make a training step of a small
+    model about 1.2 times as fast (benchmarks/video.py).
+    """
 
     def __call__(
         self,
@@ -67,9 +69,11 @@ class Modulation(NamedTuple):
 
 
 class HandEmbedding(nn.Module):
-    """Hand vectors (B, F, 128) -> embeddings (B, f, dim), one for each latent frame, or (B, 1, dim) when `pooled`. The
-    two AdaLN ablations of the paper: pooled over time, or per frame. The release's per-frame variant averages over time
-    before use and sets two layers in a row to zero, so no gradient reaches them; here only the last one is zero."""
+    """Hand vectors (B, F, 128) -> embeddings (B, f, dim), one for each latent frame, or (B, 1, dim) when `pooled`.
+
+    The two AdaLN ablations of the paper. The release's per-frame variant averages over time before use and sets two
+    layers in a row to zero, so no gradient reaches them; here only the last one is zero.
+    """
 
     def __init__(self, dim: int, pooled: bool) -> None:
         super().__init__()
@@ -93,8 +97,7 @@ class HandEmbedding(nn.Module):
 
 
 class HandModulatedNorm(nn.Module):
-    """CogVideoX's norm with a second source of shift, scale and gate: the hands. norm: the block's own, whose weights
-    keep their meaning. The new layer starts at zero: a new model computes what the model without hands computes."""
+    """CogVideoX's norm with a second source of shift, scale and gate: the hands, whose layer starts at zero."""
 
     def __init__(self, norm: Any, hand_dim: int) -> None:
         super().__init__()
@@ -102,8 +105,7 @@ class HandModulatedNorm(nn.Module):
         self.hands = zero_linear(hand_dim, norm.linear.out_features)
 
     def forward(self, video: Tensor, text: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normed video (B, f P, D) and text (B, L, D), and the gates of both. Raises ValueError when the video tokens
-        don't divide into the frames."""
+        """Normed video (B, f P, D) and text (B, L, D), and the gates of both."""
         base = self.norm
         time = base.linear(base.silu(modulation.time))[:, None]  # (B, 1, 6 D)
         hands = self.hands(base.silu(modulation.hands))  # (B, f or 1, 6 D)
@@ -138,9 +140,8 @@ def modulate_by_hands(transformer: Any, hand_dim: int) -> None:
 class GatedSkip(nn.Module):
     """sum_k gate_k(token) W_k input, for K maps W_k shared by all tokens; starts at zero.
 
-    A token covers 2 x 2 latent cells: with C channels it takes in 4 (3 C + 1) numbers and puts out 4 C. Published
-    models are 3,072 wide and carry all of it. A model 128 or 192 wide has no room for that: it only decides, token by
-    token, which linear maps of its input make up the output. in_channels, out_channels: of latents. width: of tokens.
+    A token of 2 x 2 latent cells takes in 4 (3 C + 1) numbers and puts out 4 C. Published models are wide enough to
+    carry them. A model 128 or 192 wide only decides which linear maps of its input make up the output.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, maps: int, patch: int = 2) -> None:

@@ -2,14 +2,13 @@
 
     <root>/latents/<fingerprint>/<name>.safetensors    a tensor (f, C, h, w) of each of `KINDS`, and more
 
-The fingerprint is that of the codec and of the clip shape, so latents of another codec are never mistaken for these. A
-file appears whole or not at all, and is written again when its clip's files have other contents: their signature is in
-its metadata (in files of earlier versions it isn't; those hold while the clip's files are not newer).
+The fingerprint is that of the codec and of the clip shape. A file appears whole or not at all. It is written again when
+its clip's files have other contents: their signature is in its metadata.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +36,12 @@ NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no
 
 @dataclass(frozen=True)
 class LatentClip:
-    """One clip, encoded. Latents are (f, C, h, w). silhouette: of the white-on-black hand video. first_frame: of the
-    interaction's first frame repeated. overlay: of the hands drawn over the static video. region: (F, H, W) bool, see
-    `regions.py`. hand_vectors: (F, 128), None for a clip without keypoints. text: (L, D) or None."""
+    """One clip, encoded. Latents are (f, C, h, w).
+
+    silhouette: of the white-on-black hand video. first_frame: of the interaction's first frame repeated. overlay: of
+    the hands drawn over the static video. region: (F, H, W) bool, see `regions.py`. hand_vectors: (F, 128), None for a
+    clip without keypoints. text: (L, D) or None.
+    """
 
     name: str
     interaction: Tensor
@@ -99,14 +101,11 @@ def tensors_digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def encode_folder(
-    triplets: TripletFolder, model: DWM, progress: Callable[[Iterable[int]], Iterable[int]] = iter
-) -> LatentFolder:
+def encode_folder(triplets: TripletFolder, model: DWM) -> LatentFolder:
     """Encode every clip of a folder that isn't encoded yet, on the model's device; several processes share the work.
 
-    progress: wraps the indices that are worked on. Clips of another rate than the model's are encoded, with a warning.
-    Raises ValueError naming a clip of another shape than the model's, or one whose hand video shows no hand; a folder
-    of pure navigation, whose triplets.json says `"navigation": true` in its settings, may hold such clips.
+    Raises ValueError naming a clip of another shape than the model's, or one whose hand video shows no hand, unless
+    the settings in triplets.json say `"navigation": true`.
     """
     fingerprint = codec_fingerprint(model)
     folder = triplets.root / "latents" / fingerprint
@@ -124,13 +123,19 @@ def encode_folder(
         rates[clip.name] = clip.fps
         save_file(_encoded(clip, model), part, {SIGNATURE: triplets.files[clip.name].signature})
 
-    paths = list(places)
-    waiting = [index for path, index in places.items() if not whole(path)]
-    for index in waiting:
-        paths[index].parent.mkdir(parents=True, exist_ok=True)
-    write_missing((paths[index] for index in progress(waiting)), write, whole=whole)
+    waiting = [path for path in places if not whole(path)]
+    for path in waiting:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_missing(_logged(waiting, triplets.root), write, whole=whole)
     warn_of_rates(rates, model)
     return LatentFolder(triplets, folder, fingerprint)
+
+
+def _logged(paths: list[Path], root: Path) -> Iterator[Path]:
+    for count, path in enumerate(paths):
+        if count and count % 500 == 0:
+            logger.info("%s: %d of %d clips encoded", root, count, len(paths))
+        yield path
 
 
 def _encoded(clip: TripletClip, model: DWM) -> dict[str, Tensor]:
@@ -161,13 +166,7 @@ def _fresh(path: Path, files: TripletFiles) -> bool:
             signature, kinds = (file.metadata() or {}).get(SIGNATURE), set(file.keys())
     except SafetensorError:
         return False  # damaged: encoded again
-    if not kinds.issuperset({*KINDS, REGION}):
-        return False  # of an earlier version, which encoded less
-    if signature is not None:
-        return bool(signature == files.signature)
-    written = path.stat().st_mtime_ns
-    sources = [files.interaction, files.static, files.hands, files.motion]
-    return all(source.stat().st_mtime_ns <= written for source in sources if source.exists())
+    return bool(kinds.issuperset({*KINDS, REGION}) and signature == files.signature)
 
 
 def check_shape(video: np.ndarray, model: DWM, name: str) -> None:
@@ -175,25 +174,21 @@ def check_shape(video: np.ndarray, model: DWM, name: str) -> None:
     clip = model.config.clip
     wanted = (clip.frames, clip.height, clip.width, 3)
     if video.shape != wanted:
-        raise ValueError(
-            f"{name} is {video.shape[0]} frames of {video.shape[1]} x {video.shape[2]}, this model takes {wanted[0]} "
-            f"of {wanted[1]} x {wanted[2]}; prepare the folder again for that shape (`dexworld video prepare`)"
-        )
+        found, taken = ("{} frames of {} x {}".format(*shape) for shape in (video.shape, wanted))
+        raise ValueError(f"{name} is {found}, this model takes {taken}; bring it there with `dexworld video prepare`")
 
 
 def check_hands(clip: TripletClip, root: Path) -> None:
     """Raise ValueError naming a clip without a hand in any frame: it would teach that things move by themselves."""
     if not frames_with_hands(clip.hands).any():
         raise ValueError(
-            f"{root}: the hand video of {clip.name} shows no hand in any frame; render it again or take the clip out. "
-            f'Where clips without hands are meant (pure navigation), put "{NAVIGATION}": true into the settings of '
-            "triplets.json"
+            f"{root}: the hand video of {clip.name} shows no hand in any frame; render it again, take the clip out, or "
+            f'put "{NAVIGATION}": true into the settings of triplets.json where pure navigation is meant'
         )
 
 
 def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
-    """Log a warning when clips, by name, have another frame rate than the model was made for. It is no error: clips of
-    a slower action may be prepared at a lower rate on purpose."""
+    """Log a warning when clips, by name, have another frame rate than the model was made for."""
     made_for = model.config.clip.fps
     others = {name: fps for name, fps in rates.items() if abs(fps - made_for) > RATE_TOLERANCE}
     if others:
@@ -202,8 +197,7 @@ def warn_of_rates(rates: Mapping[str, float], model: DWM) -> None:
 
 
 def fit_codec(model: DWM, folders: list[TripletFolder], clips: int, seed: int) -> None:
-    """Fit a pca codec on interaction and hand videos of up to `clips` clips drawn from the folders. Hand videos are
-    nearly black: one for every four interactions is enough to keep their colours."""
+    """Fit a pca codec on the interactions of up to `clips` clips of the folders, and on every fourth hand video."""
     places = [(folder, index) for folder in folders for index in range(len(folder))]
     chosen = np.random.default_rng([seed, 7]).permutation(len(places))[:clips]
 

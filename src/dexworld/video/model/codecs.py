@@ -16,9 +16,7 @@ VAE_CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
 
 @runtime_checkable
 class Codec(Protocol):
-    """A frozen module between pixels and latents, 4 x in time (the first frame alone), 8 x in space. mask_value: what
-    "this pixel is known" is in the model's mask channels (CogVideoX-Fun multiplies its mask by the VAE's scaling factor
-    as well)."""
+    """A frozen module, 4 x in time and 8 x in space. mask_value: "this pixel is known" in the mask channels."""
 
     channels: int
     mask_value: float
@@ -44,29 +42,25 @@ class VAECodec(nn.Module):
     (0.7 for 5B, 1.15258426 for 2B), Wan subtracts a mean and divides by a standard deviation per channel.
 
     group: frames after the first come in groups of this many; 8 for CogVideoX, whose decoder makes 8 frames, not 5, of
-    two latent frames. sample: encode to a draw from the VAE's distribution (as the DWM release trains), not to its
-    mode. seed: of the draws when `encode` is given no generator. tiling: work in overlapping tiles, which changes the
-    result a bit.
+    two latent frames. sample: encode to a draw from the VAE's distribution (as the DWM release), not to its mode.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, vae: Any, sample: bool = False, tiling: bool = False, seed: int = 0) -> None:
+    def __init__(self, vae: Any, sample: bool = False) -> None:
         super().__init__()
         self.vae = vae.eval().requires_grad_(False)
         self.sample = sample
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(0)
         settings = vae.config
         if "z_dim" in settings:
             self.channels, self.mask_value, self.group = settings.z_dim, 1.0, TIME_FACTOR
             geometry = (settings.scale_factor_temporal, settings.scale_factor_spatial)
             mean, std = torch.tensor(settings.latents_mean), torch.tensor(settings.latents_std)
             if mean.numel() != self.channels or std.numel() != self.channels:
-                raise ValueError(
-                    f"the VAE has {self.channels} channels, but {mean.numel()} latents_mean and {std.numel()} "
-                    "latents_std; its config.json is not of these weights"
-                )
+                sizes = f"{mean.numel()} latents_mean and {std.numel()} latents_std"
+                raise ValueError(f"the VAE has {self.channels} channels, but {sizes}")
         else:
             self.channels, self.mask_value = settings.latent_channels, float(settings.scaling_factor)
             self.group = 2 * TIME_FACTOR
@@ -74,14 +68,10 @@ class VAECodec(nn.Module):
             mean = torch.full((self.channels,), float(settings.shift_factor or 0.0))
             std = torch.full((self.channels,), 1.0 / float(settings.scaling_factor))
         if geometry != (TIME_FACTOR, SPACE_FACTOR):
-            raise ValueError(
-                f"the VAE compresses {geometry[0]} x in time and {geometry[1]} x in space; only {TIME_FACTOR} x and "
-                f"{SPACE_FACTOR} x are supported (CogVideoX, Wan 2.1)"
-            )
+            found = f"the VAE compresses {geometry[0]} x in time and {geometry[1]} x in space"
+            raise ValueError(f"{found}; only {TIME_FACTOR} x and {SPACE_FACTOR} x are supported (CogVideoX, Wan 2.1)")
         self.register_buffer("mean", mean.view(-1, 1, 1, 1), persistent=False)
         self.register_buffer("std", std.view(-1, 1, 1, 1), persistent=False)
-        if tiling:
-            vae.enable_tiling()
 
     @torch.no_grad()
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -106,9 +96,8 @@ class VAECodec(nn.Module):
         return ((pixels + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
 
 
-def load_vae_codec(config: CodecConfig, dtype: torch.dtype = torch.float32, tiling: bool = False) -> VAECodec:
-    """The VAE that `config.source` names: a VAE's folder, a model's folder with `vae/`, or a Hugging Face id. Raises
-    ImportError naming the extra, or CheckpointError naming what is missing, unexpected or of another kind."""
+def load_vae_codec(config: CodecConfig) -> VAECodec:
+    """The VAE in the folder or hub id `config.source`. Raises ImportError, or CheckpointError for another."""
     require("diffusers")
     import diffusers
 
@@ -117,9 +106,9 @@ def load_vae_codec(config: CodecConfig, dtype: torch.dtype = torch.float32, tili
     saved = read_settings(folder / "config.json").get("_class_name")
     if saved != name:
         raise CheckpointError(f"{folder / 'config.json'} describes {saved}, not {name}; choose the codec of its kind")
-    vae = library_model(getattr(diffusers, name), folder, torch_dtype=dtype)
+    vae = library_model(getattr(diffusers, name), folder, torch_dtype=torch.float32)
     try:
-        codec = VAECodec(vae, config.sample, tiling)
+        codec = VAECodec(vae, config.sample)
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     if codec.channels != config.channels:

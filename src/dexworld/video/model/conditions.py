@@ -41,8 +41,7 @@ class Conditions:
         return replace(self, **{name: value.to(device) for name, value in given.items() if value is not None})
 
     def without_hands(self, rows: Tensor | None = None) -> "Conditions":
-        """The same with the hands blanked, in the rows (B,) bool or everywhere: pure navigation. Raises ValueError when
-        there are hand latents but no latents of an empty hand video."""
+        """The same with the hands blanked, in rows (B,) bool or everywhere. ValueError without `blank` latents."""
         rows = torch.ones(len(self), dtype=torch.bool, device=self.static.device) if rows is None else rows
         hands, vectors = self.hands, self.hand_vectors
         if hands is not None:
@@ -61,8 +60,7 @@ class Conditions:
         return replace(self, text=zeros if rows is None else torch.where(rows.view(-1, 1, 1), zeros, self.text))
 
     def channels(self, noisy: Tensor, expected: int, hands: bool = True) -> Tensor:
-        """The transformer's input (B, f, in_channels, h, w). hands: whether hand latents, where there are any, belong
-        to it. Raises ValueError naming the parts when they don't add up to `expected` channels."""
+        """The transformer's input (B, f, in_channels, h, w). ValueError naming parts that aren't `expected` in sum."""
         parts = {"noisy": noisy, "mask": self.mask, "static": self.static}
         if self.hands is not None and hands:
             parts["hands"] = self.hands

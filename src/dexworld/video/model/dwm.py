@@ -4,6 +4,7 @@ B batch, F pixel frames, f latent frames, C latent channels, h x w latent cells.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,13 @@ from dexworld.video.model.published_weights import (
     published_config,
     widen,
 )
-from dexworld.video.model.video_config import Condition, DWMConfig, Prediction
+from dexworld.video.model.video_config import HANDS_SHOWN, Condition, DWMConfig, Prediction
 
 CODEC_PREFIX = "codec."
 
 
 class DWM(nn.Module):
-    """Frozen codec and a denoising transformer. `provenance` says where the weights come from. A new one has a random
-    transformer (or `backbone`) and, for `pca`, a codec that still has to be fitted."""
+    """Frozen codec and a denoising transformer. A new one is random, with a `pca` codec that still has to be fitted."""
 
     def __init__(
         self,
@@ -81,10 +81,8 @@ class DWM(nn.Module):
         clip = self.config.clip
         video = torch.as_tensor(video)
         if tuple(video.shape[1:]) != (clip.frames, clip.height, clip.width, 3):
-            raise ValueError(
-                f"this model takes clips (B, {clip.frames}, {clip.height}, {clip.width}, 3), not {tuple(video.shape)}; "
-                "bring them to its frame count and size first (`dexworld video prepare`)"
-            )
+            wanted = f"(B, {clip.frames}, {clip.height}, {clip.width}, 3)"
+            raise ValueError(f"this model takes clips {wanted}, not {tuple(video.shape)} (`dexworld video prepare`)")
         return self.codec.encode(video.to(self.device))
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -95,23 +93,22 @@ class DWM(nn.Module):
         self,
         static: Tensor,
         hands: Tensor | None = None,
-        silhouette: Tensor | None = None,
-        overlay: Tensor | None = None,
         hand_vectors: Tensor | None = None,
         text: Tensor | None = None,
         blank: Tensor | None = None,
     ) -> Conditions:
-        """What this model's condition looks at, out of everything that is known about clips. static, hands, silhouette,
-        overlay: latents (B, f, C, h, w); for `control`, static is of the repeated first frame. blank: latents (1, f, C,
-        h, w) of an empty hand video, encoded here when not given. Raises ValueError naming what is missing."""
+        """What this model's condition looks at, out of everything that is known about clips.
+
+        static, hands: latents (B, f, C, h, w), hands of what `HANDS_SHOWN` names; for `control`, static is of the
+        repeated first frame. blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises
+        ValueError naming what is missing.
+        """
         condition = self.config.condition
         mask = known_mask(static, self.config.backbone.mask_channels, self.codec.mask_value)
-        pictures = {"overlay": overlay, "mesh": hands, "mask": silhouette, "control": silhouette}
-        shown = pictures.get(condition)
         vectors = hand_vectors if condition.startswith("adaln") else None
-        if condition != "none" and shown is None and vectors is None:
+        if condition != "none" and hands is None and vectors is None:
             raise ValueError(f"condition {condition!r} needs the clip's hands, but none were given")
-        if shown is None:
+        if hands is None:
             blank = None
         elif condition == "overlay":
             blank = static  # without hands nothing is drawn over it
@@ -119,7 +116,7 @@ class DWM(nn.Module):
             blank = self.blank_hands()
         if condition == "control":
             mask[:, 1:] = 0.0  # only the first frame is known
-        return Conditions(static, mask, hands=shown, hand_vectors=vectors, text=text, blank=blank)
+        return Conditions(static, mask, hands=hands, hand_vectors=vectors, text=text, blank=blank)
 
     def conditions_of(
         self,
@@ -129,23 +126,21 @@ class DWM(nn.Module):
         hand_vectors: np.ndarray | None = None,
         text: Tensor | None = None,
     ) -> Conditions:
-        """Conditions of clips: static and hand videos (B, F, H, W, 3) uint8, hand vectors (B, F, 128). first_frames:
-        (B, 1 or F, H, W, 3), the interaction's first frame, for `control` only."""
+        """Conditions of videos (B, F, H, W, 3) uint8, vectors (B, F, 128); first_frames: (B, 1 or F, ...)."""
         condition = self.config.condition
         if condition == "control":
             if first_frames is None:
                 raise ValueError("condition 'control' starts from the interaction's first frame, and none was given")
             repeats = self.config.clip.frames if first_frames.shape[1] == 1 else 1
             static = repeated_first_frame(np.repeat(first_frames, repeats, axis=1))
-        vectors = None if hand_vectors is None else torch.as_tensor(hand_vectors, dtype=torch.float32)
-        return self.conditions(
-            self.encode(static),
-            hands=self.encode(hands) if condition == "mesh" else None,
-            overlay=self.encode(hands_over(static, hands)) if condition == "overlay" else None,
-            silhouette=self.encode(hand_silhouette(hands)) if condition in ("mask", "control") else None,
-            hand_vectors=None if vectors is None else vectors.to(self.device),
-            text=text,
-        )
+        vectors = None if hand_vectors is None else torch.as_tensor(hand_vectors, dtype=torch.float32).to(self.device)
+        pictures: dict[str, Callable[[], Tensor | np.ndarray]] = {
+            "hands": lambda: hands,
+            "overlay": lambda: hands_over(static, hands),
+            "silhouette": lambda: hand_silhouette(hands),
+        }
+        scene, shown = self.encode(static), HANDS_SHOWN.get(condition)
+        return self.conditions(scene, self.encode(pictures[shown]()) if shown else None, vectors, text)
 
     def blank_hands(self) -> Tensor:
         """Latents (1, f, C, h, w) of a hand video without hands."""
@@ -162,9 +157,11 @@ class DWM(nn.Module):
         return self.process.clean(noisy, answer, timestep)
 
     def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it. With LoRA adapters
-        only they and the patch embedding are written, beside the name of their base (`lora.py`). provenance: by default
-        the model's own. Raises ValueError for adapters on a base that nothing names."""
+        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it.
+
+        With LoRA adapters only they and the patch embedding are written, beside the name of their base (`lora.py`).
+        provenance: by default the model's own. Raises ValueError for adapters on a base that nothing names.
+        """
         provenance = self.provenance if provenance is None else provenance
         if has_lora(self.backbone.transformer):
             base = self.provenance.get("base")
@@ -201,16 +198,15 @@ def load_base(
     clip: ClipShape | None = None,
     condition: Condition = "mesh",
     prediction: Prediction = "velocity",
-    codec: nn.Module | None = None,
     codec_source: str | None = None,
     lora: LoRAConfig | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> DWM:
     """A world model that starts from the transformer and the VAE of a published video model, a folder or hub id.
 
-    clip: by default the size of the checkpoint's own training clips. codec, or codec_source: another codec than the one
-    beside the transformer. lora: train adapters and the patch embedding only. dtype: of the transformer's weights.
-    Raises CheckpointError for a folder that can't be used, ValueError for a condition that the backbone doesn't take.
+    clip: by default the size of the checkpoint's own training clips. codec_source: another codec than its own.
+    lora: train adapters and the patch embedding only. dtype: of the transformer's weights. Raises CheckpointError for a
+    folder that can't be used, ValueError for a condition that the backbone doesn't take.
     """
     if lora is not None:
         check_lora(condition)
@@ -220,25 +216,24 @@ def load_base(
     widen(transformer, config, str(source))
     if lora is not None:
         add_lora(transformer, lora)
-    return DWM(config, codec, Backbone(config, transformer), {"base": str(source)})
+    return DWM(config, None, Backbone(config, transformer), {"base": str(source)})
 
 
 def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
-    """A model with another condition that computes what `base` computes, and the provenance of `base`. The patch
-    embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
-    prediction than the base's: its weights would mean something else."""
-    if prediction is not None and prediction != base.config.prediction:
-        raise ValueError(
-            f"the initial model predicts {base.config.prediction!r}; its weights can't start {prediction!r}"
-        )
+    """A model with another condition that computes what `base` computes, and the provenance of `base`.
+
+    The patch embedding is widened by zero columns, AdaLN and control layers end in zeros. Raises ValueError for another
+    prediction than the base's, or a base with another condition.
+    """
+    if prediction not in (None, base.config.prediction):
+        own = f"the initial model predicts {base.config.prediction!r}"
+        raise ValueError(f"{own}; its weights can't start {prediction!r}")
     config = replace(base.config, condition=condition)
     if config == base.config:
         return base, base.provenance
     if base.config.condition != "none":
-        raise ValueError(
-            f"the initial model has the condition {base.config.condition!r}; only a model without hands ('none') can "
-            f"be given the condition {condition!r}"
-        )
+        own = f"the initial model has the condition {base.config.condition!r}"
+        raise ValueError(f"{own}; only a model without hands ('none') can be given the condition {condition!r}")
     transformer = widen_patch_embedding(copy.deepcopy(base.backbone.transformer), config.in_channels)
     backbone = Backbone(config, transformer)
     if backbone.skip is not None and base.backbone.skip is not None:
@@ -246,10 +241,11 @@ def started_from(base: DWM, condition: Condition, prediction: Prediction | None 
     return DWM(config, codec=base.codec, backbone=backbone), base.provenance
 
 
-def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None, codec: nn.Module | None = None) -> DWM:
-    """Read what `DWM.save_pretrained` wrote, or an adapter that the DWM release published. base: where the adapter's
-    base lies now; needed for the release's, which doesn't name it. codec: instead of the one that the checkpoint names.
-    Raises CheckpointError."""
+def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None) -> DWM:
+    """Read what `DWM.save_pretrained` wrote, or an adapter that the DWM release published. Raises CheckpointError.
+
+    base: where the adapter's base lies now; needed for the release's, which doesn't name it.
+    """
     if not is_adapter(folder_or_hub_id):
         return DWM.from_pretrained(folder_or_hub_id)
     saved = read_adapter(folder_or_hub_id)
@@ -265,10 +261,10 @@ def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None, cod
         else:
             # The VAE may have moved with its base.
             vae = None if config.codec.source == saved.get("base") else config.codec.source
-            model = load_base(source, config.clip, config.condition, config.prediction, codec, vae)
+            model = load_base(source, config.clip, config.condition, config.prediction, codec_source=vae)
             model.config = model.backbone.config = replace(config, codec=model.config.codec)
     else:
-        model = load_base(source, codec=codec)
+        model = load_base(source)
     model.backbone.requires_grad_(False)  # what the adapter doesn't hold is not trained further
     load_adapter(model.backbone.transformer, folder_or_hub_id)
     model.provenance = {**saved.get("provenance", {}), "base": str(source)}
@@ -291,6 +287,5 @@ def chosen_device(device: str = "auto") -> torch.device:
 
 
 def load_video_model(path: str | Path, device: str = "auto") -> DWM:
-    """A trained model from its folder, its hub id or the name of a shipped one, on `device` and in evaluation mode.
-    Raises CheckpointError naming what is missing or doesn't fit."""
+    """A trained model from its folder, its hub id or the name of a shipped one, on `device` and in evaluation mode."""
     return DWM.from_pretrained(checkpoint_path(str(path))).to(chosen_device(device)).eval()

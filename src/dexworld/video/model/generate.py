@@ -1,8 +1,7 @@
-"""Trained models as methods: clips in, videos of what the hands do out (see `judge.references.VideoMethod`)."""
+"""Sampling, and trained models as methods: clips in, videos of what the hands do out (`references.VideoMethod`)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +10,86 @@ from torch import Tensor
 from torch.nn import functional
 
 from dexworld.video.clips.clip import TripletClip, camera_vectors
+from dexworld.video.clips.triplet_files import read_prompt
+from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
 from dexworld.video.model.conditions import Conditions
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.prompt_embeddings import embed_prompts
-from dexworld.video.model.sampler import SampleConfig, sample
 
 AROUND = 0.07  # side of the window in which changes are averaged, as a share of the frame height
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a video is sampled. Raises ValueError naming the field that makes no sense.
+
+    steps: denoising steps; the model's own number when None.
+    guidance: classifier-free guidance on the text; 1 is none. (6 in the DWM release.)
+    hand_guidance: the same on the hands, for models trained with hand dropout: above 1 exaggerates what they change.
+    start: begin in pure noise, or in the static latents noised to `strength`.
+    strength: how much of the noise schedule is run through, (0, 1]; below 1 only with start="static".
+    """
+
+    steps: int | None = None
+    guidance: float = 1.0
+    hand_guidance: float = 1.0
+    start: Literal["noise", "static"] = "noise"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; sampling takes at least one")
+        if not 0.0 < self.strength <= 1.0:
+            raise ValueError(f"strength is {self.strength}; it lies in (0, 1]")
+        if self.start not in ("noise", "static"):
+            raise ValueError(f"start is {self.start!r}; choose 'noise' or 'static'")
+        if self.start == "noise" and self.strength < 1.0:
+            raise ValueError("pure noise has strength 1; use start='static' for a strength below 1")
+        if self.guidance < 0 or self.hand_guidance < 0:
+            raise ValueError("guidance can't be negative; 1 means none")
+
+
+@torch.no_grad()
+def sample(
+    model: DWM,
+    conditions: Conditions,
+    config: SampleConfig,
+    generators: list[torch.Generator],
+    begin: Tensor | None = None,
+) -> Tensor:
+    """Latents (B, f, C, h, w); row i's noise is of `generators[i]` alone. begin: where start="static" starts."""
+    if len(generators) != len(conditions):
+        raise ValueError(f"{len(conditions)} clips need as many generators, not {len(generators)}")
+    static, process = conditions.static, model.process
+    shape = static.shape[1:]
+    noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(static)
+    timesteps = process.timesteps(config.steps or model.config.sampling_steps, config.strength)
+    latents = noise
+    if config.start == "static":
+        latents = process.noisy(static if begin is None else begin, noise, _filled(timesteps[0], latents))
+    for index, timestep in enumerate(timesteps):
+        now = _filled(timestep, latents)
+        following = _filled(timesteps[index + 1], latents) if index + 1 < len(timesteps) else None
+        clean = guided(model, latents, now, conditions, config)
+        latents = process.step(latents, clean, now, following)
+    return latents
+
+
+def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, config: SampleConfig) -> Tensor:
+    """The model's estimate of the clean latents, with guidance on text and hands."""
+    clean = model.denoise(noisy, timestep, conditions)
+    result = clean
+    if config.guidance != 1.0 and conditions.text is not None:
+        result = result + (config.guidance - 1) * (clean - model.denoise(noisy, timestep, conditions.without_text()))
+    if config.hand_guidance != 1.0:
+        without = model.denoise(noisy, timestep, conditions.without_hands())
+        result = result + (config.hand_guidance - 1) * (clean - without)
+    return result
+
+
+def _filled(timestep: int, like: Tensor) -> Tensor:
+    return torch.full((len(like),), timestep, dtype=torch.long, device=like.device)
 
 
 @dataclass(frozen=True)
@@ -50,8 +122,7 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained video model as a `VideoMethod`. texts: prompt embeddings (L, D) by clip name or by prompt, for models
-    with text (`with_texts`)."""
+    """A trained video model as a `VideoMethod`. texts: prompt embeddings (L, D) by prompt (`with_texts`)."""
 
     model: DWM
     config: GenerateConfig = field(default_factory=GenerateConfig)
@@ -64,11 +135,11 @@ class Generator:
         return self.model.provenance
 
     def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> list[np.ndarray]:
-        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed. Raises ValueError naming a clip of another
-        shape or without what the condition needs, and for a model that knows prompts, or guidance on them, without
-        texts."""
-        if len(clips) != len(seeds):
-            raise ValueError(f"{len(clips)} clips need as many seeds, not {len(seeds)}")
+        """A video (F, H, W, 3) uint8 for each clip, drawn from its seed.
+
+        Raises ValueError naming a clip of another shape or without what the condition needs, and for a model that needs
+        texts and has none.
+        """
         self.model.eval()
         size = self.config.batch
         parts = [slice(start, start + size) for start in range(0, len(clips), size)]
@@ -114,25 +185,30 @@ class Generator:
         self.check_texts()
         if self.texts is None:
             return None
-        found = [self.texts.get(clip.name, self.texts.get(clip.prompt)) for clip in clips]
+        found = [self.texts.get(clip.prompt) for clip in clips]
         for clip, text in zip(clips, found, strict=True):
             if text is None:
                 raise ValueError(f"the prompt of {clip.name} was not embedded: {clip.prompt!r}")
         return torch.stack([text for text in found if text is not None]).to(self.model.device)
 
 
-def with_texts(
-    generator: Generator, prompts: Iterable[str], text_encoder: str | Path | None, cache: str | Path | None = None
-) -> Generator:
-    """The generator with the embeddings of these prompts: of all clips that it will be shown. text_encoder: folder or
-    hub id of the one that the model was trained with; without one the generator is returned as it is, for models that
-    see no text. cache: see `embed_prompts`. Raises ValueError when the model needs texts."""
+def with_texts(generator: Generator, prompts: Iterable[str], text_encoder: str | None) -> Generator:
+    """The generator with the embeddings of these prompts: of all clips that it will be shown.
+
+    text_encoder: folder or hub id of the one that the model was trained with; without one the generator is returned as
+    it is, for models that see no text. Raises ValueError when the model needs texts.
+    """
     if text_encoder is None:
         generator.check_texts()
         return generator
     model = generator.model
-    embedded = embed_prompts(list(prompts), model.config.backbone, text_encoder, cache, model.device)
-    return replace(generator, texts=dict(zip(embedded.prompts, embedded.embeddings, strict=True)))
+    texts = embed_prompts(prompts, model.config.backbone, text_encoder, device=model.device)
+    return replace(generator, texts=texts)
+
+
+def folder_prompts(folder: TripletFolder) -> Iterator[str]:
+    """The prompt of every clip of a folder, read when it is asked for."""
+    return (read_prompt(folder.files[name].prompt) for name in folder.names)
 
 
 def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -164,8 +240,10 @@ def settled(made: Tensor, decoded_static: Tensor, still: Tensor, fade: float) ->
 @dataclass(frozen=True)
 class SDEdit:
     """Video-to-video without hands: the static video noised to `strength` and denoised by a model that knows no scene.
-    The paper's CVX SDEdit baseline, with our inpainting pre-training in place of CogVideoX: everything is masked, so
-    the only thing that the model sees of the scene is what is left of it in the noise (Meng et al., ICLR 2022)."""
+
+    The paper's CVX SDEdit baseline (Meng et al., ICLR 2022), with our inpainting pre-training in place of CogVideoX.
+    Everything is masked: the model sees of the scene only what is left of it in the noise.
+    """
 
     model: DWM
     strength: float = 0.6
@@ -179,10 +257,7 @@ class SDEdit:
         training = self.provenance.get("training")
         published = training is None and self.provenance.get("base") is not None
         if not published and (training or {}).get("goal") != "inpainting":
-            raise ValueError(
-                "SDEdit hides everything from the model, which only an inpainting model knows: train one with goal "
-                "'inpainting', or take published inpainting weights"
-            )
+            raise ValueError("SDEdit needs an inpainting model: one trained with goal 'inpainting', or a published one")
 
     @property
     def name(self) -> str:

@@ -1,8 +1,7 @@
 """Low-rank adapters (LoRA) on a pretrained video transformer, and the folder that holds a trained one.
 
-As the DWM release trains: rank 64 and alpha 64 on the attention's to_q, to_k, to_v and to_out.0, and the whole patch
-embedding, whose new hand channels start at zero. The files have the release's names and layout, so its published
-CogVideoX adapter loads as well:
+As the DWM release: rank 64 and alpha 64 on the attention's to_q, to_k, to_v and to_out.0, and the whole patch
+embedding, whose new hand channels start at zero. The files are laid out as the release's, so its adapter loads as well:
 
     pytorch_lora_weights.safetensors   lora_A and lora_B of every adapted layer, names start with "transformer."
     non_lora_weights.safetensors       the patch embedding
@@ -46,13 +45,15 @@ class LoRAConfig:
 
 
 def add_lora(transformer: Any, config: LoRAConfig = LoRAConfig(), seed: int = 0) -> Any:
-    """Freeze `transformer`, add adapters to it in place, and return it; only they and the patch embedding train. The
-    output doesn't change: every lora_B starts at zero. seed: of every lora_A; the global generator is left as it was.
-    Raises ValueError when the model has adapters already or none of the targets."""
+    """Freeze `transformer`, add adapters to it in place, and return it; only they and the patch embedding train.
+
+    The output doesn't change: every lora_B starts at zero. seed: of every lora_A; the global generator is left as it
+    was. Raises ValueError when the model has adapters already or none of the targets.
+    """
     require("peft")
     from peft import LoraConfig
 
-    if getattr(transformer, "peft_config", None):
+    if has_lora(transformer):
         raise ValueError("this transformer has LoRA adapters already; merge them first")
     linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
     targets = [name for name in linear if any(f".{name}".endswith("." + each) for each in config.targets)]
@@ -72,16 +73,6 @@ def has_lora(transformer: nn.Module) -> bool:
     return bool(getattr(transformer, "peft_config", None))
 
 
-def merge_lora(transformer: Any) -> Any:
-    """Add the adapters to the weights they change and remove them, in place; the result is an ordinary transformer.
-    Equal to the adapted model up to rounding. Raises ValueError when there are none."""
-    if not has_lora(transformer):
-        raise ValueError("this transformer has no LoRA adapters to merge")
-    transformer.fuse_lora()
-    transformer.unload_lora()
-    return transformer
-
-
 def adapter_state(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(lora_A and lora_B of every adapted layer, the patch embedding), by the names in the transformer."""
     require("peft")
@@ -96,8 +87,7 @@ def adapter_state(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: dict[str, Any] | None = None) -> None:
-    """Write the adapter folder; each file appears whole or not at all, adapter.json last. base: the checkpoint that the
-    adapter belongs on. about: further entries of adapter.json."""
+    """Write the adapter folder, adapter.json last. about: further entries of adapter.json, beside the base's name."""
     folder, peft = Path(folder), transformer.peft_config["default"]
     folder.mkdir(parents=True, exist_ok=True)
     lora, other = adapter_state(transformer)
@@ -129,9 +119,7 @@ def read_adapter(folder: str | Path) -> dict[str, Any]:
 
 
 def load_adapter(transformer: Any, folder: str | Path) -> Any:
-    """Attach a saved adapter to its base in place and return it, ready to generate or to train on. The base must be
-    widened to the adapter's input channels already. Raises CheckpointError naming every tensor that is missing,
-    unexpected or of another shape: nothing is left at its initial value silently."""
+    """Attach a saved adapter in place to its widened base. Raises CheckpointError naming every unfit tensor."""
     require("peft")
     from peft import set_peft_model_state_dict
 

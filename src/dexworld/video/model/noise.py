@@ -8,13 +8,14 @@ noise; its code, as here, uses v: both have the same optimum.) A checkpoint that
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.model.published_parts import find_optional_part, read_settings
+from dexworld.video.model.video_config import Kind
 
 TRAIN_STEPS = 1000
 # CogVideoX-5B and Wan 2.1 as the DWM release uses them. diffusers' class defaults are other ones (epsilon, leading,
@@ -40,13 +41,11 @@ FIXED: dict[str, dict[str, Any]] = {
     "wan": {"num_train_timesteps": TRAIN_STEPS, "use_dynamic_shifting": False, "prediction_type": "flow_prediction"},
 }
 SHIFT = {"cogvideox": ("snr_shift_scale",), "wan": ("flow_shift", "shift")}
-Kind = Literal["cogvideox", "wan"]
 
 
 @dataclass(frozen=True)
 class NoiseProcess:
-    """alpha, sigma: (1000,) of timesteps 0 .. 999. flow: what the transformer predicts, see above. shift: how strongly
-    sampling dwells on high noise (flow only)."""
+    """alpha, sigma: (1000,) of timesteps 0 .. 999. flow: what the transformer predicts. shift: of sampling's times."""
 
     alpha: Tensor
     sigma: Tensor
@@ -77,9 +76,7 @@ class NoiseProcess:
         return noisy - sigma * velocity if self.flow else alpha * noisy - sigma * velocity
 
     def step(self, noisy: Tensor, clean: Tensor, timestep: Tensor, following: Tensor | None) -> Tensor:
-        """From `timestep` (B,) to the less noisy `following` (B,), None for the end. clean: the estimate of the clean
-        latents at `timestep`. The noise that explains x and the estimate is kept: DDIM with eta 0 on the diffusion
-        schedule, an Euler step on the flow's line."""
+        """From `timestep` (B,) to `following`, None for the end: DDIM with eta 0 (diffusion), an Euler step (flow)."""
         if following is None:
             return clean
         alpha, sigma = self.at(timestep, noisy)
@@ -96,8 +93,7 @@ class NoiseProcess:
 
 @lru_cache(maxsize=8)
 def diffusion_process(snr_shift: float) -> NoiseProcess:
-    """CogVideoX's schedule: scaled-linear betas 0.00085 .. 0.012, SNR divided by `snr_shift`, zero SNR at the end. The
-    values are those of diffusers' CogVideoXDDIMScheduler (a test compares them)."""
+    """CogVideoX's schedule: scaled-linear betas 0.00085 .. 0.012, SNR divided by `snr_shift`, zero SNR at the end."""
     betas = torch.linspace(0.00085**0.5, 0.0120**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
     cumulative = (1 - betas).cumprod(0)
     cumulative = cumulative / (snr_shift + (1 - snr_shift) * cumulative)
@@ -114,15 +110,13 @@ def flow_process(shift: float) -> NoiseProcess:
 
 
 def load_scheduler_config(source: str | Path, kind: Kind) -> dict[str, Any]:
-    """The settings in `scheduler/scheduler_config.json` of a model's folder or id, or the defaults when it has none.
-    Raises CheckpointError when the file can't be read."""
+    """The settings in `scheduler/scheduler_config.json` of a model's folder or id, or the defaults when it has none."""
     folder = find_optional_part(source, "scheduler")
     return dict(DEFAULTS[kind]) if folder is None else read_settings(folder / "scheduler_config.json")
 
 
 def noise_settings(settings: dict[str, Any], kind: Kind) -> dict[str, float]:
-    """{"snr_shift": ...} (CogVideoX) or {"flow_shift": ...} (Wan), for `BackboneConfig`. Raises CheckpointError naming
-    every declared setting that our noise process doesn't follow."""
+    """{"snr_shift": ...} or {"flow_shift": ...}. Raises CheckpointError naming every setting that differs."""
     fixed = FIXED[kind].items()
     differing = [(name, value) for name, value in fixed if settings.get(name, value) != value]
     wrong = [f"{name} is {settings[name]!r}, not {value!r}" for name, value in differing]

@@ -47,8 +47,7 @@ class PCACodec(nn.Module):
         return bool(self.first_basis.any())
 
     def fit(self, videos: Iterable[Tensor]) -> "PCACodec":
-        """Fit on videos (F, H, W, 3) or (B, F, H, W, 3), uint8, of any size, 8 dividing its sides. Raises ValueError
-        when there are fewer patches than channels."""
+        """Fit on videos (F, H, W, 3) or (B, F, H, W, 3) uint8. Raises ValueError for fewer patches than channels."""
         moments = {name: _Moments(getattr(self, f"{name}_mean").numel()) for name in ("first", "rest")}
         for video in videos:
             first, rest = _patches(video[None] if video.ndim == 4 else video)
@@ -85,8 +84,7 @@ class PCACodec(nn.Module):
         return (video * 255).round_().clamp_(0, 255).to(torch.uint8)
 
     def pixel_error(self, error: Tensor) -> Tensor:
-        """Squared error (B, F, H, W) of every pixel, mean of its colours, that an error of latents (B, f, C, h, w)
-        makes, differentiable. In the unit of the latents: its mean over a cell is that of the latents, by `metric`."""
+        """Squared error (B, F, H, W) of pixels that an error of latents makes, in the unit of the latents."""
         unit = self.scale.square().mean() * self.channels / (3 * SPACE_FACTOR**2)
         return self._to_pixels(error, 0.0, 0.0).square().mean(dim=-1) / unit
 

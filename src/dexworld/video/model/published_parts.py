@@ -25,8 +25,7 @@ BROKEN = (OSError, SafetensorError, RuntimeError, ValueError)  # what `from_pret
 
 
 def require(*packages: str) -> None:
-    """Raise ImportError saying how to install the `video` extra when one of the packages is missing. Asks only whether
-    they are there: importing diffusers takes seconds, so whoever needs it imports it when used."""
+    """Raise ImportError saying how to install the `video` extra when one of the packages is missing; import none."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         what = ", ".join(missing)
@@ -34,8 +33,7 @@ def require(*packages: str) -> None:
 
 
 def find_part(source: str | Path, part: str) -> Path:
-    """Local folder of a part, e.g. "vae", of a model folder, of that part's own folder, or of a Hugging Face id. A hub
-    id is downloaded, that part only. Raises CheckpointError saying where it was looked for."""
+    """Local folder of a part, e.g. "vae", of a model folder, its own, or a hub id. Raises CheckpointError."""
     folder = find_optional_part(source, part)
     if folder is not None:
         return folder
@@ -97,8 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def library_model(cls: Any, folder: Path, **options: Any) -> Any:
-    """A model of a library's class from a folder, by its own `from_pretrained`. Raises CheckpointError for damaged
-    weights, and naming every missing, unexpected or misshapen tensor."""
+    """A model of a library's class from a folder. Raises CheckpointError naming every unfit tensor."""
     try:
         model, report = cls.from_pretrained(
             folder, output_loading_info=True, use_safetensors=True, local_files_only=True, **options

@@ -1,14 +1,13 @@
 """Start from published weights: CogVideoX, CogVideoX-Fun, Wan 2.1 and Wan-Fun, in diffusers' or VideoX-Fun's layout.
 
-Tensors are matched name by name and shape by shape; nothing is skipped. The patch embedding is then widened to the
-channels of our condition, so a text-to-video or an inpainting base starts as what it was. Facts: the models' own
-`config.json` and `scheduler_config.json`; CogVideoX-Fun is what the DWM paper starts from.
+Tensors are matched name by name and shape by shape. The patch embedding is then widened to the channels of our
+condition, so a base starts as what it was. Facts: the models' own `config.json` and `scheduler_config.json`.
 """
 
 import logging
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +34,11 @@ from dexworld.video.model.video_config import (
     CodecConfig,
     Condition,
     DWMConfig,
+    Kind,
     Prediction,
 )
 
 log = logging.getLogger(__name__)
-Kind = Literal["cogvideox", "wan"]
 CLASSES: dict[str, Kind] = {"CogVideoXTransformer3DModel": "cogvideox", "WanTransformer3DModel": "wan"}
 # Settings that our configuration need not express: what the widening changes, and what follows from the clip's shape.
 FREE_SETTINGS = {"in_channels", "sample_frames", "pos_embed_seq_len"}
@@ -67,8 +66,7 @@ def published_config(
 
 
 def base_config(source: str | Path, condition: Condition = "mesh", prediction: Prediction = "velocity") -> DWMConfig:
-    """The configuration of `load_base(source)`, from the checkpoint's settings alone: no weights are read. Raises
-    CheckpointError for a folder that can't be used."""
+    """The configuration of `load_base(source)`, from the checkpoint's settings alone. Raises CheckpointError."""
     require("diffusers", "accelerate")
     import diffusers
     from accelerate import init_empty_weights
@@ -83,8 +81,7 @@ def base_config(source: str | Path, condition: Condition = "mesh", prediction: P
 
 
 def saved_config(folder_or_hub_id: str | Path) -> DWMConfig:
-    """The configuration of a model that `DWM.save_pretrained` wrote, without reading its weights. Raises
-    CheckpointError for a folder without one, such as an adapter of the DWM release."""
+    """The configuration that `DWM.save_pretrained` wrote. Raises CheckpointError where there is none."""
     folder = Path(_settings_folder(folder_or_hub_id, [CONFIG_FILE, ADAPTER_FILE]))
     path = folder / (ADAPTER_FILE if (folder / ADAPTER_FILE).is_file() else CONFIG_FILE)
     if not path.is_file():
@@ -103,8 +100,7 @@ def _settings_folder(source: str | Path, files: list[str]) -> str | Path:
 
 
 def check_lora(condition: Condition, base: Condition = "none") -> None:
-    """Raise ValueError when a model with `condition` has layers that neither an adapter nor its base would hold. base:
-    the condition that the base has already. Layers of its own, such as those of AdaLN, stay as they are."""
+    """Raise ValueError when `condition` has layers that neither an adapter nor its base would hold."""
     if condition != base and condition not in (*CONCATENATED, "none"):
         raise ValueError(f"condition {condition!r} adds layers that a LoRA adapter lacks; train in full (lora_rank 0)")
 
@@ -119,9 +115,7 @@ def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") ->
 
 
 def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The diffusion transformer of a published model, exactly as saved, in evaluation mode. Wan's image branch, which
-    attends to features of a CLIP image that a world model doesn't have, is folded into a bias (`fold_image_branch`).
-    Raises CheckpointError naming every missing, unexpected or misshapen tensor."""
+    """The transformer of a published model, in evaluation mode. Raises CheckpointError naming every unfit tensor."""
     require("diffusers", "accelerate")
     folder = find_part(source, "transformer")
     settings, original = _transformer_settings(folder)
@@ -153,9 +147,11 @@ def _transformer_settings(folder: Path) -> tuple[dict[str, Any], bool]:
 
 @torch.no_grad()
 def fold_image_branch(transformer: Any) -> Any:
-    """Remove the image attention of a Wan model in place, leaving its answer to all-zero image features. VideoX-Fun
-    gives zeros when it has no image. All image tokens are then alike, so attending to them gives their one value
-    whatever the query is: a constant before the output projection, hence a bias after it."""
+    """Remove the image attention of a Wan model in place, leaving its answer to all-zero image features.
+
+    VideoX-Fun gives zeros when it has no image. All image tokens are then alike, so attending to them gives their one
+    value whatever the query: a constant before the output projection, hence a bias after it.
+    """
     embedder = transformer.condition_embedder.image_embedder
     weight = next(embedder.parameters())
     image = embedder(torch.zeros(1, 1, transformer.config.image_dim, device=weight.device, dtype=weight.dtype))
@@ -196,12 +192,10 @@ def _translated(settings: dict[str, Any]) -> dict[str, Any]:
         "out_channels": settings.get("out_dim", 16),
         "num_layers": settings["num_layers"],
         "ffn_dim": settings["ffn_dim"],
-        "freq_dim": settings.get("freq_dim", 256),
-        "text_dim": settings.get("text_dim", 4096),
         "patch_size": tuple(settings.get("patch_size", (1, 2, 2))),
-        "cross_attn_norm": settings.get("cross_attn_norm", True),
-        "eps": settings.get("eps", 1e-6),
     }
+    defaults = {"freq_dim": 256, "text_dim": 4096, "cross_attn_norm": True, "eps": 1e-6}
+    translated |= {name: settings.get(name, value) for name, value in defaults.items()}
     if settings.get("model_type") == "i2v":
         translated |= {"image_dim": CLIP_IMAGE_WIDTH, "added_kv_proj_dim": width}
     return translated

@@ -22,13 +22,13 @@ from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
 from dexworld.training.fit import run_trainer, save_run, without_folders
 from dexworld.training.trainer import Trainer
-from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
 from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
 from dexworld.video.model.dwm import DWM, check_lora, chosen_device, load_base, started_from
+from dexworld.video.model.generate import folder_prompts
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model.prompt_embeddings import embed_prompts
-from dexworld.video.model.video_config import CONDITIONS, Condition, DWMConfig, Prediction, preset
+from dexworld.video.model.video_config import CONDITIONS, Condition, Prediction, preset
 from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation
 
 logger = logging.getLogger(__name__)
@@ -86,20 +86,16 @@ class VideoRunConfig:
             raise ValueError("inpainting pre-training sees no hands: use condition 'none' with goal 'inpainting'")
 
 
-def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -> Path:
-    """Train a video model, or go on with a run that was stopped, and return the folder of the model. model_config: the
-    model instead of the preset's; its condition counts. Raises ValueError for data that is missing or doesn't fit,
-    ResumeError or TrainingDiverged with what to do."""
+def train_video(config: VideoRunConfig) -> Path:
+    """Train, or go on with a run, and return the model's folder. Raises ValueError, ResumeError or TrainingDiverged."""
     device = chosen_device(config.device)
     if config.lora_rank and config.base is None and config.initial is None:
         raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")
     folders = [open_triplets(folder) for folder in config.data]
     held_out = [open_triplets(folder) for folder in config.validation_data]
-    model, ancestry = initial_model(config, model_config, folders)
+    model, ancestry = initial_model(config, folders)
     seeds = trained_seeds(folders, ancestry)
     check_held_out(held_out, seeds)
-    fixed = {name: each for name, each in model.backbone.named_parameters() if not each.requires_grad}
-    frozen = tensors_digest(fixed) if config.lora_rank else None
     # Every checkpoint of the run is to know these, not only its last one.
     model.provenance = {
         "base": model.provenance.get("base"),
@@ -126,8 +122,9 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
         "lora_rank": config.lora_rank,
         "text_encoder": config.text_encoder,
     }
-    if frozen is not None:  # a checkpoint holds what is trained only, so the rest must be the same again
-        identity |= {"base": config.base, "initial": config.initial, "frozen": frozen}
+    if config.lora_rank:  # a checkpoint holds what is trained only, so the rest must be the same again
+        fixed = {name: each for name, each in model.backbone.named_parameters() if not each.requires_grad}
+        identity |= {"base": config.base, "initial": config.initial, "frozen": tensors_digest(fixed)}
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
     finished = run_trainer(trainer)
@@ -146,9 +143,7 @@ def _described(folder: TripletFolder) -> dict[str, Any]:
     return what | {"fingerprint": folder.fingerprint}
 
 
-def initial_model(
-    config: VideoRunConfig, model_config: DWMConfig | None, folders: list[TripletFolder]
-) -> tuple[DWM, dict[str, Any] | None]:
+def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple[DWM, dict[str, Any] | None]:
     """The model that training starts from, and the provenance of the one it was made of, if any."""
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     ancestry = None
@@ -163,12 +158,9 @@ def initial_model(
         model, ancestry = started_from(base, config.condition, config.prediction)
         ancestry = dict(ancestry)
     else:
-        if model_config is None:
-            model_config = replace(preset(config.preset), condition=config.condition)
-            if config.prediction is not None:
-                model_config = replace(model_config, prediction=config.prediction)
-        model = DWM(model_config)
-        if model_config.codec.kind == "pca":
+        settings = preset(config.preset)
+        model = DWM(replace(settings, condition=config.condition, prediction=config.prediction or settings.prediction))
+        if settings.codec.kind == "pca":
             interrupted = checkpoints.latest(config.output / "checkpoints")
             if interrupted is not None:
                 model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of
@@ -185,19 +177,12 @@ def initial_model(
 
 
 def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
-    def logged_progress(indices):
-        indices = list(indices)
-        for count, index in enumerate(indices):
-            if count and count % 500 == 0:
-                logger.info("%s: %d of %d clips encoded", folder.root, count, len(indices))
-            yield index
-
-    encoded = encode_folder(folder, model, logged_progress)
+    encoded = encode_folder(folder, model)
     if text_encoder is None:
         return encoded
-    prompts, cache = {name: read_prompt(folder.files[name].prompt) for name in folder.names}, folder.root / "latents"
-    texts = embed_prompts(list(prompts.values()), model.config.backbone, text_encoder, cache, model.device)
-    return replace(encoded, texts=texts.by_clip(prompts))
+    prompts = list(folder_prompts(folder))
+    texts = embed_prompts(prompts, model.config.backbone, text_encoder, folder.root / "latents", model.device)
+    return replace(encoded, texts={name: texts[prompt] for name, prompt in zip(folder.names, prompts, strict=True)})
 
 
 def trained_seeds(folders: list[TripletFolder], ancestry: dict[str, Any] | None) -> list[list[int]]:
@@ -212,10 +197,8 @@ def check_held_out(held_out: list[TripletFolder], trained: list[list[int]]) -> N
     for folder in held_out:
         shared = sorted(seed for seed in folder.seeds.values() if any(low <= seed <= high for low, high in trained))
         if shared:
-            raise ValueError(
-                f"{len(shared)} of {len(folder)} validation clips in {folder.root} are of scenes that are trained on "
-                f"(the first seed is {shared[0]}): their figures would flatter the model; make clips of other seeds"
-            )
+            found = f"{len(shared)} of {len(folder)} validation clips in {folder.root} are of training scenes"
+            raise ValueError(f"{found} (the first seed is {shared[0]}); make clips of other seeds")
 
 
 @contextmanager

@@ -9,10 +9,18 @@ from typing import Literal, get_args
 
 from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR, ClipShape
 
+Kind = Literal["cogvideox", "wan"]
 Condition = Literal["overlay", "mesh", "mask", "adaln-global", "adaln-frame", "none", "control"]
 Prediction = Literal["velocity", "residual"]
 CONCATENATED: tuple[Condition, ...] = ("overlay", "mesh", "mask")  # these add a hand latent to the input channels
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+# Which latents of a clip (`clip_latents.KINDS`) show a condition its hands; others see keypoints, or no hands.
+HANDS_SHOWN: dict[Condition, str] = {
+    "overlay": "overlay",
+    "mesh": "hands",
+    "mask": "silhouette",
+    "control": "silhouette",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class BackboneConfig:
         that a narrow model need not carry what it copies; 0 in published models (cogvideox only).
     """
 
-    kind: Literal["cogvideox", "wan"] = "cogvideox"
+    kind: Kind = "cogvideox"
     heads: int = 6
     head_dim: int = 32
     depth: int = 6
@@ -70,7 +78,7 @@ class BackboneConfig:
     skip_maps: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("cogvideox", "wan"):
+        if self.kind not in get_args(Kind):
             raise ValueError(f"backbone kind is {self.kind!r}; choose 'cogvideox' or 'wan'")
         for name in ("heads", "head_dim", "depth", "time_dim", "text_dim", "text_tokens", "snr_shift", "flow_shift"):
             if getattr(self, name) <= 0:
@@ -100,11 +108,9 @@ class DWMConfig:
         `adaln-global` and `adaln-frame`: hand keypoints through the norms; `control`: first frame instead of the static
         video, silhouette through a control branch (InterDyn-like baseline); `none`: no hands.
     prediction: what the transformer's output means. `velocity`: v of CogVideoX or the flow of Wan, which their weights
-        need. `residual`: the change of the static latents, so that a zero output is the static video; ours, for models
-        trained from new weights (docs/video.md says what it buys).
+        need. `residual`: the change of the static latents, for models trained from new weights (docs/video.md).
     control_depth: blocks of the control branch.
-    sampling_steps: denoising steps that are taken unless others are asked for. One is best for our small models: they
-        learn the mean of what may happen, and more steps add noise that they can't clean up (docs/video.md).
+    sampling_steps: denoising steps unless others are asked for; one is best for our small models (docs/video.md).
     """
 
     clip: ClipShape = field(default_factory=ClipShape)
@@ -122,50 +128,36 @@ class DWMConfig:
             raise ValueError(f"prediction is {self.prediction!r}; choose from {', '.join(get_args(Prediction))}")
         if self.sampling_steps < 1:
             raise ValueError(f"sampling_steps is {self.sampling_steps}; sampling takes at least one step")
-        if not self.control_depth >= 1:
+        if self.control_depth < 1:
             raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
         if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
             raise ValueError(f"the wan backbone takes conditions overlay, mesh, mask and none, not {self.condition!r}")
 
     @property
-    def base_channels(self) -> int:
-        """Input channels of the inpainting base: noisy, mask, static."""
-        return 2 * self.codec.channels + self.backbone.mask_channels
-
-    @property
     def in_channels(self) -> int:
-        """Input channels: those of the base, and the hands' where the condition adds them."""
-        return self.base_channels + (self.codec.channels if self.condition in CONCATENATED else 0)
+        """Input channels: noisy, mask, static, and the hands' where the condition adds them."""
+        latents = 3 if self.condition in CONCATENATED else 2
+        return latents * self.codec.channels + self.backbone.mask_channels
 
 
-_PAPER_CLIP = ClipShape(49, 480, 720)
-
-
-def _published(kind: Literal["cogvideox", "wan"], codec: str, channels: int = 16, **backbone) -> DWMConfig:
+def _published(kind: Kind, codec: str, **backbone) -> DWMConfig:
     return DWMConfig(
-        clip=_PAPER_CLIP,
-        codec=CodecConfig(kind=kind, channels=channels, source=codec),
+        clip=ClipShape(49, 480, 720),
+        codec=CodecConfig(kind=kind, source=codec),
         backbone=BackboneConfig(kind=kind, **backbone),
         prediction="velocity",
         sampling_steps=50,
     )
 
 
+_FUN = "alibaba-pai/CogVideoX-Fun-V1.1"
 _COGVIDEOX = {"head_dim": 64, "time_dim": 512, "text_dim": 4096, "text_tokens": 226}
 _COGVIDEOX |= {"sample_height": 60, "sample_width": 90}
 _WAN = {"head_dim": 128, "text_dim": 4096, "text_tokens": 512}
 PRESETS: dict[str, DWMConfig] = {
-    "cogvideox-fun-5b": _published(
-        "cogvideox", "alibaba-pai/CogVideoX-Fun-V1.1-5b-InP", heads=48, depth=42, **_COGVIDEOX
-    ),
+    "cogvideox-fun-5b": _published("cogvideox", f"{_FUN}-5b-InP", heads=48, depth=42, **_COGVIDEOX),
     "cogvideox-fun-2b": _published(
-        "cogvideox",
-        "alibaba-pai/CogVideoX-Fun-V1.1-2b-InP",
-        heads=30,
-        depth=30,
-        rotary=False,
-        snr_shift=3.0,
-        **_COGVIDEOX,
+        "cogvideox", f"{_FUN}-2b-InP", heads=30, depth=30, rotary=False, snr_shift=3.0, **_COGVIDEOX
     ),
     "wan2.1-fun-1.3b": _published("wan", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", heads=12, depth=30, mlp_dim=8960, **_WAN),
     "wan2.1-fun-14b": _published("wan", "Wan-AI/Wan2.1-T2V-14B-Diffusers", heads=40, depth=40, mlp_dim=13824, **_WAN),

@@ -1,17 +1,18 @@
-"""What a video model costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`).
+"""What a video model costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`)."""
 
-Parameters are counted on the meta device, so a model of 14 billion takes no memory. Operations are counted in closed
-form. Tests compare both with torch's own counters, and the activations with what autograd really keeps.
-"""
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from dexworld.models.reference import checkpoint_path
 from dexworld.video.model.backbone import PATCH, Backbone
 from dexworld.video.model.lora import LoRAConfig, add_lora
 from dexworld.video.model.published_parts import require
-from dexworld.video.model.video_config import DWMConfig
+from dexworld.video.model.published_weights import base_config, saved_config
+from dexworld.video.model.train_video import VideoRunConfig
+from dexworld.video.model.video_config import DWMConfig, preset
 
+STEPS = 50  # of sampling, with guidance
+TFLOPS = 370.0  # 10^12 operations a second: CogVideoX-5B's 90 s for a clip (50 steps, guidance, H100)
 Precision = Literal["float32", "autocast", "bfloat16"]
 # Bytes that autograd keeps of one block for each token and each number of the token's width: (trained in full, with
 # LoRA). Measured by tests/video/test_video_estimate.py on fused attention. Frozen linear layers keep no inputs.
@@ -27,8 +28,7 @@ class CostConfig:
 
     batch_size: clips on the device at once. lora: adapters instead of full training. precision: `autocast` is float32
     weights and bfloat16 products (the trainer's `bfloat16`); the DWM release trains in `bfloat16`. checkpointing:
-    recompute each block in the backward pass. ema: keep averaged weights. steps, guidance: of sampling. tflops: 10^12
-    operations a second; by default from CogVideoX's 90 s for a clip of the 5B model (50 steps, guidance, H100).
+    recompute each block in the backward pass. ema: keep averaged weights.
     """
 
     batch_size: int = 1
@@ -36,14 +36,10 @@ class CostConfig:
     precision: Precision = "bfloat16"
     checkpointing: bool = True
     ema: bool = False
-    steps: int = 50
-    guidance: float = 6.0
-    tflops: float = 370.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.steps < 1 or not self.tflops > 0:
-            values = f"{self.batch_size}, {self.steps} and {self.tflops}"
-            raise ValueError(f"batch_size, steps and tflops must be positive, not {values}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be positive")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; choose 'float32', 'autocast' or 'bfloat16'")
 
@@ -76,8 +72,7 @@ class Cost:
 
 
 def estimate(config: DWMConfig, cost: CostConfig = CostConfig()) -> Cost:
-    """The cost of training and sampling the model that `config` describes; the frozen VAE and text encoder not counted.
-    Latents and text embeddings are made once, before training. Raises ImportError naming the extra."""
+    """The cost of training and sampling, without frozen VAE and text encoder. Raises ImportError."""
     require("diffusers", "accelerate", "peft")
     from accelerate import init_empty_weights
 
@@ -96,7 +91,7 @@ def estimate(config: DWMConfig, cost: CostConfig = CostConfig()) -> Cost:
     # Backward: a product for each layer's input, another for its weight unless frozen; fused attention repeats its own.
     step = forward * (2 if cost.checkpointing else 1)
     step = cost.batch_size * (step + linear * (1 if cost.lora is not None else 2) + 2.5 * attention + 2 * other)
-    sample = forward * cost.steps * (2 if cost.guidance != 1.0 else 1)
+    sample = forward * STEPS * 2  # guidance takes a second pass
     return Cost(
         *token_counts(config),
         parameters,
@@ -110,8 +105,8 @@ def estimate(config: DWMConfig, cost: CostConfig = CostConfig()) -> Cost:
         forward_flops=forward,
         step_flops=step,
         sample_flops=sample,
-        step_seconds=step / cost.tflops / 1e12,
-        sample_seconds=sample / cost.tflops / 1e12,
+        step_seconds=step / TFLOPS / 1e12,
+        sample_seconds=sample / TFLOPS / 1e12,
     )
 
 
@@ -122,13 +117,31 @@ def token_counts(config: DWMConfig) -> tuple[int, int]:
     return video, config.backbone.text_tokens
 
 
+def describe_run(run: VideoRunConfig) -> str:
+    """The cost of a run's model: of its preset, or of the model that it starts from, whose weights are not read."""
+    if run.base is not None:
+        model = base_config(run.base, run.condition)
+    elif run.initial is not None:
+        model = saved_config(checkpoint_path(run.initial))
+    else:
+        model = preset(run.preset)
+    cost = CostConfig(
+        batch_size=run.training.batch_size,
+        lora=LoRAConfig(run.lora_rank, run.lora_rank) if run.lora_rank else None,
+        precision="autocast" if run.training.bfloat16 else "float32",
+        checkpointing=run.recompute,
+        ema=run.training.ema > 0,
+    )
+    return describe(run.base or run.initial or run.preset, replace(model, condition=run.condition), cost)
+
+
 def describe(name: str, config: DWMConfig, cost: CostConfig = CostConfig()) -> str:
     """The estimate as lines of text, for the command line."""
     result, clip = estimate(config, cost), config.clip
     how = "full training" if cost.lora is None else f"LoRA rank {cost.lora.rank} and the patch embedding"
     kept = "recomputed in the backward pass" if cost.checkpointing else "all kept"
     shape = f"{clip.latent_frames} x {config.codec.channels} x {clip.latent_height} x {clip.latent_width}"
-    sampled = f"({cost.steps} steps {'with' if cost.guidance != 1.0 else 'without'} guidance)"
+    sampled = f"({STEPS} steps with guidance)"
     rows = {
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width} pixels at {clip.fps:g} fps, latents {shape}",
         "tokens": f"{result.video_tokens:,} video + {result.text_tokens:,} text",
@@ -142,14 +155,13 @@ def describe(name: str, config: DWMConfig, cost: CostConfig = CostConfig()) -> s
         "training": f"{_bytes(result.training_bytes)} in all, without the VAE and the text encoder",
         "a step": f"{result.step_flops / 1e12:,.3g} TFLOP, {_seconds(result.step_seconds)}",
         "a sampled clip": f"{result.sample_flops / 1e12:,.3g} TFLOP, {_seconds(result.sample_seconds)} {sampled}",
-        "time": f"assumes {cost.tflops:g} TFLOP/s sustained",
+        "time": f"assumes {TFLOPS:g} TFLOP/s sustained",
     }
     return "\n".join([name, *(f"  {label:<17}{value}" for label, value in rows.items())])
 
 
 def _forward_flops(config: DWMConfig) -> tuple[float, float, float]:
-    """FLOPs of one clip's forward pass: the blocks' linear layers, their attention, and everything around the blocks.
-    What works on one vector per clip (time embedding, norms' modulation) is left out: under 1 in 1,000."""
+    """FLOPs of one clip's forward pass: the blocks' linear layers, their attention, and all around them."""
     backbone, (video, text) = config.backbone, token_counts(config)
     width, mlp = backbone.width, backbone.mlp_dim or 4 * backbone.width
     around = 2 * video * width * PATCH**2 * (config.in_channels + config.codec.channels)

@@ -11,10 +11,11 @@ from dexworld.data.video_frames import VideoFrames
 from dexworld.training.config import LoopConfig, check_fractions, check_positive
 from dexworld.video.clips.clip import SPACE_FACTOR
 from dexworld.video.clips.masks import random_mask
-from dexworld.video.model.clip_latents import KINDS, LatentClip, LatentFolder
+from dexworld.video.model.clip_latents import LatentClip, LatentFolder
 from dexworld.video.model.conditions import Conditions, latent_mask
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.pca_codec import PCACodec
+from dexworld.video.model.video_config import HANDS_SHOWN
 
 VALIDATION_BATCH = 8
 Place = tuple[LatentFolder, int]  # of a clip: its folder and its index there
@@ -61,8 +62,7 @@ class VideoTrainConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class VideoBatch:
-    """Clean latents (B, f, C, h, w), the noise on them, its timesteps (B,), and the conditions. region: (B, F, H, W)
-    bool, the pixels that hands change; None where that is not what is learned."""
+    """Clean latents (B, f, C, h, w), noise, timesteps (B,), conditions; region: (B, F, H, W) bool or None."""
 
     clean: Tensor
     noise: Tensor
@@ -75,11 +75,10 @@ class VideoBatch:
 def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float, outside_weight: float = 1.0) -> Tensor:
     """The loss of a batch, a scalar.
 
-    For velocity predictions its squared error, as in the DWM release (the paper writes the error of the noise). For
-    residual predictions that of the clean latents, weighted as that of the velocity would be, but at most by
-    `weight_cap` (Hang et al., "Efficient diffusion training via min-SNR weighting", 2023). With an `outside_weight`,
-    that error is measured in pixels, and those outside the region count so many times. Raises ValueError where there is
-    no such measure.
+    For velocity predictions its squared error, as in the DWM release. For residual predictions that of the clean
+    latents, weighted as that of the velocity would be, but at most by `weight_cap` (min-SNR: Hang et al., 2023). With
+    an `outside_weight`, that error is measured in pixels, and those outside the region count so many times. Raises
+    ValueError where there is no such measure.
     """
     process = model.process
     noisy = process.noisy(batch.clean, batch.noise, batch.timestep)
@@ -102,10 +101,8 @@ def _weighted_by_region(
     model: DWM, batch: VideoBatch, clean: Tensor, sigma: Tensor, weight_cap: float, outside_weight: float
 ) -> Tensor:
     if model.config.prediction != "residual" or not isinstance(model.codec, PCACodec):
-        raise ValueError(
-            "outside_weight needs a model that predicts residuals through a pca codec; leave it at 1 for "
-            f"{model.config.prediction} predictions through {model.config.codec.kind}"
-        )
+        found = f"{model.config.prediction} predictions through {model.config.codec.kind}"
+        raise ValueError(f"outside_weight needs residual predictions through a pca codec; leave it at 1 for {found}")
     assert batch.region is not None
     counts = torch.where(batch.region, 1.0, outside_weight)
     error = model.codec.pixel_error(clean - batch.clean) * (counts / counts.mean())
@@ -114,9 +111,7 @@ def _weighted_by_region(
 
 
 class VideoTask:
-    """Batches of encoded clips, and their loss (a `trainer.Task`). Everything drawn depends on seed and index alone.
-    folders: encoded training clips; one is drawn in proportion to its weight, then a clip of it, both with
-    replacement."""
+    """Batches of encoded clips and their loss (a `trainer.Task`); what is drawn depends on seed and index alone."""
 
     def __init__(
         self, model: DWM, config: VideoTrainConfig, folders: list[LatentFolder], weights: tuple[float, ...] = ()
@@ -182,18 +177,15 @@ def interaction_batch(
 ) -> VideoBatch:
     """Clips as training and validation see them: target the interaction, everything known, noise at random times."""
     clips = [folder[index] for folder, index in places]
-    stacked = {kind: stack(clips, kind) for kind in KINDS}
-    clean = stacked["interaction"]
+    clean = stack(clips, "interaction")
     condition = model.config.condition
     if condition.startswith("adaln"):
         missing = [clip.name for clip in clips if clip.hand_vectors is None]
         if missing:
             raise ValueError(f"clip {missing[0]} has no hand_motions file, which condition {condition!r} needs")
     conditions = model.conditions(
-        stacked["first_frame"] if condition == "control" else stacked["static"],
-        hands=stacked["hands"],
-        silhouette=stacked["silhouette"],
-        overlay=stacked["overlay"],
+        stack(clips, "first_frame" if condition == "control" else "static"),
+        hands=stack(clips, HANDS_SHOWN[condition]) if condition in HANDS_SHOWN else None,
         hand_vectors=stack(clips, "hand_vectors") if condition.startswith("adaln") else None,
         text=stack(clips, "text") if clips[0].text is not None else None,
         blank=blank,

@@ -1,32 +1,27 @@
-"""The verbs of `dexworld video`: triplets, training, generation, evaluation and the choice among actions."""
+"""The verbs `video train` and `video generate`."""
 
 import logging
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from dexworld.cli.bars import counted
-from dexworld.cli.video_results import facts_of
+from dexworld.cli.video_results import VideoModelOptions, facts_of
 from dexworld.data.video import write_video
 from dexworld.evaluation.results import write_results
-from dexworld.models.reference import VIDEO, checkpoint_path
 from dexworld.report.video_demo import write_video_demo
-from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import open_triplets
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, sample_seed
 from dexworld.video.judge.gallery import ShownClip, shown_clip
 from dexworld.video.judge.references import reference_methods
 from dexworld.video.model.clip_latents import warn_of_rates
 from dexworld.video.model.dwm import load_video_model
-from dexworld.video.model.generate import GenerateConfig, Generator, with_texts
-from dexworld.video.model.lora import LoRAConfig
-from dexworld.video.model.published_weights import base_config, saved_config
+from dexworld.video.model.generate import Generator, folder_prompts, with_texts
 from dexworld.video.model.train_video import VideoRunConfig, train_video
-from dexworld.video.model.video_config import preset
-from dexworld.video.model.video_cost import CostConfig, describe
+from dexworld.video.model.video_cost import describe_run
 
 logger = logging.getLogger("dexworld")
 SHOWN = 12  # clips on the page of generated videos
@@ -43,48 +38,25 @@ class VideoTrain:
     def run(self) -> None:
         """Train, and leave the model in `<output>/model`."""
         if self.dry_run:
-            sys.stdout.write(dry_run(self.config) + "\n")
+            sys.stdout.write(describe_run(self.config) + "\n")
             return
         logger.info("the model is in %s", train_video(self.config))
 
 
-def dry_run(config: VideoRunConfig) -> str:
-    """The cost of the run's model: of its preset, or of the model that it starts from, whose weights are not read."""
-    if config.base is not None:
-        model = base_config(config.base, config.condition)
-    elif config.initial is not None:
-        model = saved_config(checkpoint_path(config.initial))
-    else:
-        model = preset(config.preset)
-    model = replace(model, condition=config.condition)
-    cost = CostConfig(
-        batch_size=config.training.batch_size,
-        lora=LoRAConfig(config.lora_rank, config.lora_rank) if config.lora_rank else None,
-        precision="autocast" if config.training.bfloat16 else "float32",
-        checkpointing=config.recompute,
-        ema=config.training.ema > 0,
-    )
-    return describe(config.base or config.initial or config.preset, model, cost)
-
-
 @dataclass(frozen=True)
-class VideoGenerate:
+class VideoGenerate(VideoModelOptions):
     """Imagine the clips of a triplet folder and write the videos, and a page that shows them side by side."""
 
     data: Path
     """Triplet folder; its interaction videos are only shown beside, except a model's that starts from a first frame."""
     output: Path
     """Folder for videos/<name>_<k>.mp4, report.html and results.json."""
-    checkpoint: str = VIDEO
-    """Model folder or hub id; `video` is the shipped one."""
     clips: int | None = None
     """Only the first so many."""
     samples: int = 1
     """Videos of each clip."""
     seed: int = 0
     """Of the noise."""
-    generation: GenerateConfig = field(default_factory=GenerateConfig)
-    """How videos are sampled."""
     text_encoder: str | None = None
     """Folder or hub id with `text_encoder/` and `tokenizer/`, for a model that was trained with prompts."""
     device: str = "auto"
@@ -96,8 +68,7 @@ class VideoGenerate:
         folder = open_triplets(self.data)
         folder = folder.subset(folder.names[: self.clips])
         warn_of_rates(folder.rates(), model)
-        prompts = [read_prompt(folder.files[name].prompt) for name in folder.names] if self.text_encoder else []
-        method = with_texts(Generator(model, self.generation), prompts, self.text_encoder)
+        method = with_texts(Generator(model, self.generation), folder_prompts(folder), self.text_encoder)
         methods: list[Any] = [*reference_methods(model.codec), method]
         shown: list[ShownClip] = []
         videos: dict[str, int] = {}
@@ -110,7 +81,7 @@ class VideoGenerate:
                 write_video(path, method.generate([clip], [seed])[0], clip.fps)
                 videos[str(path.relative_to(self.output))] = seed
             if len(shown) < SHOWN:
-                shown.append(shown_clip(clip, methods, EvaluateConfig(samples=1, seed=self.seed)))
+                shown.append(shown_clip(clip, methods, EvaluateConfig(seed=self.seed)))
         write_results(self.output, {"videos": videos, "checkpoint": self.checkpoint}, seed=self.seed)
         page = write_video_demo(self.output, shown, "dwm", model=facts_of(model))
         logger.info("%d videos in %s; %s", len(videos), self.output / "videos", page)
