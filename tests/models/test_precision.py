@@ -4,7 +4,7 @@ import torch
 from model_fixtures import SMALL_MODEL, random_latents, random_motion, randomise
 
 from dexworld.models.dexwm import DexWM
-from dexworld.models.precision import BFloat16Rollouts
+from dexworld.models.world_model import BFloat16Rollouts
 
 
 def test_bfloat16_rollouts_are_float32_and_close_to_the_models_own():

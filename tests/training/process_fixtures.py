@@ -18,6 +18,7 @@ from dexworld.data.latent_cache import LatentCache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.training.checkpoints import read_parts
 from dexworld.training.config import ScaleConfig, TrainConfig
 from dexworld.training.distributed import joined
 from dexworld.training.trainer import Trainer
@@ -99,25 +100,16 @@ def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **cha
     model, config, cache = tiny_model(), tiny_training(**changes), tiny_cache()
     if spoil is not None:
         spoil(cache)
-    items = {"items_each": processes.items_each} if processes.count > 1 else {}
     task = CountedTask(
         model,
         config,
         lambda windows: NumberedSampler([cache], windows, 0, None, processes.rank, processes.count),
-        **items,
+        items_each=processes.items_each,
     )
     folder.mkdir(parents=True, exist_ok=True)
     task.ledger = folder / f"ledger-{os.getpid()}.txt"
-    return Trainer(
-        model,
-        config,
-        task,
-        folder,
-        processes=processes,
-        scale=scale,
-        blocks=model.blocks,
-        idle_parameters=False,
-    )
+    options = {"blocks": model.blocks, "idle_parameters": False}
+    return Trainer(model, config, task, folder, processes=processes, scale=scale, **options)
 
 
 def train_tiny(folder: Path, scale=ScaleConfig(), resume=True, pause=0.0, curve=None, **changes) -> None:
@@ -200,7 +192,5 @@ class Run:
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The training state of a checkpoint as one dict, sharded or not."""
     if (checkpoint / "training").is_dir():
-        from dexworld.training.sharded import read
-
-        return read(checkpoint / "training", {})
+        return read_parts(checkpoint / "training", {})
     return load_file(checkpoint / "training.safetensors")

@@ -11,9 +11,9 @@ from dexworld.data.latent_cache import latent_cache
 from dexworld.data.latent_shards import shard_path
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
-from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.world_model import preset
 from dexworld.track import ArrayFrames, Track
 from dexworld.training import latents
 from dexworld.training.latents import LatentsConfig, cache_latents, latent_estimates

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from process_fixtures import Run, state_of, tiny_trainer, train_tiny
 
 from dexworld.models.dexwm import DexWM
-from dexworld.training import sharded
 from dexworld.training.checkpoints import latest
 from dexworld.training.config import ScaleConfig
 from dexworld.training.distributed import Processes, choose, joined
@@ -89,20 +88,6 @@ def stopped_after(folder: Path, step: int, scale: ScaleConfig) -> None:
             if trainer.report:
                 trainer.report(trainer.step, {name: float(value) for name, value in losses.items()})
         trainer.save()
-
-
-def test_a_sharded_state_becomes_one_file(tmp_path):
-    Run(tmp_path / "errors", 2, train_tiny, tmp_path, ScaleConfig(parallel="fsdp"), steps=2).succeed()
-    checkpoint = latest(tmp_path / "checkpoints")
-    parts = state_of(checkpoint)
-    sharded.to_one_file(checkpoint / "training", checkpoint / "training.safetensors")
-    for file in sorted((checkpoint / "training").rglob("*")):
-        file.unlink()
-    (checkpoint / "training").rmdir()
-    assert all(torch.equal(value, parts[name]) for name, value in state_of(checkpoint).items())
-    trainer = tiny_trainer(tmp_path, ALONE, steps=2)
-    assert trainer.resume()
-    assert trainer.step == 2
 
 
 def test_means_over_shares_of_a_batch_are_those_of_the_whole_batch():

@@ -7,10 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dexworld.actions import HandMotion
-from dexworld.models.config import ENCODERS, PredictorConfig, preset
+from dexworld.models.config import ENCODERS, PredictorConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
+from dexworld.models.world_model import preset
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.cost import (
     KEPT_BLOCK,

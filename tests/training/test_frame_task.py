@@ -190,7 +190,7 @@ def test_stopping_and_resuming_with_workers_changes_no_bit(tmp_path, model_confi
             part._train_step()
             part.step += 1
         part.save()
-        for source in part.task.sources.values():
+        for source in part.task.sources:
             source.close()
     expected, found = (dict(trainer.model.named_parameters()) for trainer in (whole, part))
     assert not [name for name in expected if not torch.equal(expected[name], found[name])]
@@ -201,7 +201,7 @@ def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(
 ):
     task = make_trainer(model_config, tmp_path, make_training, disc_data, workers=0).task
     seen = []
-    for source in task.sources.values():
+    for source in task.sources:
         window = source.window
         source.window = lambda batch, window=window: (seen.extend(batch.numbers.tolist()), window(batch))[1]
     for index in range(6):

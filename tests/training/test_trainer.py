@@ -73,7 +73,7 @@ def test_training_beats_standing_still_on_held_out_episodes(make_trainer):
 
 def test_every_second_unrolled_batch_is_a_deep_one(make_trainer):
     task = make_trainer(steps=10, teacher_forced=0.4, unroll_steps=2, deep_unroll_steps=4).task
-    context = task.objective.model.config.predictor.num_context
+    context = task.model.config.predictor.num_context
     frames = [task.batch(index, torch.device("cpu"))[0].latents.shape[1] - context for index in range(10)]
     assert frames == [1, 1, 1, 1, 2, 4, 2, 4, 2, 4]
     assert [task.deep(index) for index in range(10)] == [predicted == 4 for predicted in frames]
@@ -203,7 +203,7 @@ def test_the_encoder_is_never_trained(make_trainer):
 def test_detached_predictions_leave_the_predictor_to_the_latent_loss(make_trainer):
     trainer = make_trainer(detach_predictions=True, hand_consistency=1.0, true_keypoints=0.0)
     window = trainer.task.sources[False].batch(0, 4)
-    losses = trainer.task.objective(window, unrolled=False)
+    losses = trainer.task.losses(window, 0)
     losses["keypoints_predicted"].backward()
     assert all(value.grad is None for name, value in trainer.parameters.items() if name.startswith("predictor"))
     assert any(value.grad is not None for name, value in trainer.parameters.items() if name.startswith("keypoint"))

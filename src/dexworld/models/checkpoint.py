@@ -35,12 +35,14 @@ def write_checkpoint(
     description = {"format_version": FORMAT_VERSION, "model": asdict(config), "provenance": provenance}
     description |= {} if kind is None else {"kind": kind}
     text = json.dumps(description, indent=2, sort_keys=True)
-    partial = folder / f".{WEIGHTS_FILE}.partial"
-    save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, partial)
-    os.replace(partial, folder / WEIGHTS_FILE)
-    partial = folder / f".{CONFIG_FILE}.partial"
-    partial.write_text(text + "\n")
-    os.replace(partial, folder / CONFIG_FILE)
+    weights = {name: value.detach().contiguous().cpu() for name, value in weights.items()}
+    for name, write in (
+        (WEIGHTS_FILE, lambda path: save_file(weights, path)),
+        (CONFIG_FILE, lambda path: path.write_text(text + "\n")),
+    ):
+        partial = folder / f".{name}.partial"
+        write(partial)
+        os.replace(partial, folder / name)
 
 
 def read_checkpoint(
@@ -138,10 +140,8 @@ def check_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], where
     missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
     if missing or unknown or wrong:
-        raise CheckpointError(
-            f"{where}: weights don't fit config.json: missing {missing[:5]}, unknown {unknown[:5]}, wrong shape "
-            f"{wrong[:5]}"
-        )
+        found = f"missing {missing[:5]}, unknown {unknown[:5]}, wrong shape {wrong[:5]}"
+        raise CheckpointError(f"{where}: weights don't fit config.json: {found}")
 
 
 def _locate(folder_or_hub_id: str | Path) -> Path:

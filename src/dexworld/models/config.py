@@ -263,10 +263,3 @@ PRESETS: dict[str, DexWMConfig] = {
         keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2, cell=7),
     ),
 }
-
-
-def preset(name: str) -> DexWMConfig:
-    """The preset of that name. Raises ValueError listing the names there are."""
-    if name not in PRESETS:
-        raise ValueError(f"no model preset {name!r}; choose from {', '.join(PRESETS)}")
-    return PRESETS[name]

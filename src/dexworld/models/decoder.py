@@ -69,13 +69,6 @@ DECODER_PRESETS: dict[str, DecoderConfig] = {
 }
 
 
-def decoder_preset(name: str) -> DecoderConfig:
-    """The preset of that name. Raises ValueError listing the names there are."""
-    if name not in DECODER_PRESETS:
-        raise ValueError(f"no decoder preset {name!r}; choose from {', '.join(DECODER_PRESETS)}")
-    return DECODER_PRESETS[name]
-
-
 class PixelDecoder(CellTransformer, Pretrained):
     """Latents (..., P, D) to pictures. `provenance` says where the weights come from."""
 

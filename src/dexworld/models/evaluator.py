@@ -32,13 +32,6 @@ EVALUATOR_PRESETS: dict[str, KeypointHeadConfig] = {
 }
 
 
-def evaluator_preset(name: str) -> KeypointHeadConfig:
-    """The preset of that name. Raises ValueError listing the names there are."""
-    if name not in EVALUATOR_PRESETS:
-        raise ValueError(f"no evaluator preset {name!r}; choose from {', '.join(EVALUATOR_PRESETS)}")
-    return EVALUATOR_PRESETS[name]
-
-
 class KeypointEvaluator(Pretrained):
     """Latents (..., P, D) to tracked keypoints. `provenance` says where the weights come from."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dexworld.hands import NUM_TRACKED
 from dexworld.models.checkpoint import CheckpointError, write_checkpoint
-from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig, preset
+from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator
 from dexworld.models.keypoint_head import KeypointHead
@@ -23,6 +23,7 @@ from dexworld.models.latent_space import LatentSpace
 from dexworld.models.predictor import Predictor
 from dexworld.models.release_card import LICENCE, assumptions, model_card
 from dexworld.models.release_file import ReleaseFile, read_release_file
+from dexworld.models.world_model import preset
 
 ENCODER, KEYPOINTS = "image_embedder.", "kp_layer.vit_decoder."
 # Our layers and tables, and the release's; `*` is the number of a block. Both have modulations in the order of

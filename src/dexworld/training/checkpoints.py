@@ -2,7 +2,7 @@
 
     checkpoints/step-00001000/     config.json, model.safetensors: the model, ready for `from_pretrained`
                                    training.safetensors: weights, optimiser, averages, generator states;
-                                   or the same in training/, a part from each process (see `sharded.py`)
+                                   or the same in training/, a part from each process
                                    training.json: step and what the run was started with
     checkpoints/latest             the name of the newest complete one
 
@@ -12,20 +12,23 @@ number of processes nor the way the model is spread over them has to be the same
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dexworld.data.files import read_json, write_json, written_atomically
-from dexworld.training import sharded
 from dexworld.training.distributed import Processes
 
 FORMAT_VERSION = 1
@@ -54,7 +57,7 @@ def named(
     parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, average: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Weights, averaged weights and optimiser state by name, as they are in memory."""
-    tensors: dict[str, Tensor] = {f"weights/{name}": value.detach() for name, value in parameters.items()}
+    tensors = {f"weights/{name}": value.detach() for name, value in parameters.items()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
     for name, parameter in parameters.items():
         for key, value in optimiser.state[parameter].items():
@@ -131,7 +134,7 @@ def save(
     if processes.is_first:
         problem = _tried(lambda: _cleared(folder, temporary))
     if parts and not any(processes.gather(problem)):
-        problem = _tried(lambda: sharded.write(temporary / SHARDED, state.tensors, processes.control))
+        problem = _tried(lambda: write_parts(temporary / SHARDED, state.tensors, processes.control))
         problem = next(filter(None, processes.gather(problem)), "")
     if processes.is_first:
         problem = problem or _tried(lambda: _written(temporary, path, state, save_model, parts))
@@ -205,7 +208,7 @@ def load(
 ) -> TrainingState:
     """Read a training state. Raises ResumeError when it is damaged, of another version or of another run.
 
-    like: tensors by name as `named` gives them, for those that are to be sharded; all processes must call this then.
+    like: see `read_parts`; all processes must call this where something is sharded.
     """
     header = read_json(path / "training.json")
     if header.get("format_version") != FORMAT_VERSION:
@@ -219,13 +222,43 @@ def load(
     parts = (path / SHARDED).is_dir()
     try:
         if parts:
-            tensors = sharded.read(path / SHARDED, like or {}, processes.control)
+            tensors = read_parts(path / SHARDED, like or {}, processes.control)
         else:
             tensors = load_file(path / f"{SHARDED}.safetensors")
     except (safetensors.SafetensorError, OSError, CheckpointException, EOFError) as error:
         name = SHARDED if parts else f"{SHARDED}.safetensors"
         raise ResumeError(f"{path}/{name} is damaged ({error}); point `latest` at an older one") from error
     return TrainingState(header["step"], header["seconds"], tensors, header["identity"])
+
+
+def write_parts(folder: Path, tensors: dict[str, Tensor], group: Any = None) -> None:
+    """Write `tensors` into `folder`: of sharded ones each process its part, of others the first process. All must call.
+
+    group: a group of processes that talk on the CPU; None in a process that is alone.
+    """
+    writer = dcp.FileSystemWriter(folder, sync_files=True)
+    dcp.save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
+
+
+def read_parts(folder: Path, like: dict[str, Tensor], group: Any = None) -> dict[str, Tensor]:
+    """The tensors of `folder` by name, on the CPU, but sharded as `like` is where it has a sharded tensor of that name.
+
+    Any number of processes may read what others wrote; all must call this when something is sharded.
+    """
+    reader = dcp.FileSystemReader(folder)
+    tensors: dict[str, Any] = {}
+    for name, stored in reader.read_metadata().state_dict_metadata.items():
+        if not isinstance(stored, TensorStorageMetadata):
+            raise ValueError(f"{folder} holds {name!r}, which is no tensor")
+        wanted = like.get(name)
+        spread = isinstance(wanted, DTensor) and wanted.shape == stored.size
+        make = partial(torch.zeros_like, wanted) if spread else partial(torch.zeros, stored.size)
+        tensors[name] = make(dtype=stored.properties.dtype)
+    together = any(isinstance(value, DTensor) for value in tensors.values())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant to be
+        dcp.load(tensors, storage_reader=reader, process_group=group if together else None, no_dist=not together)
+    return tensors
 
 
 def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:

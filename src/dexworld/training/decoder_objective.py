@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from dexworld.data.windows import Window
 from dexworld.models.decoder import PixelDecoder, from_pixels, to_pixels
 from dexworld.models.perceptual import PerceptualName
-from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim
+from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
 from dexworld.training.config import LoopConfig, check_fractions, check_not_negative, check_positive
 from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
 from dexworld.training.distributed import Processes
-from dexworld.training.sources import PictureSource
+from dexworld.training.window_task import SourceTask, WindowSource
 
 CHUNK = 16  # pictures at a time in validation
 
@@ -72,18 +72,13 @@ class AdversarialDecoder(nn.Module):
         super().__init__()
         self.decoder, self.discriminator = decoder, discriminator
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The decoder's."""
-        return self.decoder.provenance
-
     def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
         """Write the decoder."""
         self.decoder.save_pretrained(folder, provenance)
 
 
-class DecoderLoss(nn.Module):
-    """Losses of a batch of pictures.
+class DecoderTask(SourceTask):
+    """Pictures with their latents, and what a decoder loses on them.
 
     perceptual: distances (N,) of two batches (N, 3, H, W) in [-1, 1], called `name` in the curve; it is frozen.
     processes: those that share the batches.
@@ -93,24 +88,25 @@ class DecoderLoss(nn.Module):
         self,
         model: AdversarialDecoder,
         config: DecoderTrainConfig,
+        source: WindowSource,
         perceptual: nn.Module,
         name: PerceptualName,
         processes: Processes = Processes(),
     ) -> None:
-        super().__init__()
-        self.mean = processes.mean
-        self.model, self.config, self.name = model, config, name
+        self.model, self.config, self.source = model, config, source
+        self.name, self.mean = name, processes.mean
         self.perceptual = perceptual.eval().requires_grad_(False)
 
-    def forward(self, pictures: Window, progress: float) -> dict[str, Tensor]:
-        """Scalars: `loss`, and its parts before weighting. progress: fraction of the run that is done, in [0, 1).
+    def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
+        """Scalars: `loss`, and its parts before weighting.
 
         `l1`, and the perceptual distance by its name; once it has started, `discriminator` (1 when it knows nothing),
         `adversarial` (the judge's mean verdict on made pictures, negated) and `adversarial_weight` (its adaptive part).
         """
         config, discriminator = self.config, self.model.discriminator
-        true = from_pixels(pictures.frames[:, 0])
-        made = self.model.decoder(pictures.latents[:, 0]).float()
+        progress = index / (config.steps * config.accumulation)
+        true = from_pixels(batch.frames[:, 0])
+        made = self.model.decoder(batch.latents[:, 0]).float()
         losses = {"l1": (made - true).abs().mean()}
         reconstruction = losses["l1"]
         if config.perceptual:
@@ -129,34 +125,10 @@ class DecoderLoss(nn.Module):
         return {"loss": total, **losses}
 
 
-class DecoderTask:
-    """Pictures with their latents, and what a decoder loses on them (a `trainer.Task`)."""
-
-    def __init__(self, objective: DecoderLoss, source: PictureSource) -> None:
-        self.objective, self.source, self.config = objective, source, objective.config
-
-    def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
-        """This process's share of batch number `index` of the run."""
-        return self.source.batch(index, self.config.batch_size), self.config.batch_size
-
-    def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
-        """See `DecoderLoss`."""
-        return self.objective(batch, index / (self.config.steps * self.config.accumulation))
-
-    def contents(self, batch: Window) -> dict[str, Tensor]:
-        """The pictures' tensors by name."""
-        return batch.tensors
-
-    def broken_data(self, batch: Window) -> str:
-        """Which frame's latents are not finite, if any."""
-        row = batch.bad_row
-        return "" if row is None else f" Latents are not finite in {self.source.describe(row)}."
-
-
 class DecoderValidation:
-    """Always the same pictures of held-out episodes. perceptual: as in `DecoderLoss`."""
+    """Always the same pictures of held-out episodes. perceptual: as in `DecoderTask`."""
 
-    def __init__(self, source: PictureSource, pictures: int, perceptual: nn.Module, name: PerceptualName) -> None:
+    def __init__(self, source: WindowSource, pictures: int, perceptual: nn.Module, name: PerceptualName) -> None:
         self.source, self.pictures, self.perceptual, self.name = source, pictures, perceptual, name
 
     @torch.no_grad()
@@ -165,25 +137,18 @@ class DecoderValidation:
         `ssim`, and the perceptual distance by its name. Raises ValueError for pictures of less than 11 pixels a side.
         """
         sums: dict[str, float] = {}
-        counts = [min(CHUNK, self.pictures - start) for start in range(0, self.pictures, CHUNK)]
-        for step, count in enumerate(counts):
+        for step, start in enumerate(range(0, self.pictures, CHUNK)):
             # Batches are of one size, so that pictures keep their numbers; of the last one only a part may count.
-            batch = self.source.batch(step, CHUNK)
+            batch, count = self.source.batch(step, CHUNK), min(CHUNK, self.pictures - start)
             images = batch.frames[:count, 0]
             made = to_pixels(model.decoder(batch.latents[:count, 0]))
             figures = {
                 "l1": float((made.float() - images.float()).abs().mean()) / 255,
                 self.name: float(self.perceptual(from_pixels(made), from_pixels(images)).mean()),
-                **_metrics(made.cpu().numpy(), images.cpu().numpy()),
+                "mse": float(squared_error_map(made.cpu().numpy(), images.cpu().numpy()).mean()),
+                "ssim": float(ssim_map(made.cpu().numpy(), images.cpu().numpy()).mean(dtype=np.float64)),
             }
             for key, value in figures.items():
                 sums[key] = sums.get(key, 0.0) + value * count
         means = {key: value / self.pictures for key, value in sums.items()}
         return {"psnr": psnr_of_mse(means.pop("mse")), **means}
-
-
-def _metrics(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Mean squared error and SSIM of (N, H, W, 3) uint8."""
-    similarity = ssim(made, true)
-    assert similarity is not None  # there is no mask that could be empty
-    return {"mse": float(squared_error_map(made, true).mean()), "ssim": similarity}

@@ -19,19 +19,16 @@ LARGEST_WEIGHT = 1e4  # of the adversarial loss
 class PatchDiscriminator(nn.Module):
     """Pictures (N, 3, H, W) in [-1, 1] to logits (N, 1, h, w), above 0 where a patch looks true.
 
-    channels: of the first layer, a multiple of 8; each of the `depth` layers halves the size and all but the first
-    double the channels.
+    channels: of the first layer, a multiple of 8; each of three layers halves the size and all but the first double
+    the channels.
     """
 
-    def __init__(self, channels: int = 64, depth: int = 3) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        for _ in range(depth - 1):
-            layers += [
-                nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1),
-                nn.GroupNorm(GROUPS, 2 * channels),
-                nn.LeakyReLU(0.2),
-            ]
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1), nn.GroupNorm(GROUPS, 2 * channels)]
+            layers.append(nn.LeakyReLU(0.2))
             channels *= 2
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, padding=1))
 
@@ -49,12 +46,8 @@ def hinge_loss(true: Tensor, made: Tensor) -> Tensor:
     return (functional.relu(1.0 - true).mean() + functional.relu(1.0 + made).mean()) / 2
 
 
-def _own(value: Tensor) -> Tensor:
-    return value
-
-
 def adaptive_weight(
-    reconstruction: Tensor, adversarial: Tensor, weight: Tensor, mean: Callable[[Tensor], Tensor] = _own
+    reconstruction: Tensor, adversarial: Tensor, weight: Tensor, mean: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """The factor that gives both losses gradients of one length at `weight`, the last layer of the decoder.
 

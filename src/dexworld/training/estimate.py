@@ -16,7 +16,7 @@ from dexworld.data.loader import stored_facts
 from dexworld.data.sampling import StrideSampling
 from dexworld.models.config import DexWMConfig
 from dexworld.models.world_model import preset
-from dexworld.training.config import SamplingConfig, TrainConfig
+from dexworld.training.config import SamplingConfig, TrainConfig, check_fractions, check_positive
 from dexworld.training.cost import ModelCost, model_cost
 from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
@@ -44,9 +44,8 @@ class DataPlan:
     @classmethod
     def parse(cls, text: str) -> "DataPlan":
         """From `name:hours:fps:clips`, e.g. egodex:829:30:334991. Raises ValueError saying so."""
-        parts = text.split(":")
         try:
-            name, hours, fps, clips = parts
+            name, hours, fps, clips = text.split(":")
             return cls(name, float(hours), float(fps), int(clips))
         except ValueError as error:
             raise ValueError(f"plan {text!r}: write name:hours:fps:clips, e.g. egodex:829:30:334991") from error
@@ -83,13 +82,8 @@ class PlanConfig:
     """Data on paper instead of folders, each name:hours:fps:clips; without either, EgoDex and DROID as in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("gpus", "peak_tflops", "mfu", "gpu_memory_gib", "loader_windows"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        if self.mfu > 1:
-            raise ValueError(f"mfu is {self.mfu}; it is a fraction of the peak")
-        if self.epochs is not None and not self.epochs > 0:
-            raise ValueError(f"epochs is {self.epochs}; it must be positive, or None")
+        check_positive(self, "gpus", "peak_tflops", "mfu", "gpu_memory_gib", "loader_windows", "epochs")
+        check_fractions(self, "mfu")
         for text in self.plan:
             DataPlan.parse(text)
 
@@ -134,8 +128,11 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
         cost = replace(cost, unrolled_flops=(cost.unrolled_flops + deep.unrolled_flops) / 2)
     share = training.teacher_forced
     forward = share * cost.teacher_flops + (1 - share) * cost.unrolled_flops
-    figures = _figures(data, plan, model, cost, forward, per_epoch, steps * batch)
-    figures |= {"steps": steps, "batch": batch}
+    figures = _figures(data, plan, model, cost, forward)
+    figures |= {"windows_per_epoch": per_epoch, "windows": steps * batch, "steps": steps, "batch": batch}
+    figures["epochs"] = figures["windows"] / per_epoch
+    rate = plan.peak_tflops * 1e12 * plan.mfu
+    figures["gpu_hours"] = figures["windows"] * figures["window_flops"] / rate / 3600
     return Estimate(_rows(data, plan, name, model.num_context + 1, figures), figures)
 
 
@@ -158,15 +155,9 @@ def _measured(folder: Path) -> DataPlan:
 
 
 def _figures(
-    data: list[DataPlan],
-    plan: PlanConfig,
-    model: DexWMConfig,
-    cost: ModelCost,
-    forward: float,
-    per_epoch: int,
-    windows: int,
+    data: list[DataPlan], plan: PlanConfig, model: DexWMConfig, cost: ModelCost, forward: float
 ) -> dict[str, float]:
-    """Numbers of the table. forward: operations of predictor and head on one window."""
+    """Numbers that don't depend on the run's length. forward: operations of predictor and head on one window."""
     frames = sum(each.frames for each in data)
     flops = 3 * forward + (model.num_context + 1) * cost.encoder_flops
     rate = plan.peak_tflops * 1e12 * plan.mfu
@@ -176,9 +167,6 @@ def _figures(
         "hours": sum(each.hours for each in data),
         "frames": frames,
         "clips": sum(each.clips for each in data),
-        "windows_per_epoch": per_epoch,
-        "windows": windows,
-        "epochs": windows / per_epoch,
         "h264_bytes": frames * (BYTES_H264 + BYTES_LABELS),
         "jpeg_bytes": frames * (BYTES_JPEG + BYTES_LABELS),
         "latent_bytes": frames * model.grid[0] * model.grid[1] * model.encoder.dim * 2,
@@ -190,7 +178,6 @@ def _figures(
         "windows_at_once": max(room // cost.kept_bytes, 0),
         "checkpointed_windows_at_once": max(room // cost.checkpointed_bytes, 0),
         "window_flops": flops,
-        "gpu_hours": windows * flops / rate / 3600,
         "windows_per_gpu_second": rate / flops,
         "cores_per_gpu": rate / flops / plan.loader_windows,
     }

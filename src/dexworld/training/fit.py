@@ -31,11 +31,7 @@ from dexworld.training.trainer import Task, Trainer
 
 @dataclass
 class Job:
-    """What is particular about a run: the model, which training changes, its task and what is recorded of it.
-
-    validation, identity, blocks, idle_parameters, meter: see `Trainer`. provenance: what a model card needs to know
-    of the data. packages: further ones whose versions matter.
-    """
+    """What is particular about a run: its model, task and record (see `Trainer`); provenance for the model card."""
 
     model: Any
     task: Task
@@ -45,7 +41,6 @@ class Job:
     blocks: Blocks = field(default_factory=lambda: Blocks([]))
     idle_parameters: bool = True
     meter: Meter | None = None
-    packages: tuple[str, ...] = ()
 
 
 def fit(
@@ -74,60 +69,45 @@ def fit(
             job.validation,
             job.identity,
             own_device,
-            processes=processes,
-            scale=scale,
-            blocks=job.blocks,
-            idle_parameters=job.idle_parameters,
-            meter=job.meter,
+            processes,
+            scale,
+            job.blocks,
+            job.idle_parameters,
+            job.meter,
         )
-        finished = run_trainer(trainer)
-        figures = trainer.figures or trainer.validate()
-        return save_run(trainer, output, job.provenance, figures, finished, job.packages)
+        return run_trainer(trainer, job.provenance)
 
 
-def run_trainer(trainer: Trainer) -> bool:
-    """Resume and train, the first process with a log in the trainer's folder; True when the last step is done."""
-    trainer.resume()
-    if not trainer.processes.is_first:
-        return trainer.run()
-    with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
-        trainer.report, trainer.on_step = log.report, log.advance
-        return trainer.run()
+def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tuple[str, ...] = ()) -> Path:
+    """Resume, train, validate, write the model and results.json; returns the model's folder. The first process writes.
 
-
-def save_run(
-    trainer: Trainer,
-    output: Path,
-    provenance: dict[str, Any],
-    figures: dict[str, float],
-    finished: bool,
-    packages: tuple[str, ...] = (),
-) -> Path:
-    """Write `output`/model and results.json; returns the model's folder. All processes call it, the first one writes.
-
-    provenance: what only this kind of run knows; command, steps, time, figures and versions are added here.
+    provenance: what only this kind of run knows; command, steps, time, figures and versions are added here. packages:
+    further ones whose versions matter.
     """
-    seconds = round(trainer.seconds, 1)
-    provenance = provenance | {
-        "command": command_line(),
-        "steps": trainer.step,
-        "finished": finished,
-        "seconds": seconds,
+    trainer.resume()
+    if trainer.processes.is_first:
+        with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
+            trainer.report, trainer.on_step = log.report, log.advance
+            finished = trainer.run()
+    else:
+        finished = trainer.run()
+    figures = trainer.figures or trainer.validate()
+    names = ("dexworld", "torch", "numpy", *packages)
+    results = {"steps": trainer.step, "finished": finished, "seconds": round(trainer.seconds, 1)}
+    provenance = {
+        **provenance,
+        "command": shlex.join(without_folders(word) for word in sys.argv),  # a model card shows it
+        **results,
         "processes": trainer.processes.count,
         "figures": figures,
         "code": code_version(),
-        "versions": {
-            **{name: version(name) for name in ("dexworld", "torch", "numpy", *packages)},
-            "python": platform.python_version(),
-        },
+        "versions": {**{name: version(name) for name in names}, "python": platform.python_version()},
     }
-    folder = output / "model"
+    folder = trainer.folder / "model"
     with trainer.averaged() as model:
         if trainer.processes.is_first:
             model.save_pretrained(folder, provenance)
-    if trainer.processes.is_first:
-        results = {"steps": trainer.step, "finished": finished, "seconds": seconds, "validation": figures}
-        write_json(output / "results.json", results)
+            write_json(trainer.folder / "results.json", {**results, "validation": figures})
     return folder
 
 
@@ -139,11 +119,6 @@ def code_version() -> str:
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def command_line() -> str:
-    """This process's command line, for a model card: absolute paths are cut to their last part."""
-    return shlex.join(without_folders(word) for word in sys.argv)
 
 
 def without_folders(word: str) -> str:

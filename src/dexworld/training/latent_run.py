@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from dexworld.models.config import KeypointHeadConfig, PredictorConfig, preset
+from dexworld.models.config import KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.reference import REFERENCE
-from dexworld.models.world_model import load_world_model
+from dexworld.models.world_model import load_world_model, preset
 from dexworld.training.config import LoopConfig
 from dexworld.training.fit import without_folders
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder

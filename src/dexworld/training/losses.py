@@ -5,22 +5,20 @@ M visible keypoints of a batch, h x w heatmap size.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dexworld.actions import hand_motion
+from dexworld.data.windows import Window
 from dexworld.hands import TRACKED
 from dexworld.track import Track
+from dexworld.training.distributed import Processes
 
 ItemsEach = Callable[[Tensor], Tensor]  # items in this process -> items of all processes over their number, above 0
-
-
-def own_items(items: Tensor) -> Tensor:
-    """At least 1: what a sum is divided by to be a mean, when one process sees the whole batch."""
-    return items.clamp(min=1)
+own_items: ItemsEach = Processes().items_each  # of a process that sees the whole batch
 
 
 def latent_loss(
@@ -46,6 +44,14 @@ def inside_image(pixels: Tensor, visible: Tensor, image_size: tuple[int, int]) -
     """Which visible keypoints (..., K) with pixels (..., K, 2 or more) lie inside an image of (height, width)."""
     u, v = pixels[..., 0], pixels[..., 1]
     return visible & (u >= 0) & (u < image_size[1]) & (v >= 0) & (v < image_size[0])
+
+
+def keypoint_distances(model: Any, window: Window, image_size: tuple[int, int]) -> Tensor:
+    """Pixels (M,) between the keypoints that a model reads from true latents and those that are seen, on the CPU."""
+    pixels, visible = tracked_pixels(window.track)
+    found, _ = model.keypoints(window.latents)
+    counted = inside_image(pixels, visible, image_size)
+    return (found - pixels[..., :2]).norm(dim=-1)[counted].float().cpu()
 
 
 def gaussian_axes(

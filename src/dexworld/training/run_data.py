@@ -19,6 +19,7 @@ from dexworld.data.files import written_atomically
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.encoders import EncoderChoice, build_encoder
+from dexworld.training.config import check_not_negative, check_positive
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
-        if self.encoder_frames < 1:
-            raise ValueError(f"encoder_frames is {self.encoder_frames}; it must be positive")
+        check_positive(self, "encoder_frames")
+        check_not_negative(self, "workers")
         if self.latents not in ("cached", "online"):
             raise ValueError(f"latents is {self.latents!r}; choose 'cached' or 'online'")
-        if self.workers < 0:
-            raise ValueError(f"workers is {self.workers}; it must be 0 or more")
         if self.shares and len(self.shares) != len(self.data):
             raise ValueError(f"mix gives {len(self.shares)} shares for {len(self.data)} data folders")
 
@@ -81,9 +80,7 @@ class RunData:
     def open(cls, config: DataConfig) -> "RunData":
         """Open the folders of a run. Raises ValueError for data that is missing or holds no readable episode."""
         if not config.data:
-            raise ValueError(
-                "data names no dataset folder; make one with `dexworld collect` or `dexworld prepare` first"
-            )
+            raise ValueError("data names no dataset folder; make one with `dexworld collect` or `prepare` first")
         datasets, held_out_data = _open_all(config.data), _open_all(config.validation_data)
         training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
         if held_out_data:
@@ -92,15 +89,8 @@ class RunData:
 
     def resized(self, image_size: tuple[int, int]) -> "RunData":
         """The same with frames of `image_size` (height, width)."""
-        datasets, held_out_data = (
-            [resized(each, image_size) for each in part] for part in (self.datasets, self.held_out_data)
-        )
-        return RunData(datasets, held_out_data, self.training, self.held_out)
-
-    @property
-    def held_out_datasets(self) -> list[Dataset]:
-        """The datasets that `held_out` counts in."""
-        return self.held_out_data or self.datasets
+        parts = ([resized(each, image_size) for each in part] for part in (self.datasets, self.held_out_data))
+        return RunData(*parts, self.training, self.held_out)
 
     @property
     def validates(self) -> bool:
@@ -139,9 +129,7 @@ class RunData:
                 }
                 for dataset, episodes in zip(self.datasets, self.training, strict=True)
             ],
-            "validation_datasets": [
-                {"name": each.folder.name, "settings": each.settings} for each in self.held_out_data
-            ],
+            "validation_datasets": [{"name": one.folder.name, "settings": one.settings} for one in self.held_out_data],
             "validation_episodes": sum(len(episodes) for episodes in self.held_out),
         }
 

@@ -15,10 +15,9 @@ from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
 from dexworld.training.cost import training_flops
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
-from dexworld.training.losses import own_items
 from dexworld.training.meter import Meter, known_peak
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
-from dexworld.training.sources import CachedData, OnlineData, TrainingData
+from dexworld.training.sources import open_data
 from dexworld.training.validation import Validation
 from dexworld.training.window_task import WindowTask, window_strategies
 
@@ -85,10 +84,13 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
         model = initial_model(config, model_config, data.datasets, device)
     ancestry = model.provenance if config.initial is not None else None
     fingerprint = encoder_fingerprint(model.encoder)
+    model = model.to(device)
+    common = (model, fingerprint, device, processes)
+    online = {"augment": config.augment, "strict": config.strict}
     with processes.first_alone():  # it encodes what is not cached yet
-        shown = source = _training_data(config, data.datasets, model, fingerprint, device, processes)
+        shown = source = open_data(config, training, data.datasets, *common, **online)
         if data.held_out_data:
-            shown = _training_data(config, data.held_out_data, model, fingerprint, device, processes)
+            shown = open_data(config, training, data.held_out_data, *common, **online)
     strategies = window_strategies(model.config.num_context, training, config.sampling)
     if config.initial is None and hasattr(model, "scaled_to"):
         window = source.labels(strategies[0], data.training).batch(0, FIT_WINDOWS)
@@ -108,7 +110,7 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
         training,
         lambda each: source.source(each, model, data.training),
         config.sampling,
-        processes.items_each if processes.count > 1 else own_items,
+        processes.items_each,
     )
     loading = {"loading": config.loading} if config.loading else {}
     provenance = {
@@ -139,31 +141,6 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
     model = build_world_model(model_config)
     fit_encoder(model.config, model.encoder, datasets, config.encoder_frames, config.training.seed, device)
     return model
-
-
-def _training_data(
-    config: RunConfig,
-    datasets: list[Dataset],
-    model: Any,
-    fingerprint: str,
-    device: torch.device,
-    processes: Processes,
-) -> TrainingData:
-    mix, rank, count = config.shares, processes.rank, processes.count
-    if config.latents == "cached":
-        return CachedData(datasets, model.to(device), fingerprint, mix, config.training.seed, device, rank, count)
-    return OnlineData(
-        datasets,
-        model.config.image_size,
-        mix,
-        config.training,
-        device,
-        augment=config.augment,
-        workers=config.workers,
-        strict=config.strict,
-        rank=rank,
-        world_size=count,
-    )
 
 
 def _meter(config: RunConfig, model: Any, task: WindowTask, device: torch.device, processes: Processes) -> Meter:

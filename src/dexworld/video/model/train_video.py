@@ -20,7 +20,7 @@ import torch
 from dexworld.evaluation.guard import training_ranges
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
-from dexworld.training.fit import run_trainer, save_run, without_folders
+from dexworld.training.fit import run_trainer, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
@@ -130,15 +130,13 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
         identity |= {"base": config.base, "initial": config.initial, "frozen": frozen}
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
-    finished = run_trainer(trainer)
     provenance = {
-        **trainer.model.provenance,
+        **model.provenance,
         "datasets": [_described(folder) for folder in folders],
         "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
         "weights": list(config.weights),
     }
-    figures = trainer.figures or trainer.validate()
-    return save_run(trainer, config.output, provenance, figures, finished, packages=("diffusers",))
+    return run_trainer(trainer, provenance, packages=("diffusers",))
 
 
 def _described(folder: TripletFolder) -> dict[str, Any]:
