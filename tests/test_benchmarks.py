@@ -42,12 +42,7 @@ def test_make_bench_takes_scripts_that_run_without_data():
 
 def test_the_simulator_benchmark_measures_what_it_documents(tmp_path):
     results = run("simulator.py", tmp_path, "--episodes", "1", "--frames", "3", "--scenes", "1")
-    for key in (
-        "fk_us_per_pose",
-        "physics_cpu_ms_per_frame",
-        "render_cpu_ms_per_frame",
-        "cpu_s_per_500_episodes",
-    ):
+    for key in ("fk_us_per_pose", "physics_cpu_ms_per_frame", "render_cpu_ms_per_frame", "cpu_s_per_500_episodes"):
         assert results[key] > 0, key
     assert results["backend"] in ("egl", "osmesa", "ray")
     assert results["episodes_measured"] == 1

@@ -128,8 +128,7 @@ def test_a_run_without_data_says_how_to_get_some(make_run):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [({"validation_fraction": 1.0}, "fraction"), ({"encoder_frames": 0}, "encoder_frames")],
+    ("change", "message"), [({"validation_fraction": 1.0}, "fraction"), ({"encoder_frames": 0}, "encoder_frames")]
 )
 def test_runs_that_make_no_sense_are_refused(make_run, change, message):
     with pytest.raises(ValueError, match=message):

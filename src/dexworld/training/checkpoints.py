@@ -201,10 +201,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(
-    path: Path,
-    identity: dict[str, Any],
-    like: dict[str, Tensor] | None = None,
-    processes: Processes = Processes(),
+    path: Path, identity: dict[str, Any], like: dict[str, Tensor] | None = None, processes: Processes = Processes()
 ) -> TrainingState:
     """Read a training state. Raises ResumeError when it is damaged, of another version or of another run.
 

@@ -106,11 +106,7 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
         )
     identity = {"model": json.loads(json.dumps(asdict(model.config))), "encoder": fingerprint, **data.identity(config)}
     task = WindowTask(
-        model,
-        training,
-        lambda each: source.source(each, model, data.training),
-        config.sampling,
-        processes.items_each,
+        model, training, lambda each: source.source(each, model, data.training), config.sampling, processes.items_each
     )
     loading = {"loading": config.loading} if config.loading else {}
     provenance = {
