@@ -25,7 +25,7 @@ from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, 
 from dexworld.evaluation.open_loop_metrics import Sums, keypoint_views, latent_sums, moving_tokens
 from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.models.world_model import preset
 from dexworld.track import Track

@@ -12,8 +12,7 @@ from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.track import Track
 from dexworld.training.config import ScaleConfig, TrainConfig
-from dexworld.training.cost import VIT_SHAPES
-from dexworld.training.meter import Meter
+from dexworld.training.cost import VIT_SHAPES, Meter
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import window_losses
 

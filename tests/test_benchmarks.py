@@ -30,6 +30,10 @@ def run(script: str, folder: Path, *options: str) -> dict:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
+def assert_positive(results: dict, keys: str) -> None:
+    assert all(results[key] > 0 for key in keys.split()), results
+
+
 def test_make_bench_takes_scripts_that_run_without_data():
     shown = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     scripts = re.findall(r"benchmarks/\w+\.py", shown)
@@ -42,8 +46,7 @@ def test_make_bench_takes_scripts_that_run_without_data():
 
 def test_the_simulator_benchmark_measures_what_it_documents(tmp_path):
     results = run("simulator.py", tmp_path, "--episodes", "1", "--frames", "3", "--scenes", "1")
-    for key in ("fk_us_per_pose", "physics_cpu_ms_per_frame", "render_cpu_ms_per_frame", "cpu_s_per_500_episodes"):
-        assert results[key] > 0, key
+    assert_positive(results, "fk_us_per_pose physics_cpu_ms_per_frame render_cpu_ms_per_frame cpu_s_per_500_episodes")
     assert results["backend"] in ("egl", "osmesa", "ray")
     assert results["episodes_measured"] == 1
 
@@ -60,19 +63,9 @@ def test_the_push_benchmark_ranks_candidates_by_predictions_and_by_true_pictures
 
 def test_the_video_benchmark_measures_what_it_documents(tmp_path):
     results = run("video.py", tmp_path, "--clips", "8", "--presets", "debug", "--repeats", "1")
-    for key in (
-        "triples_per_cpu_s",
-        "cpu_s_per_clip",
-        "triples_per_cpu_s_224x384",
-        "debug_train_step_cpu_s",
-        "debug_train_clips_per_cpu_s",
-        "debug_bfloat16_speedup",
-        "debug_attention_speedup",
-        "debug_million_parameters",
-        "debug_sample_10_steps_cpu_s",
-        "debug_sample_5_steps_cpu_s",
-    ):
-        assert results[key] > 0, key
+    assert_positive(results, "triples_per_cpu_s cpu_s_per_clip triples_per_cpu_s_224x384 debug_train_step_cpu_s")
+    assert_positive(results, "debug_train_clips_per_cpu_s debug_bfloat16_speedup debug_attention_speedup")
+    assert_positive(results, "debug_million_parameters debug_sample_10_steps_cpu_s debug_sample_5_steps_cpu_s")
     assert results["clip"] == "5 frames of 32 x 48"
     assert results["batch"] == 8
 
@@ -80,15 +73,8 @@ def test_the_video_benchmark_measures_what_it_documents(tmp_path):
 def test_the_loader_benchmark_measures_what_it_documents(tmp_path):
     small = ("--clips", "1", "--seconds", "5", "--height", "144", "--rounds", "1", "--batches", "1")
     results = run("loader.py", tmp_path, *small)
-    for key in (
-        "ratio_released",
-        "ratio_pyav",
-        "share_of_decode_limit",
-        "ratio_released_jpeg",
-        "windows_per_cpu_s_two_workers",
-        "h264_prepare_cpu_ms_per_frame",
-    ):
-        assert results[key] > 0, key
+    assert_positive(results, "ratio_released ratio_pyav share_of_decode_limit ratio_released_jpeg")
+    assert_positive(results, "windows_per_cpu_s_two_workers h264_prepare_cpu_ms_per_frame")
     assert results["windows_measured"]["h264"] == 16
     assert results["released_reader"]
 

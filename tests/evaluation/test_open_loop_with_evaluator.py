@@ -14,7 +14,7 @@ from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
-from dexworld.models.evaluator import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
+from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import chosen_evaluator, encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.track import ArrayFrames, Track

@@ -14,7 +14,7 @@ from dexworld.models.decoder import (
     from_pixels,
     to_pixels,
 )
-from dexworld.models.evaluator import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
+from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.perceptual import GradientDistance, perceptual_distance
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,19 +59,9 @@ def tiny_cache() -> LatentCache:
 
 
 def tiny_training(**changes) -> TrainConfig:
-    defaults = {
-        "steps": 6,
-        "batch_size": 4,
-        "unroll_steps": 2,
-        "warmup_steps": 1,
-        "learning_rate": 3e-3,
-        "stride_weights": (1.0, 1.0),
-        "log_every": 1,
-        "checkpoint_every": 2,
-        "hand_consistency": 0.1,
-        "true_keypoints": 0.1,
-    }
-    return TrainConfig(**(defaults | changes))
+    defaults = {"steps": 6, "batch_size": 4, "unroll_steps": 2, "warmup_steps": 1, "learning_rate": 3e-3}
+    defaults |= {"stride_weights": (1.0, 1.0), "log_every": 1, "checkpoint_every": 2}
+    return TrainConfig(**(defaults | {"hand_consistency": 0.1, "true_keypoints": 0.1} | changes))
 
 
 class CountedTask(WindowTask):
@@ -100,12 +91,8 @@ def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **cha
     model, config, cache = tiny_model(), tiny_training(**changes), tiny_cache()
     if spoil is not None:
         spoil(cache)
-    task = CountedTask(
-        model,
-        config,
-        lambda windows: NumberedSampler([cache], windows, 0, None, processes.rank, processes.count),
-        items_each=processes.items_each,
-    )
+    windows = partial(NumberedSampler, [cache], seed=0, rank=processes.rank, world_size=processes.count)
+    task = CountedTask(model, config, windows, items_each=processes.items_each)
     folder.mkdir(parents=True, exist_ok=True)
     task.ledger = folder / f"ledger-{os.getpid()}.txt"
     options = {"blocks": model.blocks, "idle_parameters": False}

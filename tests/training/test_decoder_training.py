@@ -14,8 +14,14 @@ from dexworld.models.lpips import LPIPS
 from dexworld.models.perceptual import GradientDistance
 from dexworld.track import Track
 from dexworld.training.checkpoints import ResumeError
-from dexworld.training.decoder_objective import AdversarialDecoder, DecoderTask, DecoderTrainConfig
-from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
+from dexworld.training.decoder_objective import (
+    AdversarialDecoder,
+    DecoderTask,
+    DecoderTrainConfig,
+    PatchDiscriminator,
+    adaptive_weight,
+    hinge_loss,
+)
 from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 
 NETWORK = DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2)
@@ -24,17 +30,9 @@ NETWORK = DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2)
 @pytest.fixture
 def make_run(disc_data, world_model, tmp_path):
     def make(output="run", **changes):
-        settings = {
-            "steps": 8,
-            "batch_size": 4,
-            "warmup_steps": 1,
-            "log_every": 1,
-            "checkpoint_every": 3,
-            "discriminator_channels": 8,
-            "discriminator_start": 0.25,
-            "adversarial_start": 0.5,
-            "validation_pictures": 20,
-        }
+        settings = {"steps": 8, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "checkpoint_every": 3}
+        settings |= {"discriminator_channels": 8, "discriminator_start": 0.25, "adversarial_start": 0.5}
+        settings |= {"validation_pictures": 20}
         run = {name: changes.pop(name) for name in ("latents", "lpips_vgg", "checkpoint") if name in changes}
         return DecoderRunConfig(
             **({"data": (disc_data,), "checkpoint": str(world_model), "latents": "cached"} | run),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -61,12 +62,8 @@ def stores(tmp_path_factory, disc_data):
 
 
 @pytest.fixture
-def model(model_config, disc_data):
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
-    return model
+def model(make_model):
+    return make_model()
 
 
 def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model):
@@ -162,29 +159,25 @@ def test_augmentation_changes_colours_once_per_clip_and_repeats_exactly(disc_dat
     assert 0.2 < (difference > 0.5).float().mean() < 0.95
 
 
-def make_trainer(model_config, folder, make_training, disc_data, workers, kind="paper"):
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
-    config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
-    data = OnlineData(
-        [dataset], model.config.image_size, (), config, torch.device("cpu"), augment=True, workers=workers
-    )
-    task = WindowTask(
-        model,
-        config,
-        lambda each: data.source(each, model, [np.arange(12)]),
-        SamplingConfig(windows=kind, reach_seconds=2.0),
-    )
-    return Trainer(model, config, task, folder)
+@pytest.fixture
+def make_trainer(make_model, make_training, disc_data, tmp_path):
+    def make(folder, workers):
+        model, device = make_model(), torch.device("cpu")
+        config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
+        options = {"augment": True, "workers": workers}
+        data = OnlineData([open_dataset(disc_data)], model.config.image_size, (), config, device, **options)
+        windows = partial(data.source, model=model, episodes=[np.arange(12)])
+        task = WindowTask(model, config, windows, SamplingConfig(windows="paper", reach_seconds=2.0))
+        return Trainer(model, config, task, tmp_path / folder)
+
+    return make
 
 
-def test_stopping_and_resuming_with_workers_changes_no_bit(tmp_path, model_config, make_training, disc_data):
-    whole = make_trainer(model_config, tmp_path / "whole", make_training, disc_data, workers=0)
+def test_stopping_and_resuming_with_workers_changes_no_bit(make_trainer):
+    whole = make_trainer("whole", workers=0)
     whole.run()
     for stop in (2, 5, 6):
-        part = make_trainer(model_config, tmp_path / "part", make_training, disc_data, workers=1)
+        part = make_trainer("part", workers=1)
         part.resume()
         while part.step < stop:
             part._train_step()
@@ -196,10 +189,8 @@ def test_stopping_and_resuming_with_workers_changes_no_bit(tmp_path, model_confi
     assert not [name for name in expected if not torch.equal(expected[name], found[name])]
 
 
-def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(
-    tmp_path, model_config, make_training, disc_data
-):
-    task = make_trainer(model_config, tmp_path, make_training, disc_data, workers=0).task
+def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(make_trainer):
+    task = make_trainer("run", workers=0).task
     seen = []
     for source in task.sources:
         window = source.window
@@ -228,17 +219,8 @@ def test_a_run_over_recorded_and_prepared_data_leaves_a_model(
 ):
     sampling = SamplingConfig(windows=kind, reach_seconds=2.0, mix=mix, rate_hz=5.0)
     training = make_training(steps=4, validate_every=100)
-    config = RunConfig(
-        stores,
-        tmp_path / "run",
-        device="cpu",
-        latents=latents,
-        sampling=sampling,
-        validation_fraction=0.2,
-        workers=0,
-        augment=latents == "online",
-        training=training,
-    )
+    options = {"latents": latents, "augment": latents == "online", "workers": 0, "validation_fraction": 0.2}
+    config = RunConfig(stores, tmp_path / "run", device="cpu", sampling=sampling, training=training, **options)
     folder = train(config, model_config)
     provenance = DexWM.from_pretrained(folder).provenance
     assert [each["episodes"] for each in provenance["datasets"]] == [12, 12]
@@ -255,6 +237,8 @@ def test_runs_that_make_no_sense_are_refused(tmp_path):
         ({"augment": True}, "online"),
         ({"workers": -1}, "workers"),
         ({"latents": "nowhere"}, "latents"),
+        ({"validation_fraction": 1.0}, "fraction"),
+        ({"encoder_frames": 0}, "encoder_frames"),
         ({"sampling": SamplingConfig(mix=(1.0, 1.0))}, "2 shares for 1"),
     ):
         with pytest.raises(ValueError, match=message):

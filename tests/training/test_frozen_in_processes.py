@@ -11,26 +11,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from process_fixtures import Run, state_of
 
-from dexworld.data.datasets import open_dataset
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.decoder import DecoderConfig
-from dexworld.models.dexwm import DexWM
 from dexworld.training.decoder_objective import DecoderTrainConfig
 from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 
 
 def decoder_run(data, checkpoint, output):
-    training = DecoderTrainConfig(
-        steps=4,
-        batch_size=4,
-        warmup_steps=1,
-        log_every=1,
-        discriminator_channels=8,
-        discriminator_start=0.25,
-        adversarial_start=0.5,
-        validation_pictures=2,
-    )
+    schedule = {"steps": 4, "warmup_steps": 1, "discriminator_start": 0.25, "adversarial_start": 0.5}
+    sizes = {"batch_size": 4, "discriminator_channels": 8, "validation_pictures": 2}
+    training = DecoderTrainConfig(log_every=1, **schedule, **sizes)
     config = DecoderRunConfig((data,), output, checkpoint=checkpoint, workers=0, device="cpu", training=training)
     train_decoder(config, DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2))
 
@@ -42,14 +33,9 @@ def evaluator_run(data, checkpoint, output):
 
 
 @pytest.mark.parametrize("work", [decoder_run, evaluator_run])
-def test_two_processes_end_where_one_does(work, disc_data, tmp_path, model_config):
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(12)]))])
-    model.save_pretrained(tmp_path / "model")
+def test_two_processes_end_where_one_does(work, disc_data, tmp_path, world_model):
     for name, count in (("one", 0), ("two", 2)):
-        Run(tmp_path / "errors", count, work, disc_data, str(tmp_path / "model"), tmp_path / name).succeed()
+        Run(tmp_path / "errors", count, work, disc_data, str(world_model), tmp_path / name).succeed()
     curves = []
     for name in ("one", "two"):
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()

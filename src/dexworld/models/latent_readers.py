@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dexworld.models.decoder import PixelDecoder
 from dexworld.models.encoders import Encoder
-from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.latent_space import OtherEncoderError
 from dexworld.models.reference import DECODER, EVALUATOR, checkpoint_path
 from dexworld.models.world_model import WorldModel

@@ -37,8 +37,9 @@ class LPIPS(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        layers = [layer for block in BLOCKS for layer in block]
         self.convolutions = nn.ModuleDict(
-            {str(index): nn.Conv2d(before, after, 3, padding=1) for block in BLOCKS for index, before, after in block}
+            {str(i): nn.Conv2d(before, after, 3, padding=1) for i, before, after in layers}
         )
         self.heads = nn.ParameterList(torch.zeros(block[-1][2]) for block in BLOCKS)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
@@ -114,9 +115,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    raise ValueError(
-        f"{path}: weights are read from .safetensors or .npz; convert them once, as docs/video_evaluation.md shows"
-    )
+    raise ValueError(f"{path}: weights are read from .safetensors or .npz; docs/video_evaluation.md converts them")
 
 
 def _entry(weights: dict[str, Tensor], key: str, shape: tuple[int, ...], path: Path | str) -> Tensor:

@@ -42,10 +42,8 @@ def start(predictor: Predictor, latents: Tensor, motion: HandMotion, constant: b
     With `constant`, gradients don't flow into it, and its keys are kept for any number of rollouts.
     """
     if motion.deltas.ndim != 4 or tuple(motion.deltas.shape[:2]) != (latents.shape[0], latents.shape[1] - 1):
-        raise ValueError(
-            f"{latents.shape[1]} observed frames need {latents.shape[1] - 1} transitions of motion between them, in as "
-            f"many contexts ({latents.shape[0]}); got {tuple(motion.deltas.shape[:-2])}"
-        )
+        needed = f"{latents.shape[1]} observed frames need {latents.shape[1] - 1} transitions of motion between them"
+        raise ValueError(f"{needed}, in {latents.shape[0]} contexts; got {tuple(motion.deltas.shape[:-2])}")
     size = predictor.config.num_context
     with torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
         conditions = predictor.conditions(motion.deltas)[:, -size:]
@@ -60,10 +58,8 @@ def rollout(predictor: Predictor, context: Context, motion: HandMotion, max_batc
     """
     total, count = motion.deltas.shape[0], context.latents.shape[0]
     if motion.deltas.ndim != 4 or motion.steps < 1 or total % count:
-        raise ValueError(
-            f"rollout wants motion (N, T) with T >= 1 and N a multiple of the {count} contexts, not "
-            f"{tuple(motion.deltas.shape[:-2])}"
-        )
+        found = tuple(motion.deltas.shape[:-2])
+        raise ValueError(f"rollout wants motion (N, T), T >= 1 and N a multiple of the {count} contexts, not {found}")
     if max_batch is None or count > 1 or total <= max_batch:
         return _rollout(predictor, context, motion)
     parts = [motion.index(slice(first, first + max_batch)) for first in range(0, total, max_batch)]

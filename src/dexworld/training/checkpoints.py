@@ -45,9 +45,9 @@ class CheckpointNotWritten(OSError):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """step: optimiser steps done. tensors: see `collect`. identity: what the run was started with."""
+    """identity: what the run was started with."""
 
-    step: int
+    step: int  # optimiser steps done
     seconds: float
     tensors: dict[str, Tensor]
     identity: dict[str, Any]
@@ -60,8 +60,7 @@ def named(
     tensors = {f"weights/{name}": value.detach() for name, value in parameters.items()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
     for name, parameter in parameters.items():
-        for key, value in optimiser.state[parameter].items():
-            tensors[f"optimiser/{key}/{name}"] = value
+        tensors |= {f"optimiser/{key}/{name}": value for key, value in optimiser.state[parameter].items()}
     return tensors
 
 
@@ -130,9 +129,7 @@ def save(
     path = folder / f"step-{state.step:08d}"
     temporary = folder / f".{path.name}.tmp"
     parts = any(isinstance(value, DTensor) for value in state.tensors.values())
-    problem = ""
-    if processes.is_first:
-        problem = _tried(lambda: _cleared(folder, temporary))
+    problem = _tried(lambda: _cleared(folder, temporary)) if processes.is_first else ""
     if parts and not any(processes.gather(problem)):
         problem = _tried(lambda: write_parts(temporary / SHARDED, state.tensors, processes.control))
         problem = next(filter(None, processes.gather(problem)), "")
@@ -176,10 +173,9 @@ def _written(
         save_file(state.tensors, temporary / f"{SHARDED}.safetensors")
     header = {"format_version": FORMAT_VERSION, "step": state.step, "seconds": state.seconds}
     write_json(temporary / "training.json", header | {"identity": state.identity})
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+    for file in filter(Path.is_file, temporary.rglob("*")):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
     if path.exists():  # left by a run that was killed before it moved `latest`
         shutil.rmtree(path)
     os.rename(temporary, path)
@@ -212,19 +208,14 @@ def load(
         raise ResumeError(f"{path} is of version {header.get('format_version')}, this dexworld reads {FORMAT_VERSION}")
     different = sorted(_differences(header.get("identity", {}), identity))
     if different:
-        raise ResumeError(
-            f"{path} was made with other settings: {'; '.join(different)}. Go on with the settings it was "
-            "started with, or choose another output folder"
-        )
+        listed = "; ".join(different)
+        raise ResumeError(f"{path} was made with other settings: {listed}. Go on with those, or choose another output")
     parts = (path / SHARDED).is_dir()
+    file = path / (SHARDED if parts else f"{SHARDED}.safetensors")
     try:
-        if parts:
-            tensors = read_parts(path / SHARDED, like or {}, processes.control)
-        else:
-            tensors = load_file(path / f"{SHARDED}.safetensors")
+        tensors = read_parts(file, like or {}, processes.control) if parts else load_file(file)
     except (safetensors.SafetensorError, OSError, CheckpointException, EOFError) as error:
-        name = SHARDED if parts else f"{SHARDED}.safetensors"
-        raise ResumeError(f"{path}/{name} is damaged ({error}); point `latest` at an older one") from error
+        raise ResumeError(f"{file} is damaged ({error}); point `latest` at an older one") from error
     return TrainingState(header["step"], header["seconds"], tensors, header["identity"])
 
 

@@ -216,7 +216,6 @@ class SamplingConfig:
 
 
 def fixed_settings(config: LoopConfig) -> dict[str, Any]:
-    """The fields, as JSON values, that a resumed run must share with the run it continues."""
+    """The fields that a resumed run must share with the run it continues."""
     values = {name: value for name, value in asdict(config).items() if name not in config.FREE}
-    values = {name: value for name, value in values.items() if config.LATER.get(name, ...) != value}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: value for name, value in values.items() if config.LATER.get(name, ...) != value}

@@ -3,8 +3,14 @@
 The RAE recipe (Zheng et al., "Diffusion transformers with representation autoencoders", 2025), which the DexWM paper
 follows (appendix A.4). Decoder and discriminator are trained side by side, each by its own loss, in one step of one
 optimiser: AdamW keeps every parameter's moments apart, so this is what two optimisers of one learning rate would do.
+
+The discriminator tells true patches from decoded ones (Isola et al., "Image-to-image translation with conditional
+adversarial networks", 2017; adaptive weight: Esser et al., "Taming transformers", 2021). Departure from the RAE recipe,
+whose discriminator stands on a frozen pretrained network: this one needs no weights. Group instead of batch
+normalisation: every picture is judged by itself, and a checkpoint is its parameters and nothing else.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,17 +18,19 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dexworld.data.windows import Window
 from dexworld.models.decoder import PixelDecoder, from_pixels, to_pixels
 from dexworld.models.perceptual import PerceptualName
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
 from dexworld.training.config import LoopConfig, check_fractions, check_not_negative, check_positive
-from dexworld.training.discriminator import PatchDiscriminator, adaptive_weight, hinge_loss
 from dexworld.training.distributed import Processes
 from dexworld.training.window_task import SourceTask, WindowSource
 
 CHUNK = 16  # pictures at a time in validation
+GROUPS = 8
+LARGEST_WEIGHT = 1e4  # of the adversarial loss
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,48 @@ class DecoderTrainConfig(LoopConfig):
                 f"adversarial_start is {self.adversarial_start}, before discriminator_start "
                 f"{self.discriminator_start}: nobody learns from a judge that knows nothing"
             )
+
+
+class PatchDiscriminator(nn.Module):
+    """Pictures (N, 3, H, W) in [-1, 1] to logits (N, 1, h, w), above 0 where a patch looks true.
+
+    channels: of the first layer, a multiple of 8; each of three layers halves the size and all but the first double
+    the channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1), nn.GroupNorm(GROUPS, 2 * channels)]
+            layers.append(nn.LeakyReLU(0.2))
+            channels *= 2
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, padding=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+    def judged(self, images: Tensor) -> Tensor:
+        """The same logits; gradients reach the images, and none of the discriminator's parameters."""
+        fixed = {name: value.detach() for name, value in self.named_parameters()}
+        return torch.func.functional_call(self, fixed, (images,))
+
+
+def hinge_loss(true: Tensor, made: Tensor) -> Tensor:
+    """Loss of the discriminator from its logits of true and of made pictures; 1 when it can't tell them apart."""
+    return (functional.relu(1.0 - true).mean() + functional.relu(1.0 + made).mean()) / 2
+
+
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, weight: Tensor, mean: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The factor that gives both losses gradients of one length at `weight`, the last layer of the decoder.
+
+    A constant without gradient, at most `LARGEST_WEIGHT`. mean: of a tensor over all processes that share the batch.
+    """
+    (ours,) = torch.autograd.grad(reconstruction, weight, retain_graph=True)
+    (theirs,) = torch.autograd.grad(adversarial, weight, retain_graph=True)
+    return (mean(ours).norm() / (mean(theirs).norm() + 1e-4)).clamp(0.0, LARGEST_WEIGHT).detach()
 
 
 class AdversarialDecoder(nn.Module):

@@ -120,8 +120,8 @@ def joined(device: torch.device, timeout_seconds: float) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    timeout = timedelta(seconds=timeout_seconds)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     control = dist.new_group(backend="gloo", timeout=WAIT)
     processes = Processes(dist.get_rank(), dist.get_world_size(), control)
     logger.info("process %d of %d on %s, %s", processes.rank, processes.count, socket.gethostname(), device)
@@ -142,19 +142,19 @@ def lost_processes_named(when: str) -> Iterator[None]:
         text = str(error)
         if not dist.is_initialized() or not any(sign in text.lower() for sign in _GONE):
             raise
+        noticed = f"rank {dist.get_rank()} noticed: {text.splitlines()[0][:200]}"
         raise LostProcess(
-            f"a process of the run is gone or stopped answering, {when} (rank {dist.get_rank()} noticed: "
-            f"{text.splitlines()[0][:200]}). Its own message says why. Start the same command again, with as many "
-            "processes as there are: it goes on from the last checkpoint"
+            f"a process of the run is gone or stopped answering, {when} ({noticed}). Its own message says why. Start "
+            "the same command again, with any number of processes: it goes on from the last checkpoint"
         ) from error
 
 
 class Spread:
     """A module on this process's device, replicated (`ddp`), sharded (`fsdp`) or as it is (`none`).
 
-    module: forward gives a dict with `loss`. model: the part whose parameters are trained, below `module`. blocks: the
-    parts of the model that are gathered one at a time (`fsdp`), each with names of methods that are called beside its
-    forward. idle_parameters: whether some parameters may get no gradient (`ddp` has to look for them then).
+    module: forward gives a dict with `loss`. blocks: the parts that are gathered one at a time (`fsdp`), each with
+    names of methods that are called beside its forward. idle_parameters: whether some parameters may get no gradient
+    (`ddp` has to look for them then).
     """
 
     def __init__(
@@ -164,12 +164,8 @@ class Spread:
         if parallel == "ddp":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the name that replaces it is too new for torch 2.11
-                module = DistributedDataParallel(
-                    module,
-                    broadcast_buffers=False,
-                    gradient_as_bucket_view=True,
-                    find_unused_parameters=idle_parameters,
-                )
+                options = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+                module = DistributedDataParallel(module, find_unused_parameters=idle_parameters, **options)
         elif parallel == "fsdp":
             # Keys and values are two halves of one product; nothing is changed in place.
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")

@@ -1,8 +1,8 @@
 """From dataset folders to a pixel decoder: what `dexworld train decoder` runs (see `fit` for what it leaves)."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,11 +19,11 @@ from dexworld.training.decoder_objective import (
     DecoderTask,
     DecoderTrainConfig,
     DecoderValidation,
+    PatchDiscriminator,
 )
-from dexworld.training.discriminator import PatchDiscriminator
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit
-from dexworld.training.latent_run import LatentRun, LatentRunConfig
+from dexworld.training.run_data import LatentRun, LatentRunConfig
 from dexworld.training.sources import CachedData, Latents, picture_source
 
 FIT_PICTURES = 512  # that the linear part of a residual decoder is fitted on
@@ -65,8 +65,7 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
     if network is None:
         network = replace(DECODER_PRESETS[config.size], refine=config.refine)
         network = replace(network, residual=True, output="linear") if config.residual else network
-    wanted = network
-    return fit(config.output, config.training, lambda device, all_: _job(config, wanted, device, all_), config.device)
+    return fit(config.output, config.training, partial(_job, config, network), config.device)
 
 
 def _job(config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes) -> Job:
@@ -91,7 +90,7 @@ def _job(config: DecoderRunConfig, network: DecoderConfig, device: torch.device,
         datasets = data.held_out_data or data.datasets
         held_out = picture_source(datasets, data.held_out, shown, device, CHUNK, training.seed)
         validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
-    described = {"decoder": json.loads(json.dumps(asdict(decoder.config))), "perceptual": name}
+    described = {"decoder": asdict(decoder.config), "perceptual": name}
     options = (training.batch_size, training.seed, config.mix, config.workers, processes)
     pictures = picture_source(data.datasets, data.training, latents, device, *options)
     task = DecoderTask(model, training, pictures, perceptual, name, processes)

@@ -4,8 +4,8 @@ It learns from latents of true frames only and never sees a prediction, so figur
 itself: only about the model whose predictions it is shown (DexWM paper: the shared keypoint prediction layer).
 """
 
-import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import ClassVar
@@ -16,14 +16,14 @@ from torch import Tensor
 from dexworld.data.sampling import EveryFrame
 from dexworld.data.windows import Window
 from dexworld.models.config import KeypointHeadConfig
-from dexworld.models.evaluator import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
+from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import open_evaluator
 from dexworld.models.latent_space import LatentSpace
 from dexworld.training.config import LoopConfig, check_positive
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
-from dexworld.training.latent_run import LatentRun, LatentRunConfig
 from dexworld.training.losses import ItemsEach, keypoint_distances, keypoint_loss, tracked_pixels
+from dexworld.training.run_data import LatentRun, LatentRunConfig
 from dexworld.training.sources import open_data
 from dexworld.training.window_task import SourceTask, WindowSource
 
@@ -111,8 +111,8 @@ def train_evaluator(config: EvaluatorRunConfig, head: KeypointHeadConfig | None 
     head: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError or
     TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    size = head or EVALUATOR_PRESETS[config.size]
-    return fit(config.output, config.training, lambda device, all_: _job(config, size, device, all_), config.device)
+    prepare = partial(_job, config, head or EVALUATOR_PRESETS[config.size])
+    return fit(config.output, config.training, prepare, config.device)
 
 
 def _job(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.device, processes: Processes) -> Job:
@@ -137,7 +137,7 @@ def _job(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.dev
     if data.validates:
         held_out = shown.source(EveryFrame(), run.model, data.held_out, shown=True)
         validation = EvaluatorValidation(held_out, training.validation_frames)
-    described = {"evaluator": json.loads(json.dumps(asdict(model.config)))}
+    described = {"evaluator": asdict(model.config)}
     windows = source.source(EveryFrame(), run.model, data.training)
     task = EvaluatorTask(model, training, windows, processes.items_each)
     return Job(model, task, run.identity(config) | described, dict(model.provenance), validation)

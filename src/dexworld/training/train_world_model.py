@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ from dexworld.models.encoders import EncoderChoice
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import Blocks, build_world_model, load_world_model, preset
 from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
-from dexworld.training.cost import training_flops
+from dexworld.training.cost import Meter, known_peak, training_flops
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
-from dexworld.training.meter import Meter, known_peak
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
 from dexworld.training.sources import open_data
 from dexworld.training.validation import Validation
@@ -69,13 +69,8 @@ def train(config: RunConfig, model_config: Any = None) -> Path:
     model_config: the model instead of the preset's. Raises ValueError for data that is missing or does not fit,
     StaleCacheError, ResumeError or TrainingDiverged with what to do.
     """
-    return fit(
-        config.output,
-        config.training,
-        lambda device, processes: _job(config, model_config, device, processes),
-        config.device,
-        config.scale,
-    )
+    prepare = partial(_job, config, model_config)
+    return fit(config.output, config.training, prepare, config.device, config.scale)
 
 
 def _job(config: RunConfig, model_config: Any, device: torch.device, processes: Processes) -> Job:
@@ -98,16 +93,12 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
         model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
     validation = None
     if data.validates:
-        validation = Validation(
-            lambda strategy: shown.source(strategy, model, data.held_out, shown=True),
-            training.validation_rollouts,
-            training.validation_windows,
-            config.sampling.rate_hz,
-        )
-    identity = {"model": json.loads(json.dumps(asdict(model.config))), "encoder": fingerprint, **data.identity(config)}
-    task = WindowTask(
-        model, training, lambda each: source.source(each, model, data.training), config.sampling, processes.items_each
-    )
+        held_out = partial(shown.source, model=model, episodes=data.held_out, shown=True)
+        sizes = (training.validation_rollouts, training.validation_windows)
+        validation = Validation(held_out, *sizes, config.sampling.rate_hz)
+    identity = {"model": asdict(model.config), "encoder": fingerprint, **data.identity(config)}
+    windows = partial(source.source, model=model, episodes=data.training)
+    task = WindowTask(model, training, windows, config.sampling, processes.items_each)
     loading = {"loading": config.loading} if config.loading else {}
     provenance = {
         **data.provenance(ancestry),

@@ -23,8 +23,8 @@ from dexworld.training import checkpoints
 from dexworld.training.blocks import check_compiler, prepare_blocks
 from dexworld.training.checkpoints import TrainingState
 from dexworld.training.config import LoopConfig, ScaleConfig, fixed_settings
+from dexworld.training.cost import Meter
 from dexworld.training.distributed import Processes, Spread, choose, launched, lost_processes_named, own_part, whole
-from dexworld.training.meter import Meter
 
 logger = logging.getLogger(__name__)
 Report = Callable[[int, dict[str, float]], None]  # (step, scalars by name)
@@ -72,10 +72,10 @@ class _Losses(nn.Module):
 
 
 class Trainer(Generic[Model]):
-    """Trains `model`, which it changes, on `task`, and keeps checkpoints in `folder`/checkpoints.
+    """Trains `model` in place on `task`, and keeps checkpoints in `folder`/checkpoints.
 
     validation: figures of the averaged model on held-out data. identity: what else a continued run must share (data,
-    encoder, model), as JSON values. processes: who shares the batches; the first one validates and writes. scale: how
+    encoder, model). processes: who shares the batches; the first one validates and writes. scale: how
     the model is spread. blocks: the model's repeated parts. idle_parameters: whether some get no gradient in some
     batch. meter: counts operations per second.
 
@@ -104,7 +104,7 @@ class Trainer(Generic[Model]):
         self.device = torch.device(device)
         self.model = model.to(self.device).train()
         self.config, self.task, self.folder, self.validation = config, task, folder, validation
-        self.identity = {"training": fixed_settings(config), **(identity or {})}
+        self.identity = json.loads(json.dumps({"training": fixed_settings(config), **(identity or {})}))
         self.report: Report | None = None
         self.on_step: Callable[[int], None] | None = None
         self.processes = processes
@@ -185,12 +185,12 @@ class Trainer(Generic[Model]):
             if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
                 raise
             path = checkpoints.latest(self.folder / "checkpoints")
+            left = f"{path} is whole; the same command goes on from it" if path else "No checkpoint was written yet"
+            size = self.config.batch_size
             raise OutOfMemory(
-                f"step {self.step} does not fit into the memory of {self.device}, with "
-                f"{self.config.batch_size // self.processes.count} samples of a batch of {self.config.batch_size} at a "
-                "time. Recompute activations (`--recompute full`), shard the model (`--parallel fsdp` under torchrun), "
-                "use more processes, or halve the batch and double `--accumulation` in a run of its own. "
-                f"{f'{path} is whole; the same command goes on from it' if path else 'No checkpoint was written yet'}"
+                f"step {self.step} does not fit into the memory of {self.device}, with {size // self.processes.count} "
+                f"samples of a batch of {size} at a time. Try `--recompute full`, `--parallel fsdp` under torchrun, "
+                f"more processes, or half the batch and twice the `--accumulation` in a run of its own. {left}"
             ) from error
 
     def _train_step(self) -> tuple[dict[str, Tensor], int]:
@@ -277,7 +277,7 @@ class Trainer(Generic[Model]):
             self.parameters[name].copy_(value)
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on held-out episodes (see `Validation`); reported and returned."""
+        """Figures of the averaged weights on held-out data; reported and returned."""
         if self.validation is None:
             return {}
         figures: dict[str, float] = {}
@@ -308,7 +308,6 @@ class Trainer(Generic[Model]):
         tensors = self.task.contents(batch)
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
         what = "the loss" if losses is not None or not torch.isfinite(means["loss"]) else "the gradient"
-        # In one process the suspect's own losses; of several, each tells where its share was bad.
         where = " ".join(filter(None, self.processes.gather(self.task.broken_data(batch).strip())))
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in means.items())
         return TrainingDiverged(

@@ -6,7 +6,6 @@
 <output>/results.json     steps, seconds, validation figures
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,7 +118,7 @@ def train_video(config: VideoRunConfig, model_config: DWMConfig | None = None) -
     else:
         logger.warning("no validation data was given: there will be no validation figures")
     identity = {
-        "model": json.loads(json.dumps(asdict(model.config))),
+        "model": asdict(model.config),
         "codec": codec_fingerprint(model),
         "data": [folder.fingerprint for folder in folders],
         "weights": list(config.weights),
