@@ -68,11 +68,6 @@ def make_training():
     return small_training
 
 
-@pytest.fixture
-def make_disc_episode():
-    return disc_episode
-
-
 @pytest.fixture(scope="session")
 def disc_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("discs")

@@ -99,26 +99,41 @@ def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **cha
     return Trainer(model, config, task, folder, processes=processes, scale=scale, **options)
 
 
+def advance(trainer: Trainer, step: int) -> None:
+    """Go on up to `step` and write a checkpoint there, as a run does whose time is over."""
+    while trainer.step < step:
+        losses, _ = trainer._train_step()
+        trainer.step += 1
+        if trainer.report:
+            trainer.report(trainer.step, {name: float(value) for name, value in losses.items()})
+    trainer.save()
+
+
+def curve_into(folder: Path):
+    """A `Trainer.report` that writes lines of step, loss and norm of the gradient."""
+
+    def report(step, figures):
+        with open(folder / "curve.txt", "a", encoding="utf-8") as file:
+            file.write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
+
+    return report
+
+
 def train_tiny(folder: Path, scale=ScaleConfig(), resume=True, pause=0.0, curve=None, **changes) -> None:
-    """Train the tiny model as one of the processes; steps are told into `folder`/steps-<rank>."""
+    """Train the tiny model as one of the processes; steps are written into `folder`/steps-<rank>."""
     with joined(torch.device("cpu"), 20.0) as processes:
         trainer = tiny_trainer(folder, processes, scale, **changes)
         if resume:
             trainer.resume()
-        told = folder / f"steps-{processes.rank}.txt"
 
         def on_step(step):
-            with open(told, "a", encoding="utf-8") as file:
+            with open(folder / f"steps-{processes.rank}.txt", "a", encoding="utf-8") as file:
                 file.write(f"{step}\n")
             time.sleep(pause)
 
-        def report(step, figures):
-            with open(folder / "curve.txt", "a", encoding="utf-8") as file:
-                file.write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
-
         trainer.on_step = on_step
         if processes.is_first:
-            trainer.report = report
+            trainer.report = curve_into(folder)
         trainer.run()
 
 

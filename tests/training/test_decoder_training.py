@@ -10,8 +10,7 @@ from dexworld.models.decoder import DecoderConfig, PixelDecoder, PixelDecoderCon
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import open_decoder
 from dexworld.models.latent_space import LatentSpace
-from dexworld.models.lpips import LPIPS
-from dexworld.models.perceptual import GradientDistance
+from dexworld.models.perceptual import LPIPS, GradientDistance
 from dexworld.track import Track
 from dexworld.training.checkpoints import ResumeError
 from dexworld.training.decoder_objective import (

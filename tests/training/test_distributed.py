@@ -11,7 +11,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from process_fixtures import Run, state_of, tiny_trainer, train_tiny
+from process_fixtures import Run, advance, curve_into, state_of, tiny_trainer, train_tiny
 
 from dexworld.models.dexwm import DexWM
 from dexworld.training.checkpoints import latest
@@ -74,20 +74,12 @@ def test_a_run_goes_on_with_any_number_of_processes_spread_in_any_way(alone, tmp
 
 
 def stopped_after(folder: Path, step: int, scale: ScaleConfig) -> None:
-    """Go on up to `step` and write a checkpoint there, as a run does whose time is over."""
     with joined(torch.device("cpu"), 20.0) as processes:
         trainer = tiny_trainer(folder, processes, scale)
         trainer.resume()
         if processes.is_first:
-            trainer.report = lambda step, figures: (
-                (folder / "curve.txt").open("a").write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
-            )
-        while trainer.step < step:
-            losses, _ = trainer._train_step()
-            trainer.step += 1
-            if trainer.report:
-                trainer.report(trainer.step, {name: float(value) for name, value in losses.items()})
-        trainer.save()
+            trainer.report = curve_into(folder)
+        advance(trainer, step)
 
 
 def test_means_over_shares_of_a_batch_are_those_of_the_whole_batch():

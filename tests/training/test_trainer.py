@@ -77,22 +77,6 @@ def test_every_second_unrolled_batch_is_a_deep_one(make_trainer):
         make_trainer(unroll_steps=2, deep_unroll_steps=2)
 
 
-def test_stopping_and_resuming_in_either_phase_changes_no_bit(make_trainer):
-    whole = make_trainer("whole")
-    whole.run()
-    for sitting in range(3):
-        trainer = make_trainer("parts")
-        assert trainer.resume() == (sitting > 0)
-        limit = trainer.step + 4
-        while trainer.step < limit:  # as `run` does, cut short
-            trainer._train_step()
-            trainer.step += 1
-        trainer.save()
-    assert trainer.step == 12
-    assert_equal_weights(weights(whole), weights(trainer))
-    assert all(torch.equal(whole.average[name], trainer.average[name]) for name in whole.average)
-
-
 def train_slowly(config, model_config):
     fit.TrainingLog.advance = lambda log, step: time.sleep(0.3)
     train(config, model_config)

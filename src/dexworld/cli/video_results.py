@@ -15,7 +15,7 @@ import tyro
 from dexworld.cli.progress import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.results import write_results
-from dexworld.models.lpips import LPIPS
+from dexworld.models.perceptual import LPIPS
 from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
 from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo

@@ -1,5 +1,6 @@
 """How a world model is trained: numbers only, checked when they are made."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import cos, isfinite, pi
 from typing import Any, ClassVar, Literal
@@ -99,25 +100,23 @@ class ScaleConfig:
 
 def check_positive(config: Any, *names: str) -> None:
     """Raise ValueError naming the first of these fields that is neither None nor a finite number above 0."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not (isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value}; it must be positive")
+    _check(config, names, lambda value: value is None or (isfinite(value) and value > 0), "positive")
 
 
 def check_not_negative(config: Any, *names: str) -> None:
     """Raise ValueError naming the first of these fields that is not a finite number of at least 0."""
-    for name in names:
-        value = getattr(config, name)
-        if not (isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is {value}; it must be 0 or more")
+    _check(config, names, lambda value: isfinite(value) and value >= 0, "0 or more")
 
 
 def check_fractions(config: Any, *names: str) -> None:
     """Raise ValueError naming the first of these fields that does not lie in [0, 1]."""
+    _check(config, names, lambda value: 0.0 <= value <= 1.0, "a fraction between 0 and 1")
+
+
+def _check(config: Any, names: tuple[str, ...], fits: Callable[[Any], bool], wanted: str) -> None:
     for name in names:
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it is a fraction between 0 and 1")
+        if not fits(getattr(config, name)):
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be {wanted}")
 
 
 @dataclass(frozen=True)

@@ -189,13 +189,12 @@ def _rows(
     """The table of an estimate."""
     of = {key: f"{value:,.0f}" for key, value in figures.items()}
     size = {key: _size(value) for key, value in figures.items() if key.endswith("bytes")}
-    hours, state, peak = figures["gpu_hours"], f"{STATE_BYTES} bytes a trained parameter; every GPU", plan.peak_tflops
+    hours, per_gpu, peak = figures["gpu_hours"], ceil(figures["batch"] / plan.gpus), plan.peak_tflops
     batch = f"of {of['batch']} windows; {of['windows']} in all, {figures['epochs']:.1f} epochs"
     trained = f"{name}; encoder {figures['encoder_parameters'] / 1e6:,.0f} M, frozen"
     at_once = f"{of['checkpointed_windows_at_once']} with checkpointing; {plan.gpu_memory_gib:g} GiB"
     machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {plan.mfu:.0%} of {peak:g} TFLOP/s"
     cores = f"{figures['cores_per_gpu']:,.1f} cores a GPU, assuming {plan.loader_windows:g} windows a core-second"
-    per_gpu = ceil(figures["batch"] / plan.gpus)
     recomputed = f"{size['checkpointed_window_bytes']} with activation checkpointing"
     return (
         *((each.name, f"{each.hours:,.1f} h", f"{each.clips:,} clips, {each.fps:g} frames/s") for each in data),
@@ -205,7 +204,7 @@ def _rows(
         ("disk, jpeg store", size["jpeg_bytes"], f"{BYTES_JPEG + BYTES_LABELS} bytes a frame"),
         ("disk, cached latents", size["latent_bytes"], "float16; `--latents online` needs none"),
         ("trained parameters", f"{figures['trained_parameters'] / 1e6:,.1f} M", trained),
-        ("memory of the state", size["state_bytes"], state),
+        ("memory of the state", size["state_bytes"], f"{STATE_BYTES} bytes a trained parameter; every GPU"),
         ("memory of a window", size["window_bytes"], recomputed),
         ("windows on a GPU at once", of["windows_at_once"], f"of {per_gpu:,} in its batch; {at_once}"),
         ("operations of a window", f"{figures['window_flops'] / 1e12:,.4g} TFLOP", "3 x forward, and the encoder"),
@@ -215,7 +214,6 @@ def _rows(
 
 
 def _size(count: float) -> str:
-    """Bytes as text."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:,.2f} {unit}"

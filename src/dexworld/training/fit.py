@@ -13,7 +13,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -68,21 +68,9 @@ def fit(
         if not processes.is_first:
             logging.getLogger("dexworld").setLevel(logging.WARNING)  # the first process logs what all do
         job = prepare(own_device, processes)
-        trainer: Trainer[Any] = Trainer(
-            job.model,
-            training,
-            job.task,
-            output,
-            job.validation,
-            job.identity,
-            own_device,
-            processes,
-            scale,
-            job.blocks,
-            job.idle_parameters,
-            job.meter,
-        )
-        return run_trainer(trainer, job.provenance)
+        parts = {each.name: getattr(job, each.name) for each in fields(job) if each.name != "provenance"}
+        options = {"config": training, "folder": output, "device": own_device, "processes": processes, "scale": scale}
+        return run_trainer(Trainer(**parts, **options), job.provenance)
 
 
 def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tuple[str, ...] = ()) -> Path:

@@ -107,7 +107,7 @@ class RunData:
         return False
 
     def identity(self, config: DataConfig) -> dict[str, Any]:
-        """What a continued run must share, as JSON values."""
+        """What a continued run must share."""
         return {
             "data": [dataset.fingerprint for dataset in self.datasets],
             "validation_fraction": None if self.held_out_data else config.validation_fraction,
@@ -193,9 +193,8 @@ def fit_encoder(
         return
     new: Any = build_encoder(config.encoder, config.image_size)
     new.to(device).fit(images.to(device) for images in _sampled_frames(datasets, frames, seed))
-    logger.info("fitted the %s encoder", config.encoder.kind)
-    if hasattr(new, "explained_variance"):
-        logger.info("%.1f %% of the variance is kept", 100 * float(new.explained_variance))
+    kept = f", which keeps {float(new.explained_variance):.1%} of the variance" if config.encoder.kind == "pca" else ""
+    logger.info("fitted the %s encoder%s", config.encoder.kind, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.cpu().contiguous() for name, value in new.state_dict().items()}
     with written_atomically(path) as temporary:
@@ -233,9 +232,8 @@ class LatentRunConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.checkpoint != REFERENCE and (self.encoder_preset is not None or self.encoder != EncoderChoice()):
-            raise ValueError(
-                f"the encoder is that of {self.checkpoint}: leave out the options of another encoder, or `checkpoint`"
-            )
+            own = f"the encoder is that of {self.checkpoint}"
+            raise ValueError(f"{own}: leave out the options of another encoder, or `checkpoint`")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -272,8 +270,8 @@ class LatentRun:
         return cls(model, encoder_fingerprint(model.encoder), source, data.resized(model.config.image_size))
 
     def identity(self, config: LatentRunConfig) -> dict[str, Any]:
-        """What a continued run must share, as JSON values."""
-        own = {"encoder": self.fingerprint, "latents": config.latents, "mix": list(config.mix)}
+        """What a continued run must share."""
+        own = {"encoder": self.fingerprint, "latents": config.latents, "mix": config.mix}
         return own | self.data.identity(config)
 
     def provenance(self, training: LoopConfig, ancestry: dict[str, Any] | None = None) -> dict[str, Any]:

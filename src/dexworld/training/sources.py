@@ -17,24 +17,24 @@ from dexworld.data.latent_cache import LatentCache, latent_cache
 from dexworld.data.loader import FrameLoader, stored_facts
 from dexworld.data.mixture import MixConfig
 from dexworld.data.resize import Fit, resized
-from dexworld.data.sampling import EveryFrame, StrideSampling, uniforms
+from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
 from dexworld.training.config import LoopConfig
 from dexworld.training.distributed import Processes
 from dexworld.training.run_data import DataConfig
-from dexworld.training.window_task import Strategy, WindowSource
 
 logger = logging.getLogger(__name__)
 AUGMENTATION = 1 << 20  # stream of random numbers, apart from those that draw frames
 FRAMES_PER_CALL = 256  # frames that the encoder takes at once
 SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all seeds, so that these can be compared
+Strategy = PartStrategy | StrideSampling
 Episodes = list[np.ndarray]
 Latents = Callable[[Tensor], Tensor] | CachedLatents  # images (N, H, W, 3) uint8 to (N, P, D), or latents by row
 
 
 class FrameSource:
-    """Windows of decoded frames with latents (a `window_task.WindowSource`).
+    """Windows of decoded frames with latents.
 
     loader: where frames come from; its workers load consecutive batches ahead. latents: an encoder for images of
     `image_size`, or latents computed before; None for labels only. augment: colours to change, one draw per clip from
@@ -99,6 +99,9 @@ class FrameSource:
         """End the loader's workers."""
         self._stream = None
         self.loader.close()
+
+
+WindowSource = FrameSource | WindowSampler
 
 
 def picture_source(
@@ -183,8 +186,7 @@ class OnlineData:
         self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers}
         self.drawn |= {"rank": processes.rank, "world_size": processes.count}
         several = len({size for size, _ in facts}) > 1
-        pin = device.type == "cuda"
-        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": pin}
+        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": device.type == "cuda"}
 
     def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `CachedData.source`; the model's encoder is asked for latents when a batch is."""

@@ -24,8 +24,8 @@ from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
 from dexworld.training.losses import ItemsEach, keypoint_distances, keypoint_loss, tracked_pixels
 from dexworld.training.run_data import LatentRun, LatentRunConfig
-from dexworld.training.sources import open_data
-from dexworld.training.window_task import SourceTask, WindowSource
+from dexworld.training.sources import WindowSource, open_data
+from dexworld.training.window_task import SourceTask
 
 CHUNK = 32  # frames at a time in validation
 THRESHOLDS_PX = (5.0, 10.0, 20.0)

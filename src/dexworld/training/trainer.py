@@ -37,19 +37,15 @@ class Task(Protocol[Batch]):
 
     def batch(self, index: int, device: torch.device) -> tuple[Batch, int]:
         """This process's share of batch number `index` of the run, on `device`, and the samples of the whole batch."""
-        ...
 
     def losses(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """Scalars of a batch; `loss` is what is minimised."""
-        ...
 
     def contents(self, batch: Batch) -> dict[str, Tensor]:
         """The batch as named tensors, to be kept when training has diverged."""
-        ...
 
     def broken_data(self, batch: Batch) -> str:
         """A sentence that names broken data in the batch, or an empty string."""
-        ...
 
 
 class TrainingDiverged(RuntimeError):

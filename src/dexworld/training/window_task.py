@@ -2,34 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dexworld.data.sampling import OfficialSampling, PaperSampling, PartStrategy, StrideSampling
+from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
 from dexworld.data.windows import Window
 from dexworld.training.config import LoopConfig, SamplingConfig, TrainConfig
 from dexworld.training.losses import ItemsEach, keypoint_loss, latent_loss, own_items, tracked_pixels
-
-Strategy = PartStrategy | StrideSampling
-
-
-class WindowSource(Protocol):
-    """Where batches of windows come from: cached latents, or frames that are encoded on the way."""
-
-    def batch(self, step: int, size: int, first: int | None = None) -> Window:
-        """Batch `step` of `size` windows. first: the number of its first sample, by default step * size."""
-        ...
-
-    def describe(self, row: int) -> str:
-        """Where the frame of a window's row comes from."""
-        ...
-
-    def close(self) -> None:
-        """End its processes, if it has any."""
-        ...
-
+from dexworld.training.sources import Strategy, WindowSource
 
 MakeSource = Callable[[Strategy], WindowSource]
 
@@ -44,14 +26,9 @@ def window_strategies(
     """
     teacher, unrolled = num_context + 1, num_context + config.unroll_steps
     if sampling.windows == "stride":
-        strides = StrideSampling(
-            frames=teacher,
-            history=num_context,
-            stride_weights=config.stride_weights,
-            short_history=config.short_history,
-            moving_object_weight=config.moving_object_weight,
-            rate_hz=sampling.rate_hz,
-        )
+        weights = {"stride_weights": config.stride_weights, "moving_object_weight": config.moving_object_weight}
+        rates: dict[str, Any] = {"short_history": config.short_history, "rate_hz": sampling.rate_hz}
+        strides = StrideSampling(frames=teacher, history=num_context, **weights, **rates)
         return strides, replace(strides, frames=unrolled)
     if sampling.windows == "paper":
         paper = PaperSampling(teacher, num_context, sampling.reach_seconds, sampling.segments)

@@ -29,7 +29,7 @@ import tyro
 from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
-from dexworld.models.lpips import LPIPS
+from dexworld.models.perceptual import LPIPS
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.sim.recording import in_processes

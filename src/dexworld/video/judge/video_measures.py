@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.models.lpips import LPIPS
-from dexworld.models.perceptual import gradient_maps
+from dexworld.models.perceptual import LPIPS, gradient_maps
 from dexworld.models.picture_metrics import checked_mask, checked_videos, psnr, region_means
 from dexworld.video.clips.regions import RegionConfig, changed_pixels
 
