@@ -61,6 +61,16 @@ def test_the_push_benchmark_ranks_candidates_by_predictions_and_by_true_pictures
         assert -1 <= rows[judge]["rank_correlation"] <= 1
 
 
+def test_the_planning_benchmark_compares_equal_results_and_measures_memory(tmp_path):
+    small = ("--dim", "64", "--repeats", "1", "--candidates", "2", "--memory-dim", "64", "--memory-candidates", "64")
+    results = run("planning.py", tmp_path, *small)
+    assert results["max_difference_3step_d64"] < 1e-4
+    assert results["speedup_3step_d64"] > 1.0
+    assert results["speedup_3step_d64_first"] > 1.0
+    assert_positive(results, "tiny_candidate_steps_per_cpu_s_float32 tiny_candidate_steps_per_cpu_s_bfloat16")
+    assert results["peak_growth_mb"] < 0.5 * results["per_candidate_copy_mb"]
+
+
 def test_the_video_benchmark_measures_what_it_documents(tmp_path):
     results = run("video.py", tmp_path, "--clips", "8", "--presets", "debug", "--repeats", "1")
     assert_positive(results, "triples_per_cpu_s cpu_s_per_clip triples_per_cpu_s_224x384 debug_train_step_cpu_s")

@@ -5,13 +5,13 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_motion, randomise, refused, shared_start
+from model_fixtures import IMAGE_SIZE, SMALL_MODEL, random_latents, random_motion, randomise, refused, shared_start
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.config import PRESETS, DexWMConfig, EncoderConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.models.world_model import preset
+from dexworld.models.world_model import BFloat16Rollouts, preset
 from dexworld.options import from_dict
 from encoder_fixtures import save_tiny
 
@@ -134,3 +134,17 @@ def test_the_summary_counts_every_part(model):
 )
 def test_contradicting_configs_are_refused(part, values, message):
     refused(message, from_dict, DexWMConfig, {part: values})
+
+
+def test_bfloat16_rollouts_are_float32_and_close_to_the_models_own():
+    model = randomise(DexWM(SMALL_MODEL)).eval()
+    latents, motion = random_latents(1, dtype=torch.float32), random_motion(5, 3, dtype=torch.float32)
+    still, fast = motion.index(0).slice(0, 0), BFloat16Rollouts(model)
+    with torch.no_grad():
+        exact = model.rollout(model.start(latents, still), motion)
+        rounded = fast.rollout(fast.start(latents, still), motion)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    change = (exact - latents).square().mean()
+    assert change > 1e-4
+    assert (rounded - exact).square().mean() < 0.01 * change

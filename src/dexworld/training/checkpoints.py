@@ -95,12 +95,12 @@ def restore(
                 if saved is None or saved.shape != value.shape:
                     raise ResumeError(f"the checkpoint's {kind} of {name!r} don't fit this model; train it anew")
                 value.copy_(_spread_like(value, saved))
-    for name, parameter in parameters.items():
-        optimiser.state[parameter] = {
-            key.split("/", 2)[1]: _spread_like(parameter, value)
-            for key, value in tensors.items()
-            if key.startswith("optimiser/") and key.split("/", 2)[2] == name
-        }
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+    for path, value in tensors.items():
+        kind, key, name = (*path.split("/", 2), "")[:3]
+        if kind == "optimiser" and name in states:
+            states[name][key] = _spread_like(parameters[name], value)
+    optimiser.state.update({parameter: states[name] for name, parameter in parameters.items()})
     torch.set_rng_state(tensors["generator/cpu"])
     if "generator/cuda" in tensors and next(iter(parameters.values())).is_cuda:
         torch.cuda.set_rng_state(tensors["generator/cuda"])
@@ -142,9 +142,8 @@ def save(
         left = f"{before} is whole, and the same command goes on from it" if before else "there is none before it"
         raise CheckpointNotWritten(f"no checkpoint of step {state.step} in {folder}: {problem}. Make room; {left}")
     if processes.is_first:
-        for old in sorted(folder.glob("step-*"))[:-keep]:
-            if old != path:
-                shutil.rmtree(old)
+        for old in {*sorted(folder.glob("step-*"))[:-keep]} - {path}:
+            shutil.rmtree(old)
     return path
 
 
@@ -250,7 +249,7 @@ def read_parts(folder: Path, like: dict[str, Tensor], group: Any = None) -> dict
 
 
 def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines like `batch_size is 8, it was 16`, for every leaf of two nested dicts that differs."""
+    """Lines like `batch_size is 8, it was 16`, for every leaf of two nested dicts that differs; absent is None."""
     lines = []
     for key in {*saved, *asked}:
         was, now = saved.get(key), asked.get(key)

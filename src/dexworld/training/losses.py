@@ -61,14 +61,12 @@ def gaussian_axes(
 
     Heatmap cells are sampled at their centres; sigma_px is measured in image pixels.
     """
-    axes = []
-    for coordinate, cells, length in (
-        (pixels[:, 1], map_size[0], image_size[0]),
-        (pixels[:, 0], map_size[1], image_size[1]),
-    ):
+
+    def axis(coordinate: Tensor, cells: int, length: int) -> Tensor:
         centres = (torch.arange(cells, device=pixels.device, dtype=torch.float32) + 0.5) * (length / cells)
-        axes.append(torch.exp(-0.5 * ((centres - coordinate[:, None].float()) / sigma_px).square()))
-    return axes[0], axes[1]
+        return torch.exp(-0.5 * ((centres - coordinate[:, None].float()) / sigma_px).square())
+
+    return axis(pixels[:, 1], map_size[0], image_size[0]), axis(pixels[:, 0], map_size[1], image_size[1])
 
 
 def gaussian_maps(pixels: Tensor, map_size: tuple[int, int], image_size: tuple[int, int], sigma_px: float) -> Tensor:
