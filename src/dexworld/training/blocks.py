@@ -78,7 +78,9 @@ def _compiled(plain: Callable[..., Any], function: Callable[..., Any]) -> Callab
 
 
 def _recomputed(function: Callable[..., Any], selective: bool) -> Callable[..., Any]:
-    contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if selective else {}
+    contexts: dict[str, Any] = {}
+    if selective:
+        contexts["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
     return partial(checkpoint, function, use_reentrant=False, **contexts)
 
 

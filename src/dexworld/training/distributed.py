@@ -164,7 +164,7 @@ class Spread:
         if parallel == "ddp":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the name that replaces it is too new for torch 2.11
-                options = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+                options: dict[str, Any] = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
                 module = DistributedDataParallel(module, find_unused_parameters=idle_parameters, **options)
         elif parallel == "fsdp":
             # Keys and values are two halves of one product; nothing is changed in place.

@@ -128,7 +128,7 @@ class TrainingLog:
     what a killed run reported beyond it is dropped, so that the curve has every step once.
     """
 
-    def __init__(self, folder: Path, steps: int, start: int = 0, console: Console | None = None) -> None:
+    def __init__(self, folder: Path, steps: int, start: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.steps, self.path = steps, folder / "metrics.jsonl"
         if self.path.exists():
@@ -136,16 +136,10 @@ class TrainingLog:
             kept = [line for line in lines if _step(line) <= start]
             self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
-        self.console = console or Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.console = Console(stderr=True)
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        shown = TextColumn("{task.fields[figures]}")
+        self.bar = Progress(*columns, shown, console=self.console, disable=not self.console.is_terminal)
         self.task: TaskID = self.bar.add_task("training", total=steps, completed=start, figures="")
 
     def __enter__(self) -> Self:
@@ -171,14 +165,13 @@ class TrainingLog:
             file.write(json.dumps({"step": step, **rounded}) + "\n")
         shown = {name: value for name, value in figures.items() if name in SHOWN or name.startswith("validation/")}
         text = "  ".join(f"{name.removeprefix('validation/')} {value:.4g}" for name, value in shown.items())
-        if any(name.startswith("validation/") for name in figures):
+        validation = any(name.startswith("validation/") for name in figures)
+        if validation or not self.console.is_terminal:
             logger.info("step %d of %d: %s", step, self.steps, text)
-            if self.console.is_terminal:
-                self.bar.console.log(f"step {step}: {text}")
-        else:
+        if not validation:
             self.bar.update(self.task, completed=step, figures=text)
-            if not self.console.is_terminal:
-                logger.info("step %d of %d: %s", step, self.steps, text)
+        elif self.console.is_terminal:
+            self.bar.console.log(f"step {step}: {text}")
 
 
 def _step(line: str) -> int:
