@@ -86,14 +86,17 @@ def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model
     assert str(dataset.folder) in online.describe(row)
 
 
+def opened(way, folder, model, training):
+    datasets, device = [open_dataset(folder)], torch.device("cpu")
+    if way == "cached":
+        return CachedData(datasets, model, "fitted", (), training.seed, device)
+    return OnlineData(datasets, model.config.image_size, (), training, device)
+
+
 @pytest.mark.parametrize("way", ["cached", "online"])
 def test_runs_of_all_seeds_are_measured_on_the_same_windows(disc_data, model, make_training, way):
     def rows(seed, shown):
-        dataset, device = open_dataset(disc_data), torch.device("cpu")
-        if way == "cached":
-            data = CachedData([dataset], model, "fitted", (), seed, device)
-        else:
-            data = OnlineData([dataset], model.config.image_size, (), make_training(seed=seed), device)
+        data = opened(way, disc_data, model, make_training(seed=seed))
         return data.source(STRIDE, model, [np.arange(12)], shown).batch(0, 6).rows.tolist()
 
     assert rows(1, shown=True) == rows(2, shown=True)
@@ -118,13 +121,8 @@ def test_a_repeated_frame_is_encoded_once(disc_data, model):
 @pytest.mark.parametrize("way", ["cached", "online"])
 def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores, model, make_training, way):
     def source(folder, rate):
-        strategy = replace(STRIDE, rate_hz=rate)
-        dataset, device = open_dataset(folder), torch.device("cpu")
-        if way == "cached":
-            data = CachedData([dataset], model, "fitted", (), 2, device)
-        else:
-            data = OnlineData([dataset], model.config.image_size, (), make_training(seed=2), device)
-        return data.source(strategy, model, [np.arange(12)])
+        data = opened(way, folder, model, make_training(seed=2))
+        return data.source(replace(STRIDE, rate_hz=rate), model, [np.arange(12)])
 
     plain, prepared = (source(folder, 5.0).batch(0, 64) for folder in stores)
     large = model.condition(prepared.track)
