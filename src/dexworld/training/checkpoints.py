@@ -15,7 +15,6 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,9 +237,10 @@ def read_parts(folder: Path, like: dict[str, Tensor], group: Any = None) -> dict
         if not isinstance(stored, TensorStorageMetadata):
             raise ValueError(f"{folder} holds {name!r}, which is no tensor")
         wanted = like.get(name)
-        spread = isinstance(wanted, DTensor) and wanted.shape == stored.size
-        make = partial(torch.zeros_like, wanted) if spread else partial(torch.zeros, stored.size)
-        tensors[name] = make(dtype=stored.properties.dtype)
+        if isinstance(wanted, DTensor) and wanted.shape == stored.size:
+            tensors[name] = torch.zeros_like(wanted, dtype=stored.properties.dtype)
+        else:
+            tensors[name] = torch.zeros(stored.size, dtype=stored.properties.dtype)
     together = any(isinstance(value, DTensor) for value in tensors.values())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant to be

@@ -68,9 +68,10 @@ def fit(
         if not processes.is_first:
             logging.getLogger("dexworld").setLevel(logging.WARNING)  # the first process logs what all do
         job = prepare(own_device, processes)
-        parts = {each.name: getattr(job, each.name) for each in fields(job) if each.name != "provenance"}
-        options = {"config": training, "folder": output, "device": own_device, "processes": processes, "scale": scale}
-        return run_trainer(Trainer(**parts, **options), job.provenance)
+        names = [each.name for each in fields(job) if each.name != "provenance"]
+        parts: dict[str, Any] = {name: getattr(job, name) for name in names}
+        parts |= {"config": training, "folder": output, "device": own_device, "processes": processes, "scale": scale}
+        return run_trainer(Trainer(**parts), job.provenance)
 
 
 def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tuple[str, ...] = ()) -> Path:

@@ -32,7 +32,8 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-_LOSSES = {"hand_consistency": 100.0, "true_keypoints": 0.0, "keypoint_frames": 8, "sigma_px": 2.0}  # section 3.3
+_LOSSES: dict[str, Any] = {"hand_consistency": 100.0, "true_keypoints": 0.0}  # paper, section 3.3
+_LOSSES |= {"keypoint_frames": 8, "sigma_px": 2.0}
 _LOSSES |= {"ema": 0.0, "bfloat16": True, "warmup_steps": 0, "clip": None}
 _PRETRAINING = _LOSSES | {"teacher_forced": 1.0, "learning_rate": 1e-4}
 _FINE_TUNING = _LOSSES | {"teacher_forced": 0.0, "unroll_steps": 8, "learning_rate": 1e-5}

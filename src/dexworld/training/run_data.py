@@ -95,8 +95,9 @@ class RunData:
 
     def resized(self, image_size: tuple[int, int]) -> "RunData":
         """The same with frames of `image_size` (height, width)."""
-        parts = ([resized(each, image_size) for each in part] for part in (self.datasets, self.held_out_data))
-        return RunData(*parts, self.training, self.held_out)
+        datasets = [resized(each, image_size) for each in self.datasets]
+        held_out_data = [resized(each, image_size) for each in self.held_out_data]
+        return RunData(datasets, held_out_data, self.training, self.held_out)
 
     @property
     def validates(self) -> bool:

@@ -221,8 +221,8 @@ def open_data(
     """The data of a run as `config.latents` says. fingerprint: of the encoder. online: options of `OnlineData`."""
     if config.latents == "cached":
         return CachedData(datasets, model, fingerprint, config.shares, training.seed, device, processes)
-    size, options = model.config.image_size, {"workers": config.workers, **online}
-    return OnlineData(datasets, size, config.shares, training, device, processes, **options)
+    size = model.config.image_size
+    return OnlineData(datasets, size, config.shares, training, device, processes, workers=config.workers, **online)
 
 
 def columns_of(model: Any) -> tuple[str, ...]:

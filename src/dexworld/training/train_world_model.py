@@ -81,7 +81,7 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
     fingerprint = encoder_fingerprint(model.encoder)
     model = model.to(device)
     common = (model, fingerprint, device, processes)
-    online = {"augment": config.augment, "strict": config.strict}
+    online: dict[str, Any] = {"augment": config.augment, "strict": config.strict}
     with processes.first_alone():  # it encodes what is not cached yet
         shown = source = open_data(config, training, data.datasets, *common, **online)
         if data.held_out_data:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
 from dexworld.data.windows import Window
-from dexworld.training.config import LoopConfig, SamplingConfig, TrainConfig
+from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.losses import ItemsEach, keypoint_loss, latent_loss, own_items, tracked_pixels
 from dexworld.training.sources import Strategy, WindowSource
 
@@ -26,9 +26,8 @@ def window_strategies(
     """
     teacher, unrolled = num_context + 1, num_context + config.unroll_steps
     if sampling.windows == "stride":
-        weights = {"stride_weights": config.stride_weights, "moving_object_weight": config.moving_object_weight}
-        rates: dict[str, Any] = {"short_history": config.short_history, "rate_hz": sampling.rate_hz}
-        strides = StrideSampling(frames=teacher, history=num_context, **weights, **rates)
+        chances = {name: getattr(config, name) for name in ("stride_weights", "short_history", "moving_object_weight")}
+        strides = StrideSampling(frames=teacher, history=num_context, rate_hz=sampling.rate_hz, **chances)
         return strides, replace(strides, frames=unrolled)
     if sampling.windows == "paper":
         paper = PaperSampling(teacher, num_context, sampling.reach_seconds, sampling.segments)
@@ -40,7 +39,7 @@ def window_strategies(
 class SourceTask:
     """Batches of one source of windows; subclasses add `losses` (a `trainer.Task`)."""
 
-    config: LoopConfig
+    config: Any  # a `LoopConfig`
     source: WindowSource
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
