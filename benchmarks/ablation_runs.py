@@ -22,10 +22,11 @@ from dexworld.data.resize import Fit, resized
 from dexworld.evaluation.guard import Split, check_seeds, split_of
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, transplanted
 from dexworld.evaluation.open_loop_metrics import Sums, keypoint_views, latent_sums, moving_tokens
-from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
+from dexworld.models.world_model import preset
 from dexworld.track import Track
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.run_data import fit_encoder

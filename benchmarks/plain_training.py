@@ -40,7 +40,7 @@ class Choices:
 
 
 def plain_losses(model: DexWM, window: Window, unrolled: bool, config: TrainConfig, choices: Choices) -> Tensor:
-    """What `WindowLoss` minimises."""
+    """What `window_losses` minimises."""
     motion, true, size = model.condition(window.track), window.latents, model.config.predictor.num_context
     plain = _Plain(model.predictor, choices)
     if unrolled:

@@ -22,9 +22,10 @@ from common import cpu_seconds, in_a_process, memory_kb, parser, write_and_print
 from dexworld.actions import ACTION_ROWS, HandMotion
 from dexworld.hands import NUM_TRACKED
 from dexworld.models.attention import attend, merge_heads, split_heads
-from dexworld.models.config import PredictorConfig, preset
+from dexworld.models.config import PredictorConfig
 from dexworld.models.predictor import MODULATIONS, Block, Predictor, modulate, normalise
 from dexworld.models.rollout import rollout, start
+from dexworld.models.world_model import preset
 
 GRID, IMAGE_SIZE = (8, 14), (224, 392)
 STEPS = 3

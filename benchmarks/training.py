@@ -37,13 +37,13 @@ from torch import Tensor
 
 from common import cpu_seconds, parser, processor, write_results
 from dexworld.data.windows import Window
-from dexworld.models.config import DexWMConfig, preset
+from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.models.world_model import preset
 from dexworld.training.config import TrainConfig
-from dexworld.training.cost import model_cost, training_flops
-from dexworld.training.meter import Meter, known_peak
-from dexworld.training.objective import WindowLoss
+from dexworld.training.cost import Meter, known_peak, model_cost, training_flops
 from dexworld.training.trainer import OutOfMemory
+from dexworld.training.window_task import window_losses
 from plain_training import Choices, PlainStep, plain_losses
 from training_setup import OneWindow, lively, make_trainer, one_step, random_encoder, random_window, shortened
 
@@ -79,7 +79,7 @@ def check_agreement(model: DexWM, window: Window, unrolled: bool, config: TrainC
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         return float(loss.detach()), dict(zip(parameters, found, strict=True))
 
-    expected, right = gradients(WindowLoss(model, config)(window, unrolled)["loss"])
+    expected, right = gradients(window_losses(model, config, window, unrolled)["loss"])
     scale = torch.stack([each.norm() for each in right.values()]).norm()
     worst = 0.0
     for name in names:

@@ -12,10 +12,9 @@ from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.track import Track
 from dexworld.training.config import ScaleConfig, TrainConfig
-from dexworld.training.cost import VIT_SHAPES
-from dexworld.training.meter import Meter
-from dexworld.training.objective import WindowLoss
+from dexworld.training.cost import VIT_SHAPES, Meter
 from dexworld.training.trainer import Trainer
+from dexworld.training.window_task import window_losses
 
 
 class Enough(Exception):
@@ -40,7 +39,7 @@ class OneWindow:
         return window, count
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
-        return WindowLoss(self.model, self.config)(batch, self.unrolled)
+        return window_losses(self.model, self.config, batch, self.unrolled)
 
     def contents(self, batch: Window) -> dict[str, Tensor]:
         return {"latents": batch.latents}

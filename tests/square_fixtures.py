@@ -25,12 +25,20 @@ def square_episode(
     keypoints, valid = np.zeros((length, 42, 3)), np.zeros((length, 42), dtype=bool)
     keypoints[:, 21:, :2] = ((corner + SIDE / 2 - centre) / FOCAL)[:, None]
     keypoints[:, 21:, 2], valid[:, 21:] = 1.0, True
+    return episode_of(f"square {seed}", frames, FOCAL, keypoints, valid, seed, **(extras or {}))
+
+
+def episode_of(
+    source: str, frames: np.ndarray, focal: float, keypoints: np.ndarray, valid: np.ndarray, seed: int, **columns
+) -> Track:
+    """An episode at 5 frames per second, seen by a camera at the world's origin with its axes."""
+    centre = np.array([frames.shape[2], frames.shape[1]]) / 2
     return Track(
         frames=ArrayFrames(frames),
         fps=5.0,
-        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
-        intrinsics=np.array([[FOCAL, 0, centre[0]], [0, FOCAL, centre[1]], [0, 0, 1]]),
-        source=f"square {seed}",
+        world_from_camera=np.tile(np.eye(4), (len(frames), 1, 1)),
+        intrinsics=np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]]),
+        source=source,
         seed=seed,
-        columns={"keypoints_world": keypoints, "keypoints_valid": valid, **(extras or {})},
+        columns={"keypoints_world": keypoints, "keypoints_valid": valid, **columns},
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
+from dexworld.models.decoder import DECODER_PRESETS, PixelDecoder, PixelDecoderConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
@@ -28,6 +28,10 @@ def run(script: str, folder: Path, *options: str) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def assert_positive(results: dict, keys: str) -> None:
+    assert all(results[key] > 0 for key in keys.split()), results
 
 
 def test_make_bench_takes_scripts_that_run_without_data():
@@ -120,7 +124,7 @@ def test_the_decoder_benchmark_measures_what_it_documents(tmp_path):
     collect(CollectConfig(tmp_path / "data", 2, 900_000, 1, explore=ExploreConfig(frames=6)))
     model = DexWM.from_pretrained(checkpoint_path(REFERENCE))
     space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
-    decoder = PixelDecoder(PixelDecoderConfig(space, decoder_preset("debug")), {"training_seeds": [0, 1]})
+    decoder = PixelDecoder(PixelDecoderConfig(space, DECODER_PRESETS["debug"]), {"training_seeds": [0, 1]})
     decoder.save_pretrained(tmp_path / "decoder")
     options = ("--data", str(tmp_path / "data"), "--decoder", str(tmp_path / "decoder"), "--steps", "5")
     results = run("decoder.py", tmp_path / "out", *options)

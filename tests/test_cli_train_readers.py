@@ -11,10 +11,10 @@ from dexworld.cli.train_readers import TrainDecoder, TrainEvaluator
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.decoder import PixelDecoder
 from dexworld.models.encoders import EncoderChoice
-from dexworld.models.evaluator import KeypointEvaluator
-from dexworld.track import ArrayFrames, Track
+from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.training.train_decoder import DecoderRunConfig
 from encoder_fixtures import DIM, save_tiny
+from square_fixtures import episode_of
 
 FLAGS = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
 COMMON = "--latents online --encoder-preset debug --encoder-frames 16 --size debug --workers 0 --device cpu --steps 2"
@@ -32,16 +32,8 @@ def data(tmp_path_factory):
     valid[:, 21:] = True
     for seed in range(4):
         coarse = generator.integers(0, 256, (4, 7, 14, 3), dtype=np.uint8)
-        episode = Track(
-            frames=ArrayFrames(coarse.repeat(16, axis=1).repeat(16, axis=2)),
-            fps=5.0,
-            world_from_camera=np.tile(np.eye(4), (4, 1, 1)),
-            intrinsics=np.array([[100.0, 0, 112], [0, 100, 56], [0, 0, 1]]),
-            source=f"mosaic {seed}",
-            seed=seed,
-            columns={"keypoints_world": keypoints, "keypoints_valid": valid},
-        )
-        writer.write(f"mosaic-{seed}", episode)
+        frames = coarse.repeat(16, axis=1).repeat(16, axis=2)
+        writer.write(f"mosaic-{seed}", episode_of(f"mosaic {seed}", frames, 100.0, keypoints, valid, seed))
     writer.finish()
     return folder
 

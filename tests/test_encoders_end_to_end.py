@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from dexworld import cli
-from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
@@ -98,13 +97,6 @@ def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_pa
     images = torch.from_numpy(episode.frames.read(list(range(FRAMES))))
     latents = model.encode(images)
     assert latents.shape == (FRAMES, model.config.grid[0] * model.config.grid[1], DIM)
-    labels = (episode.keypoints_world, episode.keypoints_valid, episode.world_from_camera, episode.intrinsics)
-    tensors = (torch.from_numpy(each)[None] for each in labels)
-    motion = hand_motion(*(each.float() if each.is_floating_point() else each for each in tensors))
-    with torch.no_grad():
-        predicted = model.rollout(model.start(latents[:1], motion.slice(0, 0).expand(1)), motion.slice(0, 3))
-    assert predicted.shape == (1, 3, *latents.shape[1:])
-    assert torch.isfinite(predicted).all()
 
     config = MPCConfig(horizon=2, image_size=size)
     objective = LatentDistance() + 0.001 * KeypointPixels()
@@ -118,3 +110,4 @@ def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_pa
     assert policy.goal.image_size == size
     assert policy.imagined.latents is not None
     assert policy.imagined.latents.shape == (1, 1, *latents.shape[1:])
+    assert torch.isfinite(policy.imagined.latents).all()

@@ -115,6 +115,7 @@ def test_a_fine_tuned_model_names_its_ancestors_data_beside_its_own(work, finetu
     assert str(work) not in json.dumps(seen)
     assert seen["figures"]["mse_ratio_stride1_step1"] > 0
     ancestor = DexWM.from_pretrained(pretrained)
+    assert seen["initial_provenance"]["command"] == ancestor.provenance["command"]
     assert torch.equal(finetuned.encoder.basis, ancestor.encoder.basis)
     assert not torch.equal(finetuned.predictor.final.weight, ancestor.predictor.final.weight)
 

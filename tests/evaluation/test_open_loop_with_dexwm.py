@@ -11,7 +11,7 @@ from dexworld import cli
 from dexworld.actions import ActionConvention, hand_motion
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
-from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import chosen_evaluator, encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
@@ -47,7 +47,7 @@ def test_a_reader_that_knows_the_truth_finds_every_visible_keypoint_whatever_the
 def test_the_models_own_head_does_not_matter_to_an_evaluators_figures(model, episodes):
     torch.manual_seed(1)
     space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
-    evaluator = KeypointEvaluator(EvaluatorConfig(space, evaluator_preset("debug"))).eval()
+    evaluator = KeypointEvaluator(EvaluatorConfig(space, EVALUATOR_PRESETS["debug"])).eval()
     before = figures(model, episodes, keypoints=evaluator.keypoints)
     kept = {name: value.clone() for name, value in model.keypoint_head.state_dict().items()}
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_an_evaluator_of_another_encoder_or_trained_on_the_scenes_is_refused(mod
         ("biased", space.encoder, [[900_000, 900_009]], "training seeds"),
     ):
         foreign = LatentSpace(space.dim, space.grid, space.image_size, encoder)
-        evaluator = KeypointEvaluator(EvaluatorConfig(foreign, evaluator_preset("debug")))
+        evaluator = KeypointEvaluator(EvaluatorConfig(foreign, EVALUATOR_PRESETS["debug"]))
         evaluator.save_pretrained(tmp_path / name, {"training_seeds": seeds})
         options = f"--checkpoint {tmp_path / 'model'} --evaluator {tmp_path / name} --output {tmp_path / 'out'}"
         with pytest.raises(SystemExit):
@@ -76,7 +76,7 @@ def test_an_evaluator_of_another_encoder_or_trained_on_the_scenes_is_refused(mod
 
 def shipped(folder, space, monkeypatch):
     """Let an evaluator of this latent space be the shipped one."""
-    KeypointEvaluator(EvaluatorConfig(space, evaluator_preset("debug"))).save_pretrained(
+    KeypointEvaluator(EvaluatorConfig(space, EVALUATOR_PRESETS["debug"])).save_pretrained(
         folder / "assets" / "evaluator", {"training_seeds": [[0, 9]]}
     )
     monkeypatch.setattr("dexworld.models.reference.resources.files", lambda package: folder)

@@ -11,11 +11,10 @@ from dexworld.models.decoder import (
     DecoderConfig,
     PixelDecoder,
     PixelDecoderConfig,
-    decoder_preset,
     from_pixels,
     to_pixels,
 )
-from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.perceptual import GradientDistance, perceptual_distance
 
@@ -130,7 +129,7 @@ def test_weights_that_do_not_fit_the_config_are_named(tmp_path):
 
 
 def test_the_largest_preset_is_the_papers_vit_l():
-    network = decoder_preset("vit-l")
+    network = DECODER_PRESETS["vit-l"]
     assert (network.dim, network.depth, network.heads, network.output) == (1024, 24, 16, "tanh")
     assert list(DECODER_PRESETS) == ["debug", "tiny", "vit-s", "vit-b", "vit-l"]
 
@@ -141,7 +140,6 @@ def test_the_largest_preset_is_the_papers_vit_l():
         (lambda: decoder_of().decode(torch.zeros(1, 8, 6)), r"takes \(\.\.\., 10, 6\)"),
         (lambda: SPACE.check_encoder("b" * 64, "the decoder x"), "the decoder x reads .* encoder aaaaaaaaaaaa"),
         (lambda: LatentSpace(6, (3, 5), (28, 40), "a"), "doesn't tile"),
-        (lambda: decoder_preset("vit-g"), "choose from debug, tiny"),
         (lambda: DecoderConfig(residual=True), "its output must be 'linear'"),
         (lambda: DecoderConfig(refine=-1), "refine is -1"),
         (lambda: decoder_of(REFINED, LatentSpace(6, (2, 5), (14, 35), "a")), "no even sides"),
@@ -156,7 +154,7 @@ def test_what_does_not_fit_is_refused(make, message):
 def test_the_papers_evaluator_has_its_size():
     space = LatentSpace(1024, (16, 28), (224, 392), "a")
     with torch.device("meta"):
-        head = KeypointEvaluator(EvaluatorConfig(space, evaluator_preset("paper")))
+        head = KeypointEvaluator(EvaluatorConfig(space, EVALUATOR_PRESETS["paper"]))
     # 12 blocks of width 512: qkv without bias, two norms, MLP of ratio 4; then 14 x 14 cells of 12 maps
     blocks = 12 * (3 * 512**2 + 512**2 + 512 + 4 * 512 + 2 * 4 * 512**2 + 4 * 512 + 512)
     ends = 1024 * 512 + 512 + 448 * 512 + 2 * 512 + 512 * 14**2 * 12 + 14**2 * 12
@@ -165,7 +163,7 @@ def test_the_papers_evaluator_has_its_size():
 
 def test_an_evaluators_checkpoint_gives_it_back(tmp_path):
     torch.manual_seed(0)
-    evaluator = KeypointEvaluator(EvaluatorConfig(SPACE, evaluator_preset("debug"))).eval()
+    evaluator = KeypointEvaluator(EvaluatorConfig(SPACE, EVALUATOR_PRESETS["debug"])).eval()
     evaluator.save_pretrained(tmp_path, {"steps": 3})
     again = KeypointEvaluator.from_pretrained(tmp_path)
     latents = torch.randn(2, 10, 6)

@@ -12,10 +12,11 @@ from model_fixtures import refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dexworld.models.config import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, preset, pretrained_encoder
+from dexworld.models.config import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, pretrained_encoder
 from dexworld.models.encoders import EncoderChoice, TransformersEncoder, build_encoder, find_encoder
 from dexworld.models.encoders.families import clip_positions
 from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.world_model import preset
 from dexworld.training.latents import LatentsConfig
 from dexworld.training.train_world_model import RunConfig
 from encoder_fixtures import DIM, FAMILIES, SIZES, save_tiny, tiny_model

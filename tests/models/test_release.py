@@ -19,13 +19,13 @@ from dexworld.actions import OFFICIAL, HandMotion, hand_motion
 from dexworld.cli.convert import Convert
 from dexworld.geometry import rigid, rotation_from_euler_xyz
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
-from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.release import ReleaseOptions, convert_weights, infer_config, read_release
 from dexworld.models.release_file import ReleaseFile
+from dexworld.models.world_model import preset
 from encoder_fixtures import save_tiny
 
 

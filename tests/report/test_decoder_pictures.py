@@ -11,7 +11,7 @@ import torch
 from dexworld import cli
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.models import latent_readers
-from dexworld.models.decoder import PixelDecoder, PixelDecoderConfig, decoder_preset
+from dexworld.models.decoder import DECODER_PRESETS, PixelDecoder, PixelDecoderConfig
 from dexworld.models.latent_readers import OWN, drawing_of, encoder_fingerprint, open_decoder
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import DECODER
@@ -29,7 +29,7 @@ def decoder(model, tmp_path_factory):
     torch.manual_seed(1)
     space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
     folder = tmp_path_factory.mktemp("decoder")
-    PixelDecoder(PixelDecoderConfig(space, decoder_preset("debug"))).save_pretrained(folder)
+    PixelDecoder(PixelDecoderConfig(space, DECODER_PRESETS["debug"])).save_pretrained(folder)
     return str(folder)
 
 

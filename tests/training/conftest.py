@@ -8,9 +8,10 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.track import ArrayFrames, Track
+from dexworld.track import Track
 from dexworld.training.config import TrainConfig
 from dexworld.training.train_world_model import RunConfig
+from square_fixtures import episode_of
 
 SIZE = 56  # pixels
 FOCAL = 100.0
@@ -30,15 +31,7 @@ def disc_episode(seed: int, length: int = 20) -> Track:
     keypoints[:, 21:, 2] = DEPTH
     valid = np.zeros((length, 42), dtype=bool)
     valid[:, 21:] = True
-    return Track(
-        frames=ArrayFrames(frames),
-        fps=5.0,
-        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
-        intrinsics=np.array([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1.0]]),
-        source=f"disc {seed}",
-        seed=seed,
-        columns={"keypoints_world": keypoints, "keypoints_valid": valid},
-    )
+    return episode_of(f"disc {seed}", frames, FOCAL, keypoints, valid, seed)
 
 
 def small_model() -> DexWMConfig:
@@ -51,20 +44,9 @@ def small_model() -> DexWMConfig:
 
 
 def small_training(**changes) -> TrainConfig:
-    defaults = {
-        "steps": 12,
-        "batch_size": 4,
-        "unroll_steps": 2,
-        "warmup_steps": 2,
-        "learning_rate": 3e-3,
-        "stride_weights": (1.0, 1.0),
-        "log_every": 4,
-        "validate_every": 6,
-        "checkpoint_every": 4,
-        "validation_windows": 8,
-        "validation_rollouts": ((1, 3),),
-    }
-    return TrainConfig(**(defaults | changes))
+    defaults = {"steps": 12, "batch_size": 4, "unroll_steps": 2, "warmup_steps": 2, "learning_rate": 3e-3}
+    defaults |= {"stride_weights": (1.0, 1.0), "log_every": 4, "validate_every": 6, "checkpoint_every": 4}
+    return TrainConfig(**(defaults | {"validation_windows": 8, "validation_rollouts": ((1, 3),)} | changes))
 
 
 def small_run_config(data, output) -> RunConfig:
@@ -86,11 +68,6 @@ def make_training():
     return small_training
 
 
-@pytest.fixture
-def make_disc_episode():
-    return disc_episode
-
-
 @pytest.fixture(scope="session")
 def disc_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("discs")
@@ -102,12 +79,20 @@ def disc_data(tmp_path_factory):
 
 
 @pytest.fixture
-def world_model(disc_data, tmp_path, model_config):
-    """A world model whose encoder is fitted on the discs; nothing else of it matters."""
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(12)]))])
-    folder = tmp_path / "world-model"
-    model.save_pretrained(folder, {"training_seeds": [[0, 11]]})
-    return folder
+def make_model(disc_data, model_config):
+    """Makes a new world model, always the same, whose encoder is fitted on the discs."""
+
+    def make():
+        torch.manual_seed(0)
+        model, dataset = DexWM(model_config), open_dataset(disc_data)
+        model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
+        return model
+
+    return make
+
+
+@pytest.fixture
+def world_model(make_model, tmp_path):
+    """The folder of such a model."""
+    make_model().save_pretrained(tmp_path / "world-model", {"training_seeds": [[0, 11]]})
+    return tmp_path / "world-model"

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dexworld.data.latent_cache import LatentCache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.training.checkpoints import read_parts
 from dexworld.training.config import ScaleConfig, TrainConfig
 from dexworld.training.distributed import joined
 from dexworld.training.trainer import Trainer
@@ -57,19 +59,9 @@ def tiny_cache() -> LatentCache:
 
 
 def tiny_training(**changes) -> TrainConfig:
-    defaults = {
-        "steps": 6,
-        "batch_size": 4,
-        "unroll_steps": 2,
-        "warmup_steps": 1,
-        "learning_rate": 3e-3,
-        "stride_weights": (1.0, 1.0),
-        "log_every": 1,
-        "checkpoint_every": 2,
-        "hand_consistency": 0.1,
-        "true_keypoints": 0.1,
-    }
-    return TrainConfig(**(defaults | changes))
+    defaults = {"steps": 6, "batch_size": 4, "unroll_steps": 2, "warmup_steps": 1, "learning_rate": 3e-3}
+    defaults |= {"stride_weights": (1.0, 1.0), "log_every": 1, "checkpoint_every": 2}
+    return TrainConfig(**(defaults | {"hand_consistency": 0.1, "true_keypoints": 0.1} | changes))
 
 
 class CountedTask(WindowTask):
@@ -99,47 +91,49 @@ def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **cha
     model, config, cache = tiny_model(), tiny_training(**changes), tiny_cache()
     if spoil is not None:
         spoil(cache)
-    items = {"items_each": processes.items_each} if processes.count > 1 else {}
-    task = CountedTask(
-        model,
-        config,
-        lambda windows: NumberedSampler([cache], windows, 0, None, processes.rank, processes.count),
-        **items,
-    )
+    windows = partial(NumberedSampler, [cache], seed=0, rank=processes.rank, world_size=processes.count)
+    task = CountedTask(model, config, windows, items_each=processes.items_each)
     folder.mkdir(parents=True, exist_ok=True)
     task.ledger = folder / f"ledger-{os.getpid()}.txt"
-    return Trainer(
-        model,
-        config,
-        task,
-        folder,
-        processes=processes,
-        scale=scale,
-        blocks=model.blocks,
-        idle_parameters=False,
-    )
+    options = {"blocks": model.blocks, "idle_parameters": False}
+    return Trainer(model, config, task, folder, processes=processes, scale=scale, **options)
+
+
+def advance(trainer: Trainer, step: int) -> None:
+    """Go on up to `step` and write a checkpoint there, as a run does whose time is over."""
+    while trainer.step < step:
+        losses, _ = trainer._train_step()
+        trainer.step += 1
+        if trainer.report:
+            trainer.report(trainer.step, {name: float(value) for name, value in losses.items()})
+    trainer.save()
+
+
+def curve_into(folder: Path):
+    """A `Trainer.report` that writes lines of step, loss and norm of the gradient."""
+
+    def report(step, figures):
+        with open(folder / "curve.txt", "a", encoding="utf-8") as file:
+            file.write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
+
+    return report
 
 
 def train_tiny(folder: Path, scale=ScaleConfig(), resume=True, pause=0.0, curve=None, **changes) -> None:
-    """Train the tiny model as one of the processes; steps are told into `folder`/steps-<rank>."""
+    """Train the tiny model as one of the processes; steps are written into `folder`/steps-<rank>."""
     with joined(torch.device("cpu"), 20.0) as processes:
         trainer = tiny_trainer(folder, processes, scale, **changes)
         if resume:
             trainer.resume()
-        told = folder / f"steps-{processes.rank}.txt"
 
         def on_step(step):
-            with open(told, "a", encoding="utf-8") as file:
+            with open(folder / f"steps-{processes.rank}.txt", "a", encoding="utf-8") as file:
                 file.write(f"{step}\n")
             time.sleep(pause)
 
-        def report(step, figures):
-            with open(folder / "curve.txt", "a", encoding="utf-8") as file:
-                file.write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
-
         trainer.on_step = on_step
         if processes.is_first:
-            trainer.report = report
+            trainer.report = curve_into(folder)
         trainer.run()
 
 
@@ -200,7 +194,5 @@ class Run:
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The training state of a checkpoint as one dict, sharded or not."""
     if (checkpoint / "training").is_dir():
-        from dexworld.training.sharded import read
-
-        return read(checkpoint / "training", {})
+        return read_parts(checkpoint / "training", {})
     return load_file(checkpoint / "training.safetensors")

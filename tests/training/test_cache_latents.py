@@ -11,12 +11,12 @@ from dexworld.data.latent_cache import latent_cache
 from dexworld.data.latent_shards import shard_path
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
-from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
-from dexworld.track import ArrayFrames, Track
+from dexworld.models.world_model import preset
 from dexworld.training import latents
 from dexworld.training.latents import LatentsConfig, cache_latents, latent_estimates
+from square_fixtures import episode_of
 
 LENGTHS = (3, 4)
 
@@ -29,19 +29,8 @@ def folder(tmp_path):
         generator = np.random.default_rng(number)
         coarse = generator.integers(0, 256, (length, 14, 25, 3), dtype=np.uint8)
         frames = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :, :398]
-        episode = Track(
-            frames=ArrayFrames(frames),
-            fps=5.0,
-            world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
-            intrinsics=np.array([[200.0, 0, 199], [0, 200, 112], [0, 0, 1]]),
-            source=f"test episode {number}",
-            seed=number,
-            columns={
-                "keypoints_world": np.zeros((length, 42, 3)),
-                "keypoints_valid": np.ones((length, 42), dtype=bool),
-            },
-        )
-        writer.write(f"{number:04d}", episode)
+        keypoints, valid = np.zeros((length, 42, 3)), np.ones((length, 42), dtype=bool)
+        writer.write(f"{number:04d}", episode_of(f"test episode {number}", frames, 200.0, keypoints, valid, number))
     return writer.finish().folder
 
 
@@ -79,12 +68,15 @@ def test_a_checkpoint_brings_its_own_encoder(folder, tmp_path):
     assert row["folder"].name == encoder_fingerprint(model.encoder)[:32]
 
 
-def test_a_damaged_shard_ends_the_command_with_its_name(folder, tmp_path, capsys):
-    (row,) = cache_latents(settings(folder), lambda *_: None)
-    path = shard_path(row["folder"], 0)
+def damage(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_a_damaged_shard_ends_the_command_with_its_name(folder, tmp_path, capsys):
+    (row,) = cache_latents(settings(folder), lambda *_: None)
+    damage(shard_path(row["folder"], 0))
     with pytest.raises(SystemExit) as ended:
         CacheLatents(settings(folder, verify=True), tmp_path / "out").run()
     assert ended.value.code == 1
@@ -94,10 +86,7 @@ def test_a_damaged_shard_ends_the_command_with_its_name(folder, tmp_path, capsys
 
 def test_damaged_labels_are_named_too(folder):
     (row,) = cache_latents(settings(folder), lambda *_: None)
-    path = row["folder"] / "frame_labels.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    damage(row["folder"] / "frame_labels.npy")
     assert cache_latents(settings(folder, verify=True), lambda *_: None)[0]["damaged"] == ["frame_labels.npy"]
 
 

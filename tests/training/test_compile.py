@@ -8,7 +8,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from process_fixtures import Run, state_of, tiny_trainer, train_tiny
+from process_fixtures import Run, advance, state_of, tiny_trainer, train_tiny
 from torch._dynamo.utils import counters
 
 from dexworld.models.dexwm import DexWM
@@ -110,15 +110,11 @@ def test_compiled_blocks_spread_over_processes_and_a_run_goes_on_with_or_without
 
 
 def train_traced(folder: Path, scale: ScaleConfig, steps: int) -> None:
-    """Go on up to `steps`, and write a checkpoint there."""
     blocks.COMPILER = "aot_eager"
     with joined(torch.device("cpu"), 300.0) as processes:
         trainer = tiny_trainer(folder, processes, scale)
         trainer.resume()
-        while trainer.step < steps:
-            trainer._train_step()
-            trainer.step += 1
-        trainer.save()
+        advance(trainer, steps)
         assert (counters["stats"]["unique_graphs"] == 3) == scale.compile
 
 

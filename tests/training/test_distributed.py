@@ -11,14 +11,18 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from process_fixtures import Run, state_of, tiny_trainer, train_tiny
+from process_fixtures import Run, advance, curve_into, state_of, tiny_trainer, train_tiny
 
+from dexworld.models.config import KeypointHeadConfig
+from dexworld.models.decoder import DecoderConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.training import sharded
 from dexworld.training.checkpoints import latest
 from dexworld.training.config import ScaleConfig
+from dexworld.training.decoder_objective import DecoderTrainConfig
 from dexworld.training.distributed import Processes, choose, joined
 from dexworld.training.losses import keypoint_loss, latent_loss
+from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
+from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import train
 
 ALONE = Processes()
@@ -75,34 +79,12 @@ def test_a_run_goes_on_with_any_number_of_processes_spread_in_any_way(alone, tmp
 
 
 def stopped_after(folder: Path, step: int, scale: ScaleConfig) -> None:
-    """Go on up to `step` and write a checkpoint there, as a run does whose time is over."""
     with joined(torch.device("cpu"), 20.0) as processes:
         trainer = tiny_trainer(folder, processes, scale)
         trainer.resume()
         if processes.is_first:
-            trainer.report = lambda step, figures: (
-                (folder / "curve.txt").open("a").write(f"{step} {figures['loss']!r} {figures['gradient_norm']!r}\n")
-            )
-        while trainer.step < step:
-            losses, _ = trainer._train_step()
-            trainer.step += 1
-            if trainer.report:
-                trainer.report(trainer.step, {name: float(value) for name, value in losses.items()})
-        trainer.save()
-
-
-def test_a_sharded_state_becomes_one_file(tmp_path):
-    Run(tmp_path / "errors", 2, train_tiny, tmp_path, ScaleConfig(parallel="fsdp"), steps=2).succeed()
-    checkpoint = latest(tmp_path / "checkpoints")
-    parts = state_of(checkpoint)
-    sharded.to_one_file(checkpoint / "training", checkpoint / "training.safetensors")
-    for file in sorted((checkpoint / "training").rglob("*")):
-        file.unlink()
-    (checkpoint / "training").rmdir()
-    assert all(torch.equal(value, parts[name]) for name, value in state_of(checkpoint).items())
-    trainer = tiny_trainer(tmp_path, ALONE, steps=2)
-    assert trainer.resume()
-    assert trainer.step == 2
+            trainer.report = curve_into(folder)
+        advance(trainer, step)
 
 
 def test_means_over_shares_of_a_batch_are_those_of_the_whole_batch():
@@ -196,3 +178,34 @@ def test_ways_to_spread_that_cannot_work_are_refused(monkeypatch):
         ScaleConfig(timeout_seconds=0)
     with pytest.raises(ValueError, match="recompute"):
         ScaleConfig(recompute="some")
+
+
+def decoder_run(data, checkpoint, output):
+    schedule = {"steps": 4, "warmup_steps": 1, "discriminator_start": 0.25, "adversarial_start": 0.5}
+    sizes = {"batch_size": 4, "discriminator_channels": 8, "validation_pictures": 2}
+    training = DecoderTrainConfig(log_every=1, **schedule, **sizes)
+    config = DecoderRunConfig((data,), output, checkpoint=checkpoint, workers=0, device="cpu", training=training)
+    train_decoder(config, DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2))
+
+
+def evaluator_run(data, checkpoint, output):
+    training = EvaluatorTrainConfig(steps=3, batch_size=4, warmup_steps=1, log_every=1, validation_frames=2)
+    config = EvaluatorRunConfig((data,), output, checkpoint=checkpoint, workers=0, device="cpu", training=training)
+    train_evaluator(config, KeypointHeadConfig(dim=32, depth=1, heads=2, cell=4))
+
+
+@pytest.mark.parametrize("work", [decoder_run, evaluator_run])
+def test_two_processes_train_a_decoder_or_an_evaluator_as_one_does(work, disc_data, tmp_path, world_model):
+    for name, count in (("one", 0), ("two", 2)):
+        Run(tmp_path / "errors", count, work, disc_data, str(world_model), tmp_path / name).succeed()
+    curves = []
+    for name in ("one", "two"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        curves.append([row["loss"] for row in map(json.loads, lines) if "loss" in row])
+    assert len(curves[0]) == len(curves[1]) > 2
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
+    first, second = (state_of(next((tmp_path / name / "checkpoints").glob("step-*"))) for name in ("one", "two"))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if name.startswith("weights/"):
+            torch.testing.assert_close(second[name], value, rtol=1e-3, atol=5e-5, msg=name)

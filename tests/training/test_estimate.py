@@ -7,44 +7,30 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dexworld.actions import HandMotion
-from dexworld.models.config import ENCODERS, PredictorConfig, preset
+from dexworld.models.config import ENCODERS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
+from dexworld.models.world_model import preset
 from dexworld.training.config import SamplingConfig, TrainConfig
-from dexworld.training.cost import (
-    KEPT_BLOCK,
-    encoder_flops,
-    head_flops,
-    model_cost,
-    predictor_flops,
-)
+from dexworld.training.cost import KEPT_BLOCK, encoder_flops, head_flops, model_cost, predictor_flops
 from dexworld.training.estimate import PAPER_DATA, DataPlan, PlanConfig, plan_run, windows_per_epoch
 from dexworld.training.train_world_model import RunConfig
 
 GRID, TOKENS = (8, 8), 64
 
 
-def small_predictor(depth=2, dim=192, context=4):
-    config = PredictorConfig(
-        dim=dim, depth=depth, heads=4, num_context=context, residual=False, embed_actions=False, pixel_aligned=False
-    )
-    return replace(
-        preset("paper-s"),
-        image_size=(112, 112),
-        predictor=config,
-        encoder=replace(preset("paper-s").encoder, dim=256),
-        keypoint_head=replace(preset("paper-s").keypoint_head, dim=64, heads=4, depth=2, cell=4),
-    )
+def small_predictor(depth=2, dim=192):
+    paper = preset("paper-s")
+    predictor = replace(paper.predictor, dim=dim, depth=depth, heads=4, num_context=4)
+    head = replace(paper.keypoint_head, dim=64, heads=4, depth=2, cell=4)
+    encoder = replace(paper.encoder, dim=256)
+    return replace(paper, image_size=(112, 112), predictor=predictor, encoder=encoder, keypoint_head=head)
 
 
-def window(dim, context):
-    motion = HandMotion(
-        torch.randn(1, context, 44, 3),
-        torch.rand(1, context + 1, 12, 3) + 0.1,
-        torch.ones(1, context + 1, 12, dtype=torch.bool),
-    )
-    return torch.randn(1, context + 1, TOKENS, dim), motion
+def window(dim):
+    pixels, visible = torch.rand(1, 5, 12, 3) + 0.1, torch.ones(1, 5, 12, dtype=torch.bool)
+    return torch.randn(1, 5, TOKENS, dim), HandMotion(torch.randn(1, 4, 44, 3), pixels, visible)
 
 
 def counted(function):
@@ -61,7 +47,7 @@ def counted(function):
 def test_operations_are_those_that_torch_counts():
     config = small_predictor()
     model = Predictor(config.predictor, 256, GRID, (112, 112), (1.0, 1.0, 1.0))
-    latents, motion = window(256, 4)
+    latents, motion = window(256)
     expected = predictor_flops(config, 4, 4, 10)
     assert counted(lambda: model(latents, motion)) == pytest.approx(expected, rel=0.03)
     head = KeypointHead(config.keypoint_head, 256, GRID, (112, 112))
@@ -115,7 +101,7 @@ def test_parameters_and_operations_of_encoders_are_those_of_their_models(name):
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_the_memory_of_a_block_is_what_autograd_keeps(bfloat16):
     def kept(depth):
-        config = small_predictor(depth, dim=384, context=4)
+        config = small_predictor(depth, dim=384)
         model = Predictor(config.predictor, 384, GRID, (112, 112), (1.0, 1.0, 1.0))
         own = {each.untyped_storage().data_ptr() for each in model.parameters()}
         storages, alive = {}, []
@@ -127,7 +113,7 @@ def test_the_memory_of_a_block_is_what_autograd_keeps(bfloat16):
                 alive.append(tensor)
             return tensor
 
-        latents, motion = window(384, 4)
+        latents, motion = window(384)
         with (
             torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
             torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16),

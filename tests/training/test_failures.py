@@ -118,11 +118,13 @@ def test_a_disk_that_takes_no_more_stops_the_run_and_the_checkpoint_before_survi
     assert_goes_on_from(tmp_path, 2)
 
 
-def writes_until_full(folder: Path) -> None:
-    """From step 4 on the kernel refuses files of more than 4 kB, as a full disk refuses further bytes."""
+def writes_until_full(folder: Path, parallel: str = "none") -> None:
+    """At step 4 a single process may write 4 kB a file, as on a full disk; of several, the first one fails."""
     original = checkpoints._written
 
     def written(temporary, path, state, save_model, parts):
+        if state.step == 4 and parallel != "none":
+            raise OSError(28, "No space left on device")
         if state.step == 4:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
@@ -132,30 +134,18 @@ def writes_until_full(folder: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     checkpoints._written = written
-    train_tiny(folder, keep_checkpoints=1)
+    train_tiny(folder, ScaleConfig(parallel=parallel), keep_checkpoints=1)
 
 
 def test_a_full_disk_of_the_first_process_stops_all_with_its_message(tmp_path):
     for parallel in ("ddp", "fsdp"):
         folder = tmp_path / parallel
-        run = Run(tmp_path / "errors", 2, disk_fills_up, folder, parallel)
+        run = Run(tmp_path / "errors", 2, writes_until_full, folder, parallel)
         assert run.wait() == [1, 1]
         for error in run.errors():
             assert "CheckpointNotWritten: no checkpoint of step 4" in error
             assert "step-00000002 is whole" in error
         assert latest(folder / "checkpoints").name == "step-00000002"
-
-
-def disk_fills_up(folder: Path, parallel: str) -> None:
-    original = checkpoints._written
-
-    def written(temporary, path, state, save_model, parts):
-        if state.step == 4:
-            raise OSError(28, "No space left on device")
-        original(temporary, path, state, save_model, parts)
-
-    checkpoints._written = written
-    train_tiny(folder, ScaleConfig(parallel=parallel))
 
 
 def test_what_killed_runs_left_of_a_checkpoint_is_removed(tmp_path):

@@ -1,12 +1,18 @@
 """Training from frames: the same windows and latents as cached ones, at any stored size, resumed bit for bit."""
 
 import json
+import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from process_fixtures import advance
 
 from dexworld.data.augment import AugmentConfig
 from dexworld.data.datasets import open_dataset
@@ -61,12 +67,8 @@ def stores(tmp_path_factory, disc_data):
 
 
 @pytest.fixture
-def model(model_config, disc_data):
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
-    return model
+def model(make_model):
+    return make_model()
 
 
 def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model):
@@ -84,14 +86,17 @@ def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model
     assert str(dataset.folder) in online.describe(row)
 
 
+def opened(way, folder, model, training):
+    datasets, device = [open_dataset(folder)], torch.device("cpu")
+    if way == "cached":
+        return CachedData(datasets, model, "fitted", (), training.seed, device)
+    return OnlineData(datasets, model.config.image_size, (), training, device)
+
+
 @pytest.mark.parametrize("way", ["cached", "online"])
 def test_runs_of_all_seeds_are_measured_on_the_same_windows(disc_data, model, make_training, way):
     def rows(seed, shown):
-        dataset, device = open_dataset(disc_data), torch.device("cpu")
-        if way == "cached":
-            data = CachedData([dataset], model, "fitted", (), seed, device)
-        else:
-            data = OnlineData([dataset], model.config.image_size, (), make_training(seed=seed), device)
+        data = opened(way, disc_data, model, make_training(seed=seed))
         return data.source(STRIDE, model, [np.arange(12)], shown).batch(0, 6).rows.tolist()
 
     assert rows(1, shown=True) == rows(2, shown=True)
@@ -116,13 +121,8 @@ def test_a_repeated_frame_is_encoded_once(disc_data, model):
 @pytest.mark.parametrize("way", ["cached", "online"])
 def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores, model, make_training, way):
     def source(folder, rate):
-        strategy = replace(STRIDE, rate_hz=rate)
-        dataset, device = open_dataset(folder), torch.device("cpu")
-        if way == "cached":
-            data = CachedData([dataset], model, "fitted", (), 2, device)
-        else:
-            data = OnlineData([dataset], model.config.image_size, (), make_training(seed=2), device)
-        return data.source(strategy, model, [np.arange(12)])
+        data = opened(way, folder, model, make_training(seed=2))
+        return data.source(replace(STRIDE, rate_hz=rate), model, [np.arange(12)])
 
     plain, prepared = (source(folder, 5.0).batch(0, 64) for folder in stores)
     large = model.condition(prepared.track)
@@ -162,46 +162,37 @@ def test_augmentation_changes_colours_once_per_clip_and_repeats_exactly(disc_dat
     assert 0.2 < (difference > 0.5).float().mean() < 0.95
 
 
-def make_trainer(model_config, folder, make_training, disc_data, workers, kind="paper"):
-    torch.manual_seed(0)
-    model = DexWM(model_config)
-    dataset = open_dataset(disc_data)
-    model.encoder.fit([torch.from_numpy(dataset[i].frames.read([0, 9, 19])) for i in range(len(dataset))])
-    config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
-    data = OnlineData(
-        [dataset], model.config.image_size, (), config, torch.device("cpu"), augment=True, workers=workers
-    )
-    task = WindowTask(
-        model,
-        config,
-        lambda each: data.source(each, model, [np.arange(12)]),
-        SamplingConfig(windows=kind, reach_seconds=2.0),
-    )
-    return Trainer(model, config, task, folder)
+@pytest.fixture
+def make_trainer(make_model, make_training, disc_data, tmp_path):
+    def make(folder, workers):
+        model, device = make_model(), torch.device("cpu")
+        config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
+        options = {"augment": True, "workers": workers}
+        data = OnlineData([open_dataset(disc_data)], model.config.image_size, (), config, device, **options)
+        windows = partial(data.source, model=model, episodes=[np.arange(12)])
+        task = WindowTask(model, config, windows, SamplingConfig(windows="paper", reach_seconds=2.0))
+        return Trainer(model, config, task, tmp_path / folder)
+
+    return make
 
 
-def test_stopping_and_resuming_with_workers_changes_no_bit(tmp_path, model_config, make_training, disc_data):
-    whole = make_trainer(model_config, tmp_path / "whole", make_training, disc_data, workers=0)
+def test_stopping_and_resuming_with_workers_changes_no_bit(make_trainer):
+    whole = make_trainer("whole", workers=0)
     whole.run()
     for stop in (2, 5, 6):
-        part = make_trainer(model_config, tmp_path / "part", make_training, disc_data, workers=1)
-        part.resume()
-        while part.step < stop:
-            part._train_step()
-            part.step += 1
-        part.save()
-        for source in part.task.sources.values():
+        part = make_trainer("part", workers=1)
+        assert part.resume() == (stop > 2)
+        advance(part, stop)
+        for source in part.task.sources:
             source.close()
     expected, found = (dict(trainer.model.named_parameters()) for trainer in (whole, part))
     assert not [name for name in expected if not torch.equal(expected[name], found[name])]
 
 
-def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(
-    tmp_path, model_config, make_training, disc_data
-):
-    task = make_trainer(model_config, tmp_path, make_training, disc_data, workers=0).task
+def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(make_trainer):
+    task = make_trainer("run", workers=0).task
     seen = []
-    for source in task.sources.values():
+    for source in task.sources:
         window = source.window
         source.window = lambda batch, window=window: (seen.extend(batch.numbers.tolist()), window(batch))[1]
     for index in range(6):
@@ -228,17 +219,8 @@ def test_a_run_over_recorded_and_prepared_data_leaves_a_model(
 ):
     sampling = SamplingConfig(windows=kind, reach_seconds=2.0, mix=mix, rate_hz=5.0)
     training = make_training(steps=4, validate_every=100)
-    config = RunConfig(
-        stores,
-        tmp_path / "run",
-        device="cpu",
-        latents=latents,
-        sampling=sampling,
-        validation_fraction=0.2,
-        workers=0,
-        augment=latents == "online",
-        training=training,
-    )
+    options = {"latents": latents, "augment": latents == "online", "workers": 0, "validation_fraction": 0.2}
+    config = RunConfig(stores, tmp_path / "run", device="cpu", sampling=sampling, training=training, **options)
     folder = train(config, model_config)
     provenance = DexWM.from_pretrained(folder).provenance
     assert [each["episodes"] for each in provenance["datasets"]] == [12, 12]
@@ -255,6 +237,8 @@ def test_runs_that_make_no_sense_are_refused(tmp_path):
         ({"augment": True}, "online"),
         ({"workers": -1}, "workers"),
         ({"latents": "nowhere"}, "latents"),
+        ({"validation_fraction": 1.0}, "fraction"),
+        ({"encoder_frames": 0}, "encoder_frames"),
         ({"sampling": SamplingConfig(mix=(1.0, 1.0))}, "2 shares for 1"),
     ):
         with pytest.raises(ValueError, match=message):

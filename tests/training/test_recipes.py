@@ -1,4 +1,4 @@
-"""Recipes: the paper's and the release's numbers, and steps that follow from the data."""
+"""Training settings: the schedule, what makes no sense, and recipes with the paper's and the release's numbers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from dexworld import cli
 from dexworld.actions import OFFICIAL, ActionConvention
 from dexworld.data.datasets import open_dataset
-from dexworld.models.config import preset
+from dexworld.models.world_model import preset
 from dexworld.training.config import TrainConfig, fixed_settings
 from dexworld.training.recipes import RECIPES, windows_in_epoch, with_recipe
 from dexworld.training.run_data import split_by_scene
@@ -80,3 +80,45 @@ def test_what_is_given_stays_and_what_cannot_be_is_refused():
 def test_runs_from_before_there_was_a_choice_of_decay_can_go_on():
     assert "decay_vectors" not in fixed_settings(TrainConfig())
     assert fixed_settings(TrainConfig(decay_vectors=True))["decay_vectors"] is True
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine():
+    config = TrainConfig(steps=101, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1)
+    assert config.learning_rate_at(0) == pytest.approx(0.1)
+    assert config.learning_rate_at(9) == pytest.approx(1.0)
+    assert config.learning_rate_at(10) == pytest.approx(1.0)
+    assert config.learning_rate_at(55) == pytest.approx(0.55)
+    assert config.learning_rate_at(100) == pytest.approx(0.1)
+    rates = [config.learning_rate_at(step) for step in range(10, 101)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_phases_share_the_steps():
+    assert TrainConfig(steps=100, teacher_forced=0.6).teacher_forced_steps == 60
+    assert TrainConfig(steps=100, teacher_forced=1.0).teacher_forced_steps == 100
+
+
+def test_settings_that_change_no_weight_may_change_when_a_run_goes_on():
+    config = TrainConfig()
+    assert fixed_settings(config) == fixed_settings(replace(config, max_seconds=9.0, checkpoint_every=7, log_every=3))
+    assert fixed_settings(config) != fixed_settings(replace(config, batch_size=7))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"batch_size": -1},
+        {"learning_rate": float("nan")},
+        {"warmup_steps": -1},
+        {"teacher_forced": 1.5},
+        {"final_learning_rate": -0.1},
+        {"ema": 1.0},
+        {"unroll_batch_size": 0},
+        {"max_seconds": 0.0},
+        {"validation_rollouts": ((0, 5),)},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(TrainConfig(), **change)

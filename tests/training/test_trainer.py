@@ -1,8 +1,6 @@
 """The trainer: it learns, stops at NaN, and goes on bit by bit after any kill."""
 
 import json
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -14,10 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+sys.path.insert(0, str(Path(__file__).parent))
+from process_fixtures import Run
+
 from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
+from dexworld.training import fit
 from dexworld.training.checkpoints import ResumeError, latest
 from dexworld.training.train_world_model import train
 from dexworld.training.trainer import Trainer, TrainingDiverged
@@ -26,27 +28,18 @@ from dexworld.training.window_task import WindowTask
 
 
 @pytest.fixture
-def make_trainer(disc_data, tmp_path, model_config, make_training):
+def make_trainer(disc_data, tmp_path, make_model, make_training):
     def make(folder="run", validate=False, spoil=None, **changes):
-        dataset = open_dataset(disc_data)
-        torch.manual_seed(0)
-        model = DexWM(model_config)
-        frames = torch.from_numpy(np.concatenate([dataset[i].frames.read([0, 9, 19]) for i in range(len(dataset))]))
-        model.encoder.fit([frames])
-        cache = latent_cache(dataset, model.encode, "fitted on three frames of each episode")
+        model = make_model()
+        cache = latent_cache(open_dataset(disc_data), model.encode, "fitted on three frames of each episode")
         if spoil is not None:
             cache = replace(cache, latents=spoil(np.array(cache.latents)))
         config = make_training(**changes)
         training, held_out = [np.arange(10)], [np.arange(10, 12)]
         held_out_windows = partial(WindowSampler, [cache], seed=0, episodes=held_out)
         validation = Validation(held_out_windows, config.validation_rollouts, 8) if validate else None
-        return Trainer(
-            model,
-            config,
-            WindowTask(model, config, lambda windows: WindowSampler([cache], windows, config.seed, training)),
-            tmp_path / folder,
-            validation,
-        )
+        windows = partial(WindowSampler, [cache], seed=config.seed, episodes=training)
+        return Trainer(model, config, WindowTask(model, config, windows), tmp_path / folder, validation)
 
     return make
 
@@ -73,7 +66,7 @@ def test_training_beats_standing_still_on_held_out_episodes(make_trainer):
 
 def test_every_second_unrolled_batch_is_a_deep_one(make_trainer):
     task = make_trainer(steps=10, teacher_forced=0.4, unroll_steps=2, deep_unroll_steps=4).task
-    context = task.objective.model.config.predictor.num_context
+    context = task.model.config.predictor.num_context
     frames = [task.batch(index, torch.device("cpu"))[0].latents.shape[1] - context for index in range(10)]
     assert frames == [1, 1, 1, 1, 2, 4, 2, 4, 2, 4]
     assert [task.deep(index) for index in range(10)] == [predicted == 4 for predicted in frames]
@@ -84,50 +77,19 @@ def test_every_second_unrolled_batch_is_a_deep_one(make_trainer):
         make_trainer(unroll_steps=2, deep_unroll_steps=2)
 
 
-def test_stopping_and_resuming_in_either_phase_changes_no_bit(make_trainer):
-    whole = make_trainer("whole")
-    whole.run()
-    for sitting in range(3):
-        trainer = make_trainer("parts")
-        assert trainer.resume() == (sitting > 0)
-        limit = trainer.step + 4
-        while trainer.step < limit:  # as `run` does, cut short
-            trainer._train_step()
-            trainer.step += 1
-        trainer.save()
-    assert trainer.step == 12
-    assert_equal_weights(weights(whole), weights(trainer))
-    assert all(torch.equal(whole.average[name], trainer.average[name]) for name in whole.average)
-
-
-CHILD = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import conftest
-from dexworld.training import fit, train_world_model
-from dexworld.training.progress import TrainingLog
-
-class Slow(TrainingLog):
-    def advance(self, step):
-        time.sleep(0.3)
-
-fit.TrainingLog = Slow
-train_world_model.train(conftest.small_run_config(Path({data!r}), Path({output!r})), conftest.small_model())
-"""
+def train_slowly(config, model_config):
+    fit.TrainingLog.advance = lambda log, step: time.sleep(0.3)
+    train(config, model_config)
 
 
 def test_a_killed_process_goes_on_to_the_same_weights(disc_data, tmp_path, small_run, model_config):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    script = CHILD.format(tests=str(Path(__file__).parent), data=str(disc_data), output=str(killed))
-    child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
-    pointer, deadline = killed / "checkpoints" / "latest", time.monotonic() + 300
-    while not pointer.exists() and child.poll() is None and time.monotonic() < deadline:
+    run = Run(tmp_path / "errors", 0, train_slowly, small_run(disc_data, killed), model_config)
+    while not (killed / "checkpoints" / "latest").exists() and run.processes[0].is_alive():
         time.sleep(0.02)
     time.sleep(0.4)  # a step or so beyond the checkpoint
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert child.returncode == -signal.SIGKILL, child.stderr.read().decode()
+    run.kill(0)
+    assert run.wait() == [-9], run.errors()
     assert latest(killed / "checkpoints").name < "step-00000010"
     for output in (killed, whole):
         train(small_run(disc_data, output), model_config)
@@ -203,7 +165,7 @@ def test_the_encoder_is_never_trained(make_trainer):
 def test_detached_predictions_leave_the_predictor_to_the_latent_loss(make_trainer):
     trainer = make_trainer(detach_predictions=True, hand_consistency=1.0, true_keypoints=0.0)
     window = trainer.task.sources[False].batch(0, 4)
-    losses = trainer.task.objective(window, unrolled=False)
+    losses = trainer.task.losses(window, 0)
     losses["keypoints_predicted"].backward()
     assert all(value.grad is None for name, value in trainer.parameters.items() if name.startswith("predictor"))
     assert any(value.grad is not None for name, value in trainer.parameters.items() if name.startswith("keypoint"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
+from dexworld.models.world_model import preset
 from dexworld.track import Track
 from dexworld.video.judge.dexwm_evaluator import MEASURES, DexWMEvaluator, Imagined, without_hands
 from dexworld.video.judge.goal_image import GoalView

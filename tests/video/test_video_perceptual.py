@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from dexworld.models.lpips import BLOCKS, LPIPS, SCALE, SHIFT
+from dexworld.models.perceptual import BLOCKS, LPIPS, SCALE, SHIFT
 from dexworld.video.judge.video_measures import NO_WEIGHTS, Perceptual, PerceptualConfig, TextScorer, gradient_distances
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dexworld.evaluation.guard import SeedError
-from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
+from dexworld.models.world_model import preset
 from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.judge.goal_image import GoalView

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dexworld.models.latent_readers import encoder_fingerprint
-from dexworld.models.release import ReleaseOptions, read_release
-from dexworld.models.release_card import LICENCE
+from dexworld.models.release import LICENCE, ReleaseOptions, read_release
 
 logger = logging.getLogger("dexworld")
 

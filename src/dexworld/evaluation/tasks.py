@@ -18,9 +18,8 @@ from dexworld.data.parallel import Workers
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, play
-from dexworld.models.precision import BFloat16Rollouts
 from dexworld.models.reference import REFERENCE
-from dexworld.models.world_model import WorldModel, load_world_model
+from dexworld.models.world_model import BFloat16Rollouts, WorldModel, load_world_model
 from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
 from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment

@@ -35,12 +35,14 @@ def write_checkpoint(
     description = {"format_version": FORMAT_VERSION, "model": asdict(config), "provenance": provenance}
     description |= {} if kind is None else {"kind": kind}
     text = json.dumps(description, indent=2, sort_keys=True)
-    partial = folder / f".{WEIGHTS_FILE}.partial"
-    save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, partial)
-    os.replace(partial, folder / WEIGHTS_FILE)
-    partial = folder / f".{CONFIG_FILE}.partial"
-    partial.write_text(text + "\n")
-    os.replace(partial, folder / CONFIG_FILE)
+    weights = {name: value.detach().contiguous().cpu() for name, value in weights.items()}
+    for name, write in (
+        (WEIGHTS_FILE, lambda path: save_file(weights, path)),
+        (CONFIG_FILE, lambda path: path.write_text(text + "\n")),
+    ):
+        partial = folder / f".{name}.partial"
+        write(partial)
+        os.replace(partial, folder / name)
 
 
 def read_checkpoint(
@@ -54,20 +56,17 @@ def read_checkpoint(
     description = _description(folder)
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} has format version {version}, this dexworld reads version {FORMAT_VERSION}; "
-            "use the dexworld release that wrote it, or train and save the model again"
-        )
+        known = f"this dexworld reads version {FORMAT_VERSION}; use the release that wrote it, or save the model again"
+        raise CheckpointError(f"{folder / CONFIG_FILE} has format version {version}, {known}")
     try:
         config = from_dict(config_type, description["model"], where=f"{folder / CONFIG_FILE}: model")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a model: {error}") from error
+    file = folder / WEIGHTS_FILE
     try:
-        weights = load_file(folder / WEIGHTS_FILE)
+        weights = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{folder / WEIGHTS_FILE} is truncated or corrupt ({error}); save or download it again"
-        ) from error
+        raise CheckpointError(f"{file} is truncated or corrupt ({error}); save or download it again") from error
     return config, weights, description.get("provenance", {})
 
 
@@ -122,15 +121,13 @@ def checkpoint_kind(folder_or_hub_id: str | Path) -> str | None:
 def _description(folder: Path) -> Any:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder} holds no {name}; a checkpoint is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
-            )
+            both = f"{CONFIG_FILE} and {WEIGHTS_FILE}"
+            raise CheckpointError(f"{folder} holds no {name}; a checkpoint is a folder with {both}")
+    file = folder / CONFIG_FILE
     try:
-        return json.loads((folder / CONFIG_FILE).read_text())
+        return json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{folder / CONFIG_FILE} is not valid JSON ({error}); save or download it again"
-        ) from error
+        raise CheckpointError(f"{file} is not valid JSON ({error}); save or download it again") from error
 
 
 def check_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], where: str | Path) -> None:
@@ -138,10 +135,8 @@ def check_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], where
     missing, unknown = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
     if missing or unknown or wrong:
-        raise CheckpointError(
-            f"{where}: weights don't fit config.json: missing {missing[:5]}, unknown {unknown[:5]}, wrong shape "
-            f"{wrong[:5]}"
-        )
+        found = f"missing {missing[:5]}, unknown {unknown[:5]}, wrong shape {wrong[:5]}"
+        raise CheckpointError(f"{where}: weights don't fit config.json: {found}")
 
 
 def _locate(folder_or_hub_id: str | Path) -> Path:

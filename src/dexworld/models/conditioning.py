@@ -45,11 +45,10 @@ class ActionEmbedding(nn.Module):
         scale[:NUM_KEYPOINTS], scale[NUM_KEYPOINTS], scale[NUM_KEYPOINTS + 1] = action_scale
         self.register_buffer("inverse_scale", 1.0 / scale.flatten(), persistent=False)
         self.dim = config.dim if config.embed_actions else ACTION_DIM
-        self.network = (
-            nn.Sequential(nn.Linear(ACTION_DIM, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim))
-            if config.embed_actions
-            else nn.Identity()
-        )
+        self.network: nn.Module = nn.Identity()
+        if config.embed_actions:
+            first, second = nn.Linear(ACTION_DIM, config.dim), nn.Linear(config.dim, config.dim)
+            self.network = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, deltas: Tensor) -> Tensor:
         return F.silu(self.network(deltas.flatten(-2) * self.inverse_scale))

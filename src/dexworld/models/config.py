@@ -46,9 +46,8 @@ class EncoderConfig:
         if min(self.dim, self.patch, self.downsample) < 1:
             raise ValueError(f"encoder dim, patch and downsample must be positive, not {self}")
         if self.kind == "pca" and self.dim > 3 * self.patch**2:
-            raise ValueError(
-                f"a pca encoder of {self.patch}-pixel patches has at most {3 * self.patch**2} dims, not {self.dim}"
-            )
+            most = 3 * self.patch**2
+            raise ValueError(f"a pca encoder of {self.patch}-pixel patches has at most {most} dims, not {self.dim}")
         if self.kind == "transformers" and not self.source:
             raise ValueError("a transformers encoder needs `source`: a local folder or a Hugging Face id")
         for name, choices in (("family", FAMILIES), ("feature_norm", ("layer",)), ("precision", ("bfloat16",))):
@@ -83,17 +82,9 @@ def pretrained_encoder(family: Family, source: str, dim: int, patch: int) -> Enc
     whose features the release normalises.
     """
     half = (0.5, 0.5, 0.5)
-    return EncoderConfig(
-        kind="transformers",
-        dim=dim,
-        patch=patch,
-        downsample=1,
-        source=source,
-        mean=half if family == "siglip2" else IMAGENET_MEAN,
-        std=half if family == "siglip2" else IMAGENET_STD,
-        family=family,
-        feature_norm="layer" if family == "vjepa2" else None,
-    )
+    mean, std = (half, half) if family == "siglip2" else (IMAGENET_MEAN, IMAGENET_STD)
+    norm: Literal["layer"] | None = "layer" if family == "vjepa2" else None
+    return EncoderConfig("transformers", dim, patch, 1, source, mean, std, family, norm)
 
 
 # The five of the paper's Figure 6, and DINOv2's smaller sizes.
@@ -140,9 +131,7 @@ class PredictorConfig:
         if not self.tracked or len(set(self.tracked)) != len(self.tracked):
             raise ValueError(f"predictor tracked keypoints must be distinct and not empty, not {self.tracked}")
         if min(self.tracked) < 0 or max(self.tracked) >= NUM_TRACKED:
-            raise ValueError(
-                f"predictor tracked keypoints index the {NUM_TRACKED} of hands.TRACKED, not {self.tracked}"
-            )
+            raise ValueError(f"predictor tracked keypoints index the {NUM_TRACKED} of TRACKED, not {self.tracked}")
         if not self.sigmas or min(self.sigmas) <= 0:
             raise ValueError(f"predictor sigmas must be positive, not {self.sigmas}")
 
@@ -226,15 +215,9 @@ class DexWMConfig:
 
 def _paper(dim: int, depth: int, heads: int, action_convention: ActionConvention = ActionConvention()) -> DexWMConfig:
     """The paper's model at one of its sizes (Table 5): DINOv2 ViT-L/14, raw actions, no residual, MSE heatmaps."""
-    return DexWMConfig(
-        encoder=ENCODERS["dinov2-large"],
-        predictor=PredictorConfig(
-            dim=dim, depth=depth, heads=heads, num_context=8, residual=False, embed_actions=False, pixel_aligned=False
-        ),
-        keypoint_head=KeypointHeadConfig(dim=256, depth=6, heads=16, mlp_ratio=4, cell=14, loss="mse"),
-        action_convention=action_convention,
-        action_scale=(1.0, 1.0, 1.0),
-    )
+    predictor = PredictorConfig(dim, depth, heads, 2, 8, residual=False, embed_actions=False, pixel_aligned=False)
+    head = KeypointHeadConfig(dim=256, depth=6, heads=16, mlp_ratio=4, cell=14, loss="mse")
+    return DexWMConfig((224, 392), ENCODERS["dinov2-large"], predictor, head, action_convention, (1.0, 1.0, 1.0))
 
 
 _PAPER_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1024, 32, 16)}  # Table 5
@@ -263,10 +246,3 @@ PRESETS: dict[str, DexWMConfig] = {
         keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2, cell=7),
     ),
 }
-
-
-def preset(name: str) -> DexWMConfig:
-    """The preset of that name. Raises ValueError listing the names there are."""
-    if name not in PRESETS:
-        raise ValueError(f"no model preset {name!r}; choose from {', '.join(PRESETS)}")
-    return PRESETS[name]

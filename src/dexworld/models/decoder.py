@@ -69,13 +69,6 @@ DECODER_PRESETS: dict[str, DecoderConfig] = {
 }
 
 
-def decoder_preset(name: str) -> DecoderConfig:
-    """The preset of that name. Raises ValueError listing the names there are."""
-    if name not in DECODER_PRESETS:
-        raise ValueError(f"no decoder preset {name!r}; choose from {', '.join(DECODER_PRESETS)}")
-    return DECODER_PRESETS[name]
-
-
 class PixelDecoder(CellTransformer, Pretrained):
     """Latents (..., P, D) to pictures. `provenance` says where the weights come from."""
 
@@ -150,9 +143,8 @@ class PixelDecoder(CellTransformer, Pretrained):
         """Images (..., H, W, 3) uint8 RGB of latents (..., P, D). Raises ValueError for latents of another shape."""
         space = self.config.latents
         if tuple(latents.shape[-2:]) != (space.tokens, space.dim):
-            raise ValueError(
-                f"latents are {tuple(latents.shape)}; this decoder takes (..., {space.tokens}, {space.dim})"
-            )
+            wanted = f"(..., {space.tokens}, {space.dim})"
+            raise ValueError(f"latents are {tuple(latents.shape)}; this decoder takes {wanted}")
         flat = latents.reshape(-1, *latents.shape[-2:]).to(self.positions)
         images = torch.cat([to_pixels(self(part)) for part in flat.split(IMAGES_PER_CALL)])
         return images.view(*latents.shape[:-2], *images.shape[1:])

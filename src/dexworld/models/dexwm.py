@@ -20,15 +20,13 @@ from dexworld.models.rollout import Context, rollout, start
 from dexworld.models.world_model import DEFAULT_KIND, Blocks, Kind, register
 from dexworld.track import Track
 
-ENCODER_PREFIX = "encoder."
 logger = logging.getLogger(__name__)
 
 
 class DexWM(Pretrained):
     """Frozen encoder, latent predictor and keypoint head.
 
-    A new one has a random predictor and head and, for `pca`, an encoder that still has to be fitted. `provenance` says
-    where the weights come from; evaluation uses its `training_seeds`.
+    A new one has a random predictor and head and, for `pca`, an encoder that still needs `fit`.
     """
 
     config_type, kind = DexWMConfig, DEFAULT_KIND
@@ -51,13 +49,8 @@ class DexWM(Pretrained):
 
     def condition(self, track: Track) -> HandMotion:
         """The motion (..., T) between the T + 1 frames of a track, in this model's action convention."""
-        return hand_motion(
-            track.keypoints_world,
-            track.keypoints_valid,
-            track.world_from_camera,
-            track.intrinsics,
-            self.config.action_convention,
-        )
+        labels = (track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
+        return hand_motion(*labels, self.config.action_convention)
 
     @property
     def needs_still_camera(self) -> bool:
@@ -109,9 +102,8 @@ class DexWM(Pretrained):
         """Latents (N, T, P, D) that N candidates' motion (N, T) leads to from `context`.
 
         motion.pixels[:, 0] is the last observed frame. Equal to the plain window-by-window definition up to rounding.
-        Under `torch.no_grad()` candidates share the context's keys; with gradients enabled it is differentiable in
-        `motion`.
-        max_batch: at most so many candidates at a time.
+        Differentiable in `motion`; under `torch.no_grad()` candidates share the context's keys. max_batch: candidates
+        at a time.
         """
         return rollout(self.predictor, context, motion, max_batch)
 
@@ -125,28 +117,17 @@ class DexWM(Pretrained):
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part (the values of a pca encoder are counted as its parameters)."""
-        counts = {
-            name: sum(
-                value.numel()
-                for value in [*part.parameters(), *part.buffers()]
-                if name == "encoder" or value.requires_grad
-            )
-            for name, part in self.named_children()
-        }
+        counts = {"encoder": sum(value.numel() for value in [*self.encoder.parameters(), *self.encoder.buffers()])}
+        for name in ("predictor", "keypoint_head"):
+            counts[name] = sum(value.numel() for value in self.get_submodule(name).parameters())
         return {**counts, "total": sum(counts.values())}
-
-    def summary(self) -> str:
-        """A table of the parts and their parameter counts."""
-        rows = [f"{name:<14} {count / 1e6:>10.3f} M" for name, count in self.parameter_counts().items()]
-        grid, config = self.config.grid, self.config.encoder
-        return "\n".join([f"DexWM on a {grid[0]} x {grid[1]} grid of {config.dim}-d {config.kind} latents", *rows])
 
     def saved_weights(self) -> dict[str, Tensor]:
         """The state that a checkpoint holds. Encoders from `transformers` are named in the config, not copied."""
-        named = self.config.encoder.kind == "transformers"
-        return {
-            key: value for key, value in self.state_dict().items() if not (named and key.startswith(ENCODER_PREFIX))
-        }
+        weights = self.state_dict()
+        if self.config.encoder.kind != "transformers":
+            return weights
+        return {key: value for key, value in weights.items() if not key.startswith("encoder.")}
 
 
 register(Kind(DEFAULT_KIND, DexWM, DexWMConfig, PRESETS))

@@ -4,12 +4,17 @@ Maps are drawn at the encoder's own grid, the paper's 16 x 28 tokens, or at `Key
 release's 16 x 16. P patches, D latent width, K keypoints, h x w heatmap size.
 """
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dexworld.models.attention import attend, merge_heads, split_heads
+from dexworld.models.checkpoint import Pretrained
 from dexworld.models.config import KeypointHeadConfig
+from dexworld.models.latent_space import LatentSpace
 
 REFINE_RADIUS = 2  # heatmap cells around the peak that the sub-cell readout averages over
 
@@ -129,3 +134,44 @@ def refine_peak(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dx = (window.sum(-2) * step).sum(-1) / safe
     dy = (window.sum(-1) * step).sum(-1) / safe
     return torch.stack([x + dx + 0.5, y + dy + 0.5], dim=-1), mass, peak
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig:
+    """A keypoint head for the latents of one encoder."""
+
+    latents: LatentSpace
+    head: KeypointHeadConfig = field(default_factory=KeypointHeadConfig)
+
+
+EVALUATOR_PRESETS: dict[str, KeypointHeadConfig] = {
+    "debug": KeypointHeadConfig(dim=32, depth=1, heads=2),
+    "tiny": KeypointHeadConfig(dim=128, depth=3),
+    "small": KeypointHeadConfig(dim=256, depth=6, heads=8, mlp_ratio=4),
+    # The released configuration: 12 blocks of width 512, read by the height of the maps' peaks.
+    "paper": KeypointHeadConfig(dim=512, depth=12, heads=16, mlp_ratio=4, cell=14, loss="mse"),
+}
+
+
+class KeypointEvaluator(Pretrained):
+    """A keypoint head of its own, trained on true latents only, apart from every world model.
+
+    Figures of predicted keypoints are read with it, so that they never depend on the head of the model under test
+    (DexWM paper: a shared keypoint prediction layer, trained separately).
+    """
+
+    config_type = EvaluatorConfig
+
+    def __init__(self, config: EvaluatorConfig, provenance: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.config, self.provenance = config, dict(provenance or {})
+        space = config.latents
+        self.head = KeypointHead(config.head, space.dim, space.grid, space.image_size)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Heatmap logits (..., 12, h, w) of latents (..., P, D)."""
+        return self.head(latents)
+
+    def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Tracked keypoints (..., 12, 2) [u, v] in image pixels and confidences (..., 12) in [0, 1]."""
+        return self.head.read(self.head(latents))

@@ -15,14 +15,12 @@ from torch import Tensor
 
 from dexworld.models.decoder import PixelDecoder
 from dexworld.models.encoders import Encoder
-from dexworld.models.evaluator import KeypointEvaluator
+from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.latent_space import OtherEncoderError
 from dexworld.models.reference import DECODER, EVALUATOR, checkpoint_path
 from dexworld.models.world_model import WorldModel
 
-# Who reads latents, besides an evaluator or a decoder that is named.
-AUTO = "auto"
-OWN = "own"
+AUTO, OWN = "auto", "own"  # who reads latents, besides an evaluator or a decoder that is named
 Reader = TypeVar("Reader", PixelDecoder, KeypointEvaluator)
 
 
@@ -60,9 +58,8 @@ def chosen_evaluator(name: str, encoder: Encoder) -> tuple[KeypointEvaluator | N
     start from it keep). Raises as `open_evaluator`.
     """
     evaluator, who = _chosen(name, encoder, open_evaluator, EVALUATOR, "the evaluator")
-    if evaluator is None:
-        return None, f"the model's own head ({who})" if who else "the model's own head"
-    return evaluator, who
+    own = f"the model's own head ({who})" if who else "the model's own head"
+    return evaluator, own if evaluator is None else who
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,6 @@ class LatentSpace:
         """Raise OtherEncoderError when `what`, e.g. "the decoder x", is to read an encoder of another fingerprint."""
         if fingerprint != self.encoder:
             raise OtherEncoderError(
-                f"{what} reads the latents of encoder {self.encoder[:12]}, this model's encoder is "
-                f"{fingerprint[:12]}: pictures and keypoints read from it would mean nothing. Train one for this "
-                "model's encoder, or name the model that it was trained for"
+                f"{what} reads the latents of encoder {self.encoder[:12]}, this model's is {fingerprint[:12]}. Train "
+                "one for this model's encoder, or name the model that it was trained for"
             )

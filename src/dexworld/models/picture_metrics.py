@@ -65,8 +65,7 @@ def masked_mean(values: np.ndarray, mask: np.ndarray | None) -> float | None:
     """Mean of (F, H, W) over a mask of the same shape, or over everything; None where the mask is empty."""
     if mask is None:
         return float(values.mean(dtype=np.float64))
-    count = int(mask.sum())
-    return float(values.sum(where=mask, dtype=np.float64)) / count if count else None
+    return float(values.sum(where=mask, dtype=np.float64)) / int(mask.sum()) if mask.any() else None
 
 
 def region_means(frames: Iterable[Sequence[Tensor]], masks: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:

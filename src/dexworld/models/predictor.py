@@ -50,9 +50,8 @@ class Block(nn.Module):
         self.cross_query = nn.Linear(dim, dim)
         self.cross_key_value = nn.Linear(dim, 2 * dim)
         self.cross_out = nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, mlp_ratio * dim), nn.GELU(approximate="tanh"), nn.Linear(mlp_ratio * dim, dim)
-        )
+        first, second = nn.Linear(dim, mlp_ratio * dim), nn.Linear(mlp_ratio * dim, dim)
+        self.mlp = nn.Sequential(first, nn.GELU(approximate="tanh"), second)
         self.modulation = nn.Linear(condition_dim, MODULATIONS * dim)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
@@ -76,9 +75,8 @@ class Block(nn.Module):
         and the modulations (N, 4 D) of what comes after.
         """
         modulation = self.modulation(condition)
-        shift_self, scale_self, gate_self, _, _, shift_cross, scale_cross, *_ = modulation[:, None].chunk(
-            MODULATIONS, dim=-1
-        )
+        vectors = modulation[:, None].chunk(MODULATIONS, dim=-1)
+        shift_self, scale_self, gate_self, _, _, shift_cross, scale_cross, *_ = vectors
         qkv = self.self_qkv(modulate(normalise(x), shift_self, scale_self))
         query, key, value = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
         x = torch.addcmul(x, gate_self, self.self_out(merge_heads(attend(query, key, value))))
@@ -112,9 +110,8 @@ class Predictor(nn.Module):
         self.pixel_alignment = PixelAlignment(config, grid, image_size) if config.pixel_aligned else None
         self.project_in = nn.Identity() if same else nn.Linear(latent_dim, dim)
         self.positions = nn.Parameter(0.02 * torch.randn(config.num_context + 1, self.tokens, dim))
-        self.blocks = nn.ModuleList(
-            Block(dim, config.heads, config.mlp_ratio, condition_dim) for _ in range(config.depth)
-        )
+        sizes = (dim, config.heads, config.mlp_ratio, condition_dim)
+        self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.final_modulation = nn.Linear(condition_dim, 2 * dim)
         self.final = nn.Linear(dim, dim)
         self.project_out: nn.Module = nn.Identity() if same else nn.Linear(dim, latent_dim)
@@ -173,15 +170,11 @@ class Predictor(nn.Module):
 
     def _check(self, latents: Tensor, motion: HandMotion, frames: int) -> None:
         if not 1 <= frames <= self.config.num_context:
-            raise ValueError(
-                f"a window holds 2 to {self.config.num_context + 1} frames (num_context + 1), not {frames + 1}; "
-                "use `unroll` or `rollout` to predict further"
-            )
-        expected = (latents.shape[0], frames)
-        if tuple(motion.deltas.shape[:2]) != expected or motion.deltas.ndim != 4:
-            raise ValueError(
-                f"motion is {tuple(motion.deltas.shape[:-2])}, but the latents ask for (B, T) = {expected}"
-            )
+            longest = self.config.num_context + 1
+            raise ValueError(f"a window holds 2 to {longest} frames, not {frames + 1}; `unroll` predicts further")
+        expected, found = (latents.shape[0], frames), tuple(motion.deltas.shape[:-2])
+        if found != expected:
+            raise ValueError(f"motion is {found}, but the latents ask for (B, T) = {expected}")
 
 
 def _frame_causal_attention(key: Tensor, value: Tensor, frames: int) -> CrossAttention:

@@ -28,8 +28,6 @@ def checkpoint_path(name: str) -> str:
         return name
     folder = Path(str(resources.files("dexworld"))) / "assets" / name
     if not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"this installation holds no {name} checkpoint ({folder}); name one of your own, or train one: "
-            f"{SHIPPED[name]}"
-        )
+        missing = f"this installation holds no {name} checkpoint ({folder})"
+        raise FileNotFoundError(f"{missing}; name one of your own, or train one: {SHIPPED[name]}")
     return str(folder)

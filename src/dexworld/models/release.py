@@ -15,15 +15,21 @@ from torch import Tensor, nn
 
 from dexworld.hands import NUM_TRACKED
 from dexworld.models.checkpoint import CheckpointError, write_checkpoint
-from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig, preset
+from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.models.evaluator import EvaluatorConfig, KeypointEvaluator
-from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.keypoint_head import EvaluatorConfig, KeypointEvaluator, KeypointHead
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.predictor import Predictor
-from dexworld.models.release_card import LICENCE, assumptions, model_card
 from dexworld.models.release_file import ReleaseFile, read_release_file
+from dexworld.models.world_model import preset
 
+LICENCE = "CC-BY-NC-4.0"
+ENCODER_DIFFERENCES = {  # where the same encoder weights give other latents than in the release
+    "dinov2": "The release takes DINOv2 from torch.hub, which shifts position embeddings by a tenth of a patch when it "
+    "resizes them; transformers does not. So latents of images differ slightly from the release's.",
+    "vjepa2": "The release takes V-JEPA 2 from transformers, whose versions 5.17 to 5.23 number positions wrongly on "
+    "grids that are not square. Our encoder numbers them right, so latents of images may differ.",
+}
 ENCODER, KEYPOINTS = "image_embedder.", "kp_layer.vit_decoder."
 # Our layers and tables, and the release's; `*` is the number of a block. Both have modulations in the order of
 # `predictor.Block`, and the rows of fused projections in the order query, key, value.
@@ -107,10 +113,9 @@ class ReleaseCheckpoint:
         model.keypoint_head.load_state_dict(self.head)
         different = different_tensors(model.encoder, self.encoder) if check_encoder and self.encoder else []
         if different:
-            raise CheckpointError(
-                f"{self.provenance['source']} was trained on another encoder than {self.config.encoder.source}: "
-                f"{len(different)} of the encoder's tensors are not in the file, e.g. {', '.join(different[:3])}"
-            )
+            found = f"{len(different)} of the encoder's tensors are not in the file, e.g. {', '.join(different[:3])}"
+            here = f"another encoder than {self.config.encoder.source}"
+            raise CheckpointError(f"{self.provenance['source']} was trained on {here}: {found}")
         return model.eval()
 
     def evaluator(self, encoder_fingerprint: str) -> KeypointEvaluator:
@@ -124,10 +129,9 @@ class ReleaseCheckpoint:
         """This world model with another checkpoint's head. Raises CheckpointError if that reads other latents."""
         mine, theirs = self.config, other.config
         if (mine.encoder.dim, mine.grid, mine.image_size) != (theirs.encoder.dim, theirs.grid, theirs.image_size):
-            raise CheckpointError(
-                f"{other.provenance['source']} reads {theirs.grid} latents of width {theirs.encoder.dim}, "
-                f"{self.provenance['source']} makes {mine.grid} of width {mine.encoder.dim}"
-            )
+            reads = f"{other.provenance['source']} reads {theirs.grid} latents of width {theirs.encoder.dim}"
+            makes = f"{self.provenance['source']} makes {mine.grid} of width {mine.encoder.dim}"
+            raise CheckpointError(f"{reads}, {makes}")
         assumed = [*self.provenance["assumed"], f"The keypoint head is that of {other.provenance['source']}."]
         provenance = {**self.provenance, "keypoint_head": other.provenance, "assumed": assumed}
         config = replace(mine, keypoint_head=theirs.keypoint_head)
@@ -289,3 +293,42 @@ def different_tensors(encoder: nn.Module, theirs: Mapping[str, Tensor]) -> list[
 def _equal(ours: Tensor, theirs: Tensor) -> bool:
     first = torch.allclose(ours.flatten()[:8], theirs.flatten()[:8].to(ours), atol=SAME, rtol=0)  # mostly enough
     return first and torch.allclose(ours, theirs.to(ours), atol=SAME, rtol=0)
+
+
+def assumptions(config: DexWMConfig, keypoint_rows: str) -> list[str]:
+    """What was assumed in reading a checkpoint, a sentence each."""
+    notes = [
+        f"The tensors don't tell the number of attention heads: {config.predictor.heads} in the predictor, "
+        f"{config.keypoint_head.heads} in the keypoint head.",
+        f"Rows of the keypoint head's last layer are {keypoint_rows}. If heatmaps look scrambled, take the other.",
+        "No scene of this package's simulator was among the training data.",
+        f"The encoder is {config.encoder.source}; a copy in the file is not converted.",
+        ENCODER_DIFFERENCES.get(config.encoder.family or ""),
+    ]
+    return [note for note in notes if note]
+
+
+def model_card(config: DexWMConfig, provenance: Mapping[str, Any]) -> str:
+    """The README.md of a converted checkpoint."""
+    predictor, head, (height, width) = config.predictor, config.keypoint_head, config.image_size
+    listed = "\n".join(f"- {note}" for note in provenance["assumed"])
+    return f"""---
+license: cc-by-nc-4.0
+---
+# A checkpoint of the DexWM release, converted
+
+Licence: the weights are those of the authors of DexWM (arXiv 2512.13644) and keep their licence, {LICENCE}: **no
+commercial use**. The Apache-2.0 licence of dexworld's code does not cover them.
+
+| | |
+|---|---|
+| Converted from | `{provenance["source"]}`, SHA-256 `{provenance["sha256"]}` |
+| Predictor | width {predictor.dim}, {predictor.depth} blocks, window of {predictor.num_context} frames |
+| Keypoint head | width {head.dim}, {head.depth} blocks, drawn at {head.token_grid} places |
+| Encoder | `{config.encoder.source}` on images of {height} x {width}; not included |
+| Actions | the release's: window frame, world-frame camera differences, raw metres and radians |
+
+## Assumed
+
+{listed}
+"""

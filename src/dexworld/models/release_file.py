@@ -42,15 +42,11 @@ def read_release_file(path: str | Path) -> ReleaseFile:
     content = _restricted_load(path)
     state = content.get(MODEL, content) if isinstance(content, Mapping) else None
     if isinstance(content, Mapping) and DECODER in content:
-        raise CheckpointError(
-            f"{path} holds the release's pixel decoder ({DECODER}), which is not converted: ours has no biases "
-            "in its attention and draws at the encoder's own grid. Train one with `dexworld train decoder`"
-        )
+        found = f"{path} holds the release's pixel decoder ({DECODER}), which is not converted"
+        raise CheckpointError(f"{found}: ours is another network. Train one with `dexworld train decoder`")
     if not isinstance(state, Mapping) or not state or not all(isinstance(each, Tensor) for each in state.values()):
         entries = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise CheckpointError(
-            f"{path} holds no state dict under {MODEL!r}, as the release's files do; found: {entries}"
-        )
+        raise CheckpointError(f"{path} holds no state dict under {MODEL!r}, as the release's do; found: {entries}")
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     others = {} if state is content else {name: value for name, value in content.items() if name != MODEL}
@@ -62,10 +58,8 @@ def _require_whole(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is truncated, damaged, or not a file that torch.save of version 1.6 or later wrote; copy it again "
-            f"({error})"
-        ) from error
+        wanted = "a file that torch.save of version 1.6 or later wrote"
+        raise CheckpointError(f"{path} is truncated, damaged, or not {wanted}; copy it again ({error})") from error
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged: the checksum of its record {damaged} is wrong; copy it again")
 
@@ -78,10 +72,8 @@ def _restricted_load(path: Path) -> Any:
     except Exception as error:  # whatever the restricted reader trips over in a foreign file
         raise CheckpointError(f"{path} can't be read as plain weights: {error}") from error
     if refused:
-        raise CheckpointError(
-            f"{path} is not read: besides tensors and plain values it asks for {', '.join(sorted(refused))}, which "
-            "could run code. Ask its author for a file with the model's state dict alone"
-        )
+        asked = f"besides tensors and plain values it asks for {', '.join(sorted(refused))}, which could run code"
+        raise CheckpointError(f"{path} is not read: {asked}. Ask its author for a file with the state dict alone")
     return content
 
 

@@ -35,11 +35,6 @@ class Context:
     constant: bool
     steps: list[list[KeyValue]] = field(default_factory=list)
 
-    @property
-    def count(self) -> int:
-        """Number of contexts S."""
-        return self.latents.shape[0]
-
 
 def start(predictor: Predictor, latents: Tensor, motion: HandMotion, constant: bool) -> Context:
     """A context from observed latents (S, C, P, latent D) and the motion (S, C - 1) between them.
@@ -47,10 +42,8 @@ def start(predictor: Predictor, latents: Tensor, motion: HandMotion, constant: b
     With `constant`, gradients don't flow into it, and its keys are kept for any number of rollouts.
     """
     if motion.deltas.ndim != 4 or tuple(motion.deltas.shape[:2]) != (latents.shape[0], latents.shape[1] - 1):
-        raise ValueError(
-            f"{latents.shape[1]} observed frames need {latents.shape[1] - 1} transitions of motion between them, in as "
-            f"many contexts ({latents.shape[0]}); got {tuple(motion.deltas.shape[:-2])}"
-        )
+        needed = f"{latents.shape[1]} observed frames need {latents.shape[1] - 1} transitions of motion between them"
+        raise ValueError(f"{needed}, in {latents.shape[0]} contexts; got {tuple(motion.deltas.shape[:-2])}")
     size = predictor.config.num_context
     with torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
         conditions = predictor.conditions(motion.deltas)[:, -size:]
@@ -61,15 +54,12 @@ def rollout(predictor: Predictor, context: Context, motion: HandMotion, max_batc
     """Predicted latents (N, T, P, latent D) of candidates' motion (N, T), N a multiple of the number of contexts.
 
     Candidates of one context are consecutive. Differentiable with respect to `motion` (and to weights and observed
-    latents unless the context is constant). `max_batch` bounds how many candidates run at a time when there
-    is one context.
+    latents unless the context is constant). max_batch: candidates that run at a time when there is one context.
     """
-    total, count = motion.deltas.shape[0], context.count
+    total, count = motion.deltas.shape[0], context.latents.shape[0]
     if motion.deltas.ndim != 4 or motion.steps < 1 or total % count:
-        raise ValueError(
-            f"rollout wants motion (N, T) with T >= 1 and N a multiple of the {count} contexts, not "
-            f"{tuple(motion.deltas.shape[:-2])}"
-        )
+        found = tuple(motion.deltas.shape[:-2])
+        raise ValueError(f"rollout wants motion (N, T), T >= 1 and N a multiple of the {count} contexts, not {found}")
     if max_batch is None or count > 1 or total <= max_batch:
         return _rollout(predictor, context, motion)
     parts = [motion.index(slice(first, first + max_batch)) for first in range(0, total, max_batch)]
@@ -80,7 +70,8 @@ def _rollout(predictor: Predictor, context: Context, motion: HandMotion) -> Tens
     candidates, size = motion.deltas.shape[0], predictor.config.num_context
     conditions = predictor.action_embedding(motion.deltas)  # (N, T, C)
     last = _repeat(context.latents[:, -1], candidates)
-    hands = _PixelSteps(predictor, motion)
+    alignment, pixels, visible = predictor.pixel_alignment, motion.pixels, motion.visible
+    hands = None if alignment is None else alignment.features(pixels[:, 0], visible[:, 0])
     projected: list[Tensor] = []  # (N, P, D) of each prediction
     predictions: list[Tensor] = []
     for step in range(motion.steps):
@@ -92,7 +83,9 @@ def _rollout(predictor: Predictor, context: Context, motion: HandMotion) -> Tens
             led_into = _conditions_into(predictor, conditions[:, step - own : step], slot_0=own == size).flatten(0, 1)
         else:
             x = _repeat(predictor.context(context.latents[:, -1], size - 1), candidates)
-        x = hands.add_to(x, step)
+        if alignment is not None:
+            following = alignment.features(pixels[:, step + 1], visible[:, step + 1])
+            x, hands = x + alignment(hands, following), following
         for index, block in enumerate(predictor.layers):
             private = _joined(block.context_key_value(normalised, led_into), candidates, block.heads) if own else None
             x = block(x, conditions[:, step], _cross_attention(shared[index] if shared else None, private, candidates))
@@ -120,28 +113,19 @@ def _next_shared(predictor: Predictor, context: Context, step: int) -> list[KeyV
     size = predictor.config.num_context
     pad, slots = size - context.latents.shape[1], size - step
     kept = min(slots, max(0, pad - step + 1)) if step else 0
-    old = (
-        [
-            (key[:, :, : kept * predictor.tokens], value[:, :, : kept * predictor.tokens])
-            for key, value in context.steps[-1]
-        ]
-        if kept
-        else []
-    )
+    end = kept * predictor.tokens
+    old = [(key[:, :, :end], value[:, :, :end]) for key, value in context.steps[-1]] if kept else []
     if kept == slots:
         return old
     frames = [max(0, slot + step - pad) for slot in range(kept, slots)]
     streams = normalise(predictor.context(context.latents[:, frames], slice(kept, slots))).flatten(0, 1)
     led_into = _conditions_into(predictor, context.conditions[:, frames], slot_0=kept == 0).flatten(0, 1)
-    new = [
-        _joined(block.context_key_value(streams, led_into), context.count, block.heads) for block in predictor.layers
-    ]
+    batch, layers = context.latents.shape[0], predictor.layers
+    new = [_joined(block.context_key_value(streams, led_into), batch, block.heads) for block in layers]
     if not kept:
         return new
-    return [
-        (torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2))
-        for (old_key, old_value), (key, value) in zip(old, new, strict=True)
-    ]
+    pairs = [[torch.cat(parts, dim=2) for parts in zip(*both, strict=True)] for both in zip(old, new, strict=True)]
+    return [(key, value) for key, value in pairs]
 
 
 def _conditions_into(predictor: Predictor, conditions: Tensor, slot_0: bool) -> Tensor:
@@ -166,8 +150,7 @@ def _repeat(x: Tensor, candidates: int) -> Tensor:
 def _cross_attention(shared: KeyValue | None, private: KeyValue | None, candidates: int) -> CrossAttention:
     """Attention of candidates' queries (N, H, P, d) to shared keys (S, H, L, d), private ones (N, H, L', d)."""
     if shared is None:
-        if private is None:
-            raise ValueError("cross-attention needs shared keys, private keys or both")
+        assert private is not None
         return lambda query: attend(query, *private)
     contexts = shared[0].shape[0]
     if private is None:
@@ -197,24 +180,3 @@ def _ungroup(x_SHQd: Tensor, candidates: int) -> Tensor:
     """(S, H, G * P, d) to (N, H, P, d)."""
     contexts = x_SHQd.shape[0]
     return x_SHQd.transpose(1, 2).unflatten(1, (candidates // contexts, -1)).flatten(0, 1).transpose(1, 2)
-
-
-class _PixelSteps:
-    """Pixel-aligned conditioning step by step, each frame's features made once."""
-
-    def __init__(self, predictor: Predictor, motion: HandMotion) -> None:
-        self.alignment, self.motion = predictor.pixel_alignment, motion
-        self.now = self._features(0)
-
-    def _features(self, frame: int) -> Tensor | None:
-        if self.alignment is None:
-            return None
-        return self.alignment.features(self.motion.pixels[:, frame], self.motion.visible[:, frame])
-
-    def add_to(self, x: Tensor, step: int) -> Tensor:
-        """Query tokens (N, P, D) with the hand's features of the transition from frame `step` to `step + 1`."""
-        if self.alignment is None:
-            return x
-        following = self._features(step + 1)
-        x, self.now = x + self.alignment(self.now, following), following
-        return x

@@ -19,8 +19,6 @@ KEPT = {
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
 }
-
-
 COMPILER = "inductor"
 
 
@@ -52,17 +50,13 @@ def check_compiler(device: torch.device) -> None:
     if COMPILER != "inductor":
         return
     try:
-        torch.compile(_one_more, backend=COMPILER)(torch.zeros(2, device=device))
+        torch.compile(lambda x: x + 1, backend=COMPILER)(torch.zeros(2, device=device))
     except Exception as error:  # compilers fail in many ways; whichever it is, nothing can be compiled here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"`--compile True` can't compile for {device}: {reason}. It needs a C++ compiler (g++ or clang; the "
             "environment variable CXX names another), on a GPU also a C compiler and Triton. Or leave the option out"
         ) from error
-
-
-def _one_more(x: Tensor) -> Tensor:
-    return x + 1
 
 
 def _compiled(plain: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,10 +78,10 @@ def _compiled(plain: Callable[..., Any], function: Callable[..., Any]) -> Callab
 
 
 def _recomputed(function: Callable[..., Any], selective: bool) -> Callable[..., Any]:
-    if not selective:
-        return partial(checkpoint, function, use_reentrant=False)
-    contexts = partial(create_selective_checkpoint_contexts, _policy)
-    return partial(checkpoint, function, use_reentrant=False, context_fn=contexts)
+    contexts: dict[str, Any] = {}
+    if selective:
+        contexts["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    return partial(checkpoint, function, use_reentrant=False, **contexts)
 
 
 def _policy(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:

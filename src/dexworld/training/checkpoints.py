@@ -2,7 +2,7 @@
 
     checkpoints/step-00001000/     config.json, model.safetensors: the model, ready for `from_pretrained`
                                    training.safetensors: weights, optimiser, averages, generator states;
-                                   or the same in training/, a part from each process (see `sharded.py`)
+                                   or the same in training/, a part from each process
                                    training.json: step and what the run was started with
     checkpoints/latest             the name of the newest complete one
 
@@ -12,6 +12,7 @@ number of processes nor the way the model is spread over them has to be the same
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ from typing import Any
 
 import safetensors
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dexworld.data.files import read_json, write_json, written_atomically
-from dexworld.training import sharded
 from dexworld.training.distributed import Processes
 
 FORMAT_VERSION = 1
@@ -42,9 +44,9 @@ class CheckpointNotWritten(OSError):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """step: optimiser steps done. tensors: see `collect`. identity: what the run was started with."""
+    """identity: what the run was started with."""
 
-    step: int
+    step: int  # optimiser steps done
     seconds: float
     tensors: dict[str, Tensor]
     identity: dict[str, Any]
@@ -54,11 +56,10 @@ def named(
     parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, average: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Weights, averaged weights and optimiser state by name, as they are in memory."""
-    tensors: dict[str, Tensor] = {f"weights/{name}": value.detach() for name, value in parameters.items()}
+    tensors = {f"weights/{name}": value.detach() for name, value in parameters.items()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
     for name, parameter in parameters.items():
-        for key, value in optimiser.state[parameter].items():
-            tensors[f"optimiser/{key}/{name}"] = value
+        tensors |= {f"optimiser/{key}/{name}": value for key, value in optimiser.state[parameter].items()}
     return tensors
 
 
@@ -93,12 +94,12 @@ def restore(
                 if saved is None or saved.shape != value.shape:
                     raise ResumeError(f"the checkpoint's {kind} of {name!r} don't fit this model; train it anew")
                 value.copy_(_spread_like(value, saved))
-    for name, parameter in parameters.items():
-        optimiser.state[parameter] = {
-            key.split("/", 2)[1]: _spread_like(parameter, value)
-            for key, value in tensors.items()
-            if key.startswith("optimiser/") and key.split("/", 2)[2] == name
-        }
+    states: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+    for path, value in tensors.items():
+        kind, key, name = (*path.split("/", 2), "")[:3]
+        if kind == "optimiser" and name in states:
+            states[name][key] = _spread_like(parameters[name], value)
+    optimiser.state.update({parameter: states[name] for name, parameter in parameters.items()})
     torch.set_rng_state(tensors["generator/cpu"])
     if "generator/cuda" in tensors and next(iter(parameters.values())).is_cuda:
         torch.cuda.set_rng_state(tensors["generator/cuda"])
@@ -127,11 +128,9 @@ def save(
     path = folder / f"step-{state.step:08d}"
     temporary = folder / f".{path.name}.tmp"
     parts = any(isinstance(value, DTensor) for value in state.tensors.values())
-    problem = ""
-    if processes.is_first:
-        problem = _tried(lambda: _cleared(folder, temporary))
+    problem = _tried(lambda: _cleared(folder, temporary)) if processes.is_first else ""
     if parts and not any(processes.gather(problem)):
-        problem = _tried(lambda: sharded.write(temporary / SHARDED, state.tensors, processes.control))
+        problem = _tried(lambda: write_parts(temporary / SHARDED, state.tensors, processes.control))
         problem = next(filter(None, processes.gather(problem)), "")
     if processes.is_first:
         problem = problem or _tried(lambda: _written(temporary, path, state, save_model, parts))
@@ -142,9 +141,8 @@ def save(
         left = f"{before} is whole, and the same command goes on from it" if before else "there is none before it"
         raise CheckpointNotWritten(f"no checkpoint of step {state.step} in {folder}: {problem}. Make room; {left}")
     if processes.is_first:
-        for old in sorted(folder.glob("step-*"))[:-keep]:
-            if old != path:
-                shutil.rmtree(old)
+        for old in {*sorted(folder.glob("step-*"))[:-keep]} - {path}:
+            shutil.rmtree(old)
     return path
 
 
@@ -173,10 +171,9 @@ def _written(
         save_file(state.tensors, temporary / f"{SHARDED}.safetensors")
     header = {"format_version": FORMAT_VERSION, "step": state.step, "seconds": state.seconds}
     write_json(temporary / "training.json", header | {"identity": state.identity})
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+    for file in filter(Path.is_file, temporary.rglob("*")):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
     if path.exists():  # left by a run that was killed before it moved `latest`
         shutil.rmtree(path)
     os.rename(temporary, path)
@@ -198,38 +195,61 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(
-    path: Path,
-    identity: dict[str, Any],
-    like: dict[str, Tensor] | None = None,
-    processes: Processes = Processes(),
+    path: Path, identity: dict[str, Any], like: dict[str, Tensor] | None = None, processes: Processes = Processes()
 ) -> TrainingState:
     """Read a training state. Raises ResumeError when it is damaged, of another version or of another run.
 
-    like: tensors by name as `named` gives them, for those that are to be sharded; all processes must call this then.
+    like: see `read_parts`; all processes must call this where something is sharded.
     """
     header = read_json(path / "training.json")
     if header.get("format_version") != FORMAT_VERSION:
         raise ResumeError(f"{path} is of version {header.get('format_version')}, this dexworld reads {FORMAT_VERSION}")
     different = sorted(_differences(header.get("identity", {}), identity))
     if different:
-        raise ResumeError(
-            f"{path} was made with other settings: {'; '.join(different)}. Go on with the settings it was "
-            "started with, or choose another output folder"
-        )
+        listed = "; ".join(different)
+        raise ResumeError(f"{path} was made with other settings: {listed}. Go on with those, or choose another output")
     parts = (path / SHARDED).is_dir()
+    file = path / (SHARDED if parts else f"{SHARDED}.safetensors")
     try:
-        if parts:
-            tensors = sharded.read(path / SHARDED, like or {}, processes.control)
-        else:
-            tensors = load_file(path / f"{SHARDED}.safetensors")
+        tensors = read_parts(file, like or {}, processes.control) if parts else load_file(file)
     except (safetensors.SafetensorError, OSError, CheckpointException, EOFError) as error:
-        name = SHARDED if parts else f"{SHARDED}.safetensors"
-        raise ResumeError(f"{path}/{name} is damaged ({error}); point `latest` at an older one") from error
+        raise ResumeError(f"{file} is damaged ({error}); point `latest` at an older one") from error
     return TrainingState(header["step"], header["seconds"], tensors, header["identity"])
 
 
+def write_parts(folder: Path, tensors: dict[str, Tensor], group: Any = None) -> None:
+    """Write `tensors` into `folder`: of sharded ones each process its part, of others the first process. All must call.
+
+    group: a group of processes that talk on the CPU; None in a process that is alone.
+    """
+    writer = dcp.FileSystemWriter(folder, sync_files=True)
+    dcp.save(dict(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
+
+
+def read_parts(folder: Path, like: dict[str, Tensor], group: Any = None) -> dict[str, Tensor]:
+    """The tensors of `folder` by name, on the CPU, but sharded as `like` is where it has a sharded tensor of that name.
+
+    Any number of processes may read what others wrote; all must call this when something is sharded.
+    """
+    reader = dcp.FileSystemReader(folder)
+    tensors: dict[str, Any] = {}
+    for name, stored in reader.read_metadata().state_dict_metadata.items():
+        if not isinstance(stored, TensorStorageMetadata):
+            raise ValueError(f"{folder} holds {name!r}, which is no tensor")
+        wanted = like.get(name)
+        if isinstance(wanted, DTensor) and wanted.shape == stored.size:
+            tensors[name] = torch.zeros_like(wanted, dtype=stored.properties.dtype)
+        else:
+            tensors[name] = torch.zeros(stored.size, dtype=stored.properties.dtype)
+    together = any(isinstance(value, DTensor) for value in tensors.values())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant to be
+        dcp.load(tensors, storage_reader=reader, process_group=group if together else None, no_dist=not together)
+    return tensors
+
+
 def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines like `batch_size is 8, it was 16`, for every leaf of two nested dicts that differs."""
+    """Lines like `batch_size is 8, it was 16`, for every leaf of two nested dicts that differs; absent is None."""
     lines = []
     for key in {*saved, *asked}:
         was, now = saved.get(key), asked.get(key)

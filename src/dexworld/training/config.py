@@ -1,5 +1,6 @@
 """How a world model is trained: numbers only, checked when they are made."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import cos, isfinite, pi
 from typing import Any, ClassVar, Literal
@@ -53,15 +54,11 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "batch_size", "accumulation", "learning_rate", "log_every")
-        check_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints")
-        if self.clip is not None:
-            check_positive(self, "clip")
+        check_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints", "clip", "max_seconds")
         check_not_negative(self, "warmup_steps", "weight_decay", "seed")
         check_fractions(self, "final_learning_rate")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; it is a decay of at least 0 and below 1")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"max_seconds is {self.max_seconds}; it must be positive, or None")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step 0, 1, ..., steps - 1."""
@@ -98,32 +95,28 @@ class ScaleConfig:
             raise ValueError(f"parallel is {self.parallel!r}; choose 'auto', 'none', 'ddp' or 'fsdp'")
         if self.recompute not in ("none", "selective", "full"):
             raise ValueError(f"recompute is {self.recompute!r}; choose 'none', 'selective' or 'full'")
-        check_positive(self, "timeout_seconds")
-        if self.device_tflops is not None:
-            check_positive(self, "device_tflops")
+        check_positive(self, "timeout_seconds", "device_tflops")
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Raise ValueError naming the first of these fields that is not a finite number above 0."""
-    for name in names:
-        value = getattr(config, name)
-        if not (isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value}; it must be positive")
+    """Raise ValueError naming the first of these fields that is neither None nor a finite number above 0."""
+    _check(config, names, lambda value: value is None or (isfinite(value) and value > 0), "positive")
 
 
 def check_not_negative(config: Any, *names: str) -> None:
     """Raise ValueError naming the first of these fields that is not a finite number of at least 0."""
-    for name in names:
-        value = getattr(config, name)
-        if not (isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is {value}; it must be 0 or more")
+    _check(config, names, lambda value: isfinite(value) and value >= 0, "0 or more")
 
 
 def check_fractions(config: Any, *names: str) -> None:
     """Raise ValueError naming the first of these fields that does not lie in [0, 1]."""
+    _check(config, names, lambda value: 0.0 <= value <= 1.0, "a fraction between 0 and 1")
+
+
+def _check(config: Any, names: tuple[str, ...], fits: Callable[[Any], bool], wanted: str) -> None:
     for name in names:
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise ValueError(f"{name} is {getattr(config, name)}; it is a fraction between 0 and 1")
+        if not fits(getattr(config, name)):
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be {wanted}")
 
 
 @dataclass(frozen=True)
@@ -171,16 +164,12 @@ class TrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "unroll_steps", "keypoint_frames", "sigma_px", "validation_windows")
+        check_positive(self, "unroll_steps", "unroll_batch_size", "keypoint_frames", "sigma_px", "validation_windows")
         check_not_negative(self, "hand_consistency", "true_keypoints")
         check_fractions(self, "teacher_forced")
-        if self.unroll_batch_size is not None and self.unroll_batch_size < 1:
-            raise ValueError(f"unroll_batch_size is {self.unroll_batch_size}; it must be positive, or None")
-        if self.deep_unroll_steps is not None and self.deep_unroll_steps <= self.unroll_steps:
-            raise ValueError(
-                f"deep_unroll_steps is {self.deep_unroll_steps}; it must be above unroll_steps, {self.unroll_steps}, "
-                "or None"
-            )
+        deep, shallow = self.deep_unroll_steps, self.unroll_steps
+        if deep is not None and deep <= shallow:
+            raise ValueError(f"deep_unroll_steps is {deep}; it must be above unroll_steps, {shallow}, or None")
         if any(len(pair) != 2 or min(pair) < 1 for pair in self.validation_rollouts):
             raise ValueError(f"validation_rollouts is {self.validation_rollouts}; give (stride, steps) pairs from 1")
 
@@ -220,15 +209,12 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.windows not in ("stride", "paper", "official"):
             raise ValueError(f"windows is {self.windows!r}; choose 'stride', 'paper' or 'official'")
-        check_positive(self, "reach_seconds", "segments")
-        if self.rate_hz is not None and not (isfinite(self.rate_hz) and self.rate_hz > 0):
-            raise ValueError(f"rate_hz is {self.rate_hz}; it must be positive, or None")
+        check_positive(self, "reach_seconds", "segments", "rate_hz")
         if not all(isfinite(weight) and weight > 0 for weight in self.mix):
             raise ValueError(f"mix is {self.mix}; give one positive number for each data folder")
 
 
 def fixed_settings(config: LoopConfig) -> dict[str, Any]:
-    """The fields, as JSON values, that a resumed run must share with the run it continues."""
+    """The fields that a resumed run must share with the run it continues."""
     values = {name: value for name, value in asdict(config).items() if name not in config.FREE}
-    values = {name: value for name, value in values.items() if config.LATER.get(name, ...) != value}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: value for name, value in values.items() if config.LATER.get(name, ...) != value}

@@ -1,6 +1,11 @@
-"""What a window costs in closed form: operations, parameters, memory. Tests compare it with torch's own counters."""
+"""What a window costs in closed form: operations, parameters, memory; and how fast a run is, measured by them.
 
-from dataclasses import dataclass
+Tests compare the closed forms with torch's own counters. Recomputed activations are not counted, so the share of the
+peak is "model FLOPs utilization" (MFU) as in Chowdhery et al., "PaLM", 2022, appendix B.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,28 +41,22 @@ class ModelCost:
 
 def model_cost(config: DexWMConfig, unroll_steps: int) -> ModelCost:
     """The cost of one window of this model, whose parameters are counted without allocating them."""
-    predictor, tokens = config.predictor, config.grid[0] * config.grid[1]
+    own, tokens, space = config.predictor, config.grid[0] * config.grid[1], (config.grid, config.image_size)
     with torch.device("meta"):
-        parts = (
-            Predictor(predictor, config.encoder.dim, config.grid, config.image_size, config.action_scale),
-            KeypointHead(config.keypoint_head, config.encoder.dim, config.grid, config.image_size),
-        )
-    trained = sum(each.numel() for part in parts for each in part.parameters())
-    context = predictor.num_context
-    head = head_flops(config)
-    block = predictor.dim * tokens * context
-    kept = KEPT_BLOCK * block * predictor.depth + KEPT_HEAD * tokens * config.keypoint_head.dim * (
-        config.keypoint_head.depth * context
-    )
+        predictor = Predictor(own, config.encoder.dim, *space, config.action_scale)
+        keypoints = KeypointHead(config.keypoint_head, config.encoder.dim, *space)
+    context, head = own.num_context, head_flops(config)
+    block, keypoint_block = own.dim * tokens * context, config.keypoint_head.dim * tokens * context
+    teacher = predictor_flops(config, context, context, context * (context + 1) // 2)
+    unrolled = predictor_flops(config, unroll_steps, context + unroll_steps - 1, unroll_steps * context)
     return ModelCost(
-        trained=trained,
+        trained=sum(each.numel() for part in (predictor, keypoints) for each in part.parameters()),
         encoder=_encoder_parameters(config),
-        teacher_flops=predictor_flops(config, context, context, context * (context + 1) // 2) + context * head,
-        unrolled_flops=predictor_flops(config, unroll_steps, context + unroll_steps - 1, unroll_steps * context)
-        + unroll_steps * head,
+        teacher_flops=teacher + context * head,
+        unrolled_flops=unrolled + unroll_steps * head,
         encoder_flops=encoder_flops(config),
-        kept_bytes=kept,
-        checkpointed_bytes=4 * block * predictor.depth + KEPT_BLOCK * block,
+        kept_bytes=KEPT_BLOCK * block * own.depth + KEPT_HEAD * keypoint_block * config.keypoint_head.depth,
+        checkpointed_bytes=4 * block * own.depth + KEPT_BLOCK * block,
     )
 
 
@@ -107,10 +106,8 @@ def _encoder_shape(config: DexWMConfig) -> tuple[int, int]:
 def training_flops(config: Any, training: TrainConfig, encoded: bool) -> tuple[float, float] | None:
     """Operations of training on one window, teacher-forced and unrolled: three times those of the forward pass.
 
-    None for a model whose operations have no closed form here.
-
-    The keypoint head reads `keypoint_frames` frames, predicted and true. encoded: whether frames are encoded on the way
-    (a frozen encoder has no backward pass). Recomputed activations are not counted.
+    None for a model whose operations have no closed form here. The keypoint head reads `keypoint_frames` frames,
+    predicted and true. encoded: whether frames are encoded on the way (a frozen encoder has no backward pass).
     """
     if not isinstance(config, DexWMConfig):
         return None
@@ -126,3 +123,67 @@ def training_flops(config: Any, training: TrainConfig, encoded: bool) -> tuple[f
         read = passes * min(training.keypoint_frames, predicted)
         totals.append(3 * (predictor + read * head) + (slots * cost.encoder_flops if encoded else 0.0))
     return totals[0], totals[1]
+
+
+# 10^12 dense bfloat16 products per second, summed in float32, by the name that the driver gives. Source: NVIDIA's data
+# sheets of A100, A10, H100, H200, L4, L40, L40S and HGX B200, and the paper on the Ada architecture for RTX 4090 (its
+# 330.3 are summed in float16). Where a sheet gives the figure "with sparsity" only, it is half of that: H100 SXM and
+# H200 1,979, H100 PCIe 1,513, H100 NVL 1,671, L4 242, eight B200 36,000.
+PEAK_BFLOAT16_TFLOPS = {
+    "NVIDIA A100-SXM4-40GB": 312.0,
+    "NVIDIA A100-SXM4-80GB": 312.0,
+    "NVIDIA A100-PCIE-40GB": 312.0,
+    "NVIDIA A100 80GB PCIe": 312.0,
+    "NVIDIA A10": 125.0,
+    "NVIDIA H100 80GB HBM3": 989.4,
+    "NVIDIA H100 PCIe": 756.0,
+    "NVIDIA H100 NVL": 835.0,
+    "NVIDIA H200": 989.4,
+    "NVIDIA B200": 2250.0,
+    "NVIDIA L4": 121.0,
+    "NVIDIA L40": 181.05,
+    "NVIDIA L40S": 362.05,
+    "NVIDIA GeForce RTX 4090": 165.2,
+}
+
+
+def known_peak(device: torch.device, bfloat16: bool) -> float | None:
+    """The peak of `device` in 10^12 operations per second; None where it is not known."""
+    if device.type != "cuda" or not bfloat16:
+        return None
+    return PEAK_BFLOAT16_TFLOPS.get(torch.cuda.get_device_name(device))
+
+
+@dataclass
+class Meter:
+    """Counts what steps took since the last figures; batches count whole, over all devices.
+
+    flops: operations of training on one sample of batch number i, or None where no closed form is known. devices: how
+    many share a batch. peak_tflops: of one device, or None.
+    """
+
+    flops: Callable[[int], float] | None = None
+    devices: int = 1
+    peak_tflops: float | None = None
+    seconds: float = field(default=0.0, init=False)
+    samples: int = field(default=0, init=False)
+    operations: float = field(default=0.0, init=False)
+
+    def add(self, index: int, samples: int, seconds: float) -> None:
+        """Count `samples` samples of batches like number `index`, which took `seconds`, loading included."""
+        self.samples += samples
+        self.seconds += seconds
+        if self.flops is not None:
+            self.operations += samples * self.flops(index)
+
+    def figures(self) -> dict[str, float]:
+        """samples_per_second, tflops (of one device) and mfu, as far as they are known; counting starts anew."""
+        seconds = max(self.seconds, 1e-9)
+        figures = {"samples_per_second": self.samples / seconds}
+        if self.flops is not None:
+            tflops = self.operations / seconds / self.devices / 1e12
+            figures["tflops"] = tflops
+            if self.peak_tflops is not None:
+                figures["mfu"] = tflops / self.peak_tflops
+        self.seconds, self.samples, self.operations = 0.0, 0, 0.0
+        return figures

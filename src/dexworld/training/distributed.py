@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -25,15 +25,7 @@ logger = logging.getLogger(__name__)
 Parallel = Literal["none", "ddp", "fsdp"]
 WAIT = timedelta(days=2)  # how long the others wait for the first one to encode a dataset or to validate
 # What gloo and NCCL say when the process at the other end is gone; they have no error class for it.
-_GONE = (
-    "closed by peer",
-    "reset by peer",
-    "connection closed",
-    "broken pipe",
-    "timed out",
-    "timeout",
-    "remote process",
-)
+_GONE = ("by peer", "connection closed", "broken pipe", "timed out", "timeout", "remote process")
 
 
 class LostProcess(RuntimeError):
@@ -44,13 +36,11 @@ class LostProcess(RuntimeError):
 class Processes:
     """This process among those of a run; by default it is alone.
 
-    rank: 0 .. count - 1 over all machines. local_rank: on this machine. control: a group on the CPU for waiting and for
-    small messages; None when alone.
+    rank: 0 .. count - 1 over all machines. control: a group on the CPU for waiting and small messages; None when alone.
     """
 
     rank: int = 0
     count: int = 1
-    local_rank: int = 0
     control: Any = None
 
     @property
@@ -58,19 +48,14 @@ class Processes:
         """Whether this is the process that writes logs, checkpoints, models and caches."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.control is not None:
-            dist.barrier(self.control)
-
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """The first process goes through the context, then all others: for files that one writes and all read."""
         if not self.is_first:
-            self.wait()
+            dist.barrier(self.control)
         yield
-        if self.is_first:
-            self.wait()
+        if self.is_first and self.control is not None:
+            dist.barrier(self.control)
 
     def gather(self, message: str) -> list[str]:
         """The message of every process, by rank; all must call this."""
@@ -103,7 +88,7 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def choose(parallel: Literal["auto", "none", "ddp", "fsdp"]) -> Parallel:
+def choose(parallel: str) -> Parallel:
     """How the model is spread; `auto` is `ddp` under several processes. Raises ValueError for what can't work."""
     count = int(os.environ.get("WORLD_SIZE", "1")) if launched() else 1
     if parallel == "auto":
@@ -112,7 +97,7 @@ def choose(parallel: Literal["auto", "none", "ddp", "fsdp"]) -> Parallel:
         raise ValueError(f"parallel is 'none', but {count} processes were started; choose 'ddp' or 'fsdp'")
     if parallel != "none" and not launched():
         raise ValueError(f"parallel is {parallel!r}, but torchrun did not start this process: see docs/training.md")
-    return parallel
+    return cast(Parallel, parallel)
 
 
 def local_device(name: str) -> torch.device:
@@ -135,14 +120,14 @@ def joined(device: torch.device, timeout_seconds: float) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    timeout = timedelta(seconds=timeout_seconds)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     control = dist.new_group(backend="gloo", timeout=WAIT)
-    processes = Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")), control)
+    processes = Processes(dist.get_rank(), dist.get_world_size(), control)
     logger.info("process %d of %d on %s, %s", processes.rank, processes.count, socket.gethostname(), device)
     with lost_processes_named("before or after training"):
         yield processes
-        processes.wait()
+        dist.barrier(control)
     dist.destroy_process_group()
 
 
@@ -157,38 +142,30 @@ def lost_processes_named(when: str) -> Iterator[None]:
         text = str(error)
         if not dist.is_initialized() or not any(sign in text.lower() for sign in _GONE):
             raise
+        noticed = f"rank {dist.get_rank()} noticed: {text.splitlines()[0][:200]}"
         raise LostProcess(
-            f"a process of the run is gone or stopped answering, {when} (rank {dist.get_rank()} noticed: "
-            f"{text.splitlines()[0][:200]}). Its own message says why. Start the same command again, with as many "
-            "processes as there are: it goes on from the last checkpoint"
+            f"a process of the run is gone or stopped answering, {when} ({noticed}). Its own message says why. Start "
+            "the same command again, with any number of processes: it goes on from the last checkpoint"
         ) from error
 
 
 class Spread:
     """A module on this process's device, replicated (`ddp`), sharded (`fsdp`) or as it is (`none`).
 
-    module: forward gives a dict with `loss`. model: the part whose parameters are trained, below `module`. blocks: the
-    parts of the model that are gathered one at a time (`fsdp`), each with names of methods that are called beside its
-    forward. idle_parameters: whether some parameters may get no gradient (`ddp` has to look for them then).
+    module: forward gives a dict with `loss`. blocks: the parts that are gathered one at a time (`fsdp`), each with
+    names of methods that are called beside its forward. idle_parameters: whether some parameters may get no gradient
+    (`ddp` has to look for them then).
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        parallel: Parallel,
-        blocks: dict[nn.Module, tuple[str, ...]],
-        idle_parameters: bool,
+        self, module: nn.Module, parallel: Parallel, blocks: dict[nn.Module, tuple[str, ...]], idle_parameters: bool
     ) -> None:
         self.parallel = parallel
         if parallel == "ddp":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the name that replaces it is too new for torch 2.11
-                module = DistributedDataParallel(
-                    module,
-                    broadcast_buffers=False,
-                    gradient_as_bucket_view=True,
-                    find_unused_parameters=idle_parameters,
-                )
+                options: dict[str, Any] = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+                module = DistributedDataParallel(module, find_unused_parameters=idle_parameters, **options)
         elif parallel == "fsdp":
             # Keys and values are two halves of one product; nothing is changed in place.
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -221,18 +198,3 @@ def own_part(value: Tensor) -> Tensor:
 def whole(value: Tensor) -> Tensor:
     """The whole of a tensor; all processes must call this when it is sharded."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-__all__ = [
-    "LostProcess",
-    "Parallel",
-    "Processes",
-    "Spread",
-    "choose",
-    "joined",
-    "launched",
-    "local_device",
-    "lost_processes_named",
-    "own_part",
-    "whole",
-]

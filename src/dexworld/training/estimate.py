@@ -16,7 +16,7 @@ from dexworld.data.loader import stored_facts
 from dexworld.data.sampling import StrideSampling
 from dexworld.models.config import DexWMConfig
 from dexworld.models.world_model import preset
-from dexworld.training.config import SamplingConfig, TrainConfig
+from dexworld.training.config import SamplingConfig, TrainConfig, check_fractions, check_positive
 from dexworld.training.cost import ModelCost, model_cost
 from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
@@ -44,9 +44,8 @@ class DataPlan:
     @classmethod
     def parse(cls, text: str) -> "DataPlan":
         """From `name:hours:fps:clips`, e.g. egodex:829:30:334991. Raises ValueError saying so."""
-        parts = text.split(":")
         try:
-            name, hours, fps, clips = parts
+            name, hours, fps, clips = text.split(":")
             return cls(name, float(hours), float(fps), int(clips))
         except ValueError as error:
             raise ValueError(f"plan {text!r}: write name:hours:fps:clips, e.g. egodex:829:30:334991") from error
@@ -83,13 +82,8 @@ class PlanConfig:
     """Data on paper instead of folders, each name:hours:fps:clips; without either, EgoDex and DROID as in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("gpus", "peak_tflops", "mfu", "gpu_memory_gib", "loader_windows"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        if self.mfu > 1:
-            raise ValueError(f"mfu is {self.mfu}; it is a fraction of the peak")
-        if self.epochs is not None and not self.epochs > 0:
-            raise ValueError(f"epochs is {self.epochs}; it must be positive, or None")
+        check_positive(self, "gpus", "peak_tflops", "mfu", "gpu_memory_gib", "loader_windows", "epochs")
+        check_fractions(self, "mfu")
         for text in self.plan:
             DataPlan.parse(text)
 
@@ -134,8 +128,11 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
         cost = replace(cost, unrolled_flops=(cost.unrolled_flops + deep.unrolled_flops) / 2)
     share = training.teacher_forced
     forward = share * cost.teacher_flops + (1 - share) * cost.unrolled_flops
-    figures = _figures(data, plan, model, cost, forward, per_epoch, steps * batch)
-    figures |= {"steps": steps, "batch": batch}
+    figures = _figures(data, plan, model, cost, forward)
+    figures |= {"windows_per_epoch": per_epoch, "windows": steps * batch, "steps": steps, "batch": batch}
+    figures["epochs"] = figures["windows"] / per_epoch
+    rate = plan.peak_tflops * 1e12 * plan.mfu
+    figures["gpu_hours"] = figures["windows"] * figures["window_flops"] / rate / 3600
     return Estimate(_rows(data, plan, name, model.num_context + 1, figures), figures)
 
 
@@ -158,15 +155,9 @@ def _measured(folder: Path) -> DataPlan:
 
 
 def _figures(
-    data: list[DataPlan],
-    plan: PlanConfig,
-    model: DexWMConfig,
-    cost: ModelCost,
-    forward: float,
-    per_epoch: int,
-    windows: int,
+    data: list[DataPlan], plan: PlanConfig, model: DexWMConfig, cost: ModelCost, forward: float
 ) -> dict[str, float]:
-    """Numbers of the table. forward: operations of predictor and head on one window."""
+    """Numbers that don't depend on the run's length. forward: operations of predictor and head on one window."""
     frames = sum(each.frames for each in data)
     flops = 3 * forward + (model.num_context + 1) * cost.encoder_flops
     rate = plan.peak_tflops * 1e12 * plan.mfu
@@ -176,9 +167,6 @@ def _figures(
         "hours": sum(each.hours for each in data),
         "frames": frames,
         "clips": sum(each.clips for each in data),
-        "windows_per_epoch": per_epoch,
-        "windows": windows,
-        "epochs": windows / per_epoch,
         "h264_bytes": frames * (BYTES_H264 + BYTES_LABELS),
         "jpeg_bytes": frames * (BYTES_JPEG + BYTES_LABELS),
         "latent_bytes": frames * model.grid[0] * model.grid[1] * model.encoder.dim * 2,
@@ -190,7 +178,6 @@ def _figures(
         "windows_at_once": max(room // cost.kept_bytes, 0),
         "checkpointed_windows_at_once": max(room // cost.checkpointed_bytes, 0),
         "window_flops": flops,
-        "gpu_hours": windows * flops / rate / 3600,
         "windows_per_gpu_second": rate / flops,
         "cores_per_gpu": rate / flops / plan.loader_windows,
     }
@@ -202,13 +189,12 @@ def _rows(
     """The table of an estimate."""
     of = {key: f"{value:,.0f}" for key, value in figures.items()}
     size = {key: _size(value) for key, value in figures.items() if key.endswith("bytes")}
-    hours, state, peak = figures["gpu_hours"], f"{STATE_BYTES} bytes a trained parameter; every GPU", plan.peak_tflops
+    hours, per_gpu, peak = figures["gpu_hours"], ceil(figures["batch"] / plan.gpus), plan.peak_tflops
     batch = f"of {of['batch']} windows; {of['windows']} in all, {figures['epochs']:.1f} epochs"
     trained = f"{name}; encoder {figures['encoder_parameters'] / 1e6:,.0f} M, frozen"
     at_once = f"{of['checkpointed_windows_at_once']} with checkpointing; {plan.gpu_memory_gib:g} GiB"
     machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {plan.mfu:.0%} of {peak:g} TFLOP/s"
     cores = f"{figures['cores_per_gpu']:,.1f} cores a GPU, assuming {plan.loader_windows:g} windows a core-second"
-    per_gpu = ceil(figures["batch"] / plan.gpus)
     recomputed = f"{size['checkpointed_window_bytes']} with activation checkpointing"
     return (
         *((each.name, f"{each.hours:,.1f} h", f"{each.clips:,} clips, {each.fps:g} frames/s") for each in data),
@@ -218,7 +204,7 @@ def _rows(
         ("disk, jpeg store", size["jpeg_bytes"], f"{BYTES_JPEG + BYTES_LABELS} bytes a frame"),
         ("disk, cached latents", size["latent_bytes"], "float16; `--latents online` needs none"),
         ("trained parameters", f"{figures['trained_parameters'] / 1e6:,.1f} M", trained),
-        ("memory of the state", size["state_bytes"], state),
+        ("memory of the state", size["state_bytes"], f"{STATE_BYTES} bytes a trained parameter; every GPU"),
         ("memory of a window", size["window_bytes"], recomputed),
         ("windows on a GPU at once", of["windows_at_once"], f"of {per_gpu:,} in its batch; {at_once}"),
         ("operations of a window", f"{figures['window_flops'] / 1e12:,.4g} TFLOP", "3 x forward, and the encoder"),
@@ -228,7 +214,6 @@ def _rows(
 
 
 def _size(count: float) -> str:
-    """Bytes as text."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:,.2f} {unit}"

@@ -7,35 +7,38 @@
 """
 
 import hashlib
+import json
 import logging
 import platform
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
 
 import dexworld
 from dexworld.data.files import write_json
 from dexworld.models.world_model import Blocks
 from dexworld.training.config import LoopConfig, ScaleConfig
+from dexworld.training.cost import Meter
 from dexworld.training.distributed import Processes, choose, joined, local_device
-from dexworld.training.meter import Meter
-from dexworld.training.progress import TrainingLog
 from dexworld.training.trainer import Task, Trainer
+
+logger = logging.getLogger(__name__)
+SHOWN = ("loss", "latents", "learning_rate", "samples_per_second", "tflops", "mfu")
 
 
 @dataclass
 class Job:
-    """What is particular about a run: the model, which training changes, its task and what is recorded of it.
-
-    validation, identity, blocks, idle_parameters, meter: see `Trainer`. provenance: what a model card needs to know
-    of the data. packages: further ones whose versions matter.
-    """
+    """What is particular about a run: its model, task and record (see `Trainer`); provenance for the model card."""
 
     model: Any
     task: Task
@@ -45,7 +48,6 @@ class Job:
     blocks: Blocks = field(default_factory=lambda: Blocks([]))
     idle_parameters: bool = True
     meter: Meter | None = None
-    packages: tuple[str, ...] = ()
 
 
 def fit(
@@ -66,68 +68,42 @@ def fit(
         if not processes.is_first:
             logging.getLogger("dexworld").setLevel(logging.WARNING)  # the first process logs what all do
         job = prepare(own_device, processes)
-        trainer: Trainer[Any] = Trainer(
-            job.model,
-            training,
-            job.task,
-            output,
-            job.validation,
-            job.identity,
-            own_device,
-            processes=processes,
-            scale=scale,
-            blocks=job.blocks,
-            idle_parameters=job.idle_parameters,
-            meter=job.meter,
-        )
-        finished = run_trainer(trainer)
-        figures = trainer.figures or trainer.validate()
-        return save_run(trainer, output, job.provenance, figures, finished, job.packages)
+        names = [each.name for each in fields(job) if each.name != "provenance"]
+        parts: dict[str, Any] = {name: getattr(job, name) for name in names}
+        parts |= {"config": training, "folder": output, "device": own_device, "processes": processes, "scale": scale}
+        return run_trainer(Trainer(**parts), job.provenance)
 
 
-def run_trainer(trainer: Trainer) -> bool:
-    """Resume and train, the first process with a log in the trainer's folder; True when the last step is done."""
-    trainer.resume()
-    if not trainer.processes.is_first:
-        return trainer.run()
-    with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
-        trainer.report, trainer.on_step = log.report, log.advance
-        return trainer.run()
+def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tuple[str, ...] = ()) -> Path:
+    """Resume, train, validate, write the model and results.json; returns the model's folder. The first process writes.
 
-
-def save_run(
-    trainer: Trainer,
-    output: Path,
-    provenance: dict[str, Any],
-    figures: dict[str, float],
-    finished: bool,
-    packages: tuple[str, ...] = (),
-) -> Path:
-    """Write `output`/model and results.json; returns the model's folder. All processes call it, the first one writes.
-
-    provenance: what only this kind of run knows; command, steps, time, figures and versions are added here.
+    provenance: what only this kind of run knows; command, steps, time, figures and versions are added here. packages:
+    further ones whose versions matter.
     """
-    seconds = round(trainer.seconds, 1)
-    provenance = provenance | {
-        "command": command_line(),
-        "steps": trainer.step,
-        "finished": finished,
-        "seconds": seconds,
+    trainer.resume()
+    if trainer.processes.is_first:
+        with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
+            trainer.report, trainer.on_step = log.report, log.advance
+            finished = trainer.run()
+    else:
+        finished = trainer.run()
+    figures = trainer.figures or trainer.validate()
+    names = ("dexworld", "torch", "numpy", *packages)
+    results = {"steps": trainer.step, "finished": finished, "seconds": round(trainer.seconds, 1)}
+    provenance = {
+        **provenance,
+        "command": shlex.join(without_folders(word) for word in sys.argv),  # a model card shows it
+        **results,
         "processes": trainer.processes.count,
         "figures": figures,
         "code": code_version(),
-        "versions": {
-            **{name: version(name) for name in ("dexworld", "torch", "numpy", *packages)},
-            "python": platform.python_version(),
-        },
+        "versions": {**{name: version(name) for name in names}, "python": platform.python_version()},
     }
-    folder = output / "model"
+    folder = trainer.folder / "model"
     with trainer.averaged() as model:
         if trainer.processes.is_first:
             model.save_pretrained(folder, provenance)
-    if trainer.processes.is_first:
-        results = {"steps": trainer.step, "finished": finished, "seconds": seconds, "validation": figures}
-        write_json(output / "results.json", results)
+            write_json(trainer.folder / "results.json", {**results, "validation": figures})
     return folder
 
 
@@ -141,11 +117,67 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def command_line() -> str:
-    """This process's command line, for a model card: absolute paths are cut to their last part."""
-    return shlex.join(without_folders(word) for word in sys.argv)
-
-
 def without_folders(word: str) -> str:
     """The last part of an absolute path, any other word as it is: a model card is no place for somebody's folders."""
     return Path(word).name if Path(word).is_absolute() else word
+
+
+class TrainingLog:
+    """Writes `folder`/tensorboard and `folder`/metrics.jsonl; use as a context manager.
+
+    On a terminal a progress bar shows the last figures, elsewhere each report is a log line. start: step to go on from;
+    what a killed run reported beyond it is dropped, so that the curve has every step once.
+    """
+
+    def __init__(self, folder: Path, steps: int, start: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.steps, self.path = steps, folder / "metrics.jsonl"
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step(line) <= start]
+            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self.console = Console(stderr=True)
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        shown = TextColumn("{task.fields[figures]}")
+        self.bar = Progress(*columns, shown, console=self.console, disable=not self.console.is_terminal)
+        self.task: TaskID = self.bar.add_task("training", total=steps, completed=start, figures="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        self.board.close()
+
+    def advance(self, step: int) -> None:
+        """Move the bar to `step`."""
+        self.bar.update(self.task, completed=step)
+
+    def report(self, step: int, figures: dict[str, float]) -> None:
+        """Record scalars by name."""
+        for name, value in figures.items():
+            self.board.add_scalar(name, value, step)
+        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **rounded}) + "\n")
+        shown = {name: value for name, value in figures.items() if name in SHOWN or name.startswith("validation/")}
+        text = "  ".join(f"{name.removeprefix('validation/')} {value:.4g}" for name, value in shown.items())
+        validation = any(name.startswith("validation/") for name in figures)
+        if validation or not self.console.is_terminal:
+            logger.info("step %d of %d: %s", step, self.steps, text)
+        if not validation:
+            self.bar.update(self.task, completed=step, figures=text)
+        elif self.console.is_terminal:
+            self.bar.console.log(f"step {step}: {text}")
+
+
+def _step(line: str) -> int:
+    """The step of a line of metrics.jsonl; beyond every run when a kill cut the line short."""
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return 2**62

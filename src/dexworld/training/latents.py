@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import Shard
 from dexworld.data.latent_cache import (
@@ -28,6 +26,8 @@ from dexworld.data.source import Dataset
 from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import load_world_model, preset
+from dexworld.training.config import check_positive
+from dexworld.training.distributed import local_device
 from dexworld.training.run_data import fit_encoder
 
 Watch = Callable[[str, int, int], None]  # (dataset, frames done, frames in all)
@@ -65,8 +65,7 @@ class LatentsConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data names no dataset folder; collect or prepare one first")
-        if self.encoder_frames < 1 or self.frames_per_shard < 1:
-            raise ValueError("encoder_frames and frames_per_shard must be positive")
+        check_positive(self, "encoder_frames", "frames_per_shard")
         if self.checkpoint is not None and self.encoder != EncoderChoice():
             raise ValueError("a checkpoint has its own encoder: leave out the encoder's options, or `checkpoint`")
         Shard.parse(self.shard)
@@ -87,11 +86,15 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
     Keys: dataset, folder, frames, bytes, complete, damaged (files with a wrong checksum; None when not asked for).
     Raises ValueError when the disk can't hold what is missing, and what `latent_cache` raises.
     """
-    chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(chosen if config.device == "auto" else config.device)
+    device = local_device(config.device)
     model, own = _model_config(config)
     datasets = _open(config, model.image_size)
-    encoder = (own or _fitted_encoder(config, model, datasets[: len(config.data)], device)).to(device)
+    if own is None:
+        own, fitted_on = build_encoder(model.encoder, model.image_size), datasets[: len(config.data)]
+        # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
+        with alone_in(fitted_on[0].folder / "latents"):
+            fit_encoder(model, own, fitted_on, config.encoder_frames, config.seed, device)
+    encoder = own.to(device)
     fingerprint = encoder_fingerprint(encoder)
     shape = (encoder.grid[0] * encoder.grid[1], encoder.dim)
     folders = [cache_folder(dataset, fingerprint) for dataset in datasets]
@@ -125,11 +128,3 @@ def _model_config(config: LatentsConfig) -> tuple[Any, Encoder | None]:
 
 def _open(config: LatentsConfig, image_size: tuple[int, int]) -> list[Dataset]:
     return [resized(open_dataset(folder), image_size) for folder in (*config.data, *config.validation_data)]
-
-
-def _fitted_encoder(config: LatentsConfig, model: Any, datasets: list[Dataset], device: torch.device) -> Encoder:
-    encoder = build_encoder(model.encoder, model.image_size)
-    # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
-    with alone_in(datasets[0].folder / "latents"):
-        fit_encoder(model, encoder, datasets, config.encoder_frames, config.seed, device)
-    return encoder

@@ -5,22 +5,20 @@ M visible keypoints of a batch, h x w heatmap size.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dexworld.actions import hand_motion
+from dexworld.data.windows import Window
 from dexworld.hands import TRACKED
 from dexworld.track import Track
+from dexworld.training.distributed import Processes
 
 ItemsEach = Callable[[Tensor], Tensor]  # items in this process -> items of all processes over their number, above 0
-
-
-def own_items(items: Tensor) -> Tensor:
-    """At least 1: what a sum is divided by to be a mean, when one process sees the whole batch."""
-    return items.clamp(min=1)
+own_items: ItemsEach = Processes().items_each  # of a process that sees the whole batch
 
 
 def latent_loss(
@@ -48,6 +46,14 @@ def inside_image(pixels: Tensor, visible: Tensor, image_size: tuple[int, int]) -
     return visible & (u >= 0) & (u < image_size[1]) & (v >= 0) & (v < image_size[0])
 
 
+def keypoint_distances(model: Any, window: Window, image_size: tuple[int, int]) -> Tensor:
+    """Pixels (M,) between the keypoints that a model reads from true latents and those that are seen, on the CPU."""
+    pixels, visible = tracked_pixels(window.track)
+    found, _ = model.keypoints(window.latents)
+    counted = inside_image(pixels, visible, image_size)
+    return (found - pixels[..., :2]).norm(dim=-1)[counted].float().cpu()
+
+
 def gaussian_axes(
     pixels: Tensor, map_size: tuple[int, int], image_size: tuple[int, int], sigma_px: float
 ) -> tuple[Tensor, Tensor]:
@@ -55,14 +61,12 @@ def gaussian_axes(
 
     Heatmap cells are sampled at their centres; sigma_px is measured in image pixels.
     """
-    axes = []
-    for coordinate, cells, length in (
-        (pixels[:, 1], map_size[0], image_size[0]),
-        (pixels[:, 0], map_size[1], image_size[1]),
-    ):
+
+    def axis(coordinate: Tensor, cells: int, length: int) -> Tensor:
         centres = (torch.arange(cells, device=pixels.device, dtype=torch.float32) + 0.5) * (length / cells)
-        axes.append(torch.exp(-0.5 * ((centres - coordinate[:, None].float()) / sigma_px).square()))
-    return axes[0], axes[1]
+        return torch.exp(-0.5 * ((centres - coordinate[:, None].float()) / sigma_px).square())
+
+    return axis(pixels[:, 1], map_size[0], image_size[0]), axis(pixels[:, 0], map_size[1], image_size[1])
 
 
 def gaussian_maps(pixels: Tensor, map_size: tuple[int, int], image_size: tuple[int, int], sigma_px: float) -> Tensor:

@@ -21,12 +21,10 @@ from dexworld.training.window_task import window_strategies
 
 @dataclass(frozen=True)
 class Recipe:
-    """source: where the numbers are from. batch: windows in an optimiser step, over all processes and accumulated ones.
-
-    epochs: passes over all (clip, segment) pairs. run, sampling, training: fields of the configs of those names.
+    """batch: windows in an optimiser step, over all processes and accumulated ones. epochs: passes over all (clip,
+    segment) pairs. run, sampling, training: fields of the configs of those names.
     """
 
-    source: str
     batch: int
     epochs: float
     run: Mapping[str, Any]
@@ -34,44 +32,36 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-_LOSSES = {
-    "hand_consistency": 100.0,  # paper, section 3.3
-    "true_keypoints": 0.0,
-    "keypoint_frames": 8,
-    "sigma_px": 2.0,
-    "ema": 0.0,
-    "bfloat16": True,
-    "warmup_steps": 0,
-    "clip": None,
-}
+_LOSSES: dict[str, Any] = {"hand_consistency": 100.0, "true_keypoints": 0.0}  # paper, section 3.3
+_LOSSES |= {"keypoint_frames": 8, "sigma_px": 2.0}
+_LOSSES |= {"ema": 0.0, "bfloat16": True, "warmup_steps": 0, "clip": None}
 _PRETRAINING = _LOSSES | {"teacher_forced": 1.0, "learning_rate": 1e-4}
 _FINE_TUNING = _LOSSES | {"teacher_forced": 0.0, "unroll_steps": 8, "learning_rate": 1e-5}
 _ONLINE = {"preset": "paper-xl", "latents": "online"}
 _ONLINE_OFFICIAL = {"preset": "official-xl", "latents": "online"}
 
 RECIPES = {
-    # "Adam with an initial learning rate of 1e-4, which is reduced to 1e-7 over 40 epochs via a cosine", batch 4096.
+    # DexWM paper, appendix C.1: "Adam with an initial learning rate of 1e-4, which is reduced to 1e-7 over 40 epochs
+    # via a cosine", batch 4096.
     "pretrain_egodex_droid": Recipe(
-        "DexWM paper, appendix C.1",
         batch=4096,
         epochs=40,
         run=_ONLINE | {"augment": True},
         sampling={"windows": "paper"},
         training=_PRETRAINING | {"final_learning_rate": 1e-3, "weight_decay": 0.0},
     ),
-    # "for 50 epochs with a batch size of 8, using the Adam optimizer and a learning rate of 1e-5", multistep. The paper
-    # does not say how many windows of a clip make an epoch; one, as in the release.
+    # The same appendix: "for 50 epochs with a batch size of 8, using the Adam optimizer and a learning rate of 1e-5",
+    # multistep. It does not say how many windows of a clip make an epoch; one, as in the release.
     "finetune_robocasa": Recipe(
-        "DexWM paper, appendix C.1",
         batch=8,
         epochs=50,
         run=_ONLINE,
         sampling={"windows": "paper", "segments": 1},
         training=_FINE_TUNING | {"final_learning_rate": 1.0, "weight_decay": 0.0},
     ),
-    # AdamW with decay 1e-5 of all parameters; one-cycle schedule without warm-up from 1e-4 to 4e-9; clipped indices.
+    # The released configurations: AdamW with decay 1e-5 of all parameters; one-cycle schedule without warm-up from 1e-4
+    # to 4e-9; clipped indices.
     "pretrain_egodex_droid_official": Recipe(
-        "the released pre-training configuration",
         batch=4096,
         epochs=40,
         run=_ONLINE_OFFICIAL | {"augment": True},
@@ -80,7 +70,6 @@ RECIPES = {
     ),
     # 20 epochs instead of the paper's 50; from 1e-5 to 4e-7; eight steps from one frame of the whole clip.
     "finetune_robocasa_official": Recipe(
-        "the released fine-tuning configuration",
         batch=8,
         epochs=20,
         run=_ONLINE_OFFICIAL,
@@ -134,6 +123,5 @@ def windows_in_epoch(config: RunConfig) -> int:
 
 def _filled(config: Any, plain: Any, values: Mapping[str, Any]) -> Any:
     """`config` with `values` in the fields that are as in `plain`."""
-    return replace(
-        config, **{name: value for name, value in values.items() if getattr(config, name) == getattr(plain, name)}
-    )
+    changes = {name: value for name, value in values.items() if getattr(config, name) == getattr(plain, name)}
+    return replace(config, **changes)

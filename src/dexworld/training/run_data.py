@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,14 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.files import written_atomically
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
+from dexworld.models.config import KeypointHeadConfig, PredictorConfig
+from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import EncoderChoice, build_encoder
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.reference import REFERENCE
+from dexworld.models.world_model import load_world_model, preset
+from dexworld.training.config import LoopConfig, check_not_negative, check_positive
+from dexworld.training.fit import without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +57,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
-        if self.encoder_frames < 1:
-            raise ValueError(f"encoder_frames is {self.encoder_frames}; it must be positive")
+        check_positive(self, "encoder_frames")
+        check_not_negative(self, "workers")
         if self.latents not in ("cached", "online"):
             raise ValueError(f"latents is {self.latents!r}; choose 'cached' or 'online'")
-        if self.workers < 0:
-            raise ValueError(f"workers is {self.workers}; it must be 0 or more")
         if self.shares and len(self.shares) != len(self.data):
             raise ValueError(f"mix gives {len(self.shares)} shares for {len(self.data)} data folders")
 
@@ -81,9 +86,7 @@ class RunData:
     def open(cls, config: DataConfig) -> "RunData":
         """Open the folders of a run. Raises ValueError for data that is missing or holds no readable episode."""
         if not config.data:
-            raise ValueError(
-                "data names no dataset folder; make one with `dexworld collect` or `dexworld prepare` first"
-            )
+            raise ValueError("data names no dataset folder; make one with `dexworld collect` or `prepare` first")
         datasets, held_out_data = _open_all(config.data), _open_all(config.validation_data)
         training, held_out = split_by_scene(datasets, 0.0 if held_out_data else config.validation_fraction)
         if held_out_data:
@@ -92,15 +95,9 @@ class RunData:
 
     def resized(self, image_size: tuple[int, int]) -> "RunData":
         """The same with frames of `image_size` (height, width)."""
-        datasets, held_out_data = (
-            [resized(each, image_size) for each in part] for part in (self.datasets, self.held_out_data)
-        )
+        datasets = [resized(each, image_size) for each in self.datasets]
+        held_out_data = [resized(each, image_size) for each in self.held_out_data]
         return RunData(datasets, held_out_data, self.training, self.held_out)
-
-    @property
-    def held_out_datasets(self) -> list[Dataset]:
-        """The datasets that `held_out` counts in."""
-        return self.held_out_data or self.datasets
 
     @property
     def validates(self) -> bool:
@@ -111,7 +108,7 @@ class RunData:
         return False
 
     def identity(self, config: DataConfig) -> dict[str, Any]:
-        """What a continued run must share, as JSON values."""
+        """What a continued run must share."""
         return {
             "data": [dataset.fingerprint for dataset in self.datasets],
             "validation_fraction": None if self.held_out_data else config.validation_fraction,
@@ -139,9 +136,7 @@ class RunData:
                 }
                 for dataset, episodes in zip(self.datasets, self.training, strict=True)
             ],
-            "validation_datasets": [
-                {"name": each.folder.name, "settings": each.settings} for each in self.held_out_data
-            ],
+            "validation_datasets": [{"name": one.folder.name, "settings": one.settings} for one in self.held_out_data],
             "validation_episodes": sum(len(episodes) for episodes in self.held_out),
         }
 
@@ -199,9 +194,8 @@ def fit_encoder(
         return
     new: Any = build_encoder(config.encoder, config.image_size)
     new.to(device).fit(images.to(device) for images in _sampled_frames(datasets, frames, seed))
-    logger.info("fitted the %s encoder", config.encoder.kind)
-    if hasattr(new, "explained_variance"):
-        logger.info("%.1f %% of the variance is kept", 100 * float(new.explained_variance))
+    kept = f", which keeps {float(new.explained_variance):.1%} of the variance" if config.encoder.kind == "pca" else ""
+    logger.info("fitted the %s encoder%s", config.encoder.kind, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.cpu().contiguous() for name, value in new.state_dict().items()}
     with written_atomically(path) as temporary:
@@ -220,3 +214,68 @@ def _sampled_frames(datasets: list[Dataset], count: int, seed: int) -> Iterator[
         frames = dataset[index].frames
         picked = generator.choice(len(frames), size=min(per_episode, len(frames)), replace=False)
         yield torch.from_numpy(frames.read(sorted(picked.tolist())))
+
+
+@dataclass(frozen=True)
+class LatentRunConfig(DataConfig):
+    """Data and encoder of a run. Raises ValueError naming the field that makes no sense."""
+
+    checkpoint: str = REFERENCE
+    """World model whose encoder is taken: a folder, a Hugging Face id, or `reference`."""
+    encoder_preset: str | None = None
+    """Take the encoder of this model preset instead; a pca one is fitted on the data as `dexworld train` does."""
+    encoder: EncoderChoice = field(default_factory=EncoderChoice)
+    """Pretrained encoder instead, before there is any world model of it; pictures have the size of the preset, `tiny`
+    unless another is given."""
+    mix: tuple[float, ...] = ()
+    """Share of each data folder in what is drawn; by default as large as its data."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.checkpoint != REFERENCE and (self.encoder_preset is not None or self.encoder != EncoderChoice()):
+            own = f"the encoder is that of {self.checkpoint}"
+            raise ValueError(f"{own}: leave out the options of another encoder, or `checkpoint`")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return self.mix
+
+
+@dataclass(frozen=True)
+class LatentRun:
+    """An encoder and the data it is applied to.
+
+    model: a world model that holds the encoder; the rest of it is not used. fingerprint: of the encoder. source: what
+    encoder it is, in words. data: with frames of the model's size.
+    """
+
+    model: Any
+    fingerprint: str
+    source: str
+    data: RunData
+
+    @classmethod
+    def open(cls, config: LatentRunConfig, seed: int, device: torch.device) -> "LatentRun":
+        """Open the data and load or fit the encoder. Raises ValueError for data that is missing or does not fit."""
+        data = RunData.open(config)
+        if config.encoder_preset is None and config.encoder == EncoderChoice():
+            model, source = load_world_model(config.checkpoint), without_folders(config.checkpoint)
+        else:
+            name = config.encoder_preset or "tiny"
+            small = PredictorConfig(dim=32, depth=1, heads=2, pixel_aligned=False)  # only the encoder is used
+            wanted = replace(config.encoder.applied(preset(name)), predictor=small)
+            model = DexWM(replace(wanted, keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2))).eval()
+            fit_encoder(model.config, model.encoder, data.datasets, config.encoder_frames, seed, device)
+            source = without_folders(config.encoder.encoder) if config.encoder.encoder else f"preset {name}"
+        model.requires_grad_(False).to(device)
+        return cls(model, encoder_fingerprint(model.encoder), source, data.resized(model.config.image_size))
+
+    def identity(self, config: LatentRunConfig) -> dict[str, Any]:
+        """What a continued run must share."""
+        own = {"encoder": self.fingerprint, "latents": config.latents, "mix": config.mix}
+        return own | self.data.identity(config)
+
+    def provenance(self, training: LoopConfig, ancestry: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What a model card needs to know about data and settings; ancestry as for `RunData.provenance`."""
+        encoder = {"encoder": self.fingerprint, "encoder_of": self.source}
+        return {**encoder, **self.data.provenance(ancestry), "training": asdict(training)}

@@ -6,7 +6,7 @@ A run at the paper's scale has to encode online: latents of EgoDex would fill 82
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,22 +17,24 @@ from dexworld.data.latent_cache import LatentCache, latent_cache
 from dexworld.data.loader import FrameLoader, stored_facts
 from dexworld.data.mixture import MixConfig
 from dexworld.data.resize import Fit, resized
-from dexworld.data.sampling import EveryFrame, StrideSampling, uniforms
+from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
-from dexworld.training.config import TrainConfig
-from dexworld.training.window_task import Strategy, WindowSource
+from dexworld.training.config import LoopConfig
+from dexworld.training.distributed import Processes
+from dexworld.training.run_data import DataConfig
 
 logger = logging.getLogger(__name__)
 AUGMENTATION = 1 << 20  # stream of random numbers, apart from those that draw frames
 FRAMES_PER_CALL = 256  # frames that the encoder takes at once
 SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all seeds, so that these can be compared
+Strategy = PartStrategy | StrideSampling
 Episodes = list[np.ndarray]
 Latents = Callable[[Tensor], Tensor] | CachedLatents  # images (N, H, W, 3) uint8 to (N, P, D), or latents by row
 
 
 class FrameSource:
-    """Windows of decoded frames with latents (a `window_task.WindowSource`).
+    """Windows of decoded frames with latents.
 
     loader: where frames come from; its workers load consecutive batches ahead. latents: an encoder for images of
     `image_size`, or latents computed before; None for labels only. augment: colours to change, one draw per clip from
@@ -99,48 +101,36 @@ class FrameSource:
         self.loader.close()
 
 
-class PictureSource(FrameSource):
+WindowSource = FrameSource | WindowSampler
+
+
+def picture_source(
+    datasets: list[Dataset],
+    episodes: Episodes,
+    latents: Latents,
+    device: torch.device,
+    batch_size: int,
+    seed: int,
+    mix: tuple[float, ...] = (),
+    workers: int = 0,
+    processes: Processes = Processes(),
+) -> FrameSource:
     """Single frames with pictures and latents; an epoch brings every frame of the given episodes once.
 
     datasets: with frames of the model's size (see `data.resize`). mix: shares of the datasets. workers: processes that
-    decode. rank, world_size: this process among several, which share every batch.
+    decode. processes: those that share every batch.
     """
-
-    def __init__(
-        self,
-        datasets: list[Dataset],
-        episodes: Episodes,
-        latents: Latents,
-        device: torch.device | str,
-        batch_size: int,
-        seed: int,
-        mix: MixConfig = MixConfig(),
-        workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        options: dict[str, Any] = {"episodes": episodes, "mix": mix, "workers": workers}
-        options |= {"rank": rank, "world_size": world_size, "pin": torch.device(device).type == "cuda"}
-        loader = FrameLoader(datasets, EveryFrame(), batch_size, seed, **options)
-        super().__init__(loader, latents, loader.image_size, device, keep_frames=True)
-
-
-class TrainingData(Protocol):
-    """Several datasets that windows are drawn from.
-
-    source: windows of the given episodes of each dataset, with the columns that the model reads (`columns_of`). shown:
-    as they are and mixed by size, to measure on. labels: windows without true latents.
-    """
-
-    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource: ...
-    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource: ...
+    options: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers, "pin": device.type == "cuda"}
+    options |= {"episodes": episodes, "rank": processes.rank, "world_size": processes.count}
+    loader = FrameLoader(datasets, EveryFrame(), batch_size, seed, **options)
+    return FrameSource(loader, latents, loader.image_size, device, keep_frames=True)
 
 
 class CachedData:
-    """Latents computed once per dataset (`TrainingData`); opening computes what is missing.
+    """Several datasets whose latents are computed once; opening computes what is missing.
 
     Frames of another size than the model's are brought to it before they are encoded. mix: shares of the datasets.
-    rank, world_size: this process among several, which share the batches of training.
+    processes: those that share the batches of training.
     """
 
     def __init__(
@@ -151,29 +141,31 @@ class CachedData:
         mix: tuple[float, ...],
         seed: int,
         device: torch.device,
-        rank: int = 0,
-        world_size: int = 1,
+        processes: Processes = Processes(),
     ) -> None:
-        self.mix, self.seed, self.share = MixConfig(mix), seed, {"rank": rank, "world_size": world_size}
+        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "seed": seed}
+        self.drawn |= {"rank": processes.rank, "world_size": processes.count}
         self.caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
         self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
 
     def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """See `TrainingData`."""
+        """Windows of the given episodes of each dataset, with the columns that the model reads.
+
+        shown: as they are and mixed by size, to measure on.
+        """
         _warn_of_rates(strategy, self.rates)
-        mix, seed, share = (MixConfig(), SHOWN_SEED, {}) if shown else (self.mix, self.seed, self.share)
-        return WindowSampler(self.caches, strategy, seed, episodes, mix=mix, columns=columns_of(model), **share)
+        drawn = {"seed": SHOWN_SEED} if shown else self.drawn
+        return WindowSampler(self.caches, strategy, episodes=episodes, columns=columns_of(model), **drawn)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """See `TrainingData`."""
-        return WindowSampler(self.caches, strategy, self.seed, episodes, mix=self.mix)
+        """Windows whose latents are not asked for, in one process."""
+        return WindowSampler(self.caches, strategy, self.drawn["seed"], episodes, mix=self.drawn["mix"])
 
 
 class OnlineData:
-    """Frames decoded by `workers` processes, resized, augmented and encoded on `device` (`TrainingData`).
+    """The same of frames that `workers` processes decode; they are resized, augmented and encoded on `device`.
 
-    Datasets that store different sizes are brought to the model's in the workers, others on the device. rank,
-    world_size: this process among several, which share the batches of training.
+    Datasets that store different sizes are brought to the model's in the workers, others on the device.
     """
 
     def __init__(
@@ -181,24 +173,23 @@ class OnlineData:
         datasets: list[Dataset],
         image_size: tuple[int, int],
         mix: tuple[float, ...],
-        training: TrainConfig,
+        training: LoopConfig,
         device: torch.device,
+        processes: Processes = Processes(),
         augment: bool = False,
         workers: int = 0,
         strict: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         facts = [stored_facts(dataset) for dataset in datasets]
         self.datasets, self.image_size, self.training, self.device = datasets, image_size, training, device
         self.augment, self.rates = augment, {rate for _, rate in facts}
-        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers, "rank": rank, "world_size": world_size}
+        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers}
+        self.drawn |= {"rank": processes.rank, "world_size": processes.count}
         several = len({size for size, _ in facts}) > 1
-        pin = device.type == "cuda"
-        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": pin}
+        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": device.type == "cuda"}
 
     def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """See `TrainingData`; the model's encoder is asked for latents when a batch is."""
+        """See `CachedData.source`; the model's encoder is asked for latents when a batch is."""
         _warn_of_rates(strategy, self.rates)
         changing = {"seed": SHOWN_SEED} if shown else self.drawn
         loader = self._loader(strategy, episodes, columns=columns_of(model), **changing)
@@ -208,13 +199,30 @@ class OnlineData:
         return FrameSource(loader, model.encode, self.image_size, self.device, colours, self.training.seed, bfloat16)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """See `TrainingData`; nothing is decoded."""
+        """Windows without latents, in one process; nothing is decoded."""
         loader = self._loader(strategy, episodes, decode=False, mix=self.drawn["mix"])
         return FrameSource(loader, None, self.image_size)
 
     def _loader(self, strategy: Strategy, episodes: Episodes, **changing: Any) -> FrameLoader:
         options: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, **self.options, **changing}
         return FrameLoader(self.datasets, strategy, self.training.batch_size, **options)
+
+
+def open_data(
+    config: DataConfig,
+    training: LoopConfig,
+    datasets: list[Dataset],
+    model: Any,
+    fingerprint: str,
+    device: torch.device,
+    processes: Processes,
+    **online: bool,
+) -> CachedData | OnlineData:
+    """The data of a run as `config.latents` says. fingerprint: of the encoder. online: options of `OnlineData`."""
+    if config.latents == "cached":
+        return CachedData(datasets, model, fingerprint, config.shares, training.seed, device, processes)
+    size = model.config.image_size
+    return OnlineData(datasets, size, config.shares, training, device, processes, workers=config.workers, **online)
 
 
 def columns_of(model: Any) -> tuple[str, ...]:

@@ -1,39 +1,30 @@
 """From dataset folders to a pixel decoder: what `dexworld train decoder` runs (see `fit` for what it leaves)."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dexworld.data.mixture import MixConfig
 from dexworld.data.source import Dataset
 from dexworld.data.windows import CachedLatents
-from dexworld.models.decoder import (
-    DECODER_PRESETS,
-    DecoderConfig,
-    PixelDecoder,
-    PixelDecoderConfig,
-    decoder_preset,
-    from_pixels,
-)
+from dexworld.models.decoder import DECODER_PRESETS, DecoderConfig, PixelDecoder, PixelDecoderConfig, from_pixels
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.perceptual import perceptual_distance
 from dexworld.training.decoder_objective import (
     CHUNK,
     AdversarialDecoder,
-    DecoderLoss,
     DecoderTask,
     DecoderTrainConfig,
     DecoderValidation,
+    PatchDiscriminator,
 )
-from dexworld.training.discriminator import PatchDiscriminator
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit
-from dexworld.training.latent_run import LatentRun, LatentRunConfig
-from dexworld.training.sources import CachedData, Latents, PictureSource
+from dexworld.training.run_data import LatentRun, LatentRunConfig
+from dexworld.training.sources import CachedData, Latents, picture_source
 
 FIT_PICTURES = 512  # that the linear part of a residual decoder is fitted on
 
@@ -72,10 +63,9 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
     or TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
     if network is None:
-        network = replace(decoder_preset(config.size), refine=config.refine)
+        network = replace(DECODER_PRESETS[config.size], refine=config.refine)
         network = replace(network, residual=True, output="linear") if config.residual else network
-    wanted = network
-    return fit(config.output, config.training, lambda device, all_: _job(config, wanted, device, all_), config.device)
+    return fit(config.output, config.training, partial(_job, config, network), config.device)
 
 
 def _job(config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes) -> Job:
@@ -97,28 +87,19 @@ def _job(config: DecoderRunConfig, network: DecoderConfig, device: torch.device,
     decoder.provenance = run.provenance(training) | {"perceptual": name, "finished": False}
     validation = None
     if data.validates:
-        held_out = PictureSource(data.held_out_datasets, data.held_out, shown, device, CHUNK, training.seed)
+        datasets = data.held_out_data or data.datasets
+        held_out = picture_source(datasets, data.held_out, shown, device, CHUNK, training.seed)
         validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
-    described = {"decoder": json.loads(json.dumps(asdict(decoder.config))), "perceptual": name}
-    pictures = PictureSource(
-        data.datasets,
-        data.training,
-        latents,
-        device,
-        training.batch_size,
-        training.seed,
-        MixConfig(config.mix),
-        config.workers,
-        processes.rank,
-        processes.count,
-    )
-    task = DecoderTask(DecoderLoss(model, training, perceptual, name, processes), pictures)
+    described = {"decoder": asdict(decoder.config), "perceptual": name}
+    options = (training.batch_size, training.seed, config.mix, config.workers, processes)
+    pictures = picture_source(data.datasets, data.training, latents, device, *options)
+    task = DecoderTask(model, training, pictures, perceptual, name, processes)
     return Job(model, task, run.identity(config) | described, dict(decoder.provenance), validation)
 
 
 def _fit_pictures(run: LatentRun, latents: Latents, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The same pictures in every process, so that all start from one linear part."""
-    source = PictureSource(run.data.datasets, run.data.training, latents, device, CHUNK, seed)
+    source = picture_source(run.data.datasets, run.data.training, latents, device, CHUNK, seed)
     for step in range(FIT_PICTURES // CHUNK):
         pictures = source.batch(step, CHUNK)
         yield from_pixels(pictures.frames[:, 0]), pictures.latents[:, 0]

@@ -4,8 +4,9 @@ It learns from latents of true frames only and never sees a prediction, so figur
 itself: only about the model whose predictions it is shown (DexWM paper: the shared keypoint prediction layer).
 """
 
-import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,19 +14,18 @@ import torch
 from torch import Tensor
 
 from dexworld.data.sampling import EveryFrame
-from dexworld.data.source import Dataset
 from dexworld.data.windows import Window
 from dexworld.models.config import KeypointHeadConfig
-from dexworld.models.evaluator import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator, evaluator_preset
+from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import open_evaluator
 from dexworld.models.latent_space import LatentSpace
-from dexworld.training.config import LoopConfig, TrainConfig, check_positive
+from dexworld.training.config import LoopConfig, check_positive
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
-from dexworld.training.latent_run import LatentRun, LatentRunConfig
-from dexworld.training.losses import ItemsEach, inside_image, keypoint_loss, own_items, tracked_pixels
-from dexworld.training.sources import CachedData, OnlineData, TrainingData
-from dexworld.training.window_task import WindowSource
+from dexworld.training.losses import ItemsEach, keypoint_distances, keypoint_loss, tracked_pixels
+from dexworld.training.run_data import LatentRun, LatentRunConfig
+from dexworld.training.sources import WindowSource, open_data
+from dexworld.training.window_task import SourceTask
 
 CHUNK = 32  # frames at a time in validation
 THRESHOLDS_PX = (5.0, 10.0, 20.0)
@@ -69,39 +69,20 @@ class EvaluatorRunConfig(LatentRunConfig):
             raise ValueError(f"size is {self.size!r}; choose from {', '.join(EVALUATOR_PRESETS)}")
 
 
-class EvaluatorTask:
-    """Single frames with their keypoints (a `trainer.Task`). items_each: as in `losses.keypoint_loss`."""
+class EvaluatorTask(SourceTask):
+    """Single frames with their keypoints. items_each: as in `losses.keypoint_loss`."""
 
     def __init__(
-        self,
-        model: KeypointEvaluator,
-        config: EvaluatorTrainConfig,
-        source: WindowSource,
-        items_each: ItemsEach = own_items,
+        self, model: KeypointEvaluator, config: EvaluatorTrainConfig, source: WindowSource, items_each: ItemsEach
     ) -> None:
         self.model, self.config, self.source, self.items_each = model, config, source, items_each
-
-    def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
-        """This process's share of batch number `index` of the run."""
-        size = self.config.batch_size
-        return self.source.batch(index, size).to(device), size
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
         """`loss`: of the heatmaps of visible keypoints (see `losses.keypoint_loss`)."""
         pixels, visible = tracked_pixels(batch.track)
-        config = self.model.config
+        size, kind = self.model.config.latents.image_size, self.model.config.head.loss
         logits = self.model(batch.latents)
-        size, kind = config.latents.image_size, config.head.loss
         return {"loss": keypoint_loss(logits, pixels, visible, size, self.config.sigma_px, kind, self.items_each)}
-
-    def contents(self, batch: Window) -> dict[str, Tensor]:
-        """The window's tensors by name."""
-        return batch.tensors
-
-    def broken_data(self, batch: Window) -> str:
-        """Which episode's latents are not finite, if any."""
-        row = batch.bad_row
-        return "" if row is None else f" Latents are not finite in {self.source.describe(row)}."
 
 
 class EvaluatorValidation:
@@ -115,14 +96,8 @@ class EvaluatorValidation:
         """Of the keypoints that are in front of the camera and inside the image: `pck5`, `pck10`, `pck20` (the share
         found within so many pixels, 0 to 1), `median_px` (distance), and `visible` (how many they are). Without any,
         `visible` alone."""
-        distances = []
-        for step in range(-(-self.frames // CHUNK)):
-            window = self.source.batch(step, CHUNK).to(device)
-            pixels, visible = tracked_pixels(window.track)
-            found, _ = model.keypoints(window.latents)
-            counted = inside_image(pixels, visible, model.config.latents.image_size)
-            distances.append((found - pixels[..., :2]).norm(dim=-1)[counted].float().cpu())
-        distance = torch.cat(distances)
+        windows = (self.source.batch(step, CHUNK).to(device) for step in range(ceil(self.frames / CHUNK)))
+        distance = torch.cat([keypoint_distances(model, window, model.config.latents.image_size) for window in windows])
         figures = {"visible": float(len(distance))}
         if len(distance):
             figures |= {f"pck{limit:g}": float((distance <= limit).float().mean()) for limit in THRESHOLDS_PX}
@@ -136,17 +111,18 @@ def train_evaluator(config: EvaluatorRunConfig, head: KeypointHeadConfig | None 
     head: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError or
     TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    size = head or evaluator_preset(config.size)
-    return fit(config.output, config.training, lambda device, all_: _job(config, size, device, all_), config.device)
+    prepare = partial(_job, config, head or EVALUATOR_PRESETS[config.size])
+    return fit(config.output, config.training, prepare, config.device)
 
 
 def _job(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.device, processes: Processes) -> Job:
     training = config.training
     with processes.first_alone():  # it fits and encodes what is missing, the others read what it wrote
         run = LatentRun.open(config, training.seed, device)
-        data = run.data
-        source = _training_data(config, run, data.datasets, device, processes)
-        shown = _training_data(config, run, data.held_out_data, device, processes) if data.held_out_data else source
+        data, common = run.data, (run.model, run.fingerprint, device, processes)
+        shown = source = open_data(config, training, data.datasets, *common)
+        if data.held_out_data:
+            shown = open_data(config, training, data.held_out_data, *common)
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     if config.initial is None:
         model = KeypointEvaluator(EvaluatorConfig(LatentSpace.of(run.model.config, run.fingerprint), head))
@@ -159,27 +135,9 @@ def _job(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.dev
     model.provenance = provenance | {"finished": False}
     validation = None
     if data.validates:
-        windows = shown.source(EveryFrame(), run.model, data.held_out, shown=True)
-        validation = EvaluatorValidation(windows, training.validation_frames)
-    described = {"evaluator": json.loads(json.dumps(asdict(model.config)))}
-    items = processes.items_each if processes.count > 1 else own_items
-    task = EvaluatorTask(model, training, source.source(EveryFrame(), run.model, data.training), items)
+        held_out = shown.source(EveryFrame(), run.model, data.held_out, shown=True)
+        validation = EvaluatorValidation(held_out, training.validation_frames)
+    described = {"evaluator": asdict(model.config)}
+    windows = source.source(EveryFrame(), run.model, data.training)
+    task = EvaluatorTask(model, training, windows, processes.items_each)
     return Job(model, task, run.identity(config) | described, dict(model.provenance), validation)
-
-
-def _training_data(
-    config: EvaluatorRunConfig, run: LatentRun, datasets: list[Dataset], device: torch.device, processes: Processes
-) -> TrainingData:
-    training, rank, count = config.training, processes.rank, processes.count
-    if config.latents == "cached":
-        return CachedData(datasets, run.model, run.fingerprint, config.mix, training.seed, device, rank, count)
-    return OnlineData(
-        datasets,
-        run.model.config.image_size,
-        config.mix,
-        TrainConfig(batch_size=training.batch_size, seed=training.seed, bfloat16=training.bfloat16),
-        device,
-        workers=config.workers,
-        rank=rank,
-        world_size=count,
-    )

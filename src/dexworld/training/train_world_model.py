@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,11 @@ from dexworld.models.encoders import EncoderChoice
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import Blocks, build_world_model, load_world_model, preset
 from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
-from dexworld.training.cost import training_flops
+from dexworld.training.cost import Meter, known_peak, training_flops
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
-from dexworld.training.losses import own_items
-from dexworld.training.meter import Meter, known_peak
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
-from dexworld.training.sources import CachedData, OnlineData, TrainingData
+from dexworld.training.sources import open_data
 from dexworld.training.validation import Validation
 from dexworld.training.window_task import WindowTask, window_strategies
 
@@ -70,13 +69,8 @@ def train(config: RunConfig, model_config: Any = None) -> Path:
     model_config: the model instead of the preset's. Raises ValueError for data that is missing or does not fit,
     StaleCacheError, ResumeError or TrainingDiverged with what to do.
     """
-    return fit(
-        config.output,
-        config.training,
-        lambda device, processes: _job(config, model_config, device, processes),
-        config.device,
-        config.scale,
-    )
+    prepare = partial(_job, config, model_config)
+    return fit(config.output, config.training, prepare, config.device, config.scale)
 
 
 def _job(config: RunConfig, model_config: Any, device: torch.device, processes: Processes) -> Job:
@@ -85,10 +79,13 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
         model = initial_model(config, model_config, data.datasets, device)
     ancestry = model.provenance if config.initial is not None else None
     fingerprint = encoder_fingerprint(model.encoder)
+    model = model.to(device)
+    common = (model, fingerprint, device, processes)
+    online: dict[str, Any] = {"augment": config.augment, "strict": config.strict}
     with processes.first_alone():  # it encodes what is not cached yet
-        shown = source = _training_data(config, data.datasets, model, fingerprint, device, processes)
+        shown = source = open_data(config, training, data.datasets, *common, **online)
         if data.held_out_data:
-            shown = _training_data(config, data.held_out_data, model, fingerprint, device, processes)
+            shown = open_data(config, training, data.held_out_data, *common, **online)
     strategies = window_strategies(model.config.num_context, training, config.sampling)
     if config.initial is None and hasattr(model, "scaled_to"):
         window = source.labels(strategies[0], data.training).batch(0, FIT_WINDOWS)
@@ -96,20 +93,12 @@ def _job(config: RunConfig, model_config: Any, device: torch.device, processes: 
         model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
     validation = None
     if data.validates:
-        validation = Validation(
-            lambda strategy: shown.source(strategy, model, data.held_out, shown=True),
-            training.validation_rollouts,
-            training.validation_windows,
-            config.sampling.rate_hz,
-        )
-    identity = {"model": json.loads(json.dumps(asdict(model.config))), "encoder": fingerprint, **data.identity(config)}
-    task = WindowTask(
-        model,
-        training,
-        lambda each: source.source(each, model, data.training),
-        config.sampling,
-        processes.items_each if processes.count > 1 else own_items,
-    )
+        held_out = partial(shown.source, model=model, episodes=data.held_out, shown=True)
+        sizes = (training.validation_rollouts, training.validation_windows)
+        validation = Validation(held_out, *sizes, config.sampling.rate_hz)
+    identity = {"model": asdict(model.config), "encoder": fingerprint, **data.identity(config)}
+    windows = partial(source.source, model=model, episodes=data.training)
+    task = WindowTask(model, training, windows, config.sampling, processes.items_each)
     loading = {"loading": config.loading} if config.loading else {}
     provenance = {
         **data.provenance(ancestry),
@@ -139,31 +128,6 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
     model = build_world_model(model_config)
     fit_encoder(model.config, model.encoder, datasets, config.encoder_frames, config.training.seed, device)
     return model
-
-
-def _training_data(
-    config: RunConfig,
-    datasets: list[Dataset],
-    model: Any,
-    fingerprint: str,
-    device: torch.device,
-    processes: Processes,
-) -> TrainingData:
-    mix, rank, count = config.shares, processes.rank, processes.count
-    if config.latents == "cached":
-        return CachedData(datasets, model.to(device), fingerprint, mix, config.training.seed, device, rank, count)
-    return OnlineData(
-        datasets,
-        model.config.image_size,
-        mix,
-        config.training,
-        device,
-        augment=config.augment,
-        workers=config.workers,
-        strict=config.strict,
-        rank=rank,
-        world_size=count,
-    )
 
 
 def _meter(config: RunConfig, model: Any, task: WindowTask, device: torch.device, processes: Processes) -> Meter:

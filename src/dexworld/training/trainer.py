@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -23,31 +23,13 @@ from dexworld.training import checkpoints
 from dexworld.training.blocks import check_compiler, prepare_blocks
 from dexworld.training.checkpoints import TrainingState
 from dexworld.training.config import LoopConfig, ScaleConfig, fixed_settings
-from dexworld.training.distributed import (
-    Processes,
-    Spread,
-    choose,
-    launched,
-    lost_processes_named,
-    own_part,
-    whole,
-)
-from dexworld.training.meter import Meter
+from dexworld.training.cost import Meter
+from dexworld.training.distributed import Processes, Spread, choose, launched, lost_processes_named, own_part, whole
 
 logger = logging.getLogger(__name__)
 Report = Callable[[int, dict[str, float]], None]  # (step, scalars by name)
-
-
-class Trainable(Protocol):
-    """A model that the trainer can write."""
-
-    def save_pretrained(self, folder: Path, /) -> None:
-        """Write the model so that its class reads it again."""
-        ...
-
-
 Batch = TypeVar("Batch")
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model", bound=Any)  # an `nn.Module` with `save_pretrained`
 
 
 class Task(Protocol[Batch]):
@@ -55,19 +37,15 @@ class Task(Protocol[Batch]):
 
     def batch(self, index: int, device: torch.device) -> tuple[Batch, int]:
         """This process's share of batch number `index` of the run, on `device`, and the samples of the whole batch."""
-        ...
 
     def losses(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """Scalars of a batch; `loss` is what is minimised."""
-        ...
 
     def contents(self, batch: Batch) -> dict[str, Tensor]:
         """The batch as named tensors, to be kept when training has diverged."""
-        ...
 
     def broken_data(self, batch: Batch) -> str:
         """A sentence that names broken data in the batch, or an empty string."""
-        ...
 
 
 class TrainingDiverged(RuntimeError):
@@ -90,13 +68,15 @@ class _Losses(nn.Module):
 
 
 class Trainer(Generic[Model]):
-    """Trains `model`, which it changes, on `task`, and keeps checkpoints in `folder`/checkpoints.
+    """Trains `model` in place on `task`, and keeps checkpoints in `folder`/checkpoints.
 
     validation: figures of the averaged model on held-out data. identity: what else a continued run must share (data,
-    encoder, model), as JSON values. report: called with scalars every `log_every` steps and after each validation.
-    processes: who shares the batches; the first one reports, validates and writes. scale: how the model is spread.
-    blocks: the model's repeated parts. idle_parameters: whether some get no gradient in some batch. meter: counts
-    operations per second.
+    encoder, model). processes: who shares the batches; the first one validates and writes. scale: how
+    the model is spread. blocks: the model's repeated parts. idle_parameters: whether some get no gradient in some
+    batch. meter: counts operations per second.
+
+    The attribute `report` is called with scalars every `log_every` steps and after each validation, `on_step` after
+    each step.
     """
 
     def __init__(
@@ -108,8 +88,6 @@ class Trainer(Generic[Model]):
         validation: Callable[[Model, torch.device], dict[str, float]] | None = None,
         identity: dict[str, Any] | None = None,
         device: torch.device | str = "cpu",
-        report: Report | None = None,
-        on_step: Callable[[int], None] | None = None,
         processes: Processes = Processes(),
         scale: ScaleConfig = ScaleConfig(),
         blocks: Blocks = Blocks([]),
@@ -122,30 +100,31 @@ class Trainer(Generic[Model]):
         self.device = torch.device(device)
         self.model = model.to(self.device).train()
         self.config, self.task, self.folder, self.validation = config, task, folder, validation
-        self.identity = {"training": fixed_settings(config), **(identity or {})}
-        self.report, self.on_step, self.processes = report, on_step, processes
+        self.identity = json.loads(json.dumps({"training": fixed_settings(config), **(identity or {})}))
+        self.report: Report | None = None
+        self.on_step: Callable[[int], None] | None = None
+        self.processes = processes
         self.meter = meter or Meter(devices=processes.count)
-        self._whole = _copy_with_own_weights(model) if parallel == "fsdp" and processes.is_first else None
+        self._whole: Model | None = None  # with parameters of its own, but for those that are not trained
+        if parallel == "fsdp" and processes.is_first:
+            shared = {id(each): each for each in model.parameters() if not each.requires_grad}
+            self._whole = copy.deepcopy(model, shared)
         if scale.compile:
             if not blocks.compiled:
                 raise ValueError("this kind of training has nothing to compile; leave out `--compile`")
             check_compiler(self.device)
         prepare_blocks(blocks.layers, blocks.methods, scale.recompute, blocks.compiled if scale.compile else ())
-        self.spread = Spread(
-            _Losses(model, task), parallel, dict.fromkeys(blocks.layers, blocks.methods), idle_parameters
-        )
+        methods = dict.fromkeys(blocks.layers, blocks.methods)
+        self.spread = Spread(_Losses(model, task), parallel, methods, idle_parameters)
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
         matrices = [each for each in self.parameters.values() if each.ndim >= 2]
         vectors = [each for each in self.parameters.values() if each.ndim < 2]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors}]
         if not config.decay_vectors:
             groups[1]["weight_decay"] = 0.0
-        self.optimiser = torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=self.device.type in ("cpu", "cuda", "mps", "xpu"),
-        )
+        fused = self.device.type in ("cpu", "cuda", "mps", "xpu")
+        decay = config.weight_decay
+        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=decay, fused=fused)
         self.average = {name: each.detach().clone() for name, each in self.parameters.items()} if config.ema else {}
         self.step, self.seconds = 0, 0.0
         self._out_of_time, self._sitting = False, (0.0, time.monotonic())  # seconds before, start
@@ -172,7 +151,9 @@ class Trainer(Generic[Model]):
         config, self._sitting = self.config, (self.seconds, time.monotonic())
         while self.step < config.steps:
             with self._explained():
-                losses = self._timed_step()
+                started = time.monotonic()
+                losses, size = self._train_step()
+                self.meter.add(self.step * config.accumulation, size, time.monotonic() - started)
             self.step += 1
             last = self.step == config.steps or self._out_of_time
             if self.report and (self.step % config.log_every == 0 or last):
@@ -190,12 +171,6 @@ class Trainer(Generic[Model]):
                 break
         return self.step >= config.steps
 
-    def _timed_step(self) -> dict[str, Tensor]:
-        started = time.monotonic()
-        losses, size = self._train_step()
-        self.meter.add(self.step * self.config.accumulation, size, time.monotonic() - started)
-        return losses
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Say what to do about a device that is full and about a process that is gone."""
@@ -203,16 +178,15 @@ class Trainer(Generic[Model]):
             with lost_processes_named(f"at step {self.step}"):
                 yield
         except RuntimeError as error:
-            full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-            if not full:
+            if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
                 raise
             path = checkpoints.latest(self.folder / "checkpoints")
+            left = f"{path} is whole; the same command goes on from it" if path else "No checkpoint was written yet"
+            size = self.config.batch_size
             raise OutOfMemory(
-                f"step {self.step} does not fit into the memory of {self.device}, with "
-                f"{self.config.batch_size // self.processes.count} samples of a batch of {self.config.batch_size} at a "
-                "time. Recompute activations (`--recompute full`), shard the model (`--parallel fsdp` under torchrun), "
-                "use more processes, or halve the batch and double `--accumulation` in a run of its own. "
-                f"{f'{path} is whole; the same command goes on from it' if path else 'No checkpoint was written yet'}"
+                f"step {self.step} does not fit into the memory of {self.device}, with {size // self.processes.count} "
+                f"samples of a batch of {size} at a time. Try `--recompute full`, `--parallel fsdp` under torchrun, "
+                f"more processes, or half the batch and twice the `--accumulation` in a run of its own. {left}"
             ) from error
 
     def _train_step(self) -> tuple[dict[str, Tensor], int]:
@@ -262,11 +236,8 @@ class Trainer(Generic[Model]):
             return
         # Ramped up, so that the first random weights are forgotten early in a short run.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(
-            [own_part(each) for each in self.average.values()],
-            [own_part(each.detach()) for each in self.parameters.values()],
-            1.0 - decay,
-        )
+        parameters = [own_part(each.detach()) for each in self.parameters.values()]
+        torch._foreach_lerp_([own_part(each) for each in self.average.values()], parameters, 1.0 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[Model]:
@@ -302,7 +273,7 @@ class Trainer(Generic[Model]):
             self.parameters[name].copy_(value)
 
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights on held-out episodes (see `Validation`); reported and returned."""
+        """Figures of the averaged weights on held-out data; reported and returned."""
         if self.validation is None:
             return {}
         figures: dict[str, float] = {}
@@ -321,13 +292,8 @@ class Trainer(Generic[Model]):
             tensors = checkpoints.collect(self.parameters, self.optimiser, self.average)
         state = TrainingState(self.step, self.seconds, tensors, self.identity)
         with self.averaged() as model:
-            return checkpoints.save(
-                self.folder / "checkpoints",
-                state,
-                cast(Trainable, model).save_pretrained,
-                self.config.keep_checkpoints,
-                self.processes,
-            )
+            folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints
+            return checkpoints.save(folder, state, model.save_pretrained, keep, self.processes)
 
     def _diverged(self, suspect: tuple[Any, dict[str, Tensor] | None], means: dict[str, Tensor]) -> TrainingDiverged:
         """Save the batch, and say what happened. suspect: a batch, with its losses when they are not finite."""
@@ -338,15 +304,9 @@ class Trainer(Generic[Model]):
         tensors = self.task.contents(batch)
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
         what = "the loss" if losses is not None or not torch.isfinite(means["loss"]) else "the gradient"
-        # In one process the suspect's own losses; of several, each tells where its share was bad.
         where = " ".join(filter(None, self.processes.gather(self.task.broken_data(batch).strip())))
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in means.items())
         return TrainingDiverged(
             f"{what} is NaN or Inf at step {self.step} ({values}); no weight was changed by it. {where} The batch is "
             f"in {path}. Go on from the last checkpoint with a lower learning rate or clip, or look at the data"
         )
-
-
-def _copy_with_own_weights(model: Model) -> Model:
-    """A copy with parameters of its own, but for those that are not trained, which it shares."""
-    return copy.deepcopy(model, {id(each): each for each in model.parameters() if not each.requires_grad})

@@ -2,35 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dexworld.data.sampling import OfficialSampling, PaperSampling, PartStrategy, StrideSampling
+from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
 from dexworld.data.windows import Window
 from dexworld.training.config import SamplingConfig, TrainConfig
-from dexworld.training.losses import ItemsEach, own_items
-from dexworld.training.objective import WindowLoss
-
-Strategy = PartStrategy | StrideSampling
-
-
-class WindowSource(Protocol):
-    """Where batches of windows come from: cached latents, or frames that are encoded on the way."""
-
-    def batch(self, step: int, size: int, first: int | None = None) -> Window:
-        """Batch `step` of `size` windows. first: the number of its first sample, by default step * size."""
-        ...
-
-    def describe(self, row: int) -> str:
-        """Where the frame of a window's row comes from."""
-        ...
-
-    def close(self) -> None:
-        """End its processes, if it has any."""
-        ...
-
+from dexworld.training.losses import ItemsEach, keypoint_loss, latent_loss, own_items, tracked_pixels
+from dexworld.training.sources import Strategy, WindowSource
 
 MakeSource = Callable[[Strategy], WindowSource]
 
@@ -45,14 +26,8 @@ def window_strategies(
     """
     teacher, unrolled = num_context + 1, num_context + config.unroll_steps
     if sampling.windows == "stride":
-        strides = StrideSampling(
-            frames=teacher,
-            history=num_context,
-            stride_weights=config.stride_weights,
-            short_history=config.short_history,
-            moving_object_weight=config.moving_object_weight,
-            rate_hz=sampling.rate_hz,
-        )
+        chances = {name: getattr(config, name) for name in ("stride_weights", "short_history", "moving_object_weight")}
+        strides = StrideSampling(frames=teacher, history=num_context, rate_hz=sampling.rate_hz, **chances)
         return strides, replace(strides, frames=unrolled)
     if sampling.windows == "paper":
         paper = PaperSampling(teacher, num_context, sampling.reach_seconds, sampling.segments)
@@ -61,12 +36,34 @@ def window_strategies(
     return official, replace(official, frames=unrolled, whole_clip=True, lead=num_context - 1)
 
 
-class WindowTask:
-    """Windows of episodes and their losses (a `trainer.Task`).
+class SourceTask:
+    """Batches of one source of windows; subclasses add `losses` (a `trainer.Task`)."""
+
+    config: Any  # a `LoopConfig`
+    source: WindowSource
+
+    def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
+        """This process's share of batch number `index` of the run, and the size of the whole batch."""
+        return self.source.batch(index, self.config.batch_size).to(device), self.config.batch_size
+
+    def contents(self, batch: Window) -> dict[str, Tensor]:
+        """The window's tensors by name."""
+        return batch.tensors
+
+    def broken_data(self, batch: Window) -> str:
+        """Where latents are not finite, if any."""
+        if batch.bad_row is None:
+            return ""
+        place = self.source.describe(batch.bad_row)
+        return f" Latents are not finite in {place}: if they are cached, delete that folder's cache."
+
+
+class WindowTask(SourceTask):
+    """Windows of episodes and their losses.
 
     make_source: windows of a strategy (it knows the data, this process's rank and the seed). items_each: divisor for
     means over this process's share of a batch (`Processes.items_each`). The workers of the first phase end when the
-    second begins.
+    second begins. Raises ValueError when keypoint losses are asked for and the model has no keypoint head.
     """
 
     def __init__(
@@ -77,14 +74,15 @@ class WindowTask:
         sampling: SamplingConfig = SamplingConfig(),
         items_each: ItemsEach = own_items,
     ) -> None:
-        self.config = config
+        if (config.hand_consistency or config.true_keypoints) and not hasattr(model, "keypoint_logits"):
+            raise ValueError("this world model has no keypoint head: set hand_consistency and true_keypoints to 0")
+        self.model, self.config, self.items_each = model, config, items_each
         context = model.config.num_context
-        teacher, unrolled = window_strategies(context, config, sampling)
-        self.sources = {False: make_source(teacher), True: make_source(unrolled)}
-        self.deep_source = None
+        self.sources = [make_source(each) for each in window_strategies(context, config, sampling)]  # of both phases
+        self.source, self.deep_source = self.sources[0], None
         if config.deep_unroll_steps is not None:
             self.deep_source = make_source(window_strategies(context, config.deeper, sampling)[1])
-        self.objective = WindowLoss(model, config, items_each)
+        self._second_phase = config.teacher_forced_steps * config.accumulation  # number of the first unrolled batch
 
     def unrolled(self, index: int) -> bool:
         """Whether batch `index` belongs to the second phase."""
@@ -94,38 +92,53 @@ class WindowTask:
         """Whether batch `index` is unrolled for `deep_unroll_steps`."""
         return self.deep_source is not None and self.unrolled(index) and (index - self._second_phase) % 2 == 1
 
-    def source(self, index: int) -> WindowSource:
-        """Where the windows of batch `index` come from."""
-        if self.deep_source is not None and self.deep(index):
-            return self.deep_source
-        return self.sources[self.unrolled(index)]
-
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """This process's share of batch number `index` of the run, and the size of the whole batch."""
-        config, unrolled = self.config, self.unrolled(index)
-        first, size = index * config.batch_size, config.batch_size
-        if unrolled:  # sample numbers go on where the first phase has ended, and with them the epoch
-            self.sources[False].close()
-            size = config.unroll_batch_size or config.batch_size
-            first = self._second_phase * config.batch_size + (index - self._second_phase) * size
-        return self.source(index).batch(index, size, first).to(device), size
-
-    @property
-    def _second_phase(self) -> int:
-        """Number of the first unrolled batch."""
-        return self.config.teacher_forced_steps * self.config.accumulation
+        config = self.config
+        if not self.unrolled(index):
+            return super().batch(index, device)
+        self.source.close()
+        size = config.unroll_batch_size or config.batch_size
+        # Sample numbers go on where the first phase has ended, and with them the epoch.
+        first = self._second_phase * config.batch_size + (index - self._second_phase) * size
+        source = self.deep_source if self.deep_source is not None and self.deep(index) else self.sources[1]
+        return source.batch(index, size, first).to(device), size
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
-        """See `WindowLoss`."""
-        return self.objective(batch, self.unrolled(index))
+        """See `window_losses`."""
+        return window_losses(self.model, self.config, batch, self.unrolled(index), self.items_each)
 
-    def contents(self, batch: Window) -> dict[str, Tensor]:
-        """The window's tensors by name."""
-        return batch.tensors
 
-    def broken_data(self, batch: Window) -> str:
-        """Which episode's latents are not finite, if any."""
-        if batch.bad_row is None:
-            return ""
-        episode = self.sources[False].describe(batch.bad_row)
-        return f" Latents are not finite in {episode}: if they are cached, delete that folder's cache."
+def window_losses(
+    model: Any, config: TrainConfig, window: Window, unrolled: bool, items_each: ItemsEach = own_items
+) -> dict[str, Tensor]:
+    """Scalars: `loss`, and its parts `latents`, `keypoints_predicted`, `keypoints_true` before weighting.
+
+    A teacher-forced window has num_context + 1 frames; all but the first are predicted from the true ones before.
+    An unrolled window has num_context observed frames (some may repeat) and the rest is predicted from predictions.
+    """
+    true, condition = window.latents, model.condition(window.track)
+    if unrolled:
+        observed = model.config.num_context
+        predicted = model.unroll(true[:, :observed], condition)
+        losses = {"latents": latent_loss(predicted, true[:, observed:])}
+    else:
+        predicted = model.predict(true, condition)
+        # A frame that repeats the one before it has nothing to teach: "no action, no change" is given by repeats.
+        counted = window.slots[1:] > window.repeats[:, None]
+        losses = {"latents": latent_loss(predicted, true[:, 1:], counted, items_each)}
+
+    def keypoints(latents: Tensor) -> Tensor:
+        """Keypoint loss of the last frames of latents (B, T, P, D) that end with the window."""
+        frames = min(config.keypoint_frames, predicted.shape[1])
+        pixels, visible = (each[:, -frames:] for each in tracked_pixels(window.track))
+        logits, kind = model.keypoint_logits(latents[:, -frames:]), model.config.keypoint_head.loss
+        return keypoint_loss(logits, pixels, visible, model.config.image_size, config.sigma_px, kind, items_each)
+
+    if config.hand_consistency:
+        losses["keypoints_predicted"] = keypoints(predicted.detach() if config.detach_predictions else predicted)
+    if config.true_keypoints:
+        losses["keypoints_true"] = keypoints(true)
+    weights = {"keypoints_predicted": config.hand_consistency, "keypoints_true": config.true_keypoints}
+    total = torch.stack([weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
+    return {"loss": total, **losses}

@@ -11,8 +11,6 @@ from dexworld.models.encoders.pretrained import TransformersEncoder, read_checkp
 
 Norm = Literal["preset", "none", "layer"]
 Precision = Literal["preset", "float32", "bfloat16"]
-
-
 KINDS: dict[str, type[Encoder]] = {"pca": PCAEncoder, "transformers": TransformersEncoder}
 
 
@@ -32,9 +30,8 @@ def build_encoder(config: EncoderConfig, image_size: tuple[int, int]) -> Encoder
     Raises ValueError listing the kinds there are.
     """
     if config.kind not in KINDS:
-        raise ValueError(
-            f"no encoder kind {config.kind!r}; choose from {', '.join(KINDS)}, or import the one that adds it"
-        )
+        known = ", ".join(KINDS)
+        raise ValueError(f"no encoder kind {config.kind!r}; choose from {known}, or import the one that adds it")
     return KINDS[config.kind](config, image_size)
 
 
@@ -46,10 +43,8 @@ def find_encoder(name: str) -> EncoderConfig:
     if name in ENCODERS:
         return ENCODERS[name]
     if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        raise ValueError(
-            f"no encoder {name!r}: it is no folder; choose from {', '.join(ENCODERS)}, or give a folder or a Hugging "
-            "Face id (owner/name)"
-        )
+        known = ", ".join(ENCODERS)
+        raise ValueError(f"no encoder {name!r}: it is no folder; choose from {known}, or give a folder or owner/name")
     checkpoint = read_checkpoint_config(name)
     return pretrained_encoder(checkpoint.layout.families[0], name, checkpoint.dim, checkpoint.patch)
 

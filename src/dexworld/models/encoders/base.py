@@ -24,26 +24,21 @@ class Encoder(nn.Module):
         """Latents of images. Raises ValueError for another size or type; it never resizes or crops by itself."""
         expected = (*self.image_size, 3)
         if images.dtype != torch.uint8 or images.ndim < 3 or tuple(images.shape[-3:]) != expected:
-            raise ValueError(
-                f"images are {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}; this model takes (..., "
-                f"{expected[0]}, {expected[1]}, 3) uint8 RGB: resize or crop them first"
-            )
+            found = f"{tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
+            wanted = f"(..., {expected[0]}, {expected[1]}, 3) uint8 RGB"
+            raise ValueError(f"images are {found}; this model takes {wanted}: resize or crop them first")
         return self._encode(images.reshape(-1, *expected)).view(*images.shape[:-3], -1, self.dim)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (..., H, W, 3) uint8 of latents (..., P, D). Raises ValueError if this encoder has no way back."""
         if not self.can_decode:
-            raise ValueError(
-                f"a {self.config.kind} encoder can't decode latents; train a decoder, or use a pca encoder"
-            )
+            raise ValueError(f"a {self.config.kind} encoder can't decode latents; train a decoder, or use pca")
         images = self._decode(latents.reshape(-1, *latents.shape[-2:]))
         return images.view(*latents.shape[:-2], *images.shape[1:])
 
-    def _encode(self, images: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8 to (N, P, D) float32."""
+    def _encode(self, images: Tensor) -> Tensor:  # (N, H, W, 3) uint8 to (N, P, D) float32
         raise NotImplementedError
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        """(N, P, D) to (N, H, W, 3) uint8."""
+    def _decode(self, latents: Tensor) -> Tensor:  # (N, P, D) to (N, H, W, 3) uint8
         raise NotImplementedError

@@ -64,9 +64,7 @@ def _with_true_positions(model: Any, grid: Grid) -> None:
     """See `clip_positions`. The model's own predictor is dropped: it never runs."""
     for layer in model.encoder.layer:
         if not hasattr(layer.attention, "get_position_ids"):
-            raise ValueError(
-                "this version of `transformers` numbers V-JEPA 2's positions in another way; use 5.17 to 5.23"
-            )
+            raise ValueError("this `transformers` numbers V-JEPA 2's positions in another way; use 5.17 to 5.23")
         layer.attention.get_position_ids = partial(clip_positions, grid)
     model.predictor = None
 

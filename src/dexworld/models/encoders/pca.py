@@ -31,23 +31,18 @@ class PCAEncoder(Encoder):
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
-    def fit(
-        self, batches: Iterable[Tensor], patches_per_image: int | None = None, generator: torch.Generator | None = None
-    ) -> "PCAEncoder":
+    def fit(self, batches: Iterable[Tensor]) -> "PCAEncoder":
         """Fit on batches of images (N, H, W, 3) uint8, each read once; returns itself.
 
-        With `patches_per_image`, only so many patches of every image count, drawn with `generator`. The covariance is
-        accumulated in float64. Raises ValueError when there are fewer patches than dims, or all are alike.
+        The covariance is accumulated in float64. Raises ValueError for fewer patches than dims, or when all are alike.
         """
         count = 0
         total = torch.zeros_like(self.mean, dtype=torch.float64)
         outer = torch.zeros(len(total), len(total), dtype=torch.float64, device=total.device)
         for images in batches:
-            patches = self._patches(images)  # (N, P, V)
-            if patches_per_image is not None and patches_per_image < patches.shape[1]:
-                order = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1)[:, :patches_per_image]
-                patches = torch.take_along_dim(patches, order.to(patches.device)[..., None], dim=1)
-            patches = patches.flatten(0, 1).double() - 0.5  # centred on mid-grey: less cancellation in the covariance
+            patches = (
+                self._patches(images).flatten(0, 1).double() - 0.5
+            )  # mid-grey: less cancellation in the covariance
             count += len(patches)
             total += patches.sum(0)
             outer += patches.T @ patches

@@ -30,14 +30,11 @@ class TransformersEncoder(Encoder):
         super().__init__(config, image_size)
         checkpoint = read_checkpoint_config(str(config.source))
         families, found = checkpoint.layout.families, (checkpoint.dim, checkpoint.patch)
+        what = f"encoder {config.source}"
         if config.family not in (None, *families):
-            raise ValueError(
-                f"encoder {config.source} is of family {' or '.join(families)}, config says {config.family}"
-            )
+            raise ValueError(f"{what} is of family {' or '.join(families)}, config says {config.family}")
         if found != (config.dim, config.patch):
-            raise ValueError(
-                f"encoder {config.source} has (dim, patch) {found}, config says {(config.dim, config.patch)}"
-            )
+            raise ValueError(f"{what} has (dim, patch) {found}, config says {config.dim, config.patch}")
         self.model = load_weights(checkpoint)
         self._tokens = checkpoint.layout.tokens
         checkpoint.layout.prepare(self.model, self.grid)
@@ -71,14 +68,13 @@ class TransformersEncoder(Encoder):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the config.json of a pretrained encoder says. settings: of its image tower, as `transformers` reads it.
-    dim: width of a token. patch: side of a patch in pixels."""
+    """What the config.json of a pretrained encoder says."""
 
     source: str
     layout: Layout
-    settings: Any
-    dim: int
-    patch: int
+    settings: Any  # of its image tower, as `transformers` reads it
+    dim: int  # width of a token
+    patch: int  # side of a patch in pixels
 
 
 def read_checkpoint_config(source: str) -> Checkpoint:
@@ -93,9 +89,8 @@ def read_checkpoint_config(source: str) -> Checkpoint:
         raise _unreadable(source, error) from error
     layout = LAYOUTS.get(settings.model_type)
     if layout is None:
-        raise ValueError(
-            f"encoder {source!r} is a {settings.model_type!r} model; dexworld reads the types {', '.join(LAYOUTS)}"
-        )
+        known = ", ".join(LAYOUTS)
+        raise ValueError(f"encoder {source!r} is a {settings.model_type!r} model; dexworld reads the types {known}")
     tower = getattr(settings, "vision_config", settings)
     patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
     return Checkpoint(source, layout, tower, tower.hidden_size, patch)
@@ -131,8 +126,8 @@ def _transformers() -> Any:
         from transformers import AutoConfig, AutoModel  # noqa: F401 - this is where a broken torchvision shows
     except (ImportError, RuntimeError) as error:
         raise ValueError(
-            f"a pretrained encoder needs the `transformers` package, which can't be imported: {error}. Install it (pip "
-            "install transformers); a torchvision built for another torch breaks it too: uninstall that"
+            f"a pretrained encoder needs the `transformers` package, which can't be imported: {error}. Install it; a "
+            "torchvision built for another torch breaks it too: uninstall that"
         ) from error
     return transformers
 
@@ -152,16 +147,11 @@ def _quiet(messages: Any) -> Iterator[None]:
 
 
 def _unreadable(source: str, error: Exception) -> ValueError:
-    taken, advice = (
-        ("folder", "It needs the config.json and model.safetensors that `save_pretrained` of transformers writes")
-        if Path(source).is_dir()
-        else (
-            "Hugging Face id (no folder has this name)",
-            f"Where there is no network, download it elsewhere (`hf download {source}`) and give the folder; DINOv3 "
-            "wants its licence accepted on the hub and a login (`hf auth login`)",
-        )
-    )
+    taken, reason = "Hugging Face id (no folder has this name)", " ".join(str(error).split())
+    advice = f"Without a network, `hf download {source}` elsewhere and give the folder; DINOv3 wants a login"
+    if Path(source).is_dir():
+        taken, advice = "folder", "It needs the config.json and model.safetensors that transformers writes"
     return ValueError(
-        f"can't load encoder weights from {source!r}, taken as a {taken}: {' '.join(str(error).split())} {advice}. A "
-        "trained model names its encoder in `encoder.source` of its config.json. The pca encoder needs no download"
+        f"can't load encoder weights from {source!r}, taken as a {taken}: {reason} {advice}. A trained model names its "
+        "encoder in `encoder.source` of its config.json. The pca encoder needs no download"
     )

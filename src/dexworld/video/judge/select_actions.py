@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dexworld.data.video import VideoError
 from dexworld.data.video_frames import VideoFrames
-from dexworld.models.lpips import LPIPS
+from dexworld.models.perceptual import LPIPS
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import read_prompt, read_track
 from dexworld.video.judge.goal_image import Distance, GoalView, Rule, distance_named, hand_masks

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.models.lpips import LPIPS
-from dexworld.models.perceptual import gradient_maps
+from dexworld.models.perceptual import LPIPS, gradient_maps
 from dexworld.models.picture_metrics import check_mask, check_videos, psnr, region_means
 from dexworld.video.clips.regions import changed_pixels
 

@@ -6,7 +6,6 @@
 <output>/results.json     steps, seconds, validation figures
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import torch
 from dexworld.evaluation.guard import training_ranges
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
-from dexworld.training.fit import run_trainer, save_run, without_folders
+from dexworld.training.fit import run_trainer, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
 from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
@@ -115,7 +114,7 @@ def train_video(config: VideoRunConfig) -> Path:
     else:
         logger.warning("no validation data was given: there will be no validation figures")
     identity = {
-        "model": json.loads(json.dumps(asdict(model.config))),
+        "model": asdict(model.config),
         "codec": codec_fingerprint(model),
         "data": [folder.fingerprint for folder in folders],
         "weights": list(config.weights),
@@ -127,15 +126,13 @@ def train_video(config: VideoRunConfig) -> Path:
         identity |= {"base": config.base, "initial": config.initial, "frozen": tensors_digest(fixed)}
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
-    finished = run_trainer(trainer)
     provenance = {
-        **trainer.model.provenance,
+        **model.provenance,
         "datasets": [_described(folder) for folder in folders],
         "validation_datasets": [{"name": each.root.name, "clips": len(each)} for each in held_out],
         "weights": list(config.weights),
     }
-    figures = trainer.figures or trainer.validate()
-    return save_run(trainer, config.output, provenance, figures, finished, packages=("diffusers",))
+    return run_trainer(trainer, provenance, packages=("diffusers",))
 
 
 def _described(folder: TripletFolder) -> dict[str, Any]:
