@@ -1,15 +1,13 @@
-"""A folder begun with other settings is refused by name; claims of dead processes are void."""
+"""A folder with other settings is refused by name; claims end with their process."""
 
-import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dexworld.data.files import EXPIRED_S, Claims, Shard, check_same_settings
+from dexworld.data.files import Shard, check_same_settings
+from dexworld.data.locks import Claims
 
 INDEX = Path("folder/dataset.json")
 
@@ -51,27 +49,21 @@ def test_a_message_stays_short():
     assert len(str(raised.value)) < 700
 
 
-def claim(folder, name, host, pid):
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps({"host": host, "pid": pid}))
-    return path
-
-
-def test_claims_of_dead_processes_and_old_ones_are_void(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    claim(tmp_path, "dead", socket.gethostname(), ended.pid)
-    old = claim(tmp_path, "old", "another-host", 1)
-    os.utime(old, (old.stat().st_atime, old.stat().st_mtime - EXPIRED_S - 60))
-    claim(tmp_path, "live", socket.gethostname(), os.getppid())
-    with Claims(tmp_path) as claims:
-        assert claims.take("dead")
-        assert claims.take("old")
-        assert not claims.take("live")
-        assert claims.take("new")
-        assert not claims.take("new")
-    assert [path.name for path in tmp_path.iterdir()] == ["live.json"]
+def test_claims_exclude_live_processes_and_end_with_their_process(tmp_path):
+    code = "import sys, pathlib, time; from dexworld.data.locks import Claims; c = Claims(pathlib.Path(sys.argv[1]))"
+    code += "; print(c.take('item'), flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        with Claims(tmp_path) as claims:
+            assert not claims.take("item")
+            assert claims.take("new")
+            assert not claims.take("new")
+            other.kill()
+            other.wait()
+            assert claims.take("item")
+            claims.release("new")
+            assert claims.take("new")
+    assert not tmp_path.exists()
 
 
 def test_shards_divide_the_items_without_a_rest():

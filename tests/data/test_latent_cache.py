@@ -25,9 +25,7 @@ def test_every_frame_is_encoded_with_its_labels_beside_it(make_cache):
 def test_the_second_call_opens_what_the_first_computed(tmp_path, write_dataset, brightness_encoder):
     dataset = write_dataset(tmp_path / "data", [5, 6])
     seen = []
-    first = latent_cache(
-        dataset, brightness_encoder, "brightness", progress=lambda done, total: seen.append((done, total))
-    )
+    first = latent_cache(dataset, brightness_encoder, "brightness", progress=lambda *counts: seen.append(counts))
     assert seen[-1] == (11, 11)
 
     def must_not_run(images):
@@ -37,21 +35,17 @@ def test_the_second_call_opens_what_the_first_computed(tmp_path, write_dataset, 
     np.testing.assert_array_equal(first.latents, second.latents)
 
 
-def test_a_changed_dataset_is_refused(tmp_path, write_dataset, brightness_encoder, numbered_episode):
+def test_another_encoder_and_a_changed_dataset_are_refused(
+    tmp_path, write_dataset, brightness_encoder, numbered_episode
+):
     dataset = write_dataset(tmp_path / "data", [5, 6])
-    latent_cache(dataset, brightness_encoder, "brightness")
+    cache = latent_cache(dataset, brightness_encoder, "brightness")
+    with pytest.raises(StaleCacheError, match="another encoder"):
+        latent_cache(dataset, brightness_encoder, "other weights", cache.folder)
     writer = EpisodeWriter(tmp_path / "data", {"made by": "tests"})
     writer.write("0007", numbered_episode(7, 4))
     with pytest.raises(StaleCacheError, match=r"another state of the dataset.*delete that folder"):
         latent_cache(writer.finish(), brightness_encoder, "brightness")
-
-
-def test_latents_of_another_encoder_are_refused(tmp_path, write_dataset, brightness_encoder):
-    dataset = write_dataset(tmp_path / "data", [5])
-    folder = tmp_path / "latents"
-    latent_cache(dataset, brightness_encoder, "brightness", folder)
-    with pytest.raises(StaleCacheError, match="another encoder"):
-        latent_cache(dataset, brightness_encoder, "other weights", folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6])

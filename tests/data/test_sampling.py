@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling, UniformSampling, uniforms
+from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling, uniforms
 
 
 def draw(strategy, length, fps=30.0, part=None, count=4000, seed=0):
@@ -135,21 +135,6 @@ def test_the_official_multistep_phase_takes_whole_clips_from_a_single_frame():
     np.testing.assert_allclose(frames[:, 7].mean(), 499 / 9, rtol=0.1)
 
 
-def test_uniform_windows_are_five_hertz_whatever_the_rate_and_never_random():
-    for fps, step in ((30.0, 6), (15.0, 3), (5.0, 1)):
-        frames, repeats, _ = draw(UniformSampling(), int(10 * fps), fps, count=3)
-        assert (np.diff(frames, axis=1) == step).all()
-        assert (frames == frames[0]).all()
-        assert (repeats == 0).all()
-    frames, _, _ = draw(UniformSampling(frames=3, rate_hz=5.0), 100, 24.0, count=1)
-    assert np.diff(frames[0]).tolist() == [5, 5]  # 4.8 and 9.6 frames, rounded
-    assert UniformSampling().parts(np.array([120, 121]), np.array([30.0, 30.0])).tolist() == [0, 1]
-    frames, _, _ = draw(UniformSampling(per_clip=3), 600, count=3)
-    assert frames.min() >= 0
-    assert frames.max() < 600
-    assert len(np.unique(frames[:, 0])) == 3
-
-
 def test_strides_in_hertz_give_the_same_times_at_thirty_fifteen_and_five_frames_per_second():
     config = StrideSampling(frames=6, history=3, stride_weights=(1.0, 1.0), rate_hz=5.0)
     times = {}
@@ -173,7 +158,6 @@ def test_numbers_that_make_no_sense_are_refused():
         (lambda: PaperSampling(seconds=0), "seconds"),
         (lambda: PaperSampling(lead=8), "lead"),
         (lambda: OfficialSampling(lead=8), "lead"),
-        (lambda: UniformSampling(frames=1), "uniform"),
         (lambda: StrideSampling(rate_hz=0.0), "rate_hz"),
         (lambda: StrideSampling(frames=6, history=6), "history"),
         (lambda: StrideSampling(history=0), "history"),

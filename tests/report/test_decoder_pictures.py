@@ -37,16 +37,10 @@ def decoder(model, tmp_path_factory):
 def episode():
     world, valid = np.zeros((2, NUM_KEYPOINTS, 3)), np.zeros((2, NUM_KEYPOINTS), dtype=bool)
     world[:, RIGHT], valid[:, RIGHT] = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 0.05, (21, 3)), True
+    columns = {"keypoints_world": world, "keypoints_valid": valid}
     intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
-    frames = np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8)
-    return Track(
-        frames=ArrayFrames(frames),
-        fps=5.0,
-        world_from_camera=np.tile(np.eye(4), (2, 1, 1)),
-        intrinsics=intrinsics,
-        source="noise",
-        columns={"keypoints_world": world, "keypoints_valid": valid},
-    )
+    frames = ArrayFrames(np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8))
+    return Track(np.tile(np.eye(4), (2, 1, 1)), intrinsics, columns, 5.0, frames, "noise")
 
 
 @pytest.fixture
@@ -72,7 +66,7 @@ def shipped(decoder, monkeypatch):
 
 def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
     latents = torch.randn(2, 28, 16)
-    own, drawn = (demo._drawing(str(checkpoint), each).decode(latents) for each in (OWN, decoder))
+    own, drawn = (demo._loaded(str(checkpoint), each)[1].decode(latents) for each in (OWN, decoder))
     assert torch.equal(own, model.decode(latents))
     assert torch.equal(drawn, open_decoder(decoder, model.encoder).decode(latents))
     assert not torch.equal(own, drawn)
@@ -140,7 +134,6 @@ def test_every_place_that_turns_latents_into_pictures_is_known():
     found = {str(path.relative_to(package)) for path in package.rglob("*.py") if named.search(path.read_text("utf-8"))}
     assert found == {
         "models/dexwm.py",
-        "planning/candidates.py",
         "report/imagine.py",  # for models that are no DexWM, and where `decode` is not given
         "models/latent_readers.py",
         "video/judge/dexwm_evaluator.py",

@@ -59,7 +59,7 @@ def test_the_model_card_counts_all_parameters_and_says_what_it_was_trained_on(mo
 @pytest.mark.parametrize(("backend", "noticed"), [("ray", True), ("egl", False)])
 def test_pictures_by_the_ray_renderer_are_announced(monkeypatch, checkpoint, results, backend, noticed):
     pool = MagicMock()  # the episode was played above
-    pool.return_value.__enter__.return_value.submit.return_value.result.return_value = results.episodes[0]
+    pool.return_value.__enter__.return_value.map.return_value = results.episodes
     monkeypatch.setattr(demo, "ProcessPoolExecutor", pool)
     played = play_demo(DemoConfig(str(checkpoint), ("reach",), episodes=1, seed=SEED, backend=backend))
     assert played.renderer == backend

@@ -20,7 +20,6 @@ from dexworld.data.files import read_arrays
 from dexworld.data.latent_shards import npy_dtype, npy_header
 from dexworld.data.locks import claimed, hidden
 from dexworld.data.source import Dataset
-from dexworld.hands import NUM_KEYPOINTS
 from dexworld.track import COLUMNS, Track
 
 logger = logging.getLogger(__name__)
@@ -29,15 +28,6 @@ FRAMES_FILE, EPISODES_FILE = "frame_labels.npy", "episode_labels.npz"
 _ADVICE = f"delete {EPISODES_FILE} and cache.json, and only the labels are read anew"
 POSE, _MOTION, _SHOWN = "world_from_camera", "object_motion", "keypoints_shown"
 _ALWAYS = {POSE: ("<f4", (4, 4)), _MOTION: ("<f4", ())}  # motion in metres since the frame before; 0 if not recorded
-FORMAT_4 = np.dtype(  # the record of caches of that version
-    [
-        ("keypoints_world", "<f4", (NUM_KEYPOINTS, 3)),
-        (POSE, "<f4", (4, 4)),
-        (_MOTION, "<f4"),
-        ("keypoints_valid", "?", (NUM_KEYPOINTS,)),
-        (_SHOWN, "?", (NUM_KEYPOINTS,)),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,7 @@ class FrameLabels:
             if found != crc32:
                 raise ValueError(f"{EPISODES_FILE} is not the file that was written")
             frames = int(arrays["starts"][-1])
-            header = arrays.pop("header").tobytes() if "header" in arrays else npy_header(FORMAT_4, (frames,))
+            header = arrays.pop("header").tobytes()
             record = npy_dtype(header)
             with open(path, "rb") as file:
                 size = len(header) + frames * record.itemsize
@@ -104,9 +94,8 @@ class FrameLabels:
         for block in blocks[~self._checked[blocks]].tolist():
             if self._differs(block):
                 last = min((block + 1) * BLOCK, len(self.records)) - 1
-                raise ValueError(
-                    f"{self.folder}/{FRAMES_FILE} is damaged between rows {block * BLOCK} and {last}; {_ADVICE}"
-                )
+                where = f"{self.folder}/{FRAMES_FILE} is damaged between rows {block * BLOCK} and {last}"
+                raise ValueError(f"{where}; {_ADVICE}")
             self._checked[block] = True
         return self.records[rows]
 

@@ -9,7 +9,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -72,6 +72,41 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class Claims:
+    """Says which process works on what in a shared folder. A context manager; leaving it gives all back.
+
+    Where the file system has no locks, two processes may do the same work. That does no harm when what they write is
+    equal and appears by renaming.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._held = folder, dict[str, int]()
+
+    def __enter__(self) -> "Claims":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in [*self._held]:
+            self.release(name)
+        with suppress(OSError):  # others' claims are still in it
+            self.folder.rmdir()
+
+    def take(self, name: str) -> bool:
+        """Claim `name`; False when a live process holds it."""
+        descriptor = None
+        with suppress(FileNotFoundError):  # another process that leaves has just removed the folder
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = _claim(self.folder / name, wait=False, whole=lambda path: False)
+        if descriptor is not None:
+            self._held[name] = descriptor
+        return descriptor is not None
+
+    def release(self, name: str) -> None:
+        """Give `name` back."""
+        hidden(self.folder / name).unlink(missing_ok=True)
+        os.close(self._held.pop(name))
 
 
 def hidden(path: Path) -> Path:

@@ -1,12 +1,10 @@
 """Work on many items in several processes of this machine, or on the machines of a Ray cluster.
 
-    for result in parallel_map(job, items, workers=4): ...      # in the order of the items
-    with Workers(job, workers=4) as workers:                    # keeps its processes over several calls
-        for result in workers.map(items, ordered=False): ...    # as they are done
-        for outcome in workers.outcomes(items): ...             # errors as values, one per item
+    with Workers(job, workers=4) as workers:            # keeps its processes over several calls
+        for outcome in workers.outcomes(items): ...     # a result or an error for each item
 
-A job is sent to each process once, so what it caches (a model, an opened source) lasts. A process that dies costs the
-item that it worked on and nothing else. All processes end when the main process does, even when it is killed.
+A job is sent to each process once, so what it caches (a model, an opened source) lasts. A process that dies costs only
+the item that it worked on. All processes end when the main process does, even when it is killed.
 """
 
 import errno
@@ -18,16 +16,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 logger = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 AHEAD = 8  # items per process that may be begun before an earlier one is done, so that memory stays bounded
 FEW = 16  # cheap items that are not worth a process
 TICK_S = 1.0
@@ -55,7 +51,7 @@ def available_cores() -> int:
 def _quota(group: Path, root: Path) -> int:
     """Cores' worth of time that a control group (version 2) and those above it may use, rounded up.
 
-    group: the file that names it. root: where groups are mounted. A container sees its own group at the root.
+    group: the file that names it. root: where groups are mounted.
     """
     cores = sys.maxsize
     try:
@@ -96,24 +92,15 @@ class Outcome:
         return self
 
 
-def parallel_map(
-    job: Callable[[Item], Result], items: Sequence[Item], workers: int = 0, ordered: bool = True
-) -> Iterator[Result]:
-    """`job(item)` of each item, in order or as they are done; see `Workers.map`. workers: 0 is one per core."""
-    with Workers(job, min(workers or available_cores(), max(1, len(items)))) as pool:
-        yield from pool.map(items, ordered)
-
-
 class Workers:
     """Processes, or Ray actors, that run one job on many items. A context manager; leaving it ends them at once.
 
     job: picklable, called as job(item), or as job(item, note) when `listen` is given: note(value, seconds=0) calls
     listen(value) in the main process. workers: 0 is one per core; 1 works in this process. tries: how often an item is
-    begun whose worker dies, hangs or raises; in this process once. patience: seconds from one sign of life of a worker
-    (a note, a result) to the next before it counts as hung and is ended; a note's `seconds` are added once.
-    ray: address of a cluster whose actors take the place of the processes: "local" starts one on this machine, "auto"
-    joins the one that runs here. Then workers 0 takes all its CPUs, every machine must see the paths that the job uses,
-    and nothing is noted. Raises RayMissingError when Ray is not installed.
+    started whose worker dies, hangs or raises; in this process once. patience: seconds between two signs of life of a
+    worker (notes, results) before it counts as hung and is ended; a note's `seconds` are added once.
+    ray: address of a cluster that takes the place of the processes: "local" starts one, "auto" joins the one that runs
+    here. Then workers 0 takes all its CPUs, and nothing is noted. Raises RayMissingError when Ray is not installed.
     """
 
     def __init__(
@@ -145,19 +132,12 @@ class Workers:
         if self._backend is not None:
             self._backend.close()
 
-    def map(self, items: Iterable, ordered: bool = True) -> Iterator[Any]:
-        """`job(item)` of each item; the error of the first that fails is raised, a WorkerDied when its process died.
+    def outcomes(self, items: Iterable, ordered: bool = True) -> Iterator[Outcome]:
+        """`job(item)` of each item: a result or an error, a WorkerDied when its process died.
 
         ordered: in the order of the items, otherwise as they are done. Items are taken one by one, when a worker is
         free. Raises RuntimeError when no process can be started, DiskFullError when a job found its disk full.
         """
-        for outcome in self.outcomes(items, ordered):
-            if outcome.error is not None:
-                raise outcome.error
-            yield outcome.result
-
-    def outcomes(self, items: Iterable, ordered: bool = True) -> Iterator[Outcome]:
-        """Like `map`, but what fails is handed out with its error and the rest goes on."""
         waiting = (Outcome(item, number) for number, item in enumerate(items))
         again: deque[Outcome] = deque()
         if self._backend is None:
@@ -216,6 +196,12 @@ class Workers:
         worker.task, worker.deadline = task, time.monotonic() + patience
         self._backend.send(worker, task.item)
 
+    def _messages(self) -> "Iterator[Message]":
+        yield from self._backend.messages(self._crew)
+        for worker in self._crew.copy():
+            if worker.task and time.monotonic() > worker.deadline:
+                yield worker, "died", "its worker made no progress and was ended"
+
     def _finished(self) -> Iterator[Outcome]:
         """Items that are done since, with their results or errors."""
         for worker, kind, value in self._messages():
@@ -235,12 +221,6 @@ class Workers:
                     value = WorkerDied(f"{value}, while at {_short(task.item) if task else 'nothing'}")
                 if task is not None:
                     yield task.answered(kind, value)
-
-    def _messages(self) -> "Iterator[Message]":
-        yield from self._backend.messages(self._crew)
-        for worker in self._crew.copy():
-            if worker.task and time.monotonic() > worker.deadline:
-                yield worker, "died", "its worker made no progress and was ended"
 
     def _end(self, worker: "_Worker") -> None:
         self._crew.remove(worker)
@@ -343,9 +323,7 @@ class _RayActors:
             import ray
             import ray.exceptions
         except ImportError as error:
-            raise RayMissingError(
-                'Ray is not installed; add it with `pip install "dexworld[ray]"`, or use processes, which need nothing'
-            ) from error
+            raise RayMissingError('Ray is not installed: pip install "dexworld[ray]", or use processes') from error
         self.ray, self.job, self.notes, self.ours = ray, job, notes, not ray.is_initialized()
         if self.ours:
             local: dict[str, Any] = {"num_cpus": workers or None, "include_dashboard": False}

@@ -25,7 +25,7 @@ MOVED = 1e-3  # metres; objects that move less between two frames are at rest
 
 @dataclass(frozen=True)
 class Problem:
-    """A window that could not be read: what (folder, episode id) and why."""
+    """A window that could not be read: where (folder, episode id) and why."""
 
     where: str
     reason: str
@@ -156,8 +156,6 @@ class WindowSampler:
         mix: MixConfig = MixConfig(),
         columns: Sequence[str] = DEFAULT_COLUMNS,
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} does not lie in a world of {world_size}")
         self.caches, self.latents = tuple(caches), CachedLatents(caches)
         self.rank, self.world_size, self.columns = rank, world_size, (POSE, *columns)
         _check_columns(self.caches, self.columns)
@@ -178,27 +176,23 @@ class WindowSampler:
 
     def describe(self, row: int) -> str:
         """Where a row comes from: cache folder, episode number in it, frame."""
-        dataset, episode, frame = self.sampler.clips.locate(row)
+        clip, frame = self.sampler.clips.locate(row)
+        dataset, episode = self.sampler.clips.episode(clip)
         return f"{self.caches[dataset].folder}, episode {episode}, frame {frame}"
 
     def close(self) -> None:
-        """Nothing to end: it has no processes."""
+        """Does nothing: it has no processes."""
 
     def _labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """(B, F, ...) labels of rows (B, F) by name."""
-        if len(self.caches) == 1:
-            records = self.caches[0].labels.take(rows)
-            return {name: records[name] for name in self.columns}
-        found: dict[str, np.ndarray] = {}
+        kinds = self.caches[0].labels.records.dtype
+        found = {name: np.empty((*rows.shape, *kinds[name].shape), kinds[name].base) for name in self.columns}
         cache = np.searchsorted(self.latents.offsets, rows, side="right") - 1
         for number in np.unique(cache).tolist():
             mine = cache == number
             records = self.caches[number].labels.take(rows[mine] - self.latents.offsets[number])
             for name in self.columns:
-                part = records[name]
-                if name not in found:
-                    found[name] = np.empty((*rows.shape, *part.shape[1:]), dtype=part.dtype)
-                found[name][mine] = part
+                found[name][mine] = records[name]
         return found
 
 

@@ -18,11 +18,9 @@ def write_demo_report(folder: Path | str, results: DemoResults) -> Path:
     ran = {"Renderer": results.renderer} if results.renderer else {}
     if results.drawn_by:
         ran["Imagined pictures"] = f"drawn by {results.drawn_by}"
-    groups = {
-        "The world model": results.checkpoint,
-        "Where the time went": {name: html.duration(seconds) for name, seconds in results.timings.items()},
-        "What ran": {**results.versions, **ran},
-    }
+    times = {name: html.duration(seconds) for name, seconds in results.timings.items()}
+    groups = {"The world model": results.checkpoint, "Where the time went": times}
+    groups["What ran"] = {**results.versions, **ran}
     return html.write_page(
         Path(folder) / "report.html",
         words.TITLE,
@@ -61,9 +59,8 @@ def _task_sections(episodes: Iterable[EpisodeResult], drawn_by: str) -> list[htm
         for episode in members:
             cards.append(episode_card(episode, not explained, drawn_by))
             explained = explained or bool(episode.plans)
-        sections.append(
-            html.section(task_words.title, html.tag("p", task_words.story, " ", count), *cards, anchor=task)
-        )
+        story = html.tag("p", task_words.story, " ", count)
+        sections.append(html.section(task_words.title, story, *cards, anchor=task))
     return sections
 
 

@@ -70,10 +70,9 @@ class DemoResults:
     """All that a demonstration's page shows.
 
     episodes: those of this run, in the order to show them. measured: the checkpoint's `evaluation.json`: "tasks" and
-    "open_loop" as the two `dexworld evaluate` write them, and "tasks_source" and "open_loop_source", a sentence each.
-    timings: wall seconds of each stage of this run. checkpoint: facts of its model card. versions: of what ran.
-    command: what was typed. renderer: what drew the pictures. drawn_by: what drew the imagined ones. notices: what a
-    reader must know first.
+    "open_loop" as the two `dexworld evaluate` write them, and a sentence about each ("tasks_source", ...). timings:
+    wall seconds of each stage. checkpoint: facts of its model card. command: what was typed. renderer: what drew the
+    pictures. drawn_by: what drew the imagined ones. notices: what a reader must know first.
     """
 
     episodes: tuple[EpisodeResult, ...]

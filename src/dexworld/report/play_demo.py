@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,18 +63,13 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     workers = config.workers or available_cores()
     context = multiprocessing.get_context("spawn")
     results: list[EpisodeResult] = []
+    scenes = [(task, index) for task in config.tasks for index in range(config.episodes)]
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [
-            (task, pool.submit(_play_task, config, task, index))
-            for task in config.tasks
-            for index in range(config.episodes)
-        ]
-        done = dict.fromkeys(config.tasks, 0)
-        for task, job in jobs:
-            results.append(job.result())
-            done[task] += 1
+        played = pool.map(partial(_play_task, config), *zip(*scenes, strict=True))
+        for (task, index), result in zip(scenes, played, strict=True):
+            results.append(result)
             if progress is not None:
-                progress(task, done[task], config.episodes)
+                progress(task, index + 1, config.episodes)
     timings["planning and playing"] = time.perf_counter() - began
     measured = Path(config.checkpoint) / "evaluation.json"
     packages = {name: version(name) for name in ("dexworld", "torch", "mujoco")}
@@ -94,14 +89,9 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
 def demo_figures(results: DemoResults) -> dict[str, Any]:
     """What `results.json` says of a demonstration: every episode, and the wall seconds of each stage."""
     episodes = [
-        {
-            "task": episode.task,
-            "seed": episode.seed,
-            "success": episode.success,
-            "distance_start": episode.distances[0],
-            "distance_end": episode.distances[1],
-            "seconds_per_plan": episode.seconds_per_plan,
-        }
+        {name: getattr(episode, name) for name in ("task", "seed", "success")}
+        | dict(zip(("distance_start", "distance_end"), episode.distances, strict=True))
+        | {"seconds_per_plan": episode.seconds_per_plan}
         for episode in results.episodes
     ]
     return {
@@ -131,21 +121,17 @@ def model_facts(model: DexWM) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _model(checkpoint: str) -> DexWM:
+def _loaded(checkpoint: str, decoder: str) -> tuple[DexWM, Drawing]:
     torch.set_num_threads(1)
-    return DexWM.from_pretrained(checkpoint).eval()
-
-
-@lru_cache(maxsize=1)
-def _drawing(checkpoint: str, decoder: str) -> Drawing:
-    return drawing_of(_model(checkpoint), decoder)
+    model = DexWM.from_pretrained(checkpoint).eval()
+    return model, drawing_of(model, decoder)
 
 
 def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
     """The `index`-th episode of a task, played and filmed."""
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
-    model = _model(config.checkpoint)
-    decode = _drawing(config.checkpoint, config.decoder).decode
+    model, drawing = _loaded(config.checkpoint, config.decoder)
+    decode = drawing.decode
     imagined: list[np.ndarray | None] = []
 
     def imagine(policy: MPCPolicy) -> None:

@@ -17,7 +17,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from dexworld.data.files import Claims, Shard
+from dexworld.data.files import Shard
+from dexworld.data.locks import Claims
 from dexworld.data.parallel import Outcome, WorkerDied, Workers
 from dexworld.data.prepare import account as accounts
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
