@@ -99,11 +99,8 @@ class HandMotion:
 
     def expand(self, *batch: int) -> "HandMotion":
         """A view with the given leading batch dimensions."""
-        return HandMotion(
-            self.deltas.expand(*batch, *self.deltas.shape[-3:]),
-            self.pixels.expand(*batch, *self.pixels.shape[-3:]),
-            self.visible.expand(*batch, *self.visible.shape[-2:]),
-        )
+        kept = self.deltas.ndim - 3
+        return HandMotion(*(value.expand(*batch, *value.shape[kept:]) for value in vars(self).values()))
 
     def index(self, selection) -> "HandMotion":
         """Select along the leading batch dimension(s), as `tensor[selection]` does."""

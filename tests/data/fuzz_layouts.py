@@ -328,7 +328,7 @@ class CacheCheck:
     def held(cache: Any) -> list[np.ndarray]:
         rows = cache.labels.take(np.arange(len(cache)))
         per_episode = [getattr(cache.labels, name).copy() for name in ("starts", "intrinsics", "fps")]
-        return [np.asarray(cache.latents), *(rows[name] for name in rows.dtype.names), *per_episode]
+        return [cache.latents[np.arange(len(cache))], *(rows[name] for name in rows.dtype.names), *per_episode]
 
     def outcome(self) -> tuple[str, str]:
         try:

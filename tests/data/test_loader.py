@@ -83,6 +83,8 @@ def test_workers_resuming_and_ranks_change_nothing(datasets):
         assert torch.equal(numbers, expected[3].numbers)
         frames = torch.stack([rank.batch(3).frames for rank in ranks], dim=1).flatten(0, 1)
         assert torch.equal(frames, expected[3].frames)
+    with pytest.raises(ValueError, match="shared"):
+        FrameLoader(datasets, PAPER, 5, 0, world_size=2)
 
 
 def test_an_epoch_brings_every_part_of_every_clip_once(datasets):
@@ -220,11 +222,6 @@ def test_workers_never_collect_what_the_main_process_has_left_behind(datasets, t
     finally:
         gc.enable()
     assert [path.name for path in tmp_path.glob("freed by *")] == [f"freed by {os.getpid()}"]
-
-
-def test_batches_that_ranks_cannot_share_are_refused(datasets):
-    with pytest.raises(ValueError, match="shared"):
-        FrameLoader(datasets, PAPER, 5, 0, world_size=2)
 
 
 @pytest.mark.parametrize("latents", ["online", "cached"])

@@ -38,8 +38,10 @@ def test_a_paper_window_is_nine_rising_frames_within_four_seconds_ending_in_its_
     full = repeats == 0
     assert full.mean() > 0.98
     assert (np.diff(frames[full], axis=1) > 0).all()
+    for fps in (5.0, 15.0, 30.0):
+        at_rate, _, _ = draw(PaperSampling(), int(40 * fps), fps)
+        assert (at_rate[:, -1] - at_rate[:, 0]).max() == int(4 * fps)
     reach = frames[:, -1] - frames[:, 0]
-    assert reach.max() <= 120
     # The eldest of 8 out of 120 lies on average 8 / 9 of the way back.
     np.testing.assert_allclose(reach[frames[:, -1] >= 120].mean(), 8 / 9 * 121, rtol=0.02)
 
@@ -53,12 +55,6 @@ def test_the_gaps_of_paper_windows_are_those_of_a_uniform_random_subset():
     targets = np.bincount(frames[:, -1] - 500, minlength=100)
     assert len(targets) == 100
     np.testing.assert_allclose(targets / targets.mean(), 1.0, atol=0.5)
-
-
-@pytest.mark.parametrize("fps", [5.0, 15.0, 30.0])
-def test_four_seconds_are_four_seconds_at_any_rate(fps):
-    frames, _, _ = draw(PaperSampling(), int(40 * fps), fps)
-    assert (frames[:, -1] - frames[:, 0]).max() == int(4 * fps)
 
 
 def test_paper_windows_at_the_beginning_repeat_the_first_frame_instead_of_inventing_some():

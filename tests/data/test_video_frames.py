@@ -136,13 +136,6 @@ def levels_of(frames: np.ndarray) -> list[int]:
     return np.round(frames.mean(axis=(1, 2, 3)) / 6).astype(int).tolist()
 
 
-@pytest.mark.parametrize(
-    "indices", [[0], [LENGTH - 1], [40, 0, 7, 7, 33], list(range(LENGTH)), [5, 6], [11, 12, 13, 30], []]
-)
-def test_frames_of_a_recording_come_back_in_the_order_asked_for(recording, indices):
-    assert levels_of(VideoFrames(recording).read(indices)) == indices
-
-
 @pytest.mark.parametrize("fps", [5.0, 10 / 3, 29.97, 0.5])
 def test_random_access_finds_the_same_frames_as_decoding_them_all(tmp_path, fps):
     path = tmp_path / "video.mp4"

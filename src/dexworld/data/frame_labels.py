@@ -36,8 +36,8 @@ class FrameLabels:
 
     records: (N,) structured, a field for each column (see `record_type`). starts: (E + 1,) int64; episode e owns rows
     starts[e] to starts[e + 1] (exclusive). intrinsics: (E, 3, 3) float32, pixels of the stored frame size. fps: (E,)
-    float64. block_crc32, block_motion: (ceil(N / BLOCK),) checksums, compared when a block is first looked at, and the
-    largest motion of an object; None for records that need no check. Raises ValueError when they don't fit each other.
+    float64. block_crc32, block_motion: (ceil(N / BLOCK),) checksums, compared when a block is first read, and the
+    largest motion of an object; None for records in memory. Raises ValueError when they don't fit each other.
     """
 
     records: np.ndarray
@@ -216,11 +216,7 @@ def _write_frames(dataset: Dataset, path: Path, fields: dict[str, Any], left_out
             waiting = waiting[whole:]
         file.flush()
         os.fsync(file.fileno())
-    return {
-        "header": np.frombuffer(header, dtype=np.uint8),
-        "starts": np.concatenate([[0], np.cumsum(dataset.lengths)]).astype(np.int64),
-        "intrinsics": np.stack(intrinsics),
-        "fps": np.array(rates),
-        "block_crc32": np.array(checksums, dtype=np.uint32),
-        "block_motion": np.array(motion, dtype=np.float32),
-    }
+    starts = np.concatenate([[0], np.cumsum(dataset.lengths)]).astype(np.int64)
+    blocks = {"block_crc32": np.array(checksums, dtype=np.uint32), "block_motion": np.array(motion, dtype=np.float32)}
+    arrays = {"header": np.frombuffer(header, dtype=np.uint8), "starts": starts, "intrinsics": np.stack(intrinsics)}
+    return arrays | {"fps": np.array(rates)} | blocks

@@ -95,9 +95,6 @@ class LatentShards:
             read[places] = self._map(number)[rows[places] - number * self.rows_per_shard]
         return read
 
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return self[np.arange(len(self))].astype(dtype or self.dtype)
-
     def missing(self) -> list[str]:
         """Files that are absent or of another size than they must be, as paths relative to the folder."""
         wrong = []

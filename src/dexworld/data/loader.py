@@ -149,9 +149,6 @@ class _Requests:
             yield step, size, first
             step, first = step + 1, first + size
 
-    def __len__(self) -> int:
-        return 2**62 if self.stop is None else max(self.stop - self.start, 0)
-
 
 @dataclass
 class _BatchReader(torch.utils.data.Dataset[Window]):
@@ -166,9 +163,6 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
     strict: bool
     decode: bool
     _open: OrderedDict[int, Track] = field(default_factory=OrderedDict)
-
-    def __len__(self) -> int:
-        return 2**62
 
     def __getitem__(self, request: Request) -> Window:
         step, size, first = request

@@ -31,16 +31,12 @@ class Source(Protocol):
 
     @property
     def folder(self) -> Path: ...
-
     @property
     def kind(self) -> str: ...
-
     @property
     def ids(self) -> tuple[str, ...]: ...
-
     @property
     def splits(self) -> tuple[str, ...]: ...
-
     @property
     def quarantined(self) -> tuple[tuple[str, str], ...]: ...
 
@@ -64,16 +60,12 @@ class Dataset(Source, Protocol):
 
     @property
     def lengths(self) -> tuple[int, ...]: ...
-
     @property
     def episode_seeds(self) -> tuple[int | None, ...]: ...
-
     @property
     def settings(self) -> dict[str, Any]: ...
-
     @property
     def fingerprint(self) -> str: ...
-
     @property
     def seeds(self) -> tuple[int, ...]: ...
 

@@ -35,11 +35,10 @@ class Problem:
 class Window:
     """A batch of B windows of F frames. What a source does not give has no elements.
 
-    track: hands, cameras and the other columns that were asked for, with one batch dimension; floats are float32.
+    track: hands, cameras and the columns that were asked for, with one batch dimension; floats are float32.
     repeats: (B,) leading slots that repeat the frame after them. stride: (B,) steps between slots, 0 where they vary.
-    rows: (B, F) number of each frame over all clips of the source, for error reports.
-    latents: (B, F, P, D) float32. frames: (B, F, H, W, 3) uint8 RGB.
-    clips: (B,) index over the episodes of all datasets. numbers: (B,) of the samples.
+    rows: (B, F) number of each frame over all clips of the source. latents: (B, F, P, D) float32.
+    frames: (B, F, H, W, 3) uint8 RGB. clips: (B,) index over all episodes. numbers: (B,) of the samples.
     problems: windows of this batch that were replaced.
     """
 
@@ -68,15 +67,9 @@ class Window:
     ) -> "Window":
         """The windows of picks. labels: camera poses and columns. intrinsics: (B, 3, 3). more: other fields."""
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in labels.items()}
-        return cls(
-            Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors),
-            repeats=torch.from_numpy(picks.drawn.repeats),
-            stride=torch.from_numpy(picks.drawn.stride),
-            rows=torch.from_numpy(rows),
-            clips=torch.from_numpy(picks.clips),
-            numbers=torch.from_numpy(picks.numbers),
-            **more,
-        )
+        own = {"repeats": picks.drawn.repeats, "stride": picks.drawn.stride, "rows": rows, "clips": picks.clips}
+        own = {name: torch.from_numpy(value) for name, value in (own | {"numbers": picks.numbers}).items()}
+        return cls(Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors), **own, **more)
 
     @property
     def tracked_shown(self) -> Tensor:
@@ -201,11 +194,9 @@ def _check_columns(caches: Sequence[LatentCache], columns: Sequence[str]) -> Non
     for name in columns:
         for cache in caches:
             if name not in cache.labels.columns:
-                held = ", ".join(cache.labels.columns)
-                raise ValueError(
-                    f"{cache.folder} holds no column {name!r}, but {held}. Delete {EPISODES_FILE} and cache.json in it "
-                    "if the dataset has that column now; only the labels are read anew"
-                )
+                lack = f"{cache.folder} holds no column {name!r}, but {', '.join(cache.labels.columns)}"
+                advice = f"Delete {EPISODES_FILE} and cache.json in it if the dataset has that column now"
+                raise ValueError(f"{lack}. {advice}; only the labels are read anew")
         kinds = {str(cache.labels.records.dtype[name]) for cache in caches}
         if len(kinds) > 1:
             raise ValueError(f"column {name!r} is {' and '.join(sorted(kinds))} in datasets that are to be mixed")

@@ -26,7 +26,7 @@ from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
 from dexworld.report import words
-from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.demo import DemoResults, EpisodeResult, PlanRecord
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, draw_episodes
