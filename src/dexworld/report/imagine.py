@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dexworld.actions import HandMotion
 from dexworld.evaluation.results import write_results
-from dexworld.models.dexwm import DexWM
 from dexworld.report import html
 from dexworld.report.media import encode_mp4, picture, video_tag
 from dexworld.report.overlay import captioned, grid, hand_overlay
@@ -61,7 +60,7 @@ class Imagined:
 
 @torch.no_grad()
 def imagine(
-    model: DexWM,
+    model: Any,
     episode: Track,
     motions: Mapping[str, HandMotion],
     frame: int = 0,
@@ -72,6 +71,7 @@ def imagine(
 ) -> Imagined:
     """Roll out each of the named motions (T transitions, unbatched, all of one length) from one frame of an episode.
 
+    model: a `WorldModel` with `keypoints`, and with `decode` where pictures are to be the encoder's own.
     fps: at which steps are shown. decode: makes the pictures, instead of the model's own `decode`; drawn_by: its name.
     Raises ValueError on no motions, lengths that differ, or a frame that the model can't take.
     """
