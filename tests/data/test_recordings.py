@@ -113,25 +113,19 @@ def test_missing_files_are_quarantined_too(folder):
     assert [file for file, _ in dataset.quarantined] == ["episodes/episode-000000", "episodes/episode-000002"]
 
 
-def test_labels_with_pickled_objects_are_quarantined_and_never_unpickled(folder):
+def test_pickled_labels_are_quarantined_and_an_episode_damaged_after_opening_raises_its_name(folder):
     np.savez(folder / "episodes" / "episode-000001.npz", keypoints_world=np.array([{}], dtype=object))
-    [(_, reason)] = open_dataset(folder).quarantined
-    assert "allow_pickle" in reason
-
-
-def test_an_episode_damaged_after_opening_raises_its_name(folder):
     dataset = open_dataset(folder)
+    [(_, reason)] = dataset.quarantined
+    assert "allow_pickle" in reason
     (folder / "episodes" / "episode-000002.npz").write_bytes(b"PK")
     with pytest.raises(CorruptEpisodeError, match=r"episode-000002\.npz"):
-        dataset[2]
+        dataset[1]
 
 
-def test_a_folder_made_with_other_settings_is_refused(folder):
+def test_a_folder_of_other_settings_or_another_version_or_no_dataset_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="strategy"):
         EpisodeWriter(folder, SETTINGS | {"strategy": "replay"})
-
-
-def test_a_folder_that_is_no_dataset_or_of_another_version_is_refused(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="collect"):
         open_dataset(tmp_path)
     index = folder / "dataset.json"

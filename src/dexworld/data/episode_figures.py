@@ -323,7 +323,8 @@ class Measurement:
         pairs = {0, max(0, min(best, last - 1)), max(0, last - 1)}
         wanted = sorted({frame for first in pairs for frame in (first, first + 1) if frame <= last} | {best})
         frozen, black, before = list[int](), list[int](), -2
-        kept = previous = np.zeros(0)
+        kept: np.ndarray = np.zeros(0)
+        previous: np.ndarray = kept
         for frame, picture in self._decoded(None if every_frame else wanted):
             small = picture[::STRIDE, ::STRIDE].astype(np.int16)
             figures.decoded += 1

@@ -160,8 +160,9 @@ def open_recordings(folder: Path | str, verify: bool = False) -> EpisodeDataset:
         missing = folder / "episodes" / f"{name}.npz"
         quarantined.append((f"episodes/{name}", f"listed in dataset.json, but {missing} is missing"))
     columns: Any = zip(*kept, strict=True) if kept else ((),) * 4
-    ids, *facts = columns
-    return EpisodeDataset(folder, ids, tuple(quarantined), *facts, index["settings"], index.get("counts") or {})
+    ids, lengths, seeds, checksums = columns
+    facts = lengths, seeds, checksums, index["settings"], index.get("counts") or {}
+    return EpisodeDataset(folder, ids, tuple(quarantined), *facts)
 
 
 def _index_header(settings: dict[str, Any]) -> dict[str, Any]:

@@ -67,8 +67,9 @@ class Window:
     ) -> "Window":
         """The windows of picks. labels: camera poses and columns. intrinsics: (B, 3, 3). more: other fields."""
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in labels.items()}
-        own = {"repeats": picks.drawn.repeats, "stride": picks.drawn.stride, "rows": rows, "clips": picks.clips}
-        own = {name: torch.from_numpy(value) for name, value in (own | {"numbers": picks.numbers}).items()}
+        own: dict[str, Any] = {"repeats": picks.drawn.repeats, "stride": picks.drawn.stride, "rows": rows}
+        own |= {"clips": picks.clips, "numbers": picks.numbers}
+        own = {name: torch.from_numpy(value) for name, value in own.items()}
         return cls(Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors), **own, **more)
 
     @property
