@@ -1,6 +1,5 @@
 """kill -9 at any moment, shards, several processes at once: the store is equal to the byte to an undisturbed one."""
 
-import json
 import multiprocessing
 import random
 import time
@@ -9,6 +8,7 @@ import pytest
 from prepare_fixtures import config_of, content_of, write_source
 
 from dexworld.data.files import Shard
+from dexworld.data.locks import Claims
 from dexworld.data.prepare.job import prepare
 
 KILLS = 20
@@ -125,9 +125,8 @@ def test_processes_with_the_same_shard_at_once_do_no_harm(source, undisturbed, t
 def test_a_pack_that_a_live_process_holds_is_left_to_it(source, tmp_path):
     store = tmp_path / "store"
     prepare(config_of(source, store, shard=Shard(0, 4), assemble="never"))
-    held = store / ".claims" / "pack-000002.json"
-    held.parent.mkdir()
-    held.write_text(json.dumps({"host": "another-host", "pid": 1}))
-    report = prepare(config_of(source, store))
-    assert (report.assembled, report.account.waiting) == (False, 2)
-    assert held.exists()
+    with Claims(store / ".claims") as claims:
+        assert claims.take("pack-000002")
+        report = prepare(config_of(source, store))
+        assert (report.assembled, report.account.waiting) == (False, 2)
+        assert not Claims(store / ".claims").take("pack-000002")

@@ -166,8 +166,8 @@ def _record(fields: dict[str, tuple[str, tuple[int, ...]]]) -> np.dtype:
 def write_labels(dataset: Dataset, folder: Path) -> int:
     """Write the label files of `folder` unless they are there, in memory for one episode; CRC-32 of the smaller one.
 
-    A column that an episode lacks, or has in another shape, is left out with a warning. Another process that writes
-    them is waited for. Raises ValueError when episodes are not as long as they were.
+    A column that an episode lacks, or has in another shape, is left out with a warning. Waits for another process that
+    writes them. Raises ValueError when episodes are not as long as they were.
     """
     with claimed(folder / EPISODES_FILE) as part:
         if part is not None:
@@ -185,10 +185,7 @@ def write_labels(dataset: Dataset, folder: Path) -> int:
 
 
 def _write_frames(dataset: Dataset, path: Path, fields: dict[str, Any], left_out: set[str]) -> dict[str, Any] | None:
-    """Write the records of every frame; what `episode_labels.npz` holds about them.
-
-    None, and the names in `left_out`, as soon as an episode has not all `fields`.
-    """
+    """Write all records; arrays of `episode_labels.npz`, or None and names in `left_out` when `fields` don't fit."""
     record = _record(fields)
     header = npy_header(record, (sum(dataset.lengths),))
     intrinsics, rates, checksums, motion = [], [], [], []

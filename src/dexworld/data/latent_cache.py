@@ -5,9 +5,9 @@
     frame_labels.npy, episode_labels.npz     cameras and columns of the same frames (see `frame_labels.py`)
     cache.json                               the mark of a complete cache; written last
 
-All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins. A folder without
-`cache.json` is a build that was stopped: the next one goes on with the shards that are missing, and several processes
-(or shares on several machines) may work on one folder. The finished folder is the same, byte for byte.
+All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins. A stopped build
+goes on with the shards that are missing. Several processes, or machines, may work on one folder; the finished one is
+the same, byte for byte.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Packets to pictures without a container: open files and decoders, kept per thread of a process.
 
-Opening a video of many episodes parses a table of every frame in it, and a seek searches that table. A window of nine
-frames would spend more on both than on decoding.
+Opening a video of many episodes parses a table of every frame in it, and a seek searches that table: more work than
+decoding a window of nine frames.
 """
 
 import os

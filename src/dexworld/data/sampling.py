@@ -106,9 +106,8 @@ class OfficialSampling:
     """The released code's windows, its edges included, to compare with models trained by it.
 
     Departures from the paper: ten overlapping 4-second anchors instead of ten segments; frames before the beginning are
-    clipped to frame 0, so windows of short clips hold copies of it that count as "no action, no change" (11 % of all
-    frames at EgoDex's mean length of 265); clips no longer than the reach use its largest multiple of one eighth. Only
-    the random numbers differ from the release's.
+    clipped to frame 0 (11 % of all frames at EgoDex's mean length of 265) and count as "no action, no change"; clips no
+    longer than the reach use its largest multiple of one eighth. Only the random numbers differ from the release's.
 
     whole_clip: the multistep phase: one window per clip per epoch, of frames anywhere in it, ending with its last.
     lead: leading slots that repeat the first frame (the multistep phase: num_context - 1).
@@ -164,10 +163,10 @@ class EveryFrame:
 
 @dataclass(frozen=True)
 class StrideSampling:
-    """Windows at a constant stride, drawn with replacement: what planning at a fixed time step needs.
+    """Windows at a constant stride, drawn with replacement: the time step of a window is the one that planning uses.
 
-    Departure from the paper and the release: a constant stride keeps the time step of a window the one that planning
-    uses. Frames are drawn by weight, so a clip of twice the length gives twice the windows.
+    Departure from the paper and the release. Frames are drawn by weight: a clip of twice the length gives twice the
+    windows.
 
     frames, history, short_history: as in `PaperSampling`; the slots behind the history are always different frames.
     stride_weights: relative frequency of strides 1, 2, ... in steps of 1 / rate_hz seconds.

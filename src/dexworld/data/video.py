@@ -13,19 +13,10 @@ import numpy as np
 
 MAX_SIDE = 16_384  # pixels; a larger frame is a damaged header
 GROUP = 6  # frames from one key frame to the next
-# Without `cpu-independent`, x264's bytes depend on the processor, and on one processor now and then on what lay in
-# memory before (11 of 120 encodings of one clip differed): a resumed collection would not be the same. Time and size
-# are equal.
-RECIPE = {
-    "preset": "veryfast",
-    "tune": "fastdecode",
-    "crf": "18",
-    "g": str(GROUP),
-    "keyint_min": str(GROUP),
-    "bf": "0",
-    "sc_threshold": "0",
-    "x264-params": "cpu-independent=1",
-}
+# Without `cpu-independent`, x264's bytes depend on the processor and on what lay in memory before (11 of 120 encodings
+# of one clip differed), so that a resumed collection would not be the same. Time and size are equal.
+RECIPE = {"preset": "veryfast", "tune": "fastdecode", "crf": "18", "g": str(GROUP), "keyint_min": str(GROUP), "bf": "0"}
+RECIPE |= {"sc_threshold": "0", "x264-params": "cpu-independent=1"}
 
 
 class VideoError(ValueError):

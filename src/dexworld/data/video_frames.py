@@ -74,10 +74,9 @@ class PackedFrames:
 
 @dataclass(frozen=True)
 class VideoFrames:
-    """All frames of a constant-rate video file, decoded when they are asked for. Holds no open file: can be pickled.
+    """All frames of a constant-rate video file; length and size come from its header. Can be pickled.
 
-    Length and size come from the container's header. Raises VideoError when the file can't be opened, and on reading
-    when a frame can't be decoded.
+    Raises VideoError when the file can't be opened, and on reading when a frame can't be decoded.
     """
 
     path: Path
