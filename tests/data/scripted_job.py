@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dexworld.data.parallel import Workers
+from dexworld.data.parallel import parallel_map
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,4 @@ def write_pid_and_wait(item, folder):
 
 def wait_in_processes(job):
     """A main process to be killed."""
-    with Workers(job, 2) as workers:
-        list(workers.outcomes([0, 1]))
+    list(parallel_map(job, [0, 1], workers=2))

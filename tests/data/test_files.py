@@ -1,7 +1,7 @@
-"""A folder with other settings is refused by name; claims end with their process."""
+"""A folder begun with other settings is refused by name; claims of dead processes are free."""
 
-import subprocess
-import sys
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -49,21 +49,28 @@ def test_a_message_stays_short():
     assert len(str(raised.value)) < 700
 
 
-def test_claims_exclude_live_processes_and_end_with_their_process(tmp_path):
-    code = "import sys, pathlib, time; from dexworld.data.locks import Claims; c = Claims(pathlib.Path(sys.argv[1]))"
-    code += "; print(c.take('item'), flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "True\n"
-        with Claims(tmp_path) as claims:
-            assert not claims.take("item")
-            assert claims.take("new")
-            assert not claims.take("new")
-            other.kill()
-            other.wait()
-            assert claims.take("item")
-            claims.release("new")
-            assert claims.take("new")
-    assert not tmp_path.exists()
+def hold(folder, sender):
+    claims = Claims(folder)
+    sender.send((claims.take("held"), claims.take("live")))
+    time.sleep(60)
+
+
+def test_a_claim_is_refused_while_its_process_lives_and_free_when_it_died(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    other = context.Process(target=hold, args=(tmp_path, theirs))
+    other.start()
+    assert ours.recv() == (True, True)
+    with Claims(tmp_path) as claims:
+        assert not claims.take("live")
+        assert claims.take("new")
+        assert not claims.take("new")
+        claims.release("new")
+        assert claims.take("new")
+        other.kill()
+        other.join()
+        assert claims.take("held")
+    assert [path.name for path in tmp_path.iterdir()] == [".live.part"]  # the next one takes it over
 
 
 def test_shards_divide_the_items_without_a_rest():

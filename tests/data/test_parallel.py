@@ -10,31 +10,31 @@ import pytest
 from scripted_job import NeverArrives, Scripted, wait_in_processes, write_pid_and_wait
 
 from dexworld.data import parallel
-from dexworld.data.parallel import DiskFullError, Workers
+from dexworld.data.parallel import DiskFullError, WorkerDied, Workers, parallel_map
 
 SQUARES = [number * number for number in range(20)]
 
 
-def outcomes(script, folder, items=range(4), once=False, workers=2, ordered=True, **options):
-    """Result, or the error's text, of every item."""
-    with Workers(Scripted(script, folder, once), workers, **options) as pool:
-        found = pool.outcomes(items, ordered)
-        return [outcome.result if outcome.error is None else str(outcome.error) for outcome in found]
+def outcomes(script, folder, items=range(4), once=False, **options):
+    """Result, or the error's text, of every item in order."""
+    with Workers(Scripted(script, folder, once), 2, **options) as workers:
+        return [outcome.result if outcome.error is None else str(outcome.error) for outcome in workers.outcomes(items)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items_or_as_they_are_done(tmp_path, workers, monkeypatch):
     monkeypatch.setattr(parallel, "AHEAD", 2)
-    assert outcomes({}, tmp_path, range(20), workers=workers) == SQUARES
-    assert sorted(outcomes({}, tmp_path, range(20), workers=workers, ordered=False)) == SQUARES
+    job = Scripted({}, tmp_path)
+    assert list(parallel_map(job, range(20), workers)) == SQUARES
+    assert sorted(parallel_map(job, range(20), workers, ordered=False)) == SQUARES
 
 
-def test_workers_are_used_again_after_outcomes_that_were_left_early(tmp_path):
+def test_workers_are_used_again_after_a_map_that_was_left_early(tmp_path):
     with Workers(Scripted({}, tmp_path), 2) as workers:
-        results = workers.outcomes(iter(range(20)))
-        assert next(results).result == 0
+        results = workers.map(iter(range(20)))
+        assert next(results) == 0
         results.close()
-        assert [outcome.result for outcome in workers.outcomes(range(20))] == SQUARES
+        assert list(workers.map(range(20))) == SQUARES
 
 
 def test_items_are_taken_when_a_worker_is_free_and_what_workers_note_is_heard(tmp_path):
@@ -69,10 +69,17 @@ def test_an_item_whose_worker_dies_or_fails_once_is_done_by_another(tmp_path):
 
 def test_an_item_that_kills_its_processes_costs_only_itself_and_is_named(tmp_path):
     found = outcomes({1: "kill", 2: "fail"}, tmp_path, tries=2)
-    assert outcomes({2: "fail"}, tmp_path, workers=1)[2] == "a defect"
     assert [found[0], found[3]] == [0, 9]
     assert "signal 9, as when memory runs out), while at 1" in found[1]
     assert found[2] == "a defect"
+
+
+def test_the_first_error_of_a_map_is_raised(tmp_path):
+    with pytest.raises(WorkerDied, match="while at 3"):
+        list(parallel_map(Scripted({3: "kill"}, tmp_path), range(6), 2))
+    for workers in (1, 2):
+        with pytest.raises(RuntimeError, match="a defect"):
+            list(parallel_map(Scripted({3: "fail"}, tmp_path), range(6), workers))
 
 
 def test_an_item_that_hangs_is_given_up(tmp_path):
@@ -89,8 +96,8 @@ def test_a_full_disk_ends_the_work_at_once(tmp_path, workers):
 
 
 def test_processes_that_can_not_start_are_an_error_and_no_item_is_blamed():
-    with pytest.raises(RuntimeError, match="no worker process can be started"), Workers(NeverArrives(), 2) as workers:
-        list(workers.outcomes([1, 2, 3]))
+    with pytest.raises(RuntimeError, match="no worker process can be started"):
+        list(parallel_map(NeverArrives(), [1, 2, 3], 2))
 
 
 def test_workers_end_with_a_main_process_that_is_killed(tmp_path):

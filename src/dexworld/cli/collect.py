@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dexworld.cli.progress import counted
+from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
 from dexworld.sim.gripper.collect_gripper import CollectGripperConfig, collect_gripper
 from dexworld.sim.gripper.gripper_recording import GripperConfig

@@ -1,4 +1,4 @@
-"""Files that appear whole and tell when they were damaged, and shares of the work on many of them."""
+"""Files that appear whole and tell when they were damaged; settings of a folder; shares of work."""
 
 import contextlib
 import io
@@ -31,8 +31,8 @@ _UNREADABLE = (
 def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it, on failure remove it.
 
-    A process killed in between leaves at most a hidden file `.<name>.<host>-<pid>.tmp`, which readers ignore. Several
-    processes may write into one folder; when two write the same path, the last rename wins and the file is whole.
+    A process killed in between leaves a hidden file `.<name>.<host>-<pid>.tmp`, which readers ignore. When two
+    processes write the same path, the last rename wins.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
@@ -75,8 +75,8 @@ def check_checksum(content: dict[str, Any], path: Path) -> None:
 
 
 def _checksum(content: dict[str, Any]) -> int:
-    others = {key: value for key, value in content.items() if key != CHECKSUM}
-    return zlib.crc32(json.dumps(others, sort_keys=True).encode())
+    values = {key: value for key, value in content.items() if key != CHECKSUM}
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def size_and_checksum(path: Path) -> dict[str, int]:
@@ -99,8 +99,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], int]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is no archive")
         arrays = {name: archive[name] for name in archive.files}
-        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
-        if strange:
+        if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise ValueError(f"{strange[0]} is no array")
         return arrays, zlib.crc32(content)
     except _UNREADABLE as error:
@@ -110,15 +109,14 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], int]:
 def check_same_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise ValueError naming what differs between the settings that a folder's index holds and those of now.
 
-    path: of the index. found: as JSON gave them. Tuples in `settings` compare equal to the lists that JSON has.
+    path: of the index. found: as JSON gave them. settings: of now; tuples compare equal to the lists that JSON has.
     """
     now = json.loads(json.dumps(dict(settings)))
     if found == now:
         return
     texts = differences(found, now)
-    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-    what = f"{', '.join(texts[:NAMED])}{more}"
-    raise ValueError(f"{path} was begun with other settings: {what}; choose another folder, or delete this one")
+    named = ", ".join(texts[:NAMED]) + (f" and {len(texts) - NAMED} more" if len(texts) > NAMED else "")
+    raise ValueError(f"{path} was begun with other settings: {named}; choose another folder, or delete this one")
 
 
 def differences(found: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -22,8 +22,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.
 def claimed(path: Path, wait: bool = True, whole: Whole = Path.exists) -> Iterator[Path | None]:
     """Yield a hidden path to write in place of `path`; on success flush it and rename it.
 
-    Yields None when there is nothing to write: `path` is whole, or another process is writing it and `wait` is False.
-    With `wait`, stays until that process has finished, or takes over when it died.
+    Yields None when `path` is whole, or when another process is writing it and `wait` is False. With `wait`, stays
+    until that process has finished, or takes over when it died.
     """
     descriptor = _claim(path, wait, whole)
     if descriptor is None:
@@ -75,33 +75,32 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 class Claims:
-    """Says which process works on what in a shared folder. A context manager; leaving it gives all back.
-
-    Where the file system has no locks, two processes may do the same work. That does no harm when what they write is
-    equal and appears by renaming.
-    """
+    """Locks by name in a shared folder: which process works on what. A context manager; leaving it gives all back."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._held = folder, dict[str, int]()
+        self.folder = folder
+        self._held: dict[str, int] = {}  # descriptors
 
     def __enter__(self) -> "Claims":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in [*self._held]:
+        for name in list(self._held):
             self.release(name)
-        with suppress(OSError):  # others' claims are still in it
+        with suppress(OSError):  # others' claims are still in it, or it was never made
             self.folder.rmdir()
 
     def take(self, name: str) -> bool:
-        """Claim `name`; False when a live process holds it."""
-        descriptor = None
-        with suppress(FileNotFoundError):  # another process that leaves has just removed the folder
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = _claim(self.folder / name, wait=False, whole=lambda path: False)
-        if descriptor is not None:
-            self._held[name] = descriptor
-        return descriptor is not None
+        """Claim `name`; False when another live process holds it."""
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                descriptor = _claim(self.folder / name, wait=False, whole=lambda path: False)
+            except FileNotFoundError:  # another process that leaves has just removed the folder
+                continue
+            if descriptor is not None:
+                self._held[name] = descriptor
+            return descriptor is not None
 
     def release(self, name: str) -> None:
         """Give `name` back."""

@@ -1,7 +1,9 @@
 """Work on many items in several processes of this machine, or on the machines of a Ray cluster.
 
-    with Workers(job, workers=4) as workers:            # keeps its processes over several calls
-        for outcome in workers.outcomes(items): ...     # a result or an error for each item
+    for result in parallel_map(job, items, workers=4): ...      # in the order of the items
+    with Workers(job, workers=4) as workers:                    # keeps its processes over several calls
+        for result in workers.map(items, ordered=False): ...    # as they are done
+        for outcome in workers.outcomes(items): ...             # errors as values, one per item
 
 A job is sent to each process once, so what it caches (a model, an opened source) lasts. A process that dies costs only
 the item that it worked on. All processes end when the main process does, even when it is killed.
@@ -16,15 +18,19 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
-AHEAD = 8  # items per process that may be begun before an earlier one is done, so that memory stays bounded
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD = 8  # items per process that may start before an earlier one is done, so that memory stays bounded
 FEW = 16  # cheap items that are not worth a process
 TICK_S = 1.0
 START_S = 120.0  # a process may take so long to import what its job needs
@@ -51,21 +57,16 @@ def available_cores() -> int:
 def _quota(group: Path, root: Path) -> int:
     """Cores' worth of time that a control group (version 2) and those above it may use, rounded up.
 
-    group: the file that names it. root: where groups are mounted.
+    group: the file that names it. root: where groups are mounted. A container sees its own group at the root.
     """
     cores = sys.maxsize
-    try:
+    with suppress(OSError, StopIteration):
         name = next(line[3:] for line in group.read_text(encoding="utf-8").splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return cores
-    own = root / name.strip("/")
-    for folder in (own, *own.parents):
-        if folder.is_relative_to(root):
-            try:
+        own = root / name.strip("/")
+        for folder in (each for each in (own, *own.parents) if each.is_relative_to(root)):
+            with suppress(OSError, ValueError, ZeroDivisionError):  # the root of the machine has no such file
                 quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
                 cores = cores if quota == "max" else min(cores, -(-int(quota) // int(period)))
-            except (OSError, ValueError, ZeroDivisionError):
-                continue  # the root of the machine has no such file
     return cores
 
 
@@ -92,15 +93,24 @@ class Outcome:
         return self
 
 
+def parallel_map(
+    job: Callable[[Item], Result], items: Sequence[Item], workers: int = 0, ordered: bool = True
+) -> Iterator[Result]:
+    """`job(item)` of each item, in order or as they are done; see `Workers.map`. workers: 0 is one per core."""
+    with Workers(job, min(workers or available_cores(), max(1, len(items)))) as pool:
+        yield from pool.map(items, ordered)
+
+
 class Workers:
     """Processes, or Ray actors, that run one job on many items. A context manager; leaving it ends them at once.
 
     job: picklable, called as job(item), or as job(item, note) when `listen` is given: note(value, seconds=0) calls
-    listen(value) in the main process. workers: 0 is one per core; 1 works in this process. tries: how often an item is
-    started whose worker dies, hangs or raises; in this process once. patience: seconds between two signs of life of a
-    worker (notes, results) before it counts as hung and is ended; a note's `seconds` are added once.
-    ray: address of a cluster that takes the place of the processes: "local" starts one, "auto" joins the one that runs
-    here. Then workers 0 takes all its CPUs, and nothing is noted. Raises RayMissingError when Ray is not installed.
+    listen(value) in the main process. workers: 0 is one per core; 1 works in this process. tries: how often an item
+    starts whose worker dies, hangs or raises; in this process once. patience: seconds from one note or result of a
+    worker to the next before it counts as hung and is ended; a note's `seconds` are added once. ray: address of a
+    cluster whose actors replace the processes: "local" starts one on this machine, "auto" joins the one that runs here.
+    Then workers 0 takes all its CPUs, every machine must see the paths that the job uses, and nothing is noted. Raises
+    RayMissingError when Ray is not installed.
     """
 
     def __init__(
@@ -114,12 +124,10 @@ class Workers:
     ) -> None:
         self.job, self.listen, self.tries, self.patience = job, listen, tries, patience
         self.count, notes = workers or available_cores(), listen is not None
-        self._backend: Any = None  # this process alone
+        self._backend: Any = None if workers == 1 else _Processes(job, notes)  # None: in this process
         if ray is not None:
             self._backend = _RayActors(job, notes, ray, workers)
             self.count, self.patience = self._backend.count, math.inf
-        elif workers != 1:
-            self._backend = _Processes(job, notes)
         self._crew: list[_Worker] = []
         self._started = False  # whether any worker ever was
 
@@ -129,29 +137,36 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in self._crew.copy():
             self._end(worker)
-        if self._backend is not None:
+        if isinstance(self._backend, _RayActors):
             self._backend.close()
 
-    def outcomes(self, items: Iterable, ordered: bool = True) -> Iterator[Outcome]:
-        """`job(item)` of each item: a result or an error, a WorkerDied when its process died.
+    def map(self, items: Iterable, ordered: bool = True) -> Iterator[Any]:
+        """`job(item)` of each item; the error of the first that fails is raised, a WorkerDied when its process died.
 
-        ordered: in the order of the items, otherwise as they are done. Items are taken one by one, when a worker is
-        free. Raises RuntimeError when no process can be started, DiskFullError when a job found its disk full.
+        ordered: in the order of the items, otherwise as they are done. An item is taken when a worker is free. Raises
+        RuntimeError when no process can be started, DiskFullError when a job found its disk full.
         """
+        for outcome in self.outcomes(items, ordered):
+            if outcome.error is not None:
+                raise outcome.error
+            yield outcome.result
+
+    def outcomes(self, items: Iterable, ordered: bool = True) -> Iterator[Outcome]:
+        """Like `map`, but what fails is handed out with its error and the rest goes on."""
         waiting = (Outcome(item, number) for number, item in enumerate(items))
         again: deque[Outcome] = deque()
         if self._backend is None:
             yield from map(self._here, waiting)
             return
         done: dict[int, Outcome] = {}
-        begun = following = 0
+        taken = following = 0
         try:
             while True:
-                while self._busy() < self.count and (again or not ordered or begun - following < AHEAD * self.count):
+                while self._busy() < self.count and (again or not ordered or taken - following < AHEAD * self.count):
                     task = again.popleft() if again else next(waiting, None)
                     if task is None:
                         break
-                    begun = max(begun, task.number + 1)
+                    taken = max(taken, task.number + 1)
                     self._give(task)
                 if not self._busy():
                     return
@@ -196,15 +211,11 @@ class Workers:
         worker.task, worker.deadline = task, time.monotonic() + patience
         self._backend.send(worker, task.item)
 
-    def _messages(self) -> "Iterator[Message]":
-        yield from self._backend.messages(self._crew)
-        for worker in self._crew.copy():
-            if worker.task and time.monotonic() > worker.deadline:
-                yield worker, "died", "its worker made no progress and was ended"
-
     def _finished(self) -> Iterator[Outcome]:
         """Items that are done since, with their results or errors."""
-        for worker, kind, value in self._messages():
+        hung = "its worker made no progress and was ended"
+        late = ((w, "died", hung) for w in self._crew.copy() if w.task and time.monotonic() > w.deadline)
+        for worker, kind, value in chain(self._backend.messages(self._crew), late):
             worker.deadline = time.monotonic() + self.patience
             if kind == "started":
                 self._started = True
@@ -281,9 +292,6 @@ class _Processes:
         worker.handle.kill()
         worker.handle.join()
 
-    def close(self) -> None:
-        """Every process is gone already."""
-
 
 def _serve(connection: Any, notes: bool) -> None:
     """A worker's life: the job and items come in, notes and results go out, until the pipe ends."""
@@ -323,7 +331,7 @@ class _RayActors:
             import ray
             import ray.exceptions
         except ImportError as error:
-            raise RayMissingError('Ray is not installed: pip install "dexworld[ray]", or use processes') from error
+            raise RayMissingError('Ray is not installed; add it with `pip install "dexworld[ray]"`') from error
         self.ray, self.job, self.notes, self.ours = ray, job, notes, not ray.is_initialized()
         if self.ours:
             local: dict[str, Any] = {"num_cpus": workers or None, "include_dashboard": False}
