@@ -116,21 +116,14 @@ def test_padding_repeats_the_first_frame_with_zero_actions():
     assert motion.pad_left(0) is motion
 
 
-def test_casting_leaves_visibility_boolean():
-    motion = hand_motion(*one_keypoint((0, 0, 1), (0, 0, 1)), still_cameras(2), INTRINSICS).to(torch.float32)
-    assert motion.deltas.dtype == motion.pixels.dtype == torch.float32
-    assert motion.visible.dtype == torch.bool
-
-
-def test_batches_are_selected_and_expanded_along_the_leading_dimension():
+def test_motions_are_cast_selected_and_expanded_and_parts_of_different_lengths_refused():
     motion = hand_motion(*one_keypoint((0, 0, 1), (0, 0, 1)), still_cameras(2), INTRINSICS)
+    cast = motion.to(torch.float32)
+    assert cast.deltas.dtype == cast.pixels.dtype == torch.float32
+    assert cast.visible.dtype == torch.bool
     many = motion.expand(5)
     assert many.deltas.shape == (5, 1, ACTION_ROWS, 3)
     assert torch.equal(many.index(3).pixels, motion.pixels)
-
-
-def test_parts_of_different_lengths_are_refused():
-    motion = hand_motion(*one_keypoint((0, 0, 1), (0, 0, 1)), still_cameras(2), INTRINSICS)
     with pytest.raises(ValueError, match=r"HandMotion\.pixels has shape"):
         HandMotion(motion.deltas, motion.pixels[:1], motion.visible)
 

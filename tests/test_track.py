@@ -64,30 +64,20 @@ def test_nan_in_the_intrinsics_is_refused():
         Track(**fields(**with_nan("intrinsics", 0)))
 
 
-def test_a_keypoint_that_is_not_valid_may_hold_anything():
-    valid = np.ones((LENGTH, 42), bool)
-    valid[2] = False
-    episode = Track(**fields(keypoints_valid=valid, **with_nan("keypoints_world", 2)))
-    assert np.isnan(episode.keypoints_world[2]).any()
-
-
-def test_the_first_bad_frame_passes_over_invalid_keypoints():
-    values = with_nan("keypoints_world", 1)
-    values["keypoints_world"][3, 5] = np.inf
-    valid = np.ones((LENGTH, 42), bool)
+def test_a_keypoint_that_is_not_valid_may_hold_anything_and_is_no_bad_frame():
+    values, valid = with_nan("keypoints_world", 1), np.ones((LENGTH, 42), bool)
     valid[1] = False
+    assert np.isnan(Track(**fields(keypoints_valid=valid, **values)).keypoints_world[1]).any()
+    values["keypoints_world"][3, 5] = np.inf
     with pytest.raises(ValueError, match="first at frame 3"):
         Track(**fields(keypoints_valid=valid, **values))
 
 
-def test_validity_must_be_boolean_and_time_must_pass():
+def test_validity_must_be_boolean_time_must_pass_and_there_must_be_frames():
     with pytest.raises(ValueError, match="keypoints_valid must be bool, not float64"):
         Track(**fields(keypoints_valid=np.ones((LENGTH, 42))))
     with pytest.raises(ValueError, match="fps is 0; it must be positive"):
         Track(**fields(fps=0))
-
-
-def test_an_episode_without_frames_is_refused():
     with pytest.raises(ValueError, match="no frames"):
         Track(np.zeros((0, 4, 4)), np.eye(3), frames=ArrayFrames(np.zeros((0, 8, 12, 3), np.uint8)))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dexworld.geometry import euler_xyz, invert, project, transform_points, wrap_angle
-from dexworld.hands import NUM_KEYPOINTS, TRACKED
+from dexworld.hands import NUM_KEYPOINTS, NUM_TRACKED, TRACKED
 
 ACTION_ROWS = NUM_KEYPOINTS + 2  # 44
 ACTION_DIM = 3 * ACTION_ROWS  # 132
@@ -58,15 +58,12 @@ class HandMotion:
     visible: Tensor
 
     def __post_init__(self) -> None:
-        frames = self.deltas.shape[-3] + 1
-        batch = self.deltas.shape[:-3]
-        for name, value, tail in (
-            ("deltas", self.deltas, (frames - 1, ACTION_ROWS, 3)),
-            ("pixels", self.pixels, (frames, len(TRACKED), 3)),
-            ("visible", self.visible, (frames, len(TRACKED))),
-        ):
-            if tuple(value.shape) != (*batch, *tail):
-                raise ValueError(f"HandMotion.{name} has shape {tuple(value.shape)}, expected {(*batch, *tail)}")
+        *batch, steps = self.deltas.shape[:-2]
+        tails = {"deltas": (steps, ACTION_ROWS, 3), "pixels": (steps + 1, NUM_TRACKED, 3)}
+        for name, tail in (tails | {"visible": (steps + 1, NUM_TRACKED)}).items():
+            shape = tuple(getattr(self, name).shape)
+            if shape != (*batch, *tail):
+                raise ValueError(f"HandMotion.{name} has shape {shape}, expected {(*batch, *tail)}")
 
     @property
     def steps(self) -> int:
@@ -93,24 +90,17 @@ class HandMotion:
         """Prepend `count` transitions in which nothing moves: repeats of the first frame with zero actions."""
         if count == 0:
             return self
-        deltas = (
-            torch.zeros_like(self.deltas[..., :1, :, :])
-            if self.steps
-            else self.deltas.new_zeros(*self.deltas.shape[:-3], 1, ACTION_ROWS, 3)
-        )
+        deltas = self.deltas.new_zeros(*self.deltas.shape[:-3], count, ACTION_ROWS, 3)
         return HandMotion(
-            torch.cat([deltas] * count + [self.deltas], dim=-3),
+            torch.cat([deltas, self.deltas], dim=-3),
             torch.cat([self.pixels[..., :1, :, :]] * count + [self.pixels], dim=-3),
             torch.cat([self.visible[..., :1, :]] * count + [self.visible], dim=-2),
         )
 
     def expand(self, *batch: int) -> "HandMotion":
         """A view with the given leading batch dimensions."""
-        return HandMotion(
-            self.deltas.expand(*batch, *self.deltas.shape[-3:]),
-            self.pixels.expand(*batch, *self.pixels.shape[-3:]),
-            self.visible.expand(*batch, *self.visible.shape[-2:]),
-        )
+        kept = self.deltas.ndim - 3
+        return HandMotion(*(value.expand(*batch, *value.shape[kept:]) for value in vars(self).values()))
 
     def index(self, selection) -> "HandMotion":
         """Select along the leading batch dimension(s), as `tensor[selection]` does."""

@@ -77,14 +77,8 @@ def geodesic_angle(rotation_a: Tensor, rotation_b: Tensor) -> Tensor:
     """
     relative = rotation_a.transpose(-1, -2) @ rotation_b
     trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
-    axis = torch.stack(
-        [
-            relative[..., 2, 1] - relative[..., 1, 2],
-            relative[..., 0, 2] - relative[..., 2, 0],
-            relative[..., 1, 0] - relative[..., 0, 1],
-        ],
-        dim=-1,
-    )
+    skew = relative - relative.transpose(-1, -2)
+    axis = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], dim=-1)
     return torch.atan2(torch.linalg.vector_norm(axis, dim=-1), trace - 1.0)
 
 

@@ -22,7 +22,6 @@ TIPS = (4, 8, 12, 16, 20)
 # The twelve keypoints that the hand-consistency loss, the planning cost and PCK use: per hand the wrist and five tips.
 TRACKED: tuple[int, ...] = tuple(side.start + joint for side in (LEFT, RIGHT) for joint in (WRIST, *TIPS))
 NUM_TRACKED = len(TRACKED)  # 12
-TRACKED_NAMES: tuple[str, ...] = tuple(KEYPOINT_NAMES[index] for index in TRACKED)
 
 # Pairs of rows within one hand that a drawing connects with a line.
 BONES: tuple[tuple[int, int], ...] = tuple(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from dexworld.hands import BODY_KEYPOINTS, NUM_KEYPOINTS
+from dexworld.hands import NUM_KEYPOINTS
 
 Array = Any  # np.ndarray or torch.Tensor; all arrays of one track are of the same kind
 FAR = 1e5  # metres, radians or pixels; larger numbers are damage
@@ -26,11 +26,9 @@ class Frames(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        ...
 
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3), uint8 RGB, in the order asked for."""
-        ...
 
 
 def frame_numbers(indices: list[int], length: int, where: str) -> np.ndarray:
@@ -98,7 +96,6 @@ COLUMNS: dict[str, Column] = {
 #   keypoint_confidence (T, 42), body_world (T, 18, 3) metres with body_valid (T, 18), object_pixels (T, n, 2) and
 #   object_positions (T, n, 3) metres with NaN where an object is absent, object_motion (T,) metres since the frame
 #   before, points (T, n, 2) tracked pixels with points_visible (T, n), action (T, n) as the source recorded it.
-NUM_BODY = len(BODY_KEYPOINTS)
 
 
 @dataclass(frozen=True)
@@ -129,10 +126,9 @@ class Track:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", {name: each for name, each in self.columns.items() if each is not None})
-        if self.world_from_camera.ndim < 3 or tuple(self.world_from_camera.shape[-2:]) != (4, 4):
-            raise ValueError(
-                f"{self.source}: world_from_camera has shape {tuple(self.world_from_camera.shape)}, expected (T, 4, 4)"
-            )
+        poses = tuple(self.world_from_camera.shape)
+        if len(poses) < 3 or poses[-2:] != (4, 4):
+            raise ValueError(f"{self.source}: world_from_camera has shape {poses}, expected (T, 4, 4)")
         length = len(self)
         pictures = not isinstance(self.frames, NoFrames)
         if pictures and len(self.frames) != length:
@@ -141,10 +137,9 @@ class Track:
             raise ValueError(f"{self.source}: the episode has no frames")
         if pictures and not self.fps > 0:
             raise ValueError(f"{self.source}: fps is {self.fps}; it must be positive")
-        if tuple(self.intrinsics.shape) != (*self.batch, 3, 3):
-            raise ValueError(
-                f"{self.source}: intrinsics has shape {tuple(self.intrinsics.shape)}, expected {(*self.batch, 3, 3)}"
-            )
+        shape, expected = tuple(self.intrinsics.shape), (*self.batch, 3, 3)
+        if shape != expected:
+            raise ValueError(f"{self.source}: intrinsics has shape {shape}, expected {expected}")
         for name, value in self.columns.items():
             self._check_column(name, value)
         if not self.batch and isinstance(self.world_from_camera, np.ndarray):
@@ -157,9 +152,10 @@ class Track:
                 raise ValueError(f"{self.source}: column {name!r} has shape {shape}; its first axis must be {rows}")
             return
         expected = (*rows, *known.shape)
-        if len(shape) != len(expected) or any(
-            want not in (None, got) for got, want in zip(shape, expected, strict=True)
-        ):
+        fits = len(shape) == len(expected) and all(
+            want in (None, got) for got, want in zip(shape, expected, strict=True)
+        )
+        if not fits:
             raise ValueError(f"{self.source}: {name} has shape {shape}, expected {expected}")
         if known.boolean and value.dtype not in (bool, torch.bool):
             raise ValueError(f"{self.source}: {name} must be bool, not {value.dtype}")
@@ -212,47 +208,33 @@ class Track:
         """The same track with these columns added or replaced; None drops one."""
         return replace(self, columns={**self.columns, **columns})
 
-    def _each(self, camera: Callable[[Array], Array], once: Callable[[Array], Array] | None = None) -> "Track":
-        """Every per-frame array changed by `camera`, the intrinsics by `once` (as they are when None)."""
-        columns = {name: camera(value) for name, value in self.columns.items()}
-        intrinsics = self.intrinsics if once is None else once(self.intrinsics)
-        return replace(
-            self,
-            world_from_camera=camera(self.world_from_camera),
-            intrinsics=intrinsics,
-            columns=columns,
-            frames=NoFrames(),
-        )
+    def _each(self, change: Callable[[Array], Array], intrinsics: bool = True) -> "Track":
+        """Every per-frame array changed, and the intrinsics where they are to be; without frames."""
+        columns = {name: change(value) for name, value in self.columns.items()}
+        cameras, matrix = change(self.world_from_camera), change(self.intrinsics) if intrinsics else self.intrinsics
+        return replace(self, world_from_camera=cameras, intrinsics=matrix, columns=columns, frames=NoFrames())
 
     def at(self, rows: Any) -> "Track":
         """The given rows along time (a slice or indices), without frames."""
         places = (slice(None),) * len(self.batch) + (rows,)
-        return self._each(lambda value: value[places])
+        return self._each(lambda value: value[places], intrinsics=False)
 
     def index(self, selection: Any) -> "Track":
         """A selection along the leading batch dimensions, as `array[selection]` does."""
-        return self._each(lambda value: value[selection], lambda value: value[selection])
+        return self._each(lambda value: value[selection])
 
     def expand(self, *batch: int) -> "Track":
         """A view of a track of tensors with these leading batch dimensions."""
         kept = len(self.batch)
-
-        def widened(value: torch.Tensor) -> torch.Tensor:
-            return value.expand(*batch, *value.shape[kept:])
-
-        return self._each(widened, widened)
+        return self._each(lambda value: value.expand(*batch, *value.shape[kept:]))
 
     def to(self, device: torch.device | str) -> "Track":
         """The same tensors on another device."""
-
-        def moved(value: torch.Tensor) -> torch.Tensor:
-            return value.to(device, non_blocking=True)
-
-        return self._each(moved, moved)
+        return self._each(lambda value: value.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Track":
         """The same tensors in page-locked memory."""
-        return self._each(torch.Tensor.pin_memory, torch.Tensor.pin_memory)
+        return self._each(torch.Tensor.pin_memory)
 
     def tensors(self, dtype: torch.dtype | None = None) -> "Track":
         """The same track with tensors for arrays; floats as `dtype` where it is given. Texts are left out."""
@@ -262,7 +244,7 @@ class Track:
             return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
         numeric = {name: each for name, each in self.columns.items() if np.asarray(each).dtype.kind in "fiub"}
-        return replace(self, columns=numeric)._each(converted, converted)
+        return replace(self, columns=numeric)._each(converted)
 
     @classmethod
     def stack(cls, tracks: Sequence["Track"]) -> "Track":
@@ -285,14 +267,8 @@ def check_numbers(track: Track) -> None:
         mask = track.columns[valid] if valid else None
         counted = value if mask is None else value[mask]
         if not np.isfinite(counted).all():
-            where = "" if name == "intrinsics" else f" (first at frame {first_bad_frame(value, mask)})"
+            bad = ~np.isfinite(value if mask is None else np.where(mask[..., None], value, 0.0))
+            where = f" (first at frame {int(np.argwhere(bad)[0, 0])})" if name != "intrinsics" else ""
             raise ValueError(f"{track.source}: {name} holds NaN or Inf{where}")
         if counted.size and np.abs(counted).max() > FAR:
             raise ValueError(f"{track.source}: {name} holds numbers beyond {FAR:g}; they are damaged, or no metres")
-
-
-def first_bad_frame(value: np.ndarray, valid: np.ndarray | None = None) -> int:
-    """Index of the first frame of (T, ...) `value` with a NaN or Inf; entries that are not `valid` don't count."""
-    if valid is not None:
-        value = np.where(valid[..., None], value, 0.0)
-    return int(np.argmax(~np.isfinite(value.reshape(len(value), -1)).all(axis=1)))

@@ -184,7 +184,7 @@ class CacheCases:
                 raise ValueError(f"{self.root}/{name}")
         rows = cache.labels.take(np.arange(len(cache)))
         per_episode = [getattr(cache.labels, name).copy() for name in ("starts", "intrinsics", "fps")]
-        return [np.asarray(cache.latents), *(rows[name] for name in rows.dtype.names), *per_episode]
+        return [cache.latents[np.arange(len(cache))], *(rows[name] for name in rows.dtype.names), *per_episode]
 
     def before(self, number: int) -> None:
         return None

@@ -10,24 +10,17 @@ from dexworld.data.augment import AugmentConfig, AugmentDraw, adjust_hue, augmen
 
 
 def nothing(clips, **changes):
-    values = {
-        "factors": np.tile([1.0, 1.0, 1.0, 0.0], (clips, 1)),
-        "order": np.tile(np.arange(4), (clips, 1)),
-        "jitter": np.zeros(clips, bool),
-        "grayscale": np.zeros(clips, bool),
-        "blur": np.zeros(clips, bool),
-        "sigma_px": np.ones(clips),
-    }
+    values = {name: np.zeros(clips, bool) for name in ("jitter", "grayscale", "blur")}
+    values |= {"factors": np.tile([1.0, 1.0, 1.0, 0.0], (clips, 1)), "order": np.tile(np.arange(4), (clips, 1))}
+    values["sigma_px"] = np.ones(clips)
     return AugmentDraw(**(values | changes))
 
 
 def jittered(frames, *, order=(0, 1, 2, 3), **factors):
     names = ("brightness", "contrast", "saturation", "hue")
     values = [[factors.get(name, 0.0 if name == "hue" else 1.0) for name in names]] * len(frames)
-    every = np.ones(len(frames), bool)
-    return augment(
-        frames, nothing(len(frames), factors=np.array(values), order=np.array([order] * len(frames)), jitter=every)
-    )
+    changes = {"factors": np.array(values), "order": np.array([order] * len(frames))}
+    return augment(frames, nothing(len(frames), jitter=np.ones(len(frames), bool), **changes))
 
 
 @pytest.fixture

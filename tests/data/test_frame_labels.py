@@ -1,6 +1,5 @@
 """Labels of a cache: read on demand, in bounded memory, the same to the bit as those held in memory."""
 
-import json
 import pickle
 import tracemalloc
 import zlib
@@ -12,18 +11,14 @@ import pytest
 import torch
 
 from dexworld.data import frame_labels
-from dexworld.data.files import Shard, with_checksum
 from dexworld.data.frame_labels import (
     EPISODES_FILE,
-    FORMAT_4,
-    FRAMES_FILE,
     FrameLabels,
     label_rows,
     record_type,
     write_labels,
 )
-from dexworld.data.latent_cache import StaleCacheError, compute_latents, latent_cache, open_cache
-from dexworld.data.latent_shards import npy_header
+from dexworld.data.latent_cache import StaleCacheError, latent_cache
 from dexworld.data.mixture import Clips, MixConfig, StrideSampler
 from dexworld.data.sampling import PaperSampling, StrideSampling
 from dexworld.data.windows import WindowSampler
@@ -41,7 +36,7 @@ def in_memory(dataset) -> FrameLabels:
     """All labels in memory, put together without the code that is tested."""
     episodes = [dataset[index] for index in range(len(dataset))]
     starts = np.concatenate([[0], np.cumsum([len(each) for each in episodes])])
-    records = np.zeros(int(starts[-1]), FORMAT_4)
+    records = np.zeros(int(starts[-1]), record_type(episodes[0]))
     for episode, first in zip(episodes, starts.tolist(), strict=False):
         mine, valid = records[first : first + len(episode)], episode.keypoints_valid
         mine["keypoints_world"] = np.where(valid[..., None], episode.keypoints_world, 0)
@@ -50,23 +45,6 @@ def in_memory(dataset) -> FrameLabels:
         mine["object_motion"] = episode.columns.get("object_motion", 0)
     intrinsics = np.stack([each.intrinsics for each in episodes]).astype(np.float32)
     return FrameLabels(records, starts, intrinsics, np.array([each.fps for each in episodes]))
-
-
-def make_earlier(cache, dataset) -> None:
-    """Turn a cache into one of version 4, whose records have fixed columns and whose header is known."""
-    labels, frames = in_memory(dataset), len(cache)
-    (cache.folder / FRAMES_FILE).write_bytes(npy_header(FORMAT_4, (frames,)) + labels.records.tobytes())
-    arrays = {name: getattr(labels, name) for name in ("starts", "intrinsics", "fps")}
-    blocks = [labels.records[first : first + frame_labels.BLOCK] for first in range(0, frames, frame_labels.BLOCK)]
-    arrays["block_crc32"] = np.array([zlib.crc32(block.tobytes()) for block in blocks], np.uint32)
-    arrays["block_motion"] = np.array([block["object_motion"].max() for block in blocks], np.float32)
-    np.savez(cache.folder / EPISODES_FILE, **arrays)
-    header = json.loads((cache.folder / "cache.json").read_text())
-    header |= {"format_version": 4, "labels_crc32": zlib.crc32((cache.folder / EPISODES_FILE).read_bytes())}
-    del header["crc32"]
-    (cache.folder / "cache.json").write_text(json.dumps(with_checksum(header)))
-    plan = json.loads((cache.folder / "plan.json").read_text())
-    (cache.folder / "plan.json").write_text(json.dumps(plan | {"format_version": 4}))
 
 
 def assert_same(left, right) -> None:
@@ -88,33 +66,6 @@ def test_batches_are_those_of_labels_held_in_memory(tmp_path, small_blocks, writ
     samplers = [WindowSampler(caches, sampling, 3, [np.array([0, 1])] * 2, mix=mix) for caches in (mapped, held)]
     for step in range(10):
         assert_same(*(sampler.batch(step, 16) for sampler in samplers))
-
-
-def test_a_cache_of_the_version_before_is_read_as_it_is(tmp_path, write_dataset, brightness_encoder):
-    dataset = write_dataset(tmp_path / "data", [12, 20], 5)
-    cache = latent_cache(dataset, brightness_encoder, "b")
-    expected = WindowSampler([cache], STRIDE, 0).batch(1, 8)
-    make_earlier(cache, dataset)
-    earlier = open_cache(dataset, "b")
-    assert not any(wrong for _, wrong in earlier.damaged())
-    assert_same(WindowSampler([earlier], STRIDE, 0).batch(1, 8), expected)
-    with pytest.raises(ValueError, match=r"holds no column 'gaze_world', but .*keypoints_world.*labels are read anew"):
-        WindowSampler([earlier], STRIDE, 0, columns=("gaze_world",))
-
-
-def test_a_stopped_build_of_the_version_before_goes_on_and_ends_as_any_other(
-    tmp_path, write_dataset, brightness_encoder
-):
-    dataset = write_dataset(tmp_path / "data", [12, 20])
-    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
-    compute_latents(dataset, brightness_encoder, "b", undisturbed, frames_per_shard=8)
-    compute_latents(dataset, brightness_encoder, "b", stopped, shard=Shard(0, 2), frames_per_shard=8)
-    plan = json.loads((stopped / "plan.json").read_text())
-    (stopped / "plan.json").write_text(json.dumps(plan | {"format_version": 4}))
-    (stopped / EPISODES_FILE).write_text("labels that lack the columns of now")
-    assert compute_latents(dataset, brightness_encoder, "b", stopped)
-    for path in undisturbed.rglob("*.*"):
-        assert path.read_bytes() == (stopped / path.relative_to(undisturbed)).read_bytes()
 
 
 def test_columns_that_not_all_episodes_have_alike_are_left_out_and_named_once(tmp_path, numbered_episode, caplog):

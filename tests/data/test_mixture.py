@@ -49,11 +49,6 @@ def test_with_weights_each_dataset_has_epochs_of_its_own_and_every_block_the_exa
         assert set(counts.values()) <= {drawn // size, -(-drawn // size)}
 
 
-def test_mixing_by_size_is_one_epoch_over_everything():
-    dataset = CLIPS.dataset[EpochSampler(CLIPS, PAPER, 3).draw(0, 35).clips]
-    assert np.bincount(dataset).tolist() == [20, 15]
-
-
 def test_proportions_are_rounded_to_whole_samples_and_nobody_is_forgotten():
     assert MixConfig((1.0, 1.0, 1.0), block=100).counts(3).tolist() == [34, 33, 33]
     assert MixConfig((0.7, 0.3), block=10).counts(2).tolist() == [7, 3]
@@ -99,13 +94,6 @@ def test_strides_are_mixed_by_frames_or_by_weights():
         sampler = StrideSampler(CLIPS, STRIDE, 0, mix)
         share = np.mean(CLIPS.dataset[sampler.draw(0, 5000).clips])
         assert share == pytest.approx(expected, abs=0.03 if not mix.weights else 1e-9)
-
-
-def test_equal_weights_of_frames_are_no_weights():
-    plain = StrideSampler(CLIPS, STRIDE, 0).draw(2, 3000)
-    weighted = StrideSampler(CLIPS, STRIDE, 0, weights=np.ones(626)).draw(2, 3000)
-    np.testing.assert_array_equal(plain.drawn.frames, weighted.drawn.frames)
-    np.testing.assert_array_equal(plain.clips, weighted.clips)
 
 
 def test_held_out_episodes_are_never_drawn():

@@ -38,14 +38,11 @@ def test_a_projected_point_lands_on_the_same_image_feature(size, target):
     torch.testing.assert_close(centre, after[0], atol=0.06, rtol=0)
 
 
-def test_numpy_and_torch_agree():
+def test_numpy_and_torch_agree_and_a_crop_alone_keeps_every_pixel():
     matrix = np.array([[700.0, 0, 960], [0, 710, 540], [0, 0, 1]])
     np.testing.assert_allclose(EGODEX.intrinsics(matrix), EGODEX.intrinsics(torch.from_numpy(matrix)).numpy())
     pixels = np.array([[12.5, 80.0], [1900, 3]])
     np.testing.assert_allclose(EGODEX.pixels(pixels), EGODEX.pixels(torch.from_numpy(pixels)).numpy())
-
-
-def test_a_crop_alone_keeps_every_pixel():
     images = torch.randint(0, 256, (2, 3, 224, 398, 3), dtype=torch.uint8)
     fit = Fit((224, 398), (224, 392))
     assert torch.equal(fit.images(images), images[..., 3:395, :])

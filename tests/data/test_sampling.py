@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling, UniformSampling, uniforms
+from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling, uniforms
 
 
 def draw(strategy, length, fps=30.0, part=None, count=4000, seed=0):
@@ -38,8 +38,10 @@ def test_a_paper_window_is_nine_rising_frames_within_four_seconds_ending_in_its_
     full = repeats == 0
     assert full.mean() > 0.98
     assert (np.diff(frames[full], axis=1) > 0).all()
+    for fps in (5.0, 15.0, 30.0):
+        at_rate, _, _ = draw(PaperSampling(), int(40 * fps), fps)
+        assert (at_rate[:, -1] - at_rate[:, 0]).max() == int(4 * fps)
     reach = frames[:, -1] - frames[:, 0]
-    assert reach.max() <= 120
     # The eldest of 8 out of 120 lies on average 8 / 9 of the way back.
     np.testing.assert_allclose(reach[frames[:, -1] >= 120].mean(), 8 / 9 * 121, rtol=0.02)
 
@@ -53,12 +55,6 @@ def test_the_gaps_of_paper_windows_are_those_of_a_uniform_random_subset():
     targets = np.bincount(frames[:, -1] - 500, minlength=100)
     assert len(targets) == 100
     np.testing.assert_allclose(targets / targets.mean(), 1.0, atol=0.5)
-
-
-@pytest.mark.parametrize("fps", [5.0, 15.0, 30.0])
-def test_four_seconds_are_four_seconds_at_any_rate(fps):
-    frames, _, _ = draw(PaperSampling(), int(40 * fps), fps)
-    assert (frames[:, -1] - frames[:, 0]).max() == int(4 * fps)
 
 
 def test_paper_windows_at_the_beginning_repeat_the_first_frame_instead_of_inventing_some():
@@ -135,21 +131,6 @@ def test_the_official_multistep_phase_takes_whole_clips_from_a_single_frame():
     np.testing.assert_allclose(frames[:, 7].mean(), 499 / 9, rtol=0.1)
 
 
-def test_uniform_windows_are_five_hertz_whatever_the_rate_and_never_random():
-    for fps, step in ((30.0, 6), (15.0, 3), (5.0, 1)):
-        frames, repeats, _ = draw(UniformSampling(), int(10 * fps), fps, count=3)
-        assert (np.diff(frames, axis=1) == step).all()
-        assert (frames == frames[0]).all()
-        assert (repeats == 0).all()
-    frames, _, _ = draw(UniformSampling(frames=3, rate_hz=5.0), 100, 24.0, count=1)
-    assert np.diff(frames[0]).tolist() == [5, 5]  # 4.8 and 9.6 frames, rounded
-    assert UniformSampling().parts(np.array([120, 121]), np.array([30.0, 30.0])).tolist() == [0, 1]
-    frames, _, _ = draw(UniformSampling(per_clip=3), 600, count=3)
-    assert frames.min() >= 0
-    assert frames.max() < 600
-    assert len(np.unique(frames[:, 0])) == 3
-
-
 def test_strides_in_hertz_give_the_same_times_at_thirty_fifteen_and_five_frames_per_second():
     config = StrideSampling(frames=6, history=3, stride_weights=(1.0, 1.0), rate_hz=5.0)
     times = {}
@@ -173,7 +154,6 @@ def test_numbers_that_make_no_sense_are_refused():
         (lambda: PaperSampling(seconds=0), "seconds"),
         (lambda: PaperSampling(lead=8), "lead"),
         (lambda: OfficialSampling(lead=8), "lead"),
-        (lambda: UniformSampling(frames=1), "uniform"),
         (lambda: StrideSampling(rate_hz=0.0), "rate_hz"),
         (lambda: StrideSampling(frames=6, history=6), "history"),
         (lambda: StrideSampling(history=0), "history"),

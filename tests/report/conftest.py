@@ -9,7 +9,7 @@ import torch
 from dexworld.data.files import write_json
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
-from dexworld.report.demo_results import EpisodeResult, PlanRecord
+from dexworld.report.demo import EpisodeResult, PlanRecord
 
 
 def debug_model() -> DexWM:

@@ -17,8 +17,7 @@ from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import DECODER
 from dexworld.report import play_demo as demo
 from dexworld.report.atomic import AtomicConfig, atomic_motions
-from dexworld.report.demo import write_demo_report
-from dexworld.report.demo_results import DemoResults
+from dexworld.report.demo import DemoResults, write_demo_report
 from dexworld.report.imagine import imagine, write_imagine_report
 from dexworld.track import ArrayFrames, Track
 
@@ -37,16 +36,10 @@ def decoder(model, tmp_path_factory):
 def episode():
     world, valid = np.zeros((2, NUM_KEYPOINTS, 3)), np.zeros((2, NUM_KEYPOINTS), dtype=bool)
     world[:, RIGHT], valid[:, RIGHT] = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 0.05, (21, 3)), True
+    columns = {"keypoints_world": world, "keypoints_valid": valid}
     intrinsics = np.array([[250.0, 0, 196], [0, 250.0, 112], [0, 0, 1]])
-    frames = np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8)
-    return Track(
-        frames=ArrayFrames(frames),
-        fps=5.0,
-        world_from_camera=np.tile(np.eye(4), (2, 1, 1)),
-        intrinsics=intrinsics,
-        source="noise",
-        columns={"keypoints_world": world, "keypoints_valid": valid},
-    )
+    frames = ArrayFrames(np.random.default_rng(1).integers(0, 255, (2, 224, 392, 3), dtype=np.uint8))
+    return Track(np.tile(np.eye(4), (2, 1, 1)), intrinsics, columns, 5.0, frames, "noise")
 
 
 @pytest.fixture
@@ -72,7 +65,7 @@ def shipped(decoder, monkeypatch):
 
 def test_a_demonstration_draws_with_the_decoder_or_the_encoders_own_way_back(checkpoint, decoder, model):
     latents = torch.randn(2, 28, 16)
-    own, drawn = (demo._drawing(str(checkpoint), each).decode(latents) for each in (OWN, decoder))
+    own, drawn = (demo._loaded(str(checkpoint), each)[1].decode(latents) for each in (OWN, decoder))
     assert torch.equal(own, model.decode(latents))
     assert torch.equal(drawn, open_decoder(decoder, model.encoder).decode(latents))
     assert not torch.equal(own, drawn)

@@ -4,8 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from dexworld.report.demo import write_demo_report
-from dexworld.report.demo_results import DemoResults, PlanRecord
+from dexworld.report.demo import DemoResults, PlanRecord, write_demo_report
 from dexworld.report.html import VOID, duration
 
 

@@ -29,15 +29,9 @@ def episode() -> Track:
     camera = np.diag([1.0, -1.0, -1.0, 1.0])
     camera[:3, 3] = [0.0, 0.1, 1.0]
     intrinsics = np.array([[60.0, 0.0, WIDTH / 2], [0.0, 60.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
-    images = np.full((3, HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
-    return Track(
-        frames=ArrayFrames(images),
-        fps=5.0,
-        world_from_camera=np.tile(camera, (3, 1, 1)),
-        intrinsics=intrinsics,
-        source="toy",
-        columns={"keypoints_world": world, "keypoints_valid": valid},
-    )
+    images = ArrayFrames(np.full((3, HEIGHT, WIDTH, 3), 128, dtype=np.uint8))
+    columns = {"keypoints_world": world, "keypoints_valid": valid}
+    return Track(np.tile(camera, (3, 1, 1)), intrinsics, columns, 5.0, images, "toy")
 
 
 class ToyModel:

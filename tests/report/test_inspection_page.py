@@ -21,20 +21,12 @@ def hand_episode(number: int, length: int = 10) -> Track:
     keypoints = np.zeros((length, 42, 3))
     keypoints[..., 0] = 0.01 * time[:, None] + np.tile(np.linspace(-0.1, 0.1, 21), 2)
     keypoints[..., 2] = 1.0
-    columns = {
-        "keypoints_world": keypoints,
-        "keypoints_valid": np.ones((length, 42), dtype=bool),
-        "keypoint_confidence": np.full((length, 42), 0.9, np.float32),
-    }
-    return Track(
-        frames=ArrayFrames(np.random.default_rng(number).integers(0, 256, (length, 48, 64, 3), dtype=np.uint8)),
-        fps=10.0,
-        world_from_camera=np.tile(np.eye(4), (length, 1, 1)),
-        intrinsics=np.array([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]]),
-        source="test",
-        task=f"pick & place <{number}>",
-        columns=columns,
-    )
+    columns = {"keypoints_world": keypoints, "keypoints_valid": np.ones((length, 42), dtype=bool)}
+    columns["keypoint_confidence"] = np.full((length, 42), 0.9, np.float32)
+    frames = ArrayFrames(np.random.default_rng(number).integers(0, 256, (length, 48, 64, 3), dtype=np.uint8))
+    intrinsics = np.array([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]])
+    task = f"pick & place <{number}>"
+    return Track(np.tile(np.eye(4), (length, 1, 1)), intrinsics, columns, 10.0, frames, "test", task)
 
 
 def dataset(folder: Path, *episodes: Track) -> EpisodeDataset:
@@ -83,12 +75,6 @@ def test_recorded_actions_have_a_row_for_each_dimension_and_no_section_without_t
     assert "Recorded actions" not in page_of(result)
 
 
-def test_a_dataset_without_defects_says_so(tmp_path, page_of):
-    text = page_of(inspect(dataset(tmp_path / "data", hand_episode(0)), InspectConfig(workers=1)))
-    assert "Every episode read could be opened." in text
-    assert "No label or picture is outside its limits." in text
-
-
 def test_a_page_of_a_sample_says_how_many_of_how_many_and_the_seed(folder, page_of):
     text = page_of(inspect(open_dataset(folder), InspectConfig(episodes=2, seed=7, workers=1, decode="none")))
     assert "A sample of 2 of 3 episodes, drawn with seed 7; no picture was decoded." in text
@@ -117,8 +103,11 @@ def test_the_command_writes_page_figures_and_a_line_per_episode(folder, tmp_path
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
 
 
-def test_text_of_a_dataset_is_no_markup_in_the_terminal(tmp_path, capsys):
+def test_a_dataset_without_defects_says_so_and_its_text_is_no_markup_in_the_terminal(tmp_path, page_of, capsys):
     result = inspect(dataset(tmp_path / "data", hand_episode(0)), InspectConfig(workers=1))
+    text = page_of(result)
+    assert "Every episode read could be opened." in text
+    assert "No label or picture is outside its limits." in text
     figures = account(result)
     figures["broken"] = {"count": 1, "episodes": [{"episode": "a", "stage": "labels", "reason": "[/red] [bold]x"}]}
     show(result, figures)

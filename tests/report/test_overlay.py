@@ -20,9 +20,7 @@ def test_a_hand_has_its_wrist_its_tips_and_lines_between_them():
         assert tuple(drawn[4 * y, 4 * x]) == FINGER_COLOURS[finger]
     middle = (pixels[6] + pixels[11]) / 2
     assert tuple(drawn[int(4 * middle[1]), int(4 * middle[0])]) == FINGER_COLOURS[4]
-
-
-def test_what_lies_outside_the_image_is_cut_off():
+    # what lies outside the image is cut off
     pixels = np.tile([[-30.0, -30.0], [200.0, 100.0]], (6, 1))
     drawn = hand_overlay(black(), pixels, np.ones(12, dtype=bool), scale=1)
     assert drawn.shape == (40, 60, 3)

@@ -24,16 +24,13 @@ def test_a_line_goes_through_its_points_in_proportion():
     assert [len(run) for run in polylines(line_plot([Series("a", [0, 1, 2, 3], [1, None, 2, 3])], "x", "y"))] == [1, 2]
 
 
-def test_a_plot_names_several_lines_once_each_and_escapes_names():
+def test_a_plot_names_lines_once_each_escapes_names_and_draws_bands():
     series = [Series(name, [0, 1], [height, 2]) for name, height in (("<a>", 1), ("b", 2), ("b", 3))]
     markup = line_plot(series, "x", "y")
     assert markup.count("&lt;a&gt;") == 1
     assert markup.count("</i>b<") == 1
-
-
-def test_bands_are_drawn_between_both_bounds():
-    markup = line_plot([Series("a", [0, 1], [1, 2], [0.5, 1.5], [1.5, 2.5])], "x", "y")
-    (points,) = re.findall(r'<polygon[^>]*points="([^"]*)"', markup)
+    band = line_plot([Series("a", [0, 1], [1, 2], [0.5, 1.5], [1.5, 2.5])], "x", "y")
+    (points,) = re.findall(r'<polygon[^>]*points="([^"]*)"', band)
     assert len(points.split()) == 4
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from dexworld.data.frame_labels import FORMAT_4, FrameLabels
+from dexworld.data.frame_labels import FrameLabels
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
@@ -29,6 +29,17 @@ EPISODES, FRAMES = 8, 12
 CONTEXT = multiprocessing.get_context("forkserver")
 # Installed modules only: the server does not know the path of the tests.
 CONTEXT.set_forkserver_preload(["dexworld.training.train_world_model", "torch._dynamo", "torch.distributed.checkpoint"])
+
+
+RECORD = np.dtype(
+    [
+        ("keypoints_world", "<f4", (42, 3)),
+        ("world_from_camera", "<f4", (4, 4)),
+        ("object_motion", "<f4"),
+        ("keypoints_valid", "?", (42,)),
+        ("keypoints_shown", "?", (42,)),
+    ]
+)
 
 
 def tiny_model() -> DexWM:
@@ -49,7 +60,7 @@ def tiny_cache() -> LatentCache:
     total = EPISODES * FRAMES
     keypoints = generator.uniform(-0.2, 0.2, (total, 42, 3)).astype(np.float32)
     keypoints[..., 2] = 1.0
-    records = np.zeros(total, FORMAT_4)
+    records = np.zeros(total, RECORD)
     records["keypoints_world"], records["world_from_camera"] = keypoints, np.eye(4)
     records["keypoints_valid"] = generator.random((total, 42)) < generator.random((total, 1))
     records["keypoints_shown"] = records["keypoints_valid"]

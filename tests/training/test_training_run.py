@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from process_fixtures import RECORD
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.frame_labels import FORMAT_4, FrameLabels
+from dexworld.data.frame_labels import FrameLabels
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.windows import WindowSampler
@@ -102,7 +103,7 @@ def test_scenes_are_held_out_whole_and_always_the_same(data):
 
 def test_the_action_scale_is_the_root_mean_square_of_what_moves(model_config):
     frames = 100
-    records = np.zeros(frames, FORMAT_4)
+    records = np.zeros(frames, RECORD)
     records["keypoints_world"][:, 21:, 0] = 0.03 * np.arange(frames)[:, None]  # 3 cm along one of three axes
     records["keypoints_valid"][:, 21:] = True
     records["world_from_camera"] = np.eye(4)

@@ -1,9 +1,7 @@
 """Colour augmentation of clips in torch, on whatever device the batch lies: one draw for all frames of a clip.
 
 Colour jitter, grayscale and a small blur with the release's strengths and probabilities (DexWM release, pre-training
-only). Each operation is defined as torchvision defines it for float images in [0, 1] (`adjust_brightness`,
-`adjust_contrast`, `adjust_saturation`, `adjust_hue`, `rgb_to_grayscale`, `gaussian_blur` with reflected borders);
-torchvision itself is not needed. B clips, F frames; nothing moves, so labels stay as they are.
+only). Each operation is that of torchvision for float images in [0, 1]. B clips, F frames; labels stay as they are.
 """
 
 from collections.abc import Callable
@@ -81,16 +79,15 @@ def draw_augmentation(config: AugmentConfig, chances: np.ndarray) -> AugmentDraw
 
 def augment(frames: Tensor, draw: AugmentDraw) -> Tensor:
     """Frames (B, F, H, W, 3) uint8 with each clip's draw applied; uint8 on the same device, a new tensor."""
-    if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != torch.uint8 or len(frames) != len(draw.factors):
-        raise ValueError(
-            f"frames are {tuple(frames.shape)} {frames.dtype}, expected ({len(draw.factors)}, F, H, W, 3) uint8"
-        )
+    shape, clips = tuple(frames.shape), len(draw.factors)
+    if len(shape) != 5 or shape[-1] != 3 or frames.dtype != torch.uint8 or shape[0] != clips:
+        raise ValueError(f"frames are {shape} {frames.dtype}, expected ({clips}, F, H, W, 3) uint8")
     result = frames.clone()
     changed = np.flatnonzero(draw.jitter | draw.grayscale | draw.blur)
     for start in range(0, len(changed), CLIPS_PER_CALL):
-        clips = changed[start : start + CLIPS_PER_CALL]
-        places = torch.from_numpy(clips).to(frames.device)
-        images = _applied(frames[places].float() / 255.0, draw, clips)
+        chosen = changed[start : start + CLIPS_PER_CALL]
+        places = torch.from_numpy(chosen).to(frames.device)
+        images = _applied(frames[places].float() / 255.0, draw, chosen)
         result[places] = (images * 255.0).round().to(torch.uint8)
     return result
 
@@ -118,20 +115,16 @@ def _gray(images: Tensor) -> Tensor:
     return (images * images.new_tensor(LUMA)).sum(dim=-1, keepdim=True)
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return (factor * images + (1.0 - factor) * other).clamp_(0.0, 1.0)
-
-
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:
     return (images * factor).clamp_(0.0, 1.0)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    return _blend(images, _gray(images).mean(dim=(-3, -2, -1), keepdim=True), factor)
+    return (factor * images + (1.0 - factor) * _gray(images).mean(dim=(-3, -2, -1), keepdim=True)).clamp_(0.0, 1.0)
 
 
 def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return _blend(images, _gray(images), factor)
+    return (factor * images + (1.0 - factor) * _gray(images)).clamp_(0.0, 1.0)
 
 
 def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -163,9 +156,7 @@ def gaussian_blur(images: Tensor, sigma_px: Tensor) -> Tensor:
     for axis in (-3, -2):
         length = images.shape[axis]
         if length < 2:
-            raise ValueError(
-                f"images of {tuple(images.shape[-3:-1])} pixels are too small to blur with reflected borders"
-            )
+            raise ValueError(f"images of {tuple(images.shape[-3:-1])} pixels are too small to blur")
         before = torch.cat([images.narrow(axis, 1, 1), images.narrow(axis, 0, length - 1)], dim=axis)
         after = torch.cat([images.narrow(axis, 1, length - 1), images.narrow(axis, length - 2, 1)], dim=axis)
         images = centre * images + side * (before + after)

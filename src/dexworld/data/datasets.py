@@ -24,8 +24,6 @@ def open_dataset(folder: Path | str, verify: bool = False) -> Dataset:
 
     for kind, layout in LAYOUTS.items():
         if layout.recognises(folder):
-            raise ValueError(
-                f"{folder} is in the layout {kind!r}, which is prepared once before training or evaluation: run "
-                f"`dexworld prepare {folder} STORE` and open STORE"
-            )
+            advice = f"run `dexworld prepare {folder} STORE` and open STORE"
+            raise ValueError(f"{folder} is in the layout {kind!r}, which must be prepared once: {advice}")
     return open_recordings(folder)

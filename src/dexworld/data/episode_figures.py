@@ -99,9 +99,8 @@ class Figures(Summed):
     with the left and the right. map: (2, 18, 32) visible keypoints of each hand by place in the picture.
     confidence: per hand, over all keypoints and frames (NaN counts as 0); confidence_sum: (42,) over confidence_frames.
     speeds: metres (degrees for `camera_turn_deg`) per second between neighbouring frames, per hand the mean over its
-    keypoints. steps: the same per frame instead of per second, what an action holds (metres, radians). actions: of a
-    robot, as recorded, by the number of their dimensions. tasks, sizes (height, width), rates, extras: episodes with
-    each. lengths: of episodes, in seconds.
+    keypoints. steps: metres and radians per frame. actions: recorded by a robot, by the number of their dimensions.
+    tasks, sizes (height, width), rates, extras: episodes with each. lengths: of episodes, in seconds.
     """
 
     frames: int = 0
@@ -283,14 +282,13 @@ class Measurement:
         turn = geodesic_angle(cameras[:-1, :3, :3], cameras[1:, :3, :3]).numpy()
         self.figures.steps["camera"].add(travel)
         self.figures.steps["camera_turn"].add(turn)
-        for key, values, limit, unit in (
-            ("camera", travel * rate, limits.camera_speed, "m/s"),
-            ("camera_turn_deg", np.degrees(turn) * rate, limits.camera_turn_deg, "deg/s"),
-        ):
-            self.figures.speeds[key].add(values)
-            self._fastest(key, values, limit, unit, "")
+        speed, turning = travel * rate, np.degrees(turn) * rate
+        self.figures.speeds["camera"].add(speed)
+        self.figures.speeds["camera_turn_deg"].add(turning)
+        self._fastest("camera", speed, limits.camera_speed, "m/s")
+        self._fastest("camera_turn_deg", turning, limits.camera_turn_deg, "deg/s")
 
-    def _fastest(self, key: str, speeds: np.ndarray, limit: float, unit: str, note: str) -> None:
+    def _fastest(self, key: str, speeds: np.ndarray, limit: float, unit: str, note: str = "") -> None:
         """Note the largest of (T - 1,) speeds, and a jump where some are above the limit."""
         place = (self.number, int(np.argmax(speeds)) + 1)
         self.figures.largest[key].add(speeds.max(), place, self.name, note)
@@ -324,11 +322,9 @@ class Measurement:
         best = int(most[np.argmin(np.abs(most - len(counts) / 2))])
         pairs = {0, max(0, min(best, last - 1)), max(0, last - 1)}
         wanted = sorted({frame for first in pairs for frame in (first, first + 1) if frame <= last} | {best})
-        frozen: list[int] = []
-        black: list[int] = []
+        frozen, black, before = list[int](), list[int](), -2
         kept: np.ndarray = np.zeros(0)
-        previous: np.ndarray = np.zeros(0)
-        before = -2
+        previous: np.ndarray = kept
         for frame, picture in self._decoded(None if every_frame else wanted):
             small = picture[::STRIDE, ::STRIDE].astype(np.int16)
             figures.decoded += 1
@@ -343,8 +339,7 @@ class Measurement:
             previous, before = small, frame
             if frame == best:
                 kept = picture.copy()
-        figures.black += len(black)
-        figures.decoded_episodes = 1
+        figures.black, figures.decoded_episodes = len(black), 1
         if frozen:
             self._find("frozen-frames", f"{len(frozen)} of {figures.compared} compared", frozen[0])
         if black:

@@ -20,7 +20,6 @@ from dexworld.data.files import read_arrays
 from dexworld.data.latent_shards import npy_dtype, npy_header
 from dexworld.data.locks import claimed, hidden
 from dexworld.data.source import Dataset
-from dexworld.hands import NUM_KEYPOINTS
 from dexworld.track import COLUMNS, Track
 
 logger = logging.getLogger(__name__)
@@ -29,15 +28,6 @@ FRAMES_FILE, EPISODES_FILE = "frame_labels.npy", "episode_labels.npz"
 _ADVICE = f"delete {EPISODES_FILE} and cache.json, and only the labels are read anew"
 POSE, _MOTION, _SHOWN = "world_from_camera", "object_motion", "keypoints_shown"
 _ALWAYS = {POSE: ("<f4", (4, 4)), _MOTION: ("<f4", ())}  # motion in metres since the frame before; 0 if not recorded
-FORMAT_4 = np.dtype(  # the record of caches of that version
-    [
-        ("keypoints_world", "<f4", (NUM_KEYPOINTS, 3)),
-        (POSE, "<f4", (4, 4)),
-        (_MOTION, "<f4"),
-        ("keypoints_valid", "?", (NUM_KEYPOINTS,)),
-        (_SHOWN, "?", (NUM_KEYPOINTS,)),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -46,8 +36,8 @@ class FrameLabels:
 
     records: (N,) structured, a field for each column (see `record_type`). starts: (E + 1,) int64; episode e owns rows
     starts[e] to starts[e + 1] (exclusive). intrinsics: (E, 3, 3) float32, pixels of the stored frame size. fps: (E,)
-    float64. block_crc32, block_motion: (ceil(N / BLOCK),) checksums, compared when a block is first looked at, and the
-    largest motion of an object; None for records that need no check. Raises ValueError when they don't fit each other.
+    float64. block_crc32, block_motion: (ceil(N / BLOCK),) checksums, compared when a block is first read, and the
+    largest motion of an object; None for records in memory. Raises ValueError when they don't fit each other.
     """
 
     records: np.ndarray
@@ -79,7 +69,7 @@ class FrameLabels:
             if found != crc32:
                 raise ValueError(f"{EPISODES_FILE} is not the file that was written")
             frames = int(arrays["starts"][-1])
-            header = arrays.pop("header").tobytes() if "header" in arrays else npy_header(FORMAT_4, (frames,))
+            header = arrays.pop("header").tobytes()
             record = npy_dtype(header)
             with open(path, "rb") as file:
                 size = len(header) + frames * record.itemsize
@@ -104,9 +94,8 @@ class FrameLabels:
         for block in blocks[~self._checked[blocks]].tolist():
             if self._differs(block):
                 last = min((block + 1) * BLOCK, len(self.records)) - 1
-                raise ValueError(
-                    f"{self.folder}/{FRAMES_FILE} is damaged between rows {block * BLOCK} and {last}; {_ADVICE}"
-                )
+                where = f"{self.folder}/{FRAMES_FILE} is damaged between rows {block * BLOCK} and {last}"
+                raise ValueError(f"{where}; {_ADVICE}")
             self._checked[block] = True
         return self.records[rows]
 
@@ -177,8 +166,8 @@ def _record(fields: dict[str, tuple[str, tuple[int, ...]]]) -> np.dtype:
 def write_labels(dataset: Dataset, folder: Path) -> int:
     """Write the label files of `folder` unless they are there, in memory for one episode; CRC-32 of the smaller one.
 
-    A column that an episode lacks, or has in another shape, is left out with a warning. Another process that writes
-    them is waited for. Raises ValueError when episodes are not as long as they were.
+    A column that an episode lacks, or has in another shape, is left out with a warning. Waits for another process that
+    writes them. Raises ValueError when episodes are not as long as they were.
     """
     with claimed(folder / EPISODES_FILE) as part:
         if part is not None:
@@ -196,10 +185,7 @@ def write_labels(dataset: Dataset, folder: Path) -> int:
 
 
 def _write_frames(dataset: Dataset, path: Path, fields: dict[str, Any], left_out: set[str]) -> dict[str, Any] | None:
-    """Write the records of every frame; what `episode_labels.npz` holds about them.
-
-    None, and the names in `left_out`, as soon as an episode has not all `fields`.
-    """
+    """Write all records; arrays of `episode_labels.npz`, or None and names in `left_out` when `fields` don't fit."""
     record = _record(fields)
     header = npy_header(record, (sum(dataset.lengths),))
     intrinsics, rates, checksums, motion = [], [], [], []
@@ -227,11 +213,7 @@ def _write_frames(dataset: Dataset, path: Path, fields: dict[str, Any], left_out
             waiting = waiting[whole:]
         file.flush()
         os.fsync(file.fileno())
-    return {
-        "header": np.frombuffer(header, dtype=np.uint8),
-        "starts": np.concatenate([[0], np.cumsum(dataset.lengths)]).astype(np.int64),
-        "intrinsics": np.stack(intrinsics),
-        "fps": np.array(rates),
-        "block_crc32": np.array(checksums, dtype=np.uint32),
-        "block_motion": np.array(motion, dtype=np.float32),
-    }
+    starts = np.concatenate([[0], np.cumsum(dataset.lengths)]).astype(np.int64)
+    blocks = {"block_crc32": np.array(checksums, dtype=np.uint32), "block_motion": np.array(motion, dtype=np.float32)}
+    arrays = {"header": np.frombuffer(header, dtype=np.uint8), "starts": starts, "intrinsics": np.stack(intrinsics)}
+    return arrays | {"fps": np.array(rates)} | blocks

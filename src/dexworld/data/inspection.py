@@ -87,10 +87,9 @@ class EpisodeReport:
 class Inspection:
     """The account of a dataset.
 
-    episodes: how many there are that may be readable. read: how many were read; fewer is a sample drawn with the
-    config's seed. splits: episodes of the whole dataset in each. broken: what opening, labels or frames revealed.
-    findings: per kind the number of episodes, and the first of them with frame and message. bytes: of the files of the
-    episodes read; shared files count once.
+    episodes: how many may be readable. read: how many were read; fewer is a sample drawn with the config's seed.
+    splits: episodes of the whole dataset in each. findings: per kind the number of episodes, and the first of them.
+    bytes: of the files of the episodes read; shared files count once.
     """
 
     folder: Path
@@ -153,8 +152,7 @@ def inspect(
         for done, outcome in enumerate(pool.outcomes(chosen), 1):
             index, found, error = outcome.item, outcome.result, outcome.error
             if isinstance(error, WorkerDied):
-                name = source.ids[index]
-                found = EpisodeReport(name, Broken(name, "labels", f"reading it ended the process: {error}"))
+                found = _broken(source.ids[index], "labels", f"reading it ended the process: {error}")
             elif error is not None:
                 raise error
             new = [path for path in source.files(index) if hash(str(path)) not in seen and path.exists()]
@@ -184,23 +182,27 @@ def _report(
     index: int, source: Source, config: InspectConfig, decoded: frozenset[int], shown: frozenset[int]
 ) -> EpisodeReport:
     """Measure one episode; whatever goes wrong becomes part of the report."""
-    name, stage, snapshot = source.ids[index], "labels", None
+    name, stage = source.ids[index], "labels"
     try:
         episode, decode = source[index], config.decode != "none" and index in decoded
         measured = Measurement(episode, index, name, config.limits)
         measured.labels(every_packet=decode)
         stage = "frames"
-        if decode:
-            snapshot = measured.pictures(config.decode == "all")
+        snapshot = measured.pictures(config.decode == "all") if decode else None
         size, findings = [measured.height, measured.width], tuple(measured.findings)
         facts = {"frames": len(episode), "fps": float(episode.fps), "size": size, "task": episode.task}
-        snapshot = snapshot if index in shown else None
-        return EpisodeReport(name, None, measured.figures, findings, facts, snapshot=snapshot)
+        return EpisodeReport(
+            name, None, measured.figures, findings, facts, snapshot=snapshot if index in shown else None
+        )
     except (CorruptEpisodeError, VideoError) as error:
         reason = str(error)
     except Exception as error:  # a reader must not raise anything else; if it does, the rest is still worth knowing
         where_from = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"unexpected {type(error).__name__}: {error} ({Path(where_from.filename).name}:{where_from.lineno})"
+    return _broken(name, stage, reason)
+
+
+def _broken(name: str, stage: str, reason: str) -> EpisodeReport:
     return EpisodeReport(name, Broken(name, stage, reason))
 
 
@@ -215,15 +217,9 @@ def account(result: Inspection) -> dict[str, Any]:
     tasks = [[task, count] for task, count in most_common(figures.tasks.items(), TASKS)]
     counts = (*figures.hands_shown.tolist(), *figures.per_hand.tolist())
     none, one, two, left, right = (count / frames if frames else None for count in counts)
-    return {
-        "dataset": result.folder.name,
-        "kind": result.kind,
-        "episodes": result.episodes,
-        "read": result.read,
-        "sample": result.is_sample,
-        "readable": result.readable,
-        "frames": frames,
-        "hours": hours,
+    own = {"dataset": result.folder.name, "kind": result.kind, "episodes": result.episodes, "read": result.read}
+    own |= {"sample": result.is_sample, "readable": result.readable, "frames": frames, "hours": hours}
+    return own | {
         "bytes": result.bytes,
         "estimate": {"hours": whole and hours * whole, "bytes": whole and round(result.bytes * whole)},
         "splits": dict(sorted(result.splits.items())),

@@ -5,32 +5,35 @@
     frame_labels.npy, episode_labels.npz     cameras and columns of the same frames (see `frame_labels.py`)
     cache.json                               the mark of a complete cache; written last
 
-All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins. A folder without
-`cache.json` is a build that was stopped: the next one goes on with the shards that are missing, and several processes
-(or shares on several machines) may work on one folder. The finished folder is the same, byte for byte.
+All frames of all episodes lie behind each other; `FrameLabels.starts` says where each episode begins. A stopped build
+goes on with the shards that are missing. Several processes, or machines, may work on one folder; the finished one is
+the same, byte for byte.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dexworld.data.files import Shard, check_checksum, read_json, with_checksum, write_json
-from dexworld.data.frame_encoding import FrameEncoder, encoded_frames, latent_shape
-from dexworld.data.frame_labels import EPISODES_FILE, FrameLabels, record_type, write_labels
-from dexworld.data.latent_shards import LatentShards, remove_leftovers, write_shard
+from dexworld.data.files import Shard, check_checksum, read_json, with_checksum
+from dexworld.data.frame_labels import FrameLabels, record_type, write_labels
+from dexworld.data.latent_shards import LatentShards, write_shard
 from dexworld.data.locks import claimed, write_missing
 from dexworld.data.source import Dataset
 
 FORMAT_VERSION = 5
-READABLE = (4, 5)  # caches of version 4 hold keypoints, cameras and object motion, and no other column
 FRAMES_PER_SHARD = 1024  # what a kill loses at most; 22 MB of the default encoder, 0.9 GB of a ViT-L at 224 x 392
+FRAMES_PER_CALL = 64  # of the encoder
 Progress = Callable[[int, int], None]  # (frames done, frames in all)
+Encoder = Callable[[Tensor], Tensor]  # frozen: (B, H, W, 3) uint8 RGB images to latents (B, P, D)
+Item = TypeVar("Item")
 
 
 class StaleCacheError(ValueError):
@@ -57,10 +60,7 @@ class LatentCache:
 
 @dataclass(frozen=True)
 class CacheEstimate:
-    """What a cache takes on disk. frames: of the dataset. done: frames that exist already. bytes: of the whole cache.
-
-    missing: bytes still to write. free: bytes that the disk has left.
-    """
+    """What a cache takes on disk: frames in all and done, bytes of the whole, still missing, and free on the disk."""
 
     frames: int
     done: int
@@ -91,7 +91,7 @@ def cache_folder(dataset: Dataset, fingerprint: str) -> Path:
 
 def latent_cache(
     dataset: Dataset,
-    encoder: FrameEncoder,
+    encoder: Encoder,
     fingerprint: str,
     folder: Path | None = None,
     device: torch.device | str = "cpu",
@@ -99,8 +99,7 @@ def latent_cache(
 ) -> LatentCache:
     """The latents of every frame of `dataset`: opened when they were computed before, computed otherwise.
 
-    fingerprint: identifies the encoder and its weights. folder: where the cache lies or shall lie; by default
-    `latents/<fingerprint>` in the dataset folder.
+    fingerprint: identifies the encoder and its weights. folder: of the cache (default: see `cache_folder`).
     Raises StaleCacheError when the folder holds latents of another dataset state or another encoder, or files of it are
     missing; ValueError when the dataset is empty, the disk can't hold the latents, or the encoder returns NaN, Inf or
     values beyond float16.
@@ -125,14 +124,11 @@ def open_cache(dataset: Dataset, fingerprint: str, folder: Path | None = None) -
         latents = LatentShards(folder, (int(header["frames"]), patches, dim), int(header["frames_per_shard"]))
         missing = latents.missing()
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise StaleCacheError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and only what is missing is computed anew"
-        ) from error
+        what = f"{path} is damaged ({type(error).__name__}: {error})"
+        raise StaleCacheError(f"{what}; delete it, and only what is missing is computed anew") from error
     if missing:
-        raise StaleCacheError(
-            f"{folder}: {len(missing)} of {len(latents.paths)} shards are missing or truncated ({missing[0]} first); "
-            "delete them and cache.json, and only they are computed anew"
-        )
+        what = f"{len(missing)} of {len(latents.paths)} shards are missing or truncated ({missing[0]} first)"
+        raise StaleCacheError(f"{folder}: {what}; delete them and cache.json, and only they are computed anew")
     try:
         labels = FrameLabels.open(folder, header.get("labels_crc32"))
     except ValueError as error:
@@ -144,7 +140,7 @@ def open_cache(dataset: Dataset, fingerprint: str, folder: Path | None = None) -
 
 def compute_latents(
     dataset: Dataset,
-    encoder: FrameEncoder,
+    encoder: Encoder,
     fingerprint: str,
     folder: Path,
     device: torch.device | str = "cpu",
@@ -162,76 +158,71 @@ def compute_latents(
         raise ValueError(f"{dataset.folder} holds no readable episode ({len(dataset.quarantined)} quarantined)")
     if frames_per_shard < 1:
         raise ValueError(f"a shard holds at least one frame, not {frames_per_shard}")
-    plan = _plan(dataset, fingerprint, folder, frames_per_shard, lambda: latent_shape(dataset, encoder, device))
+    plan = _plan(dataset, encoder, fingerprint, folder, frames_per_shard, device)
     shape, total = tuple(plan["shape"]), int(plan["frames"])
     estimate = estimate_cache(dataset, shape, folder)
     if estimate.missing > estimate.free and not force:
-        raise ValueError(
-            f"{folder}: the latents need {estimate.missing / 1e9:.1f} GB more, the disk has "
-            f"{estimate.free / 1e9:.1f} GB left; make room, choose another folder, or train without a cache"
-        )
+        sizes = f"need {estimate.missing / 1e9:.1f} GB more, the disk has {estimate.free / 1e9:.1f} GB left"
+        raise ValueError(f"{folder}: the latents {sizes}; make room, choose another folder, or train without a cache")
     shards = LatentShards(folder, (total, *shape), int(plan["frames_per_shard"]))
     (folder / "shards").mkdir(exist_ok=True)
-    numbers, done = {path: number for number, path in enumerate(shards.paths)}, estimate.done
+    rows, done = {path: shards.rows_of(number) for number, path in enumerate(shards.paths)}, estimate.done
 
     def report(extra: int = 0) -> None:
         if progress is not None:
             progress(done + extra, total)
 
     def write(path: Path, part: Path) -> None:
-        first, last = shards.rows_of(numbers[path])
-        blocks = encoded_frames(dataset, encoder, shape, (first, last), device)
+        first, last = rows[path]
+        blocks = _encoded_frames(dataset, encoder, shape, (first, last), device)
         write_shard(path, part, last - first, shape, _counted(blocks, report))
 
     def finished(path: Path) -> None:
         nonlocal done
-        first, last = shards.rows_of(numbers[path])
-        done += last - first
+        done += rows[path][1] - rows[path][0]
         report()
 
-    write_missing([path for path in shard.of(list(numbers)) if not path.exists()], write, finished)
-    if not all(path.exists() for path in numbers):
+    write_missing([path for path in shard.of(list(rows)) if not path.exists()], write, finished)
+    if not all(path.exists() for path in rows):
         return False
     labels_crc32 = write_labels(dataset, folder)
-    remove_leftovers(folder)
+    for part in (folder / "shards").glob(".*.part"):  # of writers that died
+        part.unlink(missing_ok=True)
     _write_claimed_json(folder / "cache.json", with_checksum(plan | {"labels_crc32": labels_crc32}))
     return True
 
 
 def _plan(
-    dataset: Dataset, fingerprint: str, folder: Path, frames_per_shard: int, shape: Callable[[], tuple[int, int]]
+    dataset: Dataset,
+    encoder: Encoder,
+    fingerprint: str,
+    folder: Path,
+    frames_per_shard: int,
+    device: torch.device | str,
 ) -> dict[str, Any]:
     """What is computed in `folder`, as its plan.json says; written now when the folder is new."""
     path = folder / "plan.json"
     if not path.exists():
-        plan = {
-            "format_version": FORMAT_VERSION,
-            "encoder": fingerprint,
-            "dataset": dataset.fingerprint,
-            "frames": sum(dataset.lengths),
-            "episodes": len(dataset),
-            "shape": list(shape()),
-            "frames_per_shard": frames_per_shard,
-        }
+        where, images = next(_images(dataset, (0, 1)))
+        shape = list(_encode(encoder, images.to(device), where).shape[1:])
+        plan = {"format_version": FORMAT_VERSION, "encoder": fingerprint, "dataset": dataset.fingerprint}
+        plan |= {"frames": sum(dataset.lengths), "episodes": len(dataset), "shape": shape}
+        plan |= {"frames_per_shard": frames_per_shard}
         folder.mkdir(parents=True, exist_ok=True)
         _write_claimed_json(path, plan)
     found = read_json(path)
     _check_identity(found, dataset, fingerprint, folder)
-    if found["format_version"] != FORMAT_VERSION and not (folder / "cache.json").exists():
-        found |= {"format_version": FORMAT_VERSION}  # a stopped build of the version before: the same shards
-        (folder / EPISODES_FILE).unlink(missing_ok=True)
-        write_json(path, found)
     return found
 
 
 def _check_identity(header: dict[str, Any], dataset: Dataset, fingerprint: str, folder: Path) -> None:
     """Raises StaleCacheError naming what differs."""
     for name, expected, what in (
-        ("format_version", READABLE, "another version of dexworld"),
-        ("encoder", (fingerprint,), "another encoder"),
-        ("dataset", (dataset.fingerprint,), "another state of the dataset (episodes were added, removed or rewritten)"),
+        ("format_version", FORMAT_VERSION, "another version of dexworld"),
+        ("encoder", fingerprint, "another encoder"),
+        ("dataset", dataset.fingerprint, "another state of the dataset (episodes were added, removed or rewritten)"),
     ):
-        if header.get(name) not in expected:
+        if header.get(name) != expected:
             raise StaleCacheError(f"{folder} holds latents of {what}; delete that folder to compute them anew")
 
 
@@ -247,3 +238,54 @@ def _counted(blocks: Iterable[np.ndarray], report: Callable[[int], None]) -> Ite
         yield block
         written += len(block)
         report(written)
+
+
+def _encoded_frames(
+    dataset: Dataset, encoder: Encoder, shape: tuple[int, ...], rows: tuple[int, int], device: torch.device | str
+) -> Iterator[np.ndarray]:
+    """Blocks (n, P, D) float16 of the dataset's frames `rows[0]` to `rows[1]` (exclusive), never across episodes.
+
+    shape: (P, D) that the latents must have. Raises ValueError naming the episode on another shape, NaN, Inf or values
+    beyond float16.
+    """
+    for where, images in _one_ahead(_images(dataset, rows)):
+        latents = _encode(encoder, images.to(device), where)
+        if latents.shape[1:] != shape:
+            raise ValueError(f"{where}: the encoder made {latents.shape[1:]} of an image, and {shape} of others")
+        yield latents
+
+
+def _images(dataset: Dataset, rows: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
+    """(where from, images (n, H, W, 3) uint8) of the dataset's frames `rows[0]` to `rows[1]`, never across episodes."""
+    starts = np.concatenate([[0], np.cumsum(dataset.lengths)])
+    first_episode = int(np.searchsorted(starts, rows[0], side="right")) - 1
+    for index in range(first_episode, len(dataset)):
+        begin, end = max(rows[0], int(starts[index])), min(rows[1], int(starts[index + 1]))
+        if begin >= end:
+            return
+        frames = dataset[index].frames
+        for start in range(begin, end, FRAMES_PER_CALL):
+            stop = min(start + FRAMES_PER_CALL, end)
+            images = torch.from_numpy(frames.read(list(range(start - int(starts[index]), stop - int(starts[index])))))
+            yield f"{dataset.folder}, episode {dataset.ids[index]}", images
+
+
+def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; a thread makes the next one while this one is used (decoding frees the interpreter)."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
+def _encode(encoder: Encoder, images: Tensor, where: str) -> np.ndarray:
+    with torch.no_grad():
+        latents = encoder(images)
+    if latents.ndim != 3 or len(latents) != len(images):
+        shape = tuple(latents.shape)
+        raise ValueError(f"{where}: the encoder made {shape} of {len(images)} images, expected (B, P, D)")
+    halves = latents.to(torch.float16)
+    if not torch.isfinite(halves).all():
+        raise ValueError(f"{where}: the encoder's latents hold NaN, Inf or values beyond float16")
+    return halves.cpu().numpy()

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dexworld.data.files import read_json
+from dexworld.data.files import CHECKSUM, read_json, size_and_checksum
 from dexworld.data.locks import hidden
 
 logger = logging.getLogger(__name__)
 OPEN_SHARDS = 128  # memory maps kept open by one array; each holds a file descriptor
-_READ_BYTES = 1 << 22
 
 
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
@@ -68,12 +67,6 @@ def write_shard(path: Path, part: Path, rows: int, shape: tuple[int, int], block
     os.replace(hidden(record), record)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete hidden files of writers that died, once every shard exists and nobody needs them."""
-    for part in (folder / "shards").glob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
 class LatentShards:
     """(N, P, D) float16 rows of a cache folder, read-only, memory-mapped shard by shard; at most `OPEN_SHARDS` open."""
 
@@ -102,9 +95,6 @@ class LatentShards:
             read[places] = self._map(number)[rows[places] - number * self.rows_per_shard]
         return read
 
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return self[np.arange(len(self))].astype(dtype or self.dtype)
-
     def missing(self) -> list[str]:
         """Files that are absent or of another size than they must be, as paths relative to the folder."""
         wrong = []
@@ -118,16 +108,12 @@ class LatentShards:
     def damaged(self) -> Iterator[tuple[str, bool]]:
         """Every shard's relative path, and whether its bytes differ from the recorded checksum; reads everything."""
         for path in self.paths:
-            checksum = 0
+            wrong = True
             try:
-                expected = read_json(path.with_suffix(".json")).get("crc32")
-                with open(path, "rb") as file:
-                    while block := file.read(_READ_BYTES):
-                        checksum = zlib.crc32(block, checksum)
+                wrong = size_and_checksum(path)[CHECKSUM] != read_json(path.with_suffix(".json")).get("crc32")
             except (OSError, ValueError) as error:
                 logger.warning("%s can't be checked: %s", path, error)
-                expected = None
-            yield path.relative_to(self.folder).as_posix(), checksum != expected
+            yield path.relative_to(self.folder).as_posix(), wrong
 
     def _shape_of(self, number: int) -> tuple[int, ...]:
         first, last = self.rows_of(number)

@@ -1,11 +1,10 @@
 """Batches of windows as pictures, decoded by worker processes that each make whole batches.
 
-A batch is a pure function of the seed and of its number, so the number of workers changes nothing but speed. Only the
-frames of a window are decoded, each once; (u, v) and heatmaps are made on the device.
+A batch is a pure function of the seed and of its number, whatever the number of workers. Only the frames of a window
+are decoded, each once.
 
-An episode that turns out to be broken is named and counted, and a window of another clip of the same dataset takes its
-place: the one that `Sampler.redraw(sample number, dataset, attempt)` gives, for attempt 1, 2, ... until one can be
-read. In strict mode it raises instead.
+A broken episode is named and counted, and a window of another clip of the same dataset takes its place: the one that
+`Sampler.redraw(sample number, dataset, attempt)` gives, for attempt 1, 2, ... In strict mode it raises instead.
 """
 
 import gc
@@ -47,8 +46,7 @@ class FrameLoader:
     image_size: (height, width) that frames are brought to in the workers. None leaves them as stored, to be resized on
         the device; all datasets must then store one size.
     decode: False loads labels only. pin: put batches into page-locked memory. columns: what the tracks hold.
-    The attribute `sampler` decides which windows come, `image_size` is that of their frames. Raises
-    ValueError for numbers that don't fit each other, and for a column that a dataset lacks.
+    Raises ValueError for numbers that don't fit each other, and for a column that a dataset lacks.
     """
 
     def __init__(
@@ -104,8 +102,7 @@ class FrameLoader:
 
         first: number of the first sample of batch `start`; the others follow. One iterator of a loader at a time.
         """
-        size = size or self.batch_size
-        order = self._order  # the DataLoader holds it
+        order, size = self._order, size or self.batch_size  # the DataLoader holds `order`
         order.start, order.size, order.stop = start, size, stop
         order.first = start * size if first is None else first
         if not self.workers:
@@ -119,18 +116,14 @@ class FrameLoader:
         for batch in _forked_safely(self._loader):
             yield self._counted(batch)
 
-    def __iter__(self) -> Iterator[Window]:
-        return self.batches()
-
     def close(self) -> None:
         """End the workers; they start again when batches are asked for."""
         self._loader = None
 
     def describe(self, row: int) -> str:
         """Where a row of a window comes from: dataset folder, episode id, frame."""
-        clips = self.sampler.clips
-        dataset, episode, frame = clips.locate(row)
-        return f"{self.reader.name(int(clips.edges[dataset]) + episode)}, frame {frame}"
+        clip, frame = self.sampler.clips.locate(row)
+        return f"{self.reader.name(clip)}, frame {frame}"
 
     def _counted(self, batch: Window) -> Window:
         self.replaced += len(batch.problems)
@@ -156,9 +149,6 @@ class _Requests:
             yield step, size, first
             step, first = step + 1, first + size
 
-    def __len__(self) -> int:
-        return 2**62 if self.stop is None else max(self.stop - self.start, 0)
-
 
 @dataclass
 class _BatchReader(torch.utils.data.Dataset[Window]):
@@ -173,9 +163,6 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
     strict: bool
     decode: bool
     _open: OrderedDict[int, Track] = field(default_factory=OrderedDict)
-
-    def __len__(self) -> int:
-        return 2**62
 
     def __getitem__(self, request: Request) -> Window:
         step, size, first = request
@@ -192,9 +179,8 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
 
     def name(self, clip: int) -> str:
         """Dataset folder and episode id of a clip."""
-        number = int(self.sampler.clips.dataset[clip])
-        dataset = self.datasets[number]
-        return f"{dataset.folder}, episode {dataset.ids[clip - int(self.sampler.clips.edges[number])]}"
+        number, episode = self.sampler.clips.episode(clip)
+        return f"{self.datasets[number].folder}, episode {self.datasets[number].ids[episode]}"
 
     def _read_or_replace(self, pick: Picks, frames: Tensor, problems: list[Problem]) -> tuple[Picks, Labels]:
         """One window from its clip, or from a clip that stands in for it: which it is, and its labels."""
@@ -225,13 +211,13 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
         return labels
 
     def _episode(self, clip: int) -> Track:
-        """The episode of a clip, checked against what is known of it."""
+        """The episode of a clip. Raises CorruptEpisodeError where it differs from what is known of it."""
         if clip in self._open:
             self._open.move_to_end(clip)
             return self._open[clip]
         clips = self.sampler.clips
-        dataset = int(clips.dataset[clip])
-        episode = self.datasets[dataset][clip - int(clips.edges[dataset])]
+        dataset, number = clips.episode(clip)
+        episode = self.datasets[dataset][number]
         for what, found, expected in (
             ("frames", len(episode), int(clips.lengths[clip])),
             ("frames per second", round(episode.fps, 3), round(float(clips.fps[clip]), 3)),
@@ -262,12 +248,6 @@ def first_readable(dataset: Dataset) -> Track:
     raise CorruptEpisodeError(f"no episode of {dataset.folder} can be read: {reason}")
 
 
-def stored_facts(dataset: Dataset) -> tuple[tuple[int, int], float]:
-    """Frame size (height, width) and frames per second of a dataset. Raises as `first_readable`."""
-    episode = first_readable(dataset)
-    return episode.frames.size, episode.fps
-
-
 def _row_shape(episode: Track, name: str) -> tuple[int, ...] | None:
     """The shape of one row of a column, None where there is no such column."""
     try:
@@ -282,8 +262,8 @@ def _shape_in_all(episodes: Sequence[Track], name: str) -> tuple[int, ...]:
     for episode, shape in zip(episodes, shapes, strict=True):
         if shape is None:
             raise ValueError(f"{episode.source} holds no column {name!r}, but {', '.join(episode.columns)}")
-        if shape != shapes[0]:
-            raise ValueError(f"column {name!r} has rows of shapes {shapes} in datasets that are to be mixed")
+    if len(set(shapes)) > 1:
+        raise ValueError(f"column {name!r} has rows of shapes {shapes} in datasets that are to be mixed")
     return shapes[0] or ()
 
 
@@ -304,8 +284,7 @@ def _moving(dataset: Dataset) -> np.ndarray:
 def _forked_safely(loader: DataLoader) -> Iterator[Window]:
     """Start iterating with workers that can't collect this process's garbage.
 
-    A video decoder with threads that lies in a reference cycle would otherwise be freed by a worker, which waits for
-    threads that the fork has not copied, for ever.
+    A worker that freed a video decoder would wait for ever for threads that the fork has not copied.
     """
     gc.collect()
     gc.freeze()
@@ -321,5 +300,5 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _as_it_is(batch: Window) -> Window:
     return batch

@@ -68,11 +68,15 @@ class Clips:
         """(B, F) rows of the frames that were picked."""
         return self.starts[picks.clips][:, None] + picks.drawn.frames
 
-    def locate(self, row: int) -> tuple[int, int, int]:
-        """The dataset of a row, the clip in it, and the frame in that."""
+    def locate(self, row: int) -> tuple[int, int]:
+        """The clip of a row, and the frame in it."""
         clip = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return clip, row - int(self.starts[clip])
+
+    def episode(self, clip: int) -> tuple[int, int]:
+        """The dataset of a clip, and its number in there."""
         dataset = int(self.dataset[clip])
-        return dataset, clip - int(self.edges[dataset]), row - int(self.starts[clip])
+        return dataset, clip - int(self.edges[dataset])
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class MixConfig:
     """In which proportions datasets are mixed.
 
     weights: one positive number per dataset; empty mixes by size, as one epoch over everything (the paper).
-    block: every so many samples hold the weights' exact proportions (rounded to whole samples, the same every block).
+    block: every so many samples hold the weights' proportions, rounded to whole samples.
     """
 
     weights: tuple[float, ...] = ()
@@ -127,9 +131,8 @@ class Picks:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} does not lie in a world of {world_size}")
         if len(self.numbers) % world_size:
-            raise ValueError(
-                f"a batch of {len(self.numbers)} can't be shared by {world_size} processes; choose a multiple"
-            )
+            size = len(self.numbers)
+            raise ValueError(f"a batch of {size} can't be shared by {world_size} processes; choose a multiple")
         return self.at(slice(rank, None, world_size))
 
     def at(self, part: slice) -> "Picks":
@@ -141,8 +144,8 @@ class Picks:
     def join(cls, parts: "Sequence[Picks]") -> "Picks":
         """The windows of several batches as one."""
         drawn = [np.concatenate(each) for each in zip(*(vars(part.drawn).values() for part in parts), strict=True)]
-        numbers, clips = (np.concatenate([vars(part)[name] for part in parts]) for name in ("numbers", "clips"))
-        return cls(numbers, clips, Drawn(*drawn))
+        numbers, clips = zip(*((part.numbers, part.clips) for part in parts), strict=True)
+        return cls(np.concatenate(numbers), np.concatenate(clips), Drawn(*drawn))
 
 
 class EpochSampler:

@@ -1,7 +1,7 @@
 """Packets to pictures without a container: open files and decoders, kept per thread of a process.
 
-Opening a video of many episodes parses a table of every frame in it, and a seek searches that table. A window of nine
-frames would spend more on both than on decoding.
+Opening a video of many episodes parses a table of every frame in it, and a seek searches that table: more work than
+decoding a window of nine frames.
 """
 
 import os
@@ -80,20 +80,15 @@ class Decoder:
 
 
 _descriptors: PerThread[int] = PerThread(MAX_OPEN_FILES, os.close)
-_decoders: PerThread[Decoder] = PerThread(16, lambda decoder: None)
+DECODERS: PerThread[Decoder] = PerThread(16, lambda decoder: None)
 
 
 def decoder_of(name: str, extradata: bytes) -> Decoder:
     """This thread's decoder; opening one costs as much as several frames. Raises VideoError for an unusable head."""
     try:
-        return _decoders.get((name, extradata), lambda: Decoder(name, extradata))
+        return DECODERS.get((name, extradata), lambda: Decoder(name, extradata))
     except DECODE_ERRORS as error:
         raise VideoError(f"no decoder {name} opens with this head ({error})") from error
-
-
-def forget_decoder(name: str, extradata: bytes) -> None:
-    """Drop a decoder that met damage, whatever state that left it in."""
-    _decoders.forget((name, extradata))
 
 
 def identity(path: Path) -> tuple[str, int, int, int]:

@@ -27,7 +27,7 @@ from dexworld.data.files import (
     write_json,
     written_atomically,
 )
-from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.source import CorruptEpisodeError, FolderSource
 from dexworld.data.video import VideoError, write_video
 from dexworld.data.video_frames import VideoFrames
 from dexworld.track import COLUMNS, Track
@@ -46,8 +46,7 @@ class EpisodeWriter:
     """
 
     def __init__(self, folder: Path | str, settings: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.settings = settings
+        self.folder, self.settings = Path(folder), settings
         (self.folder / "episodes").mkdir(parents=True, exist_ok=True)
         index = self.folder / "dataset.json"
         if index.exists():
@@ -98,30 +97,19 @@ class EpisodeWriter:
 
 
 @dataclass(frozen=True)
-class EpisodeDataset:
+class EpisodeDataset(FolderSource):
     """The readable episodes of a folder, in the order of their ids.
 
-    ids, lengths: id and number of frames of each episode. quarantined: (file, reason) of everything left out.
-    episode_seeds, checksums: simulator seed and checksum of each episode. settings, counts: as dataset.json holds them.
+    lengths, episode_seeds, checksums: frames, simulator seed and checksum of each episode. settings, counts: as
+    dataset.json holds them.
     """
 
-    folder: Path
-    ids: tuple[str, ...]
+    kind = "episodes"
     lengths: tuple[int, ...]
     episode_seeds: tuple[int | None, ...]
     checksums: tuple[int, ...]
-    quarantined: tuple[tuple[str, str], ...]
     settings: dict[str, Any]
     counts: dict[str, Any]
-    kind: str = "episodes"
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """One "" per episode: recordings have no splits."""
-        return ("",) * len(self)
 
     def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when its files were damaged since."""
@@ -171,15 +159,15 @@ def open_recordings(folder: Path | str, verify: bool = False) -> EpisodeDataset:
     for name in sorted(set(listed) - found):
         missing = folder / "episodes" / f"{name}.npz"
         quarantined.append((f"episodes/{name}", f"listed in dataset.json, but {missing} is missing"))
-    columns: Any = zip(*kept, strict=True) if kept else ((), (), (), ())
+    columns: Any = zip(*kept, strict=True) if kept else ((),) * 4
     ids, lengths, seeds, checksums = columns
-    counts = index.get("counts") or {}
-    return EpisodeDataset(folder, ids, lengths, seeds, checksums, tuple(quarantined), index["settings"], counts)
+    facts = lengths, seeds, checksums, index["settings"], index.get("counts") or {}
+    return EpisodeDataset(folder, ids, tuple(quarantined), *facts)
 
 
 def _index_header(settings: dict[str, Any]) -> dict[str, Any]:
-    made_by = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
-    return made_by | {"settings": settings}
+    own = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
+    return own | {"settings": settings}
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -188,16 +176,13 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is no dataset: it holds no dataset.json; make one with `dexworld collect`")
     index = read_json(path)
     if index.get("format") != FORMAT or index.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} is of format {index.get('format')!r} version {index.get('format_version')!r}; "
-            f"this version of dexworld reads {FORMAT!r} version {FORMAT_VERSION}"
-        )
+        found = f"{index.get('format')!r} version {index.get('format_version')!r}"
+        raise ValueError(f"{path} is of format {found}; dexworld reads {FORMAT!r} version {FORMAT_VERSION}")
     if not isinstance(index.get("settings"), dict):
         raise ValueError(f"{path} holds no settings; it is damaged")
     check_checksum(index, path)
     listed, checksums = index.get("episodes") or [], index.get("checksums") or []
-    lists = isinstance(listed, list) and isinstance(checksums, list)
-    if not lists or not all(isinstance(name, str) for name in listed):
+    if not (isinstance(listed, list) and isinstance(checksums, list) and all(isinstance(each, str) for each in listed)):
         raise ValueError(f"{path} lists no episodes by their names; it is damaged")
     return index
 
@@ -222,19 +207,18 @@ def _read_episode(folder: Path, episode_id: str) -> tuple[Track, int]:
         arrays, checksum = read_arrays(labels)
         content = video.read_bytes()
         if len(content) != arrays["video_bytes"] or zlib.crc32(content) != arrays["video_crc32"]:
-            raise ValueError(
-                f"{video.name} holds {len(content)} bytes that are not the {arrays['video_bytes']} written"
-            )
+            written = arrays["video_bytes"]
+            raise ValueError(f"{video.name} holds {len(content)} bytes that are not the {written} written")
         own = {name: array for name, array in arrays.items() if name in COLUMNS or name.startswith(_EXTRAS)}
         episode = Track(
-            frames=VideoFrames(video),
-            fps=float(arrays["fps"]),
+            arrays["world_from_camera"],
+            arrays["intrinsics"],
+            {name.removeprefix(_EXTRAS): array for name, array in own.items()},
+            float(arrays["fps"]),
+            VideoFrames(video),
             source=str(arrays["source"]),
             task=str(arrays["task"]),
             seed=int(arrays["seed"]) if "seed" in arrays else None,
-            world_from_camera=arrays["world_from_camera"],
-            intrinsics=arrays["intrinsics"],
-            columns={name.removeprefix(_EXTRAS): array for name, array in own.items()},
         )
         return episode, checksum
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -58,26 +58,24 @@ class Fit:
 
         Bilinear with antialiasing; uint8 is rounded. Raises ValueError for images of another size.
         """
-        if tuple(images.shape[-3:-1]) != tuple(self.source) or images.shape[-1] != 3:
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}, expected (..., {self.source[0]}, {self.source[1]}, 3)"
-            )
+        if tuple(images.shape[-3:]) != (*self.source, 3):
+            height, width = self.source
+            raise ValueError(f"images have shape {tuple(images.shape)}, expected (..., {height}, {width}, 3)")
         top, left = self.corner
         rows, columns = slice(top, top + self.target[0]), slice(left, left + self.target[1])
         if self.scaled == tuple(self.source):
             return images[..., rows, columns, :]
         flat = images.reshape(-1, *images.shape[-3:])
-        parts = [self._scaled(part)[:, rows, columns] for part in flat.split(IMAGES_PER_CALL)] or [
-            flat.new_zeros(0, *self.target, 3)
-        ]
-        return torch.cat(parts).reshape(*images.shape[:-3], *self.target, 3)
+        result = flat.new_empty(len(flat), *self.target, 3)
+        for part, place in zip(flat.split(IMAGES_PER_CALL), result.split(IMAGES_PER_CALL), strict=True):
+            place[:] = self._scaled(part)[:, rows, columns]
+        return result.reshape(*images.shape[:-3], *self.target, 3)
 
     def _scaled(self, images: Tensor) -> Tensor:
-        working = images.permute(0, 3, 1, 2).to(images.dtype if images.is_floating_point() else torch.float32)
+        floats = images.is_floating_point()
+        working = images.permute(0, 3, 1, 2).to(images.dtype if floats else torch.float32)
         working = functional.interpolate(working, self.scaled, mode="bilinear", align_corners=False, antialias=True)
-        if not images.is_floating_point():
-            working = working.round().clamp(0, 255)
-        return working.permute(0, 2, 3, 1).to(images.dtype)
+        return (working if floats else working.round().clamp(0, 255)).permute(0, 2, 3, 1).to(images.dtype)
 
     def pixels(self, pixels: Array) -> Array:
         """Pixels (..., 2) [u, v] of the source to those of the target; they may lie outside the image."""
@@ -118,7 +116,7 @@ def resized_episode(episode: Track, image_size: tuple[int, int]) -> Track:
 
 @dataclass(frozen=True)
 class ResizedFrames:
-    """Frames that are brought to another size when they are read."""
+    """`track.Frames` that are brought to another size when they are read."""
 
     frames: Frames
     fit: Fit
@@ -128,19 +126,14 @@ class ResizedFrames:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
         return self.fit.target
 
     def read(self, indices: list[int]) -> np.ndarray:
-        """Frames (len(indices), H, W, 3), uint8 RGB, in the order asked for."""
         return self.fit.images(torch.from_numpy(self.frames.read(indices))).numpy()
 
 
 class ResizedDataset:
-    """A dataset whose episodes have frames of `image_size` (height, width), and intrinsics to match.
-
-    All else is as the dataset says.
-    """
+    """A dataset whose episodes have frames of `image_size` (height, width), and intrinsics to match."""
 
     def __init__(self, dataset: Dataset, image_size: tuple[int, int]) -> None:
         self.dataset, self.image_size = dataset, image_size

@@ -1,8 +1,7 @@
 """Which frames of a clip make a window: strategies at the level of frame numbers, vectorised, without state.
 
 A window has F slots. Its leading `repeats` slots hold the frame of the slot behind them (a hand that has not moved
-yet). B windows of a batch are drawn at once; randomness comes in as numbers in [0, 1) (`uniforms`), so that a window is
-a pure function of the seed and of its number.
+yet). Randomness comes in as numbers in [0, 1) (`uniforms`): a window is a pure function of the seed and its number.
 """
 
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 Uniforms = Callable[[int], np.ndarray]  # columns n -> (B, n) float64 in [0, 1), the same ones for the same n
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def uniforms(seed: int, numbers: np.ndarray, columns: int, stream: int = 0) -> np.ndarray:
@@ -25,9 +25,6 @@ def uniforms(seed: int, numbers: np.ndarray, columns: int, stream: int = 0) -> n
     return (_mix(rows[:, None] + counters) >> np.uint64(11)) * 2.0**-53
 
 
-_GOLDEN = 0x9E3779B97F4A7C15
-
-
 def _mix(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -38,8 +35,8 @@ def _mix(values: np.ndarray) -> np.ndarray:
 class Drawn:
     """Frames of B windows: frames (B, F) int64 numbers within their clip, in the order of time.
 
-    repeats: (B,) leading slots that hold the frame of the slot behind them and count as "nothing moved yet".
-    stride: (B,) steps from one slot to the next in units of the strategy, 0 where the gaps differ.
+    repeats: (B,) leading slots that hold the frame of the slot behind them. stride: (B,) steps from one slot to the
+    next in units of the strategy, 0 where the gaps differ.
     """
 
     frames: np.ndarray
@@ -109,9 +106,8 @@ class OfficialSampling:
     """The released code's windows, its edges included, to compare with models trained by it.
 
     Departures from the paper: ten overlapping 4-second anchors instead of ten segments; frames before the beginning are
-    clipped to frame 0, so windows of short clips hold copies of it that count as "no action, no change" (11 % of all
-    frames at EgoDex's mean length of 265); clips no longer than the reach use its largest multiple of one eighth. Only
-    the random numbers differ from the release's.
+    clipped to frame 0 (11 % of all frames at EgoDex's mean length of 265) and count as "no action, no change"; clips no
+    longer than the reach use its largest multiple of one eighth. Only the random numbers differ from the release's.
 
     whole_clip: the multistep phase: one window per clip per epoch, of frames anywhere in it, ending with its last.
     lead: leading slots that repeat the first frame (the multistep phase: num_context - 1).
@@ -152,35 +148,6 @@ class OfficialSampling:
         return Drawn(frames, repeats, np.zeros(len(last), dtype=int))
 
 
-@dataclass(frozen=True)
-class UniformSampling:
-    """Equally spaced frames, for evaluation: 21 frames at 5 Hz are the paper's four seconds (Table 1). No randomness.
-
-    per_clip: windows of a clip, spread evenly over it. Clips shorter than a window are left out.
-    """
-
-    frames: int = 21
-    rate_hz: float = 5.0
-    per_clip: int = 1
-
-    def __post_init__(self) -> None:
-        if self.frames < 2 or self.per_clip < 1 or not self.rate_hz > 0:
-            raise ValueError(f"uniform windows need 2 frames, a rate and 1 window per clip at least, not {self}")
-
-    def _span(self, fps: np.ndarray) -> np.ndarray:
-        return np.round((self.frames - 1) * np.asarray(fps) / self.rate_hz).astype(int)
-
-    def parts(self, lengths: np.ndarray, fps: np.ndarray) -> np.ndarray:
-        return np.where(np.asarray(lengths) > self._span(fps), self.per_clip, 0)
-
-    def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
-        slack = lengths - 1 - self._span(fps)
-        first = np.floor((part + 0.5) / self.per_clip * (slack + 1)).astype(int)
-        steps = np.round(np.arange(self.frames) * np.asarray(fps)[:, None] / self.rate_hz).astype(int)
-        nothing = np.zeros(len(first), dtype=int)
-        return Drawn(first[:, None] + steps, nothing, nothing + 1)
-
-
 class EveryFrame:
     """Windows of one frame; an epoch brings every frame of every clip once."""
 
@@ -196,10 +163,10 @@ class EveryFrame:
 
 @dataclass(frozen=True)
 class StrideSampling:
-    """Windows at a constant stride, drawn with replacement: what planning at a fixed time step needs.
+    """Windows at a constant stride, drawn with replacement: the time step of a window is the one that planning uses.
 
-    Departure from the paper and the release: a constant stride keeps the time step of a window the one that planning
-    uses. Frames are drawn by weight, so a clip of twice the length gives twice the windows.
+    Departure from the paper and the release. Frames are drawn by weight: a clip of twice the length gives twice the
+    windows.
 
     frames, history, short_history: as in `PaperSampling`; the slots behind the history are always different frames.
     stride_weights: relative frequency of strides 1, 2, ... in steps of 1 / rate_hz seconds.
@@ -281,8 +248,7 @@ def _sorted_subset(
     candidates = np.arange(keys.shape[1])
     keys = np.where(candidates < available[:, None], keys, 2.0)
     order = np.argsort(keys, axis=1, kind="stable")[:, :width]
-    if order.shape[1] < width:
-        order = np.pad(order, ((0, 0), (0, width - order.shape[1])))
+    order = np.pad(order, ((0, 0), (0, width - order.shape[1])))
     taken = np.arange(width) < kept[:, None]
     numbers = np.where(taken, lowest[:, None] + order, np.iinfo(np.int64).max)
     return np.where(taken, np.sort(numbers, axis=1), rest[:, None])

@@ -3,7 +3,7 @@
     Source      opened in seconds, episodes read one by one: to inspect, to prepare
     Dataset     a source whose lengths and checksums are known without reading: to train from
 
-Readers of foreign layouts (`readers/`) return sources; `store.py` and `prepared/` return datasets.
+Readers of foreign layouts (`readers/`) return sources; `datasets.open_dataset` returns datasets.
 """
 
 from collections.abc import Sequence
@@ -31,16 +31,12 @@ class Source(Protocol):
 
     @property
     def folder(self) -> Path: ...
-
     @property
     def kind(self) -> str: ...
-
     @property
     def ids(self) -> tuple[str, ...]: ...
-
     @property
     def splits(self) -> tuple[str, ...]: ...
-
     @property
     def quarantined(self) -> tuple[tuple[str, str], ...]: ...
 
@@ -48,11 +44,9 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError, and nothing else, when it can't be read."""
-        ...
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The files that episode `index` is read from, video first."""
-        ...
 
 
 @runtime_checkable
@@ -66,23 +60,19 @@ class Dataset(Source, Protocol):
 
     @property
     def lengths(self) -> tuple[int, ...]: ...
-
     @property
     def episode_seeds(self) -> tuple[int | None, ...]: ...
-
     @property
     def settings(self) -> dict[str, Any]: ...
-
     @property
     def fingerprint(self) -> str: ...
-
     @property
     def seeds(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """What the sources of foreign layouts share; see `Source`."""
+    """What most sources share; see `Source`."""
 
     kind: ClassVar[str]
     folder: Path

@@ -36,8 +36,8 @@ class Summed:
 class Histogram:
     """Counts of values between fixed, increasing edges (B + 1,), and outside them on both sides.
 
-    counts: (B + 2,) below the first edge, in each bin [edge, next edge), the last one with its end, above the last
-    edge. Sums are kept in the order in which pieces are added, so equal pieces in equal order give equal figures.
+    counts: (B + 2,) below the first edge, in each bin [edge, next edge), the last one with its end, above the last.
+    Equal pieces, added in equal order, give equal sums.
     """
 
     edges: np.ndarray
@@ -56,16 +56,6 @@ class Histogram:
     def count(self) -> int:
         """Number of values."""
         return int(self.counts.sum())
-
-    @property
-    def mean(self) -> float | None:
-        """Arithmetic mean; None of no values."""
-        return self.total / self.count if self.count else None
-
-    @property
-    def rms(self) -> float | None:
-        """Root of the mean square; None of no values."""
-        return (self.squares / self.count) ** 0.5 if self.count else None
 
     @property
     def std(self) -> float | None:
@@ -103,13 +93,13 @@ class Histogram:
 
     def to_json(self) -> dict[str, Any]:
         """Count, mean, rms, min, max, quantiles, edges and counts. Keys with no value are None."""
-        some = self.count > 0
+        count = self.count
         return {
-            "count": self.count,
-            "mean": self.mean,
-            "rms": self.rms,
-            "min": self.low if some else None,
-            "max": self.high if some else None,
+            "count": count,
+            "mean": self.total / count if count else None,
+            "rms": (self.squares / count) ** 0.5 if count else None,
+            "min": self.low if count else None,
+            "max": self.high if count else None,
             **{f"p{round(100 * share):02d}": self.quantile(share) for share in QUANTILES},
             "edges": self.edges.tolist(),
             "counts": self.counts.tolist(),

@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.packets import DECODE_ERRORS, PerThread, bytes_at, decoder_of, forget_decoder, identity, opened
+from dexworld.data.packets import DECODE_ERRORS, DECODERS, PerThread, bytes_at, decoder_of, identity, opened
 from dexworld.data.video import VideoError
 from dexworld.track import frame_numbers
 
@@ -49,15 +49,11 @@ class PackedFrames:
         Raises IndexError for an index outside [0, count), VideoError naming file and frame for one that can't be read.
         """
         wanted = frame_numbers(indices, self.count, str(self.path))
-        frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
         if wanted.size == 0:
-            return frames
+            return np.empty((0, *self.size, 3), dtype=np.uint8)
         unique, places = np.unique(wanted, return_inverse=True)
         table = frame_table(self.path)
-        shown = self._shown(table, unique)
-        rows = {int(number): np.flatnonzero(places == place) for place, number in enumerate(shown)}
-        table.fill(frames, self.path, rows, self.first_frame)
-        return frames
+        return table.read(self.path, self._shown(table, unique)[places], self.size, self.first_frame)
 
     def _shown(self, table: "FrameTable", indices: np.ndarray) -> np.ndarray:
         """Numbers in the file, in the order shown, of the episode's frames `indices`."""
@@ -71,19 +67,16 @@ class PackedFrames:
         off = np.abs(table.times[shown] - ticks) * float(table.time_base) * self.fps
         if (off >= 0.5).any() or len(np.unique(shown)) != len(shown):
             worst = int(np.argmax(off))
-            raise VideoError(
-                f"{self.path}: frame {indices[worst]} of the episode that starts at {start:.3f} s has no picture "
-                f"within half a frame of its time; the video does not fit the labels"
-            )
+            frame = f"{self.path}: frame {indices[worst]} of the episode that starts at {start:.3f} s"
+            raise VideoError(f"{frame} has no picture within half a frame of its time; video and labels don't fit")
         return shown
 
 
 @dataclass(frozen=True)
 class VideoFrames:
-    """All frames of a constant-rate video file, decoded when they are asked for. Holds no open file: can be pickled.
+    """All frames of a constant-rate video file; length and size come from its header. Can be pickled.
 
-    Length and size come from the container's header. Raises VideoError when the file can't be opened, and on reading
-    when a frame can't be decoded.
+    Raises VideoError when the file can't be opened, and on reading when a frame can't be decoded.
     """
 
     path: Path
@@ -103,7 +96,6 @@ class VideoFrames:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
         return self._frames.size
 
     @property
@@ -112,7 +104,7 @@ class VideoFrames:
         return self._frames.fps
 
     def read(self, indices: list[int]) -> np.ndarray:
-        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; see `PackedFrames.read`."""
+        """See `PackedFrames.read`."""
         return self._frames.read(indices)
 
 
@@ -135,20 +127,12 @@ class StoredFrames:
         return len(self.packets)
 
     def read(self, indices: list[int]) -> np.ndarray:
-        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
-
-        Raises IndexError for an index outside [0, T), VideoError naming file and frame for one whose bytes are damaged.
-        """
+        """As `PackedFrames.read`; VideoError for a frame whose bytes are damaged."""
         wanted = frame_numbers(indices, len(self), str(self.path))
-        frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
-        rows: dict[int, list[int]] = {}
-        for row, number in enumerate(wanted.tolist()):
-            rows.setdefault(number, []).append(row)
         (offsets, sizes, checksums), numbers = self.packets.T, np.arange(len(self))
         keys, tick = numbers[:: self.group], Fraction(1, 1000)
         coding = (tick, self.decoder, self.extradata, checksums)
-        FrameTable(offsets, sizes, numbers, numbers, keys, keys, *coding).fill(frames, self.path, rows)
-        return frames
+        return FrameTable(offsets, sizes, numbers, numbers, keys, keys, *coding).read(self.path, wanted, self.size)
 
 
 @dataclass(frozen=True)
@@ -170,11 +154,17 @@ class FrameTable:
     extradata: bytes
     checksums: np.ndarray | None = None
 
-    def fill(self, frames: np.ndarray, path: Path, rows: dict[int, Any], first: int = 0) -> None:
-        """Decode each frame number of `rows` into these rows of `frames`, (n, H, W, 3) uint8 RGB, from the file `path`.
+    def read(self, path: Path, wanted: np.ndarray, size: tuple[int, int], first: int = 0) -> np.ndarray:
+        """Frames (n, H, W, 3) uint8 RGB of the numbers `wanted` (n,), which may repeat, from the file `path`.
 
         Raises VideoError naming the file and the frame, counted from `first`.
         """
+        frames = np.empty((len(wanted), *size, 3), dtype=np.uint8)
+        rows: dict[int, list[int]] = {}
+        for row, number in enumerate(wanted.tolist()):
+            rows.setdefault(number, []).append(row)
+        if not rows:
+            return frames
         file = opened(path)
         for key, run in self._runs(sorted(rows)):
             decoder, pending = decoder_of(self.decoder, self.extradata), {int(self.times[each]): each for each in run}
@@ -186,16 +176,17 @@ class FrameTable:
                     for picture in decoder.context.decode(self._packet(file, number)):
                         shown = pending.pop(picture.pts, None)
                         if shown is not None:
-                            frames[rows[shown]] = decoder.rgb(picture, frames.shape[1:3])
+                            frames[rows[shown]] = decoder.rgb(picture, size)
                     if not pending:
                         break
                 decoder.context.flush_buffers()  # nothing of this run may come out in the next, of another file perhaps
             except DECODE_ERRORS as error:
-                forget_decoder(self.decoder, self.extradata)
+                DECODERS.forget((self.decoder, self.extradata))  # whatever state damage left it in
                 frame = min(pending.values(), default=run[-1]) - first
                 raise VideoError(f"{path}: frame {frame} of its episode can't be decoded ({error})") from error
             if pending:
                 raise VideoError(f"{path}: frame {min(pending.values()) - first} of its episode is missing")
+        return frames
 
     def _packet(self, file: int, number: int) -> Any:
         """Packet `number` of an open file in the order of decoding; behind the last None, which drains a decoder."""
@@ -212,14 +203,10 @@ class FrameTable:
     def _runs(self, shown: list[int]) -> list[tuple[int, list[int]]]:
         """(packet to start at, frame numbers) that decode the sorted frame numbers `shown` with the least work."""
         starts = np.searchsorted(self.key_times, self.times[shown], side="right") - 1
-        runs: list[tuple[int, list[int]]] = []
-        for number, start in zip(shown, starts.tolist(), strict=True):
-            key = int(self.keys[max(start, 0)])
-            if runs and runs[-1][0] == key:
-                runs[-1][1].append(number)
-            else:
-                runs.append((key, [number]))
-        return runs
+        runs: dict[int, list[int]] = {}
+        for number, key in zip(shown, self.keys[np.maximum(starts, 0)].tolist(), strict=True):
+            runs.setdefault(key, []).append(number)
+        return [*runs.items()]
 
 
 _tables: PerThread[FrameTable] = PerThread(MAX_TABLES, lambda table: None)

@@ -25,7 +25,7 @@ MOVED = 1e-3  # metres; objects that move less between two frames are at rest
 
 @dataclass(frozen=True)
 class Problem:
-    """A window that could not be read: what (folder, episode id) and why."""
+    """A window that could not be read: where (folder, episode id) and why."""
 
     where: str
     reason: str
@@ -35,11 +35,10 @@ class Problem:
 class Window:
     """A batch of B windows of F frames. What a source does not give has no elements.
 
-    track: hands, cameras and the other columns that were asked for, with one batch dimension; floats are float32.
+    track: hands, cameras and the columns that were asked for, with one batch dimension; floats are float32.
     repeats: (B,) leading slots that repeat the frame after them. stride: (B,) steps between slots, 0 where they vary.
-    rows: (B, F) number of each frame over all clips of the source, for error reports.
-    latents: (B, F, P, D) float32. frames: (B, F, H, W, 3) uint8 RGB.
-    clips: (B,) index over the episodes of all datasets. numbers: (B,) of the samples.
+    rows: (B, F) number of each frame over all clips of the source. latents: (B, F, P, D) float32.
+    frames: (B, F, H, W, 3) uint8 RGB. clips: (B,) index over all episodes. numbers: (B,) of the samples.
     problems: windows of this batch that were replaced.
     """
 
@@ -68,15 +67,10 @@ class Window:
     ) -> "Window":
         """The windows of picks. labels: camera poses and columns. intrinsics: (B, 3, 3). more: other fields."""
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in labels.items()}
-        return cls(
-            Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors),
-            repeats=torch.from_numpy(picks.drawn.repeats),
-            stride=torch.from_numpy(picks.drawn.stride),
-            rows=torch.from_numpy(rows),
-            clips=torch.from_numpy(picks.clips),
-            numbers=torch.from_numpy(picks.numbers),
-            **more,
-        )
+        own: dict[str, Any] = {"repeats": picks.drawn.repeats, "stride": picks.drawn.stride, "rows": rows}
+        own |= {"clips": picks.clips, "numbers": picks.numbers}
+        own = {name: torch.from_numpy(value) for name, value in own.items()}
+        return cls(Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors), **own, **more)
 
     @property
     def tracked_shown(self) -> Tensor:
@@ -156,8 +150,6 @@ class WindowSampler:
         mix: MixConfig = MixConfig(),
         columns: Sequence[str] = DEFAULT_COLUMNS,
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} does not lie in a world of {world_size}")
         self.caches, self.latents = tuple(caches), CachedLatents(caches)
         self.rank, self.world_size, self.columns = rank, world_size, (POSE, *columns)
         _check_columns(self.caches, self.columns)
@@ -178,27 +170,23 @@ class WindowSampler:
 
     def describe(self, row: int) -> str:
         """Where a row comes from: cache folder, episode number in it, frame."""
-        dataset, episode, frame = self.sampler.clips.locate(row)
+        clip, frame = self.sampler.clips.locate(row)
+        dataset, episode = self.sampler.clips.episode(clip)
         return f"{self.caches[dataset].folder}, episode {episode}, frame {frame}"
 
     def close(self) -> None:
-        """Nothing to end: it has no processes."""
+        """Does nothing: it has no processes."""
 
     def _labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """(B, F, ...) labels of rows (B, F) by name."""
-        if len(self.caches) == 1:
-            records = self.caches[0].labels.take(rows)
-            return {name: records[name] for name in self.columns}
-        found: dict[str, np.ndarray] = {}
+        kinds = self.caches[0].labels.records.dtype
+        found = {name: np.empty((*rows.shape, *kinds[name].shape), kinds[name].base) for name in self.columns}
         cache = np.searchsorted(self.latents.offsets, rows, side="right") - 1
         for number in np.unique(cache).tolist():
             mine = cache == number
             records = self.caches[number].labels.take(rows[mine] - self.latents.offsets[number])
             for name in self.columns:
-                part = records[name]
-                if name not in found:
-                    found[name] = np.empty((*rows.shape, *part.shape[1:]), dtype=part.dtype)
-                found[name][mine] = part
+                found[name][mine] = records[name]
         return found
 
 
@@ -207,11 +195,9 @@ def _check_columns(caches: Sequence[LatentCache], columns: Sequence[str]) -> Non
     for name in columns:
         for cache in caches:
             if name not in cache.labels.columns:
-                held = ", ".join(cache.labels.columns)
-                raise ValueError(
-                    f"{cache.folder} holds no column {name!r}, but {held}. Delete {EPISODES_FILE} and cache.json in it "
-                    "if the dataset has that column now; only the labels are read anew"
-                )
+                lack = f"{cache.folder} holds no column {name!r}, but {', '.join(cache.labels.columns)}"
+                advice = f"Delete {EPISODES_FILE} and cache.json in it if the dataset has that column now"
+                raise ValueError(f"{lack}. {advice}; only the labels are read anew")
         kinds = {str(cache.labels.records.dtype[name]) for cache in caches}
         if len(kinds) > 1:
             raise ValueError(f"column {name!r} is {' and '.join(sorted(kinds))} in datasets that are to be mixed")

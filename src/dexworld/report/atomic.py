@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dexworld.actions import ActionConvention, HandMotion, hand_motion
-from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_KEYPOINTS, NUM_TRACKED, RIGHT, WRIST
+from dexworld.hands import FINGERS, JOINTS, LEFT, NUM_TRACKED, RIGHT, WRIST
 from dexworld.track import Track
 
 INDEX_KNUCKLE, LITTLE_KNUCKLE = 5, 17
@@ -52,28 +52,23 @@ def atomic_motions(
     The camera and the other hand stand still. Raises ValueError naming the episode and frame where the frame doesn't
     exist or the hand's wrist and knuckles are not annotated there.
     """
-    frames = config.steps + 1
-    cameras = torch.as_tensor(camera_at(episode, frame), dtype=torch.float64).expand(frames, 4, 4)
-    valid = torch.as_tensor(episode.keypoints_valid[frame]).expand(frames, NUM_KEYPOINTS)
-    intrinsics = torch.as_tensor(episode.intrinsics, dtype=torch.float64)
     movements = atomic_keypoints(episode, frame, config)
-    return {
-        name: hand_motion(torch.as_tensor(points, dtype=cameras.dtype), valid, cameras, intrinsics, convention)
-        for name, points in movements.items()
-    }
+    still = episode.at([frame] * (config.steps + 1)).tensors(torch.float64)
+    labels = still.keypoints_valid, still.world_from_camera, still.intrinsics
+    return {name: hand_motion(torch.from_numpy(points), *labels, convention) for name, points in movements.items()}
 
 
 def atomic_keypoints(episode: Track, frame: int, config: AtomicConfig) -> dict[str, np.ndarray]:
     """World keypoints (T + 1, 42, 3) in metres of every atomic movement; see `atomic_motions`."""
-    axes = viewing_axes(camera_at(episode, frame)[:3, :3], np.asarray(config.up, dtype=float))
+    if not 0 <= frame < len(episode):
+        raise ValueError(f"{episode.source}: there is no frame {frame}; it has frames 0 to {len(episode) - 1}")
+    axes = viewing_axes(episode.world_from_camera[frame, :3, :3], np.asarray(config.up, dtype=float))
     rows = LEFT if config.hand == "left" else RIGHT
     start = episode.keypoints_world[frame].astype(float)
     needed = [WRIST, INDEX_KNUCKLE, LITTLE_KNUCKLE]
     if not episode.keypoints_valid[frame][rows][needed].all():
-        raise ValueError(
-            f"{episode.source}: frame {frame} has no annotated {config.hand} wrist and knuckles to move; "
-            "choose another frame or hand"
-        )
+        lack = f"frame {frame} has no annotated {config.hand} wrist and knuckles to move"
+        raise ValueError(f"{episode.source}: {lack}; choose another frame or hand")
     movements = {name: np.repeat(start[None], config.steps + 1, axis=0) for name in (*axes, "open", "close")}
     for step in range(config.steps + 1):
         for name, axis in axes.items():
@@ -84,16 +79,9 @@ def atomic_keypoints(episode: Track, frame: int, config: AtomicConfig) -> dict[s
 
 
 def best_frame(episode: Track, hand: Literal["left", "right"] = "right") -> int:
-    """The first frame that shows most of a hand's tracked keypoints; ValueError where no frame shows its wrist.
-
-    Moving a hand is worth imagining only where the camera sees it.
-    """
-    motion = hand_motion(
-        torch.as_tensor(episode.keypoints_world, dtype=torch.float64),
-        torch.as_tensor(episode.keypoints_valid),
-        torch.as_tensor(episode.world_from_camera, dtype=torch.float64),
-        torch.as_tensor(episode.intrinsics, dtype=torch.float64),
-    )
+    """The first frame that shows most of a hand's tracked keypoints; ValueError where no frame shows its wrist."""
+    track = episode.tensors(torch.float64)
+    motion = hand_motion(track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics)
     height, width = episode.frames.size
     rows = slice(0, NUM_TRACKED // 2) if hand == "left" else slice(NUM_TRACKED // 2, NUM_TRACKED)
     u, v, _ = motion.pixels[:, rows].unbind(-1)
@@ -102,13 +90,6 @@ def best_frame(episode: Track, hand: Literal["left", "right"] = "right") -> int:
     if counts.max() == 0:
         raise ValueError(f"{episode.source}: no frame shows the {hand} wrist; choose another episode or hand")
     return int(counts.argmax())
-
-
-def camera_at(episode: Track, frame: int) -> np.ndarray:
-    """Pose (4, 4) of the camera at a frame; ValueError where the episode has no such frame."""
-    if not 0 <= frame < len(episode):
-        raise ValueError(f"{episode.source}: there is no frame {frame}; it has frames 0 to {len(episode) - 1}")
-    return episode.world_from_camera[frame]
 
 
 def viewing_axes(world_from_camera: np.ndarray, up: np.ndarray) -> dict[str, np.ndarray]:

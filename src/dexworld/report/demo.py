@@ -1,16 +1,96 @@
 """The demonstration's page: one file that a stranger can open, understand and pass on."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dexworld.hands import NUM_TRACKED
 from dexworld.report import html, words
-from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
-from dexworld.report.media import image_tag, picture, video_tag
+from dexworld.report.media import image_tag, picture, rgb, video_tag
 from dexworld.report.overlay import hand_overlay
 from dexworld.report.plots import Series, line_plot, rate_bar
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """One plan.
+
+    imagined: (T, H, W, 3) uint8, the prediction of every planned step, or None where latents can't be decoded.
+    happened: (S, H, W, 3) uint8, what the camera saw at the same moments, S <= T. best_costs, elite_costs: (L,) best
+    candidate and mean of the elites in each iteration. seconds: wall time. step_seconds: simulated, between two steps.
+    """
+
+    imagined: np.ndarray | None
+    happened: np.ndarray
+    best_costs: Sequence[float]
+    elite_costs: Sequence[float]
+    seconds: float
+    step_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode as it was carried out.
+
+    start_image, goal_image: (H, W, 3) uint8. outcome: (F, H, W, 3) uint8, the execution, at outcome_fps.
+    goal_keypoints: (12, 2) pixels and goal_keypoints_shown: (12,) bool, where the model sees the hand in the goal
+    image. distances: metres to the goal before the first and after the last step; success needs less than `limit`.
+    Raises ValueError on pictures or keypoints of another shape.
+    """
+
+    task: str
+    seed: int
+    success: bool
+    start_image: np.ndarray
+    goal_image: np.ndarray
+    outcome: np.ndarray
+    outcome_fps: float
+    goal_keypoints: np.ndarray
+    goal_keypoints_shown: np.ndarray
+    distances: tuple[float, float]
+    limit: float
+    plans: tuple[PlanRecord, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = f"episode {self.task} {self.seed}"
+        for name, dimensions in (("start_image", 3), ("goal_image", 3), ("outcome", 4)):
+            rgb(getattr(self, name), dimensions, f"{where}: {name}")
+        shapes = (self.goal_keypoints.shape, self.goal_keypoints_shown.shape)
+        if shapes != ((NUM_TRACKED, 2), (NUM_TRACKED,)):
+            raise ValueError(f"{where}: goal keypoints must be (12, 2) pixels with (12,) flags, not {shapes}")
+
+    @property
+    def seconds_per_plan(self) -> float | None:
+        """Mean wall time of a plan, None where there was none."""
+        return sum(plan.seconds for plan in self.plans) / len(self.plans) if self.plans else None
+
+
+@dataclass(frozen=True)
+class DemoResults:
+    """All that a demonstration's page shows.
+
+    episodes: those of this run, in the order to show them. measured: the checkpoint's `evaluation.json`: "tasks" and
+    "open_loop" as the two `dexworld evaluate` write them, and a sentence about each ("tasks_source", ...). timings:
+    wall seconds of each stage. checkpoint: facts of its model card. command: what was typed. renderer: what drew the
+    pictures. drawn_by: what drew the imagined ones. notices: what a reader must know first.
+    """
+
+    episodes: tuple[EpisodeResult, ...]
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    renderer: str = ""
+    drawn_by: str = ""
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.episodes:
+            raise ValueError("a demonstration without episodes has nothing to show; run at least one")
 
 
 def write_demo_report(folder: Path | str, results: DemoResults) -> Path:
@@ -18,11 +98,9 @@ def write_demo_report(folder: Path | str, results: DemoResults) -> Path:
     ran = {"Renderer": results.renderer} if results.renderer else {}
     if results.drawn_by:
         ran["Imagined pictures"] = f"drawn by {results.drawn_by}"
-    groups = {
-        "The world model": results.checkpoint,
-        "Where the time went": {name: html.duration(seconds) for name, seconds in results.timings.items()},
-        "What ran": {**results.versions, **ran},
-    }
+    times = {name: html.duration(seconds) for name, seconds in results.timings.items()}
+    groups = {"The world model": results.checkpoint, "Where the time went": times}
+    groups["What ran"] = {**results.versions, **ran}
     return html.write_page(
         Path(folder) / "report.html",
         words.TITLE,
@@ -61,9 +139,8 @@ def _task_sections(episodes: Iterable[EpisodeResult], drawn_by: str) -> list[htm
         for episode in members:
             cards.append(episode_card(episode, not explained, drawn_by))
             explained = explained or bool(episode.plans)
-        sections.append(
-            html.section(task_words.title, html.tag("p", task_words.story, " ", count), *cards, anchor=task)
-        )
+        story = html.tag("p", task_words.story, " ", count)
+        sections.append(html.section(task_words.title, story, *cards, anchor=task))
     return sections
 
 
@@ -178,15 +255,11 @@ def _open_loop_section(results: DemoResults) -> html.Markup | None:
         _curve(curves, "pck20_visible", "in the imagined pictures", 0),
         _curve(curves, "copy_last_pck20_visible", "in the first picture, unchanged", 2, faint=True),
     ]
-    plots = [
-        html.figure(line_plot(lines, "seconds into the future", label, bottom=0.0), caption)
-        for lines, label, caption in ((errors, "error", words.ERROR_CURVES), (keypoints, "%", words.KEYPOINT_CURVES))
-    ]
-    rows = [
-        [name, *html.with_interval(html.bounds(figures, key), ".3g")]
-        for key, name in words.OPEN_LOOP_FIGURES.items()
-        if figures.get(key) is not None
-    ]
+    plots = []
+    for lines, label, caption in ((errors, "error", words.ERROR_CURVES), (keypoints, "%", words.KEYPOINT_CURVES)):
+        plots.append(html.figure(line_plot(lines, "seconds into the future", label, bottom=0.0), caption))
+    known = {key: name for key, name in words.OPEN_LOOP_FIGURES.items() if figures.get(key) is not None}
+    rows = [[name, *html.with_interval(html.bounds(figures, key), ".3g")] for key, name in known.items()]
     rows.append(["Held-out episodes", str(figures["episodes"]), ""])
     return html.section(
         "How good the imagination is",

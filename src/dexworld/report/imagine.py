@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,16 +35,6 @@ UNDECODED = (
 )
 
 
-class ImaginingModel(Protocol):
-    """What imagining asks of a model; `DexWM` has it."""
-
-    def encode(self, images: Tensor) -> Tensor: ...
-    def start(self, latents: Tensor, motion: HandMotion) -> Any: ...
-    def rollout(self, context: Any, motion: HandMotion) -> Tensor: ...
-    def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]: ...
-    def decode(self, latents: Tensor) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class Imagined:
     """Rollouts of N motions from one frame.
@@ -70,7 +60,7 @@ class Imagined:
 
 @torch.no_grad()
 def imagine(
-    model: ImaginingModel,
+    model: Any,
     episode: Track,
     motions: Mapping[str, HandMotion],
     frame: int = 0,
@@ -81,6 +71,7 @@ def imagine(
 ) -> Imagined:
     """Roll out each of the named motions (T transitions, unbatched, all of one length) from one frame of an episode.
 
+    model: a `WorldModel` with `keypoints`, and with `decode` where pictures are to be the encoder's own.
     fps: at which steps are shown. decode: makes the pictures, instead of the model's own `decode`; drawn_by: its name.
     Raises ValueError on no motions, lengths that differ, or a frame that the model can't take.
     """
@@ -88,11 +79,8 @@ def imagine(
         raise ValueError("imagining needs one or more motions, all with the same number of steps")
     image = np.ascontiguousarray(episode.frames.read([frame]))
     latents = model.encode(torch.from_numpy(image).to(device)).float()  # (1, P, D)
-    together = HandMotion(
-        torch.stack([motion.deltas for motion in motions.values()]),
-        torch.stack([motion.pixels for motion in motions.values()]),
-        torch.stack([motion.visible for motion in motions.values()]),
-    ).to(device=device, dtype=torch.float32)
+    parts = zip(*(vars(motion).values() for motion in motions.values()), strict=True)
+    together = HandMotion(*map(torch.stack, parts)).to(device=device, dtype=torch.float32)
     context = model.start(latents, together.index(0).slice(0, 0))
     predicted = model.rollout(context, together).float()  # (N, T, P, D)
     if not torch.isfinite(predicted).all():
@@ -100,8 +88,7 @@ def imagine(
     whole = torch.cat([latents.expand(len(motions), 1, -1, -1), predicted], dim=1)
     height, width = image.shape[1:3]
     commanded = together.pixels[..., :2].cpu().numpy()
-    inside = ((commanded >= 0) & (commanded < (width, height))).all(axis=-1)
-    in_view = together.visible.cpu().numpy() & inside
+    in_view = together.visible.cpu().numpy() & ((commanded >= 0) & (commanded < (width, height))).all(axis=-1)
     predicted_px = model.keypoints(whole)[0].cpu().numpy()
     try:
         images, decoded = (decode or model.decode)(whole).cpu().numpy(), True
@@ -136,7 +123,7 @@ def overlaid(images: np.ndarray, keypoints_px: np.ndarray, shown: np.ndarray) ->
 def imagine_figures(imagined: Imagined) -> dict[str, Any]:
     """Per motion: how far keypoints should move, how far they move, how far off they end; change of the latents.
 
-    Pixels, means over the keypoints in view in the first and the last frame; None where none is.
+    In pixels; means over the keypoints in view in the first and the last frame; None where none is.
     """
     figures: dict[str, Any] = {}
     for index, name in enumerate(imagined.names):

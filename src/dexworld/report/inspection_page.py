@@ -8,7 +8,7 @@ import numpy as np
 from dexworld.data.episode_figures import Snapshot
 from dexworld.data.inspection import Inspection, account
 from dexworld.data.statistics import Histogram
-from dexworld.hands import HAND_KEYPOINTS
+from dexworld.hands import HAND_KEYPOINTS, LEFT, RIGHT
 from dexworld.report import html
 from dexworld.report.media import picture
 from dexworld.report.overlay import hand_overlay
@@ -71,9 +71,8 @@ def extent(figures: dict[str, Any], seed: int) -> str:
 
 def _broken_section(rows: list[dict[str, Any]]) -> html.Markup:
     if not rows:
-        return html.section(
-            "Broken", html.box("card clean", html.badge("none", "good"), " Every episode read could be opened.")
-        )
+        fine = " Every episode read could be opened."
+        return html.section("Broken", html.box("card clean", html.badge("none", "good"), fine))
     shown = [(row["episode"], html.badge(STAGES[row["stage"]], "bad"), row["reason"]) for row in rows[:SHOWN_BROKEN]]
     more = len(rows) - len(shown)
     return html.section(
@@ -140,9 +139,8 @@ def _contents_section(result: Inspection, figures: dict[str, Any]) -> html.Marku
     more = tasks["distinct"] - len(rows)
     plot = None
     if np.count_nonzero(result.figures.lengths.counts) > 1:
-        plot = html.figure(
-            histogram_plot({"episodes": result.figures.lengths}, "seconds", log=True), "How long episodes are."
-        )
+        lines = histogram_plot({"episodes": result.figures.lengths}, "seconds", log=True)
+        plot = html.figure(lines, "How long episodes are.")
     named = html.tag("div", html.box("reasons", html.table(("Task", "Episodes"), rows))) if rows else None
     below = html.note(f"and {more:,} more tasks.") if more > 0 else None
     return html.section("What is in it", html.facts(pairs), html.box("plots", named, plot), below)
@@ -161,11 +159,11 @@ def _visibility_section(result: Inspection, figures: dict[str, Any]) -> html.Mar
     plots = [_distribution({"visible keypoints": result.figures.depth}, "metres from the camera")]
     if result.figures.confidence_frames:
         plots.append(_distribution(result.figures.confidence, "tracking confidence of a keypoint"))
-    per_hand = len(HAND_KEYPOINTS)
-    rows = []
-    for row, name in enumerate(HAND_KEYPOINTS):
-        pair = (seen["keypoints"][row], seen["keypoints"][row + per_hand])
-        rows.append((name, *(f"{100 * each[key]:.1f} %" for each in pair for key in SEEN)))
+    pairs = zip(seen["keypoints"][LEFT], seen["keypoints"][RIGHT], strict=True)
+    rows = [
+        (name, *(f"{100 * each[key]:.1f} %" for each in pair for key in SEEN))
+        for name, pair in zip(HAND_KEYPOINTS, pairs, strict=True)
+    ]
     kinds = [f"{side}: {what}" for side in SIDES for what in SEEN.values()]
     return html.section(
         "What can be seen of the hands",
@@ -245,11 +243,11 @@ def counted_text(counts: dict[str, int]) -> str:
 
 def duration_text(hours: float | None) -> str:
     """Hours, minutes or seconds, whichever fits."""
+    hours = hours or 0.0
     for unit, size in (("h", 1.0), ("min", 1 / 60)):
-        if (hours or 0.0) >= size:
-            value = (hours or 0.0) / size
-            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    return f"{3600 * (hours or 0.0):.3g} s"
+        if hours >= size:
+            return f"{hours / size:,.0f} {unit}" if hours / size >= 100 else f"{hours / size:.3g} {unit}"
+    return f"{3600 * hours:.3g} s"
 
 
 def short_number(value: float | None) -> str:

@@ -5,10 +5,10 @@ import io
 from collections.abc import Iterable
 from fractions import Fraction
 
-import av
 import numpy as np
 from PIL import Image
 
+from dexworld.data.video import encode_h264
 from dexworld.report.html import Markup, box, figure, tag
 
 SHORT_SIDE = 224  # smaller frames are enlarged to this, so that a browser doesn't blur them
@@ -28,15 +28,7 @@ def encode_mp4(frames: np.ndarray, fps: float) -> bytes:
         raise ValueError(f"a video needs a positive frame rate, not {fps}")
     frames = even(enlarged(frames))
     buffer = io.BytesIO()
-    rate = Fraction(fps).limit_denominator(1000)
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options=X264)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1  # the same bytes on every machine
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-        container.mux(stream.encode())
+    encode_h264(buffer, frames, Fraction(fps).limit_denominator(1000), X264)
     return buffer.getvalue()
 
 

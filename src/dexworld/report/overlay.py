@@ -51,9 +51,9 @@ def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale
     return np.asarray(canvas.reduce(SMOOTHING))
 
 
-def captioned(frames: np.ndarray, text: str, paper: Colour = (24, 26, 31)) -> np.ndarray:
+def captioned(frames: np.ndarray, text: str) -> np.ndarray:
     """Frames (..., H, W, 3) with a bar on top that holds `text`, cut off where the bar ends."""
-    bar = Image.new("RGB", (frames.shape[-2], CAPTION_HEIGHT), paper)
+    bar = Image.new("RGB", (frames.shape[-2], CAPTION_HEIGHT), (24, 26, 31))
     font = ImageFont.load_default(15)
     ImageDraw.Draw(bar).text((8, CAPTION_HEIGHT / 2), text, (255, 255, 255), font, anchor="lm")
     shape = (*frames.shape[:-3], CAPTION_HEIGHT, *frames.shape[-2:])

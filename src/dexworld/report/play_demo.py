@@ -26,7 +26,7 @@ from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
 from dexworld.planning.presets import PlannerOptions
 from dexworld.report import words
-from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.demo import DemoResults, EpisodeResult, PlanRecord
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, TASKS, Task, draw_episodes
@@ -103,14 +103,9 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
 def demo_figures(results: DemoResults) -> dict[str, Any]:
     """What `results.json` says of a demonstration: every episode, and the wall seconds of each stage."""
     episodes = [
-        {
-            "task": episode.task,
-            "seed": episode.seed,
-            "success": episode.success,
-            "distance_start": episode.distances[0],
-            "distance_end": episode.distances[1],
-            "seconds_per_plan": episode.seconds_per_plan,
-        }
+        {name: getattr(episode, name) for name in ("task", "seed", "success")}
+        | dict(zip(("distance_start", "distance_end"), episode.distances, strict=True))
+        | {"seconds_per_plan": episode.seconds_per_plan}
         for episode in results.episodes
     ]
     return {
@@ -140,22 +135,18 @@ def model_facts(model: Any) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _model(checkpoint: str) -> Any:
+def _loaded(checkpoint: str, decoder: str) -> tuple[Any, Drawing]:
     torch.set_num_threads(1)
-    return load_world_model(checkpoint).eval()
-
-
-@lru_cache(maxsize=1)
-def _drawing(checkpoint: str, decoder: str) -> Drawing:
-    return drawing_of(_model(checkpoint), decoder)
+    model = load_world_model(checkpoint).eval()
+    return model, drawing_of(model, decoder)
 
 
 def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
     """Episode `index` of a task, played and filmed. item: (task, index)."""
     task, index = item
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
-    model = _model(config.checkpoint)
-    decode = _drawing(config.checkpoint, config.decoder).decode
+    model, drawing = _loaded(config.checkpoint, config.decoder)
+    decode = drawing.decode
     imagined: list[np.ndarray | None] = []
 
     def imagine(policy: MPCPolicy) -> None:

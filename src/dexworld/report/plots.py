@@ -202,17 +202,16 @@ def _finite(columns: Iterable[Values]) -> list[float]:
     return values[np.isfinite(values)].tolist()
 
 
-def nice_ticks(low: float, high: float, inside: bool = False, wanted: int = 5) -> list[float]:
-    """About `wanted` round numbers that enclose [low, high], or lie inside it."""
+def nice_ticks(low: float, high: float, inside: bool = False) -> list[float]:
+    """About five round numbers that enclose [low, high], or lie inside it."""
     if high <= low:
         high = low + (abs(low) or 1.0)
-    raw = (high - low) / wanted
+    raw = (high - low) / 5
     size = 10.0 ** floor(log10(raw))
     step = min((factor * size for factor in (1, 2, 5, 10)), key=lambda candidate: abs(candidate - raw))
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     if inside:
         first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
-    else:
-        first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     return [float(np.round(index * step, 12)) for index in range(first, last + 1)]
 
 

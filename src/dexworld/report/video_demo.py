@@ -41,11 +41,7 @@ def write_video_demo(
     """
     if not shown:
         raise ValueError("a demonstration shows at least one clip")
-    timings = timings or {}
-    groups = {
-        "The model": model or {},
-        "Where the time went": {name: html.duration(seconds) for name, seconds in timings.items()},
-    }
+    times = {name: html.duration(seconds) for name, seconds in (timings or {}).items()}
     gains = []
     for each in shown:
         own, copied = (each.figures.get(name, {}).get("psnr_inside") for name in (method, copy_of(each)))
@@ -64,7 +60,7 @@ def write_video_demo(
         html.how_it_works(HOW_IT_WORKS),
         html.section("Clips", *(clip_card(each, method, copy_of(each)) for each in shown)),
         _figures_section(figures, method) if figures else None,
-        html.under_the_bonnet(groups),
+        html.under_the_bonnet({"The model": model or {}, "Where the time went": times}),
     )
 
 

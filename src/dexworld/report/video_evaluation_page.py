@@ -109,9 +109,8 @@ def _headline(evaluation: Evaluation, method: str) -> list[tuple[str, str]]:
         how = "model and static copy both through the codec"
         if reference != STATIC_COPY_CODEC:
             how = f"{method_name(name)} against the static video itself"
-        figures += [
-            (f"{html.number(gain[f'psnr_{side}'], '+.1f')} dB", f"{side}: {how}") for side in ("inside", "outside")
-        ]
+        for side in ("inside", "outside"):
+            figures.append((f"{html.number(gain[f'psnr_{side}'], '+.1f')} dB", f"{side}: {how}"))
     videos = "one video" if own["k"] == 1 else f"{own['k']} videos"
     figures.append((html.number(own["kept"], ".1%"), "of the unaffected pixels are left alone"))
     return [*figures, (str(len(evaluation.clips)), f"clips, {videos} each")]
@@ -142,17 +141,15 @@ def tables(summaries: Summaries, method: str) -> list[html.Markup]:
     missing: dict[str, list[str]] = {}
     for title, columns in GROUPS.items():
         measured = []
-        for column in columns:
-            key, heading, _ = column
+        for key, heading, form in columns:
             values = [summary[key] for summary in summaries.values()]
             if any(map(html.is_number, values)):
-                measured.append(column)
+                measured.append((key, heading, form))
             else:
                 missing.setdefault(str(values[0]), []).append(heading.removesuffix(" ↓"))
-        rows = [
-            [method_cell(name, method), *(cell(summaries, name, key, form) for key, _, form in measured)]
-            for name in summaries
-        ]
+        rows = []
+        for name in summaries:
+            rows.append([method_cell(name, method), *(cell(summaries, name, key, form) for key, _, form in measured)])
         parts += [html.tag("h4", title), html.table(["Method", *(heading for _, heading, _ in measured)], rows)]
     return parts + [html.note(f"{', '.join(names)}: {reason}.") for reason, names in missing.items()]
 
@@ -182,10 +179,8 @@ def clip_card(shown: ShownClip, method: str, reference: str | None = None) -> ht
         # The raw static video already stands first, and the codec's version of a video differs little from it by eye.
         if other not in (method, STATIC_COPY, STATIC_COPY_CODEC, CODEC_TRUTH):
             videos.append(film(video, fps, method_name(other), _film_note(shown, other)))
-    overlays = [
-        film(region_overlay(video, shown.region), fps, label)
-        for label, video in ((name, shown.videos[method]), ("Truth", clip.interaction))
-    ]
+    regions = {name: shown.videos[method], "Truth": clip.interaction}
+    overlays = [film(region_overlay(video, shown.region), fps, label) for label, video in regions.items()]
     summary = f"The region: {shown.region.mean():.0%} of the pixels"
     if reference in shown.figures:
         summary += f" (copy of the static video: {_film_note(shown, reference)})"

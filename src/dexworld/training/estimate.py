@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.loader import stored_facts
+from dexworld.data.loader import first_readable
 from dexworld.data.sampling import StrideSampling
 from dexworld.models.config import DexWMConfig
 from dexworld.models.world_model import preset
@@ -150,7 +150,7 @@ def windows_per_epoch(data: DataPlan, sampling: SamplingConfig, training: TrainC
 
 def _measured(folder: Path) -> DataPlan:
     dataset = open_dataset(folder)
-    fps = stored_facts(dataset)[1]
+    fps = first_readable(dataset).fps
     return DataPlan(dataset.folder.name, sum(dataset.lengths) / fps / 3600, fps, len(dataset))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.loader import stored_facts
+from dexworld.data.loader import first_readable
 from dexworld.models.world_model import preset
 from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.run_data import split_by_scene
@@ -116,7 +116,7 @@ def windows_in_epoch(config: RunConfig) -> int:
     chosen, _ = split_by_scene(datasets, 0.0 if config.validation_data else config.validation_fraction)
     windows = 0
     for dataset, episodes in zip(datasets, chosen, strict=True):
-        lengths, fps = np.asarray(dataset.lengths)[episodes], stored_facts(dataset)[1]
+        lengths, fps = np.asarray(dataset.lengths)[episodes], first_readable(dataset).fps
         windows += int(strategy.parts(lengths, np.full(len(lengths), fps)).sum())
     return windows
 

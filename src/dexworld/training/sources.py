@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dexworld.data.augment import CHANCES, AugmentConfig, augment, draw_augmentation
 from dexworld.data.latent_cache import LatentCache, latent_cache
-from dexworld.data.loader import FrameLoader, stored_facts
+from dexworld.data.loader import FrameLoader, first_readable
 from dexworld.data.mixture import MixConfig
 from dexworld.data.resize import Fit, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
@@ -180,12 +180,12 @@ class OnlineData:
         workers: int = 0,
         strict: bool = False,
     ) -> None:
-        facts = [stored_facts(dataset) for dataset in datasets]
+        first = [first_readable(dataset) for dataset in datasets]
         self.datasets, self.image_size, self.training, self.device = datasets, image_size, training, device
-        self.augment, self.rates = augment, {rate for _, rate in facts}
+        self.augment, self.rates = augment, {episode.fps for episode in first}
         self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers}
         self.drawn |= {"rank": processes.rank, "world_size": processes.count}
-        several = len({size for size, _ in facts}) > 1
+        several = len({episode.frames.size for episode in first}) > 1
         self.options = {"image_size": image_size if several else None, "strict": strict, "pin": device.type == "cuda"}
 
     def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:

@@ -74,13 +74,10 @@ class ForeignFrames:
         wanted = self.first + frame_numbers(indices, len(self), str(self.path))
         if len(wanted) == 0:
             return np.empty((0, *self.size, 3), dtype=np.uint8)
-        table = self._table()
         try:
-            frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
+            return self._table().read(self.path, wanted, self.size)
         except MemoryError as error:
             raise VideoError(f"{self.path}: frames of {self.size} pixels don't fit into memory") from error
-        table.fill(frames, self.path, {int(number): np.flatnonzero(wanted == number) for number in np.unique(wanted)})
-        return frames
 
     def _table(self) -> FrameTable:
         table, length = frame_table(self.path), self._header[0]
