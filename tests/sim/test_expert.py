@@ -4,9 +4,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from dexworld.sim.kitchen.expert import OVERHAND, hand_rotation, plan_grasp, plan_push, rake_rotation, solve_arm
+from dexworld.sim.kitchen.expert import OVERHAND, plan_grasp, plan_push, rake_rotation, solve_arm
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.kitchen_simulation import ARM, Simulation
+from dexworld.sim.poses import orient
 
 ABOVE_COUNTER = np.array([0.72, -0.12, COUNTER_TOP + 0.2])
 
@@ -45,7 +46,7 @@ def test_solving_leaves_the_simulation_alone(simulation):
     assert np.array_equal(simulation.get_state().physics, before)
 
 
-@pytest.mark.parametrize("rotation", [OVERHAND, rake_rotation(0.3), hand_rotation(np.ones(3), np.array([1.0, 0, 0]))])
+@pytest.mark.parametrize("rotation", [OVERHAND, rake_rotation(0.3), orient([1.0, 0, 0], np.ones(3))])
 def test_hand_rotations_are_rotations(rotation):
     assert np.allclose(rotation.T @ rotation, np.eye(3))
     assert np.linalg.det(rotation) == pytest.approx(1.0)

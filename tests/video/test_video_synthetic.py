@@ -29,6 +29,6 @@ def test_a_killed_recording_keeps_seeds_and_settings_and_goes_on(tmp_path):
 
 def test_a_folder_of_training_scenes_takes_no_validation_scenes(tmp_path, monkeypatch):
     record_triplets(SyntheticConfig(tmp_path, 1, 7, **SMALL))
-    monkeypatch.setattr(synthetic, "in_processes", pytest.fail)  # refused before anything is recorded
+    monkeypatch.setattr(synthetic, "parallel_map", pytest.fail)  # refused before anything is recorded
     with pytest.raises(ValueError, match=r"training .* and validation"):
         record_triplets(SyntheticConfig(tmp_path, 1, 900_000, **SMALL))

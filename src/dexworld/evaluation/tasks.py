@@ -8,7 +8,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,7 @@ from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
 from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, TaskEpisode, draw_episode
+from dexworld.sim.render import choose_backend
 
 OURS = "world_model"  # the policy that is evaluated; its figures have no prefix
 MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before something must be wrong
@@ -88,6 +89,7 @@ def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], 
     """
     provenance = _model(config.checkpoint).provenance
     check_seeds([config.seed], provenance, config.split)  # before any scene is built
+    config = replace(config, backend=choose_backend(config.backend))
     figures: dict[str, Any] = {}
     outcomes: list[EpisodeOutcome] = []
     context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +55,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     """Draw and play the episodes. `progress` is called with (task, done, total)."""
     timings: dict[str, float] = {}
     began = time.perf_counter()
-    backend = choose_backend(config.backend)
+    config = replace(config, backend=choose_backend(config.backend))
     model = DexWM.from_pretrained(config.checkpoint)
     drawn_by = drawing_of(model, config.decoder).by  # a decoder that doesn't fit is told before the first episode
     timings["loading the model"] = time.perf_counter() - began
@@ -85,9 +85,9 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
         checkpoint=model_facts(model),
         versions={"Python": platform.python_version()} | packages,
         command=shlex.join(["dexworld", *sys.argv[1:]]),
-        renderer=backend,
+        renderer=config.backend,
         drawn_by=drawn_by,
-        notices=(words.RAY_NOTICE,) if backend == "ray" else (),
+        notices=(words.RAY_NOTICE,) if config.backend == "ray" else (),
     )
 
 

@@ -1,21 +1,18 @@
 """Record a range of scenes in processes; started again after a kill, a recording goes on where it was."""
 
 import logging
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import mujoco
 
 from dexworld.data.files import check_same_settings, read_json, write_json
-from dexworld.data.parallel import available_cores
+from dexworld.data.parallel import parallel_map
 from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS, VALIDATION_SEEDS
 
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -33,24 +30,19 @@ class SceneRange:
     backend: str = "auto"  # auto, egl, osmesa or ray
 
     def __post_init__(self) -> None:
-        check_one_split(self.seed, self.episodes)
+        if self.episodes < 1 or self.seed < 0:
+            raise ValueError(f"episodes must be >= 1 and seed >= 0, got {self.episodes} and {self.seed}")
+        first, last = seed_split(self.seeds[0]), seed_split(self.seeds[-1])
+        if first != last:
+            raise ValueError(
+                f"seeds {self.seeds[0]} to {self.seeds[-1]} cross from {first} to {last} scenes; collect the splits "
+                "into folders of their own"
+            )
 
     @property
     def seeds(self) -> range:
         """The scenes."""
         return range(self.seed, self.seed + self.episodes)
-
-
-def check_one_split(seed: int, episodes: int) -> None:
-    """Raise ValueError unless scenes `seed` to `seed + episodes - 1` are of one split, and there is one at least."""
-    if episodes < 1 or seed < 0:
-        raise ValueError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
-    first, last = seed_split(seed), seed_split(seed + episodes - 1)
-    if first != last:
-        raise ValueError(
-            f"seeds {seed} to {seed + episodes - 1} cross from {first} to {last} scenes; collect the splits into "
-            "folders of their own"
-        )
 
 
 def seed_split(seed: int) -> str:
@@ -84,24 +76,5 @@ def record_missing(
     """Run `job(seed)`, picklable, for every scene that is not recorded. `progress` wraps the finished ones."""
     missing = [seed for seed in scenes.seeds if not is_recorded(seed)]
     logger.info("%d of %d episodes are there already", scenes.episodes - len(missing), scenes.episodes)
-    for _ in progress(in_processes(job, missing, scenes.workers)):
+    for _ in progress(parallel_map(job, missing, scenes.workers, ordered=False)):
         pass
-
-
-def in_processes(job: Callable[[int], Result], seeds: Sequence[int], workers: int = 0) -> Iterator[Result]:
-    """What `job` returns for each seed, in the order in which they finish, from `workers` processes (0: one per core).
-
-    `job` must be picklable; the first exception in one stops the rest and is raised here.
-    """
-    workers = workers or available_cores()
-    if workers == 1 or len(seeds) <= 1:
-        yield from map(job, seeds)
-        return
-    context = multiprocessing.get_context("spawn")  # a graphics context doesn't survive a fork
-    with ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context) as pool:
-        futures = [pool.submit(job, seed) for seed in seeds]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)

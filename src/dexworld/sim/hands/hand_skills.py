@@ -16,7 +16,7 @@ from dexworld.sim.hands.hand_physics import HandCommand, contact
 from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.objects import ObjectSpec
-from dexworld.sim.poses import quaternion, rotation_of, turn_about_z
+from dexworld.sim.poses import orient, quaternion, rotation_of, turn_about_z
 
 SKILLS = ("reach", "push", "grasp", "drawer", "door")
 CLEARANCE = 0.010  # metres between the lowest part of a pushing hand and the counter
@@ -79,14 +79,6 @@ def _between(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
         end *= -1
     mixed = (1 - share) * start + share * end
     return rotation_of(mixed / np.linalg.norm(mixed))
-
-
-def orient(fingers, palm) -> np.ndarray:
-    """world_from_hand (3, 3) with the fingers along `fingers` and the palm facing `palm` as far as possible."""
-    z = np.asarray(fingers, float) / np.linalg.norm(fingers)
-    x = np.asarray(palm, float) - z * (z @ np.asarray(palm, float))
-    x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z], axis=1)
 
 
 def side_of(mirror: float) -> str:

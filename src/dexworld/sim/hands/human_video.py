@@ -186,13 +186,13 @@ def _draw(scene, motion, cameras, bodies, config, backend, with_labels):
         geom_label[scene.hands.geoms[side]] = value
         geom_label[_arm_geoms(scene, side)] = value + 2
     wrists, rows = [scene.hands.bodies[side][0] for side in SIDES], []
-    with make_renderer(scene.model, config.height, config.width, backend, _EVERYTHING) as renderer:
+    with make_renderer(scene.model, config.height, config.width, backend) as renderer:
         for frame, (state, poses) in enumerate(zip(motion.states, motion.hands, strict=True)):
             _pose(scene, data, state, poses, bodies[frame])
             scene.look(data, cameras[frame])
-            frames[frame] = renderer.rgb(data, scene.camera)
+            frames[frame] = renderer.rgb(data, scene.camera, _EVERYTHING)
             if with_labels:
-                labels[frame] = geom_label[renderer.segmentation(data, scene.camera)]
+                labels[frame] = geom_label[renderer.segmentation(data, scene.camera, _EVERYTHING)]
             points, _ = scene.hands.keypoints(data, SIDES)
             hands = np.stack([pose(data.xmat[wrist].reshape(3, 3), data.xpos[wrist]) for wrist in wrists])
             sure = confidence(scene, data, points, cameras[frame], config)

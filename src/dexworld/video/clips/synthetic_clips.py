@@ -13,8 +13,9 @@ from typing import Any, Literal
 import mujoco
 import numpy as np
 
+from dexworld.data.parallel import parallel_map
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
-from dexworld.sim.recording import in_processes, seed_split
+from dexworld.sim.recording import seed_split
 from dexworld.sim.render import choose_backend
 from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip
 from dexworld.video.clips.hand_video import render_track, repeated_first_frame
@@ -81,7 +82,7 @@ def record_triplets(
     start_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
     missing = [seed for seed in seeds if not files_of(config.output, clip_name(seed)).interaction.exists()]
     job = partial(_record_and_write, config=replace(config, backend=backend))
-    for _ in progress(in_processes(job, missing, config.workers)):
+    for _ in progress(parallel_map(job, missing, config.workers, ordered=False)):
         pass
     return finish_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
 

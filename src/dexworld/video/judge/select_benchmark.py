@@ -26,13 +26,13 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from dexworld.data.parallel import available_cores
+from dexworld.data.parallel import available_cores, parallel_map
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
 from dexworld.models.lpips import LPIPS
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
-from dexworld.sim.recording import in_processes
+from dexworld.sim.render import choose_backend
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
@@ -162,7 +162,9 @@ def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
         return ([judge(seed)] for seed in seeds)
     size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
     starts = range(0, len(seeds), size)
-    return in_processes(partial(_judge_part, config=config, methods=methods, seeds=seeds, size=size), starts, workers)
+    backend: Any = choose_backend(config.backend)  # once, not in every process
+    job = partial(_judge_part, config=replace(config, backend=backend), methods=methods, seeds=seeds, size=size)
+    return parallel_map(job, starts, workers, ordered=False)
 
 
 def _judge_part(

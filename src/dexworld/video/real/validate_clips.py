@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.parallel import parallel_map
 from dexworld.data.video import VideoError
 from dexworld.data.video_frames import VideoFrames
-from dexworld.sim.recording import in_processes
 from dexworld.video.clips.clip import ClipShape, is_clip_length
 from dexworld.video.clips.hand_video import MIN_HAND_SHARE, hand_share
 from dexworld.video.clips.inventory import Findings, Problem, take_inventory
@@ -128,7 +128,9 @@ def validate_triplets(
     root = Path(root)
     inventory = take_inventory(root, listing)
     job = partial(_check_by_number, root=root, names=inventory.names, expected=expected, prompts=prompts)
-    clips = sorted(progress(in_processes(job, range(len(inventory.names)), workers)), key=lambda clip: clip.name)
+    clips = sorted(
+        progress(parallel_map(job, range(len(inventory.names)), workers, ordered=False)), key=lambda clip: clip.name
+    )
     problems = [*inventory.problems, *(problem for clip in clips for problem in clip.problems)]
     figures = {clip.name: clip.figures for clip in clips}
     sizes = [(each["shape"], each["fps"]) for each in figures.values() if each["shape"]]
