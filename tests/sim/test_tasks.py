@@ -113,9 +113,7 @@ def fake_scene(
     if wrist:
         points[RIGHT.start + WRIST] = place + np.array([0, wrist, 0])
     return SimpleNamespace(
-        keypoints_world=lambda: (points, np.ones(42, bool)),
-        object_position=lambda: place,
-        hand_touches=lambda: touches,
+        keypoints_world=lambda: (points, np.ones(42, bool)), object_position=lambda: place, hand_touches=lambda: touches
     )
 
 

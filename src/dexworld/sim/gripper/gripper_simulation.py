@@ -30,9 +30,8 @@ class GripperSimulation(ScenePhysics):
     """A kitchen in motion, 15 control steps a second."""
 
     def __init__(self, layout: Layout, height: int = 180, width: int = 320, backend: str = "auto") -> None:
-        scene = build_scene(layout, gripper_mount(layout.seed, height, width))
-        super().__init__(scene, (height, width), backend, BASE_POSITION)
-        model = self.model
+        model = build_scene(layout, gripper_mount(layout.seed, height, width))
+        super().__init__(layout, model, (height, width), backend, BASE_POSITION)
         arm = [model.joint(joint.name).id for joint in ARM]
         self.arm_qpos, self.arm_dofs = model.jnt_qposadr[arm], model.jnt_dofadr[arm]
         self.arm_limits = model.jnt_range[arm].copy()

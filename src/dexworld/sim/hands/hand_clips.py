@@ -96,11 +96,6 @@ class HandClip:
     object_positions: np.ndarray
     touched: bool
 
-    def __post_init__(self) -> None:
-        shapes = [self.interaction.shape, self.static.shape, self.hands.shape]
-        if len(set(shapes)) > 1:
-            raise ValueError(f"clip of seed {self.seed}: the passes differ in shape: {shapes}")
-
 
 def record_hand_clip(seed: int, config: HandClipConfig | None = None, backend: str = "auto") -> HandClip:
     """The clip of `seed`: same seed and configuration, same bytes on the same machine. About 0.7 CPU-seconds.
@@ -206,7 +201,7 @@ class Artist:
             world_from_camera=cameras,
             intrinsics=self.intrinsics,
             fps=self.config.fps,
-            prompt=sentence(scripts),
+            prompt=sentence([scripts]),
             seed=self.scene.layout.seed,
             object_names=self.scene.layout.names,
             object_positions=np.stack([state.positions for state in motion.states]),

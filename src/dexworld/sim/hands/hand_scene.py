@@ -67,10 +67,6 @@ class Fixture:
     standoff: ClassVar = 0.045
     bar_radius: ClassVar = 0.006
 
-    def __post_init__(self) -> None:
-        if self.kind not in FIXTURES[1:]:
-            raise ValueError(f"fixture kind {self.kind!r} is unknown; choose from {', '.join(FIXTURES[1:])}")
-
     @property
     def base_height(self) -> float:
         """World z of the front's middle."""

@@ -153,11 +153,8 @@ def push(writer: Writer, index: int, direction: str, mirror: float, miss: float 
     digit, segment = writer.hands.sphere_digit, writer.hands.sphere_segment
     parts = digit != 0  # the thumb gives way
     if direction == "closer":
-        rotation, shape, parts = (
-            turn @ orient([0.9, 0, -0.45], [-0.45, 0, -0.9]),
-            hands.RAKE,
-            (digit > 0) & (segment > 0),
-        )
+        rotation, shape = turn @ orient([0.9, 0, -0.45], [-0.45, 0, -0.9]), hands.RAKE
+        parts = (digit > 0) & (segment > 0)
     elif direction == "away":
         rotation, shape = turn @ orient([0.9, 0, -0.35], [-0.35, 0, -0.9]), hands.FIST
     else:

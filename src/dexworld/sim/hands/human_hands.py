@@ -61,10 +61,6 @@ class HandLooks:
     size: float = 1.0
     sleeve_start: float = 0.1  # metres behind the wrist
 
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.size <= 1.5:
-            raise ValueError(f"hand size {self.size} is relative to an adult's hand; use 0.5 to 1.5")
-
 
 def random_looks(rng: np.random.Generator) -> HandLooks:
     """Skin from light to dark, a sleeve of any colour."""

@@ -145,14 +145,8 @@ def _add_arm(spec: mujoco.MjSpec, base):
 def _add_hand(spec: mujoco.MjSpec, flange) -> None:
     style = {"group": _ROBOT_GROUP, "friction": [1.2, 0.02, 0.001], "condim": 4, "solref": [0.01, 1]}
     palm = flange.add_body(name=PALM_BODY, pos=robot.HAND_ON_FLANGE, gravcomp=1)
-    palm.add_geom(
-        type=_GEOM.mjGEOM_BOX,
-        size=[0.0204, 0.0565, 0.0475],
-        pos=[-0.0093, 0, -0.0475],
-        mass=0.4154,
-        rgba=_DARK,
-        **style,
-    )
+    size, place = [0.0204, 0.0565, 0.0475], [-0.0093, 0, -0.0475]
+    palm.add_geom(type=_GEOM.mjGEOM_BOX, size=size, pos=place, mass=0.4154, rgba=_DARK, **style)
     for finger in robot.HAND:
         links = _THUMB_LINKS if finger.name == "thumb" else _FINGER_LINKS
         names, body = [PALM_BODY], palm

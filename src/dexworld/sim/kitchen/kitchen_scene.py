@@ -16,7 +16,6 @@ import numpy as np
 from dexworld.sim.kitchen.allegro_body import add_robot
 from dexworld.sim.kitchen.objects import ObjectSpec, add_object, random_object
 from dexworld.sim.poses import quaternion, turn_about_x, turn_about_z
-from dexworld.sim.textures import TEXTURE_SIZE, make_texture
 
 COUNTER_TOP = 0.92
 IMAGE_SIZE = (224, 392)
@@ -35,6 +34,7 @@ TRAINING_SEEDS = range(0, 900_000)
 VALIDATION_SEEDS = range(900_000, 1_000_000)
 FIRST_EVALUATION_SEED = 1_000_000
 
+TEXTURE_SIZE = 256
 _GEOM = mujoco.mjtGeom
 
 Area = tuple[float, float, float, float]  # lowest and highest x, lowest and highest y, metres
@@ -53,15 +53,6 @@ class Layout:
     camera_tilt_deg: tuple[float, ...]  # extra pitch, yaw, roll
     counter_depth: float
     furniture: str  # plain, sink, stove or shelf
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A compiled scene. `object_names[0]` is the object that tasks are about."""
-
-    layout: Layout
-    model: mujoco.MjModel
-    object_names: tuple[str, ...]
 
 
 def random_layout(seed: int) -> Layout:
@@ -120,8 +111,8 @@ def free_gap(item: ObjectSpec, spot: Spot, objects: Sequence[ObjectSpec], positi
     return min((math.dist(spot, other) - spec.radius - item.radius for other, spec in others), default=np.inf)
 
 
-def build_scene(layout: Layout, mount: Callable[[mujoco.MjSpec], None] = add_robot) -> Scene:
-    """Compile the scene that `layout` describes. About 0.15 CPU-seconds.
+def build_scene(layout: Layout, mount: Callable[[mujoco.MjSpec], None] = add_robot) -> mujoco.MjModel:
+    """Compile the scene that `layout` describes, with bodies object0, object1, ... About 0.15 CPU-seconds.
 
     mount: adds the robot, and whatever comes with it, to the finished kitchen; by default the Franka arm with the
     Allegro hand.
@@ -136,13 +127,11 @@ def build_scene(layout: Layout, mount: Callable[[mujoco.MjSpec], None] = add_rob
     _add_room(spec, layout, rng)
     add_lamp(spec.worldbody, rng, 0.7, (0.5, 0.3, 2.6), 0.3, (0.1, -0.1, -1))
     _add_camera(spec, layout)
-    names = []
     for index, (item, (x, y), yaw) in enumerate(zip(layout.objects, layout.positions, layout.yaws, strict=True)):
-        name = f"object{index}"
-        add_object(spec.worldbody, name, item, np.array([x, y, COUNTER_TOP + item.half_height + 0.001]), yaw)
-        names.append(name)
+        place = np.array([x, y, COUNTER_TOP + item.half_height + 0.001])
+        add_object(spec.worldbody, f"object{index}", item, place, yaw)
     mount(spec)
-    return Scene(layout, spec.compile(), tuple(names))
+    return spec.compile()
 
 
 def new_spec(shadow_size: int, stacks: int, headlight: tuple[float, float, float]) -> mujoco.MjSpec:
@@ -225,11 +214,49 @@ def add_material(spec: mujoco.MjSpec, rng, name: str, kinds: tuple[str, ...], re
     """
     flat, side = mujoco.mjtTexture.mjTEXTURE_2D, TEXTURE_SIZE
     texture = spec.add_texture(name=name, type=flat, width=side, height=side, nchannel=3)
-    texture.data = make_texture(str(rng.choice(kinds)), rng).tobytes()
+    texture.data = _texture(str(rng.choice(kinds)), rng).tobytes()
     material = spec.add_material(name=name, texrepeat=[repeat, repeat], texuniform=uniform)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
     material.specular, material.shininess = 0.25, 0.4
     return name
+
+
+def _texture(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Wood, marble, tile or plaster from layered value noise, (256, 256, 3) uint8, in two random, related colours."""
+    y, x = np.mgrid[0:TEXTURE_SIZE, 0:TEXTURE_SIZE] / TEXTURE_SIZE
+    if kind == "wood":
+        blend = 0.5 + 0.5 * np.sin(2 * np.pi * (x * rng.integers(4, 12) + 1.5 * _noise(rng, 4, x, y)))
+    elif kind == "marble":
+        blend = np.abs(np.sin(2 * np.pi * (x + y + 2 * _noise(rng, 5, x, y)))) ** 0.4
+    elif kind == "tile":
+        count = rng.integers(3, 7)
+        grout = ((x * count) % 1 > 0.05) & ((y * count) % 1 > 0.05)
+        blend = grout * (0.85 + 0.15 * _noise(rng, 4, x, y))
+    else:
+        blend = _noise(rng, 5, x, y)
+    # Muted colours: a kitchen, not a colour chart. Saturation is limited by mixing with grey of the same brightness.
+    light = rng.uniform(0.3, 0.95, 3)
+    light = 0.45 * light + 0.55 * light.mean()
+    dark = np.clip(light * rng.uniform(0.55, 0.9), 0, 1)
+    image = light * blend[..., None] + dark * (1 - blend[..., None])
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def _noise(rng: np.random.Generator, octaves: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Tileable value noise in [0, 1] at `x` and `y`."""
+    total = np.zeros_like(x)
+    for octave in range(octaves):
+        cells = 2 ** (octave + 2)
+        grid = rng.random((cells + 1, cells + 1))
+        grid[-1], grid[:, -1] = grid[0], grid[:, 0]
+        column, row = x * cells, y * cells
+        left, top = column.astype(int), row.astype(int)
+        fx, fy = column - left, row - top
+        fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
+        upper = grid[top, left] * (1 - fx) + grid[top, left + 1] * fx
+        lower = grid[top + 1, left] * (1 - fx) + grid[top + 1, left + 1] * fx
+        total += (upper * (1 - fy) + lower * fy) / 2**octave
+    return total / (2 - 2 ** (1 - octaves))
 
 
 def add_lamp(world, rng: np.random.Generator, brightest: float, middle, spread: float, aim) -> None:

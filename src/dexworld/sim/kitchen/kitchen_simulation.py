@@ -8,14 +8,7 @@ import numpy as np
 
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.robots.franka_allegro import JOINTS, FrankaAllegro
-from dexworld.sim.kitchen.allegro_body import (
-    BASE_BODY,
-    HAND_PREFIX,
-    JOINT_NAMES,
-    PALM_BODY,
-    REST_POSE,
-    keypoint_bodies,
-)
+from dexworld.sim.kitchen.allegro_body import BASE_BODY, HAND_PREFIX, JOINT_NAMES, PALM_BODY, REST_POSE, keypoint_bodies
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
 from dexworld.sim.kitchen.scene_physics import ScenePhysics
 from dexworld.sim.poses import pose
@@ -47,7 +40,7 @@ class Simulation(ScenePhysics):
     """A scene in motion. Physics runs at 500 Hz; the low-level controller interpolates joint targets at 100 Hz."""
 
     def __init__(self, layout: Layout, backend: str = "auto", tips: str = "true"):
-        super().__init__(build_scene(layout), IMAGE_SIZE, backend)
+        super().__init__(layout, build_scene(layout), IMAGE_SIZE, backend)
         joints = [self.model.joint(name).id for name in JOINT_NAMES]
         self.joint_qpos = self.model.jnt_qposadr[joints]
         self.joint_dofs = self.model.jnt_dofadr[joints]

@@ -24,7 +24,7 @@ HORIZON = 3  # moves of an episode
 STEP_SECONDS = 1.0  # of which the last fifth lets the arm settle
 HOLD_TICKS = 10  # success must hold for one second (10 Hz) after the last move
 
-# Metres: the mean over wrist and four fingertips (reach), from wrist to object, with contact (grasp), else of the object.
+# Metres: mean over wrist and four fingertips (reach), from wrist to object, with contact (grasp), else of the object
 RADIUS = {"reach": 0.15, "grasp": 0.20, "place": 0.10, "push": 0.05}
 _MIN_REACH = 0.22
 _PLACE_DISTANCE = (0.18, 0.32)

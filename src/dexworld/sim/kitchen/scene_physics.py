@@ -7,7 +7,7 @@ from typing import Self
 import mujoco
 import numpy as np
 
-from dexworld.sim.kitchen.kitchen_scene import Scene
+from dexworld.sim.kitchen.kitchen_scene import Layout
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import Renderer
@@ -22,10 +22,12 @@ class ScenePhysics:
     origin: of the frame in which places are given, metres, world. touching: bodies whose contacts with objects count.
     """
 
-    def __init__(self, scene: Scene, size: tuple[int, int], backend: str, origin=(0.0, 0.0, 0.0)) -> None:
-        self.layout, self.model, self.size, self._backend = scene.layout, scene.model, size, backend
-        self.data, self.scratch = mujoco.MjData(self.model), mujoco.MjData(self.model)
-        self.objects = np.array([self.model.body(name).id for name in scene.object_names])
+    def __init__(
+        self, layout: Layout, model: mujoco.MjModel, size: tuple[int, int], backend: str, origin=(0.0, 0.0, 0.0)
+    ) -> None:
+        self.layout, self.model, self.size, self._backend = layout, model, size, backend
+        self.data, self.scratch = mujoco.MjData(model), mujoco.MjData(model)
+        self.objects = np.array([model.body(f"object{index}").id for index in range(len(layout.objects))])
         self.origin, self.touching = np.array(origin), np.zeros(0, int)
 
     def object_positions(self) -> np.ndarray:
