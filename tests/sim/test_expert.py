@@ -18,21 +18,15 @@ def palm_at(simulation: Simulation, joints: np.ndarray) -> tuple[np.ndarray, np.
     return simulation.palm_pose()
 
 
-def test_a_solution_brings_the_palm_to_the_pose_within_the_limits(simulation):
-    found = solve_arm(simulation, ABOVE_COUNTER, OVERHAND)
+@pytest.mark.parametrize("offset", [[0.0, 0.0, 0.0], [0.07, 0.0, 0.02]])
+def test_a_solution_brings_a_point_of_the_palm_to_the_pose_within_the_limits(simulation, offset):
+    found = solve_arm(simulation, ABOVE_COUNTER, OVERHAND, np.array(offset))
     assert found.reachable
     low, high = simulation.joint_limits[ARM].T
     assert ((found.joints > low) & (found.joints < high)).all()
     position, rotation = palm_at(simulation, found.joints)
-    assert np.linalg.norm(position - ABOVE_COUNTER) < 0.005
-    assert np.arccos((np.trace(rotation.T @ OVERHAND) - 1) / 2) < 0.05
-
-
-def test_an_offset_point_of_the_palm_is_brought_to_the_position(simulation):
-    offset = np.array([0.07, 0.0, 0.02])
-    found = solve_arm(simulation, ABOVE_COUNTER, OVERHAND, offset)
-    position, rotation = palm_at(simulation, found.joints)
     assert np.linalg.norm(position + rotation @ offset - ABOVE_COUNTER) < 0.005
+    assert np.arccos((np.trace(rotation.T @ OVERHAND) - 1) / 2) < 0.05
 
 
 def test_what_is_out_of_reach_is_not_called_reachable(simulation):

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 
 import mujoco
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from dexworld.evaluation import guard
 from dexworld.robots.franka_allegro import JOINTS
+from dexworld.sim.hands.hand_scene import random_hand_layout
 from dexworld.sim.kitchen.kitchen_scene import (
     COUNTER_AREA,
     COUNTER_TOP,
@@ -57,12 +59,12 @@ def test_objects_are_placed_on_the_counter_and_the_first_one_within_the_hands_re
     assert set(Counter(item.kind for layout in layouts for item in layout.objects)) == set(KINDS)
 
 
-def test_objects_do_not_overlap():
-    for seed in range(200):
-        layout = random_layout(seed)
-        for index, (item, position) in enumerate(zip(layout.objects, layout.positions, strict=True)):
-            for other, place in list(zip(layout.objects, layout.positions, strict=True))[:index]:
-                assert math.dist(position, place) > item.radius + other.radius
+@pytest.mark.parametrize(("draw", "count", "gap"), [(random_layout, 200, 0.0), (random_hand_layout, 40, 0.06)])
+def test_objects_do_not_overlap(draw, count, gap):
+    for seed in range(900_000, 900_000 + count):
+        layout = draw(seed)
+        for (item, spot), (other, place) in combinations(zip(layout.objects, layout.positions, strict=True), 2):
+            assert math.dist(spot, place) > item.radius + other.radius + gap
 
 
 def test_objects_stand_still_on_the_counter(simulation):

@@ -1,5 +1,6 @@
 """Record a range of scenes in processes; started again after a kill, a recording goes on where it was."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,7 +54,11 @@ def seed_split(seed: int) -> str:
 
 
 def recording_settings(generator: str, backend: str, **content: Any) -> dict[str, Any]:
-    """What decides the bytes of recordings. Pictures of different renderers are not equal to the bit."""
+    """What decides the bytes of recordings, with lists for tuples as JSON has them.
+
+    Pictures of different renderers are not equal to the bit.
+    """
+    content = json.loads(json.dumps(content))
     return {"generator": generator, **content, "backend": backend, "mujoco": mujoco.__version__}
 
 

@@ -51,7 +51,6 @@ def collect_gripper(config: CollectGripperConfig, progress=iter) -> GripperCount
     """
     backend = choose_backend(config.backend)
     recording = asdict(config.recording)
-    recording |= {name: list(recording[name]) for name in ("cameras", "weights")}
     del recording["masks"], recording["hand"]  # neither is written: the reader lays out the hand
     settings = recording_settings("dexworld.sim.gripper_recording", backend, recording=recording)
     keep_settings(config.output / INDEX, settings, _HEADER)

@@ -37,8 +37,7 @@ def collect_human(config: CollectHumanConfig, progress=iter) -> tuple[Path, ...]
     `progress` wraps the iterator of finished seeds. Raises ValueError if the folder was made with other settings.
     """
     backend = choose_backend(config.backend)
-    video = asdict(config.video) | {"skills": list(config.video.skills)}
-    settings = recording_settings("dexworld.sim.human_video", backend, video=video)
+    settings = recording_settings("dexworld.sim.human_video", backend, video=asdict(config.video))
     keep_settings(config.output / SETTINGS_FILE, settings)
     there = recorded(config.output)
     job = partial(_record_and_write, folder=config.output, video=config.video, backend=backend)

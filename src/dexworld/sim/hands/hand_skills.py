@@ -81,11 +81,6 @@ def _between(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
     return rotation_of(mixed / np.linalg.norm(mixed))
 
 
-def side_of(mirror: float) -> str:
-    """The hand that a reflection stands for: 1 right, -1 left."""
-    return "right" if mirror > 0 else "left"
-
-
 class Writer:
     """Draws scripts for a scene in state `start`. All lengths in the reflected frame of the hand that acts."""
 
@@ -139,7 +134,7 @@ class Writer:
         self, skill: str, mirror: float, keys: Sequence[Key], text: str, target: int = -1, effect: float = 0.0
     ) -> HandScript:
         """The script in the world, reflected for the left hand. text: what the hand does, without its subject."""
-        reflect, side = np.diag([1.0, mirror, 1.0]), side_of(mirror)
+        reflect, side = np.diag([1.0, mirror, 1.0]), "right" if mirror > 0 else "left"
         world = [replace(k, position=reflect @ k.position, rotation=reflect @ k.rotation @ reflect) for k in keys]
         return HandScript(side, skill, tuple(world), f"my {side} hand {text}" if text else "", target, effect)
 

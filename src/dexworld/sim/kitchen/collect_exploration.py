@@ -31,9 +31,8 @@ def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
     `progress` wraps the iterator of finished seeds, with `total` known to the caller as `config.episodes`.
     """
     backend = choose_backend(config.backend)
-    explore = asdict(config.explore) | {"weights": list(config.explore.weights)}
     # The generator's name is that of datasets that exist, wherever the module lies.
-    settings = recording_settings("dexworld.sim.explore", backend, explore=explore)
+    settings = recording_settings("dexworld.sim.explore", backend, explore=asdict(config.explore))
     writer = EpisodeWriter(config.output, settings)
     job = partial(_record_and_write, folder=config.output, settings=settings, explore=config.explore, backend=backend)
     record_missing(config, job, lambda seed: writer.has(episode_id(seed)), progress)

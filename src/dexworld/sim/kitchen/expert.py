@@ -167,11 +167,11 @@ def plan_push(
     rotation = rake_rotation(direction)
     ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
     touch = np.array([*position[:2], COUNTER_TOP + RAKE_HEIGHT])
-    behind = solve_arm(simulation, touch - gap * ahead, rotation, RAKE_FACE)
+    start = touch - gap * ahead
+    behind = solve_arm(simulation, start, rotation, RAKE_FACE)
     end = solve_arm(simulation, touch + (distance - 0.025) * ahead, rotation, RAKE_FACE, near=behind.joints)
-    retreat = solve_arm(
-        simulation, touch - gap * ahead + np.array([0.0, 0.0, 0.16]), rotation, RAKE_FACE, near=behind.joints
-    )
+    above = start + np.array([0.0, 0.0, 0.16])
+    retreat = solve_arm(simulation, above, rotation, RAKE_FACE, near=behind.joints)
     if not _one_posture(behind, end, retreat):
         return None
     return PushPlan(*(np.concatenate([arm.joints, FINGERS_RAKE]) for arm in (behind, end, retreat)))

@@ -122,18 +122,14 @@ class Simulation(ScenePhysics):
         """Centre of an object, (3,) metres, world."""
         return self.data.xpos[self.objects[index]].copy()
 
-    def place_object(self, index: int, position: np.ndarray, quaternion: np.ndarray | None = None) -> None:
-        """Put an object's centre at `position` (3,), upright unless `quaternion` (w, x, y, z) is given, and stop it."""
-        joint = self.model.body(self.objects[index]).jntadr[0]
+    def place_object(self, position: np.ndarray, quaternion: np.ndarray) -> None:
+        """Put the first object's centre at `position` (3,), turned by `quaternion` (w, x, y, z), and stop it."""
+        joint = self.model.body(self.objects[0]).jntadr[0]
         qpos, dof = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
         self.data.qpos[qpos : qpos + 3] = position
-        self.data.qpos[qpos + 3 : qpos + 7] = [1.0, 0, 0, 0] if quaternion is None else quaternion
+        self.data.qpos[qpos + 3 : qpos + 7] = quaternion
         self.data.qvel[dof : dof + 6] = 0
         mujoco.mj_forward(self.model, self.data)
-
-    def object_quaternion(self, index: int = 0) -> np.ndarray:
-        """Orientation (w, x, y, z) of an object in the world."""
-        return self.data.xquat[self.objects[index]].copy()
 
     def palm_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) and rotation (3, 3) of the palm in the world."""

@@ -241,10 +241,10 @@ def _build_push(simulation: Simulation, rng: np.random.Generator) -> _States:
         raise _Reject("the push disturbed another object")
     if abs(after[0, 2] - before[0, 2]) > 0.012:
         raise _Reject("the object fell over")
-    quaternion = simulation.object_quaternion()
+    quaternion = simulation.data.xquat[simulation.objects[0]].copy()
     simulation.set_state(rest)
     simulation.move(AWAY_POSE, 1.2, settle=0.2)
-    simulation.place_object(0, after[0] + [0, 0, 0.001], quaternion)
+    simulation.place_object(after[0] + [0, 0, 0.001], quaternion)
     simulation.move(AWAY_POSE, 0.3)
     if np.linalg.norm((simulation.object_position() - after[0])[:2]) > 0.01:
         raise _Reject("the object does not stand still at the goal")
