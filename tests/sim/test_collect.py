@@ -5,8 +5,8 @@ import pytest
 from sim_recordings import bytes_of
 
 from dexworld.data.datasets import open_dataset
-from dexworld.sim.kitchen import collect_exploration as collecting
-from dexworld.sim.kitchen.collect_exploration import MAX_ATTEMPTS, CollectConfig, collect, episode_id
+from dexworld.sim import collect_scenes as collecting
+from dexworld.sim.collect_scenes import MAX_ATTEMPTS, CollectConfig, collect, episode_id
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.recording import seed_split
 
