@@ -1,5 +1,5 @@
 #!/bin/bash
-# Pre-train on simulated video of human hands and of a gripper, fine-tune on the robot hand (docs/pretraining.md).
+# Pre-train on simulated video of human hands and of a gripper, fine-tune on the robot hand (docs/training.md).
 # Start it again and it goes on where it stopped.
 #   examples/pretrain_finetune.sh [FOLDER]                                    some hours on a laptop
 #   EPISODES=4 STEPS=10 PRESET=debug examples/pretrain_finetune.sh /tmp/try   a few minutes, to see it run

@@ -177,8 +177,8 @@ def test_imagining_starts_at_the_frame_asked_for_or_where_the_hand_is_in_view(mo
         started.append(frame)
         raise ValueError("enough")
 
-    monkeypatch.setattr(cli.imagine, "imagine", refuse)
-    monkeypatch.setattr(cli.imagine, "best_frame", lambda episode, hand: 2)
+    monkeypatch.setattr(cli.imagine_motions, "imagine", refuse)
+    monkeypatch.setattr(cli.imagine_motions, "best_frame", lambda episode, hand: 2)
     for options in ([], ["--frame", "0"]):
         with pytest.raises(SystemExit):
             cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", str(data), *options])

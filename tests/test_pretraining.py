@@ -1,12 +1,10 @@
-"""The recipe of docs/pretraining.md at debug size, through the command line: from video to a fine-tuned model.
+"""The recipe of docs/training.md at debug size, through the command line: from video to a fine-tuned model.
 
 Simulated human hands in EgoDex's layout and a simulated gripper in DROID's are inspected, prepared and trained on
 together; the model is then fine-tuned on the robot hand.
 """
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -132,25 +130,3 @@ def test_a_fine_tuned_model_imagines_the_robot_hand(work, finetuned):
     rows, columns = finetuned.config.grid
     assert imagined.shape == (1, len(episode) - 1, rows * columns, finetuned.config.encoder.dim)
     assert torch.isfinite(imagined).all()
-
-
-def shown_commands():
-    """The `dexworld` commands of the documentation and of the example, and what tells what is wrong with one."""
-    spec = importlib.util.spec_from_file_location("readme_commands", ROOT / ".ci" / "readme_commands.py")
-    checker = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = checker  # dataclasses look their module up
-    spec.loader.exec_module(checker)
-    page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
-    script = (ROOT / "examples" / "pretrain_finetune.sh").read_text(encoding="utf-8")
-    found = checker.commands(page) + checker.commands(f"```bash\n{script}\n```")
-    return checker, [command for command in found if command.text.startswith("dexworld ")]
-
-
-def test_every_command_that_the_recipe_shows_exists_with_its_options():
-    checker, shown = shown_commands()
-    assert {command.verb.split()[0] for command in shown} >= {"collect", "inspect", "prepare", "train", "evaluate"}
-    # Who acts stands behind the options, with options of its own.
-    words = [(command, command.text.partition(" human ")[0].partition(" gripper")[0]) for command in shown]
-    parts = [checker.Command(each.line, text if each.verb == "collect" else each.text) for each, text in words]
-    problems = [f"{command.text}: {why}" for command in parts if (why := checker.problem(command))]
-    assert not problems, "\n".join(problems)

@@ -140,7 +140,6 @@ def test_every_place_that_turns_latents_into_pictures_is_known():
     found = {str(path.relative_to(package)) for path in package.rglob("*.py") if named.search(path.read_text("utf-8"))}
     assert found == {
         "models/dexwm.py",
-        "planning/candidates.py",
         "report/imagine.py",  # for models that are no DexWM, and where `decode` is not given
         "models/latent_readers.py",
         "video/judge/dexwm_evaluator.py",

@@ -17,7 +17,7 @@ SEED = 900_003  # has an episode of reach
 
 @pytest.fixture(scope="module")
 def results(checkpoint):
-    return play_demo(DemoConfig(str(checkpoint), ("reach",), episodes=1, seed=SEED, workers=1))
+    return play_demo(DemoConfig(str(checkpoint), tasks=("reach",), episodes=1, seed=SEED, workers=1))
 
 
 def test_an_episode_is_planned_filmed_and_imagined(results):
@@ -61,7 +61,7 @@ def test_pictures_by_the_ray_renderer_are_announced(monkeypatch, checkpoint, res
     pool = MagicMock()  # the episode was played above
     pool.return_value.__enter__.return_value.submit.return_value.result.return_value = results.episodes[0]
     monkeypatch.setattr(demo, "ProcessPoolExecutor", pool)
-    played = play_demo(DemoConfig(str(checkpoint), ("reach",), episodes=1, seed=SEED, backend=backend))
+    played = play_demo(DemoConfig(str(checkpoint), tasks=("reach",), episodes=1, seed=SEED, backend=backend))
     assert played.renderer == backend
     assert any("ray renderer" in notice for notice in played.notices) == noticed
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,14 @@ from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, play
 from dexworld.models.precision import BFloat16Rollouts
+from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import WorldModel, load_world_model
-from dexworld.planning.controls import SimulatorSearch
 from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
+from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, TaskEpisode, draw_episode
-from dexworld.sim.render import choose_backend
+from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, Task, TaskEpisode, draw_episode
+from dexworld.sim.render import Backend, choose_backend
 
 OURS = "world_model"  # the policy that is evaluated; its figures have no prefix
 MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before something must be wrong
@@ -34,23 +35,27 @@ MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before som
 
 @dataclass(frozen=True)
 class TasksConfig:
-    """Success rates of a checkpoint on held-out scenes.
+    """Success rates of a checkpoint on held-out scenes."""
 
-    checkpoint: folder or hub id. episodes: per task. seed: first scene; final figures need 1,000,000 or more.
-    planner: `cpu` or `paper`. simulator_episodes: how many of the episodes the search in the true simulator plays (it
-    is the slow one). split: `validation` allows seeds 900,000 to 999,999 for tuning.
-    """
-
-    checkpoint: str
-    tasks: tuple[str, ...] = TASKS
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
+    tasks: tuple[Task, ...] = TASKS
+    """Which tasks."""
     episodes: int = 100
+    """Episodes of each task."""
     seed: int = 1_000_000
-    planner: str = "cpu"
+    """First held-out scene."""
+    planner: Literal["cpu", "paper"] = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planning: PlannerOptions = field(default_factory=PlannerOptions)
     simulator_episodes: int = 20
-    workers: int = 0  # processes; 0 means one per core
-    backend: str = "auto"
+    """How many episodes of each task the search in the true simulator plays; it is slow."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
     split: Split = "evaluation"
-    simulator_search: SimulatorSearch = field(default_factory=SimulatorSearch)
+    """`validation` allows seeds 900,000 to 999,999, for tuning."""
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in TASKS]
@@ -89,7 +94,8 @@ def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], 
     """
     provenance = _model(config.checkpoint).provenance
     check_seeds([config.seed], provenance, config.split)  # before any scene is built
-    config = replace(config, backend=choose_backend(config.backend))
+    backend: Any = choose_backend(config.backend)  # once, not in every process
+    config = replace(config, backend=backend)
     figures: dict[str, Any] = {}
     outcomes: list[EpisodeOutcome] = []
     context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork
@@ -193,7 +199,7 @@ def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -
         _model(config.checkpoint),
         config.planner,
         environment,
-        search=config.simulator_search,
+        planning=config.planning,
         expert_moves=episode.expert_moves,
     )
     names = [name for name in POLICIES if with_simulator or name != "true_simulator"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from dexworld.planning.controls import DoNothing, RandomTargets, Replay, SimulatorSearch, TrueSimulator
 from dexworld.planning.mpc import MPCPolicy
-from dexworld.planning.presets import kinematics_only, task_preset
+from dexworld.planning.presets import PlannerOptions, kinematics_only, task_preset
 from dexworld.planning.protocols import Dynamics, Policy
 from dexworld.robots.environment import Environment, SimulatedEnvironment
 
@@ -18,14 +18,16 @@ class PolicySetup:
     """What policies are made of.
 
     task: names the presets of the planners. environment: with the robot; the policies that know the true state search
-    in it. dynamics: the world model. planner: a preset's name. changes: of the planner's `MPCConfig`. search: of the
-    true simulator. expert_moves: (T, J) joint targets of a script that solves the episode.
+    in it. dynamics: the world model. planner: a preset's name. planning: what differs from the preset. changes: of the
+    planner's `MPCConfig`, for the model. search: of the true simulator. expert_moves: (T, J) joint targets of a script
+    that solves the episode.
     """
 
     task: str
     environment: Environment
     dynamics: Dynamics | None = None
     planner: str = "cpu"
+    planning: PlannerOptions = field(default_factory=PlannerOptions)
     seed: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
     search: SimulatorSearch = field(default_factory=SimulatorSearch)
@@ -34,7 +36,7 @@ class PolicySetup:
 
 def world_model(setup: PolicySetup) -> MPCPolicy:
     """The planner, with the world model."""
-    preset = task_preset(setup.planner, setup.task)
+    preset = setup.planning.applied(task_preset(setup.planner, setup.task))
     return preset.policy(_dynamics(setup, "world_model"), setup.environment.robot, seed=setup.seed, **setup.changes)
 
 

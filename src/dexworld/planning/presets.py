@@ -6,7 +6,7 @@ too: an orientation term for grasping, a smaller finger spread for placing (sect
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -47,6 +47,43 @@ class PlannerPreset:
         """A policy; `changes` replace fields of the MPC config."""
         config = replace(self.config, **changes)
         return MPCPolicy(dynamics, robot, self.objective, self.solver, config, seed=seed, device=device)
+
+
+@dataclass(frozen=True)
+class PlannerOptions:
+    """What a run changes in its planner preset. None keeps what the preset has for the task."""
+
+    horizon: int | None = None
+    """Steps of a plan."""
+    replan: Literal["shrink", "fixed"] | None = None
+    """After a step: `shrink` plans the steps that remain, `fixed` always the whole horizon."""
+    samples: int | None = None
+    """Candidates of each population of the search."""
+    elites: int | None = None
+    """Best candidates that the next population is drawn around."""
+    iterations: int | None = None
+    """Populations of the search."""
+    arm_std: float | None = None
+    """Initial spread of the arm's joints, radians a step."""
+    finger_std: float | None = None
+    """Initial spread of the fingers' joints, radians a step."""
+    rewiden: float | None = None
+    """When re-planning, the spread is at least this share of the initial one."""
+    model_budget: int | None = None
+    """Candidates of each population that the world model sees; the rest is judged by kinematics."""
+    max_batch: int | None = None
+    """Candidates in one call of the world model, to bound memory."""
+
+    def applied(self, preset: PlannerPreset) -> PlannerPreset:
+        """The preset with these changes. Raises ValueError for values that its parts refuse."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        search = {name: given.pop(name) for name in ("samples", "elites", "iterations") if name in given}
+        batches = {name: given.pop(name) for name in ("model_budget", "max_batch") if name in given}
+        config = replace(preset.config, **given, model=replace(preset.config.model, **batches))
+        solver: Any = preset.solver  # of the CEM family, or one in the hand's space around it
+        inside = isinstance(solver, HandSpaceSolver)
+        solver = replace(solver, solver=replace(solver.solver, **search)) if inside else replace(solver, **search)
+        return replace(preset, config=config, solver=solver)
 
 
 def paper() -> PlannerPreset:

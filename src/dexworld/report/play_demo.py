@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,30 +21,48 @@ from dexworld.data.parallel import available_cores
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import play
 from dexworld.evaluation.tasks import policy_setup
-from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
+from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.models.world_model import load_world_model
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
+from dexworld.planning.presets import PlannerOptions
 from dexworld.report import words
 from dexworld.report.demo_results import DemoResults, EpisodeResult, PlanRecord
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
-from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, draw_episodes
-from dexworld.sim.render import choose_backend
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, TASKS, Task, draw_episodes
+from dexworld.sim.render import Backend, choose_backend
 
 
 @dataclass(frozen=True)
-class DemoConfig:
-    """`episodes` of each task from scene `seed`, in `workers` processes (0: all cores). decoder: see `drawing_of`."""
+class PlayConfig:
+    """How filmed episodes are planned and played."""
 
-    checkpoint: str
-    tasks: tuple[str, ...]
-    episodes: int = 3
+    checkpoint: str = REFERENCE
+    """Model folder or hub id; `reference` is the shipped one."""
     seed: int = 1_000_000
-    planner: str = "cpu"
-    workers: int = 0
-    backend: str = "auto"
+    """First scene; where it gives no episode of the task, the next one that does is taken."""
+    planner: Literal["cpu", "paper"] = "cpu"
+    """Planner preset; `paper` is {T, N, K, L} = {3, 512, 10, 10}."""
+    planning: PlannerOptions = field(default_factory=PlannerOptions)
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
     decoder: str = AUTO
+    """Who draws what the model imagines: a pixel decoder made by `dexworld train decoder`, or `own` for the encoder's
+    own way back. `auto` takes the shipped decoder for models with the reference's encoder; the page names it."""
+
+
+@dataclass(frozen=True)
+class DemoConfig(PlayConfig):
+    """A few episodes of each task."""
+
+    tasks: tuple[Task, ...] = TASKS
+    """Which tasks."""
+    episodes: int = 3
+    """Episodes of each task."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.workers < 0 or not self.tasks:
@@ -55,8 +73,9 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     """Draw and play the episodes. `progress` is called with (task, done, total)."""
     timings: dict[str, float] = {}
     began = time.perf_counter()
-    config = replace(config, backend=choose_backend(config.backend))
-    model = DexWM.from_pretrained(config.checkpoint)
+    backend: Any = choose_backend(config.backend)  # once, not in every process
+    config = replace(config, backend=backend)
+    model = load_world_model(config.checkpoint)
     drawn_by = drawing_of(model, config.decoder).by  # a decoder that doesn't fit is told before the first episode
     timings["loading the model"] = time.perf_counter() - began
     began = time.perf_counter()
@@ -76,7 +95,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
             if progress is not None:
                 progress(task, done[task], config.episodes)
     timings["planning and playing"] = time.perf_counter() - began
-    measured = Path(config.checkpoint) / "evaluation.json"
+    measured = Path(checkpoint_path(config.checkpoint)) / "evaluation.json"
     packages = {name: version(name) for name in ("dexworld", "torch", "mujoco")}
     return DemoResults(
         episodes=tuple(results),
@@ -113,10 +132,10 @@ def demo_figures(results: DemoResults) -> dict[str, Any]:
     }
 
 
-def model_facts(model: DexWM) -> dict[str, str]:
+def model_facts(model: Any) -> dict[str, str]:
     """The lines of the model card that a reader of the page wants."""
     provenance = model.provenance
-    facts = {"Parameters": f"{model.parameter_counts()['total'] / 1e6:.1f} million"}
+    facts = {"Parameters": f"{sum(each.numel() for each in model.state_dict().values()) / 1e6:.1f} million"}
     if provenance.get("datasets"):
         facts["Trained on"] = f"{sum(each['training_episodes'] for each in provenance['datasets'])} simulated episodes"
     trained: dict[str, Any] | None = provenance
@@ -131,9 +150,9 @@ def model_facts(model: DexWM) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _model(checkpoint: str) -> DexWM:
+def _model(checkpoint: str) -> Any:
     torch.set_num_threads(1)
-    return DexWM.from_pretrained(checkpoint).eval()
+    return load_world_model(checkpoint).eval()
 
 
 @lru_cache(maxsize=1)
@@ -154,7 +173,7 @@ def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
 
     environment, options = KitchenEnv(backend=config.backend), {"episode": episode}
     try:
-        policy = world_model(policy_setup(task, model, config.planner, environment))
+        policy = world_model(policy_setup(task, model, config.planner, environment, planning=config.planning))
         start_image = environment.reset(options=options)[0]["image"]
         played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
     finally:
