@@ -72,8 +72,8 @@ def _parts(spec: ObjectSpec) -> list[tuple]:
         return [(_GEOM.mjGEOM_SPHERE, [radius, 0, 0], centre, {"friction": [1.0, 0.02, 0.004], "condim": 6})]
     if spec.kind == "bottle":
         neck = 0.28 * half
-        top = (cylinder, [0.42 * radius, neck, 0], [0, 0, half - neck], {})
-        return [(cylinder, [radius, half - neck, 0], [0, 0, -neck], {}), top]
+        lower = (cylinder, [radius, half - neck, 0], [0, 0, -neck])
+        return [(*lower, {}), (cylinder, [0.42 * radius, neck, 0], [0, 0, half - neck], {})]
     # Upright boards around a circle, and a floor: a vessel that is hollow for contacts too.
     count, thickness = (8, 0.004) if spec.kind == "mug" else (10, 0.005)
     inner, parts = radius - thickness, []
