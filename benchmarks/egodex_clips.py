@@ -12,8 +12,8 @@ import av
 import h5py
 import numpy as np
 
+from dexworld.data.readers.egodex import JOINT_NAMES
 from dexworld.hands import NUM_KEYPOINTS
-from dexworld.sim.hands.egodex_format import JOINT_NAMES
 
 FOCAL = 736.6339 / 1920  # of the image's width, as EgoDex states it for 1920 pixels
 NOISE_COPIES = 4  # the texture under this many draws of sensor noise, shown in turn

@@ -6,17 +6,21 @@ write what the reader is tested on. Red of frame i is 4 i, so a picture says whi
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
+import torch
 from video_fixtures import shades, write_mp4
+
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.geometry import invert, project, transform_points
 
 LAB, UUID = "AUTOLab", "AUTOLab+5d05c5aa+2023-07-07-09h-42m-23s"
 DAY, TIME = "2023-07-07", "Fri_Jul__7_09:42:23_2023"
 WRIST, EXT1, EXT2 = "18026681", "22008760", "24400334"  # ext1 and ext2 are sorted by serial number
-ELSEWHERE = "gs://another-cluster/r2d2-data-full"
 
 
 @dataclass
@@ -31,7 +35,6 @@ class Told:
     joints: np.ndarray
     action_joints: np.ndarray
     intrinsics: np.ndarray
-    extra: dict = field(default_factory=dict)
 
 
 def turned(axis, angle) -> np.ndarray:
@@ -45,6 +48,9 @@ def placed(rotation, at) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation, at
     return matrix
+
+
+HAND_EYE = placed(turned((0, 0, 1), -1.5), (-0.07, 0.02, 0.015))
 
 
 def xyz_euler(matrix) -> list[float]:
@@ -68,14 +74,7 @@ def write_numbered(path: Path, count: int, size=(72, 128)) -> None:
 
 
 def write_episode(
-    root: Path,
-    rows: int = 20,
-    frames: int | None = None,
-    outcome: str = "success",
-    time: str = TIME,
-    uuid: str = UUID,
-    intrinsics: bool = False,
-    size=(72, 128),
+    root: Path, rows=20, frames: int | None = None, outcome="success", time=TIME, uuid=UUID, intrinsics=False
 ) -> Told:
     """One complete episode below `root`; `left` is ext2. The released files hold no intrinsics."""
     folder = root / LAB / outcome / DAY / time
@@ -85,59 +84,46 @@ def write_episode(
     places = [(0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3) for p in phase]
     gripper = np.stack([placed(*pose) for pose in zip(turns, places, strict=True)])
     closed = 0.5 - 0.5 * np.cos(2 * math.pi * phase)
-    hand_eye = placed(turned((0, 0, 1), -1.5), (-0.07, 0.02, 0.015))
     cameras = {
         EXT1: np.tile(looking((0.1, -0.6, 0.5), (0.5, 0.0, 0.2)), (rows, 1, 1)),
         EXT2: np.tile(looking((0.2, 0.7, 0.45), (0.5, 0.0, 0.2)), (rows, 1, 1)),
-        WRIST: gripper @ hand_eye,
+        WRIST: gripper @ HAND_EYE,
     }
     generator = np.random.default_rng(rows)
     joints, action_joints = generator.uniform(-2, 2, (rows, 7)), generator.uniform(-2, 2, (rows, 7))
     matrix = np.array([[52.0, 0.0, 65.0], [0.0, 52.5, 35.5], [0.0, 0.0, 1.0]])
-    received = 1_688_745_743_000 + 67 * np.arange(rows)
 
     with h5py.File(folder / "trajectory.h5", "w") as file:
-        told = {"building": "Sutardja", "scene_id": 7, "user": "A Person", "current_task": "Move object"}
-        file.attrs.update(told | {"success": True})
-        state = file.create_group("observation/robot_state")
+        file.attrs.update(building="Sutardja", scene_id=7, user="A Person", current_task="Move object", success=True)
+        state, seen = file.create_group("observation/robot_state"), file["observation"]
         state["cartesian_position"] = np.array([xyz_euler(pose) for pose in gripper])
         state["gripper_position"], state["joint_positions"] = closed, joints
-        state["joint_velocities"] = np.gradient(joints, axis=0)
         for serial, poses in cameras.items():
-            file[f"observation/camera_type/{serial}"] = np.full(rows, 0 if serial == WRIST else 1)
-            file[f"observation/camera_extrinsics/{serial}_left"] = np.array([xyz_euler(pose) for pose in poses])
-            file[f"observation/camera_extrinsics/{serial}_right"] = np.array([xyz_euler(pose) for pose in poses]) + 0.01
-            file[f"observation/timestamp/cameras/{serial}_frame_received"] = received
+            vectors = np.array([xyz_euler(pose) for pose in poses])
+            seen[f"camera_type/{serial}"] = np.full(rows, 0 if serial == WRIST else 1)
+            seen[f"camera_extrinsics/{serial}_left"] = vectors
+            seen[f"camera_extrinsics/{serial}_right"] = vectors + 0.01
+            seen[f"timestamp/cameras/{serial}_frame_received"] = 1_688_745_743_000 + 67 * np.arange(rows)
             if intrinsics:
-                file[f"observation/camera_intrinsics/{serial}_left"] = np.tile(matrix, (rows, 1, 1))
-        offset = np.tile(xyz_euler(hand_eye), (rows, 1))
-        file[f"observation/camera_extrinsics/{WRIST}_left_gripper_offset"] = offset
+                seen[f"camera_intrinsics/{serial}_left"] = np.tile(matrix, (rows, 1, 1))
+        seen[f"camera_extrinsics/{WRIST}_left_gripper_offset"] = np.tile(xyz_euler(HAND_EYE), (rows, 1))
+        seen["timestamp/skip_action"] = np.zeros(rows, dtype=bool)
         file["action/joint_position"], file["action/gripper_position"] = action_joints, closed
-        file["action/cartesian_position"] = np.array([xyz_euler(pose) for pose in gripper])
-        file["action/gripper_velocity"] = np.gradient(closed)
-        file["observation/timestamp/skip_action"] = np.zeros(rows, dtype=bool)
 
-    below = f"{ELSEWHERE}/{LAB}/{outcome}/{DAY}/{time}/recordings/MP4"
-    metadata = {
-        "uuid": uuid,
-        "lab": LAB,
-        "user_id": "5d05c5aa",
-        "success": outcome == "success",
-        "current_task": "Move object into or out of container",
-        "trajectory_length": rows,
-        "left_mp4_path": f"{below}/{EXT2}.mp4",
-        "right_mp4_path": f"{below}/{EXT1}.mp4",
-    }
+    below = f"gs://another-cluster/r2d2-data-full/{LAB}/{outcome}/{DAY}/{time}/recordings/MP4"
+    metadata = {"uuid": uuid, "lab": LAB, "success": outcome == "success", "trajectory_length": rows}
+    metadata |= {"current_task": "Move object into or out of container"}
+    metadata |= {"left_mp4_path": f"{below}/{EXT2}.mp4", "right_mp4_path": f"{below}/{EXT1}.mp4"}
     for role, serial in (("wrist", WRIST), ("ext1", EXT1), ("ext2", EXT2)):
         metadata[f"{role}_cam_serial"] = serial
         metadata[f"{role}_cam_extrinsics"] = xyz_euler(cameras[serial][0])
         metadata[f"{role}_mp4_path"] = f"{below}/{serial}.mp4"
-        write_numbered(folder / "recordings" / "MP4" / f"{serial}.mp4", rows if frames is None else frames, size)
+        write_numbered(folder / "recordings" / "MP4" / f"{serial}.mp4", rows if frames is None else frames)
     (folder / f"metadata_{uuid}.json").write_text(json.dumps(metadata))
     return Told(folder, rows, gripper, 1.0 - closed, cameras, joints, action_joints, matrix)
 
 
-def write_later_annotations(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:
+def write_later(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:
     """The files published later, for ext2 only in the superset and ext1 only in the smaller one; the poses in them."""
     folder.mkdir(parents=True)
     shift = placed(turned((0, 0, 1), 0.02), (0.01, -0.02, 0.03))
@@ -166,3 +152,18 @@ def change(path: Path, key: str, value) -> None:
         del file[key]
         if value is not None:
             file[key] = value
+
+
+def pixels_of(episode) -> np.ndarray:
+    """Where the keypoints of a Track are seen, (T, 42, 2) pixels; every one must be in front of the camera."""
+    points = torch.as_tensor(episode.keypoints_world, dtype=torch.float64)
+    camera = invert(torch.as_tensor(episode.world_from_camera, dtype=torch.float64))
+    pixels, depth = project(transform_points(camera, points), torch.as_tensor(episode.intrinsics))
+    assert (depth[torch.from_numpy(episode.keypoints_valid)] > 0).all()
+    return pixels.numpy()
+
+
+def check_refused(source, complaint: str) -> None:
+    """Reading the first episode of a source must end in this complaint (a regular expression)."""
+    with pytest.raises(CorruptEpisodeError, match=complaint):
+        source[0]

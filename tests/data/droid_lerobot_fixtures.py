@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from droid_fixtures import looking, placed, turned, xyz_euler
+from droid_fixtures import HAND_EYE, looking, placed, turned, xyz_euler
 from lerobot_fixtures import write_meta
 from video_fixtures import shades, write_mp4
 
 SIZE, FPS = (36, 64), 15
 GREEN = {"exterior_1_left": 40, "exterior_2_left": 120, "wrist_left": 200}
-HAND_EYE = placed(turned((0, 0, 1), -1.5), (-0.07, 0.02, 0.015))
 
 
 def truth(length: int, number: int) -> dict[str, np.ndarray]:

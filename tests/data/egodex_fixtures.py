@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from droid_fixtures import turned
 from video_fixtures import write_mp4
 
 SIDES = ("left", "right")
@@ -39,11 +40,8 @@ class Clip:
 
 def rotations(generator: np.random.Generator, count: int, angle: float) -> np.ndarray:
     """(count, 3, 3) rotations that turn smoothly by about `angle` radians around one random axis."""
-    axis = generator.normal(size=3)
-    x, y, z = axis / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn = generator.uniform(0, 2 * np.pi) + np.linspace(0, angle, count)[:, None, None]
-    return np.eye(3) + np.sin(turn) * cross + (1 - np.cos(turn)) * cross @ cross
+    axis, start = generator.normal(size=3), generator.uniform(0, 2 * np.pi)
+    return np.stack([turned(axis, start + angle * step) for step in np.linspace(0, 1, count)])
 
 
 def make_clip(seed: int, length: int = 12, size: tuple[int, int] = (180, 320)) -> Clip:
@@ -123,10 +121,3 @@ def write_clip(folder: Path, number: int | str, clip: Clip, confidences: bool = 
     folder.mkdir(parents=True, exist_ok=True)
     write_mp4(folder / f"{number}.mp4", draw(clip))
     write_hdf5(folder / f"{number}.hdf5", clip, confidences, **attributes)
-
-
-def touch_clip(folder: Path, number: int | str) -> None:
-    """A clip of two empty files: enough to be listed, and broken when read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{number}.mp4").touch()
-    (folder / f"{number}.hdf5").touch()

@@ -180,9 +180,7 @@ def with_value(values: np.ndarray, draw: random.Random, bad: float) -> np.ndarra
     changed = np.array(values, dtype=np.float64)
     if not changed.size:
         raise Unfit
-    rows = changed.reshape(len(changed), -1) if changed.ndim else changed.reshape(1, 1)
-    count = draw.choice([1, rows.size])
-    rows.reshape(-1)[[draw.randrange(rows.size) for _ in range(count)] if count == 1 else slice(None)] = bad
+    changed.reshape(-1)[draw.choice([draw.randrange(changed.size), slice(None)])] = bad  # one number, or all
     return changed
 
 
@@ -217,23 +215,22 @@ def misplaced_hdf5(path: Path, draw: random.Random) -> None:
         names = datasets_of(file)
         key = draw.choice([*names, *{str(Path(name).parent) for name in names} - {"."}])
         del file[key]
-        kind = draw.randrange(5)
-        if kind == 0:
+        links = (None, h5py.SoftLink("/" + key), h5py.ExternalLink("nothing.hdf5", "/x"), 1.0, h5py.SoftLink("/"))
+        wrong = draw.choice(links)
+        if wrong is None:
             file.create_group(key)
         else:
-            links = (h5py.SoftLink("/" + key), h5py.ExternalLink("nothing.hdf5", "/x"), 1.0, h5py.SoftLink("/"))
-            file[key] = links[kind - 1]
+            file[key] = wrong
 
 
 def attribute_hdf5(path: Path, draw: random.Random) -> None:
     with h5py.File(path, "r+") as file:
         nodes: list = [file]
         file.visititems(lambda _, node: nodes.append(node))
-        nodes = [node for node in nodes if len(node.attrs)]
-        if not nodes:
+        places = [(node, name) for node in nodes for name in sorted(node.attrs)]
+        if not places:
             raise Unfit
-        node = draw.choice(nodes)
-        name = draw.choice(sorted(node.attrs))
+        node, name = draw.choice(places)
         bad = (None, 7, -1.5, b"\xff\xfe\xfa", "", "{", "[]", '{"env_kwargs": {"control_freq": -1}}', np.nan)
         value = draw.choice([*bad, np.zeros((3, 3)), h5py.Empty("f4")])
         del node.attrs[name]
@@ -249,9 +246,7 @@ HDF5: dict[str, Damage] = {
     "wrong shape": partial(change_hdf5, change=reshaped),
     "wrong type": partial(change_hdf5, change=retyped),
     "zero rows": partial(change_hdf5, change=lambda values, draw: np.atleast_1d(values)[:0]),
-    "rows in another order": partial(
-        change_hdf5, change=lambda values, draw: values[::-1].copy() if values.ndim else values
-    ),
+    "rows in another order": partial(change_hdf5, change=lambda values, draw: np.atleast_1d(values)[::-1].copy()),
     "absurd number of rows": absurd_hdf5,
     "misplaced": misplaced_hdf5,
     "wrong attribute": attribute_hdf5,

@@ -4,7 +4,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ import numpy as np
 import prepare_fixtures
 import robocasa_fixtures
 
-import conftest
 from dexworld.data.datasets import open_dataset
-from dexworld.data.latent_cache import latent_cache, open_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import prepare
 from dexworld.data.readers import ReaderOptions
@@ -73,7 +71,7 @@ def write_lerobot(folder: Path) -> None:
         "camera": np.tile(np.eye(4, dtype=np.float32), (sum(lengths), 1, 1)),
         "joints": generator.normal(size=(sum(lengths), 23)).astype(np.float32),
     }
-    shape = {"size": (24, 48), "episodes_per_file": 2}
+    shape = {"size": (64, 96), "episodes_per_file": 2, "codec": "av1"}
     lerobot_fixtures.write_dataset(folder, lengths, ("observation.images.top",), columns=columns, **shape)
 
 
@@ -307,37 +305,3 @@ def check_prepared(folder: Path, truth: Truth, affected: set[str], store: Path, 
         assert name in dataset.ids or is_named(name, named, folder, truth), f"{name} is lost in preparing"
     if len(dataset):
         check_tensors(FrameLoader([dataset], SAMPLING, 2 * len(dataset), 0).batch(0))
-
-
-@dataclass
-class CacheCheck:
-    """A cache of a tiny dataset; damage to it is found when it is opened or when its checksums are compared."""
-
-    folder: Path
-
-    @cached_property
-    def dataset(self) -> Any:
-        return conftest.write_numbered_dataset(self.folder / "data", (5, 4))
-
-    def write(self) -> None:
-        latent_cache(self.dataset, conftest.encode_brightness, "brightness", self.folder / "cache")
-        cache = open_cache(self.dataset, "brightness", self.folder / "cache")
-        self.true = self.held(cache)
-
-    @staticmethod
-    def held(cache: Any) -> list[np.ndarray]:
-        rows = cache.labels.take(np.arange(len(cache)))
-        per_episode = [getattr(cache.labels, name).copy() for name in ("starts", "intrinsics", "fps")]
-        return [np.asarray(cache.latents), *(rows[name] for name in rows.dtype.names), *per_episode]
-
-    def outcome(self) -> tuple[str, str]:
-        try:
-            cache = open_cache(self.dataset, "brightness", self.folder / "cache")
-            damaged = [name for name, wrong in cache.damaged() if wrong]
-            if damaged:
-                return "detected", f"{self.folder}/cache/{damaged[0]}"
-            found = self.held(cache)
-        except REFUSALS as error:
-            return "detected", str(error)
-        same = all(equal(one, other) for one, other in zip(found, self.true, strict=True))
-        return ("harmless" if same else "undetected"), ""

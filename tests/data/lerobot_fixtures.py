@@ -59,7 +59,6 @@ def write_dataset(
     columns=None,
     names=None,
     file_word="file-",
-    template_word="file-",
     version="v3.0",
     row_groups=True,
     image_key=None,
@@ -91,23 +90,17 @@ def write_dataset(
     for name, array in columns.items():
         features[name] = {"dtype": "float32", "shape": list(array.shape[1:]), "names": (names or {}).get(name)}
     for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
-        kind = "float32" if name == "timestamp" else "int64"
-        features[name] = {"dtype": kind, "shape": [1], "names": None}
+        features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
     if image_key:
         features[image_key] = {"dtype": "image", "shape": [3, *size], "names": ["channels", "height", "width"]}
     files = [episode // episodes_per_file for episode in range(len(lengths))]
     tasks = ["pick the cup", "place the cup"]
-    info = {
-        "codebase_version": version,
-        "data_path": f"data/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.parquet",
-        "video_path": f"videos/{{video_key}}/chunk-{{chunk_index:03d}}/{template_word}{{file_index:03d}}.mp4",
-    }
-    write_meta(folder, lengths, cameras, features, tasks, fps, size, files, task_column, **info)
+    write_meta(folder, lengths, cameras, features, tasks, fps, size, files, task_column, version)
     return columns
 
 
 def write_meta(
-    folder, lengths, cameras, features, tasks, fps, size, files=None, task_column="__index_level_0__", **info
+    folder, lengths, cameras, features, tasks, fps, size, files=None, task_column="__index_level_0__", version="v3.0"
 ):
     """The meta folder. files: the number of the file that each episode lies in; task i % len(tasks) is episode i's."""
     starts, files, rows = np.concatenate([[0], np.cumsum(lengths)]), files or [0] * len(lengths), []
@@ -128,7 +121,7 @@ def write_meta(
     video = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
     video["info"] = {"video.fps": fps, "has_audio": False}
     description = {
-        "codebase_version": "v3.0",
+        "codebase_version": version,
         "robot_type": "so100",
         "total_episodes": len(lengths),
         "total_frames": int(starts[-1]),
@@ -137,7 +130,7 @@ def write_meta(
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
         "features": dict.fromkeys(cameras, video) | features,
     }
-    (folder / "meta" / "info.json").write_text(json.dumps(description | info))
+    (folder / "meta" / "info.json").write_text(json.dumps(description))
 
 
 def _write_rows(path, members, starts, columns, fps, row_groups, image_key, size):

@@ -1,11 +1,14 @@
 import pickle
-from fractions import Fraction
+import random
+from contextlib import contextmanager
 
 import av
 import numpy as np
 import pytest
+from fuzz_damage import only_audio, rewrite_video
+from video_fixtures import write_mp4
 
-from dexworld.data.readers.foreign_video import ForeignFrames, PacketIndex, _runs
+from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.video import VideoError
 
 LENGTH, HEIGHT, WIDTH = 70, 64, 96
@@ -28,24 +31,27 @@ def moving_texture():
     return frames.clip(0, 255).astype(np.uint8)
 
 
-def write(path, codec="h264", times=EVEN, length=LENGTH, container_options=None):
+def write(path, codec="h264", **arguments):
     name, options = CODECS[codec]
-    with av.open(str(path), "w", options=container_options or {}) as container:
-        stream = container.add_stream(name, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.thread_count = 1
-        stream.codec_context.time_base = Fraction(1, 30)
-        for time, array in zip(times[:length], moving_texture(), strict=False):
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 30)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    write_mp4(path, moving_texture(), codec=name, **arguments, **options)
     return path
 
 
 def decoded_in_order(path):
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@contextmanager
+def remuxed(path, target_path):
+    """The packets of a video, to be changed before they are written to another file as they are."""
+    with av.open(str(path)) as source, av.open(str(target_path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        yield packets
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def clip(tmp_path_factory):
 @pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["even times", "uneven times"])
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_frame_is_the_one_that_decoding_in_order_gives(tmp_path, codec, times):
-    path = write(tmp_path / "0.mp4", codec, times)
+    path = write(tmp_path / "0.mp4", codec, times=times)
     truth, frames = decoded_in_order(path), ForeignFrames(path)
     assert len(frames) == len(truth) == LENGTH
     assert frames.size == (HEIGHT, WIDTH)
@@ -96,13 +102,6 @@ def test_frames_in_order_can_be_made_smaller_while_they_are_decoded(clip):
     assert {(picture.format.name, picture.height, picture.width) for picture in pictures} == {("yuv420p", 32, 48)}
 
 
-def test_near_frames_share_a_seek_and_far_ones_start_at_their_own_key_frame():
-    index = PacketIndex(times=np.arange(100), keys=np.array([0, 30, 60, 90]), key_dts=np.array([0, 30, 60, 90]))
-    assert list(_runs(index, [5, 28, 31, 33])) == [(0, [5, 28, 31, 33])]
-    assert list(_runs(index, [5, 40, 95, 99])) == [(0, [5]), (1, [40]), (3, [95, 99])]
-    assert list(_runs(index, [61])) == [(2, [61])]
-
-
 def test_frames_can_be_sent_to_another_process(clip):
     frames = ForeignFrames(clip)
     expected = frames.read([40, 2])
@@ -120,13 +119,10 @@ def test_a_fragmented_file_is_counted_by_its_packets(tmp_path):
 @pytest.mark.parametrize("codec", ["h264", "hevc open groups"])
 def test_frames_that_were_trimmed_away_without_encoding_again_do_not_count(tmp_path, codec):
     whole, path = write(tmp_path / "whole.mp4", codec), tmp_path / "0.mp4"
-    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        ticks = round(10 / 30 / source.streams.video[0].time_base)
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, stream
-                target.mux(packet)
+    with remuxed(whole, path) as packets:
+        ticks = round(10 / 30 / packets[0].time_base)
+        for packet in packets:
+            packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
     frames, truth = ForeignFrames(path), decoded_in_order(whole)[10:]
     assert len(frames) == LENGTH - 10
     np.testing.assert_array_equal(np.stack(list(frames.sequential())), truth)
@@ -143,17 +139,10 @@ def test_indices_outside_are_errors(clip):
 def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
-    write(tmp_path / "none.mp4", length=0)
-    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 8000
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode())
+    rewrite_video(write(tmp_path / "none.mp4"), count=lambda count: 0)
+    only_audio(tmp_path / "sound.mp4", random.Random(0))
     for name in ("text", "empty", "none", "sound", "missing"):
-        with pytest.raises(
-            VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|the video holds no|frames)"
-        ):
+        with pytest.raises(VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|frames)"):
             len(ForeignFrames(tmp_path / f"{name}.mp4"))
 
 
@@ -162,10 +151,9 @@ def test_a_truncated_file_is_an_error_and_never_a_shorter_video(tmp_path, clip):
     for share in (0.2, 0.6, 0.95):
         path = tmp_path / f"{share}.mp4"
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(VideoError, match=rf"{share}\.mp4"):
-            ForeignFrames(path).read([0, 60])
-        with pytest.raises(VideoError, match=rf"{share}\.mp4"):
-            list(ForeignFrames(path).sequential())
+        for reading in (lambda frames: frames.read([0, 60]), lambda frames: list(frames.sequential())):
+            with pytest.raises(VideoError, match=rf"{share}\.mp4"):
+                reading(ForeignFrames(path))
 
 
 def test_a_file_whose_end_was_lost_after_its_index_names_the_missing_frames(tmp_path):
@@ -194,14 +182,9 @@ def test_damaged_pictures_are_errors_and_not_painted_over(tmp_path, clip):
 
 def test_two_frames_at_one_time_are_an_error(tmp_path, clip):
     path = tmp_path / "0.mp4"
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size]
+    with remuxed(clip, path) as packets:
         packets[12].pts = packets[11].pts
-        for packet in packets:
-            packet.stream = stream
-            target.mux(packet)
-    with pytest.raises(VideoError, match=r"0\.mp4: frames \d+ and \d+ have the same time"):
+    with pytest.raises(VideoError, match=r"0\.mp4: .*frames \d+ and \d+ have the same time"):
         ForeignFrames(path).read([0])
     with pytest.raises(VideoError, match=r"0\.mp4: (frame \d+ has time|frame \d+ is missing|more frames)"):
         list(ForeignFrames(path).sequential())

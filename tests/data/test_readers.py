@@ -87,7 +87,7 @@ def test_a_missing_folder_and_an_unknown_kind_are_errors(tmp_path):
         (lambda: DroidOptions(outcome="both"), "outcome is 'both'"),
         (lambda: DroidOptions(fps=0.0), "fps is 0.0"),
         (lambda: DroidOptions(frame_tolerance=-1), "frame_tolerance"),
-        (lambda: DroidOptions(intrinsics=(1.0, 2.0, 3.0, float("nan"))), "intrinsics are"),
+        (lambda: DroidOptions(intrinsics=(1.0, 2.0, 3.0, float("nan"))), "intrinsics is"),
         (lambda: DroidOptions(dummy_confidence=1.5), "dummy_confidence"),
         (lambda: GripperHand(style="binary"), "style is 'binary'"),
         (lambda: GripperHand(open_radii=(0.03, 0.04, 0.05)), "open_radii"),

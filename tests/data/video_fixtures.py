@@ -1,6 +1,6 @@
 """Writes videos with PyAV alone, as cameras and other tools do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,20 +14,22 @@ def write_mp4(
     rate: int | Fraction = 30,
     codec: str = "libx264",
     pixels: str = "yuv420p",
+    times: Sequence[int] = range(10**6),
+    container_options: dict[str, str] | None = None,
     **options: str,
 ) -> None:
-    """(H, W, 3) uint8 frames, frame i at i / rate seconds. options: the encoder's."""
+    """(H, W, 3) uint8 frames, frame i at times[i] / rate seconds. options: the encoder's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # with mbtree, x264's bytes vary from run to run
     defaults = {"crf": "10", "g": "250", "bf": "2", "preset": "veryfast", "mbtree": "0"} if codec == "libx264" else {}
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(rate), options=defaults | options)
         stream.pix_fmt, stream.codec_context.thread_count = pixels, 1
         for number, array in enumerate(frames):
             if number == 0:
                 stream.height, stream.width = array.shape[:2]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            frame.pts, frame.time_base = number, 1 / Fraction(rate)
+            frame.pts, frame.time_base = times[number], 1 / Fraction(rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 

@@ -178,8 +178,11 @@ class FrameTable:
         file = opened(path)
         for key, run in self._runs(sorted(rows)):
             decoder, pending = decoder_of(self.decoder, self.extradata), {int(self.times[each]): each for each in run}
+            earliest = min(self.packet_times[key], self.times[run[0]])
             try:
                 for number in range(key, len(self.sizes) + 1):
+                    if number < len(self.sizes) and self.packet_times[number] < earliest:
+                        continue  # shown before the key frame but stored behind it: it lacks a reference
                     for picture in decoder.context.decode(self._packet(file, number)):
                         shown = pending.pop(picture.pts, None)
                         if shown is not None:
@@ -230,14 +233,17 @@ def frame_table(path: Path) -> FrameTable:
 def _read_table(path: Path) -> FrameTable:
     with _stream(path) as stream:
         context = stream.codec_context
-        rows = [(entry.pos, entry.size, entry.timestamp, entry.is_keyframe) for entry in stream.index_entries]
+        rows = [(e.pos, e.size, e.timestamp, e.is_keyframe, e.is_discard) for e in stream.index_entries]
         if context.reorder_depth or not rows:  # shown in another order: only packets tell the times
-            packets = [each for each in stream.container.demux(stream) if each.size and not each.is_discard]
-            rows = [(packet.pos, packet.size, packet.pts, packet.is_keyframe) for packet in packets]
-        offsets, sizes, packet_times, is_key = np.array(rows, dtype=np.int64).reshape(-1, 4).T.copy()
-        times, keys = np.sort(packet_times), np.flatnonzero(is_key)
-        if len(times) == 0 or len(keys) == 0 or (np.diff(times) <= 0).any():
-            raise VideoError(f"its {len(times)} frames have no key frame or no distinct times; remux it")
+            packets = [each for each in stream.container.demux(stream) if each.size]
+            rows = [(p.pos, p.size, p.pts, p.is_keyframe, p.is_discard) for p in packets]
+        offsets, sizes, packet_times, is_key, is_cut = np.array(rows, dtype=np.int64).reshape(-1, 5).T.copy()
+        times, keys = np.sort(packet_times[is_cut == 0]), np.flatnonzero(is_key)  # frames that are cut are references
+        twice = np.flatnonzero(np.diff(times) <= 0)
+        if len(times) == 0 or len(keys) == 0:
+            raise VideoError(f"its {len(times)} frames have no key frame; remux it")
+        if len(twice):
+            raise VideoError(f"frames {twice[0]} and {twice[0] + 1} have the same time; remux it with distinct times")
         name = _DECODERS.get(context.codec.name, context.codec.name)
         coding = (stream.time_base, name, context.extradata or b"")
         return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding)

@@ -1,14 +1,7 @@
 """Write Tracks of the Franka arm with the Allegro hand as robomimic and RoboCasa have them: many demos in one HDF5.
 
-    data                    attributes total, env_args (JSON)
-    data/demo_K             attributes num_samples, model_file, ep_meta (JSON); states, actions, rewards, dones
-    data/demo_K/obs         what the released DexWM loader reads: robot0_robotview_2_image (T, H, W, 3) uint8,
-                            robot0_base_pos (T, 3), robot0_base_quat (T, 4) x y z w, robot0_right_hand_T_world_pose_mat
-                            (T, 4, 4), robot0_right_gripper_keypoint_pose (T, 48); and robot0_joint_pos (T, 7),
-                            robot0_right_gripper_qpos (T, 16), object_positions (T, 5, 3) where the episode has them
-    data/demo_K/next_obs    the same without pictures, one step later
-    mask/KEY                names of demos
-
+The layout is that of `dexworld.data.readers.robocasa`, with what the released DexWM loader reads. Beyond it there are
+rewards, dones, `next_obs` (obs one step later, without pictures) and, where known, object_positions (T, 5, 3) in obs.
 The layout has no place for a camera's pose and intrinsics: its readers know them.
 
 - Pictures are redrawn to the release's camera (80 degrees over all rows, 26 of 600 rows to be cut off at both edges).
@@ -23,7 +16,6 @@ What else differs from the release: pictures are 246 x 392 (600 x 960 is its siz
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -33,7 +25,7 @@ from torch import Tensor
 from dexworld.data.files import written_atomically
 from dexworld.data.readers.arrays import rotations_of
 from dexworld.hands import FINGERS, RIGHT
-from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
+from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.sim.kitchen.allegro_body import MOUNT_POSITION, MOUNT_QUATERNION
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.track import Track
@@ -41,10 +33,11 @@ from dexworld.track import Track
 CAMERA = "robot0_robotview_2"
 IMAGE_SIZE = (246, 392)  # 224 rows are left when 11 are cut off at both edges
 FOVY_DEG = 80.0
-CAMERA_POSITION = (0.212, 0.0, 1.614)  # in the release's base frame
-CAMERA_QUATERNION = (0.61237244, 0.35355339, -0.35355339, -0.61237244)  # w x y z; MuJoCo's axes: y up, looking along -z
+# of the release's camera in its base frame; x y z w, MuJoCo's axes: y up, looking along -z
+_CAMERA_ROTATION = rotations_of(np.array([[0.35355339, -0.35355339, -0.61237244, 0.61237244]]))[0]
+BASE_FROM_CAMERA = pose(_CAMERA_ROTATION @ OPTICAL, (0.212, 0.0, 1.614))
+WORLD_FROM_MOUNT = pose(rotations_of(np.roll(MOUNT_QUATERNION, -1)[None])[0], MOUNT_POSITION)
 ENVIRONMENT = "DexWorldExploration"
-_CONVENTIONS: tuple[TipConvention, ...] = ("true", "release")
 _AHEAD = 0.01  # metres that a hand moves in one physics step, at most
 _MISMATCH = 1e-5  # metres between an episode's keypoints and the joints that explain them
 _ALLEGRO = ("IndexFinger", "MiddleFinger", "RingFinger", "Thumb")  # the hand's own order of joints
@@ -78,7 +71,10 @@ def write_robocasa(
         if number < 0:
             raise ValueError(f"{path}: no episodes to write")
         data.attrs["total"] = total
-        data.attrs["env_args"] = json.dumps(_environment(float(rate or 0.0), size))
+        camera = {"camera_names": [CAMERA], "camera_heights": size[0], "camera_widths": size[1]}
+        settings = {"control_freq": float(rate or 0.0), "robots": "FrankaAllegro"} | camera
+        # type 1 is robomimic's number of robosuite environments
+        data.attrs["env_args"] = json.dumps({"env_name": ENVIRONMENT, "type": 1, "env_kwargs": settings})
         for key, members in (masks or {}).items():
             names = [f"demo_{member}".encode() for member in members]
             file.create_dataset(f"mask/{key}", data=np.array(names), track_times=False)
@@ -94,11 +90,11 @@ def release_keypoints(episode: Track) -> tuple[np.ndarray, np.ndarray]:
     """
     if "joint_positions" not in episode.columns:
         raise ValueError(f"{episode.source}: has no joint_positions; only episodes of the Allegro robot can be written")
-    mount = pose(_rotation_wxyz(MOUNT_QUATERNION), MOUNT_POSITION)
+    mount = WORLD_FROM_MOUNT
     known = np.asarray(episode.keypoints_world, np.float64)[:, RIGHT]
     wanted = torch.from_numpy((known - mount[:3, 3]) @ mount[:3, :3])
     joints = torch.from_numpy(np.asarray(episode["joint_positions"], np.float64))
-    models = [FrankaAllegro(tips) for tips in _CONVENTIONS]
+    models = [FrankaAllegro("true"), FrankaAllegro("release")]
     ahead = [float((_points(model, joints) - wanted).abs().max()) for model in models]
     model = models[int(np.argmin(ahead))]  # tips are fingertips or last joints
     joints = _explained_joints(model, joints, wanted)
@@ -162,9 +158,8 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
     count = len(episode)
     joints = np.asarray(episode["joint_positions"], np.float64)
     targets = np.asarray(episode.columns.get("joint_targets", joints), np.float64)
-    # The release's camera in its base frame, and the base that puts the simulator's camera there.
-    base_from_camera = pose(_rotation_wxyz(CAMERA_QUATERNION) @ OPTICAL, CAMERA_POSITION)
-    base = np.asarray(episode.world_from_camera, np.float64) @ np.linalg.inv(base_from_camera)
+    # the base that puts the simulator's camera where the release's stands
+    base = np.asarray(episode.world_from_camera, np.float64) @ np.linalg.inv(BASE_FROM_CAMERA)
     obs: dict[str, np.ndarray] = {
         "robot0_base_pos": base[:, :3, 3],
         "robot0_base_quat": np.stack([_quaternion_xyzw(rotation) for rotation in base[:, :3, :3]]),
@@ -194,28 +189,9 @@ def _write_demo(group: h5py.Group, episode: Track, size: tuple[int, int]) -> Non
     seed = {} if episode.seed is None else {"dexworld_seed": episode.seed}
     group.attrs["num_samples"], group.attrs["model_file"] = count, ""
     group.attrs["ep_meta"] = json.dumps({"lang": episode.task, "source": episode.source} | seed)
-    group.attrs["dexworld_world_from_mount"] = pose(_rotation_wxyz(MOUNT_QUATERNION), MOUNT_POSITION)
+    group.attrs["dexworld_world_from_mount"] = WORLD_FROM_MOUNT
     group.attrs["dexworld_world_from_camera"] = episode.world_from_camera[0]
     group.attrs["dexworld_intrinsics"] = intrinsics
-
-
-def _environment(rate: float, size: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "env_name": ENVIRONMENT,
-        "type": 1,  # robomimic's number of robosuite environments
-        "env_kwargs": {
-            "control_freq": rate,
-            "robots": "FrankaAllegro",
-            "camera_names": [CAMERA],
-            "camera_heights": size[0],
-            "camera_widths": size[1],
-        },
-    }
-
-
-def _rotation_wxyz(quaternion: tuple[float, ...]) -> np.ndarray:
-    w, x, y, z = quaternion
-    return rotations_of(np.array([[x, y, z, w]]))[0]
 
 
 def _quaternion_xyzw(rotation: np.ndarray) -> np.ndarray:

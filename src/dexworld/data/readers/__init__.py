@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from dexworld.data.lerobot.layout import is_lerobot
 from dexworld.data.readers import droid, droid_lerobot, egodex, lerobot, robocasa
 from dexworld.data.readers.droid import DroidOptions
 from dexworld.data.readers.egodex import EgoDexOptions
@@ -45,9 +46,7 @@ class Layout:
 # Asked in this order; the first that recognises a folder reads it, so the more particular stands first.
 LAYOUTS: dict[str, Layout] = {
     "episodes": Layout(
-        "dataset.json, as `dexworld collect` writes it",
-        lambda folder: (folder / "dataset.json").is_file(),
-        open_recordings,
+        "dataset.json, as `dexworld collect` writes it", lambda path: (path / "dataset.json").is_file(), open_recordings
     ),
     "prepared": Layout(
         "meta/info.json and meta/dexworld.json, as `dexworld prepare` writes them",
@@ -60,7 +59,7 @@ LAYOUTS: dict[str, Layout] = {
         droid_lerobot.open_droid_lerobot,
         "droid",
     ),
-    "lerobot": Layout("meta/info.json of LeRobot v3", lerobot.recognises, lerobot.open_lerobot, "lerobot"),
+    "lerobot": Layout("meta/info.json of LeRobot v3", is_lerobot, lerobot.open_lerobot, "lerobot"),
     "droid": Layout(
         "LAB/success|failure/DATE/TIME with trajectory.h5, metadata_*.json and recordings/MP4",
         droid.recognises,

@@ -32,7 +32,7 @@ from dexworld.data.readers.droid_camera import (
 )
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.data.readers.hdf5 import arrays, attribute, attributes, numbers, opened_hdf5, rows_of
+from dexworld.data.readers.hdf5 import arrays, attribute, attributes, numbers, opened_hdf5, per_row, rows_of
 from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
 from dexworld.track import Frames, Track
@@ -75,20 +75,19 @@ class DroidOptions:
     max_episodes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.camera not in CAMERAS:
-            raise ValueError(f"camera is {self.camera!r}; choose one of {', '.join(CAMERAS)}")
-        if self.outcome not in ("all", *OUTCOMES):
-            raise ValueError(f"outcome is {self.outcome!r}; choose all, success or failure")
-        if self.max_episodes is not None and self.max_episodes < 1:
-            raise ValueError(f"max_episodes is {self.max_episodes}; it must be at least 1, or None for all")
-        if self.intrinsics is not None and (len(self.intrinsics) != 4 or not np.isfinite(self.intrinsics).all()):
-            raise ValueError(f"intrinsics are {self.intrinsics}; give fx, fy, cx, cy in pixels")
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps is {self.fps}; it must be positive")
-        if self.frame_tolerance < 0:
-            raise ValueError(f"frame_tolerance is {self.frame_tolerance}; it must not be negative")
-        if not 0.0 <= self.dummy_confidence <= 1.0:
-            raise ValueError(f"dummy_confidence is {self.dummy_confidence}; it must lie in [0, 1]")
+        given, too_few = self.intrinsics, self.max_episodes is not None and self.max_episodes < 1
+        all_finite = given is None or (len(given) == 4 and bool(np.isfinite(given).all()))
+        for name, is_wrong, needed in (
+            ("camera", self.camera not in CAMERAS, f"choose one of {', '.join(CAMERAS)}"),
+            ("outcome", self.outcome not in ("all", *OUTCOMES), "choose all, success or failure"),
+            ("max_episodes", too_few, "it must be at least 1, or None for all"),
+            ("intrinsics", not all_finite, "give fx, fy, cx, cy in pixels"),
+            ("fps", not (np.isfinite(self.fps) and self.fps > 0), "it must be positive"),
+            ("frame_tolerance", self.frame_tolerance < 0, "it must not be negative"),
+            ("dummy_confidence", not 0.0 <= self.dummy_confidence <= 1.0, "it must lie in [0, 1]"),
+        ):
+            if is_wrong:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; {needed}")
 
     def hand_columns(self, poses: np.ndarray, opening: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of a gripper, at poses (T, 4, 4) in the base and open (T,) from 0 to 1, and of its dummy hand."""
@@ -120,15 +119,15 @@ class DroidSource(FolderSource):
             rows, span = alignment.rows, alignment.span
             position, closed = f"{_STATE}/cartesian_position", f"{_STATE}/gripper_position"
             poses = gripper_poses(numbers(file, position, (rows, 6), np.inf), f"{file.filename}: {position}")
-            opening = gripper_opening(_per_row(file, closed, rows, np.inf)[:, 0], f"{file.filename}: {closed}")
+            opening = gripper_opening(per_row(file, closed, rows, np.inf)[:, 0], f"{file.filename}: {closed}")
             columns = options.hand_columns(poses[span], opening[span])
             cameras, _ = recording.camera_poses(rows)
             intrinsics, _ = recording.intrinsics(frames.size, options.intrinsics, options.estimate_intrinsics)
             if options.action:
-                parts = [_per_row(file, f"action/{name}", rows, 1e3) for name in options.action]
+                parts = [per_row(file, f"action/{name}", rows, 1e3) for name in options.action]
                 columns["action"] = np.concatenate(parts, axis=1)[span]
             if "dexworld/object_motion" in file:  # only a simulator knows
-                motion = _per_row(file, "dexworld/object_motion", rows, MAX_REACH)[:, 0]
+                motion = per_row(file, "dexworld/object_motion", rows, MAX_REACH)[:, 0]
                 columns["object_motion"] = motion[span].astype(np.float32)
             spoken = recording.language()
             task = spoken[0] if spoken else recording.metadata.get("current_task") or attribute(file, "current_task")
@@ -192,8 +191,7 @@ class DroidSource(FolderSource):
             yield Recording(file, metadata, camera, later)
 
     def _aligned(self, recording: Recording) -> "tuple[Alignment, Frames]":
-        rows = rows_of(recording.file, f"{_STATE}/cartesian_position")
-        return aligned_frames(recording.file, rows, recording.camera, self.options.frame_tolerance)
+        return aligned_frames(recording.file, recording.camera, self.options.frame_tolerance)
 
 
 def recognises(folder: Path) -> bool:
@@ -260,13 +258,6 @@ def _folders(folder: Path) -> list[Path]:
         return [folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
-    """One number or one vector per row, as (rows, width)."""
-    node = file.get(key)
-    per_row = isinstance(node, h5py.Dataset) and node.ndim == 2
-    return numbers(file, key, (rows, None) if per_row else (rows,), limit).reshape(rows, -1)
-
-
 @dataclass(frozen=True)
 class Alignment:
     """Row `first_row + i` of the trajectory is seen in frame `first_frame + i` of the video, for i < count.
@@ -288,11 +279,12 @@ class Alignment:
         return slice(self.first_row, self.first_row + self.count)
 
 
-def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: int) -> tuple[Alignment, Frames]:
-    """Match the `rows` of an open trajectory.h5 to the camera's video; also the frames that have a row.
+def aligned_frames(file: h5py.File, camera: DroidCamera, tolerance: int) -> tuple[Alignment, Frames]:
+    """Match the rows of an open trajectory.h5 to the camera's video; also the frames that have a row.
 
     Raises CorruptEpisodeError when the video can't be opened, shows two images side by side, or differs too much.
     """
+    rows = rows_of(file, f"{_STATE}/cartesian_position")
     try:
         frames = ForeignFrames(camera.video)
         count, (height, width) = len(frames), frames.size
@@ -310,22 +302,16 @@ def aligned_frames(file: h5py.File, rows: int, camera: DroidCamera, tolerance: i
     return alignment, ForeignFrames(camera.video, alignment.first_frame, alignment.count)
 
 
-def align(
-    rows: int, frames: int, tolerance: int, received: np.ndarray | None = None, recorded: np.ndarray | None = None
-) -> Alignment:
+def align(rows: int, frames: int, tolerance: int, *times: np.ndarray) -> Alignment:
     """Match by times when at least nine in ten agree at one shift, else by order.
 
-    received: (rows,) time at which the picture of each row was taken. recorded: (frames,) of each frame, same unit.
+    times: none, or (rows,) at which the picture of each row was taken and (frames,) of each frame, same unit.
     """
-    if received is not None and recorded is not None:
-        for shift in sorted(range(-tolerance, tolerance + 1), key=abs):  # row i is seen in frame i + shift
-            first_row, first_frame = max(0, -shift), max(0, shift)
-            count = min(rows - first_row, frames - first_frame)
-            if count < 1:
-                continue
-            same = received[first_row : first_row + count] == recorded[first_frame : first_frame + count]
-            if same.mean() >= AGREEING:
-                return Alignment(rows, frames, first_row, first_frame, count, "timestamps")
+    for shift in sorted(range(-tolerance, tolerance + 1), key=abs) if times else ():  # row i is seen in frame i + shift
+        first_row, first_frame = max(0, -shift), max(0, shift)
+        count = min(rows - first_row, frames - first_frame)
+        if count > 0 and (times[0][first_row:][:count] == times[1][first_frame:][:count]).mean() >= AGREEING:
+            return Alignment(rows, frames, first_row, first_frame, count, "timestamps")
     return Alignment(rows, frames, 0, 0, min(rows, frames), "index")
 
 

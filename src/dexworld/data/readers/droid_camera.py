@@ -63,18 +63,14 @@ def choose_camera(folder: Path, metadata: dict[str, Any], choice: CameraChoice) 
     """
     stems = {name: _stem(metadata.get(f"{name}_mp4_path")) for name in CAMERAS}
     serials = {role: str(metadata.get(f"{role}_cam_serial") or "") or stems[role] for role in ("wrist", "ext1", "ext2")}
-    role: str = choice
-    if choice in ("left", "right"):
-        serial = stems[choice]
-        if not serial:
-            raise CorruptEpisodeError(f"{folder}: the metadata has no {choice}_mp4_path; choose ext1, ext2 or wrist")
+    is_side = choice in ("left", "right")
+    serial, role = (stems if is_side else serials)[choice], str(choice)
+    if not serial:
+        raise CorruptEpisodeError(f"{folder}: no {choice}_mp4_path or serial in the metadata; choose another camera")
+    if is_side:
         role = next((role for role, found in serials.items() if found == serial), "")
         if not role:
             raise CorruptEpisodeError(f"{folder}: {choice}_mp4_path names camera {serial}, which is none of {serials}")
-    else:
-        serial = serials[choice]
-        if not serial:
-            raise CorruptEpisodeError(f"{folder}: the metadata has neither {choice}_cam_serial nor {choice}_mp4_path")
     usual = folder / "recordings" / "MP4" / f"{serial}.mp4"
     for video in (usual, folder / "recordings" / f"{serial}.mp4"):
         if video.is_file():
@@ -119,12 +115,10 @@ class Recording:
         the wrist's camera, which moves, only the second. Raises CorruptEpisodeError when there is none, or only zeros.
         """
         camera, source, entry = self.camera, "metadata", None
-        if camera.role != "wrist":
-            for name in EXTRINSICS_FILES:
-                found = self.annotation(name)
-                if camera.serial in found:
-                    source, entry = name, found[camera.serial]
-                    break
+        for name in EXTRINSICS_FILES[::-1] if camera.role != "wrist" else ():
+            found = self.annotation(name)
+            if camera.serial in found:
+                source, entry = name, found[camera.serial]
         key = f"observation/camera_extrinsics/{camera.serial}_left"
         if source == "metadata" and key in self.file:
             vectors = numbers(self.file, key, (rows, 6), max(MAX_DISTANCE, MAX_ANGLE))

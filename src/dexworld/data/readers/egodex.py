@@ -26,7 +26,7 @@ from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.hdf5 import arrays, attributes, opened_hdf5, read_array
 from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
-from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND
+from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND, LEFT, RIGHT
 from dexworld.track import Track
 
 VIDEO, POSES = ".mp4", ".hdf5"
@@ -42,6 +42,7 @@ SIDES = ("left", "right")
 WRISTS = tuple(f"{side}Hand" for side in SIDES)
 FINGERS = ("Index", "Middle", "Ring", "Little")
 METACARPALS = tuple(f"{side}{finger}FingerMetacarpal" for side in SIDES for finger in FINGERS)
+JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)
 WORLD = 1e4  # metres from the world's origin; beyond is damage
 MAX_REACH = 3.0  # metres from the camera to its wearer's joints; beyond is a tracking failure
 MAX_HAND = 0.4  # metres from the middle of a hand to any of its joints
@@ -138,16 +139,23 @@ def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) ->
     folder, split, tasks = Path(folder), options.split, options.tasks
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
-    clips: list[Clip] = []
-    quarantined: list[tuple[str, str]] = []
-    seen_splits: set[str] = set()
-    seen_tasks: set[str] = set()
-    for place, stems in _listed(folder, PurePosixPath(), DEPTH):
-        task, own_split = place.name or folder.resolve().name, _split_of(folder, place)
-        seen_splits.add(own_split)
-        if split is not None and not (own_split in TRAIN_FOLDERS if split == "train" else own_split == split):
-            continue
-        seen_tasks.add(task)
+    found = [
+        (place, place.name or folder.resolve().name, _split_of(folder, place), stems)
+        for place, stems in _listed(folder, PurePosixPath(), DEPTH)
+    ]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no clips of EgoDex: a clip is N{VIDEO} beside N{POSES}, in SPLIT/TASK")
+    splits = TRAIN_FOLDERS if split == "train" else (split,)
+    chosen = [each for each in found if split is None or each[2] in splits]
+    if not chosen:
+        names = sorted({own_split or "no split" for _, _, own_split, _ in found})
+        raise ValueError(f"{folder}: nothing is of split {split!r}; found {names}")
+    seen_tasks = {task for _, task, _, _ in chosen}
+    unknown = sorted(set(tasks) - seen_tasks)
+    if unknown:
+        raise ValueError(f"{folder}: there is no task {', '.join(unknown)} among its {len(seen_tasks)}")
+    clips, quarantined = [], []
+    for place, task, own_split, stems in chosen:
         if tasks and task not in tasks:
             continue
         for stem, suffixes in stems.items():
@@ -157,22 +165,14 @@ def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) ->
             else:
                 have, lack = (VIDEO, POSES) if VIDEO in suffixes else (POSES, VIDEO)
                 quarantined.append((str(place / f"{stem}{have}"), f"there is no {stem}{lack} beside it"))
-    if not seen_splits:
-        raise FileNotFoundError(f"{folder} holds no clips of EgoDex: a clip is N{VIDEO} beside N{POSES}, in SPLIT/TASK")
-    if not seen_tasks:
-        found = sorted(name or "no split" for name in seen_splits)
-        raise ValueError(f"{folder}: nothing is of split {split!r}; found {found}")
-    unknown = sorted(set(tasks) - seen_tasks)
-    if unknown:
-        raise ValueError(f"{folder}: there is no task {', '.join(unknown)} among its {len(seen_tasks)}")
     clips.sort(key=lambda clip: clip.id)
     twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         raise ValueError(f"{folder}: several clips have the id {twice[0]}; rename their folders")
-    chosen = evenly_spread(clips, options.max_episodes)
-    if len(chosen) < len(clips):
-        _LOG.info("%s: %d of %d clips, by max_episodes", folder, len(chosen), len(clips))
-    return EgoDexSource(folder, tuple(clip.id for clip in chosen), tuple(sorted(quarantined)), chosen, options)
+    spread = evenly_spread(clips, options.max_episodes)
+    if len(spread) < len(clips):
+        _LOG.info("%s: %d of %d clips, by max_episodes", folder, len(spread), len(clips))
+    return EgoDexSource(folder, tuple(clip.id for clip in spread), tuple(sorted(quarantined)), spread, options)
 
 
 def _listed(root: Path, place: PurePosixPath, depth: int) -> Iterator[tuple[PurePosixPath, dict[str, set[str]]]]:
@@ -211,18 +211,18 @@ def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDex
         raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")
     if not FPS_RANGE[0] <= frames.fps <= FPS_RANGE[1]:
         raise CorruptEpisodeError(f"{frames.path}: {frames.fps:g} frames per second; EgoDex has 30")
-    joints = _joints(file, cameras)
-    keypoints, valid = joints.select(KEYPOINT_NAMES, missing=0.0)
-    body, body_valid = joints.select(BODY_KEYPOINTS, missing=0.0)
+    poses, tracked = _joints(file, cameras)
+    keypoints, valid = _selected(KEYPOINT_NAMES, poses, tracked, missing=0.0)
+    body, body_valid = _selected(BODY_KEYPOINTS, poses, tracked, missing=0.0)
     columns = {
         "keypoints_world": keypoints[..., :3, 3].copy(),
         "keypoints_valid": valid,
         "body_world": body[..., :3, 3].copy(),
         "body_valid": body_valid,
-        "hand_poses_world": joints.select(WRISTS, missing=np.nan)[0],
-        "hand_metacarpals_world": joints.select(METACARPALS, missing=np.nan)[0][..., :3, 3].copy(),
+        "hand_poses_world": _selected(WRISTS, poses, tracked, missing=np.nan)[0],
+        "hand_metacarpals_world": _selected(METACARPALS, poses, tracked, missing=np.nan)[0][..., :3, 3].copy(),
     }
-    confidence = _confidences(file, joints)
+    confidence = _confidences(file, len(cameras))
     if confidence is not None:
         valid &= confidence >= options.min_confidence
         columns["keypoint_confidence"] = confidence
@@ -238,20 +238,13 @@ def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDex
     )
 
 
-@dataclass(frozen=True)
-class Joints:
-    """Joints of a file. places: row of each name. poses: (K, T, 4, 4) in the world. tracked: (K, T) bool."""
-
-    places: dict[str, int]
-    poses: np.ndarray
-    tracked: np.ndarray
-
-    def select(self, names: tuple[str, ...], missing: float) -> tuple[np.ndarray, np.ndarray]:
-        """Poses (T, len(names), 4, 4), filled with `missing` where not tracked, and where they are (T, len(names))."""
-        rows = np.array([self.places.get(name, -1) for name in names])
-        valid = self.tracked[rows].T & (rows >= 0)
-        poses = np.where(valid.T[..., None, None], self.poses[rows], np.float32(missing))
-        return np.ascontiguousarray(poses.swapaxes(0, 1)), valid
+def _selected(
+    names: tuple[str, ...], poses_KT: np.ndarray, tracked_KT: np.ndarray, missing: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (T, len(names), 4, 4), filled with `missing` where not tracked, and where they are (T, len(names))."""
+    rows = [JOINT_NAMES.index(name) for name in names]
+    poses = np.where(tracked_KT[rows][..., None, None], poses_KT[rows], np.float32(missing))
+    return np.ascontiguousarray(poses.swapaxes(0, 1)), tracked_KT[rows].T
 
 
 def _poses(file: h5py.File, name: str, length: int | None) -> np.ndarray:
@@ -273,31 +266,29 @@ def _cameras(file: h5py.File) -> np.ndarray:
     return poses
 
 
-def _joints(file: h5py.File, world_from_camera: np.ndarray) -> Joints:
-    """The joints that have a place in a Track, by name: HDF5 lists them alphabetically.
+def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (K, T, 4, 4) in the world of `JOINT_NAMES`, and where they are tracked (K, T).
 
     A joint is tracked where its pose is rigid, within the wearer's reach and, of a hand, near the hand's other joints.
     A hand, the body and metacarpals may be absent. CorruptEpisodeError when a hand lacks some points, or both all.
     """
-    present = {name for name in file["transforms"] if name != "camera"}
-    hands = (KEYPOINT_NAMES[:KEYPOINTS_PER_HAND], KEYPOINT_NAMES[KEYPOINTS_PER_HAND:])
-    absent = [[name for name in names if name not in present] for names in hands]
+    present, length = set(file["transforms"]), len(world_from_camera)
+    absent = [[name for name in KEYPOINT_NAMES[hand] if name not in present] for hand in (LEFT, RIGHT)]
     for names in absent:
         if names and (len(names) < KEYPOINTS_PER_HAND or all(len(other) == KEYPOINTS_PER_HAND for other in absent)):
             raise CorruptEpisodeError(f"{file.filename}: transforms/{names[0]} is missing")
-    names = [name for name in (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS) if name in present]
-    poses_KT = np.stack([_poses(file, name, len(world_from_camera)) for name in names])
+    nowhere = np.zeros((length, 4, 4), np.float32)
+    poses_KT = np.stack([_poses(file, name, length) if name in present else nowhere for name in JOINT_NAMES])
     rigid_KT = _rigid(poses_KT)
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
     tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
     for side in SIDES:
-        hand = [place for place, name in enumerate(names) if name.startswith(side) and name not in BODY_KEYPOINTS]
-        if hand:
-            points, seen = poses_KT[hand, :, :3, 3], tracked_KT[hand]
-            shown = np.where(seen[..., None], points, np.nan)
-            shown[:, ~seen.any(axis=0)] = 0.0  # no median of nothing
-            tracked_KT[hand] &= np.linalg.norm(points - np.nanmedian(shown, axis=0), axis=-1) <= MAX_HAND
-    return Joints({name: place for place, name in enumerate(names)}, poses_KT, tracked_KT)
+        hand = [row for row, name in enumerate(JOINT_NAMES) if name.startswith(side) and name not in BODY_KEYPOINTS]
+        points, seen = poses_KT[hand, :, :3, 3], tracked_KT[hand]
+        shown = np.where(seen[..., None], points, np.nan)
+        shown[:, ~seen.any(axis=0)] = 0.0  # no median of nothing
+        tracked_KT[hand] &= np.linalg.norm(points - np.nanmedian(shown, axis=0), axis=-1) <= MAX_HAND
+    return poses_KT, tracked_KT
 
 
 def _rigid(poses: np.ndarray) -> np.ndarray:
@@ -312,16 +303,15 @@ def _rigid(poses: np.ndarray) -> np.ndarray:
     return good.reshape(poses.shape[:-2])
 
 
-def _confidences(file: h5py.File, joints: Joints) -> np.ndarray | None:
+def _confidences(file: h5py.File, length: int) -> np.ndarray | None:
     """(T, 42) float32 between 0 and 1, 0 for NaN and for a hand that is absent; None when the file has none."""
     if "confidences" not in file:
         return None
-    length = joints.poses.shape[1]
-    columns = [
-        read_array(file, f"confidences/{name}", (length,)) if name in joints.places else np.zeros(length)
-        for name in KEYPOINT_NAMES
-    ]
-    return np.nan_to_num(np.stack(columns, axis=1), nan=0.0, posinf=0.0, neginf=0.0).clip(0.0, 1.0).astype(np.float32)
+    sure = np.zeros((length, len(KEYPOINT_NAMES)))
+    for column, name in enumerate(KEYPOINT_NAMES):
+        if name in file["transforms"]:
+            sure[:, column] = read_array(file, f"confidences/{name}", (length,))
+    return np.nan_to_num(sure, nan=0.0, posinf=0.0, neginf=0.0).clip(0.0, 1.0).astype(np.float32)
 
 
 def _intrinsics(file: h5py.File, size: tuple[int, int]) -> np.ndarray:

@@ -11,15 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from dexworld.hands import (
-    GRIPPER_CLOSED_RADII,
-    GRIPPER_OPEN_RADII,
-    JOINTS,
-    KEYPOINTS_PER_HAND,
-    NUM_KEYPOINTS,
-    RIGHT,
-    WRIST,
-)
+from dexworld import hands
+from dexworld.hands import JOINTS, KEYPOINTS_PER_HAND, NUM_KEYPOINTS, RIGHT, WRIST
 
 DUMMY_FINGERS = 5
 
@@ -39,8 +32,8 @@ class GripperHand:
     """
 
     style: Literal["gripper", "official"] = "gripper"
-    open_radii: tuple[float, ...] = GRIPPER_OPEN_RADII
-    closed_radii: tuple[float, ...] = GRIPPER_CLOSED_RADII
+    open_radii: tuple[float, ...] = hands.GRIPPER_OPEN_RADII
+    closed_radii: tuple[float, ...] = hands.GRIPPER_CLOSED_RADII
     forward: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,7 +65,9 @@ class GripperHand:
         centre = poses[:, :3, 3]
         angle = 2.0 * np.pi * np.arange(DUMMY_FINGERS) / DUMMY_FINGERS
         spokes = np.stack([np.cos(angle), np.sin(angle)], axis=-1)  # (5, 2) in the plane of the circles
-        in_plane = self._radii(opening)[:, None, :, None] * spokes[None, :, None, :]  # (T, 5, 4, 2)
+        share = ((opening > 0.5).astype(np.float64) if self.style == "official" else opening)[:, None]
+        radii = share * np.asarray(self.open_radii) + (1.0 - share) * np.asarray(self.closed_radii)  # (T, 4)
+        in_plane = radii[:, None, :, None] * spokes[None, :, None, :]  # (T, 5, 4, 2)
         if self.style == "official":
             offsets = np.concatenate([in_plane, np.zeros_like(in_plane[..., :1])], axis=-1)
         else:
@@ -89,13 +84,11 @@ class GripperHand:
 
         Arguments and errors as for `points`.
         """
-        keypoints = np.zeros((len(poses), NUM_KEYPOINTS, 3))
-        keypoints[:, RIGHT] = self.points(poses, opening)
-        valid = np.zeros((len(poses), NUM_KEYPOINTS), dtype=bool)
-        valid[:, RIGHT] = True
-        return keypoints, valid
+        return right_hand(self.points(poses, opening))
 
-    def _radii(self, opening: np.ndarray) -> np.ndarray:
-        """Radii (T, 4) of the joints, metres."""
-        share = ((opening > 0.5).astype(np.float64) if self.style == "official" else opening)[:, None]
-        return share * np.asarray(self.open_radii) + (1.0 - share) * np.asarray(self.closed_radii)
+
+def right_hand(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (T, 42, 3) and valid (T, 42) bool of the right hand's points (T, 21, 3); the left hand is absent."""
+    keypoints, valid = np.zeros((len(points), NUM_KEYPOINTS, 3)), np.zeros((len(points), NUM_KEYPOINTS), dtype=bool)
+    keypoints[:, RIGHT], valid[:, RIGHT] = points, True
+    return keypoints, valid

@@ -37,8 +37,10 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     Raises CorruptEpisodeError naming the file when it is missing, truncated or no HDF5, when its damage would end or
     hang the process, and for anything that h5py raises while it is open. A VideoError names its own file, and passes.
     """
-    check_heaps(path)
     try:
+        status = path.stat()
+        if _SMALLEST <= status.st_size <= MAX_SCANNED:
+            _check_heaps(path, status.st_size, status.st_mtime_ns)
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except (CorruptEpisodeError, VideoError):
@@ -47,24 +49,12 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
         raise CorruptEpisodeError(f"{path}: can't be read as HDF5 ({type(error).__name__}: {error})") from error
 
 
-def check_heaps(path: Path) -> None:
-    """Raise CorruptEpisodeError when HDF5 would walk a heap of texts in the file for ever, or the file can't be read.
-
-    Files above 256 MiB are not searched; others once, until they change (3 MB take 1 ms).
-    """
-    try:
-        status = path.stat()
-        if _SMALLEST <= status.st_size <= MAX_SCANNED:
-            _scan_heaps(path, status.st_size, status.st_mtime_ns)
-    except CorruptEpisodeError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CorruptEpisodeError(f"{path}: can't be read ({error})") from error
-
-
 @functools.lru_cache(maxsize=4096)
-def _scan_heaps(path: Path, size: int, changed: int) -> None:
-    """Step through the objects of every heap as the library does. changed: when the file was, in nanoseconds."""
+def _check_heaps(path: Path, size: int, changed: int) -> None:
+    """Refuse a file with a heap of texts that HDF5 would walk for ever: step through every heap as the library does.
+
+    size, changed: bytes and time of change in nanoseconds; a file is searched once until it changes (3 MB take 1 ms).
+    """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         size = min(size, len(content))
         place = content.find(_HEAP, 0, size - 8)
@@ -123,6 +113,13 @@ def numbers(file: h5py.File, key: str, shape: tuple[int | None, ...], limit: flo
     values = np.asarray(read_array(file, key, shape), dtype=np.float64)
     check_numbers(values, limit, f"{file.filename}: {key}")
     return values
+
+
+def per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
+    """The dataset `key`, one number or array per row, as (rows, width); checks and errors as for `numbers`."""
+    node = file.get(key)
+    further = node.ndim - 1 if isinstance(node, h5py.Dataset) else 0
+    return numbers(file, key, (rows, *[None] * further), limit).reshape(rows, -1)
 
 
 def rows_of(file: h5py.File, key: str) -> int:

@@ -8,21 +8,20 @@ everything in its place.
 import logging
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
-from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, is_lerobot, open_layout
+from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, open_layout
 from dexworld.data.lerobot.rows import RowImages, episode_rows
 from dexworld.data.readers.arrays import check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
 from dexworld.data.source import CorruptEpisodeError, FolderSource
 from dexworld.data.store.labels import PACKETS, layout_from_text, restored, track_arrays
 from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
-from dexworld.track import Frames, Track
+from dexworld.track import Track
 
 _AXIS = re.compile(r"(.*)[._ ]([xyz])")
 _LOG = logging.getLogger(__name__)
@@ -101,11 +100,6 @@ class LeRobotOptions:
         return {name for name in named if name is not None}
 
 
-def recognises(folder: Path) -> bool:
-    """Whether `folder` is a LeRobot dataset of any version; opening refuses what is not v3 and says what to do."""
-    return is_lerobot(folder)
-
-
 def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions()) -> "LeRobotSource":
     """The episodes of a LeRobot v3 dataset. Episodes whose files are missing are quarantined.
 
@@ -168,11 +162,12 @@ class LeRobotSource(FolderSource):
 
     def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when it can't be read or makes no sense."""
-        row, layout, name = self.rows[index], self.layout, self.ids[index]
+        row, layout, name, key = self.rows[index], self.layout, self.ids[index], self.image_key
+        pictures = {*layout.video_keys, *layout.image_keys}
         try:
-            columns = episode_rows(layout, row, self._wanted)
+            columns = episode_rows(layout, row, [name for name in layout.features if name not in pictures])
             self._check_times(columns)
-            frames = self._frames(row)
+            frames = layout.frames(row, key) if key in layout.video_keys else RowImages(layout, row, key)
             return Track(
                 frames=frames,
                 fps=layout.fps,
@@ -195,12 +190,6 @@ class LeRobotSource(FolderSource):
             "tasks": layout.tasks,
         }
 
-    @cached_property
-    def _wanted(self) -> list[str]:
-        """Columns to read: all but images."""
-        pictures = {*self.layout.video_keys, *self.layout.image_keys}
-        return [name for name in self.layout.features if name not in pictures]
-
     def _check_times(self, columns: dict[str, Any]) -> None:
         """The rows' times must be those of the rate, or they would be paired with wrong frames."""
         if "timestamp" in columns:
@@ -208,10 +197,6 @@ class LeRobotSource(FolderSource):
             fine = np.abs((times - times[0]) * self.layout.fps - np.arange(len(times))) < 0.5
             if not fine.all():
                 raise ValueError(f"the time of frame {int(np.argmin(fine))} is not that of {self.layout.fps} fps")
-
-    def _frames(self, row: int) -> Frames:
-        is_video = self.image_key in self.layout.video_keys
-        return self.layout.frames(row, self.image_key) if is_video else RowImages(self.layout, row, self.image_key)
 
     def _prepared(self, row: int, columns: dict[str, Any]) -> dict[str, Any]:
         """Fields of an episode of a prepared store."""
@@ -256,10 +241,9 @@ def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: i
         return np.tile(np.eye(4), (length, 1, 1))
     values = np.asarray(columns[mapping.feature], dtype=np.float64).reshape(length, -1)
     expected = {"matrix": 16, "xyz-euler": 6, "xyz-quaternion": 7}[mapping.form]
-    if values.shape[1] != expected or not np.isfinite(values).all():
-        raise ValueError(
-            f"{mapping.feature} has {values.shape[1]} numbers a frame, or NaN; {mapping.form} has {expected}"
-        )
+    found = values.shape[1]
+    if found != expected or not np.isfinite(values).all():
+        raise ValueError(f"{mapping.feature} has {found} numbers a frame, or NaN; {mapping.form} has {expected}")
     if mapping.form == "matrix":
         poses = values.reshape(-1, 4, 4)
     elif mapping.form == "xyz-euler":

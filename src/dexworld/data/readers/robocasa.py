@@ -23,17 +23,16 @@ import h5py
 import numpy as np
 
 from dexworld.data.readers.arrays import check_rigid, pinhole, poses_of, rotations_of, simulator_seed
-from dexworld.data.readers.hdf5 import arrays, attribute, attributes, group, is_plain, numbers, opened_hdf5
+from dexworld.data.readers.gripper_hand import right_hand
+from dexworld.data.readers.hdf5 import arrays, attribute, attributes, group, is_plain, numbers, opened_hdf5, per_row
 from dexworld.data.source import CorruptEpisodeError, FolderSource
 from dexworld.data.video import MAX_SIDE, VideoError
-from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.track import Track, frame_numbers
 
-# The camera robot0_robotview_2 in the robot's base: its position, and as columns its axes (MuJoCo: x right, y up,
-# looking along -z): forward and 30 degrees down.
-CAMERA_POSITION = (0.212, 0.0, 1.614)
-_SIN_60, _SIN_30 = 3.0**0.5 / 2, 0.5
-CAMERA_AXES = ((0.0, _SIN_30, -_SIN_60), (-1.0, 0.0, 0.0), (0.0, _SIN_60, _SIN_30))
+# base_from_camera of robot0_robotview_2, optical axes (x right, y down, z forward): it looks forward, 30 degrees down.
+_SIN_60 = 3.0**0.5 / 2
+_AXES = np.array([[0.0, 0.5, -_SIN_60], [-1.0, 0.0, 0.0], [0.0, _SIN_60, 0.5]])  # as MuJoCo has them: y up, z backwards
+BASE_FROM_CAMERA = poses_of(_AXES @ np.diag([1.0, -1.0, -1.0]), np.array([0.212, 0.0, 1.614]))
 STORED_ROWS = 600
 USUAL_RATE = 20.0
 ARM_JOINTS, FINGER_JOINTS = 7, 16  # of the dataset's right arm and hand
@@ -136,16 +135,13 @@ class RoboCasaSource(FolderSource):
             actions = numbers(file, f"{demo}/actions", (rows, None), 1e4) if f"{demo}/actions" in file else None
             joints = _joints(file, obs, rows)
             scene, environment = _json(file, demo, "ep_meta"), _json(file, "data", "env_args")
-        keypoints = np.zeros((rows, NUM_KEYPOINTS, 3))
-        keypoints[:, RIGHT] = hand_keypoints(wrist[:, :3, 3], sites)
-        valid = np.zeros((rows, NUM_KEYPOINTS), dtype=bool)
-        valid[:, RIGHT] = True
+        keypoints, valid = right_hand(hand_keypoints(wrist[:, :3, 3], sites))
         hands = np.full((rows, 2, 4, 4), np.nan)
         hands[:, 1] = wrist
         return Track(
             frames=frames,
             fps=_rate(environment, path) if options.fps is None else options.fps,
-            world_from_camera=world_from_base @ base_from_camera(),
+            world_from_camera=world_from_base @ BASE_FROM_CAMERA,
             intrinsics=intrinsics(frames.size, frames.crop_rows, options),
             source=f"robocasa {self.ids[index]}",
             task=str(scene.get("lang") or environment.get("env_name") or ""),
@@ -239,14 +235,6 @@ def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions
     return RoboCasaSource(root, tuple(sorted(ids)), tuple(sorted(quarantined)), options)
 
 
-def base_from_camera() -> np.ndarray:
-    """The pose (4, 4) of the optical camera frame (x right, y down, z forward) in the robot's base."""
-    pose = np.eye(4)
-    pose[:3, :3] = np.asarray(CAMERA_AXES) @ np.diag([1.0, -1.0, -1.0])
-    pose[:3, 3] = CAMERA_POSITION
-    return pose
-
-
 def intrinsics(size: tuple[int, int], crop: int, options: RoboCasaOptions = RoboCasaOptions()) -> np.ndarray:
     """The (3, 3) pinhole matrix for frames of `size` (height, width) after `crop` rows were cut at top and bottom.
 
@@ -296,13 +284,13 @@ def _base_poses(file: h5py.File, obs: str, rows: int) -> np.ndarray:
 def _hand(file: h5py.File, obs: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """world_from_wrist (rows, 4, 4) and the Allegro's joint origins in the world (rows, 16, 3)."""
     key = f"{obs}/robot0_right_hand_T_world_pose_mat"
-    flat = isinstance(file.get(key), h5py.Dataset) and file[key].ndim == 2
-    wrist = numbers(file, key, (rows, 16) if flat else (rows, 4, 4), MAX_DISTANCE).reshape(rows, 4, 4)
+    wrist = per_row(file, key, rows, MAX_DISTANCE)
+    if wrist.shape[1] != 16:
+        raise CorruptEpisodeError(f"{file.filename}: {key} holds {wrist.shape[1]} numbers a row, expected 4 x 4")
+    wrist = wrist.reshape(rows, 4, 4)
     check_rigid(wrist, f"{file.filename}: {key}")
     key = f"{obs}/robot0_right_gripper_keypoint_pose"
-    node = file.get(key)
-    shape = (rows, *(None for _ in node.shape[1:])) if isinstance(node, h5py.Dataset) else (rows, None)
-    values = numbers(file, key, shape, MAX_DISTANCE).reshape(rows, -1)
+    values = per_row(file, key, rows, MAX_DISTANCE)
     if values.shape[1] < 3 * SITES or values.shape[1] % 3:
         raise CorruptEpisodeError(f"{file.filename}: {key} holds {values.shape[1]} numbers a row, expected 3 x {SITES}")
     return wrist, values[:, -3 * SITES :].reshape(rows, SITES, 3)

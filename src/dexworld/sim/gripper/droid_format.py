@@ -1,8 +1,4 @@
-"""Write recordings of the gripper robot as DROID's raw release has them.
-
-    LAB/success|failure/DATE/TIME/metadata_<uuid>.json     who, what, where the cameras stand; written in full or not
-                                  trajectory.h5            actions, states, camera poses and times at 15 Hz
-                                  recordings/MP4/SERIAL.mp4
+"""Write recordings of the gripper robot as DROID's raw release has them; see `dexworld.data.readers.droid`.
 
 Keys and units as in the dataset's schema (droid-dataset.github.io): poses are x, y, z in metres and extrinsic x-y-z
 Euler angles in radians, in the frame of the robot's base; gripper positions run from 0 (open) to 1 (closed).
@@ -154,11 +150,16 @@ def _write_trajectory(file: h5py.File, recording: GripperRecording) -> None:
         version_number=VERSION,
     )
     first = next(iter(recording.episodes.values()))
-    names = ("object_positions", "object_motion", "object_touched")
+    names, on = ("object_positions", "object_motion", "object_touched"), np.ones(len(recording), bool)
     groups = {
         "action": _actions(recording.command),
         "observation/robot_state": _states(recording.state),
-        "observation/controller_info": _controller(len(recording)),
+        "observation/controller_info": {
+            "controller_on": on,
+            "movement_enabled": on,
+            "success": np.arange(len(recording)) == len(recording) - 1,
+            "failure": ~on,
+        },
         "observation/timestamp": _timestamps(recording, moment),
         **_cameras(recording),
         "dexworld": {name: first.columns[name] for name in names},
@@ -201,11 +202,6 @@ def _states(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "prev_joint_torques_computed": before,
         "prev_joint_torques_computed_safened": before,
     }
-
-
-def _controller(count: int) -> dict[str, np.ndarray]:
-    last, on = np.arange(count) == count - 1, np.ones(count, bool)
-    return {"controller_on": on, "movement_enabled": on, "success": last, "failure": np.zeros(count, bool)}
 
 
 def _timestamps(recording: GripperRecording, moment: datetime) -> dict[str, np.ndarray]:

@@ -1,8 +1,6 @@
-"""Write episodes in EgoDex's own layout, so that the reader of the real dataset reads simulated ones.
+"""Write episodes in EgoDex's own layout (`dexworld.data.readers.egodex`), so that its reader reads simulated ones.
 
-    SPLIT/TASK/N.mp4     H.264, long groups of pictures with B-frames, as phones and headsets write it
-    SPLIT/TASK/N.hdf5    camera/intrinsic (3, 3); transforms/NAME (N, 4, 4) float32 poses in the world, for `camera` and
-                         68 joints; confidences/NAME (N,) float32; attributes
+The video is H.264 with long groups of pictures and B-frames, as phones and headsets write it; poses are float32.
 
 World: as ARKit's, y against gravity, on the floor below the person; x to the person's right, z backwards. `camera` is
 the optical frame (x right, y down, z forward). Joint frames: `leftHand` and `rightHand` are the recorded wrist poses (z
@@ -24,13 +22,12 @@ import h5py
 import numpy as np
 
 from dexworld.data.files import written_atomically
-from dexworld.hands import BODY_KEYPOINTS, FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
+from dexworld.data.readers.egodex import JOINT_NAMES
+from dexworld.hands import FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
 from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS
 from dexworld.track import Track
 
-METACARPALS = tuple(f"{side}{finger}Metacarpal" for side in SIDES for finger in FINGERS[1:])
-JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)  # 42 + 8 + 18
 SEED_ATTRIBUTE = "dexworld_seed"
 SYNTHETIC = (
     "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
@@ -44,11 +41,7 @@ _SPINE = ("hip", *(f"spine{number}" for number in range(1, 8)), *(f"neck{number}
 
 @dataclass(frozen=True)
 class EgoDexLabels:
-    """The words of an EgoDex file.
-
-    task: name of its folder. description: what is done, one sentence. verbs, objects: what it is about. environment:
-    where.
-    """
+    """The words of an EgoDex file: name of its folder, what is done in one sentence, with what, and where."""
 
     task: str
     description: str
@@ -93,9 +86,30 @@ def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path.with_suffix(".mp4")) as temporary:
         write_long_gop_video(temporary, episode)
+    poses = joint_poses(episode).astype(np.float32)
+    sure, given = np.ones((len(episode), len(JOINT_NAMES)), np.float32), episode.columns.get("keypoint_confidence")
+    if given is not None:
+        sure[:, : len(KEYPOINT_NAMES)] = given
+        sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
+    texts = {
+        "task": labels.task,
+        "llm_description": labels.description,
+        "llm_description2": "",
+        "which_llm_description": "1",
+        "llm_verbs": list(labels.verbs),
+        "llm_objects": list(labels.objects),
+        "environment": labels.environment,
+        "object": ", ".join(labels.objects),
+        "session_name": "dexworld" if episode.seed is None else f"dexworld-seed-{episode.seed}",
+        "dexworld_synthetic": SYNTHETIC,
+    }
     with written_atomically(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_arrays(file, episode)
-        _write_attributes(file, episode, labels)
+        file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
+        file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
+        for index, name in enumerate(JOINT_NAMES):
+            file.create_dataset(f"transforms/{name}", data=poses[:, index])
+            file.create_dataset(f"confidences/{name}", data=sure[:, index])
+        file.attrs.update(texts if episode.seed is None else texts | {SEED_ATTRIBUTE: episode.seed})
     return path
 
 
@@ -113,39 +127,6 @@ def write_long_gop_video(path: Path, episode: Track) -> None:
         container.mux(stream.encode())
 
 
-def _write_arrays(file: h5py.File, episode: Track) -> None:
-    poses = joint_poses(episode).astype(np.float32)
-    sure = np.ones((len(episode), len(JOINT_NAMES)), np.float32)
-    given = episode.columns.get("keypoint_confidence")
-    if given is not None:
-        sure[:, : len(KEYPOINT_NAMES)] = given
-        sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
-    file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
-    file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
-    for index, name in enumerate(JOINT_NAMES):
-        file.create_dataset(f"transforms/{name}", data=poses[:, index])
-        file.create_dataset(f"confidences/{name}", data=sure[:, index])
-
-
-def _write_attributes(file: h5py.File, episode: Track, labels: EgoDexLabels) -> None:
-    file.attrs.update(
-        {
-            "task": labels.task,
-            "llm_description": labels.description,
-            "llm_description2": "",
-            "which_llm_description": "1",
-            "llm_verbs": list(labels.verbs),
-            "llm_objects": list(labels.objects),
-            "environment": labels.environment,
-            "object": ", ".join(labels.objects),
-            "session_name": "dexworld" if episode.seed is None else f"dexworld-seed-{episode.seed}",
-            "dexworld_synthetic": SYNTHETIC,
-        }
-    )
-    if episode.seed is not None:
-        file.attrs[SEED_ATTRIBUTE] = episode.seed
-
-
 def joint_poses(episode: Track) -> np.ndarray:
     """World poses (T, 68, 4, 4) float64 of the joints in the order of `JOINT_NAMES`; see the module for their axes."""
     parts = [episode.keypoints_world, episode.columns["hand_metacarpals_world"], episode.columns["body_world"]]
@@ -153,7 +134,9 @@ def joint_poses(episode: Track) -> np.ndarray:
     poses = np.tile(np.eye(4), (*places.shape[:2], 1, 1))
     poses[..., :3, 3] = places
     wrists = episode.columns["hand_poses_world"].astype(float)
-    ahead = _ahead(episode)
+    ahead = np.array(episode.world_from_camera[:, :3, 2], float)  # where the camera looks (T, 3), made level
+    ahead[:, 1] = 0.0
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     for side, name in enumerate(SIDES):
         wrist, turn = JOINT_NAMES.index(f"{name}Hand"), wrists[:, side, :3, :3]
         for finger in FINGERS:
@@ -164,13 +147,6 @@ def joint_poses(episode: Track) -> np.ndarray:
         poses[:, wrist, :3, :3] = turn
     _turn_chain(poses, list(_SPINE), ahead)
     return poses
-
-
-def _ahead(episode: Track) -> np.ndarray:
-    """Where the camera looks (T, 3), made level."""
-    forward = np.array(episode.world_from_camera[:, :3, 2], float)
-    forward[:, 1] = 0.0
-    return forward / np.linalg.norm(forward, axis=1, keepdims=True)
 
 
 def _turn_chain(poses: np.ndarray, names: list[str], side: np.ndarray) -> None:
