@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from video_fixtures import write_mp4
 
 BITS = 12
+FPS = 30
 OPEN_GROUPS = "keyint=12:bframes=3:open-gop=1:log-level=none"
 CODECS = {
     "h264": ("libx264", {"crf": "18", "g": "12", "bf": "0", "preset": "ultrafast"}),
@@ -41,7 +42,7 @@ def number_of(frame: np.ndarray) -> int:
     return sum(int(middle.mean() > 127) << bit for bit, middle in enumerate(middles))
 
 
-def write_video(path: Path, frames, fps=30, codec="h264"):
+def write_video(path: Path, frames, fps=FPS, codec="h264"):
     """All frames as one mp4 of LeRobot's kind; frame i at i / fps seconds."""
     os.environ.setdefault("SVT_LOG", "1")
     encoder, options = CODECS[codec]
@@ -53,7 +54,6 @@ def write_dataset(
     lengths=(20, 13, 27, 18),
     cameras=("observation.images.top", "observation.images.wrist"),
     codec="h264",
-    fps=30,
     episodes_per_file=3,
     size=(64, 96),
     columns=None,
@@ -83,19 +83,18 @@ def write_dataset(
         for number, camera in enumerate(cameras):
             path = folder / "videos" / camera / "chunk-000" / f"{file_word}{file:03d}.mp4"
             frames = [numbered_frame(1000 * number + n, size, number) for n in range(first, last)]
-            write_video(path, frames, fps, codec)
+            write_video(path, frames, FPS, codec)
         path = folder / "data" / "chunk-000" / f"{file_word}{file:03d}.parquet"
-        _write_rows(path, members, starts, columns, fps, row_groups, image_key, size)
-    features = {}
-    for name, array in columns.items():
-        features[name] = {"dtype": "float32", "shape": list(array.shape[1:]), "names": (names or {}).get(name)}
-    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
-        features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+        _write_rows(path, members, starts, columns, row_groups, image_key, size)
+    shapes = {name: list(array.shape[1:]) for name, array in columns.items()} | {"timestamp": [1]}
+    features = {name: {"dtype": "float32", "shape": shapes[name], "names": (names or {}).get(name)} for name in shapes}
+    for name in ("frame_index", "episode_index", "index", "task_index"):
+        features[name] = {"dtype": "int64", "shape": [1], "names": None}
     if image_key:
         features[image_key] = {"dtype": "image", "shape": [3, *size], "names": ["channels", "height", "width"]}
     files = [episode // episodes_per_file for episode in range(len(lengths))]
     tasks = ["pick the cup", "place the cup"]
-    write_meta(folder, lengths, cameras, features, tasks, fps, size, files, task_column, version)
+    write_meta(folder, lengths, cameras, features, tasks, FPS, size, files, task_column, version)
     return columns
 
 
@@ -120,26 +119,21 @@ def write_meta(
     pq.write_table(texts, folder / "meta" / "tasks.parquet")
     video = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
     video["info"] = {"video.fps": fps, "has_audio": False}
-    description = {
-        "codebase_version": version,
-        "robot_type": "so100",
-        "total_episodes": len(lengths),
-        "total_frames": int(starts[-1]),
-        "fps": fps,
-        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-        "features": dict.fromkeys(cameras, video) | features,
-    }
+    place = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+    description = {"codebase_version": version, "robot_type": "so100", "fps": fps}
+    description |= {"total_episodes": len(lengths), "total_frames": int(starts[-1])}
+    description |= {"data_path": f"data/{place}.parquet", "video_path": f"videos/{{video_key}}/{place}.mp4"}
+    description |= {"features": dict.fromkeys(cameras, video) | features}
     (folder / "meta" / "info.json").write_text(json.dumps(description))
 
 
-def _write_rows(path, members, starts, columns, fps, row_groups, image_key, size):
+def _write_rows(path, members, starts, columns, row_groups, image_key, size):
     tables = []
     for episode in members:
         span = range(starts[episode], starts[episode + 1])
         table = {name: _lists(array[span.start : span.stop]) for name, array in columns.items()}
         table |= {
-            "timestamp": pa.array(np.arange(len(span)) / fps, pa.float32()),
+            "timestamp": pa.array(np.arange(len(span)) / FPS, pa.float32()),
             "frame_index": pa.array(np.arange(len(span))),
             "episode_index": pa.array(np.full(len(span), episode)),
             "index": pa.array(np.array(span)),

@@ -77,14 +77,3 @@ def content_of(store: Path) -> dict[str, str]:
         for path in sorted(store.rglob("*"))
         if path.is_file()
     }
-
-
-def flip_bits(path: Path, times: int, seed: int):
-    """Damage one random bit of a file so many times, each time of the file as it was; at the end it is whole."""
-    content, generator = path.read_bytes(), np.random.default_rng(seed)
-    for _ in range(times):
-        damaged = bytearray(content)
-        damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
-        path.write_bytes(damaged)
-        yield
-    path.write_bytes(content)

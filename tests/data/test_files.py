@@ -1,15 +1,13 @@
-"""A folder begun with other settings is refused by name; claims of dead processes are void."""
+"""A folder begun with other settings is refused by name; claims of dead processes are free."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
 
-from dexworld.data.files import EXPIRED_S, Claims, Shard, check_same_settings
+from dexworld.data.files import Shard, check_same_settings
+from dexworld.data.locks import Claims
 
 INDEX = Path("folder/dataset.json")
 
@@ -51,27 +49,28 @@ def test_a_message_stays_short():
     assert len(str(raised.value)) < 700
 
 
-def claim(folder, name, host, pid):
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps({"host": host, "pid": pid}))
-    return path
+def hold(folder, sender):
+    claims = Claims(folder)
+    sender.send((claims.take("held"), claims.take("live")))
+    time.sleep(60)
 
 
-def test_claims_of_dead_processes_and_old_ones_are_void(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    claim(tmp_path, "dead", socket.gethostname(), ended.pid)
-    old = claim(tmp_path, "old", "another-host", 1)
-    os.utime(old, (old.stat().st_atime, old.stat().st_mtime - EXPIRED_S - 60))
-    claim(tmp_path, "live", socket.gethostname(), os.getppid())
+def test_a_claim_is_refused_while_its_process_lives_and_free_when_it_died(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    other = context.Process(target=hold, args=(tmp_path, theirs))
+    other.start()
+    assert ours.recv() == (True, True)
     with Claims(tmp_path) as claims:
-        assert claims.take("dead")
-        assert claims.take("old")
         assert not claims.take("live")
         assert claims.take("new")
         assert not claims.take("new")
-    assert [path.name for path in tmp_path.iterdir()] == ["live.json"]
+        claims.release("new")
+        assert claims.take("new")
+        other.kill()
+        other.join()
+        assert claims.take("held")
+    assert [path.name for path in tmp_path.iterdir()] == [".live.part"]  # the next one takes it over
 
 
 def test_shards_divide_the_items_without_a_rest():

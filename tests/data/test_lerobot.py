@@ -81,22 +81,14 @@ def test_annotations_hold_every_column_and_the_other_cameras(plain):
     assert annotations["tasks"] == {0: "pick the cup", 1: "place the cup"}
 
 
-def test_files_with_another_word_than_the_template_are_found(tmp_path):
-    write_dataset(tmp_path, LENGTHS, file_word="file_", cameras=("observation.images.top",))
+@pytest.mark.parametrize("changes", [{"file_word": "file_"}, {"task_column": "task"}, {"row_groups": False}], ids=str)
+def test_other_names_and_row_groups_are_read(tmp_path, changes):
+    columns = write_dataset(tmp_path, LENGTHS, cameras=("observation.images.top",), **changes)
     source = open_lerobot(tmp_path)
     assert source.quarantined == ()
-    assert [shown(source[index].frames, [0])[0] for index in range(4)] == STARTS[:4].tolist()
-
-
-def test_tasks_are_read_whatever_their_column_is_called(tmp_path):
-    write_dataset(tmp_path, LENGTHS, task_column="task")
     assert open_layout(tmp_path).tasks == {0: "pick the cup", 1: "place the cup"}
-
-
-def test_rows_are_found_when_a_file_is_one_row_group(tmp_path):
-    columns = write_dataset(tmp_path, LENGTHS, row_groups=False, cameras=("observation.images.top",))
-    source = open_lerobot(tmp_path)
     for index in range(4):
+        assert shown(source[index].frames, [0]) == [STARTS[index]]
         expected = columns["action"][STARTS[index] : STARTS[index + 1]]
         np.testing.assert_array_equal(source[index].columns["action"], expected)
 
@@ -176,15 +168,10 @@ def test_the_forms_of_a_camera_pose_agree():
         "euler": torch.cat([shift, angles], dim=-1).numpy(),
         "quaternion": torch.cat([shift, 2 * quaternion], dim=-1).numpy(),
     }
-    for mapping in (
-        PoseMapping("matrix"),
-        PoseMapping("inverse", inverse=True),
-        PoseMapping("euler", "xyz-euler"),
-        PoseMapping("quaternion", "xyz-quaternion"),
-    ):
-        np.testing.assert_allclose(
-            lerobot.camera_poses(columns, mapping, 2), poses.numpy(), atol=1e-9, err_msg=mapping.feature
-        )
+    forms = [PoseMapping("euler", "xyz-euler"), PoseMapping("quaternion", "xyz-quaternion")]
+    for mapping in (PoseMapping("matrix"), PoseMapping("inverse", inverse=True), *forms):
+        found = lerobot.camera_poses(columns, mapping, 2)
+        np.testing.assert_allclose(found, poses.numpy(), atol=1e-9, err_msg=mapping.feature)
     with pytest.raises(ValueError, match="no rigid transform"):
         lerobot.camera_poses({"matrix": 2 * poses.numpy()}, PoseMapping("matrix"), 2)
     with pytest.raises(ValueError, match=r"matrix, read as matrix, mirrors at row 0"):

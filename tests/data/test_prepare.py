@@ -31,16 +31,12 @@ def undisturbed(source, tmp_path_factory):
     return folder
 
 
-def test_a_store_holds_every_episode_of_its_source_with_its_labels(source, undisturbed):
-    before, after = open_dataset(source), open_dataset(undisturbed, verify=True)
-    assert after.ids == before.ids
-    assert after.lengths == before.lengths
-    assert after.quarantined == ()
-    for index in range(len(before)):
-        valid = before[index].keypoints_valid
-        np.testing.assert_array_equal(after[index].keypoints_valid, valid)
-        error = after[index].keypoints_world[valid] - before[index].keypoints_world[valid]
-        assert np.abs(error).max() < 1e-6
+@pytest.fixture
+def broken(source, tmp_path):
+    """A copy of the source in which an episode's frames can't be decoded."""
+    folder = shutil.copytree(source, tmp_path / "broken")
+    damage_frames(folder, "e01")
+    return folder
 
 
 def test_the_store_is_the_same_to_the_byte_whatever_the_number_of_processes(source, undisturbed, tmp_path):
@@ -57,9 +53,7 @@ def test_preparing_again_changes_nothing_and_accounts_for_the_same(source, undis
     assert content_of(tmp_path / "store") == content_of(undisturbed)
 
 
-def test_broken_episodes_are_left_out_with_their_reasons_and_the_count_is_kept(source, tmp_path):
-    broken = shutil.copytree(source, tmp_path / "broken")
-    damage_frames(broken, "e01")
+def test_broken_episodes_are_left_out_with_their_reasons_and_the_count_is_kept(broken, tmp_path):
     (broken / "episodes" / "e03.npz").write_bytes(b"no labels")
     report = prepare(config_of(broken, tmp_path / "store"))
     account = report.account
@@ -72,16 +66,13 @@ def test_broken_episodes_are_left_out_with_their_reasons_and_the_count_is_kept(s
     assert open_dataset(tmp_path / "store", verify=True).ids == ("e00", "e02", "e04", "e05", "e06")
 
 
-def test_strict_ends_at_the_first_broken_episode(source, tmp_path):
-    broken = shutil.copytree(source, tmp_path / "broken")
-    damage_frames(broken, "e01")
+def test_strict_ends_at_the_first_broken_episode(broken, tmp_path):
     with pytest.raises(StrictError, match="e01"):
         prepare(config_of(broken, tmp_path / "store", strict=True))
     assert not (tmp_path / "store" / "meta").exists()
 
 
-def test_a_source_without_a_readable_episode_is_refused(source, tmp_path):
-    broken = shutil.copytree(source, tmp_path / "broken")
+def test_a_source_without_a_readable_episode_is_refused(broken, tmp_path):
     for labels in (broken / "episodes").glob("*.npz"):
         labels.unlink()
     with pytest.raises(ValueError, match=r"holds no episode to prepare \(7 quarantined"):

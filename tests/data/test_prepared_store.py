@@ -3,32 +3,27 @@
 import json
 import os
 import pickle
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from lerobot_fixtures import number_of, numbered_frame
-from prepare_fixtures import content_of, flip_bits
+from lerobot_fixtures import number_of
+from prepare_fixtures import content_of
+from store_fixtures import SETTINGS, make_episode, prepare
 from torch.utils.data import DataLoader
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.lerobot import open_lerobot
 from dexworld.data.source import CorruptEpisodeError, Dataset
 from dexworld.data.store import packs as pack_module
 from dexworld.data.store.assemble import assemble
-from dexworld.data.store.encode import encode_episode
 from dexworld.data.store.packs import read_records, write_pack
 from dexworld.data.store.prepared_dataset import open_prepared, problems
-from dexworld.data.store.store_settings import PrepareSettings, StoredFit
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
-from dexworld.track import ArrayFrames, Track
+from dexworld.track import ArrayFrames
 
-SIZE = (64, 96)
-SETTINGS = PrepareSettings(height=64, pack_episodes=3, fps=10.0, width=96)
 CODECS = ["h264", "h264-444", "hevc", "av1", "jpeg"]
 
 
@@ -41,28 +36,6 @@ class BreakingFrames(ArrayFrames):
         return super().read(indices)
 
 
-def make_episode(number: int, length: int = 25, size=SIZE, **changes) -> Track:
-    """Frame t of episode `number` shows the number 100 `number` + t; all labels are random."""
-    generator = np.random.default_rng(number)
-    keypoints, valid = generator.normal(size=(length, 42, 3)), generator.random((length, 42)) > 0.2
-    keypoints[~valid] = np.nan
-    fields = {
-        "frames": ArrayFrames(np.stack([numbered_frame(100 * number + time, size) for time in range(length)])),
-        "fps": 10.0,
-        "world_from_camera": np.tile(np.eye(4), (length, 1, 1)) + generator.normal(size=(length, 1, 1)),
-        "intrinsics": np.array([[60.0, 0, size[1] / 2], [0, 61, size[0] / 2], [0, 0, 1]]),
-        "source": f"test episode {number}",
-        "task": f"task {number % 2}",
-        "seed": number,
-    }
-    columns = {
-        "keypoint_confidence": generator.random((length, 42)),
-        "object_motion": generator.random(length).astype(np.float32),
-    }
-    known = {"keypoints_world": keypoints, "keypoints_valid": valid}
-    return Track(**(fields | changes | {"columns": known | changes.get("columns", columns)}))
-
-
 def refuse():
     raise CorruptEpisodeError("x.hdf5: no keypoints")
 
@@ -70,13 +43,6 @@ def refuse():
 def packs_of(count: int, broken=()) -> list[list]:
     readers = [(f"e{n:02d}", refuse if n in broken else (lambda n=n: make_episode(n, 20 + n))) for n in range(count)]
     return [readers[start : start + 3] for start in range(0, count, 3)]
-
-
-def prepare(folder: Path, packs, settings=SETTINGS, **arguments):
-    for number, items in enumerate(packs):
-        write_pack(folder, number, items, settings)
-    assemble(folder, read_records(folder), {"source": "tests"}, **arguments)
-    return open_prepared(folder)
 
 
 @pytest.fixture(scope="module")
@@ -201,13 +167,6 @@ def test_a_store_of_nothing_is_refused_with_the_reason(tmp_path):
         assemble(tmp_path, read_records(tmp_path), {})
 
 
-def test_episodes_of_another_rate_are_left_out(tmp_path):
-    items = [("a", lambda: make_episode(0)), ("b", lambda: make_episode(1, fps=12.0))]
-    dataset = prepare(tmp_path, [items], PrepareSettings(height=64))
-    assert dataset.ids == ("a",)
-    assert "12 frames per second in a store of 10" in dataset.quarantined[0][1]
-
-
 def test_extras_keep_their_names_shapes_and_kinds(tmp_path):
     generator = np.random.default_rng(0)
     extras = [
@@ -228,91 +187,29 @@ def test_extras_keep_their_names_shapes_and_kinds(tmp_path):
     ]
     dataset = prepare(tmp_path, [items])
     assert dataset.quarantined == ()
+    extras[0] |= {"joint_positions": joints, "joint_targets": 2 * joints}
     for index in range(2):
         found = dataset[index].columns
-        joint_names = {"joint_positions", "joint_targets"} if index == 0 else set()
-        assert found.keys() == extras[index].keys() | {"keypoints_world", "keypoints_valid"} | joint_names
+        assert found.keys() == extras[index].keys() | {"keypoints_world", "keypoints_valid"}
         for name, value in extras[index].items():
             np.testing.assert_array_equal(found[name], value)
             assert found[name].dtype.kind == value.dtype.kind
             assert found[name].dtype.kind == "U" or found[name].dtype == value.dtype
-    np.testing.assert_array_equal(dataset[0]["joint_targets"], 2 * joints)
     assert dataset[1].get("joint_positions") is None
 
 
-def test_an_extra_that_is_no_array_over_the_frames_quarantines_its_episode(tmp_path):
-    items = [
-        ("a", lambda: make_episode(0)),
-        ("b", lambda: make_episode(1, columns={"pose": np.zeros((25, 2), dtype=complex)})),
-    ]
-    dataset = prepare(tmp_path, [items])
-    assert "column 'pose' has shape (25, 2) complex128" in dataset.quarantined[0][1]
-
-
 @pytest.mark.parametrize(
-    ("source", "settings", "scaled", "corner", "stored"),
+    ("changes", "reason"),
     [
-        ((1080, 1920), PrepareSettings(), (224, 398), (0, 0), (224, 398)),
-        ((1080, 1920), PrepareSettings(crop=(224, 392)), (224, 398), (0, 2), (224, 392)),
-        ((480, 640), PrepareSettings(width=398), (298, 398), (36, 0), (224, 398)),
-        ((180, 320), PrepareSettings(), (224, 398), (0, 0), (224, 398)),
+        ({"fps": 12.0}, "12 frames per second in a store of 10"),
+        ({"columns": {"pose": np.zeros((25, 2), dtype=complex)}}, "column 'pose' has shape (25, 2) complex128"),
     ],
 )
-def test_frames_are_scaled_to_cover_and_cut_evenly(source, settings, scaled, corner, stored):
-    episode = make_episode(0, 1, frames=ArrayFrames(np.zeros((1, *source, 3), dtype=np.uint8)))
-    fit = StoredFit.of(source, settings.resolved(episode))
-    assert (fit.scaled, fit.corner, fit.stored) == (scaled, corner, stored)
-    # the middle of the picture stays the middle, and the far corner of the scaled picture is that of the source
-    far = fit.pixels(np.array([[source[1], source[0]]], dtype=float))[0]
-    np.testing.assert_allclose(far, [scaled[1] - corner[1], scaled[0] - corner[0]])
-    matrix = np.array([[700.0, 0, 0.3 * source[1]], [0, 710, 0.6 * source[0]], [0, 0, 1]])
-    point = np.array([0.2, -0.1, 1.5])
-    pixel, moved = (found[:2] / found[2] for found in (matrix @ point, fit.intrinsics(matrix) @ point))
-    np.testing.assert_allclose(moved, fit.pixels(pixel[None])[0])
-
-
-def test_scaled_and_cut_frames_fit_their_intrinsics_and_pixels(tmp_path):
-    pixels = np.full((5, 2), 30.0)
-    frames = np.zeros((5, 128, 256, 3), dtype=np.uint8)
-    frames[:, 40:48, 100:108] = 255  # centred on (104, 44)
-    episode = make_episode(0, 5, frames=ArrayFrames(frames), columns={"dot_pixels": pixels})
-    episode.intrinsics[:] = [[100, 0, 104], [0, 100, 44], [0, 0, 1]]
-    dataset = prepare(tmp_path, [[("a", lambda: episode)]], PrepareSettings(height=64, crop=(48, 96)))
-    stored = dataset[0]
-    assert stored.frames.size == (48, 96)
-    bright = np.argwhere(stored.frames.read([2])[0].mean(axis=-1) > 128) + 0.5
-    np.testing.assert_allclose(bright.mean(axis=0)[::-1], stored.intrinsics[:2, 2], atol=0.05)
-    np.testing.assert_allclose(stored.columns["dot_pixels"], pixels / 2 - [16, 8])
-
-
-def test_a_crop_larger_than_the_frames_is_a_mistake_of_the_settings(tmp_path):
-    with pytest.raises(ValueError, match="larger than the scaled frame"):
-        write_pack(tmp_path, 0, packs_of(1)[0], PrepareSettings(height=64, crop=(64, 98)))
-
-
-@pytest.mark.parametrize("tagged", [False, True])
-@pytest.mark.parametrize("codec", ["h264", "h264-444", "jpeg"])
-def test_colours_of_a_video_stay_whatever_way_they_take(tmp_path, codec, tagged):
-    colours = np.array([[220, 40, 30], [20, 180, 60], [40, 60, 210], [240, 230, 90]], dtype=np.uint8)
-    frame = np.repeat(np.repeat(colours[None], 128, axis=0), 48, axis=1)
-    path = tmp_path / "source.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(10), options={"crf": "10", "bf": "3"})
-        stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], "yuv420p"
-        if tagged:
-            stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
-        for _ in range(9):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            container.mux(
-                stream.encode(picture.reformat(format="yuv420p", dst_colorspace=1 if tagged else 5, dst_color_range=1))
-            )
-        container.mux(stream.encode())
-    episode = make_episode(0, 9, frames=ForeignFrames(path))
-    dataset = prepare(tmp_path / "store", [[("a", lambda: episode)]], PrepareSettings(height=64, codec=codec, group=3))
-    stored = dataset[0].frames.read([7])[0]
-    for place, colour in enumerate(colours):
-        found = stored[16:48, 24 * place + 8 : 24 * place + 16].reshape(-1, 3).mean(axis=0)
-        np.testing.assert_allclose(found, colour, atol=6)
+def test_episodes_of_another_rate_or_without_plain_arrays_are_left_out(tmp_path, changes, reason):
+    items = [("a", lambda: make_episode(0)), ("b", lambda: make_episode(1, **changes))]
+    dataset = prepare(tmp_path, [items], PrepareSettings(height=64))
+    assert dataset.ids == ("a",)
+    assert reason in dataset.quarantined[0][1]
 
 
 def test_the_layout_is_that_of_lerobot(store):
@@ -358,28 +255,6 @@ def test_several_processes_find_the_same_damage_in_the_same_order(tmp_path):
     assert told == [(done, count) for done in range(1, count + 1)]
 
 
-@pytest.mark.parametrize("part", ["video", "labels"])
-def test_a_flipped_bit_is_an_error_and_never_a_picture_or_a_number(tmp_path, part):
-    dataset = prepare(tmp_path, packs_of(3))
-    video, labels = dataset.files(0)
-    path = video if part == "video" else labels
-    truth = [(episode.keypoints_world, episode.frames.read(list(range(len(episode))))) for episode in dataset]
-    messages = []
-    for _ in flip_bits(path, 40, seed=3):
-        for index, (keypoints, frames) in enumerate(truth):
-            try:
-                episode = dataset[index]
-                np.testing.assert_array_equal(episode.keypoints_world, keypoints)
-                np.testing.assert_array_equal(episode.frames.read(list(range(len(episode)))), frames)
-            except (CorruptEpisodeError, VideoError) as error:
-                messages.append(str(error))
-    assert len(messages) >= 20
-    assert all(path.name in message for message in messages)
-    path.write_bytes(b"?" + path.read_bytes()[1:])
-    names = [name for name, _ in open_prepared(tmp_path, verify=True).quarantined]
-    assert any(path.name in name for name in names)
-
-
 def test_missing_and_truncated_files_are_quarantined_when_opening(tmp_path):
     dataset = prepare(tmp_path, packs_of(7))
     dataset.files(0)[0].unlink()
@@ -405,57 +280,21 @@ def test_a_damaged_index_is_named(tmp_path):
             open_prepared(tmp_path)
 
 
-def test_damaged_meta_files_never_give_other_values(tmp_path):
-    dataset = prepare(tmp_path, packs_of(3))
-    truth = [(episode.intrinsics, episode.task, episode.fps, episode.source, episode.seed) for episode in dataset]
-    refused = 0
-    for path in (tmp_path / "meta" / "dexworld.json", *(tmp_path / "meta" / "episodes").rglob("*.parquet")):
-        for _ in flip_bits(path, 30, seed=4):
-            try:
-                opened = open_prepared(tmp_path)
-            except ValueError:
-                refused += 1
-                continue
-            for episode, (intrinsics, *rest) in zip(opened, truth, strict=True):
-                np.testing.assert_array_equal(episode.intrinsics, intrinsics)
-                assert [episode.task, episode.fps, episode.source, episode.seed] == rest
-    assert refused >= 25
-
-
 def test_the_fingerprint_changes_with_an_episode_and_with_nothing_else(store, tmp_path):
     same = prepare(tmp_path / "same", packs_of(8, broken=(4,)))
     other = prepare(tmp_path / "other", packs_of(8, broken=(5,)))
     assert open_prepared(store).fingerprint == same.fingerprint != other.fingerprint
 
 
-class FirstFrames:
-    """Items of a store for a DataLoader: the number that the first frame of each episode shows."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, index):
-        return number_of(self.dataset[index].frames.read([0])[0])
+def first_number(episode):
+    return number_of(episode.frames.read([0])[0])
 
 
 def test_forked_workers_and_pickled_copies_read_the_store_that_their_parent_has_open(store):
     dataset = open_prepared(store)
     numbers = [0, 100, 200, 300, 500, 600, 700]
-    assert [FirstFrames(dataset)[index] for index in range(7)] == numbers
-    items = FirstFrames(pickle.loads(pickle.dumps(dataset)))  # what a spawned worker gets
-    assert [items[index] for index in range(7)] == numbers
-    assert list(DataLoader(items, batch_size=None, num_workers=2, multiprocessing_context="fork")) == numbers
-
-
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "jpeg"])
-def test_a_coarser_rate_factor_takes_fewer_bytes(codec):
-    generator = np.random.default_rng(0)
-    frames = ArrayFrames(generator.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8))
-    size = {}
-    for crf in (2, 20):
-        settings = PrepareSettings(height=64, width=96, codec=codec, crf=crf, fps=30.0)
-        size[crf] = sum(len(packet) for packet in encode_episode(frames, settings, "noise").packets)
-    assert size[20] < 0.8 * size[2]
+    assert [first_number(episode) for episode in dataset] == numbers
+    copy = pickle.loads(pickle.dumps(dataset))  # what a spawned worker gets
+    assert [first_number(episode) for episode in copy] == numbers
+    options = {"collate_fn": first_number, "num_workers": 2, "multiprocessing_context": "fork"}
+    assert list(DataLoader(dataset, batch_size=None, **options)) == numbers

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from dexworld.cli.progress import task_bars
+from dexworld.cli.bars import task_bars
 from dexworld.evaluation.results import write_results
 from dexworld.training.latents import LatentsConfig, cache_latents, latent_estimates
 

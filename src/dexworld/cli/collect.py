@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dexworld.cli.progress import counted
+from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
 from dexworld.sim.collect_scenes import (
     CollectConfig,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dexworld.cli.progress import counted
+from dexworld.cli.bars import counted
 from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized
 from dexworld.evaluation.guard import check_seeds

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from dexworld.cli.progress import task_bars
+from dexworld.cli.bars import task_bars
 from dexworld.evaluation.results import write_results
 from dexworld.evaluation.tasks import TasksConfig, evaluate_tasks
 

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from dexworld.cli.progress import task_bars
+from dexworld.cli.bars import task_bars
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import written_atomically
 from dexworld.data.inspection import EpisodeReport, InspectConfig, Inspection, account, inspect

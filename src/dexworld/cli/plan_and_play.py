@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from dexworld.cli.progress import task_bars
+from dexworld.cli.bars import task_bars
 from dexworld.evaluation.results import write_results
 from dexworld.report.demo import write_demo_report
 from dexworld.report.play_demo import DemoConfig, PlayConfig, demo_figures, play_demo

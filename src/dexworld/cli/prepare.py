@@ -2,18 +2,16 @@
 
 import logging
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from dexworld.cli.progress import bars_or_lines
+from dexworld.cli.bars import bars_or_lines
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import Shard
-from dexworld.data.prepare.job import Patience, PrepareConfig, Progress, prepare
+from dexworld.data.prepare.job import PrepareConfig, prepare
 from dexworld.data.store.packs import STAGING
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.evaluation.results import write_results
@@ -32,7 +30,6 @@ class Prepare(PrepareConfig):
     """Share i of n of the work, e.g. 3/16 in a Slurm array; shards share nothing but the folder."""
     reader: tuple[str, ...] = ()  # type: ignore[assignment]
     """How the layout is read, e.g. `egodex.split=test`, or a JSON file {layout: {field: value}}."""
-    patience: tyro.conf.Suppress[Patience] = field(default_factory=Patience)
     output: Path | None = None
     """Folder for results.json; when not given the store's, `staging/shard-i-of-n` in it while shards are missing."""
 
@@ -42,7 +39,7 @@ class Prepare(PrepareConfig):
         values = {each.name: getattr(self, each.name) for each in fields(PrepareConfig)}
         config = PrepareConfig(**values | {"shard": shard, "reader": reader_options(self.reader)})
         with bars_or_lines() as update:
-            report = prepare(config, _watch(update))
+            report = prepare(config, update)
         sys.stdout.write(report.text() + "\n")
         own = STAGING if not report.assembled else ""  # several shards, each with its own figures
         own += f"/shard-{shard.index}-of-{shard.count}" if own and shard.count > 1 else ""
@@ -52,15 +49,3 @@ class Prepare(PrepareConfig):
         logger.info("all figures: %s", path)
         if not report.ok:
             sys.exit(1)
-
-
-def _watch(update: Callable[..., None]) -> Callable[[Progress], None]:
-    started: dict[str, float] = {}
-
-    def watch(progress: Progress) -> None:
-        seconds = time.monotonic() - started.setdefault(progress.step, time.monotonic())
-        note = f"{progress.frames / max(seconds, 1e-9):.0f} frames/s" if progress.frames else ""
-        note += f", {progress.quarantined} quarantined" if progress.frames and progress.quarantined else ""
-        update(progress.step, progress.done, progress.total, note)
-
-    return watch

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from dexworld.cli.progress import counted
+from dexworld.cli.bars import counted
 from dexworld.cli.video_results import facts_of
 from dexworld.data.video import write_video
 from dexworld.evaluation.results import write_results

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, cast
 
 import tyro
 
-from dexworld.cli.progress import counted, task_bars
+from dexworld.cli.bars import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.results import write_results
 from dexworld.models.lpips import LPIPS

@@ -1,15 +1,12 @@
-"""Files that appear whole, tell when they were damaged, and are claimed by one process at a time."""
+"""Files that appear whole and tell when they were damaged; settings of a folder; shares of work."""
 
 import contextlib
 import io
 import json
-import logging
 import os
 import platform
 import re
-import socket
 import struct
-import threading
 import tokenize
 import zipfile
 import zlib
@@ -20,12 +17,9 @@ from typing import Any
 
 import numpy as np
 
-logger = logging.getLogger(__name__)
 CHECKSUM = "crc32"
 NAMED = 6  # differences that a message lists
 LONGEST = 60  # characters of a value in a message
-REFRESHED_S = 30.0
-EXPIRED_S = 600.0  # a claim that nobody refreshed for so long is void
 # What NumPy and zipfile raise for archives with damaged bytes; RuntimeError: "encrypted", or packed in an unknown way.
 _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError, SyntaxError,
@@ -37,8 +31,8 @@ _UNREADABLE = (
 def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it, on failure remove it.
 
-    A process killed in between leaves at most a hidden file `.<name>.<host>-<pid>.tmp`, which readers ignore. Several
-    processes may write into one folder; when two write the same path, the last rename wins and the file is whole.
+    A process killed in between leaves a hidden file `.<name>.<host>-<pid>.tmp`, which readers ignore. When two
+    processes write the same path, the last rename wins.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
@@ -53,7 +47,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as indented JSON, atomically. Raises TypeError on values that JSON can't hold."""
     with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -63,9 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except (ValueError, RecursionError, OSError) as error:  # too deep, a number of 5,000 digits, a folder
-        raise ValueError(
-            f"{path} is not readable JSON ({error}); it is truncated or damaged, write it again"
-        ) from error
+        raise ValueError(f"{path} is not readable JSON ({error}); it is damaged, write it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
     return content
@@ -83,8 +75,8 @@ def check_checksum(content: dict[str, Any], path: Path) -> None:
 
 
 def _checksum(content: dict[str, Any]) -> int:
-    others = {key: value for key, value in content.items() if key != CHECKSUM}
-    return zlib.crc32(json.dumps(others, sort_keys=True).encode())
+    values = {key: value for key, value in content.items() if key != CHECKSUM}
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def size_and_checksum(path: Path) -> dict[str, int]:
@@ -107,8 +99,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], int]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is no archive")
         arrays = {name: archive[name] for name in archive.files}
-        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
-        if strange:
+        if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise ValueError(f"{strange[0]} is no array")
         return arrays, zlib.crc32(content)
     except _UNREADABLE as error:
@@ -124,11 +115,8 @@ def check_same_settings(path: Path, found: Mapping[str, Any], settings: Mapping[
     if found == now:
         return
     texts = differences(found, now)
-    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-    raise ValueError(
-        f"{path} was begun with other settings: {', '.join(texts[:NAMED])}{more}; choose another folder, "
-        "or delete this one"
-    )
+    named = ", ".join(texts[:NAMED]) + (f" and {len(texts) - NAMED} more" if len(texts) > NAMED else "")
+    raise ValueError(f"{path} was begun with other settings: {named}; choose another folder, or delete this one")
 
 
 def differences(found: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -159,9 +147,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ValueError(
-                f"shard {self.index}/{self.count} must be i/n with 0 <= i < n: the first of four is 0/4, the last 3/4"
-            )
+            raise ValueError(f"shard {self.index}/{self.count} must be i/n with 0 <= i < n, e.g. 0/4 to 3/4")
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
@@ -174,89 +160,3 @@ class Shard:
     def of(self, items: Sequence) -> list:
         """The items of this share, in order."""
         return list(items[self.index :: self.count])
-
-
-class Claims:
-    """Notes in a shared folder that say which process works on what. A context manager; leaving it gives all back.
-
-    A claim is void when its process is gone (on this host) or when nobody refreshed it for ten minutes (on any). Times
-    are those of the file system, so the clocks of the hosts don't matter. Two processes that work on the same item do
-    no harm when what they write is equal and appears by renaming; claims only spare them the double work.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._held: set[Path] = set()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._refresh, daemon=True)
-
-    def __enter__(self) -> "Claims":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._thread.join()
-        for path in self._held.copy():
-            self.release(path.stem)
-        with contextlib.suppress(OSError):  # others' claims are still in it
-            self.folder.rmdir()
-
-    def take(self, name: str) -> bool:
-        """Claim `name`; False when another live process holds it."""
-        path, host = self.folder / f"{name}.json", socket.gethostname()
-        note = self.folder / f".{name}.{host}.{os.getpid()}.tmp"
-        try:
-            for _ in range(2):
-                self.folder.mkdir(parents=True, exist_ok=True)  # another process that leaves may just have removed it
-                try:
-                    note.write_text(f'{{"host": "{host}", "pid": {os.getpid()}}}\n', encoding="utf-8")
-                    os.link(note, path)  # whole at once, and fails when it exists, on network file systems as well
-                except FileExistsError:
-                    if not _void(path, note):
-                        return False
-                    path.unlink(missing_ok=True)
-                except OSError as error:
-                    logger.debug("no claims in %s (%s): work may be done twice", self.folder, error)
-                    return True
-                else:
-                    self._held.add(path)
-                    return True
-            return False
-        finally:
-            note.unlink(missing_ok=True)
-
-    def release(self, name: str) -> None:
-        """Give `name` back."""
-        path = self.folder / f"{name}.json"
-        self._held.discard(path)
-        path.unlink(missing_ok=True)
-
-    def _refresh(self) -> None:
-        while not self._closed.wait(REFRESHED_S):
-            for path in self._held.copy():
-                with contextlib.suppress(FileNotFoundError):  # somebody took us for dead: double work, nothing worse
-                    os.utime(path)
-
-
-def _void(path: Path, now: Path) -> bool:
-    try:
-        holder, age = read_json(path), now.stat().st_mtime - path.stat().st_mtime
-    except (FileNotFoundError, ValueError):  # given back meanwhile; or damaged, which only a crash of the machine does
-        return True
-    return age > EXPIRED_S or (holder.get("host") == socket.gethostname() and not _alive(holder.get("pid")))
-
-
-def _alive(pid: object) -> bool:
-    if not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with contextlib.suppress(OSError, IndexError):  # a killed process that nobody waited for is no live one
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    return True

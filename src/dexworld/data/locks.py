@@ -9,7 +9,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +22,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.
 def claimed(path: Path, wait: bool = True, whole: Whole = Path.exists) -> Iterator[Path | None]:
     """Yield a hidden path to write in place of `path`; on success flush it and rename it.
 
-    Yields None when there is nothing to write: `path` is whole, or another process is writing it and `wait` is False.
-    With `wait`, stays until that process has finished, or takes over when it died.
+    Yields None when `path` is whole, or when another process is writing it and `wait` is False. With `wait`, stays
+    until that process has finished, or takes over when it died.
     """
     descriptor = _claim(path, wait, whole)
     if descriptor is None:
@@ -72,6 +72,40 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class Claims:
+    """Locks by name in a shared folder: which process works on what. A context manager; leaving it gives all back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held: dict[str, int] = {}  # descriptors
+
+    def __enter__(self) -> "Claims":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._held):
+            self.release(name)
+        with suppress(OSError):  # others' claims are still in it, or it was never made
+            self.folder.rmdir()
+
+    def take(self, name: str) -> bool:
+        """Claim `name`; False when another live process holds it."""
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                descriptor = _claim(self.folder / name, wait=False, whole=lambda path: False)
+            except FileNotFoundError:  # another process that leaves has just removed the folder
+                continue
+            if descriptor is not None:
+                self._held[name] = descriptor
+            return descriptor is not None
+
+    def release(self, name: str) -> None:
+        """Give `name` back."""
+        hidden(self.folder / name).unlink(missing_ok=True)
+        os.close(self._held.pop(name))
 
 
 def hidden(path: Path) -> Path:

@@ -5,8 +5,8 @@
         for result in workers.map(items, ordered=False): ...    # as they are done
         for outcome in workers.outcomes(items): ...             # errors as values, one per item
 
-A job is sent to each process once, so what it caches (a model, an opened source) lasts. A process that dies costs the
-item that it worked on and nothing else. All processes end when the main process does, even when it is killed.
+A job is sent to each process once, so what it caches (a model, an opened source) lasts. A process that dies costs only
+the item that it worked on. All processes end when the main process does, even when it is killed.
 """
 
 import errno
@@ -19,7 +19,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -28,7 +30,7 @@ from typing import Any, TypeVar
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 8  # items per process that may be begun before an earlier one is done, so that memory stays bounded
+AHEAD = 8  # items per process that may start before an earlier one is done, so that memory stays bounded
 FEW = 16  # cheap items that are not worth a process
 TICK_S = 1.0
 START_S = 120.0  # a process may take so long to import what its job needs
@@ -58,18 +60,13 @@ def _quota(group: Path, root: Path) -> int:
     group: the file that names it. root: where groups are mounted. A container sees its own group at the root.
     """
     cores = sys.maxsize
-    try:
+    with suppress(OSError, StopIteration):
         name = next(line[3:] for line in group.read_text(encoding="utf-8").splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return cores
-    own = root / name.strip("/")
-    for folder in (own, *own.parents):
-        if folder.is_relative_to(root):
-            try:
+        own = root / name.strip("/")
+        for folder in (each for each in (own, *own.parents) if each.is_relative_to(root)):
+            with suppress(OSError, ValueError, ZeroDivisionError):  # the root of the machine has no such file
                 quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
                 cores = cores if quota == "max" else min(cores, -(-int(quota) // int(period)))
-            except (OSError, ValueError, ZeroDivisionError):
-                continue  # the root of the machine has no such file
     return cores
 
 
@@ -108,12 +105,12 @@ class Workers:
     """Processes, or Ray actors, that run one job on many items. A context manager; leaving it ends them at once.
 
     job: picklable, called as job(item), or as job(item, note) when `listen` is given: note(value, seconds=0) calls
-    listen(value) in the main process. workers: 0 is one per core; 1 works in this process. tries: how often an item is
-    begun whose worker dies, hangs or raises; in this process once. patience: seconds from one sign of life of a worker
-    (a note, a result) to the next before it counts as hung and is ended; a note's `seconds` are added once.
-    ray: address of a cluster whose actors take the place of the processes: "local" starts one on this machine, "auto"
-    joins the one that runs here. Then workers 0 takes all its CPUs, every machine must see the paths that the job uses,
-    and nothing is noted. Raises RayMissingError when Ray is not installed.
+    listen(value) in the main process. workers: 0 is one per core; 1 works in this process. tries: how often an item
+    starts whose worker dies, hangs or raises; in this process once. patience: seconds from one note or result of a
+    worker to the next before it counts as hung and is ended; a note's `seconds` are added once. ray: address of a
+    cluster whose actors replace the processes: "local" starts one on this machine, "auto" joins the one that runs here.
+    Then workers 0 takes all its CPUs, every machine must see the paths that the job uses, and nothing is noted. Raises
+    RayMissingError when Ray is not installed.
     """
 
     def __init__(
@@ -127,12 +124,10 @@ class Workers:
     ) -> None:
         self.job, self.listen, self.tries, self.patience = job, listen, tries, patience
         self.count, notes = workers or available_cores(), listen is not None
-        self._backend: Any = None  # this process alone
+        self._backend: Any = None if workers == 1 else _Processes(job, notes)  # None: in this process
         if ray is not None:
             self._backend = _RayActors(job, notes, ray, workers)
             self.count, self.patience = self._backend.count, math.inf
-        elif workers != 1:
-            self._backend = _Processes(job, notes)
         self._crew: list[_Worker] = []
         self._started = False  # whether any worker ever was
 
@@ -142,14 +137,14 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in self._crew.copy():
             self._end(worker)
-        if self._backend is not None:
+        if isinstance(self._backend, _RayActors):
             self._backend.close()
 
     def map(self, items: Iterable, ordered: bool = True) -> Iterator[Any]:
         """`job(item)` of each item; the error of the first that fails is raised, a WorkerDied when its process died.
 
-        ordered: in the order of the items, otherwise as they are done. Items are taken one by one, when a worker is
-        free. Raises RuntimeError when no process can be started, DiskFullError when a job found its disk full.
+        ordered: in the order of the items, otherwise as they are done. An item is taken when a worker is free. Raises
+        RuntimeError when no process can be started, DiskFullError when a job found its disk full.
         """
         for outcome in self.outcomes(items, ordered):
             if outcome.error is not None:
@@ -164,14 +159,14 @@ class Workers:
             yield from map(self._here, waiting)
             return
         done: dict[int, Outcome] = {}
-        begun = following = 0
+        taken = following = 0
         try:
             while True:
-                while self._busy() < self.count and (again or not ordered or begun - following < AHEAD * self.count):
+                while self._busy() < self.count and (again or not ordered or taken - following < AHEAD * self.count):
                     task = again.popleft() if again else next(waiting, None)
                     if task is None:
                         break
-                    begun = max(begun, task.number + 1)
+                    taken = max(taken, task.number + 1)
                     self._give(task)
                 if not self._busy():
                     return
@@ -218,7 +213,9 @@ class Workers:
 
     def _finished(self) -> Iterator[Outcome]:
         """Items that are done since, with their results or errors."""
-        for worker, kind, value in self._messages():
+        hung = "its worker made no progress and was ended"
+        late = ((w, "died", hung) for w in self._crew.copy() if w.task and time.monotonic() > w.deadline)
+        for worker, kind, value in chain(self._backend.messages(self._crew), late):
             worker.deadline = time.monotonic() + self.patience
             if kind == "started":
                 self._started = True
@@ -235,12 +232,6 @@ class Workers:
                     value = WorkerDied(f"{value}, while at {_short(task.item) if task else 'nothing'}")
                 if task is not None:
                     yield task.answered(kind, value)
-
-    def _messages(self) -> "Iterator[Message]":
-        yield from self._backend.messages(self._crew)
-        for worker in self._crew.copy():
-            if worker.task and time.monotonic() > worker.deadline:
-                yield worker, "died", "its worker made no progress and was ended"
 
     def _end(self, worker: "_Worker") -> None:
         self._crew.remove(worker)
@@ -301,9 +292,6 @@ class _Processes:
         worker.handle.kill()
         worker.handle.join()
 
-    def close(self) -> None:
-        """Every process is gone already."""
-
 
 def _serve(connection: Any, notes: bool) -> None:
     """A worker's life: the job and items come in, notes and results go out, until the pipe ends."""
@@ -343,9 +331,7 @@ class _RayActors:
             import ray
             import ray.exceptions
         except ImportError as error:
-            raise RayMissingError(
-                'Ray is not installed; add it with `pip install "dexworld[ray]"`, or use processes, which need nothing'
-            ) from error
+            raise RayMissingError('Ray is not installed; add it with `pip install "dexworld[ray]"`') from error
         self.ray, self.job, self.notes, self.ours = ray, job, notes, not ray.is_initialized()
         if self.ours:
             local: dict[str, Any] = {"num_cpus": workers or None, "include_dashboard": False}

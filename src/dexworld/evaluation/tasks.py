@@ -4,18 +4,17 @@ Protocol (DexWM paper, section C.4): three moves, then the criterion must hold f
 Every episode is played by every policy from the same start state. Rates come with Wilson 95 % intervals.
 """
 
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from dexworld.data.parallel import available_cores
+from dexworld.data.parallel import Workers
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.runner import Played, play
@@ -98,18 +97,17 @@ def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], 
     config = replace(config, backend=backend)
     figures: dict[str, Any] = {}
     outcomes: list[EpisodeOutcome] = []
-    context = multiprocessing.get_context("spawn")  # neither a graphics context nor torch's threads survive a fork
-    with ProcessPoolExecutor(config.workers or available_cores(), mp_context=context) as pool:
+    with Workers(_run, config.workers) as pool:
         for task in config.tasks:
             episodes, rejections = _draw(pool, config, task)
             check_seeds([episode.seed for episode in episodes], provenance, config.split)
             jobs = [
-                pool.submit(_play_all, config, episode, index < config.simulator_episodes)
+                partial(_play_all, episode, index < config.simulator_episodes, config)
                 for index, episode in enumerate(episodes)
             ]
             played = []
-            for job in jobs:
-                played.append(job.result())
+            for outcome in pool.map(jobs):
+                played.append(outcome)
                 if progress is not None:
                     progress(task, len(played), len(jobs))
             outcomes += played
@@ -154,35 +152,27 @@ def _paired_p(outcomes: Iterable[EpisodeOutcome], control: str) -> float | None:
     return float(mcnemar(ours, theirs))
 
 
-def _draw(pool: ProcessPoolExecutor, config: TasksConfig, task: str) -> tuple[list[TaskEpisode], Counter]:
+def _draw(pool: Workers, config: TasksConfig, task: str) -> tuple[list[TaskEpisode], Counter]:
     """The first `episodes` seeds that give an episode, in the order of seeds whatever the number of processes."""
     episodes: list[TaskEpisode] = []
     rejections: Counter = Counter()
-    seeds = range(config.seed, config.seed + config.episodes * MAX_REJECTED)
-    for drawn in _in_order(pool, task, config.backend, seeds, ahead=2 * (config.workers or available_cores())):
-        if isinstance(drawn, Rejection):
-            rejections[drawn.reason] += 1
-            continue
-        episodes.append(drawn)
-        if len(episodes) == config.episodes:
-            return episodes, rejections
-    raise RuntimeError(f"{task}: only {len(episodes)} episodes in {len(seeds)} scenes; rejected: {dict(rejections)}")
+    seeds = iter(range(config.seed, config.seed + config.episodes * MAX_REJECTED))
+    while some := list(islice(seeds, config.episodes - len(episodes))):
+        for drawn in pool.map(partial(draw_episode, task, seed, config.backend) for seed in some):
+            if isinstance(drawn, Rejection):
+                rejections[drawn.reason] += 1
+            else:
+                episodes.append(drawn)
+    if len(episodes) == config.episodes:
+        return episodes, rejections
+    raise RuntimeError(
+        f"{task}: only {len(episodes)} episodes in {config.episodes * MAX_REJECTED} scenes; "
+        f"rejected: {dict(rejections)}"
+    )
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, task: str, backend: str, seeds: range, ahead: int
-) -> Iterator[TaskEpisode | Rejection]:
-    waiting = [pool.submit(draw_episode, task, seed, backend) for seed in seeds[:ahead]]
-    upcoming = iter(seeds[ahead:])
-    try:
-        while waiting:
-            yield waiting.pop(0).result()
-            following = next(upcoming, None)
-            if following is not None:
-                waiting.append(pool.submit(draw_episode, task, following, backend))
-    finally:
-        for future in waiting:
-            future.cancel()
+def _run(job: Callable[[], Any]) -> Any:
+    return job()
 
 
 @lru_cache(maxsize=1)
@@ -191,7 +181,7 @@ def _model(checkpoint: str) -> WorldModel:
     return load_world_model(checkpoint)
 
 
-def _play_all(config: TasksConfig, episode: TaskEpisode, with_simulator: bool) -> EpisodeOutcome:
+def _play_all(episode: TaskEpisode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
     environment = KitchenEnv(backend=config.backend)
     setup = policy_setup(

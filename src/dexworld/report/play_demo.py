@@ -1,14 +1,12 @@
 """Play the demonstration: a few episodes of each task, filmed, with what the model imagined at every plan."""
 
-import multiprocessing
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +15,7 @@ import numpy as np
 import torch
 
 from dexworld.data.files import read_json
-from dexworld.data.parallel import available_cores
+from dexworld.data.parallel import parallel_map
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import play
 from dexworld.evaluation.tasks import policy_setup
@@ -79,21 +77,14 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     drawn_by = drawing_of(model, config.decoder).by  # a decoder that doesn't fit is told before the first episode
     timings["loading the model"] = time.perf_counter() - began
     began = time.perf_counter()
-    workers = config.workers or available_cores()
-    context = multiprocessing.get_context("spawn")
     results: list[EpisodeResult] = []
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [
-            (task, pool.submit(_play_task, config, task, index))
-            for task in config.tasks
-            for index in range(config.episodes)
-        ]
-        done = dict.fromkeys(config.tasks, 0)
-        for task, job in jobs:
-            results.append(job.result())
-            done[task] += 1
-            if progress is not None:
-                progress(task, done[task], config.episodes)
+    done: dict[str, int] = dict.fromkeys(config.tasks, 0)
+    items = [(task, index) for task in config.tasks for index in range(config.episodes)]
+    for result in parallel_map(partial(_play_task, config), items, config.workers):
+        results.append(result)
+        done[result.task] += 1
+        if progress is not None:
+            progress(result.task, done[result.task], config.episodes)
     timings["planning and playing"] = time.perf_counter() - began
     measured = Path(checkpoint_path(config.checkpoint)) / "evaluation.json"
     packages = {name: version(name) for name in ("dexworld", "torch", "mujoco")}
@@ -160,8 +151,9 @@ def _drawing(checkpoint: str, decoder: str) -> Drawing:
     return drawing_of(_model(checkpoint), decoder)
 
 
-def _play_task(config: DemoConfig, task: str, index: int) -> EpisodeResult:
-    """The `index`-th episode of a task, played and filmed."""
+def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
+    """Episode `index` of a task, played and filmed. item: (task, index)."""
+    task, index = item
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
     model = _model(config.checkpoint)
     decode = _drawing(config.checkpoint, config.decoder).decode

@@ -52,15 +52,9 @@ class LeRobotLayout:
         """Columns and videos by name, as info.json describes them."""
         return self.info["features"]
 
-    @property
-    def video_keys(self) -> tuple[str, ...]:
-        """Names of the features that are videos, in the order of info.json."""
-        return tuple(name for name, feature in self.features.items() if feature.get("dtype") == "video")
-
-    @property
-    def image_keys(self) -> tuple[str, ...]:
-        """Names of the features that are single images inside the rows."""
-        return tuple(name for name, feature in self.features.items() if feature.get("dtype") == "image")
+    def keys(self, dtype: str) -> tuple[str, ...]:
+        """Names of the features that are of a `dtype`, in the order of info.json: "video", or "image" inside rows."""
+        return tuple(name for name, feature in self.features.items() if feature.get("dtype") == dtype)
 
     def column(self, name: str) -> np.ndarray:
         """A column of meta/episodes over all episodes. Raises ValueError naming a missing one."""
@@ -80,12 +74,11 @@ class LeRobotLayout:
     @property
     def unlisted(self) -> tuple[tuple[str, str], ...]:
         """(file, reason) when meta/episodes lists fewer episodes than info.json counts; empty when it does not."""
-        total = self.info.get("total_episodes")
+        total, where = self.info.get("total_episodes"), self.folder / "meta" / "episodes"
         if not isinstance(total, int) or total <= len(self):
             return ()
         there = set(self.column("episode_index").tolist())
         gone = [f"{number:06d}" for number in range(min(total, len(self) + NAMED)) if number not in there]
-        where = self.folder / "meta" / "episodes"
         names = ", ".join(gone[:NAMED]) + (" ..." if total - len(self) > NAMED else "")
         reason = f"{where} lists {len(self)} of the {total} episodes that info.json counts; missing: {names}"
         return (("meta/episodes", reason),)
@@ -99,11 +92,11 @@ class LeRobotLayout:
 
     def data_file(self, index: int) -> Path:
         """The parquet file with the rows of episode `index`."""
-        return self._file("data_path", "data", index, "", ".parquet")
+        return self._file("data_path", "data", index, "")
 
     def video_file(self, index: int, key: str) -> Path:
         """The video file that holds episode `index` of camera `key`."""
-        return self._file("video_path", f"videos/{key}", index, key, ".mp4")
+        return self._file("video_path", f"videos/{key}", index, key)
 
     def frames(self, index: int, key: str) -> PackedFrames:
         """The frames of episode `index` of camera `key`, lazy. Raises ValueError when its times are impossible."""
@@ -111,12 +104,9 @@ class LeRobotLayout:
         end = float(self.column(f"videos/{key}/to_timestamp")[index])
         length = self.lengths[index]
         if not 0 <= start < end < 1e7 or abs((end - start) * self.fps - length) > 1:
-            raise ValueError(
-                f"{key} runs from {start} to {end} s, which are not the {length} frames of its rows at {self.fps:g} fps"
-            )
-        return PackedFrames(
-            self.video_file(index, key), round(start * self.fps), length, self.video_size(key), self.fps, start
-        )
+            raise ValueError(f"{key} runs from {start} to {end} s; its rows are {length} frames at {self.fps:g} fps")
+        first, path, size = round(start * self.fps), self.video_file(index, key), self.video_size(key)
+        return PackedFrames(path, first, length, size, self.fps, start)
 
     def video_size(self, key: str) -> tuple[int, int]:
         """Height and width of a camera, wherever info.json puts the channels."""
@@ -129,46 +119,40 @@ class LeRobotLayout:
             return shape[names.index("height")], shape[names.index("width")]
         return (shape[1], shape[2]) if shape[0] in (1, 3) and shape[2] not in (1, 3) else (shape[0], shape[1])
 
-    def _file(self, template: str, columns: str, index: int, key: str, suffix: str) -> Path:
+    def _file(self, template: str, columns: str, index: int, key: str) -> Path:
         chunk, number = (int(self.column(f"{columns}/{part}_index")[index]) for part in ("chunk", "file"))
-        place = (template, chunk, number, key)
-        if place not in self._places:  # thousands of episodes share a file: it is looked for once
-            self._places[place] = self._search(template, chunk, number, key, suffix)
-        return self._places[place]
+        if (key, chunk, number) not in self._places:  # thousands of episodes share a file: it is looked for once
+            self._places[key, chunk, number] = self._search(template, chunk, number, key)
+        return self._places[key, chunk, number]
 
-    @cached_property
-    def _places(self) -> dict[tuple[str, int, int, str], Path]:
-        return {}
-
-    def _search(self, template: str, chunk: int, number: int, key: str, suffix: str) -> Path:
+    def _search(self, template: str, chunk: int, number: int, key: str) -> Path:
         text = self.info.get(template)
         numbers = {"chunk_index": chunk, "file_index": number, "episode_chunk": chunk, "episode_index": number}
         with suppress(KeyError, IndexError, ValueError, AttributeError):  # no template
             path = self.folder / text.format(video_key=key, **numbers)  # type: ignore[union-attr]
             if path.exists():
                 return path
-        found = self._files(suffix).get((key, chunk, number))
-        if found is None:
-            raise CorruptEpisodeError(
-                f"{self.folder}: no {suffix} file of chunk {chunk}, file {number} {key}: {template} in meta/info.json "
-                f"is {text!r}; download the missing files"
-            )
-        return found
-
-    def _files(self, suffix: str) -> dict[tuple[str, int, int], Path]:
-        """Files by camera (empty for rows), chunk and number, whatever stands between the words and the numbers."""
-        if suffix not in self._listed:
-            found = self._listed[suffix] = {}
-            for path in sorted((self.folder / ("data" if suffix == ".parquet" else "videos")).rglob(f"*{suffix}")):
-                chunks, numbers = (re.findall(r"\d+", part) for part in (path.parent.name, path.stem))
-                if chunks and numbers and not path.name.startswith("."):
-                    key = "" if suffix == ".parquet" else path.parent.parent.name
-                    found[key, int(chunks[-1]), int(numbers[-1])] = path
-        return self._listed[suffix]
+        if (key, chunk, number) in self._listed:
+            return self._listed[key, chunk, number]
+        raise CorruptEpisodeError(
+            f"{self.folder}: no {key or 'data'} file of chunk {chunk}, file {number}: {template} in meta/info.json is "
+            f"{text!r}; download the missing files"
+        )
 
     @cached_property
-    def _listed(self) -> dict[str, dict[tuple[str, int, int], Path]]:
+    def _places(self) -> dict[tuple[str, int, int], Path]:
         return {}
+
+    @cached_property
+    def _listed(self) -> dict[tuple[str, int, int], Path]:
+        """Files by camera ("" for rows), chunk and number, whatever stands between the words and the numbers."""
+        found = {}
+        for path in sorted([*(self.folder / "data").rglob("*.parquet"), *(self.folder / "videos").rglob("*.mp4")]):
+            chunks, numbers = (re.findall(r"\d+", part) for part in (path.parent.name, path.stem))
+            if chunks and numbers and not path.name.startswith("."):
+                key = "" if path.suffix == ".parquet" else path.parent.parent.name
+                found[key, int(chunks[-1]), int(numbers[-1])] = path
+        return found
 
 
 def is_lerobot(folder: Path) -> bool:

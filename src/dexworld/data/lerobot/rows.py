@@ -20,7 +20,7 @@ _files: PerThread[pq.ParquetFile] = PerThread(MAX_OPEN_FILES, lambda file: file.
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A parquet file that stays open with its footer parsed, among the most recently used of this thread."""
+    """A parquet file that stays open, among the most recently used of this thread."""
     return _files.get(identity(path), lambda: pq.ParquetFile(path, memory_map=False))
 
 
@@ -43,16 +43,15 @@ def episode_rows(layout: LeRobotLayout, index: int, names: list[str] | None = No
         number = int(layout.column("episode_index")[index])
         if table.num_rows != length or (table.column("episode_index").to_numpy() != number).any():
             raise ValueError(f"rows {first} to {first + length} are not the {length} rows of episode {number}")
-        return {name: column_values(table.column(name), name) for name in wanted}
+        return column_arrays(table.select(wanted))
     except UNREADABLE as error:
         raise CorruptEpisodeError(f"{path}: episode {index}: {error}") from error
 
 
 def _first_row(layout: LeRobotLayout, index: int) -> int:
     """The episode's first row in its file: its global number less that of the file's first episode."""
-    starts, chunks, files = (
-        layout.column(name) for name in ("dataset_from_index", "data/chunk_index", "data/file_index")
-    )
+    names = ("dataset_from_index", "data/chunk_index", "data/file_index")
+    starts, chunks, files = (layout.column(name) for name in names)
     together = (chunks == chunks[index]) & (files == files[index])
     return int(starts[index] - starts[together].min())
 
@@ -66,6 +65,11 @@ def _rows(file: pq.ParquetFile, first: int, length: int, names: list[str]) -> pa
         raise ValueError(f"row {first} is missing: the file holds {ends[-1] if len(ends) else 0} rows")
     before = int(ends[groups[0] - 1]) if groups[0] else 0
     return file.read_row_groups(groups.tolist(), columns=names, use_threads=False).slice(first - before, length)
+
+
+def column_arrays(table: pa.Table) -> dict[str, Any]:
+    """Every column of a table by name, as `column_values` gives it."""
+    return {name: column_values(table.column(name), name) for name in table.column_names}
 
 
 def column_values(column: pa.ChunkedArray, name: str) -> Any:
@@ -114,25 +118,23 @@ class RowImages:
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
         wanted = frame_numbers(indices, len(self), f"{self.layout.folder}: {self.key}")
-        path = self.layout.data_file(self.row)
+        where = f"{self.layout.data_file(self.row)}: {self.key}, frame"
         try:
             images = episode_rows(self.layout, self.row, [self.key])[self.key]
         except CorruptEpisodeError as error:
             raise VideoError(str(error)) from error
         frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
         for place, index in enumerate(wanted.tolist()):
-            frames[place] = _decoded(images[index], self.size, f"{path}: {self.key}, frame {index} of its episode")
+            frames[place] = _decoded(images[index], self.size, f"{where} {index} of its episode")
         return frames
 
 
 def _decoded(content: Any, size: tuple[int, int], where: str) -> np.ndarray:
     """An image file's bytes as (H, W, 3) uint8 RGB."""
-    heads = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg"}
-    name = next((name for head, name in heads.items() if isinstance(content, bytes) and content.startswith(head)), None)
-    if name is None:
+    if not isinstance(content, bytes) or not content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
         raise VideoError(f"{where} holds no PNG or JPEG")
     try:
-        decoder = Decoder(name, b"")
+        decoder = Decoder("png" if content.startswith(b"\x89PNG") else "mjpeg", b"")
         pictures = decoder.context.decode(av.Packet(content)) + decoder.context.decode(None)
         if len(pictures) != 1:
             raise VideoError(f"{len(pictures)} pictures")

@@ -3,14 +3,14 @@
 import contextlib
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dexworld.data.prepare.plan import PreparePlan
+from dexworld.data.prepare.plan import Pack, PreparePlan
 from dexworld.data.source import CorruptEpisodeError, Dataset, Source
 from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import PackRecord
@@ -18,13 +18,14 @@ from dexworld.data.store.prepared_dataset import PreparedDataset
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 
-# Bytes of a stored frame of 398 x 224 at the codec's default rate factor: `python benchmarks/storage.py`, the textured
-# clip, which compresses worse than what people film. Another rate factor moves the size by this share a step.
+# Bytes of a stored frame of 398 x 224 at the default rate factor: `python benchmarks/storage.py`, textured clip.
+# PER_CRF: the factor on the size for one step of the rate factor.
 FRAME_BYTES = {"h264": 7700, "h264-444": 9000, "hevc": 4900, "av1": 5500, "jpeg": 32500}
 PER_CRF = {"h264": 0.89, "h264-444": 0.89, "hevc": 0.89, "av1": 0.95, "jpeg": 0.8}
 MEASURED_PIXELS = 398 * 224
 LABEL_BYTES = 1500  # keypoints, confidences, camera and packet places of a frame, compressed
 MARGIN = 1.1
+LISTED = 10
 SAMPLED = 20  # episodes whose lengths are read when the source doesn't know them
 
 
@@ -63,16 +64,7 @@ def _gigabytes(count: float) -> str:
 
 
 class CountMismatchError(RuntimeError):
-    """Episodes that went in and did not come out anywhere; a defect, never to be passed over."""
-
-
-@dataclass(frozen=True)
-class FailedPack:
-    """A pack that could not be written; another run tries it again. ids: of its episodes."""
-
-    number: int
-    ids: tuple[str, ...]
-    reason: str
+    """Episodes that went in and did not come out anywhere: a defect."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +88,7 @@ class Account:
         if out != self.counted:
             raise CountMismatchError(
                 f"{self.counted} episodes went in, but {self.prepared} are prepared, {len(self.quarantined)} "
-                f"quarantined, {self.failed} failed and {self.waiting} waiting, {out} in all; the store can't be "
-                "trusted, delete it and prepare again"
+                f"quarantined, {self.failed} failed and {self.waiting} waiting; delete the store and prepare again"
             )
 
 
@@ -105,13 +96,13 @@ class Account:
 class PrepareReport:
     """What one run of a preparation did and found.
 
-    account: of all episodes. failed: packs that this run could not write. assembled: whether the store is complete.
-    seconds, frames_now: of this run alone. quality: see `quality.compare`; empty when nothing was compared. damaged:
-    (id or file, reason) of what is wrong with a finished store; verified: whether every byte of it was read for that.
+    account: of all episodes. failed: packs that this run could not write, and why. assembled: whether the store is
+    complete. seconds, frames_now: of this run alone. quality: see `quality.compare`; empty when nothing was compared.
+    damaged: (id or file, reason) of what is wrong with a finished store. verified: whether every byte of it was read.
     """
 
     account: Account
-    failed: tuple[FailedPack, ...]
+    failed: tuple[tuple[Pack, str], ...]
     assembled: bool
     estimated_bytes: int
     source_bytes: int
@@ -131,32 +122,24 @@ class PrepareReport:
         """The figures of results.json."""
         account, frames = self.account, self.account.frames
         hours = frames / (self.settings.fps or 1.0) / 3600
-        return {
-            "episodes": account.counted,
-            "prepared": account.prepared,
-            "frames": frames,
-            "hours": hours,
-            "quarantined": len(account.quarantined),
-            "failed": account.failed,
-            "waiting": account.waiting,
-            "assembled": self.assembled,
-            "bytes": account.bytes,
+        figures: dict[str, Any] = {"episodes": account.counted, "prepared": account.prepared}
+        figures |= {"frames": frames, "hours": hours}
+        figures |= {"quarantined": len(account.quarantined), "failed": account.failed, "waiting": account.waiting}
+        figures |= {"assembled": self.assembled, "bytes": account.bytes}
+        figures |= {
             "bytes_per_frame": account.bytes / frames if frames else None,
             "gigabytes_per_hour": account.bytes / 1e9 / hours if frames else None,
-            "source_bytes": self.source_bytes,
-            "estimated_bytes": self.estimated_bytes,
-            "seconds": self.seconds,
-            "frames_per_second": self.frames_now / self.seconds if self.frames_now else None,
-            "settings": self.settings.to_json(),
-            "quality": self.quality,
-            "verified": self.verified,
-            "damaged": [{"what": what, "reason": reason} for what, reason in self.damaged],
-            "quarantine": [{"what": what, "reason": reason} for what, reason in account.quarantined],
-            "failures": [{"pack": pack.number, "ids": list(pack.ids), "reason": pack.reason} for pack in self.failed],
         }
+        figures |= {"source_bytes": self.source_bytes, "estimated_bytes": self.estimated_bytes, "seconds": self.seconds}
+        figures["frames_per_second"] = self.frames_now / self.seconds if self.frames_now else None
+        figures |= {"settings": self.settings.to_json(), "quality": self.quality, "verified": self.verified}
+        for name, entries in (("damaged", self.damaged), ("quarantine", account.quarantined)):
+            figures[name] = [{"what": what, "reason": reason} for what, reason in entries]
+        failures = [{"pack": pack.number, "ids": list(pack.ids), "reason": why} for pack, why in self.failed]
+        return figures | {"failures": failures}
 
-    def text(self, listed: int = 10) -> str:
-        """The summary for people, with the first `listed` entries of every list."""
+    def text(self) -> str:
+        """The summary for people, with the first `LISTED` entries of every list."""
         account, quality = self.account, self.quality
         counts = f"{account.prepared} of {account.counted} episodes prepared ({account.frames} frames), "
         counts += f"{len(account.quarantined)} quarantined"
@@ -173,18 +156,17 @@ class PrepareReport:
             lines.append(f"against the source scaled without encoding: {decibels}{keypoints}")
         if self.verified:
             lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
-        failed = [(f"pack {each.number}", each.reason) for each in self.failed]
-        for label, entries in (("quarantined", account.quarantined), ("failed", failed), ("damaged", self.damaged)):
-            lines += [f"{label} {what}: {reason}" for what, reason in entries[:listed]]
-            lines += [f"... and {len(entries) - listed} more {label}"] if len(entries) > listed else []
+        lists = {"quarantined": account.quarantined, "failed": self.failed, "damaged": self.damaged}
+        for label, entries in lists.items():
+            lines += [f"{label} {what}: {reason}" for what, reason in entries[:LISTED]]
+            lines += [f"... and {len(entries) - LISTED} more {label}"] if len(entries) > LISTED else []
         return "\n".join(lines)
 
 
-def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Mapping[int, FailedPack]) -> Account:
+def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: Collection[int]) -> Account:
     """The account of a store that is not assembled yet, from its packs' records.
 
-    Raises CountMismatchError naming the pack when a record holds other episodes than the plan: fewer, more, or one
-    twice.
+    Raises CountMismatchError naming a pack whose record holds other episodes than the plan.
     """
     planned = {pack.number: pack.ids for pack in plan.packs}
     for record in records:
@@ -193,8 +175,8 @@ def account_of_packs(plan: PreparePlan, records: Sequence[PackRecord], failed: M
         if sorted(found) != sorted(expected):
             wrong = sorted({*found} ^ {*expected}) or sorted(name for name in found if found.count(name) > 1)
             raise CountMismatchError(
-                f"pack {record.number} accounts for {len(found)} episodes, {len(expected)} were planned "
-                f"(first that differs: {wrong[0]}); its files in staging are damaged, delete them and start again"
+                f"pack {record.number} accounts for {len(found)} of {len(expected)} planned episodes (first that "
+                f"differs: {wrong[0]}); delete its files in staging and start again"
             )
     return Account(
         counted=plan.counted,
@@ -212,9 +194,7 @@ def account_of_store(plan: PreparePlan, store: PreparedDataset) -> Account:
     kept = {*store.ids, *(name for name, _ in store.quarantined)}
     lost = [name for name in plan.ids if name not in kept]
     if lost:
-        raise CountMismatchError(
-            f"{store.folder} lost {len(lost)} episodes, the first is {lost[0]}; delete it and prepare again"
-        )
+        raise CountMismatchError(f"{store.folder} lost {len(lost)} episodes ({lost[0]} first); prepare it again")
     files = (path for top in ("data", "meta", "videos") for path in (store.folder / top).rglob("*"))
     return Account(
         counted=plan.counted,

@@ -1,23 +1,23 @@
 """`dexworld prepare`: a source transcoded and packed into a store, by as many processes and machines as there are.
 
-    plan       which episodes go into which pack; every process computes the same, none needs a leader
-    packs      written by workers, complete or absent; whatever is killed is written again, equal to the byte
-    assembly   when all packs are there: numbers that run through the whole store, then the mark that it is complete
-
-Nothing is lost or doubled by a kill at any moment, and the result does not depend on who wrote what.
+plan       which episodes go into which pack; every process computes the same one
+packs      written by workers, complete or absent; an interrupted pack is written again, equal to the byte
+assembly   when all packs are there: numbers that run through the whole store, then the mark that it is complete
 """
 
 import logging
 import math
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from dexworld.data.files import Claims, Shard
+from dexworld.data.files import Shard
+from dexworld.data.locks import Claims
 from dexworld.data.parallel import Outcome, WorkerDied, Workers
 from dexworld.data.prepare import account as accounts
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
@@ -34,18 +34,12 @@ from dexworld.track import Track
 logger = logging.getLogger(__name__)
 CLAIMS = ".claims"  # beside staging, which is gone when the store is finished
 TRIES = 2  # of a pack whose worker dies, hangs or raises
+PATIENCE_S, PATIENCE_PER_FRAME_S = 600.0, 2.0  # an episode that takes longer counts as hung
+Watch = Callable[[str, int, int, str], None]  # step, episodes done, of how many of this share, a note
 
 
 class StrictError(ValueError):
     """An episode is broken, and the preparation was told to accept none."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long an episode may take before its worker counts as hung: `seconds` and `per_frame` for each frame."""
-
-    seconds: float = 600.0
-    per_frame: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +76,6 @@ class PrepareConfig:
     """Frames compared of each of them, 0 for none."""
     seed: int = 0
     """Draws the frames to compare."""
-    patience: Patience = field(default_factory=Patience)
-    """When a worker counts as hung."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "check_episodes", "check_frames", "seed"):
@@ -93,27 +85,13 @@ class PrepareConfig:
             raise ValueError(f"{self.source} can't be prepared into itself; choose a destination outside of it")
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far this process is: `done` of `total` episodes of its share, `frames` written and `quarantined` by it."""
-
-    total: int
-    done: int = 0
-    frames: int = 0
-    quarantined: int = 0
-    step: str = "prepare"
-
-
-Watch = Callable[[Progress], None]
-
-
-def prepare(config: PrepareConfig, watch: Watch = lambda progress: None) -> accounts.PrepareReport:
+def prepare(config: PrepareConfig, watch: Watch = lambda *progress: None) -> accounts.PrepareReport:
     """Do this process's share, assemble when nothing is missing, and account for every episode.
 
-    Start it again after a kill, with the same arguments, and it goes on; start it with other shards, on other machines,
-    at the same time. Raises ValueError when the destination was begun from another source or with other settings, when
-    the disk is too small, and with `strict` when an episode is broken; DiskFullError when the disk fills up all the
-    same; CountMismatchError when an episode is not accounted for.
+    Started again after a kill with the same arguments, it goes on. Other shards may run at the same time, on other
+    machines. Raises ValueError when the destination was begun from another source or with other settings, when the disk
+    is too small, and with `strict` when an episode is broken; DiskFullError when the disk fills up; CountMismatchError
+    when an episode is not accounted for.
     """
     started = time.monotonic()
     source = open_source(config.source, config.kind, config.reader)
@@ -151,44 +129,35 @@ def _accept(quarantined: tuple[tuple[str, str], ...], strict: bool) -> None:
 class PackWork:
     """Writes a pack in whatever process it is called; each opens the source once. settings: resolved."""
 
-    source: Path
-    kind: str
-    reader: ReaderOptions
-    destination: Path
+    config: PrepareConfig
     settings: PrepareSettings
-    per_frame: float = 0.0
 
     @cached_property
     def _opened(self) -> tuple[Source, dict[str, int], tuple[str, ...]]:
-        source = open_source(self.source, self.kind, self.reader)
+        source = open_source(self.config.source, self.config.kind, self.config.reader)
         return source, {name: index for index, name in enumerate(source.ids)}, source.splits
 
     def __call__(self, pack: Pack, note: Callable[..., None]) -> PackRecord:
         """Write one pack and return its record.
 
         Notes (pack, id, frames) of every episode: None while it is read, 0 when it is left out. Raises OSError when the
-        disk fails, RuntimeError when the source lost an episode. What is broken in the source is quarantined in the
-        record.
+        disk fails, RuntimeError when the source lost an episode.
         """
 
         def read(name: str) -> Track:
             if name not in places:
-                raise RuntimeError(f"{self.source} lost episode {name} since the preparation began; prepare it anew")
+                raise RuntimeError(f"{source.folder} lost episode {name} since the preparation began; prepare it anew")
             note((pack.number, name, None))
             episode = source[places[name]]
-            note((pack.number, name, None), self.per_frame * len(episode))
+            note((pack.number, name, None), PATIENCE_PER_FRAME_S * len(episode))
             return episode
 
         def done(name: str, frames: int) -> None:
             note((pack.number, name, frames))
 
         source, places, splits = self._opened
-        items = ((name, partial(read, name)) for name in pack.ids)
-        return write_pack(self.destination, pack.number, items, self.settings, done, lambda name: splits[places[name]])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the opened source: every process opens its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
+        items, folder = ((name, partial(read, name)) for name in pack.ids), self.config.destination
+        return write_pack(folder, pack.number, items, self.settings, done, lambda name: splits[places[name]])
 
 
 @dataclass
@@ -200,9 +169,9 @@ class _Job:
     source: Source
     settings: PrepareSettings
     watch: Watch
-    failed: dict[int, accounts.FailedPack] = field(default_factory=dict)
-    reading: dict[int, str] = field(default_factory=dict)  # the episode that each running pack is at
-    running: dict[int, dict[str, int]] = field(default_factory=dict)  # frames of the episodes of running packs
+    failed: dict[int, tuple[Pack, str]] = field(default_factory=dict)
+    running: dict[int, dict[str, int | None]] = field(default_factory=dict)  # frames by episode; None: it is read now
+    started: float = field(default_factory=time.monotonic)
     total: int = 0
     done: int = 0
     frames_now: int = 0
@@ -231,15 +200,14 @@ class _Job:
             return
         if todo and not config.force:
             (frames, size), episodes = self.estimate, len(self.plan.ids)
-            missing = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
-            accounts.check_room(config.destination, size * missing, f"{frames} frames of {len(self.source)} episodes")
+            share = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
+            accounts.check_room(config.destination, size * share, f"{frames} frames of {episodes} episodes")
         self.total = sum(len(pack.ids) for pack in todo)
         self._show()
         if not todo:
             return
-        source, patience = (config.source, config.kind, config.reader), config.patience
-        work = PackWork(*source, config.destination, self.settings, patience.per_frame)
-        with Workers(work, config.workers, self._heard, TRIES, patience.seconds, config.ray) as pool:
+        work = PackWork(config, self.settings)
+        with Workers(work, config.workers, self._heard, TRIES, PATIENCE_S, config.ray) as pool:
             while todo:
                 for outcome in pool.outcomes(self._claimed(todo, claims), ordered=False):
                     self._finished(outcome, claims)
@@ -252,11 +220,11 @@ class _Job:
     def _claimed(self, packs: Iterable[Pack], claims: Claims) -> Iterator[Pack]:
         """The packs that nobody else works on, each claimed when a worker is free for it."""
         folder = self.config.destination / STAGING
-        leftovers = list(folder.glob(".pack-*.tmp"))  # of processes that were killed
+        leftovers = list(folder.glob(f".pack-*.{platform.node()}-*.tmp"))  # of this host's killed processes
         for pack in packs:
             if not claims.take(pack.name):
                 continue
-            if not self.missing([pack]):  # somebody finished it in between
+            if not self.missing([pack]):  # another process finished it in between
                 claims.release(pack.name)
                 continue
             for path in leftovers:
@@ -266,17 +234,17 @@ class _Job:
 
     def _heard(self, note: tuple[int, str, int | None]) -> None:
         pack, episode, frames = note
-        self.reading[pack] = episode
+        episodes = self.running.setdefault(pack, {})
+        episodes.pop(episode, None)  # so that the latest comes last, also when the pack is tried again
+        episodes[episode] = frames
         if frames is not None:
-            self.running.setdefault(pack, {})[episode] = frames
             self._show()
-            if self.config.strict and not frames:
-                raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
+        if frames == 0 and self.config.strict:
+            raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
 
     def _finished(self, outcome: Outcome, claims: Claims) -> None:
         pack, record, error = outcome.item, outcome.result, outcome.error
-        self.running.pop(pack.number, None)
-        episode = self.reading.pop(pack.number, "")
+        episode = next(reversed(self.running.pop(pack.number, {})), "")
         claims.release(pack.name)
         if error is None:
             self.done += len(record.episodes) + len(record.quarantined)
@@ -285,28 +253,32 @@ class _Job:
         else:
             reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
             reason += (f", episode {episode}" if episode else "") + f", {outcome.tries} times" * (outcome.tries > 1)
-            self.failed[pack.number] = accounts.FailedPack(pack.number, pack.ids, reason)
-            logger.error("pack %d failed: %s", pack.number, reason)
+            self.failed[pack.number] = pack, reason
+            logger.error("%s failed: %s", pack, reason)
         self._show()
 
     def _show(self) -> None:
-        now = [frames for pack in self.running.values() for frames in pack.values()]
-        self.watch(Progress(self.total, self.done + len(now), self.frames_now + sum(now), self.quarantined))
+        now = [frames for pack in self.running.values() for frames in pack.values() if frames is not None]
+        frames, note = self.frames_now + sum(now), ""
+        if frames:
+            note = f"{frames / max(time.monotonic() - self.started, 1e-9):.0f} frames/s"
+            note += f", {self.quarantined} quarantined" if self.quarantined else ""
+        self.watch("prepare", self.done + len(now), self.total, note)
 
     def _step(self, step: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.watch(Progress(total, done, step=step))
+        return lambda done, total: self.watch(step, done, total, "")
 
     def assemble_if_due(self, claims: Claims) -> None:
         """Assemble the store if no pack is missing and the options say so."""
         config, missing = self.config, self.missing(self.plan.packs)
         if self.complete or config.assemble == "never":
             return
+        if missing and config.assemble == "only":
+            raise ValueError(
+                f"{config.destination} can't be assembled: {len(missing)} of {len(self.plan.packs)} packs are missing, "
+                f"the first is {missing[0]}; run the shards that hold them"
+            )
         if missing:
-            if config.assemble == "only":
-                raise ValueError(
-                    f"{config.destination} can't be assembled: {len(missing)} of {len(self.plan.packs)} packs are "
-                    f"missing, the first is pack {missing[0].number}; run the shards that hold them"
-                )
             return
         if not claims.take("assembly"):
             logger.info("another process assembles %s", config.destination)

@@ -1,7 +1,7 @@
 """What a preparation will do: which episodes go into which pack, from which source, with which settings.
 
-Every process that works on a store computes the plan on its own and comes to the same one; the first writes it to
-`staging/plan.json`, the others compare. A store is never mixed from two sources or two settings.
+Every process computes the same plan. The first writes it to `staging/plan.json`, the others compare, so that a store is
+never mixed from two sources or two settings.
 """
 
 import hashlib
@@ -80,17 +80,10 @@ class PreparePlan:
 
     def to_json(self) -> dict[str, Any]:
         """What plan.json holds."""
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "dexworld_version": version("dexworld"),
-            "kind": self.kind,
-            "folder": self.folder,
-            "reader": self.reader,
-            "settings": self.settings,
-            "quarantined": [list(entry) for entry in self.quarantined],
-            "packs": [{"ids": list(pack.ids), "sizes": list(pack.sizes)} for pack in self.packs],
-        }
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
+        own = {name: getattr(self, name) for name in ("kind", "folder", "reader", "settings")}
+        packs = [{"ids": list(pack.ids), "sizes": list(pack.sizes)} for pack in self.packs]
+        return head | own | {"quarantined": [list(entry) for entry in self.quarantined], "packs": packs}
 
 
 def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) -> PreparePlan:
@@ -114,8 +107,8 @@ def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) ->
     return PreparePlan(
         kind=source.kind,
         folder=source.folder.resolve().name,
-        reader=_plain(asdict(options)) if options is not None else {},
-        settings=_plain(asdict(settings)),
+        reader=_plain(options) if options is not None else {},
+        settings=_plain(settings),
         packs=packs,
         quarantined=tuple((str(name), str(reason)) for name, reason in source.quarantined),
         bytes=sum(size for size in known.values() if size != UNREADABLE),
@@ -125,9 +118,9 @@ def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) ->
 def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
     """Write the plan to `destination/staging/plan.json`, or check that the one there is the same.
 
-    A finished store keeps its plan's fingerprint in meta/dexworld.json, which is compared instead. Raises ValueError
-    saying what differs when the store was made from another source, from another state of it, or with other settings,
-    when its plan is damaged or of another version, and when the folder holds something else.
+    Of a finished store, the plan's fingerprint in meta/dexworld.json is compared. Raises ValueError saying what differs
+    in the source, its state or the settings, when the plan is damaged or of another version, and when the folder holds
+    something else.
     """
     path, mark, now = destination / STAGING / "plan.json", destination / MARK, plan.to_json()
     if mark.exists():
@@ -137,7 +130,7 @@ def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
             check_same_settings(mark, _options(content | provenance), _options(now))
             raise ValueError(
                 f"{destination} was made from another state of its source: episodes were added, removed or changed "
-                "their size since; prepare into another folder, or delete this one"
+                "their size; prepare into another folder, or delete this one"
             )
         return
     if not path.exists():
@@ -145,10 +138,8 @@ def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
             raise ValueError(f"{destination} holds something that is no begun preparation; choose an empty folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, now)  # several processes write the same bytes
-    found = read_json(path)
-    for key in ("format", "format_version"):
-        if found.get(key) != now[key]:
-            raise ValueError(f"{path} has {key} {found.get(key)!r}, this version of dexworld writes {now[key]!r}")
+    found, head = read_json(path), ("format", "format_version")
+    check_same_settings(path, {name: found.get(name) for name in head}, {name: now[name] for name in head})
     try:
         before = _options(found) | _episodes(found)
     except (KeyError, TypeError, ValueError) as error:
@@ -166,9 +157,9 @@ def _episodes(plan: dict[str, Any]) -> dict[str, Any]:
     return {"bytes of episode": sizes, "broken": {name: True for name, _ in plan["quarantined"]}}
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON gives them back, so that a plan that is read again compares equal."""
-    return json.loads(json.dumps(values, default=str))
+def _plain(values: Any) -> dict[str, Any]:
+    """A dataclass as JSON gives it back, so that a plan that is read again compares equal."""
+    return json.loads(json.dumps(asdict(values), default=str))
 
 
 def _size_of(file: Path) -> int:

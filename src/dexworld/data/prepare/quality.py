@@ -1,7 +1,6 @@
 """What preparing cost: frames and keypoints of the store against the source's, read through the two readers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,7 @@ NEAR_M = 0.02  # a keypoint nearer to the camera's plane has no meaningful pixel
 LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 
 
-@dataclass(frozen=True)
-class FrameQuality:
-    """psnr, psnr_luma: dB of a stored frame against the source's, scaled without encoding. keypoint_px: largest
-    distance of a keypoint's pixel from where the source has it; None when none is seen."""
-
-    episode: str
-    psnr: float
-    psnr_luma: float
-    keypoint_px: float | None
+FrameQuality = tuple[float, float, float | None]  # PSNR in dB, the same of luma, pixels that a keypoint is off
 
 
 def compare(
@@ -52,26 +43,25 @@ def compare(
     for done, index in enumerate(chosen.tolist(), 1):
         name, generator = store.ids[index], np.random.default_rng([seed, index])
         try:
-            found += compare_episode(name, source[places[name]], store[index], settings, frames, generator)
+            found += _compare_episode(name, source[places[name]], store[index], settings, frames, generator)
         except (CorruptEpisodeError, VideoError) as error:
             failed.append([name, str(error)])
         progress(done, len(chosen))
-    return _summary(found) | {"not_compared": failed}
+    return {"episodes_compared": len(chosen) - len(failed), **_summary(found), "not_compared": failed}
 
 
-def compare_episode(
+def _compare_episode(
     name: str, before: Track, after: Track, settings: PrepareSettings, frames: int, generator: np.random.Generator
 ) -> list[FrameQuality]:
-    """Compare up to `frames` random frames of one episode. Raises VideoError when the two have different lengths."""
+    """The quality of up to `frames` random frames, against the source's, scaled without encoding."""
     if len(before) != len(after):
         raise VideoError(f"{name}: the source has {len(before)} frames, the store {len(after)}")
     chosen = sorted(generator.choice(len(before), min(frames, len(before)), replace=False).tolist())
-    fit = StoredFit.of(before.frames.size, settings)
-    results = []
+    fit, results = StoredFit.of(before.frames.size, settings), []
     for frame, stored, original in zip(chosen, after.frames.read(chosen), before.frames.read(chosen), strict=True):
         reference = scaled_frame(original, fit)
-        both = psnr(reference, stored), psnr(reference @ LUMA, stored @ LUMA)
-        results.append(FrameQuality(name, *both, _keypoint_distance(before, after, frame, fit)))
+        luma = psnr(reference @ LUMA, stored @ LUMA)
+        results.append((psnr(reference, stored), luma, _keypoint_distance(before, after, frame, fit)))
     return results
 
 
@@ -83,14 +73,12 @@ def psnr(expected: np.ndarray, found: np.ndarray) -> float:
 
 def _keypoint_distance(before: Track, after: Track, frame: int, fit: StoredFit) -> float | None:
     """Largest distance in stored pixels between the keypoints' pixels in source and store; seen in either counts."""
-    pixels_before, depth = _pixels_of(before, frame)
-    pixels_after, _ = _pixels_of(after, frame)
-    pixels_before = fit.pixels(pixels_before)
-    valid, valid_after = before.keypoints_valid[frame], after.keypoints_valid[frame]
-    if not np.array_equal(valid, valid_after):
+    valid = before.keypoints_valid[frame]
+    if not np.array_equal(valid, after.keypoints_valid[frame]):
         raise VideoError(f"{before.source}: frame {frame} has other valid keypoints in the store")
-    height, width = fit.stored
-    inside = ((pixels_before >= 0) & (pixels_before <= (width, height))).all(axis=-1)
+    pixels_before, depth = _pixels_of(before, frame)
+    pixels_before, pixels_after = fit.pixels(pixels_before), _pixels_of(after, frame)[0]
+    inside = ((pixels_before >= 0) & (pixels_before <= fit.stored[::-1])).all(axis=-1)
     seen = valid & inside & (depth > NEAR_M)
     return float(np.linalg.norm(pixels_before - pixels_after, axis=-1)[seen].max()) if seen.any() else None
 
@@ -108,13 +96,10 @@ def _pixels_of(episode: Track, frame: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _summary(found: list[FrameQuality]) -> dict[str, Any]:
     """The figures of results.json from single frames; None where there is nothing to tell."""
-    figures: dict[str, Any] = {"episodes_compared": len({each.episode for each in found})}
-    figures["frames_compared"] = len(found)
-    for key in ("psnr", "psnr_luma"):
-        values = [getattr(each, key) for each in found]
+    figures: dict[str, Any] = {"frames_compared": len(found)}
+    for place, key in enumerate(("psnr", "psnr_luma")):
+        values: list[Any] = [each[place] for each in found]
         figures[f"{key}_median_db"] = float(np.median(values)) if values else None
         figures[f"{key}_5th_percentile_db"] = float(np.percentile(values, 5)) if values else None
-    distances = [each.keypoint_px for each in found if each.keypoint_px is not None]
-    figures["frames_with_keypoints"] = len(distances)
-    figures["keypoint_max_px"] = max(distances) if distances else None
-    return figures
+    distances = [distance for _, _, distance in found if distance is not None]
+    return figures | {"frames_with_keypoints": len(distances), "keypoint_max_px": max(distances, default=None)}

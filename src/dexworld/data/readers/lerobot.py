@@ -111,7 +111,7 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
     if missing:
         known = ", ".join(sorted(layout.features))
         raise ValueError(f"{layout.folder} has no feature {', '.join(missing)}; it has {known}")
-    keys = (*layout.video_keys, *layout.image_keys)
+    keys = (*layout.keys("video"), *layout.keys("image"))
     key = options.image_key or (keys[0] if keys else "")
     if key not in keys:
         raise ValueError(f"{layout.folder} has no camera {key!r}; it has {', '.join(keys) or 'none'}")
@@ -135,7 +135,7 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
 def _files(layout: LeRobotLayout, row: int, key: str) -> tuple[Path, ...]:
     """Video (if the camera is one) and data file of a row of meta/episodes."""
     data = layout.data_file(row)
-    return (layout.video_file(row, key), data) if key in layout.video_keys else (data,)
+    return (layout.video_file(row, key), data) if key in layout.keys("video") else (data,)
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,11 @@ class LeRobotSource(FolderSource):
     def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when it can't be read or makes no sense."""
         row, layout, name, key = self.rows[index], self.layout, self.ids[index], self.image_key
-        pictures = {*layout.video_keys, *layout.image_keys}
+        pictures = {*layout.keys("video"), *layout.keys("image")}
         try:
             columns = episode_rows(layout, row, [name for name in layout.features if name not in pictures])
             self._check_times(columns)
-            frames = layout.frames(row, key) if key in layout.video_keys else RowImages(layout, row, key)
+            frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
             return Track(
                 frames=frames,
                 fps=layout.fps,
@@ -185,7 +185,7 @@ class LeRobotSource(FolderSource):
         row, layout = self.rows[index], self.layout
         return {
             "columns": episode_rows(layout, row),
-            "cameras": {key: layout.frames(row, key) for key in layout.video_keys if key != self.image_key},
+            "cameras": {key: layout.frames(row, key) for key in layout.keys("video") if key != self.image_key},
             "intrinsics_known": self.is_prepared or self.options.intrinsics is not None,
             "tasks": layout.tasks,
         }
@@ -202,11 +202,10 @@ class LeRobotSource(FolderSource):
         """Fields of an episode of a prepared store."""
         episodes = self.layout.episodes
         kinds = layout_from_text(episodes.column("dexworld/layout")[row].as_py())
-        values = {name: restored(columns[name], *kinds[name]) for name in kinds}
         return {
             "intrinsics": np.array(episodes.column("dexworld/intrinsics")[row].as_py()).reshape(3, 3),
             "seed": episodes.column("dexworld/seed")[row].as_py(),
-            **track_arrays(values),
+            **track_arrays(restored(columns, kinds)),
         }
 
     def _mapped(self, columns: dict[str, Any], length: int) -> dict[str, Any]:

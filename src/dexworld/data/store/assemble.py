@@ -1,8 +1,7 @@
 """Staged packs to the finished store: episodes numbered in the order of their ids, LeRobot's index and meta files.
 
-Everything is computed from the records and the staged files, so an assembly that was killed is run again from its start
-and gives the same bytes. Videos are moved, labels rewritten with their global numbers. `meta/dexworld.json` is written
-last and makes the store complete; only then is the staging folder removed.
+An assembly that was killed is run again from its start and gives the same bytes. Videos are moved, labels are rewritten
+with their global numbers. `meta/dexworld.json` is written last and makes the store complete; then staging is removed.
 """
 
 import hashlib
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dexworld.data.files import differences, size_and_checksum, with_checksum, write_json, written_atomically
+from dexworld.data.lerobot.rows import column_arrays
 from dexworld.data.store import labels, lerobot_files
 from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import MARK, STAGING, EpisodeRecord, PackRecord, staged
@@ -49,9 +49,8 @@ def assemble(
     """Make the finished store in `folder` from its staged packs; nothing is done when it is finished already.
 
     records: all packs, in any order (`read_records`). provenance: JSON values about the source, kept as they are.
-    quarantined: (file or id, reason) of what the source had left out before any pack; the packs' own come behind.
-    Raises ValueError when packs disagree in their settings, ids come twice, a staged file is not the one recorded, or
-    no episode is readable.
+    quarantined: (file or id, reason) of what the source had left out before any pack. Raises ValueError when packs
+    disagree in their settings, ids come twice, a staged file is not the one recorded, or no episode is readable.
     """
     folder = Path(folder)
     if not (folder / MARK).exists():
@@ -95,15 +94,10 @@ class _Assembly:
 
     def _mark(self, provenance: dict[str, Any], quarantined: list[list[str]]) -> dict[str, Any]:
         settings = self.settings.to_json()
-        lines = [
-            f"{episode.id} {episode.labels_crc32} {(record.video or {})['crc32']}"
-            for record in self.packs
-            for episode in record.episodes
-        ]
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "dexworld_version": version("dexworld"),
+        pairs = ((pack, episode) for pack in self.packs for episode in pack.episodes)
+        lines = [f"{episode.id} {episode.labels_crc32} {pack.video['crc32']}" for pack, episode in pairs]
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
+        return head | {
             "fingerprint": hashlib.sha256("\n".join([json.dumps(settings), *lines]).encode()).hexdigest()[:32],
             "settings": settings,
             "counts": {"episodes": len(self.episodes), "frames": self.frames, "quarantined": len(quarantined)},
@@ -120,46 +114,37 @@ class _Assembly:
         for record in self.packs:
             chunk, file = lerobot_files.place_of(record.number)
             self._move_video(record)
-            start, statistics = 0, self._write_data(record, episode_index, index)
+            video, start = f"videos/{VIDEO_KEY}", 0
+            statistics = self._write_data(record, episode_index, index)
             for row_group, (episode, numbers) in enumerate(zip(record.episodes, statistics, strict=True)):
-                row = {
-                    "episode_index": episode_index,
-                    "tasks": [episode.task],
-                    "length": episode.length,
-                    "data/chunk_index": chunk,
-                    "data/file_index": file,
-                    "dataset_from_index": index,
-                    "dataset_to_index": index + episode.length,
-                    f"videos/{VIDEO_KEY}/chunk_index": chunk,
-                    f"videos/{VIDEO_KEY}/file_index": file,
-                    f"videos/{VIDEO_KEY}/from_timestamp": start / self.fps,
-                    f"videos/{VIDEO_KEY}/to_timestamp": (start + episode.length) / self.fps,
-                    **_own_columns(record.number, row_group, episode),
-                }
+                end, length = start + episode.length, episode.length
+                row = {"episode_index": episode_index, "tasks": [episode.task], "length": length}
+                row |= {"data/chunk_index": chunk, "data/file_index": file}
+                row |= {"dataset_from_index": index, "dataset_to_index": index + length}
+                row |= {f"{video}/chunk_index": chunk, f"{video}/file_index": file}
+                row |= {f"{video}/from_timestamp": start / self.fps, f"{video}/to_timestamp": end / self.fps}
+                row |= _own_columns(record.number, row_group, episode)
                 for name, values in numbers.items():
                     self.totals[name].add(values)
                     row |= {f"stats/{name}/{kind}": value for kind, value in values.items()}
                 yield row
-                start, index, episode_index = start + episode.length, index + episode.length, episode_index + 1
+                start, index, episode_index = end, index + length, episode_index + 1
 
     def _move_video(self, record: PackRecord) -> None:
         source, place = staged(self.folder, record.number, ".mp4"), video_place(record.number)
-        target, expected = self.folder / place, record.video or {}
+        target, size = self.folder / place, record.video["bytes"]
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.exists():
             os.replace(source, target)
-        if not target.exists() or target.stat().st_size != expected.get("bytes"):
-            raise ValueError(
-                f"{source} is not the {expected.get('bytes')} bytes of its record; delete the record beside it and "
-                "prepare again"
-            )
-        self.files[place] = dict(expected)
+        if not target.exists() or target.stat().st_size != size:
+            raise ValueError(f"{source} is not the {size} bytes of its record; delete the record and prepare again")
+        self.files[place] = record.video
 
     def _write_data(self, record: PackRecord, episode_index: int, index: int) -> list[dict[str, dict[str, np.ndarray]]]:
         """Write the pack's data file; returns each episode's statistics by column."""
         source = staged(self.folder, record.number, ".parquet")
         if not source.exists() or size_and_checksum(source) != record.labels:
-            raise ValueError(f"{source} is not the file of its record; delete the record beside it and prepare again")
+            raise ValueError(f"{source} is not the file of its record; delete the record and prepare again")
         statistics = []
         with (
             self._noted(data_place(record.number)) as path,
@@ -167,10 +152,10 @@ class _Assembly:
             labels.LabelWriter(path, self.columns) as writer,
         ):
             for row_group, episode in enumerate(record.episodes):
-                table = packed.read_row_group(row_group, use_threads=False)
-                own = labels.restored_columns(table, labels.layout_from_text(episode.layout))
+                rows = column_arrays(packed.read_row_group(row_group, use_threads=False))
+                own = labels.restored(rows, labels.layout_from_text(episode.layout))
                 flat = labels.flat_columns(own, self.layout, episode.length)
-                flat |= {name: labels.numpy_column(table.column(name)) for name in labels.PACKETS}
+                flat |= {name: rows[name] for name in labels.PACKETS}
                 flat |= self._index_columns(episode, episode_index, index)
                 writer.write(flat, episode.length)
                 numeric = [name for name, (kind, _) in self.columns.items() if kind != "str"]
@@ -198,8 +183,8 @@ class _Assembly:
 
     def _info(self) -> dict[str, Any]:
         recipe = RECIPES[self.settings.codec]
-        video = (self.settings.stored_size, recipe.decoder, recipe.pixel_format, self.fps)
-        features = {VIDEO_KEY: lerobot_files.video_feature(*video)}
+        size = self.settings.stored_size
+        features = {VIDEO_KEY: lerobot_files.video_feature(size, recipe.decoder, recipe.pixel_format, self.fps)}
         for name, (kind, shape) in self.columns.items():
             features[name] = lerobot_files.feature(kind, shape, labels.feature_names(name, shape), self.fps)
         return lerobot_files.info(features, self.fps, len(self.episodes), self.frames, len(self.tasks))
@@ -239,9 +224,9 @@ def data_place(pack: int) -> str:
 def _own_columns(pack: int, row_group: int, episode: EpisodeRecord) -> dict[str, Any]:
     """What meta/episodes holds beyond LeRobot's own columns: all that opening an episode needs but its rows."""
     names = ("fps", "source", "seed", "split", "intrinsics", "layout", "labels_crc32")
-    own = {"id": episode.id, "pack": pack, "row_group": row_group}
-    own |= {name: getattr(episode, name) for name in names}
-    own |= {"source_height": episode.source_size[0], "source_width": episode.source_size[1]}
+    height, width = episode.source_size
+    own = {"id": episode.id, "pack": pack, "row_group": row_group} | {name: getattr(episode, name) for name in names}
+    own |= {"source_height": height, "source_width": width}
     return {f"dexworld/{name}": value for name, value in own.items()}
 
 
@@ -264,9 +249,9 @@ def _common_settings(folder: Path, records: list[PackRecord]) -> PrepareSettings
         raise ValueError(f"{folder}: packs or ids come twice among the records; plan packs of distinct ids")
     for record in readable[1:]:
         if record.settings != readable[0].settings:
+            what = ", ".join(differences(readable[0].settings, record.settings))
             raise ValueError(
-                f"{folder}: packs {readable[0].number} and {record.number} have different settings "
-                f"({', '.join(differences(readable[0].settings, record.settings))}); resolve the settings once, from "
-                "the source's first readable episode, before any pack is written"
+                f"{folder}: packs {readable[0].number} and {record.number} have different settings ({what}); resolve "
+                "the settings once, before any pack is written"
             )
     return PrepareSettings.from_json(readable[0].settings)

@@ -1,6 +1,6 @@
 """One episode's frames to packets: scaled in yuv while decoding, encoded by an encoder of its own.
 
-So every episode starts at a key frame, its bytes depend on nothing else in the file, and an episode that breaks halfway
+Every episode starts at a key frame, and its bytes depend on nothing else in the file. An episode that breaks halfway
 leaves no trace in the video. The recipes were measured: see docs/data_store.md. Colours are stored as limited-range
 BT.709 (JPEG: full-range BT.601, its standard) and tagged so. A video that is tagged BT.709 is scaled from yuv to yuv;
 anything else passes through RGB at the small size.
@@ -9,7 +9,7 @@ anything else passes through RGB at the small size.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import av
 import numpy as np
@@ -47,15 +47,6 @@ RECIPES = {
 }
 
 
-@runtime_checkable
-class Pictures(Protocol):
-    """Frames that hand out scaled PyAV pictures in order, each decoded once."""
-
-    def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
-        """Every frame once, scaled to (height, width)."""
-        ...
-
-
 @dataclass(frozen=True)
 class EncodedEpisode:
     """packets: the bytes of each of T frames. keys: which are key frames. image_stats: of 8 frames, spread evenly."""
@@ -65,18 +56,17 @@ class EncodedEpisode:
     image_stats: dict[str, list[float]]
 
 
-def add_video_stream(container: Any, settings: PrepareSettings) -> Any:
-    """A stream of an open output container whose header fits the packets of `encode_episode`."""
+def add_video_stream(container: Any, settings: PrepareSettings) -> None:
+    """Add a stream to an open output container, with a header that fits the packets of `encode_episode`."""
     stream = container.add_stream(RECIPES[settings.codec].encoder, rate=settings.rate)
     _configure(stream.codec_context, settings)
     container.start_encoding()
-    return stream
 
 
 def _configure(context: Any, settings: PrepareSettings) -> None:
     """Set the recipe on an encoder context that is not open yet: one thread, byte-deterministic, no reordering."""
     recipe = RECIPES[settings.codec]
-    crf, group = settings.crf if settings.crf is not None else recipe.crf, settings.group
+    crf, group = recipe.crf if settings.crf is None else settings.crf, settings.group
     context.height, context.width = settings.stored_size
     context.pix_fmt, context.thread_count = recipe.pixel_format, 1
     context.flags |= Flags.global_header.value
@@ -123,8 +113,8 @@ def encode_episode(frames: Frames, settings: PrepareSettings, source: str) -> En
     expected = [(number, number % group == 0) for number in range(len(frames))]
     if count != len(frames) or [(packet.pts, packet.is_keyframe) for packet in packets] != expected:
         raise VideoError(
-            f"{source}: {count} of {len(frames)} frames became {len(packets)} packets whose order or key frames are "
-            f"not those of groups of {group}; choose another codec"
+            f"{source}: {count} of {len(frames)} frames became {len(packets)} packets, not in order or not in groups "
+            f"of {group}; choose another codec"
         )
     return EncodedEpisode([bytes(packet) for packet in packets], [key for _, key in expected], _image_stats(pixels))
 
@@ -139,25 +129,22 @@ def _image_stats(pixels: list[np.ndarray]) -> dict[str, list[float]]:
 
 def _stored_pictures(frames: Frames, fit: StoredFit, settings: PrepareSettings) -> Iterator[av.VideoFrame]:
     """Pictures in the stored size, format and colours, without time stamps of their own."""
-    convert, target = VideoReformatter(), RECIPES[settings.codec].pixel_format
-    to_space = Colorspace.ITU601 if settings.codec == "jpeg" else Colorspace.ITU709
-    to_range = ColorRange.JPEG if settings.codec == "jpeg" else ColorRange.MPEG
+    convert, target, is_jpeg = VideoReformatter(), RECIPES[settings.codec].pixel_format, settings.codec == "jpeg"
+    space, levels = (Colorspace.ITU601, ColorRange.JPEG) if is_jpeg else (Colorspace.ITU709, ColorRange.MPEG)
+    exact: dict[str, Any] = {"interpolation": _EXACT, "threads": 1}
     for picture in _scaled_pictures(frames, fit, target):
         small = _cut(picture, fit)
-        same = (small.colorspace, small.color_range) == (_BT709, _LIMITED) and settings.codec != "jpeg"
+        same = (small.colorspace, small.color_range) == (_BT709, _LIMITED) and not is_jpeg
         if small.format.name != target or not same:
             if small.format.name != "rgb24":
-                small = convert.reformat(small, format="rgb24", interpolation=_EXACT, threads=1)
-            small = convert.reformat(
-                small, format=target, dst_colorspace=to_space, dst_color_range=to_range, threads=1,
-                interpolation=_EXACT,
-            )  # fmt: skip
+                small = convert.reformat(small, format="rgb24", **exact)
+            small = convert.reformat(small, format=target, dst_colorspace=space, dst_color_range=levels, **exact)
         yield small
 
 
 def _scaled_pictures(frames: Frames, fit: StoredFit, target: str) -> Iterator[av.VideoFrame]:
-    if isinstance(frames, Pictures):
-        yield from frames.pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
+    if pictures := getattr(frames, "pictures", None):  # scaled while decoding, each frame decoded once
+        yield from pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
         return
     for start in range(0, len(frames), BLOCK):
         for array in frames.read(list(range(start, min(start + BLOCK, len(frames))))):

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,18 @@ _FILL: dict[str, Any] = {"f": np.nan, "b": False, "U": ""}
 
 def layout_of(columns: dict[str, np.ndarray]) -> Layout:
     """Kind ("str" for text of any length) and per-frame shape of an episode's columns."""
-    kinds = {name: "str" if array.dtype.kind == "U" else array.dtype.name for name, array in columns.items()}
-    return {name: (kinds[name], array.shape[1:]) for name, array in columns.items()}
+    return {
+        name: ("str" if array.dtype.kind == "U" else array.dtype.name, array.shape[1:])
+        for name, array in columns.items()
+    }
 
 
 def checksum_of(columns: dict[str, np.ndarray]) -> int:
     """CRC-32 over names, kinds, shapes and bytes of an episode's columns, in the order of the names."""
     value = zlib.crc32(layout_text(layout_of(columns)).encode())
     for _, array in sorted(columns.items()):
-        text = array.dtype.kind == "U"
-        content: Any = "\n".join(array.tolist()).encode() if text else np.ascontiguousarray(array)
+        is_text = array.dtype.kind == "U"
+        content: Any = "\n".join(array.tolist()).encode() if is_text else np.ascontiguousarray(array)
         value = zlib.crc32(content, value)
     return value
 
@@ -135,17 +138,15 @@ def _flat_column(array: np.ndarray | None, kind: str, shape: tuple[int, ...], le
     return filled
 
 
-def restored(flat: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An episode's array (T, *shape) from the store's column."""
-    if kind == "str":
-        return flat.astype("U")
-    values = flat.reshape(len(flat), -1)[:, : math.prod(shape)]
-    return values.astype(kind).reshape(len(flat), *shape)  # a copy that may be written to, as everybody expects
-
-
-def restored_columns(table: pa.Table, layout: Layout) -> dict[str, np.ndarray]:
-    """An episode's arrays by its own layout, from the store's columns of its rows."""
-    return {name: restored(numpy_column(table.column(name)), *layout[name]) for name in layout}
+def restored(flat: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+    """An episode's arrays (T, *shape) by its own layout, from the store's columns of its rows."""
+    columns = {}
+    for name, (kind, shape) in layout.items():
+        values, length = flat[name], len(flat[name])
+        if kind != "str":
+            values = values.reshape(length, -1)[:, : math.prod(shape)].reshape(length, *shape)
+        columns[name] = values.astype("U" if kind == "str" else kind)  # a copy that may be written to
+    return columns
 
 
 class LabelWriter:
@@ -187,20 +188,10 @@ def _arrow_column(flat: np.ndarray, data_type: pa.DataType) -> pa.Array:
     return pa.array(flat.tolist() if pa.types.is_string(data_type) else flat, type=data_type)
 
 
-def numpy_column(column: pa.ChunkedArray) -> np.ndarray:
-    """(T,) or (T, n) from a column that `LabelWriter` wrote; where nothing has to be unpacked, without a copy."""
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
-        return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
-    if pa.types.is_string(array.type):
-        return np.array(array.to_pylist(), dtype="U")
-    return array.to_numpy(zero_copy_only=False)
-
-
 def feature_names(column: str, shape: tuple[int, ...]) -> list[str] | None:
     """What the numbers of a column are called in meta/info.json; None where nothing better than a number is known."""
     pose = [f"{row}{axis}" for row in ("x", "y", "z", "w") for axis in ("x", "y", "z", "t")]
-    named: dict[str, list[str]] = {
+    named = {
         "observation.keypoints": [f"{name}_{axis}" for name in KEYPOINT_NAMES for axis in "xyz"],
         "observation.keypoints_valid": list(KEYPOINT_NAMES),
         "observation.keypoint_confidence": list(KEYPOINT_NAMES),
@@ -210,5 +201,5 @@ def feature_names(column: str, shape: tuple[int, ...]) -> list[str] | None:
         "observation.gripper_pose": [f"world_from_gripper_{entry}" for entry in pose],
         "observation.hand_poses": [f"world_from_{side}_hand_{entry}" for side in ("left", "right") for entry in pose],
     }
-    names = named.get(column)
-    return names if names is not None and len(names) == math.prod(shape) else None
+    names = named.get(column, [])
+    return names if names and len(names) == math.prod(shape) else None

@@ -40,40 +40,19 @@ def feature(kind: str, shape: tuple[int, ...], names: list[str] | None, fps: flo
 
 def video_feature(size: tuple[int, int], codec: str, pixel_format: str, fps: float) -> dict[str, Any]:
     """A video's entry in info.json."""
-    return {
-        "dtype": "video",
-        "shape": [*size, 3],
-        "names": ["height", "width", "channels"],
-        "info": {
-            "video.height": size[0],
-            "video.width": size[1],
-            "video.codec": codec,
-            "video.pix_fmt": pixel_format,
-            "video.is_depth_map": False,
-            "video.fps": _whole(fps),
-            "video.channels": 3,
-            "has_audio": False,
-        },
-    }
+    about = {"height": size[0], "width": size[1], "codec": codec, "pix_fmt": pixel_format, "is_depth_map": False}
+    about |= {"fps": _whole(fps), "channels": 3}
+    described = {f"video.{name}": value for name, value in about.items()} | {"has_audio": False}
+    return {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"], "info": described}
 
 
 def info(features: dict[str, Any], fps: float, episodes: int, frames: int, tasks: int) -> dict[str, Any]:
     """The content of meta/info.json."""
-    return {
-        "codebase_version": "v3.0",
-        "robot_type": None,
-        "total_episodes": episodes,
-        "total_frames": frames,
-        "total_tasks": tasks,
-        "chunks_size": CHUNK_FILES,
-        "data_files_size_in_mb": 100,
-        "video_files_size_in_mb": 200,
-        "fps": _whole(fps),
-        "splits": {"train": f"0:{episodes}"},
-        "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH,
-        "features": features,
-    }
+    head = {"codebase_version": "v3.0", "robot_type": None}
+    totals = {"total_episodes": episodes, "total_frames": frames, "total_tasks": tasks}
+    sizes = {"chunks_size": CHUNK_FILES, "data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
+    rest = {"fps": _whole(fps), "splits": {"train": f"0:{episodes}"}, "data_path": DATA_PATH, "video_path": VIDEO_PATH}
+    return head | totals | sizes | rest | {"features": features}
 
 
 def _whole(value: float) -> float | int:
@@ -88,13 +67,10 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
         {"name": None, "field_name": text, "pandas_type": "unicode", "numpy_type": "object", "metadata": None},
         {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"},
     ]
-    pandas = {
-        "index_columns": [text],
-        "column_indexes": [],
-        "columns": [described[1] | {"metadata": None}, described[0]],
-        "creator": {"library": "pyarrow", "version": pa.__version__},
-        "pandas_version": "2.2.0",
-    }
+    columns = [described[1] | {"metadata": None}, described[0]]
+    creator = {"library": "pyarrow", "version": pa.__version__}
+    pandas = {"index_columns": [text], "column_indexes": [], "columns": columns, "creator": creator}
+    pandas["pandas_version"] = "2.2.0"
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), text: pa.array(tasks, pa.string())})
     pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(pandas).encode()}), path)
 
@@ -123,10 +99,8 @@ class Aggregate:
     """Statistics over many episodes from the statistics of each, weighted by their counts."""
 
     def __init__(self) -> None:
-        self._low: Any = np.inf
-        self._high: Any = -np.inf
-        self._sum: Any = 0.0
-        self._squares: Any = 0.0
+        self._low, self._high = np.array(np.inf), np.array(-np.inf)
+        self._sum = self._squares = np.array(0.0)
         self.count = 0
 
     def add(self, episode: dict[str, np.ndarray]) -> None:
@@ -142,4 +116,4 @@ class Aggregate:
         mean = self._sum / self.count
         std = np.sqrt(np.maximum(self._squares / self.count - mean**2, 0.0))
         lists = {"min": self._low, "max": self._high, "mean": mean, "std": std}
-        return {name: np.asarray(value).tolist() for name, value in lists.items()} | {"count": [self.count]}
+        return {name: value.tolist() for name, value in lists.items()} | {"count": [self.count]}

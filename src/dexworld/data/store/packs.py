@@ -59,7 +59,7 @@ class EpisodeRecord:
 class PackRecord:
     """A complete pack. settings: resolved. quarantined: (id, reason). extradata: the decoder's head, hexadecimal.
 
-    video, labels: {"bytes", "crc32"} of the staged files; empty when every episode of the pack was left out.
+    video, labels: {"bytes", "crc32"} of the staged files; None when every episode of the pack was left out.
     """
 
     number: int
@@ -67,8 +67,8 @@ class PackRecord:
     episodes: list[EpisodeRecord]
     quarantined: list[list[str]]
     extradata: str = ""
-    video: dict[str, int] | None = None
-    labels: dict[str, int] | None = None
+    video: Any = None
+    labels: Any = None
 
     @property
     def frames(self) -> int:
@@ -92,10 +92,9 @@ def write_pack(
     """Write pack `number` of the store in `folder` and return its record; an existing record is read and returned.
 
     items: (id, function that reads the episode), in the order of the ids. An episode whose reading raises
-    CorruptEpisodeError or VideoError, at its labels or at any frame, is left out of video and labels and named in the
-    record. settings: best resolved (`PrepareSettings.resolved`); otherwise the pack's first readable episode decides
-    the width and the rate. progress: called with (id, frames) after each episode, frames 0 for one left out.
-    split_of: the source's split of an id, "" where it knows none.
+    CorruptEpisodeError or VideoError, at its labels or at any frame, is left out and named in the record. settings: if
+    not resolved, the pack's first readable episode decides the width and the rate. progress: called with (id, frames)
+    after each episode, frames 0 for one left out. split_of: the source's split of an id, "" where it knows none.
 
     Several processes may write different packs. Raises ValueError when the store is complete already.
     """
@@ -106,13 +105,12 @@ def write_pack(
     if record_path.exists():
         return _read_record(record_path)
     (folder / STAGING).mkdir(parents=True, exist_ok=True)
-    pack = _Pack(settings, split_of)
     files: dict[str, Any] = {}
     video_path = staged(folder, number, ".mp4")
     with written_atomically(video_path) as temporary:
-        with closing(_Muxer(temporary)) as muxer:
+        with closing(_Pack(temporary, settings, split_of)) as pack:
             for episode_id, read in items:
-                progress(episode_id, pack.take(episode_id, read, muxer))
+                progress(episode_id, pack.take(episode_id, read))
         if pack.episodes:
             extradata, packets = _packets_of(temporary)
             files = {"extradata": extradata.hex(), "video": size_and_checksum(temporary)}
@@ -145,20 +143,19 @@ def _read_record(path: Path) -> PackRecord:
 
 @dataclass
 class _Pack:
-    """What has been taken in so far."""
+    """What has been taken in so far; its video is an mp4 that is opened with the first episode."""
 
+    path: Path
     settings: PrepareSettings
     split_of: Callable[[str], str]
     episodes: list[EpisodeRecord] = field(default_factory=list)
     labels: list[dict[str, np.ndarray]] = field(default_factory=list)
     quarantined: list[list[str]] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
+    container: Any = None
+    frames: int = 0
 
-    def take(self, episode_id: str, read: Callable[[], Track], muxer: "_Muxer") -> int:
+    def take(self, episode_id: str, read: Callable[[], Track]) -> int:
         """Read, encode and keep one episode, or quarantine it; returns its stored frames."""
-        if episode_id in self.seen:
-            raise ValueError(f"the id {episode_id!r} comes twice; ids must be distinct")
-        self.seen.add(episode_id)
         try:
             episode = read()
             settings = self.settings.resolved(episode)
@@ -174,52 +171,42 @@ class _Pack:
             logger.warning("episode %s is left out: %s", episode_id, error)
             self.quarantined.append([episode_id, str(error)])
             return 0
-        muxer.write(encoded, settings)
         self.settings = settings
+        self._mux(encoded)
         self.labels.append(columns)
-        self.episodes.append(
-            EpisodeRecord(
-                id=episode_id,
-                length=len(episode),
-                fps=float(episode.fps),
-                source=episode.source,
-                task=episode.task,
-                seed=episode.seed,
-                intrinsics=fit.intrinsics(episode.intrinsics).reshape(-1).tolist(),
-                layout=labels.layout_text(labels.layout_of(columns)),
-                labels_crc32=labels.checksum_of(columns),
-                source_size=list(fit.source),
-                image_stats=encoded.image_stats,
-                split=self.split_of(episode_id),
-            )
+        record = EpisodeRecord(
+            id=episode_id,
+            length=len(episode),
+            fps=float(episode.fps),
+            source=episode.source,
+            task=episode.task,
+            seed=episode.seed,
+            intrinsics=fit.intrinsics(episode.intrinsics).reshape(-1).tolist(),
+            layout=labels.layout_text(labels.layout_of(columns)),
+            labels_crc32=labels.checksum_of(columns),
+            source_size=list(fit.source),
+            image_stats=encoded.image_stats,
+            split=self.split_of(episode_id),
         )
+        self.episodes.append(record)
         return len(episode)
 
-
-class _Muxer:
-    """Appends encoded episodes to one mp4 that is opened with the first of them."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._frames = path, 0
-        self._container: Any = None
-        self._stream: Any = None
-
-    def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-
-    def write(self, encoded: EncodedEpisode, settings: PrepareSettings) -> None:
+    def _mux(self, encoded: EncodedEpisode) -> None:
         """Append the packets; frame n of the file is shown at n / fps seconds."""
-        if self._container is None:
-            self._container = av.open(str(self._path), "w", format="mp4", options={"fflags": "+bitexact"})
-            self._stream = add_video_stream(self._container, settings)
+        if self.container is None:
+            self.container = av.open(str(self.path), "w", format="mp4", options={"fflags": "+bitexact"})
+            add_video_stream(self.container, self.settings)
         for content, is_key in zip(encoded.packets, encoded.keys, strict=True):
             packet = av.Packet(content)
-            packet.stream, packet.is_keyframe = self._stream, is_key
-            packet.time_base, packet.duration = 1 / settings.rate, 1
-            packet.pts = packet.dts = self._frames
-            self._container.mux(packet)
-            self._frames += 1
+            packet.stream, packet.is_keyframe = self.container.streams.video[0], is_key
+            packet.time_base, packet.duration = 1 / self.settings.rate, 1
+            packet.pts = packet.dts = self.frames
+            self.container.mux(packet)
+            self.frames += 1
+
+    def close(self) -> None:
+        if self.container is not None:
+            self.container.close()
 
 
 def _packets_of(path: Path) -> tuple[bytes, dict[str, np.ndarray]]:

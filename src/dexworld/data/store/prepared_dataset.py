@@ -1,7 +1,6 @@
 """The prepared store as a Dataset: opened in one pass over meta/episodes, one parquet row group per episode.
 
-Everything that is read is compared with the checksums that the store was written with. A damaged byte is an error that
-names the episode, never a wrong number.
+Everything that is read is compared with the store's checksums: a damaged byte is an error that names the episode.
 """
 
 import logging
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from dexworld.data.files import check_checksum, read_json, size_and_checksum
 from dexworld.data.lerobot.layout import UNREADABLE
-from dexworld.data.lerobot.rows import open_parquet
+from dexworld.data.lerobot.rows import column_arrays, open_parquet
 from dexworld.data.parallel import WorkerDied, Workers, worker_count
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store import labels
@@ -39,8 +38,8 @@ logger = logging.getLogger(__name__)
 class PreparedDataset:
     """The episodes of a finished store, in the order of their ids. Holds no open file, so it can be pickled.
 
-    rows: of meta/episodes, one per episode. quarantined: (file or id, reason) of what was left out when preparing and
-    what is found damaged since. mark: the content of meta/dexworld.json.
+    rows: of meta/episodes, one per episode. quarantined: (file or id, reason) of what was left out when preparing or is
+    damaged since. mark: the content of meta/dexworld.json.
     """
 
     folder: Path
@@ -91,36 +90,25 @@ class PreparedDataset:
         """The distinct simulator seeds, sorted; empty for recordings of the real world."""
         return tuple(sorted({seed for seed in self.episode_seeds if seed is not None}))
 
-    @cached_property
-    def prepare_settings(self) -> PrepareSettings:
-        """The settings, typed."""
-        return PrepareSettings.from_json(self.mark["settings"])
-
     def __getitem__(self, index: int) -> Track:
         """Episode `index`, its frames lazy. Raises CorruptEpisodeError when its rows are not those written."""
-        row = self._row(index)
+        row = self.rows.slice(range(len(self))[index], 1).to_pylist()[0]
         video, data = self.files(index)
         try:
             layout = labels.layout_from_text(row["dexworld/layout"])
             names = [*layout, *labels.PACKETS]
             table = open_parquet(data).read_row_group(row["dexworld/row_group"], columns=names, use_threads=False)
-            columns = labels.restored_columns(table, layout)
-            packets = np.stack([labels.numpy_column(table.column(name)) for name in labels.PACKETS], axis=1)
+            flat = column_arrays(table)
+            columns, packets = labels.restored(flat, layout), np.stack([flat[name] for name in labels.PACKETS], axis=1)
             if labels.checksum_of(columns) != row["dexworld/labels_crc32"] or len(packets) != row["length"]:
                 raise ValueError("its rows are not those written")
             if packets.dtype.kind != "i":
                 raise ValueError(f"the places of its packets are {packets.dtype}, not numbers")
-            settings = self.prepare_settings
-            frames = StoredFrames(
-                path=video,
-                packets=packets,
-                size=settings.stored_size,
-                decoder=RECIPES[settings.codec].decoder,
-                extradata=bytes.fromhex(self.mark["extradata"][str(row["dexworld/pack"])]),
-                group=settings.key_distance,
-            )
+            settings = PrepareSettings.from_json(self.mark["settings"])
+            decoder, size = RECIPES[settings.codec].decoder, settings.stored_size
+            head = bytes.fromhex(self.mark["extradata"][str(row["dexworld/pack"])])
             return Track(
-                frames=frames,
+                frames=StoredFrames(video, packets, size, decoder, head, settings.key_distance),
                 fps=float(row["dexworld/fps"]),
                 intrinsics=np.array(row["dexworld/intrinsics"]).reshape(3, 3),
                 source=row["dexworld/source"],
@@ -130,9 +118,6 @@ class PreparedDataset:
             )
         except UNREADABLE as error:
             raise CorruptEpisodeError(f"{data}: episode {self.ids[index]}: {error}") from error
-
-    def _row(self, index: int) -> dict[str, Any]:
-        return self.rows.slice(range(len(self))[index], 1).to_pylist()[0]
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The video and the data file that hold episode `index` among others."""
@@ -154,8 +139,8 @@ def open_prepared(folder: Path | str, verify: bool = False) -> PreparedDataset:
     broken = {place: reason for place, entry in mark["files"].items() if (reason := _wrong_size(folder / place, entry))}
     damaged = {}
     for name, pack in zip(dataset.ids, dataset._values("dexworld/pack"), strict=True) if broken else ():
-        if found := [broken[place] for place in (video_place(pack), data_place(pack)) if place in broken]:
-            damaged[name] = found[0]
+        if why := broken.get(video_place(pack)) or broken.get(data_place(pack)):
+            damaged[name] = why
     dataset = _without(dataset, damaged)
     return _without(dataset, dict(problems(dataset))) if verify else dataset
 
@@ -209,17 +194,13 @@ def _problem(item: str | int, dataset: PreparedDataset) -> str:
 def _read_mark(folder: Path) -> dict[str, Any]:
     path = folder / MARK
     if not path.exists():
-        unfinished = (folder / STAGING).exists()
-        raise FileNotFoundError(
-            f"{folder} is no finished store: "
-            + ("its packs are not assembled yet; run the same `dexworld prepare` again" if unfinished else f"no {MARK}")
-        )
+        unfinished = "its packs are not assembled yet; run the same `dexworld prepare` again"
+        why = unfinished if (folder / STAGING).exists() else f"no {MARK}"
+        raise FileNotFoundError(f"{folder} is no finished store: {why}")
     mark = read_json(path)
-    if mark.get("format") != FORMAT or mark.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} is of format {mark.get('format')!r} version {mark.get('format_version')!r}; this version of "
-            f"dexworld reads {FORMAT!r} version {FORMAT_VERSION}"
-        )
+    name, number = mark.get("format"), mark.get("format_version")
+    if (name, number) != (FORMAT, FORMAT_VERSION):
+        raise ValueError(f"{path} is of format {name!r} version {number!r}, not {FORMAT!r} version {FORMAT_VERSION}")
     needed = ("settings", "files", "extradata", "quarantined", "fingerprint", "crc32")
     if missing := [name for name in needed if name not in mark]:
         raise ValueError(f"{path} holds no {', '.join(missing)}; it is damaged, prepare the store again")
@@ -233,19 +214,12 @@ def _read_rows(folder: Path, mark: dict[str, Any]) -> pa.Table:
     wanted = ["length", "tasks", *(f"dexworld/{name}" for name in NUMBERS + OTHERS)]
     try:
         for place in places:
-            if reason := _wrong_size(folder / place, mark["files"][place]):
-                raise ValueError(reason)
             if size_and_checksum(folder / place) != mark["files"][place]:
                 raise ValueError(f"{folder / place} is not the file that was written")
         if all("dexworld/split" in pq.read_schema(folder / place).names for place in places):
             wanted.append("dexworld/split")  # stores of old don't have it
-        tables = [
-            pq.read_table(
-                folder / place, columns=wanted, read_dictionary=["dexworld/layout"], use_threads=False,
-                page_checksum_verification=True,
-            )
-            for place in places
-        ]  # fmt: skip
+        options = {"read_dictionary": ["dexworld/layout"], "use_threads": False, "page_checksum_verification": True}
+        tables = [pq.read_table(folder / place, columns=wanted, **options) for place in places]
         return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     except UNREADABLE as error:
         raise ValueError(f"{folder / 'meta/episodes'} can't be read ({error}); prepare the store again") from error

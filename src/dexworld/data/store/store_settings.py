@@ -1,5 +1,6 @@
 """What a store is made with: size, codec, groups of pictures, episodes per file."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
@@ -9,12 +10,11 @@ import numpy as np
 from dexworld.track import Track
 
 Codec = Literal["h264", "h264-444", "hevc", "av1", "jpeg"]
-MAX_GROUP = 250
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What a prepared store is made with. Stores made with the same settings from the same source are equal.
+    """What a prepared store is made with. Equal settings and sources give equal stores.
 
     Raises ValueError naming the field.
     """
@@ -46,19 +46,16 @@ class PrepareSettings:
                 raise ValueError(f"crop must be (height, width), not {self.crop}")
             sizes |= {"crop height": self.crop[0], "crop width": self.crop[1]}
         for name, side in sizes.items():
-            if side is not None and (side < 16 or side > 4096 or side % 2):
+            if side is not None and (not 16 <= side <= 4096 or side % 2):
                 raise ValueError(f"{name} is {side}; it must be even and 16 to 4096 pixels")
         if self.crop is not None and (self.crop[0] > self.height or self.crop[1] > (self.width or self.crop[1])):
             raise ValueError(f"crop {self.crop} is larger than the scaled frame ({self.height}, {self.width})")
         if self.codec not in get_args(Codec):
             raise ValueError(f"codec {self.codec!r} must be one of {', '.join(get_args(Codec))}")
-        low, high = (1, 31) if self.codec == "jpeg" else (0, 63 if self.codec == "av1" else 51)
-        if self.crf is not None and not low <= self.crf <= high:
-            raise ValueError(f"crf is {self.crf}; for {self.codec} it must be {low} to {high}")
-        if not 1 <= self.group <= MAX_GROUP:
-            raise ValueError(f"group is {self.group}; it must be 1 to {MAX_GROUP} frames")
-        if self.pack_episodes < 1:
-            raise ValueError(f"pack_episodes is {self.pack_episodes}; it must be at least 1")
+        crf = {"jpeg": (1, 31), "av1": (0, 63)}.get(self.codec, (0, 51))
+        for name, (low, high) in {"crf": crf, "group": (1, 250), "pack_episodes": (1, math.inf)}.items():
+            if (value := getattr(self, name)) is not None and not low <= value <= high:
+                raise ValueError(f"{name} is {value}; with {self.codec} it must be {low} to {high}")
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"fps is {self.fps}; it must be positive, or None for the source's")
 
@@ -69,8 +66,7 @@ class PrepareSettings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "PrepareSettings":
         """The settings that `to_json` gave. Raises ValueError naming fields that this version does not know."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
+        if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
             raise ValueError(f"settings hold {', '.join(unknown)}, which this version of dexworld does not know")
         return cls(**values)
 

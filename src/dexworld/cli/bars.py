@@ -6,24 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+from rich.progress import TimeRemainingColumn as Remaining
 
 logger = logging.getLogger("dexworld")
 LOGGED_EVERY_S = 60.0
-
-
-def _bar(console: Console | None = None) -> Progress:
-    texts = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
-    times = TimeElapsedColumn(), TimeRemainingColumn()
-    return Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], *times, console=console)
 
 
 def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
@@ -42,7 +30,9 @@ def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
 @contextmanager
 def task_bars(console: Console | None = None) -> Iterator[Callable[..., None]]:
     """Bars by name, each moved by calling the value with (name, done, total) and perhaps a note behind the bar."""
-    with _bar(console) as progress:
+    label, note_shown = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = label, BarColumn(), MofNCompleteColumn(), note_shown, Elapsed(), Remaining()
+    with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
 
         def update(name: str, done: int, total: int, note: str = "") -> None:
