@@ -4,7 +4,6 @@ Everything that a variant does not change is shared: the encoder, its cached lat
 function of seed and number), the number of steps, the held-out episodes and the evaluator that reads keypoints.
 """
 
-import json
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
-from dexworld.data.files import read_json, write_json, written_atomically
+from dexworld.data.files import check_same_settings, read_json, write_json, written_atomically
 from dexworld.data.resize import Fit, resized
 from dexworld.evaluation.guard import Split, check_seeds, split_of
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, transplanted
@@ -142,16 +141,9 @@ class StudyConfig:
     def training_of(self, variant: Variant, seed: int) -> TrainConfig:
         """The training settings of a variant."""
         steps = sum(getattr(self, name) for name in variant.budget)
-        training = TrainConfig(
-            steps=steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            warmup_steps=min(self.warmup_steps, steps // 3),
-            bfloat16=self.bfloat16,
-            seed=seed,
-            checkpoint_every=steps,
-            log_every=steps,
-        )
+        shared = {name: getattr(self, name) for name in ("batch_size", "learning_rate", "bfloat16")}
+        shared |= {"steps": steps, "checkpoint_every": steps, "log_every": steps}
+        training = TrainConfig(**shared, warmup_steps=min(self.warmup_steps, steps // 3), seed=seed)
         if variant.paper_weight:
             weight = paper_weight(self.model.image_size, training.sigma_px)
             # Both keypoint losses keep their proportion: what changes is the kind of loss and its weight.
@@ -190,12 +182,11 @@ class Study:
         if split == "training":
             raise ValueError(f"{held_out} holds scenes for training; measure on scenes from 900,000 on")
         self.split: Split = split
-        identity = {
-            "settings": asdict(config),
-            "data": self.robot.fingerprint,
-            "held_out": self.held_out.fingerprint,
-        }
-        _same_or_new(output / "study.json", json.loads(json.dumps(identity)))
+        identity = {"settings": asdict(config), "data": self.robot.fingerprint, "held_out": self.held_out.fingerprint}
+        if (output / "study.json").exists():
+            check_same_settings(output / "study.json", read_json(output / "study.json"), identity)
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "study.json", identity)
 
     @cached_property
     def encoder(self) -> DexWM:
@@ -210,24 +201,14 @@ class Study:
     @cached_property
     def evaluator(self) -> KeypointEvaluator:
         """Reads keypoints of every variant; trained once, on latents of true robot frames."""
-        config = self.config
-        folder = train_evaluator(
-            EvaluatorRunConfig(
-                data=(self.robot.folder,),
-                output=self.output / "evaluator",
-                checkpoint=str(self._encoder_folder()),
-                size=config.evaluator_size,
-                device="cpu",
-                training=EvaluatorTrainConfig(
-                    steps=config.evaluator_steps,
-                    warmup_steps=min(200, config.evaluator_steps // 3),
-                    validate_every=config.evaluator_steps,
-                    checkpoint_every=config.evaluator_steps,
-                    bfloat16=config.bfloat16,
-                ),
-            )
-        )
-        return open_evaluator(folder, self.encoder.encoder)
+        encoder, steps = self.encoder.encoder, self.config.evaluator_steps  # the property makes the encoder's folder
+        every = {"steps": steps, "validate_every": steps, "checkpoint_every": steps}
+        training = EvaluatorTrainConfig(**every, warmup_steps=min(200, steps // 3), bfloat16=self.config.bfloat16)
+        places = {"output": self.output / "evaluator", "checkpoint": str(self.output / "encoder")}
+        size = self.config.evaluator_size
+        run = EvaluatorRunConfig(data=(self.robot.folder,), **places, size=size, device="cpu", training=training)
+        folder = train_evaluator(run)
+        return open_evaluator(folder, encoder)
 
     def folder(self, name: str, seed: int) -> Path:
         """Where a run lies."""
@@ -314,14 +295,10 @@ class Study:
         return scenes
 
     def measured(self, model: DexWM) -> Sums:
-        """Sums of every held-out episode, (E, T) arrays by name; figures are ratios of them (`ablation_figures.py`)."""
+        """Sums of every held-out episode, (E, T) arrays by name; figures are ratios of them (`ablations.py`)."""
         partners = derangement(len(self._scenes), np.random.default_rng(0))
         rows = [scene.measure(model, self._scenes[other]) for scene, other in zip(self._scenes, partners, strict=True)]
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-    def _encoder_folder(self) -> Path:
-        assert self.encoder is not None  # makes the folder
-        return self.output / "encoder"
 
 
 class Scene:
@@ -369,17 +346,3 @@ class Scene:
         scale = self.clip.frames.size[0] / REFERENCE_HEIGHT
         near = {threshold: self.in_view & (distance <= threshold * scale) for threshold in THRESHOLDS_PX}
         return {f"{prefix}pck{threshold}": found.sum(-1).double().numpy() for threshold, found in near.items()}
-
-
-def _same_or_new(path: Path, identity: dict[str, Any]) -> None:
-    """Write what a study is made with, or compare it with what was written. Raises ValueError."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, identity)
-        return
-    found = read_json(path)
-    different = [
-        name for part in ("settings",) for name in identity[part] if found[part].get(name) != identity[part][name]
-    ] + [name for name in ("data", "held_out") if found[name] != identity[name]]
-    if different:
-        raise ValueError(f"{path} was made with other {', '.join(different)}; choose another --output")

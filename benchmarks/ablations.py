@@ -9,23 +9,85 @@ tells what the figures mean.
 """
 
 import argparse
+import itertools
 import logging
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ablation_figures import Figure, figures_at, seed_interval
 from ablation_runs import BY_NAME, RATE_HZ, VARIANTS, Study, StudyConfig, Variant
-from common import parser, write_results
+from common import interval_values, parser, write_results
 from dexworld.data.files import read_json, written_atomically
 from dexworld.evaluation.intervals import Interval, paired_difference, ratios
 
-Sums = dict[str, np.ndarray]
+Sums = dict[str, np.ndarray]  # (S, E) of a variant: what each seed's model adds up to in each held-out episode
 MISSING = "missing"
+# 97.5 % points of Student's t for 1 to 9 degrees of freedom (any table; 95 %, two-sided).
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ratio of two sums at one moment of the rollout.
+
+    seconds: after the start frame. scale: 100 for percent. of_variant: it depends on the variant; others tell what is
+    possible at all, and are the same for all variants. in_table: shown in the tables, and not in results.json alone.
+    """
+
+    name: str
+    title: str
+    numerator: str
+    denominator: str
+    seconds: float
+    scale: float = 1.0
+    digits: int = 3
+    of_variant: bool = True
+    in_table: bool = True
+
+    def sums(self, sums: dict[str, np.ndarray], rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
+        """Numerators and denominators (E,) from sums (E, T)."""
+        step = round(self.seconds * rate_hz) - 1
+        return self.scale * sums[self.numerator][:, step], sums[self.denominator][:, step]
+
+
+def figures_at(last: float) -> tuple[Figure, ...]:
+    """The figures of a study whose rollouts last so many seconds."""
+    moments = {"1s": min(1.0, last), "end": last}
+    error = [Figure(f"error_{name}", f"error, {at:g} s", "mse", "copy_last_mse", at) for name, at in moments.items()]
+    title = f"error where objects moved, {last:g} s"
+    objects = Figure("object_error_end", title, "object_mse", "copy_last_object_mse", last)
+    control = [
+        Figure(f"shuffled_error_{name}", f"error with another's actions, {at:g} s", "shuffled_mse", "copy_last_mse", at)
+        for name, at in moments.items()
+    ]
+    keypoints, possible = [], []
+    for pixels, (name, at) in itertools.product((20, 10), moments.items()):
+        key, title = f"pck{pixels}", f"PCK@{pixels}, {at:g} s"
+        keypoints.append(Figure(f"{key}_{name}", title, key, "in_view", at, 100.0, 1, in_table=pixels == 20))
+    for kind, pixels, (name, at) in itertools.product(("copy_last_", "true_latents_"), (20, 10), moments.items()):
+        key = f"{kind}pck{pixels}"
+        possible.append(Figure(f"{key}_{name}", "", key, "in_view", at, 100.0, 1, of_variant=False))
+    return (*error, objects, *keypoints, *control, *possible)
+
+
+def seed_interval(values: np.ndarray) -> Interval:
+    """Mean of a figure over seeds (S,) with Student's t interval: what another set of seeds might give.
+
+    It takes the held-out episodes as they are. Without a second seed the interval has no width to speak of: NaN.
+    Raises ValueError on more than ten seeds.
+    """
+    seeds = len(values)
+    if seeds > len(T_QUANTILES) + 1:
+        raise ValueError(f"{seeds} seeds; the table of Student's t ends at {len(T_QUANTILES) + 1}")
+    mean = float(values.mean())
+    if seeds < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = T_QUANTILES[seeds - 2] * float(values.std(ddof=1)) / seeds**0.5
+    return Interval(mean, mean - half, mean + half)
 
 
 def load(study: Study, variant: Variant, seeds: list[int]) -> dict[int, Sums]:
@@ -40,14 +102,8 @@ def load(study: Study, variant: Variant, seeds: list[int]) -> dict[int, Sums]:
 
 def stacked(runs: dict[int, Sums], seeds: list[int], figure: Figure) -> tuple[np.ndarray, np.ndarray]:
     """Numerators and denominators (S, E) of a figure."""
-    pairs = [figure.sums(runs[seed], RATE_HZ) for seed in seeds]
-    return np.stack([top for top, _ in pairs]), np.stack([bottom for _, bottom in pairs])
-
-
-def plain(interval: Interval) -> dict[str, float | None]:
-    """As JSON, with None for what doesn't exist."""
-    values = {"value": interval.value, "low": interval.low, "high": interval.high}
-    return {name: None if math.isnan(float(value)) else float(value) for name, value in values.items()}
+    top, bottom = zip(*(figure.sums(runs[seed], RATE_HZ) for seed in seeds), strict=True)
+    return np.stack(top), np.stack(bottom)
 
 
 def summary(study: Study, seeds: list[int], resamples: int) -> dict[str, Any]:
@@ -67,7 +123,7 @@ def summary(study: Study, seeds: list[int], resamples: int) -> dict[str, Any]:
         row["episodes"] = len(next(iter(runs[variant.name].values()))["mse"])
         for figure in figures:
             values = ratios(*stacked(runs[variant.name], done, figure))
-            row[figure.name] = plain(seed_interval(values)) | {"by_seed": [_number(value) for value in values]}
+            row[figure.name] = interval_values(seed_interval(values)) | by_seed(values)
         for other in variant.against:
             shared = [seed for seed in done if seed in runs[other]]
             if not shared:
@@ -85,12 +141,14 @@ def _difference(
 ) -> dict[str, Any]:
     ours, theirs = stacked(runs[name], seeds, figure), stacked(runs[other], seeds, figure)
     generator = np.random.default_rng(0)  # the same draws for every pair
-    interval = plain(paired_difference(ours, theirs, generator, resamples))
-    return interval | {"by_seed": [_number(value) for value in ratios(*ours) - ratios(*theirs)]}
+    return interval_values(paired_difference(ours, theirs, generator, resamples)) | by_seed(
+        ratios(*ours) - ratios(*theirs)
+    )
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def by_seed(values: np.ndarray) -> dict[str, list[float | None]]:
+    """A figure of every seed, None where it doesn't exist."""
+    return {"by_seed": [None if math.isnan(value) else float(value) for value in values]}
 
 
 def table(rows: dict[str, Any], figures: tuple[Figure, ...], seeds: list[int]) -> str:
@@ -157,22 +215,17 @@ def report(study: Study, seeds: list[int], resamples: int) -> str:
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
     """The command line: every number of `StudyConfig` is an option."""
-    options = parser(str(__doc__).splitlines()[0], "outputs/bench/ablations")
+    options = parser(__doc__, "outputs/bench/ablations")
     options.add_argument("--data", type=Path, required=True, help="robot episodes to train on")
     options.add_argument("--pretraining", type=Path, nargs="*", default=[], help="prepared human and gripper video")
     options.add_argument("--held-out", type=Path, required=True, help="robot episodes to measure on")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of weights and windows")
-    options.add_argument(
-        "--variants", nargs="*", default=list(BY_NAME), choices=list(BY_NAME), help="what to run; none: report only"
-    )
+    names = list(BY_NAME)
+    options.add_argument("--variants", nargs="*", default=names, choices=names, help="what to run; none: report only")
     options.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
+    kinds: dict[str, Any] = {"width": int, "depth": int, "bfloat16": lambda word: word == "True"}
     for each in fields(StudyConfig):
-        if each.name in ("width", "depth"):
-            kind: Any = int
-        elif each.name == "bfloat16":
-            kind = lambda word: word == "True"  # noqa: E731
-        else:
-            kind = type(each.default)
+        kind = kinds.get(each.name, type(each.default))
         options.add_argument(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, help="of the study")
     return options.parse_args(words)
 

@@ -2,17 +2,13 @@
 
     python benchmarks/decoder.py --data val --decoder outputs/decoder/model --output outputs/bench/decoder
 
-Every episode is rolled out as in `dexworld evaluate open-loop`: from its first frame, at 5 Hz. `true` pictures are
-drawn from the latents of the real frames at 1 s and 4 s, `predicted_1s` and `predicted_4s` from the model's own. All
-are compared with the real frames. Without `--decoder` only the encoder's own way back is measured.
+Every episode is rolled out as in `dexworld evaluate open-loop`. Pictures are drawn from the latents of the real frames
+at 1 s and 4 s (`true`) and from predicted ones (`predicted_1s`, `predicted_4s`), and compared with the real frames.
 
-`psnr`: dB of the mean squared error over all episodes. `ssim`. `gradient_distance`: 0 where edges are as in the real
-picture, 1 where nothing agrees (docs/training.md). `sharpness`: length of colour gradients over the real picture's; 1
-is as sharp, whether right or wrong. `latent_error`: mean squared difference between the latents and those of the drawn
-picture, over the variance of true latents; what a decoder invents beyond the latents' say shows here.
-
-Of each: value and 95 % interval (bootstrap over episodes). `gain_*` is decoder minus encoder, episodes paired.
-`decode_ms` is CPU time a picture, on one thread.
+`psnr`: dB. `gradient_distance`: 0 where edges are as in the real picture, 1 where nothing agrees (docs/training.md).
+`sharpness`: length of colour gradients over the real picture's. `latent_error`: mean squared difference between the
+latents and those of the drawn picture, over the variance of true latents. `gain_*`: decoder minus encoder, episodes
+paired. `decode_ms`: CPU time a picture, on one thread. Intervals are 95 %, by bootstrap over episodes.
 """
 
 import argparse
@@ -24,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import parser, write_results
+from common import interval_values, parser, write_results
 from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized
 from dexworld.evaluation.guard import check_seeds
@@ -146,7 +142,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, object], list[int]
         kind, drawn_by = name.split("/")
         if drawn_by == GIVEN and OWN in decoders:
             found |= gains_of(sums, gathered[f"{kind}/{OWN}"], generator)
-        rows = {key: {"value": each.value, "low": each.low, "high": each.high} for key, each in found.items()}
+        rows = {key: interval_values(each) for key, each in found.items()}
         figures.setdefault(kind, {})[drawn_by] = rows  # type: ignore[index]
     drawn = count * 2 * len(config.moments)
     figures["decode_ms"] = {name: 1000 * seconds / drawn for name, seconds in clock.items()}
@@ -154,7 +150,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, object], list[int]
 
 
 def main() -> None:
-    arguments = parser(__doc__.partition("\n")[0], "outputs/bench/decoder")
+    arguments = parser(__doc__, "outputs/bench/decoder")
     arguments.add_argument("--data", type=Path, required=True, help="dataset of held-out scenes")
     arguments.add_argument("--model", default=REFERENCE, help="world model: a folder, a hub id, or `reference`")
     arguments.add_argument("--decoder", help="pixel decoder, made by `dexworld train decoder`")

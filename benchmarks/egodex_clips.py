@@ -67,10 +67,8 @@ def _write_video(path: Path, generator: np.random.Generator, shape: ClipShape) -
     ground = texture(generator, shape.height + 2 * margin, shape.width + 2 * margin, smoothness)
     grounds = [ground]
     if shape.textured:
-        grounds = [
-            np.clip(ground + generator.normal(0, 2.5, ground.shape), 0, 255).astype(np.uint8)
-            for _ in range(NOISE_COPIES)
-        ]
+        noisy = (ground + generator.normal(0, 2.5, ground.shape) for _ in range(NOISE_COPIES))
+        grounds = [np.clip(each, 0, 255).astype(np.uint8) for each in noisy]
     radius = shape.height // 12
     discs = [texture(generator, 2 * radius, 2 * radius, smoothness) for _ in range(DISCS)]
     side = np.arange(2 * radius) - radius + 0.5
@@ -79,12 +77,8 @@ def _write_video(path: Path, generator: np.random.Generator, shape: ClipShape) -
     with av.open(str(path), "w") as container:
         options = {"preset": "veryfast", "g": "250", "bf": "2"}
         stream = container.add_stream("libx264", rate=Fraction(shape.fps), options=options)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = (
-            shape.width,
-            shape.height,
-            "yuv420p",
-            shape.bit_rate,
-        )
+        stream.width, stream.height = shape.width, shape.height
+        stream.pix_fmt, stream.bit_rate = "yuv420p", shape.bit_rate
         stream.codec_context.thread_count = 1
         for frame in range(shape.frames):
             place = 0.5 + 0.45 * np.sin(phase + speed * frame / shape.fps)  # (DISCS + 1, 2) in [0.05, 0.95]

@@ -2,14 +2,12 @@
 
     python benchmarks/latent_labels.py --episodes 2000 --output outputs/bench/latent_labels
 
-The cache is built in one process and read in another. Its latents are tiny, so that what is measured is the labels. A
-batch is 64 windows of nine frames drawn as DexWM does (`paper`) or as `dexworld train` does by default (`stride`, every
-tenth episode with recorded motion of objects); latents are read with it. Memory is that of the process alone (pages of
-mapped files can be taken back by the system at any moment and are listed apart); milliseconds are those of a wall clock
-and of the CPU, medians over batches, the first batches (which look at every block for the first time) apart.
+The cache is built in one process and read in another. Its latents are tiny, so that the labels are measured. A batch is
+64 windows of nine frames, drawn as DexWM does (`paper`) or as `dexworld train` does by default (`stride`, every tenth
+episode with recorded motion of objects). Memory is that of the process alone; pages of mapped files are listed apart.
+Milliseconds are medians over batches; the first batches, which look at every block for the first time, are apart.
 """
 
-import multiprocessing
 import resource
 import statistics
 import tempfile
@@ -22,17 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import parser, write_results
+from common import cpu_seconds, in_a_process, memory_kb, parser, write_results
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.sampling import PaperSampling, StrideSampling
 from dexworld.data.windows import WindowSampler
 from dexworld.track import ArrayFrames, Track
 
 BATCH = 64
-SAMPLINGS = {
-    "paper": PaperSampling(),
-    "stride": StrideSampling(frames=9, history=4, moving_object_weight=1.0),
-}
+SAMPLINGS = {"paper": PaperSampling(), "stride": StrideSampling(frames=9, history=4, moving_object_weight=1.0)}
 
 
 @dataclass(frozen=True)
@@ -86,14 +81,6 @@ def brightness(images: torch.Tensor) -> torch.Tensor:
     return images.float().mean(dim=(1, 2, 3))[:, None, None].expand(-1, 1, 8)
 
 
-def memory() -> tuple[float, float]:
-    """MB of this process: its own, and pages of files that it has mapped."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    found = dict(line.split(":", 1) for line in status)
-    own, mapped = (int(found[name].split()[0]) / 1e3 for name in ("RssAnon", "RssFile"))
-    return own, mapped
-
-
 def build(dataset: SyntheticEpisodes) -> dict[str, float]:
     """Make the cache; CPU seconds, and the most memory over that of the process before."""
     torch.set_num_threads(1)
@@ -111,7 +98,7 @@ def build(dataset: SyntheticEpisodes) -> dict[str, float]:
 def read(dataset: SyntheticEpisodes, name: str, batches: int) -> dict[str, Any]:
     """Open the cache, draw batches; memory and milliseconds."""
     torch.set_num_threads(1)
-    own, mapped = memory()
+    before = {field: memory_kb(field) for field in ("RssAnon", "RssFile")}
     began = time.perf_counter()
     cache = latent_cache(dataset, brightness, "benchmark")
     opened = time.perf_counter()
@@ -119,18 +106,17 @@ def read(dataset: SyntheticEpisodes, name: str, batches: int) -> dict[str, Any]:
     made = time.perf_counter()
     wall, cpu = [], []
     for step in range(batches):
-        before = time.perf_counter(), time.process_time()
-        sampler.batch(step, BATCH)
-        wall.append(1e3 * (time.perf_counter() - before[0]))
-        cpu.append(1e3 * (time.process_time() - before[1]))
-    after = memory()
+        begin = time.perf_counter()
+        cpu.append(1e3 * cpu_seconds(lambda step=step: sampler.batch(step, BATCH)))
+        wall.append(1e3 * (time.perf_counter() - begin))
+    own, mapped = ((memory_kb(field) - kilobytes) / 1e3 for field, kilobytes in before.items())
     half = batches // 2
     return {
         "open_s": opened - began,
         "sampler_s": made - opened,
-        "own_mb": after[0] - own,
+        "own_mb": own,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-        "mapped_mb": after[1] - mapped,
+        "mapped_mb": mapped,
         "first_batch_ms": wall[0],
         "batch_ms": statistics.median(wall[half:]),
         "batch_cpu_ms": statistics.median(cpu[half:]),
@@ -139,15 +125,9 @@ def read(dataset: SyntheticEpisodes, name: str, batches: int) -> dict[str, Any]:
     }
 
 
-def in_a_process(work: Any, *arguments: Any) -> dict[str, Any]:
-    """The result of `work` in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, arguments)
-
-
 def main() -> None:
     """Build, read twice, and write results.json."""
-    arguments = parser(__doc__.splitlines()[0], "outputs/bench/latent_labels")
+    arguments = parser(__doc__, "outputs/bench/latent_labels")
     arguments.add_argument("--episodes", type=int, default=2000)
     arguments.add_argument("--frames", type=int, default=270, help="of an episode; EgoDex's mean is 265")
     arguments.add_argument("--batches", type=int, default=200)

@@ -3,17 +3,14 @@
     python benchmarks/loader.py --output outputs/bench/loader
 
 A window is nine frames within four seconds, 392 x 224, with the labels of both hands and the camera. All ways load the
-same windows of the same clips (made here: 1080p, 30 frames per second, 20 s, H.264 of 6 Mbit/s), by turns, and their
-CPU time is counted over all threads:
+same windows of the same synthetic clips (`egodex_clips.py`) by turns; CPU time is counted over all threads:
 
-    released    the released loader's recipe, re-created in our own words: the video opened for every window, its first
-                frame decoded for its size, nine frames decoded one by one at full size, poses read from HDF5 joint by
-                joint and frame by frame, heatmaps drawn point by point in Python. With decord where it is installed;
-                otherwise PyAV goes through the frames as decord does (back to the key frame when another one or an
-                earlier frame is asked for, on from where it stands otherwise)
+    released    the released loader's recipe in our own words: the video opened for every window, frames decoded one by
+                one at full size, poses read joint by joint, heatmaps drawn point by point. With decord where it is
+                installed; otherwise PyAV goes through the frames as decord does
     pyav        the best that the original files allow: one seek, frames scaled by FFmpeg, each label array read once
     store       `FrameLoader` on a store made by `dexworld prepare` (H.264), and on one of JPEG pictures
-    limit       decoding alone: the packets that these windows force, from memory to RGB, nothing else
+    limit       decoding alone: the packets that these windows force, from memory to RGB
 
 results.json holds windows per CPU-second of each, the ratios, and the share of the decoding limit that the loader
 reaches, alone and with two workers.
@@ -21,13 +18,13 @@ reaches, alone and with two workers.
 
 import itertools
 import math
-import platform
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +34,7 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from common import parser, write_results
+from common import cpu_seconds, parser, processor, write_and_print
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import PrepareConfig, prepare
 from dexworld.data.sampling import PaperSampling
@@ -59,14 +56,13 @@ class Meter:
     windows: int = 0
     parts: list[float] = field(default_factory=list)
 
-    def run(self, windows: int, work: Callable[[], object]) -> None:
+    def run(self, windows: int, work: Callable[[], object], counted: bool = True) -> None:
         """Count the CPU time of `work`, which loads so many windows."""
-        before = time.process_time()
-        work()
-        used = time.process_time() - before
-        self.seconds += used
-        self.windows += windows
-        self.parts.append(windows / max(used, 1e-9))
+        used = cpu_seconds(work)
+        if counted:
+            self.seconds += used
+            self.windows += windows
+            self.parts.append(windows / max(used, 1e-9))
 
     @property
     def rate(self) -> float:
@@ -249,39 +245,31 @@ def measure(source: Path, stores: dict[str, PreparedDataset], rounds: int, batch
         for codec, dataset in stores.items()
     }
     limits = {codec: DecodeLimit(dataset) for codec, dataset in stores.items()}
-    meters: dict[str, Meter] = {}
+    names = ("released", "pyav", *(f"{codec}{ending}" for codec in stores for ending in ("", "_limit")))
+    meters = {name: Meter() for name in names}
     for turn in range(rounds + 1):
-        current = {name: Meter() for name in ("released", "pyav")}
         picks = next(iter(loaders.values())).sampler.draw(turn, BATCH)
         clip, frames = f"{picks.clips[0]}", picks.drawn.frames[0].tolist()
-        current["released"].run(1, lambda clip=clip, frames=frames: released_window(source, clip, frames))
-        current["pyav"].run(1, lambda clip=clip, frames=frames: pyav_window(source, clip, frames))
-        for codec, loader in loaders.items():
-            store, limit = current.setdefault(codec, Meter()), current.setdefault(f"{codec}_limit", Meter())
-            for number in range(turn * batches, (turn + 1) * batches):
-                store.run(BATCH, lambda loader=loader, number=number: loader.batch(number))
-                picks = loader.sampler.draw(number, BATCH)
-                planned = limits[codec].plan(picks.clips, picks.drawn.frames)
-                limit.run(BATCH, lambda codec=codec, planned=planned: limits[codec].run(planned))
-        for name, meter in current.items():
-            if turn:
-                total = meters.setdefault(name, Meter())
-                total.seconds += meter.seconds
-                total.windows += meter.windows
-                total.parts += meter.parts
+        for name, read in (("released", released_window), ("pyav", pyav_window)):
+            meters[name].run(1, partial(read, source, clip, frames), turn > 0)
+        for (codec, loader), number in itertools.product(loaders.items(), range(turn * batches, (turn + 1) * batches)):
+            meters[codec].run(BATCH, partial(loader.batch, number), turn > 0)
+            picks = loader.sampler.draw(number, BATCH)
+            planned = limits[codec].plan(picks.clips, picks.drawn.frames)
+            meters[f"{codec}_limit"].run(BATCH, partial(limits[codec].run, planned), turn > 0)
     return meters
 
 
 def figures_of(meters: dict[str, Meter]) -> dict[str, float]:
     """The documented figures."""
     rates = {name: meter.rate for name, meter in meters.items()}
+    ratios = {}
+    for codec, ending in (("h264", ""), ("jpeg", "_jpeg")):
+        ratios[f"ratio_released{ending}"] = rates[codec] / rates["released"]
+        ratios[f"ratio_pyav{ending}"] = rates[codec] / rates["pyav"]
+        ratios[f"share_of_decode_limit{ending}"] = rates[codec] / rates[f"{codec}_limit"]
     return {
-        "ratio_released": rates["h264"] / rates["released"],
-        "ratio_pyav": rates["h264"] / rates["pyav"],
-        "share_of_decode_limit": rates["h264"] / rates["h264_limit"],
-        "ratio_released_jpeg": rates["jpeg"] / rates["released"],
-        "ratio_pyav_jpeg": rates["jpeg"] / rates["pyav"],
-        "share_of_decode_limit_jpeg": rates["jpeg"] / rates["jpeg_limit"],
+        **ratios,
         **{f"windows_per_cpu_s_{name}": rate for name, rate in rates.items()},
         **{f"median_windows_per_cpu_s_{name}": statistics.median(each.parts) for name, each in meters.items()},
     }
@@ -289,7 +277,7 @@ def figures_of(meters: dict[str, Meter]) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write results.json."""
-    options = parser(__doc__.splitlines()[0], "outputs/bench/loader")
+    options = parser(__doc__, "outputs/bench/loader")
     options.add_argument("--clips", type=int, default=2, help="clips to make")
     options.add_argument("--seconds", type=float, default=20.0, help="length of a clip")
     options.add_argument("--height", type=int, default=1080, help="of the clips; their width is 16 / 9 of it")
@@ -320,12 +308,9 @@ def main() -> None:
         "released_reader": "decord" if find_spec("decord") else "PyAV in decord's order of access",
         "windows_measured": {name: meter.windows for name, meter in meters.items()},
         "clips": f"{arguments.clips} of {shape.frames} frames, {shape.width} x {shape.height}",
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
     }
-    path = write_results(arguments.output, results)
-    for name, value in results.items():
-        print(f"{name:40} {value:.4g}" if isinstance(value, float) else f"{name:40} {value}")
-    print(f"written to {path}")
+    write_and_print(arguments.output, results)
 
 
 if __name__ == "__main__":

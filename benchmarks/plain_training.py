@@ -42,24 +42,22 @@ class Choices:
 def plain_losses(model: DexWM, window: Window, unrolled: bool, config: TrainConfig, choices: Choices) -> Tensor:
     """What `WindowLoss` minimises."""
     motion, true, size = model.condition(window.track), window.latents, model.config.predictor.num_context
+    plain = _Plain(model.predictor, choices)
     if unrolled:
-        target, motion_after = true[:, size:], motion
-        predicted = (
-            model.unroll(true[:, :size], motion)
-            if choices.cache
-            else plain_rollout(_Plain(model.predictor, choices), true[:, :size], motion, target.shape[1])
-        )
-        latents = (predicted - target).square().mean()
+        target = true[:, size:]
+        if choices.cache:
+            predicted = model.unroll(true[:, :size], motion)
+        else:
+            predicted = plain_rollout(plain, true[:, :size], motion, target.shape[1])
+        total = (predicted - target).square().mean()
     else:
-        target, motion_after = true[:, 1:], motion
-        predicted = _Plain(model.predictor, choices)(true, motion)
+        target, predicted = true[:, 1:], plain(true, motion)
         counted = (window.slots[1:] > window.repeats[:, None])[..., None, None].expand_as(target)
-        latents = (predicted - target).square()[counted].mean()
+        total = (predicted - target).square()[counted].mean()
     frames = min(config.keypoint_frames, target.shape[1])
-    total = latents
     for weight, seen in ((config.hand_consistency, predicted), (config.true_keypoints, true)):
         logits = plain_head(model.keypoint_head, seen[:, -frames:], choices)
-        total = total + weight * _keypoints(model, logits, motion_after, window, frames, config, choices)
+        total = total + weight * _keypoints(model, logits, motion, window, frames, config, choices)
     return total
 
 
@@ -135,13 +133,7 @@ def plain_head(head: KeypointHead, latents: Tensor, choices: Choices) -> Tensor:
 
 
 def _keypoints(
-    model: DexWM,
-    logits: Tensor,
-    motion: HandMotion,
-    window: Window,
-    frames: int,
-    config: TrainConfig,
-    choices: Choices,
+    model: DexWM, logits: Tensor, motion: HandMotion, window: Window, frames: int, config: TrainConfig, choices: Choices
 ) -> Tensor:
     """Keypoint loss of logits (B, frames, K, h, w) of a window's last frames, against target maps."""
     pixels, visible = motion.pixels[:, -frames:], (motion.visible & window.tracked_shown)[:, -frames:]

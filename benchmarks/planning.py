@@ -3,28 +3,22 @@
     python benchmarks/planning.py --output outputs/bench/planning
 
 `speedup_3step_d1024`: CPU time of a three-step rollout by the plain forward of the released code over that of the fast
-path, both float32 on one thread in this run, as the median of interleaved pairs. The plain forward sends all nine
-frames through every linear layer and attends, in the best possible way (SDPA), for the last frame only. The fast path's
-shared context is made once per plan; `speedup_3step_d1024_first` charges all of it to a single rollout.
+path, both float32 on one thread, as the median of interleaved pairs. The plain forward sends all nine frames through
+every linear layer and attends for the last frame only. `speedup_3step_d1024_first` charges the context, which is made
+once per plan, to a single rollout.
 
 `peak_mb_context_*`: memory that a rollout of N candidates needs on top of what is loaded, with a short and a long
-context; `peak_growth_mb` is their difference and `per_candidate_copy_mb` what it would be if every candidate held the
-longer context's keys and values.
+context. `per_candidate_copy_mb`: what `peak_growth_mb` would be if every candidate held its own keys and values.
 """
 
-import multiprocessing
 import os
 import statistics
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import parser, write_results
+from common import cpu_seconds, in_a_process, memory_kb, parser, write_and_print
 from dexworld.actions import ACTION_ROWS, HandMotion
 from dexworld.hands import NUM_TRACKED
 from dexworld.models.attention import attend, merge_heads, split_heads
@@ -98,13 +92,6 @@ def released_block(block: Block, x: Tensor, stream: Tensor, condition: Tensor) -
     return torch.addcmul(x, m[10], block.mlp(modulate(normalise(x), m[8], m[9])))
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of one call, all threads of this process."""
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
-
-
 def measure_speedup(dim: int, candidates: int, repeats: int) -> dict[str, float]:
     """Plain over fast CPU time of a three-step rollout, and how far their results are apart."""
     predictor = make_predictor(paper_config(dim), latent_dim=dim)
@@ -152,15 +139,8 @@ def measure_memory(dim: int, candidates: int) -> dict[str, float]:
     """Peak memory of a rollout of many candidates with a short and a long context, each in a fresh process."""
     # Every large block gets pages of its own and gives them back: otherwise fragments of the heap blur the figure.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # read by glibc when a process starts, so not by this one
-    peaks = {}
-    for num_context in (SHORT_CONTEXT, LONG_CONTEXT):
-        spawn = multiprocessing.get_context("spawn")
-        receiver, sender = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=rollout_peak, args=(sender, dim, candidates, num_context))
-        process.start()
-        sender.close()
-        peaks[num_context] = receiver.recv()
-        process.join()
+    contexts = (SHORT_CONTEXT, LONG_CONTEXT)
+    peaks = {num_context: in_a_process(rollout_peak, dim, candidates, num_context) for num_context in contexts}
     tokens = GRID[0] * GRID[1]
     copy = candidates * (LONG_CONTEXT - SHORT_CONTEXT) * tokens * 2 * dim * 4 / MEGABYTE
     return {
@@ -172,31 +152,21 @@ def measure_memory(dim: int, candidates: int) -> dict[str, float]:
     }
 
 
-def rollout_peak(sender: Connection, dim: int, candidates: int, num_context: int) -> None:
-    """Send the megabytes that one rollout adds to this process at its peak."""
+@torch.no_grad()
+def rollout_peak(dim: int, candidates: int, num_context: int) -> float:
+    """The megabytes that one rollout adds to this process at its peak."""
     torch.set_num_threads(1)
-    with torch.no_grad():
-        predictor = make_predictor(paper_config(dim, num_context), latent_dim=dim)
-        observed = torch.randn(1, 1, GRID[0] * GRID[1], dim)
-        motion = make_motion(candidates, 2)
-        context = start(predictor, observed, make_motion(1, 0), constant=True)
-        rollout(predictor, context, motion.index(slice(0, 2)))  # kernels and buffers loaded
-        before = memory_mb("VmRSS")
-        rollout(predictor, context, motion)
-        sender.send(memory_mb("VmHWM") - before)
-    sender.close()
-
-
-def memory_mb(field: str) -> float:
-    """Resident memory of this process in megabytes: now (VmRSS) or at its highest (VmHWM). Linux only."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status holds no {field}; memory is measured on Linux only")
+    predictor = make_predictor(paper_config(dim, num_context), latent_dim=dim)
+    motion = make_motion(candidates, 2)
+    context = start(predictor, torch.randn(1, 1, GRID[0] * GRID[1], dim), make_motion(1, 0), constant=True)
+    rollout(predictor, context, motion.index(slice(0, 2)))  # kernels and buffers loaded
+    before = memory_kb("VmRSS")
+    rollout(predictor, context, motion)
+    return (memory_kb("VmHWM") - before) / 1024
 
 
 def main() -> None:
-    arguments = parser(str(__doc__).splitlines()[0], "outputs/bench/planning")
+    arguments = parser(__doc__, "outputs/bench/planning")
     arguments.add_argument("--dim", type=int, default=1024, help="width of the predictor whose speed-up is measured")
     arguments.add_argument("--candidates", type=int, default=4, help="candidates N of the speed-up")
     arguments.add_argument("--repeats", type=int, default=7, help="interleaved pairs; the median counts")
@@ -210,9 +180,7 @@ def main() -> None:
         results = measure_speedup(options.dim, options.candidates, options.repeats)
         results |= measure_tiny(8, options.repeats)
     results |= measure_memory(options.memory_dim, options.memory_candidates)
-    write_results(options.output, results)
-    for name, value in results.items():
-        print(f"{name:40} {value:12.4g}")
+    write_and_print(options.output, results)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
     python benchmarks/push_ranking.py --scenes 50 --checkpoints reference --output outputs/bench/push_ranking
 
-In every scene the same candidates are carried out in the simulator: straight hand translations, three moves each, as
-the planner's first population draws them. Then the planner's objective ranks them, once by the predictions of each
-checkpoint, once by the true pictures of how they ended. How far from the target the cheapest really leaves the object
-tells the two causes apart; the best candidate is what is possible, standing still the start. Scenes are validation
-scenes.
+In every validation scene the same candidates are carried out in the simulator, as the planner's first population draws
+them. The planner's objective ranks them by the predictions of each checkpoint and by the true pictures of how they
+ended. The rows tell how far from the target the cheapest really leaves the object; the best candidate is what is
+possible, standing still the start.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import parser, write_results
+from common import interval_values, parser, write_results
 from dexworld.evaluation.intervals import Interval, bootstrap_mean, wilson
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import checkpoint_path
@@ -34,7 +33,7 @@ from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TaskEpisode, draw_episode
 class Candidates:
     """What N candidates did in one scene, the first of which stands still.
 
-    moves: (N, 3, 23) joint targets, radians. pictures: (N, H, W, 3) uint8 at the end. distances: (N,) metres from the
+    moves: (N, 3, J) joint targets, radians. pictures: (N, H, W, 3) uint8 at the end. distances: (N,) metres from the
     object to its target at the end.
     """
 
@@ -74,7 +73,7 @@ def carried_out(episode: TaskEpisode, count: int) -> Candidates:
 
 @dataclass
 class Judge:
-    """A solver that asks for the cost of given candidates (N, T, 23), and keeps it."""
+    """A solver that asks for the cost of given candidates (N, T, J), and keeps it."""
 
     candidates: Tensor
     costs: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -117,11 +116,6 @@ def judged(dynamics: Any, scene: Candidates) -> np.ndarray:
     return judge.costs.numpy()
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Rank of each value, 0 for the smallest."""
-    return np.argsort(np.argsort(values))
-
-
 def outcome(distances: np.ndarray) -> dict[str, float]:
     """What distances (E,) in metres, one of a scene, amount to: centimetres and success, with intervals."""
     reached = wilson(int((distances < RADIUS["push"]).sum()), len(distances))
@@ -131,18 +125,18 @@ def outcome(distances: np.ndarray) -> dict[str, float]:
 def ranking(costs: list[np.ndarray], scenes: list[Candidates]) -> dict[str, float]:
     """The outcome of each scene's cheapest candidate, and how costs and distances correlate by rank."""
     chosen = np.array([scene.distances[np.argmin(cost)] for cost, scene in zip(costs, scenes, strict=True)])
-    correlations = np.array(
-        [np.corrcoef(ranks(cost), ranks(scene.distances))[0, 1] for cost, scene in zip(costs, scenes, strict=True)]
-    )
+    ranks = [np.argsort(np.argsort([cost, scene.distances])) for cost, scene in zip(costs, scenes, strict=True)]
+    correlations = np.array([np.corrcoef(*each)[0, 1] for each in ranks])
     return outcome(chosen) | _named("rank_correlation", bootstrap_mean(correlations, np.random.default_rng(0)))
 
 
 def _named(name: str, interval: Interval) -> dict[str, float]:
-    return {name: float(interval.value), f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+    value, low, high = interval_values(interval).values()
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def main() -> None:
-    arguments = parser("How well a world model ranks pushes.", "outputs/bench/push_ranking")
+    arguments = parser(__doc__, "outputs/bench/push_ranking")
     arguments.add_argument("--scenes", type=int, default=20)
     arguments.add_argument("--seed", type=int, default=900_400, help="first validation scene")
     arguments.add_argument("--candidates", type=int, default=40)
@@ -160,7 +154,7 @@ def main() -> None:
         rows[f"predictions of {name}"] = ranking([judged(model, scene) for scene in scenes], scenes)
     truths = [judged(TruePictures(model, scene.pictures), scene) for scene in scenes]
     rows["true pictures"] = ranking(truths, scenes)
-    settings = {"scenes": options.scenes, "seed": options.seed, "candidates": options.candidates}
+    settings = {name: getattr(options, name) for name in ("scenes", "seed", "candidates")}
     write_results(options.output, {"rows": rows, **settings})
     for name, row in rows.items():
         correlation = f"  rank correlation {row['rank_correlation']:.2f}" if "rank_correlation" in row else ""

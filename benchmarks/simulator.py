@@ -6,6 +6,7 @@ All figures are CPU time (this process and its children, all threads), which oth
 `cpu_s_per_500_episodes` is measured on `--episodes` whole episodes, video encoding included, and scaled.
 """
 
+import functools
 import os
 import resource
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import parser, write_results
+from common import parser, write_and_print
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.sim.collect_scenes import CollectConfig, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
@@ -54,7 +55,8 @@ def measure_kinematics() -> dict[str, float]:
 
 def measure_scenes(backend: str, frames: int, scenes: int) -> dict[str, float]:
     """Building, physics and pictures, averaged over `scenes` scenes with the arm in motion."""
-    build, physics, render, depth, segmentation = ([] for _ in range(5))
+    spent: dict[str, list[float]] = {name: [] for name in ("physics", "render", "depth", "segmentation")}
+    build = []
     for seed in range(FIRST_SEED, FIRST_SEED + scenes):
         layout = random_layout(seed)
         build.append(cost(lambda layout=layout: Simulation(layout, backend).close(), repeats=1))
@@ -62,34 +64,25 @@ def measure_scenes(backend: str, frames: int, scenes: int) -> dict[str, float]:
             rng = np.random.default_rng(seed)
 
             def move(simulation=simulation, rng=rng):
-                targets = simulation.joint_targets + rng.normal(0, 0.05, 23)
+                targets = simulation.joint_targets
+                targets = targets + rng.normal(0, 0.05, len(targets))
                 simulation.move(np.clip(targets, *simulation.joint_limits.T), 1 / FRAMES_PER_SECOND)
 
-            physics.append(cost(move, frames))
-            render.append(cost(simulation.image, frames))
-            depth.append(cost(lambda s=simulation: s.renderer.depth(s.data, EGO_CAMERA), frames))
-            segmentation.append(cost(lambda s=simulation: s.renderer.segmentation(s.data, EGO_CAMERA), frames))
-    return {
-        "build_cpu_ms_per_scene": 1e3 * float(np.mean(build)),
-        "physics_cpu_ms_per_frame": 1e3 * float(np.mean(physics)),
-        "render_cpu_ms_per_frame": 1e3 * float(np.mean(render)),
-        "depth_cpu_ms_per_frame": 1e3 * float(np.mean(depth)),
-        "segmentation_cpu_ms_per_frame": 1e3 * float(np.mean(segmentation)),
-    }
+            draw = simulation.renderer
+            works = [move, simulation.image] + [
+                functools.partial(kind, simulation.data, EGO_CAMERA) for kind in (draw.depth, draw.segmentation)
+            ]
+            for times, work in zip(spent.values(), works, strict=True):
+                times.append(cost(work, frames))
+    figures = {f"{name}_cpu_ms_per_frame": 1e3 * float(np.mean(times)) for name, times in spent.items()}
+    return {"build_cpu_ms_per_scene": 1e3 * float(np.mean(build))} | figures
 
 
 def measure_collection(backend: str, episodes: int, frames: int) -> dict[str, float]:
     """Whole episodes into a temporary folder, rejected attempts and video encoding included."""
     explore = ExploreConfig(frames=frames)
     with tempfile.TemporaryDirectory() as folder:
-        config = CollectConfig(
-            output=Path(folder) / "data",
-            episodes=episodes,
-            seed=FIRST_SEED,
-            workers=1,
-            backend=backend,
-            explore=explore,
-        )
+        config = CollectConfig(Path(folder) / "data", episodes, FIRST_SEED, 1, backend=backend, explore=explore)
         wall, start = time.perf_counter(), cpu_seconds()
         collect(config)
         used, wall = cpu_seconds() - start, time.perf_counter() - wall
@@ -106,7 +99,7 @@ def measure_collection(backend: str, episodes: int, frames: int) -> dict[str, fl
 
 def main() -> None:
     """Measure and write results.json."""
-    options = parser(__doc__.splitlines()[0], "outputs/bench/simulator")
+    options = parser(__doc__, "outputs/bench/simulator")
     options.add_argument("--episodes", type=int, default=20, help="episodes to collect and scale from")
     options.add_argument("--frames", type=int, default=40, help="frames of an episode")
     options.add_argument("--scenes", type=int, default=4, help="scenes to average physics and rendering over")
@@ -123,10 +116,7 @@ def main() -> None:
         "backend": backend,
         "cores": os.cpu_count(),
     }
-    path = write_results(arguments.output, results)
-    for name, value in results.items():
-        print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
-    print(f"written to {path}")
+    write_and_print(arguments.output, results)
 
 
 if __name__ == "__main__":

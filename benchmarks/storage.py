@@ -2,16 +2,13 @@
 
     python benchmarks/storage.py --output outputs/bench/storage
 
-Two synthetic clips are prepared: a textured one (sharp patches and fine grain under a moving camera) and a smooth one
-(soft shapes, no grain). Real video lies between. results.json holds, for each clip and codec, `bytes_per_frame`,
-`gigabytes_per_hour` and its ratio to the source, `psnr_db` and `psnr_luma_db` (medians against the source scaled
-without encoding), `encode_ms_per_frame` (reading and scaling the source not included) and `window_ms`, the CPU time of
-nine random frames of four seconds. Codecs differ in quality at their default rate factors, so each is also encoded
-finer: `bytes_at_equal_quality` is what it would take at the luma quality of the default H.264 store. `knee` is the
-codec that is cheapest at that quality, see `knee_of`. Times are CPU time on one thread.
+Two synthetic clips are prepared: a textured one and a smooth one; real video lies between. results.json holds for each
+clip and codec the size, `psnr_db` and `psnr_luma_db` (medians against the source scaled without encoding),
+`encode_ms_per_frame` and `window_ms`, the CPU time of nine random frames of four seconds, on one thread.
+`bytes_at_equal_quality` is the size at the luma quality of the default H.264 store, from a second, finer encoding.
+`knee` is the codec that is cheapest at that quality, see `knee_of`.
 """
 
-import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -19,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import parser, write_results
+from common import cpu_seconds, parser, write_results
 from dexworld.data.prepare.quality import LUMA, psnr
 from dexworld.data.store.assemble import assemble
 from dexworld.data.store.encode import RECIPES, encode_episode, scaled_frame
@@ -34,12 +31,6 @@ FPS = 30.0
 WINDOW = 9  # frames of a training window, within four seconds
 SPAN = 120
 FINER = {"jpeg": 1}  # steps of the rate factor between the two encodings of a codec; 4 for video
-
-
-def cpu_seconds() -> float:
-    """CPU time used so far by this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def clip(kind: str, frames: int, height: int, width: int) -> np.ndarray:
@@ -91,9 +82,7 @@ def measure(
 ) -> dict[str, float]:
     """The figures of one codec. small: the episode in the stored size, to time the encoder alone."""
     settings = PrepareSettings(codec=codec, crf=crf).resolved(episode)  # type: ignore[arg-type]
-    before = cpu_seconds()
-    encode_episode(small.frames, settings, "benchmark")
-    encoding = cpu_seconds() - before
+    encoding = cpu_seconds(lambda: encode_episode(small.frames, settings, "benchmark"))
     with tempfile.TemporaryDirectory() as folder:
         write_pack(folder, 0, [("clip", lambda: episode)], settings)
         assemble(folder, read_records(folder), {"benchmark": "storage"})
@@ -107,10 +96,7 @@ def measure(
             np.sort(start + generator.choice(span, WINDOW, replace=False)).clip(max=len(episode) - 1)
             for start in starts
         ]
-        before = cpu_seconds()
-        for window in wanted:
-            store[0].frames.read(window.tolist())
-        reading = cpu_seconds() - before
+        reading = cpu_seconds(lambda: [store[0].frames.read(window.tolist()) for window in wanted])
     pairs = list(zip(references, stored, strict=True))
     return {
         "bytes_per_frame": size / len(episode),
@@ -144,7 +130,7 @@ def knee_of(rows: dict[str, dict[str, float]]) -> tuple[str, str]:
 
 def main() -> None:
     """Measure every codec on both clips and write results.json."""
-    arguments = parser(__doc__.splitlines()[0], "outputs/bench/storage")
+    arguments = parser(__doc__, "outputs/bench/storage")
     arguments.add_argument("--frames", type=int, default=180, help="frames of each clip")
     arguments.add_argument("--height", type=int, default=1080, help="of the source; the width is 16/9 of it")
     arguments.add_argument("--windows", type=int, default=40, help="random windows that are read")

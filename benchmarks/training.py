@@ -2,9 +2,8 @@
 
     python benchmarks/training.py --output outputs/bench/training
 
-Step: forward, both keypoint losses, backward, clipping, AdamW, averaged weights, on windows of random latents. The
-plain one (`plain_training.py`) follows the equations. It takes over the trainer's ways one after the other, so that
-each shows what it saves; the last two rows are options of `dexworld train` on top of that:
+A step is forward, both keypoint losses, backward, clipping, AdamW and averaged weights, on windows of random latents.
+The plain one (`plain_training.py`) takes over the trainer's ways one after the other:
 
     plain       one sequence with masks, softmax of scores, rollouts that recompute their window, maps drawn one by one
     + kernel    torch's attention kernel, with the masks
@@ -15,18 +14,16 @@ each shows what it saves; the last two rows are options of `dexworld train` on t
     bfloat16    the trainer under autocast (`--bfloat16 True`)
     compiled    the trainer with compiled blocks (`--compile True`)
 
-All start from the same weights, and their losses and gradients are compared before anything is timed. Then they take
-turns; ratios are those of a round, their median and range over the rounds.
+Losses and gradients are compared before anything is timed. Rows take turns; ratios are those of a round, their median
+and range over the rounds. A slow model such as `paper-s` has one block in six and its first and last rows only;
+`--shares 1 1 --all-rows tiny paper-s` measures it all.
 
-Of `paper-s` one block in six is there, in predictor and head, and only the first row and the trainer's: the blocks of a
-model are alike, and all of them take a plain rollout minutes. `--shares 1 1 --all-rows tiny paper-s` measures it all.
-
-On a GPU: samples per second, TFLOP/s, MFU and peak memory of the paper's sizes, in bfloat16 on the losses of the
-paper's pre-training, from latents and with the encoder on the way (its real shape, random weights), as the trainer's
-own meter counts them. Without a GPU those rows say "not measured: no GPU".
+On a GPU: the trainer's own meter on the paper's sizes, in bfloat16 on the losses of the paper's pre-training, from
+latents and with the encoder on the way (its real shape, random weights).
 """
 
 import copy
+import itertools
 import statistics
 import tempfile
 import time
@@ -38,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import parser, processor, write_results
+from common import cpu_seconds, parser, processor, write_results
 from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig, preset
 from dexworld.models.dexwm import DexWM
@@ -115,13 +112,6 @@ def make_steps(
     return steps
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of one call, all threads of this process."""
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
-
-
 def compare(config: DexWMConfig, batch: int, rounds: int, names: list[str], folder: Path) -> dict[str, Any]:
     """Teacher-forced and unrolled steps of all implementations by turns."""
     training, device, results = TrainConfig(), torch.device("cpu"), {}
@@ -159,11 +149,10 @@ def measure_rows(
 ) -> list[dict[str, Any]]:
     """Rows of one size: latents cached or online, blocks recomputed or not, compiled or not."""
     rows = []
-    for latents in ("cached", "online"):
-        for recompute in ("none", "selective", "full"):
-            for compiled in (False, True)[: 1 + with_compiler]:
-                row = {"model": name, "latents": latents, "recompute": recompute, "compile": compiled}
-                rows.append(row | measure_row(name, device, folder, steps, latents, recompute, compiled))
+    kinds = (("cached", "online"), ("none", "selective", "full"), (False, True)[: 1 + with_compiler])
+    for latents, recompute, compiled in itertools.product(*kinds):
+        row = {"model": name, "latents": latents, "recompute": recompute, "compile": compiled}
+        rows.append(row | measure_row(name, device, folder, steps, latents, recompute, compiled))
     return rows
 
 
@@ -211,26 +200,27 @@ def _measured(
     meter = Meter(lambda index: flops, 1, known_peak(device, training.bfloat16))
     task = OneWindow(model, training, window, False, images)
     trainer = make_trainer(model, training, task, folder, compiled, recompute, meter)
-    for _ in range(WARMUP_STEPS):
-        one_step(trainer)
+
+    def timed(count: int) -> float:
+        begin = time.monotonic()
+        for _ in range(count):
+            one_step(trainer)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # a step returns before a GPU is done with it
+        return time.monotonic() - begin
+
+    timed(WARMUP_STEPS)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     meter.figures()
-    begin = time.monotonic()
-    for _ in range(steps):
-        one_step(trainer)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    seconds = time.monotonic() - begin
-    meter.seconds = seconds  # a step returns before a GPU is done with it
+    meter.seconds = timed(steps)
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     figures = {"mfu": None} | meter.figures()
     return {"batch": batch, "steps": steps, **figures, "peak_memory_gib": memory}
 
 
 def main() -> None:
-    arguments = parser(str(__doc__).splitlines()[0], "outputs/bench/training")
+    arguments = parser(__doc__, "outputs/bench/training")
     arguments.add_argument("--presets", nargs="*", default=["tiny", "paper-s"], help="models timed on the CPU")
     arguments.add_argument("--batches", nargs="*", type=int, default=[2, 1], help="windows of a step, for each preset")
     arguments.add_argument("--rounds", nargs="*", type=int, default=[5, 3], help="turns, for each preset")

@@ -51,11 +51,8 @@ class OneWindow:
 
 def shortened(config: DexWMConfig, share: int) -> DexWMConfig:
     """The model with one of `share` blocks, in predictor and head."""
-    return replace(
-        config,
-        predictor=replace(config.predictor, depth=max(1, config.predictor.depth // share)),
-        keypoint_head=replace(config.keypoint_head, depth=max(1, config.keypoint_head.depth // share)),
-    )
+    parts = {"predictor": config.predictor, "keypoint_head": config.keypoint_head}
+    return replace(config, **{key: replace(part, depth=max(1, part.depth // share)) for key, part in parts.items()})
 
 
 def random_encoder(config: DexWMConfig, folder: Path, whole: bool) -> DexWMConfig:
@@ -125,17 +122,9 @@ def make_trainer(
     meter: Meter | None = None,
 ) -> Trainer:
     """The trainer as `dexworld train` makes it, for a device that the model lies on."""
-    return Trainer(
-        model,
-        config,
-        task,
-        folder,
-        device=next(model.predictor.parameters()).device,
-        scale=ScaleConfig(recompute=recompute, compile=compiled),
-        blocks=model.blocks,
-        idle_parameters=False,
-        meter=meter,
-    )
+    device, scale = next(model.predictor.parameters()).device, ScaleConfig(recompute=recompute, compile=compiled)
+    more = {"blocks": model.blocks, "idle_parameters": False, "meter": meter}
+    return Trainer(model, config, task, folder, device=device, scale=scale, **more)
 
 
 def one_step(trainer: Trainer) -> None:

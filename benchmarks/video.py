@@ -8,7 +8,6 @@ and, for each preset, `<preset>_train_step_cpu_s` (batch, both passes, AdamW, av
 `<preset>_sample_10_steps_cpu_s` (a clip, coding included) and the ratios.
 """
 
-import resource
 import statistics
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import parser, write_results
+from common import cpu_seconds, parser, write_results
 from dexworld.sim.hands.hand_clips import HandClipConfig, record_hand_clip
 from dexworld.sim.render import choose_backend
 from dexworld.training.trainer import Trainer
@@ -36,40 +35,32 @@ FIRST_SEED = 990_000  # validation scenes
 BATCH = 8
 
 
-def cpu_seconds() -> float:
-    """CPU time used so far by this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 def record(clips: int, shape: ClipShape, backend: str, root: Path) -> tuple[TripletFolder, dict[str, float]]:
     """Record clips of the models' shape, and one of the real triplets' size; frames of three passes per CPU-second."""
     small = SyntheticConfig(root, clips, FIRST_SEED, shape=shape).recording()
     frames, spent = 0, 0.0
     for seed in range(FIRST_SEED, FIRST_SEED + clips):
-        before = cpu_seconds()
+        before = time.process_time()
         clip = record_hand_clip(seed, small, backend)
-        spent += cpu_seconds() - before
+        spent += time.process_time() - before
         frames += len(clip.interaction)
         write_triplet(root, triplet_of(clip))
     large = HandClipConfig(height=224, width=384, supersample=1)
-    before = cpu_seconds()
+    before = time.process_time()
     large_frames = len(record_hand_clip(FIRST_SEED, large, backend).interaction)
     figures = {
         "triples_per_cpu_s": frames / spent,
         "cpu_s_per_clip": spent / clips,
-        "triples_per_cpu_s_224x384": large_frames / (cpu_seconds() - before),
+        "triples_per_cpu_s_224x384": large_frames / (time.process_time() - before),
     }
     seeds = {clip_name(seed): seed for seed in range(FIRST_SEED, FIRST_SEED + clips)}
     return finish_triplets(root, {"benchmark": "video"}, seeds), figures
 
 
-def step_seconds(trainer: Trainer) -> float:
-    """CPU seconds of a whole training step: batch, both passes, clipping, AdamW and the averaged weights."""
-    before = cpu_seconds()
+def train_step(trainer: Trainer) -> None:
+    """A whole training step: batch, both passes, clipping, AdamW and the averaged weights."""
     trainer._train_step()
     trainer.step += 1
-    return cpu_seconds() - before
 
 
 def measure_training(name: str, folder: TripletFolder, repeats: int) -> tuple[DWM, dict[str, float]]:
@@ -95,7 +86,7 @@ def measure_training(name: str, folder: TripletFolder, repeats: int) -> tuple[DW
     for index in range(repeats + 1):
         for way, (bfloat16, attention) in ways.items():
             model.backbone.transformer.set_attn_processor(attention)
-            seconds = step_seconds(trainers[bfloat16])
+            seconds = cpu_seconds(lambda trainer=trainers[bfloat16]: train_step(trainer))
             if index:  # the first call of each is not counted
                 times[way].append(seconds)
     model.backbone.transformer.set_attn_processor(JointAttention())
@@ -116,15 +107,14 @@ def measure_sampling(model: DWM, folder: TripletFolder) -> dict[str, float]:
     for steps in (10, 5):
         method = Generator(model, GenerateConfig(SampleConfig(steps=steps)))
         method.generate(clips[:1], [0])
-        before = cpu_seconds()
-        method.generate(clips, list(range(BATCH)))
-        figures[f"sample_{steps}_steps_cpu_s"] = (cpu_seconds() - before) / BATCH
+        seconds = cpu_seconds(lambda method=method: method.generate(clips, list(range(BATCH))))
+        figures[f"sample_{steps}_steps_cpu_s"] = seconds / BATCH
     return figures
 
 
 def main() -> None:
     """Measure everything and write results.json."""
-    arguments = parser(__doc__.splitlines()[0], "outputs/bench/video")
+    arguments = parser(__doc__, "outputs/bench/video")
     arguments.add_argument("--clips", type=int, default=10, help="clips to record, at least 8")
     arguments.add_argument("--presets", nargs="+", default=["mini", "small"], help="models, all of one clip shape")
     arguments.add_argument("--repeats", type=int, default=5, help="training steps of each kind")

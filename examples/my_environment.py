@@ -15,7 +15,7 @@ import torch
 from my_robot import INTRINSICS, SIZE, WORLD_FROM_CAMERA, PlanarArm, hand_pixels
 
 from dexworld.evaluation.runner import play
-from dexworld.planning.controls import SimulatorSearch
+from dexworld.planning.cem import CEM
 from dexworld.planning.policies import PolicySetup, make_policy
 from dexworld.robots.observation import Observation
 
@@ -80,7 +80,7 @@ class Table(gymnasium.Env):
 
 def main() -> dict[str, float]:
     """The share of episodes that each policy solves."""
-    environment, search = Table(), SimulatorSearch(samples=32, iterations=6)
+    environment, search = Table(), CEM(samples=32, elites=5, iterations=6)
     rates = {}
     for name in ("do_nothing", "random", "true_simulator"):
         policy = make_policy(name, PolicySetup("reach", environment, search=search))

@@ -17,7 +17,7 @@ from dexworld.planning.cem import CEM
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.objectives import KeypointPixels, Smoothness
 from dexworld.planning.protocols import CostFunction, Gaussian, Plan, Solver
-from dexworld.planning.search import Archive, check_bounds, clamp, record, white_noise
+from dexworld.planning.search import Archive, check_bounds, clamp, white_noise
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class RandomShooting:
         archive = Archive(size=8)
         with torch.no_grad():
             costs = archive.add(samples, cost_function(samples))
-        history = [record(costs.sort().values, 8, initial.std, len(samples))]
-        return archive.plan(Gaussian(archive.best.clone(), initial.std), history)
+        archive.record(costs, 8)
+        return archive.plan(initial.std)
 
 
 def reach(solver: Solver) -> float:

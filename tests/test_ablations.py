@@ -14,9 +14,8 @@ from square_fixtures import square_episode, square_frames
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from ablation_figures import figures_at, seed_interval  # noqa: E402
 from ablation_runs import BY_NAME, VARIANTS, StudyConfig, paper_weight  # noqa: E402
-from ablations import main  # noqa: E402
+from ablations import figures_at, main, seed_interval  # noqa: E402
 
 
 def test_the_interval_over_three_seeds_is_students():
@@ -108,7 +107,7 @@ def test_the_study_runs_goes_on_and_shows_what_is_missing(folders, tmp_path):
     for name in ("paper-hand-consistency", "raw-actions", "fine-tuned"):
         assert rows[name]["seeds"] == [0, 1], name
 
-    with pytest.raises(ValueError, match="was made with other steps; choose another --output"):
+    with pytest.raises(ValueError, match=r"settings\.steps was 2, now 3"):
         study(folders, tmp_path, "--steps 3")
 
 

@@ -40,17 +40,51 @@ def test_make_bench_takes_scripts_that_run_without_data():
         assert "required=True" not in text, f"{script} needs an option that `make bench` doesn't give"
 
 
-def test_the_simulator_benchmark_measures_what_it_documents(tmp_path):
-    results = run("simulator.py", tmp_path, "--episodes", "1", "--frames", "3", "--scenes", "1")
-    for key in (
-        "fk_us_per_pose",
-        "physics_cpu_ms_per_frame",
-        "render_cpu_ms_per_frame",
-        "cpu_s_per_500_episodes",
-    ):
-        assert results[key] > 0, key
-    assert results["backend"] in ("egl", "osmesa", "ray")
-    assert results["episodes_measured"] == 1
+# Script, options of its smallest run, figures above 0, and what else results.json says.
+DOCUMENTED = {
+    "simulator.py": (
+        "--episodes 1 --frames 3 --scenes 1",
+        "fk_us_per_pose physics_cpu_ms_per_frame render_cpu_ms_per_frame depth_cpu_ms_per_frame build_cpu_ms_per_scene "
+        "segmentation_cpu_ms_per_frame cpu_s_per_500_episodes",
+        {"episodes_measured": 1},
+    ),
+    "video.py": (
+        "--clips 8 --presets debug --repeats 1",
+        "triples_per_cpu_s cpu_s_per_clip triples_per_cpu_s_224x384 debug_train_step_cpu_s debug_train_clips_per_cpu_s "
+        "debug_bfloat16_speedup debug_attention_speedup debug_million_parameters debug_sample_10_steps_cpu_s "
+        "debug_sample_5_steps_cpu_s",
+        {"clip": "5 frames of 32 x 48", "batch": 8},
+    ),
+    "loader.py": (
+        "--clips 1 --seconds 5 --height 144 --rounds 1 --batches 1",
+        "ratio_released ratio_pyav share_of_decode_limit ratio_released_jpeg windows_per_cpu_s_two_workers "
+        "h264_prepare_cpu_ms_per_frame",
+        {"clips": "1 of 150 frames, 256 x 144"},
+    ),
+    "planning.py": (
+        "--dim 64 --repeats 1 --candidates 2 --memory-dim 64 --memory-candidates 64",
+        "speedup_3step_d64 speedup_3step_d64_first tiny_candidate_steps_per_cpu_s_float32 "
+        "tiny_candidate_steps_per_cpu_s_bfloat16",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("script", DOCUMENTED)
+def test_a_benchmark_measures_what_it_documents(script, tmp_path):
+    options, figures, expected = DOCUMENTED[script]
+    results = run(script, tmp_path, *options.split())
+    assert not [key for key in figures.split() if not results[key] > 0]
+    assert {key: results[key] for key in expected} == expected
+    if script == "simulator.py":
+        assert results["backend"] in ("egl", "osmesa", "ray")
+    if script == "loader.py":
+        assert results["windows_measured"]["h264"] == 16
+        assert results["released_reader"]
+    if script == "planning.py":
+        assert results["max_difference_3step_d64"] < 1e-4
+        assert min(results["speedup_3step_d64"], results["speedup_3step_d64_first"]) > 1.0
+        assert results["peak_growth_mb"] < 0.5 * results["per_candidate_copy_mb"]
 
 
 def test_the_push_benchmark_ranks_candidates_by_predictions_and_by_true_pictures(tmp_path):
@@ -61,41 +95,6 @@ def test_the_push_benchmark_ranks_candidates_by_predictions_and_by_true_pictures
     for judge in ("predictions of reference", "true pictures"):
         assert best["distance_cm"] <= rows[judge]["distance_cm"]
         assert -1 <= rows[judge]["rank_correlation"] <= 1
-
-
-def test_the_video_benchmark_measures_what_it_documents(tmp_path):
-    results = run("video.py", tmp_path, "--clips", "8", "--presets", "debug", "--repeats", "1")
-    for key in (
-        "triples_per_cpu_s",
-        "cpu_s_per_clip",
-        "triples_per_cpu_s_224x384",
-        "debug_train_step_cpu_s",
-        "debug_train_clips_per_cpu_s",
-        "debug_bfloat16_speedup",
-        "debug_attention_speedup",
-        "debug_million_parameters",
-        "debug_sample_10_steps_cpu_s",
-        "debug_sample_5_steps_cpu_s",
-    ):
-        assert results[key] > 0, key
-    assert results["clip"] == "5 frames of 32 x 48"
-    assert results["batch"] == 8
-
-
-def test_the_loader_benchmark_measures_what_it_documents(tmp_path):
-    small = ("--clips", "1", "--seconds", "5", "--height", "144", "--rounds", "1", "--batches", "1")
-    results = run("loader.py", tmp_path, *small)
-    for key in (
-        "ratio_released",
-        "ratio_pyav",
-        "share_of_decode_limit",
-        "ratio_released_jpeg",
-        "windows_per_cpu_s_two_workers",
-        "h264_prepare_cpu_ms_per_frame",
-    ):
-        assert results[key] > 0, key
-    assert results["windows_measured"]["h264"] == 16
-    assert results["released_reader"]
 
 
 def test_the_benchmark_of_labels_measures_what_it_documents(tmp_path):

@@ -13,6 +13,7 @@ from dexworld.actions import ActionConvention, hand_motion
 from dexworld.geometry import rigid
 from dexworld.hands import NUM_TRACKED
 from dexworld.planning.candidates import CandidateCost, Scene
+from dexworld.planning.objectives import Smoothness
 from dexworld.planning.protocols import Goal
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
@@ -37,14 +38,8 @@ def scene(joints=REST, targets=None):
     def tensor(value):
         return torch.tensor(np.asarray(value), dtype=torch.float32)
 
-    return Scene(
-        tensor(joints),
-        tensor(joints if targets is None else targets),
-        tensor(WORLD_FROM_BASE),
-        tensor(WORLD_FROM_CAMERA),
-        tensor(INTRINSICS),
-        (HEIGHT, WIDTH),
-    )
+    values = (joints, joints if targets is None else targets, WORLD_FROM_BASE, WORLD_FROM_CAMERA, INTRINSICS)
+    return Scene(*map(tensor, values), (HEIGHT, WIDTH))
 
 
 def no_goal():
@@ -53,8 +48,6 @@ def no_goal():
 
 def hand_pixels(joints):
     """Tracked keypoints (12, 2) of a joint vector, as the toy camera sees them."""
-    from dexworld.planning.objectives import Smoothness
-
     cost = CandidateCost(FrankaAllegro(), Smoothness(), no_goal(), scene(joints))
     return cost.kinematic_rollout(torch.tensor(joints, dtype=torch.float32)[None, None]).pixels[0, 0].numpy()
 
@@ -64,11 +57,7 @@ def image_of(joints, *, hand=True):
     image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     if hand:
         values = np.clip(np.round(hand_pixels(joints) * 32) + 8192, 0, 65535).astype(np.uint16)
-        for column in (0, 1):
-            image[0, :NUM_TRACKED, column], image[1, :NUM_TRACKED, column] = (
-                values[:, column] >> 8,
-                values[:, column] & 255,
-            )
+        image[0, :NUM_TRACKED, :2], image[1, :NUM_TRACKED, :2] = values >> 8, values & 255
         image[0, NUM_TRACKED // 2 : NUM_TRACKED, 2] = 255
     return image
 
@@ -92,9 +81,8 @@ def moved(joints=REST, seed=0, arm=0.25, finger=0.1):
 
 def motion_of(track, convention=ActionConvention()):
     """The motion (..., T) of a track (..., T + 1)."""
-    return hand_motion(
-        track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics, convention
-    )
+    place = (track.world_from_camera, track.intrinsics)
+    return hand_motion(track.keypoints_world, track.keypoints_valid, *place, convention)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers_planning import REST, ToyDynamics, hand_pixels, image_of, moved, observation
+from helpers_planning import HEIGHT, REST, WIDTH, ToyDynamics, hand_pixels, image_of, moved, observation
 
 from dexworld.actions import OFFICIAL
 from dexworld.hands import RIGHT
@@ -18,6 +18,7 @@ from dexworld.planning.presets import preset
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 KINEMATICS = FrankaAllegro()
+NARROW = (HEIGHT, WIDTH - 8)  # images of a model, narrower than the camera's
 SMALL = CEM(samples=64, elites=8, iterations=5)
 OBJECTIVE = LatentDistance() + 0.001 * KeypointPixels() + 0.01 * Smoothness()
 
@@ -52,12 +53,11 @@ def test_three_moves_bring_the_hand_to_the_goal_image(name):
     assert np.abs(hand_pixels(reached)[6:] - hand_pixels(goal)[6:]).max() < 10
 
 
-def test_the_remaining_horizon_shrinks_and_a_fixed_one_does_not():
-    shrinking, fixed = policy_of(horizon=3), policy_of(horizon=3, replan="fixed")
-    for policy in (shrinking, fixed):
-        run(policy, moved(), moves=4)
-    assert [entry.horizon for entry in shrinking.statistics] == [3, 2, 1, 1]
-    assert [entry.horizon for entry in fixed.statistics] == [3, 3, 3, 3]
+@pytest.mark.parametrize(("replan", "horizons"), [("shrink", [3, 2, 1, 1]), ("fixed", [3, 3, 3, 3])])
+def test_the_remaining_horizon_shrinks_and_a_fixed_one_does_not(replan, horizons):
+    policy = policy_of(horizon=3, replan=replan)
+    run(policy, moved(), moves=4)
+    assert [entry.horizon for entry in policy.statistics] == horizons
 
 
 def test_the_model_is_fed_the_observed_frames_and_the_motion_that_was_really_executed():
@@ -78,7 +78,7 @@ def test_the_model_is_fed_the_observed_frames_and_the_motion_that_was_really_exe
 def test_a_plan_that_should_not_move_keeps_the_targets_in_force_not_the_measured_joints():
     targets = REST.copy()
     targets[7:] += 0.1
-    policy = policy_of(objective=1.0 * Smoothness())
+    policy = policy_of(objective=Smoothness())
     policy.reset(image_of(REST))
     assert np.allclose(policy.act(observation(REST, targets)), targets, atol=1e-6)
 
@@ -89,10 +89,9 @@ def test_targets_stay_within_the_limits_and_inputs_outside_are_counted():
     policy = policy_of(arm_std=2.0, finger_std=2.0)
     policy.reset(image_of(moved()))
     targets = policy.act(observation(outside, REST))
-    limits = KINEMATICS.limits.numpy()
+    low, high = KINEMATICS.limits.numpy().T
     assert targets.shape == (23,)
-    assert (targets >= limits[:, 0] - 1e-6).all()
-    assert (targets <= limits[:, 1] + 1e-6).all()
+    assert ((targets >= low - 1e-6) & (targets <= high + 1e-6)).all()
     assert policy.statistics[0].clamped == 2
 
 
@@ -108,8 +107,7 @@ def test_a_kinematic_start_finds_better_plans_with_the_same_model_budget():
     goal, costs = moved(seed=2), {}
     for name, start in (("plain", None), ("kinematic", KinematicStart())):
         policy = policy_of(solver=CEM(samples=32, elites=4, iterations=3), kinematic_start=start)
-        policy.reset(image_of(goal))
-        policy.act(observation())
+        run(policy, goal, moves=1)
         costs[name] = policy.statistics[0].cost
         assert policy.statistics[0].model_candidates == 96
         assert bool(policy.statistics[0].kinematic_history) == (name == "kinematic")
@@ -138,7 +136,7 @@ def test_statistics_say_what_was_spent_and_what_the_cost_is_made_of():
     (entry,) = policy.statistics
     assert entry.candidates == 5 * 64 + 2 * 30
     assert entry.model_candidates == 5 * 64
-    assert entry.seconds > entry.encode_seconds > 0
+    assert entry.seconds > 0
     assert sum(entry.terms.values()) == pytest.approx(entry.cost, rel=1e-4)
     assert policy.imagined.latents.shape == (1, 3, 112, 12)
 
@@ -157,8 +155,7 @@ def test_later_plans_start_from_the_rest_of_the_plan_with_a_std_that_is_wide_aga
 def test_an_orientation_goal_turns_the_palm():
     goal = moved(seed=1)
     wanted = KINEMATICS.forward(torch.tensor(goal)).hand_rotation.numpy()
-    objective = 1.0 * HandOrientation()
-    policy = MPCPolicy(None, KINEMATICS, objective, CEM(samples=128, elites=10, iterations=10))
+    policy = MPCPolicy(None, KINEMATICS, HandOrientation(), CEM(samples=128, elites=10, iterations=10))
     policy.reset(image_of(goal), goal_pixels=np.full((12, 2), np.nan), hand_rotation=wanted)
     policy.act(observation())
     assert policy.statistics[0].cost < 0.15
@@ -189,70 +186,84 @@ def test_doing_nothing_keeps_the_targets_and_random_targets_stay_within_limits()
     targets = moved(seed=4)
     assert np.array_equal(still.act(observation(REST, targets)), targets)
 
-    wild = RandomTargets(KINEMATICS, seed=0, arm_std=3.0, finger_std=3.0)
-    limits = KINEMATICS.limits.numpy()
-    wild.reset(image_of(REST))
-    drawn = [wild.act(observation()) for _ in range(20)]
-    assert all(((values >= limits[:, 0] - 1e-6) & (values <= limits[:, 1] + 1e-6)).all() for values in drawn)
-    again = RandomTargets(KINEMATICS, seed=0, arm_std=3.0, finger_std=3.0)
-    again.reset(image_of(REST))
-    assert np.array_equal(again.act(observation()), drawn[0])
-    wild.reset(image_of(REST))
-    assert not np.array_equal(wild.act(observation()), drawn[0])
+    policy, again = RandomTargets(KINEMATICS, seed=0), RandomTargets(KINEMATICS, seed=0)
+    low, high = KINEMATICS.limits.numpy().T
+    policy.reset(image_of(REST))
+    drawn = np.stack([policy.act(observation(high)) for _ in range(20)])
+    assert ((drawn >= low - 1e-6) & (drawn <= high + 1e-6)).all()
+    assert (drawn < high - 1e-3).any(0).all()
+    for other, same in ((again, True), (policy, False)):
+        other.reset(image_of(REST))
+        assert np.array_equal(other.act(observation(high)), drawn[0]) == same
 
 
 def test_bad_input_is_refused_with_what_to_do():
-    policy = policy_of()
+    policy, picture = policy_of(), image_of(REST)
     with pytest.raises(ValueError, match="call reset"):
         policy.act(observation())
     with pytest.raises(ValueError, match="nothing was planned"):
         _ = policy.imagined
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
-        policy.reset(image_of(REST).astype(np.float32))
-    with pytest.raises(ValueError, match="224x392"):
-        policy.reset(np.zeros((100, 100, 3), dtype=np.uint8))
-    with pytest.raises(ValueError, match="goal keypoints"):
-        policy.reset(image_of(REST), goal_pixels=np.zeros((6, 2)))
-    policy.reset(image_of(REST))
-    other = dataclasses.replace(observation(), image=np.zeros((112, 196, 3), dtype=np.uint8))
+    for image, pixels, message in (
+        (picture.astype(np.float32), None, r"\(H, W, 3\) uint8"),
+        (np.zeros((100, 100, 3), dtype=np.uint8), None, "224x392"),
+        (picture, np.zeros((6, 2)), "goal keypoints"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            policy.reset(image, goal_pixels=pixels)
+    policy.reset(picture)
     with pytest.raises(ValueError, match="112x196, the goal image 224x392"):
-        policy.act(other)
+        policy.act(dataclasses.replace(observation(), image=np.zeros((112, 196, 3), dtype=np.uint8)))
     with pytest.raises(ValueError, match="needs a world model"):
         MPCPolicy(None, KINEMATICS, LatentDistance(), SMALL)
 
 
 def test_a_window_convention_refuses_a_camera_that_moves():
     policy = policy_of(dynamics=ToyDynamics(OFFICIAL))
-    policy.reset(image_of(moved()))
-    policy.act(observation())
+    run(policy, moved(), moves=1)
     camera = observation().world_from_camera.copy()
     camera[0, 3] += 0.1
     with pytest.raises(ValueError, match="camera that moves"):
         policy.act(dataclasses.replace(observation(), world_from_camera=camera))
 
 
-def test_the_paper_preset_has_the_papers_budget_and_cost():
-    plan = preset("paper")
-    assert (plan.config.horizon, plan.solver.samples, plan.solver.elites, plan.solver.iterations) == (3, 512, 10, 10)
-    assert (plan.config.arm_std, plan.config.finger_std) == (0.3, 0.1)
-    assert [(weight, term.name) for weight, term in plan.objective.terms] == [(1.0, "latents"), (0.001, "keypoints")]
-    assert plan.config.model.model_budget is None
-    assert plan.config.kinematic_start is None
+def test_settings_that_plan_nothing_are_refused():
+    for name, value in (("horizon", 0), ("replan", "never"), ("arm_std", 0.0)):
+        with pytest.raises(ValueError, match=name):
+            MPCConfig(**{name: value})
 
 
-def test_the_cpu_preset_asks_the_model_for_about_fifteen_hundred_candidate_steps_an_episode():
-    dynamics = ToyDynamics()
-    run(preset("cpu").policy(dynamics, KINEMATICS), moved())
-    steps = sum(motion.deltas.shape[0] * motion.deltas.shape[1] for motion in dynamics.rolled)
-    assert steps < 1500  # 9 s at 6 ms per candidate-step
-    with pytest.raises(ValueError, match="choose one of paper, cpu"):
-        preset("gpu")
+def test_a_cropped_observation_shows_the_middle_and_projects_to_it():
+    whole = observation()
+    cropped = whole.cropped(NARROW)
+    assert np.array_equal(cropped.image, whole.image[:, 4:-4])
+    point = np.array([0.1, -0.2, 0.9])
+    expected = whole.intrinsics @ point / point[2] - [4, 0, 0]
+    assert np.allclose(cropped.intrinsics @ point / point[2], expected)
+    assert np.array_equal(whole.cropped((HEIGHT, WIDTH)).intrinsics, whole.intrinsics)
+    for size in ((200, 384), (HEIGHT, WIDTH + 8), (HEIGHT + 8, WIDTH - 8)):
+        with pytest.raises(ValueError, match=f"image is {HEIGHT}x{WIDTH}, the model takes {size[0]}x{size[1]}"):
+            whole.cropped(size)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"horizon": 0}, "horizon"), ({"replan": "never"}, "replan"), ({"arm_std": 0.0}, "arm_std")],
-)
-def test_settings_that_plan_nothing_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        MPCConfig(**options)
+def test_a_plan_does_not_depend_on_margins_that_the_model_does_not_see():
+    goal = moved(seed=4)
+    actions = []
+    for size in (None, NARROW):
+        config = MPCConfig(horizon=1, image_size=size)
+        policy = KinematicsOnly(None, KINEMATICS, KeypointPixels(), GradientSolver(1, Adam(steps=20)), config)
+        policy.reset(image_of(goal), goal_pixels=hand_pixels(goal))
+        actions.append(policy.act(observation()))
+    assert policy.goal.image_size == NARROW
+    assert np.abs(actions[0] - REST).max() > 0.05
+    assert np.allclose(actions[0], actions[1], atol=1e-3)
+
+
+def test_the_model_gets_images_of_its_own_size():
+    class NarrowDynamics(ToyDynamics):
+        def encode(self, images):
+            assert tuple(images.shape[-3:]) == (*NARROW, 3)
+            return torch.zeros(112, 12)
+
+    policy = KinematicsOnly(NarrowDynamics(), KINEMATICS, KeypointPixels(), config=MPCConfig(image_size=NARROW))
+    policy.reset(image_of(moved()))
+    assert policy.goal.pixels.shape == (12, 2)

@@ -1,10 +1,8 @@
 """The object term on pictures of a toy table: a coloured block, a robot that hides part of it."""
 
-import dataclasses
-
 import pytest
 import torch
-from helpers_planning import INTRINSICS, REST, ToyDynamics, image_of, moved, observation, scene
+from helpers_planning import INTRINSICS, REST, ToyDynamics, image_of, moved, no_goal, observation, scene
 
 from dexworld.geometry import invert, project, transform_points
 from dexworld.planning.candidates import CandidateCost
@@ -112,13 +110,7 @@ def test_the_policy_gives_the_term_its_pictures_and_refuses_a_model_that_has_non
 def test_settings_and_rollouts_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="hidden_cost"):
         SceneColours(hidden_cost=2.0)
-    bare = CandidateCost(
-        FrankaAllegro(),
-        SceneColours(),
-        Goal((224, 392), torch.zeros(12, 2), torch.zeros(12)),
-        scene(REST),
-        dynamics=PictureDynamics(),
-    )
+    bare = CandidateCost(FrankaAllegro(), SceneColours(), no_goal(), scene(), dynamics=PictureDynamics())
     rollout = bare.kinematic_rollout(torch.tensor(REST, dtype=torch.float32)[None, None])
     with pytest.raises(ValueError, match="compares pictures"):
-        SceneColours()(dataclasses.replace(rollout), bare.goal)
+        SceneColours()(rollout, bare.goal)

@@ -14,6 +14,8 @@ from dexworld.robots.registry import ROBOTS, make_robot
 from dexworld.sim.gripper.gripper_robot import gripper_layout
 from dexworld.sim.gripper.gripper_simulation import GripperSimulation
 
+ROBOT = FrankaAllegro()
+
 
 def add_joint(parent, joint):
     body = parent.add_body(name=joint.name, pos=joint.origin, quat=joint.quaternion)
@@ -52,7 +54,7 @@ def mujoco_pose(robot, joints, tips):
     return np.stack([data.body(name).xpos for name in names]), data.body("palm").xmat.reshape(3, 3)
 
 
-def random_joints(count, seed=0, dtype=torch.float64, robot=FrankaAllegro()):
+def random_joints(count, seed=0, dtype=torch.float64, robot=ROBOT):
     limits = robot.limits.to(dtype)
     share = torch.rand(count, len(robot.joints), generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return limits[:, 0] + share * (limits[:, 1] - limits[:, 0])
@@ -71,82 +73,74 @@ def test_keypoints_and_rotation_equal_mujoco_within_a_micrometre(mujoco_robot, t
     assert pose.valid.tolist() == [False] * 21 + [True] * 21
 
 
-def test_single_precision_stays_within_a_few_micrometres():
+def test_single_precision_and_leading_dimensions_give_the_same_keypoints():
     joints = random_joints(200)
-    exact = FrankaAllegro().forward(joints).keypoints
-    single = FrankaAllegro().forward(joints.float()).keypoints
+    single = ROBOT.forward(joints.float()).keypoints
     assert single.dtype == torch.float32
-    assert (single - exact).abs().max() < 5e-6
+    assert (single - ROBOT.forward(joints).keypoints).abs().max() < 5e-6
 
-
-def test_any_leading_dimensions_give_the_same_keypoints():
     joints = random_joints(6)
-    kinematics = FrankaAllegro()
-    flat, nested = kinematics.forward(joints), kinematics.forward(joints.view(2, 3, 23))
+    flat, nested = ROBOT.forward(joints), ROBOT.forward(joints.view(2, 3, 23))
     assert torch.equal(flat.keypoints, nested.keypoints.flatten(0, 1))
     assert nested.hand_rotation.shape == (2, 3, 3, 3)
-    assert kinematics.forward(joints[0]).wrist.shape == (3,)
-    assert torch.allclose(kinematics.forward(joints[0]).keypoints, flat.keypoints[0], atol=1e-12)
+    assert ROBOT.forward(joints[0]).wrist.shape == (3,)
+    assert torch.allclose(ROBOT.forward(joints[0]).keypoints, flat.keypoints[0], atol=1e-12)
 
 
 def test_gradients_agree_with_finite_differences():
-    kinematics = FrankaAllegro()
     joints = random_joints(2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda value: kinematics.forward(value).keypoints[:, RIGHT], (joints,))
+    assert torch.autograd.gradcheck(lambda value: ROBOT.forward(value).keypoints[:, RIGHT], (joints,))
 
 
 def test_joint_vectors_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 7\), expected \(\.\.\., 23\)"):
-        FrankaAllegro().forward(torch.zeros(2, 7))
+        ROBOT.forward(torch.zeros(2, 7))
     with pytest.raises(ValueError, match="tips is 'distal'"):
         FrankaAllegro("distal")
 
 
 def test_clamp_moves_only_what_lies_outside_the_limits():
-    kinematics = FrankaAllegro()
     inside = random_joints(1, dtype=torch.float32)[0]
-    assert torch.equal(kinematics.clamp(inside), inside)
-    assert torch.equal(kinematics.clamp(torch.full((23,), 9.0)), kinematics.limits[:, 1].float())
-    assert torch.equal(kinematics.clamp(torch.full((23,), -9.0)), kinematics.limits[:, 0].float())
+    assert torch.equal(ROBOT.clamp(inside), inside)
+    for end, value in enumerate((-9.0, 9.0)):
+        assert torch.equal(ROBOT.clamp(torch.full((23,), value)), ROBOT.limits[:, end].float())
+
+
+def placed(angles, position):
+    angles, position = (torch.tensor(value, dtype=torch.float64) for value in (angles, position))
+    return rigid(rotation_from_euler_xyz(angles), position)
 
 
 def camera():
-    rotation = rotation_from_euler_xyz(torch.tensor([-2.2, 0.1, -1.5], dtype=torch.float64))
-    return rigid(rotation, torch.tensor([-0.4, 0.3, 1.0], dtype=torch.float64))
+    return placed([-2.2, 0.1, -1.5], [-0.4, 0.3, 1.0])
 
 
 def motion(track, convention=ActionConvention()):
-    return hand_motion(
-        track.keypoints_world, track.keypoints_valid, track.world_from_camera, track.intrinsics, convention
-    )
+    place = (track.world_from_camera, track.intrinsics)
+    return hand_motion(track.keypoints_world, track.keypoints_valid, *place, convention)
 
 
 @pytest.mark.parametrize("convention", [ActionConvention(), OFFICIAL])
 def test_motion_of_a_still_robot_is_zero_and_of_a_moving_one_is_its_displacement(convention):
-    kinematics = FrankaAllegro()
     intrinsics = torch.tensor([[146.0, 0, 196], [0, 146.0, 112], [0, 0, 1]], dtype=torch.float64)
-    world_from_base = rigid(
-        rotation_from_euler_xyz(torch.tensor([0.2, -0.3, 0.4], dtype=torch.float64)),
-        torch.tensor([0.2, 0.0, 0.6], dtype=torch.float64),
-    )
+    world_from_base = placed([0.2, -0.3, 0.4], [0.2, 0.0, 0.6])
     path = random_joints(3)
-    moving = motion(kinematics.track(path, world_from_base, camera(), intrinsics), convention)
-    still = motion(kinematics.track(path[:1].expand(3, -1), world_from_base, camera(), intrinsics), convention)
+    moving = motion(ROBOT.track(path, world_from_base, camera(), intrinsics), convention)
+    still = motion(ROBOT.track(path[:1].expand(3, -1), world_from_base, camera(), intrinsics), convention)
     assert moving.deltas.shape == (2, 44, 3)
     assert moving.pixels.shape == (3, len(TRACKED), 3)
     assert not still.deltas[:, :42].any()
     assert torch.allclose(still.deltas[:, 42:], torch.zeros(2, 2, 3, dtype=torch.float64), atol=1e-12)
-    lengths = (kinematics.forward(path[1:]).keypoints - kinematics.forward(path[:-1]).keypoints).norm(dim=-1)
+    lengths = (ROBOT.forward(path[1:]).keypoints - ROBOT.forward(path[:-1]).keypoints).norm(dim=-1)
     assert torch.allclose(moving.deltas[:, :42].norm(dim=-1), lengths)
     assert not moving.visible[:, :6].any()
 
 
 def test_batches_of_candidates_share_camera_and_base():
-    kinematics = FrankaAllegro()
     eye, intrinsics = torch.eye(4, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
     paths = random_joints(8).view(2, 4, 23)
-    batched = motion(kinematics.track(paths, eye, camera(), intrinsics))
-    alone = motion(kinematics.track(paths[1], eye, camera(), intrinsics))
+    batched = motion(ROBOT.track(paths, eye, camera(), intrinsics))
+    alone = motion(ROBOT.track(paths[1], eye, camera(), intrinsics))
     assert torch.allclose(batched.index(1).deltas, alone.deltas)
     assert torch.allclose(batched.index(1).pixels, alone.pixels)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.track import Track
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.video_config import preset
 
@@ -24,7 +25,8 @@ def moving_square(seed, frames=5, height=32, width=48):
     points[:, :21] = rng.normal((0, 0, 0.5), 0.05, (21, 3))
     points[:, :21, 0] += 0.02 * step * np.arange(frames)[:, None]
     intrinsics = np.array([[40, 0, width / 2], [0, 40, height / 2], [0, 0, 1]], dtype=np.float32)
-    track = HandTrack(points, valid, np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1)), intrinsics)
+    poses = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
+    track = Track(poses, intrinsics, {"keypoints_world": points, "keypoints_valid": valid})
     return TripletClip(f"clip{seed:03d}", interaction, static, hands, f"A hand slides, {seed}.", 8.0, track, seed)
 
 

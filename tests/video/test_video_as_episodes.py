@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dexworld.track import Track
 from dexworld.training.config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
-from dexworld.video.clips.as_episodes import clip_episode, episode_name, static_episode, triplets_as_episodes
-from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.video.clips.as_episodes import clip_episode, episode_name, triplets_as_episodes
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import write_triplet
 from dexworld.video.clips.triplets import finish_triplets
 
@@ -23,30 +24,24 @@ def clip(name: str, seed: int, track: bool = True) -> TripletClip:
     colours = generator.uniform(0.2, 1.0, size=3)
     picture = ((rows + columns)[..., None] * colours).clip(0, 255).astype(np.uint8)
     static = np.stack([np.roll(picture, index, axis=1) for index in range(FRAMES)])
-    hands = np.zeros_like(static)
+    hands, interaction = np.zeros_like(static), static.copy()
     for frame in range(FRAMES):
         hands[frame, 30:50, 5 + 6 * frame : 25 + 6 * frame] = (0, 200, 0)
-    interaction = static.copy()
     interaction[8:, 70:80] = 250
     interaction = np.where(hands > 0, np.uint8(180), interaction)
     points = np.zeros((FRAMES, 42, 3), dtype=np.float32)
     points[..., 0] = np.linspace(-0.2, 0.2, FRAMES)[:, None] + np.linspace(0, 0.05, 42)
     points[..., 2] = 0.6
-    motion = HandTrack(
-        keypoints_world=points,
-        keypoints_valid=np.broadcast_to(np.arange(42) < 21, (FRAMES, 42)).copy(),
-        world_from_camera=np.broadcast_to(np.eye(4, dtype=np.float32), (FRAMES, 4, 4)).copy(),
-        intrinsics=np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32),
-    )
+    intrinsics = np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32)
+    columns = {"keypoints_world": points, "keypoints_valid": np.tile(np.arange(42) < 21, (FRAMES, 1))}
+    motion = Track(np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1)), intrinsics, columns)
     return TripletClip(name, interaction, static, hands, "push it", track=motion if track else None, seed=seed)
 
 
 def write_clips(root: Path, count: int, without: int = 0) -> None:
-    seeds = {}
-    for index in range(count + without):
-        each = clip(f"{index:08d}", index, track=index < count)
-        write_triplet(root, each)
-        seeds[each.name] = index
+    seeds = {f"{index:08d}": index for index in range(count + without)}
+    for name, seed in seeds.items():
+        write_triplet(root, clip(name, seed, track=seed < count))
     finish_triplets(root, {"generator": "test"}, seeds)
 
 
@@ -56,9 +51,7 @@ def test_an_episode_starts_in_the_untouched_scene_and_goes_on_with_the_hands():
     frames = episode.frames.read(list(range(FRAMES)))
     assert np.array_equal(frames[0], source.static[0])
     assert np.array_equal(frames[1:], source.interaction[1:])
-    assert episode.seed == 3
-    assert episode.task == "push it"
-    assert episode.fps == 8.0
+    assert (episode.seed, episode.task, episode.fps) == (3, "push it", 8.0)
     assert episode.keypoints_valid[0].sum() == 21  # where the hand is, is known although the picture doesn't show it
     assert np.array_equal(episode.keypoints_world[:, :21], source.track.keypoints_world[:, :21])
     assert not episode.keypoints_world[:, 21:].any()
@@ -72,7 +65,7 @@ def test_frames_in_which_the_scene_changed_are_marked_and_the_hand_does_not_coun
 
 def test_a_static_episode_has_the_camera_and_no_hand():
     source = clip("a", 3)
-    episode = static_episode(source)
+    episode = clip_episode(source, hands=False)
     assert np.array_equal(episode.frames.read(list(range(FRAMES))), source.static)
     assert not episode.keypoints_valid.any()
     assert not episode.columns["object_motion"].any()
@@ -86,11 +79,11 @@ def test_a_clip_without_hand_motions_makes_no_episode():
 
 def test_a_folder_becomes_a_dataset_and_what_is_left_out_is_counted(tmp_path):
     write_clips(tmp_path / "clips", 3, without=1)
-    dataset = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes", static_every=2)
-    assert dataset.ids == ("00000000", "00000000-static", "00000001", "00000002", "00000002-static")
-    assert dataset.lengths == (FRAMES,) * 5
+    dataset = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
+    assert dataset.ids == ("00000000", "00000000-static", "00000001", "00000002")
+    assert dataset.lengths == (FRAMES,) * 4
     assert dataset.seeds == (0, 1, 2)
-    again = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes", static_every=2)
+    again = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
     assert again.fingerprint == dataset.fingerprint
     assert again.counts["clips_without_hand_motions"] == 1
 

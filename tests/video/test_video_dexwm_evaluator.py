@@ -9,7 +9,7 @@ import torch
 from dexworld.models.config import preset
 from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import PCAEncoder
-from dexworld.video.clips.clip import HandTrack
+from dexworld.track import Track
 from dexworld.video.judge.dexwm_evaluator import MEASURES, DexWMEvaluator, Imagined, without_hands
 from dexworld.video.judge.goal_image import GoalView
 
@@ -38,16 +38,13 @@ def model() -> DexWM:
     return built.eval()
 
 
-def track(offset: float, frames: int = FRAMES) -> HandTrack:
+def track(offset: float, frames: int = FRAMES) -> Track:
     points = np.zeros((frames, 42, 3), dtype=np.float32)
     points[..., 0] = np.linspace(0, offset, frames)[:, None] + np.linspace(0, 0.05, 42)
     points[..., 2] = 0.6
-    return HandTrack(
-        keypoints_world=points,
-        keypoints_valid=np.ones((frames, 42), dtype=bool),
-        world_from_camera=np.broadcast_to(np.eye(4, dtype=np.float32), (frames, 4, 4)).copy(),
-        intrinsics=np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32),
-    )
+    intrinsics = np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32)
+    columns = {"keypoints_world": points, "keypoints_valid": np.ones((frames, 42), dtype=bool)}
+    return Track(np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1)), intrinsics, columns)
 
 
 def view(*hidden_rows: int) -> GoalView:

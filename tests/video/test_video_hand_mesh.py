@@ -7,6 +7,7 @@ import pytest
 from triplet_fixtures import hand_points, make_track
 
 from dexworld.hands import BONES
+from dexworld.video.clips.clip import keypoints_camera
 from dexworld.video.clips.hand_mesh import LENGTHS, RADII, MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import frames_with_hands, render_hands, render_track
 from dexworld.video.clips.rasteriser import rasterise
@@ -21,23 +22,15 @@ def square(depth: float, half: float = 0.1, x: float = 0.0, y: float = 0.0) -> t
     return vertices, np.array([[0, 1, 2], [0, 2, 3]])
 
 
-def sphere(radius: float, depth: float, rings: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    polar, turn = np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
-    points = np.stack(
-        [
-            np.outer(np.sin(polar), np.cos(turn)),
-            np.outer(np.sin(polar), np.sin(turn)),
-            np.outer(np.cos(polar), np.ones_like(turn)),
-        ],
-        axis=-1,
-    )
-    index = np.arange(points[..., 0].size).reshape(points.shape[:2])
-    following = np.roll(index, -1, axis=1)
-    faces = [
-        np.stack([index[:-1], following[:-1], index[1:]], -1),
-        np.stack([following[:-1], following[1:], index[1:]], -1),
-    ]
-    return points.reshape(-1, 3) * radius + [0, 0, depth], np.concatenate([face.reshape(-1, 3) for face in faces])
+def sphere(radius: float, depth: float, rings: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    angles = np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
+    polar, turn = np.meshgrid(*angles, indexing="ij")
+    points = np.stack([np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), np.cos(polar)], axis=-1)
+    index = np.arange(polar.size).reshape(polar.shape)
+    after = np.roll(index, -1, axis=1)
+    corners = [(index[:-1], after[:-1], index[1:]), (after[:-1], after[1:], index[1:])]
+    faces = np.concatenate([np.stack(each, axis=-1).reshape(-1, 3) for each in corners])
+    return points.reshape(-1, 3) * radius + [0, 0, depth], faces
 
 
 def test_a_square_covers_exactly_the_pixels_whose_centres_it_holds():
@@ -86,7 +79,7 @@ def test_depth_and_weights_are_correct_in_perspective():
 
 
 def test_a_sphere_has_the_depth_of_a_sphere():
-    vertices, faces = sphere(0.1, 1.0, rings=60)
+    vertices, faces = sphere(0.1, 1.0)
     raster = rasterise(vertices, faces, CAMERA, 60, 80)
     assert raster.depth.min() == pytest.approx(0.9, abs=1e-3)
     assert raster.covered.sum() == pytest.approx(np.pi * 10.05**2, rel=0.02)
@@ -113,7 +106,7 @@ def test_the_rasteriser_refuses_other_shapes(vertices, faces, message):
 def test_the_hand_holds_every_keypoint_inside_its_surface():
     points = hand_points()[None] + [0, 0.05, 0.6]
     mesh = hand_mesh(points, VALID)
-    image = render_hands(None, mesh, CAMERA * [[3], [3], [1]], 180, 240, supersample=1)[0]
+    image = render_hands(None, mesh, CAMERA * [[3], [3], [1]], 180, 240)[0]
     projected = points[0] @ (CAMERA * [[3], [3], [1]]).T
     columns, rows = (projected[:, :2] / projected[:, 2:]).astype(int).T
     assert (image[rows, columns].max(axis=1) > 0).all()
@@ -160,24 +153,23 @@ def test_a_valid_keypoint_that_is_not_a_number_is_named():
         hand_mesh(np.zeros((2, 42, 3)), VALID)
 
 
-@pytest.mark.parametrize("smooth", [True, False])
-def test_the_colours_are_those_of_the_release(smooth):
+def test_the_colours_are_those_of_the_release():
     """Facing the camera: colour x (0.7 + 0.6); left green 0.5 0.8 0.5, right red 0.8 0.4 0.4."""
     vertices, faces = square(1.0)
     mesh = MeshSequence(vertices[None], faces, np.array([True]))
     middle = np.array([[60.0, 0, 40], [0, 60.0, 30], [0, 0, 1]])
-    left = render_hands(mesh, None, middle, 60, 80, smooth=smooth)[0, 30, 40]
-    right = render_hands(None, mesh, middle, 60, 80, smooth=smooth)[0, 30, 40]
+    left = render_hands(mesh, None, middle, 60, 80)[0, 30, 40]
+    right = render_hands(None, mesh, middle, 60, 80)[0, 30, 40]
     np.testing.assert_allclose(left, [166, 255, 166], atol=1)
     np.testing.assert_allclose(right, [255, 133, 133], atol=1)
 
 
 def test_light_falls_off_by_the_cosine_and_either_winding_is_lit_alike():
-    vertices, faces = sphere(0.1, 1.0, rings=60)
+    vertices, faces = sphere(0.1, 1.0)
     images = []
     for order in (faces, faces[:, ::-1]):
         mesh = MeshSequence(vertices[None], np.ascontiguousarray(order), np.array([True]))
-        images.append(render_hands(None, mesh, CAMERA * [[4], [4], [1]], 240, 320, supersample=1)[0])
+        images.append(render_hands(None, mesh, CAMERA * [[4], [4], [1]], 240, 320)[0])
     assert np.abs(images[0].astype(int) - images[1]).max() <= 1
     # at r pixels from the centre the sphere of 10 cm faces away by about asin(r / 40.2)
     column = 160 + 30
@@ -186,21 +178,18 @@ def test_light_falls_off_by_the_cosine_and_either_winding_is_lit_alike():
 
 
 def test_hands_hide_each_other():
-    near, far = square(0.5, half=0.05), square(1.0, half=0.1)
-    shown = np.array([True])
-    left, right = MeshSequence(near[0][None], near[1], shown), MeshSequence(far[0][None], far[1], shown)
-    green_first = render_hands(left, right, CAMERA, 60, 80)[0, 30, 40]
-    red_first = render_hands(
-        MeshSequence(far[0][None], far[1], shown), MeshSequence(near[0][None], near[1], shown), CAMERA, 60, 80
-    )[0, 30, 40]
-    assert green_first.argmax() == 1
-    assert red_first.argmax() == 0
+    near, far = (
+        MeshSequence(vertices[None], faces, np.array([True]))
+        for vertices, faces in (square(0.5, half=0.05), square(1.0, half=0.1))
+    )
+    assert render_hands(near, far, CAMERA, 60, 80)[0, 30, 40].argmax() == 1
+    assert render_hands(far, near, CAMERA, 60, 80)[0, 30, 40].argmax() == 0
 
 
 def test_a_tracks_hand_video_moves_as_its_keypoints_do():
     track = make_track(height=96, width=144)
     video = render_track(track, 96, 144)
-    points = track.keypoints_camera()[:, 21:] @ track.intrinsics.T
+    points = keypoints_camera(track)[:, 21:] @ track.intrinsics.T
     expected = (points[..., 0] / points[..., 2]).mean(axis=1)
     weights = (video.max(axis=3) > 0).sum(axis=1)
     found = (weights * (np.arange(144) + 0.5)).sum(axis=1) / weights.sum(axis=1)
@@ -228,12 +217,3 @@ def test_meshes_of_other_shapes_are_refused():
         MeshSequence(broken[None], faces, np.ones((1,), dtype=bool))
     with pytest.raises(ValueError, match="one or two hands"):
         render_hands(None, None, CAMERA, 60, 80)
-
-
-def test_simulated_and_rebuilt_hands_have_one_recipe():
-    from dexworld import hands
-    from dexworld.sim.hands import hand_clips
-    from dexworld.video.clips import hand_video
-
-    for name in ("HAND_COLOURS", "HAND_AMBIENT", "HAND_DIFFUSE"):
-        assert getattr(hand_clips, name) is getattr(hand_video, name) is getattr(hands, name)

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from triplet_fixtures import make_clip
+from triplet_fixtures import write_clips
 
 from dexworld.video.clips.clip import ClipShape
-from dexworld.video.clips.layouts import collect_triplets, open_layout
-from dexworld.video.clips.triplet_files import TripletError, write_triplet
+from dexworld.video.clips.layouts import open_layout
+from dexworld.video.clips.triplet_files import TripletError
 from dexworld.video.clips.triplets import finish_triplets, open_triplets
-from dexworld.video.real.prepare_clips import ClipRules, ReshapeConfig, reshape_triplets
-from dexworld.video.real.validate_clips import validate_triplets
+from dexworld.video.real.prepare_clips import ReshapeConfig, reshape_triplets
+from dexworld.video.real.source_video import ClipRules
 
 SCENE = "1a1e205b-3f54/2023-02-09@14-04-02"
 LINE = f"trumans/ego_render_fov90/{SCENE}/videos/00008.mp4\n"
@@ -20,7 +20,7 @@ LINE = f"trumans/ego_render_fov90/{SCENE}/videos/00008.mp4\n"
 def trumans(tmp_path) -> Path:
     """One clip as the three renderers leave it, below ego_render_fov90."""
     root = tmp_path / "data" / "trumans" / "ego_render_fov90"
-    write_triplet(root, make_clip(f"{SCENE}/00008", track=None))
+    write_clips(root, f"{SCENE}/00008", track=None)
     for below, part in (("sequences", "videos_static"), ("processed2", "videos_hands")):
         (root / SCENE / below).mkdir()
         (root / SCENE / part).rename(root / SCENE / below / part)
@@ -62,27 +62,8 @@ def test_what_a_list_names_and_the_disk_lacks_is_named(trumans, tmp_path):
         open_layout(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("how", ["link", "copy"])
-def test_collected_triplets_have_the_plain_layout_and_are_valid(trumans, tmp_path, how):
-    collected = collect_triplets(open_layout(trumans), tmp_path / "out", how)
-    assert validate_triplets(tmp_path / "out").ok
-    assert collected[0].prompt == "A hand moves."
-    source = trumans / SCENE / "videos" / "00008.mp4"
-    assert (tmp_path / "out" / SCENE / "videos" / "00008.mp4").samefile(source) == (how == "link")
-    assert collect_triplets(open_layout(trumans), tmp_path / "out", how).names == collected.names
-
-
-def test_taste_robs_lists_open_in_the_plain_layout(tmp_path):
-    write_triplet(tmp_path / "taste_rob", make_clip("DoubleHand/Kitchen/58178"))
-    finish_triplets(tmp_path / "taste_rob", {}, {})
-    (tmp_path / "test.txt").write_text("taste_rob/DoubleHand/Kitchen/videos/58178.mp4\n", encoding="utf-8")
-    assert open_triplets(tmp_path, "test.txt").names == ("taste_rob/DoubleHand/Kitchen/58178",)
-    for root in (tmp_path / "taste_rob", tmp_path / "taste_rob" / "DoubleHand" / "Kitchen"):
-        assert open_layout(root, tmp_path / "test.txt")[0].interaction.shape == (9, 48, 64, 3)
-
-
 def test_reshaped_clips_keep_the_seeds_of_their_scenes(tmp_path):
-    write_triplet(tmp_path / "source", make_clip("kitchen/a"))
+    write_clips(tmp_path / "source", "kitchen/a")
     finish_triplets(tmp_path / "source", {"maker": "test"}, {"kitchen/a": 900_007})
     assert open_layout(tmp_path / "source").settings == {"maker": "test"}
     config = ReshapeConfig(tmp_path / "source", tmp_path / "small", rules=ClipRules(ClipShape(5, 32, 48)))
@@ -90,16 +71,19 @@ def test_reshaped_clips_keep_the_seeds_of_their_scenes(tmp_path):
 
 
 @pytest.mark.parametrize("root", ["", "taste_rob", "taste_rob/DoubleHand/Kitchen"])
-def test_seeds_are_found_from_any_level_of_a_list_s_path(tmp_path, root):
-    write_triplet(tmp_path / "taste_rob", make_clip("DoubleHand/Kitchen/58178"))
+def test_taste_robs_clips_and_seeds_are_found_from_any_level_of_a_list_s_path(tmp_path, root):
+    write_clips(tmp_path / "taste_rob", "DoubleHand/Kitchen/58178")
     finish_triplets(tmp_path / "taste_rob", {}, {"DoubleHand/Kitchen/58178": 7})
     (tmp_path / "test.txt").write_text("taste_rob/DoubleHand/Kitchen/videos/58178.mp4\n", encoding="utf-8")
-    assert list(open_layout(tmp_path / root, tmp_path / "test.txt").seeds.values()) == [7]
+    assert open_triplets(tmp_path, "test.txt").names == ("taste_rob/DoubleHand/Kitchen/58178",)
+    folder = open_layout(tmp_path / root, tmp_path / "test.txt")
+    assert folder[0].interaction.shape == (9, 48, 64, 3)
+    assert list(folder.seeds.values()) == [7]
 
 
 def test_reshaping_does_not_add_another_split_s_scenes(tmp_path):
     for name, seed in (("train", 7), ("held_out", 900_007)):
-        write_triplet(tmp_path / name, make_clip(name))
+        write_clips(tmp_path / name, name)
         finish_triplets(tmp_path / name, {}, {name: seed})
     rules = ClipRules(ClipShape(5, 32, 48))
     reshape_triplets(ReshapeConfig(tmp_path / "train", tmp_path / "small", rules=rules))

@@ -6,6 +6,7 @@ import torch
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
+from dexworld.video.clips.clip import camera_vectors
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, settled
 from dexworld.video.model.sampler import SampleConfig, sample
@@ -21,7 +22,7 @@ def conditions_of(model, clips):
         np.stack([clip.static for clip in clips]),
         np.stack([clip.hands for clip in clips]),
         np.stack([clip.interaction[:1] for clip in clips]),
-        np.stack([clip.track.camera_vectors() for clip in clips]),
+        np.stack([camera_vectors(clip.track) for clip in clips]),
     )
 
 

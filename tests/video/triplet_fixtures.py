@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from dexworld.video.clips.clip import HandTrack, TripletClip
+from dexworld.track import Track
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import render_track
+from dexworld.video.clips.triplet_files import write_triplet
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 9
 
@@ -18,7 +20,7 @@ def hand_points() -> np.ndarray:
     return np.array(points)
 
 
-def make_track(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> HandTrack:
+def make_track(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> Track:
     """A right hand that moves from left to right half a metre before the camera; the left hand is never seen."""
     points = np.zeros((frames, 42, 3))
     points[:, 21:] = hand_points() + np.array([0.0, 0.06, 0.5])
@@ -27,7 +29,8 @@ def make_track(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -
     valid[:, 21:] = True
     intrinsics = np.array([[width * 0.7, 0, width / 2], [0, width * 0.7, height / 2], [0, 0, 1]])
     poses = np.broadcast_to(np.eye(4), (frames, 4, 4))
-    return HandTrack(points.astype(np.float32), valid, poses.astype(np.float32), intrinsics.astype(np.float32))
+    columns = {"keypoints_world": points.astype(np.float32), "keypoints_valid": valid}
+    return Track(poses.astype(np.float32), intrinsics.astype(np.float32), columns)
 
 
 def wall(seed: int, height: int, width: int) -> np.ndarray:
@@ -51,3 +54,9 @@ def make_clip(name: str = "clip", seed: int = 0, frames: int = FRAMES, pan: int 
     interaction = np.where(hands.max(axis=3, keepdims=True) > 0, np.array([200, 150, 120], np.uint8), static)
     fields = {"prompt": "A hand moves.", "track": track, "seed": seed} | changes
     return TripletClip(name, interaction.astype(np.uint8), static, hands, **fields)
+
+
+def write_clips(root, *names: str, **changes) -> None:
+    """Write made-up triplets of these names below `root`."""
+    for name in names:
+        write_triplet(root, make_clip(name, **changes))

@@ -25,11 +25,10 @@ def split_of(seed: int) -> Literal["training", "validation", "evaluation"]:
     return "validation" if seed < EVALUATION_START else "evaluation"
 
 
-def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Split = "evaluation") -> list[int]:
+def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Split = "evaluation") -> None:
     """Refuse seeds that the checkpoint was trained on, and seeds outside the range of `split`.
 
-    Returns the seeds as a list. Raises SeedError (a ValueError) with the offending seeds and what to do, also where the
-    checkpoint doesn't say what it was trained on, or where there is no seed at all.
+    Raises SeedError with the seeds and what to do; also without seeds, or where the checkpoint doesn't say what it saw.
     """
     seeds = [int(seed) for seed in seeds]
     if split not in ("evaluation", "validation"):
@@ -40,18 +39,16 @@ def check_seeds(seeds: Iterable[int], provenance: Mapping[str, Any], split: Spli
     trained = [seed for seed in seeds if any(low <= seed <= high for low, high in ranges)]
     if trained:
         raise SeedError(
-            f"{len(trained)} of {len(seeds)} seeds ({shown(trained)}) are among the checkpoint's training seeds "
+            f"{len(trained)} of {len(seeds)} seeds ({_first(trained)}) are among the checkpoint's training seeds "
             f"{ranges}: the figures would flatter it. Choose seeds of {EVALUATION_START} or more"
         )
-    low, high = (EVALUATION_START, None) if split == "evaluation" else (VALIDATION_START, EVALUATION_START)
-    outside = [seed for seed in seeds if seed < low or (high is not None and seed >= high)]
+    outside = [seed for seed in seeds if split_of(seed) != split]
     if outside:
-        allowed = f"{low} or more" if high is None else f"{low} to {high - 1}"
+        allowed = {"evaluation": f"{EVALUATION_START} or more", "validation": f"{VALIDATION_START} to 999999"}[split]
         raise SeedError(
-            f"{len(outside)} of {len(seeds)} seeds ({shown(outside)}) are outside the {split} range ({allowed}). "
+            f"{len(outside)} of {len(seeds)} seeds ({_first(outside)}) are outside the {split} range ({allowed}). "
             "Final figures come from evaluation seeds; tune and choose models with split='validation'"
         )
-    return seeds
 
 
 def training_ranges(provenance: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -59,19 +56,15 @@ def training_ranges(provenance: Mapping[str, Any]) -> list[tuple[int, int]]:
     recorded = provenance.get("training_seeds")
     if recorded is None:
         raise SeedError(
-            "the checkpoint doesn't record its training seeds (provenance['training_seeds']), so nothing shows that "
-            "the evaluation scenes are new to it; save it again with its seeds"
+            "the checkpoint doesn't record its training seeds (provenance['training_seeds']): save it again with them"
         )
     if len(recorded) == 2 and all(isinstance(end, int) for end in recorded):
         recorded = [recorded]
-    ranges = []
     for pair in recorded:
         if len(pair) != 2 or not all(isinstance(end, int) for end in pair) or pair[0] > pair[1]:
             raise SeedError(f"provenance['training_seeds'] holds {pair!r}; an entry is [low, high] with low <= high")
-        ranges.append((int(pair[0]), int(pair[1])))
-    return ranges
+    return [(low, high) for low, high in recorded]
 
 
-def shown(seeds: list[int], most: int = 5) -> str:
-    """The first few seeds, for an error message."""
-    return ", ".join(str(seed) for seed in seeds[:most]) + (", ..." if len(seeds) > most else "")
+def _first(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds[:5])) + (", ..." if len(seeds) > 5 else "")

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 CONFIDENCE = 0.95
+TAILS = (100 * (1 - CONFIDENCE) / 2, 100 - 100 * (1 - CONFIDENCE) / 2)  # percent
 RESAMPLES = 2000
 
 
@@ -27,16 +28,15 @@ class Interval:
         return Interval(self.value * factor, self.low * factor, self.high * factor)
 
 
-def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson score interval of a success rate, as fractions 0 to 1.
+def wilson(successes: int, trials: int) -> Interval:
+    """Wilson score interval of a success rate, as fractions 0 to 1 (JASA 1927).
 
-    It stays sensible at 0 of n and n of n, where the normal approximation has no width. Source: E. B. Wilson, "Probable
-    inference, the law of succession, and statistical inference", JASA 1927. Raises ValueError unless
-    0 <= successes <= trials and trials > 0.
+    It has a width at 0 of n and n of n, where the normal approximation has none. Raises ValueError on impossible
+    counts.
     """
     if trials <= 0 or not 0 <= successes <= trials:
         raise ValueError(f"a success rate needs 0 <= successes <= trials and trials > 0, not {successes} of {trials}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     rate = successes / trials
     centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
@@ -46,25 +46,19 @@ def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> Inter
     return Interval(rate, low, high)
 
 
-def bootstrap_mean(
-    values: np.ndarray, generator: np.random.Generator, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
-) -> Interval:
+def bootstrap_mean(values: np.ndarray, generator: np.random.Generator, resamples: int = RESAMPLES) -> Interval:
     """Percentile bootstrap interval of the mean over episodes of `values` (E, ...)."""
-    return bootstrap_ratio(values, np.ones_like(values, dtype=float), generator, resamples, confidence)
+    return bootstrap_ratio(values, np.ones_like(values, dtype=float), generator, resamples)
 
 
 def bootstrap_ratio(
-    numerators: np.ndarray,
-    denominators: np.ndarray,
-    generator: np.random.Generator,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
+    numerators: np.ndarray, denominators: np.ndarray, generator: np.random.Generator, resamples: int = RESAMPLES
 ) -> Interval:
     """Percentile bootstrap interval of sum(numerators) / sum(denominators), resampling whole episodes.
 
-    Both are (E, ...) with one row an episode; the result has the shape of a row. Where the denominators sum to zero the
-    figure doesn't exist and all three values are NaN. Source: Efron and Tibshirani, "An introduction to the bootstrap",
-    section 13.3. Raises ValueError on no episodes, different shapes or non-finite values.
+    Both are (E, ...) with one row an episode; the result has the shape of a row. All three values are NaN where the
+    denominators sum to zero. Source: Efron and Tibshirani, "An introduction to the bootstrap", section 13.3. Raises
+    ValueError on no episodes, different shapes or non-finite values.
     """
     numerators, denominators = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     if numerators.shape != denominators.shape or len(numerators) == 0:
@@ -81,9 +75,8 @@ def bootstrap_ratio(
         samples = np.where(bottom > 0, top / bottom, np.nan).reshape(resamples, *row)
         total = denominators.sum(axis=0)
         value = np.where(total > 0, numerators.sum(axis=0) / total, np.nan)
-    tail = 100 * (1 - confidence) / 2
     samples = np.where(np.isnan(samples), value, samples)  # a resample without any denominator tells nothing new
-    low, high = np.percentile(samples, [tail, 100 - tail], axis=0)
+    low, high = np.percentile(samples, TAILS, axis=0)
     return Interval(*(float(part) if not row else part for part in (value, low, high)))
 
 
@@ -98,16 +91,13 @@ def paired_difference(
     other: tuple[np.ndarray, np.ndarray],
     generator: np.random.Generator,
     resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
 ) -> Interval:
     """Mean over seeds of a variant's figure minus the other's, with a percentile bootstrap interval.
 
     variant, other: numerators and denominators (S, E) of the same seeds and episodes; a seed's figure is their ratio
-    (see `ratios`). The interval says what other seeds and other episodes might give; with one seed, other episodes
-    alone. Both seeds and episodes are resampled, each on their own, since they are crossed: every seed's model is shown
-    the same episodes. One draw serves both variants, so what makes an episode hard or a seed lucky for both of them
-    cancels. Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007. Raises ValueError on unequal
-    or empty shapes.
+    (see `ratios`). Seeds and episodes are resampled independently, since every seed's model is shown the same episodes.
+    One draw serves both variants, so that what is hard or lucky for both of them cancels. Source: Owen, "The pigeonhole
+    bootstrap", Annals of Applied Statistics 2007. Raises ValueError on unequal or empty shapes.
     """
     shapes = {part.shape for part in (*variant, *other)}
     if len(shapes) != 1 or min(next(iter(shapes))) < 1:
@@ -123,22 +113,20 @@ def paired_difference(
         # A resample without any denominator tells nothing new.
         drawn += sign * np.divide(above, below, out=whole.copy(), where=below > 0)
     samples = (drawn * by_seed).sum(axis=1)
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(samples, [tail, 100 - tail])
+    low, high = np.percentile(samples, TAILS)
     return Interval(float(value.mean()), float(low), float(high))
 
 
 def mcnemar(successes_a: np.ndarray, successes_b: np.ndarray) -> float:
     """Two-sided p-value of McNemar's exact test: do two policies differ on the same E episodes?
 
-    Both are (E,) bool, paired by episode. Only the episodes that exactly one of them solves tell something: under "no
-    difference" each is a fair coin. Returns 1.0 where they never differ. Source: Q. McNemar, Psychometrika 1947 (exact
-    binomial form). Raises ValueError on different lengths or no episodes.
+    Both are (E,) bool, paired by episode. Only the episodes that exactly one of them solves count; under "no
+    difference" each is a fair coin. Source: Q. McNemar, Psychometrika 1947 (exact binomial form). Raises ValueError on
+    different lengths or no episodes.
     """
     a, b = np.asarray(successes_a, dtype=bool), np.asarray(successes_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
         raise ValueError(f"a paired test needs two equal, non-empty lists of outcomes, not {a.shape} and {b.shape}")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    differing = only_a + only_b
-    tail = sum(comb(differing, k) for k in range(min(only_a, only_b) + 1)) / 2**differing
+    tail = sum(comb(only_a + only_b, k) for k in range(min(only_a, only_b) + 1)) / 2 ** (only_a + only_b)
     return min(1.0, 2 * tail)

@@ -2,12 +2,7 @@
 
 Protocol: 20 steps at 5 Hz from an episode's first frame, which fills the whole context; every later frame is
 predicted from predictions. Targets are the encoder's latents of the true frames. Source: DexWM paper, section 5 and
-its released test script. What the paper calls "embedding L2 error" is the mean absolute error; we report it as
-released, and as squared error against a prediction that nothing changes (copy-last), which is 1 for a model that
-learned nothing.
-
-PCK@r is the share of keypoints predicted within r pixels, in percent. "As released" divides by twelve keypoints whether
-they are in view or not, so its ceiling is the visible share and not 100; "visible" divides by those in view.
+its released test script. `docs/evaluation.md` says what each figure means.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +17,6 @@ from dexworld.actions import hand_motion
 from dexworld.evaluation.open_loop_metrics import (
     PCK_THRESHOLDS,
     PREDICTIONS,
-    Figures,
     Sums,
     keypoint_sums,
     keypoint_views,
@@ -39,11 +33,7 @@ Keypoints = Callable[[Tensor], tuple[Tensor, Tensor]]  # latents (T, P, D) to pi
 
 @dataclass(frozen=True)
 class OpenLoopConfig:
-    """How open-loop figures are made.
-
-    steps: predicted steps. fps: steps per second. seed: of the shuffled control's partners and of the bootstrap.
-    resamples: bootstrap resamples of the episodes behind every interval.
-    """
+    """Predicted steps, steps per second, the seed of the shuffled control and the bootstrap, and its resamples."""
 
     steps: int = 20
     fps: float = 5.0
@@ -93,12 +83,11 @@ def evaluate_open_loop(
 ) -> dict[str, Any]:
     """Open-loop figures of `model` over `episodes`, with their controls and bootstrap intervals.
 
-    keypoints: reads keypoints from latents instead of the model's own head, such as `KeypointEvaluator.keypoints`; then
-    figures of keypoints compare models, and not their heads.
-    Returns plain values ready for `write_results`; every figure `key` comes with `key_low` and `key_high` (95 %,
-    bootstrap over episodes), and `docs/evaluation.md` says what each means. Episodes that are too short for
-    `config.steps` are left out and counted in "episodes_too_short". Raises ValueError on fewer than two usable
-    episodes (the shuffled control needs a partner) and where a prediction has NaN or Inf, naming the episode.
+    keypoints: reads keypoints from latents instead of the model's own head, such as `KeypointEvaluator.keypoints`.
+
+    Returns plain values ready for `write_results`. Every figure `key` comes with `key_low` and `key_high` (95 %,
+    bootstrap over episodes). Episodes that are too short for `config.steps` are left out and counted. Raises ValueError
+    on fewer than two usable episodes and where a prediction has NaN or Inf, naming the episode.
     """
     clips, too_short = [], 0
     for episode in episodes:
@@ -107,17 +96,15 @@ def evaluate_open_loop(
         else:
             clips.append(clip_of(episode, config))
     if len(clips) < 2:
-        raise ValueError(
-            f"open-loop evaluation needs at least 2 episodes of {config.steps / config.fps:g} s or more, got "
-            f"{len(clips)} (and {too_short} shorter ones)"
-        )
+        wanted = f"at least 2 episodes of {config.steps / config.fps:g} s or more"
+        raise ValueError(f"open-loop evaluation needs {wanted}, got {len(clips)} (and {too_short} shorter ones)")
     generator = np.random.default_rng(config.seed)
     measured = [
         measure(model, clips[index], clips[partner], torch.device(device), keypoints)
         for index, partner in enumerate(derangement(len(clips), generator))
     ]
     sums = {key: np.stack([episode[key] for episode in measured]) for key in measured[0]}
-    figures = summarise(sums, config.moments, Figures(generator, config.resamples))
+    figures = summarise(sums, config.moments, generator, config.resamples)
     figures["curves"]["seconds"] = [(step + 1) / config.fps for step in range(config.steps)]
     counted = {"episodes": len(clips), "episodes_too_short": too_short, "seed": config.seed}
     return figures | counted | {"protocol": asdict(config) | {"pck_thresholds_px": list(PCK_THRESHOLDS)}}
@@ -138,15 +125,13 @@ def clip_of(episode: Track, config: OpenLoopConfig) -> Track:
 def transplanted(clip: Track, other: Track) -> Track:
     """`clip` with hands and camera moving as in `other`: the shuffled-action control.
 
-    The hands start where they are in `clip` and then make the displacements of `other`, as its camera saw them. So the
-    motion stays one that hands make, and only its connection to the frames is broken: a model that ignores actions is
-    not hurt by it.
+    The hands start where they are in `clip` and then make the displacements of `other`, as its camera saw them.
     """
     start, other_start = clip.world_from_camera[0], other.world_from_camera[0]
     ours_from_theirs = start[:3, :3] @ other_start[:3, :3].T
     displacement = (other.keypoints_world - other.keypoints_world[:1]) @ ours_from_theirs.T
     known = other.keypoints_valid & other.keypoints_valid[:1]
-    displacement = torch.where(known[..., None], displacement, torch.zeros_like(displacement))
+    displacement = torch.where(known[..., None], displacement, 0.0)
     moved = clip.with_columns(
         keypoints_world=clip.keypoints_world[:1] + displacement,
         keypoints_valid=clip.keypoints_valid[:1].expand_as(clip.keypoints_valid),

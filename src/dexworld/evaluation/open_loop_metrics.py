@@ -1,10 +1,8 @@
 """The sums that open-loop figures are made of, one episode at a time, and the figures made of them.
 
-Every episode gives (T,) arrays, one number a step. Figures are ratios of sums over episodes, so an episode in which
-much happens weighs more than one in which nothing does, and the bootstrap resamples episodes.
+Every episode gives (T,) arrays, one number a step. Figures are ratios of sums over episodes.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,21 +37,19 @@ def keypoint_sums(prefix: str, predicted: Tensor, pixels: Tensor, views: dict[st
     "released" truncates both to whole pixels, as an argmax over a heatmap does; "visible" keeps sub-pixel positions.
     """
     predicted = predicted.cpu().double()
-    exact = (predicted - pixels).norm(dim=-1)
-    truncated = (predicted.floor() - pixels.floor()).norm(dim=-1)
-    counts: dict[str, Tensor] = {}
-    for threshold in PCK_THRESHOLDS:
-        name = prefix + threshold_name(threshold)
-        counts[f"{name}_released"] = (views["drawn"] & (truncated <= threshold)).sum(-1)
-        counts[f"{name}_visible"] = (views["in_view"] & (exact <= threshold)).sum(-1)
-    return {key: value.double().numpy() for key, value in counts.items()}
+    visible = (views["in_view"], (predicted - pixels).norm(dim=-1))
+    released = (views["drawn"], (predicted.floor() - pixels.floor()).norm(dim=-1))
+    return {
+        f"{prefix}{threshold_name(threshold)}_{kind}": (view & (distance <= threshold)).sum(-1).double().numpy()
+        for threshold in PCK_THRESHOLDS
+        for kind, (view, distance) in (("released", released), ("visible", visible))
+    }
 
 
 def keypoint_views(pixels: Tensor, visible: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     """Which keypoints count, (T, 12) bool each, for true pixels (T, 12, 2) in an image of `size` (height, width).
 
-    in_view: in front of the camera and inside the image. drawn: those whose 9x9 heatmap also fits into the image; the
-    release treats the others as not visible.
+    in_view: in front of the camera and inside the image. drawn: those whose 9x9 heatmap also fits, as in the release.
     """
     (height, width), (before, after) = size, RELEASED_BORDER
     u, v = pixels.unbind(-1)
@@ -95,58 +91,50 @@ def moving_tokens(objects_px: np.ndarray, tokens: int, size: tuple[int, int]) ->
     return covered
 
 
-@dataclass
-class Figures:
-    """Collects figures and curves over episodes, each with its bootstrap interval."""
-
-    generator: np.random.Generator
-    resamples: int
-    values: dict[str, Any] = field(default_factory=dict)
-    curves: dict[str, list[float | None]] = field(default_factory=dict)
-
-    def add(self, key: str, numerators: np.ndarray, denominators: np.ndarray, scale: float = 1.0) -> None:
-        """A figure sum / sum over episodes (E,), or a curve where they are (E, T)."""
-        interval = bootstrap_ratio(numerators, denominators, self.generator, self.resamples).scaled(scale)
-        target = self.curves if numerators.ndim == 2 else self.values
-        for name, value in ((key, interval.value), (f"{key}_low", interval.low), (f"{key}_high", interval.high)):
-            target[name] = finite(value)
-
-    def add_percent(self, key: str, counts: np.ndarray, totals: np.ndarray, last: str | None) -> None:
-        """The percentage over all steps and, where `last` names it, of the last and of every step; counts (E, T)."""
-        self.add(f"{key}_avg" if last else key, counts.sum(axis=1), totals.sum(axis=1), 100.0)
-        if last:
-            self.add(f"{key}_{last}", counts[:, -1], totals[:, -1], 100.0)
-            self.add(key, counts, totals, 100.0)
-
-
-def summarise(sums: Sums, steps_at: dict[str, int], figures: Figures) -> dict[str, Any]:
-    """Figures and curves from sums (E, T) over all episodes.
+def summarise(sums: Sums, steps_at: dict[str, int], generator: np.random.Generator, resamples: int) -> dict[str, Any]:
+    """Figures and curves from sums (E, T) over all episodes, each with its bootstrap interval.
 
     steps_at: names of moments ("1s", "4s") and their step index; the last is the end of the rollout.
     """
+    figures: dict[str, Any] = {}
+    curves: dict[str, list[float | None]] = {}
+
+    def add(key: str, numerators: np.ndarray, denominators: np.ndarray, scale: float = 1.0) -> None:
+        """A figure sum / sum over episodes (E,), or a curve where they are (E, T)."""
+        interval = bootstrap_ratio(numerators, denominators, generator, resamples).scaled(scale)
+        for ending, value in (("", interval.value), ("_low", interval.low), ("_high", interval.high)):
+            (curves if numerators.ndim == 2 else figures)[key + ending] = finite(value)
+
+    def add_percent(key: str, counts: np.ndarray, totals: np.ndarray, moments: bool = False) -> None:
+        """The percentage over all steps and, with `moments`, of the last and of every step; counts (E, T)."""
+        add(f"{key}_avg" if moments else key, counts.sum(axis=1), totals.sum(axis=1), 100.0)
+        if moments:
+            add(f"{key}_{last}", counts[:, -1], totals[:, -1], 100.0)
+            add(key, counts, totals, 100.0)
+
     ones, twelve = np.ones_like(sums["mse"]), np.full_like(sums["mse"], NUM_TRACKED)
     last = list(steps_at)[-1]
     for prefix in PREDICTIONS[:2]:
         for kind in ("", "object_"):
             top, bottom = sums[f"{prefix}{kind}mse"], sums[f"copy_last_{kind}mse"]
             for name, step in steps_at.items():
-                figures.add(f"{prefix}{kind}mse_ratio_{name}", top[:, step], bottom[:, step])
-            figures.add(f"{prefix}{kind}mse_ratio", top, bottom)
+                add(f"{prefix}{kind}mse_ratio_{name}", top[:, step], bottom[:, step])
+            add(f"{prefix}{kind}mse_ratio", top, bottom)
     for prefix in PREDICTIONS:
         mae = sums[f"{prefix}mae"]
-        figures.add(f"{prefix}mae_avg", mae.mean(axis=1), ones[:, 0])
-        figures.add(f"{prefix}mae_{last}", mae[:, -1], ones[:, 0])
-        figures.add(f"{prefix}mae", mae, ones)
+        add(f"{prefix}mae_avg", mae.mean(axis=1), ones[:, 0])
+        add(f"{prefix}mae_{last}", mae[:, -1], ones[:, 0])
+        add(f"{prefix}mae", mae, ones)
     for threshold in PCK_THRESHOLDS:
         name = threshold_name(threshold)
         for prefix in PREDICTIONS:
-            figures.add_percent(f"{prefix}{name}", sums[f"{prefix}{name}_released"], twelve, last)
-            figures.add_percent(f"{prefix}{name}_visible", sums[f"{prefix}{name}_visible"], sums["in_view"], last)
-        figures.add_percent(f"{name}_true_latents", sums[f"true_latents_{name}_visible"], sums["in_view"], None)
-        figures.add_percent(f"{name}_true_latents_released", sums[f"true_latents_{name}_released"], twelve, None)
-    figures.add_percent("pck_released_ceiling", sums["drawn"], twelve, None)
+            add_percent(f"{prefix}{name}", sums[f"{prefix}{name}_released"], twelve, True)
+            add_percent(f"{prefix}{name}_visible", sums[f"{prefix}{name}_visible"], sums["in_view"], True)
+        add_percent(f"{name}_true_latents", sums[f"true_latents_{name}_visible"], sums["in_view"])
+        add_percent(f"{name}_true_latents_released", sums[f"true_latents_{name}_released"], twelve)
+    add_percent("pck_released_ceiling", sums["drawn"], twelve)
     moving = int((sums["object_tokens"].sum(axis=1) > 0).sum())
-    return figures.values | {"episodes_with_moving_objects": moving, "curves": figures.curves}
+    return figures | {"episodes_with_moving_objects": moving, "curves": curves}
 
 
 def finite(value: float | np.ndarray) -> Any:

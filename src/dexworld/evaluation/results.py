@@ -1,11 +1,8 @@
 """`results.json`: what every command leaves behind, in one layout.
 
-The figures' own keys stand at the top level in the order that the command gives them; the key "run" comes last and says
-what produced them.
+The figures stand at the top level, in the order given. The key "run" comes last and says what produced them.
 """
 
-import json
-import os
 import platform
 import shlex
 import sys
@@ -17,46 +14,36 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.files import write_json
+
 RUN_KEY = "run"
 PACKAGES = ("dexworld", "torch", "numpy", "mujoco")
 
 
 def write_results(
-    folder: Path | str,
-    figures: Mapping[str, Any],
-    *,
-    seed: int | None = None,
-    seeds: Iterable[int] | None = None,
-    command: list[str] | None = None,
+    folder: Path | str, figures: Mapping[str, Any], *, seed: int | None = None, seeds: Iterable[int] | None = None
 ) -> Path:
-    """Write `folder/results.json` so that a reader sees the old file or the whole new one, never a part.
+    """Write `folder/results.json` atomically; returns its path.
 
     figures: JSON-able values; NumPy scalars and arrays are converted. A figure that doesn't exist is None, never NaN.
     seed, seeds: what the run drew from, and the scene seeds it used (recorded as first, last and count).
-    command: the command line; by default that of this process.
 
-    Returns the file's path. Raises ValueError naming the key of a NaN, an Inf or a value that JSON can't hold, and on a
-    figure called "run".
+    Raises ValueError naming the key of a NaN, an Inf or a value that JSON can't hold, and on a figure called "run".
     """
     if RUN_KEY in figures:
         raise ValueError(f"{RUN_KEY!r} is reserved for what produced the figures; name the figure otherwise")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {key: plain(value, key) for key, value in figures.items()}
-    content[RUN_KEY] = run_facts(seed, seeds, command)
-    target = folder / "results.json"
-    partial = target.with_name(f".results.json.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, target)
-    return target
+    write_json(folder / "results.json", content | {RUN_KEY: _run_facts(seed, seeds)})
+    return folder / "results.json"
 
 
-def run_facts(
-    seed: int | None = None, seeds: Iterable[int] | None = None, command: list[str] | None = None
-) -> dict[str, Any]:
+def _run_facts(seed: int | None, seeds: Iterable[int] | None) -> dict[str, Any]:
     """What produced a result: command line, seeds, UTC date, versions and machine type."""
     facts: dict[str, Any] = {
-        "command": shlex.join(command_line() if command is None else command),
+        # The bare name of the program: where it is installed is nobody's business.
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
@@ -66,11 +53,6 @@ def run_facts(
         listed = [int(item) for item in seeds]
         facts["seeds"] = {"first": min(listed), "last": max(listed), "count": len(listed)} if listed else {"count": 0}
     return facts
-
-
-def command_line() -> list[str]:
-    """This process's command, with the bare name of its program: where it is installed is nobody's business."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +10,6 @@ from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.protocols import Policy
 from dexworld.robots.environment import Environment
 from dexworld.robots.observation import Observation
-
-PolicyT = TypeVar("PolicyT", bound=Policy)
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,14 @@ class Played:
 
 
 def play(
-    policy: PolicyT,
+    policy: Policy,
     environment: Environment,
     seed: int,
     options: dict[str, Any] | None = None,
     film: bool = False,
-    after_plan: Callable[[PolicyT], None] | None = None,
+    after_plan: Callable[[Any], None] | None = None,
 ) -> Played:
-    """One episode of `policy` from the environment's reset with `seed` and `options`, then the success test.
-
-    `after_plan` is called after every decision, with the policy.
-    """
+    """One episode of `policy` with the environment's `seed` and `options`; `after_plan` is called after every `act`."""
     values, info = environment.reset(seed=seed, options={**(options or {}), "film": True} if film else options)
     policy.reset(info["goal_image"], seed=seed)
     step_frames, seconds, moves = [], [], []

@@ -5,7 +5,7 @@ Every episode is played by every policy from the same start state. Rates come wi
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -70,7 +70,6 @@ class EpisodeOutcome:
 
     task: str
     seed: int
-    kind: str
     played: dict[str, Played]
 
 
@@ -127,7 +126,8 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
         figures[f"{prefix}high"] = rate.high if rate else None
         figures[f"{prefix}n"] = len(results)
     for name in ("do_nothing", "random", "kinematics_only"):
-        figures[f"p_against_{name}"] = _paired_p(outcomes, name)
+        pairs = [(each.played[OURS].success, each.played[name].success) for each in outcomes if name in each.played]
+        figures[f"p_against_{name}"] = float(mcnemar(*np.array(pairs, bool).T)) if pairs else None
     ours = [outcome.played[OURS] for outcome in outcomes]
     seconds = [second for played in ours for second in played.seconds]
     figures["seconds_per_plan"] = float(np.mean(seconds)) if seconds else None
@@ -137,19 +137,6 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
     figures["seeds"] = [outcome.seed for outcome in outcomes]
     figures["succeeded_seeds"] = [outcome.seed for outcome in outcomes if outcome.played[OURS].success]
     return figures
-
-
-def _paired_p(outcomes: Iterable[EpisodeOutcome], control: str) -> float | None:
-    """Exact McNemar p of the planner against a control on the same episodes."""
-    pairs = [
-        (outcome.played[OURS].success, outcome.played[control].success)
-        for outcome in outcomes
-        if control in outcome.played
-    ]
-    if not pairs:
-        return None
-    ours, theirs = np.array(pairs, bool).T
-    return float(mcnemar(ours, theirs))
 
 
 def _draw(pool: Workers, config: TasksConfig, task: str) -> tuple[list[TaskEpisode], Counter]:
@@ -184,18 +171,12 @@ def _model(checkpoint: str) -> WorldModel:
 def _play_all(episode: TaskEpisode, with_simulator: bool, config: TasksConfig) -> EpisodeOutcome:
     """One episode by every policy, in one scene."""
     environment = KitchenEnv(backend=config.backend)
-    setup = policy_setup(
-        episode.task,
-        _model(config.checkpoint),
-        config.planner,
-        environment,
-        planning=config.planning,
-        expert_moves=episode.expert_moves,
-    )
+    model, more = _model(config.checkpoint), {"planning": config.planning, "expert_moves": episode.expert_moves}
+    setup = policy_setup(episode.task, model, config.planner, environment, **more)
     names = [name for name in POLICIES if with_simulator or name != "true_simulator"]
-    options = {"episode": episode}
+    reset = {"episode": episode}
     try:
-        played = {name: play(make_policy(name, setup), environment, episode.seed, options) for name in names}
+        played = {name: play(make_policy(name, setup), environment, episode.seed, reset) for name in names}
     finally:
         environment.close()
-    return EpisodeOutcome(episode.task, episode.seed, episode.layout.objects[0].kind, played)
+    return EpisodeOutcome(episode.task, episode.seed, played)

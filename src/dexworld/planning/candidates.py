@@ -1,8 +1,7 @@
 """From joint targets to costs: what a solver calls for every population of candidates.
 
-Two speeds. Terms that only need kinematics are computed for all candidates; the world model runs for the
-`model_budget` of them that those terms like best, and the others get the worst model cost seen so far. That is what
-makes planning affordable on a CPU; with `model_budget=None`, as in the paper, the model runs for all.
+Terms that only need kinematics are computed for all candidates. The world model runs for the `model_budget` of them
+that those terms like best, and the others get the worst model cost so far. None, as in the paper, runs it for all.
 """
 
 import math
@@ -15,11 +14,13 @@ from torch import Tensor
 
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
-from dexworld.planning.objectives import Objective, WeightedSum, as_sum
+from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.protocols import Dynamics, Goal, Rollout
 from dexworld.planning.scene_colours import colour_cells, silhouette
 from dexworld.robots.robot import HandPose, Robot, keypoint_track
 from dexworld.track import Track
+
+EXPLORED = 0.25  # share of the model's budget that a population's first rows get whatever their cost
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,13 @@ class Scene:
 class ModelConfig:
     """How candidates are put to the world model.
 
-    model_budget: candidates of one population that the model sees; None is all. explore_share: the share of the
-        budget that goes to the population's first rows, whatever the cheap terms say of them (the mean, the best so
-        far, proposals, then plain samples). max_batch: largest number of candidates in one call of the model, to
-        bound memory; None is no bound.
-    contact_deadband: a finger that was stopped by an object lags behind its target. Commands between where it is and
-        its present target are expected not to move it, so that keeping a grasp is told to the model as a hand at
-        rest.
+    model_budget: candidates of one population that the model sees; None is all.
+    max_batch: largest number of candidates in one call of the model, to bound memory; None is no bound.
+    contact_deadband: a finger that an object stopped lags behind its target. Commands between where it is and its
+        present target are expected not to move it, so that the model sees a kept grasp as a hand at rest.
     """
 
     model_budget: int | None = None
-    explore_share: float = 0.25
     max_batch: int | None = None
     contact_deadband: bool = True
 
@@ -61,21 +58,19 @@ class ModelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 candidate or None, not {value}")
-        if not 0 <= self.explore_share <= 1:
-            raise ValueError(f"explore_share is a share between 0 and 1, not {self.explore_share}")
 
 
 class CandidateCost:
     """Cost of candidate joint targets (N, T, J), as `CostFunction` asks. Built anew for every plan.
 
     dynamics, context: the world model and its context; both None plans on kinematics alone, and then the objective
-    must not need a model (ValueError). `candidates` and `model_candidates` count what was evaluated.
+    must not need a model (ValueError). `model_candidates` counts those that the model ran for.
     """
 
     def __init__(
         self,
         robot: Robot,
-        objective: Objective | WeightedSum,
+        objective: Objective,
         goal: Goal,
         scene: Scene,
         *,
@@ -90,7 +85,7 @@ class CandidateCost:
         if self.model.terms and dynamics is None:
             names = ", ".join(term.name for _, term in self.model.terms)
             raise ValueError(f"objective terms {names} need a world model, and this search has none")
-        self.candidates = self.model_candidates = 0
+        self.model_candidates = 0
         self._worst_model_cost = -math.inf
         with torch.no_grad():
             self._start = robot.forward(scene.joint_positions[None])
@@ -99,7 +94,6 @@ class CandidateCost:
     def __call__(self, samples: Tensor) -> Tensor:
         """Costs (N,) of joint targets (N, T, J)."""
         rollout = self.kinematic_rollout(samples)
-        self.candidates += len(samples)
         cheap = self.cheap(rollout, self.goal)
         if not self.model.terms:
             return cheap
@@ -110,21 +104,21 @@ class CandidateCost:
         model = self.model(self.predict(_select(rollout, chosen)), self.goal)
         self.model_candidates += len(chosen)
         finite = model.detach()[torch.isfinite(model.detach())]
-        if len(finite):
-            self._worst_model_cost = max(self._worst_model_cost, float(finite.max()))
+        self._worst_model_cost = max([self._worst_model_cost, *finite.tolist()])
         rest = torch.full_like(cheap, self._worst_model_cost if len(finite) else math.inf)
         return cheap + rest.index_copy(0, chosen, model)
 
-    def explain(self, actions: Tensor) -> dict[str, float]:
-        """Every term's weighted cost of one plan (T, J), by name."""
-        with torch.no_grad():
-            rollout = self.imagine(actions)
-            return {name: float(value[0]) for name, value in self.objective.each(rollout, self.goal).items()}
-
+    @torch.no_grad()
     def imagine(self, actions: Tensor) -> Rollout:
         """The rollout of one plan (T, J) as a batch of one, with the model's latents if a term needs them."""
         rollout = self.kinematic_rollout(actions[None])
         return self.predict(rollout) if self.model.terms else rollout
+
+    @torch.no_grad()
+    def explain(self, actions: Tensor) -> dict[str, float]:
+        """Every term's weighted cost of one plan (T, J), by name."""
+        costs = self.objective.each(self.imagine(actions), self.goal)
+        return {name: float(value[0]) for name, value in costs.items()}
 
     def kinematic_rollout(self, samples: Tensor) -> Rollout:
         """What forward kinematics says of joint targets (N, T, J)."""
@@ -133,14 +127,7 @@ class CandidateCost:
             raise ValueError(f"candidates have shape {tuple(samples.shape)}, expected (N, T, {joints})")
         pose = self.robot.forward(self.expected_positions(samples))
         pixels, _ = self._project(pose.keypoints[..., list(TRACKED), :])
-        return Rollout(
-            robot=self.robot,
-            joint_targets=samples,
-            joint_start=self.scene.joint_targets,
-            pixels=pixels,
-            keypoints_base=pose.keypoints,
-            hand_rotation=pose.hand_rotation,
-        )
+        return Rollout(self.robot, samples, self.scene.joint_targets, pixels, pose.keypoints, pose.hand_rotation)
 
     def expected_positions(self, targets: Tensor) -> Tensor:
         """Where joints commanded to (..., J) are expected to be at the end of the step."""
@@ -159,11 +146,9 @@ class CandidateCost:
         latents = self.dynamics.rollout(self.context, condition, self.config.max_batch)
         rollout = replace(rollout, latents=latents)
         if self.model.needs_keypoint_head:
-            pixels, confidence = self.dynamics.keypoints(latents)
-            rollout = replace(rollout, predicted_pixels=pixels, predicted_confidence=confidence)
+            rollout = replace(rollout, predicted_pixels=self.dynamics.keypoints(latents)[0])
         if self.model.needs_decoder:
-            decode = require_decoder(self.dynamics)
-            parts = latents.split(self.config.max_batch or len(latents))
+            decode, parts = require_decoder(self.dynamics), latents.split(self.config.max_batch or len(latents))
             picture = torch.cat([colour_cells(decode(part[:, -1])) for part in parts])
             pose = self.robot.forward(self.expected_positions(rollout.joint_targets[:, -1]))
             rollout = replace(rollout, picture=picture, silhouette=self.silhouette(pose))
@@ -179,22 +164,20 @@ class CandidateCost:
         """The candidates' tracks (N, T + 1), from where the robot is now."""
         start = self._start.keypoints.to(rollout.keypoints_base).expand(len(rollout.joint_targets), 1, -1, -1)
         keypoints = torch.cat([start, rollout.keypoints_base], dim=1)  # (N, T + 1, 42, 3)
-        scene = self.scene
-        return keypoint_track(
-            keypoints, self._start.valid, scene.world_from_base, scene.world_from_camera, scene.intrinsics
-        )
+        place = (self.scene.world_from_base, self.scene.world_from_camera, self.scene.intrinsics)
+        return keypoint_track(keypoints, self._start.valid, *place)
 
     def _screened(self, cheap: Tensor) -> Tensor | None:
         """Indices of the candidates that the model is run for; None is all.
 
-        Where no cheap term says where to go (a goal image without the hand), they would only favour standing still:
-        then the first rows of the population are taken, which are as good as any.
+        Where no cheap term says where to go (a goal image without the hand), the first rows of the population are
+        taken: cheap terms would only favour standing still.
         """
         budget = self.config.model_budget
         if budget is None or budget >= len(cheap):
             return None
         with torch.no_grad():
-            free = round(self.config.explore_share * budget) if self.cheap.guides(self.goal) else budget
+            free = round(EXPLORED * budget) if self.cheap.guides(self.goal) else budget
             order = cheap.detach().clone()
             order[:free] = -math.inf
             return order.topk(budget, largest=False).indices
@@ -208,9 +191,7 @@ def require_decoder(dynamics: Dynamics | None) -> Callable[[Tensor], Tensor]:
     """The dynamics' `decode`. Raises ValueError if it has none."""
     decode = getattr(dynamics, "decode", None)
     if decode is None:
-        raise ValueError(
-            "this objective compares pictures, and the dynamics has no decode(): use LatentDistance instead"
-        )
+        raise ValueError("this objective compares pictures, and the dynamics has no decode(): use LatentDistance")
     return decode
 
 

@@ -1,4 +1,4 @@
-"""The cross-entropy method, and iCEM."""
+"""The population searches: the cross-entropy method, iCEM and MPPI."""
 
 from dataclasses import dataclass
 
@@ -13,19 +13,16 @@ from dexworld.planning.search import PopulationSolver, white_noise
 class CEM(PopulationSolver):
     """Cross-entropy method with a diagonal Gaussian (DexWM paper, section 4.4: 512 samples, 10 elites, 10 iterations).
 
-    momentum: share of the old mean and std that is kept. std_floor: smallest std, as a share of the initial one; it
-    keeps the search from freezing early. Unlike in the release, candidates respect the bounds, the best candidate ever
-    seen joins each population, and it is what the plan returns (the release executes the final mean).
+    momentum: share of the old mean and std that is kept. Unlike in the release, candidates respect the bounds, and the
+    plan is the best candidate ever seen instead of the final mean.
     """
 
     samples: int = 512
-    elites: int = 10
     iterations: int = 10
     momentum: float = 0.0
-    std_floor: float = 0.0
 
     def __post_init__(self) -> None:
-        self.check()
+        super().__post_init__()
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
 
@@ -47,7 +44,6 @@ class ICEM(CEM):
     """
 
     samples: int = 128
-    elites: int = 10
     iterations: int = 6
     momentum: float = 0.1
     colour: float = 2.0
@@ -70,6 +66,35 @@ class ICEM(CEM):
     def carry(self, elites: Tensor | None) -> list[Tensor]:
         """A share of the last elites."""
         return [] if elites is None else [elites[: round(self.keep * self.elites)]]
+
+
+@dataclass(frozen=True)
+class MPPI(PopulationSolver):
+    """Model predictive path integral control: like CEM, but elites count by the softmax of their costs.
+
+    Sources: Williams et al. 2017; the elites as in TD-MPC (Hansen et al. 2022).
+
+    temperature: in standard deviations of the elites' costs, so that it means the same for any objective; small
+    values trust the best alone. std_decay: the std is the larger of the weighted elites' own and std_decay times the
+    last one.
+    """
+
+    elites: int = 32
+    temperature: float = 0.5
+    std_decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature <= 0 or not 0 <= self.std_decay <= 1:
+            raise ValueError("MPPI needs temperature > 0 and std_decay between 0 and 1")
+
+    def refit(self, current: Gaussian, elites: Tensor, costs: Tensor) -> Gaussian:
+        """Softmax-weighted mean and std of the elites."""
+        scale = self.temperature * costs.std(correction=0) + 1e-12
+        weights = torch.softmax(-(costs - costs[0]) / scale, dim=0)[:, None, None]
+        mean = (weights * elites).sum(0)
+        spread = (weights * (elites - mean).square()).sum(0).sqrt()
+        return Gaussian(mean, torch.maximum(spread, self.std_decay * current.std))
 
 
 def coloured_noise(shape: tuple[int, int, int], colour: float, generator: torch.Generator, like: Tensor) -> Tensor:

@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from dexworld.planning.cem import CEM
-from dexworld.planning.protocols import CostFunction, Gaussian, IterationStatistics, Plan
-from dexworld.planning.search import Archive, PopulationSolver, check_bounds, clamp, record, white_noise
+from dexworld.planning.protocols import CostFunction, Gaussian, Plan
+from dexworld.planning.search import Archive, PopulationSolver, check_bounds, clamp, white_noise
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Projected Adam on all starts together.
+    """Projected Adam on all starts together. Needs a differentiable cost.
 
-    rate: step size in units of the initial distribution's std, so that arm and fingers move in proportion. Needs a
-    differentiable cost; on a learned model gradients can find the model's errors instead of good plans, so check the
-    outcome against CEM.
+    rate: step size in units of the initial std, so that arm and fingers move in proportion. Gradients of a learned
+    model can find its errors instead of good plans: check the outcome against CEM.
     """
 
     steps: int = 30
@@ -27,18 +26,9 @@ class Adam:
             raise ValueError(f"Adam needs steps >= 1 and rate > 0, got {self.steps} and {self.rate}")
 
     def refine(
-        self,
-        cost_function: CostFunction,
-        starts: Tensor,
-        scale: Tensor,
-        bounds: Tensor,
-        archive: Archive,
-        history: list[IterationStatistics],
-    ) -> Tensor:
-        """Descend from starts (R, T, A); everything seen goes to the archive. Returns where they ended (R, T, A).
-
-        Raises ValueError if the cost has no gradient.
-        """
+        self, cost_function: CostFunction, starts: Tensor, scale: Tensor, bounds: Tensor, archive: Archive
+    ) -> None:
+        """Descend from starts (R, T, A), everything seen into the archive. ValueError if the cost has no gradient."""
         with torch.enable_grad():
             unit = scale.clamp_min(1e-6)
             moves = torch.zeros_like(starts).requires_grad_()
@@ -47,7 +37,7 @@ class Adam:
                 samples = clamp(starts + unit * moves, bounds)
                 costs = cost_function(samples)
                 seen = archive.add(samples, costs)
-                history.append(record(seen.sort().values, len(seen), scale, len(seen)))
+                archive.record(seen, len(seen))
                 if step == self.steps:
                     break
                 if not costs.requires_grad:
@@ -58,15 +48,11 @@ class Adam:
                 optimiser.step()
                 with torch.no_grad():  # project, or a start beyond a bound would lose its gradient for good
                     moves.copy_((clamp(starts + unit * moves, bounds) - starts) / unit)
-        return samples.detach()
 
 
 @dataclass(frozen=True)
 class GradientSolver:
-    """Adam from the initial mean, the proposals and random starts.
-
-    restarts: number of starts in all.
-    """
+    """Adam from the initial mean, the proposals and random starts, `restarts` in all."""
 
     restarts: int = 8
     adam: Adam = field(default_factory=Adam)
@@ -89,18 +75,13 @@ class GradientSolver:
         count = max(self.restarts - len(fixed), 0)
         drawn = initial.mean + initial.std * white_noise((count, *initial.mean.shape), generator, initial.mean)
         archive = Archive(self.restarts)
-        history: list[IterationStatistics] = []
-        starts = clamp(torch.cat([fixed, drawn]), bounds)
-        self.adam.refine(cost_function, starts, initial.std, bounds, archive, history)
-        return archive.plan(Gaussian(archive.best.clone(), initial.std), history)
+        self.adam.refine(cost_function, clamp(torch.cat([fixed, drawn]), bounds), initial.std, bounds, archive)
+        return archive.plan(initial.std)
 
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A population search (or plain random shooting: one iteration), then Adam on its best candidates.
-
-    top: how many of them are refined.
-    """
+    """A population search (or plain random shooting: one iteration), then Adam on its `top` best candidates."""
 
     shooting: PopulationSolver = field(default_factory=lambda: CEM(samples=128, elites=8, iterations=1))
     top: int = 8
@@ -120,7 +101,7 @@ class Hybrid:
     ) -> Plan:
         """See `Solver.solve`."""
         shot = self.shooting.solve(cost_function, initial, bounds, generator, proposals)
-        archive, history = Archive(self.shooting.elites), list(shot.history)
+        archive = Archive(self.shooting.elites, shot.history)
         archive.add(shot.elites, shot.elite_costs)
-        self.adam.refine(cost_function, shot.elites[: self.top], initial.std, bounds, archive, history)
-        return archive.plan(Gaussian(archive.best.clone(), shot.distribution.std), history)
+        self.adam.refine(cost_function, shot.elites[: self.top], initial.std, bounds, archive)
+        return archive.plan(shot.distribution.std)

@@ -1,9 +1,8 @@
 """Search over straight hand translations instead of joint angles.
 
-A random change of all joints hardly ever pushes an object along a line: the hand turns and lifts. This solver wraps
-another one and gives it three numbers a step, how far the hand moves along the world's axes; the arm's joints follow by
-batched inverse kinematics with the palm's orientation and the fingers of the initial plan. Nine numbers instead of
-69 for three steps: what a budget of a few dozen model roll-outs can search.
+A random change of all joints hardly ever pushes an object along a line: the hand turns and lifts. Here another solver
+searches three numbers a step, the hand's displacement along the world's axes. The arm's joints follow by batched
+inverse kinematics; palm orientation and fingers stay as in the initial plan.
 """
 
 from dataclasses import dataclass, replace
@@ -25,8 +24,7 @@ class HandSpaceSolver:
     """A `Solver` whose candidates are translations of the hand.
 
     solver: searches over (T, 3) displacements per step, metres. std: of every step along the world's x, y and z.
-    farthest: bound of one step's displacement along each axis. iterations: of the inverse kinematics; what a candidate
-    really does is judged by forward kinematics of the joints found, so unreachable ones are not favoured.
+    farthest: bound of one step's displacement along each axis. iterations: of the inverse kinematics.
     robot, world_from_base: whose hand, and the (3, 3) rotation of its base; given by `bind`.
     """
 
@@ -63,14 +61,7 @@ class HandSpaceSolver:
         start = Gaussian(torch.zeros_like(std), std.clone())
         found = self.solver.solve(lambda samples: cost_function(decode(samples)), start, space, generator)
         actions = decode(found.actions[None])[0]
-        return Plan(
-            actions=actions,
-            cost=found.cost,
-            distribution=Gaussian(actions, initial.std),
-            elites=decode(found.elites),
-            elite_costs=found.elite_costs,
-            history=found.history,
-        )
+        return replace(found, actions=actions, distribution=Gaussian(actions, initial.std), elites=decode(found.elites))
 
     def joints(self, reference: Tensor, bounds: Tensor, displacements: Tensor) -> Tensor:
         """Joint targets (N, T, J) that displace the hand of the reference plan (T, J), whose hand doesn't turn.

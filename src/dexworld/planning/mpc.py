@@ -1,12 +1,11 @@
 """Model predictive control: plan, send the first step, look again, plan the rest.
 
-Unlike the release, re-planning feeds the world model the motion that was really executed (from the measured joints)
-instead of zeros, and widens the search again.
+Unlike the release, re-planning feeds the world model the executed motion instead of zeros, and widens the search again.
 """
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
+from dexworld.planning.search import white_noise
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
 from dexworld.robots.robot import Robot
 
@@ -26,40 +26,35 @@ from dexworld.robots.robot import Robot
 def kinematic_solver() -> Solver:
     """The solver for terms without a model: gradients through forward kinematics, which is smooth and exact.
 
-    Two-dimensional keypoints fix the hand's distance only through its size in the picture, so a search has to converge
-    to a pixel or two; CEM doesn't in any reasonable number of samples.
+    Keypoints in a picture fix the hand's distance only through its size, so a search must converge to a pixel or two.
+    CEM doesn't in any reasonable number of samples.
     """
     return GradientSolver(restarts=4, adam=Adam(steps=50))
 
 
 @dataclass(frozen=True)
 class KinematicStart:
-    """A search on the terms that need no model, before the model-based one starts around what it found.
+    """A search on the terms that need no model (0.2 CPU-seconds). The model-based one starts around what it found.
 
-    It costs 0.2 CPU-seconds. std_share: the model-based search then starts with this share of the initial std. mixed:
-    candidates that still come from the original distribution at first, in case the hand alone leads nowhere.
+    STD_SHARE: of the initial std, for the model-based search. MIXED: candidates that still come from the original
+    distribution at first, in case the hand alone leads nowhere.
     """
 
     solver: Solver = field(default_factory=kinematic_solver)
-    std_share: float = 0.2
-    mixed: int = 16
 
-    def __post_init__(self) -> None:
-        if not 0 < self.std_share <= 1 or self.mixed < 0:
-            raise ValueError("a kinematic start needs std_share in (0, 1] and mixed >= 0")
+    STD_SHARE: ClassVar[float] = 0.2
+    MIXED: ClassVar[int] = 16
 
 
 @dataclass(frozen=True)
 class MPCConfig:
     """How the policy plans. Angles in radians; paper: section 4.4 and its appendix C.
 
-    horizon: steps T. replan: `shrink` plans the steps that remain of the horizon (3, 2, 1: the paper); `fixed`
-        always T.
+    horizon: steps T. replan: `shrink` plans the steps that remain of it (3, 2, 1: the paper); `fixed` always T.
     arm_std, finger_std: initial spread (paper: 0.3 and 0.1, fingers 0.01 when placing). rewiden: when re-planning, the
-    std is at least this share of the initial one (the release keeps the collapsed one: 0).
+        std is at least this share of the initial one (the release: 0).
     max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
-    image_size: (height, width) that the dynamics takes; images with margins beyond it are cropped to their middle, as
-        training data is. None takes images as they come.
+    image_size: (height, width) that the dynamics takes; images are cropped to their middle. None takes them whole.
     """
 
     horizon: int = 3
@@ -83,7 +78,7 @@ class MPCConfig:
 
 @dataclass(frozen=True)
 class _Frame:
-    """One observed frame: latents (P, D) or None, measured joints (J,), camera and base poses (4, 4)."""
+    """One observed frame: latents (P, D) or None, measured joints (J,), camera pose (4, 4)."""
 
     latents: Tensor | None
     joint_positions: Tensor
@@ -94,15 +89,14 @@ class MPCPolicy:
     """Plans to a goal image with a world model, and re-plans after every step.
 
     dynamics may be None if no objective term needs a model and `reset` is given the goal's keypoints. seed: of the
-    search; every `reset` starts from it again. After `act`: `statistics` holds a `PlanStatistics` per call since the
-    reset, `plan` the last plan, `imagined` what was predicted for it.
+    search, for every `reset`. `statistics` holds a `PlanStatistics` per `act` since the reset, `plan` the last plan.
     """
 
     def __init__(
         self,
         dynamics: Dynamics | None,
         robot: Robot,
-        objective: Objective | WeightedSum,
+        objective: Objective,
         solver: Solver,
         config: MPCConfig = MPCConfig(),
         *,
@@ -138,10 +132,9 @@ class MPCPolicy:
     ) -> None:
         """Start an episode.
 
-        goal_image (H, W, 3) uint8, of the same size as the observations. goal_pixels (12, 2): the goal's tracked
-        keypoints where they are known (NaN where not); by default the keypoint head finds them in the goal image.
-        hand_rotation (3, 3): the wanted base_from_palm, if an objective asks for one. seed: replaces the policy's.
-        Raises ValueError on a wrong image.
+        goal_image (H, W, 3) uint8, of the observations' size. goal_pixels (12, 2): the goal's tracked keypoints, NaN
+        where unknown; by default the keypoint head finds them in the goal image. hand_rotation (3, 3): the wanted
+        base_from_palm, if an objective asks for one. seed: replaces the policy's. Raises ValueError on a wrong image.
         """
         if goal_image.ndim != 3 or goal_image.shape[-1] != 3 or goal_image.dtype != np.uint8:
             raise ValueError(f"goal image must be (H, W, 3) uint8, not {goal_image.shape} {goal_image.dtype}")
@@ -149,7 +142,7 @@ class MPCPolicy:
         if self.config.image_size is not None:
             top, left = crop_margins(goal_image.shape, self.config.image_size)
             goal_image = cropped_image(goal_image, self.config.image_size)
-        latents = None if self.dynamics is None else self._encode(goal_image)
+        latents = None if self.dynamics is None else self.dynamics.encode(self._image(goal_image))
         if goal_pixels is not None:
             given = torch.as_tensor(np.asarray(goal_pixels, dtype=np.float32), device=self.device)
             known = torch.isfinite(given).all(-1) if tuple(given.shape) == (NUM_TRACKED, 2) else torch.zeros(0)
@@ -160,9 +153,8 @@ class MPCPolicy:
             raise ValueError("without a dynamics nobody finds the goal's keypoints: give goal_pixels")
         rotation = None if hand_rotation is None else self._tensor(hand_rotation)
         height, width = goal_image.shape[:2]
-        self._goal = Goal((height, width), pixels, confidence, latents, rotation)
-        if self.objective.needs_decoder:
-            self._goal = replace(self._goal, picture=self._colours(goal_image))
+        picture = colour_cells(self._image(goal_image)) if self.objective.needs_decoder else None
+        self._goal = Goal((height, width), pixels, confidence, latents, rotation, picture)
         self._history: list[_Frame] = []
         self._steps = 0
         self._cost: CandidateCost | None = None
@@ -170,21 +162,19 @@ class MPCPolicy:
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
 
     def act(self, observation: Observation) -> np.ndarray:
-        """Joint targets (J,) for the next step, always within the limits.
+        """Joint targets (J,) for the next step, within the limits.
 
-        Measured joints or targets a little outside their limits are moved back and counted in the statistics. Raises
-        ValueError before a reset or if the image isn't of the goal's size (a NaN doesn't pass `Observation` itself).
+        Measured joints or targets outside their limits are moved back and counted in the statistics. Raises ValueError
+        before a reset or if the image isn't of the goal's size.
         """
         began = time.perf_counter()
         if self.config.image_size is not None:
             observation = observation.cropped(self.config.image_size)
         if tuple(observation.image.shape[:2]) != self.goal.image_size:
-            raise ValueError(
-                f"observation image is {observation.image.shape[0]}x{observation.image.shape[1]}, the goal image "
-                f"{self.goal.image_size[0]}x{self.goal.image_size[1]}: they must be of one size"
-            )
+            seen, wanted = ("{}x{}".format(*size) for size in (observation.image.shape, self.goal.image_size))
+            raise ValueError(f"observation image is {seen}, the goal image {wanted}: they must be of one size")
         scene, clamped = self._scene(observation)
-        encode_seconds = self._observe(observation, scene)
+        self._observe(observation, scene)
         horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
         initial = self._initial(scene, horizon)
@@ -198,7 +188,6 @@ class MPCPolicy:
         self._steps += 1
         entry = PlanStatistics(
             seconds=time.perf_counter() - began,
-            encode_seconds=encode_seconds,
             horizon=horizon,
             history=plan.history,
             kinematic_history=kinematic.history if kinematic else (),
@@ -216,22 +205,13 @@ class MPCPolicy:
         """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before `act`."""
         if self.plan is None or self._cost is None:
             raise ValueError("nothing was planned yet: call act first")
-        with torch.no_grad():
-            rollout = self._cost.kinematic_rollout(self.plan.actions[None])
-            return rollout if self._cost.context is None else self._cost.predict(rollout)
+        return self._cost.imagine(self.plan.actions)
 
     def _tensor(self, value: np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(value, dtype=np.float32), device=self.device)
 
     def _image(self, image: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-
-    def _encode(self, image: np.ndarray) -> Tensor:
-        assert self.dynamics is not None
-        return self.dynamics.encode(self._image(image))
-
-    def _colours(self, image: np.ndarray) -> Tensor:
-        return colour_cells(self._image(image))
 
     def _scene(self, observation: Observation) -> tuple[Scene, int]:
         """The observation as tensors, with joints inside their limits, and how many had to be moved."""
@@ -243,11 +223,11 @@ class MPCPolicy:
         return Scene(*inside, base, camera, intrinsics, self.goal.image_size), clamped
 
     @torch.no_grad()
-    def _observe(self, observation: Observation, scene: Scene) -> float:
-        """Add a frame to the history; the first one becomes the goal's start. Returns the encoder's seconds."""
-        began = time.perf_counter()
-        latents = self._encode(observation.image) if self.objective.needs_model else None
-        seconds = time.perf_counter() - began
+    def _observe(self, observation: Observation, scene: Scene) -> None:
+        """Add a frame to the history; the first one becomes the goal's start."""
+        image, latents = self._image(observation.image), None
+        if self.dynamics is not None and self.objective.needs_model:
+            latents = self.dynamics.encode(image)
         frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
         if self._history and self.objective.needs_model and getattr(self.dynamics, "needs_still_camera", False):
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
@@ -256,9 +236,8 @@ class MPCPolicy:
         if not self._history and self.objective.needs_decoder:
             cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
             silhouette = cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
-            self._goal = replace(self.goal, start_picture=self._colours(observation.image), start_silhouette=silhouette)
+            self._goal = replace(self.goal, start_picture=colour_cells(image), start_silhouette=silhouette)
         self._history = [*self._history, frame][-self.config.max_history :]
-        return seconds
 
     @torch.no_grad()
     def _context(self, scene: Scene, dynamics: Dynamics) -> Any:
@@ -275,12 +254,11 @@ class MPCPolicy:
     def _cost_function(self, scene: Scene, objective: WeightedSum) -> CandidateCost:
         dynamics = self.dynamics if objective.needs_model else None
         context = None if dynamics is None else self._context(scene, dynamics)
-        return CandidateCost(
-            self.robot, objective, self.goal, scene, dynamics=dynamics, context=context, config=self.config.model
-        )
+        config = self.config.model
+        return CandidateCost(self.robot, objective, self.goal, scene, dynamics=dynamics, context=context, config=config)
 
     def _initial(self, scene: Scene, horizon: int) -> Gaussian:
-        """Around the targets in force at first, so that a grasp keeps squeezing; then around the last plan's rest."""
+        """Around the targets in force at first, so that a grasp keeps its grip; then around the last plan's rest."""
         std = scene.joint_targets.new_full((horizon, len(self.robot.joints)), self.config.finger_std)
         std[:, self.robot.arm] = self.config.arm_std
         if self.plan is None or len(self.plan.actions) < 2:
@@ -291,13 +269,12 @@ class MPCPolicy:
 
     def _kinematic_start(self, initial: Gaussian, scene: Scene, bounds: Tensor) -> tuple[Gaussian, Plan | None]:
         """The distribution that the model-based search starts from, and the cheap search that gave it, if any."""
-        start = self.config.kinematic_start
-        objective = self.objective.part(needs_model=False)
+        start, objective = self.config.kinematic_start, self.objective.part(needs_model=False)
         if start is None or not self.objective.needs_model or not objective.guides(self.goal):
             return initial, None
         cost = self._cost_function(scene, objective)
         plan = self._solver(start.solver, scene).solve(cost, initial, bounds, self._generator)
-        return Gaussian(plan.actions, start.std_share * initial.std), plan
+        return Gaussian(plan.actions, start.STD_SHARE * initial.std), plan
 
     def _solver(self, solver: Solver, scene: Scene) -> Solver:
         """A search along the world's axes must know the robot, and where its base stands."""
@@ -305,6 +282,5 @@ class MPCPolicy:
 
     def _proposals(self, initial: Gaussian) -> Tensor:
         """The original mean and a few samples of the original distribution, to join the search's first population."""
-        count = self.config.kinematic_start.mixed if self.config.kinematic_start else 0
-        noise = torch.randn((count, *initial.mean.shape), generator=self._generator).to(initial.mean)
+        noise = white_noise((KinematicStart.MIXED, *initial.mean.shape), self._generator, initial.mean)
         return torch.cat([initial.mean[None], initial.mean + initial.std * noise])

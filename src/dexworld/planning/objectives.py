@@ -1,13 +1,11 @@
 """What a good plan looks like: terms that score rollouts against a goal, and their weighted sums.
 
-Each term maps a rollout of N candidates and a goal to costs (N,). `2.0 * TermA() + TermB()` builds a `WeightedSum`,
-which also reports every term by itself. A term says what it needs: kinematics come for free, latents cost a run of
-the world model.
+Each term maps a rollout of N candidates and a goal to costs (N,). `2.0 * TermA() + TermB()` builds a `WeightedSum`.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +14,7 @@ from dexworld.geometry import geodesic_angle
 from dexworld.hands import NUM_TRACKED
 from dexworld.planning.protocols import Goal, Rollout
 
-RIGHT_TRACKED = tuple(range(NUM_TRACKED // 2, NUM_TRACKED))  # robots have a right hand
+RIGHT_TRACKED = list(range(NUM_TRACKED // 2, NUM_TRACKED))  # robots have a right hand
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,7 @@ class TimeWeights:
     """How much each predicted step counts.
 
     Step t of T weighs decay ** (T - 1 - t), normalised over `horizon` steps, or over T if that is None. decay 0 is
-    the last step only, 1 the plain mean. The release uses 0.6 and keeps the weights of its three-step horizon when
-    fewer steps remain.
+    the last step only, 1 the plain mean. The release uses 0.6 and the weights of three steps also when fewer remain.
     """
 
     decay: float = 0.6
@@ -40,31 +37,32 @@ class TimeWeights:
         steps = per_step.shape[-1]
         total = max(self.horizon or steps, steps)
         ages = torch.arange(total - 1, -1, -1, device=per_step.device, dtype=per_step.dtype)
-        weights = torch.as_tensor(self.decay, device=per_step.device, dtype=per_step.dtype) ** ages  # 0 ** 0 is 1
+        weights = per_step.new_tensor(self.decay) ** ages  # 0 ** 0 is 1
         weights = weights / weights.sum()
         return per_step @ weights[-steps:]
 
 
 RELEASE_TIME = TimeWeights(0.6, horizon=3)
 FINAL = TimeWeights(0.0)
+EVEN = TimeWeights(1.0)
 
 
 class Objective(ABC):
-    """A cost. `name` labels it in statistics; `needs_model` says whether it reads latents or predicted keypoints."""
+    """A cost, labelled by `name` in statistics.
+
+    It may need predicted latents (`needs_latents`), and pictures (`needs_decoder`) or keypoints
+    (`needs_keypoint_head`) of them.
+    """
 
     name: str
-    needs_latents: ClassVar[bool] = False
-    needs_decoder: ClassVar[bool] = False
+    needs_latents: bool = False
+    needs_decoder: bool = False
+    needs_keypoint_head: bool = False
 
     @property
     def needs_model(self) -> bool:
-        """Whether the world model must run for this term."""
+        """Whether the world model must run."""
         return self.needs_latents or self.needs_keypoint_head
-
-    @property
-    def needs_keypoint_head(self) -> bool:
-        """Whether the keypoint head must run on the predicted latents."""
-        return False
 
     def guides(self, goal: Goal) -> bool:
         """Whether this term tells, without the model, where to go. Limits and smoothness don't: they favour rest."""
@@ -77,12 +75,12 @@ class Objective(ABC):
     def __rmul__(self, weight: float) -> "WeightedSum":
         return WeightedSum(((float(weight), self),))
 
-    def __add__(self, other: "Objective | WeightedSum") -> "WeightedSum":
-        return (1.0 * self) + other
+    def __add__(self, other: "Objective") -> "WeightedSum":
+        return WeightedSum((*as_sum(self).terms, *as_sum(other).terms))
 
 
 @dataclass(frozen=True)
-class WeightedSum:
+class WeightedSum(Objective):
     """A weighted sum of terms. Raises ValueError on two terms of one name and on a bad weight."""
 
     terms: tuple[tuple[float, Objective], ...]
@@ -94,19 +92,16 @@ class WeightedSum:
         for weight, term in self.terms:
             if not weight >= 0 or weight == float("inf"):
                 raise ValueError(f"weight of {term.name!r} is {weight}; it must be finite and not negative")
-
-    def __add__(self, other: "Objective | WeightedSum") -> "WeightedSum":
-        return WeightedSum((*self.terms, *as_sum(other).terms))
+        for need in ("needs_latents", "needs_decoder", "needs_keypoint_head"):
+            object.__setattr__(self, need, any(getattr(term, need) for _, term in self.terms))
 
     def __rmul__(self, weight: float) -> "WeightedSum":
         return WeightedSum(tuple((weight * inner, term) for inner, term in self.terms))
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         """Total cost (N,)."""
-        total = rollout.joint_targets.new_zeros(len(rollout.joint_targets))
-        for value in self.each(rollout, goal).values():
-            total = total + value
-        return total
+        zero = rollout.joint_targets.new_zeros(len(rollout.joint_targets))
+        return sum(self.each(rollout, goal).values(), start=zero)
 
     def each(self, rollout: Rollout, goal: Goal) -> dict[str, Tensor]:
         """Every term's weighted cost (N,), by name."""
@@ -117,26 +112,11 @@ class WeightedSum:
         return WeightedSum(tuple(entry for entry in self.terms if entry[1].needs_model == needs_model))
 
     def guides(self, goal: Goal) -> bool:
-        """Whether any term tells, without the model, where to go: only then is it worth searching or screening by."""
+        """Whether any term tells, without the model, where to go."""
         return any(term.guides(goal) for _, term in self.terms)
 
-    @property
-    def needs_model(self) -> bool:
-        """Whether any term needs the world model."""
-        return any(term.needs_model for _, term in self.terms)
 
-    @property
-    def needs_decoder(self) -> bool:
-        """Whether any term needs predicted pictures."""
-        return any(term.needs_decoder for _, term in self.terms)
-
-    @property
-    def needs_keypoint_head(self) -> bool:
-        """Whether any term needs the keypoint head on predicted latents."""
-        return any(term.needs_keypoint_head for _, term in self.terms)
-
-
-def as_sum(objective: Objective | WeightedSum) -> WeightedSum:
+def as_sum(objective: Objective) -> WeightedSum:
     """A single term as a sum with weight 1; a sum as it is."""
     return objective if isinstance(objective, WeightedSum) else 1.0 * objective
 
@@ -148,13 +128,11 @@ class LatentDistance(Objective):
     name: str = "latents"
     time: TimeWeights = RELEASE_TIME
 
-    needs_latents: ClassVar[bool] = True
+    needs_latents = True
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         if rollout.latents is None or goal.latents is None:
-            raise ValueError(
-                f"objective {self.name!r} needs predicted latents and a goal's latents: plan with a dynamics"
-            )
+            raise ValueError(f"objective {self.name!r} needs latents of plan and goal: plan with a dynamics")
         return self.time.mean((rollout.latents - goal.latents).square().mean(-1).mean(-1))
 
 
@@ -165,9 +143,9 @@ class KeypointPixels(Objective):
     source: `kinematics` takes the candidate's keypoints from forward kinematics; `model` from the keypoint head on
         the predicted latents, as the paper does. The goal's always come from the goal image.
     robust_px: errors grow linearly beyond this many pixels (pseudo-Huber), so that one wrong goal keypoint can't
-        dominate; None is the plain square. min_confidence: goal keypoints below it don't count; the others weigh by
-        their confidence if `by_confidence`. If none counts the term is 0. rows: which of the twelve; the robot's are
-        the right hand's.
+        dominate; None is the plain square.
+    by_confidence: goal keypoints below `min_confidence` don't count, the others weigh by their confidence. If none
+        counts the term is 0.
     """
 
     name: str = "keypoints"
@@ -176,17 +154,13 @@ class KeypointPixels(Objective):
     robust_px: float | None = None
     by_confidence: bool = True
     min_confidence: float = 0.3
-    rows: tuple[int, ...] = RIGHT_TRACKED
 
     def __post_init__(self) -> None:
         if self.source not in ("kinematics", "model"):
             raise ValueError(f"keypoint source is {self.source!r}; choose 'kinematics' or 'model'")
         if self.robust_px is not None and self.robust_px <= 0:
             raise ValueError(f"robust_px must be above 0 pixels, not {self.robust_px}")
-
-    @property
-    def needs_keypoint_head(self) -> bool:
-        return self.source == "model"
+        object.__setattr__(self, "needs_keypoint_head", self.source == "model")
 
     def guides(self, goal: Goal) -> bool:
         return not self.needs_keypoint_head and bool((self._weights(goal) > 0).any())
@@ -195,14 +169,14 @@ class KeypointPixels(Objective):
         pixels = rollout.pixels if self.source == "kinematics" else rollout.predicted_pixels
         if pixels is None:
             raise ValueError(f"objective {self.name!r} needs the keypoint head: plan with a dynamics")
-        rows = list(self.rows)
-        error = (pixels[..., rows, :] - goal.pixels[rows]).square().mean(-1)  # (N, T, K)
+        error = (pixels[..., RIGHT_TRACKED, :] - goal.pixels[RIGHT_TRACKED]).square().mean(-1)  # (N, T, K)
         if self.robust_px is not None:
             error = 2 * self.robust_px**2 * ((1 + error / self.robust_px**2).sqrt() - 1)
-        return self.time.mean(_weighted_mean(error, self._weights(goal).expand_as(error)))
+        weights = self._weights(goal).expand_as(error)
+        return self.time.mean((error * weights).sum(-1) / weights.sum(-1).clamp_min(1e-9))
 
     def _weights(self, goal: Goal) -> Tensor:
-        confidence = goal.confidence[list(self.rows)]
+        confidence = goal.confidence[RIGHT_TRACKED]
         if not self.by_confidence:
             return torch.ones_like(confidence)
         return torch.where(confidence >= self.min_confidence, confidence, 0.0)
@@ -237,7 +211,7 @@ class JointLimits(Objective):
 
     margin: float = 0.05
     name: str = "limits"
-    time: TimeWeights = field(default=TimeWeights(1.0))
+    time: TimeWeights = EVEN
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         limits = rollout.robot.limits.to(rollout.joint_targets)
@@ -253,7 +227,7 @@ class Smoothness(Objective):
 
     name: str = "travel"
     finger_share: float = 0.2
-    time: TimeWeights = field(default=TimeWeights(1.0))
+    time: TimeWeights = EVEN
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
         targets = rollout.joint_targets
@@ -264,8 +238,3 @@ class Smoothness(Objective):
         if fingers.shape[-1]:
             per_step = per_step + self.finger_share * fingers.mean(-1)
         return self.time.mean(per_step)
-
-
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the last dimension; 0 where all weights are 0."""
-    return (values * weights).sum(-1) / weights.sum(-1).clamp_min(1e-9)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.planning.controls import DoNothing, RandomTargets, Replay, SimulatorSearch, TrueSimulator
+from dexworld.planning.controls import SIMULATOR_SEARCH, DoNothing, RandomTargets, Replay, TrueSimulator
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.presets import PlannerOptions, kinematics_only, task_preset
-from dexworld.planning.protocols import Dynamics, Policy
+from dexworld.planning.protocols import Dynamics, Policy, Solver
 from dexworld.robots.environment import Environment, SimulatedEnvironment
 
 
@@ -17,10 +17,9 @@ from dexworld.robots.environment import Environment, SimulatedEnvironment
 class PolicySetup:
     """What policies are made of.
 
-    task: names the presets of the planners. environment: with the robot; the policies that know the true state search
-    in it. dynamics: the world model. planner: a preset's name. planning: what differs from the preset. changes: of the
-    planner's `MPCConfig`, for the model. search: of the true simulator. expert_moves: (T, J) joint targets of a script
-    that solves the episode.
+    task, planner: name the planner's preset. planning: what differs from the preset. environment: with the robot;
+    `true_simulator` searches in it. dynamics: the world model. changes: of the planner's `MPCConfig`, for the model.
+    search: the solver of `true_simulator`. expert_moves: (T, J) joint targets of a script that solves the episode.
     """
 
     task: str
@@ -30,12 +29,12 @@ class PolicySetup:
     planning: PlannerOptions = field(default_factory=PlannerOptions)
     seed: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
-    search: SimulatorSearch = field(default_factory=SimulatorSearch)
+    search: Solver = SIMULATOR_SEARCH
     expert_moves: np.ndarray | None = None
 
 
 def world_model(setup: PolicySetup) -> MPCPolicy:
-    """The planner, with the world model."""
+    """The planner with the world model."""
     preset = setup.planning.applied(task_preset(setup.planner, setup.task))
     return preset.policy(_dynamics(setup, "world_model"), setup.environment.robot, seed=setup.seed, **setup.changes)
 

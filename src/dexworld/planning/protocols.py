@@ -4,6 +4,7 @@ Legend: N candidates, T steps of the horizon, A numbers per action (the robot's 
     patches, D latent width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +22,8 @@ from dexworld.track import Track
 class Dynamics(Protocol):
     """A world model, as planning and evaluation see it.
 
-    A model that can't plan with a moving camera has a true attribute `needs_still_camera`. One whose latents can be
-    turned back into pictures has `decode`: images (..., H, W, 3) uint8 of latents (..., P, D).
+    Optional: `needs_still_camera`, true where it can't plan with a moving camera; `decode`, images (..., H, W, 3) uint8
+    of latents (..., P, D).
     """
 
     def encode(self, images: Tensor) -> Tensor:
@@ -48,13 +49,12 @@ class Dynamics(Protocol):
 class Rollout:
     """What N candidates of T steps would do: kinematics for all, the model's prediction where it was asked for.
 
-    robot: who does it. joint_targets: (N, T, J), commanded. joint_start: (J,) the targets in force now.
+    joint_targets: (N, T, J), commanded to `robot`. joint_start: (J,) the targets in force now.
     pixels: (N, T, 12, 2) the tracked keypoints by forward kinematics, in pixels of the observed image.
     keypoints_base: (N, T, 42, 3) metres and hand_rotation: (N, T, 3, 3) base_from_palm, in the robot's base frame.
-    latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2) and predicted_confidence: (N, T, 12), the keypoint
-        head on those latents, or None.
-    picture: (N, h, w, 3) colours of the last predicted frame and silhouette: (N, h, w), the cells that the robot
-        hides there, for objectives that compare pictures, or None.
+    latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2), the keypoint head on those latents, or None.
+    picture: (N, h, w, 3) colours of the last predicted frame and silhouette: (N, h, w), the cells that the robot hides
+        there; None unless an objective compares pictures.
     """
 
     robot: Robot
@@ -65,7 +65,6 @@ class Rollout:
     hand_rotation: Tensor
     latents: Tensor | None = None
     predicted_pixels: Tensor | None = None
-    predicted_confidence: Tensor | None = None
     picture: Tensor | None = None
     silhouette: Tensor | None = None
 
@@ -118,11 +117,10 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class IterationStatistics:
-    """One iteration of a solver: costs of its best and of its elites (mean), the mean std, and candidates evaluated."""
+    """One iteration of a solver: costs of its best and of its elites (mean), and candidates evaluated."""
 
     best: float
     elite_mean: float
-    std_mean: float
     evaluated: int
 
 
@@ -147,10 +145,8 @@ class Plan:
         return sum(step.evaluated for step in self.history)
 
 
-class CostFunction(Protocol):
-    """Cost (N,) of candidates (N, T, A), lower is better. Differentiable if a gradient solver is to use it."""
-
-    def __call__(self, samples: Tensor) -> Tensor: ...
+# Costs (N,) of candidates (N, T, A), lower is better. Differentiable if a gradient solver is to use it.
+CostFunction = Callable[[Tensor], Tensor]
 
 
 class Solver(Protocol):
@@ -182,16 +178,14 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class PlanStatistics:
-    """One call of `act`: where its time went and what the search found.
+    """One call of `act`: what it took and what the search found.
 
-    seconds: wall time of the whole call; encode_seconds: of it, the image encoder. horizon: steps planned.
-    history: the model-based search; kinematic_history: the cheap search before it (empty if there was none).
-    candidates: costs evaluated by both; model_candidates: of them, those that ran through the world model.
-    cost: of the chosen plan; terms: its weighted parts by name. clamped: input joints moved back inside their limits.
+    seconds: wall time. horizon: steps planned. history: the model-based search; kinematic_history: the cheap search
+    before it, if any. candidates: evaluated by both; model_candidates: of them, by the world model. cost: of the chosen
+    plan; terms: its weighted parts by name. clamped: input joints moved back inside their limits.
     """
 
     seconds: float
-    encode_seconds: float
     horizon: int
     history: tuple[IterationStatistics, ...]
     kinematic_history: tuple[IterationStatistics, ...]

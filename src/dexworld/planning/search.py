@@ -1,7 +1,9 @@
-"""What all solvers share: bounded samples, the best candidates, the loop over populations, the record."""
+"""What all solvers share: bounded samples, the archive of the best candidates, the loop over populations."""
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,15 +33,14 @@ def white_noise(shape: tuple[int, ...], generator: torch.Generator, like: Tensor
 
 
 class Archive:
-    """The best `size` candidates ever evaluated, best first. Costs that aren't finite count as infinitely bad."""
+    """The best `size` candidates ever evaluated, best first, and a record of every iteration."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.samples: Tensor | None = None
-        self.costs: Tensor | None = None
+    def __init__(self, size: int, history: Sequence[IterationStatistics] = ()) -> None:
+        self.size, self.history = size, list(history)
+        self.samples, self.costs = torch.empty(0), torch.empty(0)
 
     def add(self, samples: Tensor, costs: Tensor) -> Tensor:
-        """Take in candidates (N, T, A) with costs (N,); returns the costs with NaN and Inf as Inf.
+        """Take in candidates (N, T, A) with costs (N,). Returns the costs; those that aren't finite are Inf in them.
 
         Raises ValueError if no cost so far is finite: the objective or the model is broken.
         """
@@ -47,9 +48,8 @@ class Archive:
         if costs.shape != samples.shape[:1]:
             raise ValueError(f"the cost function gave {tuple(costs.shape)} costs for {len(samples)} candidates")
         costs = torch.where(torch.isfinite(costs), costs, math.inf)
-        if self.samples is None or self.costs is None:
-            pool, values = samples, costs
-        else:
+        pool, values = samples, costs
+        if len(self.samples):
             pool, values = torch.cat([self.samples, samples]), torch.cat([self.costs, costs])
         order = values.argsort(stable=True)[: 3 * self.size]
         if not math.isfinite(float(values[order[0]])):
@@ -59,46 +59,37 @@ class Archive:
         self.samples, self.costs = pool[~same][: self.size], values[~same][: self.size]
         return costs
 
-    @property
-    def best(self) -> Tensor:
-        """The best candidate (T, A)."""
-        assert self.samples is not None
-        return self.samples[0]
+    def record(self, costs: Tensor, elites: int) -> None:
+        """Record an iteration: its costs (N,) from `add`, and how many of them are elites."""
+        best = costs.sort().values[:elites]
+        finite = best[torch.isfinite(best)]
+        mean = float(finite.mean()) if len(finite) else math.inf
+        self.history.append(IterationStatistics(float(best[0]), mean, len(costs)))
 
-    @property
-    def best_cost(self) -> float:
-        """Its cost."""
-        assert self.costs is not None
-        return float(self.costs[0])
-
-    def plan(self, distribution: Gaussian, history: list[IterationStatistics]) -> Plan:
-        """The search's outcome."""
-        assert self.samples is not None
-        assert self.costs is not None
+    def plan(self, std: Tensor, mean: Tensor | None = None) -> Plan:
+        """The search's outcome, with the distribution that it ended with; by default around the best candidate."""
+        distribution = Gaussian(self.samples[0].clone() if mean is None else mean, std)
         finite = torch.isfinite(self.costs)
         samples, costs = self.samples[finite], self.costs[finite]
-        return Plan(samples[0].clone(), float(costs[0]), distribution, samples, costs, tuple(history))
+        return Plan(samples[0].clone(), float(costs[0]), distribution, samples, costs, tuple(self.history))
 
 
+@dataclass(frozen=True)
 class PopulationSolver(ABC):
-    """The loop that CEM, iCEM and MPPI share: draw, keep inside the bounds, evaluate, refit; the best is never lost.
+    """The loop that CEM, iCEM and MPPI share: draw, keep inside the bounds, evaluate, refit.
 
-    A population's first rows are the distribution's mean, the best candidate so far, then whatever `carry` adds; the
-    rest is drawn around the mean.
+    A population's first rows are the distribution's mean, the best candidate so far, and what `carry` adds.
+    std_floor: smallest std, as a share of the initial one; it keeps the search from freezing early.
     """
 
-    samples: int
-    elites: int
-    iterations: int
-    std_floor: float  # smallest std, as a share of the initial one
+    samples: int = 128
+    elites: int = 10
+    iterations: int = 6
+    std_floor: float = 0.0
 
-    def check(self) -> None:
-        """Raises ValueError on sizes that make no search."""
+    def __post_init__(self) -> None:
         if self.iterations < 1 or not 1 <= self.elites <= self.samples:
-            raise ValueError(
-                f"a search needs iterations >= 1 and 1 <= elites <= samples; got iterations {self.iterations}, "
-                f"elites {self.elites}, samples {self.samples}"
-            )
+            raise ValueError(f"a search needs iterations >= 1 and 1 <= elites <= samples, not {self}")
         if self.std_floor < 0:
             raise ValueError(f"std_floor must not be negative, not {self.std_floor}")
 
@@ -129,13 +120,12 @@ class PopulationSolver(ABC):
         """See `Solver.solve`. The paper's CEM draws no more than this does; proposals join the first population."""
         check_bounds(bounds, initial.mean.shape[1])
         current, elites, archive = initial, None, Archive(self.elites)
-        history: list[IterationStatistics] = []
         with torch.no_grad():
             for iteration in range(self.iterations):
                 # Draw.
                 fixed = [current.mean[None], *self.carry(elites)]
-                if archive.samples is not None:
-                    fixed.insert(1, archive.best[None])
+                if len(archive.samples):
+                    fixed.insert(1, archive.samples[:1])
                 elif proposals is not None:
                     fixed.append(proposals)
                 kept = torch.cat(fixed)
@@ -144,21 +134,12 @@ class PopulationSolver(ABC):
                 samples = clamp(torch.cat([kept, drawn]), bounds)
                 # Evaluate.
                 costs = archive.add(samples, cost_function(samples))
-                order = costs.argsort(stable=True)
-                best = order[: self.elites]
+                best = costs.argsort(stable=True)[: self.elites]
                 best = best[torch.isfinite(costs[best])]
                 elites = samples[best]
                 # Refit.
                 if len(best):
                     current = self.refit(current, elites, costs[best])
                 current = Gaussian(current.mean, torch.maximum(current.std, self.std_floor * initial.std))
-                history.append(record(costs[order], self.elites, current.std, len(samples)))
-        return archive.plan(current, history)
-
-
-def record(costs: Tensor, elites: int, std: Tensor, evaluated: int) -> IterationStatistics:
-    """Statistics of one iteration from its costs (N,), best first."""
-    best = costs[:elites]
-    best = best[torch.isfinite(best)]
-    elite_mean = float(best.mean()) if len(best) else math.inf
-    return IterationStatistics(float(costs[0]), elite_mean, float(std.mean()), evaluated)
+                archive.record(costs, self.elites)
+        return archive.plan(current.std, current.mean)

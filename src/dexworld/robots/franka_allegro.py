@@ -24,7 +24,7 @@ class Finger(NamedTuple):
     """Four hinges in a row, the first one on the palm, and where the tip lies in the last one's frame."""
 
     name: str
-    joints: tuple[Joint, Joint, Joint, Joint]
+    joints: tuple[Joint, ...]
     tip: Vector
 
 
@@ -50,54 +50,38 @@ FLANGE: Vector = (0.0, 0.0, 0.107)  # panda_link8 in the frame of joint 7: the w
 HAND_ON_FLANGE: Vector = (0.0, 0.0, 0.095)  # the Allegro's palm frame in the flange frame, not rotated
 
 FINGER_TORQUE = 0.7
-_FINGER_ORIGINS = ((0.0, 0.0, 0.0164), (0.0, 0.0, 0.054), (0.0, 0.0, 0.0384))  # joints 1, 2, 3 in their parents
-_FINGER_AXES = (_Z, _Y, _Y, _Y)
-_FINGER_LIMITS = ((-0.47, 0.47), (-0.196, 1.61), (-0.174, 1.709), (-0.227, 1.618))
-_FINGER_TIP = (0.0, 0.0, 0.0267)
-_THUMB_ORIGINS = ((-0.027, 0.005, 0.0399), (0.0, 0.0, 0.0177), (0.0, 0.0, 0.0514))
-_THUMB_AXES = ((-1.0, 0.0, 0.0), _Z, _Y, _Y)
-_THUMB_LIMITS = ((0.263, 1.396), (-0.105, 1.163), (-0.189, 1.644), (-0.162, 1.719))
-_THUMB_TIP = (0.0, 0.0, 0.0423)
-
-
-def _finger(
-    name: str,
-    first: int,
-    base: Vector,
-    quaternion: Quaternion,
-    origins: tuple[Vector, ...],
-    axes: tuple[Vector, ...],
-    limits: tuple[tuple[float, float], ...],
-    tip: Vector,
-) -> Finger:
-    places = ((base, quaternion), *((origin, _NONE) for origin in origins))
-    joints = [
-        Joint(f"joint_{first + index}", origin, turned, axes[index], limits[index], FINGER_TORQUE)
-        for index, (origin, turned) in enumerate(places)
-    ]
-    return Finger(name, (joints[0], joints[1], joints[2], joints[3]), tip)
-
-
-_TILT = 0.08726646  # 5 degrees: index and ring finger spread away from the middle one
-_FINGER = (_FINGER_ORIGINS, _FINGER_AXES, _FINGER_LIMITS, _FINGER_TIP)
+# Of a finger's joints: origins of the last three in their parents, axes, limits; and its tip in the last joint's frame.
+_FINGER = (
+    ((0.0, 0.0, 0.0164), (0.0, 0.0, 0.054), (0.0, 0.0, 0.0384)),
+    (_Z, _Y, _Y, _Y),
+    ((-0.47, 0.47), (-0.196, 1.61), (-0.174, 1.709), (-0.227, 1.618)),
+    (0.0, 0.0, 0.0267),
+)
+_THUMB_FINGER = (
+    ((-0.027, 0.005, 0.0399), (0.0, 0.0, 0.0177), (0.0, 0.0, 0.0514)),
+    ((-1.0, 0.0, 0.0), _Z, _Y, _Y),
+    ((0.263, 1.396), (-0.105, 1.163), (-0.189, 1.644), (-0.162, 1.719)),
+    (0.0, 0.0, 0.0423),
+)
 _THUMB_QUATERNION = (0.477714, -0.521334, -0.521334, -0.477714)
+_TILT = 0.08726646  # 5 degrees: index and ring finger spread away from the middle one
+
+
+def _finger(name: str, first: int, base: Vector, quaternion: Quaternion, numbers: tuple = _FINGER) -> Finger:
+    origins, axes, limits, tip = numbers
+    places = [(base, quaternion), *((origin, _NONE) for origin in origins)]
+    rows = enumerate(zip(places, axes, limits, strict=True), first)
+    joints = (Joint(f"joint_{number}", *place, axis, span, FINGER_TORQUE) for number, (place, axis, span) in rows)
+    return Finger(name, tuple(joints), tip)
+
 
 # Allegro's own order: joints 0-3 index, 4-7 middle, 8-11 ring, 12-15 thumb. Poses are in the palm frame: x out of the
 # palm (where the fingers curl to), y towards the index finger, z towards the fingertips.
 HAND: tuple[Finger, ...] = (
-    _finger("index", 0, (0.0, 0.0435, -0.001542), _roll(-_TILT), *_FINGER),
-    _finger("middle", 4, (0.0, 0.0, 0.0007), _NONE, *_FINGER),
-    _finger("ring", 8, (0.0, -0.0435, -0.001542), _roll(_TILT), *_FINGER),
-    _finger(
-        "thumb",
-        12,
-        (-0.0182, 0.019333, -0.045987),
-        _THUMB_QUATERNION,
-        _THUMB_ORIGINS,
-        _THUMB_AXES,
-        _THUMB_LIMITS,
-        _THUMB_TIP,
-    ),
+    _finger("index", 0, (0.0, 0.0435, -0.001542), _roll(-_TILT)),
+    _finger("middle", 4, (0.0, 0.0, 0.0007), _NONE),
+    _finger("ring", 8, (0.0, -0.0435, -0.001542), _roll(_TILT)),
+    _finger("thumb", 12, (-0.0182, 0.019333, -0.045987), _THUMB_QUATERNION, _THUMB_FINGER),
 )
 
 # Arm, then hand: the order of every joint vector of this robot.
@@ -110,9 +94,9 @@ _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0
 class FrankaAllegro(Robot):
     """Kinematics of the reference robot: 7 joints of the arm, then 4 each of index, middle, ring finger and thumb.
 
-    tips: `true` takes joints 1, 2, 3 and the fingertip of every finger, as on a human hand; `release` takes the
-        origins of the four links, so that its "tip" is the last joint, 27 to 42 mm short (what the DexWM release does).
-        In both, the ring finger stands in for the little finger too.
+    tips: `true` takes joints 1, 2, 3 and the tip of every finger, as on a human hand; `release`, as the DexWM release,
+        the origins of the four links, so that its "tip" is the last joint, 27 to 42 mm short. In both, the ring finger
+        stands in for the little finger too.
     """
 
     name = "franka_allegro"
@@ -122,7 +106,7 @@ class FrankaAllegro(Robot):
     def __init__(self, tips: TipConvention = "true") -> None:
         if tips not in ("true", "release"):
             raise ValueError(f"tips is {tips!r}; choose 'true' (fingertips) or 'release' (last joints)")
-        self.tips: TipConvention = tips
+        self.tips = tips
         self.limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
         tip_offsets = [finger.tip for finger in HAND]
         lengths = (torch.tensor(value, dtype=torch.float64) for value in (FLANGE, HAND_ON_FLANGE, tip_offsets))

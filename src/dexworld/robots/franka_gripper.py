@@ -1,9 +1,8 @@
 """A Franka Panda with a parallel gripper, whose dummy hand opens and closes as the gripper does.
 
-The arm's numbers are those of `franka_allegro`. The gripper sits on the flange turned by -45 degrees, as Franka mounts
-it. Its frame has z towards the fingertips and y along the fingers' slide. The dummy hand is that of the data reader
-(`GripperHand`): circles around the flange, perpendicular to z, whose radii are linear in the opening (DexWM paper,
-appendix C.2).
+The gripper sits on the flange turned by -45 degrees, as Franka mounts it. Its frame has z towards the fingertips and y
+along the fingers' slide. The dummy hand is that of the data reader (`GripperHand`): circles around the flange,
+perpendicular to z, whose radii are linear in the opening (DexWM paper, appendix C.2).
 """
 
 import math

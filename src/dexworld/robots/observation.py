@@ -14,8 +14,7 @@ class Observation:
     joint_positions: (J,) in the robot's order and units, radians for hinges.
     world_from_camera: (4, 4) optical camera pose; intrinsics: (3, 3) for this image size.
     world_from_base: (4, 4) pose of the robot's base.
-    joint_targets: (J,) last commanded; a grasp holds because the command lies inside the object, so a planner that
-        starts from measured fingers alone lets go.
+    joint_targets: (J,) last commanded; a grasp holds because the command lies inside the object.
     """
 
     image: np.ndarray
@@ -30,17 +29,13 @@ class Observation:
             raise ValueError(f"observation image must be (H, W, 3) uint8, not {self.image.shape} {self.image.dtype}")
         if self.joint_positions.ndim != 1:
             raise ValueError(f"observation joint_positions has shape {self.joint_positions.shape}, expected (J,)")
-        shapes = {
-            "joint_positions": self.joint_positions.shape,
-            "joint_targets": self.joint_positions.shape,
-            "world_from_camera": (4, 4),
-            "world_from_base": (4, 4),
-            "intrinsics": (3, 3),
-        }
+        joints = self.joint_positions.shape
+        shapes = {"joint_positions": joints, "joint_targets": joints, "intrinsics": (3, 3)}
+        shapes |= {"world_from_camera": (4, 4), "world_from_base": (4, 4)}
         for name, shape in shapes.items():
             value = getattr(self, name)
-            if tuple(value.shape) != shape:
-                raise ValueError(f"observation {name} has shape {tuple(value.shape)}, expected {shape}")
+            if value.shape != shape:
+                raise ValueError(f"observation {name} has shape {value.shape}, expected {shape}")
             if not np.isfinite(value).all():
                 raise ValueError(f"observation {name} holds NaN or Inf")
 
@@ -66,10 +61,8 @@ def crop_margins(source: tuple[int, ...], size: tuple[int, int]) -> tuple[int, i
     """
     top, left = (source[0] - size[0]) // 2, (source[1] - size[1]) // 2
     if min(source[0] - size[0], source[1] - size[1]) != 0:
-        raise ValueError(
-            f"image is {source[0]}x{source[1]}, the model takes {size[0]}x{size[1]}; scale it so that one side is the "
-            "same and the other not smaller"
-        )
+        taken = f"image is {source[0]}x{source[1]}, the model takes {size[0]}x{size[1]}"
+        raise ValueError(f"{taken}; scale it so that one side is the same and the other not smaller")
     return top, left
 
 

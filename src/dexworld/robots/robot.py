@@ -81,17 +81,15 @@ class Robot(ABC):
         """
         targets, limits = np.asarray(targets, float), self.limits.cpu().numpy()
         if targets.shape != (len(self.joints),):
-            raise ValueError(
-                f"joint targets have shape {targets.shape}, expected ({len(self.joints)},): arm, then fingers"
-            )
+            raise ValueError(f"joint targets have shape {targets.shape}, expected ({len(self.joints)},)")
         if not np.isfinite(targets).all():
             raise ValueError(f"joint target {int(np.argmin(np.isfinite(targets)))} is NaN or Inf; nothing was moved")
         outside = (targets < limits[:, 0] - LIMIT_SLACK) | (targets > limits[:, 1] + LIMIT_SLACK)
         if outside.any():
             joint = int(np.argmax(outside))
-            low, high = limits[joint]
+            span = "[{:.3f}, {:.3f}]".format(*limits[joint])
             raise ValueError(
-                f"joint {joint} is asked to go to {targets[joint]:.3f} {self.unit}, outside [{low:.3f}, {high:.3f}] "
+                f"joint {joint} is asked to go to {targets[joint]:.3f} {self.unit}, outside {span} "
                 f"of {self.joints[joint]}; clip targets to the robot's `limits` first"
             )
         return np.clip(targets, limits[:, 0], limits[:, 1])

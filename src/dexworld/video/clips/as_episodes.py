@@ -19,36 +19,34 @@ from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.triplets import open_triplets
 
+STATIC_EVERY = (
+    4  # of so many clips one, the static video becomes an episode, too: it teaches what the camera alone does
+)
 logger = logging.getLogger(__name__)
 
 
-def triplets_as_episodes(
-    root: Path | str, output: Path | str, listing: Path | None = None, static_every: int = 4, progress: Any = iter
-) -> EpisodeDataset:
+def triplets_as_episodes(root: Path | str, output: Path | str, progress: Any = iter) -> EpisodeDataset:
     """Write every clip of a triplet folder that has hand motions into the episode folder `output`, and open it.
 
-    static_every: of so many clips one, the static video becomes an episode without hands: it teaches what the camera
-    alone does; 0 leaves them out. progress: wraps the iterator of clip indices. Clips without hand motions are left out
-    and counted in the dataset's `counts`; episodes that are there stay. Raises ValueError when no clip has hand
-    motions.
+    progress: wraps the iterator of clip indices. Clips without hand motions are left out and counted in the dataset's
+    `counts`; episodes that are there stay. Raises ValueError when no clip has hand motions.
     """
-    folder = open_triplets(Path(root), listing)
+    folder = open_triplets(Path(root))
     settings: dict[str, Any] = {"generator": "dexworld.video.as_episodes", "clips": folder.settings}
-    settings |= {"clips_fingerprint": folder.fingerprint, "static_every": static_every}
+    settings |= {"clips_fingerprint": folder.fingerprint, "static_every": STATIC_EVERY}
     writer = EpisodeWriter(output, settings)
     without_motion = 0
     for index in progress(range(len(folder))):
         name = episode_name(folder.names[index])
-        with_static = static_every > 0 and index % static_every == 0
-        if writer.has(name) and not (with_static and not writer.has(f"{name}-static")):
+        wanted = [name, f"{name}-static"][: 1 if index % STATIC_EVERY else 2]
+        if all(writer.has(each) for each in wanted):
             continue
         clip = folder[index]
         if clip.track is None:
             without_motion += 1
             continue
-        writer.write(name, clip_episode(clip))
-        if with_static:
-            writer.write(f"{name}-static", static_episode(clip))
+        for each in wanted:
+            writer.write(each, clip_episode(clip, hands=each == name))
     if without_motion:
         logger.warning("%s: %d clips have no hand motions and were left out", root, without_motion)
     dataset = writer.finish({"clips_without_hand_motions": without_motion})
@@ -57,26 +55,16 @@ def triplets_as_episodes(
     return dataset
 
 
-def clip_episode(clip: TripletClip) -> Track:
+def clip_episode(clip: TripletClip, hands: bool = True) -> Track:
     """The interaction video with its hands and camera, frame 0 being the untouched scene without hands.
 
-    Raises ValueError when the clip has no track.
+    hands: False takes the static video, in which no keypoint is valid. Raises ValueError when the clip has no track.
     """
-    frames = clip.interaction.copy()
-    frames[0] = clip.static[0]
-    return _episode(clip, frames, hands=True)
-
-
-def static_episode(clip: TripletClip) -> Track:
-    """The static video with its camera: no keypoint is valid. Raises ValueError when the clip has no track."""
-    return _episode(clip, clip.static, hands=False)
-
-
-def _episode(clip: TripletClip, frames: np.ndarray, hands: bool) -> Track:
     track = clip.track
     if track is None:
         raise ValueError(f"clip {clip.name} has no hand motions; an episode needs keypoints and camera poses")
-    valid = np.asarray(track.keypoints_valid, dtype=bool) & hands
+    frames = np.concatenate([clip.static[:1], clip.interaction[1:]]) if hands else clip.static
+    valid = track.keypoints_valid & hands
     return Track(
         frames=ArrayFrames(frames),
         fps=clip.fps,
@@ -94,9 +82,11 @@ def _episode(clip: TripletClip, frames: np.ndarray, hands: bool) -> Track:
 
 
 def changed_share(clip: TripletClip) -> np.ndarray:
-    """(F,) share of the pixels outside the hands that differ from the static video by more than the video's noise. It
-    stands in for the metres that objects moved, which clips don't record: the trainer only asks whether it is above
-    0.001, to draw such frames more often."""
+    """(F,) share of the pixels outside the hands that differ from the static video by more than the video's noise.
+
+    It stands in for the metres that objects moved: the trainer only asks whether it is above 0.001, to draw such frames
+    more often.
+    """
     differs = np.abs(clip.interaction.astype(np.int16) - clip.static).max(axis=-1) > 40
     differs &= clip.hands.max(axis=-1) <= HAND_NOISE_LEVEL
     return differs.mean(axis=(1, 2)).astype(np.float32)

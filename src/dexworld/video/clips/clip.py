@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.hands import KEYPOINTS_PER_HAND, LEFT, NUM_KEYPOINTS, RIGHT
+from dexworld.hands import LEFT, RIGHT
+from dexworld.track import Track
 
 TIME_FACTOR = 4  # pixel frames in a latent frame, after the first frame that stands alone
 SPACE_FACTOR = 8  # pixels on a side of a latent cell
-HAND_VECTOR = 128  # numbers of both hands in one frame: see `HandTrack.camera_vectors`
+HAND_VECTOR = 128  # numbers of both hands in one frame: see `camera_vectors`
 
 
 @dataclass(frozen=True)
@@ -50,59 +51,13 @@ _NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ ,@+=()-]*")
 
 
 @dataclass(frozen=True)
-class HandTrack:
-    """Hand keypoints and the camera of each of F frames.
-
-    keypoints_world: (F, 42, 3) metres, rows as in `dexworld.hands`; rows that are not valid may hold anything.
-    keypoints_valid: (F, 42) bool. world_from_camera: (F, 4, 4), camera frame x right, y down, z forward.
-    intrinsics: (3, 3) pinhole matrix in pixels of the stored size. Raises ValueError naming the field.
-    """
-
-    keypoints_world: np.ndarray
-    keypoints_valid: np.ndarray
-    world_from_camera: np.ndarray
-    intrinsics: np.ndarray
-
-    def __post_init__(self) -> None:
-        frames = len(self.keypoints_world)
-        shapes = {"keypoints_world": (frames, NUM_KEYPOINTS, 3), "keypoints_valid": (frames, NUM_KEYPOINTS)}
-        shapes |= {"world_from_camera": (frames, 4, 4), "intrinsics": (3, 3)}
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"hand track: {name} has shape {getattr(self, name).shape}, expected {shape}")
-        if self.keypoints_valid.dtype != bool:
-            raise ValueError(f"hand track: keypoints_valid must be bool, not {self.keypoints_valid.dtype}")
-        bad = ~np.isfinite(self.keypoints_world).all(axis=2) & self.keypoints_valid
-        if bad.any():
-            frame, row = np.argwhere(bad)[0]
-            raise ValueError(f"hand track: keypoint {row} of frame {frame} holds NaN or Inf; mark it invalid")
-        for name in ("world_from_camera", "intrinsics"):
-            if not np.isfinite(getattr(self, name)).all():
-                raise ValueError(f"hand track: {name} holds NaN or Inf")
-
-    def __len__(self) -> int:
-        return len(self.keypoints_world)
-
-    def keypoints_camera(self) -> np.ndarray:
-        """Keypoints (F, 42, 3) float32 in metres in the camera frame of their own frame, zeros where not valid."""
-        rotation, translation = self.world_from_camera[:, :3, :3], self.world_from_camera[:, None, :3, 3]
-        points = np.where(self.keypoints_valid[..., None], self.keypoints_world, 0.0) - translation
-        return np.where(self.keypoints_valid[..., None], points @ rotation, 0.0).astype(np.float32)
-
-    def camera_vectors(self) -> np.ndarray:
-        """Hand vectors (F, 128) float32: left 21 x 3, right 21 x 3 keypoints in the camera frame (m), then two flags. A
-        flag (left, right) is 1 when at least one keypoint of that hand is valid; rows that are not valid are zeros. A
-        licence-free replacement of the release's MANO vector for the AdaLN conditions."""
-        flags = [self.keypoints_valid[:, side].any(axis=1, keepdims=True) for side in (LEFT, RIGHT)]
-        points = self.keypoints_camera().reshape(len(self), 2 * KEYPOINTS_PER_HAND * 3)
-        return np.concatenate([points, *flags], axis=1).astype(np.float32)
-
-
-@dataclass(frozen=True)
 class TripletClip:
-    """One triplet in memory. Checks itself; raises ValueError naming the clip and the field. name: `<group>/<stem>` or
-    `<stem>`. interaction, static, hands: (F, H, W, 3) uint8 RGB, F = 1 + 4n (the causal codecs fold four frames into
-    one after the first). track, seed: keypoints and camera, and the simulator's seed, when known."""
+    """One triplet in memory.
+
+    name: `<group>/<stem>` or `<stem>`. interaction, static, hands: (F, H, W, 3) uint8 RGB, F = 1 + 4n (causal codecs
+    fold four frames into one after the first). track: keypoints and camera of F frames, without pictures. seed: of the
+    simulator. Raises ValueError naming the clip and the field.
+    """
 
     name: str
     interaction: np.ndarray
@@ -110,7 +65,7 @@ class TripletClip:
     hands: np.ndarray
     prompt: str
     fps: float = 8.0
-    track: HandTrack | None = None
+    track: Track | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -141,3 +96,21 @@ def check_name(name: str) -> None:
     if not name or not all(_NAME_PART.fullmatch(part) for part in name.split("/")):
         rule = "each part between '/' starts with a letter, digit or '_' and holds only those, spaces and .,@+=()-"
         raise ValueError(f"triplet name {name!r}: {rule}")
+
+
+def keypoints_camera(track: Track) -> np.ndarray:
+    """Keypoints (F, 42, 3) float32, metres in the camera frame of their own frame; zeros where not valid."""
+    valid = track.keypoints_valid[..., None]
+    rotation, translation = track.world_from_camera[:, :3, :3], track.world_from_camera[:, None, :3, 3]
+    points = np.where(valid, track.keypoints_world, 0.0) - translation
+    return np.where(valid, points @ rotation, 0.0).astype(np.float32)
+
+
+def camera_vectors(track: Track) -> np.ndarray:
+    """Hand vectors (F, 128) float32 for the AdaLN conditions: a licence-free stand-in for the release's MANO vectors.
+
+    Left, then right 21 x 3 keypoints as of `keypoints_camera`, then a flag for either hand: 1 when any keypoint of it
+    is valid.
+    """
+    flags = [track.keypoints_valid[:, side].any(axis=1, keepdims=True) for side in (LEFT, RIGHT)]
+    return np.concatenate([keypoints_camera(track).reshape(len(track), -1), *flags], axis=1).astype(np.float32)

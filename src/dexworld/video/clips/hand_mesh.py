@@ -36,33 +36,29 @@ LENGTHS = np.ravel(_FINGER_LENGTHS)
 
 @dataclass(frozen=True)
 class MeshSequence:
-    """One hand's mesh in each of F frames. vertices: (F, V, 3) metres in the camera frame of their frame. faces: (M, 3)
-    int. drawn: (F, M) bool, the faces that are shown; (F,) bool shows or hides the whole hand. Vertices of faces that
-    aren't drawn may hold anything. Raises ValueError naming the field, and the frame for NaN or Inf."""
+    """One hand's mesh in each of F frames.
+
+    vertices: (F, V, 3) metres in the camera frame of their frame. faces: (M, 3) int. drawn: (F, M) bool, the faces that
+    are shown; (F,) bool shows or hides the whole hand. Vertices of faces that aren't drawn may hold anything.
+    Raises ValueError naming the field.
+    """
 
     vertices: np.ndarray
     faces: np.ndarray
     drawn: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.vertices.ndim != 3 or self.vertices.shape[2] != 3:
-            raise ValueError(f"vertices must be (F, V, 3), not {self.vertices.shape}")
-        frames, vertices = self.vertices.shape[:2]
+        frames, vertices, _ = self.vertices.shape
         check_faces(self.faces, vertices)
         if self.drawn.dtype != bool or self.drawn.shape not in ((frames,), (frames, len(self.faces))):
             shapes, found = f"({frames},) or ({frames}, {len(self.faces)})", f"{self.drawn.dtype} {self.drawn.shape}"
             raise ValueError(f"drawn must be bool of shape {shapes}, not {found}")
-        for frame in np.flatnonzero(self.visible):
-            if not np.isfinite(self.vertices[frame][self.faces_of(int(frame))]).all():
+        for frame in range(frames):
+            if not np.isfinite(self.vertices[frame][self.faces_of(frame)]).all():
                 raise ValueError(f"vertices of frame {frame} hold NaN or Inf; mark the hand invalid there")
 
     def __len__(self) -> int:
         return len(self.vertices)
-
-    @property
-    def visible(self) -> np.ndarray:
-        """(F,) bool: frames that draw anything of the hand."""
-        return np.any(self.drawn.reshape(len(self), -1), axis=1)
 
     def faces_of(self, frame: int) -> np.ndarray:
         """Faces (m, 3) drawn in a frame."""
@@ -76,10 +72,8 @@ def hand_mesh(keypoints: np.ndarray, valid: np.ndarray) -> MeshSequence:
     hand's size, taken from the valid bones of all frames, so that it doesn't flicker. Raises ValueError on other shapes
     and on valid keypoints that hold NaN or Inf.
     """
-    if keypoints.ndim != 3 or keypoints.shape[1:] != (KEYPOINTS_PER_HAND, 3):
-        raise ValueError(f"keypoints of a hand must be (F, {KEYPOINTS_PER_HAND}, 3), not {keypoints.shape}")
-    if valid.shape != keypoints.shape[:2] or valid.dtype != bool:
-        raise ValueError(f"valid must be {keypoints.shape[:2]} bool, not {valid.shape} {valid.dtype}")
+    if keypoints.shape != (len(valid), KEYPOINTS_PER_HAND, 3) or valid.shape != keypoints.shape[:2]:
+        raise ValueError(f"a hand must be (F, 21, 3) with (F, 21) valid, not {keypoints.shape} with {valid.shape}")
     bad = valid & ~np.isfinite(keypoints).all(axis=2)
     if bad.any():
         frame, row = np.argwhere(bad)[0]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE, LEFT, RIGHT
-from dexworld.video.clips.clip import HandTrack
+from dexworld.track import Track
+from dexworld.video.clips.clip import keypoints_camera
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.rasteriser import NEAR, rasterise
 
@@ -20,41 +21,37 @@ HAND_LEVEL = 100  # of 255, brightest channel: a pixel of a hand video, even a c
 HAND_THRESHOLD = 100  # of 765: a pixel whose R + G + B exceeds this belongs to a hand (DWM release)
 HAND_NOISE_LEVEL = 24  # of 255: a hand video is black elsewhere, up to the noise of its compression
 MIN_HAND_SHARE = 5e-5  # of the image: fewer such pixels are no hand
+SUPERSAMPLE = 2  # a pixel is the average of this many squared
 
 
 def render_hands(
-    left: MeshSequence | None,
-    right: MeshSequence | None,
-    intrinsics: np.ndarray,
-    height: int,
-    width: int,
-    smooth: bool = True,
-    supersample: int = 2,
+    left: MeshSequence | None, right: MeshSequence | None, intrinsics: np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """Render hand meshes to a video (F, H, W, 3) uint8 RGB. intrinsics: (3, 3), or (F, 3, 3) when they change, in
-    pixels of H x W. smooth: shade by interpolated vertex normals instead of one normal a face. supersample: pixels are
-    averaged from this many squared. Raises ValueError when no hand is given or the hands differ in length."""
+    """Render hand meshes to a video (F, H, W, 3) uint8 RGB, shaded by interpolated vertex normals.
+
+    intrinsics: (3, 3) pixels of H x W. Raises ValueError when no hand is given or the hands differ in length.
+    """
     meshes = {"left": left, "right": right}
     hands = [(mesh, HAND_COLOURS[side]) for side, mesh in meshes.items() if mesh is not None]
     if not hands or len({len(mesh) for mesh, _ in hands}) != 1:
         raise ValueError(f"render_hands needs one or two hands of equal length, not {[len(mesh) for mesh, _ in hands]}")
-    if supersample < 1:
-        raise ValueError(f"supersample is {supersample}; it must be at least 1")
-    frames = len(hands[0][0])
-    if intrinsics.shape not in ((3, 3), (frames, 3, 3)):
-        raise ValueError(f"intrinsics must be (3, 3) or ({frames}, 3, 3), not {intrinsics.shape}")
-    cameras = np.broadcast_to(intrinsics, (frames, 3, 3)).astype(np.float64)
+    frames, intrinsics = len(hands[0][0]), intrinsics.astype(np.float64)
+    starts = np.cumsum([0] + [mesh.vertices.shape[1] for mesh, _ in hands])
+    vertices = np.concatenate([mesh.vertices for mesh, _ in hands], axis=1).astype(np.float64)
+    faces = np.concatenate([mesh.faces + start for (mesh, _), start in zip(hands, starts, strict=False)])
+    colours = np.concatenate([np.broadcast_to(colour, (len(mesh.faces), 3)) for mesh, colour in hands])
     video = np.zeros((frames, height, width, 3), dtype=np.uint8)
     for frame in range(frames):
-        shown = [(mesh.vertices[frame], mesh.faces_of(frame), colour) for mesh, colour in hands]
-        shown = [(vertices, faces, colour) for vertices, faces, colour in shown if len(faces)]
-        if shown:
-            top, bottom, left_edge, right_edge = _box(shown, cameras[frame], height, width)
-            camera = cameras[frame] - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
-            camera = camera * np.array([supersample, supersample, 1.0])[:, None]
-            size = bottom - top, right_edge - left_edge
-            image = _image(shown, camera, size[0] * supersample, size[1] * supersample, smooth)
-            image = image.reshape(size[0], supersample, size[1], supersample, 3).mean(axis=(1, 3))
+        drawn = np.concatenate([np.broadcast_to(mesh.drawn[frame], len(mesh.faces)) for mesh, _ in hands])
+        if drawn.any():
+            top, bottom, left_edge, right_edge = _box(vertices[frame][faces[drawn].ravel()], intrinsics, height, width)
+            camera = intrinsics - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
+            camera = camera * np.array([SUPERSAMPLE, SUPERSAMPLE, 1.0])[:, None]
+            rows, columns = bottom - top, right_edge - left_edge
+            image = _image(
+                vertices[frame], faces[drawn], colours[drawn], camera, rows * SUPERSAMPLE, columns * SUPERSAMPLE
+            )
+            image = image.reshape(rows, SUPERSAMPLE, columns, SUPERSAMPLE, 3).mean(axis=(1, 3))
             video[frame, top:bottom, left_edge:right_edge] = np.clip(np.rint(image * 255), 0, 255)
     return video
 
@@ -69,16 +66,15 @@ def frames_with_hands(video: np.ndarray) -> np.ndarray:
     return hand_share(video) >= MIN_HAND_SHARE
 
 
-def render_track(track: HandTrack, height: int, width: int, smooth: bool = True, supersample: int = 2) -> np.ndarray:
-    """The hand video (F, H, W, 3) uint8 of a hand track: meshes built from its keypoints, seen by its camera."""
-    points = track.keypoints_camera()
+def render_track(track: Track, height: int, width: int) -> np.ndarray:
+    """The hand video (F, H, W, 3) uint8 of a track: meshes built from its keypoints, seen by its camera."""
+    points = keypoints_camera(track)
     left, right = (hand_mesh(points[:, side], track.keypoints_valid[:, side]) for side in (LEFT, RIGHT))
-    return render_hands(left, right, track.intrinsics, height, width, smooth, supersample)
+    return render_hands(left, right, track.intrinsics, height, width)
 
 
-def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """Rows and columns (top, bottom, left, right) that hold all that can be seen of [(vertices, faces, colour)]."""
-    points = np.concatenate([vertices[faces.ravel()] for vertices, faces, _ in hands])
+def _box(points: np.ndarray, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """Rows and columns (top, bottom, left, right) that hold all that can be seen of points (P, 3)."""
     points = points[points[:, 2] > NEAR]
     if not len(points):
         return 0, 0, 0, 0
@@ -88,24 +84,17 @@ def _box(hands, intrinsics: np.ndarray, height: int, width: int) -> tuple[int, i
     return int(top), int(bottom), int(left), int(right)
 
 
-def _image(hands, intrinsics: np.ndarray, height: int, width: int, smooth: bool) -> np.ndarray:
-    """Shaded image (H, W, 3) in [0, 1] of [(vertices, faces, colour)]."""
-    starts = np.cumsum([0] + [len(vertices) for vertices, _, _ in hands])
-    vertices = np.concatenate([vertices for vertices, _, _ in hands]).astype(np.float64)
-    faces = np.concatenate([faces + start for (_, faces, _), start in zip(hands, starts, strict=False)])
-    colours = np.concatenate([np.broadcast_to(colour, (len(faces), 3)) for _, faces, colour in hands])
+def _image(
+    vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """Shaded image (H, W, 3) in [0, 1] of faces (M, 3) with colours (M, 3)."""
     raster = rasterise(vertices, faces, intrinsics, height, width)
     seen, weights = raster.face[raster.covered], raster.weights[raster.covered]
 
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # length: twice the area
-    if smooth:
-        at_vertex = np.stack(
-            [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)], axis=1
-        )
-        normal = np.einsum("pc,pcx->px", weights, _unit(at_vertex)[faces[seen]])
-    else:
-        normal = normals[seen]
+    at_vertex = [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)]
+    normal = np.einsum("pc,pcx->px", weights, _unit(np.stack(at_vertex, axis=1))[faces[seen]])
     point = np.einsum("pc,pcx->px", weights, corners[seen])
     # either winding is lit alike: mirrored left hands come with reversed faces, and only outer faces are seen anyway
     facing = np.abs((_unit(normal) * _unit(point)).sum(axis=1))

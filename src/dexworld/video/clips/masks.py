@@ -21,13 +21,11 @@ MIX: dict[str, float] = {
 def random_mask(
     frames: int, height: int, width: int, generator: torch.Generator, kind: str | None = None
 ) -> tuple[Tensor, str]:
-    """A mask (F, H, W) bool, True where pixels are to be made, and its kind; drawn from `MIX` unless `kind` is given.
-    Raises ValueError for a kind that is not in `MIX`."""
-    names = list(MIX)
+    """A mask (F, H, W) bool, True where pixels are to be made, and its kind: the given one, or one drawn from `MIX`."""
     if kind is None:
-        kind = names[int(torch.multinomial(torch.tensor(list(MIX.values())), 1, generator=generator))]
+        kind = list(MIX)[int(torch.multinomial(torch.tensor(list(MIX.values())), 1, generator=generator))]
     if kind not in MIX:
-        raise ValueError(f"no mask kind {kind!r}; choose from {', '.join(names)}")
+        raise ValueError(f"no mask kind {kind!r}; choose from {', '.join(MIX)}")
     draw = _Draw(generator)
     mask = torch.zeros(frames, height, width, dtype=torch.bool)
     if kind == "block in all frames":
@@ -56,8 +54,6 @@ def random_mask(
 
 
 class _Draw:
-    """Numbers and shapes from one generator."""
-
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
 
@@ -76,7 +72,6 @@ class _Draw:
         return slice(top, top + rows), slice(left, left + columns)
 
     def ellipse(self, height: int, width: int, round_: bool) -> Tensor:
-        """(H, W) bool."""
         vertical = self.real(0.1, 0.4) * height
         horizontal = vertical if round_ else self.real(0.1, 0.4) * width
         y = (torch.arange(height) + 0.5 - self.real(0.2, 0.8) * height) / vertical

@@ -11,9 +11,11 @@ _MIN_AREA = 1e-4  # square pixels, doubled; thinner triangles are seen edge-on
 
 @dataclass(frozen=True)
 class Raster:
-    """What is seen at each pixel centre of an image. face: (H, W) int, index of the nearest face, -1 where nothing is
-    seen. weights: (H, W, 3) perspective-correct barycentric weights of that face's corners, zeros where nothing is
-    seen. depth: (H, W) metres, inf where nothing is."""
+    """What is seen at each pixel centre of an image.
+
+    face: (H, W) int, index of the nearest face; -1 where nothing is seen. weights: (H, W, 3) perspective-correct
+    barycentric weights of that face's corners. depth: (H, W) metres, inf where nothing is.
+    """
 
     face: np.ndarray
     weights: np.ndarray
@@ -26,9 +28,11 @@ class Raster:
 
 
 def rasterise(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, height: int, width: int) -> Raster:
-    """Project triangles through a pinhole camera and keep the nearest at every pixel centre. vertices: (V, 3) metres in
-    the camera frame (x right, y down, z forward). faces: (M, 3) int, either winding. intrinsics: (3, 3) pixels; the
-    first pixel's centre is (0.5, 0.5). Triangles nearer than 1 cm are left out whole. Raises ValueError."""
+    """Project triangles through a pinhole camera and keep the nearest at every pixel centre.
+
+    vertices: (V, 3) metres in the camera frame (x right, y down, z forward). faces: (M, 3) int, either winding.
+    intrinsics: (3, 3) pixels; the first pixel's centre is (0.5, 0.5). Triangles nearer than 1 cm are left out whole.
+    """
     if vertices.ndim != 2 or vertices.shape[1] != 3 or intrinsics.shape != (3, 3):
         raise ValueError(f"vertices must be (V, 3), intrinsics (3, 3), not {vertices.shape} and {intrinsics.shape}")
     check_faces(faces, len(vertices))
@@ -75,9 +79,11 @@ def check_faces(faces: np.ndarray, vertices: int) -> None:
 
 
 def _spans(x: np.ndarray, y: np.ndarray, height: int, width: int):
-    """Runs of pixels whose centres a triangle covers, row by row: (triangle, row, first column, columns) in batches. A
-    row between two corners crosses two edges. Intervals are half open and an edge's crossing is computed alike for both
-    triangles that share it, so neighbours neither overlap nor leave a gap."""
+    """Runs of pixels whose centres a triangle covers, row by row: (triangle, row, first column, columns) in batches.
+
+    Intervals are half open and an edge's crossing is computed alike for both triangles that share it, so neighbours
+    neither overlap nor leave a gap.
+    """
     low, high = (np.clip(edge - 0.5, -1.0, height) for edge in (y.min(axis=1), y.max(axis=1)))
     first_row = np.maximum(np.ceil(low), 0).astype(int)
     rows = np.maximum(np.minimum(np.ceil(high), height).astype(int) - first_row, 0)

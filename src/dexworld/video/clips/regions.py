@@ -25,9 +25,8 @@ class RegionConfig:
 
     change: grey levels (0 to 255) by which a smoothed colour must leave the static video's range, in any channel.
     hand: sum of R, G and B (0 to 765) from which a pixel of the hand video is a hand; the paper's mask uses 100.
-    smoothing, slack, dilation: shares of the frame height; side of the box that averages grain away, reach of the
-    static video's range (misalignment that is forgiven), and how far the region grows. speck: share of the frame's
-    pixels; smaller changes are noise if no larger one is near.
+    smoothing, slack, dilation: shares of the frame height: side of the box that averages grain away, misalignment that
+    is forgiven, and how far the region grows. speck: share of the frame's pixels; smaller changes are noise.
     """
 
     change: float = 20.0
@@ -48,15 +47,13 @@ class RegionConfig:
 def interaction_region(
     truth: np.ndarray, static: np.ndarray, hands: np.ndarray, config: RegionConfig = RegionConfig()
 ) -> np.ndarray:
-    """The interaction region (F, H, W) bool of a clip: changed pixels and hands of every frame, widened. truth, static,
-    hands: the clip's three aligned videos, (F, H, W, 3) uint8. Its complement is the unaffected scene. Raises
-    ValueError on other shapes."""
-    for name, video in (("truth", truth), ("static", static), ("hands", hands)):
-        if video.ndim != 4 or video.shape != truth.shape or video.shape[-1] != 3 or video.dtype != np.uint8:
-            raise ValueError(
-                f"the {name} video must be (F, H, W, 3) uint8 and as large as the truth {truth.shape}, "
-                f"not {video.shape} {video.dtype}"
-            )
+    """The interaction region (F, H, W) bool of a clip: changed pixels and hands of every frame, widened.
+
+    truth, static, hands: the clip's aligned videos, (F, H, W, 3) uint8. Raises ValueError when their shapes differ.
+    """
+    for name, video in (("static", static), ("hands", hands)):
+        if video.shape != truth.shape:
+            raise ValueError(f"the {name} video is {video.shape}; it must be as large as the truth, {truth.shape}")
     grown = config.dilation * truth.shape[1]
     return dilated(changed_pixels(truth, static, config) | hand_pixels(hands, config), grown)
 
@@ -74,7 +71,8 @@ def changed_pixels(video: np.ndarray, static: np.ndarray, config: RegionConfig =
 def _changed(image: np.ndarray, static: np.ndarray, config: RegionConfig) -> np.ndarray:
     height = image.shape[0]
     radius, slack = reach(config.smoothing * height / 2), reach(config.slack * height)
-    colours, ground = (box_mean(_channels(frame), radius) for frame in (image, static))
+    channels = (torch.from_numpy(np.ascontiguousarray(frame)).float().permute(2, 0, 1) for frame in (image, static))
+    colours, ground = (box_mean(each, radius) for each in channels)
     difference = (colours - ground).flatten(1)
     colours = colours - difference.median(dim=1).values[:, None, None]  # exposure: most of a frame doesn't change
     above = colours - maximum(ground, slack)
@@ -84,8 +82,11 @@ def _changed(image: np.ndarray, static: np.ndarray, config: RegionConfig) -> np.
 
 
 def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
-    """`mask` (H, W) bool without what is alone: a pixel stays where the square of twice the size around it, taken as
-    `share` of the frame's area, is filled by half of such a speck or more."""
+    """`mask` (H, W) bool without what is alone.
+
+    A speck is `share` of the frame's area. A pixel stays where the square around it, twice as wide as a speck, holds
+    that many pixels or more.
+    """
     area = share * mask.size
     radius = reach(np.sqrt(area))
     filled = box_mean(torch.from_numpy(mask)[None].float(), radius)[0] * (2 * radius + 1) ** 2
@@ -113,7 +114,3 @@ def maximum(images: Tensor, radius: int) -> Tensor:
 def box_mean(images: Tensor, radius: int) -> Tensor:
     """Mean over the square of the given radius around every pixel of (C, H, W), of what lies in the frame."""
     return functional.avg_pool2d(images, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
-
-
-def _channels(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).float().permute(2, 0, 1)

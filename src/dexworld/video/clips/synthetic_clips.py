@@ -17,7 +17,8 @@ from dexworld.data.parallel import parallel_map
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
 from dexworld.sim.recording import seed_split
 from dexworld.sim.render import choose_backend
-from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip
+from dexworld.track import Track
+from dexworld.video.clips.clip import ClipShape, TripletClip
 from dexworld.video.clips.hand_video import render_track, repeated_first_frame
 from dexworld.video.clips.triplet_files import files_of, write_triplet
 from dexworld.video.clips.triplets import TripletFolder, finish_triplets, start_triplets
@@ -68,23 +69,21 @@ def record_triplets(
     config: SyntheticConfig, progress: Callable[[Iterable[str]], Iterable[str]] = iter
 ) -> TripletFolder:
     """Record the clips that are not in `config.output` yet, in parallel; start it again after a kill and it goes on.
+
     progress: wraps the names of finished clips. Raises ValueError when the folder holds clips of other settings or of
-    another split's scenes."""
+    another split's scenes.
+    """
     backend: Any = choose_backend(config.backend)
-    settings = {
-        "generator": "dexworld.video.synthetic",
-        "camera": config.camera,
-        "recording": {**asdict(config.recording()), "skills": list(config.recording().skills)},
-        "backend": backend,
-        "mujoco": mujoco.__version__,
-    }
-    seeds = range(config.seed, config.seed + config.clips)
-    start_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
-    missing = [seed for seed in seeds if not files_of(config.output, clip_name(seed)).interaction.exists()]
+    settings: dict[str, Any] = {"generator": "dexworld.video.synthetic", "camera": config.camera}
+    settings["recording"] = asdict(config.recording()) | {"skills": list(config.recording().skills)}
+    settings |= {"backend": backend, "mujoco": mujoco.__version__}
+    seeds = {clip_name(seed): seed for seed in range(config.seed, config.seed + config.clips)}
+    start_triplets(config.output, settings, seeds)
+    missing = [seed for name, seed in seeds.items() if not files_of(config.output, name).interaction.exists()]
     job = partial(_record_and_write, config=replace(config, backend=backend))
     for _ in progress(parallel_map(job, missing, config.workers, ordered=False)):
         pass
-    return finish_triplets(config.output, settings, {clip_name(seed): seed for seed in seeds})
+    return finish_triplets(config.output, settings, seeds)
 
 
 def clip_name(seed: int) -> str:
@@ -92,34 +91,27 @@ def clip_name(seed: int) -> str:
     return f"{seed:08d}"
 
 
-def simulated_triplet(seed: int, config: SyntheticConfig) -> TripletClip:
-    """The triplet of a seed."""
-    clip = triplet_of(record_hand_clip(seed, config.recording(), config.backend))
-    return clip if config.camera == "moving" else as_fixed_camera(clip)
-
-
 def triplet_of(clip: HandClip, name: str | None = None) -> TripletClip:
     """A simulated clip as a triplet."""
     points, poses, intrinsics = (
         np.asarray(each, dtype=np.float32) for each in (clip.keypoints_world, clip.world_from_camera, clip.intrinsics)
     )
-    track = HandTrack(points, clip.keypoints_valid, poses, intrinsics)
+    track = Track(poses, intrinsics, {"keypoints_world": points, "keypoints_valid": clip.keypoints_valid})
     videos = clip.interaction, clip.static, clip.hands
     return TripletClip(name or clip_name(clip.seed), *videos, clip.prompt, clip.fps, track, clip.seed)
 
 
 def as_fixed_camera(clip: TripletClip) -> TripletClip:
     """The clip as real video of a standing camera would give it, drawn from the clip's seed."""
-    if clip.track is None or clip.seed is None:
-        raise ValueError(f"{clip.name}: only a simulated clip with keypoints can stand in for real video")
+    assert clip.track is not None
+    assert clip.seed is not None
     lost = np.random.default_rng([clip.seed, 21]).random(len(clip.track)) < DROPPED
-    track = replace(clip.track, keypoints_valid=clip.track.keypoints_valid & ~lost[:, None])
-    height, width = clip.interaction.shape[1:3]
-    hands = render_track(track, height, width)
+    track = clip.track.with_columns(keypoints_valid=clip.track.keypoints_valid & ~lost[:, None])
+    hands = render_track(track, *clip.interaction.shape[1:3])
     return replace(clip, static=repeated_first_frame(clip.interaction[None])[0], hands=hands, track=track)
 
 
 def _record_and_write(seed: int, config: SyntheticConfig) -> str:
-    clip = simulated_triplet(seed, config)
-    write_triplet(config.output, clip)
+    clip = triplet_of(record_hand_clip(seed, config.recording(), config.backend))
+    write_triplet(config.output, clip if config.camera == "moving" else as_fixed_camera(clip))
     return clip.name

@@ -6,13 +6,12 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
     <group>/videos_static/<stem>.mp4   the same camera path through the untouched scene
     <group>/videos_hands/<stem>.mp4    hands alone on black, left green, right red
     <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
-    <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`HandTrack`)
+    <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`Track`)
 
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
 """
 
 import hashlib
-import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,21 +19,22 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dexworld.data.files import written_atomically
+from dexworld.data.files import read_arrays, written_atomically
 from dexworld.data.video import write_video
 from dexworld.data.video_frames import VideoFrames
-from dexworld.video.clips.clip import HandTrack, TripletClip, check_name
+from dexworld.track import Track
+from dexworld.video.clips.clip import TripletClip, check_name
 
 VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"
 PROMPTS, REWRITES = "prompts", "prompts_rewrite"
+SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", REWRITES: ".txt", MOTIONS: ".npz"}
 RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)  # what a damaged npz raises
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
 
 
 class TripletError(ValueError):
-    """A triplet that can't be read or found; the message names the file, the reason and what to do."""
+    """A triplet that can't be read or found; the message names file and reason."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +71,36 @@ def signature(path: Path) -> bytes:
 
 
 def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
-    """The files of triplet `name` below `root` by the folder contract; they need not exist. prompts: the prompt folder.
-    "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt."""
+    """The files of triplet `name` below `root` by the folder contract; they need not exist.
+
+    prompts: the prompt folder. "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt.
+    """
     check_name(name)
-    stem, group = PurePosixPath(name).name, root / PurePosixPath(name).parent
-    prompt = group / prompts / f"{stem}.txt"
+    return files_in(root / PurePosixPath(name).parent, PurePosixPath(name).name, prompts)
+
+
+def files_in(group: Path, stem: str, prompts: str, below: Sequence[str] = ("",)) -> TripletFiles:
+    """The files of a triplet in the folder of its group, each in the first of the folders `below` that has it."""
+
+    def found(folder: str) -> Path:
+        places = [group / place / folder / f"{stem}{SUFFIXES[folder]}" for place in below]
+        return next((place for place in places if place.exists()), places[0])
+
+    prompt = found(prompts)
     if prompts == REWRITES and not prompt.exists():
-        prompt = group / PROMPTS / f"{stem}.txt"
-    interaction, static, hands = (group / folder / f"{stem}.mp4" for folder in (VIDEOS, STATIC, HANDS))
-    return TripletFiles(interaction, static, hands, prompt, motion=group / MOTIONS / f"{stem}.npz")
+        prompt = found(PROMPTS)
+    return TripletFiles(found(VIDEOS), found(STATIC), found(HANDS), prompt, found(MOTIONS))
 
 
 def write_triplet(root: Path | str, clip: TripletClip) -> None:
-    """Write one triplet below `root`; a kill at any moment leaves no half triplet with a complete mark. Near-lossless
-    H.264 (crf 12); the hand video keeps full colour resolution. The interaction video is written last; when the triplet
-    exists already it is removed first. Raises ValueError on odd frame sizes."""
+    """Write one triplet below `root`, near-lossless; the hand video keeps full colour resolution.
+
+    The interaction video is written last, and removed first where the triplet exists: a kill leaves no half triplet
+    that looks complete. Raises ValueError on odd frame sizes.
+    """
     files = files_of(Path(root), clip.name)
-    for path in (*files.required, files.motion):
-        if path is not files.motion or clip.track is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    for path in (*files.required, *([] if clip.track is None else [files.motion])):
+        path.parent.mkdir(parents=True, exist_ok=True)
     files.interaction.unlink(missing_ok=True)
     files.motion.unlink(missing_ok=True)
     _write(files.static, clip.static, clip.fps)
@@ -107,13 +118,16 @@ def _write(path: Path, frames: np.ndarray, fps: float, chroma: str = "420") -> N
         write_video(temporary, frames, fps, crf=CRF, chroma=chroma)
 
 
-def read_track(path: Path) -> HandTrack:
-    """Read a hand_motions npz. Raises TripletError naming the file and the key."""
+def read_track(path: Path) -> Track:
+    """The keypoints and the camera of a hand_motions npz. Raises TripletError naming the file and the key."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return HandTrack(**{name: archive[name] for name in _TRACK})
-    except UNREADABLE as error:
-        raise TripletError(f"{path}: can't be read as hand motion ({type(error).__name__}: {error})") from error
+        arrays, _ = read_arrays(path)
+        if missing := [name for name in _TRACK if name not in arrays]:
+            raise ValueError(f"{path}: holds no {', '.join(missing)}")
+        columns = {name: arrays[name] for name in _TRACK[:2]}
+        return Track(arrays["world_from_camera"], arrays["intrinsics"], columns, source=str(path))
+    except ValueError as error:
+        raise TripletError(str(error)) from error
 
 
 def read_prompt(path: Path) -> str:
@@ -128,10 +142,8 @@ def check_rates(videos: Sequence[VideoFrames]) -> None:
     """Raise TripletError unless a triplet's three videos have one frame rate."""
     for video in videos[1:]:
         if abs(video.fps - videos[0].fps) > RATE_TOLERANCE:
-            raise TripletError(
-                f"{video.path}: {video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}; the three videos of a "
-                "triplet show the same moments, so write them at one rate"
-            )
+            rates = f"{video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}"
+            raise TripletError(f"{video.path}: {rates}; write the three videos of a triplet at one rate")
 
 
 def find_names(root: Path) -> list[str]:
@@ -152,29 +164,31 @@ def find_listing(root: Path, listing: Path | str) -> Path:
 
 def list_names(listing: Path) -> list[str]:
     """Names of a list file's lines, in order; blank lines don't count. Raises TripletError naming file and line."""
-    names: dict[str, None] = {}
-    for number, entry in list_entries(listing):
+    names = []
+    for _, entry in list_entries(listing):
         if isinstance(entry, TripletError):
             raise entry
-        if entry in names:
-            raise TripletError(f"{listing}, line {number}: {entry!r} is listed twice")
-        names[entry] = None
-    return list(names)
+        names.append(entry)
+    return names
 
 
 def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
     """Line number and name, or what is wrong with the line, of each line of a list file that isn't blank."""
     entries: list[tuple[int, str | TripletError]] = []
+    seen: set[str] = set()
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip()
-        path = PurePosixPath(text)
+        text, path = line.strip(), PurePosixPath(line.strip())
         if not text:
             continue
         try:
             if path.is_absolute() or path.parent.name != VIDEOS or path.suffix != ".mp4":
                 raise ValueError("is not of the form <group>/videos/<stem>.mp4, relative to the data folder")
-            check_name(name_of(path))
-            entries.append((number, name_of(path)))
+            name = name_of(path)
+            check_name(name)
+            if name in seen:
+                raise ValueError("its clip is listed twice")
+            seen.add(name)
+            entries.append((number, name))
         except ValueError as error:
             entries.append((number, TripletError(f"{listing}, line {number}: {text!r}: {error}")))
     return entries

@@ -43,14 +43,17 @@ RECORD = "triplets.json"
 
 @dataclass(frozen=True)
 class TripletFolder:
-    """The triplets of a folder, decoded when they are asked for. names: in order. files: of each name. settings: how
-    they were made, {} when unknown. all_seeds: recorded seeds."""
+    """The triplets of a folder, decoded when they are asked for.
+
+    names: in order. files: of each name. settings: how they were made, {} when unknown. seeds: simulator seed of each
+    name that has one; empty for recordings of the real world.
+    """
 
     root: Path
     names: tuple[str, ...]
     files: Mapping[str, TripletFiles] = field(repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    all_seeds: Mapping[str, int] = field(default_factory=dict, repr=False)
+    seeds: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,17 +69,10 @@ class TripletFolder:
             prompt, fps = read_prompt(files.prompt), sources[0].fps
             track = read_track(files.motion) if files.motion.exists() else None
             return TripletClip(name, moving, static, hands, prompt, fps, track, self.seeds.get(name))
-        except VideoError as error:
+        except (VideoError, TripletError) as error:
             raise TripletError(str(error)) from error
-        except TripletError:
-            raise
         except ValueError as error:
             raise TripletError(f"{files.interaction}: {error}") from error
-
-    @cached_property
-    def seeds(self) -> dict[str, int]:
-        """Simulator seed of each name that has one; empty for recordings of the real world."""
-        return {name: int(self.all_seeds[name]) for name in self.names if name in self.all_seeds}
 
     def rates(self) -> dict[str, float]:
         """Frames a second of each clip's interaction video, by name. Raises VideoError for one that can't be opened."""
@@ -84,7 +80,7 @@ class TripletFolder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when a triplet is added, removed or rewritten, not when the folder moves; 32 hexadecimal digits."""
+        """Changes when a triplet is added, removed or rewritten, not when the folder moves; 32 hex digits."""
         digest = hashlib.sha256()
         for name in self.names:
             files = self.files[name]
@@ -99,7 +95,8 @@ class TripletFolder:
         for name in names:
             if name not in self.files:
                 raise TripletError(f"{self.root}: holds no triplet {name!r}; it has {len(self)}: {few(self.names)}")
-        return replace(self, names=names, files={name: self.files[name] for name in names})
+        seeds = {name: self.seeds[name] for name in names if name in self.seeds}
+        return replace(self, names=names, files={name: self.files[name] for name in names}, seeds=seeds)
 
 
 def open_triplets(root: Path | str, listing: Path | str | None = None, prompts: str = PROMPTS) -> TripletFolder:
@@ -115,36 +112,38 @@ def open_triplets(root: Path | str, listing: Path | str | None = None, prompts: 
 
 
 def opened(root: Path, listing: Path | str | None, files: Mapping[str, TripletFiles], top: Path) -> TripletFolder:
-    """The folder of these files, with settings and seeds from records no higher than `top`. Raises TripletError when
-    there are no files, or when some don't exist, naming the first few."""
+    """The folder of these files, with settings and seeds from records no higher than `top`.
+
+    Raises TripletError when there are no files, or when some don't exist, naming the first few.
+    """
     if not files:
         raise TripletError(f"{listing or root}: holds no triplets; expected videos/<stem>.mp4 in it or in its folders")
     missing = [str(path) for each in files.values() for path in each.required if not path.exists()]
     if missing:
-        raise TripletError(
-            f"{root}: {len(missing)} files of {len(files)} triplets are missing: {few(missing)}; "
-            "validate the folder to see them all"
-        )
+        count = f"{len(missing)} files of {len(files)} triplets"
+        raise TripletError(f"{root}: {count} are missing: {few(missing)}; validate the folder to see them all")
     return TripletFolder(root, tuple(files), files, *_recorded(files, top.absolute()))
 
 
 def _recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Settings and scene seeds by name, each from the nearest triplets.json above its interaction video. The settings
-    are {} where the triplets come from several."""
+    """Settings and scene seeds by name, each from the nearest triplets.json above its interaction video.
+
+    The settings are {} where the triplets come from several.
+    """
 
     @cache
     def owner_of(group: Path) -> Path:
         above = (folder for folder in group.parents if folder.is_relative_to(top) and (folder / RECORD).is_file())
         return next(above, top)
 
+    read = cache(read_record)
     records: dict[Path, dict[str, Any]] = {}
     seeds: dict[str, int] = {}
     for name, each in files.items():
         path = each.interaction.absolute()
         owner = owner_of(path.parent)
-        if owner not in records:
-            records[owner] = read_record(owner)
-        known, own_name = records[owner].get("seeds", {}), name_of(path.relative_to(owner))
+        record = records.setdefault(owner, read(owner))
+        known, own_name = record.get("seeds", {}), name_of(path.relative_to(owner))
         if own_name in known:
             seeds[name] = int(known[own_name])
     settings = [record.get("settings", {}) for record in records.values()]
@@ -153,14 +152,13 @@ def _recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, A
 
 def start_triplets(root: Path | str, settings: Mapping[str, Any], seeds: Mapping[str, int] | None = None) -> None:
     """Write triplets.json before the first clip, so that a folder whose making was killed knows what its clips are.
+
     settings: what makes the clips. seeds: simulator seed by name of all planned clips. Raises ValueError for other
-    settings than the folder's, and for seeds of another split (training, validation, evaluation) than its clips'."""
-    root = Path(root)
-    old = _record_made_with(root, settings)
-    names = set(find_names(root)) if root.is_dir() else set()
-    planned = {**{name: seed for name, seed in old.get("seeds", {}).items() if name in names}, **(seeds or {})}
-    root.mkdir(parents=True, exist_ok=True)
-    _write_record(root, settings, {"triplets": len(names)}, planned, old.get("clips", {}))
+    settings than the folder's, and for seeds of another split (training, validation, evaluation) than its clips'.
+    """
+    Path(root).mkdir(parents=True, exist_ok=True)
+    names = find_names(Path(root))
+    _write_record(Path(root), settings, names, [*names, *(seeds or {})], seeds or {}, {}, {})
 
 
 def finish_triplets(
@@ -177,40 +175,42 @@ def finish_triplets(
     settings, for names that the folder doesn't hold, and for seeds of another split than its other clips'.
     """
     root = Path(root)
-    old = _record_made_with(root, settings)
     names = find_names(root)
     for name in {*seeds, *(clips or {})} - set(names):
         raise ValueError(f"{root}: holds no triplet {name!r}, but a seed or record is given for it")
-    merged = [{**old.get(key, {}), **new} for key, new in (("seeds", seeds), ("clips", clips or {}))]
-    kept = [{name: each[name] for name in names if name in each} for each in merged]
-    _write_record(root, settings, {"triplets": len(names), **(counts or {})}, *kept)
+    _write_record(root, settings, names, names, seeds, clips or {}, counts or {})
     with written_atomically(root / "dataset.txt") as temporary:
         temporary.write_text("".join(f"{list_line(name)}\n" for name in names), encoding="utf-8")
     return open_triplets(root)
 
 
-def _record_made_with(root: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The folder's record. Raises ValueError when its clips were made with other settings than these."""
-    record = read_record(root)
-    found = record.get("settings")
-    if found is not None and find_names(root):
-        check_same_settings(root / RECORD, found, settings)
-    return record
-
-
 def _write_record(
-    root: Path, settings: Mapping[str, Any], counts: dict[str, Any], seeds: dict[str, int], clips: dict[str, Any]
+    root: Path,
+    settings: Mapping[str, Any],
+    names: list[str],
+    kept: list[str],
+    seeds: Mapping[str, int],
+    clips: Mapping[str, Any],
+    counts: Mapping[str, Any],
 ) -> None:
-    """Write triplets.json. Raises ValueError when the clips would come from scenes of more than one split."""
+    """Write triplets.json: what is given now, beside what it held of the clips `kept`.
+
+    Raises ValueError when clips that are there were made with other settings, or come from another split's scenes.
+    """
+    old = read_record(root)
+    if names and "settings" in old:
+        check_same_settings(root / RECORD, old["settings"], settings)
+    merged = {"seeds": {**old.get("seeds", {}), **seeds}, "clips": {**old.get("clips", {}), **clips}}
+    merged = {key: {name: each[name] for name in kept if name in each} for key, each in merged.items()}
     first: dict[str, int] = {}
-    for seed in seeds.values():
+    for seed in merged["seeds"].values():
         first.setdefault(split_of(seed), seed)
     if len(first) > 1:
         found = " and ".join(f"{split} (seed {seed})" for split, seed in sorted(first.items()))
         raise ValueError(f"{root}: would hold scenes of {found}; write each split into a folder of its own")
     record = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
-    contents = {"settings": dict(settings), "counts": counts, "seeds": seeds, "clips": clips}
-    write_json(root / RECORD, record | contents)
+    record |= {"settings": dict(settings), "counts": {"triplets": len(names), **counts}}
+    write_json(root / RECORD, record | merged)
 
 
 def read_record(root: Path) -> dict[str, Any]:

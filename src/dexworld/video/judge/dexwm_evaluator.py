@@ -8,7 +8,7 @@ N candidates, F video frames, T predicted steps, P tokens, D latent width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dexworld.actions import HandMotion, hand_motion
-from dexworld.hands import NUM_KEYPOINTS
+from dexworld.actions import HandMotion
 from dexworld.models.dexwm import DexWM
-from dexworld.video.clips.clip import HandTrack
+from dexworld.track import Track
 from dexworld.video.judge.goal_image import CHANGE_FLOOR, GoalView, Rule
 from dexworld.video.judge.select_actions import RULE
 
@@ -68,7 +67,7 @@ class DexWMEvaluator:
         return self.model.provenance
 
     @torch.no_grad()
-    def imagine(self, start: np.ndarray, tracks: Sequence[HandTrack]) -> Imagined:
+    def imagine(self, start: np.ndarray, tracks: Sequence[Track]) -> Imagined:
         """Roll out N hand motions from the untouched scene `start` (H, W, 3) uint8. The tracks share their camera path.
         Raises ValueError when the picture has not the model's size, or when tracks differ in length."""
         if tuple(start.shape[:2]) != tuple(self.model.config.image_size):
@@ -80,27 +79,17 @@ class DexWMEvaluator:
         final = self.model.rollout(context, motion)[:, -1].float().cpu()
         return Imagined(final[:-1], final[-1])
 
-    def motion(self, tracks: Sequence[HandTrack]) -> HandMotion:
+    def motion(self, tracks: Sequence[Track]) -> HandMotion:
         """The candidates' motion (N, T) at this stride; the last step is shorter when the stride doesn't divide."""
-        lengths = {len(track.keypoints_world) for track in tracks}
+        lengths = {len(track) for track in tracks}
         if len(lengths) != 1:
             raise ValueError(f"candidates last {sorted(lengths)} frames; they must be of one length")
         length = lengths.pop()
         if length < 2:
             raise ValueError("a candidate of one frame holds no motion")
         frames = [*range(0, length - 1, self.stride), length - 1]
-
-        def stacked(arrays: Sequence[np.ndarray], kind: type) -> Tensor:
-            return torch.from_numpy(np.stack(arrays).astype(kind))
-
         # The first picture shows no hand: it is told where the hand is, as in training on `clip_episode`.
-        return hand_motion(
-            stacked([track.keypoints_world[frames] for track in tracks], np.float32),
-            stacked([track.keypoints_valid[frames] for track in tracks], bool),
-            stacked([track.world_from_camera[frames] for track in tracks], np.float32),
-            stacked([track.intrinsics for track in tracks], np.float32),
-            self.model.config.action_convention,
-        )
+        return self.model.condition(Track.stack([track.at(frames).tensors(torch.float32) for track in tracks]))
 
     @torch.no_grad()
     def pictures(self, imagined: Imagined, static: np.ndarray) -> np.ndarray:
@@ -145,7 +134,7 @@ class DexWMEvaluator:
         return (share >= (HIDDEN_SHARE if self.rule != "none" else 2.0))[..., None]
 
 
-def without_hands(track: HandTrack) -> HandTrack:
+def without_hands(track: Track) -> Track:
     """The same camera path with no hand in it."""
-    points, valid = np.zeros_like(track.keypoints_world), np.zeros((len(track), NUM_KEYPOINTS), dtype=bool)
-    return replace(track, keypoints_world=points, keypoints_valid=valid)
+    points, valid = np.zeros_like(track.keypoints_world), np.zeros_like(track.keypoints_valid)
+    return track.with_columns(keypoints_world=points, keypoints_valid=valid)

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from dexworld.actions import MIN_DEPTH
 from dexworld.hands import LEFT, RIGHT, WRIST
-from dexworld.video.clips.clip import HandTrack
+from dexworld.track import Track
+from dexworld.video.clips.clip import keypoints_camera
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 
 Rule = Literal["union", "own", "none"]
@@ -38,7 +39,7 @@ Distance = Callable[[Tensor, Tensor, Tensor], Tensor]  # (pictures (N, H, W, 3),
 
 
 def hand_masks(
-    hands: Sequence[np.ndarray], tracks: Sequence[HandTrack | None] = (), frames: int = 1, dilation: int = DILATION_PX
+    hands: Sequence[np.ndarray], tracks: Sequence[Track | None] = (), frames: int = 1, dilation: int = DILATION_PX
 ) -> np.ndarray:
     """Where the hands are at the end of N hand-only videos (F, H, W, 3) uint8 on black: (N, H, W) bool. tracks: of the
     same hands; with them the forearms count too, which only generated videos show. frames: how many of the last frames
@@ -55,13 +56,13 @@ def hand_masks(
     return F.max_pool2d(grown, 2 * dilation + 1, stride=1, padding=dilation)[:, 0].bool().numpy()
 
 
-def forearm_mask(track: HandTrack, frame: int, size: tuple[int, int]) -> np.ndarray:
+def forearm_mask(track: Track, frame: int, size: tuple[int, int]) -> np.ndarray:
     """Where the forearms of a frame are in a picture of `size` (H, W): (H, W) bool. A forearm is taken to prolong the
     line from the middle finger's knuckle to the wrist, as thick as a sleeve; a bent wrist moves the true one off that
     line."""
     height, width = size
     rows, columns = np.mgrid[:height, :width] + 0.5
-    points, found = track.keypoints_camera()[frame], np.zeros(size, dtype=bool)
+    points, found = keypoints_camera(track)[frame], np.zeros(size, dtype=bool)
     focal = track.intrinsics[[0, 1], [0, 1]].mean()
     for side in (LEFT, RIGHT):
         wrist, knuckle = side.start + WRIST, side.start + MIDDLE_KNUCKLE

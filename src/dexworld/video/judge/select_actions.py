@@ -8,7 +8,7 @@ A scene of one's own is a folder (`rank_folder`):
 
     static.mp4                     the untouched scene along the camera's path
     hands/<candidate>.mp4          hands alone on black, one video per candidate, as long and as large as static.mp4
-    hand_motions/<candidate>.npz   optional: keypoints and camera, for models that want them (`HandTrack`)
+    hand_motions/<candidate>.npz   optional: keypoints and camera, for models that want them (`Track`)
     goal.png or goal.jpg           the wanted scene from the last camera pose, without hands; or
     goal.txt                       a sentence that says what should happen
 """

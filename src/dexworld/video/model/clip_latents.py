@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dexworld.data.locks import write_missing
 from dexworld.data.video_frames import VideoFrames
-from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.clip import TripletClip, camera_vectors
 from dexworld.video.clips.hand_video import frames_with_hands, hand_silhouette, hands_over, repeated_first_frame
 from dexworld.video.clips.regions import interaction_region
 from dexworld.video.clips.triplet_files import RATE_TOLERANCE, TripletFiles
@@ -148,7 +148,7 @@ def _encoded(clip: TripletClip, model: DWM) -> dict[str, Tensor]:
     region = interaction_region(clip.interaction, clip.static, clip.hands)
     tensors[REGION] = torch.from_numpy(np.packbits(region, axis=-1))
     if clip.track is not None:
-        tensors["hand_vectors"] = torch.from_numpy(clip.track.camera_vectors())
+        tensors["hand_vectors"] = torch.from_numpy(camera_vectors(clip.track))
     return tensors
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.video.clips.clip import TripletClip
+from dexworld.video.clips.clip import TripletClip, camera_vectors
 from dexworld.video.model.clip_latents import check_shape
 from dexworld.video.model.conditions import Conditions
 from dexworld.video.model.dwm import DWM
@@ -91,7 +91,7 @@ class Generator:
             if condition.startswith("adaln") and clip.track is None:
                 raise ValueError(f"{clip.name} has no hand_motions file, which condition {condition!r} needs")
         texts = self._texts(clips)
-        vectors = [clip.track.camera_vectors() for clip in clips if clip.track is not None]
+        vectors = [camera_vectors(clip.track) for clip in clips if clip.track is not None]
         conditions = model.conditions_of(
             np.stack([clip.static for clip in clips]),
             np.stack([clip.hands for clip in clips]),

@@ -26,9 +26,12 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Alignment:
-    """How well a static video lies on its interaction video. agreement: median correlation of the backgrounds at the
-    best common shift, -1 to 1; nan without texture. shift: (x, y) pixels by which the static video lies to the right
-    and below. lag: frames by which it runs late (negative: early). width: of the images."""
+    """How well a static video lies on its interaction video.
+
+    agreement: median correlation of the backgrounds at the best common shift, -1 to 1; nan without texture. shift:
+    (x, y) pixels by which the static video lies to the right and below. lag: frames by which it runs late (negative:
+    early). width: of the images.
+    """
 
     agreement: float
     shift: tuple[float, float]
@@ -52,8 +55,7 @@ class Alignment:
     @property
     def remark(self) -> str:
         """A small shift, in words, that is tolerated but costs sharpness; "" when there is none."""
-        small = self.problem or np.hypot(*self.shift) <= SHIFT_NOTE * self.width
-        return "" if small else self._shifted()
+        return "" if self.problem or np.hypot(*self.shift) <= SHIFT_NOTE * self.width else self._shifted()
 
     def _shifted(self) -> str:
         return f"the static video is shifted by ({self.shift[0]:+.0f}, {self.shift[1]:+.0f}) pixels"
@@ -65,9 +67,7 @@ class Alignment:
 
 
 def measure_alignment(interaction: np.ndarray, static: np.ndarray, hands: np.ndarray) -> Alignment:
-    """Compare the videos (F, H, W, 3) uint8 of one triplet at `SAMPLES` frames. Raises ValueError on other shapes."""
-    if not interaction.shape == static.shape == hands.shape or interaction.ndim != 4:
-        raise ValueError(f"the videos are {interaction.shape}, {static.shape} and {hands.shape}; they must be equal")
+    """Compare the videos (F, H, W, 3) uint8 of one triplet at `SAMPLES` frames."""
     frames, height, width, _ = interaction.shape
     picked = np.unique(np.linspace(0, frames - 1, SAMPLES).round().astype(int))
     factor = max(1, round(max(height, width) / SIDE))

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
+from dexworld.data.files import read_arrays
 from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
-from dexworld.video.clips.clip import HandTrack
+from dexworld.track import Track
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import render_hands
 from dexworld.video.clips.rasteriser import check_faces
-from dexworld.video.clips.triplet_files import UNREADABLE
 
 HAMER_FOCAL = 5000.0 / 256.0  # of the image's longer side: HaMeR's full-frame camera
 _KEYS = {"vertices", "faces", "keypoints", "valid", "side", "intrinsics", "image_size", "world_from_camera"}
-_PER_FRAME = ("vertices", "keypoints", "valid", "hand_valid", "world_from_camera")
+_PER_FRAME = ("vertices", "keypoints", "valid", "world_from_camera")
 
 
 class HandFileError(ValueError):
@@ -36,22 +36,23 @@ class HandFileError(ValueError):
 
 @dataclass(frozen=True)
 class HandFile:
-    """Hands of F frames, left then right. See the module for shapes; arrays that were not given are None. valid: (F, 2,
-    21) bool for keypoints, hand_valid: (F, 2) bool for meshes. faces: (2, M, 3)."""
+    """Hands of F frames, left then right. See the module for shapes; arrays that were not given are None.
+
+    faces: (2, M, 3). valid: (F, 2, 21) bool; a hand's mesh is drawn where any of its keypoints is valid.
+    """
 
     vertices: np.ndarray | None
     faces: np.ndarray | None
     keypoints: np.ndarray | None
     valid: np.ndarray
-    hand_valid: np.ndarray
     intrinsics: np.ndarray
     image_size: tuple[int, int] | None
-    world_from_camera: np.ndarray | None
+    world_from_camera: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.hand_valid)
+        return len(self.valid)
 
-    def at(self, frames: np.ndarray) -> "HandFile":
+    def at(self, frames: np.ndarray | slice) -> "HandFile":
         """The hands of these frames, in this order; a frame may come again."""
         given = {name: getattr(self, name) for name in _PER_FRAME}
         return replace(self, **{name: array[frames] for name, array in given.items() if array is not None})
@@ -63,41 +64,43 @@ class HandFile:
 
     def _mesh(self, side: int) -> MeshSequence:
         if self.vertices is not None and self.faces is not None:
-            shown = self.hand_valid[:, side]
+            shown = np.asarray(self.valid[:, side].any(axis=1))
             return MeshSequence(np.where(shown[:, None, None], self.vertices[:, side], 0.0), self.faces[side], shown)
         assert self.keypoints is not None
         return hand_mesh(self.keypoints[:, side], self.valid[:, side])
 
-    def track(self, target_from_source: np.ndarray) -> HandTrack | None:
-        """Keypoints and camera of every frame, None without keypoints. Without poses, the camera stands still."""
+    def track(self, target_from_source: np.ndarray) -> Track | None:
+        """Keypoints and camera of every frame, None without keypoints."""
         if self.keypoints is None:
             return None
-        frames = len(self)
-        poses = np.broadcast_to(np.eye(4), (frames, 4, 4)) if self.world_from_camera is None else self.world_from_camera
+        frames, poses = len(self), self.world_from_camera
         valid = self.valid.reshape(frames, NUM_KEYPOINTS)
         points = np.where(valid[..., None], self.keypoints.reshape(frames, NUM_KEYPOINTS, 3), 0.0)
         points = points @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
         points = np.where(valid[..., None], points, 0.0).astype(np.float32)
         intrinsics = (target_from_source @ self.intrinsics).astype(np.float32)
-        return HandTrack(points, valid, poses.astype(np.float32), intrinsics)
+        return Track(poses.astype(np.float32), intrinsics, {"keypoints_world": points, "keypoints_valid": valid})
 
 
 def hamer_intrinsics(height: int, width: int) -> np.ndarray:
-    """(3, 3) of HaMeR's full-frame camera: focal length 5000 / 256 times the longer side, in the image's centre.
-    Source: HaMeR's demo, as DWM's release uses it. It is nearly orthographic: hands lie tens of metres away."""
+    """(3, 3) of HaMeR's full-frame camera, nearly orthographic: hands lie tens of metres away.
+
+    Source: HaMeR's demo, as DWM's release uses it.
+    """
     focal = HAMER_FOCAL * max(height, width)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
 def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = False) -> HandFile:
-    """Read and check a hand file. Raises HandFileError naming file, key, frame and hand. source_size: (height, width)
-    of the video, for HaMeR's camera. hamer_camera: a file without intrinsics was made by HaMeR; otherwise they are
-    needed."""
+    """Read and check a hand file.
+
+    source_size: (height, width) of the video, for HaMeR's camera. hamer_camera: a file without intrinsics comes from
+    HaMeR; otherwise they are needed. Raises HandFileError naming file, key, frame and hand.
+    """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except UNREADABLE as error:
-        raise HandFileError(f"{path}: can't be read as npz ({type(error).__name__}: {error})") from error
+        arrays, _ = read_arrays(path)
+    except ValueError as error:
+        raise HandFileError(str(error)) from error
     try:
         return _hand_file(arrays, source_size, hamer_camera)
     except ValueError as error:
@@ -113,36 +116,43 @@ def _hand_file(arrays: dict[str, np.ndarray], source_size: tuple[int, int], hame
         raise ValueError("holds no valid flags; say for every frame and hand whether it was found")
     if "side" in arrays:
         arrays = arrays | _both_hands(str(arrays["side"]), arrays)
-    vertices, keypoints, valid = arrays.get("vertices"), arrays.get("keypoints"), arrays["valid"]
-    frames = len(valid)
+    valid, frames = arrays["valid"], len(arrays["valid"])
     if valid.dtype != bool or valid.shape not in ((frames, 2), (frames, 2, KEYPOINTS_PER_HAND)):
         raise ValueError(f"valid must be (F, 2) or (F, 2, 21) bool, not {valid.shape} {valid.dtype}")
-    point_valid = np.broadcast_to(valid if valid.ndim == 3 else valid[..., None], (frames, 2, KEYPOINTS_PER_HAND))
-    hand_valid = np.asarray(point_valid.any(axis=2))
-    if keypoints is not None:
-        _require("keypoints", keypoints, (frames, 2, KEYPOINTS_PER_HAND, 3))
-        _require_finite("keypoints", keypoints, point_valid)
-    faces = None
-    if vertices is not None:
-        if vertices.ndim != 4:
-            raise ValueError(f"vertices must be (F, 2, V, 3), or (F, V, 3) with a side, not {vertices.shape}")
-        _require("vertices", vertices, (frames, 2, vertices.shape[2], 3))
-        _require_finite("vertices", vertices, np.broadcast_to(hand_valid[..., None], vertices.shape[:3]))
-        faces = _both_faces(arrays.get("faces"), vertices.shape[2])
     if "intrinsics" not in arrays and not hamer_camera:
         raise ValueError("holds no intrinsics; add them, or say that the file comes from HaMeR (hamer_camera)")
-    size = tuple(int(value) for value in arrays["image_size"].ravel()) if "image_size" in arrays else None
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"image_size must be (height, width), not {size}")
-    image_size = (size[0], size[1]) if size else None
-    intrinsics = arrays["intrinsics"] if "intrinsics" in arrays else hamer_intrinsics(*(image_size or source_size))
-    poses = arrays.get("world_from_camera")
-    for name, array, shape in (("intrinsics", intrinsics, (3, 3)), ("world_from_camera", poses, (frames, 4, 4))):
-        if array is not None:
-            _require(name, array, shape)
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name} holds NaN or Inf")
-    return HandFile(vertices, faces, keypoints, point_valid, hand_valid, intrinsics, image_size, poses)
+    vertices = arrays.get("vertices", np.empty(()))
+    shapes = {"keypoints": (frames, 2, KEYPOINTS_PER_HAND, 3), "vertices": (frames, 2, *vertices.shape[-2:-1], 3)}
+    shapes |= {"intrinsics": (3, 3), "image_size": (2,), "world_from_camera": (frames, 4, 4)}
+    for name, shape in shapes.items():
+        if name in arrays and (arrays[name].shape != shape or not np.issubdtype(arrays[name].dtype, np.number)):
+            raise ValueError(f"{name} must be {shape} numbers, not {arrays[name].shape} {arrays[name].dtype}")
+    valid = np.broadcast_to(valid if valid.ndim == 3 else valid[..., None], (frames, 2, KEYPOINTS_PER_HAND))
+    _check_finite(arrays, valid)
+    height, width = (int(side) for side in arrays.get("image_size", source_size))
+    if min(height, width) < 1:
+        raise ValueError(f"image_size must be (height, width), not {(height, width)}")
+    return HandFile(
+        arrays.get("vertices"),
+        _both_faces(arrays.get("faces"), vertices.shape[2]) if "vertices" in arrays else None,
+        arrays.get("keypoints"),
+        valid,
+        arrays["intrinsics"] if "intrinsics" in arrays else hamer_intrinsics(height, width),
+        (height, width) if "image_size" in arrays else None,
+        arrays.get("world_from_camera", np.broadcast_to(np.eye(4), (frames, 4, 4))),
+    )
+
+
+def _check_finite(arrays: dict[str, np.ndarray], valid: np.ndarray) -> None:
+    for name in {"intrinsics", "world_from_camera"} & arrays.keys():
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} holds NaN or Inf")
+    for name, known in (("keypoints", valid), ("vertices", valid.any(axis=2, keepdims=True))):
+        bad = known & ~np.isfinite(arrays[name]).all(axis=-1) if name in arrays else np.zeros(0)
+        if bad.any():
+            frame, side = np.argwhere(bad)[0][:2]
+            hand = f"{name} of the {('left', 'right')[side]} hand in frame {frame}"
+            raise ValueError(f"{hand} hold NaN or Inf though marked valid; mark the hand invalid there")
 
 
 def _both_hands(side: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -150,11 +160,10 @@ def _both_hands(side: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarra
     if side not in ("left", "right"):
         raise ValueError(f"side is {side!r}; it must be left or right")
     both = {}
-    for name, shape, ndims in (("vertices", "V, 3", (3,)), ("keypoints", "21, 3", (3,)), ("valid", "", (1, 2))):
+    for name, axes in (("vertices", 3), ("keypoints", 3), ("valid", 2)):
         if name in arrays:
-            if arrays[name].ndim not in ndims:
-                expected = f"(F, {shape})" if shape else "(F,) or (F, 21)"
-                raise ValueError(f"with a side, {name} must be {expected}, not {arrays[name].shape}")
+            if arrays[name].ndim > axes:
+                raise ValueError(f"{name} is {arrays[name].shape}; with a side, leave out the axis of the two hands")
             pair = [arrays[name], np.zeros_like(arrays[name])]
             both[name] = np.stack(pair if side == "left" else pair[::-1], axis=1)
     return both
@@ -167,21 +176,5 @@ def _both_faces(faces: np.ndarray | None, vertices: int) -> np.ndarray:
         faces = np.stack([faces, faces])
     if faces.ndim != 3 or len(faces) != 2:
         raise ValueError(f"faces must be (M, 3) or (2, M, 3) integers, not {faces.shape}")
-    for each in faces:
-        check_faces(each, vertices)
+    check_faces(faces.reshape(-1, faces.shape[2]), vertices)
     return faces.astype(np.int64)
-
-
-def _require(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    if array.shape != shape or not np.issubdtype(array.dtype, np.number):
-        raise ValueError(f"{name} must be {shape} numbers, not {array.shape} {array.dtype}")
-
-
-def _require_finite(name: str, points: np.ndarray, valid: np.ndarray) -> None:
-    bad = np.asarray(valid & ~np.isfinite(points).all(axis=-1))
-    if bad.any():
-        frame, side = np.argwhere(bad)[0][:2]
-        raise ValueError(
-            f"{name} of the {('left', 'right')[side]} hand in frame {frame} hold NaN or Inf though marked valid; "
-            "mark the hand invalid there"
-        )

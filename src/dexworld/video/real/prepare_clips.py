@@ -4,62 +4,27 @@ Every choice is a field of the config and is recorded in triplets.json. What a v
 frames without hands) is recorded for its clip. What can't be prepared is left out, counted and named.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from dexworld.data.video import VideoError
-from dexworld.video.clips.clip import ClipShape, HandTrack, TripletClip, check_name
+from dexworld.track import Track
+from dexworld.video.clips.clip import TripletClip, check_name
 from dexworld.video.clips.hand_video import frames_with_hands, repeated_first_frame
 from dexworld.video.clips.layouts import open_layout
 from dexworld.video.clips.triplet_files import (
     PROMPTS,
-    TripletError,
-    TripletFiles,
     files_of,
     read_prompt,
     read_track,
     write_triplet,
 )
 from dexworld.video.clips.triplets import TripletFolder, finish_triplets, start_triplets
-from dexworld.video.real.hand_file import HandFile, HandFileError, read_hands
-from dexworld.video.real.source_video import SUFFIXES, ResizeRule, ShortRule, SourceClip, count_frames, read_clip
-
-HandFrames = Literal["source", "clip"]
-_UNUSABLE = (VideoError, HandFileError, TripletError, ValueError)
-
-
-@dataclass(frozen=True)
-class ClipRules:
-    """How source videos become clips of one shape."""
-
-    shape: ClipShape = field(default_factory=ClipShape)
-    """Frames, size and rate of the clips."""
-    resize: ResizeRule = "auto"
-    """`crop` the middle, `pad` with black bars, `stretch`; `auto` crops when that cuts off at most a fifth."""
-    short: ShortRule = "clone"
-    """A video that is too short: repeat its last frame, or refuse it."""
-    start: float = 0.0
-    """Second of the source at which the clip begins."""
-    hand_frames: HandFrames = "source"
-    """What a row of the hand file is: a frame of the `source` video, or of the prepared `clip`."""
-    hamer_camera: bool = False
-    """Hand files without intrinsics come from HaMeR and use its full-frame camera."""
-
-    def __post_init__(self) -> None:
-        for name, choices in (("resize", ResizeRule), ("short", ShortRule), ("hand_frames", HandFrames)):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
-        if not (np.isfinite(self.start) and self.start >= 0):
-            raise ValueError(f"start is {self.start}; it must be 0 s or later")
-
-    def read(self, path: Path) -> SourceClip:
-        """The clip that these rules cut from a video."""
-        size = (self.shape.height, self.shape.width)
-        return read_clip(path, self.shape.frames, self.shape.fps, size, self.resize, self.short, self.start)
+from dexworld.video.real.hand_file import HandFileError, read_hands
+from dexworld.video.real.source_video import SUFFIXES, ClipRules, SourceClip, count_frames, read_clip
 
 
 @dataclass(frozen=True)
@@ -134,6 +99,10 @@ class ReshapeConfig:
     """Shape, resizing and time; the conventions of hand files don't count."""
 
 
+Record = dict[str, Any]  # what was decided for one clip, as JSON values
+Progress = Callable[[Iterable[str]], Iterable[str]]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a preparation did. folder: the triplets. counts: figures. left_out: reason by name."""
@@ -147,90 +116,73 @@ class Prepared:
         return {**self.counts, "left_out": dict(self.left_out)}
 
 
-Record = dict[str, Any]  # what was decided for one clip, as JSON values
-Progress = Callable[[Iterable[str]], Iterable[str]]
-
-
 def prepare_fixed_camera(config: FixedCameraConfig, progress: Progress = iter) -> Prepared:
     """Write a triplet for every video that has hands and a prompt; started again, it goes on where it stopped.
+
     progress: wraps the names of the videos. Raises ValueError when the output was made with other settings, there are
-    no videos, or none of them could be prepared."""
+    no videos, or none of them could be prepared.
+    """
     videos, rules = _videos(config.videos), config.rules
-    settings = {"generator": "dexworld.video.prepare", "source": "fixed-camera", "rules": asdict(rules)}
-    start_triplets(config.output, settings)
 
     def prepare(name: str) -> tuple[TripletClip, Record]:
-        path = config.hands if config.hands.is_file() else config.hands / f"{name}.npz"
-        if not path.is_file():
-            raise ValueError(f"{path}: the hand file doesn't exist")
-        prompt, source = _prompt(config, name), rules.read(videos[name])
-        rendered, track = _draw_hands(path, videos[name], source, rules)
-        static = repeated_first_frame(source.frames[None])[0]
-        clip = TripletClip(name, source.frames, static, rendered, prompt, rules.shape.fps, track)
-        return clip, {"video": videos[name].name, **source.to_json(), **_hand_record(rendered)}
+        hands = config.hands if config.hands.is_file() else config.hands / f"{name}.npz"
+        one = CustomConfig(videos[name], config.output, _prompt(config, name), hands, name=name, rules=rules)
+        clip, record = _triplet(one)
+        return clip, {key: value for key, value in record.items() if key not in ("static", "hands")}
 
-    records, left_out, present = _write_each(list(videos), config.output, prepare, progress, "videos", "prepared")
-    counts = _counts(records) | {"videos": len(videos), "already_there": present, "videos_left_out": len(left_out)}
-    return Prepared(finish_triplets(config.output, settings, {}, records, {"left_out": left_out}), counts, left_out)
+    settings = {"generator": "dexworld.video.prepare", "source": "fixed-camera", "rules": asdict(rules)}
+    return _prepare_each("videos", list(videos), config.output, settings, prepare, progress, {})
 
 
 def prepare_custom(config: CustomConfig) -> Prepared:
-    """Write the triplet of one clip, replacing one of the same name. Raises VideoError, HandFileError or ValueError
-    when a part can't be used."""
+    """Write the triplet of one clip, replacing one of the same name.
+
+    Raises VideoError, HandFileError or ValueError when a part can't be used.
+    """
     settings = {"generator": "dexworld.video.prepare", "source": "custom", "rules": asdict(config.rules)}
     start_triplets(config.output, settings)
-    name, rules, track = config.clip_name, config.rules, None
-    source = rules.read(config.video)
-    record: Record = {"video": config.video.name, **source.to_json()}
-    if config.static is None:
-        static, record["static"] = repeated_first_frame(source.frames[None])[0], "first frame repeated"
-    else:
-        static, record["static"] = in_step(config.static, source, rules), config.static.name
-    if config.hands is not None:
-        video, track = _draw_hands(config.hands, config.video, source, rules)
-        record["hands"] = config.hands.name
-    else:
-        assert config.hands_video is not None
-        video = in_step(config.hands_video, source, rules)
-        record["hands"] = config.hands_video.name
-    record |= _hand_record(video)
-    clip = TripletClip(name, source.frames, static, video, config.prompt.strip(), rules.shape.fps, track)
+    clip, record = _triplet(config)
     write_triplet(config.output, clip)
-    records = {name: record}
-    return Prepared(finish_triplets(config.output, settings, {}, records), _counts(records), {})
+    records = {clip.name: record}
+    return Prepared(finish_triplets(config.output, settings, {}, records), _hand_counts(records), {})
 
 
 def reshape_triplets(config: ReshapeConfig, progress: Progress = iter) -> Prepared:
-    """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped. A triplet that
-    can't be read or whose videos are out of step is left out, counted and named. progress: wraps the names. Raises
-    ValueError when none can be read, or the output was made with other settings or holds another split."""
-    source = open_layout(config.data, config.listing, config.prompts)
-    settings = {"generator": "dexworld.video.reshape", "rules": asdict(config.rules)}
-    start_triplets(config.output, settings, source.seeds)
+    """Write every triplet in the shape of `config.rules`; started again, it goes on where it stopped.
+
+    A triplet that can't be read or whose videos are out of step is left out, counted and named. progress: wraps the
+    names. Raises ValueError when none can be read, or the output was made with other settings or holds another split.
+    """
+    source, rules = open_layout(config.data, config.listing, config.prompts), config.rules
 
     def prepare(name: str) -> tuple[TripletClip, Record]:
-        clip, cut = reshaped(name, source.files[name], config.rules)
+        files, track = source.files[name], None
+        cut = read_clip(files.interaction, rules)
+        static, hands = (_in_step(path, cut, rules) for path in (files.static, files.hands))
+        if files.motion.exists():
+            track, last = read_track(files.motion), cut.picked.max()
+            if last >= len(track):
+                raise ValueError(f"the hand motion has {len(track)} frames, the video at least {last + 1}")
+            intrinsics = (cut.fit.target_from_source @ track.intrinsics).astype(np.float32)
+            track = replace(track.at(cut.picked), intrinsics=intrinsics)
+        clip = TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track)
         return clip, cut.to_json()
 
-    names = list(source.names)
-    records, left_out, present = _write_each(names, config.output, prepare, progress, "triplets", "read")
-    cloned = sum(record["cloned_frames"] for record in records.values())
-    counts = {"clips": len(records), "cloned_frames": cloned}
-    counts |= {"already_there": present, "triplets_left_out": len(left_out)}
-    seeds = {name: seed for name, seed in source.seeds.items() if name not in left_out}
-    return Prepared(finish_triplets(config.output, settings, seeds, records, {"left_out": left_out}), counts, left_out)
+    settings = {"generator": "dexworld.video.reshape", "rules": asdict(rules)}
+    return _prepare_each("triplets", list(source.names), config.output, settings, prepare, progress, source.seeds)
 
 
-def _write_each(
+def _prepare_each(
+    what: str,
     names: list[str],
     output: Path,
+    settings: dict[str, Any],
     prepare: Callable[[str], tuple[TripletClip, Record]],
     progress: Progress,
-    what: str,
-    done: str,
-) -> tuple[dict[str, Record], dict[str, str], int]:
-    """Write the clips that aren't there yet: records by name, reasons of what was left out, how many were there. what,
-    done: words of the error that is raised when there is nothing to show for it."""
+    seeds: Mapping[str, int],
+) -> Prepared:
+    """Write the clips that aren't there yet, and the folder's record. what: `videos` or `triplets`, for the counts."""
+    start_triplets(output, settings, seeds)
     records, left_out, present = {}, {}, 0
     for name in progress(names):
         try:
@@ -241,79 +193,82 @@ def _write_each(
             clip, record = prepare(name)
             write_triplet(output, clip)
             records[name] = record
-        except _UNUSABLE as error:
+        except ValueError as error:
             left_out[name] = str(error)
     if not records and not present:
-        raise ValueError(f"none of {len(names)} {what} could be {done}; first: {next(iter(left_out.values()))}")
-    return records, left_out, present
+        raise ValueError(f"none of {len(names)} {what} could be prepared; first: {next(iter(left_out.values()))}")
+    seeds = {name: seed for name, seed in seeds.items() if name not in left_out}
+    folder = finish_triplets(output, settings, seeds, records, {"left_out": left_out})
+    if what == "videos":
+        counts = _hand_counts(records) | {"videos": len(names)}
+    else:
+        counts = {"clips": len(records), "cloned_frames": _total(records, "cloned_frames")}
+    return Prepared(folder, counts | {"already_there": present, f"{what}_left_out": len(left_out)}, left_out)
 
 
-def reshaped(name: str, files: TripletFiles, rules: ClipRules) -> tuple[TripletClip, SourceClip]:
-    """One triplet by the rules, and how its videos were cut. Raises ValueError when they are out of step."""
-    cut = rules.read(files.interaction)
-    static, hands = (in_step(path, cut, rules) for path in (files.static, files.hands))
-    track = None
-    if files.motion.exists():
-        old, rows = read_track(files.motion), cut.picked
-        if rows.max() >= len(old):
-            raise ValueError(f"the hand motion has {len(old)} frames, the video at least {rows.max() + 1}")
-        intrinsics = (cut.fit.target_from_source @ old.intrinsics).astype(np.float32)
-        track = HandTrack(old.keypoints_world[rows], old.keypoints_valid[rows], old.world_from_camera[rows], intrinsics)
-    return TripletClip(name, cut.frames, static, hands, read_prompt(files.prompt), rules.shape.fps, track), cut
+def _triplet(config: CustomConfig) -> tuple[TripletClip, Record]:
+    rules, track = config.rules, None
+    source = read_clip(config.video, rules)
+    record: Record = {"video": config.video.name, **source.to_json()}
+    if config.static is None:
+        static, record["static"] = repeated_first_frame(source.frames[None])[0], "first frame repeated"
+    else:
+        static, record["static"] = _in_step(config.static, source, rules), config.static.name
+    if config.hands is not None:
+        hands, track = _draw_hands(config.hands, config.video, source, rules)
+        record["hands"] = config.hands.name
+    else:
+        assert config.hands_video is not None
+        hands, record["hands"] = _in_step(config.hands_video, source, rules), config.hands_video.name
+    seen = frames_with_hands(hands)
+    if not seen.any():
+        raise ValueError("no frame of the clip shows a hand; check valid flags, intrinsics and the clip's start")
+    record |= {"frames_without_hands": int((~seen).sum()), "hand_in_static": bool(seen[0])}
+    prompt = config.prompt.strip()
+    return TripletClip(config.clip_name, source.frames, static, hands, prompt, rules.shape.fps, track), record
 
 
-def in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
+def _in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
     """A further video of the clip, cut and resized by the same rules. Raises ValueError when they led elsewhere."""
-    other = rules.read(path)
+    other = read_clip(path, rules)
     if other.cloned != source.cloned or (other.fit.cut, other.fit.empty) != (source.fit.cut, source.fit.empty):
-        raise ValueError(
-            f"{path}: is {other.fit.source[0]} x {other.fit.source[1]} with {other.cloned} repeated frames, the "
-            f"interaction video {source.fit.source[0]} x {source.fit.source[1]} with {source.cloned}; give videos that "
-            "show the same frames"
+        found, wanted = (
+            f"{cut.fit.source[0]} x {cut.fit.source[1]} with {cut.cloned} repeated frames" for cut in (other, source)
         )
+        raise ValueError(f"{path}: is {found}, the interaction video {wanted}; give videos that show the same frames")
     return other.frames
 
 
-def _draw_hands(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> tuple[np.ndarray, HandTrack | None]:
+def _draw_hands(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> tuple[np.ndarray, Track | None]:
     """The hand video (F, H, W, 3) and the hand motion of the clip's frames, from a hand file of `video`."""
-    hands = _hands_of(path, video, source, rules)
+    hands, of_clip = read_hands(path, source.fit.source, rules.hamer_camera), rules.hand_frames == "clip"
+    expected, rows = (len(source.frames), slice(None)) if of_clip else (count_frames(video), source.picked)
+    if len(hands) != expected:
+        raise HandFileError(
+            f"{path}: has {len(hands)} frames, the {rules.hand_frames} has {expected}; extract the hands from this "
+            f"video, or choose hand_frames={'source' if of_clip else 'clip'}"
+        )
+    hands = hands.at(rows)
     height, width = hands.image_size or source.fit.source
     scale = np.diag([source.fit.source[1] / width, source.fit.source[0] / height, 1.0])
     target_from_hands = source.fit.target_from_source @ scale
     return hands.render(target_from_hands, rules.shape.height, rules.shape.width), hands.track(target_from_hands)
 
 
-def _hands_of(path: Path, video: Path, source: SourceClip, rules: ClipRules) -> HandFile:
-    hands = read_hands(path, source.fit.source, rules.hamer_camera)
-    of_clip = rules.hand_frames == "clip"
-    expected, rows = len(source.frames), np.arange(len(source.frames))
-    if not of_clip:
-        expected, rows = count_frames(video), source.picked
-    if len(hands) != expected:
-        raise HandFileError(
-            f"{path}: has {len(hands)} frames, the {rules.hand_frames} has {expected}; extract the hands from this "
-            f"video, or choose hand_frames={'source' if of_clip else 'clip'}"
-        )
-    return hands.at(rows)
-
-
-def _hand_record(hands: np.ndarray) -> Record:
-    seen = frames_with_hands(hands)
-    if not seen.any():
-        raise ValueError("no frame of the clip shows a hand; check valid flags, intrinsics and the clip's start")
-    return {"frames_without_hands": int((~seen).sum()), "hand_in_static": bool(seen[0])}
-
-
-def _counts(records: dict[str, Record]) -> dict[str, int]:
-    all_records, rules = list(records.values()), [record["resize"]["rule"] for record in records.values()]
+def _hand_counts(records: dict[str, Record]) -> dict[str, int]:
+    rules = [record["resize"]["rule"] for record in records.values()]
     return {
         "clips": len(records),
-        "frames_without_hands": sum(record["frames_without_hands"] for record in all_records),
-        "cloned_frames": sum(record["cloned_frames"] for record in all_records),
+        "frames_without_hands": _total(records, "frames_without_hands"),
+        "cloned_frames": _total(records, "cloned_frames"),
         "clips_cropped": rules.count("crop"),
         "clips_padded": rules.count("pad"),
-        "clips_with_hand_in_first_frame": sum(record["hand_in_static"] for record in all_records),
+        "clips_with_hand_in_first_frame": _total(records, "hand_in_static"),
     }
+
+
+def _total(records: dict[str, Record], name: str) -> int:
+    return sum(record[name] for record in records.values())
 
 
 def _videos(path: Path) -> dict[str, Path]:

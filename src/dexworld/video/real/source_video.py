@@ -1,7 +1,7 @@
 """Cuts a clip of one shape out of any video: variable frame rates, rotated phone videos and long films included."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from dexworld.data.video import VideoError
+from dexworld.video.clips.clip import ClipShape
 
 ResizeRule = Literal["auto", "crop", "pad", "stretch"]
 ShortRule = Literal["clone", "refuse"]
+HandFrames = Literal["source", "clip"]
 CROP_LIMIT = 0.2  # share of a source image that `auto` may cut off
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 Size = tuple[int, int]  # height, width
@@ -20,9 +22,33 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
+class ClipRules:
+    """How source videos become clips of one shape."""
+
+    shape: ClipShape = field(default_factory=ClipShape)
+    """Frames, size and rate of the clips."""
+    resize: ResizeRule = "auto"
+    """`crop` the middle, `pad` with black bars, `stretch`; `auto` crops when that cuts off at most a fifth."""
+    short: ShortRule = "clone"
+    """A video that is too short: repeat its last frame, or refuse it."""
+    start: float = 0.0
+    """Second of the source at which the clip begins."""
+    hand_frames: HandFrames = "source"
+    """What a row of the hand file is: a frame of the `source` video, or of the prepared `clip`."""
+    hamer_camera: bool = False
+    """Hand files without intrinsics come from HaMeR and use its full-frame camera."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("resize", ResizeRule), ("short", ShortRule), ("hand_frames", HandFrames)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
+        if not (np.isfinite(self.start) and self.start >= 0):
+            raise ValueError(f"start is {self.start}; it must be 0 s or later")
+
+
+@dataclass(frozen=True)
 class Fit:
-    """How a source image becomes a clip's: its `box` is scaled into `placed` of the target, the rest is black. rule:
-    what was decided, never `auto`."""
+    """How a source image becomes a clip's: its `box` is scaled into `placed` of the target, the rest is black."""
 
     rule: ResizeRule
     source: Size
@@ -63,22 +89,17 @@ class Fit:
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, for the record of a prepared clip."""
+        """As JSON values."""
         boxes = {name: list(getattr(self, name)) for name in ("source", "box", "placed")}
         return {"rule": self.rule, **boxes, "cut": round(self.cut, 4), "empty": round(self.empty, 4)}
 
 
 def fit(source: Size, target: Size, rule: ResizeRule) -> Fit:
-    """Decide how images of size `source` become `target`. Raises ValueError for another rule or an empty size.
+    """Decide how images of size `source` become `target`; the result's rule is never `auto`.
 
-    crop: the largest centred box of the target's aspect ratio. pad: the whole image between black bars. stretch: the
-    whole image with another aspect ratio. auto: crop when that cuts off at most a fifth, else pad. (The release
-    compares the areas that cropping and padding lose. As shares of their image these are equal, so a limit decides.)
+    The release compares the areas that cropping and padding lose. As shares of their image these are equal, so
+    `CROP_LIMIT` decides.
     """
-    if rule not in get_args(ResizeRule):
-        raise ValueError(f"the resize rule is {rule!r}; choose from {', '.join(get_args(ResizeRule))}")
-    if min(*source, *target) < 1:
-        raise ValueError(f"sizes must be positive, not {source} and {target}")
     whole, everything = (0, 0, *source), (0, 0, *target)
     if rule == "stretch":
         return Fit(rule, source, target, whole, everything)
@@ -97,8 +118,10 @@ def _centred(shape: Size, room: Size) -> Box:
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A stretch of a video as frames (F, H, W, 3) uint8. picked: (F,) index of the source frame of each. cloned: how
-    many at the end repeat the last source frame."""
+    """A stretch of a video: frames (F, H, W, 3) uint8, the source frame `picked` (F,) of each, and how it was resized.
+
+    cloned: how many frames at the end repeat the last source frame.
+    """
 
     frames: np.ndarray
     picked: np.ndarray
@@ -111,22 +134,17 @@ class SourceClip:
         return {"resize": self.fit.to_json(), **ends, "cloned_frames": self.cloned}
 
 
-def read_clip(
-    path: Path,
-    frames: int,
-    fps: float,
-    size: Size,
-    resize: ResizeRule = "auto",
-    short: ShortRule = "clone",
-    start: float = 0.0,
-) -> SourceClip:
-    """Take `frames` frames at `fps` from `start` seconds on; each is the source frame nearest in time, never a blend.
-    short: what to do when the video ends too early. Raises VideoError when the file can't be decoded, starts after
-    `start`, has pixels that aren't square, or is too short and `short` is "refuse"."""
+def read_clip(path: Path, rules: ClipRules) -> SourceClip:
+    """Cut a clip from a video. Each frame is the source frame nearest in time, never a blend.
+
+    Raises VideoError when the file can't be decoded, has pixels that aren't square, ends before the clip starts, or is
+    too short and `rules.short` is "refuse".
+    """
+    frames, fps, start, size = rules.shape.frames, rules.shape.fps, rules.start, (rules.shape.height, rules.shape.width)
     times = start + np.arange(frames) / fps
     images: list[np.ndarray] = []
     picked: list[int] = []
-    previous: tuple[float, int, av.VideoFrame] | None = None
+    shown: tuple[float, int, av.VideoFrame] | None = None
     rule: Fit | None = None
 
     def take(index: int, frame: av.VideoFrame, rule: Fit) -> None:
@@ -134,27 +152,26 @@ def read_clip(
         picked.append(index)
 
     for index, (time, frame) in enumerate(_frames(path)):
-        rule = rule or fit(_upright_size(frame), size, resize)
+        rule = rule or fit(_upright(frame).shape[:2], size, rules.resize)
         while len(images) < frames and times[len(images)] <= time:
-            wanted = times[len(images)]
-            earlier = previous is not None and wanted - previous[0] <= time - wanted
-            take(*(previous[1:] if previous is not None and earlier else (index, frame)), rule)
+            earlier = shown is not None and times[len(images)] - shown[0] <= time - times[len(images)]
+            take(*(shown[1:] if shown is not None and earlier else (index, frame)), rule)
+        shown = (time, index, frame)
         if len(images) == frames:
-            return SourceClip(np.stack(images), np.array(picked), 0, rule)
-        previous = (time, index, frame)
-    if rule is None or previous is None:
+            break
+    if rule is None or shown is None:
         raise VideoError(f"{path}: holds no frames")
-    last = previous[0]
+    last = shown[0]
     cloned = int((times[len(images) :] > last + 0.5 / fps).sum())  # a frame is shown for a while
     if cloned == frames:
         raise VideoError(f"{path}: ends at {last:.2f} s, before the clip's start at {start:.2f} s")
-    if cloned and short == "refuse":
+    if cloned and rules.short == "refuse":
+        missing = f"{cloned} frames before the clip's end at {times[-1]:.2f} s"
         raise VideoError(
-            f"{path}: ends at {last:.2f} s, {cloned} frames before the clip's end at {times[-1]:.2f} s; "
-            "take fewer frames, start earlier, or let the last frame be repeated (short=clone)"
+            f"{path}: ends at {last:.2f} s, {missing}; take fewer frames, start earlier, or use short=clone"
         )
     while len(images) < frames:
-        take(*previous[1:], rule)
+        take(*shown[1:], rule)
     return SourceClip(np.stack(images), np.array(picked), cloned, rule)
 
 
@@ -184,13 +201,6 @@ def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
         raise VideoError(f"{path}: can't be decoded ({error})") from error
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    return round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
-
-
-def _upright_size(frame: av.VideoFrame) -> Size:
-    return (frame.width, frame.height) if _quarter_turns(frame) % 2 else (frame.height, frame.width)
-
-
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
+    turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
