@@ -26,7 +26,7 @@ from dexworld.planning.protocols import CostFunction, Gaussian, Plan
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import PUSH_RADIUS, TaskEpisode, draw_episodes
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TaskEpisode, draw_episodes
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def judged(dynamics: Any, scene: Candidates) -> np.ndarray:
 
 def outcome(distances: np.ndarray) -> dict[str, float]:
     """What distances (E,) in metres, one of a scene, amount to: centimetres and success, with intervals."""
-    reached = wilson(int((distances < PUSH_RADIUS).sum()), len(distances))
+    reached = wilson(int((distances < RADIUS["push"]).sum()), len(distances))
     return _named("distance_cm", bootstrap_mean(100 * distances, np.random.default_rng(0))) | _named("success", reached)
 
 

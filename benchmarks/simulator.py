@@ -19,7 +19,7 @@ import torch
 
 from common import parser, write_and_print
 from dexworld.robots.franka_allegro import FrankaAllegro
-from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
+from dexworld.sim.collect_scenes import CollectConfig, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND, Simulation

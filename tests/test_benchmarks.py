@@ -16,7 +16,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import REFERENCE, checkpoint_path
-from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
+from dexworld.sim.collect_scenes import CollectConfig, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.training.cost import VIT_SHAPES
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from sim_recordings import bytes_of
 
 from dexworld.data.datasets import open_dataset
-from dexworld.sim.kitchen import collect_exploration as collecting
-from dexworld.sim.kitchen.collect_exploration import MAX_ATTEMPTS, CollectConfig, collect, episode_id
+from dexworld.sim import collect_scenes as collecting
+from dexworld.sim.collect_scenes import MAX_ATTEMPTS, CollectConfig, collect, episode_id
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.recording import seed_split
 
@@ -40,14 +41,12 @@ def config(folder, **changes) -> CollectConfig:
 def test_a_collection_goes_on_where_it_was_killed_and_ends_with_the_same_bytes(tmp_path):
     small = config(tmp_path, episodes=2)
     collect(small)
-    labels = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")}
-    videos = {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.mp4")}
+    before = bytes_of(tmp_path / "episodes")
     lost = tmp_path / "episodes" / f"{episode_id(SEED + 1)}.npz"
     lost.unlink()  # labels are written last: without them the episode doesn't count
     dataset = collect(small)
     assert len(dataset) == 2
-    assert {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.npz")} == labels
-    assert {path.name: path.read_bytes() for path in (tmp_path / "episodes").glob("*.mp4")} == videos
+    assert bytes_of(tmp_path / "episodes") == before
     assert not any(holds_object(dataset[index]) for index in range(2))
 
 

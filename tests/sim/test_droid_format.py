@@ -10,9 +10,9 @@ from sim_recordings import SEED, SHORT, bytes_of, pixels_of, short_recording, wh
 
 from dexworld.data.readers.droid import DroidOptions, open_droid
 from dexworld.hands import RIGHT
-from dexworld.sim.gripper import collect_gripper as collecting
+from dexworld.sim import collect_scenes as collecting
+from dexworld.sim.collect_scenes import CollectGripperConfig, collect_gripper
 from dexworld.sim.gripper import droid_format as droid
-from dexworld.sim.gripper.collect_gripper import CollectGripperConfig, collect_gripper
 
 KEYS = """action/cartesian_position action/cartesian_velocity action/gripper_position action/gripper_velocity
     action/joint_position action/joint_velocity action/target_cartesian_position action/target_gripper_position

@@ -16,9 +16,9 @@ from sim_recordings import bytes_of, pixels_of
 
 from dexworld.data.readers.egodex import open_egodex, recognises
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
-from dexworld.sim.hands import collect_human as collecting
+from dexworld.sim import collect_scenes as collecting
+from dexworld.sim.collect_scenes import CollectHumanConfig, collect_human, labels_of, recorded
 from dexworld.sim.hands import egodex_format as egodex
-from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human, labels_of, recorded
 from dexworld.sim.hands.human_video import HumanVideoConfig, film
 from dexworld.track import ArrayFrames
 
@@ -190,7 +190,7 @@ def test_a_collection_goes_on_where_it_stopped_and_ends_with_the_same_bytes(tmp_
 def test_a_collection_that_was_killed_at_any_moment_leaves_only_whole_episodes(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
-        "from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human\n"
+        "from dexworld.sim.collect_scenes import CollectHumanConfig, collect_human\n"
         "from dexworld.sim.hands.human_video import HumanVideoConfig\n"
         f"video = {TINY!r}\n"
         f"collect_human(CollectHumanConfig(Path(sys.argv[1]), episodes=40, seed={SEED}, workers=1, video=video))\n"

@@ -11,7 +11,7 @@ from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen import KITCHEN, kitchen_env
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_scene import ROBOT_GROUP
-from dexworld.sim.kitchen.kitchen_tasks import GRASP_RADIUS, HORIZON, Rejection
+from dexworld.sim.kitchen.kitchen_tasks import HORIZON, RADIUS, Rejection
 
 SEED = 900_003
 
@@ -53,7 +53,8 @@ def test_a_reset_to_the_same_seed_gives_the_same_observation_after_motion(env):
 
 
 def test_depth_and_segmentation_belong_to_the_picture(env):
-    depth, ids = env.depth(), env.segmentation()
+    renderer, data = env.simulation.renderer, env.simulation.data
+    depth, ids = renderer.depth(data, "ego"), renderer.segmentation(data, "ego")
     assert depth.shape == ids.shape == env.render().shape[:2] == (224, 392)
     assert depth.dtype == np.float32
     assert np.array_equal(np.isinf(depth), ids == -1)
@@ -121,7 +122,7 @@ def test_a_task_episode_rewards_the_criterion_and_is_truncated_after_three_steps
     assert outcomes[-1][0] == 1.0
     assert [truncated for _, _, truncated, _ in outcomes] == [False, False, True]
     assert not any(terminated for _, terminated, _, _ in outcomes)
-    assert outcomes[-1][3]["distance"] < GRASP_RADIUS
+    assert outcomes[-1][3]["distance"] < RADIUS["grasp"]
     assert env.success()
 
 

@@ -7,7 +7,6 @@ from dexworld.hands import RIGHT
 from dexworld.sim.kitchen.explore import (
     HELD_FRAMES,
     HELD_HEIGHT,
-    MAX_OBJECTS,
     STRATEGIES,
     ExploreConfig,
     Recorder,
@@ -15,6 +14,7 @@ from dexworld.sim.kitchen.explore import (
     record_exploration,
 )
 from dexworld.sim.kitchen.kitchen_simulation import TICK_STEPS, TICKS_PER_FRAME
+from dexworld.sim.kitchen.scene_physics import MAX_OBJECTS
 from dexworld.track import ArrayFrames, Track
 
 FRAMES = 10
@@ -98,10 +98,10 @@ def test_object_pixels_are_the_projected_positions(episode):
 
 
 def test_the_recorder_takes_every_second_tick_and_stops_when_full(simulation):
-    recorder = Recorder(simulation, 2)
+    recorder = Recorder(2)
     simulation.move(simulation.joint_targets, 0.8, recorder)
     assert recorder.full
-    assert len(recorder.episode("test", "")) == 2
+    assert len(recorder.episode("test", "", 1)) == 2
 
 
 @pytest.mark.parametrize("wrong", [{"frames": 1}, {"weights": (0, 0, 0, 0)}, {"weights": (1, 1, 1, -1)}])

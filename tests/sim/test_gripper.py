@@ -90,7 +90,7 @@ def test_flange_and_pads_land_on_the_rendered_gripper_where_nothing_hides_them(k
         for camera in robot.CAMERAS:
             mask, depth = kitchen.gripper_mask(camera), kitchen.renderer.depth(kitchen.data, camera)
             for name, points in groups.items():
-                pixels, away = project(points, kitchen.base_from_camera(camera), kitchen.intrinsics(camera))
+                pixels, away = project(points, kitchen.camera_pose(camera), kitchen.camera_intrinsics(camera))
                 for (u, v), z in zip(pixels, away, strict=True):
                     if z > 0.02 and 0 <= u < 320 and 0 <= v < 180 and depth[int(v), int(u)] > z - INSIDE[name]:
                         seen[name] += 1

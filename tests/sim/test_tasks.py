@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dexworld.hands import RIGHT, WRIST
 from dexworld.sim.kitchen import kitchen_tasks as tasks
 from dexworld.sim.kitchen.kitchen_simulation import Simulation
 from dexworld.sim.kitchen.kitchen_tasks import (
@@ -109,11 +110,10 @@ def fake_scene(
     points = np.zeros((42, 3))
     points[:, 0] = tips
     place = np.array(thing, float)
+    if wrist:
+        points[RIGHT.start + WRIST] = place + np.array([0, wrist, 0])
     return SimpleNamespace(
-        keypoints_world=lambda: (points, np.ones(42, bool)),
-        object_position=lambda: place,
-        wrist_position=lambda: place + np.array([0, wrist, 0]),
-        hand_touches=lambda: touches,
+        keypoints_world=lambda: (points, np.ones(42, bool)), object_position=lambda: place, hand_touches=lambda: touches
     )
 
 

@@ -9,11 +9,16 @@ import tyro
 
 from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
-from dexworld.sim.gripper.collect_gripper import CollectGripperConfig, collect_gripper
+from dexworld.sim.collect_scenes import (
+    CollectConfig,
+    CollectGripperConfig,
+    CollectHumanConfig,
+    collect,
+    collect_gripper,
+    collect_human,
+)
 from dexworld.sim.gripper.gripper_recording import GripperConfig
-from dexworld.sim.hands.collect_human import CollectHumanConfig, collect_human
 from dexworld.sim.hands.human_video import HumanVideoConfig
-from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 
 logger = logging.getLogger("dexworld")

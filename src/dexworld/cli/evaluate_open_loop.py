@@ -52,7 +52,7 @@ class OpenLoop:
         with tempfile.TemporaryDirectory() as temporary:
             folder = self.data or Path(temporary)
             if self.data is None:
-                from dexworld.sim.kitchen.collect_exploration import CollectConfig, collect
+                from dexworld.sim.collect_scenes import CollectConfig, collect
 
                 collect(
                     CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)

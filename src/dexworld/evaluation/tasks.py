@@ -6,7 +6,7 @@ Every episode is played by every policy from the same start state. Rates come wi
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, Task, TaskEpisode, draw_episode
-from dexworld.sim.render import Backend
+from dexworld.sim.render import Backend, choose_backend
 
 OURS = "world_model"  # the policy that is evaluated; its figures have no prefix
 MAX_REJECTED = 40  # seeds passed over for one that gives an episode, before something must be wrong
@@ -91,6 +91,8 @@ def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], 
     """
     provenance = _model(config.checkpoint).provenance
     check_seeds([config.seed], provenance, config.split)  # before any scene is built
+    backend: Any = choose_backend(config.backend)  # once, not in every process
+    config = replace(config, backend=backend)
     figures: dict[str, Any] = {}
     outcomes: list[EpisodeOutcome] = []
     with Workers(_run, config.workers) as pool:

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -71,7 +71,8 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     """Draw and play the episodes. `progress` is called with (task, done, total)."""
     timings: dict[str, float] = {}
     began = time.perf_counter()
-    backend = choose_backend(config.backend)
+    backend: Any = choose_backend(config.backend)  # once, not in every process
+    config = replace(config, backend=backend)
     model = load_world_model(config.checkpoint)
     drawn_by = drawing_of(model, config.decoder).by  # a decoder that doesn't fit is told before the first episode
     timings["loading the model"] = time.perf_counter() - began
@@ -94,9 +95,9 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
         checkpoint=model_facts(model),
         versions={"Python": platform.python_version()} | packages,
         command=shlex.join(["dexworld", *sys.argv[1:]]),
-        renderer=backend,
+        renderer=config.backend,
         drawn_by=drawn_by,
-        notices=(words.RAY_NOTICE,) if backend == "ray" else (),
+        notices=(words.RAY_NOTICE,) if config.backend == "ray" else (),
     )
 
 

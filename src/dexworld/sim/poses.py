@@ -35,6 +35,20 @@ def turn_about_z(angle: float) -> np.ndarray:
     return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1.0]])
 
 
+def turn_about_x(angle: float) -> np.ndarray:
+    """Rotation (3, 3) by `angle` about the x axis."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array([[1.0, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+
+
+def orient(fingers, palm) -> np.ndarray:
+    """world_from_hand (3, 3) with the fingers (z) along `fingers` and the palm (x) facing `palm` as far as possible."""
+    z = np.asarray(fingers, float) / np.linalg.norm(fingers)
+    x = np.asarray(palm, float) - z * (z @ np.asarray(palm, float))
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z], axis=1)
+
+
 def rotation_about(vector: np.ndarray) -> np.ndarray:
     """Rotation (3, 3) about the axis `vector` (3,) by its length."""
     angle = float(np.linalg.norm(vector))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.renderer import Renderer, RendererUnavailable, View, camera_index, eye_of, mujoco
+from dexworld.sim.renderer import DEFAULT_VIEW, Renderer, RendererUnavailable, View, camera_index, eye_of, mujoco
 
 _DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # a geom of this colour shows its material's (MuJoCo XML reference, geom/rgba)
 _DEFAULT_SPECULAR = _DEFAULT_SHININESS = 0.5  # of geoms without a material
@@ -34,23 +34,20 @@ class _Hits:
 class RayRenderer(Renderer):
     """`Renderer` that needs nothing but mujoco and NumPy: about 0.15 CPU-seconds for 224 x 392 pixels with shadows."""
 
-    backend = "ray"
-
-    def __init__(self, model: mujoco.MjModel, height: int, width: int, view: View | None = None) -> None:
+    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
         """Raises ValueError for an empty image, RendererUnavailable for a MuJoCo before 3.5."""
         if "normal" not in (mujoco.mj_multiRay.__doc__ or ""):
             needed = f"MuJoCo 3.5 or newer, not {mujoco.__version__}"
             raise RendererUnavailable(f"the ray renderer needs surface normals from rays: {needed}")
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width} x {height}")
-        self.model, self.height, self.width, self.view = model, height, width, view or View()
+        super().__init__(model, height, width, "ray")
         self._lights = mujoco.MjvScene(model, maxgeom=1)
         self._textures = {g: t for g in range(model.ngeom) if (t := _texture(model, g)) is not None}
         self._directions: dict[int, np.ndarray] = {}
         self._closed = False
 
-    def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        view = view or self.view
+    def rgb(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         hits = self._look(data, camera, view)
         eye = eye_of(self.model, camera)
         mujoco.mjv_updateCamera(self.model, data, eye, self._lights)  # the headlight follows the camera
@@ -64,12 +61,12 @@ class RayRenderer(Renderer):
                 colour[of_geom] *= texture(local, hits.normals[of_geom] @ world_from_geom)
         return self._image(np.zeros(3, np.uint8), hits, (colour * 255 + 0.5).astype(np.uint8))
 
-    def depth(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        hits = self._look(data, camera, view or self.view)
+    def depth(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
+        hits = self._look(data, camera, view)
         return self._image(np.array(np.inf, np.float32), hits, hits.depths)
 
-    def segmentation(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
-        hits = self._look(data, camera, view or self.view)
+    def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
+        hits = self._look(data, camera, view)
         return self._image(np.array(-1, np.int32), hits, hits.geoms)
 
     def _image(self, background: np.ndarray, hits: _Hits, values: np.ndarray) -> np.ndarray:

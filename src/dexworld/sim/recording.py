@@ -1,5 +1,6 @@
 """Record a range of scenes in processes; started again after a kill, a recording goes on where it was."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,24 +31,19 @@ class SceneRange:
     backend: str = "auto"  # auto, egl, osmesa or ray
 
     def __post_init__(self) -> None:
-        check_one_split(self.seed, self.episodes)
+        if self.episodes < 1 or self.seed < 0:
+            raise ValueError(f"episodes must be >= 1 and seed >= 0, got {self.episodes} and {self.seed}")
+        first, last = seed_split(self.seeds[0]), seed_split(self.seeds[-1])
+        if first != last:
+            raise ValueError(
+                f"seeds {self.seeds[0]} to {self.seeds[-1]} cross from {first} to {last} scenes; collect the splits "
+                "into folders of their own"
+            )
 
     @property
     def seeds(self) -> range:
         """The scenes."""
         return range(self.seed, self.seed + self.episodes)
-
-
-def check_one_split(seed: int, episodes: int) -> None:
-    """Raise ValueError unless scenes `seed` to `seed + episodes - 1` are of one split, and there is one at least."""
-    if episodes < 1 or seed < 0:
-        raise ValueError(f"episodes must be >= 1 and seed >= 0, got {episodes} and {seed}")
-    first, last = seed_split(seed), seed_split(seed + episodes - 1)
-    if first != last:
-        raise ValueError(
-            f"seeds {seed} to {seed + episodes - 1} cross from {first} to {last} scenes; collect the splits into "
-            "folders of their own"
-        )
 
 
 def seed_split(seed: int) -> str:
@@ -58,7 +54,11 @@ def seed_split(seed: int) -> str:
 
 
 def recording_settings(generator: str, backend: str, **content: Any) -> dict[str, Any]:
-    """What decides the bytes of recordings. Pictures of different renderers are not equal to the bit."""
+    """What decides the bytes of recordings, with lists for tuples as JSON has them.
+
+    Pictures of different renderers are not equal to the bit.
+    """
+    content = json.loads(json.dumps(content))
     return {"generator": generator, **content, "backend": backend, "mujoco": mujoco.__version__}
 
 

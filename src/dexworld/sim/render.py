@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dexworld.sim.ray_renderer import RayRenderer
-from dexworld.sim.renderer import Renderer, RendererUnavailable, View, eye_of, mujoco
+from dexworld.sim.renderer import DEFAULT_VIEW, Renderer, RendererUnavailable, View, eye_of, mujoco
 
 Backend = Literal["auto", "egl", "osmesa", "ray"]
 BACKENDS = ("egl", "osmesa", "ray")  # in the order in which `auto` tries them
@@ -39,13 +39,10 @@ _DRIVER_ERRORS = (ImportError, AttributeError, RuntimeError, OSError, TypeError)
 logger = logging.getLogger(__name__)
 
 
-def make_renderer(
-    model: mujoco.MjModel, height: int, width: int, backend: str = "auto", view: View | None = None
-) -> Renderer:
+def make_renderer(model: mujoco.MjModel, height: int, width: int, backend: str = "auto") -> Renderer:
     """A renderer for `model` with images of `height` x `width` pixels.
 
     backend: `auto`, or one of `egl`, `osmesa`, `ray`, `glfw` (needs a display), `cgl` (macOS).
-    view: what the renderer's methods draw unless they are given another.
     One renderer belongs to one process: make it after a fork, or start processes with the `spawn` method.
 
     Raises ValueError for an unknown backend, RendererUnavailable if one named here or by MUJOCO_GL can't run.
@@ -53,8 +50,8 @@ def make_renderer(
     chosen = choose_backend(backend)
     _announce(chosen)
     if chosen == "ray":
-        return RayRenderer(model, height, width, view or View())
-    return GlRenderer(model, height, width, chosen, view or View())
+        return RayRenderer(model, height, width)
+    return GlRenderer(model, height, width, chosen)
 
 
 @functools.cache
@@ -117,7 +114,7 @@ def draw_test_picture(backend: str) -> None:
     model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{sphere}</worldbody></mujoco>")
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    with GlRenderer(model, 32, 32, backend, View()) as renderer:
+    with GlRenderer(model, 32, 32, backend) as renderer:
         picture = renderer.rgb(data, "c")
     if not (picture[16, 16].min() > 60 and picture[0, 0].max() < 60):
         found = f"centre {picture[16, 16]}, corner {picture[0, 0]}"
@@ -131,7 +128,7 @@ class GlRenderer(Renderer):
     ruled by `visual.quality.shadowsize` and `offsamples`: MuJoCo's default shadow map of 4096 is slow on a CPU.
     """
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int, backend: str, view: View) -> None:
+    def __init__(self, model: mujoco.MjModel, height: int, width: int, backend: str) -> None:
         """Raises ValueError for an image larger than the buffer, RendererUnavailable if the backend can't run."""
         self._context: Any = None
         self._gl: Any = None
@@ -142,7 +139,7 @@ class GlRenderer(Renderer):
                 f"images of {width} x {height} pixels don't fit the model's off-screen buffer of {buffer.offwidth} x "
                 f"{buffer.offheight}; raise visual.global.offwidth/offheight in the model"
             )
-        self.model, self.height, self.width, self.backend, self.view = model, height, width, backend, view
+        super().__init__(model, height, width, backend)
         try:
             self._gl = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
             self._gl.make_current()
@@ -161,22 +158,22 @@ class GlRenderer(Renderer):
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
 
-    def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
+    def rgb(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         pixels = np.empty((self.height, self.width, 3), np.uint8)
-        self._draw(data, camera, view or self.view, False, pixels, None)
+        self._draw(data, camera, view, False, pixels, None)
         return np.ascontiguousarray(pixels[::-1])
 
-    def depth(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
+    def depth(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         buffer = np.empty((self.height, self.width), np.float32)
-        self._draw(data, camera, view or self.view, True, None, buffer)
+        self._draw(data, camera, view, True, None, buffer)
         near, far = self.clip_planes
         nearness = buffer[::-1].astype(np.float64)  # 1 at the near plane, 0 at the far plane, linear in 1 / depth
         depth = 1.0 / (1.0 / far + nearness * (1.0 / near - 1.0 / far))
         return np.where(nearness > 0, depth, np.inf).astype(np.float32)
 
-    def segmentation(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
+    def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         pixels = np.empty((self.height, self.width, 3), np.uint8)
-        self._draw(data, camera, view or self.view, True, pixels, None)
+        self._draw(data, camera, view, True, pixels, None)
         codes = pixels[::-1].astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
         geom_of_code = np.full(self._scene.ngeom + 1, -1, np.int32)  # code 0 is the background
         for drawn in self._scene.geoms[: self._scene.ngeom]:

@@ -43,25 +43,25 @@ class View:
         return np.isin(np.arange(mujoco.mjNGROUP), self.groups).astype(np.uint8)
 
 
+DEFAULT_VIEW = View()
+
+
 class Renderer(ABC):
     """What every backend offers. `camera` is a camera's name or index in the model; images have row 0 at the top."""
 
-    backend: str
-    model: mujoco.MjModel
-    height: int
-    width: int
-    view: View
+    def __init__(self, model: mujoco.MjModel, height: int, width: int, backend: str) -> None:
+        self.model, self.height, self.width, self.backend = model, height, width, backend
 
     @abstractmethod
-    def rgb(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
+    def rgb(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         """(H, W, 3) uint8 colour picture of the state in `data` (after `mj_forward`)."""
 
     @abstractmethod
-    def depth(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
+    def depth(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         """(H, W) float32 metres along the camera's optical axis; `inf` where nothing is hit."""
 
     @abstractmethod
-    def segmentation(self, data: mujoco.MjData, camera: str | int, view: View | None = None) -> np.ndarray:
+    def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         """(H, W) int32 geom ids; -1 where nothing is hit."""
 
     @abstractmethod

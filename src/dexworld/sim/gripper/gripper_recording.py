@@ -14,9 +14,8 @@ from dexworld.sim.gripper.gripper_control import Command, Teleoperator, Waypoint
 from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, gripper_layout
 from dexworld.sim.gripper.gripper_simulation import GripperSimulation
 from dexworld.sim.gripper.gripper_skills import SKILLS, Operator, Plan
+from dexworld.sim.kitchen.scene_physics import stack_rows
 from dexworld.track import ArrayFrames, Track
-
-MAX_OBJECTS = 5
 
 
 @dataclass(frozen=True)
@@ -131,18 +130,14 @@ class _Tape:
 
     def _row(self, command: Command) -> dict[str, Any]:
         simulation, cameras = self._simulation, self._config.cameras
-        count = len(simulation.objects)
-        positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
-        positions[:count], touched[:count] = simulation.object_positions(), simulation.touched()
         row: dict[str, Any] = {
             "command/cartesian_pose": command.pose,
             "command/joint_positions": command.arm,
             "command/opening": np.float64(np.clip(command.opening, 0.0, 1.0)),
-            "object_positions": positions,
-            "object_touched": touched,
         }
+        row |= simulation.object_row()
         row |= {f"state/{name}": values for name, values in simulation.measured().items()}
-        row |= {f"pose/{camera}": simulation.base_from_camera(camera) for camera in CAMERAS}
+        row |= {f"pose/{camera}": simulation.camera_pose(camera) for camera in CAMERAS}
         row |= {f"image/{camera}": simulation.renderer.rgb(simulation.data, camera) for camera in cameras}
         if self._config.masks:
             row |= {f"mask/{camera}": simulation.gripper_mask(camera) for camera in cameras}
@@ -150,11 +145,9 @@ class _Tape:
 
     def recording(self, seed: int, skill: str, text: str, success: bool, operator: Operator) -> GripperRecording:
         """Everything on the tape."""
-        stacked = {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
+        stacked = stack_rows(self._rows)
         state, command, poses = (_part(stacked, prefix) for prefix in ("state", "command", "pose"))
-        intrinsics = {camera: self._simulation.intrinsics(camera) for camera in CAMERAS}
-        positions = stacked["object_positions"]
-        moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
+        intrinsics = {camera: self._simulation.camera_intrinsics(camera) for camera in CAMERAS}
         keypoints, valid = self._config.hand.keypoints(state["cartesian_pose"], state["opening"])
         columns = {
             "keypoints_world": keypoints,
@@ -163,10 +156,8 @@ class _Tape:
             "gripper_opening": state["opening"].astype(np.float32),
             "robot_joints": state["joint_positions"],
             "action": np.concatenate([command["joint_positions"], 1.0 - command["opening"][:, None]], axis=1),
-            "object_positions": positions,
-            "object_touched": stacked["object_touched"],
-            "object_motion": np.nansum(moved, axis=-1),
         }
+        columns |= {name: stacked[name] for name in ("object_positions", "object_touched", "object_motion")}
         episodes = {}
         for camera in self._config.cameras:
             episodes[camera] = Track(

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from dexworld.sim.kitchen.allegro_body import add_arm
-from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, free_spot, random_layout
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, ROBOT_GROUP, Layout, add_decor, place_objects, random_layout
 from dexworld.sim.kitchen.objects import ObjectSpec, random_object
 from dexworld.sim.poses import OPTICAL, looking_at, quaternion
 
@@ -29,7 +29,6 @@ EXTERNAL_CAMERAS = ("ext1", "ext2")
 WRIST_CAMERA = "wrist"
 CAMERAS = (*EXTERNAL_CAMERAS, WRIST_CAMERA)
 WRIST_FOVY_DEG = 2 * math.degrees(math.atan(360 / 700))  # a ZED Mini's 1280 x 720 picture, focal length about 700 px
-ASPECT = 16 / 9
 CONTROL_RATE = 15.0  # Hz, DROID's
 STEPS_PER_CONTROL = 32  # physics steps of 1 / 480 s
 
@@ -49,22 +48,20 @@ def gripper_layout(seed: int) -> Layout:
     """The kitchen of `seed` with objects that stand within the arm's reach and mostly fit between the fingers."""
     layout = random_layout(seed)
     rng = np.random.default_rng([seed, 21])
-    objects: list[ObjectSpec] = []
-    positions: list[tuple[float, float]] = []
-    for index in range(int(rng.integers(2, 6))):
-        objects.append(_shrunk(random_object(rng), rng))
-        area = TARGET_AREA if index == 0 else OBJECT_AREA
-        positions.append(free_spot(rng, area, objects, positions, FINGER_GAP))
+    objects, positions = place_objects(
+        rng, int(rng.integers(2, 6)), (TARGET_AREA, OBJECT_AREA), FINGER_GAP, _small_object
+    )
     return replace(
         layout,
-        objects=tuple(objects),
+        objects=objects,
         positions=tuple((x + BASE_POSITION[0], y + BASE_POSITION[1]) for x, y in positions),
         yaws=tuple(float(yaw) for yaw in rng.uniform(-math.pi, math.pi, len(objects))),
     )
 
 
-def _shrunk(item: ObjectSpec, rng: np.random.Generator) -> ObjectSpec:
+def _small_object(rng: np.random.Generator) -> ObjectSpec:
     """The kitchen's objects are sized for a hand; the fingers open 8 cm."""
+    item = random_object(rng)
     scale = float(rng.uniform(0.6, 0.95))
     height = item.half_height * (scale if item.kind == "ball" else float(rng.uniform(0.8, 1.0)))
     return replace(item, radius=item.radius * scale, half_height=height)

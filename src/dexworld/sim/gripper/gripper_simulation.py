@@ -4,9 +4,6 @@ All positions and poses are in the arm's base frame, DROID's world: x away from 
 counter at z = 0, metres.
 """
 
-from functools import cached_property
-from typing import Self
-
 import mujoco
 import numpy as np
 
@@ -23,28 +20,25 @@ from dexworld.sim.gripper.gripper_robot import (
 )
 from dexworld.sim.kitchen.allegro_body import FLANGE_BODY
 from dexworld.sim.kitchen.kitchen_scene import Layout, build_scene
-from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
-from dexworld.sim.render import make_renderer
-from dexworld.sim.renderer import Renderer
+from dexworld.sim.kitchen.scene_physics import ScenePhysics
+from dexworld.sim.poses import pose
 
 _TARGET_UPDATES = 4  # times per control step that the interpolated joint targets move on (60 Hz)
 
 
-class GripperSimulation:
-    """A kitchen in motion, 15 control steps a second. The renderer is made when the first picture is asked for."""
+class GripperSimulation(ScenePhysics):
+    """A kitchen in motion, 15 control steps a second."""
 
     def __init__(self, layout: Layout, height: int = 180, width: int = 320, backend: str = "auto") -> None:
-        scene = build_scene(layout, gripper_mount(layout.seed, height, width))
-        self.layout, self.height, self.width, self._backend = layout, height, width, backend
-        self.model = model = scene.model
-        self.data, self.scratch = mujoco.MjData(model), mujoco.MjData(model)
+        model = build_scene(layout, gripper_mount(layout.seed, height, width))
+        super().__init__(layout, model, (height, width), backend, BASE_POSITION)
         arm = [model.joint(joint.name).id for joint in ARM]
         self.arm_qpos, self.arm_dofs = model.jnt_qposadr[arm], model.jnt_dofadr[arm]
         self.arm_limits = model.jnt_range[arm].copy()
         self._finger_qpos = model.jnt_qposadr[[model.joint(name).id for name in FINGER_NAMES]]
         self.gripper = model.body(GRIPPER_BODY).id
         self.fingers = np.array([model.body(name).id for name in FINGER_NAMES])
-        self.objects = np.array([model.body(name).id for name in scene.object_names])
+        self.touching = np.array([self.gripper, *self.fingers])
         # The last link's shell covers the flange: a point on the flange is seen on it.
         last = [self.gripper, model.body(FLANGE_BODY).id, model.body("arm_link7").id, *self.fingers]
         self._gripper_geoms = np.flatnonzero(np.isin(model.geom_bodyid, last))
@@ -110,47 +104,13 @@ class GripperSimulation:
         points = [self.data.xpos[body] + self.data.xmat[body].reshape(3, 3) @ point for body, point in rows]
         return np.stack(points) - BASE_POSITION
 
-    def object_positions(self) -> np.ndarray:
-        """Centres (n, 3) of the objects."""
-        return self.data.xpos[self.objects] - BASE_POSITION
-
     def object_rotation(self, index: int) -> np.ndarray:
         """Rotation (3, 3) base_from_object."""
         return self.data.xmat[self.objects[index]].reshape(3, 3).copy()
 
-    def touched(self) -> np.ndarray:
-        """(n,) bool: which objects a part of the gripper touches."""
-        if not self.data.ncon:
-            return np.zeros(len(self.objects), bool)
-        bodies = self.model.geom_bodyid[self.data.contact.geom]  # (contacts, 2)
-        ours = np.isin(bodies, [self.gripper, *self.fingers])
-        return np.isin(self.objects, bodies[:, ::-1][ours])
-
-    def base_from_camera(self, camera: str) -> np.ndarray:
-        """Pose (4, 4) of a camera's optical frame (x right, y down, z forward)."""
-        number = self.model.camera(camera).id
-        return pose(self.data.cam_xmat[number].reshape(3, 3) @ OPTICAL, self.data.cam_xpos[number] - BASE_POSITION)
-
-    def intrinsics(self, camera: str) -> np.ndarray:
-        """Pinhole matrix (3, 3) of a camera's pictures, pixels."""
-        fovy_deg = self.model.cam_fovy[self.model.camera(camera).id]
-        return pinhole(focal_length(self.height, fovy_deg), self.height, self.width)
-
-    @cached_property
-    def renderer(self) -> Renderer:
-        """The renderer of this scene, made when first needed."""
-        return make_renderer(self.model, self.height, self.width, backend=self._backend)
-
     def gripper_mask(self, camera: str) -> np.ndarray:
         """(H, W) bool: where gripper, flange or the arm's last link are seen."""
         return np.isin(self.renderer.segmentation(self.data, camera), self._gripper_geoms)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_) -> None:
-        if "renderer" in self.__dict__:
-            self.renderer.close()
 
     def _pose(self, data: mujoco.MjData) -> np.ndarray:
         return pose(data.xmat[self.gripper].reshape(3, 3), data.xpos[self.gripper] - BASE_POSITION)

@@ -41,13 +41,6 @@ class CandidateSet:
     seed: int
     final_distances: np.ndarray
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.goal_index < len(self.clips) or len(self.final_distances) != len(self.clips):
-            raise ValueError(
-                f"candidates of seed {self.seed}: goal_index {self.goal_index} and {len(self.final_distances)} "
-                f"distances don't fit {len(self.clips)} clips"
-            )
-
 
 @dataclass(frozen=True)
 class _Candidate:

@@ -103,7 +103,8 @@ def _by_the_nearer_hand(writer: Writer, make: Callable[..., HandScript], index: 
     return make(writer, index, _nearer_hand(writer, index), **how)
 
 
-def sentence(scripts: Sequence[HandScript]) -> str:
-    """The prompt of a clip: what the acting hands do, in the first person."""
-    text = ", while ".join(script.text for script in scripts if script.skill != "idle")
+def sentence(acts: Sequence[Sequence[HandScript]]) -> str:
+    """The prompt: what acting hands do, act after act, in the first person; acts of waiting are not mentioned."""
+    parts = [", while ".join(script.text for script in scripts if script.skill != "idle") for scripts in acts]
+    text = ", then ".join(part for part in parts if part) or "my hands rest over the counter"
     return text[0].upper() + text[1:] + "."

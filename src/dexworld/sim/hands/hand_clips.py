@@ -19,7 +19,7 @@ from dexworld.sim.hands.hand_motion import Motion, act, check_skills, comes_true
 from dexworld.sim.hands.hand_physics import HandWorld
 from dexworld.sim.hands.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import SKILLS, HandScript, Writer, idle
-from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES
+from dexworld.sim.hands.human_hands import ABSENT, FOREARM_GROUP, HAND_GROUP, SIDES
 from dexworld.sim.poses import focal_length, looking_at, pinhole
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import Renderer, View
@@ -95,11 +95,6 @@ class HandClip:
     object_names: tuple[str, ...]
     object_positions: np.ndarray
     touched: bool
-
-    def __post_init__(self) -> None:
-        shapes = [self.interaction.shape, self.static.shape, self.hands.shape]
-        if len(set(shapes)) > 1:
-            raise ValueError(f"clip of seed {self.seed}: the passes differ in shape: {shapes}")
 
 
 def record_hand_clip(seed: int, config: HandClipConfig | None = None, backend: str = "auto") -> HandClip:
@@ -185,7 +180,7 @@ class Artist:
         pictures = []
         for camera in cameras[:count]:
             self.scene.look(self.data, camera)
-            pictures.append(self._picture(_NO_HANDS))
+            pictures.append(self._average(self._draw(_NO_HANDS)))
         return np.repeat(np.stack(pictures), len(cameras) // count, axis=0)
 
     def clip(self, motion: Motion, scripts: Sequence[HandScript], cameras: np.ndarray, static: np.ndarray) -> HandClip:
@@ -206,7 +201,7 @@ class Artist:
             world_from_camera=cameras,
             intrinsics=self.intrinsics,
             fps=self.config.fps,
-            prompt=sentence(scripts),
+            prompt=sentence([scripts]),
             seed=self.scene.layout.seed,
             object_names=self.scene.layout.names,
             object_positions=np.stack([state.positions for state in motion.states]),
@@ -216,21 +211,15 @@ class Artist:
     def _pose(self, state: SceneState, poses: dict) -> None:
         self.scene.pose(self.data, state)
         for side in SIDES:
-            if side in poses:
-                self.scene.hands.set_hand(self.data, side, *poses[side])
-            else:
-                self.scene.hands.hide_hand(self.data, side)
+            self.scene.hands.set_hand(self.data, side, *poses.get(side, ABSENT))
 
     def _draw(self, view: View) -> np.ndarray:
         return self.renderer.rgb(self.data, self.scene.camera, view)
 
-    def _picture(self, view: View) -> np.ndarray:
-        return self._average(self._draw(view))
-
     def _interaction(self) -> np.ndarray:
         """Everything; without shadows of hands, these and forearms are pasted into the picture without them."""
         if self.config.shadows:
-            return self._picture(_EVERYTHING)
+            return self._average(self._draw(_EVERYTHING))
         geoms = self.renderer.segmentation(self.data, self.scene.camera, _EVERYTHING)
         group = np.concatenate([self.scene.model.geom_group, [0]])[geoms]  # -1, nothing, is the last entry
         person = np.isin(group, (HAND_GROUP, FOREARM_GROUP))
@@ -247,7 +236,7 @@ class Artist:
                 model.geom_rgba[self.scene.hands.geoms[side], :3] = HAND_COLOURS[side]
             model.light_active[:] = 0
             light.ambient[:], light.diffuse[:], light.specular[:] = HAND_AMBIENT, HAND_DIFFUSE, 0
-            return self._picture(_ONLY_HANDS)
+            return self._average(self._draw(_ONLY_HANDS))
         finally:
             for values, old in zip(changed, before, strict=True):
                 values[:] = old

@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 
 from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
-from dexworld.sim.hands.human_hands import DIGITS, SIDES
+from dexworld.sim.hands.human_hands import ABSENT, DIGITS, SIDES
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.objects import ObjectSpec
 from dexworld.sim.poses import turn_about_z
@@ -61,7 +61,7 @@ class HandWorld:
         self._stopped = {side: np.zeros(len(DIGITS), bool) for side in SIDES}
         self._fall_speed = np.zeros(len(scene.layout.objects))
         for side in SIDES:
-            scene.hands.hide_hand(self.data, side)
+            scene.hands.set_hand(self.data, side, *ABSENT)
 
     def step(self, commands: dict[str, HandCommand], seconds: float) -> None:
         """Move the hands to `commands` and let the scene follow. Absent sides stay hidden."""

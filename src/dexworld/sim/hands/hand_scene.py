@@ -8,16 +8,26 @@ Walls are boxes whose local xy plane faces the room, so that their texture doesn
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import mujoco
 import numpy as np
 
 from dexworld.sim.hands.human_hands import SIDES, HandLooks, HandModel, add_hand, random_looks
-from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, add_clutter, add_decor, add_furniture, add_material
+from dexworld.sim.kitchen.kitchen_scene import (
+    COUNTER_TOP,
+    add_clutter,
+    add_decor,
+    add_furniture,
+    add_lamp,
+    add_material,
+    free_gap,
+    new_spec,
+    random_spot,
+)
 from dexworld.sim.kitchen.objects import ObjectSpec, add_object, random_object
 from dexworld.sim.poses import OPTICAL, quaternion
-from dexworld.sim.textures import make_texture
 
 HEAD_CAMERA = "head"
 HEAD_POSITION = (0.22, 0.0, 1.38)
@@ -56,10 +66,6 @@ class Fixture:
     depth: ClassVar = 0.24
     standoff: ClassVar = 0.045
     bar_radius: ClassVar = 0.006
-
-    def __post_init__(self) -> None:
-        if self.kind not in FIXTURES[1:]:
-            raise ValueError(f"fixture kind {self.kind!r} is unknown; choose from {', '.join(FIXTURES[1:])}")
 
     @property
     def base_height(self) -> float:
@@ -178,13 +184,12 @@ def _random_fixture(rng: np.random.Generator, kind: str) -> Fixture:
 def _free_spot(rng, item, objects, positions, fixture) -> tuple[float, float] | None:
     """A spot a hand's width away from the other objects and out of the fixture's way."""
     for _ in range(80):
-        spot = (float(rng.uniform(*OBJECT_AREA[:2])), float(rng.uniform(*OBJECT_AREA[2:])))
+        spot = random_spot(rng, OBJECT_AREA)
         if fixture is not None:
             beside = abs(spot[1] - fixture.centre) > fixture.half_width + item.radius + 0.03
             if not beside and spot[0] > fixture.front - 0.16 - item.radius:
                 continue
-        others = zip(positions, objects, strict=True)
-        if all(math.dist(spot, other) - spec.radius - item.radius > 0.065 for other, spec in others):
+        if free_gap(item, spot, objects, positions) > 0.065:
             return spot
     return None
 
@@ -237,23 +242,11 @@ class HandScene:
 
 def _build(layout: HandSceneLayout, height: int, width: int, add_more) -> mujoco.MjModel:
     rng = np.random.default_rng([layout.seed, 12])
-    spec = mujoco.MjSpec()
-    spec.compiler.degree = False
-    # Larger shadow maps cost more than a small picture on a software rasteriser; a large picture shows their steps.
-    quality, light = spec.visual.quality, spec.visual.headlight
-    quality.shadowsize, quality.offsamples = 1024 if height <= 300 else 2048, 0
-    quality.numslices, quality.numstacks = 14, 7
+    headlight = (float(rng.uniform(0.33, 0.46)), float(rng.uniform(0.22, 0.35)), 0.08)
+    spec = new_spec(1024 if height <= 300 else 2048, 7, headlight)  # a large picture shows a shadow map's steps
     spec.visual.global_.offheight, spec.visual.global_.offwidth = max(height, 480), max(width, 640)
-    light.ambient = [float(rng.uniform(0.33, 0.46))] * 3
-    light.diffuse = [float(rng.uniform(0.22, 0.35))] * 3
-    light.specular = [0.08] * 3
-    spec.visual.map.znear, spec.visual.map.zfar, spec.stat.extent = 0.02, 20, 1.0
     _add_room(spec, layout, rng)
-    warmth, strength = rng.uniform(-0.08, 0.08), rng.uniform(0.45, 0.65)
-    place = [0.45 + rng.normal(0, 0.15), rng.normal(0, 0.4), 2.4]
-    colour = [strength + warmth, strength, strength - warmth]
-    lamp = {"type": mujoco.mjtLightType.mjLIGHT_SPOT, "cutoff": 70, "castshadow": True}
-    spec.worldbody.add_light(pos=place, dir=[0.1, 0, -1], diffuse=colour, **lamp)
+    add_lamp(spec.worldbody, rng, 0.65, (0.45, 0.0, 2.4), 0.4, (0.1, 0, -1))
     fovy = 2 * math.degrees(math.atan(math.tan(math.radians(layout.fov_deg) / 2) * height / width))
     spec.worldbody.add_camera(name=HEAD_CAMERA, pos=list(HEAD_POSITION), fovy=fovy)
     for index, (item, spot, yaw) in enumerate(zip(layout.objects, layout.positions, layout.yaws, strict=True)):
@@ -268,11 +261,7 @@ def _build(layout: HandSceneLayout, height: int, width: int, add_more) -> mujoco
 
 
 def _add_room(spec: mujoco.MjSpec, layout: HandSceneLayout, rng: np.random.Generator) -> None:
-    world = spec.worldbody
-
-    def material(name: str, kinds: tuple[str, ...], repeat: float) -> str:
-        return add_material(spec, name, make_texture(str(rng.choice(kinds)), rng), repeat, uniform=False)
-
+    world, material = spec.worldbody, partial(add_material, spec, rng, uniform=False)
     back = COUNTER_FRONT + layout.counter_depth + 0.15
     middle, half = (COUNTER_FRONT + back) / 2, (back - COUNTER_FRONT) / 2
     top = material("top", ("wood", "marble", "plaster"), float(rng.uniform(1.5, 3)))

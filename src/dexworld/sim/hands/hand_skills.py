@@ -16,7 +16,7 @@ from dexworld.sim.hands.hand_physics import HandCommand, contact
 from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.objects import ObjectSpec
-from dexworld.sim.poses import quaternion, rotation_of, turn_about_z
+from dexworld.sim.poses import orient, quaternion, rotation_of, turn_about_z
 
 SKILLS = ("reach", "push", "grasp", "drawer", "door")
 CLEARANCE = 0.010  # metres between the lowest part of a pushing hand and the counter
@@ -81,19 +81,6 @@ def _between(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
     return rotation_of(mixed / np.linalg.norm(mixed))
 
 
-def orient(fingers, palm) -> np.ndarray:
-    """world_from_hand (3, 3) with the fingers along `fingers` and the palm facing `palm` as far as possible."""
-    z = np.asarray(fingers, float) / np.linalg.norm(fingers)
-    x = np.asarray(palm, float) - z * (z @ np.asarray(palm, float))
-    x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z], axis=1)
-
-
-def side_of(mirror: float) -> str:
-    """The hand that a reflection stands for: 1 right, -1 left."""
-    return "right" if mirror > 0 else "left"
-
-
 class Writer:
     """Draws scripts for a scene in state `start`. All lengths in the reflected frame of the hand that acts."""
 
@@ -147,7 +134,7 @@ class Writer:
         self, skill: str, mirror: float, keys: Sequence[Key], text: str, target: int = -1, effect: float = 0.0
     ) -> HandScript:
         """The script in the world, reflected for the left hand. text: what the hand does, without its subject."""
-        reflect, side = np.diag([1.0, mirror, 1.0]), side_of(mirror)
+        reflect, side = np.diag([1.0, mirror, 1.0]), "right" if mirror > 0 else "left"
         world = [replace(k, position=reflect @ k.position, rotation=reflect @ k.rotation @ reflect) for k in keys]
         return HandScript(side, skill, tuple(world), f"my {side} hand {text}" if text else "", target, effect)
 
@@ -161,11 +148,8 @@ def push(writer: Writer, index: int, direction: str, mirror: float, miss: float 
     digit, segment = writer.hands.sphere_digit, writer.hands.sphere_segment
     parts = digit != 0  # the thumb gives way
     if direction == "closer":
-        rotation, shape, parts = (
-            turn @ orient([0.9, 0, -0.45], [-0.45, 0, -0.9]),
-            hands.RAKE,
-            (digit > 0) & (segment > 0),
-        )
+        rotation, shape = turn @ orient([0.9, 0, -0.45], [-0.45, 0, -0.9]), hands.RAKE
+        parts = (digit > 0) & (segment > 0)
     elif direction == "away":
         rotation, shape = turn @ orient([0.9, 0, -0.35], [-0.35, 0, -0.9]), hands.FIST
     else:

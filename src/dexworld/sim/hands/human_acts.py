@@ -14,7 +14,7 @@ import numpy as np
 from dexworld.sim.hands.hand_choice import draw_script
 from dexworld.sim.hands.hand_motion import Motion, Pose, act, comes_true
 from dexworld.sim.hands.hand_physics import HandWorld
-from dexworld.sim.hands.hand_scene import COUNTER_FRONT, HandScene, SceneState
+from dexworld.sim.hands.hand_scene import COUNTER_FRONT, Fixture, HandScene, SceneState
 from dexworld.sim.hands.hand_skills import HandScript, Key, Writer, idle
 from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
@@ -142,7 +142,7 @@ def depths(scene: HandScene, motion: Motion) -> dict[str, float]:
     """
     found: dict[str, list[float]] = {name: [-math.inf] for name in ALLOWED_DEPTHS}
     radii, data = scene.hands.sphere_radius, mujoco.MjData(scene.model)
-    extents = np.array([item.radius for item in scene.layout.objects])
+    extents, fixture = np.array([item.radius for item in scene.layout.objects]), scene.layout.fixture
     for state, poses in zip(motion.states[::2], motion.hands[::2], strict=True):
         for side, pose in poses.items():
             scene.hands.set_hand(data, side, *pose)
@@ -154,10 +154,15 @@ def depths(scene: HandScene, motion: Motion) -> dict[str, float]:
             found["object"] += [
                 (radii - distance_to_object(scene, state, index, points)).max() for index in range(len(extents))
             ]
-            found["fixture"].append((radii - _distance_to_fixture(scene, state, points)).max())
-        places = state.positions
-        gaps = np.minimum(_distance_to_fixture(scene, state, places), _distance_to_bar(scene, state, places))
-        found["fixture"].append((extents - gaps).max(initial=-1))
+            if fixture is not None:
+                found["fixture"].append((radii - _distance_to_fixture(fixture, state.opening, points)).max())
+        if fixture is not None:
+            found["fixture"].append(
+                (extents - _distance_to_fixture(fixture, state.opening, state.positions)).max(initial=-1)
+            )
+            found["fixture"].append(
+                (extents - _distance_to_bar(fixture, state.opening, state.positions)).max(initial=-1)
+            )
         gaps = np.linalg.norm(centres["left"][:, None] - centres["right"][None], axis=-1)
         found["hand"].append((radii[:, None] + radii[None] - gaps).max())
     return {name: float(max(values)) for name, values in found.items()}
@@ -181,30 +186,24 @@ def _distance_to_box(local: np.ndarray, half) -> np.ndarray:
     return np.minimum(beyond.max(axis=1), 0) + np.linalg.norm(np.maximum(beyond, 0), axis=1)
 
 
-def _distance_to_fixture(scene: HandScene, state: SceneState, points: np.ndarray) -> np.ndarray:
-    """Signed distance (M,) m of points (M, 3) from the cabinet and from its front where that is; inf without one."""
-    fixture = scene.layout.fixture
-    if fixture is None:
-        return np.full(len(points), np.inf)
+def _distance_to_fixture(fixture: Fixture, opening: float, points: np.ndarray) -> np.ndarray:
+    """Signed distance (M,) m of points (M, 3) from the cabinet and from its front where that is."""
     half = np.array([fixture.depth / 2, fixture.half_width + 0.012, fixture.half_height + 0.006])
     middle = np.array([fixture.front + fixture.depth / 2, fixture.centre, fixture.base_height])
     cabinet = _distance_to_box(points - middle, half)
-    start, end = (np.array([*corner, fixture.base_height]) for corner in fixture.panel(state.opening))
+    start, end = (np.array([*corner, fixture.base_height]) for corner in fixture.panel(opening))
     along = (end - start) / np.linalg.norm(end - start)
     inward = np.array([along[1], -along[0], 0.0])
-    inward *= -np.sign(inward @ fixture.bar(state.opening)[2])
+    inward *= -np.sign(inward @ fixture.bar(opening)[2])
     offset = points - (start + end) / 2 - 0.008 * inward
     local = np.stack([offset @ inward, offset @ along, offset[:, 2]], axis=1)
     front = _distance_to_box(local, [0.008, fixture.half_width, fixture.half_height])
     return np.minimum(cabinet, front)
 
 
-def _distance_to_bar(scene: HandScene, state: SceneState, points: np.ndarray) -> np.ndarray:
-    """Distance (M,) m of points (M, 3) from the handle, which hooked fingers may touch but objects not; inf without."""
-    fixture = scene.layout.fixture
-    if fixture is None:
-        return np.full(len(points), np.inf)
-    middle, axis, _ = fixture.bar(state.opening)
+def _distance_to_bar(fixture: Fixture, opening: float, points: np.ndarray) -> np.ndarray:
+    """Distance (M,) m of points (M, 3) from the handle, which hooked fingers may touch but objects not."""
+    middle, axis, _ = fixture.bar(opening)
     half = fixture.handle_length / 2
     share = np.clip((points - middle) @ axis, -half, half)
     return np.linalg.norm(points - middle - share[:, None] * axis, axis=1) - fixture.bar_radius

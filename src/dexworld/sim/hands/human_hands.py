@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from dexworld.hands import LEFT, NUM_KEYPOINTS, RIGHT
-from dexworld.sim.poses import quaternion, rotation_of
+from dexworld.sim.poses import quaternion, rotation_of, turn_about_x
 
 HAND_GROUP = 2
 FOREARM_GROUP = 3
@@ -30,7 +30,6 @@ _THUMB = ((0.010, 0.026, 0.024), (0.046, 0.034, 0.027), 0.0108)
 _THUMB_DIRECTION = np.array([0.95, 0.25, 0.10])  # fully opposed
 _THUMB_BENDS_TO = np.array([0.0, -0.25, 1.0])
 _PALM = (((0.003, -0.004, 0.052), (0.014, 0.040, 0.045)), ((0, 0, 0.0), (0.018, 0.024, 0.024)))  # centres, half axes
-_ABSENT = (0.0, 0.0, -5.0)  # below the floor
 _SAMPLES = (0.0, 0.33, 0.67, 1.0)  # shares of a capsule's length at which contact spheres lie
 _GEOM, _HINGE = mujoco.mjtGeom, mujoco.mjtJoint.mjJNT_HINGE
 
@@ -50,6 +49,7 @@ HOOK = _shape(1.0, (0.6, 0.3, 0.2), (0.5, 0.95, 0.4))
 RAKE = _shape(0.9, (0.6, 0.3, 0.2), (1.0, 0.35, 0.2))
 GRIP_OPEN = _shape(0.1, (-0.3, 0.1, 0.05), (0.05, 0.15, 0.1))
 GRIP_CLOSED = _shape(0.0, (0.9, 0.9, 0.7), (1.2, 1.45, 0.9))
+ABSENT = (np.array([0.0, 0.0, -5.0]), np.eye(3), RELAXED)  # the pose of a hand that no camera sees: below the floor
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,6 @@ class HandLooks:
     sleeve: tuple[float, ...]
     size: float = 1.0
     sleeve_start: float = 0.1  # metres behind the wrist
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.size <= 1.5:
-            raise ValueError(f"hand size {self.size} is relative to an adult's hand; use 0.5 to 1.5")
 
 
 def random_looks(rng: np.random.Generator) -> HandLooks:
@@ -78,7 +74,7 @@ def random_looks(rng: np.random.Generator) -> HandLooks:
 def add_hand(world: mujoco.MjsBody, side: str, looks: HandLooks) -> None:
     """Add a hand with its forearm. Bodies are named `<side>_wrist` and `<side>_<digit>_<0..3>`."""
     mirror, size = (1.0 if side == "right" else -1.0), looks.size
-    root = world.add_body(name=f"{side}_wrist", mocap=True, pos=list(_ABSENT))
+    root = world.add_body(name=f"{side}_wrist", mocap=True, pos=ABSENT[0])
     skin, sleeve = [*looks.skin, 1.0], [*looks.sleeve, 1.0]
     capsule = partial(_add_capsule, size=size, rgba=skin, group=HAND_GROUP)
     for name, ((x, y, z), _, _) in _FINGERS.items():
@@ -89,14 +85,13 @@ def add_hand(world: mujoco.MjsBody, side: str, looks: HandLooks) -> None:
         place, half = [x * size, mirror * y * size, z * size], [radius * size for radius in radii]
         root.add_geom(type=_GEOM.mjGEOM_ELLIPSOID, pos=place, size=half, **style)
     cuff = -looks.sleeve_start
-    forearm = world.add_body(name=f"{side}_forearm", mocap=True, pos=list(_ABSENT))
+    forearm = world.add_body(name=f"{side}_forearm", mocap=True, pos=ABSENT[0])
     capsule(forearm, (0, 0, 0), (0, 0, cuff), 0.0225, group=FOREARM_GROUP)
     capsule(forearm, (0, 0, cuff), (0, 0, -0.45), 0.036, rgba=sleeve, group=FOREARM_GROUP)
     _add_digit(root, f"{side}_thumb", _THUMB, _thumb_frame(mirror), mirror, size, capsule)
     for name, measures in _FINGERS.items():
         angle = -mirror * (0.5 * np.arctan2(measures[0][1], measures[0][2]))  # fingers fan out a little
-        frame = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
-        _add_digit(root, f"{side}_{name}", measures, frame, mirror, size, capsule)
+        _add_digit(root, f"{side}_{name}", measures, turn_about_x(angle), mirror, size, capsule)
 
 
 def _add_capsule(body: mujoco.MjsBody, start, end, radius: float, size: float, **style) -> None:
@@ -176,10 +171,6 @@ class HandModel:
         arm = self._forearm[side]
         along = data.mocap_pos[arm] - elbow
         mujoco.mju_quatZ2Vec(data.mocap_quat[arm], along / np.linalg.norm(along))
-
-    def hide_hand(self, data: mujoco.MjData, side: str) -> None:
-        """Put an absent hand where no camera sees it."""
-        self.set_hand(data, side, np.array(_ABSENT), np.eye(3), RELAXED)
 
     def metacarpals(self, data: mujoco.MjData) -> np.ndarray:
         """World places (8, 3) m where palm bones begin: index to little finger, left then right."""

@@ -22,6 +22,7 @@ import mujoco
 import numpy as np
 
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
+from dexworld.sim.hands.hand_choice import sentence
 from dexworld.sim.hands.hand_clips import draw_head
 from dexworld.sim.hands.hand_motion import Motion, Pose, check_skills, fixtures_for
 from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
@@ -123,18 +124,11 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: boo
         world_from_camera=cameras,
         intrinsics=config.intrinsics,
         source=f"dexworld.sim.human_video seed {seed}",
-        task=describe(acts),
+        task=sentence([act.scripts for act in acts]),
         seed=seed,
         columns=columns,
     )
     return HumanVideo(episode, drawn, acts, motion, layout.names)
-
-
-def describe(acts: Sequence[Act]) -> str:
-    """What the person does, in the first person; an act in which hands only wait is not mentioned."""
-    parts = [", while ".join(script.text for script in act.acting) for act in acts if act.acting]
-    text = ", then ".join(parts) or "my hands rest over the counter"
-    return text[0].upper() + text[1:] + "."
 
 
 def object_motion(scene: HandScene, states: Sequence[SceneState]) -> np.ndarray:
@@ -186,13 +180,13 @@ def _draw(scene, motion, cameras, bodies, config, backend, with_labels):
         geom_label[scene.hands.geoms[side]] = value
         geom_label[_arm_geoms(scene, side)] = value + 2
     wrists, rows = [scene.hands.bodies[side][0] for side in SIDES], []
-    with make_renderer(scene.model, config.height, config.width, backend, _EVERYTHING) as renderer:
+    with make_renderer(scene.model, config.height, config.width, backend) as renderer:
         for frame, (state, poses) in enumerate(zip(motion.states, motion.hands, strict=True)):
             _pose(scene, data, state, poses, bodies[frame])
             scene.look(data, cameras[frame])
-            frames[frame] = renderer.rgb(data, scene.camera)
+            frames[frame] = renderer.rgb(data, scene.camera, _EVERYTHING)
             if with_labels:
-                labels[frame] = geom_label[renderer.segmentation(data, scene.camera)]
+                labels[frame] = geom_label[renderer.segmentation(data, scene.camera, _EVERYTHING)]
             points, _ = scene.hands.keypoints(data, SIDES)
             hands = np.stack([pose(data.xmat[wrist].reshape(3, 3), data.xpos[wrist]) for wrist in wrists])
             sure = confidence(scene, data, points, cameras[frame], config)

@@ -78,7 +78,21 @@ def add_arm(
         type=_GEOM.mjGEOM_CYLINDER, fromto=[0, 0, 0, 0, 0, 0.14], size=[0.065, 0, 0], rgba=_WHITE, mass=0.7,
         group=_ROBOT_GROUP,
     )  # fmt: skip
-    flange = _add_arm(spec, base)
+    body = base
+    for index, joint in enumerate(robot.ARM):
+        body = _add_joint(spec, body, f"arm_link{index + 1}", joint, armature=0.1, damping=1.0)
+        for start, end, radius in _ARM_CAPSULES[index]:
+            body.add_geom(
+                type=_GEOM.mjGEOM_CAPSULE, fromto=[*start, *end], size=[radius, 0, 0], rgba=_WHITE,
+                group=_ROBOT_GROUP, mass=_ARM_MASS[index] / len(_ARM_CAPSULES[index]), solref=[0.01, 1],
+            )  # fmt: skip
+        stiffness = _ARM_STIFFNESS[index]
+        _add_motor(spec, joint, stiffness, damping=1.8 * math.sqrt(0.6 * stiffness))
+    flange = body.add_body(name=FLANGE_BODY, pos=robot.FLANGE, gravcomp=1)
+    flange.add_geom(
+        type=_GEOM.mjGEOM_CYLINDER, fromto=[0, 0, -0.02, 0, 0, 0], size=[0.035, 0, 0], rgba=[0.3, 0.3, 0.3, 1],
+        group=_ROBOT_GROUP, mass=0.05,
+    )  # fmt: skip
     links = [f"arm_link{index}" for index in range(1, 8)]
     for near, far in [*zip(links, links[2:], strict=False), (BASE_BODY, "arm_link2"), ("arm_link5", FLANGE_BODY)]:
         spec.add_exclude(bodyname1=near, bodyname2=far)
@@ -123,36 +137,11 @@ def _add_motor(spec, joint: robot.Joint, stiffness: float, damping: float) -> No
     motor.inheritrange = 1
 
 
-def _add_arm(spec: mujoco.MjSpec, base):
-    body = base
-    for index, joint in enumerate(robot.ARM):
-        body = _add_joint(spec, body, f"arm_link{index + 1}", joint, armature=0.1, damping=1.0)
-        for start, end, radius in _ARM_CAPSULES[index]:
-            body.add_geom(
-                type=_GEOM.mjGEOM_CAPSULE, fromto=[*start, *end], size=[radius, 0, 0], rgba=_WHITE,
-                group=_ROBOT_GROUP, mass=_ARM_MASS[index] / len(_ARM_CAPSULES[index]), solref=[0.01, 1],
-            )  # fmt: skip
-        stiffness = _ARM_STIFFNESS[index]
-        _add_motor(spec, joint, stiffness, damping=1.8 * math.sqrt(0.6 * stiffness))
-    flange = body.add_body(name=FLANGE_BODY, pos=robot.FLANGE, gravcomp=1)
-    flange.add_geom(
-        type=_GEOM.mjGEOM_CYLINDER, fromto=[0, 0, -0.02, 0, 0, 0], size=[0.035, 0, 0], rgba=[0.3, 0.3, 0.3, 1],
-        group=_ROBOT_GROUP, mass=0.05,
-    )  # fmt: skip
-    return flange
-
-
 def _add_hand(spec: mujoco.MjSpec, flange) -> None:
     style = {"group": _ROBOT_GROUP, "friction": [1.2, 0.02, 0.001], "condim": 4, "solref": [0.01, 1]}
     palm = flange.add_body(name=PALM_BODY, pos=robot.HAND_ON_FLANGE, gravcomp=1)
-    palm.add_geom(
-        type=_GEOM.mjGEOM_BOX,
-        size=[0.0204, 0.0565, 0.0475],
-        pos=[-0.0093, 0, -0.0475],
-        mass=0.4154,
-        rgba=_DARK,
-        **style,
-    )
+    size, place = [0.0204, 0.0565, 0.0475], [-0.0093, 0, -0.0475]
+    palm.add_geom(type=_GEOM.mjGEOM_BOX, size=size, pos=place, mass=0.4154, rgba=_DARK, **style)
     for finger in robot.HAND:
         links = _THUMB_LINKS if finger.name == "thumb" else _FINGER_LINKS
         names, body = [PALM_BODY], palm

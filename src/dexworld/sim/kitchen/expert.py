@@ -13,6 +13,7 @@ import numpy as np
 from dexworld.sim.kitchen.allegro_body import CLOSED_FINGERS, OPEN_FINGERS, REST_ARM
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.kitchen_simulation import ARM, Simulation
+from dexworld.sim.poses import orient
 
 FINGERS_OPEN, FINGERS_CLOSED = np.array(OPEN_FINGERS), np.array(CLOSED_FINGERS)
 _ARM_SEEDS = (np.array(REST_ARM), np.array([0, 0.5, 0.4, -2.05, 0.1, 3.4, 1.37]))
@@ -34,16 +35,7 @@ class ArmSolution:
         return self.position_error < 0.005 and self.rotation_error < 0.05
 
 
-def hand_rotation(palm_normal: np.ndarray, fingers: np.ndarray) -> np.ndarray:
-    """World rotation (3, 3) of a palm whose fingers point along `fingers` and whose inside faces `palm_normal`."""
-    z = np.asarray(fingers, float) / np.linalg.norm(fingers)
-    x = np.asarray(palm_normal, float)
-    x = x - z * (x @ z)
-    x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z], axis=1)
-
-
-OVERHAND = hand_rotation(np.array([0.55, -0.25, -0.8]), np.array([0.35, 0.93, 0.0]))
+OVERHAND = orient(fingers=[0.35, 0.93, 0.0], palm=[0.55, -0.25, -0.8])
 # Distance of the object's centre from the palm's origin, palm frame: in front of the palm, a little up the fingers.
 _GRASP_DEPTH = {"box": 0.068, "can": 0.065, "ball": 0.08, "bottle": 0.065, "mug": 0.07, "bowl": 0.075}
 PRE_GRASP_OFFSET = np.array([0.02, 0.0, -0.10])  # metres of hand motion from pre-grasp to grasp: 10 cm down, 2 cm ahead
@@ -68,11 +60,7 @@ def solve_arm(
         found.append(_damped_least_squares(simulation, position, rotation, point, seed))
         if found[-1].reachable:
             break
-    return min(found, key=_badness)
-
-
-def _badness(solution: ArmSolution) -> float:
-    return solution.position_error + 0.1 * solution.rotation_error
+    return min(found, key=lambda solution: solution.position_error + 0.1 * solution.rotation_error)
 
 
 def _damped_least_squares(
@@ -165,7 +153,7 @@ def rake_rotation(direction: float) -> np.ndarray:
     and the thumb up the wrist can't turn far enough, with the thumb down it jams.
     """
     ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
-    return hand_rotation(ahead, 0.2 * ahead + np.array([0.0, 0.0, -1.0]))
+    return orient(0.2 * ahead + np.array([0.0, 0.0, -1.0]), ahead)
 
 
 def plan_push(
@@ -179,11 +167,11 @@ def plan_push(
     rotation = rake_rotation(direction)
     ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
     touch = np.array([*position[:2], COUNTER_TOP + RAKE_HEIGHT])
-    behind = solve_arm(simulation, touch - gap * ahead, rotation, RAKE_FACE)
+    start = touch - gap * ahead
+    behind = solve_arm(simulation, start, rotation, RAKE_FACE)
     end = solve_arm(simulation, touch + (distance - 0.025) * ahead, rotation, RAKE_FACE, near=behind.joints)
-    retreat = solve_arm(
-        simulation, touch - gap * ahead + np.array([0.0, 0.0, 0.16]), rotation, RAKE_FACE, near=behind.joints
-    )
+    above = start + np.array([0.0, 0.0, 0.16])
+    retreat = solve_arm(simulation, above, rotation, RAKE_FACE, near=behind.joints)
     if not _one_posture(behind, end, retreat):
         return None
     return PushPlan(*(np.concatenate([arm.joints, FINGERS_RAKE]) for arm in (behind, end, retreat)))

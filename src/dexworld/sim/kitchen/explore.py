@@ -20,20 +20,20 @@ from dexworld.sim.kitchen.expert import (
     RAKE_FACE,
     RAKE_HEIGHT,
     ArmSolution,
-    hand_rotation,
     plan_grasp,
     rake_rotation,
     solve_arm,
 )
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
+from dexworld.sim.kitchen.scene_physics import stack_rows
+from dexworld.sim.poses import orient
 from dexworld.track import ArrayFrames, Track
 
 STRATEGIES = ("lift_replay", "random_targets", "sweep", "fingers")
 REACH_BOX = ((0.5, -0.42, COUNTER_TOP + 0.06), (0.95, 0.25, 1.4))  # metres: corners of the random palm targets
 HELD_HEIGHT = 0.02  # metres above where it stood: an object this high with the hand on it is held
 HELD_FRAMES = 3
-MAX_OBJECTS = 5
 _MAX_JUMP = 1.5  # radians a joint may turn in one move
 
 Move = tuple[np.ndarray, float]  # joint targets (23,) and seconds
@@ -66,13 +66,13 @@ def record_exploration(
     rng = np.random.default_rng([seed, 3, attempt])
     strategy = str(rng.choice(STRATEGIES, p=np.array(config.weights) / sum(config.weights)))
     with Simulation(random_layout(seed), backend) as simulation:
-        recorder = Recorder(simulation, config.frames)
+        recorder = Recorder(config.frames)
         _start_pose(simulation, rng, strategy)
         moves = _MOVES[strategy](simulation, rng, config)
         while not recorder.full:
             targets, seconds = next(moves)
             simulation.move(np.clip(targets, *simulation.joint_limits.T), seconds, recorder)
-        episode = recorder.episode(f"simulated exploration, {strategy}, seed {seed}", strategy)
+        episode = recorder.episode(f"simulated exploration, {strategy}, seed {seed}", strategy, seed)
     return episode.with_columns(attempt=np.full(len(episode), attempt))
 
 
@@ -87,8 +87,8 @@ def holds_object(episode: Track) -> bool:
 class Recorder:
     """Collects a frame at every second tick of a simulation, until it is full."""
 
-    def __init__(self, simulation: Simulation, frames: int):
-        self._simulation, self._frames, self._ticks = simulation, frames, 0
+    def __init__(self, frames: int) -> None:
+        self._frames, self._ticks = frames, 0
         self._rows: list[dict[str, np.ndarray]] = []
 
     @property
@@ -99,22 +99,16 @@ class Recorder:
     def __call__(self, simulation: Simulation) -> None:
         """Take a frame if it is time for one."""
         if self._ticks % TICKS_PER_FRAME == 0 and not self.full:
-            row = simulation.observation()
-            count = len(simulation.objects)
-            positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
-            positions[:count] = [simulation.object_position(index) for index in range(count)]
-            touched[:count] = [simulation.hand_touches(index) for index in range(count)]
-            self._rows.append({**row, "object_positions": positions, "object_touched": touched})
+            self._rows.append(simulation.observation() | simulation.object_row())
         self._ticks += 1
 
-    def episode(self, source: str, task: str) -> Track:
+    def episode(self, source: str, task: str, seed: int) -> Track:
         """What was recorded."""
-        stacked = {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
+        stacked = stack_rows(self._rows)
         positions = stacked["object_positions"]
         camera_from_world = np.linalg.inv(stacked["world_from_camera"])
         points = np.einsum("tij,tnj->tni", camera_from_world[:, :3, :3], positions) + camera_from_world[:, None, :3, 3]
         homogeneous = points @ stacked["intrinsics"][0].T
-        moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
         return Track(
             frames=ArrayFrames(stacked["image"]),
             fps=FRAMES_PER_SECOND,
@@ -122,7 +116,7 @@ class Recorder:
             intrinsics=stacked["intrinsics"][0],
             source=source,
             task=task,
-            seed=self._simulation.layout.seed,
+            seed=seed,
             columns={
                 "keypoints_world": stacked["keypoints_world"].astype(np.float32),
                 "keypoints_valid": stacked["keypoints_valid"],
@@ -131,7 +125,7 @@ class Recorder:
                 "object_positions": positions,
                 "object_touched": stacked["object_touched"],
                 "object_pixels": homogeneous[..., :2] / homogeneous[..., 2:],
-                "object_motion": np.nansum(moved, axis=-1),
+                "object_motion": stacked["object_motion"],
             },
         )
 
@@ -160,8 +154,8 @@ def _random_fingers(rng: np.random.Generator) -> np.ndarray:
 def _random_rotation(rng: np.random.Generator) -> np.ndarray:
     """Mostly overhand, sometimes with the fingers down, always with some tilt."""
     base = OVERHAND if rng.random() < 0.65 else rake_rotation(rng.uniform(-1.2, 2.2))
-    normal, fingers = base[:, 0], base[:, 2]
-    return hand_rotation(normal + rng.normal(0, 0.2, 3), fingers + rng.normal(0, 0.2, 3))
+    palm, fingers = base[:, 0] + rng.normal(0, 0.2, 3), base[:, 2] + rng.normal(0, 0.2, 3)
+    return orient(fingers, palm)
 
 
 def _random_target(
@@ -223,7 +217,7 @@ def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: Explo
         above = solve_arm(simulation, middle - 0.1 * ahead + [0, 0, 0.13], rotation, face, near=start.joints)
         poses = (above, start, end)
         if not all(pose.reachable for pose in poses) or _jump(here, start, end) > _MAX_JUMP:
-            yield from _some(_random_moves(simulation, rng, config), 1)
+            yield next(_random_moves(simulation, rng, config))
             continue
         for pose in (*poses, start) if rng.random() < 0.3 else poses:
             yield np.concatenate([pose.joints, fingers]) + _noise(rng, 0.3 * config.arm_noise, 0), rng.uniform(0.6, 1.5)
@@ -239,11 +233,6 @@ def _jump(joints: np.ndarray, *poses: ArmSolution) -> float:
     """The furthest that a joint turns from one of the poses to the next, radians."""
     path = np.stack([joints, *(pose.joints for pose in poses)])
     return float(np.abs(np.diff(path, axis=0)).max())
-
-
-def _some(moves: Iterator[Move], count: int) -> Iterator[Move]:
-    for _ in range(count):
-        yield next(moves)
 
 
 _MOVES = {"lift_replay": _lift_moves, "random_targets": _random_moves, "sweep": _sweep_moves, "fingers": _finger_moves}

@@ -85,13 +85,11 @@ class KitchenEnv(gymnasium.Env):
         simulation = self._load(seed)
         self.episode, self._taken = episode, 0
         info: dict[str, Any] = {"seed": seed}
+        if episode is not None:
+            start, info["goal_image"] = start or episode.start, episode.goal_image
         if goal is not None:
             simulation.set_state(goal)
             info["goal_image"] = simulation.image()
-        elif episode is not None:
-            info["goal_image"] = episode.goal_image
-        if start is None and episode is not None:
-            start = episode.start
         if start is not None:
             simulation.set_state(start)
         self.film, self._filming, self._ticks = [], film, 0
@@ -143,16 +141,6 @@ class KitchenEnv(gymnasium.Env):
     def render(self) -> np.ndarray:
         """The egocentric picture (224, 392, 3) uint8."""
         return self._running().image()
-
-    def depth(self) -> np.ndarray:
-        """Depth (224, 392) float32 metres along the optical axis; inf where there is nothing."""
-        simulation = self._running()
-        return simulation.renderer.depth(simulation.data, "ego")
-
-    def segmentation(self) -> np.ndarray:
-        """Geom ids (224, 392) int32; -1 where there is nothing."""
-        simulation = self._running()
-        return simulation.renderer.segmentation(simulation.data, "ego")
 
     def close(self) -> None:
         """Free the renderer."""

@@ -1,6 +1,5 @@
 """The physics of one scene: joint targets in, states, keypoints, contacts and pictures out."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,25 +8,16 @@ import numpy as np
 
 from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.robots.franka_allegro import JOINTS, FrankaAllegro
-from dexworld.sim.kitchen.allegro_body import (
-    BASE_BODY,
-    FLANGE_BODY,
-    HAND_PREFIX,
-    JOINT_NAMES,
-    PALM_BODY,
-    REST_POSE,
-    keypoint_bodies,
-)
+from dexworld.sim.kitchen.allegro_body import BASE_BODY, HAND_PREFIX, JOINT_NAMES, PALM_BODY, REST_POSE, keypoint_bodies
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
-from dexworld.sim.render import make_renderer
-from dexworld.sim.renderer import Renderer
+from dexworld.sim.kitchen.scene_physics import ScenePhysics
+from dexworld.sim.poses import pose
 
 CONTROL_STEPS = 5  # physics steps between two updates of the interpolated targets (100 Hz)
 TICK_STEPS = 50  # physics steps between two ticks (10 Hz): success is judged at every tick, a frame is every second one
 TICKS_PER_FRAME = 2
 FRAMES_PER_SECOND = 5.0
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # positions, velocities, controls, warm start: enough to go on bit by bit
-_OPTICAL_FROM_MUJOCO = np.diag([1.0, -1.0, -1.0])
 
 ARM, FINGERS = FrankaAllegro.arm, slice(FrankaAllegro.arm.stop, len(JOINTS))
 
@@ -46,31 +36,19 @@ class SimState:
             raise ValueError(f"the state of scene {self.seed} holds NaN or Inf")
 
 
-class Simulation:
-    """A scene in motion. Physics runs at 500 Hz; the low-level controller interpolates joint targets at 100 Hz.
-
-    `backend` chooses the renderer (`auto`, `egl`, `osmesa`, `ray`) and is not touched before the first picture is
-    asked for.
-    """
+class Simulation(ScenePhysics):
+    """A scene in motion. Physics runs at 500 Hz; the low-level controller interpolates joint targets at 100 Hz."""
 
     def __init__(self, layout: Layout, backend: str = "auto", tips: str = "true"):
-        scene = build_scene(layout)
-        self.layout, self.model, self.object_names = layout, scene.model, scene.object_names
-        self.data = mujoco.MjData(self.model)
-        self.scratch = mujoco.MjData(self.model)  # for kinematics that must not touch the state
+        super().__init__(layout, build_scene(layout), IMAGE_SIZE, backend)
         joints = [self.model.joint(name).id for name in JOINT_NAMES]
         self.joint_qpos = self.model.jnt_qposadr[joints]
         self.joint_dofs = self.model.jnt_dofadr[joints]
         self.joint_limits = self.model.jnt_range[joints].copy()
         self.palm = self.model.body(PALM_BODY).id
-        self.flange = self.model.body(FLANGE_BODY).id
-        self.objects = [self.model.body(name).id for name in self.object_names]
         self._keypoint_ids = np.array([self.model.body(name).id for name in keypoint_bodies(tips)])
         names = [self.model.body(body).name for body in range(self.model.nbody)]
-        self._is_hand = np.array([name.startswith(HAND_PREFIX) for name in names])
-        self._camera = self.model.camera(EGO_CAMERA).id
-        self._backend = backend
-        self._renderer: Renderer | None = None
+        self.touching = np.flatnonzero([name.startswith(HAND_PREFIX) for name in names])
         self.reset()
 
     def reset(self, joint_positions: np.ndarray = REST_POSE) -> None:
@@ -144,22 +122,14 @@ class Simulation:
         """Centre of an object, (3,) metres, world."""
         return self.data.xpos[self.objects[index]].copy()
 
-    def place_object(self, index: int, position: np.ndarray, quaternion: np.ndarray | None = None) -> None:
-        """Put an object's centre at `position` (3,), upright unless `quaternion` (w, x, y, z) is given, and stop it."""
-        joint = self.model.body(self.objects[index]).jntadr[0]
+    def place_object(self, position: np.ndarray, quaternion: np.ndarray) -> None:
+        """Put the first object's centre at `position` (3,), turned by `quaternion` (w, x, y, z), and stop it."""
+        joint = self.model.body(self.objects[0]).jntadr[0]
         qpos, dof = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
         self.data.qpos[qpos : qpos + 3] = position
-        self.data.qpos[qpos + 3 : qpos + 7] = [1.0, 0, 0, 0] if quaternion is None else quaternion
+        self.data.qpos[qpos + 3 : qpos + 7] = quaternion
         self.data.qvel[dof : dof + 6] = 0
         mujoco.mj_forward(self.model, self.data)
-
-    def object_quaternion(self, index: int = 0) -> np.ndarray:
-        """Orientation (w, x, y, z) of an object in the world."""
-        return self.data.xquat[self.objects[index]].copy()
-
-    def wrist_position(self) -> np.ndarray:
-        """The wrist keypoint (3,) metres, world."""
-        return self.data.xpos[self.flange].copy()
 
     def palm_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) and rotation (3, 3) of the palm in the world."""
@@ -167,46 +137,29 @@ class Simulation:
 
     def hand_touches(self, index: int = 0) -> bool:
         """Whether palm or fingers are in contact with an object."""
-        contacts = self.data.contact
-        bodies = self.model.geom_bodyid[contacts.geom] if self.data.ncon else np.zeros((0, 2), int)
-        touches = (bodies == self.objects[index]).any(axis=1)
-        return bool(self._is_hand[bodies[touches]].any())
+        return bool(self.touched()[index])
 
     # -- pictures ----------------------------------------------------------------------------------------------------
 
     @property
     def world_from_camera(self) -> np.ndarray:
         """Pose (4, 4) of the egocentric camera's optical frame (x right, y down, z forward)."""
-        pose = np.eye(4)
-        pose[:3, :3] = self.data.cam_xmat[self._camera].reshape(3, 3) @ _OPTICAL_FROM_MUJOCO
-        pose[:3, 3] = self.data.cam_xpos[self._camera]
-        return pose
+        return self.camera_pose(EGO_CAMERA)
 
     @property
     def world_from_base(self) -> np.ndarray:
         """Pose (4, 4) of the arm's mounting frame."""
         base = self.model.body(BASE_BODY).id
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = self.data.xmat[base].reshape(3, 3), self.data.xpos[base]
-        return pose
+        return pose(self.data.xmat[base].reshape(3, 3), self.data.xpos[base])
 
     @property
     def intrinsics(self) -> np.ndarray:
         """Pinhole matrix (3, 3) of the 224 x 392 picture."""
-        height, width = IMAGE_SIZE
-        focal = 0.5 * height / math.tan(math.radians(self.model.cam_fovy[self._camera]) / 2)
-        return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+        return self.camera_intrinsics(EGO_CAMERA)
 
-    @property
-    def renderer(self) -> Renderer:
-        """The renderer of this scene, made when first needed."""
-        if self._renderer is None:
-            self._renderer = make_renderer(self.model, *IMAGE_SIZE, backend=self._backend)
-        return self._renderer
-
-    def image(self, camera: str = EGO_CAMERA) -> np.ndarray:
-        """Picture (224, 392, 3) uint8."""
-        return self.renderer.rgb(self.data, camera)
+    def image(self) -> np.ndarray:
+        """The egocentric picture (224, 392, 3) uint8."""
+        return self.renderer.rgb(self.data, EGO_CAMERA)
 
     def observation(self) -> dict[str, np.ndarray]:
         """The fields of `Observation`, and the true keypoints for recording."""
@@ -221,15 +174,3 @@ class Simulation:
             "world_from_base": self.world_from_base,
             "intrinsics": self.intrinsics,
         }
-
-    def close(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-    def __enter__(self) -> "Simulation":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()

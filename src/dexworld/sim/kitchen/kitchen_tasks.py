@@ -24,10 +24,8 @@ HORIZON = 3  # moves of an episode
 STEP_SECONDS = 1.0  # of which the last fifth lets the arm settle
 HOLD_TICKS = 10  # success must hold for one second (10 Hz) after the last move
 
-REACH_RADIUS = 0.15  # metres, mean over wrist and four fingertips
-GRASP_RADIUS = 0.20  # metres from wrist to object, with contact
-PLACE_RADIUS = 0.10
-PUSH_RADIUS = 0.05
+# Metres: mean over wrist and four fingertips (reach), from wrist to object, with contact (grasp), else of the object
+RADIUS = {"reach": 0.15, "grasp": 0.20, "place": 0.10, "push": 0.05}
 _MIN_REACH = 0.22
 _PLACE_DISTANCE = (0.18, 0.32)
 _PUSH_DISTANCE = (0.10, 0.18)
@@ -111,7 +109,7 @@ def distance(task: str, simulation: Simulation, episode: TaskEpisode) -> float:
     if task == "reach":
         return float(np.linalg.norm(tips_world(simulation) - episode.goal_tips, axis=1).mean())
     if task == "grasp":
-        return float(np.linalg.norm(simulation.wrist_position() - simulation.object_position()))
+        return float(np.linalg.norm(simulation.keypoints_world()[0][RIGHT][WRIST] - simulation.object_position()))
     offset = simulation.object_position() - episode.goal_object
     return float(np.linalg.norm(offset[:2] if task == "push" else offset))
 
@@ -128,11 +126,7 @@ def true_cost(task: str, simulation: Simulation, episode: TaskEpisode) -> float:
     if task == "push":  # the hand must come near the object before anything moves
         return left + 0.1 * float(np.linalg.norm(tips.mean(axis=0) - simulation.object_position()))
     towards_goal = float(np.linalg.norm(tips - episode.goal_tips, axis=1).mean())
-    missing = 0.0 if satisfied(task, simulation, episode) else 0.1
-    return left + towards_goal + missing
-
-
-RADIUS = {"reach": REACH_RADIUS, "grasp": GRASP_RADIUS, "place": PLACE_RADIUS, "push": PUSH_RADIUS}
+    return left + towards_goal + (0.0 if satisfied(task, simulation, episode) else 0.1)
 
 
 def step(simulation: Simulation, targets: np.ndarray, on_tick=None) -> None:
@@ -187,7 +181,9 @@ def _build_grasp(simulation: Simulation, rng: np.random.Generator) -> _States:
     plan, start = _hold_object(simulation, rng)
     goal = simulation.get_state()
     simulation.move(plan.lifted, 1.0, settle=0.3)
-    if simulation.object_position()[2] < plan_height(simulation, goal) + 0.05:
+    lifted = simulation.object_position()[2]
+    simulation.set_state(goal)
+    if lifted < simulation.object_position()[2] + 0.05:
         raise _Reject("the object was not held when lifted")
     return start, goal, np.stack([plan.around, plan.closed, plan.closed])
 
@@ -223,21 +219,21 @@ def _build_place(simulation: Simulation, rng: np.random.Generator) -> _States:
 
 def _build_push(simulation: Simulation, rng: np.random.Generator) -> _States:
     rest = simulation.get_state()
-    before = _object_positions(simulation)
+    before = simulation.object_positions()
     direction, length = rng.uniform(-0.5, 1.6), rng.uniform(*_PUSH_DISTANCE)
     plan = plan_push(simulation, before[0], direction, length, gap=rng.uniform(0.09, 0.12))
     if plan is None:
         raise _Reject("the arm can't reach a push")
     simulation.move(plan.retreat, 1.2)
     simulation.move(plan.behind, 1.0, settle=0.3)
-    if np.linalg.norm(_object_positions(simulation) - before, axis=1).max() > 0.01:
+    if np.linalg.norm(simulation.object_positions() - before, axis=1).max() > 0.01:
         raise _Reject("an object was touched on the way to the start")
     start = simulation.get_state()
     moves = _towards(plan.behind, plan.end)
     for targets in moves:
         step(simulation, targets)
     simulation.move(simulation.joint_targets, 1.0)
-    after = _object_positions(simulation)
+    after = simulation.object_positions()
     pushed = (after - before)[0, :2]
     if np.linalg.norm(pushed) < _MIN_PUSHED or pushed @ [math.cos(direction), math.sin(direction)] < _MIN_PUSHED:
         raise _Reject("the object was not pushed along")
@@ -245,10 +241,10 @@ def _build_push(simulation: Simulation, rng: np.random.Generator) -> _States:
         raise _Reject("the push disturbed another object")
     if abs(after[0, 2] - before[0, 2]) > 0.012:
         raise _Reject("the object fell over")
-    quaternion = simulation.object_quaternion()
+    quaternion = simulation.data.xquat[simulation.objects[0]].copy()
     simulation.set_state(rest)
     simulation.move(AWAY_POSE, 1.2, settle=0.2)
-    simulation.place_object(0, after[0] + [0, 0, 0.001], quaternion)
+    simulation.place_object(after[0] + [0, 0, 0.001], quaternion)
     simulation.move(AWAY_POSE, 0.3)
     if np.linalg.norm((simulation.object_position() - after[0])[:2]) > 0.01:
         raise _Reject("the object does not stand still at the goal")
@@ -269,9 +265,9 @@ def _grasp_plan(simulation: Simulation, rng: np.random.Generator):
 def _hold_object(simulation: Simulation, rng: np.random.Generator):
     """Drive the scripted grasp until the fingers are closed; returns the plan and the state at the pre-grasp pose."""
     plan = _grasp_plan(simulation, rng)
-    before = _object_positions(simulation)
+    before = simulation.object_positions()
     simulation.move(plan.pre_grasp, 1.5, settle=0.3)
-    if np.linalg.norm(_object_positions(simulation) - before, axis=1).max() > 0.01:
+    if np.linalg.norm(simulation.object_positions() - before, axis=1).max() > 0.01:
         raise _Reject("an object was touched on the way to the start")
     start = simulation.get_state()
     for targets in (plan.around, plan.closed):
@@ -282,27 +278,14 @@ def _hold_object(simulation: Simulation, rng: np.random.Generator):
     return plan, start
 
 
-def plan_height(simulation: Simulation, state: SimState) -> float:
-    """Height (metres) of object 0 in `state`; the simulation's own state stays."""
-    present = simulation.get_state()
-    simulation.set_state(state)
-    height = simulation.object_position()[2]
-    simulation.set_state(present)
-    return float(height)
-
-
 def _towards(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Joint targets (3, 23) in equal steps from `start` to `end`."""
     shares = np.arange(1, HORIZON + 1)[:, None] / HORIZON
     return start + shares * (end - start)
 
 
-def _object_positions(simulation: Simulation) -> np.ndarray:
-    return np.stack([simulation.object_position(index) for index in range(len(simulation.objects))])
-
-
 def _occupied(simulation: Simulation, spot: np.ndarray) -> bool:
-    others = _object_positions(simulation)[1:]
+    others = simulation.object_positions()[1:]
     return bool(len(others)) and bool((np.linalg.norm(others[:, :2] - spot[:2], axis=1) < 0.12).any())
 
 

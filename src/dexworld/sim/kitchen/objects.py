@@ -54,70 +54,34 @@ def add_object(world: mujoco.MjsBody, name: str, spec: ObjectSpec, position: np.
     """Add a free body `name` with its centre at `position` (3,), turned by `yaw` about the vertical."""
     body = world.add_body(name=name, pos=position, quat=[math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)])
     body.add_freejoint(name=f"{name}_free")
-    common = {
-        "rgba": spec.rgba,
-        "friction": [1.0, 0.01, 0.001],
-        "condim": 4,
-        "solref": [0.01, 1],
-        "density": DENSITY,
-        "group": 0,
-    }
-    {"box": _box, "can": _can, "ball": _ball, "bottle": _bottle, "mug": _mug, "bowl": _bowl}[spec.kind](
-        body, spec, common
-    )
+    style = {"rgba": spec.rgba, "friction": [1.0, 0.01, 0.001], "condim": 4, "solref": [0.01, 1], "density": DENSITY}
+    for shape, size, place, more in _parts(spec):
+        body.add_geom(**{"type": shape, "size": size, "pos": place, "group": 0} | style | more)
 
 
-def _box(body, spec, common) -> None:
-    body.add_geom(type=_GEOM.mjGEOM_BOX, size=[spec.radius, spec.radius * spec.aspect, spec.half_height], **common)
-
-
-def _can(body, spec, common) -> None:
-    body.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[spec.radius, spec.half_height, 0], **common)
-    lid = {**common, "rgba": [0.8, 0.8, 0.82, 1], "contype": 0, "conaffinity": 0, "density": 0}
-    body.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[spec.radius * 0.9, 0.001, 0], pos=[0, 0, spec.half_height], **lid)
-
-
-def _ball(body, spec, common) -> None:
-    # Rolling friction keeps a touched ball on the counter.
-    ball = {**common, "friction": [1.0, 0.02, 0.004], "condim": 6}
-    body.add_geom(type=_GEOM.mjGEOM_SPHERE, size=[spec.radius, 0, 0], **ball)
-
-
-def _bottle(body, spec, common) -> None:
-    neck = 0.28 * spec.half_height
-    lower = spec.half_height - neck
-    body.add_geom(type=_GEOM.mjGEOM_CYLINDER, size=[spec.radius, lower, 0], pos=[0, 0, -neck], **common)
-    body.add_geom(
-        type=_GEOM.mjGEOM_CYLINDER, size=[0.42 * spec.radius, neck, 0], pos=[0, 0, spec.half_height - neck], **common
-    )
-
-
-def _wall_ring(body, spec, common, count: int, thickness: float) -> None:
-    """Upright boards around a circle, and a floor: a vessel that is hollow for contacts too."""
-    for index in range(count):
-        angle = 2 * math.pi * index / count
-        radius = spec.radius - thickness
-        body.add_geom(
-            type=_GEOM.mjGEOM_BOX,
-            size=[thickness, spec.radius * math.tan(math.pi / count), spec.half_height],
-            pos=[radius * math.cos(angle), radius * math.sin(angle), 0],
-            quat=[math.cos(angle / 2), 0, 0, math.sin(angle / 2)],
-            **common,
-        )
-    body.add_geom(
-        type=_GEOM.mjGEOM_CYLINDER,
-        size=[spec.radius - thickness, 0.003, 0],
-        pos=[0, 0, -spec.half_height + 0.003],
-        **common,
-    )
-
-
-def _mug(body, spec, common) -> None:
-    _wall_ring(body, spec, common, count=8, thickness=0.004)
-    body.add_geom(
-        type=_GEOM.mjGEOM_BOX, size=[0.011, 0.005, 0.55 * spec.half_height], pos=[spec.radius + 0.009, 0, 0], **common
-    )
-
-
-def _bowl(body, spec, common) -> None:
-    _wall_ring(body, spec, common, count=10, thickness=0.005)
+def _parts(spec: ObjectSpec) -> list[tuple]:
+    """Shape, size, place and further properties of each geom of an object."""
+    radius, half = spec.radius, spec.half_height
+    box, cylinder, centre = _GEOM.mjGEOM_BOX, _GEOM.mjGEOM_CYLINDER, [0, 0, 0]
+    if spec.kind == "box":
+        return [(box, [radius, radius * spec.aspect, half], centre, {})]
+    if spec.kind == "can":
+        lid = {"rgba": [0.8, 0.8, 0.82, 1], "contype": 0, "conaffinity": 0, "density": 0}
+        return [(cylinder, [radius, half, 0], centre, {}), (cylinder, [radius * 0.9, 0.001, 0], [0, 0, half], lid)]
+    if spec.kind == "ball":  # rolling friction keeps a touched ball on the counter
+        return [(_GEOM.mjGEOM_SPHERE, [radius, 0, 0], centre, {"friction": [1.0, 0.02, 0.004], "condim": 6})]
+    if spec.kind == "bottle":
+        neck = 0.28 * half
+        lower = (cylinder, [radius, half - neck, 0], [0, 0, -neck])
+        return [(*lower, {}), (cylinder, [0.42 * radius, neck, 0], [0, 0, half - neck], {})]
+    # Upright boards around a circle, and a floor: a vessel that is hollow for contacts too.
+    count, thickness = (8, 0.004) if spec.kind == "mug" else (10, 0.005)
+    inner, parts = radius - thickness, []
+    for angle in (2 * math.pi * index / count for index in range(count)):
+        turn = {"quat": [math.cos(angle / 2), 0, 0, math.sin(angle / 2)]}
+        place = [inner * math.cos(angle), inner * math.sin(angle), 0]
+        parts.append((box, [thickness, radius * math.tan(math.pi / count), half], place, turn))
+    parts.append((cylinder, [inner, 0.003, 0], [0, 0, -half + 0.003], {}))
+    if spec.kind == "mug":
+        parts.append((box, [0.011, 0.005, 0.55 * half], [radius + 0.009, 0, 0], {}))
+    return parts

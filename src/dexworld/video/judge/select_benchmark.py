@@ -28,6 +28,7 @@ from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.dexwm import DexWM
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
+from dexworld.sim.render import choose_backend
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
@@ -139,9 +140,9 @@ def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
         return ([judge(seed)] for seed in seeds)
     size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
     starts = range(0, len(seeds), size)
-    return parallel_map(
-        partial(_judge_part, config=config, methods=methods, seeds=seeds, size=size), starts, workers, ordered=False
-    )
+    backend: Any = choose_backend(config.backend)  # once, not in every process
+    job = partial(_judge_part, config=replace(config, backend=backend), methods=methods, seeds=seeds, size=size)
+    return parallel_map(job, starts, workers, ordered=False)
 
 
 def _judge_part(
