@@ -28,9 +28,9 @@ from dexworld.models.keypoint_head import KeypointEvaluator
 from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.models.world_model import preset
 from dexworld.track import Track
-from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.run_data import fit_encoder
 from dexworld.training.sources import CachedData
+from dexworld.training.train_config import SamplingConfig, TrainConfig
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import FIT_WINDOWS
 from dexworld.training.trainer import Trainer

@@ -19,8 +19,8 @@ from dexworld.data.windows import Window
 from dexworld.models.dexwm import DexWM
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import MODULATIONS, Block, Predictor, modulate, normalise, plain_rollout
-from dexworld.training.config import TrainConfig
 from dexworld.training.losses import inside_image, keypoint_loss
+from dexworld.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)

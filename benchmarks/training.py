@@ -40,8 +40,8 @@ from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.world_model import preset
-from dexworld.training.config import TrainConfig
 from dexworld.training.cost import Meter, known_peak, model_cost, training_flops
+from dexworld.training.train_config import TrainConfig
 from dexworld.training.trainer import OutOfMemory
 from dexworld.training.window_task import window_losses
 from plain_training import Choices, PlainStep, plain_losses

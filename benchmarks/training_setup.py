@@ -11,8 +11,8 @@ from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.track import Track
-from dexworld.training.config import ScaleConfig, TrainConfig
 from dexworld.training.cost import VIT_SHAPES, Meter
+from dexworld.training.train_config import ScaleConfig, TrainConfig
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import window_losses
 

@@ -9,7 +9,7 @@ from dexworld.data.recordings import EpisodeWriter
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.track import Track
-from dexworld.training.config import TrainConfig
+from dexworld.training.train_config import TrainConfig
 from dexworld.training.train_world_model import RunConfig
 from square_fixtures import episode_of
 

@@ -20,8 +20,8 @@ from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.training.checkpoints import read_parts
-from dexworld.training.config import ScaleConfig, TrainConfig
 from dexworld.training.distributed import joined
+from dexworld.training.train_config import ScaleConfig, TrainConfig
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import WindowTask
 

@@ -14,8 +14,8 @@ from torch._dynamo.utils import counters
 from dexworld.models.dexwm import DexWM
 from dexworld.training import blocks
 from dexworld.training.checkpoints import latest
-from dexworld.training.config import ScaleConfig
 from dexworld.training.distributed import Processes, joined
+from dexworld.training.train_config import ScaleConfig
 from dexworld.training.train_world_model import train
 
 ALONE = Processes()

@@ -17,10 +17,10 @@ from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.decoder import DecoderConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.training.checkpoints import latest
-from dexworld.training.config import ScaleConfig
 from dexworld.training.decoder_objective import DecoderTrainConfig
 from dexworld.training.distributed import Processes, choose, joined
 from dexworld.training.losses import keypoint_loss, latent_loss
+from dexworld.training.train_config import ScaleConfig
 from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import train

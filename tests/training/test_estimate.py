@@ -12,9 +12,9 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
 from dexworld.models.world_model import preset
-from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.cost import KEPT_BLOCK, encoder_flops, head_flops, model_cost, predictor_flops
 from dexworld.training.estimate import PAPER_DATA, DataPlan, PlanConfig, plan_run, windows_per_epoch
+from dexworld.training.train_config import SamplingConfig, TrainConfig
 from dexworld.training.train_world_model import RunConfig
 
 GRID, TOKENS = (8, 8), 64

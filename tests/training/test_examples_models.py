@@ -12,7 +12,7 @@ import torch
 from dexworld.models.config import PRESETS, EncoderConfig
 from dexworld.models.encoders import EncoderChoice, build_encoder
 from dexworld.models.world_model import build_world_model, kinds, load_world_model, preset, register
-from dexworld.training.config import TrainConfig
+from dexworld.training.train_config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -20,8 +20,8 @@ from dexworld.data.latent_cache import StaleCacheError
 from dexworld.models.dexwm import DexWM
 from dexworld.training import checkpoints
 from dexworld.training.checkpoints import latest
-from dexworld.training.config import ScaleConfig
 from dexworld.training.distributed import Processes
+from dexworld.training.train_config import ScaleConfig
 from dexworld.training.train_world_model import train
 from dexworld.training.trainer import OutOfMemory
 

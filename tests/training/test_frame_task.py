@@ -24,8 +24,8 @@ from dexworld.data.store.packs import write_pack
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames
-from dexworld.training.config import SamplingConfig
 from dexworld.training.sources import CachedData, FrameSource, OnlineData
+from dexworld.training.train_config import SamplingConfig
 from dexworld.training.train_world_model import RunConfig, train
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import WindowTask, window_strategies

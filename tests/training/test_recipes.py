@@ -9,9 +9,9 @@ from dexworld import cli
 from dexworld.actions import OFFICIAL, ActionConvention
 from dexworld.data.datasets import open_dataset
 from dexworld.models.world_model import preset
-from dexworld.training.config import TrainConfig, fixed_settings
 from dexworld.training.recipes import RECIPES, windows_in_epoch, with_recipe
 from dexworld.training.run_data import split_by_scene
+from dexworld.training.train_config import TrainConfig, fixed_settings
 from dexworld.training.train_world_model import RunConfig
 
 

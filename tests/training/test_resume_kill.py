@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from process_fixtures import Run, state_of, train_tiny
 
 from dexworld.training.checkpoints import latest
-from dexworld.training.config import ScaleConfig
+from dexworld.training.train_config import ScaleConfig
 
 KILLS, STEPS, BATCH = 10, 60, 4
 SETTINGS = {"steps": STEPS, "batch_size": BATCH, "checkpoint_every": 3, "keep_checkpoints": 2, "pause": 0.01}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dexworld.track import Track
-from dexworld.training.config import TrainConfig
+from dexworld.training.train_config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
 from dexworld.video.clips.as_episodes import clip_episode, episode_name, triplets_as_episodes
 from dexworld.video.clips.clip import TripletClip

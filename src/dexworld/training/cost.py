@@ -13,7 +13,7 @@ import torch
 from dexworld.models.config import DexWMConfig
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
-from dexworld.training.config import TrainConfig
+from dexworld.training.train_config import TrainConfig
 
 KEPT_BLOCK = 110  # bytes that autograd keeps per token, number of width and predictor block, bfloat16 or float32
 KEPT_HEAD = 65  # the same of the keypoint head; both measured with saved_tensors_hooks, see the test

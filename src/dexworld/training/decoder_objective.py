@@ -24,9 +24,9 @@ from dexworld.data.windows import Window
 from dexworld.models.decoder import PixelDecoder, from_pixels, to_pixels
 from dexworld.models.perceptual import PerceptualName
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
-from dexworld.training.config import LoopConfig, check_fractions, check_not_negative, check_positive
 from dexworld.training.distributed import Processes
 from dexworld.training.sources import WindowSource
+from dexworld.training.train_config import LoopConfig, check_fractions, check_not_negative, check_positive
 from dexworld.training.window_task import SourceTask
 
 CHUNK = 16  # pictures at a time in validation

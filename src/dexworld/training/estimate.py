@@ -16,8 +16,8 @@ from dexworld.data.loader import first_readable
 from dexworld.data.sampling import StrideSampling
 from dexworld.models.config import DexWMConfig
 from dexworld.models.world_model import preset
-from dexworld.training.config import SamplingConfig, TrainConfig, check_fractions, check_positive
 from dexworld.training.cost import ModelCost, model_cost
+from dexworld.training.train_config import SamplingConfig, TrainConfig, check_fractions, check_positive
 from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
 

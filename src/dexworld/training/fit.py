@@ -27,9 +27,9 @@ from torch.utils.tensorboard import SummaryWriter
 import dexworld
 from dexworld.data.files import write_json
 from dexworld.models.world_model import Blocks
-from dexworld.training.config import LoopConfig, ScaleConfig
 from dexworld.training.cost import Meter
 from dexworld.training.distributed import Processes, choose, joined, local_device
+from dexworld.training.train_config import LoopConfig, ScaleConfig
 from dexworld.training.trainer import Task, Trainer
 
 logger = logging.getLogger(__name__)

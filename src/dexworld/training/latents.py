@@ -26,9 +26,9 @@ from dexworld.data.source import Dataset
 from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import load_world_model, preset
-from dexworld.training.config import check_positive
 from dexworld.training.distributed import local_device
 from dexworld.training.run_data import fit_encoder
+from dexworld.training.train_config import check_positive
 
 Watch = Callable[[str, int, int], None]  # (dataset, frames done, frames in all)
 

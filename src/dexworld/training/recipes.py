@@ -13,8 +13,8 @@ import numpy as np
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import first_readable
 from dexworld.models.world_model import preset
-from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.run_data import split_by_scene
+from dexworld.training.train_config import SamplingConfig, TrainConfig
 from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
 

@@ -24,8 +24,8 @@ from dexworld.models.encoders import EncoderChoice, build_encoder
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model, preset
-from dexworld.training.config import LoopConfig, check_not_negative, check_positive
 from dexworld.training.fit import without_folders
+from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive
 
 logger = logging.getLogger(__name__)
 

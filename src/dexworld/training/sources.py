@@ -20,9 +20,9 @@ from dexworld.data.resize import Fit, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
-from dexworld.training.config import LoopConfig
 from dexworld.training.distributed import Processes
 from dexworld.training.run_data import DataConfig
+from dexworld.training.train_config import LoopConfig
 
 logger = logging.getLogger(__name__)
 AUGMENTATION = 1 << 20  # stream of random numbers, apart from those that draw frames

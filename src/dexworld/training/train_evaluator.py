@@ -19,12 +19,12 @@ from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import open_evaluator
 from dexworld.models.latent_space import LatentSpace
-from dexworld.training.config import LoopConfig, check_positive
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
 from dexworld.training.losses import ItemsEach, keypoint_distances, keypoint_loss, tracked_pixels
 from dexworld.training.run_data import LatentRun, LatentRunConfig
 from dexworld.training.sources import WindowSource, open_data
+from dexworld.training.train_config import LoopConfig, check_positive
 from dexworld.training.window_task import SourceTask
 
 CHUNK = 32  # frames at a time in validation

@@ -12,12 +12,12 @@ from dexworld.data.source import Dataset
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import Blocks, build_world_model, load_world_model, preset
-from dexworld.training.config import SamplingConfig, ScaleConfig, TrainConfig
 from dexworld.training.cost import Meter, known_peak, training_flops
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import Job, fit, without_folders
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
 from dexworld.training.sources import open_data
+from dexworld.training.train_config import SamplingConfig, ScaleConfig, TrainConfig
 from dexworld.training.validation import Validation
 from dexworld.training.window_task import WindowTask, window_strategies
 

@@ -22,9 +22,9 @@ from dexworld.models.world_model import Blocks
 from dexworld.training import checkpoints
 from dexworld.training.blocks import check_compiler, prepare_blocks
 from dexworld.training.checkpoints import TrainingState
-from dexworld.training.config import LoopConfig, ScaleConfig, fixed_settings
 from dexworld.training.cost import Meter
 from dexworld.training.distributed import Processes, Spread, choose, launched, lost_processes_named, own_part, whole
+from dexworld.training.train_config import LoopConfig, ScaleConfig, fixed_settings
 
 logger = logging.getLogger(__name__)
 Report = Callable[[int, dict[str, float]], None]  # (step, scalars by name)

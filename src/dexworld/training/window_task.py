@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
 from dexworld.data.windows import Window
-from dexworld.training.config import SamplingConfig, TrainConfig
 from dexworld.training.losses import ItemsEach, keypoint_loss, latent_loss, own_items, tracked_pixels
 from dexworld.training.sources import Strategy, WindowSource
+from dexworld.training.train_config import SamplingConfig, TrainConfig
 
 MakeSource = Callable[[Strategy], WindowSource]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dexworld.data.video_frames import VideoFrames
-from dexworld.training.config import LoopConfig, check_fractions, check_positive
+from dexworld.training.train_config import LoopConfig, check_fractions, check_positive
 from dexworld.video.clips.clip import SPACE_FACTOR
 from dexworld.video.clips.masks import random_mask
 from dexworld.video.model.clip_latents import LatentClip, LatentFolder
