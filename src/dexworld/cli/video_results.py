@@ -16,7 +16,7 @@ from dexworld.cli.bars import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.guard import Split
 from dexworld.evaluation.results import write_results
-from dexworld.models.reference import HANDS, VIDEO, VIDEO_NO_HAND, checkpoint_path
+from dexworld.models.reference import HANDS, VIDEO, checkpoint_path
 from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_evaluation_page import write_video_results
@@ -158,8 +158,8 @@ class VideoSelect(VideoModelOptions):
 
     output: Path
     """Folder for results.json and report.html."""
-    no_hand: str | None = VIDEO_NO_HAND
-    """Model that sees no hands, a control; None leaves it out."""
+    no_hand: str | None = None
+    """Model that sees no hands, a control: one of `dexworld video train --condition none`."""
     folder: Path | None = None
     """Your own scene: static video, hand videos and a goal (docs/video.md); without one the benchmark is played."""
     benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(

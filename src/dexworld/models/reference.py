@@ -7,14 +7,12 @@ REFERENCE = "reference"  # DexWM: the name that stands for it wherever a checkpo
 EVALUATOR = "evaluator"  # reads keypoints from latents of the reference's encoder, trained apart from it
 DECODER = "decoder"  # draws pictures of the reference's latents on pages; planning doesn't use it
 VIDEO = "video"  # DWM, the video world model
-VIDEO_NO_HAND = "video-no-hand"  # the same kind of model, trained without hands: a control
 HANDS = "hands"  # DexWM for two human hands, trained on the clips of the video model
 SHIPPED = {
     REFERENCE: "`dexworld collect`, then `dexworld train`",
     EVALUATOR: "`dexworld train evaluator`",
     DECODER: "`dexworld train decoder`",
     VIDEO: "`dexworld video synthesize`, then `dexworld video train`",
-    VIDEO_NO_HAND: "`dexworld video train --condition none`",
     HANDS: "`dexworld video episodes`, then `dexworld train`",
 }
 
