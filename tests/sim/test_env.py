@@ -53,8 +53,7 @@ def test_a_reset_to_the_same_seed_gives_the_same_observation_after_motion(env):
 
 
 def test_depth_and_segmentation_belong_to_the_picture(env):
-    renderer, data = env.simulation.renderer, env.simulation.data
-    depth, ids = renderer.depth(data, "ego"), renderer.segmentation(data, "ego")
+    depth, ids = env.depth(), env.segmentation()
     assert depth.shape == ids.shape == env.render().shape[:2] == (224, 392)
     assert depth.dtype == np.float32
     assert np.array_equal(np.isinf(depth), ids == -1)

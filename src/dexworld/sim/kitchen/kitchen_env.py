@@ -142,6 +142,14 @@ class KitchenEnv(gymnasium.Env):
         """The egocentric picture (224, 392, 3) uint8."""
         return self._running().image()
 
+    def depth(self) -> np.ndarray:
+        """Depth (224, 392) float32 metres along the optical axis; inf where there is nothing."""
+        return self._running().renderer.depth(self._running().data, "ego")
+
+    def segmentation(self) -> np.ndarray:
+        """Geom ids (224, 392) int32; -1 where there is nothing."""
+        return self._running().renderer.segmentation(self._running().data, "ego")
+
     def close(self) -> None:
         """Free the renderer."""
         if self.simulation is not None:
