@@ -207,7 +207,7 @@ def _broken(name: str, stage: str, reason: str) -> EpisodeReport:
 
 
 def account(result: Inspection) -> dict[str, Any]:
-    """Every figure of an inspection, as JSON values; docs/data_store.md explains the keys. What doesn't exist is None.
+    """Every figure of an inspection, as JSON values; docs/store.md explains the keys. What doesn't exist is None.
 
     Figures are of the episodes read; only `episodes`, `splits`, `broken` at opening and the `estimate`s are of all.
     """

@@ -120,7 +120,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    raise ValueError(f"{path}: weights are read from .safetensors or .npz; docs/video_evaluation.md converts them")
+    raise ValueError(f"{path}: weights are read from .safetensors or .npz; docs/video_data.md converts them")
 
 
 def _entry(weights: dict[str, Tensor], key: str, shape: tuple[int, ...], path: Path | str) -> Tensor:
@@ -170,7 +170,7 @@ def perceptual_distance(
     """
     if (lpips_vgg is None) != (lpips_heads is None):
         missing = "lpips_heads" if lpips_heads is None else "lpips_vgg"
-        raise ValueError(f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video_evaluation.md)")
+        raise ValueError(f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video_data.md)")
     if lpips_vgg is None or lpips_heads is None:
         return "gradient_distance", GradientDistance()
     return "lpips", LPIPS.from_files(lpips_vgg, lpips_heads)

@@ -1,7 +1,7 @@
 """One episode's frames to packets: scaled in yuv while decoding, encoded by an encoder of its own.
 
 Every episode starts at a key frame, and its bytes depend on nothing else in the file. An episode that breaks halfway
-leaves no trace in the video. The recipes were measured: see docs/data_store.md. Colours are stored as limited-range
+leaves no trace in the video. The recipes were measured: see docs/store.md. Colours are stored as limited-range
 BT.709 (JPEG: full-range BT.601, its standard) and tagged so. A video that is tagged BT.709 is scaled from yuv to yuv;
 anything else passes through RGB at the small size.
 """

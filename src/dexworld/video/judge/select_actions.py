@@ -30,7 +30,7 @@ from dexworld.video.judge.goal_image import Distance, GoalView, Rule, distance_n
 from dexworld.video.judge.references import VideoMethod
 from dexworld.video.judge.video_measures import NO_WEIGHTS, TextScorer
 
-# Chosen on validation scenes (docs/video_selection.md).
+# Chosen on validation scenes (docs/video.md).
 DISTANCE = "direction"
 RULE: Rule = "own"
 MASK_FRAMES = 1
