@@ -47,7 +47,7 @@ def test_it_records_what_it_was_trained_on_so_that_nobody_evaluates_it_there(ref
     for model, seed in ((reference, 5), (evaluator, seen), (decoder, 5)):
         with pytest.raises(SeedError, match="training seeds"):
             check_seeds([seed], model.provenance, "validation")
-        assert check_seeds([1_000_000], model.provenance) == [1_000_000]
+        check_seeds([1_000_000], model.provenance)
     assert evaluator.provenance["finished"] is True
 
 

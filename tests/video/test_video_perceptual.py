@@ -101,7 +101,7 @@ def test_the_weights_must_be_all_there_and_of_the_right_shape(weights, files, tm
 
 def test_pickled_weights_are_refused(files, tmp_path):
     torch.save({}, tmp_path / "vgg.pth")
-    with pytest.raises(ValueError, match="convert them once"):
+    with pytest.raises(ValueError, match=r"video_data.md converts them"):
         LPIPS.from_files(tmp_path / "vgg.pth", files[1])
 
 
