@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dexworld.actions import HandMotion
-from dexworld.models.dexwm import DexWM
 from dexworld.track import Track
 from dexworld.video.judge.goal_image import CHANGE_FLOOR, GoalView, Rule
 from dexworld.video.judge.select_actions import RULE
@@ -39,7 +38,7 @@ class Imagined:
 class DexWMEvaluator:
     """A DexWM that was trained on clips (`as_episodes`), asked at `stride` video frames a step."""
 
-    model: DexWM
+    model: Any  # a `WorldModel` that decodes
     stride: int = STRIDE
 
     @property

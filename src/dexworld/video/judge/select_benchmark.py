@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 from dexworld.data.parallel import available_cores, parallel_map
 from dexworld.evaluation.guard import Split, check_seeds
-from dexworld.models.dexwm import DexWM
+from dexworld.models.world_model import load_world_model
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.sim.render import choose_backend
@@ -180,7 +180,7 @@ class Judge:
         self.clip = clips_of(config, self.methods)
         self.evaluator = None
         if config.dexwm is not None:
-            self.evaluator = DexWMEvaluator(DexWM.from_pretrained(config.dexwm).eval())
+            self.evaluator = DexWMEvaluator(load_world_model(config.dexwm).eval())
         self.lpips = given_lpips(config.lpips_vgg, config.lpips_heads)
         self.text = TextScorer(config.xclip) if config.xclip is not None else None
 
