@@ -3,7 +3,7 @@
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -20,6 +20,7 @@ from dexworld.sim.collect_scenes import (
 from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
+from dexworld.sim.render import Backend
 
 logger = logging.getLogger("dexworld")
 
@@ -47,7 +48,7 @@ class Collect:
     """First scene; training below 900,000, validation below 1,000,000, evaluation from there."""
     workers: int = 0
     """Processes; 0 is one per core."""
-    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
+    backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
 
     def run(self) -> None:

@@ -4,12 +4,11 @@ import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from dexworld.cli.bars import counted
 from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized
-from dexworld.evaluation.guard import check_seeds
+from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.evaluation.results import write_results
 from dexworld.models.latent_readers import AUTO, chosen_evaluator
@@ -35,7 +34,7 @@ class OpenLoop:
     """Dataset of held-out episodes; collected from the seeds when not given."""
     workers: int = 0
     """Processes for collecting; 0 is one per core."""
-    split: Literal["evaluation", "validation"] = "evaluation"
+    split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
     evaluator: str = AUTO
     """Who reads keypoints from latents: a keypoint evaluator made by `dexworld train evaluator`, or `own` for the

@@ -12,6 +12,7 @@ import mujoco
 from dexworld.data.files import check_same_settings, read_json, write_json
 from dexworld.data.parallel import parallel_map
 from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS, VALIDATION_SEEDS
+from dexworld.sim.render import Backend
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class SceneRange:
     episodes: int = 500
     seed: int = 0
     workers: int = 0  # processes; 0 means one per core
-    backend: str = "auto"  # auto, egl, osmesa or ray
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.seed < 0:

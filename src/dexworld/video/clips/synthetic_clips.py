@@ -16,7 +16,7 @@ import numpy as np
 from dexworld.data.parallel import parallel_map
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
 from dexworld.sim.recording import seed_split
-from dexworld.sim.render import choose_backend
+from dexworld.sim.render import Backend, choose_backend
 from dexworld.track import Track
 from dexworld.video.clips.clip import ClipShape, TripletClip
 from dexworld.video.clips.hand_video import render_track, repeated_first_frame
@@ -47,7 +47,7 @@ class SyntheticConfig:
     """Whether hands cast shadows."""
     workers: int = 0
     """Processes; 0 is one per core."""
-    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
+    backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
 
     def __post_init__(self) -> None:

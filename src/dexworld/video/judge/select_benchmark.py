@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.models.world_model import load_world_model
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
-from dexworld.sim.render import choose_backend
+from dexworld.sim.render import Backend, choose_backend
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
@@ -82,7 +82,7 @@ class SelectConfig:
     """Scenes on the page."""
     workers: int = 0
     """Processes; 0 is one per core."""
-    backend: Literal["auto", "egl", "osmesa", "ray"] = "auto"
+    backend: Backend = "auto"
     """Renderer; `auto` takes the first that works."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
