@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -20,7 +19,7 @@ from dexworld.sim.collect_scenes import (
 from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
-from dexworld.sim.render import Backend
+from dexworld.sim.recording import SceneRange
 
 logger = logging.getLogger("dexworld")
 
@@ -39,30 +38,21 @@ class Collect:
     gripper, in DROID's raw layout). Each has options of its own; prepare the last two before training.
     """
 
-    output: Path
-    """Folder to write or to complete."""
+    scenes: Annotated[SceneRange, tyro.conf.arg(name="")]
     embodiment: Allegro | Human | Gripper = field(default_factory=ExploreConfig)
-    episodes: int = 500
-    """Episodes to hold, one scene each."""
-    seed: int = 0
-    """First scene; training below 900,000, validation below 1,000,000, evaluation from there."""
-    workers: int = 0
-    """Processes; 0 is one per core."""
-    backend: Backend = "auto"
-    """Renderer; `auto` takes the first that works."""
 
     def run(self) -> None:
         """Collect, and write `results.json` beside the recordings."""
-        progress = counted("episodes", self.episodes)
-        common = (self.output, self.episodes, self.seed, self.workers, self.backend)
+        progress = counted("episodes", self.scenes.episodes)
+        output, common = self.scenes.output, vars(self.scenes)
         if isinstance(self.embodiment, HumanVideoConfig):
-            files = collect_human(CollectHumanConfig(*common, self.embodiment), progress)
+            files = collect_human(CollectHumanConfig(**common, video=self.embodiment), progress)
             figures: dict[str, Any] = {"embodiment": "human", "episodes": len(files)}
         elif isinstance(self.embodiment, GripperConfig):
-            counts = collect_gripper(CollectGripperConfig(*common, self.embodiment), progress)
+            counts = collect_gripper(CollectGripperConfig(**common, recording=self.embodiment), progress)
             figures = {"embodiment": "gripper", **asdict(counts)}
         else:
-            dataset = collect(CollectConfig(*common, self.embodiment), progress)
+            dataset = collect(CollectConfig(**common, explore=self.embodiment), progress)
             figures = {
                 "embodiment": "allegro",
                 "episodes": len(dataset),
@@ -70,5 +60,5 @@ class Collect:
                 "quarantined": list(dataset.quarantined),
                 "counts": dataset.counts,
             }
-        write_results(self.output, figures, seed=self.seed)
-        logger.info("%d episodes in %s", figures["episodes"], self.output)
+        write_results(output, figures, seed=self.scenes.seed)
+        logger.info("%d episodes in %s", figures["episodes"], output)

@@ -26,10 +26,15 @@ class SceneRange:
     """
 
     output: Path
+    """Folder to write or to complete."""
     episodes: int = 500
+    """Episodes to hold, one scene each."""
     seed: int = 0
-    workers: int = 0  # processes; 0 means one per core
+    """First scene; training below 900,000, validation below 1,000,000, evaluation from there."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
     backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.seed < 0:
