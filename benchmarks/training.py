@@ -40,7 +40,7 @@ from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.world_model import preset
-from dexworld.training.cost import Meter, known_peak, model_cost, training_flops
+from dexworld.training.cost import Meter, known_peak, trained_parameters, training_flops, window_bytes
 from dexworld.training.train_config import TrainConfig
 from dexworld.training.trainer import OutOfMemory
 from dexworld.training.window_task import window_losses
@@ -163,9 +163,8 @@ def measure_row(
     config = random_encoder(preset(name), folder / name, whole=latents == "online")
     batch = 64 if device.type == "cuda" else 2
     if device.type == "cuda":
-        cost = model_cost(config, GPU_LOSSES.unroll_steps)
-        window = cost.kept_bytes if recompute == "none" else cost.checkpointed_bytes
-        room = 0.9 * torch.cuda.get_device_properties(device).total_memory - 20 * cost.trained
+        window = window_bytes(config, checkpointed=recompute != "none")
+        room = 0.9 * torch.cuda.get_device_properties(device).total_memory - 20 * trained_parameters(config)
         while batch > 1 and batch * window > room:
             batch //= 2
     while True:

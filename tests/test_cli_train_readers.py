@@ -45,8 +45,7 @@ def call(verb, data, output, more="", options=COMMON):
 
 
 def test_a_decoder_is_trained_from_the_command_line(data, tmp_path):
-    more = "--batch-size 2 --discriminator-channels 8 --discriminator-start 0 --adversarial-start 0.5"
-    results = call(TrainDecoder, data, tmp_path, f"{more} --validation-pictures 2")
+    results = call(TrainDecoder, data, tmp_path, "--batch-size 2 --validation-pictures 2")
     assert results["steps"] == 2
     assert results["finished"] is True
     assert results["validation"].keys() == {"psnr", "l1", "ssim", "gradient_distance"}
@@ -75,7 +74,7 @@ def test_both_take_a_pretrained_encoder_of_which_there_is_no_world_model_yet(dat
 
 def test_the_options_are_explained(capsys):
     for verb, words in (
-        (TrainDecoder, ("--lpips-vgg", "--adversarial-start", "vit-l")),
+        (TrainDecoder, ("--lpips-vgg", "--perceptual", "vit-l")),
         (TrainEvaluator, ("--sigma-px",)),
     ):
         with pytest.raises(SystemExit):

@@ -19,7 +19,6 @@ from dexworld.data.latent_cache import LatentCache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.training.checkpoints import read_parts
 from dexworld.training.distributed import joined
 from dexworld.training.train_config import ScaleConfig, TrainConfig
 from dexworld.training.trainer import Trainer
@@ -28,7 +27,7 @@ from dexworld.training.window_task import WindowTask
 EPISODES, FRAMES = 8, 12
 CONTEXT = multiprocessing.get_context("forkserver")
 # Installed modules only: the server does not know the path of the tests.
-CONTEXT.set_forkserver_preload(["dexworld.training.train_world_model", "torch._dynamo", "torch.distributed.checkpoint"])
+CONTEXT.set_forkserver_preload(["dexworld.training.train_world_model", "torch._dynamo"])
 
 
 RECORD = np.dtype(
@@ -203,7 +202,5 @@ class Run:
 
 
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The training state of a checkpoint as one dict, sharded or not."""
-    if (checkpoint / "training").is_dir():
-        return read_parts(checkpoint / "training", {})
+    """The training state of a checkpoint."""
     return load_file(checkpoint / "training.safetensors")

@@ -72,10 +72,10 @@ def test_a_loss_reads_a_column_that_only_the_reader_and_the_model_name(gazing, m
     model, training, device = GazingModel(model_config), make_training(batch_size=4), torch.device("cpu")
     model.encoder.fit([torch.from_numpy(gazing[0].frames.read([0, 5, 9]))])
     if latents == "cached":
-        data = CachedData([gazing], model, "gazing", (), 0, device)
+        data = CachedData([gazing], model.encoder, "gazing", (), 0, device)
     else:
-        data = OnlineData([gazing], model.config.image_size, (), training, device)
-    task = GazingTask(model, training, lambda each: data.source(each, model, [np.arange(len(gazing))]))
+        data = OnlineData([gazing], model.encoder, (), training, device)
+    task = GazingTask(model, training, lambda each: data.source(each, [np.arange(len(gazing))], model.columns))
     batch, _ = task.batch(0, device)
     assert batch.track["gaze_world"].dtype == torch.float32
     losses = task.losses(batch, 0)
@@ -88,11 +88,11 @@ def test_a_column_that_no_episode_has_is_named_before_training(disc_data, model_
     model = GazingModel(model_config)
     model.encoder.fit([torch.from_numpy(dataset[0].frames.read([0, 5, 9]))])
     for data in (
-        CachedData([dataset], model, "gazeless", (), 0, device),
-        OnlineData([dataset], model.config.image_size, (), make_training(), device),
+        CachedData([dataset], model.encoder, "gazeless", (), 0, device),
+        OnlineData([dataset], model.encoder, (), make_training(), device),
     ):
         with pytest.raises(ValueError, match=r"holds no column 'gaze_world', but .*keypoints_world"):
-            data.source(STRATEGY, model, [np.arange(len(dataset))])
+            data.source(STRATEGY, [np.arange(len(dataset))], model.columns)
 
 
 def test_an_episode_that_lacks_a_column_is_named_and_replaced(tmp_path, disc_data):

@@ -120,20 +120,20 @@ def test_a_disk_that_takes_no_more_stops_the_run_and_the_checkpoint_before_survi
 
 def writes_until_full(folder: Path, parallel: str = "none") -> None:
     """At step 4 a single process may write 4 kB a file, as on a full disk; of several, the first one fails."""
-    original = checkpoints._written
+    original = checkpoints._write
 
-    def written(temporary, path, state, save_model, parts):
+    def written(path, state, save_model):
         if state.step == 4 and parallel != "none":
             raise OSError(28, "No space left on device")
         if state.step == 4:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         try:
-            original(temporary, path, state, save_model, parts)
+            original(path, state, save_model)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    checkpoints._written = written
+    checkpoints._write = written
     train_tiny(folder, ScaleConfig(parallel=parallel), keep_checkpoints=1)
 
 

@@ -73,7 +73,7 @@ def model(make_model):
 
 def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model):
     dataset, episodes = open_dataset(disc_data), [np.arange(3, 12)]
-    cached = CachedData([dataset], model, "fitted", (), 4, torch.device("cpu")).source(STRIDE, model, episodes)
+    cached = CachedData([dataset], model.encoder, "fitted", (), 4, torch.device("cpu")).source(STRIDE, episodes)
     loader = FrameLoader([dataset], STRIDE, 6, 4, episodes=episodes)
     online = FrameSource(loader, model.encode, model.config.image_size)
     for step in (0, 1, 5):
@@ -89,15 +89,15 @@ def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model
 def opened(way, folder, model, training):
     datasets, device = [open_dataset(folder)], torch.device("cpu")
     if way == "cached":
-        return CachedData(datasets, model, "fitted", (), training.seed, device)
-    return OnlineData(datasets, model.config.image_size, (), training, device)
+        return CachedData(datasets, model.encoder, "fitted", (), training.seed, device)
+    return OnlineData(datasets, model.encoder, (), training, device)
 
 
 @pytest.mark.parametrize("way", ["cached", "online"])
 def test_runs_of_all_seeds_are_measured_on_the_same_windows(disc_data, model, make_training, way):
     def rows(seed, shown):
         data = opened(way, disc_data, model, make_training(seed=seed))
-        return data.source(STRIDE, model, [np.arange(12)], shown).batch(0, 6).rows.tolist()
+        return data.source(STRIDE, [np.arange(12)], shown=shown).batch(0, 6).rows.tolist()
 
     assert rows(1, shown=True) == rows(2, shown=True)
     assert rows(1, shown=False) != rows(2, shown=False)
@@ -122,7 +122,7 @@ def test_a_repeated_frame_is_encoded_once(disc_data, model):
 def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores, model, make_training, way):
     def source(folder, rate):
         data = opened(way, folder, model, make_training(seed=2))
-        return data.source(replace(STRIDE, rate_hz=rate), model, [np.arange(12)])
+        return data.source(replace(STRIDE, rate_hz=rate), [np.arange(12)])
 
     plain, prepared = (source(folder, 5.0).batch(0, 64) for folder in stores)
     large = model.condition(prepared.track)
@@ -168,8 +168,8 @@ def make_trainer(make_model, make_training, disc_data, tmp_path):
         model, device = make_model(), torch.device("cpu")
         config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
         options = {"augment": True, "workers": workers}
-        data = OnlineData([open_dataset(disc_data)], model.config.image_size, (), config, device, **options)
-        windows = partial(data.source, model=model, episodes=[np.arange(12)])
+        data = OnlineData([open_dataset(disc_data)], model.encoder, (), config, device, **options)
+        windows = partial(data.source, episodes=[np.arange(12)])
         task = WindowTask(model, config, windows, SamplingConfig(windows="paper", reach_seconds=2.0))
         return Trainer(model, config, task, tmp_path / folder)
 
@@ -250,8 +250,8 @@ def test_runs_that_make_no_sense_are_refused(tmp_path):
 
 def test_data_of_different_rates_without_a_common_step_is_told(stores, model, make_training, caplog):
     datasets = [open_dataset(folder) for folder in stores]
-    data = OnlineData(datasets, model.config.image_size, (), make_training(), torch.device("cpu"))
-    data.source(STRIDE, model, [np.arange(12)] * 2)
+    data = OnlineData(datasets, model.encoder, (), make_training(), torch.device("cpu"))
+    data.source(STRIDE, [np.arange(12)] * 2)
     assert "5, 15 frames per second" in caplog.text
 
 

@@ -73,7 +73,7 @@ class DexWM(Pretrained):
         scale = action_scale(self.condition(track), track.keypoints_valid, moving)
         logger.info("action scale: keypoints %.4f m, camera %.4f m and %.4f rad", *scale)
         scaled = DexWM(replace(self.config, action_scale=scale))
-        scaled.encoder.load_state_dict(self.encoder.state_dict())
+        scaled.encoder = self.encoder
         return scaled
 
     def predict(self, latents: Tensor, motion: HandMotion) -> Tensor:

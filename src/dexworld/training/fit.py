@@ -13,7 +13,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -26,52 +25,31 @@ from torch.utils.tensorboard import SummaryWriter
 
 import dexworld
 from dexworld.data.files import write_json
-from dexworld.models.world_model import Blocks
-from dexworld.training.cost import Meter
 from dexworld.training.distributed import Processes, choose, joined, local_device
-from dexworld.training.train_config import LoopConfig, ScaleConfig
-from dexworld.training.trainer import Task, Trainer
+from dexworld.training.train_config import ScaleConfig
+from dexworld.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 SHOWN = ("loss", "latents", "learning_rate", "samples_per_second", "tflops", "mfu")
 
 
-@dataclass
-class Job:
-    """What is particular about a run: its model, task and record (see `Trainer`); provenance for the model card."""
-
-    model: Any
-    task: Task
-    identity: dict[str, Any]
-    provenance: dict[str, Any]
-    validation: Callable[[Any, torch.device], dict[str, float]] | None = None
-    blocks: Blocks = field(default_factory=lambda: Blocks([]))
-    idle_parameters: bool = True
-    meter: Meter | None = None
-
-
 def fit(
-    output: Path,
-    training: LoopConfig,
-    prepare: Callable[[torch.device, Processes], Job],
+    prepare: Callable[[torch.device, Processes], tuple[Trainer[Any], dict[str, Any]]],
     device: str = "auto",
     scale: ScaleConfig = ScaleConfig(),
 ) -> Path:
     """Train what `prepare` makes, or go on with a run that was stopped, and return the folder of the model.
 
-    prepare: called with this process's device and the processes of the run. Raises what it raises, and what
-    `Trainer.resume` and `Trainer.run` do. Under torchrun all processes call this and share the batches.
+    prepare: called with this process's device and the processes of the run; returns a trainer and the provenance of
+    its model. Raises what it raises, and what `Trainer.resume` and `Trainer.run` do. Under torchrun all processes call
+    this and share the batches.
     """
     choose(scale.parallel)
     own_device = local_device(device)
     with joined(own_device, scale.timeout_seconds) as processes:
         if not processes.is_first:
             logging.getLogger("dexworld").setLevel(logging.WARNING)  # the first process logs what all do
-        job = prepare(own_device, processes)
-        names = [each.name for each in fields(job) if each.name != "provenance"]
-        parts: dict[str, Any] = {name: getattr(job, name) for name in names}
-        parts |= {"config": training, "folder": output, "device": own_device, "processes": processes, "scale": scale}
-        return run_trainer(Trainer(**parts), job.provenance)
+        return run_trainer(*prepare(own_device, processes))
 
 
 def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tuple[str, ...] = ()) -> Path:

@@ -20,8 +20,9 @@ from dexworld.data.resize import Fit, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
+from dexworld.models.encoders import Encoder
 from dexworld.training.distributed import Processes
-from dexworld.training.run_data import DataConfig
+from dexworld.training.run_data import DataConfig, RunData
 from dexworld.training.train_config import LoopConfig
 
 logger = logging.getLogger(__name__)
@@ -129,14 +130,14 @@ def picture_source(
 class CachedData:
     """Several datasets whose latents are computed once; opening computes what is missing.
 
-    Frames of another size than the model's are brought to it before they are encoded. mix: shares of the datasets.
-    processes: those that share the batches of training.
+    Frames of another size than the encoder's are brought to it before they are encoded. fingerprint: of the encoder.
+    mix: shares of the datasets. processes: those that share the batches of training.
     """
 
     def __init__(
         self,
         datasets: list[Dataset],
-        model: Any,
+        encoder: Encoder,
         fingerprint: str,
         mix: tuple[float, ...],
         seed: int,
@@ -145,17 +146,19 @@ class CachedData:
     ) -> None:
         self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "seed": seed}
         self.drawn |= {"rank": processes.rank, "world_size": processes.count}
-        self.caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
+        self.caches = [_cache(encoder, dataset, fingerprint, device) for dataset in datasets]
         self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
 
-    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """Windows of the given episodes of each dataset, with the columns that the model reads.
+    def source(
+        self, strategy: Strategy, episodes: Episodes, columns: tuple[str, ...] = DEFAULT_COLUMNS, shown: bool = False
+    ) -> WindowSource:
+        """Windows of the given episodes of each dataset, with these columns of their tracks.
 
         shown: as they are and mixed by size, to measure on.
         """
         _warn_of_rates(strategy, self.rates)
         drawn = {"seed": SHOWN_SEED} if shown else self.drawn
-        return WindowSampler(self.caches, strategy, episodes=episodes, columns=columns_of(model), **drawn)
+        return WindowSampler(self.caches, strategy, episodes=episodes, columns=columns, **drawn)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """Windows whose latents are not asked for, in one process."""
@@ -165,13 +168,13 @@ class CachedData:
 class OnlineData:
     """The same of frames that `workers` processes decode; they are resized, augmented and encoded on `device`.
 
-    Datasets that store different sizes are brought to the model's in the workers, others on the device.
+    Datasets that store different sizes are brought to the encoder's in the workers, others on the device.
     """
 
     def __init__(
         self,
         datasets: list[Dataset],
-        image_size: tuple[int, int],
+        encoder: Encoder,
         mix: tuple[float, ...],
         training: LoopConfig,
         device: torch.device,
@@ -181,27 +184,31 @@ class OnlineData:
         strict: bool = False,
     ) -> None:
         first = [first_readable(dataset) for dataset in datasets]
-        self.datasets, self.image_size, self.training, self.device = datasets, image_size, training, device
+        self.datasets, self.encoder, self.training, self.device = datasets, encoder, training, device
         self.augment, self.rates = augment, {episode.fps for episode in first}
         self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers}
         self.drawn |= {"rank": processes.rank, "world_size": processes.count}
         several = len({episode.frames.size for episode in first}) > 1
-        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": device.type == "cuda"}
+        size = encoder.image_size if several else None
+        self.options = {"image_size": size, "strict": strict, "pin": device.type == "cuda"}
 
-    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """See `CachedData.source`; the model's encoder is asked for latents when a batch is."""
+    def source(
+        self, strategy: Strategy, episodes: Episodes, columns: tuple[str, ...] = DEFAULT_COLUMNS, shown: bool = False
+    ) -> WindowSource:
+        """See `CachedData.source`; latents are made when a batch is asked for."""
         _warn_of_rates(strategy, self.rates)
         changing = {"seed": SHOWN_SEED} if shown else self.drawn
-        loader = self._loader(strategy, episodes, columns=columns_of(model), **changing)
+        loader = self._loader(strategy, episodes, columns=columns, **changing)
         colours = AugmentConfig() if self.augment and not shown else None
         # As in the release; a pca encoder is cheap enough to stay exact.
-        bfloat16 = self.training.bfloat16 and model.config.encoder.kind == "transformers"
-        return FrameSource(loader, model.encode, self.image_size, self.device, colours, self.training.seed, bfloat16)
+        encoder, bfloat16 = self.encoder, self.training.bfloat16 and self.encoder.config.kind == "transformers"
+        options = (self.device, colours, self.training.seed, bfloat16)
+        return FrameSource(loader, encoder.encode, encoder.image_size, *options)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """Windows without latents, in one process; nothing is decoded."""
         loader = self._loader(strategy, episodes, decode=False, mix=self.drawn["mix"])
-        return FrameSource(loader, None, self.image_size)
+        return FrameSource(loader, None, self.encoder.image_size)
 
     def _loader(self, strategy: Strategy, episodes: Episodes, **changing: Any) -> FrameLoader:
         options: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, **self.options, **changing}
@@ -211,23 +218,28 @@ class OnlineData:
 def open_data(
     config: DataConfig,
     training: LoopConfig,
-    datasets: list[Dataset],
-    model: Any,
+    run: RunData,
+    encoder: Encoder,
     fingerprint: str,
     device: torch.device,
     processes: Processes,
     **online: bool,
-) -> CachedData | OnlineData:
-    """The data of a run as `config.latents` says. fingerprint: of the encoder. online: options of `OnlineData`."""
-    if config.latents == "cached":
-        return CachedData(datasets, model, fingerprint, config.shares, training.seed, device, processes)
-    size = model.config.image_size
-    return OnlineData(datasets, size, config.shares, training, device, processes, workers=config.workers, **online)
+) -> tuple[CachedData | OnlineData, CachedData | OnlineData]:
+    """The data of a run to train on and to measure on, as `config.latents` says.
 
+    fingerprint: of the encoder. online: options of `OnlineData`.
+    """
 
-def columns_of(model: Any) -> tuple[str, ...]:
-    """The columns that a model reads: those that it names in `columns`, or keypoints."""
-    return tuple(getattr(model, "columns", DEFAULT_COLUMNS))
+    def opened(datasets: list[Dataset]) -> CachedData | OnlineData:
+        if config.latents == "cached":
+            return CachedData(datasets, encoder, fingerprint, config.shares, training.seed, device, processes)
+        return OnlineData(
+            datasets, encoder, config.shares, training, device, processes, workers=config.workers, **online
+        )
+
+    with processes.first_alone():  # it encodes what is not cached yet, the others read what it wrote
+        data = opened(run.datasets)
+        return data, opened(run.held_out_data) if run.held_out_data else data
 
 
 def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
@@ -239,8 +251,8 @@ def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
         )
 
 
-def _cache(model: Any, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
-    sized = resized(dataset, model.config.image_size)
+def _cache(encoder: Encoder, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
+    sized = resized(dataset, encoder.image_size)
     tenths = 0
 
     def log(done: int, total: int) -> None:
@@ -249,4 +261,4 @@ def _cache(model: Any, dataset: Dataset, fingerprint: str, device: torch.device)
             tenths = done * 10 // total
             logger.info("%s: latents of %d of %d frames", dataset.folder, done, total)
 
-    return latent_cache(sized, model.encode, fingerprint, device=device, progress=log)
+    return latent_cache(sized, encoder.encode, fingerprint, device=device, progress=log)

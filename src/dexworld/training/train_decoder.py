@@ -1,32 +1,63 @@
-"""From dataset folders to a pixel decoder: what `dexworld train decoder` runs (see `fit` for what it leaves)."""
+"""From dataset folders to a pixel decoder: what `dexworld train decoder` runs (see `fit` for what it leaves).
+
+It learns L1 and a perceptual distance. Departure from the RAE recipe (Zheng et al., "Diffusion transformers with
+representation autoencoders", 2025), which the DexWM paper follows (appendix A.4): there is no discriminator.
+"""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dexworld.data.source import Dataset
-from dexworld.data.windows import CachedLatents
-from dexworld.models.decoder import DECODER_PRESETS, DecoderConfig, PixelDecoder, PixelDecoderConfig, from_pixels
-from dexworld.models.latent_space import LatentSpace
-from dexworld.models.perceptual import perceptual_distance
-from dexworld.training.decoder_objective import (
-    CHUNK,
-    AdversarialDecoder,
-    DecoderTask,
-    DecoderTrainConfig,
-    DecoderValidation,
-    PatchDiscriminator,
+from dexworld.data.windows import CachedLatents, Window
+from dexworld.models.decoder import (
+    DECODER_PRESETS,
+    DecoderConfig,
+    PixelDecoder,
+    PixelDecoderConfig,
+    from_pixels,
+    to_pixels,
 )
+from dexworld.models.perceptual import PerceptualName, perceptual_distance
+from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
 from dexworld.training.distributed import Processes
-from dexworld.training.fit import Job, fit
+from dexworld.training.fit import fit
 from dexworld.training.run_data import LatentRun, LatentRunConfig
-from dexworld.training.sources import CachedData, Latents, picture_source
+from dexworld.training.sources import CachedData, Latents, WindowSource, open_data, picture_source
+from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive
+from dexworld.training.trainer import Trainer
+from dexworld.training.window_task import SourceTask
 
+CHUNK = 16  # pictures at a time in validation
 FIT_PICTURES = 512  # that the linear part of a residual decoder is fitted on
+
+
+@dataclass(frozen=True)
+class DecoderTrainConfig(LoopConfig):
+    """Training of a pixel decoder: the loop and its losses. Raises ValueError naming the field that makes no sense."""
+
+    batch_size: int = 16
+    """Pictures in a batch."""
+    learning_rate: float = 2e-4
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.0
+    """Weight decay of matrices; vectors have none."""
+    perceptual: float = 1.0
+    """Weight of the perceptual distance, beside L1 of pixels in [-1, 1] with weight 1."""
+    validation_pictures: int = 64
+    """Pictures in the validation figures."""
+
+    FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"validation_pictures"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative(self, "perceptual")
+        check_positive(self, "validation_pictures")
 
 
 @dataclass(frozen=True)
@@ -56,6 +87,64 @@ class DecoderRunConfig(LatentRunConfig):
             raise ValueError(f"size is {self.size!r}; choose from {', '.join(DECODER_PRESETS)}")
 
 
+class DecoderTask(SourceTask):
+    """Pictures with their latents, and what a decoder loses on them.
+
+    perceptual: distances (N,) of two batches (N, 3, H, W) in [-1, 1], called `name` in the curve; it is frozen.
+    """
+
+    def __init__(
+        self,
+        model: PixelDecoder,
+        config: DecoderTrainConfig,
+        source: WindowSource,
+        perceptual: nn.Module,
+        name: PerceptualName,
+    ) -> None:
+        super().__init__(config, source)
+        self.model, self.name, self.perceptual = model, name, perceptual.eval().requires_grad_(False)
+
+    def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
+        """Scalars: `loss`, and its parts before weighting, `l1` and the perceptual distance by its name."""
+        true = from_pixels(batch.frames[:, 0])
+        made = self.model(batch.latents[:, 0]).float()
+        losses = {"l1": (made - true).abs().mean()}
+        total = losses["l1"]
+        if self.config.perceptual:
+            losses[self.name] = self.perceptual(made, true).mean()
+            total = total + self.config.perceptual * losses[self.name]
+        return {"loss": total, **losses}
+
+
+class DecoderValidation:
+    """Always the same pictures of held-out episodes. perceptual: as in `DecoderTask`."""
+
+    def __init__(self, source: WindowSource, pictures: int, perceptual: nn.Module, name: PerceptualName) -> None:
+        self.source, self.pictures, self.perceptual, self.name = source, pictures, perceptual, name
+
+    @torch.no_grad()
+    def __call__(self, model: PixelDecoder, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Figures of 8-bit pictures: `l1` of values in [0, 1], `psnr` in dB of the mean squared error over them all,
+        `ssim`, and the perceptual distance by its name. Raises ValueError for pictures of less than 11 pixels a side.
+        """
+        sums: dict[str, float] = {}
+        for step, start in enumerate(range(0, self.pictures, CHUNK)):
+            # Batches are of one size, so that pictures keep their numbers; of the last one only a part may count.
+            batch, count = self.source.batch(step, CHUNK), min(CHUNK, self.pictures - start)
+            images = batch.frames[:count, 0]
+            made = to_pixels(model(batch.latents[:count, 0]))
+            figures = {
+                "l1": float((made.float() - images.float()).abs().mean()) / 255,
+                self.name: float(self.perceptual(from_pixels(made), from_pixels(images)).mean()),
+                "mse": float(squared_error_map(made.cpu().numpy(), images.cpu().numpy()).mean()),
+                "ssim": float(ssim_map(made.cpu().numpy(), images.cpu().numpy()).mean(dtype=np.float64)),
+            }
+            for key, value in figures.items():
+                sums[key] = sums.get(key, 0.0) + value * count
+        means = {key: value / self.pictures for key, value in sums.items()}
+        return {"psnr": psnr_of_mse(means.pop("mse")), **means}
+
+
 def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None) -> Path:
     """Train a decoder, or go on with a run that was stopped, and return the folder of the decoder.
 
@@ -65,36 +154,37 @@ def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None
     if network is None:
         network = replace(DECODER_PRESETS[config.size], refine=config.refine)
         network = replace(network, residual=True, output="linear") if config.residual else network
-    return fit(config.output, config.training, partial(_job, config, network), config.device)
+    return fit(partial(_prepare, config, network), config.device)
 
 
-def _job(config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes) -> Job:
+def _prepare(
+    config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes
+) -> tuple[Trainer[PixelDecoder], dict[str, Any]]:
     training = config.training
     name, perceptual = perceptual_distance(config.lpips_vgg, config.lpips_heads)
     perceptual.to(device)
-    with processes.first_alone():  # it fits and encodes what is missing, the others read what it wrote
+    with processes.first_alone():  # it fits the encoder, the others read what it wrote
         run = LatentRun.open(config, training.seed, device)
-        data = run.data
-        latents = _latents(config, run, data.datasets, device)
-        shown = _latents(config, run, data.held_out_data, device) if data.held_out_data else latents
+    data = run.data
+    opened = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
+    latents, shown = (CachedLatents(x.caches) if isinstance(x, CachedData) else run.encoder.encode for x in opened)
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
-    decoder = PixelDecoder(PixelDecoderConfig(LatentSpace.of(run.model.config, run.fingerprint), network))
+    model = PixelDecoder(PixelDecoderConfig(run.space, network))
     if network.residual:
-        decoder.fit(_fit_pictures(run, latents, training.seed, device))
-    discriminator = PatchDiscriminator(training.discriminator_channels) if training.adversarial else None
-    model = AdversarialDecoder(decoder, discriminator)
+        model.fit(_fit_pictures(run, latents, training.seed, device))
     # Every checkpoint of the run is to know these, not only its last one.
-    decoder.provenance = run.provenance(training) | {"perceptual": name, "finished": False}
+    model.provenance = run.provenance(training) | {"perceptual": name, "finished": False}
     validation = None
     if data.validates:
         datasets = data.held_out_data or data.datasets
         held_out = picture_source(datasets, data.held_out, shown, device, CHUNK, training.seed)
         validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
-    described = {"decoder": asdict(decoder.config), "perceptual": name}
     options = (training.batch_size, training.seed, config.mix, config.workers, processes)
     pictures = picture_source(data.datasets, data.training, latents, device, *options)
-    task = DecoderTask(model, training, pictures, perceptual, name, processes)
-    return Job(model, task, run.identity(config) | described, dict(decoder.provenance), validation)
+    task = DecoderTask(model, training, pictures, perceptual, name)
+    identity = run.identity(config) | {"decoder": asdict(model.config), "perceptual": name}
+    trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
+    return trainer, dict(model.provenance)
 
 
 def _fit_pictures(run: LatentRun, latents: Latents, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,11 +193,3 @@ def _fit_pictures(run: LatentRun, latents: Latents, seed: int, device: torch.dev
     for step in range(FIT_PICTURES // CHUNK):
         pictures = source.batch(step, CHUNK)
         yield from_pixels(pictures.frames[:, 0]), pictures.latents[:, 0]
-
-
-def _latents(config: DecoderRunConfig, run: LatentRun, datasets: list[Dataset], device: torch.device) -> Latents:
-    """Latents from the datasets' caches, which are made when they are missing, or from the encoder."""
-    if config.latents == "cached":
-        cached = CachedData(datasets, run.model, run.fingerprint, config.mix, config.training.seed, device)
-        return CachedLatents(cached.caches)
-    return run.model.encode

@@ -135,8 +135,7 @@ class Trainer(Generic[Model]):
         path = checkpoints.latest(self.folder / "checkpoints")
         if path is None:
             return False
-        like = checkpoints.named(self.parameters, self.optimiser, self.average)
-        state = checkpoints.load(path, self.identity, like, self.processes)
+        state = checkpoints.load(path, self.identity)
         checkpoints.restore(state.tensors, self.parameters, self.optimiser, self.average)
         self.step, self.seconds = state.step, state.seconds
         logger.info("resumed from %s", path)
@@ -287,9 +286,7 @@ class Trainer(Generic[Model]):
 
     def save(self) -> Path:
         """Write a checkpoint; its model holds the averaged weights. Raises CheckpointNotWritten."""
-        tensors = {}
-        if self.processes.is_first or self.spread.parallel == "fsdp":
-            tensors = checkpoints.collect(self.parameters, self.optimiser, self.average)
+        tensors = checkpoints.collect(self.parameters, self.optimiser, self.average, keep=self.processes.is_first)
         state = TrainingState(self.step, self.seconds, tensors, self.identity)
         with self.averaged() as model:
             folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints

@@ -39,8 +39,8 @@ def window_strategies(
 class SourceTask:
     """Batches of one source of windows; subclasses add `losses` (a `trainer.Task`)."""
 
-    config: Any  # a `LoopConfig`
-    source: WindowSource
+    def __init__(self, config: Any, source: WindowSource) -> None:
+        self.config, self.source = config, source
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """This process's share of batch number `index` of the run, and the size of the whole batch."""
@@ -76,10 +76,10 @@ class WindowTask(SourceTask):
     ) -> None:
         if (config.hand_consistency or config.true_keypoints) and not hasattr(model, "keypoint_logits"):
             raise ValueError("this world model has no keypoint head: set hand_consistency and true_keypoints to 0")
-        self.model, self.config, self.items_each = model, config, items_each
         context = model.config.num_context
         self.sources = [make_source(each) for each in window_strategies(context, config, sampling)]  # of both phases
-        self.source, self.deep_source = self.sources[0], None
+        super().__init__(config, self.sources[0])
+        self.model, self.items_each, self.deep_source = model, items_each, None
         if config.deep_unroll_steps is not None:
             self.deep_source = make_source(window_strategies(context, config.deeper, sampling)[1])
         self._second_phase = config.teacher_forced_steps * config.accumulation  # number of the first unrolled batch
