@@ -60,8 +60,7 @@ class DexWM(Pretrained):
     @property
     def blocks(self) -> Blocks:
         """The predictor's blocks."""
-        beside = ("context_key_value",)
-        return Blocks([*self.predictor.layers], beside, (*beside, "own_frame", "after_context"))
+        return Blocks([*self.predictor.layers], ("context_key_value",))
 
     def scaled_to(self, track: Track, moving: Tensor) -> "DexWM":
         """A model of new weights with this encoder, its actions scaled to the transitions `moving` (B, T) of a track.

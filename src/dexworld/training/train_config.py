@@ -81,9 +81,6 @@ class ScaleConfig:
     recompute: Literal["none", "selective", "full"] = "none"
     """Recompute each predictor block in the backward pass, for less memory: `full` all of it (a third more operations),
     `selective` all but products of matrices and attention."""
-    compile: bool = False
-    """Compile the predictor's blocks for training with `torch.compile`, which needs a C++ compiler. Sums are taken in
-    another order, so results change by rounding."""
     device_tflops: float | None = None
     """Peak of one device in 10^12 operations per second, for the share of it that is used (MFU); for some GPUs it is
     known, with bfloat16."""
