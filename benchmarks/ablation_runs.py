@@ -29,7 +29,7 @@ from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.models.world_model import preset
 from dexworld.track import Track
 from dexworld.training.run_data import fit_encoder
-from dexworld.training.sources import CachedData
+from dexworld.training.sources import TrainingData
 from dexworld.training.train_config import SamplingConfig, TrainConfig
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import FIT_WINDOWS
@@ -244,7 +244,7 @@ class Study:
         if not datasets:
             raise ValueError(f"{variant.name} needs pre-training video; give its folders")
         fingerprint = encoder_fingerprint(self.encoder.encoder)
-        data = CachedData(datasets, self.encoder.encoder, fingerprint, (), seed, torch.device("cpu"))
+        data = TrainingData(datasets, self.encoder.encoder, training, torch.device("cpu"), fingerprint)
         episodes = [np.arange(len(dataset)) for dataset in datasets]
         if variant.data == "few":
             episodes = [np.arange(self.config.few_episodes)]

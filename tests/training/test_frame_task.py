@@ -24,7 +24,7 @@ from dexworld.data.store.packs import write_pack
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.models.dexwm import DexWM
 from dexworld.track import ArrayFrames
-from dexworld.training.sources import CachedData, FrameSource, OnlineData
+from dexworld.training.sources import FrameSource, TrainingData
 from dexworld.training.train_config import SamplingConfig
 from dexworld.training.train_world_model import RunConfig, train
 from dexworld.training.trainer import Trainer
@@ -71,9 +71,10 @@ def model(make_model):
     return make_model()
 
 
-def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model):
+def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model, make_training):
     dataset, episodes = open_dataset(disc_data), [np.arange(3, 12)]
-    cached = CachedData([dataset], model.encoder, "fitted", (), 4, torch.device("cpu")).source(STRIDE, episodes)
+    data = TrainingData([dataset], model.encoder, make_training(seed=4), torch.device("cpu"), "fitted")
+    cached = data.source(STRIDE, episodes)
     loader = FrameLoader([dataset], STRIDE, 6, 4, episodes=episodes)
     online = FrameSource(loader, model.encode, model.config.image_size)
     for step in (0, 1, 5):
@@ -87,10 +88,8 @@ def test_frames_give_the_windows_and_latents_that_a_cache_gives(disc_data, model
 
 
 def opened(way, folder, model, training):
-    datasets, device = [open_dataset(folder)], torch.device("cpu")
-    if way == "cached":
-        return CachedData(datasets, model.encoder, "fitted", (), training.seed, device)
-    return OnlineData(datasets, model.encoder, (), training, device)
+    fingerprint = "fitted" if way == "cached" else None
+    return TrainingData([open_dataset(folder)], model.encoder, training, torch.device("cpu"), fingerprint)
 
 
 @pytest.mark.parametrize("way", ["cached", "online"])
@@ -168,7 +167,7 @@ def make_trainer(make_model, make_training, disc_data, tmp_path):
         model, device = make_model(), torch.device("cpu")
         config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
         options = {"augment": True, "workers": workers}
-        data = OnlineData([open_dataset(disc_data)], model.encoder, (), config, device, **options)
+        data = TrainingData([open_dataset(disc_data)], model.encoder, config, device, **options)
         windows = partial(data.source, episodes=[np.arange(12)])
         task = WindowTask(model, config, windows, SamplingConfig(windows="paper", reach_seconds=2.0))
         return Trainer(model, config, task, tmp_path / folder)
@@ -250,7 +249,7 @@ def test_runs_that_make_no_sense_are_refused(tmp_path):
 
 def test_data_of_different_rates_without_a_common_step_is_told(stores, model, make_training, caplog):
     datasets = [open_dataset(folder) for folder in stores]
-    data = OnlineData(datasets, model.encoder, (), make_training(), torch.device("cpu"))
+    data = TrainingData(datasets, model.encoder, make_training(), torch.device("cpu"))
     data.source(STRIDE, [np.arange(12)] * 2)
     assert "5, 15 frames per second" in caplog.text
 

@@ -105,49 +105,40 @@ class FrameSource:
 WindowSource = FrameSource | WindowSampler
 
 
-def picture_source(
-    datasets: list[Dataset],
-    episodes: Episodes,
-    latents: Latents,
-    device: torch.device,
-    batch_size: int,
-    seed: int,
-    mix: tuple[float, ...] = (),
-    workers: int = 0,
-    processes: Processes = Processes(),
-) -> FrameSource:
-    """Single frames with pictures and latents; an epoch brings every frame of the given episodes once.
+class TrainingData:
+    """Datasets as windows with latents of one encoder: computed once and kept on disk, or made when a batch is drawn.
 
-    datasets: with frames of the model's size (see `data.resize`). mix: shares of the datasets. workers: processes that
-    decode. processes: those that share every batch.
-    """
-    options: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers, "pin": device.type == "cuda"}
-    options |= {"episodes": episodes, "rank": processes.rank, "world_size": processes.count}
-    loader = FrameLoader(datasets, EveryFrame(), batch_size, seed, **options)
-    return FrameSource(loader, latents, loader.image_size, device, keep_frames=True)
-
-
-class CachedData:
-    """Several datasets whose latents are computed once; opening computes what is missing.
-
-    Frames of another size than the encoder's are brought to it before they are encoded. fingerprint: of the encoder.
-    mix: shares of the datasets. processes: those that share the batches of training.
+    Frames of another size than the encoder's are brought to it. training: batch size, seed and precision of the run.
+    fingerprint: of the encoder, under which latents are kept; what is missing is computed now. None makes latents when
+    they are asked for. mix: shares of the datasets. processes: those that share the batches of training. workers:
+    processes that decode. augment, strict: of latents that aren't kept (`FrameSource`, `FrameLoader`).
     """
 
     def __init__(
         self,
         datasets: list[Dataset],
         encoder: Encoder,
-        fingerprint: str,
-        mix: tuple[float, ...],
-        seed: int,
+        training: LoopConfig,
         device: torch.device,
+        fingerprint: str | None = None,
+        mix: tuple[float, ...] = (),
         processes: Processes = Processes(),
+        workers: int = 0,
+        augment: bool = False,
+        strict: bool = False,
     ) -> None:
-        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "seed": seed}
-        self.drawn |= {"rank": processes.rank, "world_size": processes.count}
-        self.caches = [_cache(encoder, dataset, fingerprint, device) for dataset in datasets]
-        self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
+        self.datasets, self.encoder, self.training, self.device = datasets, encoder, training, device
+        self.mix, self.workers, self.augment, self.caches = MixConfig(mix), workers, augment, list[LatentCache]()
+        self.shared: dict[str, Any] = {"mix": self.mix, "rank": processes.rank, "world_size": processes.count}
+        self.options: dict[str, Any] = {"strict": strict, "pin": device.type == "cuda"}
+        if fingerprint is not None:
+            self.caches = [_cache(encoder, dataset, fingerprint, device) for dataset in datasets]
+            self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
+            return
+        first = [first_readable(dataset) for dataset in datasets]
+        self.rates = {episode.fps for episode in first}
+        if len({episode.frames.size for episode in first}) > 1:  # to be resized by the workers, else on the device
+            self.options["image_size"] = encoder.image_size
 
     def source(
         self, strategy: Strategy, episodes: Episodes, columns: tuple[str, ...] = DEFAULT_COLUMNS, shown: bool = False
@@ -157,62 +148,37 @@ class CachedData:
         shown: as they are and mixed by size, to measure on.
         """
         _warn_of_rates(strategy, self.rates)
-        drawn = {"seed": SHOWN_SEED} if shown else self.drawn
-        return WindowSampler(self.caches, strategy, episodes=episodes, columns=columns, **drawn)
-
-    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """Windows whose latents are not asked for, in one process."""
-        return WindowSampler(self.caches, strategy, self.drawn["seed"], episodes, mix=self.drawn["mix"])
-
-
-class OnlineData:
-    """The same of frames that `workers` processes decode; they are resized, augmented and encoded on `device`.
-
-    Datasets that store different sizes are brought to the encoder's in the workers, others on the device.
-    """
-
-    def __init__(
-        self,
-        datasets: list[Dataset],
-        encoder: Encoder,
-        mix: tuple[float, ...],
-        training: LoopConfig,
-        device: torch.device,
-        processes: Processes = Processes(),
-        augment: bool = False,
-        workers: int = 0,
-        strict: bool = False,
-    ) -> None:
-        first = [first_readable(dataset) for dataset in datasets]
-        self.datasets, self.encoder, self.training, self.device = datasets, encoder, training, device
-        self.augment, self.rates = augment, {episode.fps for episode in first}
-        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers}
-        self.drawn |= {"rank": processes.rank, "world_size": processes.count}
-        several = len({episode.frames.size for episode in first}) > 1
-        size = encoder.image_size if several else None
-        self.options = {"image_size": size, "strict": strict, "pin": device.type == "cuda"}
-
-    def source(
-        self, strategy: Strategy, episodes: Episodes, columns: tuple[str, ...] = DEFAULT_COLUMNS, shown: bool = False
-    ) -> WindowSource:
-        """See `CachedData.source`; latents are made when a batch is asked for."""
-        _warn_of_rates(strategy, self.rates)
-        changing = {"seed": SHOWN_SEED} if shown else self.drawn
-        loader = self._loader(strategy, episodes, columns=columns, **changing)
+        drawn: dict[str, Any] = {"seed": SHOWN_SEED} if shown else {"seed": self.training.seed, **self.shared}
+        drawn |= {"episodes": episodes, "columns": columns}
+        if self.caches:
+            return WindowSampler(self.caches, strategy, **drawn)
+        drawn["workers"] = 0 if shown else self.workers
+        loader = FrameLoader(self.datasets, strategy, self.training.batch_size, **drawn, **self.options)
         colours = AugmentConfig() if self.augment and not shown else None
         # As in the release; a pca encoder is cheap enough to stay exact.
-        encoder, bfloat16 = self.encoder, self.training.bfloat16 and self.encoder.config.kind == "transformers"
+        bfloat16 = self.training.bfloat16 and self.encoder.config.kind == "transformers"
         options = (self.device, colours, self.training.seed, bfloat16)
-        return FrameSource(loader, encoder.encode, encoder.image_size, *options)
+        return FrameSource(loader, self.encoder.encode, self.encoder.image_size, *options)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """Windows without latents, in one process; nothing is decoded."""
-        loader = self._loader(strategy, episodes, decode=False, mix=self.drawn["mix"])
+        """Windows whose latents are not asked for, in one process; nothing is decoded."""
+        drawn: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, "mix": self.mix}
+        if self.caches:
+            return WindowSampler(self.caches, strategy, **drawn)
+        size, drawn = self.training.batch_size, drawn | self.options
+        loader = FrameLoader(self.datasets, strategy, size, decode=False, **drawn)
         return FrameSource(loader, None, self.encoder.image_size)
 
-    def _loader(self, strategy: Strategy, episodes: Episodes, **changing: Any) -> FrameLoader:
-        options: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, **self.options, **changing}
-        return FrameLoader(self.datasets, strategy, self.training.batch_size, **options)
+    def pictures(self, episodes: Episodes, batch_size: int, alike: bool = False) -> FrameSource:
+        """Single frames with pictures and latents; an epoch brings every frame of the given episodes once.
+
+        The datasets must have frames of the encoder's size. alike: the same in every process, and mixed by size.
+        """
+        drawn = {} if alike else {**self.shared, "workers": self.workers}
+        seed, pin = self.training.seed, self.device.type == "cuda"
+        loader = FrameLoader(self.datasets, EveryFrame(), batch_size, seed, episodes=episodes, pin=pin, **drawn)
+        latents = CachedLatents(self.caches) if self.caches else self.encoder.encode
+        return FrameSource(loader, latents, loader.image_size, self.device, keep_frames=True)
 
 
 def open_data(
@@ -223,23 +189,14 @@ def open_data(
     fingerprint: str,
     device: torch.device,
     processes: Processes,
-    **online: bool,
-) -> tuple[CachedData | OnlineData, CachedData | OnlineData]:
-    """The data of a run to train on and to measure on, as `config.latents` says.
-
-    fingerprint: of the encoder. online: options of `OnlineData`.
-    """
-
-    def opened(datasets: list[Dataset]) -> CachedData | OnlineData:
-        if config.latents == "cached":
-            return CachedData(datasets, encoder, fingerprint, config.shares, training.seed, device, processes)
-        return OnlineData(
-            datasets, encoder, config.shares, training, device, processes, workers=config.workers, **online
-        )
-
+    **options: bool,
+) -> tuple[TrainingData, TrainingData]:
+    """What a run trains on and what it measures on. options: of `TrainingData`."""
+    kept = fingerprint if config.latents == "cached" else None
+    more = (training, device, kept, config.shares, processes, config.workers)
     with processes.first_alone():  # it encodes what is not cached yet, the others read what it wrote
-        data = opened(run.datasets)
-        return data, opened(run.held_out_data) if run.held_out_data else data
+        data = TrainingData(run.datasets, encoder, *more, **options)
+        return data, TrainingData(run.held_out_data, encoder, *more, **options) if run.held_out_data else data
 
 
 def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:

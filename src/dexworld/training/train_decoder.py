@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dexworld.data.windows import CachedLatents, Window
+from dexworld.data.windows import Window
 from dexworld.models.decoder import (
     DECODER_PRESETS,
     DecoderConfig,
@@ -28,7 +28,7 @@ from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import fit
 from dexworld.training.run_data import LatentRun, LatentRunConfig
-from dexworld.training.sources import CachedData, Latents, WindowSource, open_data, picture_source
+from dexworld.training.sources import FrameSource, WindowSource, open_data
 from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import SourceTask
@@ -166,30 +166,25 @@ def _prepare(
     with processes.first_alone():  # it fits the encoder, the others read what it wrote
         run = LatentRun.open(config, training.seed, device)
     data = run.data
-    opened = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
-    latents, shown = (CachedLatents(x.caches) if isinstance(x, CachedData) else run.encoder.encode for x in opened)
+    source, shown = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     model = PixelDecoder(PixelDecoderConfig(run.space, network))
     if network.residual:
-        model.fit(_fit_pictures(run, latents, training.seed, device))
+        model.fit(_fit_pictures(source.pictures(data.training, CHUNK, alike=True)))
     # Every checkpoint of the run is to know these, not only its last one.
     model.provenance = run.provenance(training) | {"perceptual": name, "finished": False}
     validation = None
     if data.validates:
-        datasets = data.held_out_data or data.datasets
-        held_out = picture_source(datasets, data.held_out, shown, device, CHUNK, training.seed)
+        held_out = shown.pictures(data.held_out, CHUNK, alike=True)
         validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
-    options = (training.batch_size, training.seed, config.mix, config.workers, processes)
-    pictures = picture_source(data.datasets, data.training, latents, device, *options)
+    pictures = source.pictures(data.training, training.batch_size)
     task = DecoderTask(model, training, pictures, perceptual, name)
     identity = run.identity(config) | {"decoder": asdict(model.config), "perceptual": name}
     trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
     return trainer, dict(model.provenance)
 
 
-def _fit_pictures(run: LatentRun, latents: Latents, seed: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same pictures in every process, so that all start from one linear part."""
-    source = picture_source(run.data.datasets, run.data.training, latents, device, CHUNK, seed)
+def _fit_pictures(source: FrameSource) -> Iterator[tuple[Tensor, Tensor]]:
     for step in range(FIT_PICTURES // CHUNK):
         pictures = source.batch(step, CHUNK)
         yield from_pixels(pictures.frames[:, 0]), pictures.latents[:, 0]
