@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.models.picture_metrics import psnr, ssim, ssim_map
+from dexworld.models.picture_metrics import masked_mean, psnr, ssim_map
 from dexworld.pictures import MAX_PSNR
 
 ARIA = Path(__file__).parents[3] / "shared" / "data" / "aria_triplets"
@@ -18,6 +18,10 @@ def grey(value: int, frames: int = 2, size: tuple[int, int] = (24, 32)) -> np.nd
 
 def noise(seed: int, frames: int = 3, size: tuple[int, int] = (40, 56)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (frames, *size, 3)).astype(np.uint8)
+
+
+def ssim(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
+    return masked_mean(ssim_map(prediction, truth), mask)
 
 
 def decoded(path: Path) -> np.ndarray:
