@@ -90,11 +90,10 @@ class CountedTask(WindowTask):
 class NumberedSampler(WindowSampler):
     """Remembers the numbers of the samples that it drew last."""
 
-    def batch(self, step, size, first=None):
-        start = step * size if first is None else first
-        self.numbers = list(range(start, start + size))[self.rank :: self.world_size]
-        assert self.sampler.draw(step, size, first).share(self.rank, self.world_size).numbers.tolist() == self.numbers
-        return super().batch(step, size, first)
+    def batch(self, step, size):
+        self.numbers = list(range(step * size, (step + 1) * size))[self.rank :: self.world_size]
+        assert self.sampler.draw(step, size).share(self.rank, self.world_size).numbers.tolist() == self.numbers
+        return super().batch(step, size)
 
 
 def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **changes) -> Trainer:

@@ -165,7 +165,7 @@ def test_augmentation_changes_colours_once_per_clip_and_repeats_exactly(disc_dat
 def make_trainer(make_model, make_training, disc_data, tmp_path):
     def make(folder, workers):
         model, device = make_model(), torch.device("cpu")
-        config = make_training(steps=6, batch_size=4, unroll_batch_size=2, checkpoint_every=100, validate_every=100)
+        config = make_training(steps=6, batch_size=4, checkpoint_every=100, validate_every=100)
         options = {"augment": True, "workers": workers}
         data = TrainingData([open_dataset(disc_data)], model.encoder, config, device, **options)
         windows = partial(data.source, episodes=[np.arange(12)])
@@ -196,7 +196,7 @@ def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(make_
         source.window = lambda batch, window=window: (seen.extend(batch.numbers.tolist()), window(batch))[1]
     for index in range(6):
         task.batch(index, torch.device("cpu"))
-    assert seen == list(range(4 * 4 + 2 * 2))
+    assert seen == list(range(6 * 4))
 
 
 def test_the_strategies_of_a_run_are_those_of_its_settings(make_training):
@@ -252,7 +252,3 @@ def test_data_of_different_rates_without_a_common_step_is_told(stores, model, ma
     data = TrainingData(datasets, model.encoder, make_training(), torch.device("cpu"))
     data.source(STRIDE, [np.arange(12)] * 2)
     assert "5, 15 frames per second" in caplog.text
-
-
-def test_runs_without_new_settings_go_on_from_their_old_checkpoints(tmp_path):
-    assert RunConfig((tmp_path,), tmp_path).loading == {}

@@ -13,7 +13,6 @@ from typing import Any
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import Shard
 from dexworld.data.latent_cache import (
-    FRAMES_PER_SHARD,
     CacheEstimate,
     cache_folder,
     compute_latents,
@@ -55,8 +54,6 @@ class LatentsConfig:
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     shard: str = "0/1"
     """Share i of n of the work, e.g. 3/16 in a Slurm array; processes on one machine need none."""
-    frames_per_shard: int = FRAMES_PER_SHARD
-    """Frames of one file."""
     force: bool = False
     """Begin though the disk seems too small."""
     verify: bool = False
@@ -65,7 +62,7 @@ class LatentsConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data names no dataset folder; collect or prepare one first")
-        check_positive(self, "encoder_frames", "frames_per_shard")
+        check_positive(self, "encoder_frames")
         if self.checkpoint is not None and self.encoder != EncoderChoice():
             raise ValueError("a checkpoint has its own encoder: leave out the encoder's options, or `checkpoint`")
         Shard.parse(self.shard)
@@ -105,12 +102,11 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
             f"the latents need {missing / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB left; make room, train "
             "without a cache, or go on with --force True"
         )
-    shard, rows, force = Shard.parse(config.shard), [], config.force
+    shard, rows = Shard.parse(config.shard), []
     for dataset, folder, estimate in zip(datasets, folders, estimates, strict=True):
-        progress, per_shard = partial(watch, str(dataset.folder)), config.frames_per_shard
-        complete = compute_latents(
-            dataset, encoder.encode, fingerprint, folder, device, progress, shard, per_shard, force
-        )
+        progress = partial(watch, str(dataset.folder))
+        options: dict[str, Any] = {"device": device, "progress": progress, "shard": shard, "force": config.force}
+        complete = compute_latents(dataset, encoder.encode, fingerprint, folder, **options)
         damaged = None
         if complete and config.verify:
             damaged = [name for name, wrong in open_cache(dataset, fingerprint, folder).damaged() if wrong]

@@ -56,16 +56,14 @@ class FrameSource:
         self.loader, self.latents, self.image_size, self.device = loader, latents, image_size, torch.device(device)
         self.augment, self.seed, self.bfloat16, self.keep_frames = augment, seed, bfloat16, keep_frames
         self._stream: Iterator[Window] | None = None
-        self._next = (0, 0, 0)
+        self._next = (0, 0)
 
-    def batch(self, step: int, size: int, first: int | None = None) -> Window:
-        """Batch `step` of `size` windows on the device. first: number of its first sample (default step * size)."""
-        wanted = (step, size, step * size if first is None else first)
-        if self._stream is None or self._next != wanted:
-            self._stream = self.loader.batches(*wanted)
-        window = next(self._stream)
-        self._next = (step + 1, size, wanted[2] + size)
-        return self.window(window)
+    def batch(self, step: int, size: int) -> Window:
+        """Batch `step` of `size` windows on the device."""
+        if self._stream is None or self._next != (step, size):
+            self._stream = self.loader.batches(step, size)
+        self._next = (step + 1, size)
+        return self.window(next(self._stream))
 
     def window(self, loaded: Window) -> Window:
         """A loaded window on the device: resized with its intrinsics, augmented, with latents."""

@@ -1,6 +1,5 @@
 """From dataset folders to a trained world model: what `dexworld train` runs (see `fit` for what it leaves)."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,13 +56,6 @@ class RunConfig(DataConfig):
     def shares(self) -> tuple[float, ...]:
         return self.sampling.mix
 
-    @property
-    def loading(self) -> dict[str, Any]:
-        """What is drawn and shown, as JSON values; empty for what runs did before there was a choice."""
-        chosen = {"latents": self.latents, "augment": self.augment, "sampling": asdict(self.sampling)}
-        plain = {"latents": "cached", "augment": False, "sampling": asdict(SamplingConfig())}
-        return {} if chosen == plain else json.loads(json.dumps(chosen))
-
 
 def train(config: RunConfig, model_config: Any = None) -> Path:
     """Train a world model, or go on with a run that was stopped, and return the folder of the model.
@@ -98,15 +90,15 @@ def _prepare(
     identity = {"model": asdict(model.config), "encoder": fingerprint, **data.identity(config)}
     windows = partial(source.source, episodes=data.training, columns=columns)
     task = WindowTask(model, training, windows, config.sampling, processes.items_each)
-    loading = {"loading": config.loading} if config.loading else {}
+    loading = {"latents": config.latents, "augment": config.augment, "sampling": asdict(config.sampling)}
     provenance = {
         **data.provenance(ancestry),
         "initial": without_folders(config.initial) if config.initial else None,
         "initial_provenance": ancestry,
         "training": asdict(training),
-        **loading,
+        "loading": loading,
     }
-    places = (config.output, validation, identity | loading, device, processes, config.scale)
+    places = (config.output, validation, identity | {"loading": loading}, device, processes, config.scale)
     more = {"blocks": getattr(model, "blocks", Blocks([])), "meter": _meter(config, model, task, device, processes)}
     idle_parameters = not (training.hand_consistency or training.true_keypoints)
     return Trainer(model, training, task, *places, idle_parameters=idle_parameters, **more), provenance

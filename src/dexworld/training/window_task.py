@@ -94,15 +94,10 @@ class WindowTask(SourceTask):
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """This process's share of batch number `index` of the run, and the size of the whole batch."""
-        config = self.config
-        if not self.unrolled(index):
-            return super().batch(index, device)
-        self.source.close()
-        size = config.unroll_batch_size or config.batch_size
-        # Sample numbers go on where the first phase has ended, and with them the epoch.
-        first = self._second_phase * config.batch_size + (index - self._second_phase) * size
-        source = self.deep_source if self.deep_source is not None and self.deep(index) else self.sources[1]
-        return source.batch(index, size, first).to(device), size
+        if self.unrolled(index):
+            self.sources[0].close()
+            self.source = self.deep_source if self.deep_source and self.deep(index) else self.sources[1]
+        return super().batch(index, device)
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
         """See `window_losses`."""
