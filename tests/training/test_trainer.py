@@ -19,7 +19,6 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.dexwm import DexWM
-from dexworld.training import fit
 from dexworld.training.checkpoints import ResumeError, latest
 from dexworld.training.train_world_model import train
 from dexworld.training.trainer import Trainer, TrainingDiverged
@@ -78,7 +77,8 @@ def test_every_second_unrolled_batch_is_a_deep_one(make_trainer):
 
 
 def train_slowly(config, model_config):
-    fit.TrainingLog.advance = lambda log, step: time.sleep(0.3)
+    update = Trainer._update_average
+    Trainer._update_average = lambda trainer: (time.sleep(0.3), update(trainer))
     train(config, model_config)
 
 

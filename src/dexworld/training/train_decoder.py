@@ -116,33 +116,32 @@ class DecoderTask(SourceTask):
         return {"loss": total, **losses}
 
 
-class DecoderValidation:
-    """Always the same pictures of held-out episodes. perceptual: as in `DecoderTask`."""
+@torch.no_grad()
+def decoder_figures(
+    source: WindowSource, pictures: int, task: DecoderTask, model: PixelDecoder, device: torch.device
+) -> dict[str, float]:
+    """Figures on `pictures` pictures of a source, always the same ones; task: has the perceptual distance.
 
-    def __init__(self, source: WindowSource, pictures: int, perceptual: nn.Module, name: PerceptualName) -> None:
-        self.source, self.pictures, self.perceptual, self.name = source, pictures, perceptual, name
-
-    @torch.no_grad()
-    def __call__(self, model: PixelDecoder, device: torch.device | str = "cpu") -> dict[str, float]:
-        """Figures of 8-bit pictures: `l1` of values in [0, 1], `psnr` in dB of the mean squared error over them all,
-        `ssim`, and the perceptual distance by its name. Raises ValueError for pictures of less than 11 pixels a side.
-        """
-        sums: dict[str, float] = {}
-        for step, start in enumerate(range(0, self.pictures, CHUNK)):
-            # Batches are of one size, so that pictures keep their numbers; of the last one only a part may count.
-            batch, count = self.source.batch(step, CHUNK), min(CHUNK, self.pictures - start)
-            images = batch.frames[:count, 0]
-            made = to_pixels(model(batch.latents[:count, 0]))
-            figures = {
-                "l1": float((made.float() - images.float()).abs().mean()) / 255,
-                self.name: float(self.perceptual(from_pixels(made), from_pixels(images)).mean()),
-                "mse": float(squared_error_map(made.cpu().numpy(), images.cpu().numpy()).mean()),
-                "ssim": float(ssim_map(made.cpu().numpy(), images.cpu().numpy()).mean(dtype=np.float64)),
-            }
-            for key, value in figures.items():
-                sums[key] = sums.get(key, 0.0) + value * count
-        means = {key: value / self.pictures for key, value in sums.items()}
-        return {"psnr": psnr_of_mse(means.pop("mse")), **means}
+    Of 8-bit pictures: `l1` of values in [0, 1], `psnr` in dB of the mean squared error over them all, `ssim`, and the
+    perceptual distance by its name. Raises ValueError for pictures of less than 11 pixels a side.
+    """
+    sums: dict[str, float] = {}
+    for step, start in enumerate(range(0, pictures, CHUNK)):
+        # Batches are of one size, so that pictures keep their numbers; of the last one only a part may count.
+        batch, count = source.batch(step, CHUNK), min(CHUNK, pictures - start)
+        images = batch.frames[:count, 0]
+        made = to_pixels(model(batch.latents[:count, 0]))
+        pair = (made.cpu().numpy(), images.cpu().numpy())
+        figures = {
+            "l1": float((made.float() - images.float()).abs().mean()) / 255,
+            task.name: float(task.perceptual(from_pixels(made), from_pixels(images)).mean()),
+            "mse": float(squared_error_map(*pair).mean()),
+            "ssim": float(ssim_map(*pair).mean(dtype=np.float64)),
+        }
+        for key, value in figures.items():
+            sums[key] = sums.get(key, 0.0) + value * count
+    means = {key: value / pictures for key, value in sums.items()}
+    return {"psnr": psnr_of_mse(means.pop("mse")), **means}
 
 
 def train_decoder(config: DecoderRunConfig, network: DecoderConfig | None = None) -> Path:
@@ -173,12 +172,11 @@ def _prepare(
         model.fit(_fit_pictures(source.pictures(data.training, CHUNK, alike=True)))
     # Every checkpoint of the run is to know these, not only its last one.
     model.provenance = run.provenance(training) | {"perceptual": name, "finished": False}
+    task = DecoderTask(model, training, source.pictures(data.training, training.batch_size), perceptual, name)
     validation = None
     if data.validates:
         held_out = shown.pictures(data.held_out, CHUNK, alike=True)
-        validation = DecoderValidation(held_out, training.validation_pictures, perceptual, name)
-    pictures = source.pictures(data.training, training.batch_size)
-    task = DecoderTask(model, training, pictures, perceptual, name)
+        validation = partial(decoder_figures, held_out, training.validation_pictures, task)
     identity = run.identity(config) | {"decoder": asdict(model.config), "perceptual": name}
     trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
     return trainer, dict(model.provenance)

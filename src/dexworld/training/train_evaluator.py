@@ -86,24 +86,23 @@ class EvaluatorTask(SourceTask):
         return {"loss": keypoint_loss(logits, pixels, visible, size, self.config.sigma_px, kind, self.items_each)}
 
 
-class EvaluatorValidation:
-    """Always the same frames of held-out episodes."""
+@torch.no_grad()
+def evaluator_figures(
+    source: WindowSource, frames: int, model: KeypointEvaluator, device: torch.device
+) -> dict[str, float]:
+    """Figures on `frames` frames of a source, always the same ones.
 
-    def __init__(self, source: WindowSource, frames: int) -> None:
-        self.source, self.frames = source, frames
-
-    @torch.no_grad()
-    def __call__(self, model: KeypointEvaluator, device: torch.device | str = "cpu") -> dict[str, float]:
-        """Of the keypoints that are in front of the camera and inside the image: `pck5`, `pck10`, `pck20` (the share
-        found within so many pixels, 0 to 1), `median_px` (distance), and `visible` (how many they are). Without any,
-        `visible` alone."""
-        windows = (self.source.batch(step, CHUNK).to(device) for step in range(ceil(self.frames / CHUNK)))
-        distance = torch.cat([keypoint_distances(model, window, model.config.latents.image_size) for window in windows])
-        figures = {"visible": float(len(distance))}
-        if len(distance):
-            figures |= {f"pck{limit:g}": float((distance <= limit).float().mean()) for limit in THRESHOLDS_PX}
-            figures["median_px"] = float(distance.median())
-        return figures
+    Of the keypoints that are in front of the camera and inside the image: `pck5`, `pck10`, `pck20` (the share found
+    within so many pixels, 0 to 1), `median_px` (distance), and `visible` (how many they are). Without any, `visible`
+    alone.
+    """
+    windows = (source.batch(step, CHUNK).to(device) for step in range(ceil(frames / CHUNK)))
+    distance = torch.cat([keypoint_distances(model, window, model.config.latents.image_size) for window in windows])
+    figures = {"visible": float(len(distance))}
+    if len(distance):
+        figures |= {f"pck{limit:g}": float((distance <= limit).float().mean()) for limit in THRESHOLDS_PX}
+        figures["median_px"] = float(distance.median())
+    return figures
 
 
 def train_evaluator(config: EvaluatorRunConfig, head: KeypointHeadConfig | None = None) -> Path:
@@ -136,7 +135,7 @@ def _prepare(
     validation = None
     if data.validates:
         held_out = shown.source(EveryFrame(), data.held_out, shown=True)
-        validation = EvaluatorValidation(held_out, training.validation_frames)
+        validation = partial(evaluator_figures, held_out, training.validation_frames)
     task = EvaluatorTask(model, training, source.source(EveryFrame(), data.training), processes.items_each)
     identity = run.identity(config) | {"evaluator": asdict(model.config)}
     trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
