@@ -72,17 +72,6 @@ def test_both_take_a_pretrained_encoder_of_which_there_is_no_world_model_yet(dat
         DecoderRunConfig(checkpoint="a/model", encoder=EncoderChoice(str(encoder)))
 
 
-def test_the_options_are_explained(capsys):
-    for verb, words in (
-        (TrainDecoder, ("--lpips-vgg", "--perceptual", "vit-l")),
-        (TrainEvaluator, ("--sigma-px",)),
-    ):
-        with pytest.raises(SystemExit):
-            tyro.cli(verb, args=["--help"], config=FLAGS)
-        shown = capsys.readouterr().out
-        assert all(word in shown for word in words)
-
-
 def test_they_are_verbs_of_two_words_beside_train_which_keeps_its_own_options(data, tmp_path, capsys):
     cli.main(["train", "evaluator", *f"--data {data} --output {tmp_path} {COMMON} --batch-size 2".split()])
     assert KeypointEvaluator.from_pretrained(tmp_path / "model").provenance["finished"] is True

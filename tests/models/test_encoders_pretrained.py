@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dexworld.models.config import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, pretrained_encoder
 from dexworld.models.encoders import EncoderChoice, TransformersEncoder, build_encoder, find_encoder
-from dexworld.models.encoders.families import clip_positions
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import preset
 from dexworld.training.latents import LatentsConfig
@@ -77,22 +76,6 @@ def test_weights_are_the_saved_ones_and_latents_are_the_librarys_patch_tokens(ki
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_tokens_go_row_by_row_over_the_papers_images(kind, configs):
-    patch = FAMILIES[kind][1]
-    encoder = TransformersEncoder(configs[kind], SIZES[patch])
-    assert encoder.grid == {14: (16, 28), 16: (14, 24)}[patch]
-    rows, columns = encoder.grid
-    images = frames(1, SIZES[patch]).expand(4, -1, -1, -1).clone()
-    places = [(0, columns - 1), (rows - 1, 0), (rows // 2, columns - 3)]
-    for image, (row, column) in zip(images[1:], places, strict=True):
-        square = image[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-        square.copy_(255 - square)
-    latents = encoder.encode(images)
-    moved = (latents[1:] - latents[:1]).norm(dim=-1).argmax(dim=1)
-    assert moved.tolist() == [row * columns + column for row, column in places]
-
-
 def test_vjepa2_places_tokens_by_row_and_column_where_the_grid_is_no_square(configs):
     encoder = TransformersEncoder(configs["vjepa2"], SIZES[16])
     images, token = frames(1, SIZES[16]), torch.arange(14 * 24)
@@ -136,15 +119,6 @@ def vjepa2_by_hand(weights: dict[str, Tensor], pixels: Tensor, places: Tensor) -
         x = F.gelu(linear(norm(tokens, f"{layer}.norm2"), f"{layer}.mlp.fc1"))
         tokens = tokens + linear(x, f"{layer}.mlp.fc2")
     return F.layer_norm(norm(tokens, "layernorm"), (DIM,))
-
-
-def test_clip_positions_count_frames_rows_and_columns():
-    frame, row, column = clip_positions((14, 24), torch.zeros(1, 2 * 14 * 24, 1))
-    assert (frame[335], row[335], column[335]) == (0, 13, 23)
-    assert (frame[336], row[336], column[336]) == (1, 0, 0)
-    assert (row[24], column[24]) == (1, 0)
-    portrait = clip_positions((5, 2), torch.zeros(1, 10, 1))
-    assert [int(part[9]) for part in portrait] == [0, 4, 1]
 
 
 def test_images_that_patches_do_not_tile_are_refused_instead_of_losing_columns(configs):

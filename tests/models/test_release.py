@@ -103,17 +103,6 @@ def test_last_frame_inference_and_rollouts_equal_the_releases(theirs, path, opti
         assert (model.unroll(latents[:, :1], still(long)) - unrolled).abs().max() < 1e-5
 
 
-def test_the_config_follows_from_the_shapes(path, options):
-    checkpoint = read_release(path, options)
-    config, paper = checkpoint.config, preset("paper-xl")
-    predictor = replace(paper.predictor, dim=128, depth=2, heads=2)
-    assert config.predictor == predictor
-    assert [predictor.residual, predictor.embed_actions, predictor.pixel_aligned] == [False, False, False]
-    assert config.keypoint_head == replace(paper.keypoint_head, dim=32, depth=2, token_grid=(4, 4))
-    assert (config.action_convention, config.action_scale) == (OFFICIAL, (1.0, 1.0, 1.0))
-    assert (config.encoder.patch, config.encoder.dim, config.encoder.source) == (14, 64, options.encoder_source)
-
-
 @torch.no_grad()
 def test_windows_of_keypoints_and_cameras_give_the_releases_predictions(theirs, path, options):
     numbers = 0.2 * torch.randn(1, 9, 44, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -217,11 +206,6 @@ def test_what_is_of_another_layout_or_not_told_is_refused(change, options_change
     refused(path, replace(options, **options_changed), message)
 
 
-def test_an_unknown_order_of_rows_is_refused():
-    with pytest.raises(ValueError, match="choose 'pixels-first'"):
-        ReleaseOptions(keypoint_rows="columns")
-
-
 class Sneaky(str):
     """A file that is made when this is unpickled by a reader that isn't careful."""
 
@@ -297,6 +281,7 @@ def test_the_papers_sizes_are_recognised_and_no_tensor_is_left(size, dim, depth)
     assert config.predictor == expected.predictor
     assert config.keypoint_head == replace(expected.keypoint_head, token_grid=(16, 16))
     assert config.image_size == (224, 392)
+    assert (config.action_convention, config.action_scale) == (OFFICIAL, (1.0, 1.0, 1.0))
     predictor, head = (
         sum(map(Tensor.numel, part.values())) for part in convert_weights(file, config, ReleaseOptions())
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import Dinov2Config, Dinov2Model
 
 from dexworld.actions import HandMotion
 from dexworld.models.config import ENCODERS
@@ -67,37 +68,13 @@ def test_parameters_and_encoder_operations_are_those_of_the_papers_models():
     assert encoder_flops(preset("paper-xl")) / 1e9 == pytest.approx(271.7 + 4 * 24 * 448**2 * 1024 / 1e9, rel=0.01)
 
 
-def encoder_on_paper(name):
-    """The image tower of an encoder of docs/model.md, with the numbers of its config.json, without memory."""
-    from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel, VJEPA2Config, VJEPA2Model
-
-    with torch.device("meta"):
-        if name == "vjepa2-giant":
-            return VJEPA2Model(
-                VJEPA2Config(hidden_size=1408, num_hidden_layers=40, num_attention_heads=22, mlp_ratio=48 / 11)
-            ).encoder
-        if name == "siglip2-so400m":
-            settings = SiglipVisionConfig(
-                hidden_size=1152, num_hidden_layers=27, num_attention_heads=16, intermediate_size=4304, patch_size=14
-            )
-            settings.vision_use_head = False
-            return SiglipVisionModel(settings)
-        return Dinov2Model(Dinov2Config(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, patch_size=14))
-
-
-@pytest.mark.parametrize("name", ["dinov2-large", "vjepa2-giant", "siglip2-so400m"])
-def test_parameters_and_operations_of_encoders_are_those_of_their_models(name):
-    config = preset("paper-s").with_encoder(ENCODERS[name])
-    model = encoder_on_paper(name)
-    assert encoder_parameters(config) == pytest.approx(sum(each.numel() for each in model.parameters()), rel=0.006)
+def test_parameters_and_operations_of_an_encoder_are_those_of_its_model():
+    config = preset("paper-s").with_encoder(ENCODERS["dinov2-large"])
     image = torch.empty(1, 3, *config.image_size, device="meta")
-    if name == "vjepa2-giant":
-        flops = counted(lambda: model(pixel_values_videos=image[:, None].expand(-1, 2, -1, -1, -1)))
-    elif name == "siglip2-so400m":
-        flops = counted(lambda: model(pixel_values=image, interpolate_pos_encoding=True))
-    else:
-        flops = counted(lambda: model(pixel_values=image))
-    assert encoder_flops(config) == pytest.approx(flops, rel=0.006)
+    with torch.device("meta"):
+        model = Dinov2Model(Dinov2Config(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, patch_size=14))
+    assert encoder_parameters(config) == pytest.approx(sum(each.numel() for each in model.parameters()), rel=0.006)
+    assert encoder_flops(config) == pytest.approx(counted(lambda: model(pixel_values=image)), rel=0.006)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

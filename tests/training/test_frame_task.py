@@ -18,7 +18,7 @@ from dexworld.data.augment import AugmentConfig
 from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import FrameLoader
 from dexworld.data.resize import Fit
-from dexworld.data.sampling import OfficialSampling, PaperSampling, StrideSampling
+from dexworld.data.sampling import StrideSampling
 from dexworld.data.store.assemble import assemble
 from dexworld.data.store.packs import write_pack
 from dexworld.data.store.store_settings import PrepareSettings
@@ -28,7 +28,7 @@ from dexworld.training.sources import FrameSource, TrainingData
 from dexworld.training.train_config import SamplingConfig
 from dexworld.training.train_world_model import RunConfig, train
 from dexworld.training.trainer import Trainer
-from dexworld.training.window_task import WindowTask, window_strategies
+from dexworld.training.window_task import WindowTask
 
 STRIDE = StrideSampling(frames=5, history=3, stride_weights=(1.0, 1.0), short_history=0.5)
 
@@ -197,17 +197,6 @@ def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(make_
     for index in range(6):
         task.batch(index, torch.device("cpu"))
     assert seen == list(range(6 * 4))
-
-
-def test_the_strategies_of_a_run_are_those_of_its_settings(make_training):
-    training = make_training(unroll_steps=4)
-    teacher, unrolled = window_strategies(8, training, SamplingConfig(windows="paper"))
-    assert (teacher, unrolled) == (PaperSampling(), PaperSampling(frames=12, lead=7))
-    teacher, unrolled = window_strategies(8, training, SamplingConfig(windows="official"))
-    assert teacher == OfficialSampling()
-    assert unrolled == OfficialSampling(frames=12, whole_clip=True, lead=7)
-    teacher, unrolled = window_strategies(8, training, SamplingConfig(rate_hz=5.0))
-    assert (teacher.frames, unrolled.frames, teacher.rate_hz) == (9, 12, 5.0)
 
 
 @pytest.mark.parametrize(

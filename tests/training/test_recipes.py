@@ -88,11 +88,6 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine():
     assert rates == sorted(rates, reverse=True)
 
 
-def test_phases_share_the_steps():
-    assert TrainConfig(steps=100, teacher_forced=0.6).teacher_forced_steps == 60
-    assert TrainConfig(steps=100, teacher_forced=1.0).teacher_forced_steps == 100
-
-
 def test_settings_that_change_no_weight_may_change_when_a_run_goes_on():
     config = TrainConfig()
     assert fixed_settings(config) == fixed_settings(replace(config, max_seconds=9.0, checkpoint_every=7, log_every=3))
