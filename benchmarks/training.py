@@ -190,7 +190,7 @@ def _measured(
     images = None
     if online:
         images = torch.randint(0, 256, (batch, frames, *config.image_size, 3), dtype=torch.uint8, device=device)
-    flops = training_flops(config, training, online)[0]
+    flops = training_flops(config, training, online)
     meter = Meter(lambda index: flops, 1, known_peak(device, training.bfloat16))
     task = OneWindow(model, training, window, False, images)
     trainer = make_trainer(model, training, task, folder, recompute, meter)

@@ -81,7 +81,7 @@ class CountedTask(WindowTask):
 
     def batch(self, index, device):
         batch, size = super().batch(index, device)
-        numbers = self.sources[self.unrolled(index)].numbers
+        numbers = self.source.numbers
         with open(self.ledger, "a", encoding="utf-8") as file:
             file.write(f"{index} {' '.join(map(str, numbers))}\n")
         return batch, size

@@ -182,21 +182,10 @@ def test_stopping_and_resuming_with_workers_changes_no_bit(make_trainer):
         part = make_trainer("part", workers=1)
         assert part.resume() == (stop > 2)
         advance(part, stop)
-        for source in part.task.sources:
+        for source in part.task.sources.values():
             source.close()
     expected, found = (dict(trainer.model.named_parameters()) for trainer in (whole, part))
     assert not [name for name in expected if not torch.equal(expected[name], found[name])]
-
-
-def test_the_second_phase_goes_on_with_the_epoch_where_the_first_has_ended(make_trainer):
-    task = make_trainer("run", workers=0).task
-    seen = []
-    for source in task.sources:
-        window = source.window
-        source.window = lambda batch, window=window: (seen.extend(batch.numbers.tolist()), window(batch))[1]
-    for index in range(6):
-        task.batch(index, torch.device("cpu"))
-    assert seen == list(range(6 * 4))
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_every_second_unrolled_batch_is_a_deep_one(make_trainer):
     context = task.model.config.predictor.num_context
     frames = [task.batch(index, torch.device("cpu"))[0].latents.shape[1] - context for index in range(10)]
     assert frames == [1, 1, 1, 1, 2, 4, 2, 4, 2, 4]
-    assert [task.deep(index) for index in range(10)] == [predicted == 4 for predicted in frames]
+    assert [task.unroll_steps(index) for index in range(10)] == [None] * 4 + [2, 4] * 3
     deep, again = (task.losses(task.batch(5, torch.device("cpu"))[0], 5) for _ in range(2))
     assert torch.isfinite(deep["loss"])
     assert torch.equal(deep["loss"], again["loss"])
@@ -136,7 +136,7 @@ def test_the_encoder_is_never_trained(make_trainer):
 
 def test_detached_predictions_leave_the_predictor_to_the_latent_loss(make_trainer):
     trainer = make_trainer(detach_predictions=True, hand_consistency=1.0, true_keypoints=0.0)
-    window = trainer.task.sources[False].batch(0, 4)
+    window = trainer.task.source.batch(0, 4)
     losses = trainer.task.losses(window, 0)
     losses["keypoints_predicted"].backward()
     assert all(value.grad is None for name, value in trainer.parameters.items() if name.startswith("predictor"))

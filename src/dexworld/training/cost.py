@@ -6,7 +6,6 @@ peak is "model FLOPs utilization" (MFU) as in Chowdhery et al., "PaLM", 2022, ap
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -85,21 +84,16 @@ def _encoder_shape(config: DexWMConfig) -> tuple[int, int]:
     return VIT_SHAPES.get(config.encoder.dim, (24, 4 * config.encoder.dim))
 
 
-def training_flops(config: Any, training: TrainConfig, encoded: bool) -> tuple[float, float] | None:
-    """Operations of training on one window, teacher-forced and unrolled: three times those of the forward pass.
+def training_flops(config: DexWMConfig, training: TrainConfig, encoded: bool, unroll_steps: int | None = None) -> float:
+    """Operations of training on one window, teacher-forced or unrolled: three times those of the forward pass.
 
-    None for a model whose operations have no closed form here. The keypoint head reads `keypoint_frames` frames,
-    predicted and true. encoded: whether frames are encoded on the way (a frozen encoder has no backward pass).
+    The keypoint head reads `keypoint_frames` frames, predicted and true. encoded: whether frames are encoded on the
+    way (a frozen encoder has no backward pass).
     """
-    if not isinstance(config, DexWMConfig):
-        return None
     passes = int(training.hand_consistency > 0) + int(training.true_keypoints > 0)
-    context, totals = config.num_context, []
-    for unroll_steps in (None, training.unroll_steps):
-        read = passes * min(training.keypoint_frames, unroll_steps or context)
-        encoder = (context + (unroll_steps or 1)) * encoder_flops(config) if encoded else 0.0
-        totals.append(3 * (predictor_flops(config, unroll_steps) + read * head_flops(config)) + encoder)
-    return totals[0], totals[1]
+    read = passes * min(training.keypoint_frames, unroll_steps or config.num_context)
+    encoder = (config.num_context + (unroll_steps or 1)) * encoder_flops(config) if encoded else 0.0
+    return 3 * (predictor_flops(config, unroll_steps) + read * head_flops(config)) + encoder
 
 
 # 10^12 dense bfloat16 products per second, summed in float32, by how the driver's name begins. Source: NVIDIA's data

@@ -220,9 +220,6 @@ class LatentRunConfig(DataConfig):
     """World model whose encoder is taken: a folder, a Hugging Face id, or `reference`."""
     encoder_preset: str | None = None
     """Take the encoder of this model preset instead; a pca one is fitted on the data as `dexworld train` does."""
-    encoder: EncoderChoice = field(default_factory=EncoderChoice)
-    """Pretrained encoder instead, before there is any world model of it; pictures have the size of the preset, `tiny`
-    unless another is given."""
     mix: tuple[float, ...] = ()
     """Share of each data folder in what is drawn; by default as large as its data."""
 

@@ -9,6 +9,7 @@ import torch
 
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS
+from dexworld.models.config import DexWMConfig
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import Blocks, build_world_model, load_world_model, preset
@@ -117,15 +118,11 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
 
 def _meter(config: RunConfig, model: Any, task: WindowTask, device: torch.device, processes: Processes) -> Meter:
     """Counts operations where a closed form is known, against the device's peak where that is given or known."""
-    training, encoded = config.training, config.latents == "online"
-    costs = training_flops(model.config, training, encoded)
-    if costs is None:
+    training, model_config = config.training, model.config
+    if not isinstance(model_config, DexWMConfig):
         return Meter(devices=processes.count)
-    teacher, unrolled = costs
-    deep = (training_flops(model.config, training.deeper, encoded) or costs)[1]
 
     def flops(index: int) -> float:
-        return deep if task.deep(index) else unrolled if task.unrolled(index) else teacher
+        return training_flops(model_config, training, config.latents == "online", task.unroll_steps(index))
 
-    peak = config.scale.device_tflops or known_peak(device, training.bfloat16)
-    return Meter(flops, processes.count, peak)
+    return Meter(flops, processes.count, config.scale.device_tflops or known_peak(device, training.bfloat16))
