@@ -226,6 +226,19 @@ def test_open_loop_figures_come_from_a_store_that_was_just_prepared(tmp_path, ch
     assert figures | {"run": None} == again | {"run": None}
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--episode", 99), "there is no episode 99 in {data}: it holds episodes 0 to 0"),
+        (("--episode", -13), "there is no episode -13 in {data}"),
+        (("--frame", 4), "it holds frames 0 to 3"),
+    ],
+)
+def test_indices_are_refused_with_what_there_is(capsys, tmp_path, checkpoint, data, options, said):
+    line = mistake(capsys, "imagine", "--output", tmp_path, "--checkpoint", checkpoint, "--data", data, *options)
+    assert said.format(data=data) in line
+
+
 def test_imagining_starts_at_the_frame_asked_for_or_where_the_hand_is_in_view(monkeypatch, checkpoint, data, tmp_path):
     started = []
 
