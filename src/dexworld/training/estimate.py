@@ -16,14 +16,7 @@ from dexworld.data.loader import first_readable
 from dexworld.data.sampling import StrideSampling
 from dexworld.models.config import DexWMConfig
 from dexworld.models.world_model import preset
-from dexworld.training.cost import (
-    encoder_flops,
-    encoder_parameters,
-    head_flops,
-    predictor_flops,
-    trained_parameters,
-    window_bytes,
-)
+from dexworld.training import cost
 from dexworld.training.train_config import SamplingConfig, TrainConfig, check_fractions, check_positive
 from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
@@ -159,8 +152,9 @@ def _disk(frames: int, model: DexWMConfig) -> list[Row]:
 
 
 def _memory(model: DexWMConfig, name: str, plan: PlanConfig, per_gpu: int) -> list[Row]:
-    trained, encoder = trained_parameters(model), encoder_parameters(model)
-    state, (kept, checkpointed) = STATE_BYTES * trained + 4 * encoder, (window_bytes(model, x) for x in (False, True))
+    trained, encoder = cost.trained_parameters(model), cost.encoder_parameters(model)
+    state = STATE_BYTES * trained + 4 * encoder
+    kept, checkpointed = cost.window_bytes(model), cost.window_bytes(model, checkpointed=True)
     most, most_checkpointed = (max((plan.gpu_memory_gib * GIB - state) // each, 0) for each in (kept, checkpointed))
     at_once = f"{most_checkpointed:,.0f} with checkpointing; {plan.gpu_memory_gib:g} GiB"
     return [
@@ -173,25 +167,20 @@ def _memory(model: DexWMConfig, name: str, plan: PlanConfig, per_gpu: int) -> li
 
 def _hours(model: DexWMConfig, training: TrainConfig, plan: PlanConfig, windows: int) -> list[Row]:
     def forward(unroll_steps: int | None) -> float:
-        return predictor_flops(model, unroll_steps) + (unroll_steps or model.num_context) * head_flops(model)
+        return cost.predictor_flops(model, unroll_steps) + (unroll_steps or model.num_context) * cost.head_flops(model)
 
     unrolled = (forward(training.unroll_steps) + forward(training.deeper.unroll_steps)) / 2  # in turns
     share = training.teacher_forced
-    flops = 3 * (share * forward(None) + (1 - share) * unrolled) + (model.num_context + 1) * encoder_flops(model)
+    flops = 3 * (share * forward(None) + (1 - share) * unrolled) + (model.num_context + 1) * cost.encoder_flops(model)
     rate = plan.peak_tflops * 1e12 * plan.mfu
     hours = windows * flops / rate / 3600
-    machines = (
-        f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s"
-    )
-    cores = f"{rate / flops / plan.loader_windows:,.1f} cores a GPU"
+    assumed, windows_a_core = f"{plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s", f"{plan.loader_windows:g} windows"
+    machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {assumed}"
+    cores = f"{rate / flops / plan.loader_windows:,.1f} cores a GPU, assuming {windows_a_core} a core-second"
     return [
         ("operations of a window", f"{flops / 1e12:,.4g} TFLOP", "3 x forward, and the encoder"),
         ("GPU-hours", f"{hours:,.1f}", machines),
-        (
-            "windows per GPU-second",
-            f"{rate / flops:,.1f}",
-            f"{cores}, assuming {plan.loader_windows:g} windows a core-second",
-        ),
+        ("windows per GPU-second", f"{rate / flops:,.1f}", cores),
     ]
 
 
