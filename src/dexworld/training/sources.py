@@ -187,14 +187,15 @@ def open_data(
     fingerprint: str,
     device: torch.device,
     processes: Processes,
-    **options: bool,
+    augment: bool = False,
+    strict: bool = False,
 ) -> tuple[TrainingData, TrainingData]:
-    """What a run trains on and what it measures on. options: of `TrainingData`."""
+    """What a run trains on and what it measures on."""
     kept = fingerprint if config.latents == "cached" else None
-    more = (training, device, kept, config.shares, processes, config.workers)
+    more = (training, device, kept, config.shares, processes, config.workers, augment, strict)
     with processes.first_alone():  # it encodes what is not cached yet, the others read what it wrote
-        data = TrainingData(run.datasets, encoder, *more, **options)
-        return data, TrainingData(run.held_out_data, encoder, *more, **options) if run.held_out_data else data
+        data = TrainingData(run.datasets, encoder, *more)
+        return data, TrainingData(run.held_out_data, encoder, *more) if run.held_out_data else data
 
 
 def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:

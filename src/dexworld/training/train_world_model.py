@@ -75,8 +75,8 @@ def _prepare(
         model = initial_model(config, model_config, data.datasets, device)
     ancestry = model.provenance if config.initial is not None else None
     fingerprint, encoder = encoder_fingerprint(model.encoder), model.encoder.to(device)
-    online: dict[str, Any] = {"augment": config.augment, "strict": config.strict}
-    source, shown = open_data(config, training, data, encoder, fingerprint, device, processes, **online)
+    options = (device, processes, config.augment, config.strict)
+    source, shown = open_data(config, training, data, encoder, fingerprint, *options)
     strategies = window_strategies(model.config.num_context, training, config.sampling)
     if config.initial is None and hasattr(model, "scaled_to"):
         window = source.labels(strategies[0], data.training).batch(0, FIT_WINDOWS)
@@ -100,9 +100,9 @@ def _prepare(
         "loading": loading,
     }
     places = (config.output, validation, identity | {"loading": loading}, device, processes, config.scale)
-    more = {"blocks": getattr(model, "blocks", Blocks([])), "meter": _meter(config, model, task, device, processes)}
+    blocks, meter = getattr(model, "blocks", Blocks([])), _meter(config, model, task, device, processes)
     idle_parameters = not (training.hand_consistency or training.true_keypoints)
-    return Trainer(model, training, task, *places, idle_parameters=idle_parameters, **more), provenance
+    return Trainer(model, training, task, *places, blocks, idle_parameters, meter), provenance
 
 
 def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset], device: torch.device) -> Any:
