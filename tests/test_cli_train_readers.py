@@ -78,7 +78,7 @@ def test_they_are_verbs_of_two_words_beside_train_which_keeps_its_own_options(da
     for words, shown in (
         ("", "train decoder"),
         ("train", "dexworld train evaluator"),
-        ("train decoder", "--lpips-vgg"),
+        ("train decoder", "--perceptual"),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.main([*words.split(), "--help"])

@@ -10,7 +10,6 @@ from dexworld.models.decoder import DecoderConfig, PixelDecoder, PixelDecoderCon
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import open_decoder
 from dexworld.models.latent_space import LatentSpace
-from dexworld.models.perceptual import LPIPS, GradientDistance
 from dexworld.track import Track
 from dexworld.training.train_decoder import DecoderRunConfig, DecoderTask, DecoderTrainConfig, train_decoder
 
@@ -19,12 +18,11 @@ NETWORK = DecoderConfig(dim=32, depth=1, heads=2, mlp_ratio=2)
 
 @pytest.fixture
 def make_run(disc_data, world_model, tmp_path):
-    def make(output="run", **changes):
+    def make(output="run", latents="cached", **changes):
         settings = {"steps": 4, "batch_size": 4, "warmup_steps": 1, "log_every": 1, "validation_pictures": 20}
-        run = {name: changes.pop(name) for name in ("latents", "lpips_vgg") if name in changes}
-        places = {"data": (disc_data,), "checkpoint": str(world_model), "output": tmp_path / output}
+        places = {"data": (disc_data,), "checkpoint": str(world_model), "output": tmp_path / output, "latents": latents}
         training = DecoderTrainConfig(**(settings | changes))
-        return DecoderRunConfig(**places, **run, validation_fraction=0.2, workers=0, device="cpu", training=training)
+        return DecoderRunConfig(**places, validation_fraction=0.2, workers=0, device="cpu", training=training)
 
     return make
 
@@ -47,7 +45,7 @@ def psnr(decoder, pictures):
 
 def test_a_decoder_learns_one_picture_by_heart():
     decoder, pictures = one_picture()
-    task = DecoderTask(decoder, DecoderTrainConfig(), None, GradientDistance(), "gradient_distance")
+    task = DecoderTask(decoder, DecoderTrainConfig(), None)
     optimiser = torch.optim.Adam(decoder.parameters(), 3e-3)
     before = psnr(decoder, pictures)
     for _ in range(60):
@@ -58,25 +56,10 @@ def test_a_decoder_learns_one_picture_by_heart():
     assert psnr(decoder, pictures) > 22
 
 
-def test_lpips_teaches_the_decoder_and_stays_as_it_is():
-    torch.manual_seed(0)
-    lpips = LPIPS()
-    with torch.no_grad():
-        for head in lpips.heads:
-            head.fill_(1.0)
-    decoder, pictures = one_picture()
-    losses = DecoderTask(decoder, DecoderTrainConfig(perceptual=2.0), None, lpips, "lpips").losses(pictures, 0)
-    assert torch.equal(losses["loss"], losses["l1"] + 2.0 * losses["lpips"])
-    (alone,) = torch.autograd.grad(losses["lpips"], decoder.project_out.weight)
-    assert alone.abs().sum() > 0
-    assert not any(each.requires_grad for each in lpips.parameters())
-
-
 def test_a_run_leaves_a_decoder_with_figures_and_provenance_for_its_own_encoder(make_run, world_model, tmp_path):
     folder = train_decoder(make_run(), NETWORK)
     decoder, model = PixelDecoder.from_pretrained(folder), DexWM.from_pretrained(world_model)
     assert decoder.provenance["figures"].keys() == {"psnr", "l1", "ssim", "gradient_distance"}
-    assert decoder.provenance["perceptual"] == "gradient_distance"
     assert decoder.provenance["finished"] is True
     assert decoder.provenance["training_seeds"] == [[0, 11]]
     assert decoder.provenance["encoder"] == decoder.config.latents.encoder
@@ -109,10 +92,8 @@ def test_latents_made_while_training_are_those_that_were_kept(make_run, tmp_path
     assert first[0] == pytest.approx(first[1], rel=1e-3)  # the cache holds float16
 
 
-def test_options_that_make_no_sense_are_named(make_run, tmp_path):
+def test_options_that_make_no_sense_are_named(tmp_path):
     with pytest.raises(ValueError, match="data names no dataset folder"):
         train_decoder(DecoderRunConfig(output=tmp_path))
     with pytest.raises(ValueError, match="size is 'huge'; choose from debug"):
         DecoderRunConfig(size="huge")
-    with pytest.raises(ValueError, match="lpips_heads is missing"):
-        train_decoder(make_run(lpips_vgg=tmp_path / "vgg.npz"), NETWORK)

@@ -1,7 +1,8 @@
 """From dataset folders to a pixel decoder: what `dexworld train decoder` runs (see `fit` for what it leaves).
 
-It learns L1 and a perceptual distance. Departure from the RAE recipe (Zheng et al., "Diffusion transformers with
-representation autoencoders", 2025), which the DexWM paper follows (appendix A.4): there is no discriminator.
+It learns L1 and a multi-scale gradient distance, which needs no weights. Departure from the RAE recipe (Zheng et al.,
+"Diffusion transformers with representation autoencoders", 2025), which the DexWM paper follows (appendix A.4): there is
+no LPIPS and no discriminator.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dexworld.data.windows import Window
 from dexworld.models.decoder import (
@@ -23,7 +24,7 @@ from dexworld.models.decoder import (
     from_pixels,
     to_pixels,
 )
-from dexworld.models.perceptual import PerceptualName, perceptual_distance
+from dexworld.models.perceptual import GradientDistance
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import fit
@@ -48,7 +49,7 @@ class DecoderTrainConfig(LoopConfig):
     weight_decay: float = 0.0
     """Weight decay of matrices; vectors have none."""
     perceptual: float = 1.0
-    """Weight of the perceptual distance, beside L1 of pixels in [-1, 1] with weight 1."""
+    """Weight of the gradient distance, beside L1 of pixels in [-1, 1] with weight 1."""
     validation_pictures: int = 64
     """Pictures in the validation figures."""
 
@@ -73,11 +74,6 @@ class DecoderRunConfig(LatentRunConfig):
     encoders that linear maps turn back well, as pca."""
     refine: int = 0
     """Channels of a small convolutional network that goes over the picture at the end; 0 has none."""
-    lpips_vgg: Path | None = None
-    """VGG16 for LPIPS, .safetensors or .npz (docs/video_data.md). Without weights the perceptual term is
-    `gradient_distance`, which needs none."""
-    lpips_heads: Path | None = None
-    """The five linear heads of LPIPS."""
     training: DecoderTrainConfig = field(default_factory=DecoderTrainConfig)
     """Steps, losses, optimiser."""
 
@@ -88,42 +84,30 @@ class DecoderRunConfig(LatentRunConfig):
 
 
 class DecoderTask(SourceTask):
-    """Pictures with their latents, and what a decoder loses on them.
+    """Pictures with their latents, and what a decoder loses on them."""
 
-    perceptual: distances (N,) of two batches (N, 3, H, W) in [-1, 1], called `name` in the curve; it is frozen.
-    """
-
-    def __init__(
-        self,
-        model: PixelDecoder,
-        config: DecoderTrainConfig,
-        source: WindowSource,
-        perceptual: nn.Module,
-        name: PerceptualName,
-    ) -> None:
+    def __init__(self, model: PixelDecoder, config: DecoderTrainConfig, source: WindowSource) -> None:
         super().__init__(config, source)
-        self.model, self.name, self.perceptual = model, name, perceptual.eval().requires_grad_(False)
+        self.model, self.perceptual = model, GradientDistance()
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
-        """Scalars: `loss`, and its parts before weighting, `l1` and the perceptual distance by its name."""
+        """Scalars: `loss`, and its parts before weighting, `l1` and `gradient_distance`."""
         true = from_pixels(batch.frames[:, 0])
         made = self.model(batch.latents[:, 0]).float()
         losses = {"l1": (made - true).abs().mean()}
         total = losses["l1"]
         if self.config.perceptual:
-            losses[self.name] = self.perceptual(made, true).mean()
-            total = total + self.config.perceptual * losses[self.name]
+            losses["gradient_distance"] = self.perceptual(made, true).mean()
+            total = total + self.config.perceptual * losses["gradient_distance"]
         return {"loss": total, **losses}
 
 
 @torch.no_grad()
-def decoder_figures(
-    source: WindowSource, pictures: int, task: DecoderTask, model: PixelDecoder, device: torch.device
-) -> dict[str, float]:
-    """Figures on `pictures` pictures of a source, always the same ones; task: has the perceptual distance.
+def decoder_figures(source: WindowSource, pictures: int, model: PixelDecoder, device: torch.device) -> dict[str, float]:
+    """Figures on `pictures` pictures of a source, always the same ones.
 
-    Of 8-bit pictures: `l1` of values in [0, 1], `psnr` in dB of the mean squared error over them all, `ssim`, and the
-    perceptual distance by its name. Raises ValueError for pictures of less than 11 pixels a side.
+    Of 8-bit pictures: `l1` of values in [0, 1], `psnr` in dB of the mean squared error over them all, `ssim`, and
+    `gradient_distance`. Raises ValueError for pictures of less than 11 pixels a side.
     """
     sums: dict[str, float] = {}
     for step, start in enumerate(range(0, pictures, CHUNK)):
@@ -134,7 +118,7 @@ def decoder_figures(
         pair = (made.cpu().numpy(), images.cpu().numpy())
         figures = {
             "l1": float((made.float() - images.float()).abs().mean()) / 255,
-            task.name: float(task.perceptual(from_pixels(made), from_pixels(images)).mean()),
+            "gradient_distance": float(GradientDistance()(from_pixels(made), from_pixels(images)).mean()),
             "mse": float(squared_error_map(*pair).mean()),
             "ssim": float(ssim_map(*pair).mean(dtype=np.float64)),
         }
@@ -160,8 +144,6 @@ def _prepare(
     config: DecoderRunConfig, network: DecoderConfig, device: torch.device, processes: Processes
 ) -> tuple[Trainer[PixelDecoder], dict[str, Any]]:
     training = config.training
-    name, perceptual = perceptual_distance(config.lpips_vgg, config.lpips_heads)
-    perceptual.to(device)
     with processes.first_alone():  # it fits the encoder, the others read what it wrote
         run = LatentRun.open(config, training.seed, device)
     data = run.data
@@ -171,13 +153,13 @@ def _prepare(
     if network.residual:
         model.fit(_fit_pictures(source.pictures(data.training, CHUNK, alike=True)))
     # Every checkpoint of the run is to know these, not only its last one.
-    model.provenance = run.provenance(training) | {"perceptual": name, "finished": False}
-    task = DecoderTask(model, training, source.pictures(data.training, training.batch_size), perceptual, name)
+    model.provenance = run.provenance(training) | {"finished": False}
+    task = DecoderTask(model, training, source.pictures(data.training, training.batch_size))
     validation = None
     if data.validates:
         held_out = shown.pictures(data.held_out, CHUNK, alike=True)
-        validation = partial(decoder_figures, held_out, training.validation_pictures, task)
-    identity = run.identity(config) | {"decoder": asdict(model.config), "perceptual": name}
+        validation = partial(decoder_figures, held_out, training.validation_pictures)
+    identity = run.identity(config) | {"decoder": asdict(model.config)}
     trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
     return trainer, dict(model.provenance)
 
