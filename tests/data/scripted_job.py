@@ -12,21 +12,18 @@ from dexworld.data.parallel import parallel_map
 
 @dataclass(frozen=True)
 class Scripted:
-    """Does what is written for each item: "kill" itself, "hang", "fail", "full", or nothing. once: at its first try."""
+    """Does what is written for each item: "kill" itself, "fail", "full", or nothing. once: at its first try."""
 
     script: dict
     folder: Path
     once: bool = False
 
-    def __call__(self, item, note=lambda value, seconds=0.0: None):
-        note(item)
+    def __call__(self, item):
         mark = self.folder / f"{item}-tried"
         action = "" if self.once and mark.exists() else self.script.get(item)
         mark.touch()
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if action == "hang":
-            time.sleep(60)
         if action == "fail":
             raise RuntimeError("a defect")
         if action == "full":

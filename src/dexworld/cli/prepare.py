@@ -43,7 +43,7 @@ class Prepare(PrepareConfig):
         sys.stdout.write(report.text() + "\n")
         own = STAGING if not report.assembled else ""  # several shards, each with its own figures
         own += f"/shard-{shard.index}-of-{shard.count}" if own and shard.count > 1 else ""
-        path = write_results(self.output or self.destination / own, report.to_json(), seed=self.seed)
+        path = write_results(self.output or self.destination / own, report.to_json())
         if not report.assembled:
             logger.info("%s is not finished; start the other shards, or this command again", self.destination)
         logger.info("all figures: %s", path)

@@ -10,7 +10,6 @@ goes on with the shards that are missing. Several processes, or machines, may wo
 the same, byte for byte.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.files import Shard, check_checksum, read_json, with_checksum
+from dexworld.data.files import Shard, check_checksum, json_text, read_json, with_checksum
 from dexworld.data.frame_labels import FrameLabels, record_type, write_labels
 from dexworld.data.latent_shards import LatentShards, write_shard
 from dexworld.data.locks import claimed, write_missing
@@ -229,7 +228,7 @@ def _check_identity(header: dict[str, Any], dataset: Dataset, fingerprint: str, 
 def _write_claimed_json(path: Path, content: dict[str, Any]) -> None:
     with claimed(path) as part:
         if part is not None:
-            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            part.write_text(json_text(content), encoding="utf-8")
 
 
 def _counted(blocks: Iterable[np.ndarray], report: Callable[[int], None]) -> Iterator[np.ndarray]:
