@@ -5,23 +5,18 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from dexworld.data.parallel import parallel_map
 
 
 @dataclass(frozen=True)
 class Scripted:
-    """Does what is written for each item: "kill" itself, "fail", "full", or nothing. once: at its first try."""
+    """Does what is written for each item: "kill" itself, "fail", "full", or nothing."""
 
     script: dict
-    folder: Path
-    once: bool = False
 
     def __call__(self, item):
-        mark = self.folder / f"{item}-tried"
-        action = "" if self.once and mark.exists() else self.script.get(item)
-        mark.touch()
+        action = self.script.get(item)
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if action == "fail":

@@ -14,7 +14,6 @@ from dexworld.data.latent_cache import (
     StaleCacheError,
     cache_folder,
     compute_latents,
-    estimate_cache,
     latent_cache,
     open_cache,
 )
@@ -178,20 +177,6 @@ def test_frames_of_another_size_are_resized_and_the_intrinsics_with_them(tmp_pat
     assert resized(dataset, (32, 32)) is dataset
 
 
-def test_the_estimate_is_what_the_folder_takes_and_what_is_done_counts(tmp_path, write_dataset, brightness_encoder):
-    dataset = write_dataset(tmp_path / "data", [30, 34])
-    folder = tmp_path / "cache"
-    before = estimate_cache(dataset, SHAPE, folder)
-    assert (before.frames, before.done, before.missing) == (64, 0, before.bytes)
-    compute_latents(dataset, brightness_encoder, "b", folder, shard=Shard(0, 2), frames_per_shard=16)
-    assert estimate_cache(dataset, SHAPE, folder).done == 32
-    compute_latents(dataset, brightness_encoder, "b", folder)
-    after = estimate_cache(dataset, SHAPE, folder)
-    assert (after.done, after.missing) == (64, 0)
-    arrays = sum(path.stat().st_size for path in [*folder.glob("shards/*.npy"), *folder.glob("*_labels.np?")])
-    assert arrays == pytest.approx(after.bytes, abs=3000)  # headers
-
-
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_encoded(
     tmp_path, write_dataset, brightness_encoder, monkeypatch
 ):
@@ -200,4 +185,3 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_encoded(
     monkeypatch.setattr(caches.shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(ValueError, match=r"need 0.0 GB more, the disk has 0.0 GB left"):
         compute_latents(dataset, brightness_encoder, "b", tmp_path / "cache")
-    assert compute_latents(dataset, brightness_encoder, "b", tmp_path / "cache", force=True)

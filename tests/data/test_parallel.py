@@ -15,29 +15,23 @@ from dexworld.data.parallel import DiskFullError, WorkerDied, Workers, parallel_
 SQUARES = [number * number for number in range(20)]
 
 
-def outcomes(script, folder, items=range(4), once=False, **options):
-    """Result, or the error's text, of every item in order."""
-    with Workers(Scripted(script, folder, once), 2, **options) as workers:
-        return [outcome.result if outcome.error is None else str(outcome.error) for outcome in workers.outcomes(items)]
-
-
 @pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_the_order_of_the_items_or_as_they_are_done(tmp_path, workers, monkeypatch):
+def test_results_come_in_the_order_of_the_items_or_as_they_are_done(workers, monkeypatch):
     monkeypatch.setattr(parallel, "AHEAD", 2)
-    job = Scripted({}, tmp_path)
+    job = Scripted({})
     assert list(parallel_map(job, range(20), workers)) == SQUARES
     assert sorted(parallel_map(job, range(20), workers, ordered=False)) == SQUARES
 
 
-def test_workers_are_used_again_after_a_map_that_was_left_early(tmp_path):
-    with Workers(Scripted({}, tmp_path), 2) as workers:
+def test_workers_are_used_again_after_a_map_that_was_left_early():
+    with Workers(Scripted({}), 2) as workers:
         results = workers.map(iter(range(20)))
         assert next(results) == 0
         results.close()
         assert list(workers.map(range(20))) == SQUARES
 
 
-def test_items_are_taken_when_a_worker_is_free(tmp_path):
+def test_items_are_taken_when_a_worker_is_free():
     taken = []
 
     def items():
@@ -45,35 +39,34 @@ def test_items_are_taken_when_a_worker_is_free(tmp_path):
             taken.append(number)
             yield number
 
-    with Workers(Scripted({}, tmp_path), 2) as workers:
+    with Workers(Scripted({}), 2) as workers:
         for count, _ in enumerate(workers.outcomes(items(), ordered=False), 1):
             assert len(taken) <= count + 2
     assert taken == list(range(6))
 
 
-def test_an_item_whose_worker_dies_or_fails_once_is_done_by_another(tmp_path):
-    assert outcomes({0: "kill", 2: "fail"}, tmp_path, once=True, tries=2) == SQUARES[:4]
-
-
-def test_an_item_that_kills_its_processes_costs_only_itself_and_is_named(tmp_path):
-    found = outcomes({1: "kill", 2: "fail"}, tmp_path, tries=2)
+def test_an_item_that_kills_its_processes_costs_only_itself_and_is_named():
+    with Workers(Scripted({1: "kill", 2: "fail"}), 2) as workers:
+        found = [each.result if each.error is None else str(each.error) for each in workers.outcomes(range(4))]
     assert [found[0], found[3]] == [0, 9]
     assert "signal 9, as when memory runs out), while at 1" in found[1]
     assert found[2] == "a defect"
 
 
-def test_the_first_error_of_a_map_is_raised(tmp_path):
+def test_the_first_error_of_a_map_is_raised():
     with pytest.raises(WorkerDied, match="while at 3"):
-        list(parallel_map(Scripted({3: "kill"}, tmp_path), range(6), 2))
+        list(parallel_map(Scripted({3: "kill"}), range(6), 2))
     for workers in (1, 2):
         with pytest.raises(RuntimeError, match="a defect"):
-            list(parallel_map(Scripted({3: "fail"}, tmp_path), range(6), workers))
+            list(parallel_map(Scripted({3: "fail"}), range(6), workers))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_ends_the_work_at_once(tmp_path, workers):
-    pool = Workers(Scripted({0: "full"}, tmp_path), workers, tries=2)
-    with pool, pytest.raises(DiskFullError, match="make room and start again"):
+def test_a_full_disk_ends_the_work_at_once(workers):
+    with (
+        Workers(Scripted({0: "full"}), workers) as pool,
+        pytest.raises(DiskFullError, match="make room and start again"),
+    ):
         list(pool.outcomes(range(4)))
 
 

@@ -57,32 +57,6 @@ class LatentCache:
         yield from self.labels.damaged()
 
 
-@dataclass(frozen=True)
-class CacheEstimate:
-    """What a cache takes on disk: frames in all and done, bytes of the whole, still missing, and free on the disk."""
-
-    frames: int
-    done: int
-    bytes: int
-    missing: int
-    free: int
-
-
-def estimate_cache(dataset: Dataset, shape: tuple[int, int], folder: Path) -> CacheEstimate:
-    """Disk for latents (P, D) of every frame and their labels; what lies in `folder` already is counted as done."""
-    frames = sum(dataset.lengths)
-    per_frame = 2 * shape[0] * shape[1] + record_type(dataset[0]).itemsize
-    done = 0
-    if (folder / "plan.json").exists():
-        rows = int(read_json(folder / "plan.json").get("frames_per_shard") or FRAMES_PER_SHARD)
-        shards = LatentShards(folder, (frames, *shape), rows)
-        ranges = [shards.rows_of(number) for number, path in enumerate(shards.paths) if path.exists()]
-        done = sum(last - first for first, last in ranges)
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    missing = 0 if (folder / "cache.json").exists() else (frames - done) * per_frame
-    return CacheEstimate(frames, done, frames * per_frame, missing, shutil.disk_usage(existing).free)
-
-
 def cache_folder(dataset: Dataset, fingerprint: str) -> Path:
     """Where the latents of a dataset lie when nothing else is said."""
     return dataset.folder / "latents" / fingerprint[:32]
@@ -146,12 +120,11 @@ def compute_latents(
     progress: Progress | None = None,
     shard: Shard = Shard(),
     frames_per_shard: int = FRAMES_PER_SHARD,
-    force: bool = False,
 ) -> bool:
     """Compute the share `shard` of the shards that are missing; whoever finds all of them there completes the cache.
 
     Returns whether the cache is complete: other shares may still be at work. frames_per_shard: of a new cache; a
-    stopped build keeps its own. force: start even when the disk seems too small. Errors as `latent_cache`.
+    stopped build keeps its own. Errors as `latent_cache`.
     """
     if not len(dataset):
         raise ValueError(f"{dataset.folder} holds no readable episode ({len(dataset.quarantined)} quarantined)")
@@ -159,13 +132,14 @@ def compute_latents(
         raise ValueError(f"a shard holds at least one frame, not {frames_per_shard}")
     plan = _plan(dataset, encoder, fingerprint, folder, frames_per_shard, device)
     shape, total = tuple(plan["shape"]), int(plan["frames"])
-    estimate = estimate_cache(dataset, shape, folder)
-    if estimate.missing > estimate.free and not force:
-        sizes = f"need {estimate.missing / 1e9:.1f} GB more, the disk has {estimate.free / 1e9:.1f} GB left"
-        raise ValueError(f"{folder}: the latents {sizes}; make room, choose another folder, or train without a cache")
     shards = LatentShards(folder, (total, *shape), int(plan["frames_per_shard"]))
     (folder / "shards").mkdir(exist_ok=True)
-    rows, done = {path: shards.rows_of(number) for number, path in enumerate(shards.paths)}, estimate.done
+    rows = {path: shards.rows_of(number) for number, path in enumerate(shards.paths)}
+    done = sum(last - first for path, (first, last) in rows.items() if path.exists())
+    needed = (total - done) * (2 * shape[0] * shape[1] + record_type(dataset[0]).itemsize)
+    if needed > (free := shutil.disk_usage(folder).free):
+        sizes = f"need {needed / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB left"
+        raise ValueError(f"{folder}: the latents {sizes}; make room, choose another folder, or train without a cache")
 
     def report(extra: int = 0) -> None:
         if progress is not None:

@@ -10,12 +10,10 @@ the item that it worked on. All processes end when the main process does, even w
 """
 
 import errno
-import logging
 import multiprocessing
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
-logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 8  # items per process that may start before an earlier one is done, so that memory stays bounded
@@ -72,13 +69,12 @@ def worker_count(items: int, workers: int = 0) -> int:
 
 @dataclass
 class Outcome:
-    """What became of an item: the job's result, or the error of the last of its `tries`."""
+    """What became of an item: the job's result, or the error."""
 
     item: Any
     number: int
     result: Any = None
     error: Exception | None = None
-    tries: int = 0
 
     def answered(self, kind: str, value: Any) -> "Outcome":
         """This outcome with what a worker sent. Raises DiskFullError when it found its disk full."""
@@ -99,15 +95,14 @@ def parallel_map(
 class Workers:
     """Processes, or Ray actors, that run one job on many items. A context manager; leaving it ends them at once.
 
-    job: picklable, called as job(item). workers: 0 is one per core; 1 works in this process. tries: how often an item
-    starts whose worker dies or raises; in this process once. ray: address of a cluster whose actors replace the
-    processes: "local" starts one on this machine, "auto" joins the one that runs here. Then workers 0 takes all its
-    CPUs, and every machine must see the paths that the job uses. Raises RayMissingError when Ray is not installed.
+    job: picklable, called as job(item). workers: 0 is one per core; 1 works in this process. ray: address of a cluster
+    whose actors replace the processes: "local" starts one on this machine, "auto" joins the one that runs here. Then
+    workers 0 takes all its CPUs, and every machine must see the paths that the job uses. Raises RayMissingError when
+    Ray is not installed.
     """
 
-    def __init__(self, job: Callable[[Any], Any], workers: int = 0, tries: int = 1, ray: str | None = None) -> None:
-        self.job, self.tries = job, tries
-        self.count = workers or available_cores()
+    def __init__(self, job: Callable[[Any], Any], workers: int = 0, ray: str | None = None) -> None:
+        self.job, self.count = job, workers or available_cores()
         self._cluster = None if ray is None else _RayCluster(ray, workers)
         if self._cluster is not None:
             self.count = self._cluster.count
@@ -141,25 +136,19 @@ class Workers:
         if self._here:
             yield from (task.answered(*_answer(self.job, task.item)) for task in waiting)
             return
-        again: deque[Outcome] = deque()
         done: dict[int, Outcome] = {}
         taken = following = 0
         try:
             while True:
-                while self._busy() < self.count and (again or not ordered or taken - following < AHEAD * self.count):
-                    task = again.popleft() if again else next(waiting, None)
+                while self._busy() < self.count and (not ordered or taken - following < AHEAD * self.count):
+                    task = next(waiting, None)
                     if task is None:
                         break
-                    taken = max(taken, task.number + 1)
+                    taken += 1
                     self._give(task)
                 if not self._busy():
                     return
-                for task in self._finished():
-                    if task.error is not None and task.tries < self.tries:
-                        logger.warning("%s: %s; it is tried once more", _short(task.item), task.error)
-                        again.append(task)
-                    else:
-                        done[task.number] = task
+                done |= {task.number: task for task in self._finished()}
                 while done and (not ordered or following in done):
                     yield done.pop(following if ordered else next(iter(done)))
                     following += 1
@@ -171,7 +160,6 @@ class Workers:
         return sum(worker.task is not None for worker in self._crew)
 
     def _give(self, task: Outcome) -> None:
-        task.tries += 1
         worker = next((each for each in self._crew if each.task is None), None)
         if worker is None:
             worker = _Process(self.job) if self._cluster is None else self._cluster.actor(self.job)

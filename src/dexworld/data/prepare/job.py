@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from dexworld.data.files import Shard
 from dexworld.data.locks import hidden
-from dexworld.data.parallel import Outcome, WorkerDied, Workers
+from dexworld.data.parallel import WorkerDied, Workers
 from dexworld.data.prepare.account import PrepareReport, counts_of_packs, counts_of_store
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
 from dexworld.data.readers import Kind, ReaderOptions, open_source
@@ -145,39 +145,38 @@ def _write_packs(
     """Write this share's packs, those that other live processes hold excepted; (failed packs with reasons, frames)."""
     todo = [] if config.assemble == "only" else _missing(config, config.shard.of(plan.packs))
     total, started = sum(len(pack.ids) for pack in todo), time.monotonic()
-    failures: list[tuple[Pack, str]] = []
+    failures: dict[Pack, list[str]] = {}
     done = frames = left_out = 0
     watch("prepare", 0, total, "")
     if not todo:
         return [], 0
-    with Workers(PackWork(config, settings), config.workers, TRIES, config.ray) as pool:
+    with Workers(PackWork(config, settings), config.workers, config.ray) as pool:
         while todo:
+            failed_before = sum(map(len, failures.values()))
             for outcome in pool.outcomes(todo, ordered=False):
                 record: PackRecord | None = outcome.result
                 if outcome.error is not None:
-                    failures.append((outcome.item, _reason(config, outcome)))
+                    failures.setdefault(outcome.item, []).append(_reason(config, outcome.item, outcome.error))
                 elif record is not None:
                     done += len(record.episodes) + len(record.quarantined)
                     frames, left_out = frames + record.frames, left_out + len(record.quarantined)
                 note = f"{frames / max(time.monotonic() - started, 1e-9):.0f} frames/s"
                 watch("prepare", done, total, note + (f", {left_out} quarantined" if left_out else ""))
-            tried = {pack.number for pack, _ in failures}
-            left = [pack for pack in _missing(config, todo) if pack.number not in tried]
-            if len(left) == len(todo):
+            left = [pack for pack in _missing(config, todo) if len(failures.get(pack, ())) < TRIES]
+            if len(left) == len(todo) and failed_before == sum(map(len, failures.values())):
                 logger.info("%d packs are being written by other processes", len(left))
                 break
             todo = left
-    return sorted(failures, key=lambda failure: failure[0].number), frames
+    still = [pack for pack in _missing(config, plan.packs) if pack in failures]
+    return [(pack, f"{failures[pack][-1]}, {TRIES} times") for pack in still], frames
 
 
-def _reason(config: PrepareConfig, outcome: Outcome) -> str:
+def _reason(config: PrepareConfig, pack: Pack, error: Exception) -> str:
     """Why a pack failed, and at which episode: the file that its writer had claimed holds the id."""
-    pack, error = outcome.item, outcome.error
     reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
     claimed = hidden(staged(config.destination, pack.number, ".json"))
     if claimed.exists() and (episode := claimed.read_text(encoding="utf-8")):
         reason += f", episode {episode}"
-    reason += f", {outcome.tries} times" * (outcome.tries > 1)
     logger.error("pack %d failed: %s", pack.number, reason)
     return reason
 
