@@ -11,7 +11,7 @@ the same, byte for byte.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,19 +141,15 @@ def compute_latents(
         sizes = f"need {needed / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB left"
         raise ValueError(f"{folder}: the latents {sizes}; make room, choose another folder, or train without a cache")
 
-    def report(extra: int = 0) -> None:
-        if progress is not None:
-            progress(done + extra, total)
-
     def write(path: Path, part: Path) -> None:
         first, last = rows[path]
-        blocks = _encoded_frames(dataset, encoder, shape, (first, last), device)
-        write_shard(path, part, last - first, shape, _counted(blocks, report))
+        write_shard(path, part, last - first, shape, _encoded_frames(dataset, encoder, shape, (first, last), device))
 
     def finished(path: Path) -> None:
         nonlocal done
         done += rows[path][1] - rows[path][0]
-        report()
+        if progress is not None:
+            progress(done, total)
 
     write_missing([path for path in shard.of(list(rows)) if not path.exists()], write, finished)
     if not all(path.exists() for path in rows):
@@ -203,14 +199,6 @@ def _write_claimed_json(path: Path, content: dict[str, Any]) -> None:
     with claimed(path) as part:
         if part is not None:
             part.write_text(json_text(content), encoding="utf-8")
-
-
-def _counted(blocks: Iterable[np.ndarray], report: Callable[[int], None]) -> Iterator[np.ndarray]:
-    written = 0
-    for block in blocks:
-        yield block
-        written += len(block)
-        report(written)
 
 
 def _encoded_frames(

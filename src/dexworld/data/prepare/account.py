@@ -60,16 +60,11 @@ class PrepareReport:
 
     def to_json(self) -> dict[str, Any]:
         """The figures of results.json."""
-        frames = self.frames
-        hours = frames / (self.settings.fps or 1.0) / 3600
+        hours = self.frames / (self.settings.fps or 1.0) / 3600
         figures: dict[str, Any] = {"episodes": self.counted, "prepared": self.prepared}
-        figures |= {"frames": frames, "hours": hours}
+        figures |= {"frames": self.frames, "hours": hours}
         figures |= {"quarantined": len(self.quarantined), "failed": self.failed, "waiting": self.waiting}
         figures |= {"assembled": self.assembled, "bytes": self.bytes}
-        figures |= {
-            "bytes_per_frame": self.bytes / frames if frames else None,
-            "gigabytes_per_hour": self.bytes / 1e9 / hours if frames else None,
-        }
         figures |= {"source_bytes": self.source_bytes, "seconds": self.seconds}
         figures["frames_per_second"] = self.frames_now / self.seconds if self.frames_now else None
         figures |= {"settings": self.settings.to_json(), "verified": self.verified}

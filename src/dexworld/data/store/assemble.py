@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dexworld.data.files import (
-    differences,
     json_text,
     size_and_checksum,
     with_checksum,
@@ -59,8 +58,8 @@ def assemble(
     Returns whether the store is finished: another process may be at it.
 
     records: all packs, in any order (`read_records`). provenance: JSON values about the source, kept as they are.
-    quarantined: (file or id, reason) of what the source had left out before any pack. Raises ValueError when packs
-    disagree in their settings, ids come twice, a staged file is not the one recorded, or no episode is readable.
+    quarantined: (file or id, reason) of what the source had left out before any pack. Raises ValueError when a staged
+    file is not the one recorded, or no episode is readable.
     """
     folder = Path(folder)
     if not (folder / MARK).exists():
@@ -78,7 +77,7 @@ def assemble(
 class _Assembly:
     def __init__(self, folder: Path, records: list[PackRecord]) -> None:
         self.folder = folder
-        self.settings = _common_settings(folder, records)
+        self.settings = _settings_of(folder, records)
         self.fps = self.settings.fps or 0.0
         self.packs = [record for record in records if record.episodes]
         self.quarantined = [entry for record in records for entry in record.quarantined]
@@ -255,21 +254,10 @@ def _type_of(name: str) -> pa.DataType | None:
     return TYPES.get(name)
 
 
-def _common_settings(folder: Path, records: list[PackRecord]) -> PrepareSettings:
-    """The settings of all packs, once it is sure that they make one store."""
+def _settings_of(folder: Path, records: list[PackRecord]) -> PrepareSettings:
+    """The settings of all packs; every process agreed on them in the plan."""
     readable = [record for record in records if record.episodes]
     if not readable:
         reasons = [f"{name}: {reason}" for record in records for name, reason in record.quarantined]
         raise ValueError(f"{folder}: no episode is readable ({len(reasons)} left out); the first: {reasons[:1]}")
-    numbers = [record.number for record in records]
-    ids = [episode.id for record in records for episode in record.episodes]
-    if len(set(numbers)) != len(numbers) or len(set(ids)) != len(ids):
-        raise ValueError(f"{folder}: packs or ids come twice among the records; plan packs of distinct ids")
-    for record in readable[1:]:
-        if record.settings != readable[0].settings:
-            what = ", ".join(differences(readable[0].settings, record.settings))
-            raise ValueError(
-                f"{folder}: packs {readable[0].number} and {record.number} have different settings ({what}); resolve "
-                "the settings once, before any pack is written"
-            )
     return PrepareSettings.from_json(readable[0].settings)
