@@ -26,7 +26,7 @@ from dexworld.data.video import write_video
 from dexworld.pictures import psnr_of_mse
 from dexworld.track import ArrayFrames, Track
 
-CODECS = ("h264", "h264-444", "hevc", "av1", "jpeg")
+CODECS = ("h264", "h264-444", "av1", "jpeg")
 FPS = 30.0
 WINDOW = 9  # frames of a training window, within four seconds
 SPAN = 120

@@ -24,7 +24,7 @@ from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 from dexworld.track import ArrayFrames
 
-CODECS = ["h264", "h264-444", "hevc", "av1", "jpeg"]
+CODECS = ["h264", "h264-444", "av1", "jpeg"]
 
 
 class BreakingFrames(ArrayFrames):

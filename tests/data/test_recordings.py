@@ -1,29 +1,21 @@
 """Recordings on disk: nothing lost, nothing half written, nothing skipped in silence."""
 
 import numpy as np
+import prepare_fixtures
 import pytest
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.recordings import CorruptEpisodeError, EpisodeWriter
-from dexworld.track import ArrayFrames, Track
+from dexworld.track import Track
 
 SETTINGS = {"strategy": "random targets", "fps": 5.0, "objects": [1, 5]}
 
 
-def make_episode(seed: int = 3, length: int = 13) -> Track:
+def make_episode(seed: int = 3) -> Track:
     generator = np.random.default_rng(seed)
-    frames = np.repeat(generator.integers(0, 255, (length, 4, 4, 3), dtype=np.uint8), 8, axis=1).repeat(8, axis=2)
-    valid = np.ones((length, 42), dtype=bool)
-    valid[:, :21] = False
-    keypoints = generator.normal(size=(length, 42, 3)).astype(np.float32)
-    keypoints[:, :21] = np.nan  # rows that are not valid may hold anything
-    columns = {"keypoints_world": keypoints, "keypoints_valid": valid, "contact": generator.random(length) > 0.5}
-    columns |= {name: generator.normal(size=(length, 23)) for name in ("joint_positions", "joint_targets")}
-    columns["object_positions"] = generator.normal(size=(length, 2, 3))
-    intrinsics, source = np.array([[30.0, 0, 16], [0, 30.0, 16], [0, 0, 1]]), f"simulator seed {seed}"
-    return Track(
-        np.tile(np.eye(4), (length, 1, 1)), intrinsics, columns, 5.0, ArrayFrames(frames), source, "reach", seed
-    )
+    joints = {name: generator.normal(size=(13, 23)) for name in ("joint_positions", "joint_targets")}
+    extras = {"contact": generator.random(13) > 0.5, "object_positions": generator.normal(size=(13, 2, 3))}
+    return prepare_fixtures.make_episode(seed, 13).with_columns(**joints, **extras)
 
 
 def write_one(folder, seed):
