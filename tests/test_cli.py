@@ -16,7 +16,7 @@ from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
 
-SEEDLESS = {"convert", "video train"}  # nothing is drawn, or the seed stands among the training's options
+SEEDLESS = {"convert", "prepare", "video train"}  # nothing is drawn, or the seed stands among the training's options
 SEED = 900_000
 
 
@@ -202,7 +202,7 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     two = ["--episodes", "2", "--seed", str(SEED), "--workers", "1", "allegro", "--frames", "30"]
     cli.main(["collect", "--output", str(folder / "data"), *two])
-    cli.main(["prepare", str(folder / "data"), str(folder / "store"), "--workers", "1", "--check-frames", "0"])
+    cli.main(["prepare", str(folder / "data"), str(folder / "store"), "--workers", "1"])
     return folder / "store"
 
 
