@@ -124,7 +124,7 @@ def test_killing_the_main_process_of_several_workers_leaves_no_trace(source, sto
 
 def test_the_leavings_of_a_killed_process_are_removed(source, store, tmp_path):
     folder = tmp_path / "store"
-    prepare(config_of(source, folder, assemble="never"))
+    prepare(config_of(source, folder, assemble=False))
     staging = folder / "staging"
     (staging / "pack-000001.json").rename(staging / ".pack-000001.json.part")  # killed before the rename ...
     for pack in ("pack-000001", "pack-000002"):  # ... and in the middle of a video
@@ -139,18 +139,16 @@ def test_shards_in_any_order_make_the_store_of_a_single_run_and_assembly_can_be_
     second = prepare(config_of(source, tmp_path / "one", shard=Shard(1, 2)))
     assert (second.assembled, second.prepared, second.waiting) == (False, 3, 4)
     assert prepare(config_of(source, tmp_path / "one", shard=Shard(0, 2))).assembled
-    prepare(config_of(source, tmp_path / "two", shard=Shard(0, 2), assemble="never"))
-    with pytest.raises(ValueError, match="2 of 4 packs are missing, the first is pack 1"):
-        prepare(config_of(source, tmp_path / "two", assemble="only"))
-    prepare(config_of(source, tmp_path / "two", shard=Shard(1, 2), assemble="never"))
+    prepare(config_of(source, tmp_path / "two", shard=Shard(0, 2), assemble=False))
+    prepare(config_of(source, tmp_path / "two", shard=Shard(1, 2), assemble=False))
     assert not (tmp_path / "two" / "meta").exists()
-    assert prepare(config_of(source, tmp_path / "two", assemble="only")).assembled
+    assert prepare(config_of(source, tmp_path / "two")).assembled
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two") == store
 
 
 def test_a_pack_that_a_live_process_holds_is_left_to_it(source, tmp_path):
     folder = tmp_path / "store"
-    prepare(config_of(source, folder, shard=Shard(0, 4), assemble="never"))
+    prepare(config_of(source, folder, shard=Shard(0, 4), assemble=False))
     with suppress(FileNotFoundError), claimed(folder / "staging" / "pack-000002.json") as part:
         report = prepare(config_of(source, folder))
         part.unlink()  # the other process gives up

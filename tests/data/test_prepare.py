@@ -73,7 +73,7 @@ def test_a_pack_that_fails_is_tried_again_then_reported_with_its_episode(source,
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_other_settings_are_refused_by_name(source, tmp_path, finished):
-    prepare(config_of(source, tmp_path / "store", assemble="auto" if finished else "never"))
+    prepare(config_of(source, tmp_path / "store", assemble=finished))
     with pytest.raises(ValueError, match=r"settings.height was 32, now 48.*settings.width was 48, now 72"):
         prepare(config_of(source, tmp_path / "store", settings=replace(SETTINGS, height=48)))
 
@@ -81,7 +81,7 @@ def test_other_settings_are_refused_by_name(source, tmp_path, finished):
 @pytest.mark.parametrize("finished", [False, True])
 def test_another_state_of_the_source_is_refused(source, tmp_path, finished):
     changed = shutil.copytree(source, tmp_path / source.name)
-    prepare(config_of(changed, tmp_path / "store", assemble="auto" if finished else "never"))
+    prepare(config_of(changed, tmp_path / "store", assemble=finished))
     EpisodeWriter(changed, {"made by": "tests"}).write("e02", make_episode(2, 30))
     with pytest.raises(ValueError, match="another state of its source"):
         prepare(config_of(changed, tmp_path / "store"))

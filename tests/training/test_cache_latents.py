@@ -86,7 +86,7 @@ def test_damaged_files_end_the_command_with_their_names(folder, tmp_path, capsys
     assert found == ["shards/00000.npy", "frame_labels.npy"]
 
 
-@pytest.mark.parametrize("changes", [{"shard": "2/2"}, {"encoder_frames": 0}, {"frames_per_shard": 0}])
+@pytest.mark.parametrize("changes", [{"shard": "2/2"}, {"encoder_frames": 0}])
 def test_settings_that_make_no_sense_are_refused(folder, changes):
     with pytest.raises(ValueError, match=r"shard|positive"):
         LatentsConfig(**({"data": (folder,)} | changes))

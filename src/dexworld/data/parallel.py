@@ -169,7 +169,7 @@ class Workers:
 
     def _finished(self) -> Iterator[Outcome]:
         """Items that are done since, with their results or errors; waits for one of them."""
-        ready = _ready_processes if self._cluster is None else self._cluster.ready
+        ready = self._cluster.ready if self._cluster is not None else _ready_processes
         for worker in ready([each for each in self._crew if each.task]):
             kind, value = worker.receive()
             if kind == "started":
@@ -221,7 +221,7 @@ class _Process:
         self.process.join()
 
 
-def _ready_processes(crew: list[_Process]) -> list[_Process]:
+def _ready_processes(crew: list[Any]) -> list[Any]:
     """Those that have sent something or are gone; waits for one."""
     ready = wait([worker.pipe for worker in crew])
     return [worker for worker in crew if worker.pipe in ready]
@@ -271,7 +271,7 @@ class _RayCluster:
     def actor(self, job: Callable) -> "_RayActor":
         return _RayActor(self.ray, self.ray.remote(num_cpus=1)(_Actor).remote(job))
 
-    def ready(self, crew: list["_RayActor"]) -> list["_RayActor"]:
+    def ready(self, crew: list[Any]) -> list[Any]:
         """One that is done or gone; waits for it."""
         done = self.ray.wait([worker.owed for worker in crew], num_returns=1)[0]
         return [worker for worker in crew if worker.owed in done]

@@ -12,7 +12,7 @@ from typing import Any
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import Shard
-from dexworld.data.latent_cache import FRAMES_PER_SHARD, cache_folder, compute_latents, open_cache
+from dexworld.data.latent_cache import cache_folder, compute_latents, open_cache
 from dexworld.data.locks import alone_in
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
@@ -48,15 +48,13 @@ class LatentsConfig:
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     shard: str = "0/1"
     """Share i of n of the work, e.g. 3/16 in a Slurm array; processes on one machine need none."""
-    frames_per_shard: int = FRAMES_PER_SHARD
-    """Frames of one file."""
     verify: bool = False
     """Read complete caches again and compare every checksum."""
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data names no dataset folder; collect or prepare one first")
-        check_positive(self, "encoder_frames", "frames_per_shard")
+        check_positive(self, "encoder_frames")
         if self.checkpoint is not None and self.encoder != EncoderChoice():
             raise ValueError("a checkpoint has its own encoder: leave out the encoder's options, or `checkpoint`")
         Shard.parse(self.shard)
@@ -81,9 +79,7 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
     shard, rows = Shard.parse(config.shard), []
     for dataset in datasets:
         folder, progress = cache_folder(dataset, fingerprint), partial(watch, str(dataset.folder))
-        complete = compute_latents(
-            dataset, encoder.encode, fingerprint, folder, device, progress, shard, config.frames_per_shard
-        )
+        complete = compute_latents(dataset, encoder.encode, fingerprint, folder, device, progress, shard)
         damaged = None
         if complete and config.verify:
             damaged = [name for name, wrong in open_cache(dataset, fingerprint, folder).damaged() if wrong]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dexworld.data.files import Shard
 from dexworld.data.locks import hidden
@@ -51,8 +51,8 @@ class PrepareConfig:
     """Processes; 0 is one per core."""
     shard: Shard = field(default_factory=Shard)
     """Share i of n of the packs; shards share nothing but the folder."""
-    assemble: Literal["auto", "only", "never"] = "auto"
-    """Finish the store when its last pack is there (`auto`), do nothing else (`only`), or leave it to another run."""
+    assemble: bool = True
+    """Finish the store when its last pack is there, or leave it to another run."""
     verify: bool = False
     """Read the finished store again: every byte, every frame."""
     ray: str | None = None
@@ -79,13 +79,13 @@ def prepare(config: PrepareConfig, watch: Watch = lambda *progress: None) -> Pre
     agree_on_plan(config.destination, plan)
     failures, frames = _write_packs(config, plan, settings, watch)
     _assemble_if_due(config, plan, watch)
-    run = {"counted": plan.counted, "source_bytes": plan.bytes, "settings": settings, "frames_now": frames}
-    run["seconds"] = time.monotonic() - started
-    if not _complete(config):
-        return PrepareReport(
-            **run, **counts_of_packs(plan, read_records(config.destination), failures), failures=tuple(failures)
-        )
-    return _report_of_store(config, plan, run, watch)
+    seconds = time.monotonic() - started
+    if _complete(config):
+        facts = _facts_of_store(config, plan, watch)
+    else:
+        facts = counts_of_packs(plan, read_records(config.destination), failures) | {"failures": tuple(failures)}
+    own: dict[str, Any] = {"counted": plan.counted, "source_bytes": plan.bytes, "settings": settings}
+    return PrepareReport(**own, **facts, seconds=seconds, frames_now=frames)
 
 
 def _resolved(source: Source, settings: PrepareSettings) -> PrepareSettings:
@@ -143,7 +143,7 @@ def _write_packs(
     config: PrepareConfig, plan: PreparePlan, settings: PrepareSettings, watch: Watch
 ) -> tuple[list[tuple[Pack, str]], int]:
     """Write this share's packs, those that other live processes hold excepted; (failed packs with reasons, frames)."""
-    todo = [] if config.assemble == "only" else _missing(config, config.shard.of(plan.packs))
+    todo = _missing(config, config.shard.of(plan.packs))
     total, started = sum(len(pack.ids) for pack in todo), time.monotonic()
     failures: dict[Pack, list[str]] = {}
     done = frames = left_out = 0
@@ -183,15 +183,7 @@ def _reason(config: PrepareConfig, pack: Pack, error: Exception) -> str:
 
 def _assemble_if_due(config: PrepareConfig, plan: PreparePlan, watch: Watch) -> None:
     """Assemble the store if no pack is missing and the options say so."""
-    missing = _missing(config, plan.packs)
-    if _complete(config) or config.assemble == "never":
-        return
-    if missing and config.assemble == "only":
-        raise ValueError(
-            f"{config.destination} can't be assembled: {len(missing)} of {len(plan.packs)} packs are missing, "
-            f"the first is pack {missing[0].number}; run the shards that hold them"
-        )
-    if missing:
+    if not config.assemble or _complete(config) or _missing(config, plan.packs):
         return
     watch("assemble", 0, 1, "")
     records = read_records(config.destination)
@@ -201,13 +193,12 @@ def _assemble_if_due(config: PrepareConfig, plan: PreparePlan, watch: Watch) -> 
     watch("assemble", 1, 1, "")
 
 
-def _report_of_store(config: PrepareConfig, plan: PreparePlan, run: dict[str, Any], watch: Watch) -> PrepareReport:
-    """Account for every episode of the finished store, and read everything again if asked."""
+def _facts_of_store(config: PrepareConfig, plan: PreparePlan, watch: Watch) -> dict[str, Any]:
+    """Account for every episode of the finished store, and read everything again if asked; fields of the report."""
     shutil.rmtree(config.destination / STAGING, ignore_errors=True)  # of processes that were killed or came late
     store = open_prepared(config.destination)
     known = {(name, reason) for name, reason in store.mark["quarantined"]}
     damaged = [entry for entry in store.quarantined if entry not in known]
     if config.verify:
         damaged += problems(store, config.workers, lambda done, total: watch("verify", done, total, ""))
-    counts = counts_of_store(plan, store)
-    return PrepareReport(**run, **counts, damaged=tuple(damaged), verified=config.verify)
+    return counts_of_store(plan, store) | {"damaged": tuple(damaged), "verified": config.verify}
