@@ -84,7 +84,7 @@ class PrepareReport:
             lines.append(f"{size}; the source has {self.source_bytes / 1e6:.1f} MB")
         if self.verified:
             lines.append(f"every byte and frame read again: {len(self.damaged) or 'nothing'} damaged")
-        failures = [(f"pack {pack.number}", why) for pack, why in self.failures]
+        failures = [(str(pack), why) for pack, why in self.failures]
         for label, entries in {"quarantined": self.quarantined, "failed": failures, "damaged": self.damaged}.items():
             lines += [f"{label} {what}: {reason}" for what, reason in entries[:LISTED]]
             lines += [f"... and {len(entries) - LISTED} more {label}"] if len(entries) > LISTED else []

@@ -168,16 +168,17 @@ def _write_packs(
                 break
             todo = left
     still = [pack for pack in _missing(config, plan.packs) if pack in failures]
-    return [(pack, f"{failures[pack][-1]}, {TRIES} times") for pack in still], frames
+    return [(pack, f"{failures[pack][-1]}, {len(failures[pack])} times") for pack in still], frames
 
 
 def _reason(config: PrepareConfig, pack: Pack, error: Exception) -> str:
     """Why a pack failed, and at which episode: the file that its writer had claimed holds the id."""
     reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
     claimed = hidden(staged(config.destination, pack.number, ".json"))
-    if claimed.exists() and (episode := claimed.read_text(encoding="utf-8")):
+    episode = claimed.read_text(encoding="utf-8") if claimed.exists() else ""
+    if episode and "\n" not in episode:  # else it was the finished record
         reason += f", episode {episode}"
-    logger.error("pack %d failed: %s", pack.number, reason)
+    logger.error("%s failed: %s", pack, reason)
     return reason
 
 

@@ -32,6 +32,9 @@ class Pack:
     ids: tuple[str, ...]
     sizes: tuple[int, ...]
 
+    def __str__(self) -> str:
+        return f"pack {self.number}"
+
 
 @dataclass(frozen=True)
 class PreparePlan:
