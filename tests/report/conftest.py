@@ -78,7 +78,7 @@ def make_episode(moving_disc):
             "goal_keypoints_shown": np.arange(12) >= 6,
             "distances": (0.40, 0.05 if success else 0.3),
             "limit": 0.15,
-            "plans": tuple(PlanRecord(each, each, [3.0, 2.0, 1.5], [4.0, 2.5, 1.7], 2.0) for each in ahead),
+            "plans": tuple(PlanRecord(each, each, 2.0) for each in ahead),
         }
         return EpisodeResult(task, seed, success, **(fields | changes))
 

@@ -12,7 +12,7 @@ from dexworld.cli.reader_options import reader_options
 from dexworld.data.datasets import open_dataset
 from dexworld.data.inspection import InspectConfig, account, inspect
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
-from dexworld.report.inspection_page import duration_text, heat_map, size_text, write_inspection_page
+from dexworld.report.inspection_page import size_text, write_inspection_page
 from dexworld.track import ArrayFrames, Track
 
 
@@ -39,7 +39,12 @@ def dataset(folder: Path, *episodes: Track) -> EpisodeDataset:
 @pytest.fixture
 def page_of(tmp_path):
     """The page's source, of an inspection."""
-    return lambda result: write_inspection_page(tmp_path / "page", result).read_text(encoding="utf-8")
+
+    def text(result) -> str:
+        page = write_inspection_page(tmp_path / "page", account(result), result.config.seed, result.snapshots)
+        return page.read_text(encoding="utf-8")
+
+    return text
 
 
 @pytest.fixture
@@ -55,12 +60,12 @@ def folder(tmp_path):
 
 def test_the_page_shows_what_is_broken_what_looks_wrong_and_the_pictures(folder, page_of):
     text = page_of(inspect(open_dataset(folder), InspectConfig(workers=1)))
-    assert "All 3 episodes" in text
+    assert "3 of 3 episodes read, 18 pictures decoded." in text
     assert text.index("Broken") < text.index("What looks wrong") < text.index("Contact sheet")
-    named = ("tracking confidence of a keypoint", "pick &amp; place &lt;0&gt;")
+    named = ("left hand, tracking confidence", "pick &amp; place &lt;0&gt;", "Tracking errors or missing frames")
     for part in ("episodes/0003", "keypoints jump", "0002, frame 5", *named):
         assert part in text
-    assert len(re.findall(r'src="data:image/jpeg', text)) == 3 + 2  # contact sheet and two maps
+    assert len(re.findall(r'src="data:image/jpeg', text)) == 3  # contact sheet
     assert not re.search(r'(?:src|href)="http', text)
 
 
@@ -69,15 +74,15 @@ def test_recorded_actions_have_a_row_for_each_dimension_and_no_section_without_t
     result = inspect(dataset(tmp_path / "robot", episode), InspectConfig(decode="none", workers=1))
     text = page_of(result)
     assert "Recorded actions" in text
-    assert "2 dimensions, 10 frames of 1 episode<" in text
+    assert "2 dimensions, 10 frames, episodes: 1<" in text
     assert re.search(r"<td>1</td>(<td class=\"numeric\">[^<]*</td>){5}<td class=\"numeric\">0.002</td>", text)
-    result.figures.actions.clear()
+    del result.figures.tallies["actions"]
     assert "Recorded actions" not in page_of(result)
 
 
 def test_a_page_of_a_sample_says_how_many_of_how_many_and_the_seed(folder, page_of):
     text = page_of(inspect(open_dataset(folder), InspectConfig(episodes=2, seed=7, workers=1, decode="none")))
-    assert "A sample of 2 of 3 episodes, drawn with seed 7; no picture was decoded." in text
+    assert "2 of 3 episodes read (a sample drawn with seed 7), 0 pictures decoded." in text
     assert "≈" in text
     assert "Contact sheet" not in text
 
@@ -106,25 +111,18 @@ def test_the_command_writes_page_figures_and_a_line_per_episode(folder, tmp_path
 def test_a_dataset_without_defects_says_so_and_its_text_is_no_markup_in_the_terminal(tmp_path, page_of, capsys):
     result = inspect(dataset(tmp_path / "data", hand_episode(0)), InspectConfig(workers=1))
     text = page_of(result)
-    assert "Every episode read could be opened." in text
-    assert "No label or picture is outside its limits." in text
+    assert "Nothing is broken." in text
+    assert "Nothing looks wrong." in text
     figures = account(result)
-    figures["broken"] = {"count": 1, "episodes": [{"episode": "a", "stage": "labels", "reason": "[/red] [bold]x"}]}
-    show(result, figures)
-    assert "[/red] [bold]x" in capsys.readouterr().out
+    broken = [{"episode": f"{number}", "stage": "labels", "reason": "[/red] [bold]x"} for number in range(22)]
+    figures["broken"] = {"count": 22, "episodes": broken}
+    show(figures, seed=0)
+    shown = capsys.readouterr().out
+    assert shown.count("[/red] [bold]x") == 20
+    assert "and 2 more: see results.json" in shown
 
 
-def test_a_map_is_brightest_where_most_keypoints_are():
-    counts = np.zeros((18, 32), int)
-    counts[3, 5], counts[9, 9] = 100, 25
-    picture = heat_map(counts, "left").sum(axis=-1)[::12, ::12]
-    assert picture.shape == (18, 32)
-    assert picture.argmax() == 3 * 32 + 5
-    assert picture[0, 0] < picture[9, 9] < picture[3, 5]
-
-
-def test_figures_are_told_in_fitting_units():
-    assert [duration_text(hours) for hours in (None, 0.001, 0.5, 829.0)] == ["0 s", "3.6 s", "30 min", "829 h"]
+def test_sizes_are_given_in_fitting_units():
     sizes = {12: "12 B", 5520: "5.52 kB", 481_000_000_000: "481 GB", 2_400_000_000_000: "2.4 TB"}
     assert [size_text(count) for count in sizes] == list(sizes.values())
 

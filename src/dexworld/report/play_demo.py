@@ -165,8 +165,6 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
         PlanRecord(
             imagined=imagined[number],
             happened=np.stack(played.step_frames[number:]),
-            best_costs=[iteration.best for iteration in statistics.history],
-            elite_costs=[iteration.elite_mean for iteration in statistics.history],
             seconds=statistics.seconds,
             step_seconds=STEP_SECONDS,
         )
