@@ -77,11 +77,17 @@ def write_video_results(
 ) -> Path:
     """Write `folder/report.html` about one method and return its path. about: further facts, such as the checkpoint."""
     summaries = {name: evaluation.summary(name) for name in evaluation.values}
+    own = summaries[method]
+    videos = "one video" if own["k"] == 1 else f"{own['k']} videos"
+    tiles = [
+        (html.number(own["kept"], ".1%"), "of the unaffected pixels are left alone"),
+        (str(len(evaluation.clips)), f"clips, {videos} each"),
+    ]
     cards = [clip_card(each, method, evaluation.reference_of(method)) for each in shown]
     return html.write_page(
         Path(folder) / "report.html",
         TITLE,
-        html.opening(TITLE, INTRODUCTION, _headline(evaluation, method), above=method_name(method)),
+        html.opening(TITLE, INTRODUCTION, tiles, above=method_name(method)),
         _gains_section(evaluation, method),
         html.section("The figures", html.note(TABLE_NOTE), *tables(summaries, method)),
         html.section("Clips", html.tag("p", CHOSEN), *cards, anchor="clips") if cards else None,
@@ -98,21 +104,6 @@ def method_name(method: str) -> str:
 def method_cell(method: str, own: str) -> html.Markup:
     """A method's name in a table; the page's own stands out."""
     return html.tag("strong", method_name(method)) if method == own else html.join([method_name(method)])
-
-
-def _headline(evaluation: Evaluation, method: str) -> list[tuple[str, str]]:
-    own = evaluation.summary(method)
-    figures = []
-    for name, reference in evaluation.headline(method.removesuffix("_codec")):
-        gain = evaluation.difference(name, reference)
-        how = "model and static copy both through the codec"
-        if reference != STATIC_COPY_CODEC:
-            how = f"{method_name(name)} against the static video itself"
-        for side in ("inside", "outside"):
-            figures.append((f"{html.number(gain[f'psnr_{side}'], '+.1f')} dB", f"{side}: {how}"))
-    videos = "one video" if own["k"] == 1 else f"{own['k']} videos"
-    figures.append((html.number(own["kept"], ".1%"), "of the unaffected pixels are left alone"))
-    return [*figures, (str(len(evaluation.clips)), f"clips, {videos} each")]
 
 
 def _gains_section(evaluation: Evaluation, method: str) -> html.Markup | None:

@@ -101,7 +101,7 @@ def scene_card(scene: Judged) -> html.Markup:
         hands.append(film(clip.hands, fps, name, kind=kind))
         truth.append(film(clip.interaction, fps, name, kind=kind))
     rank = order.index(scene.goal_index) + 1
-    wrong = f"Wrong: the right one came {ordinal(rank)}"
+    wrong = f"Wrong: the right one is number {rank}"
     verdict = html.badge("Right", "good") if rank == 1 else html.badge(wrong, "bad")
     folds = {MOTIONS: hands, "What really happens": truth}
     start = shown.clips[0].static[0]
@@ -120,9 +120,3 @@ def _ranking_card(
     top = html.box("films few", scene, wanted, style="--columns:2")
     further = [html.details(name, film_grid(cells)) for name, cells in folds.items()]
     return html.card(title, verdict, top, html.tag("h4", "Imagined, best first"), films(imagined, *further))
-
-
-def ordinal(rank: int) -> str:
-    """2 as "2nd"."""
-    suffix = "th" if 10 <= rank % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
-    return f"{rank}{suffix}"
