@@ -91,7 +91,7 @@ def test_speeds_and_lengths_are_those_of_the_motion():
     assert result.findings == {}
 
 
-def test_recorded_actions_are_described_dimension_by_dimension():
+def test_recorded_actions_are_described_by_dimension_and_confidence_by_hand():
     generator = np.random.default_rng(0)
     actions = generator.normal((0.0, -300.0, 2e-3), (0.5, 20.0, 1e-3), (400, 3))
     actions[:, 2] = np.sign(actions[:, 2])  # open or closed
@@ -105,7 +105,13 @@ def test_recorded_actions_are_described_dimension_by_dimension():
     np.testing.assert_allclose(three["q01"], np.quantile(actions, 0.01, axis=0), rtol=0.03)
     np.testing.assert_allclose(three["q99"], np.quantile(actions, 0.99, axis=0), rtol=0.03)
     assert (one["dimensions"], one["frames"], one["not_finite"], one["mean"]) == (1, 5, 1, [2.5])
-    assert account(found(moving_hands(), decode="none"))["actions"] == []
+    plain = account(found(moving_hands(), decode="none"))
+    assert (plain["actions"], plain["confidence"], plain["extras"]) == ([], None, {})
+    confidence = np.full((12, 42), 0.25, dtype=np.float32)
+    confidence[:, RIGHT] = 0.75
+    figures = account(found(moving_hands().with_columns(keypoint_confidence=confidence), decode="none"))
+    assert [figures["confidence"][side]["mean"] for side in ("left", "right")] == [0.25, 0.75]
+    assert figures["extras"] == {"keypoint_confidence": 1}
 
 
 def test_a_turning_camera_has_the_rotation_speed_of_its_turns():
@@ -126,16 +132,6 @@ def test_visibility_counts_what_is_annotated_in_front_and_inside():
     figures = account(found(episode))["visibility"]
     assert (figures["left"], figures["right"]) == (0.5, 0.0)
     assert figures["hands_in_picture"] == {"none": 0.5, "one": 0.5, "two": 0.0}
-
-
-def test_confidence_is_reported_where_it_was_recorded():
-    plain = moving_hands()
-    assert account(found(plain))["confidence"] is None
-    confidence = np.full((12, 42), 0.25, dtype=np.float32)
-    confidence[:, RIGHT] = 0.75
-    figures = account(found(plain.with_columns(keypoint_confidence=confidence)))
-    assert [figures["confidence"][side]["mean"] for side in ("left", "right")] == [0.25, 0.75]
-    assert figures["extras"] == {"keypoint_confidence": 1}
 
 
 JUMP = ("keypoints_world", np.s_[6:, 30, 2], lambda z: z + 0.9)
