@@ -199,13 +199,13 @@ def test_what_is_broken_is_listed_with_stage_and_reason_and_the_rest_still_count
     reports = []
     result = inspect(source, InspectConfig(workers=1), each=lambda report, done, total: reports.append(report))
     stages = {"extra.mp4": "opening", "episode-1": "labels", "episode-2": "frames", "episode-3": "labels"}
-    assert {each.name: each.stage for each in result.broken} == stages
-    assert "key 'camera' is missing" in result.broken[1].reason
-    assert result.broken[3].reason.startswith("unexpected TypeError: unhashable (test_inspection.py:")
+    assert {row["episode"]: row["broken"] for row in result.broken} == stages
+    assert "key 'camera' is missing" in result.broken[1]["reason"]
+    assert result.broken[3]["reason"].startswith("unexpected TypeError: unhashable (test_inspection.py:")
     figures = account(result)
     assert (figures["readable"], figures["frames"]) == (2, 24)
-    assert [report.name for report in reports] == list(source.ids)
-    assert json.loads(json.dumps(reports[1].to_json()))["reason"] == "0001.hdf5: key 'camera' is missing"
+    assert [report.row["episode"] for report in reports] == list(source.ids)
+    assert json.loads(json.dumps(reports[1].row))["reason"] == "0001.hdf5: key 'camera' is missing"
     assert figures["broken"]["by_stage"] == {"opening": 1, "labels": 2, "frames": 1}
 
 
@@ -222,7 +222,7 @@ def test_a_sample_says_so_and_is_the_same_for_the_same_seed(monkeypatch):
     def lengths(**settings):
         names = []
         config = InspectConfig(workers=1, **settings)
-        result = inspect(source, config, each=lambda report, done, total: names.append(report.name))
+        result = inspect(source, config, each=lambda report, done, total: names.append(report.row["episode"]))
         return account(result), names
 
     figures, names = lengths(episodes=10, seed=3)

@@ -46,7 +46,7 @@ class Inspect:
         ):
 
             def note(report: EpisodeReport, done: int, total: int) -> None:
-                file.write(json.dumps(report.to_json()) + "\n")
+                file.write(json.dumps(report.row) + "\n")
                 update("episodes", done, total)
 
             result = inspect(source, self.config, note)

@@ -5,6 +5,7 @@ Pixels, depths and speeds follow the conventions of `geometry.py` and `actions.p
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,16 +33,7 @@ STILL = 0.05  # grey levels of 255: two pictures that differ less, on average, a
 DARK = 3.0  # grey levels of 255: a picture whose mean and spread are below is black
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that looks wrong. kind: a key of `FINDINGS`. frame: where first, if anywhere in particular."""
-
-    kind: str
-    message: str
-    frame: int | None = None
-
-
-FINDINGS = {
+FINDINGS = {  # kind to what it is called and what to do
     "keypoint-jump": ("keypoints jump", "Tracking errors or missing frames; drop the episode or mark them invalid."),
     "camera-jump": ("the camera jumps", "Lost tracking, or poses in another order than the video's frames."),
     "behind-camera": (
@@ -76,12 +68,12 @@ class Snapshot:
 class Measurement:
     """Figures and findings of one episode: `labels` measures all but the pictures, `pictures` measures those.
 
-    name: of the episode in its dataset.
+    name: of the episode in its dataset. findings: kind (of `FINDINGS`), message, and the first frame or None.
     """
 
     def __init__(self, episode: Track, name: str) -> None:
         self.episode, self.name = episode, name
-        self.findings: list[Finding] = []
+        self.findings: list[dict[str, Any]] = []
         self.figures = Figures(len(episode))
         self.height, self.width = (int(side) for side in episode.frames.size)
         self.valid = episode.keypoints_valid
@@ -104,7 +96,7 @@ class Measurement:
         self._check_times(every_packet)
 
     def _find(self, kind: str, message: str, frame: int | None = None) -> None:
-        self.findings.append(Finding(kind, message, frame))
+        self.findings.append({"kind": kind, "message": message, "frame": frame})
 
     def _tally(self) -> None:
         episode, figures = self.episode, self.figures

@@ -7,14 +7,14 @@ number of processes. What can't be read is listed with its reason.
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from dexworld.data.episode_figures import FINDINGS, Finding, Measurement, Snapshot
+from dexworld.data.episode_figures import FINDINGS, Measurement, Snapshot
 from dexworld.data.parallel import WorkerDied, Workers, worker_count
 from dexworld.data.source import CorruptEpisodeError, Source, evenly_spread
 from dexworld.data.statistics import QUANTITIES, Figures
@@ -52,42 +52,30 @@ class InspectConfig:
             raise ValueError(f"workers and seed must be 0 or more, not {self.workers} and {self.seed}")
 
 
-@dataclass(frozen=True)
-class EpisodeReport:
-    """What was found in one episode. Where it can't be used, only the stage that failed (of `STAGES`) and the reason.
+class EpisodeReport(NamedTuple):
+    """What was found in one episode.
 
-    facts: frames, fps, size and task. bytes: of its files that no episode before it has.
+    row: its line of episodes.jsonl; where it can't be used, with the stage that failed (of `STAGES`) as `broken`.
     """
 
-    name: str
-    stage: str = ""
-    reason: str = ""
-    figures: Figures = field(default_factory=Figures)
-    findings: tuple[Finding, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
-    bytes: int = 0
+    row: dict[str, Any]
+    figures: Figures | None = None
     snapshot: Snapshot | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """One line about the episode."""
-        if self.stage:
-            return {"episode": self.name, "broken": self.stage, "reason": self.reason}
-        findings = [asdict(each) for each in self.findings]
-        return {"episode": self.name, **self.facts, "bytes": self.bytes, "findings": findings}
 
 
 @dataclass
 class Inspection:
     """The account of a dataset.
 
-    source: holds all episodes. read: how many were read; fewer is a sample. findings: by kind, with the number of
-    episodes and the first of them. bytes: of the files of the episodes read; shared files count once.
+    source: holds all episodes. read: how many were read; fewer is a sample. broken: rows of the episodes that can't be
+    used. findings: by kind, with the number of episodes and the first of them. bytes: of the files of the episodes
+    read; shared files count once.
     """
 
     source: Source
     read: int
     config: InspectConfig
-    broken: list[EpisodeReport] = field(default_factory=list)
+    broken: list[dict[str, Any]] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
     bytes: int = 0
@@ -95,20 +83,20 @@ class Inspection:
 
     def add(self, report: EpisodeReport) -> None:
         """Count one more episode."""
-        self.bytes += report.bytes
-        if report.stage:
-            self.broken.append(report)
+        if report.figures is None:
+            self.broken.append(report.row)
             return
         self.figures.merge(report.figures)
         self.snapshots += [report.snapshot] if report.snapshot is not None else []
-        for kind, finding in {each.kind: each for each in reversed(report.findings)}.items():  # the first of each kind
+        firsts = {each["kind"]: each for each in reversed(report.row["findings"])}  # the first of each kind
+        for kind, finding in firsts.items():
             title, advice = FINDINGS[kind]
             new = {"kind": kind, "title": title, "advice": advice, "episodes": 0, "examples": []}
             row = self.findings.setdefault(kind, new)
             row["episodes"] += 1
             if len(row["examples"]) < EXAMPLES:
-                example = {"episode": report.name, "frame": finding.frame, "message": finding.message}
-                row["examples"].append(example)
+                place = {"episode": report.row["episode"], "frame": finding["frame"]}
+                row["examples"].append(place | {"message": finding["message"]})
 
 
 def inspect(
@@ -125,7 +113,7 @@ def inspect(
         raise ValueError(f"{source.folder} holds no episode of kind {source.kind!r}")
     chosen = _chosen(len(source), config)
     result = Inspection(source, len(chosen), config)
-    result.broken += [EpisodeReport(name, "opening", reason) for name, reason in source.quarantined]
+    result.broken += [_broken(name, "opening", reason).row for name, reason in source.quarantined]
     decoded = {"none": (), "sample": evenly_spread(chosen, DECODED), "all": chosen}[config.decode]
     shown = frozenset(evenly_spread(decoded, SNAPSHOTS))
     job = partial(_report, source=source, config=config, decoded=frozenset(decoded), shown=shown)
@@ -134,12 +122,15 @@ def inspect(
         for done, outcome in enumerate(pool.outcomes(chosen), 1):
             index, report, error = outcome.item, outcome.result, outcome.error
             if isinstance(error, WorkerDied):
-                report = EpisodeReport(source.ids[index], "labels", f"reading it ended the process: {error}")
+                report = _broken(source.ids[index], "labels", f"reading it ended the process: {error}")
             elif error is not None:
                 raise error
             new = [path for path in source.files(index) if hash(str(path)) not in seen and path.exists()]
             seen.update(hash(str(path)) for path in new)
-            report = replace(report, bytes=sum(path.stat().st_size for path in new))
+            size = sum(path.stat().st_size for path in new)
+            result.bytes += size
+            if report.figures is not None:
+                report.row["bytes"] = size
             result.add(report)
             each(report, done, len(chosen))
     return result
@@ -164,19 +155,19 @@ def _report(
         stage = "frames"
         snapshot = measured.pictures(config.decode == "all") if index in decoded else None
     except (CorruptEpisodeError, VideoError) as error:
-        return EpisodeReport(name, stage, str(error))
+        return _broken(name, stage, str(error))
     except Exception as error:  # a reader must not raise anything else; if it does, the rest is still worth knowing
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return EpisodeReport(name, stage, f"unexpected {type(error).__name__}: {error} ({where})")
+        return _broken(name, stage, f"unexpected {type(error).__name__}: {error} ({where})")
     size = [measured.height, measured.width]
-    return EpisodeReport(
-        name,
-        figures=measured.figures,
-        findings=tuple(measured.findings),
-        facts={"frames": len(episode), "fps": float(episode.fps), "size": size, "task": episode.task},
-        snapshot=snapshot if index in shown else None,
-    )
+    row = {"episode": name, "frames": len(episode), "fps": float(episode.fps), "size": size, "task": episode.task}
+    row |= {"bytes": 0, "findings": measured.findings}
+    return EpisodeReport(row, measured.figures, snapshot if index in shown else None)
+
+
+def _broken(name: str, stage: str, reason: str) -> EpisodeReport:
+    return EpisodeReport({"episode": name, "broken": stage, "reason": reason})
 
 
 def account(result: Inspection) -> dict[str, Any]:
@@ -188,7 +179,7 @@ def account(result: Inspection) -> dict[str, Any]:
     frames, hours = figures.frames, figures.spread("length_s").total / 3600
     whole = len(source) / result.read if result.read else None  # never 0: what is read exists
     none, one, two, left, right = (tallies["hands"][name] / frames if frames else None for name in HAND_COUNTS)
-    tasks, stages = _most_common(tallies["tasks"], TASKS), Counter(each.stage for each in result.broken)
+    tasks, stages = _most_common(tallies["tasks"], TASKS), Counter(row["broken"] for row in result.broken)
     content = {"dataset": source.folder.name, "kind": source.kind, "episodes": len(source), "read": result.read}
     content |= {"sample": result.read < len(source), "readable": result.read - len(result.broken) + stages["opening"]}
     content |= {
@@ -207,7 +198,7 @@ def account(result: Inspection) -> dict[str, Any]:
         group, _, part = name.partition(".")
         spread = figures.spread(name).to_json()
         content[group] = content.get(group, {}) | {part: spread} if part else spread
-    broken = [{"episode": each.name, "stage": each.stage, "reason": each.reason} for each in result.broken]
+    broken = [{"episode": row["episode"], "stage": row["broken"], "reason": row["reason"]} for row in result.broken]
     by_stage = {stage: stages[stage] for stage in STAGES}
     return content | {
         "confidence": content["confidence"] if content["confidence"]["left"]["count"] else None,

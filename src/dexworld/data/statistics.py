@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
+QUANTILES = {"p01": 0.01, "p05": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def _logarithmic(low: float, high: float, per_decade: int) -> np.ndarray:
@@ -70,17 +70,13 @@ class Spread:
         """count, mean, std, min, max and quantiles; None of no values."""
         count = int(self.counts.sum())
         if not count:
-            return {"count": 0} | dict.fromkeys(("mean", "std", "min", "max", *map(_key, QUANTILES)))
+            return {"count": 0} | dict.fromkeys(("mean", "std", "min", "max", *QUANTILES))
         mean = self.total / count
         std = max(0.0, self.squares / count - mean**2) ** 0.5
         bounds = np.concatenate([[self.low], self.edges.clip(self.low, self.high), [self.high]])
         below = np.concatenate([[0], np.cumsum(self.counts)])
-        quantiles = {_key(share): float(np.interp(share * count, below, bounds)) for share in QUANTILES}
+        quantiles = {key: float(np.interp(share * count, below, bounds)) for key, share in QUANTILES.items()}
         return {"count": count, "mean": mean, "std": std, "min": self.low, "max": self.high} | quantiles
-
-
-def _key(share: float) -> str:
-    return f"p{round(100 * share):02d}"
 
 
 @dataclass
