@@ -1,19 +1,24 @@
 """Inspection: figures in closed form, every defect found by its own name, nothing left out in silence."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dexworld.cli.inspect import Inspect, show
+from dexworld.cli.reader_options import reader_options
 from dexworld.data import inspection
+from dexworld.data.datasets import open_dataset
 from dexworld.data.inspection import InspectConfig, Inspection, account, inspect
-from dexworld.data.recordings import EpisodeWriter
+from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.statistics import ANY_VALUE, Spread
 from dexworld.data.video import VideoError
 from dexworld.hands import LEFT, RIGHT
+from dexworld.report.inspection_page import size_text
 from dexworld.track import ArrayFrames, Track
 
 FOCAL, HEIGHT, WIDTH, FPS = 100.0, 48, 64, 10.0
@@ -61,6 +66,13 @@ class Listed:
 
 def found(*episodes: Track, workers: int = 1, **settings) -> Inspection:
     return inspect(Listed(episodes), InspectConfig(workers=workers, **settings))
+
+
+def written(folder: Path, *episodes: Track) -> EpisodeDataset:
+    writer = EpisodeWriter(folder, {"made by": "tests"})
+    for number, episode in enumerate(episodes):
+        writer.write(f"{number:04d}", episode)
+    return writer.finish()
 
 
 def kinds(episode: Track, **settings) -> set[str]:
@@ -260,11 +272,9 @@ def test_a_snapshot_shows_the_frame_with_most_keypoints_at_a_size_to_look_at(tmp
 
 
 def test_the_account_is_the_same_with_one_process_and_with_two(tmp_path):
-    writer = EpisodeWriter(tmp_path / "data", {"made by": "tests"})
-    for number in range(3):
-        writer.write(f"{number:04d}", moving_hands(6 + number))
+    written(tmp_path / "data", *map(moving_hands, (6, 7, 8)))
     (tmp_path / "data" / "episodes" / "0001.mp4").write_bytes(b"nothing")
-    dataset = writer.finish()
+    dataset = open_dataset(tmp_path / "data")
     one, two = (account(inspect(dataset, InspectConfig(workers=workers))) for workers in (1, 2))
     assert one == two
     assert one["broken"]["count"] == 1
@@ -286,3 +296,102 @@ def test_spreads_add_up_know_their_quantiles_and_leave_out_what_is_no_number():
     outside.add(np.array([-1.0, 0.0, 0.5, 0.9, 1.0, 7.0]))
     assert outside.counts.tolist() == [1, 1, 3, 1]
     assert set(none.to_json().values()) == {0, None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four episodes: two good ones, one that jumps, one whose video is gone."""
+    confidence = np.full((12, 42), 0.9, np.float32)
+    episodes = [
+        replace(moving_hands().with_columns(keypoint_confidence=confidence), task=f"pick & place <{number}>")
+        for number in range(4)
+    ]
+    jump = np.where(np.arange(12) < 5, 0.0, 2.0)[:, None, None]
+    episodes[2] = episodes[2].with_columns(keypoints_world=episodes[2].keypoints_world + jump)
+    written(tmp_path / "data", *episodes)
+    (tmp_path / "data" / "episodes" / "0003.mp4").unlink()
+    return tmp_path / "data"
+
+
+def run(folder: Path, out: Path, **settings) -> str:
+    """The page of the command."""
+    Inspect(folder, out, config=InspectConfig(workers=1, **settings)).run()
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_command_writes_page_figures_and_a_line_per_episode(folder, tmp_path, capsys):
+    text = run(folder, tmp_path / "out", seed=5)
+    assert "3 of 3 episodes read, 18 pictures decoded." in text
+    assert text.index("Broken") < text.index("What looks wrong") < text.index("Contact sheet")
+    named = ("left hand, tracking confidence", "pick &amp; place &lt;0&gt;", "Tracking errors or missing frames")
+    for part in ("episodes/0003", "keypoints jump", "0002, frame 5", *named):
+        assert part in text
+    assert len(re.findall(r'src="data:image/jpeg', text)) == 3  # contact sheet
+    assert not re.search(r'(?:src|href)="http', text)
+    shown = capsys.readouterr().out
+    assert "keypoints jump" in shown
+    assert "episodes/0003" in shown
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (content["kind"], content["episodes"], content["readable"], content["run"]["seed"]) == ("episodes", 3, 3, 5)
+    assert content["findings"][0]["kind"] == "keypoint-jump"
+    assert content["broken"]["episodes"][0]["stage"] == "opening"
+    lines = [json.loads(line) for line in (tmp_path / "out" / "episodes.jsonl").read_text().splitlines()]
+    assert [line["episode"] for line in lines] == ["0000", "0001", "0002"]
+    assert lines[2]["findings"][0]["frame"] == 5
+
+
+def test_a_page_of_a_sample_says_how_many_of_how_many_and_the_seed(folder, tmp_path):
+    text = run(folder, tmp_path / "out", episodes=2, seed=7, decode="none")
+    assert "2 of 3 episodes read (a sample drawn with seed 7), 0 pictures decoded." in text
+    assert "≈" in text
+    assert "Contact sheet" not in text
+
+
+def test_a_dataset_of_broken_files_has_a_page(folder, tmp_path):
+    for path in (folder / "episodes").glob("*.mp4"):
+        path.unlink()
+    assert run(folder, tmp_path / "out").count("episodes/000") >= 4
+
+
+def test_tables_show_each_dimension_of_actions_and_say_how_many_rows_are_left_out(tmp_path, capsys):
+    source = written(tmp_path / "robot", moving_hands().with_columns(action=np.linspace([-1.0, 0.0], [1.0, 0.002], 12)))
+    text = run(source.folder, tmp_path / "out")
+    assert "0 kinds of findings" in text
+    assert "2 dimensions, 12 frames, episodes: 1<" in text
+    assert re.search(r"<td>1</td>(<td class=\"numeric\">[^<]*</td>){5}<td class=\"numeric\">0.002</td>", text)
+    figures = account(inspect(source, InspectConfig(workers=1)))
+    broken = [{"episode": f"{number}", "stage": "labels", "reason": "[/red] [bold]x"} for number in range(22)]
+    show(figures | {"broken": {"count": 22, "episodes": broken}}, seed=0)
+    shown = capsys.readouterr().out
+    assert shown.count("[/red] [bold]x") == 20  # text from the dataset is no markup
+    assert "and 2 more: see results.json" in shown
+
+
+def test_sizes_are_given_in_fitting_units():
+    sizes = {12: "12 B", 5520: "5.52 kB", 481_000_000_000: "481 GB", 2_400_000_000_000: "2.4 TB"}
+    assert [size_text(count) for count in sizes] == list(sizes.values())
+
+
+def test_reader_options_come_as_settings_or_as_a_file(tmp_path):
+    path = tmp_path / "options.json"
+    path.write_text(json.dumps({"egodex": {"split": "train", "max_episodes": 3}}))
+    settings = ("egodex.split=extra", "egodex.tasks=a,b", "droid.hand.style=official", "droid.intrinsics=60,60,64,36")
+    chosen = reader_options((str(path), *settings))
+    assert (chosen.egodex.split, chosen.egodex.max_episodes, chosen.egodex.tasks) == ("extra", 3, ("a", "b"))
+    assert (chosen.droid.hand.style, chosen.droid.intrinsics) == ("official", (60.0, 60.0, 64.0, 36.0))
+    assert reader_options(()) == reader_options(("egodex.split=null",))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("egodex.splits=test", r"reader.egodex has unknown fields splits; EgoDexOptions knows split, tasks"),
+        ("egodex.max_episodes=few", r"reader.egodex.max_episodes is 'few'; it must be int"),
+        ("egodex.min_confidence=2", "lie between 0 and 1"),
+        ("test", "LAYOUT.FIELD=VALUE"),
+        ("droid.hand.style=fist", r"reader.droid.hand.style is 'fist'; choose 'gripper' or 'official'"),
+    ],
+)
+def test_reader_options_that_do_not_exist_or_fit_are_named(setting, message):
+    with pytest.raises(ValueError, match=message):
+        reader_options((setting,))

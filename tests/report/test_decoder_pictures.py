@@ -45,16 +45,6 @@ def motions(model, episode):
     return {"up": atomic_motions(episode, 0, AtomicConfig(steps=1), model.config.action_convention)["up"]}
 
 
-def test_imagination_is_drawn_by_the_decoder_that_is_given(model, decoder, episode, motions):
-    decode = open_decoder(decoder, model.encoder).decode
-    own, drawn = (imagine(model, episode, motions, decode=each) for each in (None, decode))
-    latents = model.encode(torch.from_numpy(episode.frames.array[:1]))
-    np.testing.assert_array_equal(own.images[0, 0], model.decode(latents)[0])
-    np.testing.assert_array_equal(drawn.images[0, 0], decode(latents)[0])
-    assert drawn.decoded
-    np.testing.assert_array_equal(own.predicted_px, drawn.predicted_px)
-
-
 @pytest.fixture
 def shipped(decoder, monkeypatch):
     """As if the decoder above were the one in the package."""
