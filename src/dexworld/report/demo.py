@@ -17,14 +17,12 @@ class PlanRecord:
     """One plan.
 
     imagined: (T, H, W, 3) uint8, the prediction of every planned step, or None where latents can't be decoded.
-    happened: (S, H, W, 3) uint8, what the camera saw at the same moments, S <= T. seconds: wall time. step_seconds:
-    simulated, between two steps.
+    happened: (S, H, W, 3) uint8, what the camera saw at the same moments, S <= T. seconds: wall time.
     """
 
     imagined: np.ndarray | None
     happened: np.ndarray
     seconds: float
-    step_seconds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -153,38 +151,18 @@ def episode_card(episode: EpisodeResult, explain: bool, drawn_by: str) -> html.M
 
 
 def imagination(plans: Sequence[PlanRecord], explain: bool, drawn_by: str) -> list[html.Markup]:
-    """Imagined against real pictures, and the whole plans; empty without plans."""
-    parts: list[html.Markup] = []
-    decoded = [(plan.imagined, plan) for plan in plans if plan.imagined is not None]
-    if decoded:
-        heads = [f"step {number}" for number in range(1, len(decoded) + 1)]
-        reading = html.note(words.IMAGINED, f" Drawn by {drawn_by}." if drawn_by else "")
-        parts += [html.tag("h4", "Imagined, and what happened"), *([reading] if explain else [])]
-        parts.append(compared([each[0] for each, _ in decoded], [plan.happened[0] for _, plan in decoded], heads))
-    ahead = []
-    for number, (imagined, plan) in enumerate(decoded, start=1):
-        if len(imagined) > 1:
-            heads = [f"after {step * plan.step_seconds:g} s" for step in range(1, len(imagined) + 1)]
-            columns = max(len(each) for each, _ in decoded)
-            pictures = compared(list(imagined), list(plan.happened), heads, columns)
-            ahead += [html.tag("h4", f"Plan {number}"), pictures]
-    if ahead:
-        parts.append(html.details("The whole plans", html.note(words.LOOK_AHEAD), *ahead))
-    return parts
-
-
-def compared(
-    imagined: Sequence[np.ndarray], happened: Sequence[np.ndarray], heads: Sequence[str], columns: int = 0
-) -> html.Markup:
-    """Two rows of pictures under `heads`. columns: room to leave, so that pictures of several comparisons are equal."""
-    columns = max(columns, len(heads))
-    blanks = [html.tag("span")] * (columns - len(heads))
-    cells = [html.tag("span", class_="corner"), *(html.tag("span", head, class_="when") for head in heads), *blanks]
-    cells += [html.tag("span", "imagined", class_="side")]
-    cells += [image_tag(image, f"imagined, {head}") for image, head in zip(imagined, heads, strict=True)]
-    cells += [*blanks, html.tag("span", "happened", class_="side")]
-    cells += [image_tag(image, f"what happened, {head}") for image, head in zip(happened, heads, strict=False)]
-    return html.box("pair", *cells, style=f"--columns:{columns}")
+    """The first step of every plan, imagined and real; empty without decoded plans."""
+    decoded = [(plan.imagined[0], plan.happened[0]) for plan in plans if plan.imagined is not None]
+    if not decoded:
+        return []
+    steps = [f"step {number}" for number in range(1, len(decoded) + 1)]
+    cells = [html.tag("span", class_="corner"), *(html.tag("span", step, class_="when") for step in steps)]
+    for row, images in zip(("imagined", "happened"), zip(*decoded, strict=True), strict=True):
+        cells.append(html.tag("span", row, class_="side"))
+        cells += [image_tag(image, f"{row}, {step}") for image, step in zip(images, steps, strict=True)]
+    reading = html.note(words.IMAGINED, f" Drawn by {drawn_by}." if drawn_by else "") if explain else None
+    pictures = html.box("pair", *cells, style=f"--columns:{len(steps)}")
+    return [html.tag("h4", "Imagined, and what happened"), reading or html.Markup(), pictures]
 
 
 def _success_section(results: DemoResults) -> html.Markup | None:

@@ -29,7 +29,7 @@ from dexworld.report import words
 from dexworld.report.demo import DemoResults, EpisodeResult, PlanRecord
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
-from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, TASKS, Task, draw_episodes
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, Task, draw_episodes
 from dexworld.sim.render import Backend, choose_backend
 
 
@@ -166,7 +166,6 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
             imagined=imagined[number],
             happened=np.stack(played.step_frames[number:]),
             seconds=statistics.seconds,
-            step_seconds=STEP_SECONDS,
         )
         for number, statistics in enumerate(policy.statistics)
     )

@@ -75,10 +75,6 @@ IMAGINED = (
     "move. The imagined pictures are coarse because the model thinks in small image patches and not in pixels; what "
     "counts is whether the hand and the object are in the same place."
 )
-LOOK_AHEAD = (
-    "The whole plan at each step. The robot plans anew after every step, so from the second column on it may have "
-    "moved otherwise than imagined here, and differences there are not all the model's error."
-)
 CONTROLS = {  # keys of results.json, best first by what they know
     "expert": "Scripted expert",
     "true_simulator": "True simulator",
