@@ -50,7 +50,7 @@ def test_imagined_pictures_stand_beside_what_happened(page_of, make_episode):
 
 
 def test_a_plan_that_cannot_be_decoded_shows_no_pictures(page_of, make_episode, moving_disc):
-    page = page_of(make_episode(plans=(PlanRecord(None, moving_disc[:1], 1.0),))).read_text()
+    page = page_of(make_episode(plans=(PlanRecord(None, moving_disc[0], 1.0),))).read_text()
     assert "imagined, step" not in page
     assert "1 plan, 1.0 s each" in page
 

@@ -24,8 +24,8 @@ def test_an_episode_is_planned_filmed_and_imagined(results):
     assert (episode.task, episode.seed) == ("reach", SEED)
     assert episode.outcome.shape == ((HORIZON + 1) * 5, 224, 392, 3)
     assert len(episode.plans) == HORIZON
-    for number, plan in enumerate(episode.plans):
-        assert plan.imagined.shape == plan.happened.shape == (HORIZON - number, 224, 392, 3)
+    for plan in episode.plans:
+        assert plan.imagined.shape == plan.happened.shape == (224, 392, 3)
         assert plan.seconds > 0
     assert episode.goal_keypoints.shape == (12, 2)
 

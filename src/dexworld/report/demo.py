@@ -16,8 +16,8 @@ from dexworld.report.overlay import hand_overlay
 class PlanRecord:
     """One plan.
 
-    imagined: (T, H, W, 3) uint8, the prediction of every planned step, or None where latents can't be decoded.
-    happened: (S, H, W, 3) uint8, what the camera saw at the same moments, S <= T. seconds: wall time.
+    imagined: (H, W, 3) uint8, the prediction of its first step, or None where latents can't be decoded. happened:
+    (H, W, 3) uint8, what the camera saw then. seconds: wall time.
     """
 
     imagined: np.ndarray | None
@@ -152,7 +152,7 @@ def episode_card(episode: EpisodeResult, explain: bool, drawn_by: str) -> html.M
 
 def imagination(plans: Sequence[PlanRecord], explain: bool, drawn_by: str) -> list[html.Markup]:
     """The first step of every plan, imagined and real; empty without decoded plans."""
-    decoded = [(plan.imagined[0], plan.happened[0]) for plan in plans if plan.imagined is not None]
+    decoded = [(plan.imagined, plan.happened) for plan in plans if plan.imagined is not None]
     if not decoded:
         return []
     steps = [f"step {number}" for number in range(1, len(decoded) + 1)]

@@ -152,7 +152,7 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
 
     def imagine(policy: MPCPolicy) -> None:
         latents = policy.imagined.latents
-        imagined.append(None if latents is None or decode is None else decode(latents[0]).numpy())
+        imagined.append(None if latents is None or decode is None else decode(latents[0, :1])[0].numpy())
 
     environment, options = KitchenEnv(backend=config.backend), {"episode": episode}
     try:
@@ -161,14 +161,8 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
         played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
     finally:
         environment.close()
-    plans = tuple(
-        PlanRecord(
-            imagined=imagined[number],
-            happened=np.stack(played.step_frames[number:]),
-            seconds=statistics.seconds,
-        )
-        for number, statistics in enumerate(policy.statistics)
-    )
+    parts = zip(imagined, played.step_frames, policy.statistics, strict=True)
+    plans = tuple(PlanRecord(picture, happened, made.seconds) for picture, happened, made in parts)
     return EpisodeResult(
         task=task,
         seed=episode.seed,
