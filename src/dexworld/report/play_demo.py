@@ -161,7 +161,7 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
         played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
     finally:
         environment.close()
-    parts = zip(imagined, played.step_frames, policy.statistics, strict=True)
+    parts = zip(imagined, played.step_frames, policy.statistics, strict=False)  # an episode may end early
     plans = tuple(PlanRecord(picture, happened, made.seconds) for picture, happened, made in parts)
     return EpisodeResult(
         task=task,
