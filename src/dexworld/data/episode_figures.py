@@ -219,7 +219,8 @@ class Measurement:
         wanted = sorted({frame for first in pairs for frame in (first, first + 1) if frame <= last} | {best})
         seen["episodes"] += 1
         frozen, black, before = list[int](), list[int](), -2
-        kept = previous = np.zeros(0)
+        kept: np.ndarray = np.zeros(0)
+        previous: np.ndarray = kept
         for frame, picture in self._decoded(None if every_frame else wanted):
             small = picture[::STRIDE, ::STRIDE].astype(np.int16)
             seen["decoded"] += 1

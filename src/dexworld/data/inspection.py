@@ -180,9 +180,13 @@ def account(result: Inspection) -> dict[str, Any]:
     whole = len(source) / result.read if result.read else None  # never 0: what is read exists
     none, one, two, left, right = (tallies["hands"][name] / frames if frames else None for name in HAND_COUNTS)
     tasks, stages = _most_common(tallies["tasks"], TASKS), Counter(row["broken"] for row in result.broken)
-    content = {"dataset": source.folder.name, "kind": source.kind, "episodes": len(source), "read": result.read}
-    content |= {"sample": result.read < len(source), "readable": result.read - len(result.broken) + stages["opening"]}
-    content |= {
+    content: dict[str, Any] = {
+        "dataset": source.folder.name,
+        "kind": source.kind,
+        "episodes": len(source),
+        "read": result.read,
+        "sample": result.read < len(source),
+        "readable": result.read - len(result.broken) + stages["opening"],
         "frames": frames,
         "hours": hours,
         "bytes": result.bytes,

@@ -1,5 +1,6 @@
 """The page of `dexworld inspect`: what is in a dataset, what is broken, what looks wrong, and how it looks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class Listing(NamedTuple):
     title: str
     lead: str
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     numeric_from: int = 9
 
 
@@ -114,7 +115,7 @@ def _finding_row(row: dict[str, Any], readable: int) -> tuple[str, ...]:
 
 def _section(found: Listing) -> html.Markup | None:
     if not found.head:
-        return html.section(found.title, html.facts(found.rows))
+        return html.section(found.title, html.facts((name, value) for name, value in found.rows))
     if not found.rows:
         return None
     table = html.table(found.head, found.rows[:SHOWN], found.numeric_from)
