@@ -18,7 +18,6 @@ from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.statistics import ANY_VALUE, Spread
 from dexworld.data.video import VideoError
 from dexworld.hands import LEFT, RIGHT
-from dexworld.report.inspection_page import size_text
 from dexworld.track import ArrayFrames, Track
 
 FOCAL, HEIGHT, WIDTH, FPS = 100.0, 48, 64, 10.0
@@ -365,11 +364,6 @@ def test_tables_show_each_dimension_of_actions_and_say_how_many_rows_are_left_ou
     shown = capsys.readouterr().out
     assert shown.count("[/red] [bold]x") == 20  # text from the dataset is no markup
     assert "and 2 more: see results.json" in shown
-
-
-def test_sizes_are_given_in_fitting_units():
-    sizes = {12: "12 B", 5520: "5.52 kB", 481_000_000_000: "481 GB", 2_400_000_000_000: "2.4 TB"}
-    assert [size_text(count) for count in sizes] == list(sizes.values())
 
 
 def test_reader_options_come_as_settings_or_as_a_file(tmp_path):

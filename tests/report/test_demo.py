@@ -3,7 +3,6 @@ import re
 import pytest
 
 from dexworld.report.demo import DemoResults, PlanRecord, write_demo_report
-from dexworld.report.html import duration
 
 
 def measured() -> dict:
@@ -60,7 +59,3 @@ def test_text_from_outside_is_escaped_and_what_was_not_measured_left_out(page_of
     assert "a &lt; b" in page
     for part in ("<script>", "How often it works", "How good the imagination is"):
         assert part not in page
-
-
-def test_durations_are_given_in_seconds_minutes_or_hours():
-    assert [duration(value) for value in (4.25, 65.2, 366.4, 6120)] == ["4.2 s", "65 s", "6 min 6 s", "1.7 h"]

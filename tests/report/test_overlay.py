@@ -20,12 +20,6 @@ def test_a_hand_has_its_wrist_its_tips_and_lines_between_them():
         assert tuple(drawn[4 * y, 4 * x]) == FINGER_COLOURS[finger]
     middle = (pixels[6] + pixels[11]) / 2
     assert tuple(drawn[int(4 * middle[1]), int(4 * middle[0])]) == FINGER_COLOURS[4]
-    # what lies outside the image is cut off
-    pixels = np.tile([[-30.0, -30.0], [200.0, 100.0]], (6, 1))
-    drawn = hand_overlay(black(), pixels, np.ones(12, dtype=bool), scale=1)
-    assert drawn.shape == (40, 60, 3)
-    assert drawn.any()
-    assert not drawn[30:, :10].any()
 
 
 def test_all_keypoints_are_joined_by_bones_and_hidden_ones_left_out():
@@ -36,8 +30,6 @@ def test_all_keypoints_are_joined_by_bones_and_hidden_ones_left_out():
     assert hand_overlay(black(), pixels, shown, scale=1).any()
     with pytest.raises(ValueError, match="visible points only"):
         hand_overlay(black(), np.full((42, 2), np.nan), shown)
-    with pytest.raises(ValueError, match="42"):
-        hand_overlay(black(), np.zeros((21, 2)), np.ones(21, dtype=bool))
 
 
 def test_a_region_is_bright_and_outlined():

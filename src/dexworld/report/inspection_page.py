@@ -82,7 +82,7 @@ def _content_rows(figures: dict[str, Any], seed: int) -> list[tuple[str, ...]]:
     return [
         ("read", extent(figures, seed)),
         ("length", f"{about}{html.duration(3600 * (estimate['hours'] or 0))}, {figures['frames']:,} frames read"),
-        ("disk", f"{about}{size_text(estimate['bytes'] or 0)}"),
+        ("disk", f"{about}{_size(estimate['bytes'] or 0)}"),
         ("layout", figures["kind"]),
         ("frame sizes", _counted(figures["frame_sizes"])),
         ("frames per second", _counted(figures["fps"])),
@@ -145,7 +145,7 @@ def _short(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def size_text(count: float) -> str:
+def _size(count: float) -> str:
     """Bytes in the unit that fits."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dexworld.hands import BONES, KEYPOINTS_PER_HAND, NUM_KEYPOINTS, NUM_TRACKED
+from dexworld.hands import BONES, KEYPOINTS_PER_HAND
 
 Colour = tuple[int, int, int]
 
@@ -21,11 +21,8 @@ def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale
 
     pixels: (12, 2) tracked keypoints (a line from the wrist to every tip) or (42, 2) all of them (every bone), in
     pixels of `image`. shown: (12,) or (42,) bool; keypoints that are not shown may hold anything. Raises ValueError
-    on other shapes, and on shown keypoints that are NaN or Inf.
+    on shown keypoints that are NaN or Inf.
     """
-    shapes = pixels.shape, shown.shape
-    if shapes not in (((NUM_TRACKED, 2), (NUM_TRACKED,)), ((NUM_KEYPOINTS, 2), (NUM_KEYPOINTS,))):
-        raise ValueError(f"hands are (12, 2) or (42, 2) pixels with as many flags, not {shapes[0]} and {shapes[1]}")
     if not np.isfinite(pixels[shown]).all():
         raise ValueError("a keypoint at NaN or Inf has no place in an image; draw visible points only")
     fine = scale * SMOOTHING  # drawn so much larger, and averaged afterwards
