@@ -37,7 +37,7 @@ def write_inspection_page(folder: Path, figures: dict[str, Any], seed: int, snap
     """Write `folder`/report.html about an account, a page without any outside resource, and return its path."""
     broken, wrong, *others = map(_section, listings(figures, seed))
     name = figures["dataset"]
-    title, opening = f"{name}: inspection", html.opening(name, f"{figures['kind']} dataset. {extent(figures, seed)}")
+    title, opening = f"{name}: inspection", html.opening(name, f"What is in this {figures['kind']} dataset.")
     sheet = _sheet_section(snapshots) if snapshots else None
     return html.write_page(folder / "report.html", title, opening, broken, wrong, sheet, *others, footer=FOOTER)
 
@@ -67,20 +67,13 @@ def listings(figures: dict[str, Any], seed: int) -> list[Listing]:
     return tables
 
 
-def extent(figures: dict[str, Any], seed: int) -> str:
-    """One sentence: how much of the dataset was read."""
-    sample = f" (a sample drawn with seed {seed})" if figures["sample"] else ""
-    pictures = f"{figures['pictures']['decoded']:,} pictures decoded"
-    return f"{figures['read']:,} of {figures['episodes']:,} episodes read{sample}, {pictures}."
-
-
 def _content_rows(figures: dict[str, Any], seed: int) -> list[tuple[str, ...]]:
     about, pictures, estimate = "≈ " if figures["sample"] else "", figures["pictures"], figures["estimate"]
-    seen = figures["visibility"]
+    sample, seen = f" (a sample drawn with seed {seed})" if figures["sample"] else "", figures["visibility"]
     shares = {"left": seen["left"], "right": seen["right"], "both": seen["hands_in_picture"]["two"]}
     hands = [f"{side} {'-' if share is None else f'{100 * share:.0f} %'}" for side, share in shares.items()]
     return [
-        ("read", extent(figures, seed)),
+        ("read", f"{figures['read']:,} of {figures['episodes']:,} episodes{sample}"),
         ("length", f"{about}{html.duration(3600 * (estimate['hours'] or 0))}, {figures['frames']:,} frames read"),
         ("disk", f"{about}{_size(estimate['bytes'] or 0)}"),
         ("layout", figures["kind"]),
@@ -90,7 +83,7 @@ def _content_rows(figures: dict[str, Any], seed: int) -> list[tuple[str, ...]]:
         ("also recorded", ", ".join(figures["extras"]) or "nothing else"),
         ("tasks", f"{figures['tasks']['distinct']:,} different"),
         ("frames with half of a hand's keypoints in view", ", ".join(hands)),
-        ("identical neighbouring pictures", f"{pictures['identical']:,} of {pictures['compared']:,} compared"),
+        ("pictures", "{decoded:,} decoded, {identical:,} of {compared:,} equal the one before".format(**pictures)),
         ("what looks wrong", f"{len(figures['findings'])} kinds of findings"),
         ("broken", f"{figures['broken']['count']:,}"),
     ]
