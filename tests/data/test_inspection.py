@@ -355,7 +355,7 @@ def test_a_dataset_of_broken_files_has_a_page(folder, tmp_path):
 def test_tables_show_each_dimension_of_actions_and_say_how_many_rows_are_left_out(tmp_path, capsys):
     source = written(tmp_path / "robot", moving_hands().with_columns(action=np.linspace([-1.0, 0.0], [1.0, 0.002], 12)))
     text = run(source.folder, tmp_path / "out")
-    assert "0 kinds of findings" in text
+    assert not re.search("Broken|What looks wrong", text)
     assert "2 dimensions, 12 frames, episodes: 1<" in text
     assert re.search(r"<td>1</td>(<td class=\"numeric\">[^<]*</td>){5}<td class=\"numeric\">0.002</td>", text)
     figures = account(inspect(source, InspectConfig(workers=1)))

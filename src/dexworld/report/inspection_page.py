@@ -52,7 +52,7 @@ def listings(figures: dict[str, Any], seed: int) -> list[Listing]:
     wrong_head = ("Finding", "Episodes", "For instance", "Advice")
     speeds = "Speeds are between neighbouring frames, of hands the mean of their keypoints, in the world."
     tables = [
-        Listing("Broken", unusable, ("Episode or file", "In its", "Reason"), broken),
+        Listing("Broken", unusable, ("Episode or file", "Fails at", "Reason"), broken),
         Listing("What looks wrong", outside, wrong_head, wrong),
         Listing("What is in it", "", (), _content_rows(figures, seed)),
         Listing("How much, how fast", speeds, ("", *SPREAD.values()), _spread_rows(figures), 1),
@@ -84,7 +84,7 @@ def _content_rows(figures: dict[str, Any], seed: int) -> list[tuple[str, ...]]:
         ("tasks", f"{figures['tasks']['distinct']:,} different"),
         ("frames with half of a hand's keypoints in view", ", ".join(hands)),
         ("pictures", "{decoded:,} decoded, {identical:,} of {compared:,} equal the one before".format(**pictures)),
-        ("what looks wrong", f"{len(figures['findings'])} kinds of findings"),
+        ("kinds of findings", str(len(figures["findings"]))),
         ("broken", f"{figures['broken']['count']:,}"),
     ]
 
