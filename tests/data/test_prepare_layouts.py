@@ -9,7 +9,7 @@ from egodex_fixtures import make_clip, write_clip
 from prepare_fixtures import config_of
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.inspection import InspectConfig, inspect
+from dexworld.data.inspection import InspectConfig, account, inspect
 from dexworld.data.prepare.job import prepare
 from dexworld.data.readers import open_source
 from dexworld.data.store.store_settings import PrepareSettings
@@ -27,7 +27,7 @@ def test_egodex_is_prepared_with_its_labels_and_splits_and_a_damaged_clip_is_nam
     before, after = open_source(tmp_path / "egodex", "egodex"), open_dataset(tmp_path / "store", verify=True)
     assert after.splits == ("part1", "part1", "test")
     assert [name.split(".")[0] for name in after.ids] == list(after.splits)
-    assert inspect(after, InspectConfig(decode="none")).splits == {"part1": 2, "test": 1}
+    assert account(inspect(after, InspectConfig(decode="none")))["splits"] == {"part1": 2, "test": 1}
     for index, name in enumerate(after.ids):
         expected, found = before[before.ids.index(name)], after[index]
         np.testing.assert_allclose(found.world_from_camera, expected.world_from_camera, atol=1e-6)
