@@ -1,5 +1,6 @@
 """Numbers out of foreign files: checks before they are believed, and the poses and matrices made of them."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,24 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
     return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
-def simulator_seed(metadata: dict[str, Any]) -> int | None:
+def check_pinhole(matrix: np.ndarray, size: tuple[int, int], where: str) -> None:
+    """Raise CorruptEpisodeError unless (3, 3) `matrix` may belong to frames of (height, width) pixels.
+
+    Asked for: no skew, a field of view of 5 to 170 degrees, pixels square to 10 %, a centred principal point.
+    """
+    height, width = size
+    fx, fy, (cx, cy) = matrix[0, 0], matrix[1, 1], matrix[:2, 2]
+    if not (
+        np.isfinite(matrix).all()
+        and np.abs(matrix - pinhole(fx, fy, cx, cy)).max() < 1e-3 * width
+        and math.tan(math.radians(2.5)) * 2 * fx < width < math.tan(math.radians(85)) * 2 * fx
+        and 0.9 * fy < fx < 1.1 * fy
+        and width / 4 < cx < 3 * width / 4
+        and height / 4 < cy < 3 * height / 4
+    ):
+        raise CorruptEpisodeError(f"{where}: {matrix.tolist()} is no pinhole matrix for frames of {height} x {width}")
+
+
+def simulator_seed(seed: Any) -> int | None:
     """The seed of a scene that our simulator wrote in a foreign layout, so that evaluation can refuse it later."""
-    seed = metadata.get("dexworld_seed")
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
