@@ -20,7 +20,8 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import prepare
 from dexworld.data.readers import ReaderOptions
-from dexworld.data.readers.droid import DroidOptions, open_droid
+from dexworld.data.readers.droid import open_droid
+from dexworld.data.readers.droid_episode import DroidOptions
 from dexworld.data.readers.droid_lerobot import open_droid_lerobot
 from dexworld.data.readers.egodex import open_egodex
 from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseMapping, open_lerobot

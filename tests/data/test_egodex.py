@@ -159,15 +159,6 @@ def test_the_scene_of_a_simulated_clip_is_known_so_that_evaluation_can_refuse_it
     assert open_egodex(folder)[0].seed == 900_017
 
 
-def test_annotations_keep_every_array_and_attribute_of_the_file(dataset):
-    found = open_egodex(dataset).annotations(0)
-    assert len([name for name in found if name.startswith("transforms/")]) == 69
-    assert len([name for name in found if name.startswith("confidences/")]) == 68
-    np.testing.assert_array_equal(found["transforms/spine3"], CLIP.poses["spine3"])
-    assert found["attributes"]["llm_verbs"] == ["put", "take"]
-    assert found["attributes"]["session_name"] == "session 7"
-
-
 def test_confidence_can_decide_what_is_valid_and_is_ignored_by_default(dataset):
     assert open_egodex(dataset)[0].keypoints_valid.all()
     strict = open_egodex(dataset, EgoDexOptions(min_confidence=0.6))[0]
@@ -254,8 +245,8 @@ def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
             with_entry("camera", np.s_[7:], (0, 3), CLIP.poses["camera"][7:, 0, 3] + 2),
             r"transforms/camera jumps by 2.* m to frame 7",
         ),
-        (replace("camera/intrinsic", np.full((3, 3), np.nan)), "camera/intrinsic is no pinhole matrix"),
-        (replace("camera/intrinsic", np.eye(3)), "camera/intrinsic has focal lengths 1, 1 .* fits neither 320 x 180"),
+        (replace("camera/intrinsic", np.full((3, 3), np.nan)), "camera/intrinsic: .* is no pinhole matrix"),
+        (replace("camera/intrinsic", np.eye(3)), "camera/intrinsic: .* is no pinhole matrix for frames of 180 x 320"),
     ],
 )
 def test_what_is_broken_is_named(broken, change, reason):
@@ -318,9 +309,7 @@ def test_a_file_without_its_partner_is_quarantined_at_opening(tree):
     assert open_egodex(tree, EgoDexOptions(split="part2")).quarantined == ()
 
 
-def test_tasks_and_a_number_of_episodes_can_be_chosen(tree):
-    ids = ("extra.cut.0", "part2.pour-x20tea.0", "part2.pour-x20tea.1")
-    assert open_egodex(tree, EgoDexOptions(tasks=("cut", "pour tea"))).ids == ids
+def test_a_number_of_episodes_can_be_chosen(tree):
     few = open_egodex(tree, EgoDexOptions(max_episodes=3))
     assert few.ids == ("extra.cut.0", "part1.fold.2", "part2.pour-x20tea.1")
     video, poses = few.files(1)
@@ -333,8 +322,6 @@ def test_choices_that_select_nothing_say_what_there_is(tree, tmp_path):
         open_egodex(tree, EgoDexOptions(split="part5"))
     with pytest.raises(ValueError, match="nothing is of split 'train'"):
         open_egodex(tree / "extra", EgoDexOptions(split="train"))
-    with pytest.raises(ValueError, match="there is no task fly among its 3"):
-        open_egodex(tree, EgoDexOptions(tasks=("fold", "fly")))
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_egodex(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()

@@ -22,7 +22,7 @@ from dexworld.data.readers.droid_camera import LANGUAGE_FILE, DroidCamera, choos
 from dexworld.data.readers.droid_episode import ACTION, MAX_ACTION, MAX_REACH, DroidOptions, hand_columns, intrinsics
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.foreign_video import ForeignFrames
-from dexworld.data.readers.hdf5 import attribute, numbers, opened_hdf5, per_row
+from dexworld.data.readers.hdf5 import attribute, numbers, opened_hdf5, per_row, read_array
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
 from dexworld.track import Track
 
@@ -45,7 +45,7 @@ class DroidSource(ForeignSource):
         """Columns: `hand_columns`, action; of our simulator object_motion and the seed."""
         camera = self._camera(index)
         with opened_hdf5(self.folder / self.ids[index] / "trajectory.h5") as file:
-            position = numbers(file, f"{_STATE}cartesian_position", (None, 6), np.inf)
+            position = read_array(file, f"{_STATE}cartesian_position", (None, 6)).astype(np.float64)
             rows = len(position)
             span, frames = _aligned(file, camera, rows)
             closed = per_row(file, f"{_STATE}gripper_position", rows, np.inf)[:, 0]
