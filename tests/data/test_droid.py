@@ -44,7 +44,7 @@ def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they
     np.testing.assert_allclose(episode.columns["gripper_pose_world"], told.gripper, atol=1e-6)
     np.testing.assert_allclose(episode.columns["gripper_opening"], told.opening, atol=1e-6)
     np.testing.assert_allclose(episode.world_from_camera, told.cameras[EXT2], atol=1e-6)
-    np.testing.assert_allclose(episode.intrinsics, told.intrinsics, atol=1e-9)
+    np.testing.assert_allclose(episode.intrinsics, fixtures.INTRINSICS, atol=1e-9)
     np.testing.assert_allclose(episode.columns["action"][:, :7], told.action_joints, atol=1e-6)
     np.testing.assert_allclose(episode.columns["action"][:, 7], 1.0 - told.opening, atol=1e-6)
     assert not episode.keypoints_valid[:, LEFT].any()
@@ -61,7 +61,7 @@ def test_the_gripper_projects_to_where_the_written_camera_sees_it(written):
     episode = open_droid(root)[0]
     inverse = np.linalg.inv(told.cameras[EXT2])
     seen = np.einsum("tij,tj->ti", inverse[:, :3], np.concatenate([told.gripper[:, :3, 3], np.ones((told.rows, 1))], 1))
-    expected = (told.intrinsics @ seen.T).T
+    expected = (fixtures.INTRINSICS @ seen.T).T
     np.testing.assert_allclose(pixels_of(episode)[:, RIGHT.start], expected[:, :2] / expected[:, 2:], atol=0.1)
     assert (expected[:, 2] > 0.3).all()  # in front of the camera: the test means something
 
