@@ -1,20 +1,11 @@
-"""One process's share of the damaged datasets: prints a line of JSON before and after every case.
-
-    python fuzz_worker.py FOLDER LAYOUT,LAYOUT,... CASES_OF_EACH FIRST
-
-A case that hangs ends the process by SIGALRM, one that takes too much memory meets a limit; whoever started this one
-sees which case it was, and goes on behind it.
-"""
+"""What must hold when one file of a dataset is damaged."""
 
 # ruff: noqa: PT017, PT018 (checks of a case, whose outcome is their message)
-import json
 import logging
+import os
 import random
 import resource
 import shutil
-import signal
-import sys
-import time
 import traceback
 import warnings
 from pathlib import Path
@@ -27,7 +18,6 @@ from fuzz_layouts import LAYOUTS, OWN, REFUSALS, Finding, Truth, check_batch, ch
 import conftest
 from dexworld.data.latent_cache import latent_cache, open_cache
 
-SECONDS = 60  # wall clock; a case takes a hundredth of a second
 MEMORY = 1 << 30  # bytes of address space beyond what the process has when it starts
 BATCH_EVERY = 3
 PREPARED_EVERY = 80  # cases; a preparation takes as long as ten readings
@@ -133,51 +123,45 @@ class CacheCases:
         return "harmless", ""
 
 
-def run(check: SourceCases | CacheCases, name: str, numbers: range) -> None:
-    """Damage, look, repair, for every number."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-    for number in numbers:
+class FuzzCase:
+    """Damages a file, looks, repairs it: a job of `dexworld.data.parallel.Workers`, which says who hangs or crashes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checks: dict[str, SourceCases | CacheCases] = {}
+
+    def __call__(self, item: tuple[str, int]) -> tuple[str, str, int]:
+        """Outcome, detail and the most memory that this process ever used, for a layout and a number."""
+        name, number = item
+        if name not in self.checks:
+            warnings.simplefilter("ignore")
+            logging.disable(logging.CRITICAL)
+            folder = self.folder / str(os.getpid())
+            self.checks[name] = CacheCases(folder) if name == "latents" else SourceCases(folder, name)
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+        outcome, detail = self._outcome(self.checks[name], name, number)
+        return outcome, detail[-1500:], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _outcome(self, check: SourceCases | CacheCases, name: str, number: int) -> tuple[str, str]:
         draw = random.Random(f"{name} {number}")
         path = draw.choice(check.files)
         kinds = BY_SUFFIX.get(path.suffix, BYTES) if draw.random() < 0.5 else BYTES  # half know the file's format
         kind = draw.choice([kind for kind in kinds if (name, kind) not in NOT_LISTED])
-        report(layout=name, number=number, place=path.relative_to(check.root).as_posix(), kind=kind)
-        sound = path.read_bytes()
-        signal.alarm(SECONDS)
+        what, sound = f"{kind} of {path.relative_to(check.root)}: ", path.read_bytes()
         try:
             before = check.before(number)
             kinds[kind](path, draw)
-            unchanged = path.is_file() and not path.is_symlink() and path.read_bytes() == sound
-            outcome, detail = ("unchanged", "") if unchanged else check.outcome(path, kind, number, before)
+            if path.is_file() and not path.is_symlink() and path.read_bytes() == sound:
+                return "unchanged", ""
+            outcome, detail = check.outcome(path, kind, number, before)
+            return outcome, what + detail
         except Unfit:
-            outcome, detail = "unfit", ""
+            return "unfit", ""
         except AssertionError as error:
-            outcome, detail = "wrong", str(error) or traceback.format_exc(limit=-2)
-        except BaseException:
-            outcome, detail = "escaped", traceback.format_exc(limit=-4)
-        signal.alarm(0)
-        fuzz_damage.remove(path)
-        path.write_bytes(sound)
-        report(layout=name, number=number, outcome=outcome, detail=detail[-1500:])
-
-
-def report(**line: object) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-def main(folder: Path, names: list[str], count: int, first: int) -> None:
-    """Cases `first` to the last of all; case n is number n % count of layout names[n // count]."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even inside a library's loop
-    for place, name in enumerate(names):
-        start = max(0, first - place * count)
-        if start < count:
-            run(CacheCases(folder) if name == "latents" else SourceCases(folder, name), name, range(start, count))
-    report(peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, seconds=time.process_time())
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]), int(sys.argv[4]))
+            return "wrong", what + (str(error) or traceback.format_exc(limit=-2))
+        except Exception:
+            return "escaped", what + traceback.format_exc(limit=-4)
+        finally:
+            fuzz_damage.remove(path)
+            path.write_bytes(sound)
