@@ -58,7 +58,7 @@ class SourceCases:
             finding = Finding(complaints=[str(error)])
         else:
             finding = look(source, self.truth, affected)
-            if number % BATCH_EVERY == 0:
+            if self.name in OWN and number % BATCH_EVERY == 0:
                 check_batch(source, self.truth, finding, affected, number)
         for complaint in finding.complaints:
             named = [str(self.root), path.name, *self.truth.episodes]

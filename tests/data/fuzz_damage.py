@@ -114,21 +114,17 @@ def only_audio(path: Path, draw: random.Random) -> None:
         container.mux(stream.encode())
 
 
-# where an MP4 counts frames, gives times, sizes or lengths of boxes: a box and bytes behind its name
-BOXES = (
-    "stsz 12,stts 8,stts 12,stts 16,stsc 8,stsc 16,stco 8,stco 12,mvhd 20,mdhd 16,mdhd 20,tkhd 80,avc1 28,"
-    "moov -4,trak -4,stsd -4,mdat -4,avcC -4"
-)
+# boxes in which an MP4 counts frames or gives times, sizes or lengths
+BOXES = ("stsz", "stts", "stsc", "stco", "mvhd", "mdhd", "tkhd", "avc1", "moov", "trak", "stsd", "mdat", "avcC")
 
 
 def absurd_box(path: Path, draw: random.Random) -> None:
     """A number of 10^9 or so in one of the boxes."""
     content = bytearray(path.read_bytes())
-    name, place = draw.choice(BOXES.split(",")).split()
-    at = content.find(name.encode())
+    at = content.find(draw.choice(BOXES).encode())
     if at < 0:
         raise Unfit
-    at += int(place)
+    at += draw.choice([-4, 8, 12, 16, 20])  # behind the box's name, or its length before it
     content[at : at + 4] = struct.pack(">I", draw.choice([10**9, 2**32 - 1, 2**31 - 1, 2**31, 0]))
     path.write_bytes(content)
 

@@ -13,8 +13,7 @@ from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, check_refused, 
 from dexworld.data.readers.arrays import pinhole
 from dexworld.data.readers.droid import align, open_droid, recognises
 from dexworld.data.readers.droid_episode import DroidOptions
-from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.data.source import Source, evenly_spread
+from dexworld.data.source import Source
 from dexworld.hands import LEFT, RIGHT
 
 STATE = "observation/robot_state"
@@ -85,12 +84,6 @@ def test_frames_are_the_ones_of_the_video_and_are_read_lazily_in_any_order(writt
     shades = episode.frames.read([19, 0, 7, 7])[:, 10, 10, 0].astype(int)
     assert np.abs(shades - 4 * np.array([19, 0, 7, 7])).max() <= 2
     assert episode.frames.size == (72, 128)
-
-
-def test_the_official_hand_ignores_the_gripper_orientation(written):
-    root, told = written
-    hand = open_droid(root, DroidOptions(hand=GripperHand(style="official")))[0].keypoints_world[:, RIGHT]
-    np.testing.assert_allclose(hand[..., 2], np.tile(told.gripper[:, None, 2, 3], (1, 21)), atol=1e-9)
 
 
 def test_without_intrinsics_the_nominal_focal_length_stands_in_and_is_called_an_estimate(copied, caplog):
@@ -176,17 +169,6 @@ def test_rows_and_frames_match_by_order_when_their_times_do_not_agree():
     assert align(10, 10, times, np.append(times[1:], 999.0)) == (1, 0, 9)
 
 
-def test_what_our_simulator_adds_to_the_layout_is_read_too(copied):
-    root, folder = copied
-    with h5py.File(folder / "trajectory.h5", "r+") as file:
-        file["dexworld/object_motion"] = 0.001 * np.arange(20)
-    path = folder / f"metadata_{UUID}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "dexworld_seed": 1234}))
-    episode = open_droid(root)[0]
-    assert episode.seed == 1234
-    np.testing.assert_allclose(episode.columns["object_motion"], 0.001 * np.arange(20), atol=1e-6)
-
-
 def test_labs_outcomes_and_single_episodes_can_be_opened_and_incomplete_ones_are_named(written, tmp_path):
     root, told = written
     shutil.copytree(root, tmp_path / "all")
@@ -270,8 +252,3 @@ def test_damaged_and_missing_files_make_a_corrupt_episode_that_names_them(copied
     metadata.write_text(json.dumps(content))
     (folder / "trajectory.h5").write_bytes((folder / "trajectory.h5").read_bytes()[:2000])
     check_refused(source, r"trajectory\.h5")
-
-
-def test_a_part_of_the_episodes_is_evenly_spread():
-    assert evenly_spread(range(10), 4) == (0, 2, 5, 7)
-    assert evenly_spread(range(3), None) == (0, 1, 2)

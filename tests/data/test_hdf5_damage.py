@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dexworld.data.readers.hdf5 import attribute, is_plain, numbers, opened_hdf5, read_array
+from dexworld.data.readers.hdf5 import attribute, is_plain, opened_hdf5, read_array
 from dexworld.data.source import CorruptEpisodeError
 
 
@@ -45,18 +45,3 @@ def test_a_heap_whose_free_space_has_no_size_is_refused_instead_of_walked_for_ev
         opened_hdf5(written),
     ):
         pass
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CorruptEpisodeError, match=r"none\.h5"), opened_hdf5(tmp_path / "none.h5"):
-        pass
-
-
-def test_numbers_are_believed_only_when_finite_and_of_sensible_size(written):
-    with h5py.File(written, "r+") as file:
-        file["late"] = np.array([0.0, 1.0, np.nan])
-    with opened_hdf5(written) as file:
-        with pytest.raises(CorruptEpisodeError, match=r"values holds values beyond 5 \(first at row 2\)"):
-            numbers(file, "values", (4, 3), 5.0)
-        with pytest.raises(CorruptEpisodeError, match=r"late holds NaN or Inf \(first at row 2\)"):
-            numbers(file, "late", (3,), 5.0)

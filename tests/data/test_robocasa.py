@@ -95,12 +95,6 @@ def test_frames_are_cropped_and_read_lazily_in_any_order(written):
         frames.read([2, 6])
 
 
-def test_matrices_and_bare_joints_are_read_as_well_as_flat_rows(tmp_path, written):
-    write_file(tmp_path / "shaped.hdf5", flat=False)
-    shaped, flat = open_robocasa(tmp_path / "shaped.hdf5")[0], open_robocasa(written[0])[0]
-    np.testing.assert_array_equal(shaped.keypoints_world, flat.keypoints_world)
-
-
 def test_filter_keys_choose_episodes_and_an_unknown_one_is_refused_with_those_there_are(written):
     folder, _ = written
     assert open_robocasa(folder, RoboCasaOptions(split="train")).ids == ("random/exploratory.hdf5:demo_0",)
