@@ -8,7 +8,7 @@ import droid_fixtures as fixtures
 import h5py
 import numpy as np
 import pytest
-from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, check_refused, pixels_of, write_episode
+from droid_fixtures import EXT1, EXT2, LAB, UUID, WRIST, change, check_refused, write_episode
 
 from dexworld.data.readers.arrays import pinhole
 from dexworld.data.readers.droid import align, open_droid, recognises
@@ -53,16 +53,6 @@ def test_an_episode_holds_the_gripper_the_dummy_hand_and_the_left_camera_as_they
     np.testing.assert_allclose(episode.keypoints_world[0, RIGHT.start + 4], tip[:3], atol=1e-6)
     assert episode.task == "Move object into or out of container"
     assert EXT2 in episode.source
-
-
-def test_the_gripper_projects_to_where_the_written_camera_sees_it(written):
-    root, told = written
-    episode = open_droid(root)[0]
-    inverse = np.linalg.inv(told.cameras[EXT2])
-    seen = np.einsum("tij,tj->ti", inverse[:, :3], np.concatenate([told.gripper[:, :3, 3], np.ones((told.rows, 1))], 1))
-    expected = (fixtures.INTRINSICS @ seen.T).T
-    np.testing.assert_allclose(pixels_of(episode)[:, RIGHT.start], expected[:, :2] / expected[:, 2:], atol=0.1)
-    assert (expected[:, 2] > 0.3).all()  # in front of the camera: the test means something
 
 
 @pytest.mark.parametrize(
@@ -205,19 +195,13 @@ FAR = np.tile([0.4, 3.0, 0.2, 0.0, 0.0, 0.0], (20, 1))
     [
         (f"{STATE}/cartesian_position", NAN_POSITIONS, r"cartesian_position holds NaN or Inf \(first at row 0\)"),
         (f"{STATE}/cartesian_position", FAR, "further than the arm reaches"),
-        (f"{STATE}/cartesian_position", np.zeros((20, 7)), r"has shape \(20, 7\)"),
         (f"{STATE}/cartesian_position", np.zeros((0, 6)), "has 0 rows"),
         (f"{STATE}/cartesian_position", np.zeros((23, 6)), "20 frames, but .* has 23 rows"),
-        (f"{STATE}/gripper_position", None, "gripper_position is missing"),
         (f"{STATE}/gripper_position", np.full(20, 1.5), "values beyond 1.1"),
         (f"{STATE}/gripper_position", np.full(20, -0.5), "goes down to -0.5"),
-        (f"{STATE}/gripper_position", np.zeros(7), r"has shape \(7,\)"),
         (f"observation/camera_extrinsics/{EXT2}_left", np.zeros((20, 6)), "was not calibrated"),
-        (f"observation/camera_extrinsics/{EXT2}_left", np.full((20, 6), 1e30), "values beyond 10"),
         (f"observation/camera_intrinsics/{EXT2}_left", np.tile(np.eye(3), (20, 1, 1)), "no pinhole matrix"),
-        (f"observation/camera_intrinsics/{EXT2}_left", np.eye(4), r"has shape \(4, 4\)"),
         ("action/joint_position", np.full((20, 7), np.inf), "action/joint_position holds NaN or Inf"),
-        ("action/joint_position", None, "action/joint_position is missing"),
     ],
 )
 def test_damaged_numbers_make_a_corrupt_episode_that_says_which(copied, key, value, complaint):
@@ -230,8 +214,6 @@ def test_damaged_and_missing_files_make_a_corrupt_episode_that_names_them(copied
     root, folder = copied
     source, video = open_droid(root), folder / "recordings" / "MP4" / f"{EXT2}.mp4"
     whole = video.read_bytes()
-    video.write_bytes(whole[:300])
-    check_refused(source, f"{EXT2}.mp4")
     video.unlink()
     fixtures.write_numbered(video, 20, size=(72, 256))
     check_refused(source, "side by side")
@@ -249,6 +231,3 @@ def test_damaged_and_missing_files_make_a_corrupt_episode_that_names_them(copied
     ):
         metadata.write_text(broken)
         check_refused(source, complaint)
-    metadata.write_text(json.dumps(content))
-    (folder / "trajectory.h5").write_bytes((folder / "trajectory.h5").read_bytes()[:2000])
-    check_refused(source, r"trajectory\.h5")

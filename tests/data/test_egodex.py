@@ -139,24 +139,20 @@ def test_the_task_is_the_sentence_that_was_acted(broken, attributes, sentence):
     assert open_egodex(named)[0].task == sentence
 
 
-def test_confidence_can_decide_what_is_valid_and_is_ignored_by_default(dataset):
-    assert open_egodex(dataset)[0].keypoints_valid.all()
-    strict = open_egodex(dataset, EgoDexOptions(min_confidence=0.6))[0]
+def test_confidence_can_decide_what_is_valid_and_nan_counts_as_none(broken):
+    folder = broken(replace("confidences/leftHand", np.full(LENGTH, np.nan)))
+    assert open_egodex(folder)[0].keypoints_valid.all()  # ignored by default
+    strict = open_egodex(folder, EgoDexOptions(min_confidence=0.6))[0]
     confidences = np.stack([CLIP.confidences[name] for name in KEYPOINT_NAMES], axis=1)
+    confidences[:, 0] = 0.0
+    np.testing.assert_array_equal(strict.columns["keypoint_confidence"], confidences)
     np.testing.assert_array_equal(strict.keypoints_valid, confidences >= np.float32(0.6))
 
 
-def test_a_file_without_confidences_keeps_every_keypoint_and_claims_none(tmp_path):
-    write_clip(tmp_path / "task", 0, CLIP, confidences=False)
-    episode = open_egodex(tmp_path, EgoDexOptions(min_confidence=0.9))[0]
+def test_a_file_without_confidences_keeps_every_keypoint_and_claims_none(broken):
+    episode = open_egodex(broken(without("confidences")), EgoDexOptions(min_confidence=0.9))[0]
     assert episode.keypoints_valid.all()
     assert "keypoint_confidence" not in episode.columns
-
-
-def test_a_confidence_that_is_no_number_counts_as_none(broken):
-    folder = broken(replace("confidences/leftHand", np.full(LENGTH, np.nan)))
-    assert open_egodex(folder)[0].columns["keypoint_confidence"][:, 0].max() == 0.0
-    assert not open_egodex(folder, EgoDexOptions(min_confidence=0.01))[0].keypoints_valid[:, 0].any()
 
 
 @pytest.mark.parametrize(
@@ -208,16 +204,10 @@ def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
     ("change", "reason"),
     [
         (without("transforms/camera"), "transforms/camera is missing"),
-        (without("transforms"), "transforms/camera is missing"),
         (without("transforms/leftRingFingerTip"), "transforms/leftRingFingerTip is missing"),
-        (without("camera/intrinsic"), "camera/intrinsic is missing"),
-        (without("confidences/rightHand"), "confidences/rightHand is missing"),
         (replace("transforms/hip", np.zeros((12, 3))), r"transforms/hip has shape \(12, 3\), expected \(12, 4, 4\)"),
-        (replace("transforms/leftHand", CLIP.poses["leftHand"][:-1]), r"transforms/leftHand has shape \(11, 4, 4\)"),
-        (replace("confidences/leftHand", np.ones(3)), r"confidences/leftHand has shape \(3,\), expected \(12,\)"),
         (replace("transforms/camera", np.zeros((0, 4, 4))), "transforms/camera holds no frames"),
         (replace("transforms/camera", CLIP.poses["camera"][:-1]), r"0\.mp4: 12 frames, but 11 poses in .*0\.hdf5"),
-        (replace("transforms/camera", "text"), r"transforms/camera has shape \(\)"),
         (with_entry("camera", 5, (0, 0), np.nan), "transforms/camera is no rigid transform at frame 5"),
         (with_entry("camera", 5, (slice(0, 3), slice(0, 3)), 2 * np.eye(3)), "no rigid transform at frame 5"),
         (with_entry("camera", 3, (slice(0, 3), 0), -CLIP.poses["camera"][3, :3, 0]), "no rigid transform at frame 3"),
@@ -234,12 +224,6 @@ def test_what_is_broken_is_named(broken, change, reason):
     with pytest.raises(CorruptEpisodeError, match=reason) as caught:
         source[0]
     assert re.search(r"0\.(mp4|hdf5)", str(caught.value))
-
-
-def test_a_video_of_an_impossible_rate_is_a_corrupt_episode(broken):
-    folder = broken()
-    write_mp4(folder / "0.mp4", np.zeros((LENGTH, 180, 320, 3), dtype=np.uint8), rate=1000)
-    droid_fixtures.check_refused(open_egodex(folder), r"0\.mp4: 1000 frames per second")
 
 
 @pytest.fixture

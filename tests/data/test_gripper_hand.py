@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from dexworld.data.readers.gripper_hand import GripperHand
-from dexworld.hands import BONES, LEFT, RIGHT, WRIST
+from dexworld.hands import RIGHT, WRIST
 
 OPEN, CLOSED = np.array([0.03, 0.04, 0.05, 0.06]), np.array([0.03, 0.04, 0.035, 0.03])
 
@@ -62,13 +62,3 @@ def test_the_official_hand_lies_in_the_base_plane_and_jumps_at_half_opening():
     for row, expected in zip(radii, (CLOSED, CLOSED, OPEN), strict=True):
         np.testing.assert_allclose(row, np.tile(expected, (5, 1)))
     np.testing.assert_allclose(hands[2, 1], (0.53, 0.0, 0.2))  # the first finger starts along the base's x axis
-
-
-def test_a_dummy_hand_is_the_right_hand_and_its_bones_run_outwards_when_open():
-    keypoints, valid = GripperHand().keypoints(pose(DOWN)[None], np.ones(1))
-    assert valid[0, RIGHT].all()
-    assert not valid[0, LEFT].any()
-    assert not keypoints[0, LEFT].any()
-    hand = keypoints[0, RIGHT]
-    for parent, child in BONES:
-        assert np.linalg.norm(hand[child]) > np.linalg.norm(hand[parent])

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dexworld.data.readers.hdf5 import attribute, is_plain, opened_hdf5, read_array
+from dexworld.data.readers.hdf5 import attribute, is_plain, opened_hdf5
 from dexworld.data.source import CorruptEpisodeError
 
 
@@ -17,12 +17,6 @@ def written(tmp_path):
         file["names"] = ["one", "two"]
         file["values"] = np.arange(12.0).reshape(4, 3)
     return tmp_path / "a.h5"
-
-
-def test_a_sound_file_is_read_whole(written):
-    with opened_hdf5(written) as file:
-        assert attribute(file, "text 2") == "word word "
-        np.testing.assert_array_equal(read_array(file, "values", (None, 3)), np.arange(12.0).reshape(4, 3))
 
 
 def test_attributes_of_changing_length_are_not_read(written):

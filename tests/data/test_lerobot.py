@@ -196,15 +196,3 @@ def test_rows_of_another_episode_are_never_taken(tmp_path):
     pq.write_table(table.set_column(table.column_names.index("dataset_from_index"), "dataset_from_index", moved), path)
     with pytest.raises(CorruptEpisodeError, match="are not the 13 rows of episode 1"):
         open_lerobot(tmp_path)[1]
-
-
-def test_damaged_meta_files_are_named(tmp_path):
-    write_dataset(tmp_path, (6,))
-    edit_info(tmp_path, fps="fast")
-    with pytest.raises(ValueError, match="'fast' frames per second"):
-        open_lerobot(tmp_path)
-    edit_info(tmp_path, fps=30)
-    path = tmp_path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"file-000\.parquet can't be read"):
-        open_lerobot(tmp_path)

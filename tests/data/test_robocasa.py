@@ -147,15 +147,11 @@ WRIST = "robot0_right_hand_T_world_pose_mat"
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("robot0_robotview_2_image", None, "robotview_2_image is missing"),
         ("robot0_robotview_2_image", pictures(5), r"has shape \(6, 4\), expected \(5, 4\)"),
         ("robot0_robotview_2_image", pictures(6).astype(np.float32), "expected .* uint8"),
         ("robot0_robotview_2_image", pictures(6)[:0], "nothing is left"),
-        ("robot0_robotview_2_image", np.zeros(6, np.uint8), "expected .* uint8"),
-        ("robot0_base_pos", np.full((6, 3), np.nan), "base_pos holds NaN or Inf"),
         ("robot0_base_pos", np.full((6, 3), 1e8), "values beyond 100"),
         ("robot0_base_quat", np.zeros((6, 4)), "base_quat is no rotation"),
-        (WRIST, None, "is missing"),
         (WRIST, np.tile(2 * np.eye(4), (6, 1, 1)), "no rigid transform"),
         (WRIST, np.tile(np.diag([1.0, 1.0, -1.0, 1.0]), (6, 1, 1)), "mirrors at row 0"),
         (WRIST, np.tile(np.eye(4), (6, 1, 1)), "wrist is not where"),

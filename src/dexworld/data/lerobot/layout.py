@@ -59,11 +59,7 @@ class LeRobotLayout:
         """A column of meta/episodes over all episodes. Raises ValueError naming a missing one."""
         if name not in self.episodes.column_names:
             raise ValueError(f"{self.folder / 'meta' / 'episodes'} has no column {name!r}; the dataset is incomplete")
-        return self._columns.setdefault(name, self.episodes.column(name).to_numpy())
-
-    @cached_property
-    def _columns(self) -> dict[str, np.ndarray]:
-        return {}
+        return self.episodes.column(name).to_numpy()
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:

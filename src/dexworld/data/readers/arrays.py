@@ -9,6 +9,9 @@ import torch
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.geometry import rotation_from_euler_xyz
 
+WORLD = 1e4  # metres from the world's origin; beyond is damage
+RIGID = 1e-3  # largest deviation from a rotation's unit columns and right angles
+
 
 def check_numbers(values: np.ndarray, limit: float, where: str) -> None:
     """Raise CorruptEpisodeError, starting with `where`, unless (T, ...) `values` are finite and within `limit`."""
@@ -22,19 +25,29 @@ def check_numbers(values: np.ndarray, limit: float, where: str) -> None:
             raise CorruptEpisodeError(f"{where} {complaint} (first at row {int(np.argmax(bad.any(axis=1)))})")
 
 
+def is_rigid(poses: np.ndarray) -> np.ndarray:
+    """Which of (..., 4, 4) are finite rigid transforms inside the world: (...,) bool; NaN fails every comparison."""
+    entries = np.ascontiguousarray(poses.reshape(-1, 16).T)
+    x, y, z = (entries[[column, column + 4, column + 8]] for column in range(3))
+    third = np.stack([x[row - 2] * y[row - 1] - x[row - 1] * y[row - 2] for row in range(3)])  # x cross y
+    skew = np.abs((x * x).sum(axis=0) - 1) + np.abs((y * y).sum(axis=0) - 1) + np.abs((x * y).sum(axis=0))
+    good = (skew < RIGID) & (np.abs(third - z).max(axis=0) < RIGID)
+    good &= np.abs(entries[12:15]).max(axis=0) + np.abs(entries[15] - 1) < RIGID
+    good &= np.abs(entries[[3, 7, 11]]).max(axis=0) <= WORLD
+    return good.reshape(poses.shape[:-2])
+
+
 def check_rigid(poses: np.ndarray, where: str) -> None:
     """Raise CorruptEpisodeError, starting with `where`, unless (T, 4, 4) are rotations with a translation.
 
     Mirroring matrices are refused: they come from a left-handed frame or from swapped axes.
     """
-    rotation = poses[:, :3, :3]
-    skew = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    bad = ~(np.maximum(skew, np.abs(poses[:, 3] - (0, 0, 0, 1)).max(axis=1)) <= 1e-3)
+    bad = ~is_rigid(poses)
     if bad.any():
-        raise CorruptEpisodeError(f"{where} is no rigid transform at row {int(np.argmax(bad))}")
-    mirrored = np.linalg.det(rotation) < 0
-    if mirrored.any():
-        raise CorruptEpisodeError(f"{where} mirrors at row {int(np.argmax(mirrored))}; its axes must be right-handed")
+        row = int(np.argmax(bad))
+        if np.linalg.det(poses[row, :3, :3]) < 0:
+            raise CorruptEpisodeError(f"{where} mirrors at row {row}; its axes must be right-handed")
+        raise CorruptEpisodeError(f"{where} is no rigid transform at row {row}")
 
 
 def rotations_of(quaternions: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ base; frames come from the camera that the release of DexWM uses unless another 
 """
 
 import json
-import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -31,7 +31,6 @@ TOLERANCE = 2  # frames that video and trajectory may differ by
 AGREEING = 0.9  # share of equal times that settles a shift
 OUTCOMES = ("success", "failure")
 _STATE = "observation/robot_state/"
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,8 @@ class DroidSource(ForeignSource):
     def files(self, index: int) -> tuple[Path, ...]:
         """The video (when the metadata tells which), trajectory.h5 and the metadata of episode `index`."""
         folder, video = self.folder / self.ids[index], []
-        try:
+        with suppress(CorruptEpisodeError):  # reading the episode will say so
             video.append(self._camera(index).video)
-        except CorruptEpisodeError as error:
-            _LOG.debug("%s", error)  # reading the episode will say so
         return (*video, folder / "trajectory.h5", *sorted(folder.glob("metadata_*.json")))
 
     def _camera(self, index: int) -> DroidCamera:

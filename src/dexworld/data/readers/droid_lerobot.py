@@ -5,8 +5,8 @@ episode, that of its first frame. The wrist camera is fixed to the gripper, so i
 Intrinsics are not part of it: they are given by option or estimated. The options are those of the raw release.
 """
 
-import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,7 +39,6 @@ POSITION, GRIPPER = f"{STATE}cartesian_position", f"{STATE}gripper_position"
 ACTIONS = [f"action.{name}" for name in ACTION]
 SUCCESS, LANGUAGE = "is_episode_successful", "language_instruction"
 _NEEDED = {POSITION, GRIPPER, *IMAGES.values(), *POSES.values()}
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,9 @@ class DroidLeRobotSource(ForeignSource):
     def files(self, index: int) -> tuple[Path, ...]:
         """The video and the parquet file that episode `index` is read from, where they can be told."""
         row, found = self.rows[index], []
-        try:
+        with suppress(*UNREADABLE):  # reading the episode will say so
             rows = episode_rows(self.layout, row, list(POSES.values()))
             found.append(self.layout.video_file(row, IMAGES[self._role(rows, self.ids[index])]))
-        except (*UNREADABLE, CorruptEpisodeError) as error:
-            _LOG.debug("%s", error)  # reading the episode will say so
         return (*found, self.layout.data_file(row))
 
     def _role(self, rows: dict[str, Any], where: str) -> str:

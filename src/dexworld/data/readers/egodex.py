@@ -19,7 +19,7 @@ from typing import ClassVar
 import h5py
 import numpy as np
 
-from dexworld.data.readers.arrays import check_pinhole, simulator_seed
+from dexworld.data.readers.arrays import check_pinhole, is_rigid, simulator_seed
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.hdf5 import attribute, opened_hdf5, read_array
@@ -41,11 +41,9 @@ WRISTS = tuple(f"{side}Hand" for side in SIDES)
 FINGERS = ("Index", "Middle", "Ring", "Little")
 METACARPALS = tuple(f"{side}{finger}FingerMetacarpal" for side in SIDES for finger in FINGERS)
 JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)
-WORLD = 1e4  # metres from the world's origin; beyond is damage
 MAX_REACH = 3.0  # metres from the camera to its wearer's joints; beyond is a tracking failure
 MAX_HAND = 0.4  # metres from the middle of a hand to any of its joints
 MAX_CAMERA_STEP = 1.0  # metres from one frame to the next; a head makes a tenth of it
-RIGID = 1e-3  # largest deviation from a rotation's unit columns and right angles
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def _cameras(file: h5py.File) -> np.ndarray:
     poses, where = _poses(file, "camera", None), f"{file.filename}: transforms/camera"
     if len(poses) == 0:
         raise CorruptEpisodeError(f"{where} holds no frames")
-    bad = ~_rigid(poses)
+    bad = ~is_rigid(poses)
     if bad.any():
         raise CorruptEpisodeError(f"{where} is no rigid transform at frame {int(np.argmax(bad))}")
     steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
@@ -240,7 +238,7 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
             raise CorruptEpisodeError(f"{file.filename}: transforms/{names[0]} is missing")
     nowhere = np.zeros((length, 4, 4), np.float32)
     poses_KT = np.stack([_poses(file, name, length) if name in present else nowhere for name in JOINT_NAMES])
-    rigid_KT = _rigid(poses_KT)
+    rigid_KT = is_rigid(poses_KT)
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
     tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
     for side in SIDES:
@@ -250,18 +248,6 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
         shown[:, ~seen.any(axis=0)] = 0.0  # no median of nothing
         tracked_KT[hand] &= np.linalg.norm(points - np.nanmedian(shown, axis=0), axis=-1) <= MAX_HAND
     return poses_KT, tracked_KT
-
-
-def _rigid(poses: np.ndarray) -> np.ndarray:
-    """Which of (..., 4, 4) are finite rigid transforms inside the world: (...,) bool; NaN fails every comparison."""
-    entries = np.ascontiguousarray(poses.reshape(-1, 16).T)
-    x, y, z = (entries[[column, column + 4, column + 8]] for column in range(3))
-    third = np.stack([x[row - 2] * y[row - 1] - x[row - 1] * y[row - 2] for row in range(3)])  # x cross y
-    skew = np.abs((x * x).sum(axis=0) - 1) + np.abs((y * y).sum(axis=0) - 1) + np.abs((x * y).sum(axis=0))
-    good = (skew < RIGID) & (np.abs(third - z).max(axis=0) < RIGID)
-    good &= np.abs(entries[12:15]).max(axis=0) + np.abs(entries[15] - 1) < RIGID
-    good &= np.abs(entries[[3, 7, 11]]).max(axis=0) <= WORLD
-    return good.reshape(poses.shape[:-2])
 
 
 def _confidences(file: h5py.File, length: int) -> np.ndarray | None:
