@@ -14,8 +14,8 @@ import fuzz_damage
 import numpy as np
 from fuzz_damage import ARRAYS, BY_SUFFIX, BYTES, Unfit
 from fuzz_layouts import LAYOUTS, OWN, REFUSALS, Finding, Truth, check_batch, check_prepared, equal, look, opened
+from numbered_fixtures import encode_brightness, write_numbered_dataset
 
-import conftest
 from dexworld.data.latent_cache import latent_cache, open_cache
 
 MEMORY = 1 << 30  # bytes of address space beyond what the process has when it starts
@@ -97,8 +97,8 @@ class CacheCases:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "latents" / "cache"
-        self.dataset = conftest.write_numbered_dataset(folder / "latents" / "data", (5, 4))
-        latent_cache(self.dataset, conftest.encode_brightness, "brightness", self.root)
+        self.dataset = write_numbered_dataset(folder / "latents" / "data", (5, 4))
+        latent_cache(self.dataset, encode_brightness, "brightness", self.root)
         self.files = sorted(path for path in self.root.rglob("*") if path.is_file() and path.name != "plan.json")
         self.true = self.before()
 
