@@ -49,7 +49,7 @@ def test_every_episode_of_every_camera_has_its_own_frames(tmp_path, codec):
             assert shown(source[index].frames, order) == [1000 * number + STARTS[index] + i for i in order]
 
 
-def test_rows_rates_tasks_and_ids_are_those_of_the_dataset(plain):
+def test_rows_rates_tasks_and_ids_are_those_of_the_dataset_and_hands_unknown_without_a_mapping(plain):
     folder, columns = plain
     source = open_lerobot(folder)
     assert isinstance(source, Source)
@@ -61,16 +61,12 @@ def test_rows_rates_tasks_and_ids_are_those_of_the_dataset(plain):
         task = ["pick the cup", "place the cup"][index % 2]
         assert (len(episode), episode.fps, episode.task) == (LENGTHS[index], 30.0, task)
         assert set(episode.columns) == {"observation.state", "action", "keypoints_world", "keypoints_valid"}
+        assert not episode.keypoints_valid.any()
+        np.testing.assert_array_equal(episode.world_from_camera, np.tile(np.eye(4), (LENGTHS[index], 1, 1)))
+        np.testing.assert_allclose(episode.intrinsics, [[96, 0, 48], [0, 96, 32], [0, 0, 1]])
         for name in ("observation.state", "action"):
             np.testing.assert_array_equal(episode.columns[name], columns[name][span])
         assert [path.suffix for path in source.files(index)] == [".mp4", ".parquet"]
-
-
-def test_hands_are_unknown_and_the_camera_stands_still_without_a_mapping(plain):
-    episode = open_lerobot(plain[0])[1]
-    assert not episode.keypoints_valid.any()
-    np.testing.assert_array_equal(episode.world_from_camera, np.tile(np.eye(4), (13, 1, 1)))
-    np.testing.assert_allclose(episode.intrinsics, [[96, 0, 48], [0, 96, 32], [0, 0, 1]])
 
 
 @pytest.mark.parametrize("changes", [{"file_word": "file_"}, {"row_groups": False}], ids=str)
