@@ -369,9 +369,9 @@ def test_tables_show_each_dimension_of_actions_and_say_how_many_rows_are_left_ou
 def test_reader_options_come_as_settings_or_as_a_file(tmp_path):
     path = tmp_path / "options.json"
     path.write_text(json.dumps({"egodex": {"split": "train", "max_episodes": 3}}))
-    settings = ("egodex.split=extra", "egodex.tasks=a,b", "droid.hand.style=official", "droid.intrinsics=60,60,64,36")
+    settings = ("egodex.split=extra", "lerobot.extras=a,b", "droid.hand.style=official", "droid.intrinsics=60,60,64,36")
     chosen = reader_options((str(path), *settings))
-    assert (chosen.egodex.split, chosen.egodex.max_episodes, chosen.egodex.tasks) == ("extra", 3, ("a", "b"))
+    assert (chosen.egodex.split, chosen.egodex.max_episodes, chosen.lerobot.extras) == ("extra", 3, ("a", "b"))
     assert (chosen.droid.hand.style, chosen.droid.intrinsics) == ("official", (60.0, 60.0, 64.0, 36.0))
     assert reader_options(()) == reader_options(("egodex.split=null",))
 
@@ -379,7 +379,7 @@ def test_reader_options_come_as_settings_or_as_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("egodex.splits=test", r"reader.egodex has unknown fields splits; EgoDexOptions knows split, tasks"),
+        ("egodex.splits=test", r"reader.egodex has unknown fields splits; EgoDexOptions knows split, min_confidence"),
         ("egodex.max_episodes=few", r"reader.egodex.max_episodes is 'few'; it must be int"),
         ("egodex.min_confidence=2", "lie between 0 and 1"),
         ("test", "LAYOUT.FIELD=VALUE"),

@@ -79,9 +79,9 @@ def test_a_store_opens_by_open_dataset_and_as_any_lerobot_dataset(store):
     assert (own.kind, len(own), len(foreign)) == ("prepared", 7, 7)
     for index in range(7):
         mine, theirs = own[index], foreign[index]
-        np.testing.assert_array_equal(mine.keypoints_world, theirs.keypoints_world)
-        np.testing.assert_array_equal(mine.intrinsics, theirs.intrinsics)
-        assert (mine.task, mine.seed, mine.columns.keys()) == (theirs.task, theirs.seed, theirs.columns.keys())
+        points = theirs.columns["observation.keypoints"].reshape(-1, 42, 3)
+        np.testing.assert_array_equal(mine.keypoints_world, points)
+        assert mine.task == theirs.task
         np.testing.assert_array_equal(mine.frames.read([5, 0, 19]), theirs.frames.read([5, 0, 19]))
 
 
