@@ -174,29 +174,6 @@ def test_recomputing_changes_no_gradient(config, kind, condition, maps):
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize(("kind", "condition", "maps"), BUILT)
-def test_new_layers_work_in_the_precision_of_published_weights(config, kind, condition, maps):
-    torch.manual_seed(0)
-    wanted = built(config, kind, condition, maps)
-    full = build_transformer(wanted)
-    halved = build_transformer(wanted)
-    halved.load_state_dict(full.state_dict())
-    if kind == "wan":  # as diffusers loads it: the time embedding and the norms stay in float32
-        exact = set(halved._keep_in_fp32_modules)
-        for name, value in halved.named_parameters():
-            value.data = value.data if exact & set(name.split(".")) else value.data.bfloat16()
-    else:
-        halved.bfloat16()
-    given = inputs(wanted)
-    with torch.no_grad():
-        torch.manual_seed(1)
-        expected = Backbone(wanted, full)(**given)
-        torch.manual_seed(1)
-        found = Backbone(wanted, halved)(**given)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.1)
-
-
 def test_wan_takes_a_mask_of_four_channels_and_hands():
     config = built(preset("debug"), "wan")
     assert config.in_channels == 3 * 8 + 4

@@ -8,7 +8,7 @@ from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
 from dexworld.video.clips.clip import camera_vectors
 from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
-from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig, SDEdit, sample, settled, with_texts
+from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig, SDEdit, settled, with_texts
 from dexworld.video.model.video_config import CONDITIONS, preset
 
 
@@ -71,17 +71,6 @@ def test_a_video_depends_on_its_own_seed_and_not_on_its_batch(make_dwm, square_c
     assert not np.array_equal(alone, other)
 
 
-def test_more_hand_guidance_exaggerates_what_the_hands_change(make_dwm, square_clips):
-    model = make_dwm()
-    torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
-    conditions = conditions_of(model, square_clips[:2])
-    one_step = []
-    for given, scale in ((conditions, 1.0), (conditions.without_hands(), 1.0), (conditions, 3.0)):
-        generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-        one_step.append(sample(model, given, SampleConfig(steps=1, hand_guidance=scale), generators))
-    torch.testing.assert_close(one_step[2], one_step[1] + 3 * (one_step[0] - one_step[1]), atol=1e-4, rtol=1e-3)
-
-
 def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips):
     model = make_dwm(output_scale=0.01, condition="none", prediction="velocity")
     model.provenance = {"training": {"goal": "inpainting"}}
@@ -93,15 +82,7 @@ def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips)
     assert errors[0] > errors[1] + 1
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"steps": 0}, "at least one"),
-        ({"strength": 0.5}, "start='static'"),
-        ({"start": "static", "strength": 1.5}, r"\(0, 1\]"),
-        ({"guidance": -1.0}, "negative"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [({"steps": 0}, "at least one"), ({"guidance": -1.0}, "negative")])
 def test_impossible_sampling_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SampleConfig(**change)

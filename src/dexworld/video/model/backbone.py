@@ -11,13 +11,11 @@ from torch.utils.checkpoint import checkpoint
 from dexworld.video.model.backbone_layers import (
     GatedSkip,
     HandEmbedding,
-    HandModulatedNorm,
     JointAttention,
     Modulation,
     modulate_by_hands,
     zero_linear,
 )
-from dexworld.video.model.patch_embedding import patch_embedding
 from dexworld.video.model.published_parts import require
 from dexworld.video.model.video_config import DWMConfig
 
@@ -76,16 +74,6 @@ class Backbone(nn.Module):
             self.control = ControlBranch(self.transformer, config.codec.channels, config.control_depth)
         if config.backbone.skip_maps:
             self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps, PATCH)
-        if self.dtype != torch.float32:  # new layers work in the precision of the published ones
-            norms = [each.hands for each in self.transformer.modules() if isinstance(each, HandModulatedNorm)]
-            for added in (self.hand_embedding, self.control, self.skip, *norms):
-                if added is not None:
-                    added.to(self.dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the patch embedding; others of a published model's layers may stay in float32 (Wan's time embedding)."""
-        return patch_embedding(self.transformer).weight.dtype
 
     def recompute(self, enabled: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what is inside."""
@@ -107,19 +95,18 @@ class Backbone(nn.Module):
         text: (B, L, D); zeros when None. hand_vectors: (B, F, 128), for the AdaLN conditions. control: (B, f, C, h, w)
         latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
         """
-        backbone, wanted = self.config.backbone, channels.dtype
+        backbone = self.config.backbone
         if self.hand_embedding is not None and hand_vectors is None:
             raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
         if self.control is not None and control is None:
             raise ValueError("condition 'control' needs the latents of the hands' silhouette")
-        channels = channels.to(self.dtype)  # published weights may be bfloat16
         if text is None:
             text = channels.new_zeros(len(channels), backbone.text_tokens, backbone.text_dim)
         text = text.to(channels)
         if backbone.kind == "wan":
             # Wan's timestep is 1000 times the noise level
             answer = self.transformer(channels.transpose(1, 2), timestep + 1, text, return_dict=False)[0]
-            return answer.transpose(1, 2).to(wanted)
+            return answer.transpose(1, 2)
         rotary = self._rotary(channels)
         hands = None
         if self.hand_embedding is not None and hand_vectors is not None:
@@ -127,7 +114,7 @@ class Backbone(nn.Module):
         answer, tokens = run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
         if self.skip is not None:
             answer = answer + self.skip(channels, tokens)
-        return answer.to(wanted)
+        return answer
 
     def _rotary(self, channels: Tensor) -> tuple[Tensor, Tensor] | None:
         if not self.config.backbone.rotary:

@@ -21,21 +21,12 @@ from dexworld.video.clips.hand_video import hand_silhouette, hands_over, repeate
 from dexworld.video.model.backbone import Backbone
 from dexworld.video.model.codecs import Codec, build_codec
 from dexworld.video.model.conditions import Conditions, known_mask
-from dexworld.video.model.lora import (
-    LoRAConfig,
-    add_lora,
-    has_lora,
-    is_adapter,
-    load_adapter,
-    read_adapter,
-    save_adapter,
-)
+from dexworld.video.model.lora import has_lora, is_adapter, load_adapter, read_adapter, save_adapter
 from dexworld.video.model.noise import NoiseProcess, diffusion_process, flow_process
 from dexworld.video.model.patch_embedding import widen_patch_embedding
 from dexworld.video.model.published_parts import check_tensors, read_settings
 from dexworld.video.model.published_weights import (
     check_expressible,
-    check_lora,
     load_transformer,
     published_config,
     widen,
@@ -199,23 +190,16 @@ def load_base(
     condition: Condition = "mesh",
     prediction: Prediction = "velocity",
     codec_source: str | None = None,
-    lora: LoRAConfig | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> DWM:
     """A world model that starts from the transformer and the VAE of a published video model, a folder or hub id.
 
-    clip: by default the size of the checkpoint's own training clips. codec_source: another codec than its own.
-    lora: train adapters and the patch embedding only. dtype: of the transformer's weights. Raises CheckpointError for a
-    folder that can't be used, ValueError for a condition that the backbone doesn't take.
+    clip: by default the size of the checkpoint's own training clips. codec_source: another codec than its own. Raises
+    CheckpointError for a folder that can't be used, ValueError for a condition that the backbone doesn't take.
     """
-    if lora is not None:
-        check_lora(condition)
-    transformer = load_transformer(source, dtype)
+    transformer = load_transformer(source)
     config = published_config(transformer, source, clip, condition, prediction, codec_source)
     check_expressible(transformer, config, str(source))
     widen(transformer, config, str(source))
-    if lora is not None:
-        add_lora(transformer, lora)
     return DWM(config, None, Backbone(config, transformer), {"base": str(source)})
 
 

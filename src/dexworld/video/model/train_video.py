@@ -23,11 +23,11 @@ from dexworld.training.fit import run_trainer, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
 from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
-from dexworld.video.model.dwm import DWM, check_lora, chosen_device, load_base, started_from
+from dexworld.video.model.dwm import DWM, chosen_device, load_base, started_from
 from dexworld.video.model.generate import folder_prompts
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model.prompt_embeddings import embed_prompts
-from dexworld.video.model.video_config import CONDITIONS, Condition, Prediction, preset
+from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, Condition, Prediction, preset
 from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation
 
 logger = logging.getLogger(__name__)
@@ -145,13 +145,11 @@ def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     ancestry = None
     if config.base is not None:
-        if config.lora_rank:
-            check_lora(config.condition)
+        _check_lora(config, "none")
         model = load_base(config.base, condition=config.condition)
     elif config.initial is not None:
         base = DWM.from_pretrained(checkpoint_path(config.initial))
-        if config.lora_rank:
-            check_lora(config.condition, base.config.condition)
+        _check_lora(config, base.config.condition)
         model, ancestry = started_from(base, config.condition, config.prediction)
         ancestry = dict(ancestry)
     else:
@@ -171,6 +169,13 @@ def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple
         add_lora(transformer, LoRAConfig(config.lora_rank, config.lora_rank), config.training.seed)
     model.backbone.recompute(config.recompute)
     return model, ancestry
+
+
+def _check_lora(config: VideoRunConfig, base: Condition) -> None:
+    """Refuse adapters with a condition whose layers neither they nor their base would hold."""
+    if config.lora_rank and config.condition not in (*CONCATENATED, "none", base):
+        what = f"condition {config.condition!r} adds layers that a LoRA adapter lacks"
+        raise ValueError(f"{what}; train in full (lora_rank 0)")
 
 
 def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
