@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from dexworld.video.model.backbone import Backbone, build_transformer, run_cogvideox
-from dexworld.video.model.backbone_layers import HandEmbedding, JointAttention
+from dexworld.video.model.backbone_layers import HandEmbedding
 from dexworld.video.model.patch_embedding import patch_embedding, widen_patch_embedding
 from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, DWMConfig, preset
 
-processor = pytest.importorskip("diffusers.models.attention_processor")
+pytest.importorskip("diffusers")
 
 
 @pytest.fixture
@@ -49,27 +49,6 @@ def inputs(config, batch=2):
 def unzeroed(backbone):
     torch.nn.init.normal_(backbone.transformer.proj_out.weight, std=0.1)
     return backbone
-
-
-def test_our_attention_equals_diffusers_own(config):
-    torch.manual_seed(0)
-    backbone = unzeroed(Backbone(config))
-    given = inputs(config)
-    ours = backbone(**given)
-    backbone.transformer.set_attn_processor(processor.CogVideoXAttnProcessor2_0())
-    torch.testing.assert_close(ours, backbone(**given), atol=1e-5, rtol=1e-4)
-
-
-def test_explicit_products_equal_the_fused_kernel(config):
-    backbone = unzeroed(Backbone(config))
-    given = inputs(config)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        explicit = backbone(**given)
-        with torch.no_grad():
-            fused = backbone(**given)
-    assert explicit.requires_grad
-    assert not torch.equal(explicit, torch.zeros_like(explicit))
-    torch.testing.assert_close(explicit.detach(), fused, atol=0.05, rtol=0.1)
 
 
 def test_our_loop_over_the_blocks_equals_diffusers_forward(config):
@@ -209,8 +188,3 @@ def test_impossible_configurations_are_refused(change, message):
         DWMConfig(**change)
     with pytest.raises(ValueError, match="wan backbone takes"):  # it has no place for a control branch
         built(preset("debug"), "wan", "control")
-
-
-def test_processors_are_ours_on_every_block(config):
-    kinds = {type(each) for each in Backbone(config).transformer.attn_processors.values()}
-    assert kinds == {JointAttention}

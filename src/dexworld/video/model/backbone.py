@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 from dexworld.video.model.backbone_layers import (
     GatedSkip,
     HandEmbedding,
-    JointAttention,
     Modulation,
     modulate_by_hands,
     zero_linear,
@@ -61,8 +60,6 @@ class Backbone(nn.Module):
             # A zero output is the static video: new models start as the identity.
             nn.init.zeros_(self.transformer.proj_out.weight)
             nn.init.zeros_(self.transformer.proj_out.bias)
-        if config.backbone.kind == "cogvideox":
-            self.transformer.set_attn_processor(JointAttention())
         self.hand_embedding: HandEmbedding | None = None
         self.control: ControlBranch | None = None
         self.skip: GatedSkip | None = None
