@@ -178,7 +178,7 @@ def test_the_five_billion_model_has_its_published_size():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"condition": "gloves"}, "choose from overlay, mesh"),
+        ({"condition": "gloves"}, "choose from mesh, mask"),
         ({"prediction": "epsilon"}, "velocity"),
         ({"control_depth": 0}, "at least one block"),
     ],

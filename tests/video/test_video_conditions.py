@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clips.hand_video import hand_silhouette, hands_over, repeated_first_frame
+from dexworld.video.clips.hand_video import hand_silhouette, repeated_first_frame
 from dexworld.video.clips.masks import MIX, random_mask
 from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 
@@ -57,13 +57,6 @@ def test_a_silhouette_is_white_where_a_hand_is():
     hands[0, 0, 1] = (120, 200, 120)
     hands[0, 0, 2] = (40, 30, 30)  # compression noise around a hand, sum 100
     assert hand_silhouette(hands)[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
-
-
-def test_hands_are_drawn_over_the_scene_in_their_own_colours():
-    static = np.full((1, 1, 2, 3), 50, dtype=np.uint8)
-    hands = np.zeros_like(static)
-    hands[0, 0, 1] = (120, 200, 120)
-    assert hands_over(static, hands)[0, 0].tolist() == [[50, 50, 50], [120, 200, 120]]
 
 
 def test_a_one_channel_mask_resizes_the_first_frame_alone():

@@ -6,7 +6,6 @@ import torch
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
-from dexworld.video.clips.clip import camera_vectors
 from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig, SDEdit, settled, with_texts
 from dexworld.video.model.video_config import CONDITIONS, preset
@@ -14,15 +13,6 @@ from dexworld.video.model.video_config import CONDITIONS, preset
 
 def psnr(left, right):
     return psnr_of(squared_error_map(left, right))
-
-
-def conditions_of(model, clips):
-    return model.conditions_of(
-        np.stack([clip.static for clip in clips]),
-        np.stack([clip.hands for clip in clips]),
-        np.stack([clip.interaction[:1] for clip in clips]),
-        np.stack([camera_vectors(clip.track) for clip in clips]),
-    )
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -34,12 +24,6 @@ def test_every_condition_is_saved_and_generates_the_same_video_bit_for_bit(make_
     first, second = (Generator(each).generate(square_clips[:3], [1, 2, 3]) for each in (model, again))
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
     assert not np.array_equal(first[0], square_clips[0].static)
-
-
-def test_without_hands_an_overlay_model_is_told_of_nothing_but_the_scene(make_dwm, square_clips):
-    conditions = conditions_of(make_dwm(condition="overlay"), square_clips[:2])
-    assert not torch.equal(conditions.hands, conditions.static)
-    assert torch.equal(conditions.without_hands().hands, conditions.static)
 
 
 def test_a_new_model_makes_the_static_video_and_kept_detail_gives_back_what_the_codec_lost(make_dwm, square_clips):
@@ -95,8 +79,6 @@ def test_clips_and_conditions_that_do_not_fit_are_named(make_dwm, square_clips):
         Generator(make_dwm()).generate([wide], [0])
     with pytest.raises(ValueError, match="clip000 has no hand_motions"):
         Generator(make_dwm(condition="adaln-frame")).generate([replace(clip, track=None)], [0])
-    with pytest.raises(ValueError, match="needs the clip's hands"):
-        make_dwm(condition="mesh").conditions(torch.zeros(1, 2, 8, 4, 6))
 
 
 SHAPES = r"proj.weight is \(32, 17, 2, 2\), the model needs \(32, 25, 2, 2\)"
@@ -126,7 +108,7 @@ def test_velocity_models_denoise_through_the_schedule(make_dwm, square_clips):
     model = make_dwm(prediction="velocity", output_scale=0)
     torch.nn.init.zeros_(model.backbone.transformer.proj_out.weight)
     torch.nn.init.zeros_(model.backbone.transformer.proj_out.bias)
-    conditions = conditions_of(model, square_clips[:1])
+    conditions = model.conditions_of(square_clips[:1])
     noisy, timestep = torch.randn_like(conditions.static), torch.tensor([400])
     torch.testing.assert_close(model.denoise(noisy, timestep, conditions), model.process.alpha[400] * noisy)
 

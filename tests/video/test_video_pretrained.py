@@ -1,6 +1,7 @@
 """Published weights, from loading to a generated video, at a size that a CPU trains in a second."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from pretrained_fixtures import SCHEDULERS, save_original_wan, save_published, t
 from safetensors.torch import load_file, save_file
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.clips.clip import ClipShape
+from dexworld.video.clips.clip import ClipShape, TripletClip
 from dexworld.video.model.dwm import load_base, load_model
 from dexworld.video.model.generate import SampleConfig, sample
 from dexworld.video.model.lora import LORA_FILE, LoRAConfig, add_lora, has_lora
@@ -24,15 +25,14 @@ KINDS = pytest.mark.parametrize(("kind", "channels", "widened"), INPAINTING)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def clips(seed=0):
-    """Interaction, static and hand videos (1, 9, 32, 48, 3)."""
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (1, 9, 32, 48, 3), dtype=np.uint8) for _ in range(3)]
+def clip():
+    """A clip of noise."""
+    rng = np.random.default_rng(0)
+    return TripletClip("noise", *(rng.integers(0, 256, (9, 32, 48, 3), dtype=np.uint8) for _ in range(3)), "")
 
 
 def conditions(model):
-    _, static, hands = clips()
-    return model.conditions_of(static, hands)
+    return model.conditions_of([clip()])
 
 
 def generated(model, seed=5):
@@ -47,8 +47,7 @@ def adapted(model, rank=2):
 
 def train_one_step(model):
     """One AdamW step on the velocity loss, with everything that is trainable."""
-    interaction, _, _ = clips()
-    clean, given = model.encode(interaction), conditions(model)
+    clean, given = model.encode(clip().interaction[None]), conditions(model)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     timestep = torch.tensor([700])
     answer = model.denoise(model.process.noisy(clean, noise, timestep), timestep, given)
@@ -102,12 +101,12 @@ def test_an_adapter_is_saved_without_its_base(kind, channels, widened, tmp_path)
 def test_a_widened_model_answers_what_its_base_answers_whatever_the_hands(kind, channels, widened, tmp_path):
     save_published(tmp_path, kind, channels)
     model, plain = load_base(tmp_path, CLIP), load_base(tmp_path, CLIP, condition="none")
-    interaction, static, hands = clips()
-    noisy = torch.randn(model.encode(interaction).shape, generator=torch.Generator().manual_seed(1))
-    timestep = torch.tensor([500])
-    expected = plain.denoise(noisy, timestep, plain.conditions_of(static, hands))
-    for video in (hands, np.zeros_like(hands)):
-        assert torch.equal(model.denoise(noisy, timestep, model.conditions_of(static, video)), expected)
+    given, timestep = plain.conditions_of([clip()]), torch.tensor([500])
+    noisy = torch.randn(given.static.shape, generator=torch.Generator().manual_seed(1))
+    expected = plain.denoise(noisy, timestep, given)
+    for hands in (clip().hands, np.zeros_like(clip().hands)):
+        given = model.conditions_of([replace(clip(), hands=hands)])
+        assert torch.equal(model.denoise(noisy, timestep, given), expected)
 
 
 @pytest.mark.parametrize(("kind", "channels", "widened"), [("cogvideox", 4, 13), ("cogvideox", 8, 13), ("wan", 4, 16)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.video.clips.clip import TripletClip, camera_vectors
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
@@ -145,20 +145,9 @@ class Generator:
 
     def conditions(self, clips: Sequence[TripletClip]) -> Conditions:
         """What the model is told about the clips."""
-        model, condition = self.model, self.model.config.condition
         for clip in clips:
-            check_shape(clip.static, model, clip.name)
-            if condition.startswith("adaln") and clip.track is None:
-                raise ValueError(f"{clip.name} has no hand_motions file, which condition {condition!r} needs")
-        texts = self._texts(clips)
-        vectors = [camera_vectors(clip.track) for clip in clips if clip.track is not None]
-        conditions = model.conditions_of(
-            np.stack([clip.static for clip in clips]),
-            np.stack([clip.hands for clip in clips]),
-            first_frames=np.stack([clip.interaction[:1] for clip in clips]) if condition == "control" else None,
-            hand_vectors=np.stack(vectors) if condition.startswith("adaln") else None,
-            text=texts,
-        )
+            check_shape(clip.static, self.model, clip.name)
+        conditions = self.model.conditions_of(clips, self._texts(clips))
         return conditions if self.config.hands else conditions.without_hands()
 
     def check_texts(self) -> None:
