@@ -14,7 +14,7 @@ from dexworld.video.clips.clip import ClipShape, TripletClip
 from dexworld.video.model.dwm import load_base, load_model
 from dexworld.video.model.generate import SampleConfig, sample
 from dexworld.video.model.lora import LORA_FILE, LoRAConfig, add_lora, has_lora
-from dexworld.video.model.noise import DEFAULTS, diffusion_process, flow_process, load_scheduler_config, noise_settings
+from dexworld.video.model.noise import FIXED, diffusion_process, flow_process, noise_settings
 from dexworld.video.model.patch_embedding import patch_embedding
 from dexworld.video.model.published_weights import load_transformer
 
@@ -91,7 +91,7 @@ def test_an_adapter_is_saved_without_its_base(kind, channels, widened, tmp_path)
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert names == {"adapter.json", LORA_FILE, "non_lora_weights.safetensors"}
     moved = base.rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match="no model folder"):
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
         load_model(tmp_path / "adapter")
     assert load_model(tmp_path / "adapter", base=moved).provenance["base"] == str(moved)
 
@@ -257,11 +257,10 @@ def test_variants_that_our_config_cannot_express_are_refused(tmp_path):
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("name", ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"])
 def test_the_declared_cogvideox_schedule_is_the_one_that_is_sampled(shift, name, tmp_path):
-    settings = DEFAULTS["cogvideox"] | {"snr_shift_scale": shift}
+    settings = FIXED["cogvideox"] | {"snr_shift_scale": shift}
     getattr(diffusers, name).from_config(settings).save_pretrained(tmp_path / "scheduler")
-    declared = load_scheduler_config(tmp_path, "cogvideox")
-    process = diffusion_process(noise_settings(declared, "cogvideox")["snr_shift"])
-    theirs = diffusers.CogVideoXDDIMScheduler.from_config(declared)
+    process = diffusion_process(noise_settings(tmp_path, "cogvideox")["snr_shift"])
+    theirs = diffusers.CogVideoXDDIMScheduler.from_pretrained(tmp_path / "scheduler")
     torch.testing.assert_close(process.alpha.double() ** 2, theirs.alphas_cumprod.double(), rtol=1e-4, atol=1e-6)
     assert process.alpha[-1] == 0  # nothing of the clip is left at the noisiest step
     for steps in (1, 7, 10, 50):
@@ -281,19 +280,18 @@ def test_the_declared_wan_shift_is_the_one_that_is_sampled(shift, tmp_path):
     diffusers.UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
     ).save_pretrained(tmp_path / "scheduler")
-    declared = load_scheduler_config(tmp_path, "wan")
-    process = flow_process(noise_settings(declared, "wan")["flow_shift"])
-    theirs = diffusers.UniPCMultistepScheduler.from_config(declared)
+    process = flow_process(noise_settings(tmp_path, "wan")["flow_shift"])
+    theirs = diffusers.UniPCMultistepScheduler.from_pretrained(tmp_path / "scheduler")
     theirs.set_timesteps(50)
     sigmas = process.sigma[process.timesteps(50)]
     torch.testing.assert_close(sigmas, theirs.sigmas[:-1].float(), rtol=0, atol=0.005)
 
 
 def test_a_shift_has_another_name_in_flow_matching_schedulers_and_the_published_value_without_a_file(tmp_path):
-    assert noise_settings(load_scheduler_config(tmp_path, "cogvideox"), "cogvideox") == {"snr_shift": 1.0}
-    assert noise_settings(load_scheduler_config(tmp_path, "wan"), "wan") == {"flow_shift": 5.0}
+    assert noise_settings(tmp_path, "cogvideox") == {"snr_shift": 1.0}
+    assert noise_settings(tmp_path, "wan") == {"flow_shift": 5.0}
     diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0).save_pretrained(tmp_path / "scheduler")
-    assert noise_settings(load_scheduler_config(tmp_path, "wan"), "wan") == {"flow_shift": 7.0}
+    assert noise_settings(tmp_path, "wan") == {"flow_shift": 7.0}
 
 
 @pytest.mark.parametrize(
@@ -304,6 +302,8 @@ def test_a_shift_has_another_name_in_flow_matching_schedulers_and_the_published_
         ("wan", {"prediction_type": "epsilon"}, "not 'flow_prediction'"),
     ],
 )
-def test_a_schedule_that_we_do_not_sample_with_is_refused(kind, change, complaint):
+def test_a_schedule_that_we_do_not_sample_with_is_refused(kind, change, complaint, tmp_path):
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULERS[kind] | change))
     with pytest.raises(CheckpointError, match=complaint):
-        noise_settings(SCHEDULERS[kind] | change, kind)
+        noise_settings(tmp_path, kind)

@@ -28,6 +28,7 @@ from dexworld.models.world_model import load_world_model
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.sim.render import Backend, choose_backend
+from dexworld.training.distributed import local_device
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
@@ -38,7 +39,7 @@ from dexworld.video.judge.references import VideoMethod, through_codec
 from dexworld.video.judge.select_actions import NEUTRAL_PROMPT, image_score_name, imagined_clips, scene_view
 from dexworld.video.judge.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
 from dexworld.video.judge.video_measures import TextScorer, given_lpips
-from dexworld.video.model.dwm import chosen_device, load_video_model
+from dexworld.video.model.dwm import load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, shown, with_texts
 
 COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
@@ -123,7 +124,7 @@ def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
     """The judged scenes, some at a time, in any order. A GPU is used by one process."""
     config = judge.config
     workers = min(config.workers or available_cores(), len(seeds))
-    if workers == 1 or chosen_device(config.device).type != "cpu":
+    if workers == 1 or local_device(config.device).type != "cpu":
         return ([judge(seed)] for seed in seeds)
     size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
     starts = range(0, len(seeds), size)
@@ -135,7 +136,6 @@ def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
 def _judge_part(
     start: int, config: SelectConfig, methods: dict[str, MethodFactory], seeds: list[int], size: int
 ) -> list[Judged]:
-    torch.set_num_threads(1)  # scenes run side by side
     judge = Judge(config, methods)
     return [judge(seed) for seed in seeds[start : start + size]]
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError, read_checkpoint, write_checkpoint
 from dexworld.models.reference import checkpoint_path
 from dexworld.options import from_dict
+from dexworld.training.distributed import local_device
 from dexworld.video.clips.clip import ClipShape, TripletClip, camera_vectors
 from dexworld.video.model.backbone import Backbone
 from dexworld.video.model.codecs import Codec, build_codec
@@ -248,11 +249,6 @@ def _is_ours(source: str | Path, saved: dict[str, Any]) -> bool:
     return bool(saved.get("provenance", {}).get("initial"))
 
 
-def chosen_device(device: str = "auto") -> torch.device:
-    """The device of that name; `auto` is CUDA where there is a GPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
 def load_video_model(path: str | Path, device: str = "auto") -> DWM:
     """A trained model from its folder, its hub id or the name of a shipped one, on `device` and in evaluation mode."""
-    return DWM.from_pretrained(checkpoint_path(str(path))).to(chosen_device(device)).eval()
+    return DWM.from_pretrained(checkpoint_path(str(path))).to(local_device(device)).eval()

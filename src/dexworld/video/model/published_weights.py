@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.clips.clip import ClipShape
 from dexworld.video.model.backbone import build_transformer
-from dexworld.video.model.noise import load_scheduler_config, noise_settings
+from dexworld.video.model.noise import noise_settings
 from dexworld.video.model.patch_embedding import channel_columns, widen_patch_embedding
 from dexworld.video.model.published_parts import (
     check_tensors,
@@ -57,7 +57,7 @@ def published_config(
     elif clip is None:
         clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
     codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
-    backbone = _backbone_config(settings, kind, noise_settings(load_scheduler_config(source, kind), kind))
+    backbone = _backbone_config(settings, kind, noise_settings(source, kind))
     return DWMConfig(clip, codec, backbone, condition, prediction, sampling_steps=PUBLISHED_STEPS)
 
 

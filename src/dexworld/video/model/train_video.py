@@ -19,11 +19,12 @@ import torch
 from dexworld.evaluation.guard import training_ranges
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
+from dexworld.training.distributed import local_device
 from dexworld.training.fit import run_trainer, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
 from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
-from dexworld.video.model.dwm import DWM, chosen_device, load_base, started_from
+from dexworld.video.model.dwm import DWM, load_base, started_from
 from dexworld.video.model.generate import folder_prompts
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model.prompt_embeddings import embed_prompts
@@ -87,7 +88,7 @@ class VideoRunConfig:
 
 def train_video(config: VideoRunConfig) -> Path:
     """Train, or go on with a run, and return the model's folder. Raises ValueError, ResumeError or TrainingDiverged."""
-    device = chosen_device(config.device)
+    device = local_device(config.device)
     if config.lora_rank and config.base is None and config.initial is None:
         raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")
     folders = [open_triplets(folder) for folder in config.data]
