@@ -148,14 +148,12 @@ def trained_method(
 
 
 def clips_of(config: SelectConfig, methods: Mapping[str, VideoMethod]) -> HandClipConfig:
-    """The clips of a benchmark: as configured, or of the shape that the main or the first trained model works on."""
-    if config.clip is not None:
-        return config.clip
-    for method in (methods.get(MAIN), *methods.values()):
-        if isinstance(method, Generator):
-            shape = method.model.config.clip
-            return HandClipConfig(frames=shape.frames, height=shape.height, width=shape.width, fps=shape.fps)
-    return HandClipConfig()
+    """The clips of a benchmark: as configured, or of the shape that the main model works on."""
+    main = methods.get(MAIN)
+    if config.clip is not None or not isinstance(main, Generator):
+        return config.clip or HandClipConfig()
+    shape = main.model.config.clip
+    return HandClipConfig(frames=shape.frames, height=shape.height, width=shape.width, fps=shape.fps)
 
 
 class Judge:

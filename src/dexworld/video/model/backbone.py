@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dexworld.video.model.backbone_layers import (
+    PATCH,
     GatedSkip,
     HandEmbedding,
     Modulation,
@@ -17,8 +18,6 @@ from dexworld.video.model.backbone_layers import (
 )
 from dexworld.video.model.published_parts import require
 from dexworld.video.model.video_config import DWMConfig
-
-PATCH = 2  # latent cells on a side of a token, in both backbones
 
 
 def build_transformer(config: DWMConfig) -> Any:
@@ -70,7 +69,7 @@ class Backbone(nn.Module):
         elif config.condition == "control":
             self.control = ControlBranch(self.transformer, config.codec.channels, config.control_depth)
         if config.backbone.skip_maps:
-            self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps, PATCH)
+            self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps)
 
     def recompute(self, enabled: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what is inside."""

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from dexworld.video.clips.clip import HAND_VECTOR, TIME_FACTOR
 
+PATCH = 2  # latent cells on a side of a token, in both backbones
+
 
 class Modulation(NamedTuple):
     """What a modulated norm is given in place of the time (B, D) alone: hands (B, f, E), (B, 1, E) for all frames."""
@@ -92,10 +94,9 @@ class GatedSkip(nn.Module):
     carry them. A model 128 or 192 wide only decides which linear maps of its input make up the output.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, maps: int, patch: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int, width: int, maps: int) -> None:
         super().__init__()
-        self.patch, self.maps = patch, maps
-        cells = patch * patch
+        self.maps, cells = maps, PATCH**2
         self.linear = nn.Linear(cells * in_channels, maps * cells * out_channels, bias=False)
         self.norm = nn.LayerNorm(width)
         self.gates = zero_linear(width, maps)
@@ -103,14 +104,14 @@ class GatedSkip(nn.Module):
     def forward(self, channels: Tensor, tokens: Tensor) -> Tensor:
         """What to add to the output (B, f, C, h, w), for inputs (B, f, in, h, w) and last tokens (B, f P, width)."""
         batch, frames = channels.shape[:2]
-        cells = functional.pixel_unshuffle(channels.flatten(0, 1), self.patch)  # (B f, 4 in, h/2, w/2)
+        cells = functional.pixel_unshuffle(channels.flatten(0, 1), PATCH)  # (B f, 4 in, h/2, w/2)
         rows, columns = cells.shape[2:]
         inputs = cells.flatten(2).transpose(1, 2)  # (B f, P, 4 in)
         gates = self.gates(self.norm(tokens)).unflatten(1, (frames, -1)).flatten(0, 1)  # (B f, P, K)
         mapped = self.linear(inputs).unflatten(2, (self.maps, -1))  # (B f, P, K, 4 C)
         mixed = (gates[:, :, None] @ mapped)[:, :, 0]  # (B f, P, 4 C)
         grid = mixed.transpose(1, 2).unflatten(2, (rows, columns))
-        return functional.pixel_shuffle(grid, self.patch).unflatten(0, (batch, frames))
+        return functional.pixel_shuffle(grid, PATCH).unflatten(0, (batch, frames))
 
     @torch.no_grad()
     def copy_from(self, other: "GatedSkip") -> None:

@@ -19,7 +19,7 @@ from dexworld.options import from_dict
 from dexworld.training.distributed import local_device
 from dexworld.video.clips.clip import ClipShape, TripletClip, camera_vectors
 from dexworld.video.model.backbone import Backbone
-from dexworld.video.model.codecs import Codec, build_codec
+from dexworld.video.model.codecs import build_codec
 from dexworld.video.model.conditions import Conditions, known_mask, video_of
 from dexworld.video.model.lora import has_lora, is_adapter, load_adapter, read_adapter, save_adapter
 from dexworld.video.model.noise import NoiseProcess, diffusion_process, flow_process
@@ -50,8 +50,6 @@ class DWM(nn.Module):
         self.config = config
         self.provenance: dict[str, Any] = dict(provenance or {})
         self.codec: Any = (codec if codec is not None else build_codec(config.codec)).requires_grad_(False)
-        if not isinstance(self.codec, Codec):
-            raise TypeError(f"{type(codec).__name__} is no codec: it needs channels, mask_value, encode and decode")
         self.backbone = backbone if backbone is not None else Backbone(config)
 
     @property

@@ -72,11 +72,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises CheckpointError for a damaged one."""
+    """The tensors of a safetensors file. Raises CheckpointError for a missing or damaged one."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or corrupt ({error}); save or download it again") from error
+        raise CheckpointError(
+            f"{path} is missing, truncated or corrupt ({error}); save or download it again"
+        ) from error
 
 
 def library_model(cls: Any, folder: Path, **options: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from dexworld.video.model.backbone import PATCH, Backbone
+from dexworld.video.model.backbone import Backbone
+from dexworld.video.model.backbone_layers import PATCH
 from dexworld.video.model.lora import LoRAConfig, add_lora
 from dexworld.video.model.published_parts import require
 from dexworld.video.model.train_video import VideoRunConfig
