@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexworld.video.model.backbone import Backbone, build_transformer, run_cogvideox
-from dexworld.video.model.backbone_layers import HandEmbedding
+from dexworld.video.model.backbone import Backbone, run_cogvideox
 from dexworld.video.model.patch_embedding import patch_embedding, widen_patch_embedding
 from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, DWMConfig, preset
 
@@ -121,15 +120,6 @@ def test_adaln_modulates_each_token_by_its_own_frame_or_all_alike():
     assert (moved_frames(Backbone(alike), inputs(alike), frame=14) > 0).all()
 
 
-def test_hand_embeddings_differ_between_poses_and_frames():
-    embed = HandEmbedding(16, pooled=False)
-    vectors = torch.randn(3, 9, 128)
-    embedded = embed(vectors)
-    assert embedded.shape == (3, 3, 16)
-    assert embedded.std(dim=0).mean() > 0.1
-    assert embedded.std(dim=1).mean() > 0.1
-
-
 def test_a_missing_condition_is_named(config):
     adaln = Backbone(replace(config, condition="adaln-frame"))
     with pytest.raises(ValueError, match="needs hand_vectors"):
@@ -153,26 +143,10 @@ def test_recomputing_changes_no_gradient(config, kind, condition, maps):
     torch.testing.assert_close(*gradients)
 
 
-def test_wan_takes_a_mask_of_four_channels_and_hands():
-    config = built(preset("debug"), "wan")
-    assert config.in_channels == 3 * 8 + 4
-    given = inputs(config)
-    backbone = Backbone(config)
-    assert torch.equal(backbone(**given), torch.zeros_like(given["control"]))  # residual: a new model changes nothing
-    unzeroed(backbone)
-    assert backbone(**given).abs().sum() > 0
-
-
 def test_the_presets_have_the_input_channels_of_the_published_layouts():
     for name, with_hands, without in (("cogvideox-fun-5b", 49, 33), ("wan2.1-fun-14b", 52, 36)):
         assert preset(name).in_channels == with_hands
         assert replace(preset(name), condition="none").in_channels == without
-
-
-def test_the_five_billion_model_has_its_published_size():
-    with torch.device("meta"):
-        transformer = build_transformer(preset("cogvideox-fun-5b"))
-    assert sum(each.numel() for each in transformer.parameters()) == pytest.approx(5.571e9, rel=1e-3)
 
 
 @pytest.mark.parametrize(

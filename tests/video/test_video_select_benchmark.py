@@ -16,14 +16,13 @@ from dexworld.video.clips.clip import TripletClip
 from dexworld.video.judge.goal_image import GoalView
 from dexworld.video.judge.select_benchmark import (
     SelectConfig,
-    candidate_clips,
     clips_of,
     composite,
     hand_over_change,
     select_benchmark,
     trained_method,
 )
-from dexworld.video.judge.select_figures import Judged, binomial_p, figures
+from dexworld.video.judge.select_figures import Judged, figures
 from dexworld.video.judge.video_measures import NO_WEIGHTS
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.generate import GenerateConfig, SampleConfig
@@ -111,16 +110,6 @@ def test_scenes_that_a_model_was_trained_on_are_refused():
         select_benchmark(SMALL, {"oracle": StaticCopy})
 
 
-def test_candidates_share_one_scene_and_one_neutral_prompt():
-    from dexworld.sim.hands.hand_candidates import record_candidates
-
-    clips = candidate_clips(record_candidates(900_300, 2, CLIP))
-    assert clips[0].prompt == clips[1].prompt
-    assert np.array_equal(clips[0].static, clips[1].static)
-    assert not np.array_equal(clips[0].hands, clips[1].hands)
-    assert clips[0].name == "00900300/0"
-
-
 def test_a_trained_model_is_judged_beside_its_own_codec_and_without_hands_it_can_not_choose(tmp_path):
     torch.manual_seed(0)
     model = DWM(video_preset("debug"))
@@ -181,12 +170,6 @@ def test_a_missing_method_is_null_and_a_method_that_cannot_tell_is_at_chance():
     assert found["p_above_chance"] is None
     assert found["no_hand_top1"] == pytest.approx(0.25, abs=0.065)  # three standard deviations
     assert found["methods"]["no_hand"]["tied"] == 1.0
-
-
-def test_the_binomial_tail_counts_at_least_so_many():
-    assert binomial_p(0, 10, 0.125) == pytest.approx(1.0)
-    assert binomial_p(2, 2, 0.5) == pytest.approx(0.25)
-    assert binomial_p(25, 100, 0.125) < 1e-3
 
 
 def clip(column: int) -> TripletClip:
