@@ -120,15 +120,6 @@ def test_adaln_modulates_each_token_by_its_own_frame_or_all_alike():
     assert (moved_frames(Backbone(alike), inputs(alike), frame=14) > 0).all()
 
 
-def test_a_missing_condition_is_named(config):
-    adaln = Backbone(replace(config, condition="adaln-frame"))
-    with pytest.raises(ValueError, match="needs hand_vectors"):
-        adaln(**(inputs(adaln.config) | {"hand_vectors": None}))
-    control = Backbone(replace(config, condition="control"))
-    with pytest.raises(ValueError, match="silhouette"):
-        control(**(inputs(control.config) | {"control": None}))
-
-
 @pytest.mark.parametrize(("kind", "condition", "maps"), [*BUILT, ("cogvideox", "mesh", 2)])
 def test_recomputing_changes_no_gradient(config, kind, condition, maps):
     backbone = unzeroed(Backbone(built(config, kind, condition, maps)))

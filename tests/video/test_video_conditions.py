@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -39,11 +37,6 @@ def test_blanked_rows_see_an_empty_hand_video(conditions):
     assert torch.equal(blanked.hand_vectors[0], conditions.hand_vectors[0])
     assert (blanked.hand_vectors[1] == 0).all()
     assert torch.equal(blanked.static, conditions.static)
-
-
-def test_hands_can_not_be_blanked_without_the_latents_of_an_empty_video(conditions):
-    with pytest.raises(ValueError, match="no latents of an empty hand video"):
-        replace(conditions, blank=None).without_hands()
 
 
 def test_dropping_text_zeroes_the_chosen_rows(conditions):

@@ -147,9 +147,3 @@ def test_checkpointing_keeps_a_fraction_of_the_activations_and_recomputes_the_re
     recomputed = cost_5b()
     assert recomputed.activations_bytes < kept.activations_bytes / 10
     assert recomputed.step_flops == pytest.approx(kept.step_flops + kept.forward_flops)
-
-
-def test_a_guided_clip_takes_two_passes_a_step():
-    guided = cost_5b()
-    assert guided.sample_flops == 100 * guided.forward_flops
-    assert guided.sample_seconds == pytest.approx(90, rel=0.02)  # what the assumed speed was derived from

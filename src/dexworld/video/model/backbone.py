@@ -92,10 +92,6 @@ class Backbone(nn.Module):
         latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
         """
         backbone = self.config.backbone
-        if self.hand_embedding is not None and hand_vectors is None:
-            raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
-        if self.control is not None and control is None:
-            raise ValueError("condition 'control' needs the latents of the hands' silhouette")
         if text is None:
             text = channels.new_zeros(len(channels), backbone.text_tokens, backbone.text_dim)
         text = text.to(channels)
@@ -105,7 +101,9 @@ class Backbone(nn.Module):
             return answer.transpose(1, 2)
         rotary = self._rotary(channels)
         hands = None
-        if self.hand_embedding is not None and hand_vectors is not None:
+        if self.hand_embedding is not None:
+            if hand_vectors is None:
+                raise ValueError(f"condition {self.config.condition!r} needs hand_vectors")
             hands = self.hand_embedding(hand_vectors.to(channels))
         answer, tokens = run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
         if self.skip is not None:

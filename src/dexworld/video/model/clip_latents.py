@@ -201,4 +201,9 @@ def fit_codec(model: DWM, folders: list[TripletFolder], clips: int, seed: int) -
             if count % 4 == 0:
                 yield torch.from_numpy(clip.hands)
 
-    model.codec.fit(videos())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order: the same bits on any number of cores
+    try:
+        model.codec.fit(videos())
+    finally:
+        torch.set_num_threads(threads)

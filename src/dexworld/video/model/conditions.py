@@ -42,7 +42,7 @@ class Conditions:
         return replace(self, **{name: value.to(device) for name, value in given.items() if value is not None})
 
     def without_hands(self, rows: Tensor | None = None) -> "Conditions":
-        """The same with the hands blanked, in rows (B,) bool or everywhere. ValueError without `blank` latents."""
+        """The same with the hands blanked, in rows (B,) bool or everywhere."""
         rows = torch.ones(len(self), dtype=torch.bool, device=self.static.device) if rows is None else rows
         hands, vectors = self.hands, self.hand_vectors
         if hands is not None:

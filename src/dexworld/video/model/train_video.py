@@ -7,8 +7,6 @@
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -161,8 +159,7 @@ def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple
             if interrupted is not None:
                 model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of
             else:
-                with one_thread():
-                    fit_codec(model, folders, config.codec_clips, config.training.seed)
+                fit_codec(model, folders, config.codec_clips, config.training.seed)
     transformer = model.backbone.transformer
     if config.lora_rank and not has_lora(transformer):
         model.provenance = {**model.provenance, "base": config.base or config.initial}
@@ -202,17 +199,6 @@ def check_held_out(held_out: list[TripletFolder], trained: list[list[int]]) -> N
         if shared:
             found = f"{len(shared)} of {len(folder)} validation clips in {folder.root} are of training scenes"
             raise ValueError(f"{found} (the first seed is {shared[0]}); make clips of other seeds")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the number of cores: the same bits everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def seed_ranges(folder: TripletFolder) -> list[tuple[int, int]]:

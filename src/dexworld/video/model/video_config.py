@@ -159,7 +159,6 @@ PRESETS: dict[str, DWMConfig] = {
     "mini": DWMConfig(  # the shipped model
         codec=CodecConfig(channels=32), backbone=BackboneConfig(heads=4, depth=4, skip_maps=8)
     ),
-    "mini-wan": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(kind="wan", heads=4, depth=4)),
     "debug": DWMConfig(
         clip=ClipShape(5, 32, 48),
         codec=CodecConfig(channels=8),
