@@ -15,6 +15,7 @@ A scene of one's own is a folder (`rank_folder`):
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ NEUTRAL_PROMPT = "A hand acts on the objects on a table."  # of every candidate:
 TIE = 1e-9  # scores closer than this are equal
 GOAL_PICTURES = ("goal.png", "goal.jpg")
 GOAL_TEXT = "goal.txt"
-Scorer = Callable[[Sequence[np.ndarray], str], np.ndarray]  # N videos (F, H, W, 3) uint8 and a sentence -> (N,)
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def rank_candidates(
     clips: Sequence[TripletClip],
     goal: np.ndarray | str,
     lpips: PairDistance | None = None,
-    scorer: Scorer | None = None,
+    scorer: Callable[..., np.ndarray] | None = None,
     seed: int = 0,
 ) -> Ranking:
     """Simulate N candidates of one scene (clips that share `static` and differ in `hands`) and rank them by the goal.
 
-    goal: a picture (H, W, 3) uint8 without hands, or a sentence for `scorer`. The outcomes are never looked at. All
-    candidates start from the same noise, drawn from `seed`. Raises ValueError for fewer than two candidates, for
-    candidates of different scenes, and for a sentence without a scorer.
+    goal: a picture (H, W, 3) uint8 without hands, or a sentence for `scorer`, e.g. a `TextScorer`. The outcomes are
+    never looked at. All candidates start from the same noise, drawn from `seed`. Raises ValueError for fewer than two
+    candidates, for candidates of different scenes, and for a sentence without a scorer.
     """
     if len(clips) < 2:
         raise ValueError(f"there is nothing to select among {len(clips)} candidates; give at least two")
@@ -96,14 +96,14 @@ def rank_candidates(
         if not np.array_equal(clip.static, clips[0].static):
             other = f"another static video than {clips[0].name}"
             raise ValueError(f"candidate {clip.name} has {other}; candidates share one scene")
-    if isinstance(goal, str) and scorer is None:
+    if not isinstance(goal, str):
+        score, score_name = partial(scene_view(goal, clips).scores, lpips=lpips), image_score_name(lpips)
+    elif scorer is not None:
+        score, score_name = partial(scorer, text=goal), "x-clip cosine"
+    else:
         raise ValueError(f"the score of a text goal is {NO_WEIGHTS}; name X-CLIP weights, or give a goal picture")
     videos = method.generate(imagined_clips(clips), [seed] * len(clips))
-    if isinstance(goal, str):
-        scores, score_name = scorer(videos, goal), "x-clip cosine"
-    else:
-        scores, score_name = scene_view(goal, clips).scores(videos, lpips), image_score_name(lpips)
-    names = tuple(clip.name for clip in clips)
+    scores, names = score(videos), tuple(clip.name for clip in clips)
     return Ranking(names, scores, rank_order(scores, seed), score_name, tuple(videos))
 
 
