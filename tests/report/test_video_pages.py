@@ -71,7 +71,7 @@ def judged():
     clips, videos = tuple(CLIPS[:4]), {"dwm": tuple(one.interaction for one in CLIPS[:4])}
     scores = {"dwm": np.array([-0.4, -0.1, -0.3, -0.2]), "oracle": np.array([-0.3, -0.2, -0.1, -0.4])}
     scene = ShownScene(clips, clips[0].interaction[-1], videos)
-    return [Judged(900_001, 2, "goal", np.array([0.1, 0.2, 0.0, 0.3]), scores, 1.0, 0.1, shown=scene)]
+    return [Judged(900_001, 2, np.array([0.1, 0.2, 0.0, 0.3]), scores, shown=scene)]
 
 
 @pytest.fixture
@@ -156,14 +156,14 @@ def test_the_selection_page_ranks_candidates_and_says_which_is_right(judged, tex
     for part in ("Wrong: the right one is number 3", "really ends 20.0 cm from the goal", "25.0 %"):
         assert part in text
     assert page.read_text().count("<video") == 3 * 4
-    bare = Judged(1, 0, "", np.zeros(2), {"dwm": np.zeros(2)}, 1.0, 0.0)
+    bare = Judged(1, 0, np.zeros(2), {"dwm": np.zeros(2)})
     with pytest.raises(ValueError, match="scene 1 was judged without keeping its videos"):
         scene_card(bare)
 
 
 def test_a_ranking_of_ones_own_scene_knows_no_right_answer(text_of, tmp_path):
     names, videos = ("left", "right", "up"), tuple(one.interaction for one in CLIPS[:3])
-    ranking = Ranking(names, np.array([-0.3, -0.1, -0.2]), np.array([1, 2, 0]), "-changed (union)", videos)
+    ranking = Ranking(names, np.array([-0.3, -0.1, -0.2]), np.array([1, 2, 0]), "-direction (own)", videos)
     page = write_ranking_report(tmp_path, ranking, CLIPS[:3], "put it <there>")
     text = text_of(page)
     assert "Chosen: right" in text
