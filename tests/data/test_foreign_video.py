@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import av
 import numpy as np
 import pytest
-from fuzz_damage import only_audio, rewrite_video
+from fuzz_damage import no_frames, only_audio
 from video_fixtures import write_mp4
 
 from dexworld.data.readers.foreign_video import ForeignFrames
@@ -139,7 +139,7 @@ def test_indices_outside_are_errors(clip):
 def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
-    rewrite_video(write(tmp_path / "none.mp4"), count=lambda count: 0)
+    no_frames(tmp_path / "none.mp4", random.Random(0))
     only_audio(tmp_path / "sound.mp4", random.Random(0))
     for name in ("text", "empty", "none", "sound", "missing"):
         with pytest.raises(VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|frames)"):

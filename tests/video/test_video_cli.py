@@ -108,6 +108,8 @@ def test_a_dry_run_says_what_the_five_billion_model_costs(capsys, tmp_path):
     assert "17,550 video + 226 text" in shown
     assert "5.571 B" in shown
     assert "training" in shown
+    said = mistake(capsys, "train", "--data", tmp_path, "--output", tmp_path, "--base", "a/b", "--dry-run", "True")
+    assert "a dry run estimates a `preset`" in said
 
 
 def test_generated_videos_are_written_and_shown(triplets, small_model, tmp_path):

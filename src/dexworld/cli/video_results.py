@@ -21,6 +21,7 @@ from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_evaluation_page import write_video_results
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
+from dexworld.training.distributed import local_device
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
@@ -31,7 +32,7 @@ from dexworld.video.judge.select_actions import folder_candidates, folder_goal, 
 from dexworld.video.judge.select_benchmark import SelectConfig, select_benchmark, trained_method
 from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig, given_lpips
 from dexworld.video.model.clip_latents import warn_of_rates
-from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
+from dexworld.video.model.dwm import DWM, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
 
 logger = logging.getLogger("dexworld")
@@ -113,7 +114,7 @@ class VideoEvaluate(VideoModelOptions):
             methods: list[VideoMethod] = [*with_prompts, *baselines]
             decoded = tuple(method.name for method in methods if method.name != "dwm")
             config = replace(self.evaluation, compare_with=own, decoded=decoded)
-            perceptual = Perceptual(self.weights, str(chosen_device(self.device)))
+            perceptual = Perceptual(self.weights, str(local_device(self.device)))
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
             figures = result.figures() | {"checkpoint": self.checkpoint, "generation": asdict(self.generation)}
@@ -186,7 +187,7 @@ class VideoSelect(VideoModelOptions):
         logger.info(words, rates[0], figures["n"], *rates[1:], path, page)
 
     def _method(self, model: str, generation: GenerateConfig) -> Callable[[], Generator]:
-        device = str(chosen_device(self.benchmark.device))
+        device = str(local_device(self.benchmark.device))
         return partial(trained_method, checkpoint_path(model), generation, device, self.text_encoder)
 
     def _own(self, folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dexworld.track import Track
 
-Codec = Literal["h264", "h264-444", "hevc", "av1", "jpeg"]
+Codec = Literal["h264", "h264-444", "av1", "jpeg"]
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,6 @@ def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
     return seen.expand(hands.shape).to(torch.uint8) * 255
 
 
-def hands_over(static: Tensor | np.ndarray, hands: Tensor | np.ndarray) -> Tensor:
-    """The static video with the rendered hands drawn over it, in their own colours; all (..., H, W, 3) uint8."""
-    static, hands = torch.as_tensor(static), torch.as_tensor(hands)
-    return torch.where(hand_silhouette(hands) > 0, hands, static)
-
-
 def repeated_first_frame(videos: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Videos (B, F, H, W, 3) that stand still at their first frame: the static video of a fixed camera."""
     stacked = np.asarray(videos)
