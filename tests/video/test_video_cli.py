@@ -17,9 +17,6 @@ from dexworld.video.clips.triplets import finish_triplets, open_triplets
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.video_config import preset
 
-VERBS = ("synthesize", "prepare fixed-camera", "prepare custom", "prepare triplets", "validate", "episodes", "train")
-VERBS += ("generate", "evaluate", "select", "demo")
-
 
 def run(*arguments) -> None:
     cli.main(["video", *(str(argument) for argument in arguments)])
@@ -63,16 +60,6 @@ def small_model(square_clips, tmp_path_factory):
 @pytest.fixture(scope="module")
 def handless_model(square_clips, tmp_path_factory):
     return saved(tmp_path_factory.mktemp("handless"), square_clips, "none")
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_its_options_output_and_seed_among_them(capsys, verb):
-    with pytest.raises(SystemExit) as ended:
-        run(*verb.split(), "--help")
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    assert "--output" in shown
-    assert "--seed" in shown
 
 
 def test_synthesized_clips_are_valid_triplets_and_a_second_run_adds_nothing(tmp_path, capsys):

@@ -12,7 +12,7 @@ from dexworld.data.video import write_video
 from dexworld.data.video_frames import VideoFrames
 from dexworld.models.picture_metrics import psnr
 from dexworld.video.clips.clip import camera_vectors
-from dexworld.video.clips.triplet_files import TripletError, files_of, list_names, read_track, write_triplet
+from dexworld.video.clips.triplet_files import files_of, read_track, write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets, start_triplets
 
 
@@ -112,18 +112,35 @@ def test_a_list_file_chooses_and_orders_the_triplets(tmp_path):
     ],
 )
 def test_a_bad_line_of_a_list_is_named(tmp_path, lines, message):
-    listing = tmp_path / "list.txt"
-    listing.write_text(lines, encoding="utf-8")
-    with pytest.raises(TripletError, match=message):
-        list_names(listing)
+    (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"list\.txt, {message}"):
+        open_triplets(tmp_path, "list.txt")
+
+
+def test_the_three_places_of_trumans_renderers_are_read(tmp_path):
+    group = tmp_path / "trumans/ego_render_fov90/1a1e205b-3f54/2023-02-09@14-04-02"
+    write_clips(group, "00008", track=None)
+    for below, part in (("sequences", "videos_static"), ("processed2", "videos_hands")):
+        (group / below).mkdir()
+        (group / part).rename(group / below / part)
+    line = str((group / "videos" / "00008.mp4").relative_to(tmp_path))
+    (tmp_path / "test.txt").write_text(line, encoding="utf-8")
+    assert open_triplets(tmp_path, "test.txt")[0].hands.max() > 200
+    (group / "videos_static").mkdir()
+    (group / "videos_static" / "00008.mp4").write_bytes(b"collected")  # comes before the renderer's
+    folder = open_triplets(group)
+    assert folder.files["00008"].static.read_bytes() == b"collected"
+    (tmp_path / "test.txt").write_text(line.replace("00008", "00009"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"4 files of 1 triplets are missing: .*videos/00009\.mp4"):
+        open_triplets(tmp_path, "test.txt")
 
 
 def test_opening_names_the_files_that_are_missing(tmp_path):
     write_clips(tmp_path, "clip")
     (tmp_path / "prompts" / "clip.txt").unlink()
-    with pytest.raises(TripletError, match=r"1 files of 1 triplets are missing: .*prompts/clip\.txt"):
+    with pytest.raises(ValueError, match=r"1 files of 1 triplets are missing: .*prompts/clip\.txt"):
         open_triplets(tmp_path)
-    with pytest.raises(TripletError, match="holds no triplets"):
+    with pytest.raises(ValueError, match="holds no triplets"):
         open_triplets(tmp_path / "prompts")
 
 
@@ -131,7 +148,7 @@ def test_a_corrupt_video_is_named_when_it_is_read(tmp_path):
     write_clips(tmp_path, "clip")
     path = tmp_path / "videos_hands" / "clip.mp4"
     path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(TripletError, match=r"videos_hands/clip\.mp4"):
+    with pytest.raises(ValueError, match=r"videos_hands/clip\.mp4"):
         open_triplets(tmp_path)[0]
 
 
@@ -141,10 +158,10 @@ def test_hand_motion_of_other_shapes_is_refused_with_the_file(tmp_path):
     with np.load(path) as archive:
         arrays = dict(archive)
     np.savez(path, **{**arrays, "keypoints_world": arrays["keypoints_world"][:, :21]})
-    with pytest.raises(TripletError, match=r"hand_motions/clip\.npz.*keypoints_world"):
+    with pytest.raises(ValueError, match=r"hand_motions/clip\.npz.*keypoints_world"):
         open_triplets(tmp_path)[0]
     np.savez(path, keypoints_world=arrays["keypoints_world"])
-    with pytest.raises(TripletError, match="keypoints_valid"):
+    with pytest.raises(ValueError, match="keypoints_valid"):
         read_track(path)
 
 
@@ -157,7 +174,7 @@ def test_an_interrupted_write_leaves_no_triplet(tmp_path, monkeypatch):
     monkeypatch.setattr("dexworld.video.clips.triplet_files.np.savez_compressed", stop)
     with pytest.raises(KeyboardInterrupt):
         write_triplet(tmp_path, make_clip(seed=1))
-    with pytest.raises(TripletError, match="holds no triplets"):
+    with pytest.raises(ValueError, match="holds no triplets"):
         open_triplets(tmp_path)
     assert not list(tmp_path.rglob(".*"))
 
@@ -200,7 +217,7 @@ def test_a_subset_keeps_its_order_and_refuses_unknown_names(tmp_path):
     folder = open_triplets(tmp_path)
     assert folder.subset(["c", "a"]).names == ("c", "a")
     assert folder.subset(["c", "a"])[0].name == "c"
-    with pytest.raises(TripletError, match="no triplet 'd'"):
+    with pytest.raises(ValueError, match="no triplet 'd'"):
         folder.subset(["d"])
 
 
@@ -242,7 +259,7 @@ def test_a_folder_of_recorded_folders_keeps_their_seeds(tmp_path):
 def test_three_videos_of_different_rates_are_refused(tmp_path):
     write_clips(tmp_path, "a")
     write_video(files_of(tmp_path, "a").hands, make_clip("a").hands, 4.0)
-    with pytest.raises(TripletError, match=r"videos_hands/a.mp4: 4 fps, but .*videos/a.mp4 has 8"):
+    with pytest.raises(ValueError, match=r"videos_hands/a.mp4: 4 fps, but .*videos/a.mp4 has 8"):
         open_triplets(tmp_path)[0]
 
 

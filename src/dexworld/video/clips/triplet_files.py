@@ -8,7 +8,7 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
     <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
     <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`Track`)
 
-TRUMANS' renderers leave the second in `<group>/sequences/videos_static` and the third in `<group>/processed2/videos_hands`.
+TRUMANS' renderers leave the second in `<group>/sequences/videos_static`, the third in `<group>/processed2/videos_hands`.
 Readers look there, too.
 
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
@@ -140,7 +140,7 @@ def find_names(root: Path) -> list[str]:
 
 
 def read_list(root: Path, listing: Path | str) -> tuple[dict[str, int], list[str]]:
-    """The line number of each name in a list file, in order, and what is wrong with other lines; blank ones don't count.
+    """The line number of each name in a list file, in order, and what is wrong with other lines that aren't blank.
 
     listing: as given or inside `root`; its paths start from `root`. Raises ValueError when there is no such file.
     """
