@@ -46,14 +46,13 @@ class Prepare:
     def run(self) -> None:
         """Prepare, and write what was done and left out into `results.json`."""
         if isinstance(self.what, VideosConfig):
-            prepared = prepare_videos(self.what, track)
+            folder, figures = prepare_videos(self.what, track)
         else:
-            prepared = reshape_triplets(self.what, track)
-        write_results(self.what.output, prepared.to_json())
-        for name, reason in list(prepared.left_out.items())[:5]:
+            folder, figures = reshape_triplets(self.what, track)
+        write_results(self.what.output, figures)
+        for name, reason in list(figures["left_out"].items())[:5]:
             logger.warning("left out %s: %s", name, reason)
-        counts = len(prepared.folder), self.what.output, len(prepared.left_out)
-        logger.info("%d triplets in %s, %d left out", *counts)
+        logger.info("%d triplets in %s, %d left out", len(folder), self.what.output, len(figures["left_out"]))
 
 
 @dataclass(frozen=True)

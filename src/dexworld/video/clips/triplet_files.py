@@ -8,8 +8,8 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
     <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
     <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`Track`)
 
-TRUMANS' renderers leave the second in `<group>/sequences/videos_static`, the third in `<group>/processed2/videos_hands`.
-Readers look there, too.
+TRUMANS' renderers leave the second in `<group>/sequences/videos_static` and the third in
+`<group>/processed2/videos_hands`. Readers look there, too.
 
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
 """

@@ -63,17 +63,8 @@ class ReshapeConfig:
     """Shape, resizing and time; the conventions of hand files don't count."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a preparation did. folder: the triplets. counts: figures. left_out: reason by name."""
-
-    folder: TripletFolder
-    counts: dict[str, int]
-    left_out: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values: the counts, and what was left out and why."""
-        return {**self.counts, "left_out": dict(self.left_out)}
+# The triplets, and figures as JSON values: counts, and in `left_out` the reason of each clip that isn't there.
+Prepared = tuple[TripletFolder, dict[str, Any]]
 
 
 def prepare_videos(config: VideosConfig, progress: Progress = iter) -> Prepared:
@@ -154,7 +145,7 @@ def _prepare_each(
     seeds = {name: seed for name, seed in seeds.items() if name not in left_out}
     folder = finish_triplets(output, settings, seeds, records, {"left_out": left_out})
     done, rules = records.values(), [record["resize"]["rule"] for record in records.values()]
-    counts = {
+    figures = {
         "clips": len(records),
         "already_there": len(names) - len(records) - len(left_out),
         "clips_left_out": len(left_out),
@@ -163,8 +154,9 @@ def _prepare_each(
         "clips_with_hand_in_first_frame": sum(record.get("hand_in_static", 0) for record in done),
         "clips_cropped": rules.count("crop"),
         "clips_padded": rules.count("pad"),
+        "left_out": left_out,
     }
-    return Prepared(folder, counts, left_out)
+    return folder, figures
 
 
 def _in_step(path: Path, source: SourceClip, rules: ClipRules) -> np.ndarray:
