@@ -74,11 +74,6 @@ def test_the_resize_rule_decides_as_written(source, rule, chosen, box, placed):
     assert (result.rule, result.box, result.placed) == (chosen, box, placed)
 
 
-def test_cropping_and_padding_lose_the_same_share_so_a_limit_decides():
-    crop, pad = (fit((1080, 1920), (480, 720), rule) for rule in ("crop", "pad"))
-    assert crop.cut == pytest.approx(pad.empty, abs=1e-3) == pytest.approx(0.15625, abs=1e-3)
-
-
 @pytest.mark.parametrize("rule", ["crop", "pad", "stretch"])
 def test_intrinsics_follow_the_pixels(rule):
     """A bright spot of the source lies, in the clip, where the matrix says."""

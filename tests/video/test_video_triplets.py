@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,16 +231,3 @@ def test_three_videos_of_different_rates_are_refused(tmp_path):
     write_video(files_of(tmp_path, "a").hands, make_clip("a").hands, 4.0)
     with pytest.raises(ValueError, match=r"videos_hands/a.mp4: 4 fps, but .*videos/a.mp4 has 8"):
         open_triplets(tmp_path)[0]
-
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "aria_triplets"
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real triplets are not here")
-def test_the_released_triplets_open_as_they_are():
-    folder = open_triplets(REAL)
-    clip = folder[folder.names.index("00039")]
-    assert clip.interaction.shape == clip.static.shape == clip.hands.shape == (49, 480, 720, 3)
-    assert clip.fps == 8.0
-    assert "pot" in clip.prompt
-    assert clip.hands.max() > 200

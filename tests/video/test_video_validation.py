@@ -183,8 +183,8 @@ def test_list_entries_that_point_nowhere_and_bad_lines_are_named(folder):
     assert [text for text in messages(folder, listing) if "line 2" in text] == [missing]
     assert {("test.txt", "bad-line"), ("test.txt", "points-nowhere")} <= problems(folder, "test.txt")
     assert [text[:7] for text in messages(folder, listing)][:2] == ["line 3:", "line 4:"]
-    counts = validate_triplets(folder, listing).counts
-    assert (counts["clips"], counts["unlisted_files"]) == (1, 5)  # the files of clip b
+    report = validate_triplets(folder, listing).to_json()
+    assert (report["counts"]["clips"], report["kinds"]["unlisted"]) == (1, 5)  # the files of clip b
 
 
 def test_files_that_no_list_names_are_warnings(folder):

@@ -220,10 +220,10 @@ class VideoDemo(VideoModelOptions):
     def run(self) -> None:
         """Simulate, imagine, and write the page."""
         model = load_video_model(self.checkpoint, self.device)
-        methods = [*reference_methods(model.codec), Generator(model, self.generation)]
+        references, method = reference_methods(model.codec), Generator(model, self.generation)
         started = time.monotonic()
-        with simulated_clips(model, methods, self.clips, self.seed, self.split, self.workers) as triplets:
-            methods[-1] = with_texts(methods[-1], folder_prompts(triplets), self.text_encoder)
+        with simulated_clips(model, [*references, method], self.clips, self.seed, self.split, self.workers) as triplets:
+            methods = [*references, with_texts(method, folder_prompts(triplets), self.text_encoder)]
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
         settings = EvaluateConfig(seed=self.seed, split=self.split)

@@ -55,9 +55,9 @@ class HandFile:
 
     def _mesh(self, side: int) -> MeshSequence:
         if self.vertices is not None and self.faces is not None:
-            shown, faces = self.valid[:, side].any(axis=1)[:, None], self.faces[side]
-            vertices = np.where(shown[..., None], self.vertices[:, side], 0.0)
-            return MeshSequence(vertices, faces, np.repeat(shown, len(faces), axis=1))
+            faces, shown = self.faces[side], np.asarray(self.valid[:, side].any(axis=1))
+            vertices = np.where(shown[:, None, None], self.vertices[:, side], 0.0)
+            return MeshSequence(vertices, faces, np.repeat(shown[:, None], len(faces), axis=1))
         assert self.keypoints is not None
         return hand_mesh(self.keypoints[:, side], self.valid[:, side])
 

@@ -125,7 +125,7 @@ def validate_triplets(
     ValueError for a missing folder or list.
     """
     found = ValidationReport(Path(root))
-    names, unlisted = _names(listing, found)
+    names = _names(listing, found)
     broken, motions = 0, 0
     for name in names:
         before, files = found.errors, files_of(found.root, name)
@@ -141,17 +141,13 @@ def validate_triplets(
         "frames_without_hands": sum(lost),
         "clips_with_frames_without_hands": sum(count > 0 for count in lost),
         "clips_with_hand_motion": motions,
-        "unlisted_files": unlisted,
         "shapes": dict(Counter(f"{shape[0]} x {shape[1]} x {shape[2]} at {fps:g} fps" for shape, fps in sizes)),
     }
     return found
 
 
-def _names(listing: Path | str | None, found: ValidationReport) -> tuple[list[str], int]:
-    """Names of the triplets to check, and how many files belong to none of them.
-
-    Names come from the list (dataset.txt when none is given and it exists), else from every file in the folders.
-    """
+def _names(listing: Path | str | None, found: ValidationReport) -> list[str]:
+    """Names of the triplets to check, from the list (dataset.txt when none is given and it exists), else every file."""
     root = found.root
     if not root.is_dir():
         raise ValueError(f"{root}: is no folder")
@@ -167,16 +163,16 @@ def _names(listing: Path | str | None, found: ValidationReport) -> tuple[list[st
         for name in sorted(lines.keys() - names):
             found.add(source, "points-nowhere", f"line {lines[name]} names clip {name!r}, of which no file exists")
         names &= lines.keys()
-    unlisted = [path for path, name in files.items() if path.parent.name in SUFFIXES and name not in names]
-    for path in unlisted:
-        found.add(path, "unlisted", "belongs to no clip that is checked")
+    for path, clip in files.items():
+        if path.parent.name in SUFFIXES and clip not in names:
+            found.add(path, "unlisted", "belongs to no clip that is checked")
     if not names:
         found.add(source, "empty", "holds no triplets")
     try:
         read_record(root)
     except ValueError as error:
         found.add(root / RECORD, "undecodable", str(error))
-    return sorted(names), len(unlisted)
+    return sorted(names)
 
 
 def _clip_of(path: Path) -> str | None:
