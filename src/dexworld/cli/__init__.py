@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -56,6 +56,9 @@ _CAUSES = {
 # The extra that brings a package; all others come with dexworld itself.
 _EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "diffusers": "video", "accelerate": "video", "peft": "video"}
 
+# Several processes may write into one folder of theirs: they share the work by claims on its parts.
+_SHARED = {"prepare", "cache-latents"}
+
 
 class Stopped(BaseException):
     """SIGINT or SIGTERM arrived: whatever is open is cleaned up on the way out."""
@@ -75,8 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         with _stopped_by_signals():
             command = getattr(import_module(f"dexworld.cli.{module}"), name)
             parsed = _parsed(verb, command, words[len(verb.split()) :])
-            _check_outputs(parsed)
-            parsed.run()
+            _run(parsed, [] if verb in _SHARED else _outputs(parsed))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package == "dexworld":
@@ -91,17 +93,31 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(128 + number)
 
 
-def _check_outputs(options: Any) -> None:
-    """Raise OSError before any work where a folder named `output` can't be written."""
+def _outputs(options: Any) -> list[Path]:
+    """The folders named `output` that a command writes. Raises OSError where one can't be written."""
+    found = []
     for name, value in vars(options).items():
         if is_dataclass(value):
-            _check_outputs(value)
+            found += _outputs(value)
         elif name == "output" and isinstance(value, Path):
             standing = next(each for each in (value, *value.absolute().parents) if each.exists())
             if not standing.is_dir():
                 raise OSError(errno.EEXIST if standing == value else errno.ENOTDIR, "", str(value))
             if not os.access(standing, os.W_OK | os.X_OK):
                 raise OSError(errno.EACCES, "", str(value))
+            found.append(value)
+    return found
+
+
+def _run(command: Any, outputs: list[Path]) -> None:
+    """Run a parsed command as the only one that writes into its folders."""
+    from dexworld.data.owner import owned
+
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":  # the first process of a group that a launcher started
+            for folder in outputs:
+                stack.enter_context(owned(folder))
+        command.run()
 
 
 @contextmanager
