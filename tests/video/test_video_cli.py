@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from dexworld import cli
 from dexworld.cli import video_results
@@ -14,7 +13,6 @@ from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.triplet_files import write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets
 from dexworld.video.model.dwm import DWM
-from dexworld.video.model.video_config import preset
 
 
 def run(*arguments) -> None:
@@ -41,24 +39,19 @@ def triplets(square_clips, tmp_path_factory):
     return root
 
 
-def saved(folder, square_clips, condition):
-    torch.manual_seed(0)
-    model = DWM(replace(preset("debug"), condition=condition))
-    model.codec.fit([torch.from_numpy(np.stack([clip.interaction for clip in square_clips]))])
-    torch.nn.init.normal_(model.backbone.transformer.proj_out.weight, std=0.02)
-    goal = "inpainting" if condition == "none" else "interaction"
+def saved(model: DWM, folder, goal: str):
     model.save_pretrained(folder, {"training_seeds": [0, 99], "training": {"goal": goal}})
     return folder
 
 
 @pytest.fixture(scope="module")
-def small_model(square_clips, tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("model"), square_clips, "mesh")
+def small_model(make_dwm, tmp_path_factory):
+    return saved(make_dwm(0.02), tmp_path_factory.mktemp("model"), "interaction")
 
 
 @pytest.fixture(scope="module")
-def handless_model(square_clips, tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("handless"), square_clips, "none")
+def handless_model(make_dwm, tmp_path_factory):
+    return saved(make_dwm(0.02, condition="none"), tmp_path_factory.mktemp("handless"), "inpainting")
 
 
 def test_synthesized_clips_are_valid_triplets_and_a_second_run_adds_nothing(tmp_path, capsys):
