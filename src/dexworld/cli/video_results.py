@@ -70,6 +70,10 @@ class VideoModelOptions:
     """Model folder or hub id; `video` is the shipped one."""
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     """How videos are sampled."""
+    text_encoder: str | None = None
+    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,8 @@ class VideoEvaluate(VideoModelOptions):
     """Its strengths, each a row."""
     weights: PerceptualConfig = field(default_factory=PerceptualConfig)
     """Where the weights of perceptual measures are; without them they are not reported."""
-    text_encoder: str | None = None
-    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
     workers: int = 0
     """Processes for simulating clips; 0 is one per core."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Evaluate, write `results.json` and the page."""
@@ -166,8 +166,6 @@ class VideoSelect(VideoModelOptions):
     benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SelectConfig(dexwm=HANDS)
     )
-    text_encoder: str | None = None
-    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
 
     def run(self) -> None:
         """Choose, write `results.json` and the page."""
@@ -175,7 +173,8 @@ class VideoSelect(VideoModelOptions):
             self._own(self.folder)
             return
         dexwm = self.benchmark.dexwm
-        config = replace(self.benchmark, dexwm=None if dexwm is None else checkpoint_path(dexwm))
+        judge = None if dexwm is None else checkpoint_path(dexwm)
+        config = replace(self.benchmark, dexwm=judge, device=self.device)
         named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
         methods = {name: self._method(model, replace(self.generation, batch=8)) for name, model in named.items()}
         with task_bars() as update:
@@ -187,7 +186,7 @@ class VideoSelect(VideoModelOptions):
         logger.info(words, rates[0], figures["n"], *rates[1:], path, page)
 
     def _method(self, model: str, generation: GenerateConfig) -> Callable[[], Generator]:
-        device = str(local_device(self.benchmark.device))
+        device = str(local_device(self.device))
         return partial(trained_method, checkpoint_path(model), generation, device, self.text_encoder)
 
     def _own(self, folder: Path) -> None:
@@ -218,15 +217,14 @@ class VideoDemo(VideoModelOptions):
     """`validation` allows seeds 900,000 to 999,999."""
     workers: int = 0
     """Processes for simulating the clips; 0 is one per core."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Simulate, imagine, and write the page."""
         model = load_video_model(self.checkpoint, self.device)
-        methods = [*reference_methods(model.codec), Generator(model, self.generation)]
+        references, method = reference_methods(model.codec), Generator(model, self.generation)
         started = time.monotonic()
-        with simulated_clips(model, methods, self.clips, self.seed, self.split, self.workers) as triplets:
+        with simulated_clips(model, [*references, method], self.clips, self.seed, self.split, self.workers) as triplets:
+            methods = [*references, with_texts(method, folder_prompts(triplets), self.text_encoder)]
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
         settings = EvaluateConfig(seed=self.seed, split=self.split)

@@ -76,7 +76,7 @@ class SelectConfig:
     """Renderer; `auto` takes the first that works."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
-    device: str = "auto"
+    device: Annotated[str, *NOT_AN_OPTION] = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     clip: Annotated[HandClipConfig | None, *NOT_AN_OPTION] = None
     """Size, length and contents of the clips; those of the video model's when not given."""
