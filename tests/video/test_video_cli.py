@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from dexworld import cli
-from dexworld.cli import video_results
 from dexworld.data.video import write_video
 from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.triplet_files import write_triplet
@@ -145,7 +144,7 @@ def test_candidates_of_a_folder_are_ranked(square_clips, small_model, tmp_path):
 def test_training_scenes_are_refused_before_any_clip_is_simulated(
     square_clips, small_model, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(video_results, "record_triplets", pytest.fail)
+    monkeypatch.setattr("dexworld.video.clips.synthetic_clips.record_triplets", pytest.fail)
     for verb in ("evaluate", "demo"):
         said = mistake(capsys, verb, "--checkpoint", small_model, "--output", tmp_path, "--seed", 50, "--clips", 3)
         assert "3 of 3 seeds (50, 51, 52)" in said

@@ -29,14 +29,14 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "plan": ("plan_and_play", "Plan", "plan one episode and carry it out in the simulator"),
     "imagine": ("imagine_motions", "Imagine", "imagine simple hand motions from one start frame"),
     "demo": ("plan_and_play", "Demo", "plan a few episodes of every task and show them on one page"),
-    "video synthesize": ("video_data", "Synthesize", "record triplets in the simulator"),
+    "video synthesize": ("video_simulated", "Synthesize", "record triplets in the simulator"),
     "video prepare": ("video_data", "Prepare", "make triplets out of real video"),
     "video validate": ("video_data", "Validate", "name each broken file of a triplet folder"),
     "video episodes": ("video_data", "Episodes", "turn triplets into episodes for a DexWM"),
     "video train": ("video_model", "VideoTrain", "train a video world model on triplets"),
     "video generate": ("video_model", "VideoGenerate", "imagine the clips of a triplet folder"),
     "video evaluate": ("video_results", "VideoEvaluate", "measure video models on held-out clips"),
-    "video select": ("video_results", "VideoSelect", "choose among hand motions by imagining each"),
+    "video select": ("video_simulated", "VideoSelect", "choose among hand motions by imagining each"),
     "video demo": ("video_results", "VideoDemo", "imagine a few held-out clips and show them on one page"),
 }
 

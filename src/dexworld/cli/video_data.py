@@ -1,4 +1,4 @@
-"""The verbs of `dexworld video` that make and check triplets: synthesize, prepare, validate, episodes."""
+"""The verbs of `dexworld video` that make and check triplets: prepare, validate, episodes."""
 
 import logging
 import sys
@@ -9,29 +9,13 @@ from typing import Annotated
 import tyro
 from rich.progress import track
 
-from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
 from dexworld.video.clips.as_episodes import triplets_as_episodes
 from dexworld.video.clips.clip import ClipShape
-from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
 from dexworld.video.real.prepare_clips import ReshapeConfig, VideosConfig, prepare_videos, reshape_triplets
 from dexworld.video.real.validate_clips import validate_triplets
 
 logger = logging.getLogger("dexworld")
-
-
-@dataclass(frozen=True)
-class Synthesize:
-    """Record triplets in the simulator, in parallel; start it again to go on after a kill."""
-
-    config: Annotated[SyntheticConfig, tyro.conf.arg(name="")]
-
-    def run(self) -> None:
-        """Record, and write `results.json` beside the triplets."""
-        config = self.config
-        folder = record_triplets(config, counted("clips", config.clips))
-        write_results(config.output, {"clips": len(folder), "settings": dict(folder.settings)}, seed=config.seed)
-        logger.info("%d triplets in %s", len(folder), config.output)
 
 
 @dataclass(frozen=True)

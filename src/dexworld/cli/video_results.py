@@ -1,12 +1,11 @@
-"""The verbs of `dexworld video` that measure and choose: evaluate, select, demo."""
+"""The verbs of `dexworld video` that measure and show: evaluate, demo."""
 
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -16,21 +15,17 @@ from dexworld.cli.bars import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.guard import Split
 from dexworld.evaluation.results import write_results
-from dexworld.models.reference import HANDS, VIDEO, checkpoint_path
+from dexworld.models.reference import VIDEO, checkpoint_path
 from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_evaluation_page import write_video_results
-from dexworld.report.video_selection import write_ranking_report, write_selection_report
 from dexworld.training.distributed import local_device
 from dexworld.video.clips.clip import TripletClip
-from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, check_scenes, evaluate_methods
 from dexworld.video.judge.gallery import shown_clip, shown_clips
 from dexworld.video.judge.references import VideoMethod, reference_methods
-from dexworld.video.judge.select_actions import folder_candidates, folder_goal, rank_folder
-from dexworld.video.judge.select_benchmark import SelectConfig, select_benchmark, trained_method
-from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig, given_lpips
+from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig
 from dexworld.video.model.clip_latents import warn_of_rates
 from dexworld.video.model.dwm import DWM, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
@@ -56,6 +51,8 @@ def simulated_clips(
 
     Scenes that a method was trained on are refused before anything is recorded (SeedError).
     """
+    from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
+
     check_scenes(range(seed, seed + count), methods, split)
     with tempfile.TemporaryDirectory() as temporary:
         config = SyntheticConfig(Path(temporary), count, seed, camera, model.config.clip, workers=workers)
@@ -151,56 +148,6 @@ class VideoEvaluate(VideoModelOptions):
             return nullcontext(folder.subset(folder.names[: self.clips]))
         seed, split = self.evaluation.seed, self.evaluation.split
         return simulated_clips(model, methods, self.clips, seed, split, self.workers, self.camera)
-
-
-@dataclass(frozen=True)
-class VideoSelect(VideoModelOptions):
-    """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours."""
-
-    output: Path
-    """Folder for results.json and report.html."""
-    no_hand: str | None = None
-    """Model that sees no hands, a control: one of `dexworld video train --condition none`."""
-    folder: Path | None = None
-    """Your own scene: static video, hand videos and a goal (docs/video.md); without one the benchmark is played."""
-    benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: SelectConfig(dexwm=HANDS)
-    )
-
-    def run(self) -> None:
-        """Choose, write `results.json` and the page."""
-        if self.folder is not None:
-            self._own(self.folder)
-            return
-        dexwm = self.benchmark.dexwm
-        judge = None if dexwm is None else checkpoint_path(dexwm)
-        config = replace(self.benchmark, dexwm=judge, device=self.device)
-        named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
-        methods = {name: self._method(model, replace(self.generation, batch=8)) for name, model in named.items()}
-        with task_bars() as update:
-            figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
-        path = write_results(self.output, figures, seed=config.seed)
-        page = write_selection_report(self.output, figures, judged, about={"Checkpoint": self.checkpoint})
-        rates = [100 * figures[name] for name in ("top1", "low", "high", "chance")]
-        words = "right in %.0f %% of %d scenes (%.0f to %.0f), chance %.1f %%; %s, %s"
-        logger.info(words, rates[0], figures["n"], *rates[1:], path, page)
-
-    def _method(self, model: str, generation: GenerateConfig) -> Callable[[], Generator]:
-        device = str(local_device(self.device))
-        return partial(trained_method, checkpoint_path(model), generation, device, self.text_encoder)
-
-    def _own(self, folder: Path) -> None:
-        config, method = self.benchmark, self._method(self.checkpoint, self.generation)()
-        lpips = given_lpips(config.lpips_vgg, config.lpips_heads)
-        ranking = rank_folder(method, folder, lpips=lpips, text_weights=config.xclip, seed=config.seed)
-        figures = {
-            "ranking": [ranking.names[index] for index in ranking.order],
-            "scores": dict(zip(ranking.names, ranking.scores.tolist(), strict=True)),
-            "score": ranking.score_name,
-        }
-        path = write_results(self.output, figures, seed=config.seed)
-        page = write_ranking_report(self.output, ranking, folder_candidates(folder), folder_goal(folder))
-        logger.info("chosen: %s; %s, %s", ranking.names[ranking.best], path, page)
 
 
 @dataclass(frozen=True)

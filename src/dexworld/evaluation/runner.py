@@ -9,7 +9,6 @@ import numpy as np
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.protocols import Policy
 from dexworld.robots.environment import Environment
-from dexworld.robots.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ def play(
     after_plan: Callable[[Any], None] | None = None,
 ) -> Played:
     """One episode of `policy` with the environment's `seed` and `options`; `after_plan` is called after every `act`."""
-    values, info = environment.reset(seed=seed, options={**(options or {}), "film": True} if film else options)
+    _, info = environment.reset(seed=seed, options={**(options or {}), "film": True} if film else options)
     policy.reset(info["goal_image"], seed=seed)
     step_frames, seconds, moves = [], [], []
     distances = [environment.distance()]
     done = False
     while not done:
-        targets = policy.act(Observation.from_dict(values))
+        targets = policy.act(environment.observe())
         if isinstance(policy, MPCPolicy):
             seconds.append(policy.statistics[-1].seconds)
         if after_plan is not None:

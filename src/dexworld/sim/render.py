@@ -1,8 +1,9 @@
 """Pictures of a MuJoCo scene on any machine: EGL, then OSMesa, then a ray caster that needs no OpenGL.
 
-`make_renderer` picks the backend. With `backend="auto"` the environment variable MUJOCO_GL decides if it is set.
-Otherwise a process tries EGL and OSMesa once, each in a child process, because a broken OpenGL driver can crash the
-process that loads it. Give other processes the answer of `choose_backend`: the environment does not carry it.
+`make_renderer` picks the backend. With `backend="auto"` the environment variable MUJOCO_GL decides if it is set, and is
+refused if it can't draw. Otherwise a process tries EGL and OSMesa once. Each is tried in a child process, because a
+broken OpenGL driver can crash the process that loads it. PYOPENGL_PLATFORM has no say. The environment stays as it is:
+give other processes the answer of `choose_backend`.
 
 The OpenGL context is made here rather than by `mujoco.Renderer`, whose backend is fixed by MUJOCO_GL when
 mujoco is first imported anywhere in the process.
@@ -21,11 +22,11 @@ from typing import Any, Literal
 import numpy as np
 
 from dexworld.sim.ray_renderer import RayRenderer
-from dexworld.sim.renderer import DEFAULT_VIEW, Renderer, RendererUnavailable, View, eye_of, mujoco
+from dexworld.sim.renderer import DEFAULT_VIEW, Renderer, RendererUnavailable, View, eye_of, gl_environment, mujoco
 
 Backend = Literal["auto", "egl", "osmesa", "ray"]
 BACKENDS = ("egl", "osmesa", "ray")  # in the order in which `auto` tries them
-_OFF = ("disable", "disabled", "off", "false", "0")  # the values by which MUJOCO_GL switches OpenGL off
+_OFF = ("disable", "disabled", "off", "false", "0", "ray")  # the values by which MUJOCO_GL switches OpenGL off
 _ON = ("", "enable", "enabled", "on", "true", "1")  # the values that leave the choice open
 _INSTALL = {
     "egl": "on Debian or Ubuntu: apt install libegl1 libgl1-mesa-dri",
@@ -56,12 +57,15 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int, backend: str =
 def _announce(backend: str) -> None:
     """Log, once per process, what draws."""
     logger.info("rendering with %s", backend)
+    platform = os.environ.get("PYOPENGL_PLATFORM")
+    if platform and platform.lower() != backend:
+        logger.warning("PYOPENGL_PLATFORM=%r is not used: %s draws", platform, backend)
 
 
 def choose_backend(backend: str = "auto") -> str:
-    """The backend that `make_renderer(backend=...)` uses; runs the probe if nothing else decides.
+    """The backend that `make_renderer(backend=...)` uses; tries what MUJOCO_GL names, or what there is.
 
-    Raises ValueError for an unknown backend name, here or in MUJOCO_GL.
+    Raises ValueError for an unknown backend, RendererUnavailable if the one in MUJOCO_GL can't draw here.
     """
     if backend != "auto":
         if backend not in BACKENDS:
@@ -70,18 +74,22 @@ def choose_backend(backend: str = "auto") -> str:
     setting = os.environ.get("MUJOCO_GL", "").strip().lower()
     if setting in _OFF:
         return "ray"
-    if setting in BACKENDS:
+    if setting in _ON:
+        return first_that_draws()
+    failure = _failure(setting) if setting in BACKENDS else f"dexworld draws with {', '.join(BACKENDS)}"
+    if failure is None:
         return setting
-    if setting not in _ON:
-        raise ValueError(f"MUJOCO_GL={setting!r} is not a backend; use 'egl', 'osmesa', or 'disable' for ray casting")
-    return first_that_draws()
+    raise RendererUnavailable(
+        f"MUJOCO_GL={os.environ['MUJOCO_GL']!r} can't draw here ({failure}); {first_that_draws()!r} can: "
+        "unset MUJOCO_GL, or choose with --backend (in Python: backend=)"
+    )
 
 
 @functools.cache
 def first_that_draws() -> str:
     """The first of `BACKENDS` that draws here; tried once per process."""
     for candidate in BACKENDS[:-1]:
-        failure = probe(candidate)
+        failure = _failure(candidate)
         if failure is None:
             return candidate
         logger.info("%s can't render here: %s", candidate, failure)
@@ -90,10 +98,21 @@ def first_that_draws() -> str:
     return "ray"
 
 
+@functools.cache
+def _failure(backend: str) -> str | None:
+    """As `probe`, tried once per process."""
+    return probe(backend)
+
+
+@functools.cache
+def _opengl_process() -> int:
+    """The process that made the first OpenGL context. A fork inherits the answer, and can't draw."""
+    return os.getpid()
+
+
 def probe(backend: str) -> str | None:
     """None if `backend` draws a test picture in a child process, else why it doesn't (one line)."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
-    environment["MUJOCO_GL"] = "disable"  # the import must not load some other OpenGL library first
+    environment = {**os.environ, "MUJOCO_GL": "disable"}  # the import must not load some other OpenGL library first
     command = [sys.executable, "-c", f"from {__name__} import draw_test_picture; draw_test_picture({backend!r})"]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PROBE_SECONDS)
@@ -126,7 +145,7 @@ class GlRenderer(Renderer):
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int, backend: str) -> None:
-        """Raises ValueError for an image larger than the buffer, RendererUnavailable if the backend can't run."""
+        """Raises ValueError for an image larger than the buffer, RendererUnavailable if the backend can't run here."""
         self._context: Any = None
         self._gl: Any = None
         self._at_exit = functools.partial(_close, weakref.ref(self))
@@ -136,9 +155,15 @@ class GlRenderer(Renderer):
                 f"images of {width} x {height} pixels don't fit the model's off-screen buffer of {buffer.offwidth} x "
                 f"{buffer.offheight}; raise visual.global.offwidth/offheight in the model"
             )
+        if _opengl_process() != os.getpid():
+            raise RendererUnavailable(
+                "this process was forked from one that had drawn with OpenGL, and would hang; start it by the 'spawn' "
+                'method: AsyncVectorEnv(..., context="spawn"), or multiprocessing.get_context("spawn")'
+            )
         super().__init__(model, height, width, backend)
         try:
-            self._gl = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
+            with gl_environment(PYOPENGL_PLATFORM=backend):
+                self._gl = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         except (*_DRIVER_ERRORS, mujoco.FatalError) as error:

@@ -1,7 +1,10 @@
 """What draws a MuJoCo scene: the seam between the simulators and the OpenGL and ray renderers."""
 
 import os
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,18 +12,35 @@ import numpy as np
 
 from dexworld.errors import UsageError
 
+GL_VARIABLES = ("MUJOCO_GL", "PYOPENGL_PLATFORM")
+
 
 class RendererUnavailable(UsageError):
     """A rendering backend was asked for by name and can't run here."""
 
 
+@contextmanager
+def gl_environment(**changes: str) -> Iterator[None]:
+    """Change the variables that choose OpenGL while something is imported; they are as before at the end."""
+    before = {name: os.environ.get(name) for name in GL_VARIABLES}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 try:
-    import mujoco
-except (AttributeError, RuntimeError, OSError) as _error:  # importing loads MUJOCO_GL's library
-    raise RendererUnavailable(
-        f"MUJOCO_GL={os.environ.get('MUJOCO_GL')!r} makes `import mujoco` fail ({_error}). Unset it, or set it to "
-        "'egl', 'osmesa' (with its library installed) or 'disable' (the ray renderer, which needs no OpenGL)."
-    ) from _error
+    with gl_environment():
+        import mujoco
+except (AttributeError, RuntimeError, OSError):  # MUJOCO_GL names what can't be loaded; `choose_backend` refuses it
+    for _name in [name for name in sys.modules if name.partition(".")[0] == "OpenGL"]:
+        del sys.modules[_name]  # half loaded, for another platform
+    with gl_environment(MUJOCO_GL="disable"):
+        import mujoco
 
 
 @dataclass(frozen=True)

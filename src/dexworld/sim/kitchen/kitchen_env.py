@@ -1,5 +1,6 @@
 """The kitchen as a Gymnasium environment: one step is one step of the world model, a second of robot motion."""
 
+import logging
 from typing import Any
 
 import gymnasium
@@ -13,19 +14,26 @@ from dexworld.sim.kitchen.kitchen_scene import IMAGE_SIZE, TRAINING_SEEDS, rando
 from dexworld.sim.kitchen.kitchen_simulation import TICKS_PER_FRAME, SimState, Simulation
 from dexworld.sim.kitchen.kitchen_tasks import HORIZON, TaskEpisode, draw_episode
 
+_FAR = 10.0  # metres; bounds of positions, which nothing at a counter reaches
+_LONG = 10_000.0  # px; of focal lengths
+
+logger = logging.getLogger(__name__)
+
 
 class KitchenEnv(gymnasium.Env):
     """Franka arm with Allegro hand at a kitchen counter; an `Environment` and a `SimulatedEnvironment`.
 
     Observation: the fields of `dexworld.robots.observation.Observation`, and the true keypoints (`keypoints_world`
-    (42, 3) metres, `keypoints_valid` (42,)). Action: absolute joint targets (23,) radians, interpolated over a second.
+    (42, 3) metres, `keypoints_valid` (42,)), as float32; `observe` has them in full precision. Action: absolute joint
+    targets (23,) radians, interpolated over a second.
     Reward: 1.0 when the task's criterion holds at the end of the step (0.0 without a task). An episode is truncated
     after three steps; `info["distance"]` says how far the task is from done, metres.
 
     Without a task the scene just stands there to be explored, and nothing truncates.
 
-    task: of resets whose options name none. tips: as of `FrankaAllegro`. render_mode: `rgb_array` or None; `render`
-    gives the picture in both.
+    task: of resets whose options name none, so also of those by which a vector environment goes on. tips: as of
+    `FrankaAllegro`. render_mode: `rgb_array` or None; `render` gives the picture in both. Raises ValueError for an
+    unknown task or mode.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  Gymnasium's own declaration
@@ -37,6 +45,10 @@ class KitchenEnv(gymnasium.Env):
         tips: TipConvention = "true",
         render_mode: str | None = "rgb_array",
     ):
+        if task is not None and task not in tasks.TASKS:
+            raise ValueError(f"task {task!r} is unknown; choose from {', '.join(tasks.TASKS)}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r} is unknown; choose 'rgb_array' or None")
         self._task, self._backend = task, backend
         self.render_mode = render_mode
         self.robot = FrankaAllegro(tips)
@@ -45,29 +57,30 @@ class KitchenEnv(gymnasium.Env):
         self.film: list[np.ndarray] = []
         self._filming = False
         box = gymnasium.spaces.Box
-        low, high = self.robot.limits.numpy().T
-        self.action_space = box(low, high, dtype=np.float64)
-        joints = box(-np.pi * 1.5, np.pi * 1.5, low.shape, np.float64)  # measured ones overshoot a little
-        pose = box(-np.inf, np.inf, (4, 4), np.float64)
+        low, high = self.robot.limits.float().numpy().T
+        self.action_space = box(low, high)
+        joints = box(-np.pi * 1.5, np.pi * 1.5, low.shape)  # measured ones overshoot a little
+        pose = box(-_FAR, _FAR, (4, 4))
         self.observation_space = gymnasium.spaces.Dict(
             {
                 "image": box(0, 255, (*IMAGE_SIZE, 3), np.uint8),
                 "joint_positions": joints,
                 "joint_targets": joints,
-                "keypoints_world": box(-np.inf, np.inf, (NUM_KEYPOINTS, 3), np.float64),
+                "keypoints_world": box(-_FAR, _FAR, (NUM_KEYPOINTS, 3)),
                 "keypoints_valid": gymnasium.spaces.MultiBinary(NUM_KEYPOINTS),
                 "world_from_camera": pose,
                 "world_from_base": pose,
-                "intrinsics": box(-np.inf, np.inf, (3, 3), np.float64),
+                "intrinsics": box(0, _LONG, (3, 3)),
             }
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Build the scene of `seed`; without one, of a random training seed (that has an episode of the task).
+        """Build the scene of `seed`, or without one of a random training seed; `info["seed"]` is the scene's.
 
-        options: `task` (reach, grasp, place, push) draws a start and a goal for it; the info then holds `goal_image`.
-        `episode` takes a `TaskEpisode` instead. `film` keeps pictures at 5 Hz in `self.film`. Raises ValueError if the
-        scene has no episode of the task, with the reason.
+        With the environment's own task it is the first scene from there on that has an episode of it. The info then
+        holds `goal_image`. options: `task` (reach, grasp, place, push) asks for an episode in the very scene of `seed`;
+        ValueError says why there is none. `episode` takes a `TaskEpisode` instead. `film` keeps pictures at 5 Hz in
+        `self.film`.
         """
         super().reset(seed=seed)
         options = dict(options or {})
@@ -77,7 +90,7 @@ class KitchenEnv(gymnasium.Env):
         if task is not None and episode is not None:
             raise ValueError("reset takes a task to draw an episode of, or an episode, not both")
         if episode is None:
-            seed, episode = self._drawn(task or self._task, seed)
+            seed, episode = self._drawn(task or self._task, seed, exact=task is not None)
         else:
             seed = episode.seed
         simulation = self._load(seed)
@@ -87,7 +100,7 @@ class KitchenEnv(gymnasium.Env):
             info["goal_image"] = episode.goal_image
             simulation.set_state(episode.start)
         self.film, self._filming, self._ticks = [], film, 0
-        return simulation.observation(), info
+        return self._observation(), info
 
     def step(self, action: np.ndarray):
         """Move to joint targets (23,) radians. Raises ValueError on NaN, on a wrong shape, or outside the limits."""
@@ -99,7 +112,7 @@ class KitchenEnv(gymnasium.Env):
             info["distance"] = self.distance()
             reward = float(tasks.satisfied(self.episode.task, self._running(), self.episode))
         truncated = self.episode is not None and self._taken >= HORIZON
-        return self._running().observation(), reward, False, truncated, info
+        return self._observation(), reward, False, truncated, info
 
     def move(self, action: np.ndarray) -> None:
         """As `step`, without observing or filming."""
@@ -142,7 +155,12 @@ class KitchenEnv(gymnasium.Env):
             self.simulation.close()
             self.simulation = None
 
-    def _drawn(self, task: str | None, seed: int | None) -> tuple[int, TaskEpisode | None]:
+    def _observation(self) -> dict[str, np.ndarray]:
+        """What is seen, in the types of the observation space."""
+        values = self._running().observation()
+        return {name: values[name].astype(space.dtype) for name, space in self.observation_space.items()}
+
+    def _drawn(self, task: str | None, seed: int | None, exact: bool) -> tuple[int, TaskEpisode | None]:
         """The seed to build, and its episode of the task if there is to be one."""
         while True:
             drawn = int(self.np_random.integers(TRAINING_SEEDS.start, TRAINING_SEEDS.stop)) if seed is None else seed
@@ -151,8 +169,11 @@ class KitchenEnv(gymnasium.Env):
             episode = draw_episode(task, drawn, self._backend)
             if isinstance(episode, TaskEpisode):
                 return episode.seed, episode
-            if seed is not None:
-                raise ValueError(f"scene {seed} has no {task} episode: {episode.reason}; try the next seed")
+            without = f"scene {drawn} has no {task} episode: {episode.reason}"
+            if seed is not None and exact:
+                raise ValueError(f"{without}; try the next seed")
+            logger.info("%s; trying another", without)
+            seed = None if seed is None else seed + 1
 
     def _load(self, seed: int) -> Simulation:
         if self.simulation is None or self.simulation.layout.seed != seed:

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import mujoco
 import numpy as np
 
 from dexworld.data.parallel import parallel_map
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
 from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.render import Backend, choose_backend
+from dexworld.sim.renderer import mujoco
 from dexworld.track import Track
 from dexworld.video.clips.clip import ClipShape, TripletClip
 from dexworld.video.clips.hand_video import render_track, repeated_first_frame
