@@ -2,6 +2,7 @@
 
 import droid_fixtures
 import droid_lerobot_fixtures
+import lerobot_fixtures
 import numpy as np
 import pytest
 import robocasa_fixtures
@@ -64,3 +65,27 @@ def test_a_prepared_robot_dataset_holds_the_labels_of_its_source(kind, write, tm
         shown, truth = reds(stored), reds(raw)
         np.testing.assert_allclose(shown, truth, atol=6)
         np.testing.assert_allclose(shown - shown.mean(), truth - truth.mean(), atol=3)  # frames differ by 4 or more
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "write"),
+    [
+        ("droid", "raw", lambda folder: droid_fixtures.write_episode(folder, rows=3)),
+        ("robocasa", "raw", lambda folder: robocasa_fixtures.write_file(folder / "a.hdf5")),
+        ("robocasa", "raw/a.hdf5", lambda folder: robocasa_fixtures.write_file(folder / "a.hdf5")),
+        ("droid-lerobot", "raw", droid_lerobot_fixtures.write_dataset),
+        ("lerobot", "raw", lambda folder: lerobot_fixtures.write_dataset(folder, (3,))),
+        ("egodex", "raw", lambda folder: write_clip(folder / "part1" / "stack", 0, make_clip(0, 3))),
+        ("egodex", "raw/part1", lambda folder: write_clip(folder / "part1" / "stack", 0, make_clip(0, 3))),
+    ],
+)
+def test_raw_recordings_are_refused_where_a_store_is_needed_and_prepare_is_named(kind, place, write, tmp_path):
+    write(tmp_path / "raw")
+    with pytest.raises(ValueError, match=rf"layout '{kind}'.*dexworld prepare {tmp_path / place} STORE"):
+        open_dataset(tmp_path / place)
+
+
+def test_a_folder_of_anything_else_names_the_commands_that_make_a_dataset(tmp_path):
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"dexworld collect.*dexworld prepare.*dexworld video episodes"):
+        open_dataset(tmp_path)

@@ -1,5 +1,7 @@
 """The Gymnasium environment: what it accepts, what it refuses, and what a task episode looks like."""
 
+import subprocess
+import sys
 import warnings
 
 import gymnasium
@@ -7,10 +9,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from dexworld.data.video_frames import VideoFrames
 from dexworld.robots.observation import Observation
-from dexworld.sim.kitchen import KITCHEN, kitchen_env
+from dexworld.sim import KITCHEN
+from dexworld.sim.kitchen import kitchen_env
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import HORIZON, RADIUS, Rejection
+from dexworld.sim.kitchen.kitchen_tasks import HORIZON, RADIUS, TASKS, Rejection
 
 SEED = 900_003
 
@@ -29,10 +33,45 @@ def env(shared):
     return shared
 
 
-def test_gymnasiums_own_checker_accepts_it():
+@pytest.mark.parametrize("name", [KITCHEN, "dexworld/Grasp-v0"])
+def test_gymnasiums_own_checker_accepts_it(name, monkeypatch, draw):
+    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, _: draw(task))  # drawn once: it takes a second
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of unbounded observations, which positions in metres are
-        check_env(gymnasium.make(KITCHEN).unwrapped, skip_close_check=True)
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*symmetric and normalized.*")  # actions are radians: wrap RescaleAction
+        check_env(gymnasium.make(name, disable_env_checker=True).unwrapped)
+
+
+def test_every_task_has_an_id_and_mistakes_show_when_an_environment_is_made():
+    for task in TASKS:
+        env = gymnasium.make(f"dexworld/{task.title()}-v0", render_mode="rgb_array")
+        assert (env.unwrapped._task, env.render_mode) == (task, "rgb_array")
+    for wrong in ({"task": "juggle"}, {"render_mode": "human"}):
+        with pytest.raises(ValueError, match="is unknown; choose"):
+            KitchenEnv(**wrong)
+
+
+def test_actions_and_observations_are_float32_and_every_action_of_the_space_is_taken(env):
+    env.reset(seed=SEED)
+    box = env.action_space
+    for action in (box.low, box.high, box.sample()):
+        values, *_ = env.step(action)
+        assert env.observation_space.contains(values)
+    assert box.dtype == values["joint_targets"].dtype == values["keypoints_world"].dtype == np.float32
+    np.testing.assert_allclose(env.observe().joint_targets, action, atol=1e-6)
+    assert env.observe().joint_targets.dtype == np.float64
+
+
+def test_the_environments_own_task_takes_the_next_scene_that_has_an_episode_and_says_which(monkeypatch, draw, caplog):
+    monkeypatch.setattr(
+        kitchen_env, "draw_episode", lambda task, seed, _: draw(task) if seed == SEED else Rejection(task, seed, "far")
+    )
+    with KitchenEnv("grasp") as env, caplog.at_level("INFO"):
+        _, info = env.reset(seed=SEED - 2)
+        assert info["seed"] == SEED
+        assert f"scene {SEED - 1} has no grasp episode: far" in caplog.text
+        with pytest.raises(ValueError, match="try the next seed"):
+            env.reset(seed=SEED - 2, options={"task": "grasp"})
 
 
 def test_observations_have_a_robots_fields_and_the_true_keypoints_and_a_reset_brings_them_back(env):
@@ -128,3 +167,47 @@ def test_vector_environments_step_side_by_side(mode):
     assert rewards.tolist() == [0.0, 0.0]
     assert np.abs(after["joint_targets"] - values["joint_targets"]).max() < 1e-9
     envs.close()
+
+
+def test_a_vector_environment_goes_on_with_its_task_after_an_episode(monkeypatch, draw):
+    monkeypatch.setattr(kitchen_env, "draw_episode", lambda task, seed, _: draw(task))
+    envs = gymnasium.make_vec("dexworld/Grasp-v0", num_envs=1, vectorization_mode="sync")
+    values, _ = envs.reset(seed=SEED)
+    for _ in range(HORIZON + 2):  # the episode, the reset, a step of the next one
+        values, *_, info = envs.step(values["joint_targets"])
+    assert "distance" in info
+    assert envs.envs[0].unwrapped.episode.task == "grasp"
+    envs.close()
+
+
+FORK = """
+import gymnasium, dexworld.sim
+from dexworld.sim import render
+if (backend := render.first_that_draws()) == "ray":
+    raise SystemExit("no OpenGL here")
+render.draw_test_picture(backend)
+options = {"vectorization_mode": "async", "vector_kwargs": {"context": "fork"}}
+envs = gymnasium.make_vec(dexworld.sim.KITCHEN, num_envs=1, **options)
+try:
+    envs.reset(seed=3)
+except render.RendererUnavailable as error:
+    print(error)
+envs.close(terminate=True)
+"""
+
+
+def test_a_fork_of_a_process_that_has_drawn_names_spawn_instead_of_hanging():
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120)
+    if "no OpenGL here" in done.stderr:
+        pytest.skip(done.stderr)
+    assert 'AsyncVectorEnv(..., context="spawn")' in done.stdout, done.stderr
+
+
+def test_record_video_writes_what_an_episode_looks_like(tmp_path):
+    pytest.importorskip("moviepy", reason="comes with dexworld[record]")
+    with gymnasium.wrappers.RecordVideo(gymnasium.make(KITCHEN), str(tmp_path), disable_logger=True) as env:
+        values, _ = env.reset(seed=SEED)
+        for _ in range(2):
+            env.step(values["joint_targets"])
+    (path,) = tmp_path.glob("*.mp4")
+    assert VideoFrames(path).size == (224, 392)

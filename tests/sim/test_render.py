@@ -10,6 +10,7 @@ import pytest
 
 from dexworld.sim import render
 from dexworld.sim.render import RendererUnavailable, View, choose_backend, make_renderer, probe
+from dexworld.sim.renderer import GL_VARIABLES
 
 HEIGHT, WIDTH = 112, 196
 CAMERA = "eye"
@@ -81,12 +82,16 @@ def unprobed(monkeypatch):
             tried.append(backend)
             return None if backend in works else "no such library"
 
-        render.first_that_draws.cache_clear()
+        forget()
         monkeypatch.setattr(render, "probe", try_it)
         return tried
 
+    def forget():
+        render.first_that_draws.cache_clear()
+        render._failure.cache_clear()
+
     yield set_up
-    render.first_that_draws.cache_clear()
+    forget()
 
 
 def test_nothing_hit_is_black_and_has_no_geom(scene, ray):
@@ -165,16 +170,28 @@ def test_auto_tries_egl_then_osmesa_once_and_leaves_the_environment_of_other_com
 
 
 @pytest.mark.parametrize(
-    ("setting", "backend"), [("egl", "egl"), ("OSMesa", "osmesa"), ("disable", "ray"), ("0", "ray")]
+    ("setting", "backend", "probes"),
+    [("egl", "egl", ["egl"]), (" OSMesa", "osmesa", ["osmesa"]), ("disable", "ray", []), ("0", "ray", [])],
 )
-def test_the_environment_decides_without_a_probe(monkeypatch, setting, backend):
+def test_the_environment_decides_and_what_it_names_is_tried_once(unprobed, monkeypatch, setting, backend, probes):
+    tried = unprobed("egl", "osmesa")
     monkeypatch.setenv("MUJOCO_GL", setting)
-    monkeypatch.setattr(render, "probe", lambda backend: pytest.fail("probed"))
-    assert choose_backend() == backend
+    assert [choose_backend(), choose_backend()] == [backend, backend]
     assert choose_backend("ray") == "ray"  # an argument beats the environment
-    monkeypatch.setenv("MUJOCO_GL", "elg")
-    with pytest.raises(ValueError, match="MUJOCO_GL='elg'"):
+    assert tried == probes
+
+
+@pytest.mark.parametrize("setting", ["osmesa", "wgl", "cgl", "glfw", "foo", "elg "])
+def test_a_setting_that_cannot_draw_is_refused_with_its_value_and_what_can(unprobed, monkeypatch, setting):
+    unprobed("egl")
+    monkeypatch.setenv("MUJOCO_GL", setting)
+    before = dict(os.environ)
+    with pytest.raises(
+        RendererUnavailable, match=rf"MUJOCO_GL='{setting}' can't draw here .*; 'egl' can: unset"
+    ) as error:
         choose_backend()
+    assert "\n" not in str(error.value)
+    assert dict(os.environ) == before
 
 
 def test_a_crashing_driver_is_reported_and_not_fatal(monkeypatch):
@@ -182,9 +199,33 @@ def test_a_crashing_driver_is_reported_and_not_fatal(monkeypatch):
     assert probe("egl") == "the test process ended with exit code 1"
 
 
-def test_an_environment_setting_that_breaks_the_import_of_mujoco_is_explained():
-    environment = {**os.environ, "MUJOCO_GL": "vulkan"}
-    command = [sys.executable, "-c", "import dexworld.sim.render"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0
-    assert "RendererUnavailable: MUJOCO_GL='vulkan'" in done.stderr
+DRAW = """
+import os
+before = dict(os.environ)
+from dexworld.sim import render
+assert dict(os.environ) == before, "import"
+works = [each for each in ("egl", "osmesa") if render.probe(each) is None]
+assert dict(os.environ) == before, "probe"
+backend = works[0] if works else "ray"
+if backend != "ray":
+    render.draw_test_picture(backend)
+assert dict(os.environ) == before, "picture"
+"""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"MUJOCO_GL": "foo"}, {"MUJOCO_GL": "osmesa"}, {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"}, {}],
+    ids=str,
+)
+def test_the_simulator_imports_draws_and_leaves_the_environment_whatever_it_says(settings):
+    environment = {name: value for name, value in os.environ.items() if name not in GL_VARIABLES} | settings
+    done = subprocess.run([sys.executable, "-c", DRAW], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_opengl_platform_that_is_not_the_chosen_one_is_named(scene, monkeypatch, caplog):
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
+    render._announce.cache_clear()
+    make_renderer(scene[0], 8, 8, "ray").close()
+    assert "PYOPENGL_PLATFORM='osmesa' is not used: ray draws" in caplog.text

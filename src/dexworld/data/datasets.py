@@ -16,7 +16,7 @@ def open_dataset(folder: Path | str, verify: bool = False) -> Dataset:
     first: recordings of human hands and of a gripper have the layouts of EgoDex and DROID.
     """
     folder = Path(folder)
-    if os.path.lexists(folder / "dataset.json") or not folder.is_dir():  # a broken link is a damaged dataset
+    if os.path.lexists(folder / "dataset.json") or not folder.exists():  # a broken link is a damaged dataset
         return open_recordings(folder, verify)
     if (folder / "meta" / "dexworld.json").exists() or (folder / "staging").exists():
         return open_prepared(folder, verify)

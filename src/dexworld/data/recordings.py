@@ -173,7 +173,10 @@ def _index_header(settings: dict[str, Any]) -> dict[str, Any]:
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     if not path.exists():
-        raise FileNotFoundError(f"{folder} is no dataset: it holds no dataset.json; make one with `dexworld collect`")
+        ways = "`dexworld prepare` makes one of recordings, `dexworld video episodes` of triplets"
+        raise FileNotFoundError(
+            f"{folder} is no dataset: it holds no dataset.json; `dexworld collect` records one, {ways}"
+        )
     index = read_json(path)
     if index.get("format") != FORMAT or index.get("format_version") != FORMAT_VERSION:
         found = f"{index.get('format')!r} version {index.get('format_version')!r}"
