@@ -97,7 +97,7 @@ class KitchenEnv(gymnasium.Env):
         self.episode, self._taken = episode, 0
         info: dict[str, Any] = {"seed": seed}
         if episode is not None:
-            info["goal_image"] = episode.goal_image
+            info["goal_image"] = episode.goal_image.copy()
             simulation.set_state(episode.start)
         self.film, self._filming, self._ticks = [], film, 0
         return self._observation(), info
