@@ -9,13 +9,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INTEROP := .venv-interop
+FOREIGN := lerobot==0.4.4 robomimic==0.3.0 stable-worldmodel==0.1.1
 WORKERS ?= 2
 # ablation*.py and decoder.py need data: run them by hand (docs/ablations.md, docs/training.md). The others named here are parts.
 BENCHMARKS := $(filter-out benchmarks/ablation%.py benchmarks/decoder.py benchmarks/common.py benchmarks/egodex_clips.py \
   benchmarks/plain_training.py benchmarks/training_setup.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test interop lint bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
@@ -37,6 +39,16 @@ test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## run the tests
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
+interop: export OMP_NUM_THREADS = 1
+interop: $(INTEROP)/.installed  ## run the tests against LeRobot, robomimic and stable-worldmodel, in an environment of their own
+	$(INTEROP)/bin/pytest tests/interop tests/sim/test_env.py $(PYTEST_FLAGS)
+
+$(INTEROP)/.installed: pyproject.toml constraints.txt
+	@[ -x $(INTEROP)/bin/python ] || $(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[interop]'
+	$(INTEROP)/bin/python -m pip install --disable-pip-version-check -q --no-deps $(FOREIGN)
+	@touch $@
+
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,5 +59,5 @@ bench: $(STAMP)  ## run every benchmark; results in outputs/bench/<name>/results
 	@set -e; for script in $(BENCHMARKS); do \
 	  name=$$(basename $$script .py); echo "== $$name"; $(BIN)/python $$script --output outputs/bench/$$name; done
 
-clean:  ## remove caches and outputs, keep .venv
+clean:  ## remove caches and outputs, keep .venv and .venv-interop
 	rm -rf outputs .pytest_cache .mypy_cache .ruff_cache

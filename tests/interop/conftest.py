@@ -14,8 +14,8 @@ import torch
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))  # the writers of small datasets
 
-# Their imports that a test needs nothing of: torchvision of PyPI brings CUDA, and breaks beside a torch without it.
-NEEDLESS = ("torchvision", "torchcodec", "lancedb", "lance")
+# Imports of theirs that no test needs: torchvision of PyPI brings CUDA, and breaks beside a torch without it.
+NEEDLESS = ("torchvision", "torchcodec", "lancedb", "lance", "cv2")
 
 
 class VideoReader:
