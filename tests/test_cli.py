@@ -85,23 +85,49 @@ def test_the_overview_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "fault", ["raise RuntimeError('invalid value for MUJOCO_GL')", "raise ImportError('no mujoco')"]
-)
-def test_data_and_training_need_no_simulator(tmp_path, data, fault):
-    (tmp_path / "mujoco.py").write_text(f"raise {fault}")
-    broken = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+# What the extras bring; a None in sys.modules makes an import raise ModuleNotFoundError.
+EXTRAS = ("mujoco", "gymnasium", "glfw", "OpenGL", "diffusers", "accelerate", "peft", "ray", "moviepy")
+BLOCKED = f"import sys; sys.modules |= dict.fromkeys({EXTRAS})\n"
+
+
+def test_a_base_install_looks_at_prepares_trains_on_and_evaluates_data(tmp_path, data, store, checkpoint):
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED)
+    base = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     small = {"preset": "debug", "steps": 1, "batch-size": 2, "validation-fraction": 0, "workers": 0, "unroll-steps": 1}
     options = [word for name, value in small.items() for word in (f"--{name}", value)]
+    own = ["--checkpoint", checkpoint, "--evaluator", "own", "--split", "validation", "--seed", SEED, "--episodes", 2]
     for words in (
         ["--help"],
         ["inspect", data, "--output", tmp_path / "inspect", "--workers", 1],
         ["prepare", data, tmp_path / "store", "--workers", 1],
         ["train", "--data", data, "--output", tmp_path / "run", "--latents", "online", *options],
+        ["evaluate", "open-loop", "--data", store, "--output", tmp_path / "open", *own],
     ):
-        done = dexworld(*words, **broken)
+        done = dexworld(*words, **base)
         assert done.returncode == 0, (words, done.stderr[-2000:])
-    assert dexworld("plan", "--output", tmp_path / "plan", **broken).returncode != 0
+    done = dexworld("plan", "--output", tmp_path / "plan", **base)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.endswith("pip install 'dexworld[sim]'\n")
+
+
+def test_only_the_verbs_that_always_simulate_import_the_extras():
+    simulated = {"collect", "evaluate_tasks", "plan_and_play", "video_simulated"}
+    others = sorted({module for module, _, _ in cli.VERBS.values()} - simulated)
+    script = BLOCKED + "".join(f"import dexworld.cli.{module}\n" for module in others)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("setting", ["foo", "wgl"])
+def test_a_graphics_setting_that_cannot_be_served_stops_only_what_draws_and_in_one_line(tmp_path, setting):
+    surroundings = {"MUJOCO_GL": setting, "PYOPENGL_PLATFORM": setting}
+    assert dexworld("collect", "--help", **surroundings).returncode == 0
+    done = dexworld("collect", "--output", tmp_path / "data", "--episodes", 1, **surroundings)
+    assert (done.returncode, done.stderr.count("dexworld: ")) == (2, 1)
+    said = done.stderr.strip().splitlines()[-1]
+    assert f"MUJOCO_GL='{setting}' can't draw here" in said
+    assert "unset MUJOCO_GL" in said
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ NEEDLESS = ("torchvision", "torchcodec", "lancedb", "lance", "cv2")
 
 
 class VideoReader:
-    """What LeRobot decodes with: as torchvision's, which is PyAV within as well and is gone from its newest releases."""
+    """What LeRobot decodes with. Torchvision's is PyAV within as well, and gone from its newest releases."""
 
     def __init__(self, path: str, stream: str) -> None:
         self.container = av.open(path)

@@ -28,9 +28,7 @@ def open_theirs(foreign, monkeypatch):
 
 @pytest.mark.parametrize("codec", ["h264", "jpeg"])
 def test_lerobot_opens_a_store_with_no_pixel_different(tmp_path, codec, open_theirs):
-    items = [
-        (f"e{number}", lambda number=number: make_episode(number, length)) for number, length in enumerate(LENGTHS)
-    ]
+    items = [(f"e{n}", lambda n=n, length=length: make_episode(n, length)) for n, length in enumerate(LENGTHS)]
     settings = PrepareSettings(height=64, width=96, pack_episodes=2, fps=10.0, codec=codec)
     ours = prepare(tmp_path, [items[:2], items[2:]], settings)
     theirs = open_theirs(tmp_path)
