@@ -181,14 +181,3 @@ def test_a_video_that_is_too_short_or_of_another_rate_is_no_frame_of_the_episode
         open_lerobot(tmp_path)[3].frames.read([17])
     edit_info(tmp_path, fps=20)
     check_refused(open_lerobot(tmp_path), "frame 2 is not that of 20")
-
-
-def test_rows_of_another_episode_are_never_taken(tmp_path):
-    write_dataset(tmp_path, LENGTHS)
-    path = tmp_path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
-    table = pq.read_table(path)
-    starts = table.column("dataset_from_index").to_pylist()
-    moved = pa.array([starts[0], starts[1] - 2, *starts[2:]])
-    pq.write_table(table.set_column(table.column_names.index("dataset_from_index"), "dataset_from_index", moved), path)
-    with pytest.raises(CorruptEpisodeError, match="are not the 13 rows of episode 1"):
-        open_lerobot(tmp_path)[1]

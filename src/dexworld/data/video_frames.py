@@ -140,7 +140,7 @@ class FrameTable:
     """Where the N frames of a video lie. Packets are in the order of decoding, times in the order shown.
 
     offsets, sizes, packet_times: (N,) bytes, bytes, ticks per packet. times: (N,) ticks, increasing. keys: (K,) packet
-    numbers that decoding can start at; key_times: (K,) their ticks. checksums: (N,) CRC-32 of packets where known.
+    numbers that decoding can start at; key_times: (K,) their ticks. checksums: (N,) CRC-32 of packets where known. size: height and width by the header.
     """
 
     offsets: np.ndarray
@@ -153,6 +153,7 @@ class FrameTable:
     decoder: str
     extradata: bytes
     checksums: np.ndarray | None = None
+    size: tuple[int, int] = (0, 0)
 
     def read(self, path: Path, wanted: np.ndarray, size: tuple[int, int], first: int = 0) -> np.ndarray:
         """Frames (n, H, W, 3) uint8 RGB of the numbers `wanted` (n,), which may repeat, from the file `path`.
@@ -233,7 +234,8 @@ def _read_table(path: Path) -> FrameTable:
             raise VideoError(f"frames {twice[0]} and {twice[0] + 1} have the same time; remux it with distinct times")
         name = _DECODERS.get(context.codec.name, context.codec.name)
         coding = (stream.time_base, name, context.extradata or b"")
-        return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding)
+        size = (context.height, context.width)
+        return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding, size=size)
 
 
 @contextmanager
