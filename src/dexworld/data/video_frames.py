@@ -140,7 +140,8 @@ class FrameTable:
     """Where the N frames of a video lie. Packets are in the order of decoding, times in the order shown.
 
     offsets, sizes, packet_times: (N,) bytes, bytes, ticks per packet. times: (N,) ticks, increasing. keys: (K,) packet
-    numbers that decoding can start at; key_times: (K,) their ticks. checksums: (N,) CRC-32 of packets where known. size: height and width by the header.
+    numbers that decoding can start at; key_times: (K,) their ticks. checksums: (N,) CRC-32 of packets where known.
+    size: height and width by the header.
     """
 
     offsets: np.ndarray

@@ -64,7 +64,7 @@ class LeRobotLayout:
         return self.episodes.column(name).to_numpy()
 
     def faults_of_camera(self, key: str) -> str:
-        """Why a picture feature can't be taken for the camera unasked: depth, grey, or not in meta/episodes; else ""."""
+        """Why a picture feature isn't taken for the camera unasked: depth, grey, not in meta/episodes; else ""."""
         feature = self.features[key]
         about = {**feature, **_dict(feature.get("video_info")), **_dict(feature.get("info"))}
         if about.get("is_depth_map") or about.get("video.is_depth_map"):
@@ -94,7 +94,7 @@ class LeRobotLayout:
         return (("meta/episodes", reason),)
 
     def task(self, index: int, rows: dict[str, Any]) -> str:
-        """The first task of episode `index`: of meta/episodes, else of tasks.parquet by its rows; "" if none is named."""
+        """The first task of episode `index`: by meta/episodes, else by its rows and tasks.parquet; "" without one."""
         texts = self.episodes.column("tasks")[index].as_py() if "tasks" in self.episodes.column_names else None
         if texts:
             return texts if isinstance(texts, str) else str(texts[0])
@@ -166,7 +166,9 @@ class LeRobotLayout:
         if sorted(sides) == sorted(size):
             return True
         told = " x ".join(map(str, sides)) or "no shape"
-        self.warn_once(f"{path}: {key} shows {size[0]} x {size[1]} pixels, info.json says {told}; the true size is taken")
+        self.warn_once(
+            f"{path}: {key} shows {size[0]} x {size[1]} pixels, info.json says {told}; the true size is taken"
+        )
         return False
 
     def warn_once(self, message: str) -> None:

@@ -29,9 +29,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return _files.get(identity(path), lambda: pq.ParquetFile(path, memory_map=False))
 
 
-def episode_rows(
-    layout: LeRobotLayout, index: int, names: Sequence[str], others: Sequence[str] = ()
-) -> dict[str, Any]:
+def episode_rows(layout: LeRobotLayout, index: int, names: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
     """Columns of episode `index`: arrays (T, *shape), or lists of bytes for images stored in the rows.
 
     names: columns that must be there. others: columns that are read where they can be; one warning says which can't.

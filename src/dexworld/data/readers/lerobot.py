@@ -16,10 +16,11 @@ import torch
 
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, open_layout
 from dexworld.data.lerobot.rows import RowImages, episode_rows, find_rows
-from dexworld.data.readers.arrays import check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
+from dexworld.data.readers.arrays import check_pinhole, check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.store.labels import PACKETS
+from dexworld.data.store.labels import INTRINSICS, PACKETS, SEED, own_features, track_from_flat
+from dexworld.data.store.policy_columns import ACTION, STATE
 from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 from dexworld.track import Track
@@ -120,8 +121,7 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
             rows[name] = row
         except UNREADABLE as error:
             quarantined.append((name, str(error)))
-    if options.intrinsics is None:
-        _LOG.warning("%s: without the option lerobot.intrinsics a focal length of one image width is assumed", folder)
+    _warn_of_unknowns(layout, options)
     return LeRobotSource(layout.folder, tuple(rows), tuple(quarantined), options, layout, tuple(rows.values()), key)
 
 
@@ -140,6 +140,25 @@ def _camera(layout: LeRobotLayout, wanted: str | None) -> str:
     if len(faults) > 1:
         _LOG.info("%s: frames are those of %s, of %s (option lerobot.image_key)", layout.folder, fit[0], there)
     return fit[0]
+
+
+def _warn_of_unknowns(layout: LeRobotLayout, options: LeRobotOptions) -> None:
+    """Say what neither the dataset nor the options tell. Raises ValueError for a store of ours without intrinsics."""
+    own = own_features(layout.features)
+    if own and options.intrinsics is None and INTRINSICS not in layout.features:
+        raise ValueError(
+            f"{layout.folder} is a store of dexworld that another program rewrote, and its intrinsics are lost; give "
+            "fx, fy, cx, cy by the option lerobot.intrinsics"
+        )
+    if own:
+        _LOG.warning("%s: read by the columns of a store of dexworld, without its ids and splits", layout.folder)
+        return
+    if options.intrinsics is None:
+        _LOG.warning(
+            "%s: without the option lerobot.intrinsics a focal length of one image width is assumed", layout.folder
+        )
+    if not options.keypoints:
+        _LOG.warning("%s: without the option lerobot.keypoints it shows no hands", layout.folder)
 
 
 def _files(layout: LeRobotLayout, row: int, key: str) -> tuple[Path, ...]:
@@ -171,36 +190,66 @@ class LeRobotSource(ForeignSource):
     def read(self, index: int) -> Track:
         """Columns: hands and joints by the options, and `LeRobotOptions.extras`."""
         row, layout, key, options = self.rows[index], self.layout, self.image_key, self.options
-        unused = {*options.used, *layout.keys("video"), *layout.keys("image"), *PACKETS, *INDEX_FEATURES}
+        own = own_features(layout.features)
+        beside = [name for name in (INTRINSICS, SEED) if own and name in layout.features]
+        unused = {*options.used, *own, *beside, *layout.keys("video"), *layout.keys("image"), *PACKETS, *INDEX_FEATURES}
+        unused |= {STATE, ACTION} if own else set()
         kept = [name for name in layout.features if name not in unused] if options.extras is None else []
-        needed = dict.fromkeys([*options.used, *(options.extras or ())])
-        stored = episode_rows(layout, row, list(needed), [*kept, "timestamp", "task_index"])
+        needed = list(dict.fromkeys([*options.used, *own, *beside, *(options.extras or ())]))
+        stored = episode_rows(layout, row, needed, [*kept, "timestamp", "task_index"])
         layout.check_times(row, stored)
         frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
-        (height, width), length = frames.size, len(frames)
-        cameras = camera_poses(stored, options.camera_pose, length)
-        keypoints = np.full((length, NUM_KEYPOINTS, 3), np.nan, dtype=np.float32)
-        valid = np.zeros((length, NUM_KEYPOINTS), dtype=bool)
-        for mapping in options.keypoints:
-            names, points, known = mapped_points(mapping, layout, stored, cameras)
-            places = [KEYPOINT_NAMES.index(name) for name in names]
-            keypoints[:, places], valid[:, places] = points, known
         columns: dict[str, Any] = {}
         for name in options.extras or [name for name in kept if name in stored]:
             if columns.setdefault(re.sub(r"[^A-Za-z0-9_.-]", "_", name), stored[name]) is not stored[name]:
                 layout.warn_of_columns({name: "another has its name without signs"})
-        columns |= {"keypoints_world": keypoints, "keypoints_valid": valid}
+        ours = track_from_flat({name: stored[name] for name in own}) if own else {}
+        cameras = ours.pop("world_from_camera", None)
+        if cameras is None or options.camera_pose is not None:
+            cameras = camera_poses(stored, options.camera_pose, len(frames))
+        columns |= ours.get("columns", {})
+        if options.keypoints or "keypoints_world" not in columns:
+            columns |= self._hands(stored, cameras)
         joints = {"joint_positions": options.joint_positions, "joint_targets": options.joint_targets}
         columns |= {name: stored[feature] for name, feature in joints.items() if feature is not None}
+        seed = int(stored[SEED].reshape(-1)[0]) if SEED in beside else -1
         return Track(
             frames=frames,
             fps=layout.fps,
             source=f"LeRobot dataset {self.folder.name}, {self.ids[index]}",
             task=layout.task(row, stored),
+            seed=seed if seed >= 0 else None,
             world_from_camera=cameras.astype(np.float32),
-            intrinsics=pinhole(*(options.intrinsics or (width, width, width / 2, height / 2))),
+            intrinsics=self._intrinsics(stored, frames.size, self.files(index)[0], columns),
             columns=columns,
         )
+
+    def _hands(self, stored: dict[str, Any], cameras: np.ndarray) -> dict[str, np.ndarray]:
+        """Keypoints by the mappings of the options, and which are valid."""
+        keypoints = np.full((len(cameras), NUM_KEYPOINTS, 3), np.nan, dtype=np.float32)
+        valid = np.zeros((len(cameras), NUM_KEYPOINTS), dtype=bool)
+        for mapping in self.options.keypoints:
+            names, points, known = mapped_points(mapping, self.layout, stored, cameras)
+            places = [KEYPOINT_NAMES.index(name) for name in names]
+            keypoints[:, places], valid[:, places] = points, known
+        return {"keypoints_world": keypoints, "keypoints_valid": valid}
+
+    def _intrinsics(
+        self, stored: dict[str, Any], size: tuple[int, int], path: Path, columns: dict[str, Any]
+    ) -> np.ndarray:
+        """The matrix (3, 3) for frames of `size`; refuses numbers that are pixels of frames of another size."""
+        height, width = size
+        same = self.layout.compare_size(self.image_key, size, path)
+        pixels = [name for name in columns if name.endswith("_pixels")]
+        if not same and pixels:
+            raise CorruptEpisodeError(f"{path}: {pixels[0]} holds pixels of frames that are not {height} x {width}")
+        if self.options.intrinsics is not None or INTRINSICS not in stored:
+            matrix = pinhole(*(self.options.intrinsics or (width, width, width / 2, height / 2)))
+        else:
+            matrix = np.asarray(stored[INTRINSICS][0], dtype=np.float64).reshape(3, 3)
+        if not same:
+            check_pinhole(matrix, size, f"{path}: intrinsics")
+        return matrix
 
 
 def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: int) -> np.ndarray:
