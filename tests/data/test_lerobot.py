@@ -1,20 +1,17 @@
 """Datasets in LeRobot's v3 layout, written by an independent writer, become Episodes."""
 
-import json
 import pickle
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from droid_fixtures import check_refused
-from lerobot_fixtures import number_of, write_dataset, write_video
+from lerobot_fixtures import change_info, number_of, write_dataset, write_video
 
 from dexworld.data.lerobot.layout import is_lerobot
 from dexworld.data.readers import lerobot
 from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, PoseMapping, open_lerobot
-from dexworld.data.source import CorruptEpisodeError, Source
+from dexworld.data.source import Source
 from dexworld.data.video import VideoError
 from dexworld.geometry import rigid, rotation_from_euler_xyz
 from dexworld.hands import KEYPOINT_NAMES
@@ -26,11 +23,6 @@ STARTS = np.concatenate([[0], np.cumsum(LENGTHS)])
 
 def shown(frames, indices):
     return [number_of(frame) for frame in frames.read(indices)]
-
-
-def edit_info(folder, **changes):
-    path = folder / "meta" / "info.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.fixture(scope="module")
@@ -179,5 +171,5 @@ def test_a_video_that_is_too_short_or_of_another_rate_is_no_frame_of_the_episode
     write_video(path, [np.zeros((64, 96, 3), dtype=np.uint8)] * 10)
     with pytest.raises(VideoError, match="half a frame"):
         open_lerobot(tmp_path)[3].frames.read([17])
-    edit_info(tmp_path, fps=20)
+    change_info(tmp_path, lambda info: info.update(fps=20))
     check_refused(open_lerobot(tmp_path), "frame 2 is not that of 20")

@@ -48,8 +48,8 @@ def episode_rows(layout: LeRobotLayout, index: int, names: Sequence[str], others
         for name in wanted:
             try:
                 rows[name] = column_values(table.column(name), name)
-                if name in left_out and rows[name].size == 0:
-                    raise ValueError("no numbers")
+                if isinstance(rows[name], np.ndarray) and rows[name].size == 0:
+                    raise ValueError(f"column {name} holds no numbers")
                 left_out.pop(name, None)
             except UNREADABLE as error:
                 if name in names:
@@ -138,7 +138,7 @@ def column_arrays(table: pa.Table) -> dict[str, Any]:
 def column_values(column: pa.ChunkedArray, name: str) -> Any:
     """A column as an array (T, *shape), nested lists becoming axes; images (structs of bytes) as a list of bytes."""
     array = _plain(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
-    if pa.types.is_struct(array.type):
+    if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         return [None if row is None else row.get("bytes") for row in array.to_pylist()]
     shape = [len(array)]
     while pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
@@ -152,6 +152,8 @@ def column_values(column: pa.ChunkedArray, name: str) -> Any:
         array = _plain(inner)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return np.array([text or "" for text in array.to_pylist()], dtype="U").reshape(shape)
+    if not _is_plain(array.type):
+        raise ValueError(f"column {name} is {array.type}, not numbers")
     if array.null_count and not pa.types.is_floating(array.type):
         raise ValueError(f"column {name} lacks {array.null_count} values")
     return array.to_numpy(zero_copy_only=False).reshape(shape)

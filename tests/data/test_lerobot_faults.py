@@ -1,0 +1,249 @@
+"""What is wrong in published LeRobot datasets: read rightly, or refused with the cause, and never silently wrong."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from lerobot_fixtures import change_info, change_tables, number_of, set_column, write_dataset
+
+from dexworld.data.readers.lerobot import KeypointMapping, LeRobotOptions, open_lerobot
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.video import VideoError
+from dexworld.hands import KEYPOINT_NAMES
+
+LENGTHS = (6, 5, 7, 4)
+STARTS = np.concatenate([[0], np.cumsum(LENGTHS)])
+TOP = "observation.images.top"
+AUX = "observation.images.aux"
+PLACE = f"videos/{TOP}/"
+
+
+def check_read(folder, columns, left_out=(), options=LeRobotOptions(), camera=0):
+    """Every episode but those `left_out` shows its own frames, number `camera`, and has its own rows."""
+    source = open_lerobot(folder, options)
+    assert source.quarantined == ()
+    for index, length in enumerate(LENGTHS):
+        if index in left_out:
+            with pytest.raises((CorruptEpisodeError, VideoError)):
+                source[index].frames.read([length - 1])
+            continue
+        track = source[index]
+        shown = [number_of(frame) for frame in track.frames.read([0, length - 1])]
+        assert shown == [1000 * camera + STARTS[index], 1000 * camera + STARTS[index + 1] - 1]
+        np.testing.assert_array_equal(track["action"], columns["action"][STARTS[index] : STARTS[index + 1]])
+
+
+DEPTH = [
+    {"info": {"is_depth_map": True}},
+    {"info": {"video.is_depth_map": True}},
+    {"video_info": {"video.is_depth_map": True}},
+    {"is_depth_map": True},
+    {"shape": [64, 96, 1]},
+    {"shape": [1, 64, 96]},
+    {"info": {"video.pix_fmt": "gray12le"}},
+]
+
+
+@pytest.mark.parametrize("about", DEPTH, ids=str)
+def test_a_depth_map_is_never_the_camera_unasked_and_a_line_says_which_one_is(tmp_path, caplog, about):
+    columns = write_dataset(tmp_path, LENGTHS, (AUX, TOP))
+    change_info(tmp_path, lambda info: info["features"][AUX].update(about))
+    with caplog.at_level("INFO"):
+        check_read(tmp_path, columns, camera=1)
+    assert len([line for line in caplog.messages if f"frames are those of {TOP}, of {AUX} (" in line]) == 1
+    change_info(tmp_path, lambda info: info["features"][TOP].update(about))
+    with pytest.raises(ValueError, match=r"has no colour camera; it has observation.images.aux .*top"):
+        open_lerobot(tmp_path)
+    if "is_depth_map" in json.dumps(about):
+        with pytest.raises(ValueError, match=r"has no camera .*flagged is_depth_map"):
+            open_lerobot(tmp_path, LeRobotOptions(image_key=AUX))
+    else:
+        check_read(tmp_path, columns, options=LeRobotOptions(image_key=AUX))
+
+
+def test_a_camera_without_places_or_with_depth_in_its_name_waits_for_another(tmp_path):
+    columns = write_dataset(tmp_path, LENGTHS, ("observation.images.head_depth", TOP))
+    check_read(tmp_path, columns, camera=1)
+    change_info(tmp_path, lambda info: info.update(features={AUX: info["features"][TOP]} | info["features"]))
+    check_read(tmp_path, columns, camera=1)
+
+
+def structs(length):
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    return pa.array([[{"role": "user", "content": "reach"}]] * length, kind)
+
+
+STRANGE = {
+    "null": lambda n: pa.array([None, *range(n - 1)], pa.int64()),
+    "null-truth": lambda n: pa.array([None, *[True] * (n - 1)]),
+    "null-row": lambda n: pa.array([None] + [[0.0, 1.0]] * (n - 1), pa.list_(pa.float32())),
+    "ragged": lambda n: pa.array([[0.0] * (1 + row % 2) for row in range(n)]),
+    "null-in-list": lambda n: pa.array([[1, None]] * n, pa.list_(pa.int64())),
+    "structs": structs,
+    "times": lambda n: pa.array(range(n), pa.timestamp("ms")),
+    "decimals": lambda n: pa.array([None] * n, pa.decimal128(5)),
+    "bytes": lambda n: pa.array([b"x"] * n),
+    "map": lambda n: pa.array([[("a", 1)]] * n, pa.map_(pa.string(), pa.int64())),
+    "nothing": lambda n: pa.array([[]] * n, pa.list_(pa.float32())),
+    "all-null": lambda n: pa.nulls(n),
+    "missing": None,
+}
+
+
+@pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
+def test_an_unused_column_never_breaks_an_episode_and_one_warning_names_it(tmp_path, caplog, make):
+    columns = write_dataset(tmp_path, LENGTHS, (TOP,))
+    change_info(tmp_path, lambda info: info["features"].update(strange={"dtype": "?", "shape": [1], "names": None}))
+    if make is not None:
+        change_tables(tmp_path, "data", lambda table: set_column(table, "strange", make(len(table))))
+    check_read(tmp_path, columns)
+    assert len([line for line in caplog.messages if "columns left out: strange (" in line]) == 1
+    with pytest.raises(CorruptEpisodeError, match="strange"):
+        open_lerobot(tmp_path, LeRobotOptions(joint_positions="strange"))[0]
+
+
+def pointers(**columns):
+    """A change of columns of meta/episodes: name -> {row: value}."""
+
+    def change(table):
+        for name, values in columns.items():
+            old = table.column(name).to_pylist()
+            table = set_column(table, name, [values.get(row, value) for row, value in enumerate(old)])
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "warned"),
+    [
+        (pointers(**{"data/file_index": {1: 1}}), "episode 1"),
+        (pointers(**{"data/file_index": {2: 0}}), "episode 2"),
+        (pointers(**{"data/chunk_index": {0: 7}}), "episode 0; meta/episodes names a missing file"),
+        (pointers(dataset_from_index={1: 0, 3: 5}), ""),
+        (pointers(dataset_from_index={2: 0, 3: 7}), ""),
+        (pointers(dataset_from_index={0: 10**6}), ""),
+    ],
+)
+def test_a_wrong_pointer_to_rows_costs_no_episode(tmp_path, caplog, change, warned):
+    columns = write_dataset(tmp_path, LENGTHS, (TOP,), episodes_per_file=2)
+    change_tables(tmp_path, "meta/episodes", change)
+    check_read(tmp_path, columns)
+    assert warned in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "complaint"),
+    [
+        ("data", lambda table: table.filter(pa.compute.not_equal(table["episode_index"], 2)), "no row of episode 2"),
+        ("data", lambda table: table.filter(pa.compute.not_equal(table["index"], 12)), "has 6 rows, .* says 7"),
+        ("meta/episodes", pointers(length={2: 9}), "9"),
+        ("meta/episodes", pointers(length={2: 0}), "no frames"),
+        ("meta/episodes", pointers(**{f"{PLACE}from_timestamp": {2: 0.0}, f"{PLACE}to_timestamp": {2: 7 / 30}}), "too"),
+        ("meta/episodes", pointers(**{f"{PLACE}file_index": {2: 1}}), "fit"),
+        ("meta/episodes", pointers(**{f"{PLACE}from_timestamp": {2: 4.0}, f"{PLACE}to_timestamp": {2: 4.24}}), "fit"),
+    ],
+)
+def test_what_is_wrong_with_one_episode_harms_no_other(tmp_path, place, change, complaint):
+    columns = write_dataset(tmp_path, LENGTHS, (TOP,))
+    change_tables(tmp_path, place, change)
+    with pytest.raises((CorruptEpisodeError, VideoError), match=complaint):
+        open_lerobot(tmp_path)[2].frames.read([0])
+    check_read(tmp_path, columns, left_out=(2,))
+
+
+def test_episodes_of_one_number_are_told_apart_by_the_global_index(tmp_path):
+    columns = write_dataset(tmp_path, LENGTHS, (TOP,), row_groups=False)
+
+    def repeated(table):
+        numbers = table["episode_index"].to_numpy().copy()
+        numbers[numbers == 2] = 0
+        return set_column(table, "episode_index", numbers)
+
+    change_tables(tmp_path, "data", repeated)
+    check_read(tmp_path, columns, left_out=(2,))
+
+
+@pytest.mark.parametrize("in_rows", [False, True], ids=["video", "rows"])
+@pytest.mark.parametrize(
+    ("about", "warned"),
+    [
+        ({"shape": [3, 64, 96], "names": ["height", "width", "channel"]}, False),
+        ({"shape": [64, 96, 3], "names": ["channels", "height", "width"]}, False),
+        ({"shape": [96, 64, 3], "names": ["width", "height", "channels"]}, False),
+        ({"shape": [64, 96, 3], "names": {"axes": ["height", "width", "channels"]}}, False),
+        ({"shape": [64, 96, 3], "names": None}, False),
+        ({"shape": [480, 640, 3]}, True),
+        ({"shape": [3, 480, 640]}, True),
+        ({"shape": None}, True),
+    ],
+)
+def test_the_size_of_pictures_is_their_own_and_stale_ones_are_named(tmp_path, caplog, about, warned, in_rows):
+    key = "observation.image" if in_rows else TOP
+    cameras = {"cameras": (), "image_key": key} if in_rows else {"cameras": (TOP,)}
+    columns = write_dataset(tmp_path, LENGTHS, columns={"object_pixels": np.ones((22, 2), np.float32)}, **cameras)
+    change_info(tmp_path, lambda info: info["features"][key].update(about))
+    check_read(tmp_path, columns, options=LeRobotOptions(extras=("action",)))
+    source = open_lerobot(tmp_path, LeRobotOptions(extras=("action",)))
+    np.testing.assert_allclose(source[0].intrinsics, [[96, 0, 48], [0, 96, 32], [0, 0, 1]])
+    assert (f"{key} shows 64 x 96 pixels, info.json says" in caplog.text) == warned
+    if warned:  # labels in pixels of another size
+        for options in (LeRobotOptions(), LeRobotOptions(intrinsics=(640.0, 640.0, 320.0, 240.0), extras=())):
+            with pytest.raises(CorruptEpisodeError, match="64 x 96"):
+                open_lerobot(tmp_path, options)[0]
+
+
+SHUFFLED = [KEYPOINT_NAMES[row] for row in np.random.default_rng(1).permutation(42)]
+FLAT = [f"{name}_{axis}" for name in SHUFFLED for axis in "xyz"]
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (FLAT, SHUFFLED),
+        ([name.replace("_", ".") for name in FLAT], SHUFFLED),
+        ({"axes": FLAT}, SHUFFLED),
+        ({"motors": FLAT}, SHUFFLED),
+        ([FLAT], SHUFFLED),
+        ([FLAT[start : start + 3] for start in range(0, 126, 3)], SHUFFLED),
+        (SHUFFLED, SHUFFLED),
+        ({"keypoints": SHUFFLED, "axes": ["x", "y", "z"]}, SHUFFLED),
+        ([f"{name}_{axis}" for axis in "xyz" for name in SHUFFLED], None),
+        (["leftElbow", *SHUFFLED[1:]], SHUFFLED),
+        ([f"point_{number}" for number in range(126)], KEYPOINT_NAMES),
+        (None, KEYPOINT_NAMES),
+    ],
+)
+def test_names_of_keypoints_decide_their_order_where_they_are_ours(tmp_path, caplog, names, order):
+    values = np.random.default_rng(0).normal(size=(22, 126)).astype(np.float32)
+    write_dataset(tmp_path, LENGTHS, (TOP,), columns={"hands": values})
+    change_info(tmp_path, lambda info: info["features"]["hands"].update(names=names))
+    track = open_lerobot(tmp_path, LeRobotOptions(keypoints=(KeypointMapping("hands"),)))[0]
+    points = values[:6].reshape(6, 3, 42).swapaxes(1, 2) if order is None else values[:6].reshape(6, 42, 3)
+    for place, name in enumerate(order or SHUFFLED):
+        row = KEYPOINT_NAMES.index(name)
+        if isinstance(names, list) and names[0] == "leftElbow" and place == 0:
+            assert not track.keypoints_valid[:, row].any()
+            continue
+        assert track.keypoints_valid[:, row].all()
+        np.testing.assert_array_equal(track.keypoints_world[:, row], points[:, place])
+    assert ("no name of hands is ours" in caplog.text) == (bool(names) and order is KEYPOINT_NAMES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.drop_columns(["tasks"]),
+        lambda table: set_column(table, "tasks", pa.array([[]] * 4, pa.list_(pa.string()))),
+    ],
+    ids=["absent", "empty"],
+)
+@pytest.mark.parametrize("name", ["__index_level_0__", "task"])
+def test_tasks_that_stand_only_in_their_own_table_are_read(tmp_path, change, name):
+    write_dataset(tmp_path, LENGTHS, (TOP,))
+    change_tables(tmp_path, "meta/episodes", change)
+    path = tmp_path / "meta" / "tasks.parquet"
+    pa.parquet.write_table(pa.table({"task_index": [1, 0], name: ["place the cup", "pick the cup"]}), path)
+    source = open_lerobot(tmp_path)
+    assert [source[index].task for index in range(2)] == ["pick the cup", "place the cup"]
