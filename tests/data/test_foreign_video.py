@@ -8,8 +8,8 @@ import pytest
 from fuzz_damage import only_audio, rewrite_video
 from video_fixtures import write_mp4
 
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 
 LENGTH, HEIGHT, WIDTH = 70, 64, 96
 EVEN = list(range(LENGTH))
@@ -63,7 +63,7 @@ def clip(tmp_path_factory):
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_frame_is_the_one_that_decoding_in_order_gives(tmp_path, codec, times):
     path = write(tmp_path / "0.mp4", codec, times=times)
-    truth, frames = decoded_in_order(path), ForeignFrames(path)
+    truth, frames = decoded_in_order(path), VideoFrames(path, uneven=True)
     assert len(frames) == len(truth) == LENGTH
     assert frames.size == (HEIGHT, WIDTH)
     for index in range(LENGTH):
@@ -84,26 +84,26 @@ def test_the_open_groups_of_this_test_do_have_pictures_that_lack_a_reference(tmp
 
 
 def test_a_mean_rate_and_the_times_of_uneven_frames_are_told(tmp_path):
-    frames = ForeignFrames(write(tmp_path / "0.mp4", times=UNEVEN))
+    frames = VideoFrames(write(tmp_path / "0.mp4", times=UNEVEN), uneven=True)
     np.testing.assert_allclose(frames.timestamps, (np.array(UNEVEN) - UNEVEN[0]) / 30, atol=1e-6)
     assert frames.fps == pytest.approx(LENGTH / (UNEVEN[-1] / 30), rel=0.02)
-    assert ForeignFrames(write(tmp_path / "1.mp4")).fps == 30
+    assert VideoFrames(write(tmp_path / "1.mp4"), uneven=True).fps == 30
 
 
 def test_frames_in_order_can_be_made_smaller_while_they_are_decoded(clip):
     truth = decoded_in_order(clip).astype(float)
-    small = np.stack(list(ForeignFrames(clip).sequential((HEIGHT // 2, WIDTH // 2))))
+    small = np.stack(list(VideoFrames(clip, uneven=True).sequential((HEIGHT // 2, WIDTH // 2))))
     averaged = truth.reshape(LENGTH, HEIGHT // 2, 2, WIDTH // 2, 2, 3).mean(axis=(2, 4))
     assert small.shape == (LENGTH, HEIGHT // 2, WIDTH // 2, 3)
     brightness = [0.299, 0.587, 0.114]  # colour is stored at half the resolution already
     assert np.abs(small @ brightness - averaged @ brightness).mean() < 1.0
-    pictures = list(ForeignFrames(clip).pictures((HEIGHT // 2, WIDTH // 2)))
+    pictures = list(VideoFrames(clip, uneven=True).pictures((HEIGHT // 2, WIDTH // 2)))
     assert len(pictures) == LENGTH
     assert {(picture.format.name, picture.height, picture.width) for picture in pictures} == {("yuv420p", 32, 48)}
 
 
 def test_frames_can_be_sent_to_another_process(clip):
-    frames = ForeignFrames(clip)
+    frames = VideoFrames(clip, uneven=True)
     expected = frames.read([40, 2])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames)).read([40, 2]), expected)
     assert frames.read([]).shape == (0, HEIGHT, WIDTH, 3)
@@ -111,7 +111,7 @@ def test_frames_can_be_sent_to_another_process(clip):
 
 def test_a_fragmented_file_is_counted_by_its_packets(tmp_path):
     path = write(tmp_path / "0.mp4", container_options={"movflags": "frag_keyframe+empty_moov"})
-    frames = ForeignFrames(path)
+    frames = VideoFrames(path, uneven=True)
     assert len(frames) == LENGTH
     np.testing.assert_array_equal(frames.read([45])[0], decoded_in_order(path)[45])
 
@@ -123,7 +123,7 @@ def test_frames_that_were_trimmed_away_without_encoding_again_do_not_count(tmp_p
         ticks = round(10 / 30 / packets[0].time_base)
         for packet in packets:
             packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
-    frames, truth = ForeignFrames(path), decoded_in_order(whole)[10:]
+    frames, truth = VideoFrames(path, uneven=True), decoded_in_order(whole)[10:]
     assert len(frames) == LENGTH - 10
     np.testing.assert_array_equal(np.stack(list(frames.sequential())), truth)
     np.testing.assert_array_equal(frames.read([0, 7, 30, 59]), truth[[0, 7, 30, 59]])
@@ -131,9 +131,9 @@ def test_frames_that_were_trimmed_away_without_encoding_again_do_not_count(tmp_p
 
 def test_indices_outside_are_errors(clip):
     with pytest.raises(IndexError, match=r"0\.mp4: frames 0 to 70 asked for, it holds 0 to 69"):
-        ForeignFrames(clip).read([0, LENGTH])
+        VideoFrames(clip, uneven=True).read([0, LENGTH])
     with pytest.raises(IndexError):
-        ForeignFrames(clip).read([-1])
+        VideoFrames(clip, uneven=True).read([-1])
 
 
 def test_what_is_no_video_is_named(tmp_path):
@@ -143,7 +143,7 @@ def test_what_is_no_video_is_named(tmp_path):
     only_audio(tmp_path / "sound.mp4", random.Random(0))
     for name in ("text", "empty", "none", "sound", "missing"):
         with pytest.raises(VideoError, match=rf"{name}\.mp4: (can't be opened|holds no video|frames)"):
-            len(ForeignFrames(tmp_path / f"{name}.mp4"))
+            len(VideoFrames(tmp_path / f"{name}.mp4", uneven=True))
 
 
 def test_a_truncated_file_is_an_error_and_never_a_shorter_video(tmp_path, clip):
@@ -153,16 +153,16 @@ def test_a_truncated_file_is_an_error_and_never_a_shorter_video(tmp_path, clip):
         path.write_bytes(content[: int(share * len(content))])
         for reading in (lambda frames: frames.read([0, 60]), lambda frames: list(frames.sequential())):
             with pytest.raises(VideoError, match=rf"{share}\.mp4"):
-                reading(ForeignFrames(path))
+                reading(VideoFrames(path, uneven=True))
 
 
 def test_a_file_whose_end_was_lost_after_its_index_names_the_missing_frames(tmp_path):
     path = write(tmp_path / "0.mp4", container_options={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(VideoError, match=r"0\.mp4: (\d+ of 70 frames are there|frame|packet)"):
-        ForeignFrames(path).read([0])
+        VideoFrames(path, uneven=True).read([0])
     with pytest.raises(VideoError, match=r"0\.mp4: (frame \d+|packet)"):
-        list(ForeignFrames(path).sequential())
+        list(VideoFrames(path, uneven=True).sequential())
 
 
 def test_damaged_pictures_are_errors_and_not_painted_over(tmp_path, clip):
@@ -174,10 +174,10 @@ def test_damaged_pictures_are_errors_and_not_painted_over(tmp_path, clip):
     path = tmp_path / "0.mp4"
     path.write_bytes(content)
     with pytest.raises(VideoError, match=r"0\.mp4: frame \d+"):
-        list(ForeignFrames(path).sequential())
+        list(VideoFrames(path, uneven=True).sequential())
     with pytest.raises(VideoError, match=r"0\.mp4: frame 50"):
-        ForeignFrames(path).read([50])
-    np.testing.assert_array_equal(ForeignFrames(path).read([20]), ForeignFrames(clip).read([20]))
+        VideoFrames(path, uneven=True).read([50])
+    np.testing.assert_array_equal(VideoFrames(path, uneven=True).read([20]), VideoFrames(clip, uneven=True).read([20]))
 
 
 def test_two_frames_at_one_time_are_an_error(tmp_path, clip):
@@ -185,6 +185,6 @@ def test_two_frames_at_one_time_are_an_error(tmp_path, clip):
     with remuxed(clip, path) as packets:
         packets[12].pts = packets[11].pts
     with pytest.raises(VideoError, match=r"0\.mp4: .*frames \d+ and \d+ have the same time"):
-        ForeignFrames(path).read([0])
+        VideoFrames(path, uneven=True).read([0])
     with pytest.raises(VideoError, match=r"0\.mp4: (frame \d+ has time|frame \d+ is missing|more frames)"):
-        list(ForeignFrames(path).sequential())
+        list(VideoFrames(path, uneven=True).sequential())

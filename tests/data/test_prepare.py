@@ -137,7 +137,7 @@ def test_keypoints_are_compared_in_stored_pixels():
     before, settings = make_episode(0), replace(SETTINGS, width=48)
     moved = replace(before, intrinsics=before.intrinsics * [[0.5], [0.5], [1.0]])
     moved.intrinsics[0, 2] += 3.0
-    found = quality._keypoint_distance(before, moved, 0, quality.StoredFit.of((64, 96), settings))
+    found = quality._keypoint_distance(before, moved, 0, settings.fit((64, 96)))
     assert found == pytest.approx(3.0)
 
 

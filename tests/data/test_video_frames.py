@@ -8,8 +8,9 @@ import pytest
 from lerobot_fixtures import CODECS, number_of, numbered_frame
 from lerobot_fixtures import write_video as write_foreign_video
 
+from dexworld.data.frame_table import frame_table
 from dexworld.data.video import VideoError, write_video
-from dexworld.data.video_frames import PackedFrames, VideoFrames, frame_table
+from dexworld.data.video_frames import PackedFrames, VideoFrames
 from dexworld.track import Frames
 
 COUNT = 70

@@ -128,7 +128,7 @@ def test_a_store_of_another_size_and_rate_shows_the_model_the_same_scene(stores,
     large = model.condition(prepared.track)
     assert prepared.latents.shape[2:] == plain.latents.shape[2:]
     # Frames were stored two times as large with a margin of eight pixels, and are cut to the same square again.
-    fit = Fit((112, 128), (56, 56))
+    fit = Fit.cover((112, 128), (56, 56))
     for window in (plain, prepared):
         torch.testing.assert_close(window.track.intrinsics[:, 0, 0], torch.full((64,), 100.0))
         torch.testing.assert_close(window.track.intrinsics[:, 0, 2], torch.full((64,), 28.0))

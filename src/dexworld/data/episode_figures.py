@@ -366,7 +366,7 @@ class Measurement:
     def _snapshot(self, picture: np.ndarray, frame: int) -> Snapshot:
         height, width = picture.shape[:2]
         smaller = min(1.0, SNAPSHOT_WIDTH / width)
-        fit = Fit((height, width), (max(1, round(height * smaller)), max(1, round(width * smaller))))
+        fit = Fit.cover((height, width), (max(1, round(height * smaller)), max(1, round(width * smaller))))
         image = fit.images(torch.from_numpy(np.ascontiguousarray(picture))).numpy()
         pixels, visible = fit.pixels(self.pixels[frame]), self.visible[frame]
         pixels = np.where(visible[:, None], pixels, 0.0)

@@ -77,7 +77,7 @@ class FrameLoader:
         sampler = make_sampler(clips, sampling, seed, mix, lambda: [_moving(dataset) for dataset in datasets])
         if len(sampler.left_out):
             logger.warning("%d clips are shorter than a window and never drawn", len(sampler.left_out))
-        fits = tuple(Fit(size, image_size or size) for size in sizes)
+        fits = tuple(Fit.cover(size, image_size or size) for size in sizes)
         shapes = {name: _shape_in_all(first, name) for name in columns}
         self.batch_size, self.workers, self.pin = batch_size, workers, pin
         self.reader = _BatchReader(tuple(datasets), sampler, fits, shapes, rank, world_size, strict, decode)

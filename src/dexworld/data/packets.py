@@ -73,10 +73,11 @@ class Decoder:
         self._convert = VideoReformatter()
 
     def rgb(self, picture: Any, size: tuple[int, int]) -> np.ndarray:
-        """A decoded picture as (H, W, 3) uint8. Raises VideoError when (H, W) is not `size`."""
+        """A decoded picture as (H, W, 3) uint8, without a copy. Raises VideoError when (H, W) is not `size`."""
         if (picture.height, picture.width) != size:
             raise VideoError(f"{picture.height} x {picture.width} pixels, not {size[0]} x {size[1]}")
-        return self._convert.reformat(picture, format="rgb24", threads=1).to_ndarray()
+        plane = self._convert.reformat(picture, format="rgb24", threads=1).planes[0]
+        return np.ndarray((*size, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
 
 
 _descriptors: PerThread[int] = PerThread(MAX_OPEN_FILES, os.close)
@@ -119,3 +120,12 @@ def bytes_at(descriptor: int, offset: int, count: int) -> bytes:
     if len(content) != count:
         raise VideoError("the file is truncated")
     return content
+
+
+def contents_at(descriptor: int, offsets: list[int], sizes: list[int]) -> list[Any]:
+    """The bytes of packets of an open file, by one read where they lie one behind the other; errors as `bytes_at`."""
+    ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
+    if ends[:-1] != offsets[1:] or min(sizes) < 0:
+        return [bytes_at(descriptor, *place) for place in zip(offsets, sizes, strict=True)]
+    together, first = memoryview(bytes_at(descriptor, offsets[0], ends[-1] - offsets[0])), offsets[0]
+    return [together[offset - first : end - first] for offset, end in zip(offsets, ends, strict=True)]

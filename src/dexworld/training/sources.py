@@ -68,7 +68,7 @@ class FrameSource:
 
     def window(self, loaded: Window) -> Window:
         """A loaded window on the device: resized with its intrinsics, augmented, with latents."""
-        fit, window = Fit(self.loader.image_size, self.image_size), loaded.to(self.device)
+        fit, window = Fit.cover(self.loader.image_size, self.image_size), loaded.to(self.device)
         window = replace(window, track=replace(window.track, intrinsics=fit.intrinsics(window.track.intrinsics)))
         if self.latents is None:
             return replace(window, frames=NOTHING)

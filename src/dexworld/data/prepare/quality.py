@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.resize import Fit
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.store.encode import scaled_frame
 from dexworld.data.store.prepared_dataset import PreparedDataset
-from dexworld.data.store.store_settings import PrepareSettings, StoredFit
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 from dexworld.pictures import psnr_of_mse
 from dexworld.track import Track
@@ -57,7 +58,7 @@ def _compare_episode(
     if len(before) != len(after):
         raise VideoError(f"{name}: the source has {len(before)} frames, the store {len(after)}")
     chosen = sorted(generator.choice(len(before), min(frames, len(before)), replace=False).tolist())
-    fit, results = StoredFit.of(before.frames.size, settings), []
+    fit, results = settings.fit(before.frames.size), []
     for frame, stored, original in zip(chosen, after.frames.read(chosen), before.frames.read(chosen), strict=True):
         reference = scaled_frame(original, fit)
         luma = psnr(reference @ LUMA, stored @ LUMA)
@@ -71,14 +72,14 @@ def psnr(expected: np.ndarray, found: np.ndarray) -> float:
     return psnr_of_mse(float(np.mean(difference**2)))
 
 
-def _keypoint_distance(before: Track, after: Track, frame: int, fit: StoredFit) -> float | None:
+def _keypoint_distance(before: Track, after: Track, frame: int, fit: Fit) -> float | None:
     """Largest distance in stored pixels between the keypoints' pixels in source and store; seen in either counts."""
     valid = before.keypoints_valid[frame]
     if not np.array_equal(valid, after.keypoints_valid[frame]):
         raise VideoError(f"{before.source}: frame {frame} has other valid keypoints in the store")
     pixels_before, depth = _pixels_of(before, frame)
     pixels_before, pixels_after = fit.pixels(pixels_before), _pixels_of(after, frame)[0]
-    inside = ((pixels_before >= 0) & (pixels_before <= fit.stored[::-1])).all(axis=-1)
+    inside = ((pixels_before >= 0) & (pixels_before <= fit.target[::-1])).all(axis=-1)
     seen = valid & inside & (depth > NEAR_M)
     return float(np.linalg.norm(pixels_before - pixels_after, axis=-1)[seen].max()) if seen.any() else None
 

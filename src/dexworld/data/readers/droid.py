@@ -30,11 +30,11 @@ from dexworld.data.readers.droid_camera import (
     gripper_poses,
     load_annotations,
 )
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.data.readers.hdf5 import arrays, attribute, attributes, numbers, opened_hdf5, per_row, rows_of
 from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import Frames, Track
 
 CONTROL_RATE = 15.0
@@ -286,7 +286,7 @@ def aligned_frames(file: h5py.File, camera: DroidCamera, tolerance: int) -> tupl
     """
     rows = rows_of(file, f"{_STATE}/cartesian_position")
     try:
-        frames = ForeignFrames(camera.video)
+        frames = VideoFrames(camera.video, uneven=True)
         count, (height, width) = len(frames), frames.size
     except VideoError as error:
         raise CorruptEpisodeError(str(error)) from error
@@ -299,7 +299,7 @@ def aligned_frames(file: h5py.File, camera: DroidCamera, tolerance: int) -> tupl
     alignment = align(rows, count, tolerance, *_capture_times(file, camera, rows, count))
     if alignment.count == count:
         return alignment, frames
-    return alignment, ForeignFrames(camera.video, alignment.first_frame, alignment.count)
+    return alignment, VideoFrames(camera.video, alignment.first_frame, alignment.count, uneven=True)
 
 
 def align(rows: int, frames: int, tolerance: int, *times: np.ndarray) -> Alignment:

@@ -22,10 +22,10 @@ import h5py
 import numpy as np
 
 from dexworld.data.readers.arrays import simulator_seed
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.hdf5 import arrays, attributes, opened_hdf5, read_array
 from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
 from dexworld.data.video import VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND, LEFT, RIGHT
 from dexworld.track import Track
 
@@ -106,7 +106,7 @@ class EgoDexSource(FolderSource):
         """Clip `index`, its frames lazy. Raises CorruptEpisodeError naming file, key and frame when it is unusable."""
         video, poses = self.files(index)
         try:
-            frames = ForeignFrames(video)
+            frames = VideoFrames(video, uneven=True)
             # numbers that are damaged are found by the checks, whatever arithmetic says of them
             with opened_hdf5(poses) as file, np.errstate(over="ignore", invalid="ignore"):
                 return _episode(file, frames, self.clips[index], self.options)
@@ -205,7 +205,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"-x{ord(match[0]):x}", name)
 
 
-def _episode(file: h5py.File, frames: ForeignFrames, clip: Clip, options: EgoDexOptions) -> Track:
+def _episode(file: h5py.File, frames: VideoFrames, clip: Clip, options: EgoDexOptions) -> Track:
     cameras = _cameras(file)
     if len(frames) != len(cameras):
         raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")
