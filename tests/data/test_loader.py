@@ -13,6 +13,7 @@ from dexworld.data.latent_cache import latent_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.mixture import MixConfig
 from dexworld.data.recordings import EpisodeWriter
+from dexworld.data.resize import resized
 from dexworld.data.sampling import PaperSampling, StrideSampling
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.windows import WindowSampler
@@ -132,7 +133,7 @@ def test_each_frame_of_a_window_is_decoded_once_and_no_other_is(datasets):
 
 def test_frames_and_intrinsics_are_brought_to_the_size_asked_for(datasets):
     stored = FrameLoader(datasets, PAPER, 6, 0).batch(0)
-    sized = FrameLoader(datasets, PAPER, 6, 0, image_size=(16, 24)).batch(0)
+    sized = FrameLoader([resized(dataset, (16, 24)) for dataset in datasets], PAPER, 6, 0).batch(0)
     assert sized.frames.shape == (6, 4, 16, 24, 3)
     torch.testing.assert_close(sized.frames.float().mean(dim=(2, 3, 4)), stored.frames.float().mean(dim=(2, 3, 4)))
     torch.testing.assert_close(sized.track.intrinsics[:, 0, 0], stored.track.intrinsics[:, 0, 0] * 24 / 32)
@@ -144,9 +145,15 @@ def test_datasets_of_two_sizes_need_a_common_one(tmp_path, write_dataset, number
     episode = numbered_episode(0, 12)
     writer.write("0", replace(episode, frames=ArrayFrames(np.full((12, 32, 64, 3), 7, np.uint8))))
     both = [plain, writer.finish()]
-    with pytest.raises(ValueError, match="image_size"):
+    with pytest.raises(ValueError, match="data.resize"):
         FrameLoader(both, PAPER, 4, 0)
-    assert FrameLoader(both, PAPER, 4, 0, image_size=(32, 32)).batch(0).frames.shape == (4, 4, 32, 32, 3)
+    assert FrameLoader([resized(each, (32, 32)) for each in both], PAPER, 4, 0).batch(0).frames.shape == (
+        4,
+        4,
+        32,
+        32,
+        3,
+    )
 
 
 def damage(folder, name):

@@ -112,20 +112,18 @@ def opened(path: Path) -> int:
         raise VideoError(f"{path}: can't be opened ({error.strerror})") from error
 
 
-def bytes_at(descriptor: int, offset: int, count: int) -> bytes:
-    """`count` bytes of an open file. Raises VideoError when it ends before, or when no packets are that large."""
-    if not 0 < count <= MAX_READ:
+def contents_at(descriptor: int, offsets: list[int], sizes: list[int]) -> list[Any]:
+    """The bytes of packets of an open file, by one read where they lie one behind the other.
+
+    Raises VideoError when the file ends before, or when no packets are that large.
+    """
+    ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
+    if ends[:-1] != offsets[1:]:
+        return [contents_at(descriptor, [offset], [size])[0] for offset, size in zip(offsets, sizes, strict=True)]
+    first, count = offsets[0], ends[-1] - offsets[0]
+    if min(sizes) <= 0 or not count <= MAX_READ:
         raise VideoError(f"packets of {count} bytes: their places are damaged")
-    content = os.pread(descriptor, count, offset)
+    content = memoryview(os.pread(descriptor, count, first))
     if len(content) != count:
         raise VideoError("the file is truncated")
-    return content
-
-
-def contents_at(descriptor: int, offsets: list[int], sizes: list[int]) -> list[Any]:
-    """The bytes of packets of an open file, by one read where they lie one behind the other; errors as `bytes_at`."""
-    ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
-    if ends[:-1] != offsets[1:] or min(sizes) < 0:
-        return [bytes_at(descriptor, *place) for place in zip(offsets, sizes, strict=True)]
-    together, first = memoryview(bytes_at(descriptor, offsets[0], ends[-1] - offsets[0])), offsets[0]
-    return [together[offset - first : end - first] for offset, end in zip(offsets, ends, strict=True)]
+    return [content[offset - first : end - first] for offset, end in zip(offsets, ends, strict=True)]

@@ -58,13 +58,6 @@ class VideoFrames:
         """Mean frames per second as the container gives it; 0 when it gives none."""
         return self._header[2]
 
-    @property
-    def timestamps(self) -> np.ndarray:
-        """(T,) seconds at which each frame is shown, the first at 0; strictly increasing, not always even."""
-        table = self._table()
-        times = table.times[self.first : self.first + len(self)]
-        return (times - times[0]) * table.tick
-
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
 

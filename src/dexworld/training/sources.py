@@ -6,7 +6,7 @@ A run at the paper's scale has to encode online: latents of EgoDex would fill 82
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from dexworld.data.augment import CHANCES, AugmentConfig, augment, draw_augmenta
 from dexworld.data.latent_cache import LatentCache, latent_cache
 from dexworld.data.loader import FrameLoader, first_readable
 from dexworld.data.mixture import MixConfig
-from dexworld.data.resize import Fit, resized
+from dexworld.data.resize import Fit, ResizedDataset, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
@@ -185,8 +185,9 @@ class OnlineData:
         self.augment, self.rates = augment, {episode.fps for episode in first}
         self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers}
         self.drawn |= {"rank": processes.rank, "world_size": processes.count}
-        several = len({episode.frames.size for episode in first}) > 1
-        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": device.type == "cuda"}
+        if len({episode.frames.size for episode in first}) > 1:
+            self.datasets = [cast(Dataset, ResizedDataset(dataset, image_size)) for dataset in datasets]
+        self.options = {"strict": strict, "pin": device.type == "cuda"}
 
     def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
         """See `CachedData.source`; the model's encoder is asked for latents when a batch is."""
