@@ -14,6 +14,7 @@ import torch
 from dexworld.actions import MIN_DEPTH
 from dexworld.data.resize import Fit
 from dexworld.data.statistics import ActionFigures, Histogram, Largest, Summed, linear, logarithmic
+from dexworld.data.video_frames import VideoFrames
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
 from dexworld.hands import KEYPOINT_NAMES, LEFT, NUM_KEYPOINTS, RIGHT, WRIST
 from dexworld.track import COLUMNS, Track
@@ -349,8 +350,10 @@ class Measurement:
     def _decoded(self, wanted: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
         """(frame number, picture), in order; all of them when `wanted` is None."""
         frames = self.episode.frames
-        if wanted is None and hasattr(frames, "sequential"):  # long groups of pictures are decoded once
-            yield from enumerate(frames.sequential())
+        if (
+            wanted is None and isinstance(frames, VideoFrames) and frames.uneven
+        ):  # long groups of pictures are decoded once
+            yield from enumerate(picture.to_ndarray() for picture in frames.pictures())
             return
         numbers = list(range(len(frames))) if wanted is None else wanted
         for start in range(0, len(numbers), CHUNK):

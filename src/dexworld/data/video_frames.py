@@ -81,15 +81,12 @@ class VideoFrames:
             raise VideoError(f"{self.path}: {len(table.times)} of {length} frames are there; it is truncated")
         return table
 
-    def sequential(self, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-        """Every frame once, in order, as (h, w, 3) uint8 RGB; `size` (h, w) scales by area averaging while decoding.
+    def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "rgb24") -> Iterator[av.VideoFrame]:
+        """Every picture shown, once and in order, as a PyAV frame; with `uneven` these are the frames.
 
-        Raises VideoError naming the frame that can't be decoded or is missing: whoever reaches the end has seen all T.
+        size: (h, w) that they are scaled to by area averaging. Raises VideoError naming the frame that can't be decoded
+        or is missing: whoever reaches the end has seen all T.
         """
-        return (picture.to_ndarray() for picture in self.pictures(size, "rgb24"))
-
-    def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "yuv420p") -> Iterator[av.VideoFrame]:
-        """Like `sequential`, but PyAV frames of a pixel format, to encode again without a detour over RGB."""
         height, width = size or self.size
         averaging = Interpolation.AREA if (height, width) != self.size else None
         options: dict[str, Any] = {"interpolation": averaging, "threads": 1}

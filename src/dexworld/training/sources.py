@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.augment import CHANCES, AugmentConfig, augment, draw_augmentation
+from dexworld.data.augment import CHANCES, augment, draw_augmentation
 from dexworld.data.latent_cache import LatentCache, latent_cache
 from dexworld.data.loader import FrameLoader, first_readable
 from dexworld.data.mixture import MixConfig
@@ -37,7 +37,7 @@ class FrameSource:
     """Windows of decoded frames with latents.
 
     loader: where frames come from; its workers load consecutive batches ahead. latents: an encoder for images of
-    `image_size`, or latents computed before; None for labels only. augment: colours to change, one draw per clip from
+    `image_size`, or latents computed before; None for labels only. augment: change colours, one draw per clip from
     (seed, sample number). bfloat16: encode under autocast. keep_frames: leave the frames in the windows.
     """
 
@@ -47,7 +47,7 @@ class FrameSource:
         latents: Latents | None,
         image_size: tuple[int, int],
         device: torch.device | str = "cpu",
-        augment: AugmentConfig | None = None,
+        augment: bool = False,
         seed: int = 0,
         bfloat16: bool = False,
         keep_frames: bool = False,
@@ -73,9 +73,9 @@ class FrameSource:
         if self.latents is None:
             return replace(window, frames=NOTHING)
         images = fit.images(window.frames)
-        if self.augment is not None:
+        if self.augment:
             chances = uniforms(self.seed, loaded.numbers.numpy(), CHANCES, AUGMENTATION)
-            images = augment(images, draw_augmentation(self.augment, chances))
+            images = augment(images, draw_augmentation(chances))
         if isinstance(self.latents, CachedLatents):
             latents = torch.from_numpy(self.latents(loaded.rows.numpy())).to(self.device)
         else:
@@ -194,10 +194,11 @@ class OnlineData:
         _warn_of_rates(strategy, self.rates)
         changing = {"seed": SHOWN_SEED} if shown else self.drawn
         loader = self._loader(strategy, episodes, columns=columns_of(model), **changing)
-        colours = AugmentConfig() if self.augment and not shown else None
         # As in the release; a pca encoder is cheap enough to stay exact.
         bfloat16 = self.training.bfloat16 and model.config.encoder.kind == "transformers"
-        return FrameSource(loader, model.encode, self.image_size, self.device, colours, self.training.seed, bfloat16)
+        return FrameSource(
+            loader, model.encode, self.image_size, self.device, self.augment and not shown, self.training.seed, bfloat16
+        )
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """Windows without latents, in one process; nothing is decoded."""

@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from dexworld.data.resize import Fit
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import RECIPE, VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import Frames
 
 BLOCK = 32  # frames asked for at once from frames that only offer `read`
@@ -144,8 +145,8 @@ def _stored_pictures(frames: Frames, fit: Fit, settings: PrepareSettings) -> Ite
 
 
 def _scaled_pictures(frames: Frames, fit: Fit, target: str) -> Iterator[av.VideoFrame]:
-    if pictures := getattr(frames, "pictures", None):  # scaled while decoding, each frame decoded once
-        yield from pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
+    if isinstance(frames, VideoFrames) and frames.uneven:  # scaled while decoding, each frame decoded once
+        yield from frames.pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
         return
     for start in range(0, len(frames), BLOCK):
         for array in frames.read(list(range(start, min(start + BLOCK, len(frames))))):
