@@ -350,9 +350,7 @@ class Measurement:
     def _decoded(self, wanted: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
         """(frame number, picture), in order; all of them when `wanted` is None."""
         frames = self.episode.frames
-        if (
-            wanted is None and isinstance(frames, VideoFrames) and frames.uneven
-        ):  # long groups of pictures are decoded once
+        if wanted is None and isinstance(frames, VideoFrames) and frames.uneven:  # each is decoded once
             yield from enumerate(picture.to_ndarray() for picture in frames.pictures())
             return
         numbers = list(range(len(frames))) if wanted is None else wanted

@@ -39,7 +39,8 @@ class FrameLoader:
     """Windows of several datasets as batches of frames and labels.
 
     datasets: with frames of one size; a `resize.ResizedDataset` resizes in the workers. sampling: the strategy.
-    batch_size: over all ranks. seed: of order and frames. episodes: per dataset the episodes to draw from (default: all). mix: proportions.
+    batch_size: over all ranks. seed: of order and frames. episodes: per dataset the episodes to draw from (default:
+        all). mix: proportions.
     rank, world_size: this process among several; together they load the batch that one alone would.
     workers: processes that decode; 0 decodes in this one. strict: a broken episode raises CorruptEpisodeError.
     decode: False loads labels only. pin: put batches into page-locked memory. columns: what the tracks hold.

@@ -196,9 +196,8 @@ class OnlineData:
         loader = self._loader(strategy, episodes, columns=columns_of(model), **changing)
         # As in the release; a pca encoder is cheap enough to stay exact.
         bfloat16 = self.training.bfloat16 and model.config.encoder.kind == "transformers"
-        return FrameSource(
-            loader, model.encode, self.image_size, self.device, self.augment and not shown, self.training.seed, bfloat16
-        )
+        colours = self.augment and not shown
+        return FrameSource(loader, model.encode, self.image_size, self.device, colours, self.training.seed, bfloat16)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
         """Windows without latents, in one process; nothing is decoded."""
