@@ -104,6 +104,8 @@ def test_every_frame_of_an_episode_is_the_right_one_in_any_order(video):
     assert shown(episode.read(order)) == [17 + index for index in order]
     assert [number_of(episode.read([index])[0]) for index in order] == [17 + index for index in order]
     assert episode.read([]).shape == (0, *SIZE, 3)
+    later = PackedFrames(video, 0, 10, SIZE, 30.0, start=20 / 30 + 0.004)  # seconds win over the frame number
+    assert shown(later.read([0, 9])) == [20, 29]
 
 
 def test_the_last_frames_of_a_file_are_drained_from_the_decoder(video):
@@ -172,10 +174,6 @@ def test_a_pickled_copy_and_a_forked_child_read_the_same(video):
         assert queue.get(timeout=30) == before
         child.join(timeout=30)
         assert shown(episode.read([5])) == [15]
-
-
-def test_a_start_in_seconds_wins_over_the_frame_number(video):
-    assert shown(PackedFrames(video, 0, 10, SIZE, 30.0, start=20 / 30 + 0.004).read([0, 9])) == [20, 29]
 
 
 def test_a_video_of_another_rate_or_size_or_too_short_does_not_fit_its_labels(short):

@@ -27,7 +27,7 @@ class Fit:
     """How images of `source` (height, width) become images of `target` (height, width), in pixels.
 
     box: (top, left, height, width) of the source that is scaled to `placed`, the same of the target. What sticks out of
-    the target is cut off; what is left of it is black. Raises ValueError when a size is not positive.
+    the target is cut off; what is left of it is black.
     """
 
     source: Size
@@ -35,15 +35,11 @@ class Fit:
     box: Box
     placed: Box
 
-    def __post_init__(self) -> None:
-        if min(*self.source, *self.target, *self.box[2:], *self.placed[2:]) < 1:
-            raise ValueError(f"sizes must be positive (height, width) pairs, not {self.source} and {self.target}")
-
     @classmethod
     def cover(cls, source: Size, target: Size, scaled: Size | None = None, multiple: int = 1) -> "Fit":
         """Scale to cover `scaled` (default: the target), keeping the aspect, then cut the target from the centre.
 
-        multiple: sizes and the corner of the cut are multiples of this.
+        multiple: sizes and the corner of the cut are multiples of this. Raises ValueError when a size is not positive.
         """
         least = scaled or target
         if len(source) != 2 or len(target) != 2 or min(*source, *target) < 1:
@@ -92,8 +88,8 @@ class Fit:
         rows, columns = (slice(max(0, at), at + side) for at, side in zip(self.placed, self.scaled, strict=False))
         above, beside = (max(0, corner) for corner in self.corner)
         shown = slice(above, above + self.target[0]), slice(beside, beside + self.target[1])
-        if self.scaled == (height, width) and images[..., *shown, :].shape[-3:-1] == self.target:
-            return images[..., *shown, :]
+        if self.scaled == (height, width) and (cut := images[..., *shown, :]).shape[-3:-1] == self.target:
+            return cut
         flat = images.reshape(-1, height, width, 3)
         result = flat.new_zeros(len(flat), *self.target, 3)
         for part, place in zip(flat.split(IMAGES_PER_CALL), result.split(IMAGES_PER_CALL), strict=True):
