@@ -1,7 +1,9 @@
 """The command line: every verb explains itself, and a mistake ends with one line that says what to do."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -132,10 +134,59 @@ def test_an_unknown_option_is_a_mistake(capsys, tmp_path):
     assert "--sede" in mistake(capsys, "collect", "--output", tmp_path, "--sede", 1)
 
 
-def test_an_output_that_is_a_file_is_a_mistake(capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "below", "cause"),
+    [
+        (("collect", "--episodes", 1), "", "is no folder"),
+        (("collect", "--episodes", 1), "/deeper", "lies below a file"),
+        (("imagine",), "/deeper", "lies below a file"),
+    ],
+)
+def test_an_output_where_a_file_stands_is_a_mistake_that_names_it(capsys, tmp_path, words, below, cause):
     file = tmp_path / "file"
     file.touch()
-    assert str(file) in mistake(capsys, "collect", "--output", file, "--episodes", 1)
+    said = mistake(capsys, *words, "--output", f"{file}{below}")
+    assert said.startswith(f"dexworld: {file}{below}")
+    assert cause in said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: the disk is full; make room"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b"), "a/b: the file system is read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: permission denied"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (ModuleNotFoundError("No module named 'mujoco.x'", name="mujoco.x"), "pip install 'dexworld[sim]'"),
+        (ModuleNotFoundError("No module named 'peft'", name="peft"), "pip install 'dexworld[video]'"),
+    ],
+)
+def test_what_the_system_refuses_is_said_in_one_line_with_what_to_do(capsys, monkeypatch, tmp_path, error, said):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("dexworld.cli.collect.Collect.run", refuse)
+    assert said in (line := mistake(capsys, "collect", "--output", tmp_path))
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_with_one_line_and_its_code(capsys, monkeypatch, tmp_path, number):
+    cleaned = []
+
+    def wait(*_):
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr("dexworld.cli.collect.Collect.run", wait)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["collect", "--output", str(tmp_path)])
+    assert (ended.value.code, cleaned) == (128 + number, [True])
+    assert capsys.readouterr().err == f"dexworld: stopped by {number.name}; finished files are kept\n"
+    assert signal.getsignal(number) == before
 
 
 def test_collect_writes_a_dataset_and_its_figures(data):
@@ -162,12 +213,30 @@ def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, kin
     assert {path.name for path in tmp_path.iterdir()} == {"imagine.html", "imagine.mp4", "results.json"}
 
 
-def test_open_loop_figures_come_from_a_store_that_was_just_prepared(tmp_path, checkpoint, store):
+def test_open_loop_figures_come_from_a_store_that_was_just_prepared(tmp_path, checkpoint, store, monkeypatch):
     own = ["--checkpoint", checkpoint, "--evaluator", "own", "--seed", str(SEED), "--split", "validation"]
-    cli.main(["evaluate", "open-loop", *own, "--episodes", "2", "--data", str(store), "--output", str(tmp_path)])
+    command = ["evaluate", "open-loop", *own, "--episodes", "2", "--data", str(store), "--output", str(tmp_path)]
+    cli.main(command)
     figures = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert figures["mse_ratio_1s"] > 0
     assert figures["quarantined"] == 0
+    monkeypatch.setattr("dexworld.evaluation.open_loop.measure", None)  # what is known is not measured again
+    cli.main(command)
+    again = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert figures | {"run": None} == again | {"run": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--episode", 99), "there is no episode 99 in {data}: it holds episodes 0 to 0"),
+        (("--episode", -13), "there is no episode -13 in {data}"),
+        (("--frame", 4), "it holds frames 0 to 3"),
+    ],
+)
+def test_indices_are_refused_with_what_there_is(capsys, tmp_path, checkpoint, data, options, said):
+    line = mistake(capsys, "imagine", "--output", tmp_path, "--checkpoint", checkpoint, "--data", data, *options)
+    assert said.format(data=data) in line
 
 
 def test_imagining_starts_at_the_frame_asked_for_or_where_the_hand_is_in_view(monkeypatch, checkpoint, data, tmp_path):

@@ -1,4 +1,4 @@
-"""Frozen dataclasses out of nested mappings: what JSON files and command lines hold."""
+"""What JSON files and command lines hold: frozen dataclasses out of nested mappings, and indices."""
 
 import types
 from dataclasses import fields, is_dataclass
@@ -16,6 +16,12 @@ def from_dict(cls: Any, values: dict[str, Any], where: str = "config") -> Any:
     if unknown:
         raise ValueError(f"{where} has unknown fields {', '.join(unknown)}; {cls.__name__} knows {', '.join(known)}")
     return cls(**{name: _as(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def check_index(what: str, index: int, count: int, where: str) -> None:
+    """Raises ValueError naming what there is, unless 0 <= index < count."""
+    if not 0 <= index < count:
+        raise ValueError(f"there is no {what} {index} in {where}: it holds {what}s 0 to {count - 1}")
 
 
 def _as(hint: Any, value: Any, where: str) -> Any:

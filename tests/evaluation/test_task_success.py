@@ -1,6 +1,8 @@
 """Success rates: the figures follow from the outcomes, and a small evaluation runs end to end."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,14 +136,14 @@ def test_an_evaluation_of_nothing_is_refused():
             TasksConfig("checkpoint", **wrong)
 
 
-def test_scenes_that_must_not_be_evaluated_on_are_refused_before_any_is_built(checkpoint):
+def test_scenes_that_must_not_be_evaluated_on_are_refused_before_any_is_built(checkpoint, tmp_path):
     for seed, split, message in (
         (50, "evaluation", "among the checkpoint's training seeds"),
         (SEED, "evaluation", "outside the evaluation range"),
         (1_000_000, "validation", "outside the validation range"),
     ):
         with pytest.raises(SeedError, match=message):
-            evaluate_tasks(TasksConfig(checkpoint, seed=seed, split=split))
+            evaluate_tasks(TasksConfig(checkpoint, seed=seed, split=split), tmp_path / "episodes.jsonl")
 
 
 def test_replayed_expert_moves_succeed_and_every_move_is_measured_and_filmed(episode, environment):
@@ -177,12 +179,12 @@ def test_the_search_in_the_true_simulator_finds_moves_that_are_better_than_none(
     assert max(costs[:2]) < costs[2]
 
 
-def test_an_evaluation_runs_from_checkpoint_to_figures(checkpoint):
-    seen = []
+def test_an_evaluation_runs_from_checkpoint_to_figures_and_plays_nothing_twice(checkpoint, tmp_path, monkeypatch):
+    seen, file = [], tmp_path / "out" / "episodes.jsonl"
     config = TasksConfig(
         checkpoint, ("reach",), episodes=1, seed=SEED, simulator_episodes=0, workers=1, split="validation"
     )
-    figures, outcomes = evaluate_tasks(config, lambda *progress: seen.append(progress))
+    figures = evaluate_tasks(config, file, lambda *progress: seen.append(progress))
     assert seen == [("reach", 1, 1)]
     assert list(figures) == ["reach"]
     assert figures["reach"]["seeds"] == [SEED]
@@ -190,4 +192,17 @@ def test_an_evaluation_runs_from_checkpoint_to_figures(checkpoint):
     assert figures["reach"]["do_nothing"] == 0.0
     assert figures["reach"]["true_simulator"] is None
     assert figures["reach"]["seconds_per_plan"] > 0
-    assert set(outcomes[0].played) == set(POLICIES) - {"true_simulator"}
+
+    outcome = json.loads(file.read_text().splitlines()[-1])["result"]
+    assert set(outcome["played"]) == set(POLICIES) - {"true_simulator"}
+    assert len(outcome["played"]["world_model"]["moves"]) == HORIZON
+    with open(file, "ab") as torn:  # killed while it wrote the next line
+        torn.write(b'{"name": "reach 9')
+    monkeypatch.setattr("dexworld.evaluation.tasks._play_all", None)
+    monkeypatch.setattr("dexworld.evaluation.tasks.draw_episode", None)
+    assert evaluate_tasks(config, file) == figures
+    with pytest.raises(ValueError, match=r"planner was 'cpu', now 'paper'"):
+        evaluate_tasks(replace(config, planner="paper"), file)
+    file.write_text(file.read_text().replace('"reach', "reach", 1))
+    with pytest.raises(ValueError, match=r"episodes.jsonl: line 2 is damaged"):
+        evaluate_tasks(config, file)

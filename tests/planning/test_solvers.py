@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dexworld.planning.cem import CEM, ICEM, MPPI, coloured_noise
+from dexworld.planning.cem import CEM
 from dexworld.planning.gradient import Adam, GradientSolver, Hybrid
 from dexworld.planning.protocols import Gaussian
 from dexworld.planning.search import Archive
@@ -14,8 +14,6 @@ STEPS, ACTIONS = 3, 4
 SOLVERS = {
     "cem": CEM(samples=200, elites=15, iterations=15),
     "cem with momentum": CEM(samples=200, elites=15, iterations=20, momentum=0.2, std_floor=0.01),
-    "icem": ICEM(samples=200, elites=15, iterations=15),
-    "mppi": MPPI(samples=200, elites=30, iterations=20),
     "gradient": GradientSolver(restarts=4, adam=Adam(steps=60, rate=0.15)),
     "hybrid": Hybrid(CEM(samples=64, elites=8, iterations=1), top=4, adam=Adam(steps=60, rate=0.15)),
     "hybrid of cem": Hybrid(CEM(samples=64, elites=8, iterations=5), top=4, adam=Adam(steps=40, rate=0.1)),
@@ -153,38 +151,13 @@ def test_cem_refits_to_mean_and_population_std_of_the_elites():
     elites = torch.tensor([[[1.0]], [[3.0]]])
     old = Gaussian(torch.zeros(1, 1), torch.ones(1, 1))
     for momentum, mean in ((0.0, 2.0), (0.25, 1.5)):
-        refit = CEM(samples=4, elites=2, momentum=momentum).refit(old, elites, torch.tensor([0.0, 1.0]))
+        refit = CEM(samples=4, elites=2, momentum=momentum).refit(old, elites)
         assert (float(refit.mean), float(refit.std)) == (mean, 1.0)
 
 
 def test_the_std_floor_is_a_share_of_the_initial_std():
     plan = CEM(samples=50, elites=2, iterations=30, std_floor=0.1).solve(Bowl(optimum()), start(), box(), generator())
     assert float(plan.distribution.std.min()) == pytest.approx(0.05)
-
-
-def test_mppi_weighs_elites_by_the_softmax_of_their_costs():
-    elites = torch.tensor([[[0.0]], [[1.0]]])
-    old = Gaussian(torch.zeros(1, 1), torch.zeros(1, 1))
-    refit = MPPI(samples=4, elites=2, temperature=1.0).refit(old, elites, torch.tensor([0.0, 2.0]))
-    share = math.exp(-2.0) / (1 + math.exp(-2.0))  # the costs' std is 1
-    assert float(refit.mean) == pytest.approx(share, abs=1e-6)
-    assert float(refit.std) == pytest.approx(math.sqrt(share * (1 - share)), abs=1e-6)
-
-
-def test_icem_populations_shrink_down_to_twice_the_elites():
-    solver = ICEM(samples=100, elites=10, decay=2.0)
-    assert [solver.population_size(iteration) for iteration in range(4)] == [100, 50, 25, 20]
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 10])
-def test_coloured_noise_has_unit_variance_at_every_step_and_follows_its_neighbour(steps):
-    like = torch.zeros(1, dtype=torch.float64)
-    noise = coloured_noise((20000, steps, 1), 2.0, generator(), like)[..., 0]
-    assert torch.allclose(noise.var(0), torch.ones(steps, dtype=torch.float64), atol=0.05)
-    if steps > 1:
-        assert float((noise[:, 0] * noise[:, 1]).mean()) > 0.2
-        white = coloured_noise((20000, steps, 1), 0.0, generator(), like)[..., 0]
-        assert abs(float((white[:, 0] * white[:, 1]).mean())) < 0.03
 
 
 def test_the_archive_keeps_the_best_once_each_over_many_populations():
@@ -203,8 +176,6 @@ def test_settings_that_make_no_search_are_refused():
         (lambda: CEM(samples=5, elites=6), "elites <= samples"),
         (lambda: CEM(momentum=1.0), "momentum"),
         (lambda: CEM(std_floor=-1.0), "std_floor"),
-        (lambda: ICEM(decay=0.5), "decay"),
-        (lambda: MPPI(temperature=0.0), "temperature"),
         (lambda: Adam(steps=0), "steps >= 1"),
         (lambda: GradientSolver(restarts=0), "restarts"),
         (lambda: Hybrid(CEM(samples=10, elites=4), top=5), "top"),

@@ -1,7 +1,15 @@
 """The `dexworld` command: every verb is a dataclass whose fields are its options, imported when it is asked for."""
 
+import errno
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import is_dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dexworld.errors import UsageError
@@ -33,25 +41,113 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 
 # Options and files that contradict themselves or each other, and what a user can mend.
-_MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, UsageError)
+_MISTAKES = (ValueError, OSError, UsageError)
+# What the system says of a path, and what to do; finished files are kept whatever happens.
+_CAUSES = {
+    errno.ENOSPC: "the disk is full; make room and start again, finished files are kept",
+    errno.EDQUOT: "the disk quota is used up; make room and start again, finished files are kept",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose another folder or change its permissions",
+    errno.EPERM: "permission denied; choose another folder or change its permissions",
+    errno.EEXIST: "exists already, and is no folder; choose another name",
+    errno.ENOTDIR: "lies below a file, not a folder; choose another name",
+    errno.EISDIR: "is a folder, not a file; choose another name",
+}
+# The extra that brings a package; all others come with dexworld itself.
+_EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "diffusers": "video", "accelerate": "video", "peft": "video"}
+
+# Several processes may write into one folder of theirs: they share the work by claims on its parts.
+_SHARED = {"prepare", "cache-latents"}
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived: whatever is open is cleaned up on the way out."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb. Mistakes of the user end with one clear line and exit code 2, defects with a traceback."""
+    """Run one verb. Mistakes of the user end with one clear line and exit code 2, defects with a traceback.
+
+    SIGINT and SIGTERM end it with exit code 128 and the signal's number.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     verb = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in VERBS), None)
     if verb is None:
         _overview(words)
     module, name, _ = VERBS[verb]
     try:
-        command = getattr(import_module(f"dexworld.cli.{module}"), name)
-        _parsed(verb, command, words[len(verb.split()) :]).run()
+        with _stopped_by_signals():
+            command = getattr(import_module(f"dexworld.cli.{module}"), name)
+            parsed = _parsed(verb, command, words[len(verb.split()) :])
+            _run(parsed, [] if verb in _SHARED else _outputs(parsed))
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "dexworld":
+        package = (error.name or "").split(".")[0]
+        if package == "dexworld":
             raise
-        sys.exit(_mistake(f"`dexworld {verb}` needs the package {error.name}: pip install 'dexworld[sim,video]'"))
+        extra = f"dexworld[{_EXTRAS[package]}]" if package in _EXTRAS else package
+        sys.exit(_mistake(f"`dexworld {verb}` needs the package {package}: pip install '{extra}'"))
     except _MISTAKES as error:
-        sys.exit(_mistake(str(error)))
+        sys.exit(_mistake(_explained(error)))
+    except Stopped as stop:
+        number = signal.Signals(stop.args[0])
+        _mistake(f"stopped by {number.name}; finished files are kept")
+        sys.exit(128 + number)
+
+
+def _outputs(options: Any) -> list[Path]:
+    """The folders named `output` that a command writes. Raises OSError where one can't be written."""
+    found = []
+    for name, value in vars(options).items():
+        if is_dataclass(value):
+            found += _outputs(value)
+        elif name == "output" and isinstance(value, Path):
+            standing = next(each for each in (value, *value.absolute().parents) if each.exists())
+            if not standing.is_dir():
+                raise OSError(errno.EEXIST if standing == value else errno.ENOTDIR, "", str(value))
+            if not os.access(standing, os.W_OK | os.X_OK):
+                raise OSError(errno.EACCES, "", str(value))
+            found.append(value)
+    return found
+
+
+def _run(command: Any, outputs: list[Path]) -> None:
+    """Run a parsed command as the only one that writes into its folders."""
+    from dexworld.data.owner import owned
+
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":  # the first process of a group that a launcher started
+            for folder in outputs:
+                stack.enter_context(owned(folder))
+        command.run()
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Raise `Stopped` in the main thread at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    own, numbers = os.getpid(), (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != own:  # a forked worker: its parent cleans up
+            os.kill(os.getpid(), number)
+        raise Stopped(number)
+
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _explained(error: Exception) -> str:
+    """What a mistake says; an error of the system is given its path and what to do."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    paths = [os.fspath(each) for each in (error.filename, error.filename2) if isinstance(each, (str, os.PathLike))]
+    return ": ".join([*paths[:1], _CAUSES.get(error.errno, error.strerror or str(error))])
 
 
 def _parsed(verb: str, command: Any, options: list[str]) -> Any:
@@ -61,7 +157,8 @@ def _parsed(verb: str, command: Any, options: list[str]) -> Any:
     import tyro
     from rich.logging import RichHandler
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    handler = RichHandler(show_path=False) if sys.stdout.isatty() else logging.StreamHandler()  # plain in a log file
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return tyro.cli(
         command,

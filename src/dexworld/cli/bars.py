@@ -1,4 +1,4 @@
-"""Progress of long commands: bars on a terminal; for work of days also a log line a minute where there is none."""
+"""Progress of long commands: bars on a terminal, a plain line a minute in a log file."""
 
 import logging
 import time
@@ -12,6 +12,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 
 logger = logging.getLogger("dexworld")
 LOGGED_EVERY_S = 60.0
+Update = Callable[..., None]
 
 
 def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
@@ -28,8 +29,15 @@ def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
 
 
 @contextmanager
-def task_bars(console: Console | None = None) -> Iterator[Callable[..., None]]:
-    """Bars by name, each moved by calling the value with (name, done, total) and perhaps a note behind the bar."""
+def task_bars() -> Iterator[Update]:
+    """Bars by name, each moved by calling the value with (name, done, total) and perhaps a note behind the bar.
+
+    Without a terminal a line is logged at the first call of a name and one a minute: done, total, rate, time left.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
     label, note_shown = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
     columns = label, BarColumn(), MofNCompleteColumn(), note_shown, Elapsed(), Remaining()
     with Progress(*columns, console=console) as progress:
@@ -43,25 +51,21 @@ def task_bars(console: Console | None = None) -> Iterator[Callable[..., None]]:
         yield update
 
 
-@contextmanager
-def bars_or_lines() -> Iterator[Callable[..., None]]:
-    """Like `task_bars` on a terminal; elsewhere a log line at the first call of a name, and one a minute."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with task_bars(console) as update:
-            yield update
-        return
-    current, started, logged = "", 0.0, 0.0
+def _lines() -> Update:
+    """An update that logs a line a minute."""
+    started: dict[str, tuple[float, int]] = {}  # when a name first came, and what was done then
+    logged = 0.0
 
-    def log(name: str, done: int, total: int, note: str = "") -> None:
-        nonlocal current, started, logged
+    def update(name: str, done: int, total: int, note: str = "") -> None:
+        nonlocal logged
         now = time.monotonic()
-        if name != current:
-            current, started, logged = name, now, now
-            logger.info("%s: %d to do", name, total)
+        if name not in started:
+            started[name], logged = (now, done), now
+            logger.info("%s: %d to do", name, total - done)
         elif now - logged >= LOGGED_EVERY_S:
-            logged = now
-            remaining = (now - started) / done * (total - done) if done else 0.0
-            logger.info("%s: %d of %d %s, about %.0f min to go", name, done, total, note, remaining / 60)
+            logged, (begin, before) = now, started[name]
+            rate = (done - before) / (now - begin)
+            left = f"{(total - done) / rate / 60:.1f} min left" if rate else "time left unknown"
+            logger.info("%s: %d of %d, %.3g a minute, %s %s", name, done, total, 60 * rate, left, note)
 
-    yield log
+    return update

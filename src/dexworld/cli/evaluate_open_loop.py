@@ -1,14 +1,15 @@
 """The verb `evaluate open-loop`: predictions on held-out episodes."""
 
 import logging
-import tempfile
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dexworld.cli.bars import counted
+from dexworld.cli.bars import counted, task_bars
 from dexworld.data.datasets import open_dataset
 from dexworld.data.resize import resized
 from dexworld.evaluation.guard import Split, check_seeds
+from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.evaluation.results import write_results
 from dexworld.models.latent_readers import AUTO, chosen_evaluator
@@ -20,10 +21,13 @@ logger = logging.getLogger("dexworld")
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """How well the model predicts on its own for four seconds, against copy-last and shuffled actions."""
+    """How well the model predicts on its own for four seconds, against copy-last and shuffled actions.
+
+    A run that was stopped goes on with the episodes that are missing when it is started again.
+    """
 
     output: Path
-    """Folder for results.json."""
+    """Folder for results.json and episodes.jsonl, which holds each episode's sums as they are known."""
     checkpoint: str = REFERENCE
     """Model folder or hub id; `reference` is the shipped one."""
     episodes: int = 100
@@ -48,28 +52,30 @@ class OpenLoop:
         trained = [model.provenance] if evaluator is None else [model.provenance, evaluator.provenance]
         for provenance in trained:
             check_seeds(range(self.seed, self.seed + self.episodes), provenance, self.split)
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = self.data or Path(temporary)
-            if self.data is None:
-                from dexworld.sim.collect_scenes import CollectConfig, collect
+        folder = self.data or self.output / "episodes"
+        if self.data is None:
+            from dexworld.sim.collect_scenes import CollectConfig, collect
 
-                collect(
-                    CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes)
-                )
-            dataset = resized(open_dataset(folder), model.config.image_size)
-            for provenance in trained:
-                check_seeds(dataset.seeds, provenance, self.split)
-            episodes = (dataset[index] for index in range(min(self.episodes, len(dataset))))
-            config = OpenLoopConfig(seed=self.seed)
+            collect(CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes))
+        dataset = resized(open_dataset(folder), model.config.image_size)
+        for provenance in trained:
+            check_seeds(dataset.seeds, provenance, self.split)
+        config = OpenLoopConfig(seed=self.seed)
+        about = {"data": dataset.fingerprint, "trained": trained, "keypoints": reader}
+        with task_bars() as update:
             figures = evaluate_open_loop(
                 model,
-                counted("roll-outs", self.episodes)(episodes),
+                (dataset[index] for index in range(min(self.episodes, len(dataset)))),
                 config,
                 keypoints=None if evaluator is None else evaluator.keypoints,
+                ledger=Ledger(self.output / "episodes.jsonl", asdict(config) | about),
+                progress=update,
             )
         figures["keypoints_read_by"] = reader
         figures["quarantined"] = len(dataset.quarantined)
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
+        if self.data is None:
+            shutil.rmtree(folder)  # collected for this alone; the seeds bring it back
         logger.info(
             "squared error against copy-last: %.3f at 1 s, %.3f at 4 s; keypoints read by %s; %s",
             figures["mse_ratio_1s"],

@@ -16,16 +16,19 @@ logger = logging.getLogger("dexworld")
 
 @dataclass(frozen=True)
 class Tasks:
-    """Success rates of planning with the model on held-out scenes, with its controls."""
+    """Success rates of planning with the model on held-out scenes, with its controls.
+
+    A run that was stopped goes on with the episodes that are missing when it is started again.
+    """
 
     output: Path
-    """Folder for results.json."""
+    """Folder for results.json and episodes.jsonl, which holds each episode's outcome as it is known."""
     config: Annotated[TasksConfig, tyro.conf.arg(name="")] = field(default_factory=TasksConfig)
 
     def run(self) -> None:
         """Evaluate and write `results.json`."""
         with task_bars() as update:
-            figures, _ = evaluate_tasks(self.config, update)
+            figures = evaluate_tasks(self.config, self.output / "episodes.jsonl", update)
         path = write_results(self.output, figures, seed=self.config.seed)
         for task, row in figures.items():
             logger.info("%s: %.0f %% (%.0f to %.0f)", task, *(100 * row[key] for key in ("success", "low", "high")))

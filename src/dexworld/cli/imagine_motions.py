@@ -9,6 +9,7 @@ from dexworld.data.resize import resized_episode
 from dexworld.models.latent_readers import AUTO, drawing_of
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
+from dexworld.options import check_index
 from dexworld.report.atomic import AtomicConfig, atomic_motions, best_frame
 from dexworld.report.imagine import imagine, write_imagine_report
 
@@ -42,10 +43,16 @@ class Imagine:
         model = load_world_model(self.checkpoint)
         drawing = drawing_of(model, self.decoder)
         if self.data is not None:
-            episode = open_dataset(self.data)[self.episode]
+            dataset = open_dataset(self.data)
+            check_index("episode", self.episode, len(dataset), str(self.data))
+            episode = dataset[self.episode]
+            if self.frame is not None:
+                check_index("frame", self.frame, len(episode), episode.source)
         else:
             from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
 
+            if self.frame is not None and self.frame < 0:
+                raise ValueError(f"frame is {self.frame}; it must be 0 or more")
             frames = SEARCHED_FRAMES if self.frame is None else max(2, self.frame + 1)
             episode = record_exploration(self.seed, config=ExploreConfig(frames=frames))
         episode = resized_episode(episode, model.config.image_size)

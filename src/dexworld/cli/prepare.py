@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from dexworld.cli.bars import bars_or_lines
+from dexworld.cli.bars import task_bars
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import Shard
 from dexworld.data.prepare.job import PrepareConfig, prepare
@@ -38,7 +38,7 @@ class Prepare(PrepareConfig):
         shard = Shard.parse(self.shard)
         values = {each.name: getattr(self, each.name) for each in fields(PrepareConfig)}
         config = PrepareConfig(**values | {"shard": shard, "reader": reader_options(self.reader)})
-        with bars_or_lines() as update:
+        with task_bars() as update:
             report = prepare(config, update)
         sys.stdout.write(report.text() + "\n")
         own = STAGING if not report.assembled else ""  # several shards, each with its own figures

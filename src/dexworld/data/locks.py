@@ -68,7 +68,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, wait=True)
+        lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
@@ -118,8 +118,8 @@ def _claim(path: Path, wait: bool, whole: Whole) -> int | None:
     part = hidden(path)
     while not whole(path):
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
-        locked = _lock(descriptor, wait)
-        if locked and _is(part, descriptor):
+        locked = lock(descriptor, wait)
+        if locked and is_file_of(part, descriptor):
             if not whole(path):
                 return descriptor
             part.unlink(missing_ok=True)  # finished by another between the two looks
@@ -129,14 +129,16 @@ def _claim(path: Path, wait: bool, whole: Whole) -> int | None:
     return None
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def is_file_of(path: Path, descriptor: int) -> bool:
+    """Whether a path still names an open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def _lock(descriptor: int, wait: bool) -> bool:
+def lock(descriptor: int, wait: bool) -> bool:
+    """Lock an open file; False when another process holds it. Where there are no locks, True with a warning."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dexworld.actions import hand_motion
+from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.open_loop_metrics import (
     PCK_THRESHOLDS,
     PREDICTIONS,
@@ -80,10 +81,14 @@ def evaluate_open_loop(
     config: OpenLoopConfig = OpenLoopConfig(),
     device: torch.device | str = "cpu",
     keypoints: Keypoints | None = None,
+    ledger: Ledger | None = None,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Open-loop figures of `model` over `episodes`, with their controls and bootstrap intervals.
 
     keypoints: reads keypoints from latents instead of the model's own head, such as `KeypointEvaluator.keypoints`.
+    ledger: keeps every episode's sums as they are known; what it holds of an earlier run is not measured again.
+    progress: called with ("roll-outs", episodes done, episodes).
 
     Returns plain values ready for `write_results`. Every figure `key` comes with `key_low` and `key_high` (95 %,
     bootstrap over episodes). Episodes that are too short for `config.steps` are left out and counted. Raises ValueError
@@ -99,10 +104,16 @@ def evaluate_open_loop(
         wanted = f"at least 2 episodes of {config.steps / config.fps:g} s or more"
         raise ValueError(f"open-loop evaluation needs {wanted}, got {len(clips)} (and {too_short} shorter ones)")
     generator = np.random.default_rng(config.seed)
-    measured = [
-        measure(model, clips[index], clips[partner], torch.device(device), keypoints)
-        for index, partner in enumerate(derangement(len(clips), generator))
-    ]
+    measured = []
+    for index, partner in enumerate(derangement(len(clips), generator)):
+        progress("roll-outs", index, len(clips))
+        name = f"{index} {clips[index].source} {clips[partner].source}"
+        if ledger is None or name not in ledger:
+            measured.append(measure(model, clips[index], clips[partner], torch.device(device), keypoints))
+            if ledger is not None:
+                ledger.add(name, measured[-1])
+        else:
+            measured.append({key: np.array(value) for key, value in ledger[name].items()})
     sums = {key: np.stack([episode[key] for episode in measured]) for key in measured[0]}
     figures = summarise(sums, config.moments, generator, config.resamples)
     figures["curves"]["seconds"] = [(step + 1) / config.fps for step in range(config.steps)]

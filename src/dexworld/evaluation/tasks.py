@@ -6,9 +6,10 @@ Every episode is played by every policy from the same start state. Rates come wi
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from dexworld.data.parallel import Workers
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import mcnemar, wilson
+from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.runner import Played, play
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import BFloat16Rollouts, WorldModel, load_world_model
@@ -84,33 +86,38 @@ def policy_setup(
     return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
 
 
-def evaluate_tasks(config: TasksConfig, progress=None) -> tuple[dict[str, Any], list[EpisodeOutcome]]:
-    """Figures by task, as `results.json` holds them, and every episode's outcome.
+def evaluate_tasks(config: TasksConfig, file: Path, progress=None) -> dict[str, Any]:
+    """Figures by task, as `results.json` holds them.
 
-    progress: called with (task, episodes done, episodes). Raises SeedError for seeds that must not be evaluated on.
+    file: keeps every episode's outcome as it is known (a `Ledger`), and what it holds of an earlier run is not played
+    again. progress: called with (task, episodes done, episodes). Raises SeedError for seeds that must not be evaluated
+    on.
     """
     provenance = _model(config.checkpoint).provenance
     check_seeds([config.seed], provenance, config.split)  # before any scene is built
     backend: Any = choose_backend(config.backend)  # once, not in every process
     config = replace(config, backend=backend)
+    same = {name: value for name, value in asdict(config).items() if name not in ("workers", "tasks", "episodes")}
+    ledger = Ledger(file, same | {"checkpoint's provenance": provenance})
     figures: dict[str, Any] = {}
-    outcomes: list[EpisodeOutcome] = []
     with Workers(_run, config.workers) as pool:
         for task in config.tasks:
-            episodes, rejections = _draw(pool, config, task)
-            check_seeds([episode.seed for episode in episodes], provenance, config.split)
+            episodes, rejections = _draw(pool, config, task, ledger)
+            check_seeds([each.seed for each in episodes], provenance, config.split)
             jobs = [
                 partial(_play_all, episode, index < config.simulator_episodes, config)
                 for index, episode in enumerate(episodes)
+                if isinstance(episode, TaskEpisode)
             ]
-            played = []
+            played = [each for each in episodes if isinstance(each, EpisodeOutcome)]
             for outcome in pool.map(jobs):
+                rows = {name: _row(each) for name, each in outcome.played.items()}
+                ledger.add(f"{task} {outcome.seed}", {"task": task, "seed": outcome.seed, "played": rows})
                 played.append(outcome)
                 if progress is not None:
-                    progress(task, len(played), len(jobs))
-            outcomes += played
-            figures[task] = summarise(played, rejections)
-    return figures, outcomes
+                    progress(task, len(played), len(episodes))
+            figures[task] = summarise(sorted(played, key=lambda outcome: outcome.seed), rejections)
+    return figures
 
 
 def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, Any]:
@@ -138,23 +145,47 @@ def summarise(outcomes: list[EpisodeOutcome], rejections: Counter) -> dict[str, 
     return figures
 
 
-def _draw(pool: Workers, config: TasksConfig, task: str) -> tuple[list[TaskEpisode], Counter]:
-    """The first `episodes` seeds that give an episode, in the order of seeds whatever the number of processes."""
-    episodes: list[TaskEpisode] = []
+def _draw(
+    pool: Workers, config: TasksConfig, task: str, ledger: Ledger
+) -> tuple[list[TaskEpisode | EpisodeOutcome], Counter]:
+    """The first `episodes` seeds that give an episode, in the order of seeds whatever the number of processes.
+
+    What the ledger holds is not drawn again: outcomes stand in for their episodes.
+    """
+    episodes: list[TaskEpisode | EpisodeOutcome] = []
     rejections: Counter = Counter()
     seeds = iter(range(config.seed, config.seed + config.episodes * MAX_REJECTED))
     while some := list(islice(seeds, config.episodes - len(episodes))):
-        for drawn in pool.map(partial(draw_episode, task, seed, config.backend) for seed in some):
-            if isinstance(drawn, Rejection):
-                rejections[drawn.reason] += 1
+        new = [seed for seed in some if f"{task} {seed}" not in ledger]
+        drawn = dict(zip(new, pool.map(partial(draw_episode, task, seed, config.backend) for seed in new), strict=True))
+        for seed in some:
+            found = drawn[seed] if seed in drawn else _kept(ledger[f"{task} {seed}"])
+            if isinstance(found, Rejection):
+                rejections[found.reason] += 1
+                if seed in drawn:
+                    ledger.add(f"{task} {seed}", asdict(found))
             else:
-                episodes.append(drawn)
+                episodes.append(found)
     if len(episodes) == config.episodes:
         return episodes, rejections
     raise RuntimeError(
         f"{task}: only {len(episodes)} episodes in {config.episodes * MAX_REJECTED} scenes; "
         f"rejected: {dict(rejections)}"
     )
+
+
+def _kept(result: dict[str, Any]) -> EpisodeOutcome | Rejection:
+    """An outcome or a rejection, as a ledger holds it."""
+    if "reason" in result:
+        return Rejection(**result)
+    played = {}
+    for name, row in result["played"].items():
+        played[name] = Played(row["success"], tuple(row["distances"]), tuple(row["seconds"]))
+    return EpisodeOutcome(result["task"], result["seed"], played)
+
+
+def _row(played: Played) -> dict[str, Any]:
+    return {name: getattr(played, name) for name in ("success", "distances", "seconds", "moves")}
 
 
 def _run(job: Callable[[], Any]) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dexworld.planning.cem import CEM
 from dexworld.planning.protocols import CostFunction, Gaussian, Plan
-from dexworld.planning.search import Archive, PopulationSolver, check_bounds, clamp, white_noise
+from dexworld.planning.search import Archive, check_bounds, clamp, white_noise
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class GradientSolver:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A population search (or plain random shooting: one iteration), then Adam on its `top` best candidates."""
+    """CEM (with one iteration, plain random shooting), then Adam on its `top` best candidates."""
 
-    shooting: PopulationSolver = field(default_factory=lambda: CEM(samples=128, elites=8, iterations=1))
+    shooting: CEM = field(default_factory=lambda: CEM(samples=128, elites=8, iterations=1))
     top: int = 8
     adam: Adam = field(default_factory=Adam)
 

@@ -1,14 +1,12 @@
-"""What all solvers share: bounded samples, the archive of the best candidates, the loop over populations."""
+"""What all solvers share: bounded samples and the archive of the best candidates."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dexworld.planning.protocols import CostFunction, Gaussian, IterationStatistics, Plan
+from dexworld.planning.protocols import Gaussian, IterationStatistics, Plan
 
 
 def check_bounds(bounds: Tensor, actions: int) -> None:
@@ -72,74 +70,3 @@ class Archive:
         finite = torch.isfinite(self.costs)
         samples, costs = self.samples[finite], self.costs[finite]
         return Plan(samples[0].clone(), float(costs[0]), distribution, samples, costs, tuple(self.history))
-
-
-@dataclass(frozen=True)
-class PopulationSolver(ABC):
-    """The loop that CEM, iCEM and MPPI share: draw, keep inside the bounds, evaluate, refit.
-
-    A population's first rows are the distribution's mean, the best candidate so far, and what `carry` adds.
-    std_floor: smallest std, as a share of the initial one; it keeps the search from freezing early.
-    """
-
-    samples: int = 128
-    elites: int = 10
-    iterations: int = 6
-    std_floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or not 1 <= self.elites <= self.samples:
-            raise ValueError(f"a search needs iterations >= 1 and 1 <= elites <= samples, not {self}")
-        if self.std_floor < 0:
-            raise ValueError(f"std_floor must not be negative, not {self.std_floor}")
-
-    def population_size(self, iteration: int) -> int:
-        """Number of candidates in an iteration."""
-        return self.samples
-
-    @abstractmethod
-    def refit(self, current: Gaussian, elites: Tensor, costs: Tensor) -> Gaussian:
-        """The next distribution from the population's elites (E, T, A), best first, and their finite costs (E,)."""
-
-    def noise(self, count: int, current: Gaussian, generator: torch.Generator) -> Tensor:
-        """Noise (count, T, A) of unit variance."""
-        return white_noise((count, *current.mean.shape), generator, current.mean)
-
-    def carry(self, elites: Tensor | None) -> list[Tensor]:
-        """More candidates to join the population, each (E, T, A), given the last iteration's elites."""
-        return []
-
-    def solve(
-        self,
-        cost_function: CostFunction,
-        initial: Gaussian,
-        bounds: Tensor,
-        generator: torch.Generator,
-        proposals: Tensor | None = None,
-    ) -> Plan:
-        """See `Solver.solve`. The paper's CEM draws no more than this does; proposals join the first population."""
-        check_bounds(bounds, initial.mean.shape[1])
-        current, elites, archive = initial, None, Archive(self.elites)
-        with torch.no_grad():
-            for iteration in range(self.iterations):
-                # Draw.
-                fixed = [current.mean[None], *self.carry(elites)]
-                if len(archive.samples):
-                    fixed.insert(1, archive.samples[:1])
-                elif proposals is not None:
-                    fixed.append(proposals)
-                kept = torch.cat(fixed)
-                count = max(self.population_size(iteration) - len(kept), 0)
-                drawn = current.mean + current.std * self.noise(count, current, generator)
-                samples = clamp(torch.cat([kept, drawn]), bounds)
-                # Evaluate.
-                costs = archive.add(samples, cost_function(samples))
-                best = costs.argsort(stable=True)[: self.elites]
-                best = best[torch.isfinite(costs[best])]
-                elites = samples[best]
-                # Refit.
-                if len(best):
-                    current = self.refit(current, elites, costs[best])
-                current = Gaussian(current.mean, torch.maximum(current.std, self.std_floor * initial.std))
-                archive.record(costs, self.elites)
-        return archive.plan(current.std, current.mean)

@@ -1,0 +1,98 @@
+"""One command at a time writes into a folder: a second one is refused, whatever machine it runs on.
+
+The owner holds a file lock on `.owner` in the folder and touches that file every `BEAT_S` seconds. The lock dies with
+its owner. Where a file system keeps no locks, or not between machines, the file's age tells that its owner is gone.
+"""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dexworld.data.locks import is_file_of, lock
+from dexworld.errors import UsageError
+
+NAME = ".owner"
+BEAT_S, GONE_S = 20.0, 90.0
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own a folder, made if it is missing, until the context ends. Raises UsageError naming the command that owns it.
+
+    A folder that was made and is still empty at the end is removed.
+    """
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    descriptor = _taken(path)
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        if new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def _taken(path: Path) -> int:
+    """A descriptor that holds the lock of the file, which now names this process."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not lock(descriptor, wait=False) or _lives(path):
+                raise UsageError(_refusal(path))
+            if is_file_of(path, descriptor):  # else the owner left, and took the file with it
+                command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+                since = datetime.now(UTC).isoformat(timespec="seconds")
+                owner = {"host": platform.node(), "pid": os.getpid(), "since": since, "command": command}
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        owner = json.loads(path.read_bytes())
+        return owner if isinstance(owner, dict) else {}
+    return {}
+
+
+def _lives(path: Path) -> bool:
+    """Whether the owner that the file names may live, although this process got its lock: on another machine."""
+    owner = _owner(path)
+    if not owner or owner.get("host") == platform.node():
+        return False
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:  # the file system's own clock
+        return os.stat(now.name).st_mtime - path.stat().st_mtime < GONE_S
+
+
+def _refusal(path: Path) -> str:
+    owner = {"command": "another command", "pid": "?", "host": "?", "since": "?"} | _owner(path)
+    who = "`{command}` (process {pid} on {host}, since {since})".format(**owner)
+    return (
+        f"{path.parent}: {who} is writing into it; wait for it, or choose another folder. If that machine is dead, "
+        f"this ends {GONE_S:.0f} s after its last sign of life"
+    )
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_S):
+        with suppress(OSError):
+            os.utime(path)
