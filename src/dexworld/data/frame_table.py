@@ -107,9 +107,11 @@ class FrameTable:
             end = min(start + min(max(least, 1), PACKETS_PER_READ), count)
             least -= end - start
             contents = contents_at(file, self.offsets[start:end].tolist(), self.sizes[start:end].tolist())
-            if self.checksums is not None and [*map(zlib.crc32, contents)] != self.checksums[start:end].tolist():
-                raise VideoError("its bytes are not those written")
-            for content, time in zip(contents, self.packet_times[start:end].tolist(), strict=True):
+            checksums = [None] * len(contents) if self.checksums is None else self.checksums[start:end].tolist()
+            times = self.packet_times[start:end].tolist()
+            for content, time, checksum in zip(contents, times, checksums, strict=True):
+                if checksum is not None and zlib.crc32(content) != checksum:
+                    raise VideoError("its bytes are not those written")
                 if time >= earliest:  # else it is shown before the key frame but stored behind it: it lacks a reference
                     packet = av.Packet(content)
                     packet.pts = time

@@ -76,7 +76,7 @@ class Decoder:
         """A decoded picture as (H, W, 3) uint8, without a copy. Raises VideoError when (H, W) is not `size`."""
         if (picture.height, picture.width) != size:
             raise VideoError(f"{picture.height} x {picture.width} pixels, not {size[0]} x {size[1]}")
-        plane = self._convert.reformat(picture, format="rgb24", threads=1).planes[0]
+        plane: Any = self._convert.reformat(picture, format="rgb24", threads=1).planes[0]
         return np.ndarray((*size, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
 
 
