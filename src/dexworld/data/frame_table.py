@@ -82,9 +82,7 @@ class FrameTable:
                     for picture in pictures:
                         number = pending.pop(picture.pts, None)
                         if number is not None:
-                            image = decoder.rgb(picture, size)
-                            for row in rows[number]:
-                                frames[row] = image
+                            frames[rows[number]] = decoder.rgb(picture, size)
                     if not pending:
                         break
                 if held:  # nothing of this run may come out in the next, of another file perhaps

@@ -107,7 +107,7 @@ class FrameLoader:
             return
         if self._loader is None:
             options: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": True, "pin_memory": self.pin}
-            options |= {"batch_size": None, "prefetch_factor": PREFETCH, "collate_fn": _as_it_is}
+            options |= {"batch_size": None, "prefetch_factor": PREFETCH}
             self._loader = DataLoader(self.reader, sampler=self._order, **options)
         for batch in _forked_safely(self._loader):
             yield self._counted(batch)
@@ -292,7 +292,3 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
     """An uninitialised uint8 tensor in memory that processes share."""
     storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
-
-
-def _as_it_is(batch: Window) -> Window:
-    return batch

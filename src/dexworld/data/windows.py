@@ -15,7 +15,6 @@ from dexworld.data.frame_labels import EPISODES_FILE, POSE
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.mixture import Clips, MixConfig, Picks, make_sampler
 from dexworld.data.sampling import PartStrategy, StrideSampling
-from dexworld.hands import TRACKED
 from dexworld.track import Track
 
 DEFAULT_COLUMNS = ("keypoints_world", "keypoints_valid", "keypoints_shown")
@@ -71,11 +70,6 @@ class Window:
         own |= {"clips": picks.clips, "numbers": picks.numbers}
         own = {name: torch.from_numpy(value) for name, value in own.items()}
         return cls(Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors), **own, **more)
-
-    @property
-    def tracked_shown(self) -> Tensor:
-        """(B, F, 12) bool: the tracked keypoints that a picture can show."""
-        return self.track.keypoints_shown[..., list(TRACKED)]
 
     @property
     def slots(self) -> Tensor:
