@@ -231,7 +231,7 @@ def prepared(source: Path, folder: Path, codec: str) -> tuple[PreparedDataset, d
     """A store of the clips, and what making it cost."""
     before, new = time.process_time(), not folder.exists()
     settings = PrepareSettings(codec=codec)  # type: ignore[arg-type]
-    prepare(PrepareConfig(source, folder, kind="egodex", settings=settings, workers=1, check_frames=0))
+    prepare(PrepareConfig(source, folder, kind="egodex", settings=settings, workers=1))
     dataset = open_prepared(folder)
     frames = sum(dataset.lengths)
     size = sum(path.stat().st_size for path in folder.rglob("*.mp4"))

@@ -17,19 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from common import cpu_seconds, parser, write_results
-from dexworld.data.prepare.quality import LUMA, psnr
 from dexworld.data.store.assemble import assemble
 from dexworld.data.store.encode import RECIPES, encode_episode, scaled_frame
 from dexworld.data.store.packs import read_records, write_pack
 from dexworld.data.store.prepared_dataset import open_prepared
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import write_video
+from dexworld.pictures import psnr_of_mse
 from dexworld.track import ArrayFrames, Track
 
-CODECS = ("h264", "h264-444", "hevc", "av1", "jpeg")
+CODECS = ("h264", "h264-444", "av1", "jpeg")
 FPS = 30.0
 WINDOW = 9  # frames of a training window, within four seconds
 SPAN = 120
+LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 FINER = {"jpeg": 1}  # steps of the rate factor between the two encodings of a codec; 4 for video
 
 
@@ -75,6 +76,12 @@ def episode_of(frames: np.ndarray) -> Track:
         source="benchmark",
         columns={"keypoints_world": np.ones((length, 42, 3)), "keypoints_valid": np.ones((length, 42), dtype=bool)},
     )
+
+
+def psnr(expected: np.ndarray, found: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of values on an 8-bit scale (see `pictures.psnr_of_mse`)."""
+    difference = (expected.astype(np.float64) - found.astype(np.float64)) / 255
+    return psnr_of_mse(float(np.mean(difference**2)))
 
 
 def measure(

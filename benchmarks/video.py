@@ -1,4 +1,4 @@
-"""CPU cost of the video world model: triplets, a training step, a sampled clip, and what our attention saves.
+"""CPU cost of the video world model: triplets, a training step, a sampled clip.
 
     python benchmarks/video.py --output outputs/bench/video
 
@@ -63,11 +63,7 @@ def train_step(trainer: Trainer) -> None:
 
 
 def measure_training(name: str, folder: TripletFolder, repeats: int) -> tuple[DWM, dict[str, float]]:
-    """A training step of a preset: float32 against bfloat16, diffusers' attention against ours."""
-    from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
-
-    from dexworld.video.model.backbone_layers import JointAttention
-
+    """A training step of a preset: float32 against bfloat16."""
     torch.manual_seed(0)
     model = DWM(preset(name))
     fit_codec(model, [folder], len(folder), 0)
@@ -76,25 +72,17 @@ def measure_training(name: str, folder: TripletFolder, repeats: int) -> tuple[DW
     for bfloat16 in (False, True):
         config = VideoTrainConfig(batch_size=BATCH, bfloat16=bfloat16)
         trainers[bfloat16] = Trainer(model, config, VideoTask(model, config, latents), folder.root / "unused")
-    ways = {
-        "float32": (False, JointAttention()),
-        "bfloat16": (True, JointAttention()),
-        "fused": (True, CogVideoXAttnProcessor2_0()),
-    }
-    times: dict[str, list[float]] = {way: [] for way in ways}
+    times: dict[bool, list[float]] = {way: [] for way in trainers}
     for index in range(repeats + 1):
-        for way, (bfloat16, attention) in ways.items():
-            model.backbone.transformer.set_attn_processor(attention)
-            seconds = cpu_seconds(lambda trainer=trainers[bfloat16]: train_step(trainer))
+        for way, trainer in trainers.items():
+            seconds = cpu_seconds(lambda trainer=trainer: train_step(trainer))
             if index:  # the first call of each is not counted
                 times[way].append(seconds)
-    model.backbone.transformer.set_attn_processor(JointAttention())
     middle = {way: statistics.median(values) for way, values in times.items()}
     return model, {
-        "train_step_cpu_s": middle["bfloat16"],
-        "train_clips_per_cpu_s": BATCH / middle["bfloat16"],
-        "bfloat16_speedup": middle["float32"] / middle["bfloat16"],
-        "attention_speedup": middle["fused"] / middle["bfloat16"],
+        "train_step_cpu_s": middle[True],
+        "train_clips_per_cpu_s": BATCH / middle[True],
+        "bfloat16_speedup": middle[False] / middle[True],
         "million_parameters": sum(each.numel() for each in model.backbone.parameters()) / 1e6,
     }
 

@@ -55,7 +55,7 @@ DOCUMENTED = {
     "video.py": (
         "--clips 8 --presets debug --repeats 1",
         "triples_per_cpu_s cpu_s_per_clip triples_per_cpu_s_224x384 debug_train_step_cpu_s debug_train_clips_per_cpu_s "
-        "debug_bfloat16_speedup debug_attention_speedup debug_million_parameters debug_sample_10_steps_cpu_s "
+        "debug_bfloat16_speedup debug_million_parameters debug_sample_10_steps_cpu_s "
         "debug_sample_5_steps_cpu_s",
         {"clip": "5 frames of 32 x 48", "batch": 8},
     ),

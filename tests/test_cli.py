@@ -16,7 +16,8 @@ from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
 
-SEEDLESS = {"convert", "video train"}  # nothing is drawn, or the seed stands among the training's options
+# Nothing is drawn, or the seed stands among the training's options.
+SEEDLESS = {"convert", "prepare", "video train", "video prepare", "video validate", "video episodes"}
 SEED = 900_000
 
 
@@ -48,7 +49,7 @@ def mistake(capsys, *arguments: str) -> str:
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_explains_its_options_output_and_seed_among_them(capsys, verb):
-    more = ["custom"] if verb == "video prepare" else []
+    more = ["videos"] if verb == "video prepare" else []
     with pytest.raises(SystemExit) as ended:
         cli.main([*verb.split(), *more, "--help"])
     assert ended.value.code == 0
@@ -202,7 +203,7 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     two = ["--episodes", "2", "--seed", str(SEED), "--workers", "1", "allegro", "--frames", "30"]
     cli.main(["collect", "--output", str(folder / "data"), *two])
-    cli.main(["prepare", str(folder / "data"), str(folder / "store"), "--workers", "1", "--check-frames", "0"])
+    cli.main(["prepare", str(folder / "data"), str(folder / "store"), "--workers", "1"])
     return folder / "store"
 
 
@@ -210,7 +211,7 @@ def store(tmp_path_factory):
 def test_imagine_writes_a_page_a_video_and_its_figures(tmp_path, checkpoint, kind, request):
     data = str(request.getfixturevalue(kind))
     cli.main(["imagine", "--output", str(tmp_path), "--checkpoint", checkpoint, "--data", data, "--steps", "2"])
-    assert {path.name for path in tmp_path.iterdir()} == {"imagine.html", "imagine.mp4", "results.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"imagine.html", "results.json"}
 
 
 def test_open_loop_figures_come_from_a_store_that_was_just_prepared(tmp_path, checkpoint, store, monkeypatch):

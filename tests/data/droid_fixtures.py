@@ -21,6 +21,7 @@ from dexworld.geometry import invert, project, transform_points
 LAB, UUID = "AUTOLab", "AUTOLab+5d05c5aa+2023-07-07-09h-42m-23s"
 DAY, TIME = "2023-07-07", "Fri_Jul__7_09:42:23_2023"
 WRIST, EXT1, EXT2 = "18026681", "22008760", "24400334"  # ext1 and ext2 are sorted by serial number
+INTRINSICS = np.array([[52.0, 0.0, 65.0], [0.0, 52.5, 35.5], [0.0, 0.0, 1.0]])
 
 
 @dataclass
@@ -28,13 +29,15 @@ class Told:
     """What was written: poses in the robot's base, one per row of the trajectory."""
 
     folder: Path
-    rows: int
     gripper: np.ndarray
     opening: np.ndarray
     cameras: dict[str, np.ndarray]
     joints: np.ndarray
     action_joints: np.ndarray
-    intrinsics: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        return len(self.gripper)
 
 
 def turned(axis, angle) -> np.ndarray:
@@ -73,42 +76,45 @@ def write_numbered(path: Path, count: int, size=(72, 128)) -> None:
     write_mp4(path, shades(range(0, 4 * count, 4), size=size), 15, pixels="yuv444p", g="12")
 
 
+def make_recording(folder: Path, rows: int) -> Told:
+    """A gripper that turns, moves and opens under two outer cameras; the wrist's is carried along."""
+    phase = np.linspace(0.0, 1.0, rows)
+    turns = [turned((1, 0.2, 0), math.pi - 0.4 * p) @ turned((0, 0, 1), 1.5 * p) for p in phase]
+    places = [(0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3) for p in phase]
+    gripper = np.stack([placed(*pose) for pose in zip(turns, places, strict=True)])
+    cameras = {
+        EXT1: np.tile(looking((0.1, -0.6, 0.5), (0.5, 0.0, 0.2)), (rows, 1, 1)),
+        EXT2: np.tile(looking((0.2, 0.7, 0.45), (0.5, 0.0, 0.2)), (rows, 1, 1)),
+        WRIST: gripper @ HAND_EYE,
+    }
+    joints, action_joints = np.random.default_rng(rows).uniform(-2, 2, (2, rows, 7))
+    return Told(folder, gripper, 0.5 + 0.5 * np.cos(2 * math.pi * phase), cameras, joints, action_joints)
+
+
 def write_episode(
     root: Path, rows=20, frames: int | None = None, outcome="success", time=TIME, uuid=UUID, intrinsics=False
 ) -> Told:
     """One complete episode below `root`; `left` is ext2. The released files hold no intrinsics."""
     folder = root / LAB / outcome / DAY / time
     folder.mkdir(parents=True)
-    phase = np.linspace(0.0, 1.0, rows)
-    turns = [turned((1, 0.2, 0), math.pi - 0.4 * p) @ turned((0, 0, 1), 1.5 * p) for p in phase]
-    places = [(0.45 + 0.1 * p, 0.2 - 0.3 * p, 0.3) for p in phase]
-    gripper = np.stack([placed(*pose) for pose in zip(turns, places, strict=True)])
-    closed = 0.5 - 0.5 * np.cos(2 * math.pi * phase)
-    cameras = {
-        EXT1: np.tile(looking((0.1, -0.6, 0.5), (0.5, 0.0, 0.2)), (rows, 1, 1)),
-        EXT2: np.tile(looking((0.2, 0.7, 0.45), (0.5, 0.0, 0.2)), (rows, 1, 1)),
-        WRIST: gripper @ HAND_EYE,
-    }
-    generator = np.random.default_rng(rows)
-    joints, action_joints = generator.uniform(-2, 2, (rows, 7)), generator.uniform(-2, 2, (rows, 7))
-    matrix = np.array([[52.0, 0.0, 65.0], [0.0, 52.5, 35.5], [0.0, 0.0, 1.0]])
-
+    told = make_recording(folder, rows)
+    closed = 1.0 - told.opening
     with h5py.File(folder / "trajectory.h5", "w") as file:
         file.attrs.update(building="Sutardja", scene_id=7, user="A Person", current_task="Move object", success=True)
         state, seen = file.create_group("observation/robot_state"), file["observation"]
-        state["cartesian_position"] = np.array([xyz_euler(pose) for pose in gripper])
-        state["gripper_position"], state["joint_positions"] = closed, joints
-        for serial, poses in cameras.items():
+        state["cartesian_position"] = np.array([xyz_euler(pose) for pose in told.gripper])
+        state["gripper_position"], state["joint_positions"] = closed, told.joints
+        for serial, poses in told.cameras.items():
             vectors = np.array([xyz_euler(pose) for pose in poses])
             seen[f"camera_type/{serial}"] = np.full(rows, 0 if serial == WRIST else 1)
             seen[f"camera_extrinsics/{serial}_left"] = vectors
             seen[f"camera_extrinsics/{serial}_right"] = vectors + 0.01
             seen[f"timestamp/cameras/{serial}_frame_received"] = 1_688_745_743_000 + 67 * np.arange(rows)
             if intrinsics:
-                seen[f"camera_intrinsics/{serial}_left"] = np.tile(matrix, (rows, 1, 1))
+                seen[f"camera_intrinsics/{serial}_left"] = np.tile(INTRINSICS, (rows, 1, 1))
         seen[f"camera_extrinsics/{WRIST}_left_gripper_offset"] = np.tile(xyz_euler(HAND_EYE), (rows, 1))
         seen["timestamp/skip_action"] = np.zeros(rows, dtype=bool)
-        file["action/joint_position"], file["action/gripper_position"] = action_joints, closed
+        file["action/joint_position"], file["action/gripper_position"] = told.action_joints, closed
 
     below = f"gs://another-cluster/r2d2-data-full/{LAB}/{outcome}/{DAY}/{time}/recordings/MP4"
     metadata = {"uuid": uuid, "lab": LAB, "success": outcome == "success", "trajectory_length": rows}
@@ -116,11 +122,11 @@ def write_episode(
     metadata |= {"left_mp4_path": f"{below}/{EXT2}.mp4", "right_mp4_path": f"{below}/{EXT1}.mp4"}
     for role, serial in (("wrist", WRIST), ("ext1", EXT1), ("ext2", EXT2)):
         metadata[f"{role}_cam_serial"] = serial
-        metadata[f"{role}_cam_extrinsics"] = xyz_euler(cameras[serial][0])
+        metadata[f"{role}_cam_extrinsics"] = xyz_euler(told.cameras[serial][0])
         metadata[f"{role}_mp4_path"] = f"{below}/{serial}.mp4"
         write_numbered(folder / "recordings" / "MP4" / f"{serial}.mp4", rows if frames is None else frames)
     (folder / f"metadata_{uuid}.json").write_text(json.dumps(metadata))
-    return Told(folder, rows, gripper, 1.0 - closed, cameras, joints, action_joints, matrix)
+    return told
 
 
 def write_later(folder: Path, told: Told, uuid: str = UUID) -> dict[str, np.ndarray]:

@@ -9,41 +9,26 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from droid_fixtures import HAND_EYE, looking, placed, turned, xyz_euler
+from droid_fixtures import EXT1, EXT2, WRIST, Told, make_recording, xyz_euler
 from lerobot_fixtures import write_meta
 from video_fixtures import shades, write_mp4
 
 SIZE, FPS = (36, 64), 15
+CAMERAS = {"exterior_1_left": EXT1, "exterior_2_left": EXT2, "wrist_left": WRIST}
 GREEN = {"exterior_1_left": 40, "exterior_2_left": 120, "wrist_left": 200}
 
 
-def truth(length: int, number: int) -> dict[str, np.ndarray]:
-    phase = np.linspace(0.0, 1.0, length)
-    gripper = np.stack(
-        [placed(turned((1, 0.1 * number, 0), 3.0 - 0.3 * p), (0.4 + 0.1 * p, 0.1 - 0.2 * p, 0.35)) for p in phase]
-    )
-    still = np.ones((length, 1, 1))
-    return {
-        "gripper": gripper,
-        "opening": 1.0 - phase,
-        "exterior_1_left": still * looking((0.1, -0.6, 0.5), (0.5, 0.0, 0.2)),
-        "exterior_2_left": still * looking((0.2, 0.7, 0.45 + 0.01 * number), (0.5, 0.0, 0.2)),
-        "wrist_left": gripper @ HAND_EYE,
-        "joints": np.random.default_rng(number).uniform(-2, 2, (length, 7)),
-    }
-
-
-def rows_of(told: dict[str, np.ndarray], number: int, first: int, success: bool) -> dict[str, pa.Array]:
-    length = len(told["gripper"])
+def rows_of(told: Told, number: int, first: int, success: bool) -> dict[str, pa.Array]:
+    length = len(told.gripper)
     single, vector = pa.float32(), pa.list_(pa.float32())
-    closed = 1.0 - told["opening"]
+    closed = 1.0 - told.opening
     columns: dict[str, pa.Array] = {
-        "observation.state.cartesian_position": pa.array([xyz_euler(pose) for pose in told["gripper"]], vector),
+        "observation.state.cartesian_position": pa.array([xyz_euler(pose) for pose in told.gripper], vector),
         "observation.state.gripper_position": pa.array(closed, single),
-        "observation.state.joint_position": pa.array(told["joints"].tolist(), vector),
-        "action.joint_position": pa.array((told["joints"] + 0.1).tolist(), vector),
+        "observation.state.joint_position": pa.array(told.joints.tolist(), vector),
+        "action.joint_position": pa.array((told.action_joints).tolist(), vector),
         "action.gripper_position": pa.array(closed, single),
-        "action": pa.array(np.concatenate([told["joints"] + 0.1, closed[:, None]], axis=1).tolist(), vector),
+        "action": pa.array(np.concatenate([told.action_joints, closed[:, None]], axis=1).tolist(), vector),
         "language_instruction": pa.array([f"stack cup {number}"] * length),
         "language_instruction_2": pa.array([""] * length),
         "language_instruction_3": pa.array(["put the cup on the cup"] * length),
@@ -55,14 +40,14 @@ def rows_of(told: dict[str, np.ndarray], number: int, first: int, success: bool)
         "index": pa.array(np.arange(first, first + length)),
         "task_index": pa.array([number] * length),
     }
-    for camera in GREEN:
-        columns[f"camera_extrinsics.{camera}"] = pa.array([xyz_euler(told[camera][0])] * length, vector)
+    for camera, serial in CAMERAS.items():
+        columns[f"camera_extrinsics.{camera}"] = pa.array([xyz_euler(told.cameras[serial][0])] * length, vector)
     return columns
 
 
-def write_dataset(folder: Path, lengths=(8, 12), successes=(True, False)) -> list[dict[str, np.ndarray]]:
+def write_dataset(folder: Path, lengths=(8, 12), successes=(True, False)) -> list[Told]:
     """All episodes in one data file, one row group each, and one video per camera; what was written, per episode."""
-    told = [truth(length, number) for number, length in enumerate(lengths)]
+    told = [make_recording(folder, length) for length in lengths]
     (folder / "data/chunk-000").mkdir(parents=True)
     starts = np.cumsum([0, *lengths]).tolist()
     tables = [pa.table(rows_of(each, number, starts[number], successes[number])) for number, each in enumerate(told)]

@@ -57,17 +57,15 @@ def write_dataset(
     episodes_per_file=3,
     size=(64, 96),
     columns=None,
-    names=None,
     file_word="file-",
     version="v3.0",
     row_groups=True,
     image_key=None,
-    task_column="__index_level_0__",
 ):
     """A dataset whose frame with global number n of camera c shows the number n + 1000 c.
 
     columns: name -> (total frames, ...) float32 arrays besides `observation.state` (7) and `action` (3), which are made
-    here. names: feature names of columns in info.json. Returns the columns by name.
+    here. Returns the columns by name.
     """
     total = sum(lengths)
     generator = np.random.default_rng(5)
@@ -87,20 +85,18 @@ def write_dataset(
         path = folder / "data" / "chunk-000" / f"{file_word}{file:03d}.parquet"
         _write_rows(path, members, starts, columns, row_groups, image_key, size)
     shapes = {name: list(array.shape[1:]) for name, array in columns.items()} | {"timestamp": [1]}
-    features = {name: {"dtype": "float32", "shape": shapes[name], "names": (names or {}).get(name)} for name in shapes}
+    features = {name: {"dtype": "float32", "shape": shapes[name], "names": None} for name in shapes}
     for name in ("frame_index", "episode_index", "index", "task_index"):
         features[name] = {"dtype": "int64", "shape": [1], "names": None}
     if image_key:
         features[image_key] = {"dtype": "image", "shape": [3, *size], "names": ["channels", "height", "width"]}
     files = [episode // episodes_per_file for episode in range(len(lengths))]
     tasks = ["pick the cup", "place the cup"]
-    write_meta(folder, lengths, cameras, features, tasks, FPS, size, files, task_column, version)
+    write_meta(folder, lengths, cameras, features, tasks, FPS, size, files, version)
     return columns
 
 
-def write_meta(
-    folder, lengths, cameras, features, tasks, fps, size, files=None, task_column="__index_level_0__", version="v3.0"
-):
+def write_meta(folder, lengths, cameras, features, tasks, fps, size, files=None, version="v3.0"):
     """The meta folder. files: the number of the file that each episode lies in; task i % len(tasks) is episode i's."""
     starts, files, rows = np.concatenate([[0], np.cumsum(lengths)]), files or [0] * len(lengths), []
     for episode, (length, file) in enumerate(zip(lengths, files, strict=True)):
@@ -115,7 +111,7 @@ def write_meta(
         rows.append(row)
     (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
-    texts = pa.table({"task_index": list(range(len(tasks))), task_column: tasks})
+    texts = pa.table({"task_index": list(range(len(tasks))), "__index_level_0__": tasks})
     pq.write_table(texts, folder / "meta" / "tasks.parquet")
     video = {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
     video["info"] = {"video.fps": fps, "has_audio": False}

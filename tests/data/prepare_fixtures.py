@@ -67,7 +67,7 @@ def damage_frames(source: Path, name: str) -> None:
 
 def config_of(source: Path, destination: Path, **options) -> PrepareConfig:
     """The preparation of a tiny source, in this process."""
-    return PrepareConfig(source, destination, **{"settings": SETTINGS, "workers": 1, "check_frames": 0} | options)
+    return PrepareConfig(source, destination, **{"settings": SETTINGS, "workers": 1} | options)
 
 
 def content_of(store: Path) -> dict[str, str]:

@@ -68,8 +68,8 @@ def pictures(length: int, height=HEIGHT) -> np.ndarray:
     return frames
 
 
-def write_demo(data: h5py.Group, name: str, length: int, flat: bool = True) -> Told:
-    """One episode. flat: poses as rows of 16 and of 66 numbers, as released; else (4, 4) and (16, 3)."""
+def write_demo(data: h5py.Group, name: str, length: int) -> Told:
+    """One episode, poses as rows of 16 and of 66 numbers, as released."""
     phase = np.linspace(0.0, 1.0, length)
     yaw = 0.7
     base = np.stack([placed(turned((0, 0, 1), yaw), (2.0, -1.5, 0.05)) for _ in phase])
@@ -93,15 +93,15 @@ def write_demo(data: h5py.Group, name: str, length: int, flat: bool = True) -> T
     obs["robot0_base_quat"] = np.tile((0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)), (length, 1))
     helpers = generator.uniform(size=(length, 6, 3))  # sites of the hand that are no joints come first
     keypoints = np.concatenate([helpers, sites], axis=1)
-    obs["robot0_right_gripper_keypoint_pose"] = keypoints.reshape(length, -1) if flat else sites
-    obs["robot0_right_hand_T_world_pose_mat"] = wrist.reshape(length, 16) if flat else wrist
+    obs["robot0_right_gripper_keypoint_pose"] = keypoints.reshape(length, -1)
+    obs["robot0_right_hand_T_world_pose_mat"] = wrist.reshape(length, 16)
     left_arm = generator.uniform(size=(length, 7))
     obs["robot0_joint_pos"] = np.concatenate([joints[:, :7], left_arm], axis=1)
     obs["robot0_right_gripper_qpos"] = joints[:, 7:]
     return Told(base, wrist, sites, joints, actions)
 
 
-def write_file(path, lengths=(6, 4), flat: bool = True) -> dict[str, Told]:
+def write_file(path, lengths=(6, 4)) -> dict[str, Told]:
     """A file of episodes demo_0, demo_1, ...; demo_0 is the training split, the others the validation split."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
@@ -109,7 +109,7 @@ def write_file(path, lengths=(6, 4), flat: bool = True) -> dict[str, Told]:
         data.attrs["total"] = sum(lengths)
         data.attrs["env_args"] = json.dumps({"env_name": "PnPCounterTop", "env_kwargs": {"control_freq": 20}})
         names = [f"demo_{number}" for number in range(len(lengths))]
-        told = {name: write_demo(data, name, length, flat) for name, length in zip(names, lengths, strict=True)}
+        told = {name: write_demo(data, name, length) for name, length in zip(names, lengths, strict=True)}
         file["mask/train"] = np.array([b"demo_0"])
         file["mask/valid"] = np.array([name.encode() for name in list(told)[1:]])
     return told

@@ -5,28 +5,20 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from dexworld.data.parallel import parallel_map
 
 
 @dataclass(frozen=True)
 class Scripted:
-    """Does what is written for each item: "kill" itself, "hang", "fail", "full", or nothing. once: at its first try."""
+    """Does what is written for each item: "kill" itself, "fail", "full", or nothing."""
 
     script: dict
-    folder: Path
-    once: bool = False
 
-    def __call__(self, item, note=lambda value, seconds=0.0: None):
-        note(item)
-        mark = self.folder / f"{item}-tried"
-        action = "" if self.once and mark.exists() else self.script.get(item)
-        mark.touch()
+    def __call__(self, item):
+        action = self.script.get(item)
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if action == "hang":
-            time.sleep(60)
         if action == "fail":
             raise RuntimeError("a defect")
         if action == "full":

@@ -12,7 +12,7 @@ from dexworld.data.source import Dataset
 
 def test_recordings_and_the_store_made_of_them_open_alike(tmp_path):
     source = write_source(tmp_path / "source", 3)
-    prepare(config_of(source, tmp_path / "store", assemble="never"))
+    prepare(config_of(source, tmp_path / "store", assemble=False))
     with pytest.raises(FileNotFoundError, match=r"no finished store.*run the same `dexworld prepare` again"):
         open_dataset(tmp_path / "store")
     prepare(config_of(source, tmp_path / "store"))

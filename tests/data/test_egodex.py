@@ -99,21 +99,6 @@ def test_extras_hold_wrist_poses_metacarpals_the_upper_body_and_confidences(data
     assert extras["body_valid"].shape == (LENGTH, 18)
 
 
-def test_the_twenty_joints_of_the_body_baseline_are_both_wrists_and_the_upper_body():
-    arms = [f"{side}{name}" for side in ("left", "right") for name in ("Arm", "Forearm", "Hand", "Shoulder")]
-    baseline = {*arms, "hip", *(f"neck{n}" for n in range(1, 5)), *(f"spine{n}" for n in range(1, 8))}
-    assert len(baseline) == 20
-    assert baseline == {*BODY_KEYPOINTS, "leftHand", "rightHand"}
-
-
-def test_rows_are_in_anatomical_order_although_the_file_lists_joints_alphabetically(dataset):
-    with h5py.File(dataset / "part1" / "add_remove_lid" / "0.hdf5") as file:
-        listed = [name for name in file["transforms"] if name in KEYPOINT_NAMES]
-    assert listed == sorted(listed) != list(KEYPOINT_NAMES)
-    read = open_egodex(dataset)[0].keypoints_world
-    assert np.abs(read - positions(CLIP, KEYPOINT_NAMES)).max() < 1e-6 < np.abs(read - positions(CLIP, listed)).max()
-
-
 def test_keypoints_land_on_the_pixels_that_show_them(dataset):
     """Once by the writer's own projection (0.01 px), once by the centre of the blob in the decoded video (0.1 px)."""
     episode = open_egodex(dataset)[0]
@@ -154,38 +139,20 @@ def test_the_task_is_the_sentence_that_was_acted(broken, attributes, sentence):
     assert open_egodex(named)[0].task == sentence
 
 
-def test_the_scene_of_a_simulated_clip_is_known_so_that_evaluation_can_refuse_it(broken):
-    folder = broken(lambda file: file.attrs.__setitem__("dexworld_seed", 900_017))
-    assert open_egodex(folder)[0].seed == 900_017
-
-
-def test_annotations_keep_every_array_and_attribute_of_the_file(dataset):
-    found = open_egodex(dataset).annotations(0)
-    assert len([name for name in found if name.startswith("transforms/")]) == 69
-    assert len([name for name in found if name.startswith("confidences/")]) == 68
-    np.testing.assert_array_equal(found["transforms/spine3"], CLIP.poses["spine3"])
-    assert found["attributes"]["llm_verbs"] == ["put", "take"]
-    assert found["attributes"]["session_name"] == "session 7"
-
-
-def test_confidence_can_decide_what_is_valid_and_is_ignored_by_default(dataset):
-    assert open_egodex(dataset)[0].keypoints_valid.all()
-    strict = open_egodex(dataset, EgoDexOptions(min_confidence=0.6))[0]
+def test_confidence_can_decide_what_is_valid_and_nan_counts_as_none(broken):
+    folder = broken(replace("confidences/leftHand", np.full(LENGTH, np.nan)))
+    assert open_egodex(folder)[0].keypoints_valid.all()  # ignored by default
+    strict = open_egodex(folder, EgoDexOptions(min_confidence=0.6))[0]
     confidences = np.stack([CLIP.confidences[name] for name in KEYPOINT_NAMES], axis=1)
+    confidences[:, 0] = 0.0
+    np.testing.assert_array_equal(strict.columns["keypoint_confidence"], confidences)
     np.testing.assert_array_equal(strict.keypoints_valid, confidences >= np.float32(0.6))
 
 
-def test_a_file_without_confidences_keeps_every_keypoint_and_claims_none(tmp_path):
-    write_clip(tmp_path / "task", 0, CLIP, confidences=False)
-    episode = open_egodex(tmp_path, EgoDexOptions(min_confidence=0.9))[0]
+def test_a_file_without_confidences_keeps_every_keypoint_and_claims_none(broken):
+    episode = open_egodex(broken(without("confidences")), EgoDexOptions(min_confidence=0.9))[0]
     assert episode.keypoints_valid.all()
     assert "keypoint_confidence" not in episode.columns
-
-
-def test_a_confidence_that_is_no_number_counts_as_none(broken):
-    folder = broken(replace("confidences/leftHand", np.full(LENGTH, np.nan)))
-    assert open_egodex(folder)[0].columns["keypoint_confidence"][:, 0].max() == 0.0
-    assert not open_egodex(folder, EgoDexOptions(min_confidence=0.01))[0].keypoints_valid[:, 0].any()
 
 
 @pytest.mark.parametrize(
@@ -237,16 +204,10 @@ def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
     ("change", "reason"),
     [
         (without("transforms/camera"), "transforms/camera is missing"),
-        (without("transforms"), "transforms/camera is missing"),
         (without("transforms/leftRingFingerTip"), "transforms/leftRingFingerTip is missing"),
-        (without("camera/intrinsic"), "camera/intrinsic is missing"),
-        (without("confidences/rightHand"), "confidences/rightHand is missing"),
         (replace("transforms/hip", np.zeros((12, 3))), r"transforms/hip has shape \(12, 3\), expected \(12, 4, 4\)"),
-        (replace("transforms/leftHand", CLIP.poses["leftHand"][:-1]), r"transforms/leftHand has shape \(11, 4, 4\)"),
-        (replace("confidences/leftHand", np.ones(3)), r"confidences/leftHand has shape \(3,\), expected \(12,\)"),
         (replace("transforms/camera", np.zeros((0, 4, 4))), "transforms/camera holds no frames"),
         (replace("transforms/camera", CLIP.poses["camera"][:-1]), r"0\.mp4: 12 frames, but 11 poses in .*0\.hdf5"),
-        (replace("transforms/camera", "text"), r"transforms/camera has shape \(\)"),
         (with_entry("camera", 5, (0, 0), np.nan), "transforms/camera is no rigid transform at frame 5"),
         (with_entry("camera", 5, (slice(0, 3), slice(0, 3)), 2 * np.eye(3)), "no rigid transform at frame 5"),
         (with_entry("camera", 3, (slice(0, 3), 0), -CLIP.poses["camera"][3, :3, 0]), "no rigid transform at frame 3"),
@@ -254,8 +215,8 @@ def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
             with_entry("camera", np.s_[7:], (0, 3), CLIP.poses["camera"][7:, 0, 3] + 2),
             r"transforms/camera jumps by 2.* m to frame 7",
         ),
-        (replace("camera/intrinsic", np.full((3, 3), np.nan)), "camera/intrinsic is no pinhole matrix"),
-        (replace("camera/intrinsic", np.eye(3)), "camera/intrinsic has focal lengths 1, 1 .* fits neither 320 x 180"),
+        (replace("camera/intrinsic", np.full((3, 3), np.nan)), "camera/intrinsic: .* is no pinhole matrix"),
+        (replace("camera/intrinsic", np.eye(3)), "camera/intrinsic: .* is no pinhole matrix for frames of 180 x 320"),
     ],
 )
 def test_what_is_broken_is_named(broken, change, reason):
@@ -263,22 +224,6 @@ def test_what_is_broken_is_named(broken, change, reason):
     with pytest.raises(CorruptEpisodeError, match=reason) as caught:
         source[0]
     assert re.search(r"0\.(mp4|hdf5)", str(caught.value))
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".hdf5"])
-@pytest.mark.parametrize("damage", ["emptied", "truncated", "overwritten"])
-def test_an_unreadable_file_is_a_corrupt_episode(broken, suffix, damage):
-    folder = broken()
-    path = folder / f"0{suffix}"
-    content = path.read_bytes()
-    path.write_bytes({"emptied": b"", "truncated": content[: len(content) // 2], "overwritten": bytes(5000)}[damage])
-    droid_fixtures.check_refused(open_egodex(folder), rf"^{re.escape(str(path))}: ")
-
-
-def test_a_video_of_an_impossible_rate_is_a_corrupt_episode(broken):
-    folder = broken()
-    write_mp4(folder / "0.mp4", np.zeros((LENGTH, 180, 320, 3), dtype=np.uint8), rate=1000)
-    droid_fixtures.check_refused(open_egodex(folder), r"0\.mp4: 1000 frames per second")
 
 
 @pytest.fixture
@@ -318,9 +263,7 @@ def test_a_file_without_its_partner_is_quarantined_at_opening(tree):
     assert open_egodex(tree, EgoDexOptions(split="part2")).quarantined == ()
 
 
-def test_tasks_and_a_number_of_episodes_can_be_chosen(tree):
-    ids = ("extra.cut.0", "part2.pour-x20tea.0", "part2.pour-x20tea.1")
-    assert open_egodex(tree, EgoDexOptions(tasks=("cut", "pour tea"))).ids == ids
+def test_a_number_of_episodes_can_be_chosen(tree):
     few = open_egodex(tree, EgoDexOptions(max_episodes=3))
     assert few.ids == ("extra.cut.0", "part1.fold.2", "part2.pour-x20tea.1")
     video, poses = few.files(1)
@@ -333,8 +276,6 @@ def test_choices_that_select_nothing_say_what_there_is(tree, tmp_path):
         open_egodex(tree, EgoDexOptions(split="part5"))
     with pytest.raises(ValueError, match="nothing is of split 'train'"):
         open_egodex(tree / "extra", EgoDexOptions(split="train"))
-    with pytest.raises(ValueError, match="there is no task fly among its 3"):
-        open_egodex(tree, EgoDexOptions(tasks=("fold", "fly")))
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_egodex(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()

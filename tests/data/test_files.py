@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dexworld.data.files import Shard, check_same_settings
-from dexworld.data.locks import Claims
+from dexworld.data.locks import claimed
 
 INDEX = Path("folder/dataset.json")
 
@@ -49,28 +49,25 @@ def test_a_message_stays_short():
     assert len(str(raised.value)) < 700
 
 
-def hold(folder, sender):
-    claims = Claims(folder)
-    sender.send((claims.take("held"), claims.take("live")))
-    time.sleep(60)
+def hold(path, sender):
+    with claimed(path) as part:
+        sender.send(part.name)
+        time.sleep(60)
 
 
 def test_a_claim_is_refused_while_its_process_lives_and_free_when_it_died(tmp_path):
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    other = context.Process(target=hold, args=(tmp_path, theirs))
+    other = context.Process(target=hold, args=(tmp_path / "held", theirs))
     other.start()
-    assert ours.recv() == (True, True)
-    with Claims(tmp_path) as claims:
-        assert not claims.take("live")
-        assert claims.take("new")
-        assert not claims.take("new")
-        claims.release("new")
-        assert claims.take("new")
-        other.kill()
-        other.join()
-        assert claims.take("held")
-    assert [path.name for path in tmp_path.iterdir()] == [".live.part"]  # the next one takes it over
+    assert ours.recv() == ".held.part"
+    with claimed(tmp_path / "held", wait=False) as part:
+        assert part is None
+    other.kill()
+    other.join()
+    with claimed(tmp_path / "held", wait=False) as part:
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["held"]
 
 
 def test_shards_divide_the_items_without_a_rest():

@@ -1,30 +1,14 @@
 """Labels of a cache: read on demand, in bounded memory, the same to the bit as those held in memory."""
 
 import pickle
-import tracemalloc
 import zlib
-from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from dexworld.data import frame_labels
-from dexworld.data.frame_labels import (
-    EPISODES_FILE,
-    FrameLabels,
-    label_rows,
-    record_type,
-    write_labels,
-)
+from dexworld.data.frame_labels import EPISODES_FILE, FrameLabels, record_type, write_labels
 from dexworld.data.latent_cache import StaleCacheError, latent_cache
-from dexworld.data.mixture import Clips, MixConfig, StrideSampler
-from dexworld.data.sampling import PaperSampling, StrideSampling
-from dexworld.data.windows import WindowSampler
-
-STRIDE = StrideSampling(frames=6, history=3)
-PAPER = PaperSampling(frames=4, history=2, seconds=1.0, segments=1)
 
 
 @pytest.fixture
@@ -45,27 +29,6 @@ def in_memory(dataset) -> FrameLabels:
         mine["object_motion"] = episode.columns.get("object_motion", 0)
     intrinsics = np.stack([each.intrinsics for each in episodes]).astype(np.float32)
     return FrameLabels(records, starts, intrinsics, np.array([each.fps for each in episodes]))
-
-
-def assert_same(left, right) -> None:
-    for name, mine in left.tensors.items():
-        assert mine.dtype == right.tensors[name].dtype, name
-        assert torch.equal(mine, right.tensors[name]), name
-
-
-@pytest.mark.parametrize(
-    ("sampling", "mix"),
-    [(STRIDE, MixConfig()), (replace(STRIDE, moving_object_weight=3.0), MixConfig((1.0, 2.0))), (PAPER, MixConfig())],
-    ids=["stride", "moving objects, mixed", "paper"],
-)
-def test_batches_are_those_of_labels_held_in_memory(tmp_path, small_blocks, write_dataset, make_cache, sampling, mix):
-    lengths = {"one": ([30, 7, 21], 9), "two": ([25, 16], None)}
-    mapped = [make_cache(each, name, moving) for name, (each, moving) in lengths.items()]
-    datasets = [write_dataset(tmp_path / name, *each) for name, each in lengths.items()]
-    held = [replace(cache, labels=in_memory(dataset)) for cache, dataset in zip(mapped, datasets, strict=True)]
-    samplers = [WindowSampler(caches, sampling, 3, [np.array([0, 1])] * 2, mix=mix) for caches in (mapped, held)]
-    for step in range(10):
-        assert_same(*(sampler.batch(step, 16) for sampler in samplers))
 
 
 def test_columns_that_not_all_episodes_have_alike_are_left_out_and_named_once(tmp_path, numbered_episode, caplog):
@@ -94,7 +57,10 @@ def test_records_are_what_the_episodes_say_across_the_edges_of_blocks(tmp_path, 
     dataset = write_dataset(tmp_path / "data", [5, 8, 1, 17, 3], 2)
     labels = FrameLabels.open(tmp_path, write_labels(dataset, tmp_path))
     rows = np.random.default_rng(0).permutation(34).reshape(2, 17)
-    expected = np.concatenate([label_rows(dataset[index], record_type(dataset[0])) for index in range(5)])
+    held = in_memory(dataset)
+    expected = held.records
+    for name in ("starts", "intrinsics", "fps"):
+        np.testing.assert_array_equal(getattr(labels, name), getattr(held, name))
     assert labels.take(rows).tobytes() == expected[rows].tobytes()
     assert labels.take(rows).shape == (2, 17)
     assert np.load(tmp_path / "frame_labels.npy", allow_pickle=False).tobytes() == expected.tobytes()
@@ -141,54 +107,3 @@ def test_what_opening_finds_is_mended_by_reading_only_the_labels_anew(
 
     latent_cache(dataset, must_not_run, "b")
     assert {path: path.read_bytes() for path in cache.folder.rglob("*.*")} == written
-
-
-def test_memory_does_not_grow_with_frames_and_by_tens_of_bytes_with_episodes(tmp_path, numbered_episode):
-    """The bound that the module states: 52 bytes an episode and 9 bytes per 1,024 frames."""
-    episode = numbered_episode(0, 100)
-
-    def kept_and_peak(episodes: int) -> tuple[int, int, FrameLabels]:
-        class Same(SimpleNamespace):
-            def __len__(self) -> int:
-                return episodes
-
-            def __getitem__(self, index):
-                return episode
-
-        folder = tmp_path / str(episodes)
-        folder.mkdir()
-        dataset = Same(lengths=(100,) * episodes, ids=("",) * episodes, folder=folder)
-        tracemalloc.start()
-        try:
-            checksum = write_labels(dataset, folder)
-            peak = tracemalloc.get_traced_memory()[1]
-            before = tracemalloc.get_traced_memory()[0]
-            labels = FrameLabels.open(folder, checksum)
-            for step in range(5):
-                labels.take(np.random.default_rng(step).integers(0, 100 * episodes, (8, 9)))
-            return tracemalloc.get_traced_memory()[0] - before, peak, labels
-        finally:
-            tracemalloc.stop()
-
-    (few, low, _), (many, high, labels) = kept_and_peak(50), kept_and_peak(450)
-    assert (tmp_path / "450" / "frame_labels.npy").stat().st_size > 29e6
-    assert many - few < 400 * 100
-    assert high < low + 400 * 500
-    assert high < 5e6
-    assert labels._checked.any()
-
-
-def test_equal_weights_need_no_array_of_all_frames():
-    generator = np.random.default_rng(0)
-    for dataset_sizes in ([7], [4, 3]):
-        lengths = [generator.integers(1, 50, size) for size in dataset_sizes]
-        chosen = [np.arange(0, size, 2) for size in dataset_sizes]
-        clips = Clips.of(lengths, [5.0] * len(lengths), chosen)
-        ones = np.ones(int(clips.lengths.sum()))
-        plain, weighted = StrideSampler(clips, STRIDE, 0), StrideSampler(clips, STRIDE, 0, weights=ones)
-        total = (clips.lengths * clips.eligible).sum()
-        edges = np.arange(total) / total
-        chance = np.concatenate([generator.random(1000), edges, np.nextafter(edges[1:], 0), np.nextafter(edges, 1)])
-        for mine, other in zip(plain._frame_at(chance), weighted._frame_at(chance), strict=True):
-            np.testing.assert_array_equal(mine, other)
-        assert len(plain._bounds) == len(clips.lengths) + 1

@@ -76,8 +76,6 @@ def test_a_batch_depends_on_seed_and_number_alone_and_ranks_share_it(strategy, m
         assert (np.stack([share.clips for share in shares], axis=1).ravel() == picks.clips).all()
     with pytest.raises(ValueError, match="multiple"):
         picks.share(0, 3)
-    with pytest.raises(ValueError, match="world"):
-        picks.share(2, 2)
 
 
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES)
@@ -116,3 +114,19 @@ def test_a_replacement_comes_from_the_same_dataset_and_is_always_the_same(strate
     assert {int(CLIPS.dataset[each.clips[0]]) for each in drawn} == {1}
     assert len({int(each.clips[0]) for each in drawn}) == 3
     np.testing.assert_array_equal(sampler.redraw(40, 1, 3).drawn.frames, drawn[2].drawn.frames)
+
+
+def test_equal_weights_need_no_array_of_all_frames():
+    generator = np.random.default_rng(0)
+    for dataset_sizes in ([7], [4, 3]):
+        lengths = [generator.integers(1, 50, size) for size in dataset_sizes]
+        chosen = [np.arange(0, size, 2) for size in dataset_sizes]
+        clips = Clips.of(lengths, [5.0] * len(lengths), chosen)
+        ones = np.ones(int(clips.lengths.sum()))
+        plain, weighted = StrideSampler(clips, STRIDE, 0), StrideSampler(clips, STRIDE, 0, weights=ones)
+        total = (clips.lengths * clips.eligible).sum()
+        edges = np.arange(total) / total
+        chance = np.concatenate([generator.random(1000), edges, np.nextafter(edges[1:], 0), np.nextafter(edges, 1)])
+        for mine, other in zip(plain._frame_at(chance), weighted._frame_at(chance), strict=True):
+            np.testing.assert_array_equal(mine, other)
+        assert len(plain._bounds) == len(clips.lengths) + 1

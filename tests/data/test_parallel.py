@@ -15,83 +15,58 @@ from dexworld.data.parallel import DiskFullError, WorkerDied, Workers, parallel_
 SQUARES = [number * number for number in range(20)]
 
 
-def outcomes(script, folder, items=range(4), once=False, **options):
-    """Result, or the error's text, of every item in order."""
-    with Workers(Scripted(script, folder, once), 2, **options) as workers:
-        return [outcome.result if outcome.error is None else str(outcome.error) for outcome in workers.outcomes(items)]
-
-
 @pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_the_order_of_the_items_or_as_they_are_done(tmp_path, workers, monkeypatch):
+def test_results_come_in_the_order_of_the_items_or_as_they_are_done(workers, monkeypatch):
     monkeypatch.setattr(parallel, "AHEAD", 2)
-    job = Scripted({}, tmp_path)
+    job = Scripted({})
     assert list(parallel_map(job, range(20), workers)) == SQUARES
     assert sorted(parallel_map(job, range(20), workers, ordered=False)) == SQUARES
 
 
-def test_workers_are_used_again_after_a_map_that_was_left_early(tmp_path):
-    with Workers(Scripted({}, tmp_path), 2) as workers:
+def test_workers_are_used_again_after_a_map_that_was_left_early():
+    with Workers(Scripted({}), 2) as workers:
         results = workers.map(iter(range(20)))
         assert next(results) == 0
         results.close()
         assert list(workers.map(range(20))) == SQUARES
 
 
-def test_items_are_taken_when_a_worker_is_free_and_what_workers_note_is_heard(tmp_path):
-    taken, heard = [], []
+def test_items_are_taken_when_a_worker_is_free():
+    taken = []
 
     def items():
         for number in range(6):
             taken.append(number)
             yield number
 
-    with Workers(Scripted({}, tmp_path), 2, listen=heard.append) as workers:
+    with Workers(Scripted({}), 2) as workers:
         for count, _ in enumerate(workers.outcomes(items(), ordered=False), 1):
             assert len(taken) <= count + 2
-    assert sorted(heard) == taken == list(range(6))
+    assert taken == list(range(6))
 
 
-def test_what_a_listener_raises_ends_the_work_and_is_no_failure_of_the_job(tmp_path):
-    def refuse(value):
-        raise ValueError("enough")
-
-    for count in (1, 2):
-        with (
-            Workers(Scripted({}, tmp_path), count, listen=refuse) as workers,
-            pytest.raises(ValueError, match="enough"),
-        ):
-            list(workers.outcomes(range(3)))
-
-
-def test_an_item_whose_worker_dies_or_fails_once_is_done_by_another(tmp_path):
-    assert outcomes({0: "kill", 2: "fail"}, tmp_path, once=True, tries=2) == SQUARES[:4]
-
-
-def test_an_item_that_kills_its_processes_costs_only_itself_and_is_named(tmp_path):
-    found = outcomes({1: "kill", 2: "fail"}, tmp_path, tries=2)
+def test_an_item_that_kills_its_processes_costs_only_itself_and_is_named():
+    with Workers(Scripted({1: "kill", 2: "fail"}), 2) as workers:
+        found = [each.result if each.error is None else str(each.error) for each in workers.outcomes(range(4))]
     assert [found[0], found[3]] == [0, 9]
     assert "signal 9, as when memory runs out), while at 1" in found[1]
     assert found[2] == "a defect"
 
 
-def test_the_first_error_of_a_map_is_raised(tmp_path):
+def test_the_first_error_of_a_map_is_raised():
     with pytest.raises(WorkerDied, match="while at 3"):
-        list(parallel_map(Scripted({3: "kill"}, tmp_path), range(6), 2))
+        list(parallel_map(Scripted({3: "kill"}), range(6), 2))
     for workers in (1, 2):
         with pytest.raises(RuntimeError, match="a defect"):
-            list(parallel_map(Scripted({3: "fail"}, tmp_path), range(6), workers))
-
-
-def test_an_item_that_hangs_is_given_up(tmp_path):
-    found = outcomes({1: "hang"}, tmp_path, patience=1.0)
-    assert [found[0], *found[2:]] == [0, 4, 9]
-    assert "made no progress" in found[1]
+            list(parallel_map(Scripted({3: "fail"}), range(6), workers))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_ends_the_work_at_once(tmp_path, workers):
-    pool = Workers(Scripted({0: "full"}, tmp_path), workers, tries=2)
-    with pool, pytest.raises(DiskFullError, match="make room and start again"):
+def test_a_full_disk_ends_the_work_at_once(workers):
+    with (
+        Workers(Scripted({0: "full"}), workers) as pool,
+        pytest.raises(DiskFullError, match="make room and start again"),
+    ):
         list(pool.outcomes(range(4)))
 
 
@@ -116,10 +91,6 @@ def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
     pytest.fail("a worker outlived its main process")
 
 
-def test_cores_are_never_more_than_the_affinity_allows():
-    assert 1 <= parallel.available_cores() <= (os.cpu_count() or 1)
-
-
 @pytest.mark.parametrize(
     ("quotas", "cores"),
     [
@@ -130,7 +101,6 @@ def test_cores_are_never_more_than_the_affinity_allows():
         ({"job": "damaged"}, sys.maxsize),
         ({}, sys.maxsize),
     ],
-    ids=["of the whole container", "of a group above", "less than a core", "none", "damaged", "no file"],
 )
 def test_a_control_groups_quota_of_time_counts_as_cores(tmp_path, quotas, cores):
     root = tmp_path / "cgroup"

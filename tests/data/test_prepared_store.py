@@ -24,7 +24,7 @@ from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 from dexworld.track import ArrayFrames
 
-CODECS = ["h264", "h264-444", "hevc", "av1", "jpeg"]
+CODECS = ["h264", "h264-444", "av1", "jpeg"]
 
 
 class BreakingFrames(ArrayFrames):
@@ -79,9 +79,9 @@ def test_a_store_opens_by_open_dataset_and_as_any_lerobot_dataset(store):
     assert (own.kind, len(own), len(foreign)) == ("prepared", 7, 7)
     for index in range(7):
         mine, theirs = own[index], foreign[index]
-        np.testing.assert_array_equal(mine.keypoints_world, theirs.keypoints_world)
-        np.testing.assert_array_equal(mine.intrinsics, theirs.intrinsics)
-        assert (mine.task, mine.seed, mine.columns.keys()) == (theirs.task, theirs.seed, theirs.columns.keys())
+        points = theirs.columns["observation.keypoints"].reshape(-1, 42, 3)
+        np.testing.assert_array_equal(mine.keypoints_world, points)
+        assert mine.task == theirs.task
         np.testing.assert_array_equal(mine.frames.read([5, 0, 19]), theirs.frames.read([5, 0, 19]))
 
 
@@ -103,14 +103,6 @@ def test_an_episode_that_breaks_halfway_leaves_no_trace_in_the_video(tmp_path):
     assert with_it.ids == without.ids
     for one, other in zip(with_it.files(0), without.files(0), strict=True):
         assert one.read_bytes() == other.read_bytes()
-
-
-def test_order_and_repetition_of_packs_change_no_byte(store, tmp_path):
-    packs = packs_of(8, broken=(4,))
-    for number in (2, 0, 1, 2, 0):
-        write_pack(tmp_path, number, packs[number], SETTINGS)
-    assemble(tmp_path, read_records(tmp_path)[::-1], {"source": "tests"}, [("raw/9.mp4", "has no labels")])
-    assert content_of(tmp_path) == content_of(store)
 
 
 class Killed(BaseException):
@@ -150,14 +142,6 @@ def test_a_finished_store_survives_a_kill_while_its_staging_is_removed(store, tm
     assert content_of(tmp_path) == content_of(store)
     with pytest.raises(ValueError, match="complete store"):
         write_pack(tmp_path, 9, [], SETTINGS)
-
-
-def test_packs_that_disagree_are_refused_by_name(tmp_path):
-    first, second = packs_of(6)
-    write_pack(tmp_path, 0, first, SETTINGS)
-    write_pack(tmp_path, 1, second, PrepareSettings(height=64, width=96, fps=10.0, crf=30))
-    with pytest.raises(ValueError, match=r"packs 0 and 1 .*crf was None, now 30"):
-        assemble(tmp_path, read_records(tmp_path), {})
 
 
 def test_a_store_of_nothing_is_refused_with_the_reason(tmp_path):
@@ -278,12 +262,6 @@ def test_a_damaged_index_is_named(tmp_path):
         mark.write_text(text)
         with pytest.raises(ValueError, match=message):
             open_prepared(tmp_path)
-
-
-def test_the_fingerprint_changes_with_an_episode_and_with_nothing_else(store, tmp_path):
-    same = prepare(tmp_path / "same", packs_of(8, broken=(4,)))
-    other = prepare(tmp_path / "other", packs_of(8, broken=(5,)))
-    assert open_prepared(store).fingerprint == same.fingerprint != other.fingerprint
 
 
 def first_number(episode):

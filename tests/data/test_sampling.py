@@ -1,7 +1,5 @@
 """Which frames make a window: the paper's segments and gaps, the release's edges, equal times at any frame rate."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -85,11 +83,6 @@ def test_windows_to_unroll_start_from_a_single_frame_when_asked_to():
     assert (np.diff(frames[late, 7:], axis=1) > 0).all()
 
 
-def test_the_configured_share_of_paper_windows_has_a_short_history():
-    _, repeats, _ = draw(PaperSampling(short_history=0.4), 2000, part=9)
-    np.testing.assert_allclose(np.bincount(repeats, minlength=8) / 4000, [0.6, *([0.4 / 7] * 7)], atol=0.03)
-
-
 @pytest.mark.parametrize(("length", "clipped"), [(150, 0.34), (200, 0.21), (265, 0.11), (400, 0.04)])
 def test_official_windows_hold_as_many_copies_of_frame_zero_as_the_release(length, clipped):
     """Shares by direct simulation of the release's rule: frames before the beginning become frame 0."""
@@ -161,7 +154,6 @@ def test_numbers_that_make_no_sense_are_refused():
         (lambda: StrideSampling(stride_weights=(0.0, -1.0)), "stride_weights"),
         (lambda: StrideSampling(moving_object_weight=-1.0), "moving_object_weight"),
         (lambda: StrideSampling(short_history=1.5), "short_history"),
-        (lambda: replace(PaperSampling(), short_history=2.0), "short_history"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

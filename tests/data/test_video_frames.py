@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import av
 import numpy as np
 import pytest
-from fuzz_damage import only_audio, rewrite_video
+from fuzz_damage import no_frames, only_audio
 from lerobot_fixtures import CODECS, number_of, numbered_frame
 from lerobot_fixtures import write_video as write_numbered
 from video_fixtures import write_mp4
@@ -200,7 +200,7 @@ def test_what_is_no_whole_video_is_named_and_never_a_shorter_one(tmp_path, clip)
         (tmp_path / f"{share}.mp4").write_bytes(content[: int(share * len(content))])
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
-    rewrite_video(write(tmp_path / "none.mp4"), count=lambda count: 0)
+    no_frames(tmp_path / "none.mp4", random.Random(0))
     only_audio(tmp_path / "sound.mp4", random.Random(0))
     for path in (*tmp_path.glob("*.mp4"), tmp_path / "missing.mp4"):
         packed = PackedFrames(path, 0, 30, SIZE, 30.0)

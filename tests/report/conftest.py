@@ -68,7 +68,6 @@ def make_episode(moving_disc):
     """Episodes of a moving disc with two plans each."""
 
     def make(task: str = "reach", seed: int = 1_000_000, success: bool = True, **changes) -> EpisodeResult:
-        ahead = [moving_disc[step + 1 : 4] for step in range(2)]
         fields = {
             "start_image": moving_disc[0],
             "goal_image": moving_disc[-1],
@@ -78,7 +77,7 @@ def make_episode(moving_disc):
             "goal_keypoints_shown": np.arange(12) >= 6,
             "distances": (0.40, 0.05 if success else 0.3),
             "limit": 0.15,
-            "plans": tuple(PlanRecord(each, each, [3.0, 2.0, 1.5], [4.0, 2.5, 1.7], 2.0) for each in ahead),
+            "plans": tuple(PlanRecord(each, each, 2.0) for each in moving_disc[1:3]),
         }
         return EpisodeResult(task, seed, success, **(fields | changes))
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sim_recordings import SEED, SHORT, bytes_of, pixels_of, short_recording, whole_recording
 
-from dexworld.data.readers.droid import DroidOptions, open_droid
+from dexworld.data.readers.droid import open_droid
+from dexworld.data.readers.droid_episode import DroidOptions
 from dexworld.hands import RIGHT
 from dexworld.sim import collect_scenes as collecting
 from dexworld.sim.collect_scenes import CollectGripperConfig, collect_gripper

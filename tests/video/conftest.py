@@ -35,7 +35,7 @@ def square_clips():
     return [moving_square(seed) for seed in range(12)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_dwm(square_clips):
     """A debug-sized model whose output layer isn't zero, with a fitted codec."""
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from triplet_fixtures import make_clip
 
-from dexworld.track import Track
 from dexworld.training.train_config import TrainConfig
 from dexworld.training.train_world_model import RunConfig, train
 from dexworld.video.clips.as_episodes import clip_episode, episode_name, triplets_as_episodes
@@ -18,24 +18,11 @@ FRAMES, HEIGHT, WIDTH = 17, 96, 144
 
 
 def clip(name: str, seed: int, track: bool = True) -> TripletClip:
-    """A clip of smooth pictures in which a hand passes and a bar appears from frame 8 on."""
-    generator = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    colours = generator.uniform(0.2, 1.0, size=3)
-    picture = ((rows + columns)[..., None] * colours).clip(0, 255).astype(np.uint8)
-    static = np.stack([np.roll(picture, index, axis=1) for index in range(FRAMES)])
-    hands, interaction = np.zeros_like(static), static.copy()
-    for frame in range(FRAMES):
-        hands[frame, 30:50, 5 + 6 * frame : 25 + 6 * frame] = (0, 200, 0)
-    interaction[8:, 70:80] = 250
-    interaction = np.where(hands > 0, np.uint8(180), interaction)
-    points = np.zeros((FRAMES, 42, 3), dtype=np.float32)
-    points[..., 0] = np.linspace(-0.2, 0.2, FRAMES)[:, None] + np.linspace(0, 0.05, 42)
-    points[..., 2] = 0.6
-    intrinsics = np.array([[120, 0, WIDTH / 2], [0, 120, HEIGHT / 2], [0, 0, 1]], dtype=np.float32)
-    columns = {"keypoints_world": points, "keypoints_valid": np.tile(np.arange(42) < 21, (FRAMES, 1))}
-    motion = Track(np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1)), intrinsics, columns)
-    return TripletClip(name, interaction, static, hands, "push it", track=motion if track else None, seed=seed)
+    """A right hand passes, and a bar appears from frame 8 on."""
+    made = make_clip(name, seed, FRAMES, height=HEIGHT, width=WIDTH, **({} if track else {"track": None}))
+    interaction = made.interaction.copy()
+    interaction[8:, 84:94] = 250
+    return replace(made, interaction=interaction)
 
 
 def write_clips(root: Path, count: int, without: int = 0) -> None:
@@ -51,14 +38,11 @@ def test_an_episode_starts_in_the_untouched_scene_and_goes_on_with_the_hands():
     frames = episode.frames.read(list(range(FRAMES)))
     assert np.array_equal(frames[0], source.static[0])
     assert np.array_equal(frames[1:], source.interaction[1:])
-    assert (episode.seed, episode.task, episode.fps) == (3, "push it", 8.0)
+    assert (episode.seed, episode.task, episode.fps) == (3, "A hand moves.", 8.0)
     assert episode.keypoints_valid[0].sum() == 21  # where the hand is, is known although the picture doesn't show it
-    assert np.array_equal(episode.keypoints_world[:, :21], source.track.keypoints_world[:, :21])
-    assert not episode.keypoints_world[:, 21:].any()
-
-
-def test_frames_in_which_the_scene_changed_are_marked_and_the_hand_does_not_count():
-    motion = clip_episode(clip("a", 3)).columns["object_motion"]
+    assert np.array_equal(episode.keypoints_world[:, 21:], source.track.keypoints_world[:, 21:])
+    assert not episode.keypoints_world[:, :21].any()
+    motion = episode.columns["object_motion"]  # where the scene changed; the hand does not count
     assert (motion[:8] == 0).all()
     assert motion[8:] == pytest.approx(10 / HEIGHT, abs=0.03)
 
@@ -72,11 +56,6 @@ def test_a_static_episode_has_the_camera_and_no_hand():
     assert np.array_equal(episode.world_from_camera, source.track.world_from_camera)
 
 
-def test_a_clip_without_hand_motions_makes_no_episode():
-    with pytest.raises(ValueError, match="clip a has no hand motions"):
-        clip_episode(replace(clip("a", 0), track=None))
-
-
 def test_a_folder_becomes_a_dataset_and_what_is_left_out_is_counted(tmp_path):
     write_clips(tmp_path / "clips", 3, without=1)
     dataset = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
@@ -86,12 +65,9 @@ def test_a_folder_becomes_a_dataset_and_what_is_left_out_is_counted(tmp_path):
     again = triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
     assert again.fingerprint == dataset.fingerprint
     assert again.counts["clips_without_hand_motions"] == 1
-
-
-def test_a_folder_of_clips_without_any_hand_motion_is_refused(tmp_path):
-    write_clips(tmp_path / "clips", 0, without=2)
+    write_clips(tmp_path / "none", 0, without=2)
     with pytest.raises(ValueError, match="no clip has hand motions"):
-        triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
+        triplets_as_episodes(tmp_path / "none", tmp_path / "other")
 
 
 def test_episode_names_are_ids_and_stay_different():
@@ -108,13 +84,9 @@ def test_dexwm_trains_on_the_episodes_with_the_ordinary_command(tmp_path):
 
     write_clips(tmp_path / "clips", 6)
     triplets_as_episodes(tmp_path / "clips", tmp_path / "episodes")
-    settings = TrainConfig(
-        steps=2, batch_size=2, stride_weights=(0.0, 0.0, 0.0, 1.0), validation_rollouts=((4, 4),), validation_windows=4
-    )
-    run = RunConfig(
-        (tmp_path / "episodes",), tmp_path / "run", preset="clip", validation_fraction=0.3, training=settings
-    )
-    model = DexWM.from_pretrained(train(run))
+    windows = {"stride_weights": (0.0, 0.0, 0.0, 1.0), "validation_rollouts": ((4, 4),), "validation_windows": 4}
+    run = {"preset": "clip", "validation_fraction": 0.3, "training": TrainConfig(steps=2, batch_size=2, **windows)}
+    model = DexWM.from_pretrained(train(RunConfig((tmp_path / "episodes",), tmp_path / "run", **run)))
     assert model.config.image_size == (HEIGHT, WIDTH)
     assert model.provenance["training_seeds"] == [[0, 5]]
     assert "mse_ratio_stride4_step4" in model.provenance["figures"]

@@ -4,12 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexworld.video.model.backbone import Backbone, build_transformer, run_cogvideox
-from dexworld.video.model.backbone_layers import HandEmbedding, JointAttention
+from dexworld.video.model.backbone import Backbone, run_cogvideox
 from dexworld.video.model.patch_embedding import patch_embedding, widen_patch_embedding
 from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, DWMConfig, preset
 
-processor = pytest.importorskip("diffusers.models.attention_processor")
+pytest.importorskip("diffusers")
 
 
 @pytest.fixture
@@ -49,27 +48,6 @@ def inputs(config, batch=2):
 def unzeroed(backbone):
     torch.nn.init.normal_(backbone.transformer.proj_out.weight, std=0.1)
     return backbone
-
-
-def test_our_attention_equals_diffusers_own(config):
-    torch.manual_seed(0)
-    backbone = unzeroed(Backbone(config))
-    given = inputs(config)
-    ours = backbone(**given)
-    backbone.transformer.set_attn_processor(processor.CogVideoXAttnProcessor2_0())
-    torch.testing.assert_close(ours, backbone(**given), atol=1e-5, rtol=1e-4)
-
-
-def test_explicit_products_equal_the_fused_kernel(config):
-    backbone = unzeroed(Backbone(config))
-    given = inputs(config)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        explicit = backbone(**given)
-        with torch.no_grad():
-            fused = backbone(**given)
-    assert explicit.requires_grad
-    assert not torch.equal(explicit, torch.zeros_like(explicit))
-    torch.testing.assert_close(explicit.detach(), fused, atol=0.05, rtol=0.1)
 
 
 def test_our_loop_over_the_blocks_equals_diffusers_forward(config):
@@ -142,24 +120,6 @@ def test_adaln_modulates_each_token_by_its_own_frame_or_all_alike():
     assert (moved_frames(Backbone(alike), inputs(alike), frame=14) > 0).all()
 
 
-def test_hand_embeddings_differ_between_poses_and_frames():
-    embed = HandEmbedding(16, pooled=False)
-    vectors = torch.randn(3, 9, 128)
-    embedded = embed(vectors)
-    assert embedded.shape == (3, 3, 16)
-    assert embedded.std(dim=0).mean() > 0.1
-    assert embedded.std(dim=1).mean() > 0.1
-
-
-def test_a_missing_condition_is_named(config):
-    adaln = Backbone(replace(config, condition="adaln-frame"))
-    with pytest.raises(ValueError, match="needs hand_vectors"):
-        adaln(**(inputs(adaln.config) | {"hand_vectors": None}))
-    control = Backbone(replace(config, condition="control"))
-    with pytest.raises(ValueError, match="silhouette"):
-        control(**(inputs(control.config) | {"control": None}))
-
-
 @pytest.mark.parametrize(("kind", "condition", "maps"), [*BUILT, ("cogvideox", "mesh", 2)])
 def test_recomputing_changes_no_gradient(config, kind, condition, maps):
     backbone = unzeroed(Backbone(built(config, kind, condition, maps)))
@@ -174,55 +134,16 @@ def test_recomputing_changes_no_gradient(config, kind, condition, maps):
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize(("kind", "condition", "maps"), BUILT)
-def test_new_layers_work_in_the_precision_of_published_weights(config, kind, condition, maps):
-    torch.manual_seed(0)
-    wanted = built(config, kind, condition, maps)
-    full = build_transformer(wanted)
-    halved = build_transformer(wanted)
-    halved.load_state_dict(full.state_dict())
-    if kind == "wan":  # as diffusers loads it: the time embedding and the norms stay in float32
-        exact = set(halved._keep_in_fp32_modules)
-        for name, value in halved.named_parameters():
-            value.data = value.data if exact & set(name.split(".")) else value.data.bfloat16()
-    else:
-        halved.bfloat16()
-    given = inputs(wanted)
-    with torch.no_grad():
-        torch.manual_seed(1)
-        expected = Backbone(wanted, full)(**given)
-        torch.manual_seed(1)
-        found = Backbone(wanted, halved)(**given)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.1)
-
-
-def test_wan_takes_a_mask_of_four_channels_and_hands():
-    config = built(preset("debug"), "wan")
-    assert config.in_channels == 3 * 8 + 4
-    given = inputs(config)
-    backbone = Backbone(config)
-    assert torch.equal(backbone(**given), torch.zeros_like(given["control"]))  # residual: a new model changes nothing
-    unzeroed(backbone)
-    assert backbone(**given).abs().sum() > 0
-
-
 def test_the_presets_have_the_input_channels_of_the_published_layouts():
     for name, with_hands, without in (("cogvideox-fun-5b", 49, 33), ("wan2.1-fun-14b", 52, 36)):
         assert preset(name).in_channels == with_hands
         assert replace(preset(name), condition="none").in_channels == without
 
 
-def test_the_five_billion_model_has_its_published_size():
-    with torch.device("meta"):
-        transformer = build_transformer(preset("cogvideox-fun-5b"))
-    assert sum(each.numel() for each in transformer.parameters()) == pytest.approx(5.571e9, rel=1e-3)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"condition": "gloves"}, "choose from overlay, mesh"),
+        ({"condition": "gloves"}, "choose from mesh, mask"),
         ({"prediction": "epsilon"}, "velocity"),
         ({"control_depth": 0}, "at least one block"),
     ],
@@ -232,8 +153,3 @@ def test_impossible_configurations_are_refused(change, message):
         DWMConfig(**change)
     with pytest.raises(ValueError, match="wan backbone takes"):  # it has no place for a control branch
         built(preset("debug"), "wan", "control")
-
-
-def test_processors_are_ours_on_every_block(config):
-    kinds = {type(each) for each in Backbone(config).transformer.attn_processors.values()}
-    assert kinds == {JointAttention}

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from vae_fixtures import save_vae, tiny_cogvideox_vae, tiny_wan_vae
 
 from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.model.codecs import Codec, VAECodec, load_vae_codec
+from dexworld.video.model.codecs import VAECodec, load_vae_codec
 from dexworld.video.model.video_config import CodecConfig
 
 pytest.importorskip("diffusers")
@@ -28,7 +28,6 @@ def saved(kind, root, **config):
 @KINDS
 def test_latents_have_frames_before_channels_and_videos_come_back_as_bytes(kind, tmp_path):
     codec = load_vae_codec(saved(kind, tmp_path))
-    assert isinstance(codec, Codec)
     latents = codec.encode(video())
     assert latents.shape == (1, 3, 4, 4, 6)
     assert latents.dtype == torch.float32
@@ -69,18 +68,14 @@ def test_decoding_undoes_the_scaling_before_the_vae_sees_it(kind):
 
 
 @KINDS
-def test_the_mode_is_the_same_every_time_and_samples_follow_their_generator(kind):
+def test_the_mode_is_the_same_every_time_and_samples_are_a_sequence_of_draws(kind):
     vae = BUILD[kind]()
     mode, sampling = VAECodec(vae), VAECodec(vae, sample=True)
     assert torch.equal(mode.encode(video()), mode.encode(video()))
-    draws = [sampling.encode(video(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-    assert not torch.equal(draws[0], mode.encode(video()))
-    # without a generator: a sequence of draws, the same in every new codec
     first, second = sampling.encode(video()), sampling.encode(video())
     assert not torch.equal(first, second)
-    assert torch.equal(VAECodec(vae, sample=True).encode(video()), first)
+    assert not torch.equal(first, mode.encode(video()))
+    assert torch.equal(VAECodec(vae, sample=True).encode(video()), first)  # the same draws in every new codec
 
 
 def test_cogvideox_clips_that_its_decoder_would_lengthen_are_refused():
@@ -91,12 +86,6 @@ def test_cogvideox_clips_that_its_decoder_would_lengthen_are_refused():
         codec.encode(video(5))
     with pytest.raises(ValueError, match=r"2 latent frames don't decode to 1 \+ 8 n"):
         codec.decode(torch.zeros(1, 2, 4, 4, 6))
-
-
-@KINDS
-def test_a_vae_trains_nothing(kind):
-    codec = VAECodec(BUILD[kind]())
-    assert not [name for name, value in codec.named_parameters() if value.requires_grad]
 
 
 @pytest.mark.parametrize(("kind", "group"), [("cogvideox", 8), ("wan", 4)])

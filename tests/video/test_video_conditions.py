@@ -1,10 +1,8 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from dexworld.video.clips.hand_video import hand_silhouette, hands_over, repeated_first_frame
+from dexworld.video.clips.hand_video import hand_silhouette, repeated_first_frame
 from dexworld.video.clips.masks import MIX, random_mask
 from dexworld.video.model.conditions import Conditions, known_mask, latent_mask
 
@@ -41,11 +39,6 @@ def test_blanked_rows_see_an_empty_hand_video(conditions):
     assert torch.equal(blanked.static, conditions.static)
 
 
-def test_hands_can_not_be_blanked_without_the_latents_of_an_empty_video(conditions):
-    with pytest.raises(ValueError, match="no latents of an empty hand video"):
-        replace(conditions, blank=None).without_hands()
-
-
 def test_dropping_text_zeroes_the_chosen_rows(conditions):
     dropped = conditions.without_text(torch.tensor([True, False]))
     assert (dropped.text[0] == 0).all()
@@ -57,13 +50,6 @@ def test_a_silhouette_is_white_where_a_hand_is():
     hands[0, 0, 1] = (120, 200, 120)
     hands[0, 0, 2] = (40, 30, 30)  # compression noise around a hand, sum 100
     assert hand_silhouette(hands)[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
-
-
-def test_hands_are_drawn_over_the_scene_in_their_own_colours():
-    static = np.full((1, 1, 2, 3), 50, dtype=np.uint8)
-    hands = np.zeros_like(static)
-    hands[0, 0, 1] = (120, 200, 120)
-    assert hands_over(static, hands)[0, 0].tolist() == [[50, 50, 50], [120, 200, 120]]
 
 
 def test_a_one_channel_mask_resizes_the_first_frame_alone():

@@ -6,23 +6,13 @@ import torch
 
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.models.picture_metrics import psnr_of, squared_error_map
-from dexworld.video.clips.clip import camera_vectors
-from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
-from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig, SDEdit, sample, settled, with_texts
-from dexworld.video.model.video_config import CONDITIONS, preset
+from dexworld.video.model.dwm import DWM, load_video_model
+from dexworld.video.model.generate import GenerateConfig, Generator, SampleConfig, SDEdit, settled, with_texts
+from dexworld.video.model.video_config import CONDITIONS
 
 
 def psnr(left, right):
     return psnr_of(squared_error_map(left, right))
-
-
-def conditions_of(model, clips):
-    return model.conditions_of(
-        np.stack([clip.static for clip in clips]),
-        np.stack([clip.hands for clip in clips]),
-        np.stack([clip.interaction[:1] for clip in clips]),
-        np.stack([camera_vectors(clip.track) for clip in clips]),
-    )
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -34,12 +24,6 @@ def test_every_condition_is_saved_and_generates_the_same_video_bit_for_bit(make_
     first, second = (Generator(each).generate(square_clips[:3], [1, 2, 3]) for each in (model, again))
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
     assert not np.array_equal(first[0], square_clips[0].static)
-
-
-def test_without_hands_an_overlay_model_is_told_of_nothing_but_the_scene(make_dwm, square_clips):
-    conditions = conditions_of(make_dwm(condition="overlay"), square_clips[:2])
-    assert not torch.equal(conditions.hands, conditions.static)
-    assert torch.equal(conditions.without_hands().hands, conditions.static)
 
 
 def test_a_new_model_makes_the_static_video_and_kept_detail_gives_back_what_the_codec_lost(make_dwm, square_clips):
@@ -71,17 +55,6 @@ def test_a_video_depends_on_its_own_seed_and_not_on_its_batch(make_dwm, square_c
     assert not np.array_equal(alone, other)
 
 
-def test_more_hand_guidance_exaggerates_what_the_hands_change(make_dwm, square_clips):
-    model = make_dwm()
-    torch.nn.init.normal_(model.backbone.transformer.patch_embed.proj.weight, std=0.1)
-    conditions = conditions_of(model, square_clips[:2])
-    one_step = []
-    for given, scale in ((conditions, 1.0), (conditions.without_hands(), 1.0), (conditions, 3.0)):
-        generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-        one_step.append(sample(model, given, SampleConfig(steps=1, hand_guidance=scale), generators))
-    torch.testing.assert_close(one_step[2], one_step[1] + 3 * (one_step[0] - one_step[1]), atol=1e-4, rtol=1e-3)
-
-
 def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips):
     model = make_dwm(output_scale=0.01, condition="none", prediction="velocity")
     model.provenance = {"training": {"goal": "inpainting"}}
@@ -93,15 +66,7 @@ def test_sdedit_keeps_more_of_the_scene_the_weaker_it_is(make_dwm, square_clips)
     assert errors[0] > errors[1] + 1
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"steps": 0}, "at least one"),
-        ({"strength": 0.5}, "start='static'"),
-        ({"start": "static", "strength": 1.5}, r"\(0, 1\]"),
-        ({"guidance": -1.0}, "negative"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [({"steps": 0}, "at least one"), ({"guidance": -1.0}, "negative")])
 def test_impossible_sampling_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SampleConfig(**change)
@@ -114,8 +79,6 @@ def test_clips_and_conditions_that_do_not_fit_are_named(make_dwm, square_clips):
         Generator(make_dwm()).generate([wide], [0])
     with pytest.raises(ValueError, match="clip000 has no hand_motions"):
         Generator(make_dwm(condition="adaln-frame")).generate([replace(clip, track=None)], [0])
-    with pytest.raises(ValueError, match="needs the clip's hands"):
-        make_dwm(condition="mesh").conditions(torch.zeros(1, 2, 8, 4, 6))
 
 
 SHAPES = r"proj.weight is \(32, 17, 2, 2\), the model needs \(32, 25, 2, 2\)"
@@ -133,34 +96,11 @@ def test_a_checkpoint_of_another_condition_or_kind_does_not_load(make_dwm, tmp_p
         DWM.from_pretrained(tmp_path)
 
 
-def test_a_truncated_checkpoint_says_so(make_dwm, tmp_path):
-    make_dwm().save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="truncated or corrupt"):
-        DWM.from_pretrained(tmp_path)
-
-
-def test_velocity_models_denoise_through_the_schedule(make_dwm, square_clips):
-    model = make_dwm(prediction="velocity", output_scale=0)
-    torch.nn.init.zeros_(model.backbone.transformer.proj_out.weight)
-    torch.nn.init.zeros_(model.backbone.transformer.proj_out.bias)
-    conditions = conditions_of(model, square_clips[:1])
-    noisy, timestep = torch.randn_like(conditions.static), torch.tensor([400])
-    torch.testing.assert_close(model.denoise(noisy, timestep, conditions), model.process.alpha[400] * noisy)
-
-
-def test_unknown_presets_are_refused():
-    with pytest.raises(ValueError, match="choose from"):
-        preset("huge")
-
-
 def test_a_model_is_loaded_ready_to_be_sampled(make_dwm, tmp_path):
     make_dwm().train().save_pretrained(tmp_path)
     model = load_video_model(tmp_path, "cpu")
     assert not model.training
     assert model.device == torch.device("cpu")
-    assert load_video_model(tmp_path).device.type == chosen_device().type
 
 
 def test_a_model_that_knows_prompts_is_not_sampled_without_them(make_dwm, square_clips):

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from dexworld.video.model.codecs import Codec
 from dexworld.video.model.pca_codec import PCACodec
 
 
@@ -14,7 +13,6 @@ def video():
 
 def test_the_latents_have_the_causal_geometry_of_the_video_vaes(video):
     codec = PCACodec(12).fit([video])
-    assert isinstance(codec, Codec)
     assert codec.encode(video).shape == (3, 3, 12, 4, 6)
 
 
@@ -22,16 +20,6 @@ def test_video_within_the_components_comes_back_exactly(video):
     # one colour per 8 x 8 cell and frame: 3 numbers in the first frame's patches, 12 in those of four frames
     codec = PCACodec(12).fit([video])
     assert (codec.decode(codec.encode(video)).int() - video.int()).abs().max() <= 1
-
-
-def test_more_channels_lose_less():
-    torch.manual_seed(1)
-    video = torch.randint(0, 255, (4, 9, 32, 32, 3), dtype=torch.uint8)
-    errors = []
-    for channels in (2, 16, 48):
-        codec = PCACodec(channels).fit([video])
-        errors.append(float((codec.decode(codec.encode(video)).float() - video.float()).square().mean()))
-    assert errors[0] > errors[1] > errors[2]
 
 
 def test_the_first_frame_depends_on_nothing_after_it(video):

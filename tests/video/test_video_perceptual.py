@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from dexworld.models.perceptual import BLOCKS, LPIPS, SCALE, SHIFT
-from dexworld.video.judge.video_measures import NO_WEIGHTS, Perceptual, PerceptualConfig, TextScorer, gradient_distances
+from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig, TextScorer, gradient_distances
 
 
 def scene(frames: int = 2, size: tuple[int, int] = (32, 48)) -> np.ndarray:
@@ -105,16 +105,6 @@ def test_pickled_weights_are_refused(files, tmp_path):
         LPIPS.from_files(tmp_path / "vgg.pth", files[1])
 
 
-def test_without_weights_there_are_reasons_and_no_numbers():
-    truth = scene()
-    region = np.zeros(truth.shape[:3], bool)
-    region[:, :10] = True
-    measures = Perceptual()(blurred(truth), truth, region, "a prompt")
-    named = {"lpips", "lpips_inside", "lpips_outside", "dreamsim", "xclip"}
-    assert {name for name, value in measures.items() if value == NO_WEIGHTS} == named
-    assert all(isinstance(measures[name], float) for name in set(measures) - named)
-
-
 def test_with_weights_lpips_is_measured(files):
     truth = scene()
     measures = Perceptual(PerceptualConfig(*files))(blurred(truth), truth, np.zeros(truth.shape[:3], bool))
@@ -140,19 +130,12 @@ def test_dreamsim_without_its_package_says_what_to_do(tmp_path):
         pytest.skip("DreamSim is installed here")
 
 
-def test_the_gradient_distance_is_zero_for_equal_videos_and_grows_with_blur():
-    truth = scene()
-    slight = gradient_distances(blurred(truth), truth)[0]
-    strong = gradient_distances(blurred(blurred(blurred(truth))), truth)[0]
-    assert gradient_distances(truth, truth) == [0.0]
-    assert 0 < slight < strong < 1
-
-
 def test_the_gradient_distance_forgives_brightness_but_not_a_missing_object():
     truth = scene()
     brighter = (truth.astype(int) + 12).clip(0, 255).astype(np.uint8)
     missing = truth.copy()
     missing[:, 8:24, 8:24] = 120
+    assert gradient_distances(truth, truth) == [0.0]
     assert gradient_distances(brighter, truth)[0] < 0.1 * gradient_distances(missing, truth)[0]
 
 
@@ -164,17 +147,6 @@ def test_the_gradient_distance_of_flat_against_an_edge_is_its_closed_form():
     found = gradient_distances(flat, edge, [column])[0]
     full = 3**0.5 / (3**0.5 + 0.02)
     assert found == pytest.approx(full, abs=1e-5)  # the edge is a whole pixel's at every scale
-
-
-def test_the_gradient_distance_inside_a_region_is_larger_where_the_difference_is():
-    truth = scene()
-    prediction = truth.copy()
-    prediction[:, :16, :16] = 0
-    region = np.zeros(truth.shape[:3], bool)
-    region[:, :16, :16] = True
-    whole, inside, outside, nothing = gradient_distances(prediction, truth, [None, region, ~region, region & False])
-    assert inside > whole > outside
-    assert nothing is None
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -1,8 +1,7 @@
-"""Simulated triplets: what a killed recording leaves behind, and which scenes may share a folder."""
+"""Simulated triplets: what a killed recording leaves behind."""
 
 import pytest
 
-from dexworld.video.clips import synthetic_clips as synthetic
 from dexworld.video.clips.clip import ClipShape
 from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
 from dexworld.video.clips.triplets import open_triplets
@@ -25,10 +24,3 @@ def test_a_killed_recording_keeps_seeds_and_settings_and_goes_on(tmp_path):
     with pytest.raises(ValueError, match="other settings"):
         record_triplets(SyntheticConfig(tmp_path, 2, 900_000, camera="fixed", **SMALL))
     assert record_triplets(config).seeds == {"00900000": 900_000, "00900001": 900_001}
-
-
-def test_a_folder_of_training_scenes_takes_no_validation_scenes(tmp_path, monkeypatch):
-    record_triplets(SyntheticConfig(tmp_path, 1, 7, **SMALL))
-    monkeypatch.setattr(synthetic, "parallel_map", pytest.fail)  # refused before anything is recorded
-    with pytest.raises(ValueError, match=r"training .* and validation"):
-        record_triplets(SyntheticConfig(tmp_path, 1, 900_000, **SMALL))

@@ -14,21 +14,13 @@ BASES = [(tiny_cogvideox, 4, 13), (tiny_cogvideox, 9, 13), (tiny_wan, 4, 16), (t
 
 
 @pytest.mark.parametrize(("build", "narrow", "wide"), BASES)
-@torch.no_grad()
-def test_a_widened_model_computes_the_same_bits_whatever_the_new_channels_hold(build, narrow, wide):
-    model = build(narrow)
-    latents = torch.randn(2, 2, narrow, 4, 6, generator=torch.Generator().manual_seed(1))
-    before = run_transformer(model, latents)
-    assert before.abs().mean() > 1e-3  # an all-zero output would be equal to anything
-    widen_patch_embedding(model, wide)
-    for scale in (0.0, 1.0, 1e4):
-        new = scale * torch.randn(2, 2, wide - narrow, 4, 6, generator=torch.Generator().manual_seed(2))
-        assert torch.equal(run_transformer(model, torch.cat([latents, new], dim=2)), before)
-
-
-@pytest.mark.parametrize(("build", "narrow", "wide"), BASES)
 def test_gradient_reaches_the_new_channels_and_one_step_makes_them_matter(build, narrow, wide):
-    model = widen_patch_embedding(build(narrow), wide)
+    model, state = build(narrow), torch.get_rng_state()
+    bias = patch_embedding(model).bias.clone()
+    widen_patch_embedding(model, wide)
+    assert torch.equal(patch_embedding(model).bias, bias)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert patch_embedding(model).in_channels == wide == model.config.in_channels
     latents = torch.randn(2, 2, wide, 4, 6, generator=torch.Generator().manual_seed(1))
     run_transformer(model, latents).square().mean().backward()
     conv = patch_embedding(model)
@@ -40,33 +32,6 @@ def test_gradient_reaches_the_new_channels_and_one_step_makes_them_matter(build,
         moved[:, :, narrow:] = 0
         assert not torch.equal(run_transformer(model, moved), run_transformer(model, latents))
         assert not torch.equal(run_transformer(model, latents), before)
-
-
-@pytest.mark.parametrize(("build", "narrow", "wide"), BASES)
-def test_the_bias_is_copied_and_the_global_random_state_is_untouched(build, narrow, wide):
-    model = build(narrow)
-    bias, state = patch_embedding(model).bias.clone(), torch.get_rng_state()
-    widen_patch_embedding(model, wide)
-    assert torch.equal(patch_embedding(model).bias, bias)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert patch_embedding(model).in_channels == wide == model.config.in_channels
-
-
-def test_a_widened_model_is_never_widened_twice(tmp_path):
-    model = widen_patch_embedding(tiny_wan(12), 16)
-    conv = patch_embedding(model)
-    with torch.no_grad():
-        conv.weight.add_(1)  # training has moved every column, the new ones too
-    assert patch_embedding(widen_patch_embedding(model, 16)) is conv
-    model.save_pretrained(tmp_path)
-    again = diffusers.WanTransformer3DModel.from_pretrained(tmp_path)
-    assert again.config.in_channels == 16
-    assert torch.equal(patch_embedding(widen_patch_embedding(again, 16)).weight, conv.weight)
-
-
-@pytest.mark.parametrize(("mask", "channels"), [(1, 16), (1, 33), (1, 49), (4, 16), (4, 36), (4, 52)])
-def test_the_channel_counts_of_published_checkpoints_are_known(mask, channels):
-    assert channel_columns(channels, latent=16, mask=mask) == tuple(range(channels))
 
 
 def test_an_unknown_channel_count_is_refused_with_the_known_ones_and_channels_are_never_dropped():

@@ -45,12 +45,14 @@ def wall(seed: int, height: int, width: int) -> np.ndarray:
     return top * (1 - v) + bottom * v
 
 
-def make_clip(name: str = "clip", seed: int = 0, frames: int = FRAMES, pan: int = 2, **changes) -> TripletClip:
+def make_clip(
+    name: str = "clip", seed: int = 0, frames: int = FRAMES, pan: int = 2, height=HEIGHT, width=WIDTH, **changes
+) -> TripletClip:
     """A triplet whose camera pans by `pan` pixels a frame."""
-    track = make_track(frames)
-    hands = render_track(track, HEIGHT, WIDTH)
-    background = wall(seed, HEIGHT, WIDTH + frames * pan)
-    static = np.stack([background[:, t * pan : t * pan + WIDTH] for t in range(frames)]).astype(np.uint8)
+    track = make_track(frames, height, width)
+    hands = render_track(track, height, width)
+    background = wall(seed, height, width + frames * pan)
+    static = np.stack([background[:, t * pan : t * pan + width] for t in range(frames)]).astype(np.uint8)
     interaction = np.where(hands.max(axis=3, keepdims=True) > 0, np.array([200, 150, 120], np.uint8), static)
     fields = {"prompt": "A hand moves.", "track": track, "seed": seed} | changes
     return TripletClip(name, interaction.astype(np.uint8), static, hands, **fields)

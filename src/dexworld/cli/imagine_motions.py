@@ -22,7 +22,7 @@ class Imagine:
     """Let the model imagine simple hand motions from one start frame (the paper's Figure 7)."""
 
     output: Path
-    """Folder for imagine.html, imagine.mp4 and results.json."""
+    """Folder for imagine.html and results.json."""
     checkpoint: str = REFERENCE
     """Model folder or hub id; `reference` is the shipped one."""
     seed: int = 1_000_000

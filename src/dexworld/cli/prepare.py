@@ -12,7 +12,6 @@ from dexworld.cli.bars import task_bars
 from dexworld.cli.reader_options import reader_options
 from dexworld.data.files import Shard
 from dexworld.data.prepare.job import PrepareConfig, prepare
-from dexworld.data.store.packs import STAGING
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.evaluation.results import write_results
 
@@ -31,7 +30,7 @@ class Prepare(PrepareConfig):
     reader: tuple[str, ...] = ()  # type: ignore[assignment]
     """How the layout is read, e.g. `egodex.split=test`, or a JSON file {layout: {field: value}}."""
     output: Path | None = None
-    """Folder for results.json; when not given the store's, `staging/shard-i-of-n` in it while shards are missing."""
+    """Folder for results.json; when not given the store's, where the shard that ends last overwrites it."""
 
     def run(self) -> None:
         """Prepare, show the account, and write it to `results.json`; exit code 1 when anything failed."""
@@ -41,9 +40,7 @@ class Prepare(PrepareConfig):
         with task_bars() as update:
             report = prepare(config, update)
         sys.stdout.write(report.text() + "\n")
-        own = STAGING if not report.assembled else ""  # several shards, each with its own figures
-        own += f"/shard-{shard.index}-of-{shard.count}" if own and shard.count > 1 else ""
-        path = write_results(self.output or self.destination / own, report.to_json(), seed=self.seed)
+        path = write_results(self.output or self.destination, report.to_json())
         if not report.assembled:
             logger.info("%s is not finished; start the other shards, or this command again", self.destination)
         logger.info("all figures: %s", path)

@@ -57,10 +57,6 @@ class VideoGenerate(VideoModelOptions):
     """Videos of each clip."""
     seed: int = 0
     """Of the noise."""
-    text_encoder: str | None = None
-    """Folder or hub id with `text_encoder/` and `tokenizer/`, for a model that was trained with prompts."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Generate, and write videos, page and `results.json`."""

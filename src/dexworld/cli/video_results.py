@@ -21,6 +21,7 @@ from dexworld.report.html import number
 from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_evaluation_page import write_video_results
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
+from dexworld.training.distributed import local_device
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
@@ -31,7 +32,7 @@ from dexworld.video.judge.select_actions import folder_candidates, folder_goal, 
 from dexworld.video.judge.select_benchmark import SelectConfig, select_benchmark, trained_method
 from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig, given_lpips
 from dexworld.video.model.clip_latents import warn_of_rates
-from dexworld.video.model.dwm import DWM, chosen_device, load_video_model
+from dexworld.video.model.dwm import DWM, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
 
 logger = logging.getLogger("dexworld")
@@ -69,6 +70,10 @@ class VideoModelOptions:
     """Model folder or hub id; `video` is the shipped one."""
     generation: GenerateConfig = field(default_factory=GenerateConfig)
     """How videos are sampled."""
+    text_encoder: str | None = None
+    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,8 @@ class VideoEvaluate(VideoModelOptions):
     """Its strengths, each a row."""
     weights: PerceptualConfig = field(default_factory=PerceptualConfig)
     """Where the weights of perceptual measures are; without them they are not reported."""
-    text_encoder: str | None = None
-    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
     workers: int = 0
     """Processes for simulating clips; 0 is one per core."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Evaluate, write `results.json` and the page."""
@@ -113,7 +114,7 @@ class VideoEvaluate(VideoModelOptions):
             methods: list[VideoMethod] = [*with_prompts, *baselines]
             decoded = tuple(method.name for method in methods if method.name != "dwm")
             config = replace(self.evaluation, compare_with=own, decoded=decoded)
-            perceptual = Perceptual(self.weights, str(chosen_device(self.device)))
+            perceptual = Perceptual(self.weights, str(local_device(self.device)))
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
             figures = result.figures() | {"checkpoint": self.checkpoint, "generation": asdict(self.generation)}
@@ -165,8 +166,6 @@ class VideoSelect(VideoModelOptions):
     benchmark: Annotated[SelectConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SelectConfig(dexwm=HANDS)
     )
-    text_encoder: str | None = None
-    """Folder or hub id with `text_encoder/` and `tokenizer/`, for models that were trained with prompts."""
 
     def run(self) -> None:
         """Choose, write `results.json` and the page."""
@@ -174,7 +173,8 @@ class VideoSelect(VideoModelOptions):
             self._own(self.folder)
             return
         dexwm = self.benchmark.dexwm
-        config = replace(self.benchmark, dexwm=None if dexwm is None else checkpoint_path(dexwm))
+        judge = None if dexwm is None else checkpoint_path(dexwm)
+        config = replace(self.benchmark, dexwm=judge, device=self.device)
         named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
         methods = {name: self._method(model, replace(self.generation, batch=8)) for name, model in named.items()}
         with task_bars() as update:
@@ -186,7 +186,7 @@ class VideoSelect(VideoModelOptions):
         logger.info(words, rates[0], figures["n"], *rates[1:], path, page)
 
     def _method(self, model: str, generation: GenerateConfig) -> Callable[[], Generator]:
-        device = str(chosen_device(self.benchmark.device))
+        device = str(local_device(self.device))
         return partial(trained_method, checkpoint_path(model), generation, device, self.text_encoder)
 
     def _own(self, folder: Path) -> None:
@@ -217,15 +217,14 @@ class VideoDemo(VideoModelOptions):
     """`validation` allows seeds 900,000 to 999,999."""
     workers: int = 0
     """Processes for simulating the clips; 0 is one per core."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
     def run(self) -> None:
         """Simulate, imagine, and write the page."""
         model = load_video_model(self.checkpoint, self.device)
-        methods = [*reference_methods(model.codec), Generator(model, self.generation)]
+        references, method = reference_methods(model.codec), Generator(model, self.generation)
         started = time.monotonic()
-        with simulated_clips(model, methods, self.clips, self.seed, self.split, self.workers) as triplets:
+        with simulated_clips(model, [*references, method], self.clips, self.seed, self.split, self.workers) as triplets:
+            methods = [*references, with_texts(method, folder_prompts(triplets), self.text_encoder)]
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()
         settings = EvaluateConfig(seed=self.seed, split=self.split)

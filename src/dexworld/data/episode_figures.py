@@ -1,69 +1,40 @@
 """What can be measured on one episode: visibility, speeds, pictures, and what looks wrong with them.
 
-Pixels, depths and speeds follow the conventions of `geometry.py` and `actions.py`; every threshold is a field of
-`Limits`. Figures of many episodes add up (`Figures.merge`).
+Pixels, depths and speeds follow the conventions of `geometry.py` and `actions.py`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from dexworld.actions import MIN_DEPTH
 from dexworld.data.resize import Fit
-from dexworld.data.statistics import ActionFigures, Histogram, Largest, Summed, linear, logarithmic
+from dexworld.data.statistics import Figures
 from dexworld.data.video_frames import VideoFrames
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
-from dexworld.hands import KEYPOINT_NAMES, LEFT, NUM_KEYPOINTS, RIGHT, WRIST
+from dexworld.hands import LEFT, RIGHT, WRIST
 from dexworld.track import COLUMNS, Track
 
-T = TypeVar("T")
 HANDS = {"left": LEFT, "right": RIGHT}
 MIDDLE_KNUCKLE = 9  # row within a hand
 HAND_SHOWN = 0.5  # share of a hand's keypoints that must lie in the picture for the hand to count as visible
-MAP_ROWS, MAP_COLUMNS = 18, 32  # where in the picture keypoints lie
-LARGEST = 10
-SPEEDS = {"left_hand": (1e-4, 1e2), "right_hand": (1e-4, 1e2), "camera": (1e-4, 1e2), "camera_turn_deg": (1e-2, 1e4)}
-STEPS, EXTREMES = ("keypoints", "camera", "camera_turn"), ("keypoint", "camera", "camera_turn_deg")
 CHUNK = 32  # frames decoded at once
 STRIDE = 4  # every fourth pixel of every fourth row is compared
 SNAPSHOT_WIDTH = 384  # pixels
+# Beyond these an episode looks wrong. Speeds are between neighbouring frames.
+KEYPOINT_SPEED = 8.0  # m/s; people move their hands at up to 5
+CAMERA_SPEED, CAMERA_TURN_DEG = 4.0, 720.0  # m/s of its position, degrees/s of its rotation
+HAND_LENGTH = (0.02, 0.25)  # metres from the wrist to the middle finger's knuckle, as the median of an episode
+BEHIND = 0.5  # share of the valid keypoints that may lie behind the camera
+MOVED = 0.01  # share of the picture's width that a keypoint moves while the picture stands still
+STILL = 0.05  # grey levels of 255: two pictures that differ less, on average, are the same
+DARK = 3.0  # grey levels of 255: a picture whose mean and spread are below is black
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Beyond these an episode looks wrong. Speeds are between neighbouring frames."""
-
-    keypoint_speed: float = 8.0
-    """Metres per second; people move their hands at up to 5."""
-    camera_speed: float = 4.0
-    """Metres per second of the camera's position."""
-    camera_turn_deg: float = 720.0
-    """Degrees per second of the camera's rotation."""
-    hand_length: tuple[float, float] = (0.02, 0.25)
-    """Metres from the wrist to the middle finger's knuckle, as the median of an episode."""
-    behind: float = 0.5
-    """Share of the valid keypoints that may lie behind the camera."""
-    moved: float = 0.01
-    """Share of the picture's width that a keypoint moves while the picture stands still."""
-    still: float = 0.05
-    """Grey levels of 255: two pictures that differ less, on average, are the same."""
-    dark: float = 3.0
-    """Grey levels of 255: a picture whose mean and spread are below is black."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that looks wrong. kind: a key of `FINDINGS`. frame: where first, if anywhere in particular."""
-
-    kind: str
-    message: str
-    frame: int | None = None
-
-
-FINDINGS = {
+FINDINGS = {  # kind to what it is called and what to do
     "keypoint-jump": ("keypoints jump", "Tracking errors or missing frames; drop the episode or mark them invalid."),
     "camera-jump": ("the camera jumps", "Lost tracking, or poses in another order than the video's frames."),
     "behind-camera": (
@@ -83,58 +54,6 @@ FINDINGS = {
 }
 
 
-def _zeros(*shape: int) -> Callable[[], np.ndarray]:
-    return lambda: np.zeros(shape, np.int64)
-
-
-def _each(names: Iterable[str], make: Callable[[], T]) -> Callable[[], dict[str, T]]:
-    return lambda: {name: make() for name in names}
-
-
-@dataclass
-class Figures(Summed):
-    """Figures of one or many episodes.
-
-    valid, in_front, visible: (42,) frames in which each keypoint is annotated, further in front of the camera than
-    5 cm, and in the picture as well. hands_shown: frames with no, one and two hands in the picture. per_hand: frames
-    with the left and the right. map: (2, 18, 32) visible keypoints of each hand by place in the picture.
-    confidence: per hand, over all keypoints and frames (NaN counts as 0); confidence_sum: (42,) over confidence_frames.
-    speeds: metres (degrees for `camera_turn_deg`) per second between neighbouring frames, per hand the mean over its
-    keypoints. steps: metres and radians per frame. actions: recorded by a robot, by the number of their dimensions.
-    tasks, sizes (height, width), rates, extras: episodes with each. lengths: of episodes, in seconds.
-    """
-
-    frames: int = 0
-    seconds: float = 0.0
-    valid: np.ndarray = field(default_factory=_zeros(NUM_KEYPOINTS))
-    in_front: np.ndarray = field(default_factory=_zeros(NUM_KEYPOINTS))
-    visible: np.ndarray = field(default_factory=_zeros(NUM_KEYPOINTS))
-    hands_shown: np.ndarray = field(default_factory=_zeros(3))
-    per_hand: np.ndarray = field(default_factory=_zeros(2))
-    map: np.ndarray = field(default_factory=_zeros(2, MAP_ROWS, MAP_COLUMNS))
-    confidence: dict[str, Histogram] = field(default_factory=_each(HANDS, lambda: linear(0, 1, 20)))
-    confidence_sum: np.ndarray = field(default_factory=lambda: np.zeros(NUM_KEYPOINTS))
-    confidence_frames: int = 0
-    speeds: dict[str, Histogram] = field(
-        default_factory=lambda: {name: logarithmic(*span, 10) for name, span in SPEEDS.items()}
-    )
-    steps: dict[str, Histogram] = field(default_factory=_each(STEPS, lambda: logarithmic(1e-6, 1e2, 5)))
-    hand_length: dict[str, Histogram] = field(default_factory=_each(HANDS, lambda: linear(0.0, 0.3, 60)))
-    depth: Histogram = field(default_factory=lambda: linear(0.0, 4.0, 80))
-    largest: dict[str, Largest] = field(default_factory=_each(EXTREMES, lambda: Largest(LARGEST)))
-    actions: dict[int, ActionFigures] = field(default_factory=dict)
-    tasks: dict[str, int] = field(default_factory=dict)
-    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
-    rates: dict[float, int] = field(default_factory=dict)
-    extras: dict[str, int] = field(default_factory=dict)
-    lengths: Histogram = field(default_factory=lambda: logarithmic(0.01, 1e5, 10))
-    decoded_episodes: int = 0
-    decoded: int = 0
-    compared: int = 0
-    identical: int = 0
-    black: int = 0
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """One frame to look at. image: (h, w, 3) uint8, scaled down. pixels: (42, 2) in it. visible: (42,) bool."""
@@ -150,78 +69,65 @@ class Snapshot:
 class Measurement:
     """Figures and findings of one episode: `labels` measures all but the pictures, `pictures` measures those.
 
-    number, name: of the episode in its dataset, for the lists of extremes.
+    name: of the episode in its dataset. findings: kind (of `FINDINGS`), message, and the first frame or None.
     """
 
-    def __init__(self, episode: Track, number: int, name: str, limits: Limits) -> None:
-        self.episode, self.number, self.name, self.limits = episode, number, name, limits
-        self.findings: list[Finding] = []
+    def __init__(self, episode: Track, name: str) -> None:
+        self.episode, self.name = episode, name
+        self.findings: list[dict[str, Any]] = []
+        self.figures = Figures(len(episode))
         self.height, self.width = (int(side) for side in episode.frames.size)
-        self.figures = Figures(
-            frames=len(episode),
-            seconds=len(episode) / episode.fps,
-            tasks={episode.task: 1},
-            sizes={(self.height, self.width): 1},
-            rates={round(float(episode.fps), 3): 1},
-            extras={name: 1 for name in episode.columns if name not in COLUMNS},
-        )
-        self.figures.lengths.add(np.array([len(episode) / float(episode.fps)]))
-        valid = episode.keypoints_valid
-        self.points = np.where(valid[..., None], episode.keypoints_world, 0.0).astype(np.float64)
+        self.valid = episode.keypoints_valid
+        self.points = np.where(self.valid[..., None], episode.keypoints_world, 0.0).astype(np.float64)
         self.cameras = torch.from_numpy(episode.world_from_camera.astype(np.float64))
         intrinsics = torch.from_numpy(episode.intrinsics.astype(np.float64))
         pixels, depth = project(transform_points(invert(self.cameras), torch.from_numpy(self.points)), intrinsics)
         self.pixels, self.depth = pixels.numpy(), depth.numpy()
-        self.in_front = valid & (self.depth > MIN_DEPTH)
         inside = (self.pixels >= 0).all(axis=-1) & (self.pixels < (self.width, self.height)).all(axis=-1)
-        self.visible = self.in_front & inside
+        self.visible = self.valid & (self.depth > MIN_DEPTH) & inside
 
     def labels(self, every_packet: bool) -> None:
         """Measure the labels, and the video's rate against theirs. every_packet: and the time of each of its frames."""
-        self._visibility()
-        action = self.episode.get("action")
-        if action is not None:
-            values = np.asarray(action, dtype=np.float64).reshape(len(action), -1)
-            self.figures.actions[values.shape[1]] = ActionFigures.of(values)
+        self._tally()
         self._check_camera()
         self._check_keypoints()
         self._hand_lengths()
         if len(self.episode) > 1:
-            self._keypoint_motion()
-            self._camera_motion()
+            self._speeds()
         self._check_times(every_packet)
 
     def _find(self, kind: str, message: str, frame: int | None = None) -> None:
-        self.findings.append(Finding(kind, message, frame))
+        self.findings.append({"kind": kind, "message": message, "frame": frame})
 
-    def _visibility(self) -> None:
-        figures, episode = self.figures, self.episode
-        figures.valid += episode.keypoints_valid.sum(0)
-        figures.in_front += self.in_front.sum(0)
-        figures.visible += self.visible.sum(0)
-        per_hand = np.stack([self.visible[:, rows].mean(1) >= HAND_SHOWN for rows in HANDS.values()])
-        figures.per_hand += per_hand.sum(1)
-        figures.hands_shown += np.bincount(per_hand.sum(0), minlength=3)
-        figures.depth.add(self.depth[self.visible])
-        for places, rows in zip(figures.map, HANDS.values(), strict=True):
-            pixels = self.pixels[:, rows][self.visible[:, rows]]
-            columns = (pixels[:, 0] / self.width * MAP_COLUMNS).astype(int).clip(0, MAP_COLUMNS - 1)
-            lines = (pixels[:, 1] / self.height * MAP_ROWS).astype(int).clip(0, MAP_ROWS - 1)
-            np.add.at(places, (lines, columns), 1)
+    def _tally(self) -> None:
+        episode, figures = self.episode, self.figures
+        figures.tallies["tasks"][episode.task] += 1
+        figures.tallies["sizes"][self.height, self.width] += 1
+        figures.tallies["fps"][round(float(episode.fps), 3)] += 1
+        figures.tallies["extras"].update(name for name in episode.columns if name not in COLUMNS)
+        figures.spread("length_s").add(np.array([len(episode) / float(episode.fps)]))
+        left, right = (self.visible[:, rows].mean(1) >= HAND_SHOWN for rows in HANDS.values())
+        shown = {"left": left, "right": right, "none": ~left & ~right, "one": left ^ right, "two": left & right}
+        figures.tallies["hands"].update({name: int(frames.sum()) for name, frames in shown.items()})
         confidence = episode.get("keypoint_confidence")
         if confidence is not None:
-            confidence = np.nan_to_num(np.asarray(confidence, dtype=np.float64), nan=0.0)
-            for name, rows in HANDS.items():
-                figures.confidence[name].add(confidence[:, rows])
-            figures.confidence_sum += confidence.sum(0)
-            figures.confidence_frames += len(confidence)
+            for side, rows in HANDS.items():
+                figures.spread(f"confidence.{side}").add(np.nan_to_num(confidence[:, rows], nan=0.0))
+        action = episode.get("action")
+        if action is not None:
+            values = np.asarray(action).reshape(len(action), -1)
+            width = values.shape[1]
+            figures.tallies["actions"][width] += 1
+            figures.tallies["action_frames"][width] += len(values)
+            for dimension, column in enumerate(values.T):
+                figures.spread((width, dimension)).add(column)
 
     def _check_camera(self) -> None:
         poses, height, width = self.cameras.numpy(), self.height, self.width
         rotation = poses[:, :3, :3]
         error = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max(axis=(1, 2))
         mirrored = np.linalg.det(rotation) < 0
-        bottom = np.abs(self.episode.world_from_camera[:, 3] - [0, 0, 0, 1]).max(axis=1)
+        bottom = np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1)
         bad = (error > 1e-3) | mirrored | (bottom > 1e-6)
         if bad.any():
             what = "mirrored" if mirrored.any() else f"off by up to {max(error.max(), bottom.max()):.2g}"
@@ -237,66 +143,55 @@ class Measurement:
             self._find("intrinsics", f"{values} for {width} x {height} pixels")
 
     def _check_keypoints(self) -> None:
-        episode, valid = self.episode, self.episode.keypoints_valid
+        length, valid = len(self.episode), self.valid
         if not valid.any():
-            self._find("no-keypoints", f"none of {len(episode)} frames has a valid keypoint")
+            self._find("no-keypoints", f"none of {length} frames has a valid keypoint")
             return
         behind = valid & (self.depth <= 0)
-        if behind.sum() > self.limits.behind * valid.sum():
-            share = 100 * behind.sum() / valid.sum()
-            self._find("behind-camera", f"{share:.0f} % of the valid keypoints", int(np.argmax(behind.any(axis=1))))
+        share = behind.sum() / valid.sum()
+        if share > BEHIND:
+            self._find(
+                "behind-camera", f"{100 * share:.0f} % of the valid keypoints", int(np.argmax(behind.any(axis=1)))
+            )
         elif not self.visible.any():
-            self._find("never-visible", f"{len(episode)} frames")
+            self._find("never-visible", f"{length} frames")
         always = valid.all(axis=0)
-        long_enough = len(episode) > max(2, episode.fps) and always.any()
-        if long_enough and np.ptp(episode.keypoints_world[:, always], axis=0).max() == 0:
-            self._find("frozen-labels", f"{int(always.sum())} keypoints for {len(episode) / episode.fps:.1f} s")
+        long_enough = length > max(2, self.episode.fps) and always.any()
+        if long_enough and np.ptp(self.points[:, always], axis=0).max() == 0:
+            self._find("frozen-labels", f"{int(always.sum())} keypoints for {length / self.episode.fps:.1f} s")
 
     def _hand_lengths(self) -> None:
-        shortest, longest = self.limits.hand_length
-        for name, rows in HANDS.items():
+        for side, rows in HANDS.items():
             ends = [rows.start + WRIST, rows.start + MIDDLE_KNUCKLE]
-            both = self.episode.keypoints_valid[:, ends].all(axis=1)
-            wrist, knuckle = self.episode.keypoints_world[both][:, ends].astype(np.float64).transpose(1, 0, 2)
+            both = self.valid[:, ends].all(axis=1)
+            wrist, knuckle = self.points[both][:, ends].transpose(1, 0, 2)
             lengths = np.linalg.norm(knuckle - wrist, axis=-1)
-            self.figures.hand_length[name].add(lengths)
-            if lengths.size and not shortest <= np.median(lengths) <= longest:
-                message = f"{name} hand, wrist to middle knuckle {np.median(lengths):.3g} m"
+            self.figures.spread(f"hand_length_m.{side}").add(lengths)
+            if lengths.size and not HAND_LENGTH[0] <= np.median(lengths) <= HAND_LENGTH[1]:
+                message = f"{side} hand, wrist to middle knuckle {np.median(lengths):.3g} m"
                 self._find("hand-size", message, int(np.argmax(both)))
 
-    def _keypoint_motion(self) -> None:
-        valid, rate = self.episode.keypoints_valid[1:] & self.episode.keypoints_valid[:-1], self.episode.fps
-        distance = np.where(valid, np.linalg.norm(np.diff(self.points, axis=0), axis=-1), 0.0)
-        self.figures.steps["keypoints"].add(distance[valid])
+    def _speeds(self) -> None:
+        rate, both = self.episode.fps, self.valid[1:] & self.valid[:-1]
+        distance = np.where(both, np.linalg.norm(np.diff(self.points, axis=0), axis=-1), 0.0)
         for side, rows in HANDS.items():
-            counted = valid[:, rows].sum(1)
+            counted = both[:, rows].sum(1)
             mean = distance[:, rows].sum(1)[counted > 0] / counted[counted > 0]
-            self.figures.speeds[f"{side}_hand"].add(mean * rate)
-        if valid.any():
-            speed = distance * rate
-            note = KEYPOINT_NAMES[int(np.argmax(speed)) % NUM_KEYPOINTS]
-            self._fastest("keypoint", speed.max(axis=1), self.limits.keypoint_speed, "m/s", note)
+            self.figures.spread(f"speeds_per_s.{side}_hand").add(mean * rate)
+        before, after = self.cameras[:-1], self.cameras[1:]
+        travel = torch.linalg.vector_norm(after[:, :3, 3] - before[:, :3, 3], dim=-1).numpy() * rate
+        turn = np.degrees(geodesic_angle(before[:, :3, :3], after[:, :3, :3]).numpy()) * rate
+        self.figures.spread("speeds_per_s.camera").add(travel)
+        self.figures.spread("speeds_per_s.camera_turn_deg").add(turn)
+        self._jumps("keypoint-jump", (distance * rate).max(axis=1), KEYPOINT_SPEED, "m/s")
+        self._jumps("camera-jump", travel, CAMERA_SPEED, "m/s")
+        self._jumps("camera-jump", turn, CAMERA_TURN_DEG, "deg/s")
 
-    def _camera_motion(self) -> None:
-        cameras, limits, rate = self.cameras, self.limits, self.episode.fps
-        travel = torch.linalg.vector_norm(cameras[1:, :3, 3] - cameras[:-1, :3, 3], dim=-1).numpy()
-        turn = geodesic_angle(cameras[:-1, :3, :3], cameras[1:, :3, :3]).numpy()
-        self.figures.steps["camera"].add(travel)
-        self.figures.steps["camera_turn"].add(turn)
-        speed, turning = travel * rate, np.degrees(turn) * rate
-        self.figures.speeds["camera"].add(speed)
-        self.figures.speeds["camera_turn_deg"].add(turning)
-        self._fastest("camera", speed, limits.camera_speed, "m/s")
-        self._fastest("camera_turn_deg", turning, limits.camera_turn_deg, "deg/s")
-
-    def _fastest(self, key: str, speeds: np.ndarray, limit: float, unit: str, note: str = "") -> None:
-        """Note the largest of (T - 1,) speeds, and a jump where some are above the limit."""
-        place = (self.number, int(np.argmax(speeds)) + 1)
-        self.figures.largest[key].add(speeds.max(), place, self.name, note)
+    def _jumps(self, kind: str, speeds: np.ndarray, limit: float, unit: str) -> None:
         fast = speeds > limit
         if fast.any():
             message = f"{int(fast.sum())} times above {limit:g} {unit}, up to {speeds.max():.3g} {unit}"
-            self._find("keypoint-jump" if key == "keypoint" else "camera-jump", message, int(np.argmax(fast)) + 1)
+            self._find(kind, message, int(np.argmax(fast)) + 1)
 
     def _check_times(self, every_packet: bool) -> None:
         frames, rate = self.episode.frames, self.episode.fps
@@ -317,34 +212,35 @@ class Measurement:
         every_frame: decode all of them; otherwise the first two, the last two, and two that show the hands. Raises
         VideoError naming the frame that can't be decoded.
         """
-        figures, limits, last = self.figures, self.limits, len(self.episode) - 1
+        last, seen = len(self.episode) - 1, self.figures.tallies["pictures"]
         counts = self.visible.sum(axis=1)
         most = np.flatnonzero(counts == counts.max())
         best = int(most[np.argmin(np.abs(most - len(counts) / 2))])
         pairs = {0, max(0, min(best, last - 1)), max(0, last - 1)}
         wanted = sorted({frame for first in pairs for frame in (first, first + 1) if frame <= last} | {best})
+        seen["episodes"] += 1
         frozen, black, before = list[int](), list[int](), -2
         kept: np.ndarray = np.zeros(0)
         previous: np.ndarray = kept
         for frame, picture in self._decoded(None if every_frame else wanted):
             small = picture[::STRIDE, ::STRIDE].astype(np.int16)
-            figures.decoded += 1
-            if small.mean() < limits.dark and small.std() < limits.dark:
+            seen["decoded"] += 1
+            if small.mean() < DARK and small.std() < DARK:
                 black.append(frame)
             if before == frame - 1:
-                figures.compared += 1
-                if np.abs(small - previous).mean() < limits.still:
-                    figures.identical += 1
+                seen["compared"] += 1
+                if np.abs(small - previous).mean() < STILL:
+                    seen["identical"] += 1
                     if self._moves(before):
                         frozen.append(frame)
             previous, before = small, frame
             if frame == best:
                 kept = picture.copy()
-        figures.black, figures.decoded_episodes = len(black), 1
+        seen["black"] = len(black)
         if frozen:
-            self._find("frozen-frames", f"{len(frozen)} of {figures.compared} compared", frozen[0])
+            self._find("frozen-frames", f"{len(frozen)} of {seen['compared']} compared", frozen[0])
         if black:
-            self._find("black-frames", f"{len(black)} of {figures.decoded} decoded", black[0])
+            self._find("black-frames", f"{len(black)} of {seen['decoded']} decoded", black[0])
         return self._snapshot(kept, best)
 
     def _decoded(self, wanted: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -362,13 +258,12 @@ class Measurement:
         """Whether keypoints move, in the middle, by more than the limit from `frame` to the next."""
         both = self.visible[frame] & self.visible[frame + 1]
         moved = np.linalg.norm(self.pixels[frame + 1][both] - self.pixels[frame][both], axis=-1)
-        return bool(both.any() and np.median(moved) > self.limits.moved * self.width)
+        return bool(both.any() and np.median(moved) > MOVED * self.width)
 
     def _snapshot(self, picture: np.ndarray, frame: int) -> Snapshot:
         height, width = picture.shape[:2]
         smaller = min(1.0, SNAPSHOT_WIDTH / width)
         fit = Fit.cover((height, width), (max(1, round(height * smaller)), max(1, round(width * smaller))))
-        image = fit.images(torch.from_numpy(np.ascontiguousarray(picture))).numpy()
-        pixels, visible = fit.pixels(self.pixels[frame]), self.visible[frame]
-        pixels = np.where(visible[:, None], pixels, 0.0)
+        image, visible = fit.images(torch.from_numpy(picture)).numpy(), self.visible[frame]
+        pixels = np.where(visible[:, None], fit.pixels(self.pixels[frame]), 0.0)
         return Snapshot(self.name, frame, self.episode.task, image, pixels, visible)

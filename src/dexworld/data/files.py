@@ -44,10 +44,15 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def json_text(content: dict[str, Any]) -> str:
+    """Indented JSON with a line end. Raises TypeError on values that JSON can't hold."""
+    return json.dumps(content, indent=2) + "\n"
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as indented JSON, atomically. Raises TypeError on values that JSON can't hold."""
     with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content), encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

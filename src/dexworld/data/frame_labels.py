@@ -12,12 +12,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from dexworld.data.files import read_arrays
-from dexworld.data.latent_shards import npy_dtype, npy_header
+from dexworld.data.latent_shards import npy_header
 from dexworld.data.locks import claimed, hidden
 from dexworld.data.source import Dataset
 from dexworld.track import COLUMNS, Track
@@ -68,17 +69,14 @@ class FrameLabels:
             arrays, found = read_arrays(folder / EPISODES_FILE)
             if found != crc32:
                 raise ValueError(f"{EPISODES_FILE} is not the file that was written")
-            frames = int(arrays["starts"][-1])
             header = arrays.pop("header").tobytes()
-            record = npy_dtype(header)
-            with open(path, "rb") as file:
-                size = len(header) + frames * record.itemsize
-                if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != size:
-                    raise ValueError(f"{FRAMES_FILE} is truncated or not as it was written")
             # A plain array over the map: its records are gathered faster than those of `np.memmap`.
-            records = np.asarray(np.memmap(path, dtype=record, mode="r", offset=len(header), shape=(frames,)))
+            records = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            with open(path, "rb") as file:
+                if file.read(len(header)) != header or len(records) != arrays["starts"][-1]:
+                    raise ValueError(f"{FRAMES_FILE} is not as it was written")
             return cls(records, **arrays, folder=folder)
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, SyntaxError, EOFError, TokenError) as error:
             raise ValueError(f"{folder}: the labels can't be read ({error}); {_ADVICE}") from error
 
     @property

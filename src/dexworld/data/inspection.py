@@ -7,27 +7,27 @@ number of processes. What can't be read is listed with its reason.
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from dexworld.data.episode_figures import FINDINGS, Figures, Finding, Limits, Measurement, Snapshot
+from dexworld.data.episode_figures import FINDINGS, Measurement, Snapshot
 from dexworld.data.parallel import WorkerDied, Workers, worker_count
-from dexworld.data.source import CorruptEpisodeError, Source
-from dexworld.data.statistics import most_common
+from dexworld.data.source import CorruptEpisodeError, Source, evenly_spread
+from dexworld.data.statistics import QUANTITIES, Figures
 from dexworld.data.video import VideoError
-from dexworld.hands import KEYPOINT_NAMES
 
 ALL_UP_TO = 2000  # episodes; of larger datasets a sample of so many is read unless told otherwise
 DECODED = 48  # episodes of which a few frames are decoded, unless all are
 EXAMPLES = 20  # episodes named for each kind of finding
 SNAPSHOTS = 12
 TASKS, COUNTED = 200, 50  # the most common tasks, sizes and rates that the account names
+HAND_COUNTS = ("none", "one", "two", "left", "right")
+PICTURE_COUNTS = ("episodes", "decoded", "compared", "identical", "black")
 STAGES = ("opening", "labels", "frames")
-Progress = Callable[[int, int], None]  # (episodes done, episodes in all)
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,6 @@ class InspectConfig:
     """Of the sample."""
     workers: int = 0
     """Processes; 0 is one per core."""
-    limits: Limits = field(default_factory=Limits)
-    """Beyond these an episode looks wrong."""
 
     def __post_init__(self) -> None:
         if self.episodes is not None and self.episodes < 0:
@@ -54,115 +52,87 @@ class InspectConfig:
             raise ValueError(f"workers and seed must be 0 or more, not {self.workers} and {self.seed}")
 
 
-@dataclass(frozen=True)
-class Broken:
-    """An episode that can't be used. stage: one of `STAGES`, where it failed."""
+class EpisodeReport(NamedTuple):
+    """What was found in one episode.
 
-    name: str
-    stage: str
-    reason: str
+    row: its line of episodes.jsonl; where it can't be used, with the stage that failed (of `STAGES`) as `broken`.
+    """
 
-
-@dataclass(frozen=True)
-class EpisodeReport:
-    """What was found in one episode: broken, or else all the others. facts: frames, fps, size and task."""
-
-    name: str
-    broken: Broken | None = None
-    figures: Figures = field(default_factory=Figures)
-    findings: tuple[Finding, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
-    bytes: int = 0
+    row: dict[str, Any]
+    figures: Figures | None = None
     snapshot: Snapshot | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """One line about the episode."""
-        if self.broken is not None:
-            return {"episode": self.name, "broken": self.broken.stage, "reason": self.broken.reason}
-        findings = [asdict(each) for each in self.findings]
-        return {"episode": self.name, **self.facts, "bytes": self.bytes, "findings": findings}
 
 
 @dataclass
 class Inspection:
     """The account of a dataset.
 
-    episodes: how many may be readable. read: how many were read; fewer is a sample drawn with the config's seed.
-    splits: episodes of the whole dataset in each. findings: per kind the number of episodes, and the first of them.
-    bytes: of the files of the episodes read; shared files count once.
+    source: holds all episodes. read: how many were read; fewer is a sample. broken: rows of the episodes that can't be
+    used. findings: by kind, with the number of episodes and the first of them. bytes: of the files of the episodes
+    read; shared files count once.
     """
 
-    folder: Path
-    kind: str
-    episodes: int
+    source: Source
     read: int
     config: InspectConfig
-    splits: Counter[str] = field(default_factory=Counter)
-    broken: list[Broken] = field(default_factory=list)
+    broken: list[dict[str, Any]] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
-    findings: dict[str, tuple[int, list[tuple[str, Finding]]]] = field(default_factory=dict)
+    findings: dict[str, dict[str, Any]] = field(default_factory=dict)
     bytes: int = 0
     snapshots: list[Snapshot] = field(default_factory=list)
 
-    @property
-    def is_sample(self) -> bool:
-        """Whether episodes were left unread."""
-        return self.read < self.episodes
-
-    @property
-    def readable(self) -> int:
-        """Episodes that were read without an error."""
-        return self.read - sum(each.stage != "opening" for each in self.broken)
-
     def add(self, report: EpisodeReport) -> None:
         """Count one more episode."""
-        self.bytes += report.bytes
-        if report.broken is not None:
-            self.broken.append(report.broken)
+        if report.figures is None:
+            self.broken.append(report.row)
             return
         self.figures.merge(report.figures)
         self.snapshots += [report.snapshot] if report.snapshot is not None else []
-        for kind, finding in {each.kind: each for each in reversed(report.findings)}.items():  # the first of each kind
-            count, examples = self.findings.get(kind, (0, []))
-            self.findings[kind] = count + 1, [*examples, (report.name, finding)][:EXAMPLES]
+        firsts = {each["kind"]: each for each in reversed(report.row["findings"])}  # the first of each kind
+        for kind, finding in firsts.items():
+            title, advice = FINDINGS[kind]
+            new = {"kind": kind, "title": title, "advice": advice, "episodes": 0, "examples": []}
+            row = self.findings.setdefault(kind, new)
+            row["episodes"] += 1
+            if len(row["examples"]) < EXAMPLES:
+                place = {"episode": report.row["episode"], "frame": finding["frame"]}
+                row["examples"].append(place | {"message": finding["message"]})
 
 
 def inspect(
     source: Source,
     config: InspectConfig = InspectConfig(),
-    progress: Progress | None = None,
-    each: Callable[[EpisodeReport], None] | None = None,
+    each: Callable[[EpisodeReport, int, int], None] = lambda report, done, total: None,
 ) -> Inspection:
     """Read the episodes of `source` and account for all of them.
 
-    each: called with every episode's report, in order. Raises ValueError when there is nothing to read: no episode, and
-    nothing that opening found broken.
+    each: called in order with every episode's report, how many are done and how many there are. Raises ValueError when
+    there is nothing to read: no episode, and nothing that opening found broken.
     """
     if not len(source) and not source.quarantined:
         raise ValueError(f"{source.folder} holds no episode of kind {source.kind!r}")
     chosen = _chosen(len(source), config)
-    splits = Counter(filter(None, source.splits))
-    result = Inspection(source.folder, source.kind, len(source), len(chosen), config, splits)
-    result.broken += [Broken(name, "opening", reason) for name, reason in source.quarantined]
-    decoded = _evenly(chosen, DECODED) if config.decode == "sample" else chosen
-    shown = frozenset(_evenly(decoded, SNAPSHOTS))
+    result = Inspection(source, len(chosen), config)
+    result.broken += [_broken(name, "opening", reason).row for name, reason in source.quarantined]
+    decoded = {"none": (), "sample": evenly_spread(chosen, DECODED), "all": chosen}[config.decode]
+    shown = frozenset(evenly_spread(decoded, SNAPSHOTS))
     job = partial(_report, source=source, config=config, decoded=frozenset(decoded), shown=shown)
     seen: set[int] = set()
     with Workers(job, worker_count(len(chosen), config.workers)) as pool:
         for done, outcome in enumerate(pool.outcomes(chosen), 1):
-            index, found, error = outcome.item, outcome.result, outcome.error
+            index, report, error = outcome.item, outcome.result, outcome.error
             if isinstance(error, WorkerDied):
-                found = _broken(source.ids[index], "labels", f"reading it ended the process: {error}")
+                report = _broken(source.ids[index], "labels", f"reading it ended the process: {error}")
             elif error is not None:
                 raise error
             new = [path for path in source.files(index) if hash(str(path)) not in seen and path.exists()]
             seen.update(hash(str(path)) for path in new)
-            report = replace(found, bytes=sum(path.stat().st_size for path in new))
+            size = sum(path.stat().st_size for path in new)
+            result.bytes += size
+            if report.figures is not None:
+                report.row["bytes"] = size
             result.add(report)
-            if each is not None:
-                each(report)
-            if progress is not None:
-                progress(done, len(chosen))
+            each(report, done, len(chosen))
     return result
 
 
@@ -173,37 +143,31 @@ def _chosen(episodes: int, config: InspectConfig) -> list[int]:
     return sorted(np.random.default_rng(config.seed).choice(episodes, size=wanted, replace=False).tolist())
 
 
-def _evenly(items: list[int], count: int) -> list[int]:
-    places = np.linspace(0, max(len(items) - 1, 0), min(count, len(items))).round().astype(int)
-    return [items[place] for place in np.unique(places)]
-
-
 def _report(
     index: int, source: Source, config: InspectConfig, decoded: frozenset[int], shown: frozenset[int]
 ) -> EpisodeReport:
     """Measure one episode; whatever goes wrong becomes part of the report."""
     name, stage = source.ids[index], "labels"
     try:
-        episode, decode = source[index], config.decode != "none" and index in decoded
-        measured = Measurement(episode, index, name, config.limits)
-        measured.labels(every_packet=decode)
+        episode = source[index]
+        measured = Measurement(episode, name)
+        measured.labels(every_packet=index in decoded)
         stage = "frames"
-        snapshot = measured.pictures(config.decode == "all") if decode else None
-        size, findings = [measured.height, measured.width], tuple(measured.findings)
-        facts = {"frames": len(episode), "fps": float(episode.fps), "size": size, "task": episode.task}
-        return EpisodeReport(
-            name, None, measured.figures, findings, facts, snapshot=snapshot if index in shown else None
-        )
+        snapshot = measured.pictures(config.decode == "all") if index in decoded else None
     except (CorruptEpisodeError, VideoError) as error:
-        reason = str(error)
+        return _broken(name, stage, str(error))
     except Exception as error:  # a reader must not raise anything else; if it does, the rest is still worth knowing
-        where_from = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"unexpected {type(error).__name__}: {error} ({Path(where_from.filename).name}:{where_from.lineno})"
-    return _broken(name, stage, reason)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        return _broken(name, stage, f"unexpected {type(error).__name__}: {error} ({where})")
+    size = [measured.height, measured.width]
+    row = {"episode": name, "frames": len(episode), "fps": float(episode.fps), "size": size, "task": episode.task}
+    row |= {"bytes": 0, "findings": measured.findings}
+    return EpisodeReport(row, measured.figures, snapshot if index in shown else None)
 
 
 def _broken(name: str, stage: str, reason: str) -> EpisodeReport:
-    return EpisodeReport(name, Broken(name, stage, reason))
+    return EpisodeReport({"episode": name, "broken": stage, "reason": reason})
 
 
 def account(result: Inspection) -> dict[str, Any]:
@@ -211,68 +175,54 @@ def account(result: Inspection) -> dict[str, Any]:
 
     Figures are of the episodes read; only `episodes`, `splits`, `broken` at opening and the `estimate`s are of all.
     """
-    figures = result.figures
-    frames, hours = figures.frames, figures.seconds / 3600
-    whole = result.episodes / result.read if result.read else None  # never 0: what is read exists
-    tasks = [[task, count] for task, count in most_common(figures.tasks.items(), TASKS)]
-    counts = (*figures.hands_shown.tolist(), *figures.per_hand.tolist())
-    none, one, two, left, right = (count / frames if frames else None for count in counts)
-    own = {"dataset": result.folder.name, "kind": result.kind, "episodes": result.episodes, "read": result.read}
-    own |= {"sample": result.is_sample, "readable": result.readable, "frames": frames, "hours": hours}
-    return own | {
+    figures, source, tallies = result.figures, result.source, result.figures.tallies
+    frames, hours = figures.frames, figures.spread("length_s").total / 3600
+    whole = len(source) / result.read if result.read else None  # never 0: what is read exists
+    none, one, two, left, right = (tallies["hands"][name] / frames if frames else None for name in HAND_COUNTS)
+    tasks, stages = _most_common(tallies["tasks"], TASKS), Counter(row["broken"] for row in result.broken)
+    content: dict[str, Any] = {
+        "dataset": source.folder.name,
+        "kind": source.kind,
+        "episodes": len(source),
+        "read": result.read,
+        "sample": result.read < len(source),
+        "readable": result.read - len(result.broken) + stages["opening"],
+        "frames": frames,
+        "hours": hours,
         "bytes": result.bytes,
         "estimate": {"hours": whole and hours * whole, "bytes": whole and round(result.bytes * whole)},
-        "splits": dict(sorted(result.splits.items())),
-        "frame_sizes": {f"{w}x{h}": count for (h, w), count in most_common(figures.sizes.items(), COUNTED)},
-        "fps": {f"{rate:g}": count for rate, count in most_common(figures.rates.items(), COUNTED)},
-        "tasks": {"distinct": len(figures.tasks), "most_common": tasks},
-        "extras": dict(sorted(figures.extras.items())),
-        "length_s": figures.lengths.to_json(),
-        "visibility": {
-            "hands_in_picture": {"none": none, "one": one, "two": two},
-            "left": left,
-            "right": right,
-            "keypoints": _keypoint_rows(figures),
-            "map": {"left": figures.map[0].tolist(), "right": figures.map[1].tolist()},
-            "depth_m": figures.depth.to_json(),
-        },
-        "confidence": _as_json(figures.confidence) if figures.confidence_frames else None,
-        "speeds_per_s": _as_json(figures.speeds),
-        "steps_per_frame": _as_json(figures.steps),
-        "actions": [found.to_json() for _, found in sorted(figures.actions.items())],
-        "largest": _as_json(figures.largest),
-        "hand_length_m": _as_json(figures.hand_length),
-        "pictures": {"decode": result.config.decode, "episodes": figures.decoded_episodes}
-        | {name: getattr(figures, name) for name in ("decoded", "compared", "identical", "black")},
-        "findings": _finding_rows(result),
-        "broken": {
-            "count": len(result.broken),
-            "by_stage": {stage: sum(each.stage == stage for each in result.broken) for stage in STAGES},
-            "episodes": [{"episode": each.name, "stage": each.stage, "reason": each.reason} for each in result.broken],
-        },
+        "splits": dict(sorted(Counter(filter(None, source.splits)).items())),
+        "frame_sizes": {f"{w}x{h}": count for (h, w), count in _most_common(tallies["sizes"], COUNTED)},
+        "fps": {f"{rate:g}": count for rate, count in _most_common(tallies["fps"], COUNTED)},
+        "tasks": {"distinct": len(tallies["tasks"]), "most_common": [list(pair) for pair in tasks]},
+        "extras": dict(sorted(tallies["extras"].items())),
+        "visibility": {"hands_in_picture": {"none": none, "one": one, "two": two}, "left": left, "right": right},
+    }
+    for name in QUANTITIES:
+        group, _, part = name.partition(".")
+        spread = figures.spread(name).to_json()
+        content[group] = content.get(group, {}) | {part: spread} if part else spread
+    broken = [{"episode": row["episode"], "stage": row["broken"], "reason": row["reason"]} for row in result.broken]
+    by_stage = {stage: stages[stage] for stage in STAGES}
+    return content | {
+        "confidence": content["confidence"] if content["confidence"]["left"]["count"] else None,
+        "actions": [_action_figures(figures, width) for width in sorted(tallies["actions"])],
+        "pictures": {"decode": result.config.decode} | {name: tallies["pictures"][name] for name in PICTURE_COUNTS},
+        "findings": sorted(result.findings.values(), key=lambda row: (-row["episodes"], row["kind"])),
+        "broken": {"count": len(broken), "by_stage": by_stage, "episodes": broken},
     }
 
 
-def _as_json(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: each.to_json() for name, each in figures.items()}
+def _most_common(tally: Counter, limit: int) -> list[tuple[Any, int]]:
+    """The most frequent entries; equals in the order of their names, so that the result is always the same."""
+    return sorted(tally.items(), key=lambda entry: (-entry[1], str(entry[0])))[:limit]
 
 
-def _keypoint_rows(figures: Figures) -> list[dict[str, Any]]:
-    """Per keypoint: its name and the shares of frames in which it is valid, in front, visible; its mean confidence."""
-    frames, counted = max(figures.frames, 1), figures.confidence_frames
-    return [
-        {"keypoint": name}
-        | {share: float(getattr(figures, share)[row] / frames) for share in ("valid", "in_front", "visible")}
-        | {"confidence": float(figures.confidence_sum[row] / counted) if counted else None}
-        for row, name in enumerate(KEYPOINT_NAMES)
-    ]
-
-
-def _finding_rows(result: Inspection) -> list[dict[str, Any]]:
-    """What looks wrong, by the number of episodes: kind, title, advice, episodes, examples."""
-    rows = []
-    for kind, (count, examples) in result.findings.items():
-        title, advice = FINDINGS[kind]
-        named = [{"episode": name, "frame": each.frame, "message": each.message} for name, each in examples]
-        rows.append({"kind": kind, "title": title, "advice": advice, "episodes": count, "examples": named})
-    return sorted(rows, key=lambda row: (-row["episodes"], row["kind"]))
+def _action_figures(figures: Figures, width: int) -> dict[str, Any]:
+    """Recorded actions of one width, as lists over their dimensions: what normalising them needs."""
+    rows = [figures.spread((width, dimension)).to_json() for dimension in range(width)]
+    frames = figures.tallies["action_frames"][width]
+    not_finite = frames * width - sum(row["count"] for row in rows)
+    counts = {"episodes": figures.tallies["actions"][width], "frames": frames, "not_finite": not_finite}
+    keys = {"min": "min", "q01": "p01", "mean": "mean", "std": "std", "q99": "p99", "max": "max"}
+    return {"dimensions": width} | counts | {name: [row[key] for row in rows] for name, key in keys.items()}

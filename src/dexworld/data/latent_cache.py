@@ -10,9 +10,8 @@ goes on with the shards that are missing. Several processes, or machines, may wo
 the same, byte for byte.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.files import Shard, check_checksum, read_json, with_checksum
+from dexworld.data.files import Shard, check_checksum, json_text, read_json, with_checksum
 from dexworld.data.frame_labels import FrameLabels, record_type, write_labels
 from dexworld.data.latent_shards import LatentShards, write_shard
 from dexworld.data.locks import claimed, write_missing
@@ -56,32 +55,6 @@ class LatentCache:
         if isinstance(self.latents, LatentShards):
             yield from self.latents.damaged()
         yield from self.labels.damaged()
-
-
-@dataclass(frozen=True)
-class CacheEstimate:
-    """What a cache takes on disk: frames in all and done, bytes of the whole, still missing, and free on the disk."""
-
-    frames: int
-    done: int
-    bytes: int
-    missing: int
-    free: int
-
-
-def estimate_cache(dataset: Dataset, shape: tuple[int, int], folder: Path) -> CacheEstimate:
-    """Disk for latents (P, D) of every frame and their labels; what lies in `folder` already is counted as done."""
-    frames = sum(dataset.lengths)
-    per_frame = 2 * shape[0] * shape[1] + record_type(dataset[0]).itemsize
-    done = 0
-    if (folder / "plan.json").exists():
-        rows = int(read_json(folder / "plan.json").get("frames_per_shard") or FRAMES_PER_SHARD)
-        shards = LatentShards(folder, (frames, *shape), rows)
-        ranges = [shards.rows_of(number) for number, path in enumerate(shards.paths) if path.exists()]
-        done = sum(last - first for first, last in ranges)
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    missing = 0 if (folder / "cache.json").exists() else (frames - done) * per_frame
-    return CacheEstimate(frames, done, frames * per_frame, missing, shutil.disk_usage(existing).free)
 
 
 def cache_folder(dataset: Dataset, fingerprint: str) -> Path:
@@ -147,12 +120,11 @@ def compute_latents(
     progress: Progress | None = None,
     shard: Shard = Shard(),
     frames_per_shard: int = FRAMES_PER_SHARD,
-    force: bool = False,
 ) -> bool:
     """Compute the share `shard` of the shards that are missing; whoever finds all of them there completes the cache.
 
     Returns whether the cache is complete: other shares may still be at work. frames_per_shard: of a new cache; a
-    stopped build keeps its own. force: start even when the disk seems too small. Errors as `latent_cache`.
+    stopped build keeps its own. Errors as `latent_cache`.
     """
     if not len(dataset):
         raise ValueError(f"{dataset.folder} holds no readable episode ({len(dataset.quarantined)} quarantined)")
@@ -160,27 +132,24 @@ def compute_latents(
         raise ValueError(f"a shard holds at least one frame, not {frames_per_shard}")
     plan = _plan(dataset, encoder, fingerprint, folder, frames_per_shard, device)
     shape, total = tuple(plan["shape"]), int(plan["frames"])
-    estimate = estimate_cache(dataset, shape, folder)
-    if estimate.missing > estimate.free and not force:
-        sizes = f"need {estimate.missing / 1e9:.1f} GB more, the disk has {estimate.free / 1e9:.1f} GB left"
-        raise ValueError(f"{folder}: the latents {sizes}; make room, choose another folder, or train without a cache")
     shards = LatentShards(folder, (total, *shape), int(plan["frames_per_shard"]))
     (folder / "shards").mkdir(exist_ok=True)
-    rows, done = {path: shards.rows_of(number) for number, path in enumerate(shards.paths)}, estimate.done
-
-    def report(extra: int = 0) -> None:
-        if progress is not None:
-            progress(done + extra, total)
+    rows = {path: shards.rows_of(number) for number, path in enumerate(shards.paths)}
+    done = sum(last - first for path, (first, last) in rows.items() if path.exists())
+    needed = (total - done) * (2 * shape[0] * shape[1] + record_type(dataset[0]).itemsize)
+    if needed > (free := shutil.disk_usage(folder).free):
+        sizes = f"need {needed / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB left"
+        raise ValueError(f"{folder}: the latents {sizes}; make room, choose another folder, or train without a cache")
 
     def write(path: Path, part: Path) -> None:
         first, last = rows[path]
-        blocks = _encoded_frames(dataset, encoder, shape, (first, last), device)
-        write_shard(path, part, last - first, shape, _counted(blocks, report))
+        write_shard(path, part, last - first, shape, _encoded_frames(dataset, encoder, shape, (first, last), device))
 
     def finished(path: Path) -> None:
         nonlocal done
         done += rows[path][1] - rows[path][0]
-        report()
+        if progress is not None:
+            progress(done, total)
 
     write_missing([path for path in shard.of(list(rows)) if not path.exists()], write, finished)
     if not all(path.exists() for path in rows):
@@ -229,15 +198,7 @@ def _check_identity(header: dict[str, Any], dataset: Dataset, fingerprint: str, 
 def _write_claimed_json(path: Path, content: dict[str, Any]) -> None:
     with claimed(path) as part:
         if part is not None:
-            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _counted(blocks: Iterable[np.ndarray], report: Callable[[int], None]) -> Iterator[np.ndarray]:
-    written = 0
-    for block in blocks:
-        yield block
-        written += len(block)
-        report(written)
+            part.write_text(json_text(content), encoding="utf-8")
 
 
 def _encoded_frames(

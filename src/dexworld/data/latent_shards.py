@@ -31,13 +31,6 @@ def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
-def npy_dtype(header: bytes) -> np.dtype:
-    """What an .npy file with these first bytes holds. Raises ValueError for other bytes."""
-    file = io.BytesIO(header)
-    np.lib.format.read_magic(file)
-    return np.lib.format.read_array_header_1_0(file)[2]
-
-
 def shard_path(folder: Path, number: int) -> Path:
     """Where shard `number` of a cache folder lies."""
     return folder / "shards" / f"{number:05d}.npy"

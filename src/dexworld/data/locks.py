@@ -9,7 +9,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -72,40 +72,6 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-class Claims:
-    """Locks by name in a shared folder: which process works on what. A context manager; leaving it gives all back."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._held: dict[str, int] = {}  # descriptors
-
-    def __enter__(self) -> "Claims":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name in list(self._held):
-            self.release(name)
-        with suppress(OSError):  # others' claims are still in it, or it was never made
-            self.folder.rmdir()
-
-    def take(self, name: str) -> bool:
-        """Claim `name`; False when another live process holds it."""
-        while True:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                descriptor = _claim(self.folder / name, wait=False, whole=lambda path: False)
-            except FileNotFoundError:  # another process that leaves has just removed the folder
-                continue
-            if descriptor is not None:
-                self._held[name] = descriptor
-            return descriptor is not None
-
-    def release(self, name: str) -> None:
-        """Give `name` back."""
-        hidden(self.folder / name).unlink(missing_ok=True)
-        os.close(self._held.pop(name))
 
 
 def hidden(path: Path) -> Path:

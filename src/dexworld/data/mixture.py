@@ -128,8 +128,6 @@ class Picks:
 
     def share(self, rank: int, world_size: int) -> "Picks":
         """What process `rank` of `world_size` takes. Raises ValueError when the batch can't be shared evenly."""
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} does not lie in a world of {world_size}")
         if len(self.numbers) % world_size:
             size = len(self.numbers)
             raise ValueError(f"a batch of {size} can't be shared by {world_size} processes; choose a multiple")

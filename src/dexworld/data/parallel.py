@@ -10,34 +10,26 @@ the item that it worked on. All processes end when the main process does, even w
 """
 
 import errno
-import logging
-import math
 import multiprocessing
 import os
 import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
-logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 8  # items per process that may start before an earlier one is done, so that memory stays bounded
 FEW = 16  # cheap items that are not worth a process
-TICK_S = 1.0
-START_S = 120.0  # a process may take so long to import what its job needs
 
 
 class WorkerDied(RuntimeError):
-    """The process that worked on an item was killed (for its memory, by a crash in a library) or made no progress."""
+    """The process that worked on an item was killed: for its memory, or by a crash in a library."""
 
 
 class DiskFullError(OSError):
@@ -77,13 +69,12 @@ def worker_count(items: int, workers: int = 0) -> int:
 
 @dataclass
 class Outcome:
-    """What became of an item: the job's result, or the error of the last of its `tries`."""
+    """What became of an item: the job's result, or the error."""
 
     item: Any
     number: int
     result: Any = None
     error: Exception | None = None
-    tries: int = 0
 
     def answered(self, kind: str, value: Any) -> "Outcome":
         """This outcome with what a worker sent. Raises DiskFullError when it found its disk full."""
@@ -104,31 +95,19 @@ def parallel_map(
 class Workers:
     """Processes, or Ray actors, that run one job on many items. A context manager; leaving it ends them at once.
 
-    job: picklable, called as job(item), or as job(item, note) when `listen` is given: note(value, seconds=0) calls
-    listen(value) in the main process. workers: 0 is one per core; 1 works in this process. tries: how often an item
-    starts whose worker dies, hangs or raises; in this process once. patience: seconds from one note or result of a
-    worker to the next before it counts as hung and is ended; a note's `seconds` are added once. ray: address of a
-    cluster whose actors replace the processes: "local" starts one on this machine, "auto" joins the one that runs here.
-    Then workers 0 takes all its CPUs, every machine must see the paths that the job uses, and nothing is noted. Raises
-    RayMissingError when Ray is not installed.
+    job: picklable, called as job(item). workers: 0 is one per core; 1 works in this process. ray: address of a cluster
+    whose actors replace the processes: "local" starts one on this machine, "auto" joins the one that runs here. Then
+    workers 0 takes all its CPUs, and every machine must see the paths that the job uses. Raises RayMissingError when
+    Ray is not installed.
     """
 
-    def __init__(
-        self,
-        job: Callable[..., Any],
-        workers: int = 0,
-        listen: Callable[[Any], None] | None = None,
-        tries: int = 1,
-        patience: float = math.inf,
-        ray: str | None = None,
-    ) -> None:
-        self.job, self.listen, self.tries, self.patience = job, listen, tries, patience
-        self.count, notes = workers or available_cores(), listen is not None
-        self._backend: Any = None if workers == 1 else _Processes(job, notes)  # None: in this process
-        if ray is not None:
-            self._backend = _RayActors(job, notes, ray, workers)
-            self.count, self.patience = self._backend.count, math.inf
-        self._crew: list[_Worker] = []
+    def __init__(self, job: Callable[[Any], Any], workers: int = 0, ray: str | None = None) -> None:
+        self.job, self.count = job, workers or available_cores()
+        self._cluster = None if ray is None else _RayCluster(ray, workers)
+        if self._cluster is not None:
+            self.count = self._cluster.count
+        self._here = workers == 1 and ray is None
+        self._crew: list[_Process | _RayActor] = []
         self._started = False  # whether any worker ever was
 
     def __enter__(self) -> "Workers":
@@ -137,8 +116,8 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in self._crew.copy():
             self._end(worker)
-        if isinstance(self._backend, _RayActors):
-            self._backend.close()
+        if self._cluster is not None:
+            self._cluster.close()
 
     def map(self, items: Iterable, ordered: bool = True) -> Iterator[Any]:
         """`job(item)` of each item; the error of the first that fails is raised, a WorkerDied when its process died.
@@ -154,28 +133,22 @@ class Workers:
     def outcomes(self, items: Iterable, ordered: bool = True) -> Iterator[Outcome]:
         """Like `map`, but what fails is handed out with its error and the rest goes on."""
         waiting = (Outcome(item, number) for number, item in enumerate(items))
-        again: deque[Outcome] = deque()
-        if self._backend is None:
-            yield from map(self._here, waiting)
+        if self._here:
+            yield from (task.answered(*_answer(self.job, task.item)) for task in waiting)
             return
         done: dict[int, Outcome] = {}
         taken = following = 0
         try:
             while True:
-                while self._busy() < self.count and (again or not ordered or taken - following < AHEAD * self.count):
-                    task = again.popleft() if again else next(waiting, None)
+                while self._busy() < self.count and (not ordered or taken - following < AHEAD * self.count):
+                    task = next(waiting, None)
                     if task is None:
                         break
-                    taken = max(taken, task.number + 1)
+                    taken += 1
                     self._give(task)
                 if not self._busy():
                     return
-                for task in self._finished():
-                    if task.error is not None and task.tries < self.tries:
-                        logger.warning("%s: %s; it is tried once more", _short(task.item), task.error)
-                        again.append(task)
-                    else:
-                        done[task.number] = task
+                done |= {task.number: task for task in self._finished()}
                 while done and (not ordered or following in done):
                     yield done.pop(following if ordered else next(iter(done)))
                     following += 1
@@ -183,130 +156,87 @@ class Workers:
             for worker in [each for each in self._crew if each.task]:  # nobody waits for its answer any more
                 self._end(worker)
 
-    def _here(self, task: Outcome) -> Outcome:
-        """The outcome in this process. What `listen` raises ends the work; it is no failure of the job."""
-        raised: list[Exception] = []
-
-        def note(value: Any, seconds: float = 0.0) -> None:
-            try:
-                self.listen(value)  # type: ignore[misc]
-            except Exception as error:
-                raised.append(error)
-                raise
-
-        kind, value = _answer(self.job, task.item, note if self.listen else None)
-        if raised:
-            raise raised[0]
-        return task.answered(kind, value)
-
     def _busy(self) -> int:
         return sum(worker.task is not None for worker in self._crew)
 
     def _give(self, task: Outcome) -> None:
-        task.tries += 1
-        worker, patience = next((each for each in self._crew if each.task is None), None), self.patience
+        worker = next((each for each in self._crew if each.task is None), None)
         if worker is None:
-            worker, patience = self._backend.start(), max(patience, START_S)
+            worker = _Process(self.job) if self._cluster is None else self._cluster.actor(self.job)
             self._crew.append(worker)
-        worker.task, worker.deadline = task, time.monotonic() + patience
-        self._backend.send(worker, task.item)
+        worker.task = task
+        worker.send(task.item)
 
     def _finished(self) -> Iterator[Outcome]:
-        """Items that are done since, with their results or errors."""
-        hung = "its worker made no progress and was ended"
-        late = ((w, "died", hung) for w in self._crew.copy() if w.task and time.monotonic() > w.deadline)
-        for worker, kind, value in chain(self._backend.messages(self._crew), late):
-            worker.deadline = time.monotonic() + self.patience
+        """Items that are done since, with their results or errors; waits for one of them."""
+        ready = self._cluster.ready if self._cluster is not None else _ready_processes
+        for worker in ready([each for each in self._crew if each.task]):
+            kind, value = worker.receive()
             if kind == "started":
                 self._started = True
-            elif kind == "note":
-                worker.deadline += value[1]
-                if self.listen is not None:
-                    self.listen(value[0])
-            else:
-                task, worker.task = worker.task, None
-                if kind == "died":
-                    self._end(worker)
-                    if not self._started:
-                        raise RuntimeError(f"no worker process can be started ({value}); its own error stands above")
-                    value = WorkerDied(f"{value}, while at {_short(task.item) if task else 'nothing'}")
-                if task is not None:
-                    yield task.answered(kind, value)
+                continue
+            task, worker.task = worker.task, None
+            if kind == "died":
+                self._end(worker)
+                if not self._started and self._cluster is None:
+                    raise RuntimeError(f"no worker process can be started ({value}); its own error stands above")
+                value = WorkerDied(f"{value}, while at {_short(task.item)}")
+            yield task.answered(kind, value)
 
-    def _end(self, worker: "_Worker") -> None:
+    def _end(self, worker: "_Process | _RayActor") -> None:
         self._crew.remove(worker)
-        self._backend.end(worker)
+        worker.end()
 
 
-@dataclass(eq=False)
-class _Worker:
-    """handle: a process or a Ray actor. channel: its pipe, or the reference of the answer it owes."""
+class _Process:
+    """A worker on this machine with a pipe of its own, whose end says that it is gone."""
 
-    handle: Any
-    channel: Any = None
-    task: Outcome | None = None
-    deadline: float = math.inf
-
-
-Message = tuple[_Worker, str, Any]  # kind: started, note, done, failed or died
-
-
-class _Processes:
-    """Workers on this machine. Each has a pipe of its own, whose end says that it is gone."""
-
-    def __init__(self, job: Callable, notes: bool) -> None:
-        self.job, self.notes = job, notes
-        self.context = multiprocessing.get_context("spawn")  # neither graphics nor threads survive a fork
-
-    def start(self) -> _Worker:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_serve, args=(theirs, self.notes), daemon=True)
-        process.start()
+    def __init__(self, job: Callable) -> None:
+        context = multiprocessing.get_context("spawn")  # neither graphics nor threads survive a fork
+        self.task: Any = None
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
-        worker = _Worker(process, ours)
-        self.send(worker, self.job)
-        return worker
+        self.send(job)
 
-    def send(self, worker: _Worker, item: Any) -> None:
+    def send(self, item: Any) -> None:
+        with suppress(OSError):  # it died while idle: the end of its pipe is found at the next look
+            self.pipe.send(item)
+
+    def receive(self) -> tuple[str, Any]:
+        """What it sent: (started, done, failed or died; the value)."""
         try:
-            worker.channel.send(item)
-        except OSError:  # it died while idle: the end of its pipe is found at the next look
-            logger.debug("worker %s is gone", worker.handle.pid)
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(1.0)
+            code = self.process.exitcode or 0
+            memory = ", as when memory runs out" if code == -9 else ""
+            end = f"signal {-code}{memory}" if code < 0 else f"exit code {code}"
+            return "died", f"its worker ended ({end})"
 
-    def messages(self, crew: list[_Worker]) -> Iterator[Message]:
-        """What has come in; waits for a second at most."""
-        by_channel = {worker.channel: worker for worker in crew}
-        for channel in wait(list(by_channel), TICK_S):
-            worker = by_channel[channel]  # type: ignore[index]
-            try:
-                yield worker, *worker.channel.recv()
-            except (EOFError, OSError):
-                worker.handle.join(1.0)
-                code = worker.handle.exitcode or 0
-                memory = ", as when memory runs out" if code == -9 else ""
-                end = f"signal {-code}{memory}" if code < 0 else f"exit code {code}"
-                yield worker, "died", f"its worker ended ({end})"
-
-    def end(self, worker: _Worker) -> None:
-        worker.channel.close()
-        worker.handle.kill()
-        worker.handle.join()
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
 
 
-def _serve(connection: Any, notes: bool) -> None:
-    """A worker's life: the job and items come in, notes and results go out, until the pipe ends."""
+def _ready_processes(crew: list[Any]) -> list[Any]:
+    """Those that have sent something or are gone; waits for one."""
+    ready = wait([worker.pipe for worker in crew])
+    return [worker for worker in crew if worker.pipe in ready]
+
+
+def _serve(connection: Any) -> None:
+    """A worker's life: the job and items come in, results go out, until the pipe ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-    def note(value: Any, seconds: float = 0.0) -> None:
-        connection.send(("note", (value, seconds)))
-
     try:
         job = connection.recv()
         connection.send(("started", None))
         if "torch" in sys.modules:  # one process per core: threads would only be in each other's way
             sys.modules["torch"].set_num_threads(1)
         while True:
-            kind, value = _answer(job, connection.recv(), note if notes else None)
+            kind, value = _answer(job, connection.recv())
             try:
                 connection.send((kind, ForkingPickler.loads(ForkingPickler.dumps(value)) if kind != "done" else value))
             except Exception as error:  # what can't travel
@@ -323,57 +253,66 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-class _RayActors:
-    """Workers on a Ray cluster, an actor of one CPU each. Notes don't come back from there."""
+class _RayCluster:
+    """Starts workers on a Ray cluster, an actor of one CPU each."""
 
-    def __init__(self, job: Callable, notes: bool, address: str, workers: int) -> None:
+    def __init__(self, address: str, workers: int) -> None:
         try:
             import ray
             import ray.exceptions
         except ImportError as error:
             raise RayMissingError('Ray is not installed; add it with `pip install "dexworld[ray]"`') from error
-        self.ray, self.job, self.notes, self.ours = ray, job, notes, not ray.is_initialized()
+        self.ray, self.ours = ray, not ray.is_initialized()
         if self.ours:
             local: dict[str, Any] = {"num_cpus": workers or None, "include_dashboard": False}
             ray.init(address=address, log_to_driver=False, **(local if address == "local" else {}))
         self.count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def start(self) -> _Worker:
-        return _Worker(self.ray.remote(num_cpus=1)(_Actor).remote(self.job, self.notes))
+    def actor(self, job: Callable) -> "_RayActor":
+        return _RayActor(self.ray, self.ray.remote(num_cpus=1)(_Actor).remote(job))
 
-    def send(self, worker: _Worker, item: Any) -> None:
-        worker.channel = worker.handle.work.remote(item)
-
-    def messages(self, crew: list[_Worker]) -> Iterator[Message]:
-        """An actor that is done or gone; waits for it."""
-        owed = {worker.channel: worker for worker in crew if worker.task}
-        for reference in self.ray.wait(list(owed), num_returns=1)[0]:
-            yield owed[reference], "started", None
-            try:
-                yield owed[reference], *self.ray.get(reference)
-            except self.ray.exceptions.RayError as error:  # the actor or its machine is gone
-                yield owed[reference], "died", str(error).splitlines()[0]
-
-    def end(self, worker: _Worker) -> None:
-        self.ray.kill(worker.handle)
+    def ready(self, crew: list[Any]) -> list[Any]:
+        """One that is done or gone; waits for it."""
+        done = self.ray.wait([worker.owed for worker in crew], num_returns=1)[0]
+        return [worker for worker in crew if worker.owed in done]
 
     def close(self) -> None:
         if self.ours:
             self.ray.shutdown()
 
 
+class _RayActor:
+    """A worker on a cluster. owed: the reference of its answer."""
+
+    def __init__(self, ray: Any, handle: Any) -> None:
+        self.ray, self.handle, self.owed = ray, handle, None
+        self.task: Any = None
+
+    def send(self, item: Any) -> None:
+        self.owed = self.handle.work.remote(item)
+
+    def receive(self) -> tuple[str, Any]:
+        try:
+            return self.ray.get(self.owed)
+        except self.ray.exceptions.RayError as error:  # the actor or its machine is gone
+            return "died", str(error).splitlines()[0]
+
+    def end(self) -> None:
+        self.ray.kill(self.handle)
+
+
 class _Actor:
-    def __init__(self, job: Callable, notes: bool) -> None:
-        self.job, self.note = job, (lambda value, seconds=0.0: None) if notes else None
+    def __init__(self, job: Callable) -> None:
+        self.job = job
 
     def work(self, item: Any) -> tuple[str, Any]:
-        return _answer(self.job, item, self.note)
+        return _answer(self.job, item)
 
 
-def _answer(job: Callable, item: Any, note: Callable[..., None] | None) -> tuple[str, Any]:
+def _answer(job: Callable, item: Any) -> tuple[str, Any]:
     """What to send back: the result, or whatever went wrong."""
     try:
-        return "done", job(item) if note is None else job(item, note)
+        return "done", job(item)
     except Exception as error:
         return "failed", error
 

@@ -65,7 +65,6 @@ class PaperSampling:
     `seconds` before it and sorted. Near the clip's beginning, the history repeats its first frame.
 
     frames: slots F, observed and predicted together. history: slots that repeats may fill.
-    short_history: fraction of windows whose history is partly repeats anyhow (uniformly 1 to history - 1 of them).
     lead: at least so many repeats in every window (history - 1: all start from a single frame, as planning does).
     """
 
@@ -73,11 +72,10 @@ class PaperSampling:
     history: int = 8
     seconds: float = 4.0
     segments: int = 10
-    short_history: float = 0.0
     lead: int = 0
 
     def __post_init__(self) -> None:
-        check_history(self.frames, self.history, self.short_history)
+        _check_history(self.frames, self.history)
         if not (self.seconds > 0 and self.segments >= 1):
             raise ValueError(f"seconds and segments must be positive, not {self.seconds} and {self.segments}")
         if not 0 <= self.lead < self.history:
@@ -88,14 +86,12 @@ class PaperSampling:
 
     def draw(self, lengths: np.ndarray, fps: np.ndarray, part: np.ndarray, random: Uniforms) -> Drawn:
         reach = np.maximum(np.round(self.seconds * fps).astype(int), 1)
-        chance = random(3 + int(reach.max()))
+        chance = random(3 + int(reach.max()))  # columns 1 and 2 are free
         last = np.floor((part + chance[:, 0]) * lengths / self.segments).astype(int)
         # Something has to move: a window that is all repeats would teach nothing.
         last = np.minimum(np.maximum(last, self.frames - self.history), lengths - 1)
-        short = (chance[:, 1] < self.short_history) & (self.history > 1)
-        wanted = np.where(short, 1 + np.floor(chance[:, 2] * (self.history - 1)).astype(int), 0)
         available = np.minimum(last, reach)
-        kept = np.minimum(self.frames - 1 - np.maximum(wanted, self.lead), available)
+        kept = np.minimum(self.frames - 1 - self.lead, available)
         chosen = _sorted_subset(last - available, available, kept, chance[:, 3:], self.frames - 1, last)
         repeats = np.minimum(self.frames - 1 - kept, self.history - 1)
         return Drawn(_with_repeats(chosen, last, repeats), repeats, np.zeros(len(last), dtype=int))
@@ -168,7 +164,8 @@ class StrideSampling:
     Departure from the paper and the release. Frames are drawn by weight: a clip of twice the length gives twice the
     windows.
 
-    frames, history, short_history: as in `PaperSampling`; the slots behind the history are always different frames.
+    frames, history: as in `PaperSampling`; the slots behind the history are always different frames.
+    short_history: fraction of windows whose history is partly repeats anyhow (uniformly 1 to history - 1 of them).
     stride_weights: relative frequency of strides 1, 2, ... in steps of 1 / rate_hz seconds.
     moving_object_weight: extra weight of frames in which an object moves; 3 draws them four times as often.
     rate_hz: the base step; with 5, data of 30, 15 and 5 frames per second give windows of the same times. None counts
@@ -183,7 +180,9 @@ class StrideSampling:
     rate_hz: float | None = None
 
     def __post_init__(self) -> None:
-        check_history(self.frames, self.history, self.short_history)
+        _check_history(self.frames, self.history)
+        if not 0.0 <= self.short_history <= 1.0:
+            raise ValueError(f"short_history is {self.short_history}; it is a fraction between 0 and 1")
         weights = np.asarray(self.stride_weights, dtype=float)
         if not weights.size or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
             raise ValueError(f"stride_weights is {self.stride_weights}; give non-negative numbers, not all zero")
@@ -230,12 +229,10 @@ class StrideSampling:
         return Drawn(frames, repeats, stride)
 
 
-def check_history(frames: int, history: int, short_history: float) -> None:
+def _check_history(frames: int, history: int) -> None:
     """Raise ValueError when a window of `frames` slots can't have `history` slots to repeat into."""
     if not 1 <= history < frames:
         raise ValueError(f"history is {history}; it must lie between 1 and frames - 1 = {frames - 1}")
-    if not 0.0 <= short_history <= 1.0:
-        raise ValueError(f"short_history is {short_history}; it is a fraction between 0 and 1")
 
 
 def _sorted_subset(

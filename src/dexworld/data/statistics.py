@@ -1,43 +1,42 @@
-"""Statistics that take values piece by piece, add up, and never grow: what a dataset of any size is described with."""
+"""Figures of one or many episodes that add up and never grow: tallies by name, and spreads of measured values."""
 
-import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections import Counter, defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
-_POWERS = np.geomspace(1e-4, 1e4, 801)  # a hundred bins for a factor of ten: quantiles to 2.4 %
+QUANTILES = {"p01": 0.01, "p05": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-def added(one: Any, other: Any) -> Any:
-    """Two figures of one kind as one: numbers and arrays summed, lists and dicts by their places, others merged."""
-    if isinstance(one, dict):
-        return one | {key: added(one[key], value) if key in one else value for key, value in other.items()}
-    if isinstance(one, list):
-        return [added(*pair) for pair in zip(one, other, strict=True)]
-    if hasattr(one, "merge"):
-        one.merge(other)
-        return one
-    return one + other
+def _logarithmic(low: float, high: float, per_decade: int) -> np.ndarray:
+    return np.geomspace(low, high, round(per_decade * np.log10(high / low)) + 1)
 
 
-class Summed:
-    """A dataclass whose fields add up."""
-
-    def merge(self, other: Any) -> None:
-        """Add what another one counted; the order of adding decides the last digit of sums."""
-        for each in fields(self):  # type: ignore[arg-type]
-            setattr(self, each.name, added(getattr(self, each.name), getattr(other, each.name)))
+_SPEED, _LENGTH, _SHARE = _logarithmic(1e-4, 1e2, 10), np.linspace(0.0, 0.3, 61), np.linspace(0, 1, 21)
+_POWERS = _logarithmic(1e-4, 1e4, 100)  # quantiles to 2.4 %
+ANY_VALUE = np.concatenate([-_POWERS[::-1], [0.0], _POWERS])  # bins of values of unknown scale
+# Key of results.json (or group.key) to its words and its bins. Speeds are between neighbouring frames.
+QUANTITIES: dict[str, tuple[str, np.ndarray]] = {
+    "length_s": ("length of an episode, s", _logarithmic(0.01, 1e5, 10)),
+    "confidence.left": ("left hand, tracking confidence", _SHARE),
+    "confidence.right": ("right hand, tracking confidence", _SHARE),
+    "speeds_per_s.left_hand": ("left hand, m/s", _SPEED),
+    "speeds_per_s.right_hand": ("right hand, m/s", _SPEED),
+    "speeds_per_s.camera": ("camera, m/s", _SPEED),
+    "speeds_per_s.camera_turn_deg": ("camera, degrees/s", _logarithmic(1e-2, 1e4, 10)),
+    "hand_length_m.left": ("left wrist to middle knuckle, m", _LENGTH),
+    "hand_length_m.right": ("right wrist to middle knuckle, m", _LENGTH),
+}
 
 
 @dataclass
-class Histogram:
-    """Counts of values between fixed, increasing edges (B + 1,), and outside them on both sides.
+class Spread:
+    """Count, mean, standard deviation, ends and quantiles of finite values; others are left out.
 
-    counts: (B + 2,) below the first edge, in each bin [edge, next edge), the last one with its end, above the last.
-    Equal pieces, added in equal order, give equal sums.
+    edges: (B + 1,) increasing; quantiles are as exact as these bins are fine. counts: (B + 2,) below the first edge, in
+    each bin, above the last. Equal pieces, added in equal order, give equal sums.
     """
 
     edges: np.ndarray
@@ -48,127 +47,60 @@ class Histogram:
     high: float = float("-inf")
 
     def __post_init__(self) -> None:
-        if self.edges.ndim != 1 or len(self.edges) < 2 or not (np.diff(self.edges) > 0).all():
-            raise ValueError(f"histogram edges must increase, not {self.edges}")
         self.counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
 
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return int(self.counts.sum())
-
-    @property
-    def std(self) -> float | None:
-        """Standard deviation; None of no values."""
-        return max(0.0, self.squares / self.count - (self.total / self.count) ** 2) ** 0.5 if self.count else None
-
     def add(self, values: np.ndarray) -> None:
-        """Count finite values of any shape. Raises ValueError on NaN and Inf: leave them out and say so."""
+        """Count values of any shape."""
         flat = np.asarray(values, dtype=np.float64).ravel()
-        if not np.isfinite(flat).all():
-            raise ValueError("a histogram counts finite values only")
-        if not flat.size:
-            return
+        flat = flat[np.isfinite(flat)]
         bins = np.searchsorted(self.edges, flat, side="right") - (flat == self.edges[-1])
         self.counts += np.bincount(bins, minlength=len(self.counts))
         self.total += float(flat.sum())
         self.squares += float((flat * flat).sum())
-        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
+        self.low = float(flat.min(initial=self.low))
+        self.high = float(flat.max(initial=self.high))
 
-    def merge(self, other: "Histogram") -> None:
-        """Add what another histogram with the same edges counted. Raises ValueError on other edges."""
-        if not np.array_equal(self.edges, other.edges):
-            raise ValueError("histograms with other edges can't be added")
+    def merge(self, other: "Spread") -> None:
+        """Add what another spread with the same bins counted."""
         self.counts += other.counts
         self.total, self.squares = self.total + other.total, self.squares + other.squares
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
-    def quantile(self, share: float) -> float | None:
-        """The value that `share` of all lie below, as exact as the bins are fine; None of no values."""
-        if not self.count:
-            return None
+    def to_json(self) -> dict[str, Any]:
+        """count, mean, std, min, max and quantiles; None of no values."""
+        count = int(self.counts.sum())
+        if not count:
+            return {"count": 0} | dict.fromkeys(("mean", "std", "min", "max", *QUANTILES))
+        mean = self.total / count
+        std = max(0.0, self.squares / count - mean**2) ** 0.5
         bounds = np.concatenate([[self.low], self.edges.clip(self.low, self.high), [self.high]])
         below = np.concatenate([[0], np.cumsum(self.counts)])
-        return float(np.interp(share * self.count, below, bounds))
-
-    def to_json(self) -> dict[str, Any]:
-        """Count, mean, rms, min, max, quantiles, edges and counts. Keys with no value are None."""
-        count = self.count
-        return {
-            "count": count,
-            "mean": self.total / count if count else None,
-            "rms": (self.squares / count) ** 0.5 if count else None,
-            "min": self.low if count else None,
-            "max": self.high if count else None,
-            **{f"p{round(100 * share):02d}": self.quantile(share) for share in QUANTILES},
-            "edges": self.edges.tolist(),
-            "counts": self.counts.tolist(),
-        }
-
-
-def linear(low: float, high: float, bins: int) -> Histogram:
-    """A histogram with bins of equal width."""
-    return Histogram(np.linspace(low, high, bins + 1))
-
-
-def logarithmic(low: float, high: float, per_decade: int) -> Histogram:
-    """A histogram whose bins grow by an equal factor, `per_decade` of them for a factor of ten."""
-    return Histogram(np.geomspace(low, high, round(per_decade * np.log10(high / low)) + 1))
+        quantiles = {key: float(np.interp(share * count, below, bounds)) for key, share in QUANTILES.items()}
+        return {"count": count, "mean": mean, "std": std, "min": self.low, "max": self.high} | quantiles
 
 
 @dataclass
-class Largest:
-    """The `size` largest values with what they belong to, largest first; of equals, the first in order of `place`."""
+class Figures:
+    """Tallies and spreads by name.
 
-    size: int
-    _kept: list[tuple[float, tuple[int, int], str, str]] = field(default_factory=list)
-
-    def add(self, value: float, place: tuple[int, int], episode: str, note: str) -> None:
-        """Offer a value. place: (episode, frame) numbers. episode, note: what to say of it."""
-        self.merge(Largest(1, [(-float(value), place, episode, note)]))
-
-    def merge(self, other: "Largest") -> None:
-        """Offer what another one kept."""
-        self._kept = heapq.nsmallest(self.size, [*self._kept, *other._kept], key=lambda entry: entry[:2])
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """value, episode, frame and note of each."""
-        return [
-            {"value": -negative, "episode": episode, "frame": place[1], "note": note}
-            for negative, place, episode, note in self._kept
-        ]
-
-
-@dataclass
-class ActionFigures(Summed):
-    """A robot's recorded actions of one width, by dimension: what normalising them needs.
-
-    not_finite: values NaN or Inf, which count nowhere else.
+    tallies: `tasks`, `sizes` (height, width), `fps`, `extras` count episodes; `hands` counts frames with `none`, `one`,
+    `two`, `left`, `right`; `pictures` what was decoded; `actions` and `action_frames` episodes and frames by width.
+    spreads: by the keys of `QUANTITIES`, and by (width, dimension) of recorded actions.
     """
 
-    dimensions: list[Histogram]
-    episodes: int
-    frames: int
-    not_finite: int
+    frames: int = 0
+    tallies: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+    spreads: dict[Hashable, Spread] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, action: np.ndarray) -> "ActionFigures":
-        """Of the actions (T, A) of one episode."""
-        finite = np.isfinite(action)
-        edges = np.concatenate([-_POWERS[::-1], [0.0], _POWERS])
-        dimensions = [Histogram(edges) for _ in action.T]
-        for histogram, values, known in zip(dimensions, action.T, finite.T, strict=True):
-            histogram.add(values[known])
-        return cls(dimensions, 1, len(action), int((~finite).sum()))
+    def spread(self, name: Hashable) -> Spread:
+        """The spread of that name, which is begun where there is none."""
+        edges = QUANTITIES[name][1] if isinstance(name, str) else ANY_VALUE
+        return self.spreads.setdefault(name, Spread(edges))
 
-    def to_json(self) -> dict[str, Any]:
-        """episodes, frames, not_finite; min, q01, mean, std, q99 and max as lists over the dimensions, None of none."""
-        rows = [each.to_json() | {"std": each.std} for each in self.dimensions]
-        keys = {"min": "min", "q01": "p01", "mean": "mean", "std": "std", "q99": "p99", "max": "max"}
-        counted = {"episodes": self.episodes, "frames": self.frames, "not_finite": self.not_finite}
-        return {"dimensions": len(rows), **counted} | {name: [row[key] for row in rows] for name, key in keys.items()}
-
-
-def most_common(counts: Iterable[tuple[Any, int]], limit: int) -> list[tuple[Any, int]]:
-    """The `limit` most frequent entries; equals in the order of their names, so that the result is always the same."""
-    return sorted(counts, key=lambda entry: (-entry[1], str(entry[0])))[:limit]
+    def merge(self, other: "Figures") -> None:
+        """Add the figures of further episodes; the order of adding decides the last digit of sums."""
+        self.frames += other.frames
+        for name, tally in other.tallies.items():
+            self.tallies[name].update(tally)
+        for key, spread in other.spreads.items():
+            self.spread(key).merge(spread)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -52,7 +53,7 @@ def read_checkpoint(
 
     Raises CheckpointError when it is missing, truncated, of another format version, or not understood.
     """
-    folder = _locate(folder_or_hub_id)
+    folder = located(folder_or_hub_id)
     description = _description(folder)
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
@@ -113,7 +114,7 @@ class Pretrained(nn.Module):
 
 def checkpoint_kind(folder_or_hub_id: str | Path) -> str | None:
     """The kind of world model that a checkpoint records, if any. Raises CheckpointError as `read_checkpoint`."""
-    description = _description(_locate(folder_or_hub_id))
+    description = _description(located(folder_or_hub_id))
     kind = description.get("kind") if isinstance(description, dict) else None
     return kind if isinstance(kind, str) else None
 
@@ -139,7 +140,8 @@ def check_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], where
         raise CheckpointError(f"{where}: weights don't fit config.json: {found}")
 
 
-def _locate(folder_or_hub_id: str | Path) -> Path:
+def located(folder_or_hub_id: str | Path, files: Sequence[str] = (CONFIG_FILE, WEIGHTS_FILE)) -> Path:
+    """The folder, or the local one of these files (patterns) of a Hugging Face model id. Raises CheckpointError."""
     path = Path(folder_or_hub_id)
     if path.is_dir():
         return path
@@ -150,6 +152,6 @@ def _locate(folder_or_hub_id: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"{name} is neither a folder nor a model that could be downloaded: {error}") from error

@@ -153,8 +153,8 @@ def with_interval(figure: Iterable[Any], form: str, unit: str = "") -> tuple[str
 
 
 def duration(seconds: float) -> str:
-    """Seconds in minutes and seconds from 90 s on."""
+    """Seconds; minutes and seconds from 90 s on; hours from 90 minutes on."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+    return f"{minutes} min {rest} s" if minutes < 90 else f"{seconds / 3600:,.1f} h"

@@ -1,4 +1,4 @@
-"""What the model imagines when it is told simple hand motions: a page, a video and the figures behind them."""
+"""What the model imagines when it is given simple hand motions: a page and the figures behind it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,11 @@ from torch import Tensor
 from dexworld.actions import HandMotion
 from dexworld.evaluation.results import write_results
 from dexworld.report import html
-from dexworld.report.media import encode_mp4, picture, video_tag
-from dexworld.report.overlay import captioned, grid, hand_overlay
+from dexworld.report.media import picture, video_tag
+from dexworld.report.overlay import hand_overlay
 from dexworld.track import Track
 
 TITLE = "What the model imagines"
-COLUMNS = 4
 Decode = Callable[[Tensor], Tensor]  # latents (..., P, D) to pictures (..., H, W, 3) uint8
 DIMMED = 0.45  # brightness of the start frame behind drawn keypoints, where latents can't be decoded
 
@@ -143,11 +142,9 @@ def imagine_figures(imagined: Imagined) -> dict[str, Any]:
 
 
 def write_imagine_report(folder: Path | str, imagined: Imagined, *, seed: int | None = None) -> Path:
-    """Write `imagine.html`, `imagine.mp4` (a grid of all motions) and `results.json`; returns the page's path."""
+    """Write `imagine.html` and `results.json`; returns the page's path."""
     folder = Path(folder)
     write_results(folder, imagine_figures(imagined), seed=seed)
-    cells = [captioned(video, name) for name, video in zip(imagined.names, imagined.images, strict=True)]
-    (folder / "imagine.mp4").write_bytes(encode_mp4(grid(cells, min(COLUMNS, len(cells))), imagined.fps))
     starts = [picture(imagined.start_image, "the start frame", f"The start, {imagined.source}.")]
     if imagined.decoded:
         caption = "The same picture as the model holds it: what it can't say here, it can't imagine."

@@ -39,12 +39,12 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def rgb(array: np.ndarray, dimensions: int, name: str = "pictures") -> np.ndarray:
-    """The array, if it holds RGB frames; else ValueError with its name."""
+def rgb(array: np.ndarray, dimensions: int) -> np.ndarray:
+    """The array, if it holds RGB frames; else ValueError."""
     array = np.asarray(array)
     if array.ndim != dimensions or array.shape[-1] != 3 or array.dtype != np.uint8 or array.size == 0:
         shape = "(F, H, W, 3)" if dimensions == 4 else "(H, W, 3)"
-        raise ValueError(f"{name} must be {shape} uint8 and not empty, not {array.shape} {array.dtype}")
+        raise ValueError(f"pictures must be {shape} uint8 and not empty, not {array.shape} {array.dtype}")
     return array
 
 

@@ -1,11 +1,9 @@
-"""Drawing on frames: hands, captions, grids, regions."""
-
-from collections.abc import Sequence
+"""Drawing on frames: hands and regions."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from dexworld.hands import BONES, KEYPOINTS_PER_HAND, NUM_KEYPOINTS, NUM_TRACKED
+from dexworld.hands import BONES, KEYPOINTS_PER_HAND
 
 Colour = tuple[int, int, int]
 
@@ -16,8 +14,6 @@ OUTLINE: Colour = (20, 22, 26)
 REGION_OUTLINE: Colour = (255, 196, 0)
 DIMMED = 0.3  # brightness outside a region
 SMOOTHING = 3  # times as fine
-CAPTION_HEIGHT = 24  # pixels
-GAP = 4  # pixels between the cells of a grid
 
 
 def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale: int = 2) -> np.ndarray:
@@ -25,11 +21,8 @@ def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale
 
     pixels: (12, 2) tracked keypoints (a line from the wrist to every tip) or (42, 2) all of them (every bone), in
     pixels of `image`. shown: (12,) or (42,) bool; keypoints that are not shown may hold anything. Raises ValueError
-    on other shapes, and on shown keypoints that are NaN or Inf.
+    on shown keypoints that are NaN or Inf.
     """
-    shapes = pixels.shape, shown.shape
-    if shapes not in (((NUM_TRACKED, 2), (NUM_TRACKED,)), ((NUM_KEYPOINTS, 2), (NUM_KEYPOINTS,))):
-        raise ValueError(f"hands are (12, 2) or (42, 2) pixels with as many flags, not {shapes[0]} and {shapes[1]}")
     if not np.isfinite(pixels[shown]).all():
         raise ValueError("a keypoint at NaN or Inf has no place in an image; draw visible points only")
     fine = scale * SMOOTHING  # drawn so much larger, and averaged afterwards
@@ -49,29 +42,6 @@ def hand_overlay(image: np.ndarray, pixels: np.ndarray, shown: np.ndarray, scale
             for radius, outline in ((2.6, OUTLINE), (1.8, None)):
                 draw.circle(tuple(hand[index]), radius * fine, outline or colours[index])
     return np.asarray(canvas.reduce(SMOOTHING))
-
-
-def captioned(frames: np.ndarray, text: str) -> np.ndarray:
-    """Frames (..., H, W, 3) with a bar on top that holds `text`, cut off where the bar ends."""
-    bar = Image.new("RGB", (frames.shape[-2], CAPTION_HEIGHT), (24, 26, 31))
-    font = ImageFont.load_default(15)
-    ImageDraw.Draw(bar).text((8, CAPTION_HEIGHT / 2), text, (255, 255, 255), font, anchor="lm")
-    shape = (*frames.shape[:-3], CAPTION_HEIGHT, *frames.shape[-2:])
-    return np.concatenate([np.broadcast_to(np.asarray(bar), shape), frames], axis=-3)
-
-
-def grid(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Pictures or videos (..., H, W, 3) of one size in rows of `columns`, white between them and where cells lack."""
-    if not cells or columns < 1:
-        raise ValueError(f"a grid needs cells and columns, not {len(cells)} cells in {columns} columns")
-    *leading, height, width, _ = cells[0].shape
-    rows = -(-len(cells) // columns)
-    size = (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
-    canvas = np.full((*leading, *size, 3), 255, dtype=np.uint8)
-    for index, cell in enumerate(cells):
-        top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
-        canvas[..., top : top + height, left : left + width, :] = cell
-    return canvas
 
 
 def region_overlay(video: np.ndarray, region: np.ndarray) -> np.ndarray:

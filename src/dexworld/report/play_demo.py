@@ -29,7 +29,7 @@ from dexworld.report import words
 from dexworld.report.demo import DemoResults, EpisodeResult, PlanRecord
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
-from dexworld.sim.kitchen.kitchen_tasks import RADIUS, STEP_SECONDS, TASKS, Task, draw_episodes
+from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, Task, draw_episodes
 from dexworld.sim.render import Backend, choose_backend
 
 
@@ -152,7 +152,7 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
 
     def imagine(policy: MPCPolicy) -> None:
         latents = policy.imagined.latents
-        imagined.append(None if latents is None or decode is None else decode(latents[0]).numpy())
+        imagined.append(None if latents is None or decode is None else decode(latents[0, :1])[0].numpy())
 
     environment, options = KitchenEnv(backend=config.backend), {"episode": episode}
     try:
@@ -161,17 +161,8 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
         played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
     finally:
         environment.close()
-    plans = tuple(
-        PlanRecord(
-            imagined=imagined[number],
-            happened=np.stack(played.step_frames[number:]),
-            best_costs=[iteration.best for iteration in statistics.history],
-            elite_costs=[iteration.elite_mean for iteration in statistics.history],
-            seconds=statistics.seconds,
-            step_seconds=STEP_SECONDS,
-        )
-        for number, statistics in enumerate(policy.statistics)
-    )
+    parts = zip(imagined, played.step_frames, policy.statistics, strict=False)  # an episode may end early
+    plans = tuple(PlanRecord(picture, happened, made.seconds) for picture, happened, made in parts)
     return EpisodeResult(
         task=task,
         seed=episode.seed,

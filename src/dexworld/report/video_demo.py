@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dexworld.report import html
-from dexworld.report.video_evaluation_page import GROUPS, REGION, clip_card, method_cell
+from dexworld.report.video_evaluation_page import REGION, TABLE_NOTE, clip_card, tables
 from dexworld.video.judge.gallery import ShownClip
-from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
+from dexworld.video.judge.references import STATIC_COPY, STATIC_COPY_CODEC
 
 TITLE = "A model that imagines what hands do"
 INTRODUCTION = (
@@ -19,8 +19,7 @@ HOW_IT_WORKS = (
     ("The hands", "A rendering of both hands alone, on black, seen from the same camera. It is the action."),
     ("The video", "From noise, in one step or many, a diffusion transformer makes the video in which the hands act."),
 )
-FIGURES_NOTE = "Mean over held-out clips with its 95 % interval, measured beforehand by `dexworld video evaluate`. "
-COLUMNS = {key: heading for key, heading, _ in GROUPS["Pixels"] if key.endswith("side")}
+MEASURED = "Measured beforehand by `dexworld video evaluate` on {} held-out clips. "
 
 
 def write_video_demo(
@@ -53,13 +52,15 @@ def write_video_demo(
         items.append((f"{mean} dB", "where the hands act, against the static video itself"))
     if timings:
         items.append((html.duration(sum(timings.values())), "for the whole demonstration"))
+    note = html.note(MEASURED.format(figures["n"]), TABLE_NOTE) if figures else None
+    measured = tables(figures["methods"], method) if figures else []
     return html.write_page(
         Path(folder) / "report.html",
         TITLE,
         html.opening(TITLE, INTRODUCTION, items),
         html.how_it_works(HOW_IT_WORKS),
         html.section("Clips", *(clip_card(each, method, copy_of(each)) for each in shown)),
-        _figures_section(figures, method) if figures else None,
+        html.section("How good it is", html.tag("p", REGION), note, *measured) if figures else None,
         html.under_the_bonnet({"The model": model or {}, "Where the time went": times}),
     )
 
@@ -67,19 +68,3 @@ def write_video_demo(
 def copy_of(shown: ShownClip) -> str:
     """The copy of the static video that a clip is compared with: the video itself, whose detail the model keeps."""
     return next((name for name in (STATIC_COPY, STATIC_COPY_CODEC) if name in shown.figures), "")
-
-
-def _figures_section(figures: Mapping[str, Any], method: str) -> html.Markup:
-    rows = []
-    for name, summary in figures["methods"].items():
-        cells = []
-        for key in COLUMNS:
-            value, interval = html.with_interval(html.bounds(summary, key), ".2f")
-            cells.append(f"{value} ({interval})" if html.is_number(summary.get(key)) else value)
-        rows.append([method_cell(name, method), *cells])
-    text = f"{FIGURES_NOTE}{figures['n']} clips. "
-    if CODEC_TRUTH in figures["methods"]:
-        text += "The ceiling is what the codec makes of the true video. "
-    return html.section(
-        "How good it is", html.tag("p", REGION), html.table(["Method", *COLUMNS.values()], rows), html.note(text)
-    )

@@ -7,7 +7,6 @@ from typing import Any
 from dexworld.report import html
 from dexworld.report.media import film, film_grid, films
 from dexworld.report.overlay import region_overlay
-from dexworld.report.plots import interval_plot
 from dexworld.video.judge.evaluate_videos import Evaluation, lower_is_better
 from dexworld.video.judge.gallery import ShownClip
 from dexworld.video.judge.references import CODEC_TRUTH, STATIC_COPY, STATIC_COPY_CODEC
@@ -78,11 +77,17 @@ def write_video_results(
 ) -> Path:
     """Write `folder/report.html` about one method and return its path. about: further facts, such as the checkpoint."""
     summaries = {name: evaluation.summary(name) for name in evaluation.values}
+    own = summaries[method]
+    videos = "one video" if own["k"] == 1 else f"{own['k']} videos"
+    tiles = [
+        (html.number(own["kept"], ".1%"), "of the unaffected pixels are left alone"),
+        (str(len(evaluation.clips)), f"clips, {videos} each"),
+    ]
     cards = [clip_card(each, method, evaluation.reference_of(method)) for each in shown]
     return html.write_page(
         Path(folder) / "report.html",
         TITLE,
-        html.opening(TITLE, INTRODUCTION, _headline(evaluation, method), above=method_name(method)),
+        html.opening(TITLE, INTRODUCTION, tiles, above=method_name(method)),
         _gains_section(evaluation, method),
         html.section("The figures", html.note(TABLE_NOTE), *tables(summaries, method)),
         html.section("Clips", html.tag("p", CHOSEN), *cards, anchor="clips") if cards else None,
@@ -101,38 +106,19 @@ def method_cell(method: str, own: str) -> html.Markup:
     return html.tag("strong", method_name(method)) if method == own else html.join([method_name(method)])
 
 
-def _headline(evaluation: Evaluation, method: str) -> list[tuple[str, str]]:
-    own = evaluation.summary(method)
-    figures = []
-    for name, reference in evaluation.headline(method.removesuffix("_codec")):
-        gain = evaluation.difference(name, reference)
-        how = "model and static copy both through the codec"
-        if reference != STATIC_COPY_CODEC:
-            how = f"{method_name(name)} against the static video itself"
-        for side in ("inside", "outside"):
-            figures.append((f"{html.number(gain[f'psnr_{side}'], '+.1f')} dB", f"{side}: {how}"))
-    videos = "one video" if own["k"] == 1 else f"{own['k']} videos"
-    figures.append((html.number(own["kept"], ".1%"), "of the unaffected pixels are left alone"))
-    return [*figures, (str(len(evaluation.clips)), f"clips, {videos} each")]
-
-
 def _gains_section(evaluation: Evaluation, method: str) -> html.Markup | None:
-    copies, cards = (STATIC_COPY_CODEC, STATIC_COPY), []
-    own = [method_name(method.removesuffix("_codec") + mark) for mark in ("", "_codec")]
+    copies, parts = (STATIC_COPY_CODEC, STATIC_COPY), list[html.Markup]()
     for copy in copies:
-        others = [name for name in evaluation.values if name not in copies and evaluation.reference_of(name) == copy]
-        gains = {method_name(name): evaluation.difference(name, copy) for name in others}
-        plots = []
-        for side in ("inside", "outside"):
-            key = f"psnr_{side}"
-            figures = {name: html.bounds(gain, key) for name, gain in gains.items() if html.is_number(gain[key])}
-            if figures:
-                plot = interval_plot(figures, "dB of PSNR more than static copy", own)
-                plots.append(html.tag("div", html.tag("h4", f"{side.capitalize()} the region"), plot))
-        if plots:
-            compared = html.note(f"Compared clip by clip with “{method_name(copy)}”.")
-            cards.append(html.box("card", compared, html.box("plots", *plots)))
-    return html.section("More than a copy of the static video?", html.tag("p", REGION), *cards) if cards else None
+        rows = []
+        for name in evaluation.values:
+            if name not in copies and evaluation.reference_of(name) == copy:
+                gain = evaluation.difference(name, copy)
+                cells = (_over_interval(gain, f"psnr_{side}", "+.2f") for side in ("inside", "outside"))
+                rows.append([method_cell(name, method), *cells])
+        if rows:
+            heading = html.tag("h4", f"Compared clip by clip with “{method_name(copy)}”")
+            parts += [heading, html.table(["Method", "Inside the region, dB", "Outside, dB"], rows)]
+    return html.section("More than a copy of the static video?", html.tag("p", REGION), *parts) if parts else None
 
 
 def tables(summaries: Summaries, method: str) -> list[html.Markup]:
@@ -161,9 +147,13 @@ def cell(summaries: Summaries, name: str, key: str, form: str) -> html.Markup:
         return html.join(["–"])
     rivals = [other[key] for rival, other in summaries.items() if rival != CODEC_TRUTH and html.is_number(other[key])]
     best = name != CODEC_TRUTH and summary[key] == (min if lower_is_better(key) else max)(rivals)
-    value, interval = html.with_interval(html.bounds(summary, key), form)
     fewer = "" if summary[f"{key}_n"] == summary["n"] else f", {summary[f'{key}_n']} clips"
-    return html.join([html.tag("b", value) if best else value, html.tag("small", interval + fewer)])
+    return _over_interval(summary, key, form, best, fewer)
+
+
+def _over_interval(figures: Mapping[str, Any], key: str, form: str, best: bool = False, more: str = "") -> html.Markup:
+    value, interval = html.with_interval(html.bounds(figures, key), form)
+    return html.join([html.tag("b", value) if best else value, html.tag("small", interval + more)])
 
 
 def clip_card(shown: ShownClip, method: str, reference: str | None = None) -> html.Markup:

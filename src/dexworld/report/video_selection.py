@@ -8,8 +8,7 @@ import numpy as np
 
 from dexworld.report import html
 from dexworld.report.media import film, film_grid, films, picture
-from dexworld.report.plots import rate_bar
-from dexworld.report.video_evaluation_page import method_name
+from dexworld.report.video_evaluation_page import method_cell, method_name
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.judge.select_actions import Ranking
 from dexworld.video.judge.select_figures import MAIN, Judged
@@ -76,19 +75,13 @@ def write_ranking_report(
 
 
 def _rates_section(results: Mapping[str, Any]) -> html.Markup:
-    bars, rows = [], []
+    rows = []
     for method, row in sorted(results["methods"].items(), key=lambda item: -item[1]["top1"]):
-        name, rates = method_name(method), (row["top1"], row["low"], row["high"])
-        bars.append(rate_bar(name, rates[0], rates[1:], own=method == MAIN, mark=results["chance"]))
-        value, interval = html.with_interval((100 * rate for rate in rates), ".0f")
+        value, interval = html.with_interval((100 * row[key] for key in ("top1", "low", "high")), ".0f")
         cells = [f"{value} % ({interval})", f"{row['mrr']:.2f}", f"{100 * row['regret_m']:.1f} cm"]
-        p_value = results["mcnemar"].get(method)
-        rows.append([name, *cells, f"{100 * row['tied']:.0f} %", "–" if p_value is None else f"{p_value:.2g}"])
-    return html.section(
-        "How often the first choice is right",
-        html.box("card wide", *bars, html.note("The dashed line is chance.")),
-        html.details("The same as a table", html.table(COLUMNS, rows)),
-    )
+        p_value = html.number(results["mcnemar"].get(method), ".2g")
+        rows.append([method_cell(method, MAIN), *cells, f"{100 * row['tied']:.0f} %", p_value])
+    return html.section("How often the first choice is right", html.table(COLUMNS, rows))
 
 
 def scene_card(scene: Judged) -> html.Markup:
@@ -108,7 +101,7 @@ def scene_card(scene: Judged) -> html.Markup:
         hands.append(film(clip.hands, fps, name, kind=kind))
         truth.append(film(clip.interaction, fps, name, kind=kind))
     rank = order.index(scene.goal_index) + 1
-    wrong = f"Wrong: the right one came {ordinal(rank)}"
+    wrong = f"Wrong: the right one is number {rank}"
     verdict = html.badge("Right", "good") if rank == 1 else html.badge(wrong, "bad")
     folds = {MOTIONS: hands, "What really happens": truth}
     start = shown.clips[0].static[0]
@@ -127,9 +120,3 @@ def _ranking_card(
     top = html.box("films few", scene, wanted, style="--columns:2")
     further = [html.details(name, film_grid(cells)) for name, cells in folds.items()]
     return html.card(title, verdict, top, html.tag("h4", "Imagined, best first"), films(imagined, *further))
-
-
-def ordinal(rank: int) -> str:
-    """2 as "2nd"."""
-    suffix = "th" if 10 <= rank % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
-    return f"{rank}{suffix}"

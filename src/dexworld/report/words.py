@@ -75,15 +75,6 @@ IMAGINED = (
     "move. The imagined pictures are coarse because the model thinks in small image patches and not in pixels; what "
     "counts is whether the hand and the object are in the same place."
 )
-LOOK_AHEAD = (
-    "The whole plan at each step. The robot plans anew after every step, so from the second column on it may have "
-    "moved otherwise than imagined here, and differences there are not all the model's error."
-)
-SEARCH = (
-    "How the search went: each line is one plan, and lower means that the imagined end is closer to the goal. A line "
-    "that falls and then flattens has converged. Costs of different plans have different scales, as fewer steps "
-    "remain."
-)
 CONTROLS = {  # keys of results.json, best first by what they know
     "expert": "Scripted expert",
     "true_simulator": "True simulator",
@@ -92,27 +83,17 @@ CONTROLS = {  # keys of results.json, best first by what they know
     "do_nothing": "Doing nothing",
 }
 SUCCESS = (
-    "How often the task is solved. The black bracket is the 95 % interval: with this many episodes the true rate is "
-    "most likely inside it. The grey bars are controls. Whatever they reach too is not the world model's merit: "
-    "doing nothing and random motion show how much is luck, kinematics only moves the hand to the goal's hand pose "
-    "without any model of the world. A search in the true simulator, which sees the true state, bounds what a small "
-    "budget can find with a perfect model."
-)
-PAPER_MARK = (
-    "The dashed line is the figure of the DexWM paper, measured in another simulator with other scenes: an "
-    "orientation, not a comparison."
+    "How often the task is solved. With this many episodes the true rate is most likely inside the 95 % interval. The "
+    "DexWM paper measured in another simulator with other scenes: an orientation, not a comparison. The other columns "
+    "are controls. Whatever they reach too is not the world model's merit: doing nothing and random motion show how "
+    "much is luck, kinematics only moves the hand to the goal's hand pose without any model of the world. A search in "
+    "the true simulator, which sees the true state, bounds what a small budget can find with a perfect model."
 )
 OPEN_LOOP = (
     "Here nothing is planned. The model sees a single picture, is told how the hand will move, and predicts four "
     "seconds without looking again. An error of 1 is what the guess “nothing changes” makes; lower is better. As a "
     "control, the model is told the movement of another episode: if it did not use the movement, this would make no "
     "difference."
-)
-ERROR_CURVES = "Prediction error, relative to guessing that nothing changes. Bands are 95 % intervals over episodes."
-KEYPOINT_CURVES = (
-    "Share of wrists and fingertips in view that are found within 20 pixels of where they really are. A model that is "
-    "told on its own grid of patches where the hand goes, like the one shipped, shows no more here than that it "
-    "listens."
 )
 OPEN_LOOP_FIGURES = {  # keys of results.json
     "mse_ratio_1s": "Squared error at 1 s (“nothing changes” is 1)",

@@ -12,14 +12,7 @@ from typing import Any
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import Shard
-from dexworld.data.latent_cache import (
-    FRAMES_PER_SHARD,
-    CacheEstimate,
-    cache_folder,
-    compute_latents,
-    estimate_cache,
-    open_cache,
-)
+from dexworld.data.latent_cache import cache_folder, compute_latents, open_cache
 from dexworld.data.locks import alone_in
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
@@ -55,36 +48,23 @@ class LatentsConfig:
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     shard: str = "0/1"
     """Share i of n of the work, e.g. 3/16 in a Slurm array; processes on one machine need none."""
-    frames_per_shard: int = FRAMES_PER_SHARD
-    """Frames of one file."""
-    force: bool = False
-    """Begin though the disk seems too small."""
     verify: bool = False
     """Read complete caches again and compare every checksum."""
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data names no dataset folder; collect or prepare one first")
-        check_positive(self, "encoder_frames", "frames_per_shard")
+        check_positive(self, "encoder_frames")
         if self.checkpoint is not None and self.encoder != EncoderChoice():
             raise ValueError("a checkpoint has its own encoder: leave out the encoder's options, or `checkpoint`")
         Shard.parse(self.shard)
 
 
-def latent_estimates(config: LatentsConfig) -> list[tuple[Dataset, CacheEstimate]]:
-    """Every dataset with what its whole cache takes, without loading or fitting an encoder."""
-    model = _model_config(config)[0]
-    grid = model.encoder.grid(model.image_size)
-    shape = (grid[0] * grid[1], model.encoder.dim)
-    datasets = _open(config, model.image_size)
-    return [(dataset, estimate_cache(dataset, shape, dataset.folder / "latents")) for dataset in datasets]
-
-
 def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
     """Compute this shard's part of every cache; one row of figures per dataset.
 
-    Keys: dataset, folder, frames, bytes, complete, damaged (files with a wrong checksum; None when not asked for).
-    Raises ValueError when the disk can't hold what is missing, and what `latent_cache` raises.
+    Keys: dataset, folder, frames, complete, damaged (files with a wrong checksum; None when not asked for). Raises what
+    `latent_cache` raises.
     """
     device = local_device(config.device)
     model, own = _model_config(config)
@@ -96,25 +76,14 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
             fit_encoder(model, own, fitted_on, config.encoder_frames, config.seed, device)
     encoder = own.to(device)
     fingerprint = encoder_fingerprint(encoder)
-    shape = (encoder.grid[0] * encoder.grid[1], encoder.dim)
-    folders = [cache_folder(dataset, fingerprint) for dataset in datasets]
-    estimates = [estimate_cache(dataset, shape, folder) for dataset, folder in zip(datasets, folders, strict=True)]
-    missing, free = sum(each.missing for each in estimates), min(each.free for each in estimates)
-    if missing > free and not config.force:
-        raise ValueError(
-            f"the latents need {missing / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB left; make room, train "
-            "without a cache, or go on with --force True"
-        )
-    shard, rows, force = Shard.parse(config.shard), [], config.force
-    for dataset, folder, estimate in zip(datasets, folders, estimates, strict=True):
-        progress, per_shard = partial(watch, str(dataset.folder)), config.frames_per_shard
-        complete = compute_latents(
-            dataset, encoder.encode, fingerprint, folder, device, progress, shard, per_shard, force
-        )
+    shard, rows = Shard.parse(config.shard), []
+    for dataset in datasets:
+        folder, progress = cache_folder(dataset, fingerprint), partial(watch, str(dataset.folder))
+        complete = compute_latents(dataset, encoder.encode, fingerprint, folder, device, progress, shard)
         damaged = None
         if complete and config.verify:
             damaged = [name for name, wrong in open_cache(dataset, fingerprint, folder).damaged() if wrong]
-        facts = {"dataset": dataset.folder, "folder": folder, "frames": estimate.frames, "bytes": estimate.bytes}
+        facts = {"dataset": dataset.folder, "folder": folder, "frames": sum(dataset.lengths)}
         rows.append({**facts, "complete": complete, "damaged": damaged})
     return rows
 

@@ -1,12 +1,12 @@
 """What a LeRobot v3 folder holds: features, episodes, tasks, and the file that each episode lies in.
 
-Fields as in LeRobot's documentation of dataset v3. Paths follow the templates of info.json. Some published datasets
-name files `file_000` under a template that says `file-000`; then the file with the same numbers is taken.
+Fields as in LeRobot's documentation of dataset v3. Files are found by the numbers in their names, not by the templates
+of info.json: some published datasets name files `file_000` under a template that says `file-000`.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,13 +30,12 @@ INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_in
 class LeRobotLayout:
     """A LeRobot v3 dataset without its rows.
 
-    info: meta/info.json. tasks: text by task index. episodes: meta/episodes without statistics, sorted by
+    info: meta/info.json. episodes: meta/episodes without statistics, sorted by
     `episode_index`, one row per episode.
     """
 
     folder: Path
     info: dict[str, Any]
-    tasks: dict[int, str]
     episodes: pa.Table = field(repr=False)
 
     def __len__(self) -> int:
@@ -60,11 +59,7 @@ class LeRobotLayout:
         """A column of meta/episodes over all episodes. Raises ValueError naming a missing one."""
         if name not in self.episodes.column_names:
             raise ValueError(f"{self.folder / 'meta' / 'episodes'} has no column {name!r}; the dataset is incomplete")
-        return self._columns.setdefault(name, self.episodes.column(name).to_numpy())
-
-    @cached_property
-    def _columns(self) -> dict[str, np.ndarray]:
-        return {}
+        return self.episodes.column(name).to_numpy()
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -92,11 +87,11 @@ class LeRobotLayout:
 
     def data_file(self, index: int) -> Path:
         """The parquet file with the rows of episode `index`."""
-        return self._file("data_path", "data", index, "")
+        return self._file("data", index)
 
     def video_file(self, index: int, key: str) -> Path:
         """The video file that holds episode `index` of camera `key`."""
-        return self._file("video_path", f"videos/{key}", index, key)
+        return self._file(f"videos/{key}", index, key)
 
     def frames(self, index: int, key: str) -> PackedFrames:
         """The frames of episode `index` of camera `key`, lazy. Raises ValueError when its times are impossible."""
@@ -119,29 +114,21 @@ class LeRobotLayout:
             return shape[names.index("height")], shape[names.index("width")]
         return (shape[1], shape[2]) if shape[0] in (1, 3) and shape[2] not in (1, 3) else (shape[0], shape[1])
 
-    def _file(self, template: str, columns: str, index: int, key: str) -> Path:
+    def check_times(self, index: int, rows: dict[str, Any]) -> None:
+        """Refuse rows of episode `index` whose times are not those of the rate: their frames would be others."""
+        if "timestamp" in rows:
+            times = np.asarray(rows["timestamp"], dtype=np.float64).reshape(-1)
+            fine = np.abs((times - times[0]) * self.fps - np.arange(len(times))) < 0.5
+            if not fine.all():
+                where = f"{self.data_file(index)}: the time of frame {int(np.argmin(fine))}"
+                raise CorruptEpisodeError(f"{where} is not that of {self.fps} fps")
+
+    def _file(self, columns: str, index: int, key: str = "") -> Path:
         chunk, number = (int(self.column(f"{columns}/{part}_index")[index]) for part in ("chunk", "file"))
-        if (key, chunk, number) not in self._places:  # thousands of episodes share a file: it is looked for once
-            self._places[key, chunk, number] = self._search(template, chunk, number, key)
-        return self._places[key, chunk, number]
-
-    def _search(self, template: str, chunk: int, number: int, key: str) -> Path:
-        text = self.info.get(template)
-        numbers = {"chunk_index": chunk, "file_index": number, "episode_chunk": chunk, "episode_index": number}
-        with suppress(KeyError, IndexError, ValueError, AttributeError):  # no template
-            path = self.folder / text.format(video_key=key, **numbers)  # type: ignore[union-attr]
-            if path.exists():
-                return path
-        if (key, chunk, number) in self._listed:
-            return self._listed[key, chunk, number]
-        raise CorruptEpisodeError(
-            f"{self.folder}: no {key or 'data'} file of chunk {chunk}, file {number}: {template} in meta/info.json is "
-            f"{text!r}; download the missing files"
-        )
-
-    @cached_property
-    def _places(self) -> dict[tuple[str, int, int], Path]:
-        return {}
+        if (key, chunk, number) not in self._listed:
+            where = f"{self.folder}: no {key or 'data'} file of chunk {chunk}, file {number}"
+            raise CorruptEpisodeError(f"{where}; download the missing files")
+        return self._listed[key, chunk, number]
 
     @cached_property
     def _listed(self) -> dict[tuple[str, int, int], Path]:
@@ -182,7 +169,7 @@ def open_layout(folder: Path | str) -> LeRobotLayout:
         raise ValueError(f"{path} describes no features; it is damaged")
     if not isinstance(fps, (int, float)) or not 0 < fps < 1e4:
         raise ValueError(f"{path} gives {fps!r} frames per second; it is damaged")
-    return LeRobotLayout(folder, info, _read_tasks(folder), _read_episodes(folder))
+    return LeRobotLayout(folder, info, _read_episodes(folder))
 
 
 def _read_episodes(folder: Path) -> pa.Table:
@@ -203,18 +190,6 @@ def _read_episodes(folder: Path) -> pa.Table:
     if "length" not in table.column_names or len(np.unique(numbers)) != len(numbers):
         raise ValueError(f"{where} has no lengths, or episodes that come twice")
     return table
-
-
-def _read_tasks(folder: Path) -> dict[int, str]:
-    """Texts by task index; the text's column is the data frame's index, whose name has changed between releases."""
-    path = folder / "meta" / "tasks.parquet"
-    if not path.exists():
-        return {}
-    with _readable(path):
-        table = pq.read_table(path, use_threads=False)
-        names = [name for name in table.column_names if name != "task_index"]
-        pairs = zip(table.column("task_index").to_pylist(), table.column(names[0]).to_pylist(), strict=True)
-        return {int(number): str(text) for number, text in pairs}
 
 
 @contextmanager

@@ -6,22 +6,19 @@ assembly   when all packs are there: numbers that run through the whole store, t
 """
 
 import logging
-import math
-import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from dexworld.data.files import Shard
-from dexworld.data.locks import Claims
-from dexworld.data.parallel import Outcome, WorkerDied, Workers
-from dexworld.data.prepare import account as accounts
+from dexworld.data.locks import hidden
+from dexworld.data.parallel import WorkerDied, Workers
+from dexworld.data.prepare.account import PrepareReport, counts_of_packs, counts_of_store
 from dexworld.data.prepare.plan import Pack, PreparePlan, agree_on_plan, plan_of
-from dexworld.data.prepare.quality import compare
 from dexworld.data.readers import Kind, ReaderOptions, open_source
 from dexworld.data.source import CorruptEpisodeError, Source
 from dexworld.data.store.assemble import assemble
@@ -32,14 +29,8 @@ from dexworld.data.video import VideoError
 from dexworld.track import Track
 
 logger = logging.getLogger(__name__)
-CLAIMS = ".claims"  # beside staging, which is gone when the store is finished
-TRIES = 2  # of a pack whose worker dies, hangs or raises
-PATIENCE_S, PATIENCE_PER_FRAME_S = 600.0, 2.0  # an episode that takes longer counts as hung
+TRIES = 2  # of a pack whose worker dies or raises
 Watch = Callable[[str, int, int, str], None]  # step, episodes done, of how many of this share, a note
-
-
-class StrictError(ValueError):
-    """An episode is broken, and the preparation was told to accept none."""
 
 
 @dataclass(frozen=True)
@@ -60,50 +51,41 @@ class PrepareConfig:
     """Processes; 0 is one per core."""
     shard: Shard = field(default_factory=Shard)
     """Share i of n of the packs; shards share nothing but the folder."""
-    assemble: Literal["auto", "only", "never"] = "auto"
-    """Finish the store when its last pack is there (`auto`), do nothing else (`only`), or leave it to another run."""
+    assemble: bool = True
+    """Finish the store when its last pack is there, or leave it to another run."""
     verify: bool = False
     """Read the finished store again: every byte, every frame."""
     ray: str | None = None
     """Address of a Ray cluster that does the work: `local`, `auto` or ray://host:port."""
-    strict: bool = False
-    """End at the first episode that can't be read, instead of leaving it out and going on."""
-    force: bool = False
-    """Begin though the disk seems too small."""
-    check_episodes: int = 64
-    """Episodes that are compared with the source, 0 for all."""
-    check_frames: int = 4
-    """Frames compared of each of them, 0 for none."""
-    seed: int = 0
-    """Draws the frames to compare."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "check_episodes", "check_frames", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; it must not be negative")
         if self.destination.resolve().is_relative_to(self.source.resolve()):  # its videos would become the source's
             raise ValueError(f"{self.source} can't be prepared into itself; choose a destination outside of it")
 
 
-def prepare(config: PrepareConfig, watch: Watch = lambda *progress: None) -> accounts.PrepareReport:
+def prepare(config: PrepareConfig, watch: Watch = lambda *progress: None) -> PrepareReport:
     """Do this process's share, assemble when nothing is missing, and account for every episode.
 
     Started again after a kill with the same arguments, it goes on. Other shards may run at the same time, on other
-    machines. Raises ValueError when the destination was begun from another source or with other settings, when the disk
-    is too small, and with `strict` when an episode is broken; DiskFullError when the disk fills up; CountMismatchError
-    when an episode is not accounted for.
+    machines. Raises ValueError when the destination was begun from another source or with other settings; DiskFullError
+    when the disk fills up; CountMismatchError when an episode is not accounted for.
     """
     started = time.monotonic()
     source = open_source(config.source, config.kind, config.reader)
     settings = _resolved(source, config.settings)
     plan = plan_of(source, settings, config.reader)
-    _accept(plan.quarantined, config.strict)
     agree_on_plan(config.destination, plan)
-    job = _Job(config, plan, source, settings, watch)
-    with Claims(config.destination / CLAIMS) as claims:
-        job.write_packs(claims)
-        job.assemble_if_due(claims)
-    return job.report(started)
+    failures, frames = _write_packs(config, plan, settings, watch)
+    _assemble_if_due(config, plan, watch)
+    seconds = time.monotonic() - started
+    if _complete(config):
+        facts = _facts_of_store(config, plan, watch)
+    else:
+        facts = counts_of_packs(plan, read_records(config.destination), failures) | {"failures": tuple(failures)}
+    own: dict[str, Any] = {"counted": plan.counted, "source_bytes": plan.bytes, "settings": settings}
+    return PrepareReport(**own, **facts, seconds=seconds, frames_now=frames)
 
 
 def _resolved(source: Source, settings: PrepareSettings) -> PrepareSettings:
@@ -119,10 +101,14 @@ def _resolved(source: Source, settings: PrepareSettings) -> PrepareSettings:
     return settings
 
 
-def _accept(quarantined: tuple[tuple[str, str], ...], strict: bool) -> None:
-    if strict and quarantined:
-        what, reason = quarantined[0]
-        raise StrictError(f"{len(quarantined)} broken episodes, and none is accepted: {what}: {reason}")
+def _complete(config: PrepareConfig) -> bool:
+    return (config.destination / MARK).exists()
+
+
+def _missing(config: PrepareConfig, packs: Iterable[Pack]) -> list[Pack]:
+    """The packs that have no record yet."""
+    folder = config.destination
+    return [] if _complete(config) else [each for each in packs if not staged(folder, each.number, ".json").exists()]
 
 
 @dataclass(frozen=True)
@@ -137,186 +123,83 @@ class PackWork:
         source = open_source(self.config.source, self.config.kind, self.config.reader)
         return source, {name: index for index, name in enumerate(source.ids)}, source.splits
 
-    def __call__(self, pack: Pack, note: Callable[..., None]) -> PackRecord:
-        """Write one pack and return its record.
+    def __call__(self, pack: Pack) -> PackRecord | None:
+        """Write one pack and return its record; None when another process has written it or is at it.
 
-        Notes (pack, id, frames) of every episode: None while it is read, 0 when it is left out. Raises OSError when the
-        disk fails, RuntimeError when the source lost an episode.
+        Raises OSError when the disk fails, RuntimeError when the source lost an episode.
         """
+        source, places, splits = self._opened
 
         def read(name: str) -> Track:
             if name not in places:
                 raise RuntimeError(f"{source.folder} lost episode {name} since the preparation began; prepare it anew")
-            note((pack.number, name, None))
-            episode = source[places[name]]
-            note((pack.number, name, None), PATIENCE_PER_FRAME_S * len(episode))
-            return episode
+            return source[places[name]]
 
-        def done(name: str, frames: int) -> None:
-            note((pack.number, name, frames))
-
-        source, places, splits = self._opened
-        items, folder = ((name, partial(read, name)) for name in pack.ids), self.config.destination
-        return write_pack(folder, pack.number, items, self.settings, done, lambda name: splits[places[name]])
+        items = ((name, partial(read, name)) for name in pack.ids)
+        return write_pack(self.config.destination, pack.number, items, self.settings, lambda name: splits[places[name]])
 
 
-@dataclass
-class _Job:
-    """The state of one process's preparation."""
+def _write_packs(
+    config: PrepareConfig, plan: PreparePlan, settings: PrepareSettings, watch: Watch
+) -> tuple[list[tuple[Pack, str]], int]:
+    """Write this share's packs, those that other live processes hold excepted; (failed packs with reasons, frames)."""
+    todo = _missing(config, config.shard.of(plan.packs))
+    total, started = sum(len(pack.ids) for pack in todo), time.monotonic()
+    failures: dict[Pack, list[str]] = {}
+    done = frames = left_out = 0
+    watch("prepare", 0, total, "")
+    if not todo:
+        return [], 0
+    with Workers(PackWork(config, settings), config.workers, config.ray) as pool:
+        while todo:
+            failed_before = sum(map(len, failures.values()))
+            for outcome in pool.outcomes(todo, ordered=False):
+                record: PackRecord | None = outcome.result
+                if outcome.error is not None:
+                    failures.setdefault(outcome.item, []).append(_reason(config, outcome.item, outcome.error))
+                elif record is not None:
+                    done += len(record.episodes) + len(record.quarantined)
+                    frames, left_out = frames + record.frames, left_out + len(record.quarantined)
+                note = f"{frames / max(time.monotonic() - started, 1e-9):.0f} frames/s"
+                watch("prepare", done, total, note + (f", {left_out} quarantined" if left_out else ""))
+            left = [pack for pack in _missing(config, todo) if len(failures.get(pack, ())) < TRIES]
+            if len(left) == len(todo) and failed_before == sum(map(len, failures.values())):
+                logger.info("%d packs are being written by other processes", len(left))
+                break
+            todo = left
+    still = [pack for pack in _missing(config, plan.packs) if pack in failures]
+    return [(pack, f"{failures[pack][-1]}, {len(failures[pack])} times") for pack in still], frames
 
-    config: PrepareConfig
-    plan: PreparePlan
-    source: Source
-    settings: PrepareSettings
-    watch: Watch
-    failed: dict[int, tuple[Pack, str]] = field(default_factory=dict)
-    running: dict[int, dict[str, int | None]] = field(default_factory=dict)  # frames by episode; None: it is read now
-    started: float = field(default_factory=time.monotonic)
-    total: int = 0
-    done: int = 0
-    frames_now: int = 0
-    quarantined: int = 0
 
-    @cached_property
-    def estimate(self) -> tuple[int, float]:
-        """Frames of the source, bytes of the store."""
-        return accounts.estimate_store(self.source, self.settings)
+def _reason(config: PrepareConfig, pack: Pack, error: Exception) -> str:
+    """Why a pack failed, and at which episode: the file that its writer had claimed holds the id."""
+    reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
+    claimed = hidden(staged(config.destination, pack.number, ".json"))
+    episode = claimed.read_text(encoding="utf-8") if claimed.exists() else ""
+    if episode and "\n" not in episode:  # else it was the finished record
+        reason += f", episode {episode}"
+    logger.error("%s failed: %s", pack, reason)
+    return reason
 
-    @property
-    def complete(self) -> bool:
-        """Whether the store is assembled."""
-        return (self.config.destination / MARK).exists()
 
-    def missing(self, packs: Iterable[Pack]) -> list[Pack]:
-        """The packs that have no record yet."""
-        folder = self.config.destination
-        return [] if self.complete else [each for each in packs if not staged(folder, each.number, ".json").exists()]
+def _assemble_if_due(config: PrepareConfig, plan: PreparePlan, watch: Watch) -> None:
+    """Assemble the store if no pack is missing and the options say so."""
+    if not config.assemble or _complete(config) or _missing(config, plan.packs):
+        return
+    watch("assemble", 0, 1, "")
+    records = read_records(config.destination)
+    counts_of_packs(plan, records, ())
+    if not assemble(config.destination, records, plan.provenance(), plan.quarantined):
+        logger.info("another process assembles %s", config.destination)
+    watch("assemble", 1, 1, "")
 
-    def write_packs(self, claims: Claims) -> None:
-        """Write this share's packs, those that other live processes hold excepted."""
-        config = self.config
-        todo = self.missing(config.shard.of(self.plan.packs))
-        if config.assemble == "only":
-            return
-        if todo and not config.force:
-            (frames, size), episodes = self.estimate, len(self.plan.ids)
-            share = sum(len(pack.ids) for pack in self.missing(self.plan.packs)) / episodes
-            accounts.check_room(config.destination, size * share, f"{frames} frames of {episodes} episodes")
-        self.total = sum(len(pack.ids) for pack in todo)
-        self._show()
-        if not todo:
-            return
-        work = PackWork(config, self.settings)
-        with Workers(work, config.workers, self._heard, TRIES, PATIENCE_S, config.ray) as pool:
-            while todo:
-                for outcome in pool.outcomes(self._claimed(todo, claims), ordered=False):
-                    self._finished(outcome, claims)
-                left = [pack for pack in self.missing(todo) if pack.number not in self.failed]
-                if len(left) == len(todo):
-                    logger.info("%d packs are being written by other processes", len(left))
-                    return
-                todo = left
 
-    def _claimed(self, packs: Iterable[Pack], claims: Claims) -> Iterator[Pack]:
-        """The packs that nobody else works on, each claimed when a worker is free for it."""
-        folder = self.config.destination / STAGING
-        leftovers = list(folder.glob(f".pack-*.{platform.node()}-*.tmp"))  # of this host's killed processes
-        for pack in packs:
-            if not claims.take(pack.name):
-                continue
-            if not self.missing([pack]):  # another process finished it in between
-                claims.release(pack.name)
-                continue
-            for path in leftovers:
-                if path.name.startswith(f".{pack.name}."):
-                    path.unlink(missing_ok=True)
-            yield pack
-
-    def _heard(self, note: tuple[int, str, int | None]) -> None:
-        pack, episode, frames = note
-        episodes = self.running.setdefault(pack, {})
-        episodes.pop(episode, None)  # so that the latest comes last, also when the pack is tried again
-        episodes[episode] = frames
-        if frames is not None:
-            self._show()
-        if frames == 0 and self.config.strict:
-            raise StrictError(f"episode {episode} is broken, and none is accepted; the reason is above")
-
-    def _finished(self, outcome: Outcome, claims: Claims) -> None:
-        pack, record, error = outcome.item, outcome.result, outcome.error
-        episode = next(reversed(self.running.pop(pack.number, {})), "")
-        claims.release(pack.name)
-        if error is None:
-            self.done += len(record.episodes) + len(record.quarantined)
-            self.frames_now += record.frames
-            self.quarantined += len(record.quarantined)
-        else:
-            reason = str(error) if isinstance(error, WorkerDied) else f"{type(error).__name__}: {error}"
-            reason += (f", episode {episode}" if episode else "") + f", {outcome.tries} times" * (outcome.tries > 1)
-            self.failed[pack.number] = pack, reason
-            logger.error("%s failed: %s", pack, reason)
-        self._show()
-
-    def _show(self) -> None:
-        now = [frames for pack in self.running.values() for frames in pack.values() if frames is not None]
-        frames, note = self.frames_now + sum(now), ""
-        if frames:
-            note = f"{frames / max(time.monotonic() - self.started, 1e-9):.0f} frames/s"
-            note += f", {self.quarantined} quarantined" if self.quarantined else ""
-        self.watch("prepare", self.done + len(now), self.total, note)
-
-    def _step(self, step: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.watch(step, done, total, "")
-
-    def assemble_if_due(self, claims: Claims) -> None:
-        """Assemble the store if no pack is missing and the options say so."""
-        config, missing = self.config, self.missing(self.plan.packs)
-        if self.complete or config.assemble == "never":
-            return
-        if missing and config.assemble == "only":
-            raise ValueError(
-                f"{config.destination} can't be assembled: {len(missing)} of {len(self.plan.packs)} packs are missing, "
-                f"the first is {missing[0]}; run the shards that hold them"
-            )
-        if missing:
-            return
-        if not claims.take("assembly"):
-            logger.info("another process assembles %s", config.destination)
-        elif not self.complete:
-            self._step("assemble")(0, 1)
-            records = read_records(config.destination)
-            _accept(accounts.account_of_packs(self.plan, records, {}).quarantined, config.strict)
-            assemble(config.destination, records, self.plan.provenance(), self.plan.quarantined)
-            self._step("assemble")(1, 1)
-
-    def report(self, started: float) -> accounts.PrepareReport:
-        """Account for every episode, compare with the source, and read everything again if asked."""
-        config, seconds, damaged, quality = self.config, time.monotonic() - started, [], {}
-        if self.complete:
-            for left in (STAGING, CLAIMS):  # of processes that were killed or came late
-                shutil.rmtree(config.destination / left, ignore_errors=True)
-            self.failed.clear()  # packs that another process wrote and assembled meanwhile
-            store = open_prepared(config.destination)
-            account = accounts.account_of_store(self.plan, store)
-            known = {(name, reason) for name, reason in store.mark["quarantined"]}
-            damaged = [entry for entry in store.quarantined if entry not in known]
-            if config.verify:
-                damaged += problems(store, config.workers, self._step("verify"))
-            if config.check_frames:
-                checks = (config.check_episodes, config.check_frames, config.seed)
-                quality = compare(self.source, store, self.settings, *checks, self._step("compare"))
-        else:
-            account = accounts.account_of_packs(self.plan, read_records(config.destination), self.failed)
-        return accounts.PrepareReport(
-            account=account,
-            failed=tuple(self.failed[number] for number in sorted(self.failed)),
-            assembled=self.complete,
-            estimated_bytes=math.ceil(self.estimate[1]),
-            source_bytes=self.plan.bytes,
-            seconds=seconds,
-            frames_now=self.frames_now,
-            settings=self.settings,
-            quality=quality,
-            damaged=tuple(damaged),
-            verified=config.verify and self.complete,
-        )
+def _facts_of_store(config: PrepareConfig, plan: PreparePlan, watch: Watch) -> dict[str, Any]:
+    """Account for every episode of the finished store, and read everything again if asked; fields of the report."""
+    shutil.rmtree(config.destination / STAGING, ignore_errors=True)  # of processes that were killed or came late
+    store = open_prepared(config.destination)
+    known = {(name, reason) for name, reason in store.mark["quarantined"]}
+    damaged = [entry for entry in store.quarantined if entry not in known]
+    if config.verify:
+        damaged += problems(store, config.workers, lambda done, total: watch("verify", done, total, ""))
+    return counts_of_store(plan, store) | {"damaged": tuple(damaged), "verified": config.verify}

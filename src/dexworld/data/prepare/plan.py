@@ -1,12 +1,13 @@
 """What a preparation will do: which episodes go into which pack, from which source, with which settings.
 
-Every process computes the same plan. The first writes it to `staging/plan.json`, the others compare, so that a store is
-never mixed from two sources or two settings.
+Every process computes the same plan. The first writes its fingerprint to `staging/plan.json`, the others compare, so
+that a store is never mixed from two sources or two settings.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -18,9 +19,9 @@ from dexworld.data.source import Source
 from dexworld.data.store.packs import MARK, STAGING
 from dexworld.data.store.store_settings import PrepareSettings
 
-FORMAT = "dexworld-prepare-plan"
-FORMAT_VERSION = 1
+HEAD = {"format": "dexworld-prepare-plan", "format_version": 1}
 UNREADABLE = -1  # size of an episode whose files can't be found
+COMPARED = ("dexworld_version", "kind", "folder", "settings", "reader")
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,6 @@ class Pack:
     number: int
     ids: tuple[str, ...]
     sizes: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """What its files are called."""
-        return f"pack-{self.number:06d}"
 
     def __str__(self) -> str:
         return f"pack {self.number}"
@@ -67,23 +63,19 @@ class PreparePlan:
         """Episodes that the source has, those included that opening it found broken."""
         return len(self.ids) + len(self.quarantined)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Changes with the source's episodes and their sizes, the settings and the version; 32 hexadecimal digits."""
-        content = self.to_json() | {"quarantined": [name for name, _ in self.quarantined]}
+        content = HEAD | {"dexworld_version": version("dexworld"), "settings": self.settings}
+        content |= {"kind": self.kind, "folder": self.folder, "reader": self.reader}
+        content |= {"packs": [{"ids": list(pack.ids), "sizes": list(pack.sizes)} for pack in self.packs]}
+        content |= {"quarantined": [name for name, _ in self.quarantined]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def provenance(self) -> dict[str, Any]:
         """What the finished store keeps of its plan: nothing that depends on when, where or by whom it was made."""
         source = {"kind": self.kind, "folder": self.folder, "reader": self.reader}
         return source | {"episodes": self.counted, "plan": self.fingerprint}
-
-    def to_json(self) -> dict[str, Any]:
-        """What plan.json holds."""
-        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "dexworld_version": version("dexworld")}
-        own = {name: getattr(self, name) for name in ("kind", "folder", "reader", "settings")}
-        packs = [{"ids": list(pack.ids), "sizes": list(pack.sizes)} for pack in self.packs]
-        return head | own | {"quarantined": [list(entry) for entry in self.quarantined], "packs": packs}
 
 
 def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) -> PreparePlan:
@@ -116,45 +108,29 @@ def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) ->
 
 
 def agree_on_plan(destination: Path, plan: PreparePlan) -> None:
-    """Write the plan to `destination/staging/plan.json`, or check that the one there is the same.
+    """Write the plan to `destination/staging/plan.json`, or check that the one there or in the store is the same.
 
-    Of a finished store, the plan's fingerprint in meta/dexworld.json is compared. Raises ValueError saying what differs
-    in the source, its state or the settings, when the plan is damaged or of another version, and when the folder holds
-    something else.
+    Raises ValueError saying which settings differ or that the source does, when the plan is damaged or of another
+    version, and when the folder holds something else.
     """
-    path, mark, now = destination / STAGING / "plan.json", destination / MARK, plan.to_json()
-    if mark.exists():
-        content = read_json(mark)
-        provenance = content.get("provenance") or {}
-        if provenance.get("plan") != plan.fingerprint:
-            check_same_settings(mark, _options(content | provenance), _options(now))
-            raise ValueError(
-                f"{destination} was made from another state of its source: episodes were added, removed or changed "
-                "their size; prepare into another folder, or delete this one"
-            )
-        return
+    now = {"dexworld_version": version("dexworld"), "settings": plan.settings} | plan.provenance()
+    path = destination / MARK
     if not path.exists():
-        if destination.exists() and any(each.name[0] != "." for each in destination.iterdir() if each.name != STAGING):
-            raise ValueError(f"{destination} holds something that is no begun preparation; choose an empty folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, now)  # several processes write the same bytes
-    found, head = read_json(path), ("format", "format_version")
-    check_same_settings(path, {name: found.get(name) for name in head}, {name: now[name] for name in head})
-    try:
-        before = _options(found) | _episodes(found)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); delete {path.parent}") from error
-    check_same_settings(path, before, _options(now) | _episodes(now))
-
-
-def _options(plan: dict[str, Any]) -> dict[str, Any]:
-    return {name: plan.get(name) for name in ("dexworld_version", "kind", "folder", "settings", "reader")}
-
-
-def _episodes(plan: dict[str, Any]) -> dict[str, Any]:
-    """Bytes of the files of each episode, and which files opening the source found broken."""
-    sizes = {name: size for pack in plan["packs"] for name, size in zip(pack["ids"], pack["sizes"], strict=True)}
-    return {"bytes of episode": sizes, "broken": {name: True for name, _ in plan["quarantined"]}}
+        path = destination / STAGING / "plan.json"
+        if not path.exists():
+            others = destination.glob("[!.]*") if destination.exists() else ()
+            if any(each.name != STAGING for each in others):
+                raise ValueError(f"{destination} holds something that is no begun preparation; choose an empty folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, now)  # several processes write the same bytes
+    found = read_json(path)
+    found |= found.get("provenance") or {}
+    check_same_settings(path, {name: found.get(name) for name in COMPARED}, {name: now[name] for name in COMPARED})
+    if found.get("plan") != plan.fingerprint:
+        raise ValueError(
+            f"{destination} was begun from another state of its source: episodes were added, removed or changed "
+            "their size; prepare into another folder, or delete this one"
+        )
 
 
 def _plain(values: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from dexworld.data.lerobot.layout import is_lerobot
 from dexworld.data.readers import droid, droid_lerobot, egodex, lerobot, robocasa
-from dexworld.data.readers.droid import DroidOptions
+from dexworld.data.readers.droid_episode import DroidOptions
 from dexworld.data.readers.egodex import EgoDexOptions
 from dexworld.data.readers.lerobot import LeRobotOptions
 from dexworld.data.readers.robocasa import RoboCasaOptions

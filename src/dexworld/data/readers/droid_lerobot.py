@@ -5,9 +5,8 @@ episode, that of its first frame. The wrist camera is fixed to the gripper, so i
 Intrinsics are not part of it: they are given by option or estimated. The options are those of the raw release.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,31 +18,31 @@ from dexworld.data.files import read_json
 from dexworld.data.frame_table import frame_table
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.rows import column_values, episode_rows
-from dexworld.data.readers.arrays import check_numbers, pinhole, poses_from_euler
-from dexworld.data.readers.droid import DroidOptions
-from dexworld.data.readers.droid_camera import (
-    check_intrinsics,
-    gripper_opening,
-    gripper_poses,
-    nominal_intrinsics,
-    pose_vector,
+from dexworld.data.readers.arrays import check_numbers, poses_from_euler
+from dexworld.data.readers.droid_episode import (
+    ACTION,
+    MAX_ACTION,
+    DroidOptions,
+    camera_vector,
+    hand_columns,
+    intrinsics,
 )
-from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
-from dexworld.data.video import VideoError
+from dexworld.data.readers.foreign_source import ForeignSource
+from dexworld.data.source import CorruptEpisodeError, evenly_spread
 from dexworld.track import Track
 
 _NAMES = {"ext1": "exterior_1_left", "ext2": "exterior_2_left", "wrist": "wrist_left"}
 IMAGES = {role: f"observation.images.{name}" for role, name in _NAMES.items()}
 POSES = {role: f"camera_extrinsics.{name}" for role, name in _NAMES.items()}
-POSITION, GRIPPER = "observation.state.cartesian_position", "observation.state.gripper_position"
-SUCCESS = "is_episode_successful"
-LANGUAGE = ("language_instruction", "language_instruction_2", "language_instruction_3")
+STATE = "observation.state."
+POSITION, GRIPPER = f"{STATE}cartesian_position", f"{STATE}gripper_position"
+ACTIONS = [f"action.{name}" for name in ACTION]
+SUCCESS, LANGUAGE = "is_episode_successful", "language_instruction"
 _NEEDED = {POSITION, GRIPPER, *IMAGES.values(), *POSES.values()}
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DroidLeRobotSource(FolderSource):
+class DroidLeRobotSource(ForeignSource):
     """Episodes of the LeRobot edition; see `data.source.Source`. Ids are episode numbers of six digits."""
 
     kind: ClassVar[str] = "droid-lerobot"
@@ -51,89 +50,47 @@ class DroidLeRobotSource(FolderSource):
     layout: LeRobotLayout
     rows: tuple[int, ...]
 
-    def __getitem__(self, index: int) -> Track:
-        """Episode `index`, its frames lazy: `DroidOptions.hand_columns` and action.
-
-        Raises CorruptEpisodeError naming the file and the column of what is missing, damaged or makes no sense.
-        """
-        number, options = self.rows[index], self.options
-        with self._named(index):
-            actions = [f"action.{name}" for name in options.action]
-            rows = episode_rows(self.layout, number, [POSITION, GRIPPER, LANGUAGE[0], *POSES.values(), *actions])
-            where = f"{self.layout.data_file(number)}: episode {self.ids[index]}:"
-            poses = gripper_poses(_column(rows, POSITION, 6, where), f"{where} {POSITION}")
-            opening = gripper_opening(_column(rows, GRIPPER, 1, where)[:, 0], f"{where} {GRIPPER}")
-            role = self._role(rows, where)
-            columns = options.hand_columns(poses, opening)
-            frames = self.layout.frames(number, IMAGES[role])
-            frame_table(frames.path)  # a video that can't be opened is found now
-            matrix, _ = self._intrinsics(role, frames.size, where)
-            if actions:
-                columns["action"] = np.concatenate([_column(rows, name, None, where) for name in actions], axis=1)
-                check_numbers(columns["action"], 1e3, f"{where} action")
-            camera = poses_from_euler(pose_vector(rows[POSES[role]][0], f"{where} {POSES[role]}"))
-            still = np.tile(camera, (len(poses), 1, 1))
-            return Track(
-                frames=frames,
-                fps=self.layout.fps,
-                world_from_camera=poses @ (np.linalg.inv(poses[0]) @ camera) if role == "wrist" else still,
-                intrinsics=matrix,
-                source=f"droid-lerobot {self.ids[index]} camera {role}",
-                task=str(rows[LANGUAGE[0]].reshape(-1)[0]) or self.layout.task(number),
-                columns=columns,
-            )
+    def read(self, index: int) -> Track:
+        """Columns: `hand_columns` and action."""
+        row, layout = self.rows[index], self.layout
+        rows = episode_rows(layout, row, [POSITION, GRIPPER, LANGUAGE, *POSES.values(), *ACTIONS])
+        where = f"{layout.data_file(row)}: episode {self.ids[index]}:"
+        position, closed = _column(rows, POSITION, 6, where), _column(rows, GRIPPER, 1, where)[:, 0]
+        columns = hand_columns(self.options.hand, position, closed, f"{where} {STATE}")
+        columns["action"] = np.concatenate([_column(rows, name, None, where) for name in ACTIONS], axis=1)
+        check_numbers(columns["action"], MAX_ACTION, f"{where} action")
+        role = self._role(rows, where)
+        camera = poses_from_euler(camera_vector(rows[POSES[role]][0], f"{where} {POSES[role]}"))
+        cameras = np.tile(camera, (len(position), 1, 1))
+        if role == "wrist":
+            poses = columns["gripper_pose_world"]
+            cameras = poses @ (np.linalg.inv(poses[0]) @ camera)
+        frames = layout.frames(row, IMAGES[role])
+        frame_table(frames.path)  # a video that can't be opened is found now
+        return Track(
+            frames=frames,
+            fps=layout.fps,
+            world_from_camera=cameras,
+            intrinsics=intrinsics(self.options, None, role, frames.size, where),
+            source=f"droid-lerobot {self.ids[index]} camera {role}",
+            task=str(rows[LANGUAGE].reshape(-1)[0]) or layout.task(row),
+            columns=columns,
+        )
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The video and the parquet file that episode `index` is read from, where they can be told."""
-        number, found = self.rows[index], []
-        try:
-            rows = episode_rows(self.layout, number, list(POSES.values()))
-            found.append(self.layout.video_file(number, IMAGES[self._role(rows, self.ids[index])]))
-        except (*UNREADABLE, CorruptEpisodeError) as error:
-            _LOG.debug("%s", error)  # reading the episode will say so
-        return (*found, self.layout.data_file(number))
-
-    def annotations(self, index: int) -> dict[str, Any]:
-        """Every column of the episode's rows under "rows", and how it was read, as `DroidSource.annotations`."""
-        with self._named(index):
-            rows = episode_rows(self.layout, self.rows[index])
-            role = self._role(rows, self.ids[index])
-            spoken = [str(rows[name].reshape(-1)[0]) for name in LANGUAGE if name in rows]
-            return {
-                "rows": rows,
-                "success": bool(np.all(rows[SUCCESS])) if SUCCESS in rows else None,
-                "language": [text for text in spoken if text],
-                "camera": {"role": role, "key": IMAGES[role]},
-                "intrinsics_source": self._intrinsics(role, self.layout.video_size(IMAGES[role]), self.ids[index])[1],
-                "extrinsics_source": "first frame, moved with the gripper" if role == "wrist" else POSES[role],
-            }
-
-    @contextmanager
-    def _named(self, index: int) -> Iterator[None]:
-        """Whatever goes wrong inside is a CorruptEpisodeError that names the episode."""
-        try:
-            yield
-        except CorruptEpisodeError:
-            raise
-        except (*UNREADABLE, AttributeError, VideoError) as error:  # AttributeError: a stream without a codec
-            raise CorruptEpisodeError(f"{self.folder}: episode {self.ids[index]}: {error}") from error
+        row, found = self.rows[index], []
+        with suppress(*UNREADABLE):  # reading the episode will say so
+            rows = episode_rows(self.layout, row, list(POSES.values()))
+            found.append(self.layout.video_file(row, IMAGES[self._role(rows, self.ids[index])]))
+        return (*found, self.layout.data_file(row))
 
     def _role(self, rows: dict[str, Any], where: str) -> str:
         """The camera to look through. Left is the outer camera further to the robot's left, which is +y."""
         if self.options.camera in IMAGES:
             return self.options.camera
-        across = {role: pose_vector(rows[POSES[role]][0], f"{where} {POSES[role]}")[1] for role in ("ext1", "ext2")}
+        across = {role: camera_vector(rows[POSES[role]][0], f"{where} {POSES[role]}")[1] for role in ("ext1", "ext2")}
         return (max if self.options.camera == "left" else min)(across, key=lambda role: across[role])
-
-    def _intrinsics(self, role: str, size: tuple[int, int], where: str) -> tuple[np.ndarray, str]:
-        if self.options.intrinsics is not None:
-            matrix, source = pinhole(*self.options.intrinsics), "options"
-        elif self.options.estimate_intrinsics:
-            matrix, source = nominal_intrinsics(role, size), "estimate"
-        else:
-            raise CorruptEpisodeError(f"{where} has no intrinsics; give `intrinsics` or allow `estimate_intrinsics`")
-        check_intrinsics(matrix, size, f"{where} intrinsics from {source}")
-        return matrix, source
 
 
 def recognises(folder: Path) -> bool:
@@ -146,7 +103,7 @@ def recognises(folder: Path) -> bool:
 
 
 def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions()) -> DroidLeRobotSource:
-    """The episodes of the LeRobot edition in `folder`. The rate is the dataset's own, whatever `options.fps` says.
+    """The episodes of the LeRobot edition in `folder`.
 
     Raises FileNotFoundError or ValueError when the dataset's meta files are missing, damaged, of another version or not
     DROID's, and when `options.annotations` is given: its files go by episode ids that this edition doesn't have.
@@ -160,9 +117,7 @@ def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions(
             "`annotations` goes by episode ids, which the LeRobot edition of DROID doesn't have; give `intrinsics` "
             "(fx, fy, cx, cy) or read the raw release"
         )
-    if options.intrinsics is None and options.estimate_intrinsics:
-        text = "%s holds no intrinsics: the cameras' nominal focal length stands in; pixels of keypoints are estimates"
-        _LOG.warning(text, folder)
+    options.warn_of_estimates(layout.folder)
     numbers = layout.column("episode_index")
     rows: Sequence[int] = range(len(layout))
     if options.outcome != "all":
@@ -170,7 +125,7 @@ def open_droid_lerobot(folder: Path | str, options: DroidOptions = DroidOptions(
         rows = [row for row in rows if succeeded.get(int(numbers[row]), False) == (options.outcome == "success")]
     rows = evenly_spread(rows, options.max_episodes)
     ids = tuple(f"{int(numbers[row]):06d}" for row in rows)
-    return DroidLeRobotSource(Path(folder), ids, layout.unlisted, options, layout, rows)
+    return DroidLeRobotSource(layout.folder, ids, layout.unlisted, options, layout, rows)
 
 
 def _successes(layout: LeRobotLayout) -> dict[int, bool]:

@@ -7,24 +7,22 @@
 The camera frame is optical already (x right, y down, z forward). Source: EgoDex dataset page; DexWM paper, section 4.1.
 """
 
-import logging
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import h5py
 import numpy as np
 
-from dexworld.data.readers.arrays import simulator_seed
-from dexworld.data.readers.hdf5 import arrays, attributes, opened_hdf5, read_array
-from dexworld.data.source import CorruptEpisodeError, FolderSource, evenly_spread
-from dexworld.data.video import VideoError
+from dexworld.data.readers.arrays import check_pinhole, is_rigid, simulator_seed
+from dexworld.data.readers.foreign_source import ForeignSource
+from dexworld.data.readers.hdf5 import attribute, opened_hdf5, read_array
+from dexworld.data.source import CorruptEpisodeError, evenly_spread
 from dexworld.data.video_frames import VideoFrames
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND, LEFT, RIGHT
 from dexworld.track import Track
@@ -43,12 +41,9 @@ WRISTS = tuple(f"{side}Hand" for side in SIDES)
 FINGERS = ("Index", "Middle", "Ring", "Little")
 METACARPALS = tuple(f"{side}{finger}FingerMetacarpal" for side in SIDES for finger in FINGERS)
 JOINT_NAMES = (*KEYPOINT_NAMES, *METACARPALS, *BODY_KEYPOINTS)
-WORLD = 1e4  # metres from the world's origin; beyond is damage
 MAX_REACH = 3.0  # metres from the camera to its wearer's joints; beyond is a tracking failure
 MAX_HAND = 0.4  # metres from the middle of a hand to any of its joints
 MAX_CAMERA_STEP = 1.0  # metres from one frame to the next; a head makes a tenth of it
-RIGID = 1e-3  # largest deviation from a rotation's unit columns and right angles
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,13 +51,12 @@ class EgoDexOptions:
     """What is read of an EgoDex folder.
 
     split: "train" (folders part1 to part5), "test" or "extra" as published, or a folder, e.g. "part2"; None reads all.
-    tasks: names of task folders; empty reads all. max_episodes: at most so many, evenly spread over the ids.
+    max_episodes: at most so many, evenly spread over the ids.
     min_confidence: a keypoint is valid where its tracking confidence (0 to 1) is at least this; files without
     confidences keep every keypoint. 0 ignores confidences, as DexWM does.
     """
 
     split: str | None = None
-    tasks: tuple[str, ...] = ()
     min_confidence: float = 0.0
     max_episodes: int | None = None
 
@@ -74,54 +68,35 @@ class EgoDexOptions:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """One video with its poses. place: their folder below the one opened. split: "" when no folder says it."""
-
-    id: str
-    place: PurePosixPath
-    stem: str
-    split: str
-    task: str
-
-
-@dataclass(frozen=True)
-class EgoDexSource(FolderSource):
+class EgoDexSource(ForeignSource):
     """The clips of an EgoDex folder; see `data.source.Source`. Ids are places: "part1.add_remove_lid.0".
 
     quarantined: videos without poses and poses without video. Further columns of an episode: `keypoint_confidence`
     where the file has confidences; `body_world` with `body_valid`; `hand_poses_world` and `hand_metacarpals_world`, NaN
-    where not tracked.
+    where not tracked. clips: each clip's files below the folder, without suffix.
     """
 
     kind: ClassVar[str] = "egodex"
-    clips: tuple[Clip, ...]
     options: EgoDexOptions
+    clips: tuple[PurePosixPath, ...]
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The folder of the official split that each clip lies in."""
-        return tuple(clip.split for clip in self.clips)
+        above = self.folder.resolve().parts
+        return tuple(_split_of(above, clip.parent) for clip in self.clips)
 
-    def __getitem__(self, index: int) -> Track:
-        """Clip `index`, its frames lazy. Raises CorruptEpisodeError naming file, key and frame when it is unusable."""
+    def read(self, index: int) -> Track:
+        """The clip. Complaints name file, key and frame."""
         video, poses = self.files(index)
-        try:
-            frames = VideoFrames(video, uneven=True)
-            # numbers that are damaged are found by the checks, whatever arithmetic says of them
-            with opened_hdf5(poses) as file, np.errstate(over="ignore", invalid="ignore"):
-                return _episode(file, frames, self.clips[index], self.options)
-        except VideoError as error:
-            raise CorruptEpisodeError(str(error)) from error
+        clip = self.clips[index]
+        frames, task = VideoFrames(video, uneven=True), clip.parent.name or self.folder.resolve().name
+        with opened_hdf5(poses) as file:
+            return _episode(file, frames, clip.as_posix(), task, self.options.min_confidence)
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The video and the poses of clip `index`."""
-        clip = self.clips[index]
-        return tuple(self.folder / clip.place / f"{clip.stem}{suffix}" for suffix in (VIDEO, POSES))
-
-    def annotations(self, index: int) -> dict[str, Any]:
-        """Everything the clip's HDF5 holds: each array by its path, e.g. "transforms/hip"; "attributes" as a dict."""
-        with opened_hdf5(self.files(index)[1]) as file:
-            return {"attributes": attributes(file)} | arrays(file)
+        return tuple(self.folder / f"{self.clips[index]}{suffix}" for suffix in (VIDEO, POSES))
 
 
 def recognises(folder: Path) -> bool:
@@ -133,46 +108,30 @@ def recognises(folder: Path) -> bool:
 def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) -> EgoDexSource:
     """The clips of a whole dataset, of one split's folder or of one task's folder. Lists folders, opens no file.
 
-    Raises FileNotFoundError when the folder holds no clip at all, ValueError when `split` or one of `tasks` selects
-    none. Files without their partner are quarantined.
+    Raises FileNotFoundError when the folder holds no clip at all, ValueError when `split` selects none. Files without
+    their partner are quarantined.
     """
-    folder, split, tasks = Path(folder), options.split, options.tasks
+    folder, split = Path(folder), options.split
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
-    found = [
-        (place, place.name or folder.resolve().name, _split_of(folder, place), stems)
-        for place, stems in _listed(folder, PurePosixPath(), DEPTH)
-    ]
+    above = folder.resolve().parts
+    found = [(place, _split_of(above, place), stems) for place, stems in _listed(folder, PurePosixPath(), DEPTH)]
     if not found:
         raise FileNotFoundError(f"{folder} holds no clips of EgoDex: a clip is N{VIDEO} beside N{POSES}, in SPLIT/TASK")
     splits = TRAIN_FOLDERS if split == "train" else (split,)
-    chosen = [each for each in found if split is None or each[2] in splits]
+    chosen = [(place, stems) for place, own, stems in found if split is None or own in splits]
     if not chosen:
-        names = sorted({own_split or "no split" for _, _, own_split, _ in found})
+        names = sorted({own or "no split" for _, own, _ in found})
         raise ValueError(f"{folder}: nothing is of split {split!r}; found {names}")
-    seen_tasks = {task for _, task, _, _ in chosen}
-    unknown = sorted(set(tasks) - seen_tasks)
-    if unknown:
-        raise ValueError(f"{folder}: there is no task {', '.join(unknown)} among its {len(seen_tasks)}")
-    clips, quarantined = [], []
-    for place, task, own_split, stems in chosen:
-        if tasks and task not in tasks:
-            continue
-        for stem, suffixes in stems.items():
-            if len(suffixes) == 2:
-                name = ".".join(_safe(part) for part in (*place.parts, stem))
-                clips.append(Clip(name, place, stem, own_split, task))
-            else:
-                have, lack = (VIDEO, POSES) if VIDEO in suffixes else (POSES, VIDEO)
-                quarantined.append((str(place / f"{stem}{have}"), f"there is no {stem}{lack} beside it"))
-    clips.sort(key=lambda clip: clip.id)
-    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
-    if twice:
-        raise ValueError(f"{folder}: several clips have the id {twice[0]}; rename their folders")
-    spread = evenly_spread(clips, options.max_episodes)
-    if len(spread) < len(clips):
-        _LOG.info("%s: %d of %d clips, by max_episodes", folder, len(spread), len(clips))
-    return EgoDexSource(folder, tuple(clip.id for clip in spread), tuple(sorted(quarantined)), spread, options)
+    clips, quarantined = {}, []
+    for place, stem, suffixes in ((place, *each) for place, stems in chosen for each in stems.items()):
+        if len(suffixes) == 2:
+            clips[".".join(_safe(part) for part in (*place.parts, stem))] = place / stem
+        else:
+            have, lack = (VIDEO, POSES) if VIDEO in suffixes else (POSES, VIDEO)
+            quarantined.append((str(place / f"{stem}{have}"), f"there is no {stem}{lack} beside it"))
+    ids = evenly_spread(sorted(clips), options.max_episodes)
+    return EgoDexSource(folder, ids, tuple(sorted(quarantined)), options, tuple(clips[name] for name in ids))
 
 
 def _listed(root: Path, place: PurePosixPath, depth: int) -> Iterator[tuple[PurePosixPath, dict[str, set[str]]]]:
@@ -194,10 +153,10 @@ def _listed(root: Path, place: PurePosixPath, depth: int) -> Iterator[tuple[Pure
         yield from _listed(root, place / name, depth - 1)
 
 
-def _split_of(root: Path, place: PurePosixPath) -> str:
-    """The split of clips in `place`: the name two levels above them, where the layout has it."""
-    above = ("", *root.resolve().parts, *place.parts)[-2]
-    return above if len(place.parts) == DEPTH or above in SPLIT_FOLDERS else ""
+def _split_of(above: tuple[str, ...], place: PurePosixPath) -> str:
+    """The split of clips in `place` below the folders `above`: the name two levels above them, if it is one."""
+    name = ("", *above, *place.parts)[-2]
+    return name if len(place.parts) == DEPTH or name in SPLIT_FOLDERS else ""
 
 
 def _safe(name: str) -> str:
@@ -205,7 +164,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"-x{ord(match[0]):x}", name)
 
 
-def _episode(file: h5py.File, frames: VideoFrames, clip: Clip, options: EgoDexOptions) -> Track:
+def _episode(file: h5py.File, frames: VideoFrames, clip: str, task: str, min_confidence: float) -> Track:
     cameras = _cameras(file)
     if len(frames) != len(cameras):
         raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")
@@ -224,16 +183,16 @@ def _episode(file: h5py.File, frames: VideoFrames, clip: Clip, options: EgoDexOp
     }
     confidence = _confidences(file, len(cameras))
     if confidence is not None:
-        valid &= confidence >= options.min_confidence
+        valid &= confidence >= min_confidence
         columns["keypoint_confidence"] = confidence
     return Track(
         frames=frames,
         fps=RATE if abs(frames.fps / RATE - 1) < RATE_SLACK else frames.fps,  # a store takes one rate alone
         world_from_camera=cameras,
         intrinsics=_intrinsics(file, frames.size),
-        source=f"egodex {(clip.place / clip.stem).as_posix()}",
-        task=_language(file, clip.task),
-        seed=simulator_seed(attributes(file)),
+        source=f"egodex {clip}",
+        task=_language(file, task),
+        seed=simulator_seed(attribute(file, "dexworld_seed")),
         columns=columns,
     )
 
@@ -256,7 +215,7 @@ def _cameras(file: h5py.File) -> np.ndarray:
     poses, where = _poses(file, "camera", None), f"{file.filename}: transforms/camera"
     if len(poses) == 0:
         raise CorruptEpisodeError(f"{where} holds no frames")
-    bad = ~_rigid(poses)
+    bad = ~is_rigid(poses)
     if bad.any():
         raise CorruptEpisodeError(f"{where} is no rigid transform at frame {int(np.argmax(bad))}")
     steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
@@ -279,7 +238,7 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
             raise CorruptEpisodeError(f"{file.filename}: transforms/{names[0]} is missing")
     nowhere = np.zeros((length, 4, 4), np.float32)
     poses_KT = np.stack([_poses(file, name, length) if name in present else nowhere for name in JOINT_NAMES])
-    rigid_KT = _rigid(poses_KT)
+    rigid_KT = is_rigid(poses_KT)
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
     tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
     for side in SIDES:
@@ -289,18 +248,6 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
         shown[:, ~seen.any(axis=0)] = 0.0  # no median of nothing
         tracked_KT[hand] &= np.linalg.norm(points - np.nanmedian(shown, axis=0), axis=-1) <= MAX_HAND
     return poses_KT, tracked_KT
-
-
-def _rigid(poses: np.ndarray) -> np.ndarray:
-    """Which of (..., 4, 4) are finite rigid transforms inside the world: (...,) bool; NaN fails every comparison."""
-    entries = np.ascontiguousarray(poses.reshape(-1, 16).T)
-    x, y, z = (entries[[column, column + 4, column + 8]] for column in range(3))
-    third = np.stack([x[row - 2] * y[row - 1] - x[row - 1] * y[row - 2] for row in range(3)])  # x cross y
-    skew = np.abs((x * x).sum(axis=0) - 1) + np.abs((y * y).sum(axis=0) - 1) + np.abs((x * y).sum(axis=0))
-    good = (skew < RIGID) & (np.abs(third - z).max(axis=0) < RIGID)
-    good &= np.abs(entries[12:15]).max(axis=0) + np.abs(entries[15] - 1) < RIGID
-    good &= np.abs(entries[[3, 7, 11]]).max(axis=0) <= WORLD
-    return good.reshape(poses.shape[:-2])
 
 
 def _confidences(file: h5py.File, length: int) -> np.ndarray | None:
@@ -321,27 +268,19 @@ def _intrinsics(file: h5py.File, size: tuple[int, int]) -> np.ndarray:
     matrix is scaled likewise. Raises CorruptEpisodeError when it fits neither, or is no pinhole matrix.
     """
     matrix = read_array(file, "camera/intrinsic", (3, 3)).astype(np.float64)
-    where = f"{file.filename}: camera/intrinsic"
-    if not np.isfinite(matrix).all() or not np.allclose(matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], (0, 0, 0, 0, 1)):
-        raise CorruptEpisodeError(f"{where} is no pinhole matrix: {matrix.tolist()}")
-    focal, centre = matrix[[0, 1], [0, 1]], matrix[:2, 2]
     for height, width in dict.fromkeys((size, OFFICIAL_SIZE)):
-        centred = np.abs(centre / (width, height) - 0.5).max() < 0.1
-        plausible = (np.abs(np.log10(np.maximum(focal, 1e-9) / max(height, width))) < 1).all()
         scale = (size[1] / width, size[0] / height)
-        if centred and plausible and math.isclose(*scale, rel_tol=0.02):
-            return np.diag([*scale, 1.0]) @ matrix
-    raise CorruptEpisodeError(
-        f"{where} has focal lengths {focal[0]:g}, {focal[1]:g} and principal point {centre[0]:g}, {centre[1]:g}; "
-        f"that fits neither {size[1]} x {size[0]} video nor 1920 x 1080"
-    )
+        if np.abs(matrix[:2, 2] / (width, height) - 0.5).max() < 0.1 and math.isclose(*scale, rel_tol=0.02):
+            matrix = np.diag([*scale, 1.0]) @ matrix
+            break
+    check_pinhole(matrix, size, f"{file.filename}: camera/intrinsic")
+    return matrix
 
 
 def _language(file: h5py.File, task: str) -> str:
     """The sentence that was acted; the task's name when the file has none. Reversible tasks have two sentences, and
     `which_llm_description` ("1" or "2") says which; older files have `description` only."""
-    found = attributes(file)
-    second = str(found.get("which_llm_description", "1")) == "2"
+    second = str(attribute(file, "which_llm_description")) == "2"
     names = ("llm_description2" if second else "llm_description", "llm_description", "description")
-    sentences = (found.get(name) for name in names)
+    sentences = (attribute(file, name) for name in names)
     return next((text.strip() for text in sentences if isinstance(text, str) and text.strip()), task.replace("_", " "))

@@ -122,14 +122,6 @@ def per_row(file: h5py.File, key: str, rows: int, limit: float) -> np.ndarray:
     return numbers(file, key, (rows, *[None] * further), limit).reshape(rows, -1)
 
 
-def rows_of(file: h5py.File, key: str) -> int:
-    """How many rows the dataset `key` has. Raises CorruptEpisodeError when it is no array."""
-    node = file.get(key)
-    if not isinstance(node, h5py.Dataset) or not node.shape:
-        raise CorruptEpisodeError(f"{file.filename}: {key} is missing or holds no rows")
-    return int(node.shape[0])
-
-
 def group(file: h5py.File, key: str) -> h5py.Group:
     """The group `key`. Raises CorruptEpisodeError when there is none."""
     node = file.get(key)
@@ -139,49 +131,12 @@ def group(file: h5py.File, key: str) -> h5py.Group:
 
 
 def attribute(node: h5py.Group | h5py.Dataset, name: str) -> Any:
-    """One attribute as text, a number, an array or a list of texts; None where there is none.
-
-    One of a type that can't be read without trusting its lengths is given as a text that says so.
-    """
-    if name not in node.attrs:
+    """One attribute, text as str; None where there is none, or one that can't be read without trusting its lengths."""
+    if name not in node.attrs or not is_plain(node.attrs.get_id(name).get_type()):
         return None
-    kind = node.attrs.get_id(name).get_type()
-    return _plain(node.attrs[name]) if is_plain(kind) else _unread(kind)
-
-
-def attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """Every attribute by name, as `attribute` gives it."""
-    return {name: attribute(node, name) for name in node.attrs.keys()}  # noqa: SIM118 (iterating reads the values)
-
-
-def arrays(group: h5py.Group, images: bool = True) -> dict[str, Any]:
-    """Every dataset below `group` by its path in it, numbers as arrays, text as str; images (T, H, W, C) on request."""
-    found: dict[str, Any] = {}
-
-    def keep(name: str, node: h5py.Group | h5py.Dataset) -> None:
-        if not isinstance(node, h5py.Dataset) or (not images and node.ndim == 4 and node.dtype == np.uint8):
-            return
-        kind = node.id.get_type()
-        if node.dtype.kind in "fiub":
-            found[name] = read_array(group.file, node.name, node.shape)
-        else:
-            found[name] = _plain(node[()]) if is_plain(kind) else _unread(kind)
-
-    group.visititems(keep)
-    return found
-
-
-def _unread(kind: h5py.h5t.TypeID) -> str:
-    return f"not read: HDF5 type of class {kind.get_class()}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
+    value = node.attrs[name]
     if isinstance(value, h5py.Empty):
         return None
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
-        return [_plain(item) for item in value.tolist()] if value.ndim else _plain(value.item())
-    return value
+    if isinstance(value, (np.generic, np.ndarray)) and value.size == 1:
+        value = value.item()
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value

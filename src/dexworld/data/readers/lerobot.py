@@ -1,8 +1,7 @@
 """Any LeRobot v3 dataset: one camera as the frames, and a small mapping for what its columns mean.
 
 Without a mapping the hands are unknown (`keypoints_valid` all False), the camera stands still at the world's origin,
-and every other number of the rows is a column under its own name. A store that `dexworld prepare` wrote opens with
-everything in its place.
+and every other number of the rows is a column under its own name.
 """
 
 import logging
@@ -17,13 +16,13 @@ import torch
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, open_layout
 from dexworld.data.lerobot.rows import RowImages, episode_rows
 from dexworld.data.readers.arrays import check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
-from dexworld.data.source import CorruptEpisodeError, FolderSource
-from dexworld.data.store.labels import PACKETS, layout_from_text, restored, track_arrays
+from dexworld.data.readers.foreign_source import ForeignSource
+from dexworld.data.source import CorruptEpisodeError
+from dexworld.data.store.labels import PACKETS
 from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 from dexworld.track import Track
 
-_AXIS = re.compile(r"(.*)[._ ]([xyz])")
 _LOG = logging.getLogger(__name__)
 
 
@@ -31,22 +30,20 @@ _LOG = logging.getLogger(__name__)
 class KeypointMapping:
     """Hand keypoints in one feature of N points: shape (N, 3) or (3 N,).
 
-    points: the keypoint of `hands.KEYPOINT_NAMES` that each of the N points is, "" for one that the convention lacks.
-        Empty: the names that info.json gives, as NAME_x, NAME_y, NAME_z; without such names, the 42 in their order.
-    rename: (their name, ours) for names in info.json.
+    points: the keypoint of `hands.KEYPOINT_NAMES` that each of the N points is, "" for one that the convention lacks;
+        by default the 42 in their order.
     unit: metres per unit. frame: whether the points are in the world or in the (optical) camera frame.
     valid: a feature of N truth values, or None: then a point is valid where its numbers are finite.
     """
 
     feature: str
-    points: tuple[str, ...] = ()
-    rename: tuple[tuple[str, str], ...] = ()
+    points: tuple[str, ...] = KEYPOINT_NAMES
     unit: float = 1.0
     frame: Literal["world", "camera"] = "world"
     valid: str | None = None
 
     def __post_init__(self) -> None:
-        unknown = sorted({*self.points, *(ours for _, ours in self.rename)} - {"", *KEYPOINT_NAMES})
+        unknown = sorted(set(self.points) - {"", *KEYPOINT_NAMES})
         if unknown:
             raise ValueError(f"{self.feature}: {', '.join(unknown)} are no keypoints; see hands.KEYPOINT_NAMES")
         if not self.unit > 0:
@@ -75,7 +72,7 @@ class LeRobotOptions:
     keypoints: hand keypoints, one mapping per feature (say, one per hand); empty for none.
     camera_pose: None leaves the camera at the world's origin.
     intrinsics: fx, fy, cx, cy in pixels of the stored frames; None assumes a focal length of one image width (a
-        horizontal field of view of 53 degrees), which `annotations` says.
+        horizontal field of view of 53 degrees).
     joint_positions, joint_targets: features of 23 numbers, the reference robot's joints.
     extras: features to keep as further columns; None keeps every number that nothing else uses.
     """
@@ -115,21 +112,19 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
     key = options.image_key or (keys[0] if keys else "")
     if key not in keys:
         raise ValueError(f"{layout.folder} has no camera {key!r}; it has {', '.join(keys) or 'none'}")
-    ids, rows, quarantined = [], [], list(layout.unlisted)
+    rows, quarantined = {}, list(layout.unlisted)
     for row, number in enumerate(layout.column("episode_index").tolist()):
         name = f"episode_{number:06d}"
         try:
             for path in _files(layout, row, key):
                 if not path.is_file():
                     raise CorruptEpisodeError(f"{path} is missing")
-            ids.append(name)
-            rows.append(row)
+            rows[name] = row
         except UNREADABLE as error:
             quarantined.append((name, str(error)))
-    source = LeRobotSource(layout.folder, tuple(ids), tuple(quarantined), options, layout, tuple(rows), key)
-    if options.intrinsics is None and not source.is_prepared:
-        _LOG.warning("%s names no intrinsics; a focal length of one image width is assumed", folder)
-    return source
+    if options.intrinsics is None:
+        _LOG.warning("%s: without the option lerobot.intrinsics a focal length of one image width is assumed", folder)
+    return LeRobotSource(layout.folder, tuple(rows), tuple(quarantined), options, layout, tuple(rows.values()), key)
 
 
 def _files(layout: LeRobotLayout, row: int, key: str) -> tuple[Path, ...]:
@@ -139,7 +134,7 @@ def _files(layout: LeRobotLayout, row: int, key: str) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True)
-class LeRobotSource(FolderSource):
+class LeRobotSource(ForeignSource):
     """Episodes of a LeRobot v3 dataset; see `data.source.Source`. The id of `episode_index` 12 is episode_000012.
 
     rows: of meta/episodes. image_key: the camera that gives the frames.
@@ -151,87 +146,40 @@ class LeRobotSource(FolderSource):
     rows: tuple[int, ...] = field(repr=False)
     image_key: str
 
-    @property
-    def is_prepared(self) -> bool:
-        """Whether `dexworld prepare` wrote it, so that every column's meaning is known."""
-        return "dexworld/layout" in self.layout.episodes.column_names
-
     def files(self, index: int) -> tuple[Path, ...]:
         """The video (if the camera is one) and the data file that hold episode `index` among others."""
         return _files(self.layout, self.rows[index], self.image_key)
 
-    def __getitem__(self, index: int) -> Track:
-        """Episode `index`, its frames lazy. Raises CorruptEpisodeError when it can't be read or makes no sense."""
-        row, layout, name, key = self.rows[index], self.layout, self.ids[index], self.image_key
+    def read(self, index: int) -> Track:
+        """Columns: hands and joints by the options, and `LeRobotOptions.extras`."""
+        row, layout, key, options = self.rows[index], self.layout, self.image_key, self.options
         pictures = {*layout.keys("video"), *layout.keys("image")}
-        try:
-            columns = episode_rows(layout, row, [name for name in layout.features if name not in pictures])
-            self._check_times(columns)
-            frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
-            return Track(
-                frames=frames,
-                fps=layout.fps,
-                source=f"LeRobot dataset {self.folder.name}, {name}",
-                task=layout.task(row),
-                **(self._prepared(row, columns) if self.is_prepared else self._mapped(columns, len(frames))),
-            )
-        except CorruptEpisodeError:
-            raise
-        except UNREADABLE as error:
-            raise CorruptEpisodeError(f"{layout.data_file(row)}: {name}: {error}") from error
-
-    def annotations(self, index: int) -> dict[str, Any]:
-        """Every column of the rows as it is stored, frames of every other camera, and whether intrinsics are known."""
-        row, layout = self.rows[index], self.layout
-        return {
-            "columns": episode_rows(layout, row),
-            "cameras": {key: layout.frames(row, key) for key in layout.keys("video") if key != self.image_key},
-            "intrinsics_known": self.is_prepared or self.options.intrinsics is not None,
-            "tasks": layout.tasks,
-        }
-
-    def _check_times(self, columns: dict[str, Any]) -> None:
-        """The rows' times must be those of the rate, or they would be paired with wrong frames."""
-        if "timestamp" in columns:
-            times = np.asarray(columns["timestamp"], dtype=np.float64).reshape(-1)
-            fine = np.abs((times - times[0]) * self.layout.fps - np.arange(len(times))) < 0.5
-            if not fine.all():
-                raise ValueError(f"the time of frame {int(np.argmin(fine))} is not that of {self.layout.fps} fps")
-
-    def _prepared(self, row: int, columns: dict[str, Any]) -> dict[str, Any]:
-        """Fields of an episode of a prepared store."""
-        episodes = self.layout.episodes
-        kinds = layout_from_text(episodes.column("dexworld/layout")[row].as_py())
-        return {
-            "intrinsics": np.array(episodes.column("dexworld/intrinsics")[row].as_py()).reshape(3, 3),
-            "seed": episodes.column("dexworld/seed")[row].as_py(),
-            **track_arrays(restored(columns, kinds)),
-        }
-
-    def _mapped(self, columns: dict[str, Any], length: int) -> dict[str, Any]:
-        """Fields of an episode of anybody's dataset, by the options."""
-        options = self.options
-        height, width = self.layout.video_size(self.image_key)
-        cameras = camera_poses(columns, options.camera_pose, length)
+        stored = episode_rows(layout, row, [name for name in layout.features if name not in pictures])
+        layout.check_times(row, stored)
+        frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
+        (height, width), length = frames.size, len(frames)
+        cameras = camera_poses(stored, options.camera_pose, length)
         keypoints = np.full((length, NUM_KEYPOINTS, 3), np.nan, dtype=np.float32)
         valid = np.zeros((length, NUM_KEYPOINTS), dtype=bool)
         for mapping in options.keypoints:
-            names = self.layout.features[mapping.feature].get("names")
-            rows, points, known = _mapped_points(mapping, columns, names, cameras)
-            keypoints[:, rows], valid[:, rows] = points, known
-        names = options.extras
-        if names is None:
-            used = {*options.used, *INDEX_FEATURES, *PACKETS}
-            names = [name for name in columns if name not in used and columns[name].dtype.kind in "fiub"]
-        kept = {re.sub(r"[^A-Za-z0-9_.-]", "_", name): columns[name] for name in names}
-        kept |= {"keypoints_world": keypoints, "keypoints_valid": valid}
+            places = [KEYPOINT_NAMES.index(name) for name in mapping.points if name]
+            keypoints[:, places], valid[:, places] = mapped_points(mapping, stored, cameras)
+        used = {*options.used, *INDEX_FEATURES, *PACKETS}
+        others = [name for name in stored if name not in used and stored[name].dtype.kind in "fiub"]
+        kept = others if options.extras is None else options.extras
+        columns = {re.sub(r"[^A-Za-z0-9_.-]", "_", name): stored[name] for name in kept}
+        columns |= {"keypoints_world": keypoints, "keypoints_valid": valid}
         joints = {"joint_positions": options.joint_positions, "joint_targets": options.joint_targets}
-        kept |= {name: columns[feature] for name, feature in joints.items() if feature is not None}
-        return {
-            "world_from_camera": cameras.astype(np.float32),
-            "intrinsics": pinhole(*(options.intrinsics or (width, width, width / 2, height / 2))),
-            "columns": kept,
-        }
+        columns |= {name: stored[feature] for name, feature in joints.items() if feature is not None}
+        return Track(
+            frames=frames,
+            fps=layout.fps,
+            source=f"LeRobot dataset {self.folder.name}, {self.ids[index]}",
+            task=layout.task(row),
+            world_from_camera=cameras.astype(np.float32),
+            intrinsics=pinhole(*(options.intrinsics or (width, width, width / 2, height / 2))),
+            columns=columns,
+        )
 
 
 def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: int) -> np.ndarray:
@@ -256,45 +204,24 @@ def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: i
     return invert(torch.from_numpy(poses.copy())).numpy() if mapping.inverse else poses
 
 
-def _mapped_points(
-    mapping: KeypointMapping, columns: dict[str, Any], names: Any, cameras: np.ndarray
-) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Which K of the 42 rows a feature gives, their points (T, K, 3) in the world, and which are valid (T, K)."""
-    length = len(cameras)
+def mapped_points(
+    mapping: KeypointMapping, columns: dict[str, Any], cameras: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The K points (T, K, 3) in the world that `mapping.points` names, and which are valid (T, K)."""
+    length, count = len(cameras), len(mapping.points)
     points = np.asarray(columns[mapping.feature], dtype=np.float64).reshape(length, -1) * mapping.unit
-    if points.shape[1] % 3:
-        raise ValueError(f"{mapping.feature} has {points.shape[1]} numbers a frame, which are no points of 3")
-    count = points.shape[1] // 3
-    places = _places(mapping, names, count)
-    rows, axes = list(places), np.array(list(places.values()), dtype=int).reshape(-1, 3)
-    points = points[:, axes.reshape(-1)].reshape(length, len(rows), 3)
+    if points.shape[1] != 3 * count:
+        raise ValueError(
+            f"{mapping.feature} has {points.shape[1]} numbers a frame; its {count} `points` have three each"
+        )
+    points = points.reshape(length, count, 3)
     known = np.asarray(np.isfinite(points).all(axis=-1))
     if mapping.valid is not None:
         marked = np.asarray(columns[mapping.valid]).reshape(length, -1).astype(bool)
         if marked.shape[1] not in (1, count):
             raise ValueError(f"{mapping.valid} has {marked.shape[1]} values a frame for {count} points")
-        known &= marked if marked.shape[1] == 1 else marked[:, axes[:, 0] // 3]
+        known &= marked
     if mapping.frame == "camera":
         points = np.einsum("tij,tkj->tki", cameras[:, :3, :3], points) + cameras[:, None, :3, 3]
-    return rows, points, known
-
-
-def _places(mapping: KeypointMapping, names: Any, count: int) -> dict[int, list[int]]:
-    """For each of the 42 rows that the feature gives, the places of its x, y and z among the feature's numbers."""
-    in_order = [[3 * place, 3 * place + 1, 3 * place + 2] for place in range(count)]
-    if mapping.points:
-        if len(mapping.points) != count:
-            raise ValueError(f"{mapping.feature} has {count} points, the mapping names {len(mapping.points)}")
-        return {KEYPOINT_NAMES.index(name): axes for name, axes in zip(mapping.points, in_order, strict=True) if name}
-    renamed = dict(mapping.rename)
-    found: dict[str, dict[str, int]] = {}
-    for place, name in enumerate(names if isinstance(names, list) and len(names) == 3 * count else []):
-        match = _AXIS.fullmatch(str(name))
-        if match:
-            found.setdefault(renamed.get(match[1], match[1]), {})[match[2]] = place
-    whole = {name: axes for name, axes in found.items() if name in KEYPOINT_NAMES and len(axes) == 3}
-    if whole:
-        return {KEYPOINT_NAMES.index(name): [axes[axis] for axis in "xyz"] for name, axes in whole.items()}
-    if count == NUM_KEYPOINTS:
-        return dict(enumerate(in_order))
-    raise ValueError(f"{mapping.feature} has {count} points and no names of keypoints; give its `points` or `rename`")
+    kept = [place for place, name in enumerate(mapping.points) if name]
+    return points[:, kept], known[:, kept]

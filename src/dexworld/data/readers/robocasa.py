@@ -23,9 +23,10 @@ import h5py
 import numpy as np
 
 from dexworld.data.readers.arrays import check_rigid, pinhole, poses_of, rotations_of, simulator_seed
+from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.gripper_hand import right_hand
-from dexworld.data.readers.hdf5 import arrays, attribute, attributes, group, is_plain, numbers, opened_hdf5, per_row
-from dexworld.data.source import CorruptEpisodeError, FolderSource
+from dexworld.data.readers.hdf5 import attribute, group, is_plain, numbers, opened_hdf5, per_row
+from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import MAX_SIDE, VideoError
 from dexworld.track import Track, frame_numbers
 
@@ -33,7 +34,9 @@ from dexworld.track import Track, frame_numbers
 _SIN_60 = 3.0**0.5 / 2
 _AXES = np.array([[0.0, 0.5, -_SIN_60], [-1.0, 0.0, 0.0], [0.0, _SIN_60, 0.5]])  # as MuJoCo has them: y up, z backwards
 BASE_FROM_CAMERA = poses_of(_AXES @ np.diag([1.0, -1.0, -1.0]), np.array([0.212, 0.0, 1.614]))
-STORED_ROWS = 600
+CAMERA = "robot0_robotview_2"
+FOV_DEG = 80.0  # vertical, of the stored image before the crop
+STORED_ROWS, CROP_ROWS = 600, 26  # rows of the release's images, and those it cuts off at the top and at the bottom
 USUAL_RATE = 20.0
 ARM_JOINTS, FINGER_JOINTS = 7, 16  # of the dataset's right arm and hand
 SITES = FINGER_JOINTS  # keypoints beside the wrist
@@ -47,13 +50,9 @@ MAX_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class RoboCasaOptions:
-    """How RoboCasa episodes are read. Raises ValueError on values that mean nothing.
+    """How RoboCasa episodes are read.
 
     split: a filter key below `mask/` (train, valid, ...); None reads every episode.
-    camera: the image's name in `obs`, without `_image`; its pose in the base is that of `robot0_robotview_2`.
-    fov_deg: vertical field of view of the stored image, before the crop.
-    crop_rows: rows cut off at the top and at the bottom of 600 (in proportion for other heights), as the release does.
-    fps: states a second; None takes the control frequency in env_args, else 20, RoboCasa's usual rate.
     check_hand: whether bones must have the Allegro's lengths and the wrist its distance to the palm (within 1 cm),
         which fails when keypoints come in another order.
     official_heatmap_error: project as the release's training data do: they subtract the crop from the principal point
@@ -61,20 +60,8 @@ class RoboCasaOptions:
     """
 
     split: str | None = None
-    camera: str = "robot0_robotview_2"
-    fov_deg: float = 80.0
-    crop_rows: int = 26
-    fps: float | None = None
     check_hand: bool = True
     official_heatmap_error: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1.0 < self.fov_deg < 179.0:
-            raise ValueError(f"fov_deg is {self.fov_deg}; it must lie between 1 and 179")
-        if not 0 <= self.crop_rows < STORED_ROWS // 2:
-            raise ValueError(f"crop_rows is {self.crop_rows}; of {STORED_ROWS} rows something must be left")
-        if self.fps is not None and not (np.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps is {self.fps}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -112,21 +99,18 @@ class Hdf5Frames:
 
 
 @dataclass(frozen=True)
-class RoboCasaSource(FolderSource):
+class RoboCasaSource(ForeignSource):
     """Episodes of all HDF5 files below a folder; see `data.source.Source`. An id is FILE:demo_N."""
 
     kind: ClassVar[str] = "robocasa"
     options: RoboCasaOptions
 
-    def __getitem__(self, index: int) -> Track:
-        """Episode `index`: the right Allegro hand, frames lazy. Further columns: hand_poses_world, action.
-
-        Raises CorruptEpisodeError naming the file and the dataset of what is missing, damaged or makes no sense.
-        """
+    def read(self, index: int) -> Track:
+        """The right Allegro hand. Further columns: hand_poses_world, action."""
         (path, demo), options = self._place(index), self.options
         with opened_hdf5(path) as file:
             obs = f"{demo}/obs"
-            frames = self._frames(file, f"{obs}/{options.camera}_image")
+            frames = _frames(file, f"{obs}/{CAMERA}_image")
             rows = len(frames)
             world_from_base = _base_poses(file, obs, rows)
             wrist, sites = _hand(file, obs, rows)
@@ -140,12 +124,12 @@ class RoboCasaSource(FolderSource):
         hands[:, 1] = wrist
         return Track(
             frames=frames,
-            fps=_rate(environment, path) if options.fps is None else options.fps,
+            fps=_rate(environment, path),
             world_from_camera=world_from_base @ BASE_FROM_CAMERA,
-            intrinsics=intrinsics(frames.size, frames.crop_rows, options),
+            intrinsics=intrinsics(frames.size, frames.crop_rows, options.official_heatmap_error),
             source=f"robocasa {self.ids[index]}",
             task=str(scene.get("lang") or environment.get("env_name") or ""),
-            seed=simulator_seed(scene),
+            seed=simulator_seed(scene.get("dexworld_seed")),
             columns={
                 "keypoints_world": keypoints,
                 "keypoints_valid": valid,
@@ -159,37 +143,10 @@ class RoboCasaSource(FolderSource):
         """The one HDF5 file of episode `index`."""
         return (self._place(index)[0],)
 
-    def annotations(self, index: int) -> dict[str, Any]:
-        """Everything that the file holds about episode `index`: under "demo" every array by its path, except images,
-        and its "attributes"; under "data" the attributes that all episodes share; "splits" name it."""
-        path, demo = self._place(index)
-        with opened_hdf5(path) as file:
-            own, name = group(file, demo), demo.split("/")[-1]
-            return {
-                "demo": {"attributes": attributes(own)} | arrays(own, images=False),
-                "data": attributes(file["data"]),
-                "splits": [key for key in _filter_keys(file) if name in _members(file, key)],
-            }
-
     def _place(self, index: int) -> tuple[Path, str]:
         """The file and the group of episode `index`."""
         name, demo = self.ids[index].rsplit(":", 1)
         return self.folder / name, f"data/{demo}"
-
-    def _frames(self, file: h5py.File, key: str) -> Hdf5Frames:
-        node, where = file.get(key), f"{file.filename}: {key}"
-        if not isinstance(node, h5py.Dataset):
-            raise CorruptEpisodeError(f"{where} is missing")
-        shape, kind = node.shape, node.dtype
-        if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or not 0 < max(shape[1:3]) <= MAX_SIDE:
-            raise CorruptEpisodeError(f"{where} has shape {shape} {kind}, expected (T, H, W, 3) uint8")
-        length, height, width, _ = shape
-        crop = round(self.options.crop_rows * height / STORED_ROWS)
-        if length == 0 or height <= 2 * crop or width == 0:
-            raise CorruptEpisodeError(f"{where} has shape {shape}; nothing is left of it without {crop} rows each side")
-        if length > MAX_ROWS:
-            raise CorruptEpisodeError(f"{where} claims {length} frames; the file is damaged")
-        return Hdf5Frames(Path(file.filename), key, crop, length, (height - 2 * crop, width))
 
 
 def recognises(folder: Path) -> bool:
@@ -235,14 +192,14 @@ def open_robocasa(folder: Path | str, options: RoboCasaOptions = RoboCasaOptions
     return RoboCasaSource(root, tuple(sorted(ids)), tuple(sorted(quarantined)), options)
 
 
-def intrinsics(size: tuple[int, int], crop: int, options: RoboCasaOptions = RoboCasaOptions()) -> np.ndarray:
+def intrinsics(size: tuple[int, int], crop: int, official_error: bool = False) -> np.ndarray:
     """The (3, 3) pinhole matrix for frames of `size` (height, width) after `crop` rows were cut at top and bottom.
 
     600 x 960 uncropped: focal length 357.526, centre (480, 300); cropped: centre (480, 274).
     """
     rows = size[0] + 2 * crop
-    focal = rows / 2 / np.tan(np.radians(options.fov_deg) / 2)
-    centre = rows / 2 - crop * (2 if options.official_heatmap_error else 1)
+    focal = rows / 2 / np.tan(np.radians(FOV_DEG) / 2)
+    centre = rows / 2 - crop * (2 if official_error else 1)
     return pinhole(focal, focal, size[1] / 2, centre)
 
 
@@ -271,6 +228,22 @@ def _members(file: h5py.File, split: str) -> set[str]:
         raise CorruptEpisodeError(f"{file.filename}: mask/{split} is no list of names")
     names = np.asarray(node[()]).reshape(-1).tolist()
     return {name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names}
+
+
+def _frames(file: h5py.File, key: str) -> Hdf5Frames:
+    node, where = file.get(key), f"{file.filename}: {key}"
+    if not isinstance(node, h5py.Dataset):
+        raise CorruptEpisodeError(f"{where} is missing")
+    shape, kind = node.shape, node.dtype
+    if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or not 0 < max(shape[1:3]) <= MAX_SIDE:
+        raise CorruptEpisodeError(f"{where} has shape {shape} {kind}, expected (T, H, W, 3) uint8")
+    length, height, width, _ = shape
+    crop = round(CROP_ROWS * height / STORED_ROWS)
+    if length == 0 or height <= 2 * crop or width == 0:
+        raise CorruptEpisodeError(f"{where} has shape {shape}; nothing is left of it without {crop} rows each side")
+    if length > MAX_ROWS:
+        raise CorruptEpisodeError(f"{where} claims {length} frames; the file is damaged")
+    return Hdf5Frames(Path(file.filename), key, crop, length, (height - 2 * crop, width))
 
 
 def _base_poses(file: h5py.File, obs: str, rows: int) -> np.ndarray:
@@ -337,5 +310,5 @@ def _rate(environment: dict[str, Any], path: Path) -> float:
     settings = environment.get("env_kwargs")
     rate = settings.get("control_freq", USUAL_RATE) if isinstance(settings, dict) else USUAL_RATE
     if not isinstance(rate, (int, float)) or not 0 < rate < 1000:
-        raise CorruptEpisodeError(f"{path}: env_args give a control frequency of {rate!r}; set the option fps")
+        raise CorruptEpisodeError(f"{path}: env_args give a control frequency of {rate!r}")
     return float(rate)

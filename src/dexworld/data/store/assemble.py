@@ -20,8 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.files import differences, size_and_checksum, with_checksum, write_json, written_atomically
+from dexworld.data.files import (
+    json_text,
+    size_and_checksum,
+    with_checksum,
+    write_json,
+    written_atomically,
+)
 from dexworld.data.lerobot.rows import column_arrays
+from dexworld.data.locks import claimed, hidden
 from dexworld.data.store import labels, lerobot_files
 from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import MARK, STAGING, EpisodeRecord, PackRecord, staged
@@ -45,24 +52,32 @@ def assemble(
     records: Sequence[PackRecord],
     provenance: dict[str, Any],
     quarantined: Sequence[tuple[str, str]] = (),
-) -> None:
+) -> bool:
     """Make the finished store in `folder` from its staged packs; nothing is done when it is finished already.
 
+    Returns whether the store is finished: another process may be at it.
+
     records: all packs, in any order (`read_records`). provenance: JSON values about the source, kept as they are.
-    quarantined: (file or id, reason) of what the source had left out before any pack. Raises ValueError when packs
-    disagree in their settings, ids come twice, a staged file is not the one recorded, or no episode is readable.
+    quarantined: (file or id, reason) of what the source had left out before any pack. Raises ValueError when a staged
+    file is not the one recorded, or no episode is readable.
     """
     folder = Path(folder)
     if not (folder / MARK).exists():
-        _Assembly(folder, sorted(records, key=lambda record: record.number)).run(provenance, quarantined)
-    if (folder / STAGING).exists():
-        shutil.rmtree(folder / STAGING)
+        assembly = _Assembly(folder, sorted(records, key=lambda record: record.number))
+        (folder / MARK).parent.mkdir(parents=True, exist_ok=True)
+        with claimed(folder / MARK, wait=False) as part:
+            if part is not None:
+                part.write_text(json_text(with_checksum(assembly.run(provenance, quarantined))), encoding="utf-8")
+        if not (folder / MARK).exists():
+            return False
+    shutil.rmtree(folder / STAGING, ignore_errors=True)  # another process may remove it too
+    return True
 
 
 class _Assembly:
     def __init__(self, folder: Path, records: list[PackRecord]) -> None:
         self.folder = folder
-        self.settings = _common_settings(folder, records)
+        self.settings = _settings_of(folder, records)
         self.fps = self.settings.fps or 0.0
         self.packs = [record for record in records if record.episodes]
         self.quarantined = [entry for record in records for entry in record.quarantined]
@@ -76,7 +91,8 @@ class _Assembly:
         self.frames = sum(episode.length for episode in self.episodes)
         self.totals = {name: lerobot_files.Aggregate() for name in (*self.columns, VIDEO_KEY)}
 
-    def run(self, provenance: dict[str, Any], quarantined: Sequence[tuple[str, str]]) -> None:
+    def run(self, provenance: dict[str, Any], quarantined: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Write all files but the mark; returns the content of it."""
         rows = self._episode_rows()
         for number in count():  # a file at a time: hundreds of thousands of rows don't fit into memory
             if not (some := list(islice(rows, EPISODES_PER_FILE))):
@@ -89,8 +105,8 @@ class _Assembly:
                 write_json(path, content)
         self._remove_strays()
         left_out = [list(entry) for entry in quarantined] + self.quarantined
-        write_json(self.folder / MARK, with_checksum(self._mark(provenance, left_out)))
         logger.info("%s: %d episodes, %d left out", self.folder, len(self.episodes), len(left_out))
+        return self._mark(provenance, left_out)
 
     def _mark(self, provenance: dict[str, Any], quarantined: list[list[str]]) -> dict[str, Any]:
         settings = self.settings.to_json()
@@ -207,7 +223,8 @@ class _Assembly:
     def _remove_strays(self) -> None:
         """Files of an earlier, killed assembly that this one did not write again."""
         for path in [path for top in ("data", "videos", "meta") for path in (self.folder / top).rglob("*")]:
-            if path.is_file() and path.relative_to(self.folder).as_posix() not in self.files:
+            kept = path == hidden(self.folder / MARK) or path.relative_to(self.folder).as_posix() in self.files
+            if path.is_file() and not kept:
                 path.unlink()
 
 
@@ -237,21 +254,10 @@ def _type_of(name: str) -> pa.DataType | None:
     return TYPES.get(name)
 
 
-def _common_settings(folder: Path, records: list[PackRecord]) -> PrepareSettings:
-    """The settings of all packs, once it is sure that they make one store."""
+def _settings_of(folder: Path, records: list[PackRecord]) -> PrepareSettings:
+    """The settings of all packs; every process agreed on them in the plan."""
     readable = [record for record in records if record.episodes]
     if not readable:
         reasons = [f"{name}: {reason}" for record in records for name, reason in record.quarantined]
         raise ValueError(f"{folder}: no episode is readable ({len(reasons)} left out); the first: {reasons[:1]}")
-    numbers = [record.number for record in records]
-    ids = [episode.id for record in records for episode in record.episodes]
-    if len(set(numbers)) != len(numbers) or len(set(ids)) != len(ids):
-        raise ValueError(f"{folder}: packs or ids come twice among the records; plan packs of distinct ids")
-    for record in readable[1:]:
-        if record.settings != readable[0].settings:
-            what = ", ".join(differences(readable[0].settings, record.settings))
-            raise ValueError(
-                f"{folder}: packs {readable[0].number} and {record.number} have different settings ({what}); resolve "
-                "the settings once, before any pack is written"
-            )
     return PrepareSettings.from_json(readable[0].settings)

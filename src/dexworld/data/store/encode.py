@@ -26,7 +26,6 @@ from dexworld.track import Frames
 BLOCK = 32  # frames asked for at once from frames that only offer `read`
 _BT709, _LIMITED, _FULL = 1, 1, 2  # ISO/IEC 23091-2 and FFmpeg numbers
 _EXACT = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-_X265 = "scenecut=0:bframes=0:open-gop=0:pools=none:frame-threads=1:info=0:log-level=error"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class Recipe:
 RECIPES = {
     "h264": Recipe("libx264", "h264", "yuv420p", 20, RECIPE),
     "h264-444": Recipe("libx264", "h264", "yuv444p", 18, RECIPE),
-    "hevc": Recipe("libx265", "hevc", "yuv420p", 22, {"preset": "veryfast", "tune": "fastdecode"}),
     "av1": Recipe("libsvtav1", "libdav1d", "yuv420p", 30, {"preset": "9"}),
     "jpeg": Recipe("mjpeg", "mjpeg", "yuvj420p", 2, {"huffman": "optimal"}),
 }
@@ -82,8 +80,6 @@ def _configure(context: Any, settings: PrepareSettings) -> None:
         context.color_primaries, context.color_trc = _BT709, _BT709
     if settings.codec.startswith("h264"):
         options |= {"g": str(group), "keyint_min": str(group)}
-    elif settings.codec == "hevc":
-        options["x265-params"] = f"keyint={group}:min-keyint={group}:{_X265}"
     elif settings.codec == "av1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only: the encoder has no other switch for its banner
         options |= {"g": str(group), "svtav1-params": "lp=1:pred-struct=1:scd=0:fast-decode=1"}

@@ -18,7 +18,8 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.files import read_json, size_and_checksum, write_json, written_atomically
+from dexworld.data.files import json_text, read_json, size_and_checksum, written_atomically
+from dexworld.data.locks import claimed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store import labels
 from dexworld.data.store.encode import EncodedEpisode, add_video_stream, encode_episode
@@ -86,44 +87,45 @@ def write_pack(
     number: int,
     items: Iterable[tuple[str, Callable[[], Track]]],
     settings: PrepareSettings,
-    progress: Callable[[str, int], None] = lambda name, frames: None,
     split_of: Callable[[str], str] = lambda name: "",
-) -> PackRecord:
-    """Write pack `number` of the store in `folder` and return its record; an existing record is read and returned.
+) -> PackRecord | None:
+    """Write pack `number` of the store in `folder`; None when it has a record or another process is writing it.
 
     items: (id, function that reads the episode), in the order of the ids. An episode whose reading raises
     CorruptEpisodeError or VideoError, at its labels or at any frame, is left out and named in the record. settings: if
-    not resolved, the pack's first readable episode decides the width and the rate. progress: called with (id, frames)
-    after each episode, frames 0 for one left out. split_of: the source's split of an id, "" where it knows none.
+    not resolved, the pack's first readable episode decides the width and the rate. split_of: the source's split of an
+    id, "" where it knows none.
 
-    Several processes may write different packs. Raises ValueError when the store is complete already.
+    The claimed record holds the id of the current episode meanwhile. Raises ValueError when the store is complete.
     """
     folder = Path(folder)
-    if (folder / MARK).exists():
-        raise ValueError(f"{folder} is a complete store; prepare into another folder, or delete this one")
-    record_path = staged(folder, number, ".json")
-    if record_path.exists():
-        return _read_record(record_path)
     (folder / STAGING).mkdir(parents=True, exist_ok=True)
-    files: dict[str, Any] = {}
-    video_path = staged(folder, number, ".mp4")
-    with written_atomically(video_path) as temporary:
-        with closing(_Pack(temporary, settings, split_of)) as pack:
-            for episode_id, read in items:
-                progress(episode_id, pack.take(episode_id, read))
+    with claimed(staged(folder, number, ".json"), wait=False) as part:
+        if part is None:
+            return None
+        if (folder / MARK).exists():
+            raise ValueError(f"{folder} is a complete store; prepare into another folder, or delete this one")
+        files: dict[str, Any] = {}
+        video_path = staged(folder, number, ".mp4")
+        with written_atomically(video_path) as temporary:
+            with closing(_Pack(temporary, settings, split_of)) as pack:
+                for episode_id, read in items:
+                    part.write_text(episode_id, encoding="utf-8")
+                    pack.take(episode_id, read)
+            if pack.episodes:
+                extradata, packets = _packets_of(temporary)
+                files = {"extradata": extradata.hex(), "video": size_and_checksum(temporary)}
+            else:
+                temporary.touch()
         if pack.episodes:
-            extradata, packets = _packets_of(temporary)
-            files = {"extradata": extradata.hex(), "video": size_and_checksum(temporary)}
+            with written_atomically(staged(folder, number, ".parquet")) as temporary:
+                _write_labels(temporary, pack.labels, packets)
+                files["labels"] = size_and_checksum(temporary)
         else:
-            temporary.touch()
-    if pack.episodes:
-        with written_atomically(staged(folder, number, ".parquet")) as temporary:
-            _write_labels(temporary, pack.labels, packets)
-            files["labels"] = size_and_checksum(temporary)
-    else:
-        video_path.unlink()
-    record = PackRecord(number, pack.settings.to_json(), pack.episodes, pack.quarantined, **files)
-    write_json(record_path, vars(record) | {"episodes": [vars(episode) for episode in record.episodes]})
+            video_path.unlink()
+        record = PackRecord(number, pack.settings.to_json(), pack.episodes, pack.quarantined, **files)
+        content = vars(record) | {"episodes": [vars(episode) for episode in record.episodes]}
+        part.write_text(json_text(content), encoding="utf-8")
     return record
 
 
@@ -154,8 +156,8 @@ class _Pack:
     container: Any = None
     frames: int = 0
 
-    def take(self, episode_id: str, read: Callable[[], Track]) -> int:
-        """Read, encode and keep one episode, or quarantine it; returns its stored frames."""
+    def take(self, episode_id: str, read: Callable[[], Track]) -> None:
+        """Read, encode and keep one episode, or quarantine it."""
         try:
             episode = read()
             settings = self.settings.resolved(episode)
@@ -170,7 +172,7 @@ class _Pack:
         except (CorruptEpisodeError, VideoError) as error:
             logger.warning("episode %s is left out: %s", episode_id, error)
             self.quarantined.append([episode_id, str(error)])
-            return 0
+            return
         self.settings = settings
         self._mux(encoded)
         self.labels.append(columns)
@@ -189,7 +191,6 @@ class _Pack:
             split=self.split_of(episode_id),
         )
         self.episodes.append(record)
-        return len(episode)
 
     def _mux(self, encoded: EncodedEpisode) -> None:
         """Append the packets; frame n of the file is shown at n / fps seconds."""

@@ -29,7 +29,7 @@ from dexworld.data.video_frames import StoredFrames
 from dexworld.track import Track
 
 NUMBERS = ("pack", "row_group", "fps", "labels_crc32")
-OTHERS = ("id", "source", "seed", "intrinsics", "layout")
+OTHERS = ("id", "source", "seed", "split", "intrinsics", "layout")
 BLOCK = 64  # frames decoded at once
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class PreparedDataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The split that the dataset's makers put each episode into; "" where none is known, as in stores of old."""
-        return self._values("dexworld/split") if "dexworld/split" in self.rows.column_names else ("",) * len(self)
+        """The split that the dataset's makers put each episode into; "" where none is known."""
+        return self._values("dexworld/split")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -216,8 +216,6 @@ def _read_rows(folder: Path, mark: dict[str, Any]) -> pa.Table:
         for place in places:
             if size_and_checksum(folder / place) != mark["files"][place]:
                 raise ValueError(f"{folder / place} is not the file that was written")
-        if all("dexworld/split" in pq.read_schema(folder / place).names for place in places):
-            wanted.append("dexworld/split")  # stores of old don't have it
         options = {"read_dictionary": ["dexworld/layout"], "use_threads": False, "page_checksum_verification": True}
         tables = [pq.read_table(folder / place, columns=wanted, **options) for place in places]
         return pa.concat_tables(tables).unify_dictionaries().combine_chunks()

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from dexworld.data.resize import Fit
 from dexworld.track import Track
 
-Codec = Literal["h264", "h264-444", "hevc", "av1", "jpeg"]
+Codec = Literal["h264", "h264-444", "av1", "jpeg"]
 
 
 @dataclass(frozen=True)

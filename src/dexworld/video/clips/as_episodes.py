@@ -19,9 +19,7 @@ from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.triplets import open_triplets
 
-STATIC_EVERY = (
-    4  # of so many clips one, the static video becomes an episode, too: it teaches what the camera alone does
-)
+STATIC_EVERY = 4  # clips: of one among them the static video becomes an episode, too; it teaches the camera's motion
 logger = logging.getLogger(__name__)
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.hands import BONES, KEYPOINTS_PER_HAND
-from dexworld.video.clips.rasteriser import check_faces
+from dexworld.hands import BONES
 
 SIDES = 8  # of a capsule
 _CAP = np.radians([90.0, 45.0, 0.0])  # polar angle of a cap's rings, from the pole to the joint
@@ -39,45 +38,20 @@ class MeshSequence:
     """One hand's mesh in each of F frames.
 
     vertices: (F, V, 3) metres in the camera frame of their frame. faces: (M, 3) int. drawn: (F, M) bool, the faces that
-    are shown; (F,) bool shows or hides the whole hand. Vertices of faces that aren't drawn may hold anything.
-    Raises ValueError naming the field.
+    are shown; vertices of the others may hold anything.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     drawn: np.ndarray
 
-    def __post_init__(self) -> None:
-        frames, vertices, _ = self.vertices.shape
-        check_faces(self.faces, vertices)
-        if self.drawn.dtype != bool or self.drawn.shape not in ((frames,), (frames, len(self.faces))):
-            shapes, found = f"({frames},) or ({frames}, {len(self.faces)})", f"{self.drawn.dtype} {self.drawn.shape}"
-            raise ValueError(f"drawn must be bool of shape {shapes}, not {found}")
-        for frame in range(frames):
-            if not np.isfinite(self.vertices[frame][self.faces_of(frame)]).all():
-                raise ValueError(f"vertices of frame {frame} hold NaN or Inf; mark the hand invalid there")
-
-    def __len__(self) -> int:
-        return len(self.vertices)
-
-    def faces_of(self, frame: int) -> np.ndarray:
-        """Faces (m, 3) drawn in a frame."""
-        return self.faces[np.broadcast_to(self.drawn[frame], len(self.faces))]
-
 
 def hand_mesh(keypoints: np.ndarray, valid: np.ndarray) -> MeshSequence:
     """Build one hand's mesh in F frames from its keypoints (F, 21, 3), metres in the camera frame; valid: (F, 21) bool.
 
     A bone is drawn when both its ends are valid, a palm triangle when its three corners are. Thickness follows the
-    hand's size, taken from the valid bones of all frames, so that it doesn't flicker. Raises ValueError on other shapes
-    and on valid keypoints that hold NaN or Inf.
+    hand's size, taken from the valid bones of all frames, so that it doesn't flicker.
     """
-    if keypoints.shape != (len(valid), KEYPOINTS_PER_HAND, 3) or valid.shape != keypoints.shape[:2]:
-        raise ValueError(f"a hand must be (F, 21, 3) with (F, 21) valid, not {keypoints.shape} with {valid.shape}")
-    bad = valid & ~np.isfinite(keypoints).all(axis=2)
-    if bad.any():
-        frame, row = np.argwhere(bad)[0]
-        raise ValueError(f"keypoint {row} of frame {frame} is marked valid but holds NaN or Inf")
     points = np.where(valid[..., None], keypoints, 0.0).astype(np.float64)
     starts, ends = np.array(BONES).T
     radii = RADII * _size(points, valid)

@@ -25,32 +25,27 @@ SUPERSAMPLE = 2  # a pixel is the average of this many squared
 
 
 def render_hands(
-    left: MeshSequence | None, right: MeshSequence | None, intrinsics: np.ndarray, height: int, width: int
+    left: MeshSequence, right: MeshSequence, intrinsics: np.ndarray, height: int, width: int
 ) -> np.ndarray:
     """Render hand meshes to a video (F, H, W, 3) uint8 RGB, shaded by interpolated vertex normals.
 
-    intrinsics: (3, 3) pixels of H x W. Raises ValueError when no hand is given or the hands differ in length.
+    intrinsics: (3, 3) pixels of H x W.
     """
-    meshes = {"left": left, "right": right}
-    hands = [(mesh, HAND_COLOURS[side]) for side, mesh in meshes.items() if mesh is not None]
-    if not hands or len({len(mesh) for mesh, _ in hands}) != 1:
-        raise ValueError(f"render_hands needs one or two hands of equal length, not {[len(mesh) for mesh, _ in hands]}")
-    frames, intrinsics = len(hands[0][0]), intrinsics.astype(np.float64)
-    starts = np.cumsum([0] + [mesh.vertices.shape[1] for mesh, _ in hands])
-    vertices = np.concatenate([mesh.vertices for mesh, _ in hands], axis=1).astype(np.float64)
-    faces = np.concatenate([mesh.faces + start for (mesh, _), start in zip(hands, starts, strict=False)])
-    colours = np.concatenate([np.broadcast_to(colour, (len(mesh.faces), 3)) for mesh, colour in hands])
+    frames, intrinsics = len(left.vertices), intrinsics.astype(np.float64)
+    vertices = np.concatenate([left.vertices, right.vertices], axis=1).astype(np.float64)
+    faces = np.concatenate([left.faces, right.faces + left.vertices.shape[1]])
+    colours = np.repeat([HAND_COLOURS["left"], HAND_COLOURS["right"]], [len(left.faces), len(right.faces)], axis=0)
+    shown = np.concatenate([left.drawn, right.drawn], axis=1)
     video = np.zeros((frames, height, width, 3), dtype=np.uint8)
     for frame in range(frames):
-        drawn = np.concatenate([np.broadcast_to(mesh.drawn[frame], len(mesh.faces)) for mesh, _ in hands])
+        drawn = shown[frame]
         if drawn.any():
             top, bottom, left_edge, right_edge = _box(vertices[frame][faces[drawn].ravel()], intrinsics, height, width)
             camera = intrinsics - np.array([[0, 0, left_edge], [0, 0, top], [0, 0, 0]])
             camera = camera * np.array([SUPERSAMPLE, SUPERSAMPLE, 1.0])[:, None]
             rows, columns = bottom - top, right_edge - left_edge
-            image = _image(
-                vertices[frame], faces[drawn], colours[drawn], camera, rows * SUPERSAMPLE, columns * SUPERSAMPLE
-            )
+            size = rows * SUPERSAMPLE, columns * SUPERSAMPLE
+            image = _image(vertices[frame], faces[drawn], colours[drawn], camera, *size)
             image = image.reshape(rows, SUPERSAMPLE, columns, SUPERSAMPLE, 3).mean(axis=(1, 3))
             video[frame, top:bottom, left_edge:right_edge] = np.clip(np.rint(image * 255), 0, 255)
     return video
@@ -88,9 +83,9 @@ def _image(
     vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, height: int, width: int
 ) -> np.ndarray:
     """Shaded image (H, W, 3) in [0, 1] of faces (M, 3) with colours (M, 3)."""
-    raster = rasterise(vertices, faces, intrinsics, height, width)
-    seen, weights = raster.face[raster.covered], raster.weights[raster.covered]
-
+    face, weights = rasterise(vertices, faces, intrinsics, height, width)
+    covered = face >= 0
+    seen, weights = face[covered], weights[covered]
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # length: twice the area
     at_vertex = [np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)]
@@ -99,7 +94,7 @@ def _image(
     # either winding is lit alike: mirrored left hands come with reversed faces, and only outer faces are seen anyway
     facing = np.abs((_unit(normal) * _unit(point)).sum(axis=1))
     image = np.zeros((height, width, 3))
-    image[raster.covered] = np.minimum(colours[seen] * (HAND_AMBIENT + HAND_DIFFUSE * facing)[:, None], 1.0)
+    image[covered] = np.minimum(colours[seen] * (HAND_AMBIENT + HAND_DIFFUSE * facing)[:, None], 1.0)
     return image
 
 
@@ -113,12 +108,6 @@ def hand_silhouette(hands: Tensor | np.ndarray) -> Tensor:
     hands = torch.as_tensor(hands)
     seen = hands.to(torch.int32).sum(-1, keepdim=True) > HAND_THRESHOLD
     return seen.expand(hands.shape).to(torch.uint8) * 255
-
-
-def hands_over(static: Tensor | np.ndarray, hands: Tensor | np.ndarray) -> Tensor:
-    """The static video with the rendered hands drawn over it, in their own colours; all (..., H, W, 3) uint8."""
-    static, hands = torch.as_tensor(static), torch.as_tensor(hands)
-    return torch.where(hand_silhouette(hands) > 0, hands, static)
 
 
 def repeated_first_frame(videos: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

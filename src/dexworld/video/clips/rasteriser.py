@@ -1,7 +1,5 @@
 """A small z-buffer rasteriser for triangle meshes, in NumPy: enough for two hands on black, with no graphics driver."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 NEAR = 0.01  # metres; a triangle that reaches nearer to the camera plane is not drawn
@@ -9,33 +7,16 @@ _BUDGET = 2_000_000  # pixels filled at once, so that large triangles can't exha
 _MIN_AREA = 1e-4  # square pixels, doubled; thinner triangles are seen edge-on
 
 
-@dataclass(frozen=True)
-class Raster:
-    """What is seen at each pixel centre of an image.
-
-    face: (H, W) int, index of the nearest face; -1 where nothing is seen. weights: (H, W, 3) perspective-correct
-    barycentric weights of that face's corners. depth: (H, W) metres, inf where nothing is.
-    """
-
-    face: np.ndarray
-    weights: np.ndarray
-    depth: np.ndarray
-
-    @property
-    def covered(self) -> np.ndarray:
-        """(H, W) bool: pixels where something is seen."""
-        return self.face >= 0
-
-
-def rasterise(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, height: int, width: int) -> Raster:
+def rasterise(
+    vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Project triangles through a pinhole camera and keep the nearest at every pixel centre.
 
     vertices: (V, 3) metres in the camera frame (x right, y down, z forward). faces: (M, 3) int, either winding.
     intrinsics: (3, 3) pixels; the first pixel's centre is (0.5, 0.5). Triangles nearer than 1 cm are left out whole.
+    Returns the index of the nearest face (H, W), -1 where nothing is seen, and the perspective-correct barycentric
+    weights (H, W, 3) of its corners.
     """
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or intrinsics.shape != (3, 3):
-        raise ValueError(f"vertices must be (V, 3), intrinsics (3, 3), not {vertices.shape} and {intrinsics.shape}")
-    check_faces(faces, len(vertices))
     corners = vertices[faces].astype(np.float64)  # (M, 3 corners, 3)
     kept = np.flatnonzero((corners[..., 2] > NEAR).all(axis=1))
     inverse = 1.0 / corners[kept, :, 2]  # (m, 3); linear over the image, unlike the depth
@@ -65,17 +46,7 @@ def rasterise(vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, h
     weight = _barycentric(x[triangle], y[triangle], at_x, at_y) * inverse[triangle]
     weights[covered] = weight / weight.sum(axis=1, keepdims=True)
     face[covered] = kept[triangle]
-    depth = np.full(height * width, np.inf)
-    depth[covered] = 1.0 / nearest[covered]
-    return Raster(face.reshape(height, width), weights.reshape(height, width, 3), depth.reshape(height, width))
-
-
-def check_faces(faces: np.ndarray, vertices: int) -> None:
-    """Raise ValueError unless `faces` is (M, 3) integers that name some of so many vertices."""
-    if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
-        raise ValueError(f"faces must be (M, 3) integers, not {faces.shape} {faces.dtype}")
-    if len(faces) and not (faces.min() >= 0 and faces.max() < vertices):
-        raise ValueError(f"faces name vertices {faces.min()} to {faces.max()}, there are {vertices}")
+    return face.reshape(height, width), weights.reshape(height, width, 3)
 
 
 def _spans(x: np.ndarray, y: np.ndarray, height: int, width: int):

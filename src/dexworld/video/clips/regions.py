@@ -9,8 +9,6 @@ difference in brightness is taken out, its colour leaves the range of colours th
 All lengths are shares of the frame height, so a clip and its smaller copy have the same region.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,35 +16,14 @@ from torch.nn import functional
 
 from dexworld.video.clips.hand_video import HAND_THRESHOLD
 
-
-@dataclass(frozen=True)
-class RegionConfig:
-    """Thresholds of the interaction region.
-
-    change: grey levels (0 to 255) by which a smoothed colour must leave the static video's range, in any channel.
-    hand: sum of R, G and B (0 to 765) from which a pixel of the hand video is a hand; the paper's mask uses 100.
-    smoothing, slack, dilation: shares of the frame height: side of the box that averages grain away, misalignment that
-    is forgiven, and how far the region grows. speck: share of the frame's pixels; smaller changes are noise.
-    """
-
-    change: float = 20.0
-    hand: int = HAND_THRESHOLD
-    smoothing: float = 0.02
-    slack: float = 0.01
-    dilation: float = 0.025
-    speck: float = 0.0008
-
-    def __post_init__(self) -> None:
-        if not 0 < self.change < 255 or not 0 < self.hand < 765:
-            raise ValueError(f"a region needs 0 < change < 255 and 0 < hand < 765, not {self.change} and {self.hand}")
-        for name, limit in (("smoothing", 0.5), ("slack", 0.5), ("dilation", 0.5), ("speck", 1)):
-            if not 0 <= getattr(self, name) < limit:
-                raise ValueError(f"{name} is a share of the frame, 0 to {limit}, not {getattr(self, name)}")
+CHANGE = 20.0  # grey levels (0 to 255) by which a smoothed colour must leave the static video's range, in any channel
+SMOOTHING = 0.02  # of the frame height: side of the box that averages grain away
+SLACK = 0.01  # of the frame height: misalignment that is forgiven
+DILATION = 0.025  # of the frame height: how far the region grows
+SPECK = 0.0008  # of the frame's pixels: smaller changes are noise
 
 
-def interaction_region(
-    truth: np.ndarray, static: np.ndarray, hands: np.ndarray, config: RegionConfig = RegionConfig()
-) -> np.ndarray:
+def interaction_region(truth: np.ndarray, static: np.ndarray, hands: np.ndarray) -> np.ndarray:
     """The interaction region (F, H, W) bool of a clip: changed pixels and hands of every frame, widened.
 
     truth, static, hands: the clip's aligned videos, (F, H, W, 3) uint8. Raises ValueError when their shapes differ.
@@ -54,31 +31,32 @@ def interaction_region(
     for name, video in (("static", static), ("hands", hands)):
         if video.shape != truth.shape:
             raise ValueError(f"the {name} video is {video.shape}; it must be as large as the truth, {truth.shape}")
-    grown = config.dilation * truth.shape[1]
-    return dilated(changed_pixels(truth, static, config) | hand_pixels(hands, config), grown)
+    radius = reach(DILATION * truth.shape[1])
+    mask = changed_pixels(truth, static) | hand_pixels(hands)
+    return np.stack([maximum(torch.from_numpy(frame)[None].float(), radius)[0].numpy() > 0 for frame in mask])
 
 
-def hand_pixels(hands: np.ndarray, config: RegionConfig = RegionConfig()) -> np.ndarray:
+def hand_pixels(hands: np.ndarray) -> np.ndarray:
     """Where the hand video (F, H, W, 3) uint8 shows a hand on its black ground: (F, H, W) bool."""
-    return hands.sum(axis=-1, dtype=np.int32) > config.hand
+    return hands.sum(axis=-1, dtype=np.int32) > HAND_THRESHOLD
 
 
-def changed_pixels(video: np.ndarray, static: np.ndarray, config: RegionConfig = RegionConfig()) -> np.ndarray:
+def changed_pixels(video: np.ndarray, static: np.ndarray) -> np.ndarray:
     """Where a video (F, H, W, 3) uint8 really differs from the static one, noise left out: (F, H, W) bool."""
-    return np.stack([_changed(*pair, config) for pair in zip(video, static, strict=True)])  # frame by frame: memory
+    return np.stack([_changed(*pair) for pair in zip(video, static, strict=True)])  # frame by frame: memory
 
 
-def _changed(image: np.ndarray, static: np.ndarray, config: RegionConfig) -> np.ndarray:
+def _changed(image: np.ndarray, static: np.ndarray) -> np.ndarray:
     height = image.shape[0]
-    radius, slack = reach(config.smoothing * height / 2), reach(config.slack * height)
+    radius, slack = reach(SMOOTHING * height / 2), reach(SLACK * height)
     channels = (torch.from_numpy(np.ascontiguousarray(frame)).float().permute(2, 0, 1) for frame in (image, static))
     colours, ground = (box_mean(each, radius) for each in channels)
     difference = (colours - ground).flatten(1)
     colours = colours - difference.median(dim=1).values[:, None, None]  # exposure: most of a frame doesn't change
     above = colours - maximum(ground, slack)
     below = -maximum(-ground, slack) - colours
-    changed = torch.maximum(above, below).amax(dim=0) > config.change
-    return without_specks(changed.numpy(), config.speck)
+    changed = torch.maximum(above, below).amax(dim=0) > CHANGE
+    return without_specks(changed.numpy(), SPECK)
 
 
 def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
@@ -91,12 +69,6 @@ def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
     radius = reach(np.sqrt(area))
     filled = box_mean(torch.from_numpy(mask)[None].float(), radius)[0] * (2 * radius + 1) ** 2
     return mask & (filled.numpy() >= max(area, 1))
-
-
-def dilated(mask: np.ndarray, radius_px: float) -> np.ndarray:
-    """A mask (F, H, W) bool grown by a square of the given radius, in pixels, rounded as by `reach`."""
-    radius = reach(radius_px)
-    return np.stack([maximum(torch.from_numpy(frame)[None].float(), radius)[0].numpy() > 0 for frame in mask])
 
 
 def reach(pixels: float) -> int:

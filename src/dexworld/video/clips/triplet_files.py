@@ -8,6 +8,9 @@ The folder layout is the one that DWM's release reads, so its lists and data ope
     <group>/prompts/<stem>.txt         (prompts_rewrite/<stem>.txt when asked for)
     <group>/hand_motions/<stem>.npz    optional: keypoints and camera (`Track`)
 
+TRUMANS' renderers leave the second in `<group>/sequences/videos_static` and the third in
+`<group>/processed2/videos_hands`. Readers look there, too.
+
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
 """
 
@@ -21,20 +24,16 @@ import numpy as np
 
 from dexworld.data.files import read_arrays, written_atomically
 from dexworld.data.video import write_video
-from dexworld.data.video_frames import VideoFrames
 from dexworld.track import Track
 from dexworld.video.clips.clip import TripletClip, check_name
 
 VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"
-PROMPTS, REWRITES = "prompts", "prompts_rewrite"
-SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", REWRITES: ".txt", MOTIONS: ".npz"}
+PROMPTS = "prompts"
+SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", "prompts_rewrite": ".txt", MOTIONS: ".npz"}
+RENDERER_FOLDERS = ("", "sequences", "processed2")  # of a group: where TRUMANS' three renderers leave their videos
 RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
-
-
-class TripletError(ValueError):
-    """A triplet that can't be read or found; the message names file and reason."""
 
 
 @dataclass(frozen=True)
@@ -70,26 +69,23 @@ def signature(path: Path) -> bytes:
         return f"{path.parent.name} {size} {zlib.crc32(head)} {zlib.crc32(file.read())}\n".encode()
 
 
-def files_of(root: Path, name: str, prompts: str = PROMPTS) -> TripletFiles:
+def files_of(root: Path, name: str, prompts: str = PROMPTS, below: Sequence[str] = ("",)) -> TripletFiles:
     """The files of triplet `name` below `root` by the folder contract; they need not exist.
 
-    prompts: the prompt folder. "prompts_rewrite" is a preference: a clip without a rewrite keeps its plain prompt.
+    prompts: the preferred prompt folder; a clip without a file in it keeps its plain prompt. below: folders of the
+    group in which a file may lie; the first that has it counts.
     """
     check_name(name)
-    return files_in(root / PurePosixPath(name).parent, PurePosixPath(name).name, prompts)
-
-
-def files_in(group: Path, stem: str, prompts: str, below: Sequence[str] = ("",)) -> TripletFiles:
-    """The files of a triplet in the folder of its group, each in the first of the folders `below` that has it."""
+    group, stem = root / PurePosixPath(name).parent, PurePosixPath(name).name
 
     def found(folder: str) -> Path:
         places = [group / place / folder / f"{stem}{SUFFIXES[folder]}" for place in below]
         return next((place for place in places if place.exists()), places[0])
 
     prompt = found(prompts)
-    if prompts == REWRITES and not prompt.exists():
-        prompt = found(PROMPTS)
-    return TripletFiles(found(VIDEOS), found(STATIC), found(HANDS), prompt, found(MOTIONS))
+    return TripletFiles(
+        found(VIDEOS), found(STATIC), found(HANDS), prompt if prompt.exists() else found(PROMPTS), found(MOTIONS)
+    )
 
 
 def write_triplet(root: Path | str, clip: TripletClip) -> None:
@@ -119,79 +115,53 @@ def _write(path: Path, frames: np.ndarray, fps: float, chroma: str = "420") -> N
 
 
 def read_track(path: Path) -> Track:
-    """The keypoints and the camera of a hand_motions npz. Raises TripletError naming the file and the key."""
-    try:
-        arrays, _ = read_arrays(path)
-        if missing := [name for name in _TRACK if name not in arrays]:
-            raise ValueError(f"{path}: holds no {', '.join(missing)}")
-        columns = {name: arrays[name] for name in _TRACK[:2]}
-        return Track(arrays["world_from_camera"], arrays["intrinsics"], columns, source=str(path))
-    except ValueError as error:
-        raise TripletError(str(error)) from error
+    """The keypoints and the camera of a hand_motions npz. Raises ValueError naming the file and the key."""
+    arrays, _ = read_arrays(path)
+    if missing := [name for name in _TRACK if name not in arrays]:
+        raise ValueError(f"{path}: holds no {', '.join(missing)}")
+    columns = {name: arrays[name] for name in _TRACK[:2]}
+    return Track(arrays["world_from_camera"], arrays["intrinsics"], columns, source=str(path))
 
 
 def read_prompt(path: Path) -> str:
-    """The whole text of a prompt file, stripped. Raises TripletError for a missing or undecodable file."""
+    """The whole text of a prompt file, stripped. Raises ValueError for a missing or undecodable file."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise TripletError(f"{path}: the prompt can't be read ({error})") from error
-
-
-def check_rates(videos: Sequence[VideoFrames]) -> None:
-    """Raise TripletError unless a triplet's three videos have one frame rate."""
-    for video in videos[1:]:
-        if abs(video.fps - videos[0].fps) > RATE_TOLERANCE:
-            rates = f"{video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}"
-            raise TripletError(f"{video.path}: {rates}; write the three videos of a triplet at one rate")
+        raise ValueError(f"{path}: the prompt can't be read ({error})") from error
 
 
 def find_names(root: Path) -> list[str]:
     """Names of all interaction videos below `root`, sorted; hidden folders and unfinished files don't count."""
     if not root.is_dir():
-        raise TripletError(f"{root}: is no folder")
+        raise ValueError(f"{root}: is no folder")
     found = (path.relative_to(root) for path in root.rglob(f"{VIDEOS}/*.mp4"))
     return sorted(name_of(path) for path in found if not any(part.startswith(".") for part in path.parts))
 
 
-def find_listing(root: Path, listing: Path | str) -> Path:
-    """The list file, as given or inside `root`. Raises TripletError when it is neither."""
-    for path in (Path(listing), root / listing):
-        if path.is_file():
-            return path
-    raise TripletError(f"{listing}: no such list file, neither there nor in {root}")
+def read_list(root: Path, listing: Path | str) -> tuple[dict[str, int], list[str]]:
+    """The line number of each name in a list file, in order, and what is wrong with other lines that aren't blank.
 
-
-def list_names(listing: Path) -> list[str]:
-    """Names of a list file's lines, in order; blank lines don't count. Raises TripletError naming file and line."""
-    names = []
-    for _, entry in list_entries(listing):
-        if isinstance(entry, TripletError):
-            raise entry
-        names.append(entry)
-    return names
-
-
-def list_entries(listing: Path) -> list[tuple[int, str | TripletError]]:
-    """Line number and name, or what is wrong with the line, of each line of a list file that isn't blank."""
-    entries: list[tuple[int, str | TripletError]] = []
-    seen: set[str] = set()
-    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
-        text, path = line.strip(), PurePosixPath(line.strip())
-        if not text:
-            continue
+    listing: as given or inside `root`; its paths start from `root`. Raises ValueError when there is no such file.
+    """
+    path = next((each for each in (Path(listing), root / listing) if each.is_file()), None)
+    if path is None:
+        raise ValueError(f"{listing}: no such list file, neither there nor in {root}")
+    names: dict[str, int] = {}
+    problems: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        video = PurePosixPath(line.strip())
         try:
-            if path.is_absolute() or path.parent.name != VIDEOS or path.suffix != ".mp4":
-                raise ValueError("is not of the form <group>/videos/<stem>.mp4, relative to the data folder")
-            name = name_of(path)
-            check_name(name)
-            if name in seen:
-                raise ValueError("its clip is listed twice")
-            seen.add(name)
-            entries.append((number, name))
+            if line.strip():
+                if video.is_absolute() or video.parent.name != VIDEOS or video.suffix != ".mp4":
+                    raise ValueError("is not of the form <group>/videos/<stem>.mp4, relative to the data folder")
+                check_name(name_of(video))
+                if name_of(video) in names:
+                    raise ValueError("its clip is listed twice")
+                names[name_of(video)] = number
         except ValueError as error:
-            entries.append((number, TripletError(f"{listing}, line {number}: {text!r}: {error}")))
-    return entries
+            problems.append(f"line {number}: {line.strip()!r}: {error}")
+    return names, problems
 
 
 def list_line(name: str) -> str:

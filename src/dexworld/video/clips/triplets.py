@@ -9,28 +9,25 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dexworld.data.files import check_same_settings, read_json, write_json, written_atomically
-from dexworld.data.video import VideoError
 from dexworld.data.video_frames import VideoFrames
 from dexworld.evaluation.guard import split_of
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import (
     PROMPTS,
-    TripletError,
+    RATE_TOLERANCE,
+    RENDERER_FOLDERS,
     TripletFiles,
-    check_rates,
     few,
     files_of,
-    find_listing,
     find_names,
     list_line,
-    list_names,
-    name_of,
+    read_list,
     read_prompt,
     read_track,
     signature,
@@ -59,20 +56,18 @@ class TripletFolder:
         return len(self.names)
 
     def __getitem__(self, index: int) -> TripletClip:
-        """Triplet `index`. Raises TripletError naming the file that is missing, damaged or of another shape."""
+        """Triplet `index`. Raises ValueError naming the file that is missing or damaged, or the clip and its shapes."""
         name = self.names[index]
         files = self.files[name]
-        try:
-            sources = [VideoFrames(path) for path in (files.interaction, files.static, files.hands)]
-            check_rates(sources)
-            moving, static, hands = (source.read(list(range(len(source)))) for source in sources)
-            prompt, fps = read_prompt(files.prompt), sources[0].fps
-            track = read_track(files.motion) if files.motion.exists() else None
-            return TripletClip(name, moving, static, hands, prompt, fps, track, self.seeds.get(name))
-        except (VideoError, TripletError) as error:
-            raise TripletError(str(error)) from error
-        except ValueError as error:
-            raise TripletError(f"{files.interaction}: {error}") from error
+        videos = [VideoFrames(path) for path in (files.interaction, files.static, files.hands)]
+        for video in videos[1:]:
+            if abs(video.fps - videos[0].fps) > RATE_TOLERANCE:
+                rates = f"{video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}"
+                raise ValueError(f"{video.path}: {rates}; write the three videos of a triplet at one rate")
+        moving, static, hands = (video.read(list(range(len(video)))) for video in videos)
+        track = read_track(files.motion) if files.motion.exists() else None
+        prompt, seed = read_prompt(files.prompt), self.seeds.get(name)
+        return TripletClip(name, moving, static, hands, prompt, videos[0].fps, track, seed)
 
     def rates(self) -> dict[str, float]:
         """Frames a second of each clip's interaction video, by name. Raises VideoError for one that can't be opened."""
@@ -90,11 +85,11 @@ class TripletFolder:
         return digest.hexdigest()[:32]
 
     def subset(self, names: Iterable[str]) -> "TripletFolder":
-        """Only these triplets, in this order. Raises TripletError naming the first that the folder doesn't hold."""
+        """Only these triplets, in this order. Raises ValueError naming the first that the folder doesn't hold."""
         names = tuple(names)
         for name in names:
             if name not in self.files:
-                raise TripletError(f"{self.root}: holds no triplet {name!r}; it has {len(self)}: {few(self.names)}")
+                raise ValueError(f"{self.root}: holds no triplet {name!r}; it has {len(self)}: {few(self.names)}")
         seeds = {name: self.seeds[name] for name in names if name in self.seeds}
         return replace(self, names=names, files={name: self.files[name] for name in names}, seeds=seeds)
 
@@ -103,50 +98,33 @@ def open_triplets(root: Path | str, listing: Path | str | None = None, prompts: 
     """Open the triplets that `listing` names, or all complete ones (every `videos/*.mp4` at any depth).
 
     listing: lines `<group>/videos/<stem>.mp4` in a file, as given or in `root`. prompts: "prompts", or
-    "prompts_rewrite" for clips that have one. Raises TripletError when there are none, a line is no such path or comes
-    twice, or a file is missing.
+    "prompts_rewrite" for clips that have one. Settings and seeds come from the nearest triplets.json above a clip.
+    Raises ValueError when there are none, a line is no such path or comes twice, or a file is missing.
     """
     root = Path(root)
-    names = list_names(find_listing(root, listing)) if listing is not None else find_names(root)
-    return opened(root, listing, {name: files_of(root, name, prompts) for name in names}, root)
-
-
-def opened(root: Path, listing: Path | str | None, files: Mapping[str, TripletFiles], top: Path) -> TripletFolder:
-    """The folder of these files, with settings and seeds from records no higher than `top`.
-
-    Raises TripletError when there are no files, or when some don't exist, naming the first few.
-    """
+    names, problems = (find_names(root), []) if listing is None else read_list(root, listing)
+    if problems:
+        raise ValueError(f"{listing}, {problems[0]}")
+    files = {name: files_of(root, name, prompts, RENDERER_FOLDERS) for name in names}
     if not files:
-        raise TripletError(f"{listing or root}: holds no triplets; expected videos/<stem>.mp4 in it or in its folders")
+        raise ValueError(f"{listing or root}: holds no triplets; expected videos/<stem>.mp4 in it or in its folders")
     missing = [str(path) for each in files.values() for path in each.required if not path.exists()]
     if missing:
         count = f"{len(missing)} files of {len(files)} triplets"
-        raise TripletError(f"{root}: {count} are missing: {few(missing)}; validate the folder to see them all")
-    return TripletFolder(root, tuple(files), files, *_recorded(files, top.absolute()))
+        raise ValueError(f"{root}: {count} are missing: {few(missing)}; validate the folder to see them all")
+    return TripletFolder(root, tuple(files), files, *_recorded(root, files))
 
 
-def _recorded(files: Mapping[str, TripletFiles], top: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Settings and scene seeds by name, each from the nearest triplets.json above its interaction video.
-
-    The settings are {} where the triplets come from several.
-    """
-
-    @cache
-    def owner_of(group: Path) -> Path:
-        above = (folder for folder in group.parents if folder.is_relative_to(top) and (folder / RECORD).is_file())
-        return next(above, top)
-
-    read = cache(read_record)
-    records: dict[Path, dict[str, Any]] = {}
+def _recorded(root: Path, names: Iterable[str]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Settings and scene seeds by name; the settings are {} where the triplets come from several records."""
+    records = {path.parent: read_record(path.parent) for path in root.rglob(RECORD)}
+    owners = {name: next((each for each in (root / name).parents if each in records), root) for name in names}
     seeds: dict[str, int] = {}
-    for name, each in files.items():
-        path = each.interaction.absolute()
-        owner = owner_of(path.parent)
-        record = records.setdefault(owner, read(owner))
-        known, own_name = record.get("seeds", {}), name_of(path.relative_to(owner))
+    for name, owner in owners.items():
+        known, own_name = records.get(owner, {}).get("seeds", {}), (root / name).relative_to(owner).as_posix()
         if own_name in known:
             seeds[name] = int(known[own_name])
-    settings = [record.get("settings", {}) for record in records.values()]
+    settings = [records.get(owner, {}).get("settings", {}) for owner in set(owners.values())]
     return settings[0] if len(settings) == 1 else {}, seeds
 
 
@@ -157,8 +135,7 @@ def start_triplets(root: Path | str, settings: Mapping[str, Any], seeds: Mapping
     settings than the folder's, and for seeds of another split (training, validation, evaluation) than its clips'.
     """
     Path(root).mkdir(parents=True, exist_ok=True)
-    names = find_names(Path(root))
-    _write_record(Path(root), settings, names, [*names, *(seeds or {})], seeds or {}, {}, {})
+    _write_record(Path(root), settings, seeds or {}, {}, {})
 
 
 def finish_triplets(
@@ -174,11 +151,11 @@ def finish_triplets(
     name. counts: further figures. A second run with the same settings adds to the record. Raises ValueError for other
     settings, for names that the folder doesn't hold, and for seeds of another split than its other clips'.
     """
-    root = Path(root)
+    root, clips = Path(root), clips or {}
     names = find_names(root)
-    for name in {*seeds, *(clips or {})} - set(names):
+    for name in {*seeds, *clips} - set(names):
         raise ValueError(f"{root}: holds no triplet {name!r}, but a seed or record is given for it")
-    _write_record(root, settings, names, names, seeds, clips or {}, counts or {})
+    _write_record(root, settings, seeds, clips, counts or {})
     with written_atomically(root / "dataset.txt") as temporary:
         temporary.write_text("".join(f"{list_line(name)}\n" for name in names), encoding="utf-8")
     return open_triplets(root)
@@ -187,21 +164,19 @@ def finish_triplets(
 def _write_record(
     root: Path,
     settings: Mapping[str, Any],
-    names: list[str],
-    kept: list[str],
     seeds: Mapping[str, int],
     clips: Mapping[str, Any],
     counts: Mapping[str, Any],
 ) -> None:
-    """Write triplets.json: what is given now, beside what it held of the clips `kept`.
+    """Write triplets.json: what is given now, beside what it held of clips that are there.
 
     Raises ValueError when clips that are there were made with other settings, or come from another split's scenes.
     """
-    old = read_record(root)
+    old, names = read_record(root), find_names(root)
     if names and "settings" in old:
         check_same_settings(root / RECORD, old["settings"], settings)
     merged = {"seeds": {**old.get("seeds", {}), **seeds}, "clips": {**old.get("clips", {}), **clips}}
-    merged = {key: {name: each[name] for name in kept if name in each} for key, each in merged.items()}
+    merged = {key: {name: each[name] for name in [*names, *seeds] if name in each} for key, each in merged.items()}
     first: dict[str, int] = {}
     for seed in merged["seeds"].values():
         first.setdefault(split_of(seed), seed)
@@ -214,14 +189,11 @@ def _write_record(
 
 
 def read_record(root: Path) -> dict[str, Any]:
-    """The folder's triplets.json, {} when it has none. Raises TripletError for a damaged file or another version."""
+    """The folder's triplets.json, {} when it has none. Raises ValueError for a damaged file or another version."""
     path = root / RECORD
     if not path.exists():
         return {}
-    try:
-        record = read_json(path)
-    except ValueError as error:
-        raise TripletError(str(error)) from error
+    record = read_json(path)
     if record.get("format_version") != FORMAT_VERSION:
-        raise TripletError(f"{path}: format version {record.get('format_version')!r}; this reads {FORMAT_VERSION}")
+        raise ValueError(f"{path}: format version {record.get('format_version')!r}; this reads {FORMAT_VERSION}")
     return record

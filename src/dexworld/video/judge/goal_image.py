@@ -1,20 +1,14 @@
-"""How far generated last frames are from a goal picture that shows the goal state without hands.
+"""How near generated last frames come to a goal picture that shows the goal state without hands.
 
 A generated last frame shows the hand, the goal picture doesn't. A plain distance would reward the candidate whose hand
-covers the least. So everything under a hand is taken out of the comparison, by one of two rules:
-
-`union`: the pixels that the hand of any candidate covers are taken from the static video in both pictures. Two
-    candidates that differ in their hands alone get the same score.
-`own`: the pixels that a candidate's own hand covers are taken from the static video in its picture only: what can't be
-    seen counts as unchanged. More of the scene is compared, and a candidate may lose what its hand hides.
+covers the least. So the pixels that a candidate's own hand covers are taken from the static video: what can't be seen
+counts as unchanged.
 
 N candidates, F frames, H x W pixels. Pictures inside are float32 RGB in [0, 1].
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,42 +21,34 @@ from dexworld.track import Track
 from dexworld.video.clips.clip import keypoints_camera
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 
-Rule = Literal["union", "own", "none"]
-RULES: tuple[Rule, ...] = get_args(Rule)
 DILATION_PX = 3  # covers the blur of a codec and most of the contact shadow
-LEVELS = 4  # of the multi-scale distances: pixels of 1, 2, 4 and 8
 FOREARM_LENGTH, FOREARM_RADIUS = 0.45, 0.04  # metres
 MIDDLE_KNUCKLE = 9  # of the 21 keypoints of a hand
-CHANGE_FLOOR = 0.02  # weight of a pixel that should not change, beside 1 for the one that changes most
-Distance = Callable[[Tensor, Tensor, Tensor], Tensor]  # (pictures (N, H, W, 3), goal, static (H, W, 3)) -> (N,)
+PairDistance = Callable[[Tensor, Tensor], Tensor]  # LPIPS: pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
 
 
-def hand_masks(
-    hands: Sequence[np.ndarray], tracks: Sequence[Track | None] = (), frames: int = 1, dilation: int = DILATION_PX
-) -> np.ndarray:
-    """Where the hands are in the last `frames` of N videos (F, H, W, 3) uint8 of hands on black: (N, H, W) bool.
+def hand_masks(hands: Sequence[np.ndarray], tracks: Sequence[Track | None] = ()) -> np.ndarray:
+    """Where the hands are in the last frames of N videos (F, H, W, 3) uint8 of hands on black, dilated: (N, H, W) bool.
 
-    tracks: of the same hands; with them the forearms count too, which only generated videos show. dilation: pixels by
-    which the masks grow.
+    tracks: of the same hands; with them the forearms count too, which only generated videos show.
     """
-    covered = np.stack([(video[-frames:].max(axis=-1) > HAND_NOISE_LEVEL).any(axis=0) for video in hands])
+    covered = np.stack([video[-1].max(axis=-1) > HAND_NOISE_LEVEL for video in hands])
     for index, track in enumerate(tracks):
         if track is not None:
-            for frame in range(len(track) - frames, len(track)):
-                covered[index] |= forearm_mask(track, frame, covered.shape[1:])
+            covered[index] |= forearm_mask(track, covered.shape[1:])
     grown = torch.from_numpy(covered)[:, None].float()
-    return F.max_pool2d(grown, 2 * dilation + 1, stride=1, padding=dilation)[:, 0].bool().numpy()
+    return F.max_pool2d(grown, 2 * DILATION_PX + 1, stride=1, padding=DILATION_PX)[:, 0].bool().numpy()
 
 
-def forearm_mask(track: Track, frame: int, size: tuple[int, int]) -> np.ndarray:
-    """Where forearms, straight on from knuckle through wrist, are in a picture of `size` (H, W): (H, W) bool."""
+def forearm_mask(track: Track, size: tuple[int, int]) -> np.ndarray:
+    """Where forearms, straight on from knuckle through wrist, are in the last picture, of `size` (H, W)."""
     height, width = size
     rows, columns = np.mgrid[:height, :width] + 0.5
-    points, found = keypoints_camera(track)[frame], np.zeros(size, dtype=bool)
+    points, found = keypoints_camera(track)[-1], np.zeros(size, dtype=bool)
     focal = track.intrinsics[[0, 1], [0, 1]].mean()
     for side in (LEFT, RIGHT):
         wrist, knuckle = side.start + WRIST, side.start + MIDDLE_KNUCKLE
-        if not track.keypoints_valid[frame, [wrist, knuckle]].all():
+        if not track.keypoints_valid[-1, [wrist, knuckle]].all():
             continue
         along = points[wrist] - points[knuckle]
         along = along / max(float(np.linalg.norm(along)), 1e-6)
@@ -96,102 +82,32 @@ class GoalView:
             shapes = f"goal {self.goal.shape}, static {self.static.shape} and hand masks {self.hidden.shape}"
             raise ValueError(f"{shapes} must be of one size; resize the goal picture to that of the clips")
 
-    @cached_property
-    def union(self) -> np.ndarray:
-        """(H, W) bool: covered by the hand of at least one candidate."""
-        return np.logical_or.reduce(self.hidden, axis=0)
+    def scores(self, videos: Sequence[np.ndarray], lpips: PairDistance | None = None) -> np.ndarray:
+        """Scores (N,) float64 of videos (F, H, W, 3) uint8, higher is better; ValueError for another shape.
 
-    @cached_property
-    def visible_change(self) -> float:
-        """Share, 0 to 1, of the squared difference between goal and static outside `union`; 1 where nothing changes."""
-        change = np.square(self.goal.astype(float) - self.static).sum(axis=-1)
-        total = change.sum()
-        return float(change[~self.union].sum() / total) if total else 1.0
-
-    def distances(self, last_frames: np.ndarray, distance: Distance, rule: Rule) -> np.ndarray:
-        """Distances (N,) float64 of last frames (N, H, W, 3) uint8 to the goal. Raises ValueError on another shape."""
-        expected = (*self.hidden.shape, 3)
-        if last_frames.shape != expected or last_frames.dtype != np.uint8:
-            raise ValueError(f"last frames are {last_frames.shape} {last_frames.dtype}, expected {expected} uint8")
-        goal, pictures = self.goal, last_frames
-        if rule == "union":
-            goal, pictures = (np.where(self.union[..., None], self.static, each) for each in (goal, pictures))
-        elif rule == "own":
-            pictures = np.where(self.hidden[..., None], self.static, pictures)
+        Minus LPIPS between last frame and goal, or without it the cosine of shown and wanted change, both blurred,
+        less one; -1 where either shows none.
+        """
+        pictures, expected = np.stack([video[-1] for video in videos]), (*self.hidden.shape, 3)
+        if pictures.shape != expected or pictures.dtype != np.uint8:
+            raise ValueError(f"last frames are {pictures.shape} {pictures.dtype}, expected {expected} uint8")
+        shown = _planes(np.where(self.hidden[..., None], self.static, pictures))
+        goal, static = _planes(self.goal[None]), _planes(self.static[None])
         with torch.no_grad():
-            found = distance(_unit(pictures), _unit(goal), _unit(self.static))
-        return found.double().cpu().numpy()
+            distance = direction(shown, goal, static) if lpips is None else lpips(2.0 * shown - 1.0, 2.0 * goal - 1.0)
+        return -distance.double().cpu().numpy()
 
 
-def _unit(picture: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture)).float() / 255.0
-
-
-def colour(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """Mean absolute difference of RGB over all pixels, (N,)."""
-    return (pictures - goal).abs().mean(dim=(1, 2, 3))
-
-
-def squared(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """Mean squared difference of RGB over all pixels, (N,)."""
-    return (pictures - goal).square().mean(dim=(1, 2, 3))
-
-
-def pyramid(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """Mean absolute difference of RGB, averaged over pixels of 1, 2, 4 and 8: near misses count less than far ones."""
-    return _over_levels(pictures - goal, lambda part: part.abs().mean(dim=(1, 2, 3)))
-
-
-def gradient(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """Mean absolute difference of the horizontal and vertical gradients of RGB, averaged over the same four scales."""
-
-    def edges(part: Tensor) -> Tensor:
-        return part.diff(dim=3).abs().mean(dim=(1, 2, 3)) + part.diff(dim=2).abs().mean(dim=(1, 2, 3))
-
-    return _over_levels(pictures - goal, edges)
-
-
-def changed(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """Mean squared difference of RGB, each pixel weighted by how much the goal differs there from the static scene."""
-    change = _smooth((goal - static)[None]).square().sum(dim=1, keepdim=True)  # (1, 1, H, W)
-    weight = change / change.max().clamp(min=1e-6) + CHANGE_FLOOR
-    error = (pictures - goal).permute(0, 3, 1, 2).square()
-    return (error * weight).sum(dim=(1, 2, 3)) / weight.sum()
+def _planes(pictures: np.ndarray) -> Tensor:
+    """(N, 3, H, W) in [0, 1] of (N, H, W, 3) uint8."""
+    return (torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255.0).permute(0, 3, 1, 2)
 
 
 def direction(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """One minus the cosine of shown and wanted change, both blurred; 1 where either shows none."""
-    shown, wanted = _smooth(pictures - static).flatten(1), _smooth((goal - static)[None]).flatten(1)
+    """One minus the cosine of shown and wanted change (N or 1, 3, H, W), both blurred; 1 where either shows none."""
+    shown, wanted = _smooth(pictures - static).flatten(1), _smooth(goal - static).flatten(1)
     return 1.0 - F.cosine_similarity(shown, wanted.expand_as(shown), dim=1, eps=1e-6)
 
 
-def blurred(pictures: Tensor, goal: Tensor, static: Tensor) -> Tensor:
-    """Blurred mean squared difference: what is left of the wanted change, plus what changed that should not have."""
-    return _smooth(pictures - goal).square().mean(dim=(1, 2, 3))
-
-
-_ALL = (colour, squared, pyramid, gradient, changed, direction, blurred)
-DISTANCES: dict[str, Distance] = {each.__name__: each for each in _ALL}
-
-
-def distance_named(name: str) -> Distance:
-    """The weight-free distance of that name. Raises ValueError listing the names there are."""
-    if name not in DISTANCES:
-        raise ValueError(f"no image distance {name!r}; choose from {', '.join(DISTANCES)}")
-    return DISTANCES[name]
-
-
-def _over_levels(difference: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean of `measure` over the difference (N, H, W, 3) at halved resolutions, while there are pixels left."""
-    planes, found = difference.permute(0, 3, 1, 2), []
-    for _ in range(LEVELS):
-        found.append(measure(planes))
-        if min(planes.shape[2:]) < 4:
-            break
-        planes = F.avg_pool2d(planes, 2)
-    return torch.stack(found).mean(dim=0)
-
-
 def _smooth(difference: Tensor) -> Tensor:
-    """(N, 3, H, W) of (N, H, W, 3), averaged over 5 x 5 pixels."""
-    return F.avg_pool2d(difference.permute(0, 3, 1, 2), 5, stride=1, padding=2, count_include_pad=False)
+    return F.avg_pool2d(difference, 5, stride=1, padding=2, count_include_pad=False)

@@ -1,8 +1,8 @@
 """Action selection by imagination: simulate every candidate hand motion as a video, score the videos, take the best.
 
 DWM, section 4.4: an image goal is scored by -LPIPS between the last generated frame and the goal picture, a text goal
-by the cosine of video and text embeddings. Departures: under the hands nothing is compared (`goal_image`), and without
-weights for LPIPS a weight-free distance takes its place.
+by the cosine of video and text embeddings. Departures: what a hand covers counts as unchanged (`goal_image`), and
+without weights for LPIPS the cosine of shown and wanted change takes its place, chosen on validation scenes.
 
 A scene of one's own is a folder (`rank_folder`):
 
@@ -15,66 +15,26 @@ A scene of one's own is a folder (`rank_folder`):
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
-from torch import Tensor
 
 from dexworld.data.video import VideoError
 from dexworld.data.video_frames import VideoFrames
 from dexworld.models.perceptual import LPIPS
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import read_prompt, read_track
-from dexworld.video.judge.goal_image import Distance, GoalView, Rule, distance_named, hand_masks
+from dexworld.video.judge.goal_image import GoalView, PairDistance, hand_masks
 from dexworld.video.judge.references import VideoMethod
 from dexworld.video.judge.video_measures import NO_WEIGHTS, TextScorer
 
-# Chosen on validation scenes (docs/video.md).
-DISTANCE = "direction"
-RULE: Rule = "own"
-MASK_FRAMES = 1
 NEUTRAL_PROMPT = "A hand acts on the objects on a table."  # of every candidate: a caption would say what its hand does
-PairDistance = Callable[[Tensor, Tensor], Tensor]  # pictures (N, 3, H, W), (1, 3, H, W) in [-1, 1] -> (N,)
 TIE = 1e-9  # scores closer than this are equal
 GOAL_PICTURES = ("goal.png", "goal.jpg")
 GOAL_TEXT = "goal.txt"
-
-
-@dataclass(frozen=True)
-class ImageGoal:
-    """A goal picture (H, W, 3) uint8 without hands, and its distance: a name, or LPIPS with weights."""
-
-    picture: np.ndarray
-    distance: str = DISTANCE
-    rule: Rule = RULE
-    lpips: PairDistance | None = None
-
-    @property
-    def score_name(self) -> str:
-        """What a score of this goal is, for reports."""
-        return f"-{'lpips' if self.lpips else self.distance} ({self.rule})"
-
-    def measure(self) -> Distance:
-        """The distance as a function. Raises ValueError for a name that there is not."""
-        if self.lpips is None:
-            return distance_named(self.distance)
-        network = self.lpips
-        return lambda pictures, goal, static: network(_for_lpips(pictures), _for_lpips(goal[None]))
-
-
-def _for_lpips(pictures: Tensor) -> Tensor:
-    """(N, 3, H, W) in [-1, 1] of (N, H, W, 3) in [0, 1]."""
-    return 2.0 * pictures.permute(0, 3, 1, 2) - 1.0
-
-
-@dataclass(frozen=True)
-class TextGoal:
-    """A sentence, and the scorer (`TextScorer`) that compares videos (F, H, W, 3) uint8 with it."""
-
-    text: str
-    scorer: Callable[[Sequence[np.ndarray], str], np.ndarray]
-    score_name: str = "x-clip cosine"
 
 
 @dataclass(frozen=True)
@@ -82,7 +42,7 @@ class Ranking:
     """Candidates in the order in which they should be tried.
 
     names: (N,) of the candidates as given. scores: (N,) float64, higher is better. order: (N,) indices, best first.
-    videos: what was generated for each. visible_change: see `GoalView`; None for a text goal.
+    videos: what was generated for each.
     """
 
     names: tuple[str, ...]
@@ -90,7 +50,6 @@ class Ranking:
     order: np.ndarray
     score_name: str
     videos: tuple[np.ndarray, ...]
-    visible_change: float | None = None
 
     @property
     def best(self) -> int:
@@ -112,13 +71,24 @@ def imagined_clips(clips: Sequence[TripletClip]) -> list[TripletClip]:
     return [replace(clip, interaction=clip.static) for clip in clips]
 
 
+def image_score_name(lpips: Any | None) -> str:
+    """What the score of a goal picture is, for reports."""
+    return f"-{'direction' if lpips is None else 'lpips'} (own)"
+
+
 def rank_candidates(
-    method: VideoMethod, clips: Sequence[TripletClip], goal: ImageGoal | TextGoal, seed: int = 0
+    method: VideoMethod,
+    clips: Sequence[TripletClip],
+    goal: np.ndarray | str,
+    lpips: PairDistance | None = None,
+    scorer: Callable[..., np.ndarray] | None = None,
+    seed: int = 0,
 ) -> Ranking:
     """Simulate N candidates of one scene (clips that share `static` and differ in `hands`) and rank them by the goal.
 
-    The outcomes are never looked at. All candidates start from the same noise, drawn from `seed`. Raises ValueError for
-    fewer than two candidates, or for candidates of different scenes.
+    goal: a picture (H, W, 3) uint8 without hands, or a sentence for `scorer`, e.g. a `TextScorer`. The outcomes are
+    never looked at. All candidates start from the same noise, drawn from `seed`. Raises ValueError for fewer than two
+    candidates, for candidates of different scenes, and for a sentence without a scorer.
     """
     if len(clips) < 2:
         raise ValueError(f"there is nothing to select among {len(clips)} candidates; give at least two")
@@ -126,20 +96,20 @@ def rank_candidates(
         if not np.array_equal(clip.static, clips[0].static):
             other = f"another static video than {clips[0].name}"
             raise ValueError(f"candidate {clip.name} has {other}; candidates share one scene")
-    videos = method.generate(imagined_clips(clips), [seed] * len(clips))
-    names = tuple(clip.name for clip in clips)
-    if isinstance(goal, TextGoal):
-        scores, visible = goal.scorer(videos, goal.text), None
+    if not isinstance(goal, str):
+        score, score_name = partial(scene_view(goal, clips).scores, lpips=lpips), image_score_name(lpips)
+    elif scorer is not None:
+        score, score_name = partial(scorer, text=goal), "x-clip cosine"
     else:
-        view = scene_view(goal.picture, clips)
-        last = np.stack([video[-1] for video in videos])
-        scores, visible = -view.distances(last, goal.measure(), goal.rule), view.visible_change
-    return Ranking(names, scores, rank_order(scores, seed), goal.score_name, tuple(videos), visible)
+        raise ValueError(f"the score of a text goal is {NO_WEIGHTS}; name X-CLIP weights, or give a goal picture")
+    videos = method.generate(imagined_clips(clips), [seed] * len(clips))
+    scores, names = score(videos), tuple(clip.name for clip in clips)
+    return Ranking(names, scores, rank_order(scores, seed), score_name, tuple(videos))
 
 
-def scene_view(goal: np.ndarray, clips: Sequence[TripletClip], mask_frames: int = MASK_FRAMES) -> GoalView:
+def scene_view(goal: np.ndarray, clips: Sequence[TripletClip]) -> GoalView:
     """A goal picture (H, W, 3) uint8 and what candidates of one scene may be compared with it on."""
-    masks = hand_masks([clip.hands for clip in clips], [clip.track for clip in clips], mask_frames)
+    masks = hand_masks([clip.hands for clip in clips], [clip.track for clip in clips])
     return GoalView(goal, clips[0].static[-1], masks)
 
 
@@ -156,20 +126,15 @@ def rank_folder(
 ) -> Ranking:
     """Simulate every candidate of `folder` with `method` and rank them by its goal.
 
-    text_weights: an X-CLIP folder or hub id, for a sentence. Raises SelectionError naming the file that is missing or
-    doesn't fit.
+    text_weights: an X-CLIP folder or hub id, for a sentence. Raises SelectionError naming what is missing or doesn't
+    fit.
     """
     clips, goal = folder_candidates(folder), folder_goal(folder)
-    if isinstance(goal, str):
-        if text_weights is None:
-            score = f"the score of a text goal is {NO_WEIGHTS}"
-            raise SelectionError(f"{folder / GOAL_TEXT}: {score}; name X-CLIP weights, or give a goal picture")
-        return rank_candidates(method, clips, TextGoal(goal, TextScorer(text_weights)), seed)
-    (rows, columns), (height, width) = goal.shape[:2], clips[0].static.shape[1:3]
-    if (rows, columns) != (height, width):
-        sizes = f"{rows} x {columns}, the videos are {height} x {width}"
-        raise SelectionError(f"{folder}: the goal picture is {sizes}; resize it to their size")
-    return rank_candidates(method, clips, ImageGoal(goal, lpips=lpips), seed)
+    scorer = TextScorer(text_weights) if isinstance(goal, str) and text_weights is not None else None
+    try:
+        return rank_candidates(method, clips, goal, lpips, scorer, seed)
+    except ValueError as error:
+        raise SelectionError(f"{folder}: {error}") from error
 
 
 def folder_goal(folder: Path) -> np.ndarray | str:

@@ -15,7 +15,6 @@ believes leads there. Beside the video world model:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,29 +28,22 @@ from dexworld.models.world_model import load_world_model
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.sim.render import Backend, choose_backend
+from dexworld.training.distributed import local_device
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.hand_video import HAND_NOISE_LEVEL
 from dexworld.video.clips.synthetic_clips import triplet_of
-from dexworld.video.judge.dexwm_evaluator import MEASURES, DexWMEvaluator
+from dexworld.video.judge.dexwm_evaluator import DexWMEvaluator
 from dexworld.video.judge.evaluate_videos import NOT_AN_OPTION
-from dexworld.video.judge.goal_image import DISTANCES, RULES, GoalView
+from dexworld.video.judge.goal_image import GoalView
 from dexworld.video.judge.references import VideoMethod, through_codec
-from dexworld.video.judge.select_actions import (
-    DISTANCE,
-    NEUTRAL_PROMPT,
-    RULE,
-    ImageGoal,
-    imagined_clips,
-    scene_view,
-)
+from dexworld.video.judge.select_actions import NEUTRAL_PROMPT, image_score_name, imagined_clips, scene_view
 from dexworld.video.judge.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
 from dexworld.video.judge.video_measures import TextScorer, given_lpips
-from dexworld.video.model.dwm import chosen_device, load_video_model
+from dexworld.video.model.dwm import load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, shown, with_texts
 
 COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
-TRIED_MASK_FRAMES = (1, 4)  # by all_scores
 BLUR_PX = 9  # of `hand_over_change`
 MethodFactory = Callable[[], VideoMethod]
 
@@ -76,8 +68,6 @@ class SelectConfig:
     """X-CLIP folder or hub id, for goals in words."""
     dexwm: str | None = None
     """DexWM that judges the same candidates; None leaves it out."""
-    all_scores: bool = False
-    """Also report every other way to compare pictures; validation scenes only."""
     shown: int = 6
     """Scenes on the page."""
     workers: int = 0
@@ -86,7 +76,7 @@ class SelectConfig:
     """Renderer; `auto` takes the first that works."""
     split: Split = "evaluation"
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
-    device: str = "auto"
+    device: Annotated[str, *NOT_AN_OPTION] = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     clip: Annotated[HandClipConfig | None, *NOT_AN_OPTION] = None
     """Size, length and contents of the clips; those of the video model's when not given."""
@@ -96,8 +86,6 @@ class SelectConfig:
             raise ValueError("episodes must be >= 1, candidates >= 2, workers and shown >= 0")
         if (self.lpips_vgg is None) != (self.lpips_heads is None):
             raise ValueError("LPIPS needs both lpips_vgg and lpips_heads")
-        if self.all_scores and self.split != "validation":
-            raise ValueError("all_scores compares ways to score; do that on split='validation', never on final scenes")
 
 
 def select_benchmark(
@@ -127,8 +115,8 @@ def select_benchmark(
     found = figures(judged, 1.0 / config.candidates)
     found["chance_acting"] = 1.0 / (config.candidates - config.candidates // QUIET_SHARE)
     found["rivals"] = config.rivals
-    found["score"] = f"-{DISTANCE if config.lpips_vgg is None else 'lpips'} ({RULE})"
-    found["dexwm_score"] = f"direction ({RULE})" if config.dexwm else None
+    found["score"] = image_score_name(config.lpips_vgg)
+    found["dexwm_score"] = "direction (own)" if config.dexwm else None
     return found, [each for each in judged if each.shown is not None]
 
 
@@ -136,7 +124,7 @@ def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
     """The judged scenes, some at a time, in any order. A GPU is used by one process."""
     config = judge.config
     workers = min(config.workers or available_cores(), len(seeds))
-    if workers == 1 or chosen_device(config.device).type != "cpu":
+    if workers == 1 or local_device(config.device).type != "cpu":
         return ([judge(seed)] for seed in seeds)
     size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
     starts = range(0, len(seeds), size)
@@ -148,7 +136,6 @@ def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
 def _judge_part(
     start: int, config: SelectConfig, methods: dict[str, MethodFactory], seeds: list[int], size: int
 ) -> list[Judged]:
-    torch.set_num_threads(1)  # scenes run side by side
     judge = Judge(config, methods)
     return [judge(seed) for seed in seeds[start : start + size]]
 
@@ -161,14 +148,12 @@ def trained_method(
 
 
 def clips_of(config: SelectConfig, methods: Mapping[str, VideoMethod]) -> HandClipConfig:
-    """The clips of a benchmark: as configured, or of the shape that the main or the first trained model works on."""
-    if config.clip is not None:
-        return config.clip
-    for method in (methods.get(MAIN), *methods.values()):
-        if isinstance(method, Generator):
-            shape = method.model.config.clip
-            return HandClipConfig(frames=shape.frames, height=shape.height, width=shape.width, fps=shape.fps)
-    return HandClipConfig()
+    """The clips of a benchmark: as configured, or of the shape that the main model works on."""
+    main = methods.get(MAIN)
+    if config.clip is not None or not isinstance(main, Generator):
+        return config.clip or HandClipConfig()
+    shape = main.model.config.clip
+    return HandClipConfig(frames=shape.frames, height=shape.height, width=shape.width, fps=shape.fps)
 
 
 class Judge:
@@ -187,7 +172,8 @@ class Judge:
     @property
     def provenances(self) -> list[Mapping[str, Any]]:
         """Of every checkpoint that judges: a method without `provenance` was not trained."""
-        found = [getattr(method, "provenance", None) for method in (*self.methods.values(), self.evaluator)]
+        judges = (*self.methods.values(), self.evaluator and self.evaluator.model)
+        found = [getattr(judge, "provenance", None) for judge in judges]
         return [each for each in found if each is not None]
 
     def __call__(self, seed: int) -> Judged:
@@ -198,7 +184,7 @@ class Judge:
 
     def judge(self, candidates: CandidateSet, show: bool = False) -> Judged:
         """The scores of every method for the candidates of one scene."""
-        config, seed, evaluator = self.config, candidates.seed, self.evaluator
+        seed, evaluator = candidates.seed, self.evaluator
         clips = candidate_clips(candidates)
         known = imagined_clips(clips)
         view = scene_view(candidates.goal_image, clips)
@@ -209,45 +195,21 @@ class Judge:
             pasted = zip(videos[COMPOSITE], known, strict=True)
             videos[COMPOSITE_CODEC] = [as_shown_by(main, video, clip.static) for video, clip in pasted]
         videos[ORACLE] = [clip.interaction for clip in clips]
-        last = {name: np.stack([video[-1] for video in each]) for name, each in videos.items()}
-        goal = ImageGoal(candidates.goal_image, lpips=self.lpips)
-        scores = {name: -view.distances(frames, goal.measure(), RULE) for name, frames in last.items()}
+        scores = {name: view.scores(each, self.lpips) for name, each in videos.items()}
         if evaluator is not None:
             tracks = [clip.track for clip in known if clip.track is not None]  # every simulated candidate has one
-            imagined = evaluator.imagine(known[0].static[0], tracks)
-            last[DEXWM] = evaluator.pictures(imagined, view.static)
-            scores[DEXWM] = evaluator.scores(imagined, view)
+            scores[DEXWM] = evaluator.scores(*evaluator.imagine(known[0].static[0], tracks), view)
         scores[HAND_OVER_CHANGE] = hand_over_change(known, view)
         text = {name: self.text(each, candidates.goal_text) for name, each in videos.items()} if self.text else {}
-        others: dict[tuple[str, str], np.ndarray] = {}
-        if config.all_scores:
-            views = {frames: scene_view(candidates.goal_image, clips, frames) for frames in TRIED_MASK_FRAMES}
-            others = _other_scores(last, views)
-            if evaluator is not None:
-                for rule, measure, (frames, each) in product(RULES, MEASURES, views.items()):
-                    way = f"latents/{measure} ({rule}, {frames})"
-                    others[DEXWM, way] = evaluator.scores(imagined, each, measure, rule)
         kept = {name: tuple(each) for name, each in videos.items()}
         return Judged(
             seed,
             candidates.goal_index,
-            candidates.goal_text,
             np.asarray(candidates.final_distances, dtype=float),
             scores,
-            view.visible_change,
-            covered=float(view.union.mean()),
             text_scores=text,
-            others=others,
             shown=ShownScene(tuple(clips), candidates.goal_image, kept) if show else None,
         )
-
-
-def _other_scores(last: Mapping[str, np.ndarray], views: Mapping[int, GoalView]) -> dict[tuple[str, str], np.ndarray]:
-    return {
-        (name, f"{distance} ({rule}, {frames})"): -view.distances(pictures, DISTANCES[distance], rule)
-        for name, pictures in last.items()
-        for distance, rule, (frames, view) in product(DISTANCES, RULES, views.items())
-    }
 
 
 def candidate_clips(candidates: CandidateSet) -> list[TripletClip]:

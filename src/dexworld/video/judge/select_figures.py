@@ -19,19 +19,15 @@ MAIN, NO_HAND, DEXWM = "dwm", "no_hand", "dexwm"
 class Judged:
     """One scene as every method judged it.
 
-    scores: (N,) by method, higher is better. final_distances: (N,) metres between each outcome's objects and the
-    goal's. others: further ways to score, by (method, way). shown: for a page; None for most scenes.
+    scores: (N,) by method, higher is better; text_scores: by the goal's sentence. final_distances: (N,) metres between
+    each outcome's objects and the goal's. shown: for a page; None for most scenes.
     """
 
     seed: int
     goal_index: int
-    goal_text: str
     final_distances: np.ndarray
     scores: dict[str, np.ndarray]
-    visible_change: float
-    covered: float
     text_scores: dict[str, np.ndarray] = field(default_factory=dict)
-    others: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     shown: "ShownScene | None" = None
 
     def order(self, method: str) -> np.ndarray:
@@ -54,13 +50,12 @@ def figures(judged: Sequence[Judged], chance: float) -> dict[str, Any]:
     top1, low, high: of the video world model. p_above_chance: exact binomial, one-sided. methods: top1 with its Wilson
     interval; mrr, mean reciprocal rank of the right answer, and regret_m, metres from the chosen outcome to the goal,
     with bootstrap intervals; tied, share of scenes whose best score is shared. mcnemar: exact two-sided p of the video
-    world model against each other method. visible_change, covered: mean share of the goal's change outside the hands,
-    and of the picture under them. text_top1: by the goal's sentence. alternatives: other ways to score.
+    world model against each other method. text_top1: by the goal's sentence.
     """
     names = sorted({name for each in judged for name in each.scores})
     rows = {name: _method_row(judged, name) for name in names}
     won = {name: _won(judged, name) for name in names}
-    found: dict[str, Any] = {
+    return {
         **{name: rows[MAIN][name] if MAIN in rows else None for name in ("top1", "low", "high")},
         "n": len(judged),
         "chance": chance,
@@ -70,14 +65,9 @@ def figures(judged: Sequence[Judged], chance: float) -> dict[str, Any]:
         "text_top1": _top1_by_text(judged) if judged[0].text_scores else NO_WEIGHTS,
         "methods": rows,
         "mcnemar": {name: mcnemar(won[MAIN], won[name]) for name in names if name != MAIN} if MAIN in won else {},
-        "visible_change": float(np.mean([each.visible_change for each in judged])),
-        "covered": float(np.mean([each.covered for each in judged])),
         "seeds": [each.seed for each in judged],
         "chosen_right": {name: [int(flag) for flag in won[name]] for name in names},
     }
-    if judged[0].others:
-        found["alternatives"] = _alternatives(judged)
-    return found
 
 
 def _won(judged: Sequence[Judged], method: str) -> np.ndarray:
@@ -103,21 +93,10 @@ def _top1_by_text(judged: Sequence[Judged]) -> dict[str, Any]:
     """Top-1 with its interval by method, when the goal's sentence ranks the videos instead of its picture."""
     found: dict[str, Any] = {}
     for name in judged[0].text_scores:
-        rate = wilson(sum(_is_right(each, each.text_scores[name]) for each in judged), len(judged))
+        right = [rank_order(each.text_scores[name], each.seed)[0] == each.goal_index for each in judged]
+        rate = wilson(sum(map(int, right)), len(judged))
         found[name] = {"top1": rate.value, "low": rate.low, "high": rate.high}
     return found
-
-
-def _alternatives(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """Top-1 by method and way to score, best first, of the scenes that were scored in every way."""
-    found: dict[str, dict[str, float]] = {}
-    for name, way in judged[0].others:
-        found.setdefault(name, {})[way] = float(np.mean([_is_right(each, each.others[name, way]) for each in judged]))
-    return {name: dict(sorted(ways.items(), key=lambda item: -item[1])) for name, ways in found.items()}
-
-
-def _is_right(scene: Judged, scores: np.ndarray) -> bool:
-    return bool(rank_order(scores, scene.seed)[0] == scene.goal_index)
 
 
 def binomial_p(successes: int, trials: int, chance: float) -> float:

@@ -9,19 +9,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dexworld.video.model.backbone_layers import (
+    PATCH,
     GatedSkip,
     HandEmbedding,
-    HandModulatedNorm,
-    JointAttention,
     Modulation,
     modulate_by_hands,
     zero_linear,
 )
-from dexworld.video.model.patch_embedding import patch_embedding
 from dexworld.video.model.published_parts import require
 from dexworld.video.model.video_config import DWMConfig
-
-PATCH = 2  # latent cells on a side of a token, in both backbones
 
 
 def build_transformer(config: DWMConfig) -> Any:
@@ -63,8 +59,6 @@ class Backbone(nn.Module):
             # A zero output is the static video: new models start as the identity.
             nn.init.zeros_(self.transformer.proj_out.weight)
             nn.init.zeros_(self.transformer.proj_out.bias)
-        if config.backbone.kind == "cogvideox":
-            self.transformer.set_attn_processor(JointAttention())
         self.hand_embedding: HandEmbedding | None = None
         self.control: ControlBranch | None = None
         self.skip: GatedSkip | None = None
@@ -75,17 +69,7 @@ class Backbone(nn.Module):
         elif config.condition == "control":
             self.control = ControlBranch(self.transformer, config.codec.channels, config.control_depth)
         if config.backbone.skip_maps:
-            self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps, PATCH)
-        if self.dtype != torch.float32:  # new layers work in the precision of the published ones
-            norms = [each.hands for each in self.transformer.modules() if isinstance(each, HandModulatedNorm)]
-            for added in (self.hand_embedding, self.control, self.skip, *norms):
-                if added is not None:
-                    added.to(self.dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the patch embedding; others of a published model's layers may stay in float32 (Wan's time embedding)."""
-        return patch_embedding(self.transformer).weight.dtype
+            self.skip = GatedSkip(config.in_channels, config.codec.channels, width, config.backbone.skip_maps)
 
     def recompute(self, enabled: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what is inside."""
@@ -107,27 +91,24 @@ class Backbone(nn.Module):
         text: (B, L, D); zeros when None. hand_vectors: (B, F, 128), for the AdaLN conditions. control: (B, f, C, h, w)
         latents of the silhouette, for `control`. Raises ValueError when the condition's input is missing.
         """
-        backbone, wanted = self.config.backbone, channels.dtype
-        if self.hand_embedding is not None and hand_vectors is None:
-            raise ValueError(f"condition {self.config.condition!r} needs hand_vectors: the clip has no hand keypoints")
-        if self.control is not None and control is None:
-            raise ValueError("condition 'control' needs the latents of the hands' silhouette")
-        channels = channels.to(self.dtype)  # published weights may be bfloat16
+        backbone = self.config.backbone
         if text is None:
             text = channels.new_zeros(len(channels), backbone.text_tokens, backbone.text_dim)
         text = text.to(channels)
         if backbone.kind == "wan":
             # Wan's timestep is 1000 times the noise level
             answer = self.transformer(channels.transpose(1, 2), timestep + 1, text, return_dict=False)[0]
-            return answer.transpose(1, 2).to(wanted)
+            return answer.transpose(1, 2)
         rotary = self._rotary(channels)
         hands = None
-        if self.hand_embedding is not None and hand_vectors is not None:
+        if self.hand_embedding is not None:
+            if hand_vectors is None:
+                raise ValueError(f"condition {self.config.condition!r} needs hand_vectors")
             hands = self.hand_embedding(hand_vectors.to(channels))
         answer, tokens = run_cogvideox(self.transformer, channels, text, timestep, rotary, hands, self.control, control)
         if self.skip is not None:
             answer = answer + self.skip(channels, tokens)
-        return answer.to(wanted)
+        return answer
 
     def _rotary(self, channels: Tensor) -> tuple[Tensor, Tensor] | None:
         if not self.config.backbone.rotary:

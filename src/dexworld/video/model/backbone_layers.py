@@ -1,4 +1,4 @@
-"""What we change in a CogVideoX transformer: attention, norms that see the hands, a way around narrow layers."""
+"""What we change in a CogVideoX transformer: norms that see the hands, a way around narrow layers."""
 
 from typing import Any, NamedTuple
 
@@ -8,57 +8,7 @@ from torch.nn import functional
 
 from dexworld.video.clips.clip import HAND_VECTOR, TIME_FACTOR
 
-LONGEST = 1024  # tokens; beyond, the table of products costs more memory than it saves time
-
-
-class JointAttention:
-    """An attention processor for diffusers' CogVideoX blocks: video and text tokens attend to each other.
-
-    On the CPU in bfloat16 the fused kernel's backward pass is slow: explicit products make a training step of a small
-    model about 1.2 times as fast (benchmarks/video.py).
-    """
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Attended video (B, P, D) and text (B, L, D); the rotary tables (P, head_dim) turn video tokens only."""
-        texts = encoder_hidden_states.shape[1]
-        tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
-        query, key, value = (
-            project(tokens).unflatten(2, (attn.heads, -1)).transpose(1, 2)
-            for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        query = query if attn.norm_q is None else attn.norm_q(query)
-        key = key if attn.norm_k is None else attn.norm_k(key)
-        if image_rotary_emb is not None:
-            query, key = (
-                torch.cat([each[:, :, :texts], rotated(each[:, :, texts:], *image_rotary_emb)], dim=2)
-                for each in (query, key)
-            )
-        mixed = attend(query.to(value.dtype), key.to(value.dtype), value, attention_mask).transpose(1, 2).flatten(2)
-        mixed = attn.to_out[1](attn.to_out[0](mixed))
-        return mixed[:, texts:], mixed[:, :texts]
-
-
-def rotated(tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Tokens (B, heads, P, head_dim), each pair of neighbouring channels turned by its angle; tables (P, head_dim)."""
-    even, odd = tokens.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return (tokens * cosine.to(tokens) + turned * sine.to(tokens)).to(tokens.dtype)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention (B, heads, P, head_dim), by whichever of the two ways is faster here; equal up to rounding."""
-    slow = value.device.type == "cpu" and value.dtype == torch.bfloat16 and torch.is_grad_enabled()
-    if slow and mask is None and query.shape[2] <= LONGEST:
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        return scores.softmax(dim=-1).to(value.dtype) @ value
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+PATCH = 2  # latent cells on a side of a token, in both backbones
 
 
 class Modulation(NamedTuple):
@@ -144,10 +94,9 @@ class GatedSkip(nn.Module):
     carry them. A model 128 or 192 wide only decides which linear maps of its input make up the output.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, maps: int, patch: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int, width: int, maps: int) -> None:
         super().__init__()
-        self.patch, self.maps = patch, maps
-        cells = patch * patch
+        self.maps, cells = maps, PATCH**2
         self.linear = nn.Linear(cells * in_channels, maps * cells * out_channels, bias=False)
         self.norm = nn.LayerNorm(width)
         self.gates = zero_linear(width, maps)
@@ -155,14 +104,14 @@ class GatedSkip(nn.Module):
     def forward(self, channels: Tensor, tokens: Tensor) -> Tensor:
         """What to add to the output (B, f, C, h, w), for inputs (B, f, in, h, w) and last tokens (B, f P, width)."""
         batch, frames = channels.shape[:2]
-        cells = functional.pixel_unshuffle(channels.flatten(0, 1), self.patch)  # (B f, 4 in, h/2, w/2)
+        cells = functional.pixel_unshuffle(channels.flatten(0, 1), PATCH)  # (B f, 4 in, h/2, w/2)
         rows, columns = cells.shape[2:]
         inputs = cells.flatten(2).transpose(1, 2)  # (B f, P, 4 in)
         gates = self.gates(self.norm(tokens)).unflatten(1, (frames, -1)).flatten(0, 1)  # (B f, P, K)
         mapped = self.linear(inputs).unflatten(2, (self.maps, -1))  # (B f, P, K, 4 C)
         mixed = (gates[:, :, None] @ mapped)[:, :, 0]  # (B f, P, 4 C)
         grid = mixed.transpose(1, 2).unflatten(2, (rows, columns))
-        return functional.pixel_shuffle(grid, self.patch).unflatten(0, (batch, frames))
+        return functional.pixel_shuffle(grid, PATCH).unflatten(0, (batch, frames))
 
     @torch.no_grad()
     def copy_from(self, other: "GatedSkip") -> None:

@@ -21,14 +21,15 @@ from torch import Tensor
 from dexworld.data.locks import write_missing
 from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import TripletClip, camera_vectors
-from dexworld.video.clips.hand_video import frames_with_hands, hand_silhouette, hands_over, repeated_first_frame
+from dexworld.video.clips.hand_video import frames_with_hands
 from dexworld.video.clips.regions import interaction_region
 from dexworld.video.clips.triplet_files import RATE_TOLERANCE, TripletFiles
 from dexworld.video.clips.triplets import TripletFolder
+from dexworld.video.model.conditions import video_of
 from dexworld.video.model.dwm import DWM
 
 logger = logging.getLogger(__name__)
-KINDS = ("interaction", "static", "hands", "silhouette", "first_frame", "overlay")
+KINDS = ("interaction", "static", "hands", "silhouette", "first_frame")
 REGION = "region"  # beside them: where the hands act, eight pixels of a row in a byte
 SIGNATURE = "clip"  # key of a file's metadata
 NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no hands
@@ -38,9 +39,8 @@ NAVIGATION = "navigation"  # setting of a triplet folder whose clips may show no
 class LatentClip:
     """One clip, encoded. Latents are (f, C, h, w).
 
-    silhouette: of the white-on-black hand video. first_frame: of the interaction's first frame repeated. overlay: of
-    the hands drawn over the static video. region: (F, H, W) bool, see `regions.py`. hand_vectors: (F, 128), None for a
-    clip without keypoints. text: (L, D) or None.
+    Latents are of the videos that `video_of` names. region: (F, H, W) bool, see `regions.py`. hand_vectors: (F, 128),
+    None for a clip without keypoints. text: (L, D) or None.
     """
 
     name: str
@@ -49,7 +49,6 @@ class LatentClip:
     hands: Tensor
     silhouette: Tensor
     first_frame: Tensor
-    overlay: Tensor
     region: Tensor
     hand_vectors: Tensor | None = None
     text: Tensor | None = None
@@ -140,16 +139,8 @@ def _logged(paths: list[Path], root: Path) -> Iterator[Path]:
 
 def _encoded(clip: TripletClip, model: DWM) -> dict[str, Tensor]:
     """The tensors of a clip's file."""
-    videos = {
-        "interaction": clip.interaction,
-        "static": clip.static,
-        "hands": clip.hands,
-        "silhouette": hand_silhouette(clip.hands).numpy(),
-        "overlay": hands_over(clip.static, clip.hands).numpy(),
-        "first_frame": repeated_first_frame(clip.interaction[None])[0],
-    }
     # One at a time: a video VAE needs the memory.
-    tensors = {kind: model.encode(video[None])[0].cpu().contiguous() for kind, video in videos.items()}
+    tensors = {kind: model.encode(video_of(clip, kind)[None])[0].cpu().contiguous() for kind in KINDS}
     region = interaction_region(clip.interaction, clip.static, clip.hands)
     tensors[REGION] = torch.from_numpy(np.packbits(region, axis=-1))
     if clip.track is not None:
@@ -210,4 +201,9 @@ def fit_codec(model: DWM, folders: list[TripletFolder], clips: int, seed: int) -
             if count % 4 == 0:
                 yield torch.from_numpy(clip.hands)
 
-    model.codec.fit(videos())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order: the same bits on any number of cores
+    try:
+        model.codec.fit(videos())
+    finally:
+        torch.set_num_threads(threads)

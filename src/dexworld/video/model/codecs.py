@@ -1,6 +1,6 @@
 """What every video codec offers, the one that a configuration names, and the video VAEs of CogVideoX and Wan."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from dexworld.video.model.video_config import CodecConfig
 VAE_CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
 
 
-@runtime_checkable
 class Codec(Protocol):
     """A frozen module, 4 x in time and 8 x in space. mask_value: "this pixel is known" in the mask channels."""
 
@@ -74,12 +73,12 @@ class VAECodec(nn.Module):
         self.register_buffer("std", std.view(-1, 1, 1, 1), persistent=False)
 
     @torch.no_grad()
-    def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """See `Codec.encode`. generator: of a sampling codec's draws. Raises ValueError on another shape or type."""
+    def encode(self, video: Tensor) -> Tensor:
+        """See `Codec.encode`. Raises ValueError on another shape or type."""
         check_codec_video(video, self.group)
         pixels = video.permute(0, 4, 1, 2, 3).to(self.vae.device, self.vae.dtype) / 127.5 - 1.0  # (B, 3, F, H, W)
         posterior = self.vae.encode(pixels).latent_dist
-        latents = posterior.sample(generator or self._generator) if self.sample else posterior.mode()
+        latents = posterior.sample(self._generator) if self.sample else posterior.mode()
         latents = (latents.float() - self.mean) / self.std
         return latents.transpose(1, 2).contiguous()
 

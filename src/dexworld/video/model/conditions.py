@@ -7,11 +7,13 @@ CogVideoX-Fun's (m = 1) and Wan-Fun's (m = 4) inpainting models, which is why on
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.video.clips.clip import TIME_FACTOR
+from dexworld.video.clips.clip import TIME_FACTOR, TripletClip
+from dexworld.video.clips.hand_video import hand_silhouette, repeated_first_frame
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,9 @@ class Conditions:
     """Conditions of a batch. Latents are (B, f, C, h, w).
 
     static: of the static video, or of the masked video when inpainting. mask: (B, f, m, h, w), `codec.mask_value` where
-    pixels are known and 0 where they are to be made. hands: of the hand video, its silhouette or the hands over the
-    static video, for models that take it. hand_vectors: (B, F, 128) keypoints in the camera's frame, for the AdaLN
-    conditions. text: (B, L, D) embeddings; None stands for zeros. blank: stands in for `hands` when there are none:
-    latents (1 or B, f, C, h, w), mostly of an empty hand video.
+    pixels are known and 0 where they are to be made. hands: of the hand video or its silhouette, for models that take
+    it. hand_vectors: (B, F, 128) keypoints in the camera's frame, for the AdaLN conditions. text: (B, L, D) embeddings;
+    None stands for zeros. blank: latents (1, f, C, h, w) of an empty hand video, for clips without hands.
     """
 
     static: Tensor
@@ -41,7 +42,7 @@ class Conditions:
         return replace(self, **{name: value.to(device) for name, value in given.items() if value is not None})
 
     def without_hands(self, rows: Tensor | None = None) -> "Conditions":
-        """The same with the hands blanked, in rows (B,) bool or everywhere. ValueError without `blank` latents."""
+        """The same with the hands blanked, in rows (B,) bool or everywhere."""
         rows = torch.ones(len(self), dtype=torch.bool, device=self.static.device) if rows is None else rows
         hands, vectors = self.hands, self.hand_vectors
         if hands is not None:
@@ -69,6 +70,17 @@ class Conditions:
             sizes = " + ".join(f"{name} {each.shape[2]}" for name, each in parts.items())
             raise ValueError(f"the conditions give {sizes} = {joined.shape[2]} channels, this model takes {expected}")
         return joined
+
+
+def video_of(clip: TripletClip, kind: str) -> np.ndarray:
+    """A clip's video (F, H, W, 3) uint8 by the name of its latents.
+
+    interaction, static, hands: the clip's own. silhouette: white hands on black. first_frame: the interaction's first
+    frame, repeated.
+    """
+    if kind == "silhouette":
+        return hand_silhouette(clip.hands).numpy()
+    return repeated_first_frame(clip.interaction[None])[0] if kind == "first_frame" else getattr(clip, kind)
 
 
 def latent_mask(unknown: Tensor, channels: int, size: tuple[int, int], value: float) -> Tensor:

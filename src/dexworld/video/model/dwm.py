@@ -4,7 +4,7 @@ B batch, F pixel frames, f latent frames, C latent channels, h x w latent cells.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,17 @@ from torch import Tensor, nn
 from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError, read_checkpoint, write_checkpoint
 from dexworld.models.reference import checkpoint_path
 from dexworld.options import from_dict
-from dexworld.video.clips.clip import ClipShape
-from dexworld.video.clips.hand_video import hand_silhouette, hands_over, repeated_first_frame
+from dexworld.training.distributed import local_device
+from dexworld.video.clips.clip import ClipShape, TripletClip, camera_vectors
 from dexworld.video.model.backbone import Backbone
-from dexworld.video.model.codecs import Codec, build_codec
-from dexworld.video.model.conditions import Conditions, known_mask
-from dexworld.video.model.lora import (
-    LoRAConfig,
-    add_lora,
-    has_lora,
-    is_adapter,
-    load_adapter,
-    read_adapter,
-    save_adapter,
-)
+from dexworld.video.model.codecs import build_codec
+from dexworld.video.model.conditions import Conditions, known_mask, video_of
+from dexworld.video.model.lora import has_lora, is_adapter, load_adapter, read_adapter, save_adapter
 from dexworld.video.model.noise import NoiseProcess, diffusion_process, flow_process
 from dexworld.video.model.patch_embedding import widen_patch_embedding
 from dexworld.video.model.published_parts import check_tensors, read_settings
 from dexworld.video.model.published_weights import (
     check_expressible,
-    check_lora,
     load_transformer,
     published_config,
     widen,
@@ -59,8 +50,6 @@ class DWM(nn.Module):
         self.config = config
         self.provenance: dict[str, Any] = dict(provenance or {})
         self.codec: Any = (codec if codec is not None else build_codec(config.codec)).requires_grad_(False)
-        if not isinstance(self.codec, Codec):
-            raise TypeError(f"{type(codec).__name__} is no codec: it needs channels, mask_value, encode and decode")
         self.backbone = backbone if backbone is not None else Backbone(config)
 
     @property
@@ -91,56 +80,40 @@ class DWM(nn.Module):
 
     def conditions(
         self,
-        static: Tensor,
-        hands: Tensor | None = None,
-        hand_vectors: Tensor | None = None,
+        latents: Callable[[str], Tensor],
+        vectors: Mapping[str, Tensor | None],
         text: Tensor | None = None,
         blank: Tensor | None = None,
     ) -> Conditions:
-        """What this model's condition looks at, out of everything that is known about clips.
+        """What this model's condition looks at, out of everything that is known about B clips.
 
-        static, hands: latents (B, f, C, h, w), hands of what `HANDS_SHOWN` names; for `control`, static is of the
-        repeated first frame. blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises
-        ValueError naming what is missing.
+        latents: of the clips' videos (B, f, C, h, w) by kind, see `video_of`. vectors: (F, 128) keypoints by clip name.
+        blank: latents (1, f, C, h, w) of an empty hand video, encoded here when not given. Raises ValueError naming a
+        clip without keypoints for a condition that needs them.
         """
         condition = self.config.condition
+        static, shown = latents("first_frame" if condition == "control" else "static"), HANDS_SHOWN.get(condition)
         mask = known_mask(static, self.config.backbone.mask_channels, self.codec.mask_value)
-        vectors = hand_vectors if condition.startswith("adaln") else None
-        if condition != "none" and hands is None and vectors is None:
-            raise ValueError(f"condition {condition!r} needs the clip's hands, but none were given")
-        if hands is None:
-            blank = None
-        elif condition == "overlay":
-            blank = static  # without hands nothing is drawn over it
-        elif blank is None:
-            blank = self.blank_hands()
         if condition == "control":
             mask[:, 1:] = 0.0  # only the first frame is known
-        return Conditions(static, mask, hands=hands, hand_vectors=vectors, text=text, blank=blank)
+        hand_vectors = None
+        if condition.startswith("adaln"):
+            for name, each in vectors.items():
+                if each is None:
+                    raise ValueError(f"{name} has no hand_motions file, which condition {condition!r} needs")
+            hand_vectors = torch.stack([each for each in vectors.values() if each is not None]).to(static)
+        if shown is None:
+            return Conditions(static, mask, None, hand_vectors, text)
+        return Conditions(static, mask, latents(shown), None, text, self.blank_hands() if blank is None else blank)
 
-    def conditions_of(
-        self,
-        static: np.ndarray,
-        hands: np.ndarray,
-        first_frames: np.ndarray | None = None,
-        hand_vectors: np.ndarray | None = None,
-        text: Tensor | None = None,
-    ) -> Conditions:
-        """Conditions of videos (B, F, H, W, 3) uint8, vectors (B, F, 128); first_frames: (B, 1 or F, ...)."""
-        condition = self.config.condition
-        if condition == "control":
-            if first_frames is None:
-                raise ValueError("condition 'control' starts from the interaction's first frame, and none was given")
-            repeats = self.config.clip.frames if first_frames.shape[1] == 1 else 1
-            static = repeated_first_frame(np.repeat(first_frames, repeats, axis=1))
-        vectors = None if hand_vectors is None else torch.as_tensor(hand_vectors, dtype=torch.float32).to(self.device)
-        pictures: dict[str, Callable[[], Tensor | np.ndarray]] = {
-            "hands": lambda: hands,
-            "overlay": lambda: hands_over(static, hands),
-            "silhouette": lambda: hand_silhouette(hands),
+    def conditions_of(self, clips: Sequence[TripletClip], text: Tensor | None = None) -> Conditions:
+        """The same of clips that are encoded here."""
+        vectors = {
+            clip.name: None if clip.track is None else torch.from_numpy(camera_vectors(clip.track)) for clip in clips
         }
-        scene, shown = self.encode(static), HANDS_SHOWN.get(condition)
-        return self.conditions(scene, self.encode(pictures[shown]()) if shown else None, vectors, text)
+        return self.conditions(
+            lambda kind: self.encode(np.stack([video_of(clip, kind) for clip in clips])), vectors, text
+        )
 
     def blank_hands(self) -> Tensor:
         """Latents (1, f, C, h, w) of a hand video without hands."""
@@ -199,23 +172,16 @@ def load_base(
     condition: Condition = "mesh",
     prediction: Prediction = "velocity",
     codec_source: str | None = None,
-    lora: LoRAConfig | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> DWM:
     """A world model that starts from the transformer and the VAE of a published video model, a folder or hub id.
 
-    clip: by default the size of the checkpoint's own training clips. codec_source: another codec than its own.
-    lora: train adapters and the patch embedding only. dtype: of the transformer's weights. Raises CheckpointError for a
-    folder that can't be used, ValueError for a condition that the backbone doesn't take.
+    clip: by default the size of the checkpoint's own training clips. codec_source: another codec than its own. Raises
+    CheckpointError for a folder that can't be used, ValueError for a condition that the backbone doesn't take.
     """
-    if lora is not None:
-        check_lora(condition)
-    transformer = load_transformer(source, dtype)
+    transformer = load_transformer(source)
     config = published_config(transformer, source, clip, condition, prediction, codec_source)
     check_expressible(transformer, config, str(source))
     widen(transformer, config, str(source))
-    if lora is not None:
-        add_lora(transformer, lora)
     return DWM(config, None, Backbone(config, transformer), {"base": str(source)})
 
 
@@ -281,11 +247,6 @@ def _is_ours(source: str | Path, saved: dict[str, Any]) -> bool:
     return bool(saved.get("provenance", {}).get("initial"))
 
 
-def chosen_device(device: str = "auto") -> torch.device:
-    """The device of that name; `auto` is CUDA where there is a GPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
 def load_video_model(path: str | Path, device: str = "auto") -> DWM:
     """A trained model from its folder, its hub id or the name of a shipped one, on `device` and in evaluation mode."""
-    return DWM.from_pretrained(checkpoint_path(str(path))).to(chosen_device(device)).eval()
+    return DWM.from_pretrained(checkpoint_path(str(path))).to(local_device(device)).eval()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.video.clips.clip import TripletClip, camera_vectors
+from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
@@ -26,27 +26,15 @@ class SampleConfig:
 
     steps: denoising steps; the model's own number when None.
     guidance: classifier-free guidance on the text; 1 is none. (6 in the DWM release.)
-    hand_guidance: the same on the hands, for models trained with hand dropout: above 1 exaggerates what they change.
-    start: begin in pure noise, or in the static latents noised to `strength`.
-    strength: how much of the noise schedule is run through, (0, 1]; below 1 only with start="static".
     """
 
     steps: int | None = None
     guidance: float = 1.0
-    hand_guidance: float = 1.0
-    start: Literal["noise", "static"] = "noise"
-    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}; sampling takes at least one")
-        if not 0.0 < self.strength <= 1.0:
-            raise ValueError(f"strength is {self.strength}; it lies in (0, 1]")
-        if self.start not in ("noise", "static"):
-            raise ValueError(f"start is {self.start!r}; choose 'noise' or 'static'")
-        if self.start == "noise" and self.strength < 1.0:
-            raise ValueError("pure noise has strength 1; use start='static' for a strength below 1")
-        if self.guidance < 0 or self.hand_guidance < 0:
+        if self.guidance < 0:
             raise ValueError("guidance can't be negative; 1 means none")
 
 
@@ -57,35 +45,36 @@ def sample(
     config: SampleConfig,
     generators: list[torch.Generator],
     begin: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
-    """Latents (B, f, C, h, w); row i's noise is of `generators[i]` alone. begin: where start="static" starts."""
+    """Latents (B, f, C, h, w); row i's noise is of `generators[i]` alone.
+
+    begin: latents to begin in, noised to `strength`, the share of the noise schedule that is run through, (0, 1]; pure
+    noise without them.
+    """
     if len(generators) != len(conditions):
         raise ValueError(f"{len(conditions)} clips need as many generators, not {len(generators)}")
     static, process = conditions.static, model.process
     shape = static.shape[1:]
     noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(static)
-    timesteps = process.timesteps(config.steps or model.config.sampling_steps, config.strength)
+    timesteps = process.timesteps(config.steps or model.config.sampling_steps, strength)
     latents = noise
-    if config.start == "static":
-        latents = process.noisy(static if begin is None else begin, noise, _filled(timesteps[0], latents))
+    if begin is not None:
+        latents = process.noisy(begin, noise, _filled(timesteps[0], latents))
     for index, timestep in enumerate(timesteps):
         now = _filled(timestep, latents)
         following = _filled(timesteps[index + 1], latents) if index + 1 < len(timesteps) else None
-        clean = guided(model, latents, now, conditions, config)
+        clean = guided(model, latents, now, conditions, config.guidance)
         latents = process.step(latents, clean, now, following)
     return latents
 
 
-def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, config: SampleConfig) -> Tensor:
-    """The model's estimate of the clean latents, with guidance on text and hands."""
+def guided(model: DWM, noisy: Tensor, timestep: Tensor, conditions: Conditions, guidance: float) -> Tensor:
+    """The model's estimate of the clean latents, with guidance on the text."""
     clean = model.denoise(noisy, timestep, conditions)
-    result = clean
-    if config.guidance != 1.0 and conditions.text is not None:
-        result = result + (config.guidance - 1) * (clean - model.denoise(noisy, timestep, conditions.without_text()))
-    if config.hand_guidance != 1.0:
-        without = model.denoise(noisy, timestep, conditions.without_hands())
-        result = result + (config.hand_guidance - 1) * (clean - without)
-    return result
+    if guidance == 1.0 or conditions.text is None:
+        return clean
+    return clean + (guidance - 1) * (clean - model.denoise(noisy, timestep, conditions.without_text()))
 
 
 def _filled(timestep: int, like: Tensor) -> Tensor:
@@ -96,7 +85,7 @@ def _filled(timestep: int, like: Tensor) -> Tensor:
 class GenerateConfig:
     """How videos are made. Raises ValueError naming the field that makes no sense.
 
-    sampling: steps, guidance, where to start.
+    sampling: steps, guidance.
     detail: `kept` shows the static video's own pixels where the generated latents change nothing, so a codec's
         blur touches only what the hands change (our reading of V = static + change); `codec` shows what was decoded.
     fade: changes smaller than this (mean around a pixel, of 1) are mixed with the unchanged scene in proportion: an
@@ -156,20 +145,9 @@ class Generator:
 
     def conditions(self, clips: Sequence[TripletClip]) -> Conditions:
         """What the model is told about the clips."""
-        model, condition = self.model, self.model.config.condition
         for clip in clips:
-            check_shape(clip.static, model, clip.name)
-            if condition.startswith("adaln") and clip.track is None:
-                raise ValueError(f"{clip.name} has no hand_motions file, which condition {condition!r} needs")
-        texts = self._texts(clips)
-        vectors = [camera_vectors(clip.track) for clip in clips if clip.track is not None]
-        conditions = model.conditions_of(
-            np.stack([clip.static for clip in clips]),
-            np.stack([clip.hands for clip in clips]),
-            first_frames=np.stack([clip.interaction[:1] for clip in clips]) if condition == "control" else None,
-            hand_vectors=np.stack(vectors) if condition.startswith("adaln") else None,
-            text=texts,
-        )
+            check_shape(clip.static, self.model, clip.name)
+        conditions = self.model.conditions_of(clips, self._texts(clips))
         return conditions if self.config.hands else conditions.without_hands()
 
     def check_texts(self) -> None:
@@ -273,7 +251,7 @@ class SDEdit:
     def generate(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> list[np.ndarray]:
         """A video (F, H, W, 3) uint8 for each clip, drawn from its seed."""
         videos: list[np.ndarray] = []
-        config, model = SampleConfig(steps=self.steps, start="static", strength=self.strength), self.model
+        config, model = SampleConfig(steps=self.steps), self.model
         for start in range(0, len(clips), self.batch):
             part = clips[start : start + self.batch]
             static = model.encode(np.stack([clip.static for clip in part]))
@@ -282,5 +260,7 @@ class SDEdit:
             )
             conditions = Conditions(torch.zeros_like(static), unknown)
             generators = _generators(seeds[start : start + self.batch])
-            videos += list(model.decode(sample(model, conditions, config, generators, begin=static)).cpu().numpy())
+            videos += list(
+                model.decode(sample(model, conditions, config, generators, static, self.strength)).cpu().numpy()
+            )
         return videos

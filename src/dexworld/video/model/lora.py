@@ -124,7 +124,7 @@ def load_adapter(transformer: Any, folder: str | Path) -> Any:
     from peft import set_peft_model_state_dict
 
     folder = Path(folder)
-    lora, other = _read(folder / LORA_FILE), _read(folder / OTHER_FILE)
+    lora, other = read_weights(folder / LORA_FILE), read_weights(folder / OTHER_FILE)
     lora = {name.removeprefix(PREFIX): value for name, value in lora.items()}
     add_lora(transformer, _config(lora, read_adapter(folder), folder))
     expected_lora, expected_other = adapter_state(transformer)
@@ -145,9 +145,3 @@ def _config(lora: dict[str, Tensor], description: dict[str, Any], folder: Path) 
         raise CheckpointError(f"{folder / ADAPTER_FILE} says rank {description['rank']}, its tensors have rank {rank}")
     targets = tuple(sorted({name.rsplit(".lora_", 1)[0] for name in lora}))
     return LoRAConfig(rank, description.get("alpha", rank), targets)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"no {path}; an adapter folder holds {LORA_FILE} and {OTHER_FILE}")
-    return read_weights(path)

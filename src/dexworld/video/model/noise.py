@@ -18,9 +18,9 @@ from dexworld.video.model.published_parts import find_optional_part, read_settin
 from dexworld.video.model.video_config import Kind
 
 TRAIN_STEPS = 1000
-# CogVideoX-5B and Wan 2.1 as the DWM release uses them. diffusers' class defaults are other ones (epsilon, leading,
-# clipping, shift 3), so every setting is written out.
-DEFAULTS: dict[str, dict[str, Any]] = {
+# What our processes fix, as in CogVideoX-5B and Wan 2.1. A setting that a file leaves out has this value: the defaults
+# of diffusers' classes are other ones (epsilon, leading, clipping).
+FIXED: dict[Kind, dict[str, Any]] = {
     "cogvideox": {
         "num_train_timesteps": TRAIN_STEPS,
         "beta_start": 0.00085,
@@ -31,16 +31,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "set_alpha_to_one": True,
         "clip_sample": False,
         "timestep_spacing": "trailing",
-        "snr_shift_scale": 1.0,
     },
-    "wan": {"num_train_timesteps": TRAIN_STEPS, "shift": 5.0, "use_dynamic_shifting": False},
-}
-# What our processes fix. A setting that a file leaves out has the published value.
-FIXED: dict[str, dict[str, Any]] = {
-    "cogvideox": {name: value for name, value in DEFAULTS["cogvideox"].items() if name != "snr_shift_scale"},
     "wan": {"num_train_timesteps": TRAIN_STEPS, "use_dynamic_shifting": False, "prediction_type": "flow_prediction"},
 }
-SHIFT = {"cogvideox": ("snr_shift_scale",), "wan": ("flow_shift", "shift")}
+SHIFT = {"cogvideox": ("snr_shift_scale",), "wan": ("flow_shift", "shift")}  # names of the shift in files
+PUBLISHED_SHIFT = {"cogvideox": 1.0, "wan": 5.0}
 
 
 @dataclass(frozen=True)
@@ -109,18 +104,16 @@ def flow_process(shift: float) -> NoiseProcess:
     return NoiseProcess((1 - sigma).float(), sigma.float(), flow=True, shift=shift)
 
 
-def load_scheduler_config(source: str | Path, kind: Kind) -> dict[str, Any]:
-    """The settings in `scheduler/scheduler_config.json` of a model's folder or id, or the defaults when it has none."""
+def noise_settings(source: str | Path, kind: Kind) -> dict[str, float]:
+    """{"snr_shift": ...} or {"flow_shift": ...} of a model's folder or id, from its `scheduler/scheduler_config.json`.
+
+    The published values when it has none. Raises CheckpointError naming every setting that we don't sample with.
+    """
     folder = find_optional_part(source, "scheduler")
-    return dict(DEFAULTS[kind]) if folder is None else read_settings(folder / "scheduler_config.json")
-
-
-def noise_settings(settings: dict[str, Any], kind: Kind) -> dict[str, float]:
-    """{"snr_shift": ...} or {"flow_shift": ...}. Raises CheckpointError naming every setting that differs."""
-    fixed = FIXED[kind].items()
-    differing = [(name, value) for name, value in fixed if settings.get(name, value) != value]
-    wrong = [f"{name} is {settings[name]!r}, not {value!r}" for name, value in differing]
-    if wrong:
-        raise CheckpointError(f"the checkpoint's scheduler is not one that we sample with: {'; '.join(wrong)}")
-    shift = next((settings[name] for name in SHIFT[kind] if name in settings), DEFAULTS[kind][SHIFT[kind][-1]])
+    settings = {} if folder is None else read_settings(folder / "scheduler_config.json")
+    differing = [(name, value) for name, value in FIXED[kind].items() if settings.get(name, value) != value]
+    if differing:
+        wrong = "; ".join(f"{name} is {settings[name]!r}, not {value!r}" for name, value in differing)
+        raise CheckpointError(f"the checkpoint's scheduler is not one that we sample with: {wrong}")
+    shift = next((settings[name] for name in SHIFT[kind] if name in settings), PUBLISHED_SHIFT[kind])
     return {"snr_shift" if kind == "cogvideox" else "flow_shift": float(shift)}

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.checkpoint import CheckpointError, located
 
 CONFIG_FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 # What the class of a part is called, for a folder that is the part itself.
@@ -46,28 +46,13 @@ def find_part(source: str | Path, part: str) -> Path:
 
 def find_optional_part(source: str | Path, part: str) -> Path | None:
     """As `find_part`, but None for a part that the folder or id doesn't have."""
-    root = Path(source)
-    if not root.is_dir():
-        if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
-            raise CheckpointError(f"no model folder {source}")
-        patterns = [f"{part}/*"] + (["config.json", "*.safetensors", "*.index.json"] if part == "transformer" else [])
-        root = downloaded(str(source), patterns)
+    beside = ["config.json", "*.safetensors", "*.index.json"] if part == "transformer" else []
+    root = located(source, [f"{part}/*", *beside])
     wanted = CONFIG_FILES.get(part, "config.json")
     if (root / part / wanted).is_file():
         return root / part
     itself = (root / wanted).is_file() and (part not in MARKS or _is_called(read_settings(root / wanted), MARKS[part]))
     return root if itself else None
-
-
-def downloaded(name: str, patterns: list[str]) -> Path:
-    """The local folder of those files of a hub id. Raises CheckpointError when they can't be downloaded."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{name} is neither a folder nor a model that could be downloaded: {error}") from error
 
 
 def _is_called(settings: dict[str, Any], marks: tuple[str, ...]) -> bool:
@@ -87,11 +72,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises CheckpointError for a damaged one."""
+    """The tensors of a safetensors file. Raises CheckpointError for a missing or damaged one."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or corrupt ({error}); save or download it again") from error
+        raise CheckpointError(
+            f"{path} is missing, truncated or corrupt ({error}); save or download it again"
+        ) from error
 
 
 def library_model(cls: Any, folder: Path, **options: Any) -> Any:

@@ -12,16 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError
-from dexworld.options import from_dict
+from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.clips.clip import ClipShape
 from dexworld.video.model.backbone import build_transformer
-from dexworld.video.model.lora import ADAPTER_FILE
-from dexworld.video.model.noise import load_scheduler_config, noise_settings
+from dexworld.video.model.noise import noise_settings
 from dexworld.video.model.patch_embedding import channel_columns, widen_patch_embedding
 from dexworld.video.model.published_parts import (
     check_tensors,
-    downloaded,
     find_part,
     library_model,
     read_settings,
@@ -29,7 +26,6 @@ from dexworld.video.model.published_parts import (
     require,
 )
 from dexworld.video.model.video_config import (
-    CONCATENATED,
     BackboneConfig,
     CodecConfig,
     Condition,
@@ -61,48 +57,8 @@ def published_config(
     elif clip is None:
         clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
     codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
-    backbone = _backbone_config(settings, kind, noise_settings(load_scheduler_config(source, kind), kind))
+    backbone = _backbone_config(settings, kind, noise_settings(source, kind))
     return DWMConfig(clip, codec, backbone, condition, prediction, sampling_steps=PUBLISHED_STEPS)
-
-
-def base_config(source: str | Path, condition: Condition = "mesh", prediction: Prediction = "velocity") -> DWMConfig:
-    """The configuration of `load_base(source)`, from the checkpoint's settings alone. Raises CheckpointError."""
-    require("diffusers", "accelerate")
-    import diffusers
-    from accelerate import init_empty_weights
-
-    source = _settings_folder(source, ["config.json", "transformer/config.json", "scheduler/scheduler_config.json"])
-    folder = find_part(source, "transformer")
-    settings, original = _transformer_settings(folder)
-    cls = diffusers.WanTransformer3DModel if original else getattr(diffusers, settings["_class_name"])
-    with init_empty_weights():
-        transformer = cls.from_config(_translated(settings) if original else settings)
-    return published_config(transformer, source, None, condition, prediction, None)
-
-
-def saved_config(folder_or_hub_id: str | Path) -> DWMConfig:
-    """The configuration that `DWM.save_pretrained` wrote. Raises CheckpointError where there is none."""
-    folder = Path(_settings_folder(folder_or_hub_id, [CONFIG_FILE, ADAPTER_FILE]))
-    path = folder / (ADAPTER_FILE if (folder / ADAPTER_FILE).is_file() else CONFIG_FILE)
-    if not path.is_file():
-        raise CheckpointError(f"{folder} holds no {CONFIG_FILE} of a video model")
-    description = read_settings(path).get("model")
-    if not isinstance(description, dict):
-        raise CheckpointError(f"{path} does not describe a video model")
-    return from_dict(DWMConfig, description, where=f"{path}: model")
-
-
-def _settings_folder(source: str | Path, files: list[str]) -> str | Path:
-    """The folder, or what is downloaded of a hub id: those files only."""
-    if Path(source).is_dir() or str(source).count("/") != 1:
-        return source
-    return downloaded(str(source), files)
-
-
-def check_lora(condition: Condition, base: Condition = "none") -> None:
-    """Raise ValueError when `condition` has layers that neither an adapter nor its base would hold."""
-    if condition != base and condition not in (*CONCATENATED, "none"):
-        raise ValueError(f"condition {condition!r} adds layers that a LoRA adapter lacks; train in full (lora_rank 0)")
 
 
 def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") -> Any:
@@ -114,17 +70,17 @@ def widen(transformer: Any, config: DWMConfig, where: str = "the checkpoint") ->
         raise CheckpointError(f"{where}: {error}") from error
 
 
-def load_transformer(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_transformer(source: str | Path) -> Any:
     """The transformer of a published model, in evaluation mode. Raises CheckpointError naming every unfit tensor."""
     require("diffusers", "accelerate")
     folder = find_part(source, "transformer")
     settings, original = _transformer_settings(folder)
     if original:
-        transformer = _load_original_wan(folder, settings, dtype)
+        transformer = _load_original_wan(folder, settings)
     else:
         import diffusers
 
-        transformer = library_model(getattr(diffusers, settings["_class_name"]), folder, torch_dtype=dtype)
+        transformer = library_model(getattr(diffusers, settings["_class_name"]), folder, torch_dtype=torch.float32)
     if getattr(transformer.config, "image_dim", None) is not None:
         log.info("%s: its image branch becomes a bias, as for an empty image", folder)
         fold_image_branch(transformer)
@@ -165,7 +121,7 @@ def fold_image_branch(transformer: Any) -> Any:
     return transformer
 
 
-def _load_original_wan(folder: Path, settings: dict[str, Any], dtype: torch.dtype) -> Any:
+def _load_original_wan(folder: Path, settings: dict[str, Any]) -> Any:
     from accelerate import init_empty_weights
     from diffusers import WanTransformer3DModel
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
@@ -174,11 +130,7 @@ def _load_original_wan(folder: Path, settings: dict[str, Any], dtype: torch.dtyp
         transformer = WanTransformer3DModel.from_config(_translated(settings))
     weights = convert_wan_transformer_to_diffusers(_read_shards(folder))
     check_tensors(weights, transformer.state_dict(), str(folder))
-    exact = set(WanTransformer3DModel._keep_in_fp32_modules)
-    weights = {
-        name: value.to(torch.float32 if exact & set(name.split(".")) else dtype) for name, value in weights.items()
-    }
-    transformer.load_state_dict(weights, assign=True)
+    transformer.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     return transformer
 
 

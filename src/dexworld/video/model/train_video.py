@@ -7,8 +7,6 @@
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,16 @@ import torch
 from dexworld.evaluation.guard import training_ranges
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
+from dexworld.training.distributed import local_device
 from dexworld.training.fit import run_trainer, without_folders
 from dexworld.training.trainer import Trainer
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
 from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
-from dexworld.video.model.dwm import DWM, check_lora, chosen_device, load_base, started_from
+from dexworld.video.model.dwm import DWM, load_base, started_from
 from dexworld.video.model.generate import folder_prompts
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
 from dexworld.video.model.prompt_embeddings import embed_prompts
-from dexworld.video.model.video_config import CONDITIONS, Condition, Prediction, preset
+from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, Condition, Prediction, preset
 from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ class VideoRunConfig:
 
 def train_video(config: VideoRunConfig) -> Path:
     """Train, or go on with a run, and return the model's folder. Raises ValueError, ResumeError or TrainingDiverged."""
-    device = chosen_device(config.device)
+    device = local_device(config.device)
     if config.lora_rank and config.base is None and config.initial is None:
         raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")
     folders = [open_triplets(folder) for folder in config.data]
@@ -145,13 +144,11 @@ def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     ancestry = None
     if config.base is not None:
-        if config.lora_rank:
-            check_lora(config.condition)
+        _check_lora(config, "none")
         model = load_base(config.base, condition=config.condition)
     elif config.initial is not None:
         base = DWM.from_pretrained(checkpoint_path(config.initial))
-        if config.lora_rank:
-            check_lora(config.condition, base.config.condition)
+        _check_lora(config, base.config.condition)
         model, ancestry = started_from(base, config.condition, config.prediction)
         ancestry = dict(ancestry)
     else:
@@ -162,8 +159,7 @@ def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple
             if interrupted is not None:
                 model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of
             else:
-                with one_thread():
-                    fit_codec(model, folders, config.codec_clips, config.training.seed)
+                fit_codec(model, folders, config.codec_clips, config.training.seed)
     transformer = model.backbone.transformer
     if config.lora_rank and not has_lora(transformer):
         model.provenance = {**model.provenance, "base": config.base or config.initial}
@@ -171,6 +167,13 @@ def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple
         add_lora(transformer, LoRAConfig(config.lora_rank, config.lora_rank), config.training.seed)
     model.backbone.recompute(config.recompute)
     return model, ancestry
+
+
+def _check_lora(config: VideoRunConfig, base: Condition) -> None:
+    """Refuse adapters with a condition whose layers neither they nor their base would hold."""
+    if config.lora_rank and config.condition not in (*CONCATENATED, "none", base):
+        what = f"condition {config.condition!r} adds layers that a LoRA adapter lacks"
+        raise ValueError(f"{what}; train in full (lora_rank 0)")
 
 
 def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
@@ -196,17 +199,6 @@ def check_held_out(held_out: list[TripletFolder], trained: list[list[int]]) -> N
         if shared:
             found = f"{len(shared)} of {len(folder)} validation clips in {folder.root} are of training scenes"
             raise ValueError(f"{found} (the first seed is {shared[0]}); make clips of other seeds")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the number of cores: the same bits everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def seed_ranges(folder: TripletFolder) -> list[tuple[int, int]]:

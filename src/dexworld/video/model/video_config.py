@@ -10,17 +10,12 @@ from typing import Literal, get_args
 from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR, ClipShape
 
 Kind = Literal["cogvideox", "wan"]
-Condition = Literal["overlay", "mesh", "mask", "adaln-global", "adaln-frame", "none", "control"]
+Condition = Literal["mesh", "mask", "adaln-global", "adaln-frame", "none", "control"]
 Prediction = Literal["velocity", "residual"]
-CONCATENATED: tuple[Condition, ...] = ("overlay", "mesh", "mask")  # these add a hand latent to the input channels
+CONCATENATED: tuple[Condition, ...] = ("mesh", "mask")  # these add a hand latent to the input channels
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 # Which latents of a clip (`clip_latents.KINDS`) show a condition its hands; others see keypoints, or no hands.
-HANDS_SHOWN: dict[Condition, str] = {
-    "overlay": "overlay",
-    "mesh": "hands",
-    "mask": "silhouette",
-    "control": "silhouette",
-}
+HANDS_SHOWN: dict[Condition, str] = {"mesh": "hands", "mask": "silhouette", "control": "silhouette"}
 
 
 @dataclass(frozen=True)
@@ -103,10 +98,9 @@ class BackboneConfig:
 class DWMConfig:
     """A video world model.
 
-    condition: how it sees the hands. `overlay`: the rendered hands drawn over the static video, as further input
-        channels (ours, docs/video.md). `mesh` and `mask`: rendered hands, or their silhouette, on black, likewise;
-        `adaln-global` and `adaln-frame`: hand keypoints through the norms; `control`: first frame instead of the static
-        video, silhouette through a control branch (InterDyn-like baseline); `none`: no hands.
+    condition: how it sees the hands. `mesh` and `mask`: rendered hands, or their silhouette, on black, as further input
+        channels; `adaln-global` and `adaln-frame`: hand keypoints through the norms; `control`: first frame instead of
+        the static video, silhouette through a control branch (InterDyn-like baseline); `none`: no hands.
     prediction: what the transformer's output means. `velocity`: v of CogVideoX or the flow of Wan, which their weights
         need. `residual`: the change of the static latents, for models trained from new weights (docs/video.md).
     control_depth: blocks of the control branch.
@@ -131,7 +125,7 @@ class DWMConfig:
         if self.control_depth < 1:
             raise ValueError(f"control_depth is {self.control_depth}; a control branch has at least one block")
         if self.backbone.kind == "wan" and self.condition not in (*CONCATENATED, "none"):
-            raise ValueError(f"the wan backbone takes conditions overlay, mesh, mask and none, not {self.condition!r}")
+            raise ValueError(f"the wan backbone takes conditions mesh, mask and none, not {self.condition!r}")
 
     @property
     def in_channels(self) -> int:
@@ -165,7 +159,6 @@ PRESETS: dict[str, DWMConfig] = {
     "mini": DWMConfig(  # the shipped model
         codec=CodecConfig(channels=32), backbone=BackboneConfig(heads=4, depth=4, skip_maps=8)
     ),
-    "mini-wan": DWMConfig(codec=CodecConfig(channels=32), backbone=BackboneConfig(kind="wan", heads=4, depth=4)),
     "debug": DWMConfig(
         clip=ClipShape(5, 32, 48),
         codec=CodecConfig(channels=8),

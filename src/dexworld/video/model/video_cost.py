@@ -1,47 +1,23 @@
-"""What a video model costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`)."""
+"""What a preset costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`)."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
-from dexworld.models.reference import checkpoint_path
-from dexworld.video.model.backbone import PATCH, Backbone
+from dexworld.video.model.backbone import Backbone
+from dexworld.video.model.backbone_layers import PATCH
 from dexworld.video.model.lora import LoRAConfig, add_lora
 from dexworld.video.model.published_parts import require
-from dexworld.video.model.published_weights import base_config, saved_config
 from dexworld.video.model.train_video import VideoRunConfig
 from dexworld.video.model.video_config import DWMConfig, preset
 
 STEPS = 50  # of sampling, with guidance
 TFLOPS = 370.0  # 10^12 operations a second: CogVideoX-5B's 90 s for a clip (50 steps, guidance, H100)
-Precision = Literal["float32", "autocast", "bfloat16"]
 # Bytes that autograd keeps of one block for each token and each number of the token's width: (trained in full, with
-# LoRA). Measured by tests/video/test_video_estimate.py on fused attention. Frozen linear layers keep no inputs.
-KEPT: dict[str, dict[Precision, tuple[float, float]]] = {
-    "cogvideox": {"float32": (93.0, 57.5), "autocast": (49.0, 35.0), "bfloat16": (48.5, 31.0)},
-    "wan": {"float32": (122.0, 74.0), "autocast": (85.0, 56.0), "bfloat16": (85.0, 50.0)},
+# LoRA), without and with `bfloat16`. Measured by tests/video/test_video_estimate.py on fused attention. Frozen linear
+# layers keep no inputs.
+KEPT = {
+    "cogvideox": {False: (93.0, 57.5), True: (49.0, 35.0)},
+    "wan": {False: (122.0, 74.0), True: (85.0, 56.0)},
 }
-
-
-@dataclass(frozen=True)
-class CostConfig:
-    """How the model is trained and sampled. Raises ValueError naming the field that makes no sense.
-
-    batch_size: clips on the device at once. lora: adapters instead of full training. precision: `autocast` is float32
-    weights and bfloat16 products (the trainer's `bfloat16`); the DWM release trains in `bfloat16`. checkpointing:
-    recompute each block in the backward pass. ema: keep averaged weights.
-    """
-
-    batch_size: int = 1
-    lora: LoRAConfig | None = None
-    precision: Precision = "bfloat16"
-    checkpointing: bool = True
-    ema: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be positive")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}; choose 'float32', 'autocast' or 'bfloat16'")
 
 
 @dataclass(frozen=True)
@@ -71,37 +47,39 @@ class Cost:
         return state + self.activations_bytes
 
 
-def estimate(config: DWMConfig, cost: CostConfig = CostConfig()) -> Cost:
-    """The cost of training and sampling, without frozen VAE and text encoder. Raises ImportError."""
+def estimate(config: DWMConfig, run: VideoRunConfig) -> Cost:
+    """The cost of training and sampling, without frozen VAE and text encoder. Raises ImportError.
+
+    Of `run` the settings that change it: batch_size, bfloat16 (of products; weights are float32), ema, lora_rank and
+    recompute.
+    """
     require("diffusers", "accelerate", "peft")
     from accelerate import init_empty_weights
 
+    lora, batch = run.lora_rank > 0, run.training.batch_size
     with init_empty_weights():
         backbone = Backbone(config)
-        if cost.lora is not None:
-            add_lora(backbone.transformer, cost.lora)
+        if lora:
+            add_lora(backbone.transformer, LoRAConfig(run.lora_rank, run.lora_rank))
     sizes = {name: (each.numel(), each.requires_grad) for name, each in backbone.named_parameters()}
     adapters = sum(size for name, (size, _) in sizes.items() if ".lora_" in name)
     parameters = sum(size for size, _ in sizes.values()) - adapters
     trained = sum(size for size, trains in sizes.values() if trains)
-    wide = 2 if cost.precision == "bfloat16" else 4
-    state = trained * (4 if cost.lora is not None else wide)  # adapters and their state are counted in float32
     linear, attention, other = _forward_flops(config)
     forward = linear + attention + other
     # Backward: a product for each layer's input, another for its weight unless frozen; fused attention repeats its own.
-    step = forward * (2 if cost.checkpointing else 1)
-    step = cost.batch_size * (step + linear * (1 if cost.lora is not None else 2) + 2.5 * attention + 2 * other)
-    sample = forward * STEPS * 2  # guidance takes a second pass
+    step = forward * (2 if run.recompute else 1) + linear * (1 if lora else 2) + 2.5 * attention + 2 * other
+    step, sample = batch * step, forward * STEPS * 2  # guidance takes a second pass
     return Cost(
         *token_counts(config),
         parameters,
         trained,
         adapters,
-        weights_bytes=(parameters + adapters - trained) * wide + state,
-        gradients_bytes=state,
-        optimiser_bytes=2 * state,
-        ema_bytes=state if cost.ema else 0,
-        activations_bytes=_activations(config, cost, parameters),
+        weights_bytes=4 * (parameters + adapters),
+        gradients_bytes=4 * trained,
+        optimiser_bytes=8 * trained,
+        ema_bytes=4 * trained if run.training.ema > 0 else 0,
+        activations_bytes=_activations(config, run, parameters),
         forward_flops=forward,
         step_flops=step,
         sample_flops=sample,
@@ -118,28 +96,15 @@ def token_counts(config: DWMConfig) -> tuple[int, int]:
 
 
 def describe_run(run: VideoRunConfig) -> str:
-    """The cost of a run's model: of its preset, or of the model that it starts from, whose weights are not read."""
-    if run.base is not None:
-        model = base_config(run.base, run.condition)
-    elif run.initial is not None:
-        model = saved_config(checkpoint_path(run.initial))
-    else:
-        model = preset(run.preset)
-    cost = CostConfig(
-        batch_size=run.training.batch_size,
-        lora=LoRAConfig(run.lora_rank, run.lora_rank) if run.lora_rank else None,
-        precision="autocast" if run.training.bfloat16 else "float32",
-        checkpointing=run.recompute,
-        ema=run.training.ema > 0,
-    )
-    return describe(run.base or run.initial or run.preset, replace(model, condition=run.condition), cost)
-
-
-def describe(name: str, config: DWMConfig, cost: CostConfig = CostConfig()) -> str:
-    """The estimate as lines of text, for the command line."""
-    result, clip = estimate(config, cost), config.clip
-    how = "full training" if cost.lora is None else f"LoRA rank {cost.lora.rank} and the patch embedding"
-    kept = "recomputed in the backward pass" if cost.checkpointing else "all kept"
+    """The estimate of a run's preset as lines of text. Raises ValueError for a run that starts from another model."""
+    if run.base is not None or run.initial is not None:
+        raise ValueError(
+            "a dry run estimates a `preset`: name the one that is like your model, without base or initial"
+        )
+    config = replace(preset(run.preset), condition=run.condition)
+    result, clip = estimate(config, run), config.clip
+    how = f"LoRA rank {run.lora_rank} and the patch embedding" if run.lora_rank else "full training"
+    kept = "recomputed in the backward pass" if run.recompute else "all kept"
     shape = f"{clip.latent_frames} x {config.codec.channels} x {clip.latent_height} x {clip.latent_width}"
     sampled = f"({STEPS} steps with guidance)"
     rows = {
@@ -147,17 +112,17 @@ def describe(name: str, config: DWMConfig, cost: CostConfig = CostConfig()) -> s
         "tokens": f"{result.video_tokens:,} video + {result.text_tokens:,} text",
         "parameters": f"{_count(result.parameters)}, {config.in_channels} input channels",
         "trained": f"{_count(result.trained)} ({how})",
-        "weights": f"{_bytes(result.weights_bytes)} ({cost.precision})",
+        "weights": f"{_bytes(result.weights_bytes)} ({'autocast' if run.training.bfloat16 else 'float32'})",
         "gradients": _bytes(result.gradients_bytes),
         "optimiser": f"{_bytes(result.optimiser_bytes)} (AdamW)",
-        **({"averaged weights": _bytes(result.ema_bytes)} if cost.ema else {}),
-        "activations": f"{_bytes(result.activations_bytes)} (batch {cost.batch_size}, {kept})",
+        **({"averaged weights": _bytes(result.ema_bytes)} if result.ema_bytes else {}),
+        "activations": f"{_bytes(result.activations_bytes)} (batch {run.training.batch_size}, {kept})",
         "training": f"{_bytes(result.training_bytes)} in all, without the VAE and the text encoder",
         "a step": f"{result.step_flops / 1e12:,.3g} TFLOP, {_seconds(result.step_seconds)}",
         "a sampled clip": f"{result.sample_flops / 1e12:,.3g} TFLOP, {_seconds(result.sample_seconds)} {sampled}",
         "time": f"assumes {TFLOPS:g} TFLOP/s sustained",
     }
-    return "\n".join([name, *(f"  {label:<17}{value}" for label, value in rows.items())])
+    return "\n".join([run.preset, *(f"  {label:<17}{value}" for label, value in rows.items())])
 
 
 def _forward_flops(config: DWMConfig) -> tuple[float, float, float]:
@@ -177,20 +142,18 @@ def _forward_flops(config: DWMConfig) -> tuple[float, float, float]:
     return float(blocks * linear), float(blocks * attention), float(around)
 
 
-def _activations(config: DWMConfig, cost: CostConfig, parameters: int) -> int:
+def _activations(config: DWMConfig, run: VideoRunConfig, parameters: int) -> int:
     """Bytes kept for the backward pass, at its peak."""
     backbone, (video, text) = config.backbone, token_counts(config)
-    numbers = cost.batch_size * (video + (text if backbone.kind == "cogvideox" else 0)) * backbone.width
-    kept = KEPT[backbone.kind][cost.precision][0 if cost.lora is None else 1]
+    frozen, bfloat16 = run.lora_rank > 0, run.training.bfloat16
+    numbers = run.training.batch_size * (video + (text if backbone.kind == "cogvideox" else 0)) * backbone.width
+    kept = KEPT[backbone.kind][bfloat16][int(frozen)]
     # The table is for a feed-forward part of 4 x width: its product's input and output, or only the input when frozen.
     ratio = (backbone.mlp_dim or 4 * backbone.width) / backbone.width
-    kept += (ratio - 4) * (4 if cost.precision == "float32" else 2) * (2 if cost.lora is None else 1)
-    block = numbers * kept
-    if cost.precision == "autocast":
-        block += 2 * parameters / backbone.depth  # the block's weights, rounded to bfloat16
-    if not cost.checkpointing:
-        return round(backbone.depth * block)
-    return round(backbone.depth * numbers * (2 if cost.precision == "bfloat16" else 4) + block)
+    block = numbers * (kept + (ratio - 4) * (2 if bfloat16 else 4) * (1 if frozen else 2))
+    if bfloat16:
+        block += 2 * parameters / backbone.depth  # the block's weights, rounded
+    return round(4 * backbone.depth * numbers + block if run.recompute else backbone.depth * block)
 
 
 def _count(number: int) -> str:

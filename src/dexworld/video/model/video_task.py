@@ -15,7 +15,6 @@ from dexworld.video.model.clip_latents import LatentClip, LatentFolder
 from dexworld.video.model.conditions import Conditions, latent_mask
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.pca_codec import PCACodec
-from dexworld.video.model.video_config import HANDS_SHOWN
 
 VALIDATION_BATCH = 8
 Place = tuple[LatentFolder, int]  # of a clip: its folder and its index there
@@ -178,18 +177,9 @@ def interaction_batch(
     """Clips as training and validation see them: target the interaction, everything known, noise at random times."""
     clips = [folder[index] for folder, index in places]
     clean = stack(clips, "interaction")
-    condition = model.config.condition
-    if condition.startswith("adaln"):
-        missing = [clip.name for clip in clips if clip.hand_vectors is None]
-        if missing:
-            raise ValueError(f"clip {missing[0]} has no hand_motions file, which condition {condition!r} needs")
-    conditions = model.conditions(
-        stack(clips, "first_frame" if condition == "control" else "static"),
-        hands=stack(clips, HANDS_SHOWN[condition]) if condition in HANDS_SHOWN else None,
-        hand_vectors=stack(clips, "hand_vectors") if condition.startswith("adaln") else None,
-        text=stack(clips, "text") if clips[0].text is not None else None,
-        blank=blank,
-    )
+    text = stack(clips, "text") if clips[0].text is not None else None
+    vectors = {clip.name: clip.hand_vectors for clip in clips}
+    conditions = model.conditions(lambda kind: stack(clips, kind), vectors, text, blank)
     noise = torch.randn(clean.shape, generator=generator)
     timestep = random_timesteps(len(clean), timestep_shift, generator)
     names = tuple(clip.name for clip in clips)

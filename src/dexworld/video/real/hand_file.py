@@ -1,12 +1,10 @@
 """Hands from outside: a neutral .npz of meshes or keypoints per frame, as HaMeR, MANO or a keypoint tracker give them.
 
-    vertices      (F, 2, V, 3)  metres in the camera frame, left then right; or (F, V, 3) for the one hand `side`
+    vertices      (F, 2, V, 3)  metres in the camera frame, left then right
     faces         (M, 3) or (2, M, 3) integers; needed with vertices
     keypoints     (F, 2, 21, 3) metres in the camera frame, left then right, order of `dexworld.hands` (OpenPose's)
-    valid         (F, 2) bool, or (F, 2, 21) for keypoints; (F,) for the one hand
-    side          "left" or "right"; only with one hand
-    intrinsics    (3, 3) pixels of the image that the hands were found in
-    image_size    (2,) height and width of that image, when it isn't the source video's
+    valid         (F, 2) bool, or (F, 2, 21) for keypoints
+    intrinsics    (3, 3) pixels of the source video
     world_from_camera  (F, 4, 4), when the camera moves
 
 Vertices, keypoints or both are needed. With both, the meshes are drawn and the keypoints are stored as hand motion. The
@@ -23,15 +21,10 @@ from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
 from dexworld.track import Track
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import render_hands
-from dexworld.video.clips.rasteriser import check_faces
 
 HAMER_FOCAL = 5000.0 / 256.0  # of the image's longer side: HaMeR's full-frame camera
-_KEYS = {"vertices", "faces", "keypoints", "valid", "side", "intrinsics", "image_size", "world_from_camera"}
+_KEYS = {"vertices", "faces", "keypoints", "valid", "intrinsics", "world_from_camera"}
 _PER_FRAME = ("vertices", "keypoints", "valid", "world_from_camera")
-
-
-class HandFileError(ValueError):
-    """A hand file that can't be used; the message names the file, the key, its shape and what is expected."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,6 @@ class HandFile:
     keypoints: np.ndarray | None
     valid: np.ndarray
     intrinsics: np.ndarray
-    image_size: tuple[int, int] | None
     world_from_camera: np.ndarray
 
     def __len__(self) -> int:
@@ -58,14 +50,14 @@ class HandFile:
         return replace(self, **{name: array[frames] for name, array in given.items() if array is not None})
 
     def render(self, target_from_source: np.ndarray, height: int, width: int) -> np.ndarray:
-        """The hand video (F, H, W, 3) uint8. target_from_source: (3, 3) from the hands' image to the clip's pixels."""
-        left, right = (self._mesh(side) for side in range(2))
-        return render_hands(left, right, target_from_source @ self.intrinsics, height, width)
+        """The hand video (F, H, W, 3) uint8. target_from_source: (3, 3) from the source's to the clip's pixels."""
+        return render_hands(self._mesh(0), self._mesh(1), target_from_source @ self.intrinsics, height, width)
 
     def _mesh(self, side: int) -> MeshSequence:
         if self.vertices is not None and self.faces is not None:
-            shown = np.asarray(self.valid[:, side].any(axis=1))
-            return MeshSequence(np.where(shown[:, None, None], self.vertices[:, side], 0.0), self.faces[side], shown)
+            faces, shown = self.faces[side], np.asarray(self.valid[:, side].any(axis=1))
+            vertices = np.where(shown[:, None, None], self.vertices[:, side], 0.0)
+            return MeshSequence(vertices, faces, np.repeat(shown[:, None], len(faces), axis=1))
         assert self.keypoints is not None
         return hand_mesh(self.keypoints[:, side], self.valid[:, side])
 
@@ -95,86 +87,63 @@ def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = Fa
     """Read and check a hand file.
 
     source_size: (height, width) of the video, for HaMeR's camera. hamer_camera: a file without intrinsics comes from
-    HaMeR; otherwise they are needed. Raises HandFileError naming file, key, frame and hand.
+    HaMeR; otherwise they are needed. Raises ValueError naming file, key, frame and hand.
     """
+    arrays, _ = read_arrays(path)
     try:
-        arrays, _ = read_arrays(path)
+        _check(arrays, hamer_camera)
     except ValueError as error:
-        raise HandFileError(str(error)) from error
-    try:
-        return _hand_file(arrays, source_size, hamer_camera)
-    except ValueError as error:
-        raise HandFileError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
+    valid = arrays["valid"] if arrays["valid"].ndim == 3 else arrays["valid"][..., None]
+    faces = arrays["faces"].astype(np.int64) if "vertices" in arrays else None
+    return HandFile(
+        arrays.get("vertices"),
+        None if faces is None else np.broadcast_to(faces, (2, *faces.shape[-2:])),
+        arrays.get("keypoints"),
+        np.broadcast_to(valid, (len(valid), 2, KEYPOINTS_PER_HAND)),
+        arrays["intrinsics"] if "intrinsics" in arrays else hamer_intrinsics(*source_size),
+        arrays.get("world_from_camera", np.broadcast_to(np.eye(4), (len(valid), 4, 4))),
+    )
 
 
-def _hand_file(arrays: dict[str, np.ndarray], source_size: tuple[int, int], hamer_camera: bool) -> HandFile:
+def _check(arrays: dict[str, np.ndarray], hamer_camera: bool) -> None:
+    """Raise ValueError naming the key that is missing, unknown, of another shape, or not finite where it must be."""
     if unknown := sorted(set(arrays) - _KEYS):
         raise ValueError(f"unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
     if not arrays.keys() & {"vertices", "keypoints"}:
         raise ValueError("holds neither vertices nor keypoints")
     if "valid" not in arrays:
         raise ValueError("holds no valid flags; say for every frame and hand whether it was found")
-    if "side" in arrays:
-        arrays = arrays | _both_hands(str(arrays["side"]), arrays)
-    valid, frames = arrays["valid"], len(arrays["valid"])
+    valid, frames = arrays["valid"], len(np.atleast_1d(arrays["valid"]))
     if valid.dtype != bool or valid.shape not in ((frames, 2), (frames, 2, KEYPOINTS_PER_HAND)):
         raise ValueError(f"valid must be (F, 2) or (F, 2, 21) bool, not {valid.shape} {valid.dtype}")
     if "intrinsics" not in arrays and not hamer_camera:
         raise ValueError("holds no intrinsics; add them, or say that the file comes from HaMeR (hamer_camera)")
-    vertices = arrays.get("vertices", np.empty(()))
-    shapes = {"keypoints": (frames, 2, KEYPOINTS_PER_HAND, 3), "vertices": (frames, 2, *vertices.shape[-2:-1], 3)}
-    shapes |= {"intrinsics": (3, 3), "image_size": (2,), "world_from_camera": (frames, 4, 4)}
+    corners = arrays["vertices"].shape[-2:-1] if "vertices" in arrays else ()
+    shapes = {"keypoints": (frames, 2, KEYPOINTS_PER_HAND, 3), "vertices": (frames, 2, *corners, 3)}
+    shapes |= {"intrinsics": (3, 3), "world_from_camera": (frames, 4, 4)}
     for name, shape in shapes.items():
         if name in arrays and (arrays[name].shape != shape or not np.issubdtype(arrays[name].dtype, np.number)):
             raise ValueError(f"{name} must be {shape} numbers, not {arrays[name].shape} {arrays[name].dtype}")
-    valid = np.broadcast_to(valid if valid.ndim == 3 else valid[..., None], (frames, 2, KEYPOINTS_PER_HAND))
-    _check_finite(arrays, valid)
-    height, width = (int(side) for side in arrays.get("image_size", source_size))
-    if min(height, width) < 1:
-        raise ValueError(f"image_size must be (height, width), not {(height, width)}")
-    return HandFile(
-        arrays.get("vertices"),
-        _both_faces(arrays.get("faces"), vertices.shape[2]) if "vertices" in arrays else None,
-        arrays.get("keypoints"),
-        valid,
-        arrays["intrinsics"] if "intrinsics" in arrays else hamer_intrinsics(height, width),
-        (height, width) if "image_size" in arrays else None,
-        arrays.get("world_from_camera", np.broadcast_to(np.eye(4), (frames, 4, 4))),
-    )
-
-
-def _check_finite(arrays: dict[str, np.ndarray], valid: np.ndarray) -> None:
+    if "vertices" in arrays:
+        _check_faces(arrays.get("faces"), corners[0])
     for name in {"intrinsics", "world_from_camera"} & arrays.keys():
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{name} holds NaN or Inf")
-    for name, known in (("keypoints", valid), ("vertices", valid.any(axis=2, keepdims=True))):
-        bad = known & ~np.isfinite(arrays[name]).all(axis=-1) if name in arrays else np.zeros(0)
+    known = valid if valid.ndim == 3 else valid[..., None]
+    for name, shown in (("keypoints", known), ("vertices", known.any(axis=2, keepdims=True))):
+        bad = shown & ~np.isfinite(arrays[name]).all(axis=-1) if name in arrays else np.zeros(0)
         if bad.any():
             frame, side = np.argwhere(bad)[0][:2]
             hand = f"{name} of the {('left', 'right')[side]} hand in frame {frame}"
             raise ValueError(f"{hand} hold NaN or Inf though marked valid; mark the hand invalid there")
 
 
-def _both_hands(side: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of one hand as arrays of two, the other one never valid."""
-    if side not in ("left", "right"):
-        raise ValueError(f"side is {side!r}; it must be left or right")
-    both = {}
-    for name, axes in (("vertices", 3), ("keypoints", 3), ("valid", 2)):
-        if name in arrays:
-            if arrays[name].ndim > axes:
-                raise ValueError(f"{name} is {arrays[name].shape}; with a side, leave out the axis of the two hands")
-            pair = [arrays[name], np.zeros_like(arrays[name])]
-            both[name] = np.stack(pair if side == "left" else pair[::-1], axis=1)
-    return both
-
-
-def _both_faces(faces: np.ndarray | None, vertices: int) -> np.ndarray:
+def _check_faces(faces: np.ndarray | None, vertices: int) -> None:
     if faces is None:
         raise ValueError("vertices come without faces")
-    if faces.ndim == 2:
-        faces = np.stack([faces, faces])
-    if faces.ndim != 3 or len(faces) != 2:
-        raise ValueError(f"faces must be (M, 3) or (2, M, 3) integers, not {faces.shape}")
-    check_faces(faces.reshape(-1, faces.shape[2]), vertices)
-    return faces.astype(np.int64)
+    shaped = faces.shape[1:] == (3,) or faces.shape[:1] + faces.shape[2:] == (2, 3)
+    if not (shaped and np.issubdtype(faces.dtype, np.integer)):
+        raise ValueError(f"faces must be (M, 3) or (2, M, 3) integers, not {faces.shape} {faces.dtype}")
+    if faces.size and not (faces.min() >= 0 and faces.max() < vertices):
+        raise ValueError(f"faces name vertices {faces.min()} to {faces.max()}, there are {vertices}")
