@@ -151,7 +151,7 @@ def training_benchmark(monkeypatch):
 
 
 def test_the_training_benchmark_measures_what_it_documents(training_benchmark, monkeypatch, tmp_path):
-    small = ("--presets", "debug", "--batches", "2", "--rounds", "1", "--shares", "2", "--without", "compiled")
+    small = ("--presets", "debug", "--batches", "2", "--rounds", "1", "--shares", "2")
     small += ("--all-rows", "debug")
     monkeypatch.setattr(sys, "argv", ["training.py", "--output", str(tmp_path), *small])
     training_benchmark.main()
@@ -201,7 +201,7 @@ def test_the_training_benchmark_counts_throughput_as_the_trainer_does(training_b
     )
     monkeypatch.setattr(training_benchmark, "preset", lambda name: small)
     monkeypatch.setitem(VIT_SHAPES, 24, (2, 96))
-    rows = training_benchmark.measure_rows("paper-s", torch.device("cpu"), tmp_path, 1, with_compiler=False)
+    rows = training_benchmark.measure_rows("paper-s", torch.device("cpu"), tmp_path, 1)
     assert [(row["latents"], row["recompute"]) for row in rows] == [
         (latents, recompute) for latents in ("cached", "online") for recompute in ("none", "selective", "full")
     ]
