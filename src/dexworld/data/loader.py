@@ -12,6 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 10  # clips tried in place of a broken one
 EPISODES_KEPT = 32  # per process
 PREFETCH = 2  # batches that each worker prepares ahead
-Request = tuple[int, int, int | None]  # step, size, number of the first sample
+Request = tuple[int, int]  # step, size
 Labels = dict[str, np.ndarray]
 
 
@@ -80,35 +81,32 @@ class FrameLoader:
         self.sampler, self.image_size = sampler, sizes[0]
         self.broken: dict[str, str] = {}
         self.replaced = 0
-        self._order = _Requests(0, 1, 0, 0)
+        self._order = _Requests(0, 1, 0)
         self._loader: DataLoader | None = None
 
-    def batch(self, step: int, size: int | None = None, first: int | None = None) -> Window:
+    def batch(self, step: int, size: int | None = None) -> Window:
         """Batch number `step`, loaded in this process: windows with frames and without latents.
 
-        size: samples over all ranks (default: batch_size). first: number of the first sample (default: step * size).
-        Raises CorruptEpisodeError in strict mode, or when no clip can be read in place of a broken one.
+        size: samples over all ranks (default: batch_size). Raises CorruptEpisodeError in strict mode, or when no clip
+        can be read in place of a broken one.
         """
-        return self._counted(self.reader[(step, size or self.batch_size, first)])
+        return self._counted(self.reader[(step, size or self.batch_size)])
 
-    def batches(
-        self, start: int = 0, size: int | None = None, first: int | None = None, stop: int | None = None
-    ) -> Iterator[Window]:
+    def batches(self, start: int = 0, size: int | None = None, stop: int | None = None) -> Iterator[Window]:
         """Batches `start`, `start` + 1, ... up to `stop` (exclusive; None never ends), loaded ahead by the workers.
 
-        first: number of the first sample of batch `start`; the others follow. One iterator of a loader at a time.
+        One iterator of a loader at a time.
         """
-        order, size = self._order, size or self.batch_size  # the DataLoader holds `order`
-        order.start, order.size, order.stop = start, size, stop
-        order.first = start * size if first is None else first
+        order = self._order  # the DataLoader holds it
+        order.start, order.size, order.stop = start, size or self.batch_size, stop
         if not self.workers:
-            for request in self._order:
+            for request in order:
                 yield self._counted(self.reader[request])
             return
         if self._loader is None:
             options: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": True, "pin_memory": self.pin}
             options |= {"batch_size": None, "prefetch_factor": PREFETCH}
-            self._loader = DataLoader(self.reader, sampler=self._order, **options)
+            self._loader = DataLoader(self.reader, sampler=order, **options)
         for batch in _forked_safely(self._loader):
             yield self._counted(batch)
 
@@ -132,18 +130,15 @@ class FrameLoader:
 
 @dataclass
 class _Requests:
-    """The batches that a DataLoader asks its workers for, in order. first: number of the first sample."""
+    """The batches that a DataLoader asks its workers for, in order."""
 
     start: int
     size: int
-    first: int
     stop: int | None
 
     def __iter__(self) -> Iterator[Request]:
-        step, first, size, stop = self.start, self.first, self.size, self.stop
-        while stop is None or step < stop:
-            yield step, size, first
-            step, first = step + 1, first + size
+        steps = count(self.start) if self.stop is None else range(self.start, self.stop)
+        return zip(steps, repeat(self.size), strict=False)
 
 
 @dataclass
@@ -161,8 +156,7 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
     _open: OrderedDict[int, Track] = field(default_factory=OrderedDict)
 
     def __getitem__(self, request: Request) -> Window:
-        step, size, first = request
-        picks = self.sampler.draw(step, size, first).share(self.rank, self.world_size)
+        picks = self.sampler.draw(*request).share(self.rank, self.world_size)
         shape = (len(picks.numbers), self.sampler.strategy.frames, *(self.sizes[0] if self.decode else (0, 0)), 3)
         # NumPy asks for huge pages, which torch does not: half the time of filling a batch goes into new pages.
         frames = _shared(shape) if get_worker_info() else torch.from_numpy(np.empty(shape, np.uint8))

@@ -152,12 +152,9 @@ class WindowSampler:
         clips = Clips.of([np.diff(part.starts) for part in labels], [part.fps for part in labels], episodes)
         self.sampler = make_sampler(clips, sampling, seed, mix, lambda: [part.moved(MOVED) for part in labels])
 
-    def batch(self, step: int, size: int, first: int | None = None) -> Window:
-        """Batch number `step` of `size` windows over all ranks; this rank's share of it, as CPU tensors.
-
-        first: the number of its first sample, by default step * size; it decides which clips an epoch has come to.
-        """
-        picks = self.sampler.draw(step, size, first).share(self.rank, self.world_size)
+    def batch(self, step: int, size: int) -> Window:
+        """Batch number `step` of `size` windows over all ranks; this rank's share of it, as CPU tensors."""
+        picks = self.sampler.draw(step, size).share(self.rank, self.world_size)
         rows = self.sampler.clips.rows(picks)
         latents = torch.from_numpy(self.latents(rows))
         return Window.of(picks, rows, self._labels(rows), self._intrinsics[picks.clips], latents=latents)
