@@ -14,10 +14,25 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import RIGHT
-from dexworld.robots.kinematics import Constants, Joint, Quaternion, Vector, chained, joint_terms, joint_transforms
 from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
 
+Vector = tuple[float, float, float]
+Quaternion = tuple[float, float, float, float]
 TipConvention = Literal["true", "release"]
+
+
+class Joint(NamedTuple):
+    """One hinge. Its body sits at `origin`, turned by `quaternion`, in its parent's frame, and rotates about `axis`.
+
+    limits: radians. torque: newton metres.
+    """
+
+    name: str
+    origin: Vector
+    quaternion: Quaternion
+    axis: Vector
+    limits: tuple[float, float]
+    torque: float
 
 
 class Finger(NamedTuple):
@@ -35,7 +50,7 @@ def _roll(angle: float) -> Quaternion:
 _NONE = _roll(0.0)
 _UP = _roll(math.pi / 2)
 _DOWN = _roll(-math.pi / 2)
-_X, _Y, _Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+_Y, _Z = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 ARM: tuple[Joint, ...] = (
     Joint("panda_joint1", (0.0, 0.0, 0.333), _NONE, _Z, (-2.8973, 2.8973), 87.0),
@@ -99,7 +114,6 @@ class FrankaAllegro(Robot):
         stands in for the little finger too.
     """
 
-    name = "franka_allegro"
     joints = tuple(joint.name for joint in JOINTS)
     arm = slice(0, len(ARM))
 
@@ -110,19 +124,20 @@ class FrankaAllegro(Robot):
         self.limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
         tip_offsets = [finger.tip for finger in HAND]
         lengths = (torch.tensor(value, dtype=torch.float64) for value in (FLANGE, HAND_ON_FLANGE, tip_offsets))
-        self._constants = Constants(joint_terms(JOINTS), *lengths)
+        self._numbers = (torch.stack([_joint_terms(joint) for joint in JOINTS]), *lengths)
+        self._copies: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def forward(self, joint_positions: Tensor) -> HandPose:
         """As `Robot.forward`; `links` are the seven origins of the arm's joints."""
         self.check_shape(joint_positions)
-        terms, flange, palm_offset, tip_offsets = self._constants.like(joint_positions)
-        local = joint_transforms(terms, joint_positions)
-        arm = chained(local[..., self.arm, :, :])
+        terms, flange, palm_offset, tip_offsets = self._constants(joint_positions)
+        local = _joint_transforms(terms, joint_positions)
+        arm = _chained(local[..., self.arm, :, :])
         rotation = arm[-1][..., :3, :3]
         links = torch.stack([pose[..., :3, 3] for pose in arm], dim=-2)
         wrist = links[..., -1, :] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
 
-        fingers = chained(local[..., self.fingers, :, :].unflatten(-3, (len(HAND), 4)))  # palm_from_link
+        fingers = _chained(local[..., self.fingers, :, :].unflatten(-3, (len(HAND), 4)))  # palm_from_link
         origins = [pose[..., :3, 3] for pose in fingers]
         if self.tips == "true":
             tip = origins[-1] + (fingers[-1][..., :3, :3] @ tip_offsets[..., None])[..., 0]
@@ -131,6 +146,13 @@ class FrankaAllegro(Robot):
         points = points[..., (_THUMB, _INDEX, _MIDDLE, _RING, _RING), :, :].flatten(-3, -2)  # (..., 20, 3)
         points = points @ rotation.transpose(-1, -2) + wrist[..., None, :]
         return right_hand_pose(wrist, points, rotation, links)
+
+    def _constants(self, like: Tensor) -> tuple[Tensor, ...]:
+        """The robot's numbers in the dtype and on the device of `like`; each copy is made once."""
+        key = (like.dtype, like.device)
+        if key not in self._copies:
+            self._copies[key] = tuple(number.to(like) for number in self._numbers)
+        return self._copies[key]
 
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
         """Spheres over forearm, palm and fingers."""
@@ -143,3 +165,45 @@ class FrankaAllegro(Robot):
         for joint in (4 * finger + joint for finger in range(4) for joint in range(1, 4)):
             lines.append((hand[..., joint, :], hand[..., joint + 1, :], 3, 0.016))
         return spheres(lines)
+
+
+def _joint_transforms(terms: Tensor, angles: Tensor) -> Tensor:
+    """parent_from_joint (..., J, 4, 4) for angles (..., J): linear in (1, cos q, sin q), with constants (J, 3, 16)."""
+    constant, cosine, sine = terms.unbind(1)  # (J, 16) each
+    flat = angles.cos()[..., None] * cosine  # in place from here on: fewer large temporaries
+    return flat.add_(constant).add_(angles.sin()[..., None] * sine).unflatten(-1, (4, 4))
+
+
+def _chained(parent_from_joint: Tensor) -> list[Tensor]:
+    """base_from_joint (..., 4, 4) of each joint in a row, from (..., J, 4, 4)."""
+    poses = [parent_from_joint[..., 0, :, :]]
+    for joint in range(1, parent_from_joint.shape[-3]):
+        poses.append(poses[-1] @ parent_from_joint[..., joint, :, :])
+    return poses
+
+
+def _joint_terms(joint: Joint) -> Tensor:
+    """Constant, cosine and sine parts (3, 16) of parent_from_joint(q): Rodrigues' formula after the fixed transform."""
+    axis = torch.tensor(joint.axis, dtype=torch.float64)
+    along = torch.outer(axis, axis)
+    x, y, z = joint.axis
+    cross = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
+    fixed = _quaternion_matrix(joint.quaternion)
+    terms = torch.zeros(3, 4, 4, dtype=torch.float64)
+    terms[0, :3, :3] = fixed @ along
+    terms[0, :3, 3] = torch.tensor(joint.origin, dtype=torch.float64)
+    terms[0, 3, 3] = 1.0
+    terms[1, :3, :3] = fixed @ (torch.eye(3, dtype=torch.float64) - along)
+    terms[2, :3, :3] = fixed @ cross
+    return terms.flatten(1)
+
+
+def _quaternion_matrix(quaternion: tuple[float, float, float, float]) -> Tensor:
+    """Rotation (3, 3) of a quaternion (w, x, y, z), normalised first."""
+    w, x, y, z = (torch.tensor(quaternion, dtype=torch.float64) / torch.tensor(quaternion).double().norm()).tolist()
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
