@@ -5,16 +5,19 @@ import pytest
 import torch
 
 from dexworld.actions import OFFICIAL, ActionConvention, hand_motion
+from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.geometry import rigid, rotation_from_euler_xyz
 from dexworld.hands import RIGHT, TRACKED
 from dexworld.robots.franka_allegro import FrankaAllegro
+from dexworld.robots.franka_gripper import FrankaGripper
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation, gripper_layout
 
 ROBOT = FrankaAllegro()
 
 
-def random_joints(count, dtype=torch.float64):
-    limits = ROBOT.limits.to(dtype)
-    share = torch.rand(count, 23, generator=torch.Generator().manual_seed(0), dtype=dtype)
+def random_joints(count, dtype=torch.float64, robot=ROBOT):
+    limits = robot.limits.to(dtype)
+    share = torch.rand(count, len(limits), generator=torch.Generator().manual_seed(0), dtype=dtype)
     return limits[:, 0] + share * (limits[:, 1] - limits[:, 0])
 
 
@@ -81,14 +84,28 @@ def test_motion_of_a_still_robot_is_zero_and_of_a_moving_one_is_its_displacement
     assert not moving.visible[:, :6].any()
 
 
-def test_a_robot_has_an_outline_a_track_and_limits_that_name_the_joint():
-    joints = random_joints(3)
-    pose = ROBOT.forward(joints)
-    centres, radii = ROBOT.outline(pose)
+@pytest.mark.parametrize(("robot", "last"), [(ROBOT, "joint_15"), (FrankaGripper(), "gripper_opening")])
+def test_a_robot_has_an_outline_a_track_and_limits_that_name_the_joint(robot, last):
+    joints = random_joints(3, robot=robot)
+    pose = robot.forward(joints)
+    centres, radii = robot.outline(pose)
     assert centres.shape == (3, len(radii), 3)
     assert (radii > 0).all()
     eye = torch.eye(4, dtype=torch.float64)
-    assert torch.equal(ROBOT.track(joints, eye, eye, eye[:3, :3]).keypoints_world, pose.keypoints)
-    assert np.array_equal(ROBOT.check_targets(joints.numpy()[0]), joints.numpy()[0])
-    with pytest.raises(ValueError, match=r"of joint_15; clip targets"):
-        ROBOT.check_targets(ROBOT.limits[:, 1].numpy() + np.eye(23)[-1])
+    assert torch.equal(robot.track(joints, eye, eye, eye[:3, :3]).keypoints_world, pose.keypoints)
+    assert np.array_equal(robot.check_targets(joints.numpy()[0]), joints.numpy()[0])
+    with pytest.raises(ValueError, match=f"of {last}; clip targets"):
+        robot.check_targets(robot.limits[:, 1].numpy() + np.eye(len(joints[0]))[-1])
+
+
+def test_the_grippers_dummy_hand_is_that_of_the_data_reader_on_mujocos_gripper():
+    robot = FrankaGripper()
+    joints = random_joints(20, robot=robot)
+    pose = robot.forward(joints)
+    with GripperSimulation(gripper_layout(0)) as simulation:
+        poses = np.stack([simulation.forward(arm) for arm in joints[:, robot.arm].numpy()])
+    keypoints, valid = GripperHand().keypoints(poses, joints[:, -1].numpy())
+    assert np.abs(pose.keypoints.numpy() - keypoints).max() < 1e-6
+    assert np.abs(pose.hand_rotation.numpy() - poses[:, :3, :3]).max() < 1e-6
+    assert np.abs(pose.wrist.numpy() - poses[:, :3, 3]).max() < 1e-6
+    assert np.array_equal(pose.valid.numpy(), valid[0])

@@ -106,6 +106,20 @@ _INDEX, _MIDDLE, _RING, _THUMB = range(4)
 _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
 
 
+class Constants:
+    """A robot's numbers in float64, and copies of them in other dtypes and on other devices, each made once."""
+
+    def __init__(self, *numbers: Tensor) -> None:
+        self.numbers, self._copies = numbers, dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]]()
+
+    def like(self, other: Tensor) -> tuple[Tensor, ...]:
+        """The numbers in the dtype and on the device of `other`."""
+        key = (other.dtype, other.device)
+        if key not in self._copies:
+            self._copies[key] = tuple(number.to(other) for number in self.numbers)
+        return self._copies[key]
+
+
 class FrankaAllegro(Robot):
     """Kinematics of the reference robot: 7 joints of the arm, then 4 each of index, middle, ring finger and thumb.
 
@@ -124,20 +138,19 @@ class FrankaAllegro(Robot):
         self.limits = torch.tensor([joint.limits for joint in JOINTS], dtype=torch.float64)
         tip_offsets = [finger.tip for finger in HAND]
         lengths = (torch.tensor(value, dtype=torch.float64) for value in (FLANGE, HAND_ON_FLANGE, tip_offsets))
-        self._numbers = (torch.stack([_joint_terms(joint) for joint in JOINTS]), *lengths)
-        self._copies: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+        self._constants = Constants(joint_terms(JOINTS), *lengths)
 
     def forward(self, joint_positions: Tensor) -> HandPose:
         """As `Robot.forward`; `links` are the seven origins of the arm's joints."""
         self.check_shape(joint_positions)
-        terms, flange, palm_offset, tip_offsets = self._constants(joint_positions)
-        local = _joint_transforms(terms, joint_positions)
-        arm = _chained(local[..., self.arm, :, :])
+        terms, flange, palm_offset, tip_offsets = self._constants.like(joint_positions)
+        local = joint_transforms(terms, joint_positions)
+        arm = chained(local[..., self.arm, :, :])
         rotation = arm[-1][..., :3, :3]
         links = torch.stack([pose[..., :3, 3] for pose in arm], dim=-2)
         wrist = links[..., -1, :] + (rotation @ flange[:, None])[..., 0]  # the flange isn't turned against joint 7
 
-        fingers = _chained(local[..., self.fingers, :, :].unflatten(-3, (len(HAND), 4)))  # palm_from_link
+        fingers = chained(local[..., self.fingers, :, :].unflatten(-3, (len(HAND), 4)))  # palm_from_link
         origins = [pose[..., :3, 3] for pose in fingers]
         if self.tips == "true":
             tip = origins[-1] + (fingers[-1][..., :3, :3] @ tip_offsets[..., None])[..., 0]
@@ -146,13 +159,6 @@ class FrankaAllegro(Robot):
         points = points[..., (_THUMB, _INDEX, _MIDDLE, _RING, _RING), :, :].flatten(-3, -2)  # (..., 20, 3)
         points = points @ rotation.transpose(-1, -2) + wrist[..., None, :]
         return right_hand_pose(wrist, points, rotation, links)
-
-    def _constants(self, like: Tensor) -> tuple[Tensor, ...]:
-        """The robot's numbers in the dtype and on the device of `like`; each copy is made once."""
-        key = (like.dtype, like.device)
-        if key not in self._copies:
-            self._copies[key] = tuple(number.to(like) for number in self._numbers)
-        return self._copies[key]
 
     def outline(self, pose: HandPose) -> tuple[Tensor, Tensor]:
         """Spheres over forearm, palm and fingers."""
@@ -167,14 +173,14 @@ class FrankaAllegro(Robot):
         return spheres(lines)
 
 
-def _joint_transforms(terms: Tensor, angles: Tensor) -> Tensor:
+def joint_transforms(terms: Tensor, angles: Tensor) -> Tensor:
     """parent_from_joint (..., J, 4, 4) for angles (..., J): linear in (1, cos q, sin q), with constants (J, 3, 16)."""
     constant, cosine, sine = terms.unbind(1)  # (J, 16) each
     flat = angles.cos()[..., None] * cosine  # in place from here on: fewer large temporaries
     return flat.add_(constant).add_(angles.sin()[..., None] * sine).unflatten(-1, (4, 4))
 
 
-def _chained(parent_from_joint: Tensor) -> list[Tensor]:
+def chained(parent_from_joint: Tensor) -> list[Tensor]:
     """base_from_joint (..., 4, 4) of each joint in a row, from (..., J, 4, 4)."""
     poses = [parent_from_joint[..., 0, :, :]]
     for joint in range(1, parent_from_joint.shape[-3]):
@@ -182,7 +188,12 @@ def _chained(parent_from_joint: Tensor) -> list[Tensor]:
     return poses
 
 
-def _joint_terms(joint: Joint) -> Tensor:
+def joint_terms(joints: tuple[Joint, ...]) -> Tensor:
+    """(J, 3, 16) numbers that `joint_transforms` takes."""
+    return torch.stack([_terms_of(joint) for joint in joints])
+
+
+def _terms_of(joint: Joint) -> Tensor:
     """Constant, cosine and sine parts (3, 16) of parent_from_joint(q): Rodrigues' formula after the fixed transform."""
     axis = torch.tensor(joint.axis, dtype=torch.float64)
     along = torch.outer(axis, axis)
