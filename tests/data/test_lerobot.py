@@ -162,7 +162,7 @@ def test_missing_files_are_quarantined_and_the_rest_is_read(tmp_path):
     source = open_lerobot(tmp_path)
     assert source.ids == ("episode_000000", "episode_000001", "episode_000002")
     assert [name for name, _ in source.quarantined] == ["episode_000003"]
-    assert "chunk 0, file 1" in source.quarantined[0][1]
+    assert "chunk-000/file-001.mp4 is missing" in source.quarantined[0][1]
 
 
 def test_a_video_that_is_too_short_or_of_another_rate_is_no_frame_of_the_episode(tmp_path):

@@ -43,12 +43,7 @@ def scalar_episode(number: int):
 def write_foreign(folder: Path, kind: str) -> Path:
     """A store prepared from a tiny dataset of another layout."""
     source = folder / "source"
-    if kind == "droid":
-        droid_fixtures.write_episode(source, rows=20, intrinsics=True)
-    elif kind == "egodex":
-        write_clip(source / "part1" / "fold", 0, make_clip(1, 8))
-    else:
-        lerobot_fixtures.write_dataset(source, (6, 5), ("observation.images.top",))
+    FOREIGN[kind](source)
     prepare_folder(config_of(source, folder / "store", settings=PrepareSettings(height=36)))
     return folder / "store"
 
@@ -80,10 +75,15 @@ def action_of(track, kind: str) -> np.ndarray:
     return track["joint_targets" if kind == "robot" else "action"]
 
 
+FOREIGN = {
+    "droid": lambda folder: droid_fixtures.write_episode(folder, rows=20, intrinsics=True),
+    "egodex": lambda folder: write_clip(folder / "part1" / "fold", 0, make_clip(1, 8)),
+    "lerobot": lambda folder: lerobot_fixtures.write_dataset(folder, (6, 5), ("observation.images.top",)),
+}
 OURS = {"robot": robot_episode, "hands": make_episode, "scalar": scalar_episode}
 
 
-@pytest.mark.parametrize("kind", [*OURS, "droid", "egodex", "lerobot"])
+@pytest.mark.parametrize("kind", [*OURS, *FOREIGN])
 def test_state_and_action_are_all_that_lerobot_normalises_and_predicts(tmp_path, kind):
     store = write_store(tmp_path, OURS[kind]) if kind in OURS else write_foreign(tmp_path, kind)
     features = json.loads((store / "meta" / "info.json").read_text())["features"]

@@ -67,7 +67,8 @@ class LeRobotLayout:
     def faults_of_camera(self, key: str) -> str:
         """Why a picture feature isn't taken for the camera unasked: depth, grey, not in meta/episodes; else ""."""
         feature = self.features[key]
-        about = {**feature, **_dict(feature.get("video_info")), **_dict(feature.get("info"))}
+        parts = [each for each in (feature, feature.get("video_info"), feature.get("info")) if isinstance(each, dict)]
+        about = {name: value for each in parts for name, value in each.items()}
         if about.get("is_depth_map") or about.get("video.is_depth_map"):
             return "flagged is_depth_map"
         if 1 in _sides(feature) or len(_sides(feature)) == 2 or "gray" in str(about.get("video.pix_fmt")):
@@ -120,11 +121,11 @@ class LeRobotLayout:
         return tuple(path for (key, _, _), path in self._listed.items() if not key)
 
     def data_file(self, index: int) -> Path:
-        """The parquet file with the rows of episode `index`."""
+        """The parquet file that meta/episodes names for the rows of episode `index`; it may be missing."""
         return self._file("data", index)
 
     def video_file(self, index: int, key: str) -> Path:
-        """The video file that holds episode `index` of camera `key`."""
+        """The video file that holds episode `index` of camera `key`; it may be missing."""
         return self._file(f"videos/{key}", index, key)
 
     def frames(self, index: int, key: str) -> PackedFrames:
@@ -154,20 +155,15 @@ class LeRobotLayout:
             raise ValueError(f"{where}; by the lengths of the episodes before, this one starts at {before:g} s")
 
     def compare_size(self, key: str, size: tuple[int, int], path: Path) -> bool:
-        """Whether pictures of `size` have the sides that info.json gives; a side of 1 or 3 is the channels.
-
-        The order of the sides and their names is not believed. A difference is said once; the true size counts.
-        """
+        """Whether pictures of `size` have the sides of info.json, in any order, but for channels; a warning if not."""
         sides = _sides(self.features[key])
         channels = next((place for place in (-1, 0, 1) if len(sides) == 3 and sides[place] in (1, 3)), None)
         if channels is not None:
             del sides[channels]
         if sorted(sides) == sorted(size):
             return True
-        told = " x ".join(map(str, sides)) or "no shape"
-        self.warn_once(
-            f"{path}: {key} shows {size[0]} x {size[1]} pixels, info.json says {told}; the true size is taken"
-        )
+        told, shown = (" x ".join(map(str, each)) or "nothing" for each in (sides, size))
+        self.warn_once(f"{path}: {key} shows {shown} pixels, info.json says {told}; the true size is taken")
         return False
 
     def warn_once(self, message: str) -> None:
@@ -175,13 +171,6 @@ class LeRobotLayout:
         if message not in self._said:
             self._said.add(message)
             _LOG.warning(message)
-
-    def warn_of_columns(self, left_out: dict[str, str]) -> None:
-        """Log in one warning which columns are not read, and why each; a column that was named before isn't again."""
-        new = [f"{name} ({why})" for name, why in left_out.items() if name not in self._said]
-        self._said.update(left_out)
-        if new:
-            _LOG.warning("%s: columns left out: %s", self.folder, ", ".join(new))
 
     @cached_property
     def _said(self) -> set[str]:
@@ -199,10 +188,8 @@ class LeRobotLayout:
 
     def _file(self, columns: str, index: int, key: str = "") -> Path:
         chunk, number = (int(self.column(f"{columns}/{part}_index")[index]) for part in ("chunk", "file"))
-        if (key, chunk, number) not in self._listed:
-            where = f"{self.folder}: no {key or 'data'} file of chunk {chunk}, file {number}"
-            raise CorruptEpisodeError(f"{where}; download the missing files")
-        return self._listed[key, chunk, number]
+        usual = f"{columns}/chunk-{chunk:03d}/file-{number:03d}.{'mp4' if key else 'parquet'}"
+        return self._listed.get((key, chunk, number), self.folder / usual)
 
     @cached_property
     def _listed(self) -> dict[tuple[str, int, int], Path]:
@@ -264,10 +251,6 @@ def _read_episodes(folder: Path) -> pa.Table:
     if "length" not in table.column_names or len(np.unique(numbers)) != len(numbers):
         raise ValueError(f"{where} has no lengths, or episodes that come twice")
     return table
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _sides(feature: dict[str, Any]) -> list[int]:

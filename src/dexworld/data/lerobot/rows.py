@@ -57,7 +57,8 @@ def episode_rows(layout: LeRobotLayout, index: int, names: Sequence[str], others
                 rows.pop(name, None)
                 left_out[name] = str(error).removeprefix(f"column {name} ")
         if left_out:
-            layout.warn_of_columns(left_out)
+            told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
+            layout.warn_once(f"{layout.folder}: columns left out: {told}")
         return rows
     except UNREADABLE as error:
         raise CorruptEpisodeError(f"{path}: episode {index}: {error}") from error
@@ -72,30 +73,19 @@ def find_rows(layout: LeRobotLayout, index: int) -> tuple[Path, int]:
     number, length = int(layout.column("episode_index")[index]), layout.lengths[index]
     if length < 1:
         raise CorruptEpisodeError(f"{layout.folder}: episode {number} has no frames")
-    try:
-        named: Path | None = layout.data_file(index)
-    except CorruptEpisodeError as error:
-        named, missing = None, error
-    for path in dict.fromkeys([named, *layout.data_files] if named else layout.data_files):
+    named, why = layout.data_file(index), ""
+    for path in dict.fromkeys((named, *layout.data_files)):
         try:
             runs = _places.get(identity(path), partial(_read_places, path)).get(number, [])
-            if len(runs) > 1:  # episodes of several datasets with one number: the global index tells
-                wanted = int(layout.column("dataset_from_index")[index])
-                at = open_parquet(path).read(columns=["index"], use_threads=False).column(0).to_numpy()
-                runs = [run for run in runs if at[run[0]] == wanted] or runs
         except UNREADABLE as error:
-            if path == named:
-                raise CorruptEpisodeError(f"{path}: episode {number}: {error}") from error
+            why = why or f" ({error})"
             continue
         if runs:
             break
     else:
-        if named is None:
-            raise missing
-        raise CorruptEpisodeError(f"{named}: no row of episode {number} is there, nor in any other data file")
+        raise CorruptEpisodeError(f"{named}: no row of episode {number} is there, nor in any other data file{why}")
     if path != named:
-        said = named.name if named else "a missing file"
-        layout.warn_once(f"{path}: holds the rows of episode {number}; meta/episodes names {said}")
+        layout.warn_once(f"{path}: holds the rows of episode {number}; meta/episodes names {named}")
     if len(runs) > 1 or runs[0][1] != length:
         found = " and ".join(str(count) for _, count in runs)
         raise CorruptEpisodeError(f"{path}: episode {number} has {found} rows, meta/episodes says {length}")
@@ -145,7 +135,7 @@ def column_values(column: pa.ChunkedArray, name: str) -> Any:
         inner, fixed = array.flatten(), pa.types.is_fixed_size_list(array.type)
         lengths = () if fixed else array.value_lengths().unique()
         if array.null_count:
-            raise ValueError(f"column {name} lacks {array.null_count} rows")
+            raise ValueError(f"column {name} lacks rows")
         if len(lengths) > 1 or len(inner) % max(len(array), 1):
             raise ValueError(f"column {name} holds lists of changing length")
         shape.append(len(inner) // max(len(array), 1))
@@ -155,7 +145,7 @@ def column_values(column: pa.ChunkedArray, name: str) -> Any:
     if not _is_plain(array.type):
         raise ValueError(f"column {name} is {array.type}, not numbers")
     if array.null_count and not pa.types.is_floating(array.type):
-        raise ValueError(f"column {name} lacks {array.null_count} values")
+        raise ValueError(f"column {name} lacks values")
     return array.to_numpy(zero_copy_only=False).reshape(shape)
 
 
@@ -177,22 +167,15 @@ class RowImages:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels of the first image."""
-        height, width = _decoded(self._stored()[0], f"{self._where} 0 of its episode").shape[:2]
-        self.layout.compare_size(self.key, (height, width), find_rows(self.layout, self.row)[0])
+        height, width = _decoded(self._stored()[0], None, f"{self.layout.folder}: {self.key}, frame 0").shape[:2]
+        self.layout.compare_size(self.key, (height, width), self.layout.data_file(self.row))
         return height, width
-
-    @property
-    def _where(self) -> str:
-        return f"{self.layout.data_file(self.row)}: {self.key}, frame"
 
     def _stored(self) -> list[Any]:
         """The image files of all rows; those of the last episodes are kept."""
         path, first = find_rows(self.layout, self.row)
-
-        def read() -> list[Any]:
-            return episode_rows(self.layout, self.row, [self.key])[self.key]
-
-        return _images.get((identity(path), first, self.key), read)
+        name = identity(path), first, self.key
+        return _images.get(name, lambda: episode_rows(self.layout, self.row, [self.key])[self.key])
 
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
@@ -200,22 +183,19 @@ class RowImages:
         Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
         """
         wanted = frame_numbers(indices, len(self), f"{self.layout.folder}: {self.key}")
+        where = f"{self.layout.data_file(self.row)}: {self.key}, frame"
         try:
             images = self._stored()
         except CorruptEpisodeError as error:
             raise VideoError(str(error)) from error
         frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
         for place, index in enumerate(wanted.tolist()):
-            where = f"{self._where} {index} of its episode"
-            picture = _decoded(images[index], where)
-            if picture.shape[:2] != self.size:
-                raise VideoError(f"{where} has {picture.shape[0]} x {picture.shape[1]} pixels, the first {self.size}")
-            frames[place] = picture
+            frames[place] = _decoded(images[index], self.size, f"{where} {index} of its episode")
         return frames
 
 
-def _decoded(content: Any, where: str) -> np.ndarray:
-    """An image file's bytes as (H, W, 3) uint8 RGB."""
+def _decoded(content: Any, size: tuple[int, int] | None, where: str) -> np.ndarray:
+    """An image file's bytes as (H, W, 3) uint8 RGB; `size` is asked for, None takes the image's own."""
     if not isinstance(content, bytes) or not content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
         raise VideoError(f"{where} holds no PNG or JPEG; pictures in files beside the rows are not read")
     try:
@@ -223,6 +203,6 @@ def _decoded(content: Any, where: str) -> np.ndarray:
         pictures = decoder.context.decode(av.Packet(content)) + decoder.context.decode(None)
         if len(pictures) != 1:
             raise VideoError(f"{len(pictures)} pictures")
-        return decoder.rgb(pictures[0], (pictures[0].height, pictures[0].width))
+        return decoder.rgb(pictures[0], size or (pictures[0].height, pictures[0].width))
     except DECODE_ERRORS as error:
         raise VideoError(f"{where} can't be decoded ({error})") from error

@@ -117,7 +117,7 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
         try:
             for path in _files(layout, row, key):
                 if not path.is_file():
-                    raise CorruptEpisodeError(f"{path} is missing")
+                    raise CorruptEpisodeError(f"{path} is missing; download it")
             rows[name] = row
         except UNREADABLE as error:
             quarantined.append((name, str(error)))
@@ -146,27 +146,20 @@ def _warn_of_unknowns(layout: LeRobotLayout, options: LeRobotOptions) -> None:
     """Say what neither the dataset nor the options tell. Raises ValueError for a store of ours without intrinsics."""
     own = own_features(layout.features)
     if own and options.intrinsics is None and INTRINSICS not in layout.features:
-        raise ValueError(
-            f"{layout.folder} is a store of dexworld that another program rewrote, and its intrinsics are lost; give "
-            "fx, fy, cx, cy by the option lerobot.intrinsics"
-        )
+        lost = "is a store of dexworld that another program rewrote, and its intrinsics are lost"
+        raise ValueError(f"{layout.folder} {lost}; give fx, fy, cx, cy by the option lerobot.intrinsics")
+    unknown = ["the focal length is assumed to be one image width (lerobot.intrinsics)"] * (options.intrinsics is None)
+    unknown += ["no hands are known (lerobot.keypoints)"] * (not options.keypoints)
     if own:
-        _LOG.warning("%s: read by the columns of a store of dexworld, without its ids and splits", layout.folder)
-        return
-    if options.intrinsics is None:
-        _LOG.warning(
-            "%s: without the option lerobot.intrinsics a focal length of one image width is assumed", layout.folder
-        )
-    if not options.keypoints:
-        _LOG.warning("%s: without the option lerobot.keypoints it shows no hands", layout.folder)
+        unknown = ["it is read by the columns of a store of dexworld, without its ids and splits"]
+    if unknown:
+        _LOG.warning("%s: %s", layout.folder, "; ".join(unknown))
 
 
 def _files(layout: LeRobotLayout, row: int, key: str) -> tuple[Path, ...]:
     """Video (if the camera is one) and data file of a row of meta/episodes."""
-    try:
-        data = layout.data_file(row)
-    except CorruptEpisodeError:
-        data = find_rows(layout, row)[0]
+    data = layout.data_file(row)
+    data = data if data.is_file() else find_rows(layout, row)[0]
     return (layout.video_file(row, key), data) if key in layout.keys("video") else (data,)
 
 
@@ -202,7 +195,7 @@ class LeRobotSource(ForeignSource):
         columns: dict[str, Any] = {}
         for name in options.extras or [name for name in kept if name in stored]:
             if columns.setdefault(re.sub(r"[^A-Za-z0-9_.-]", "_", name), stored[name]) is not stored[name]:
-                layout.warn_of_columns({name: "another has its name without signs"})
+                layout.warn_once(f"{layout.folder}: {name} is left out: another feature becomes the same column")
         ours = track_from_flat({name: stored[name] for name in own}) if own else {}
         cameras = ours.pop("world_from_camera", None)
         if cameras is None or options.camera_pose is not None:
@@ -239,15 +232,15 @@ class LeRobotSource(ForeignSource):
     ) -> np.ndarray:
         """The matrix (3, 3) for frames of `size`; refuses numbers that are pixels of frames of another size."""
         height, width = size
-        same = self.layout.compare_size(self.image_key, size, path)
-        pixels = [name for name in columns if name.endswith("_pixels")]
-        if not same and pixels:
+        stale = not self.layout.compare_size(self.image_key, size, path)
+        own = self.options.intrinsics is None and INTRINSICS in stored
+        pixels = [name for name in columns if name.endswith("_pixels")] + [INTRINSICS] * own
+        if stale and pixels:
             raise CorruptEpisodeError(f"{path}: {pixels[0]} holds pixels of frames that are not {height} x {width}")
-        if self.options.intrinsics is not None or INTRINSICS not in stored:
-            matrix = pinhole(*(self.options.intrinsics or (width, width, width / 2, height / 2)))
-        else:
-            matrix = np.asarray(stored[INTRINSICS][0], dtype=np.float64).reshape(3, 3)
-        if not same:
+        if own:
+            return np.asarray(stored[INTRINSICS][0], dtype=np.float64).reshape(3, 3)
+        matrix = pinhole(*(self.options.intrinsics or (width, width, width / 2, height / 2)))
+        if stale:
             check_pinhole(matrix, size, f"{path}: intrinsics")
         return matrix
 
@@ -298,11 +291,12 @@ def _places(mapping: KeypointMapping, layout: LeRobotLayout, width: int) -> dict
     """Where x, y and z of each keypoint stand among the `width` numbers of the mapping's feature."""
     points = mapping.points or KEYPOINT_NAMES
     lists = [] if mapping.points else [*_lists(layout.features[mapping.feature].get("names"))]
+    lists = [names for names in lists if len(names) in (width, width / 3)]
     for names in lists:
         each = [f"{name}_{axis}" for name in names for axis in "xyz"] if 3 * len(names) == width else names
         place = {re.sub(r"[./ ]([xyz])$", r"_\1", name): number for number, name in enumerate(each)}
         found = {name: [place.get(f"{name}_{axis}", width) for axis in "xyz"] for name in KEYPOINT_NAMES}
-        if whole := {name: axes for name, axes in found.items() if max(axes) < width == len(each)}:
+        if whole := {name: axes for name, axes in found.items() if max(axes) < width}:
             return whole
     if width != 3 * len(points):
         raise ValueError(f"{mapping.feature} has {width} numbers a frame; its {len(points)} `points` have three each")
@@ -313,13 +307,13 @@ def _places(mapping: KeypointMapping, layout: LeRobotLayout, width: int) -> dict
 
 def _lists(names: Any) -> Iterator[list[str]]:
     """Every list of names in what info.json gives: a list, lists in lists, or a dict of them (axes, motors)."""
-    if isinstance(names, dict):
-        for each in names.values():
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        yield names
+    elif isinstance(names, (dict, list)):
+        parts = [
+            each for each in (names.values() if isinstance(names, dict) else names) if isinstance(each, (dict, list))
+        ]
+        for each in parts:
             yield from _lists(each)
-    elif isinstance(names, list) and names:
-        if all(isinstance(name, str) for name in names):
-            yield names
-        elif all(isinstance(each, list) for each in names):
-            yield from _lists([name for each in names for name in each])
-            for each in names:
-                yield from _lists(each)
+        if isinstance(names, list):
+            yield [name for each in parts for name in each if isinstance(name, str)]

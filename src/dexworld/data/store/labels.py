@@ -20,39 +20,27 @@ import pyarrow.parquet as pq
 
 from dexworld.data.resize import Fit
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, NUM_KEYPOINTS
+from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.track import Track
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # column -> (numpy kind, shape of one frame)
 
 COLUMN = "track."  # before the name of a track's column
 CAMERA, INTRINSICS, SEED = "camera.pose", "camera.intrinsics", "scene.seed"
+SAME = ("keypoints_world", "keypoints_valid", "keypoint_confidence", "body_world", "body_valid", "hand_poses_world")
+SAME += ("hand_metacarpals_world", "gripper_opening", "gripper_pose_world", "object_motion")
 VERSION_1 = {  # the store's name in format version 1 -> a track's column
+    **{f"observation.{name.removesuffix('_world')}": name for name in SAME},
     "observation.camera_pose": "world_from_camera",
-    "observation.keypoints": "keypoints_world",
-    "observation.keypoints_valid": "keypoints_valid",
     "observation.state": "joint_positions",
     "action.joint_targets": "joint_targets",
     "action": "action",
-    "observation.keypoint_confidence": "keypoint_confidence",
-    "observation.body": "body_world",
-    "observation.body_valid": "body_valid",
-    "observation.hand_poses": "hand_poses_world",
-    "observation.hand_metacarpals": "hand_metacarpals_world",
-    "observation.gripper_opening": "gripper_opening",
-    "observation.gripper_pose": "gripper_pose_world",
-    "observation.object_motion": "object_motion",
 }
 ROWS: dict[str, tuple[int, ...]] = {  # shapes of rows that a flat column doesn't tell
-    "world_from_camera": (4, 4),
-    "keypoints_world": (NUM_KEYPOINTS, 3),
-    "body_world": (len(BODY_KEYPOINTS), 3),
+    **dict.fromkeys(("world_from_camera", "gripper_pose_world"), (4, 4)),
+    **dict.fromkeys(("keypoints_world", "body_world", "hand_metacarpals_world", "object_positions"), (-1, 3)),
+    **dict.fromkeys(("object_pixels", "points"), (-1, 2)),
     "hand_poses_world": (2, 4, 4),
-    "hand_metacarpals_world": (8, 3),
-    "gripper_pose_world": (4, 4),
-    "object_positions": (-1, 3),
-    "object_pixels": (-1, 2),
-    "points": (-1, 2),
 }
 PACKETS = ("video.packet_offset", "video.packet_size", "video.packet_crc32")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
