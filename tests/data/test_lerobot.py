@@ -1,7 +1,5 @@
 """Datasets in LeRobot's v3 layout, written by an independent writer, become Episodes."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -71,14 +69,6 @@ def test_other_names_and_row_groups_are_read(tmp_path, changes):
         assert shown(source[index].frames, [0]) == [STARTS[index]]
         expected = columns["action"][STARTS[index] : STARTS[index + 1]]
         np.testing.assert_array_equal(source[index].columns["action"], expected)
-
-
-def test_images_inside_the_rows_are_frames(tmp_path):
-    write_dataset(tmp_path, LENGTHS, cameras=(), image_key="observation.image")
-    source = open_lerobot(tmp_path)
-    episode = pickle.loads(pickle.dumps(source))[2]
-    assert episode.frames.size == (64, 96)
-    assert shown(episode.frames, [26, 0, 26]) == [STARTS[2] + 26, STARTS[2], STARTS[2] + 26]
 
 
 def test_other_versions_are_refused_with_the_way_out(tmp_path):

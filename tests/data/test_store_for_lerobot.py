@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from egodex_fixtures import make_clip, write_clip
 from lerobot_fixtures import change_tables, number_of, set_column
 from prepare_fixtures import config_of
 from store_fixtures import make_episode, prepare
@@ -40,44 +39,27 @@ def scalar_episode(number: int):
     )
 
 
-def write_foreign(folder: Path, kind: str) -> Path:
-    """A store prepared from a tiny dataset of another layout."""
-    source = folder / "source"
-    FOREIGN[kind](source)
-    prepare_folder(config_of(source, folder / "store", settings=PrepareSettings(height=36)))
+def write_store(folder: Path, make) -> Path:
+    """A store of four episodes of our own, two to a pack."""
+    prepare(folder / "store", [[(f"e{n}", lambda n=n: make(n)) for n in pack] for pack in ((0, 1), (2, 3))])
     return folder / "store"
 
 
-def write_store(folder: Path, make, count: int = 4) -> Path:
-    """A store of our own episodes, two to a pack."""
-    items = [(f"e{n}", lambda n=n: make(n)) for n in range(count)]
-    prepare(folder / "store", [items[start : start + 2] for start in range(0, count, 2)])
-    return folder / "store"
-
-
-def state_of(track, kind: str) -> np.ndarray:
-    if kind == "lerobot":
-        return track["observation.state"]
-    if kind == "robot":
-        return track["joint_positions"]
-    if kind in ("droid", "scalar"):
+def state_and_action(track, kind: str) -> list[np.ndarray]:
+    """What a store should hold for an episode, worked out from its columns."""
+    if kind in ("lerobot", "robot"):
+        own = ("observation.state", "action") if kind == "lerobot" else ("joint_positions", "joint_targets")
+        return [track[name] for name in own]
+    if kind != "hands":
         pose = track["gripper_pose_world"]
         parts = pose[:, :3, 3], pose[:, :3, 0], pose[:, :3, 1], track["gripper_opening"].reshape(-1, 1)
-        return np.concatenate(parts, axis=1)
+        return [np.concatenate(parts, axis=1), track["action"]]
     points = np.where(track.keypoints_valid[..., None], track.keypoints_world, 0)[:, TRACKED]
-    return points.reshape(len(track), -1)
-
-
-def action_of(track, kind: str) -> np.ndarray:
-    if kind in ("hands", "egodex"):
-        state = state_of(track, kind)
-        return np.concatenate([state[1:], state[-1:]])
-    return track["joint_targets" if kind == "robot" else "action"]
+    return [points, points[[*range(1, len(track)), -1]]]
 
 
 FOREIGN = {
     "droid": lambda folder: droid_fixtures.write_episode(folder, rows=20, intrinsics=True),
-    "egodex": lambda folder: write_clip(folder / "part1" / "fold", 0, make_clip(1, 8)),
     "lerobot": lambda folder: lerobot_fixtures.write_dataset(folder, (6, 5), ("observation.images.top",)),
 }
 OURS = {"robot": robot_episode, "hands": make_episode, "scalar": scalar_episode}
@@ -85,7 +67,12 @@ OURS = {"robot": robot_episode, "hands": make_episode, "scalar": scalar_episode}
 
 @pytest.mark.parametrize("kind", [*OURS, *FOREIGN])
 def test_state_and_action_are_all_that_lerobot_normalises_and_predicts(tmp_path, kind):
-    store = write_store(tmp_path, OURS[kind]) if kind in OURS else write_foreign(tmp_path, kind)
+    store = tmp_path / "store"
+    if kind in OURS:
+        write_store(tmp_path, OURS[kind])
+    else:
+        FOREIGN[kind](tmp_path / "source")
+        prepare_folder(config_of(tmp_path / "source", store, settings=PrepareSettings(height=36)))
     features = json.loads((store / "meta" / "info.json").read_text())["features"]
     statistics = json.loads((store / "meta" / "stats.json").read_text())
     taken = {name for name in features if name.startswith(("observation", "action"))}
@@ -102,7 +89,7 @@ def test_state_and_action_are_all_that_lerobot_normalises_and_predicts(tmp_path,
         assert name == KEY or pa.types.is_fixed_size_list(rows.schema.field(name).type) == (feature["shape"] != [1])
     for index, track in enumerate(dataset := open_dataset(store)):
         own = rows.filter(pa.compute.equal(rows["episode_index"], index))
-        for name, expected in (("observation.state", state_of(track, kind)), ("action", action_of(track, kind))):
+        for name, expected in zip(("observation.state", "action"), state_and_action(track, kind), strict=True):
             found = np.array(own[name].to_pylist()).reshape(len(track), -1)
             np.testing.assert_allclose(found, expected.reshape(len(track), -1), atol=1e-6)
     assert index + 1 == len(dataset)

@@ -90,8 +90,8 @@ def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) ->
     files = [source.files(index) for index in range(len(source))]
     first_of: dict[str, int] = {}
     for index, name in enumerate(source.ids):
-        if (first := first_of.setdefault(name, index)) != index:
-            both = " and ".join(str(next(iter(files[place]), source.folder)) for place in (first, index))
+        if (other := first_of.setdefault(name, index)) != index:
+            both = " and ".join(str(next(iter(files[place]), source.folder)) for place in (other, index))
             raise ValueError(f"{source.folder}: {both} have the same id {name!r}; rename one")
     known = {file: _size_of(file) for file in dict.fromkeys(chain.from_iterable(files))}  # episodes may share a file
     sizes = [UNREADABLE if UNREADABLE in each else sum(each) for each in ([known[f] for f in group] for group in files)]

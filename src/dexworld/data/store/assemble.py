@@ -193,7 +193,7 @@ class _Assembly:
             "index": index + frames,
             "task_index": np.full(episode.length, self.tasks[episode.task], dtype=np.int64),
             # once more in every row, for what tools that rewrite a dataset drop from meta/episodes
-            labels.INTRINSICS: np.tile(np.float32(episode.intrinsics), (episode.length, 1)),
+            labels.INTRINSICS: np.tile(np.array(episode.intrinsics, dtype=np.float32), (episode.length, 1)),
             labels.SEED: np.full(episode.length, -1 if episode.seed is None else episode.seed, dtype=np.int64),
         }
 

@@ -27,15 +27,16 @@ Layout = dict[str, tuple[str, tuple[int, ...]]]  # column -> (numpy kind, shape 
 
 COLUMN = "track."  # before the name of a track's column
 CAMERA, INTRINSICS, SEED = "camera.pose", "camera.intrinsics", "scene.seed"
-SAME = ("keypoints_world", "keypoints_valid", "keypoint_confidence", "body_world", "body_valid", "hand_poses_world")
-SAME += ("hand_metacarpals_world", "gripper_opening", "gripper_pose_world", "object_motion")
 VERSION_1 = {  # the store's name in format version 1 -> a track's column
-    **{f"observation.{name.removesuffix('_world')}": name for name in SAME},
+    **{f"observation.{name.removesuffix('_world')}": name for name in (
+        "keypoints_world", "keypoints_valid", "keypoint_confidence", "body_world", "body_valid", "hand_poses_world",
+        "hand_metacarpals_world", "gripper_opening", "gripper_pose_world", "object_motion",
+    )},
     "observation.camera_pose": "world_from_camera",
     "observation.state": "joint_positions",
     "action.joint_targets": "joint_targets",
     "action": "action",
-}
+}  # fmt: skip
 ROWS: dict[str, tuple[int, ...]] = {  # shapes of rows that a flat column doesn't tell
     **dict.fromkeys(("world_from_camera", "gripper_pose_world"), (4, 4)),
     **dict.fromkeys(("keypoints_world", "body_world", "hand_metacarpals_world", "object_positions"), (-1, 3)),
