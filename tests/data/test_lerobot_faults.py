@@ -197,15 +197,15 @@ FLAT = [f"{name}_{axis}" for name in SHUFFLED for axis in "xyz"]
     ],
 )
 def test_names_of_keypoints_decide_their_order_where_they_are_ours(tmp_path, caplog, names, order):
-    values = np.random.default_rng(0).normal(size=(22, 126)).astype(np.float32)
+    points = np.random.default_rng(0).normal((0, 0, 0.5), 0.03, size=(22, 42, 3)).astype(np.float32)
+    values = (points.swapaxes(1, 2) if order is None else points).reshape(22, 126)
     write_dataset(tmp_path, LENGTHS, (TOP,), columns={"hands": values})
     change_info(tmp_path, lambda info: info["features"]["hands"].update(names=names))
     track = open_lerobot(tmp_path, LeRobotOptions(keypoints=(KeypointMapping("hands"),)))[0]
-    points = values[:6].reshape(6, 3, 42).swapaxes(1, 2) if order is None else values[:6].reshape(6, 42, 3)
     for place, name in enumerate(order or SHUFFLED):
         row = KEYPOINT_NAMES.index(name)
         assert track.keypoints_valid[:, row].all()
-        np.testing.assert_array_equal(track.keypoints_world[:, row], points[:, place])
+        np.testing.assert_array_equal(track.keypoints_world[:, row], points[:6, place])
     assert ("no name of hands is ours" in caplog.text) == (bool(names) and order is KEYPOINT_NAMES)
 
 

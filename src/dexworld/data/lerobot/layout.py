@@ -189,7 +189,7 @@ class LeRobotLayout:
     def _file(self, columns: str, index: int, key: str = "") -> Path:
         chunk, number = (int(self.column(f"{columns}/{part}_index")[index]) for part in ("chunk", "file"))
         usual = f"{columns}/chunk-{chunk:03d}/file-{number:03d}.{'mp4' if key else 'parquet'}"
-        return self._listed.get((key, chunk, number), self.folder / usual)
+        return self._listed.get((key, chunk, number)) or self.folder / usual
 
     @cached_property
     def _listed(self) -> dict[tuple[str, int, int], Path]:
