@@ -204,7 +204,7 @@ def test_act_trains_two_steps_on_a_store_and_deleting_an_episode_keeps_the_hands
     assert set(policy.config.output_features) == {"action"}
     before, _ = make_pre_post_processors(policy.config, dataset_stats=meta.stats)
     times = resolve_delta_timestamps(policy.config, meta)
-    dataset = datasets.LeRobotDataset("local/store", root=store, delta_timestamps=times, video_backend="pyav")
+    dataset = datasets.LeRobotDataset("local/store", root=store, delta_timestamps=times)
     optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3)
     policy.train()
     for _, batch in zip(range(2), torch.utils.data.DataLoader(dataset, batch_size=4), strict=False):
@@ -213,7 +213,7 @@ def test_act_trains_two_steps_on_a_store_and_deleting_an_episode_keeps_the_hands
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    whole = datasets.LeRobotDataset("local/store", root=store, video_backend="pyav")
+    whole = datasets.LeRobotDataset("local/store", root=store)
     delete_episodes(whole, [1], output_dir=tmp_path / "shorter", repo_id="local/shorter")
     for index, number in enumerate((0, 2, 3)):
         check_same(open_source(tmp_path / "shorter")[index], make(number))

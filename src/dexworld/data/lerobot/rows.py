@@ -167,8 +167,9 @@ class RowImages:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels of the first image."""
-        height, width = _decoded(self._stored()[0], None, f"{self.layout.folder}: {self.key}, frame 0").shape[:2]
-        self.layout.compare_size(self.key, (height, width), self.layout.data_file(self.row))
+        path = self.layout.data_file(self.row)
+        height, width = _decoded(self._stored()[0], None, f"{path}: {self.key}, frame 0 of its episode").shape[:2]
+        self.layout.compare_size(self.key, (height, width), path)
         return height, width
 
     def _stored(self) -> list[Any]:

@@ -135,7 +135,7 @@ def _camera(layout: LeRobotLayout, wanted: str | None) -> str:
         return wanted
     fit = [key for key, fault in faults.items() if not fault]
     if not fit:
-        grey = "; the option lerobot.image_key takes a grey one" if faults else ""
+        grey = "; the option lerobot.image_key takes a grey one" if "of one channel" in there else ""
         raise ValueError(f"{layout.folder} has no colour camera; it has {there}{grey}")
     if len(faults) > 1:
         _LOG.info("%s: frames are those of %s, of %s (option lerobot.image_key)", layout.folder, fit[0], there)
