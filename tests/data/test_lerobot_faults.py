@@ -100,41 +100,37 @@ def test_an_unused_column_never_breaks_an_episode_and_one_warning_names_it(tmp_p
 
 
 def pointers(**columns):
-    """A change of columns of meta/episodes: name -> {row: value}."""
+    """A change of columns of meta/episodes: name -> {row: value}; start and end are times in the video."""
+    names = {"start": f"{PLACE}from_timestamp", "end": f"{PLACE}to_timestamp", "video": f"{PLACE}file_index"}
+    names |= {"file": "data/file_index", "chunk": "data/chunk_index", "first": "dataset_from_index", "length": "length"}
 
     def change(table):
         for name, values in columns.items():
-            old = table.column(name).to_pylist()
-            table = set_column(table, name, [values.get(row, value) for row, value in enumerate(old)])
+            old = table.column(names[name]).to_pylist()
+            table = set_column(table, names[name], [values.get(row, value) for row, value in enumerate(old)])
         return table
 
     return change
 
 
+def without(column, value):
+    return lambda table: table.filter(pa.compute.not_equal(table[column], value))
+
+
 @pytest.mark.parametrize(
     ("place", "change", "complaint", "left_out"),
     [
-        ("meta/episodes", pointers(**{"data/file_index": {1: 1}}), "the rows of episode 1", ()),
-        ("meta/episodes", pointers(**{"data/file_index": {3: 0}}), "the rows of episode 3", ()),
-        ("meta/episodes", pointers(**{"data/chunk_index": {0: 7}}), "the rows of episode 0", ()),
-        ("meta/episodes", pointers(dataset_from_index={1: 0, 3: 5}), "", ()),
-        ("data", lambda table: table.filter(pa.compute.not_equal(table["episode_index"], 2)), "no row of", (2,)),
-        ("data", lambda table: table.filter(pa.compute.not_equal(table["index"], 12)), "6 rows, .* says 7", (2,)),
-        ("meta/episodes", pointers(length={2: 9}), "9", (2,)),
+        ("meta/episodes", pointers(file={1: 1}), "the rows of episode 1", ()),
+        ("meta/episodes", pointers(file={3: 0}), "the rows of episode 3", ()),
+        ("meta/episodes", pointers(chunk={0: 7}), "the rows of episode 0", ()),
+        ("meta/episodes", pointers(first={1: 0, 3: 5}), "", ()),
+        ("data", without("episode_index", 2), "no row of episode 2", (2,)),
+        ("data", without("index", 12), "6 rows, .* says 7", (2,)),
+        ("meta/episodes", pointers(length={2: 9}), "7 rows, .* says 9", (2,)),
         ("meta/episodes", pointers(length={2: 0}), "no frames", (2,)),
-        (
-            "meta/episodes",
-            pointers(**{f"{PLACE}from_timestamp": {2: 0}, f"{PLACE}to_timestamp": {2: 0.23}}),
-            "too",
-            (2,),
-        ),
-        ("meta/episodes", pointers(**{f"{PLACE}file_index": {2: 1}}), "fit", (2,)),
-        (
-            "meta/episodes",
-            pointers(**{f"{PLACE}from_timestamp": {2: 4}, f"{PLACE}to_timestamp": {2: 4.2}}),
-            "fit",
-            (2,),
-        ),
+        ("meta/episodes", pointers(start={2: 0}, end={2: 0.23}), "to episode 0, too", (2,)),
+        ("meta/episodes", pointers(start={2: 4}, end={2: 4.2}), "don't fit", (2,)),
+        ("meta/episodes", pointers(video={2: 1}), "don't fit", (2,)),
     ],
 )
 def test_a_wrong_pointer_costs_no_other_episode_and_none_whose_rows_can_be_found(

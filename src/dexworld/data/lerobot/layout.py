@@ -115,11 +115,6 @@ class LeRobotLayout:
             texts: Any = next((each for each in columns.values() if all(isinstance(text, str) for text in each)), None)
             return dict(zip(map(int, numbers), texts, strict=True))
 
-    @cached_property
-    def data_files(self) -> tuple[Path, ...]:
-        """All parquet files with rows."""
-        return tuple(path for (key, _, _), path in self._listed.items() if not key)
-
     def data_file(self, index: int) -> Path:
         """The parquet file that meta/episodes names for the rows of episode `index`; it may be missing."""
         return self._file("data", index)
@@ -189,10 +184,10 @@ class LeRobotLayout:
     def _file(self, columns: str, index: int, key: str = "") -> Path:
         chunk, number = (int(self.column(f"{columns}/{part}_index")[index]) for part in ("chunk", "file"))
         usual = f"{columns}/chunk-{chunk:03d}/file-{number:03d}.{'mp4' if key else 'parquet'}"
-        return self._listed.get((key, chunk, number)) or self.folder / usual
+        return self.files.get((key, chunk, number)) or self.folder / usual
 
     @cached_property
-    def _listed(self) -> dict[tuple[str, int, int], Path]:
+    def files(self) -> dict[tuple[str, int, int], Path]:
         """Files by camera ("" for rows), chunk and number, whatever stands between the words and the numbers."""
         found = {}
         for path in sorted([*(self.folder / "data").rglob("*.parquet"), *(self.folder / "videos").rglob("*.mp4")]):

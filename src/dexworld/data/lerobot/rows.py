@@ -74,7 +74,7 @@ def find_rows(layout: LeRobotLayout, index: int) -> tuple[Path, int]:
     if length < 1:
         raise CorruptEpisodeError(f"{layout.folder}: episode {number} has no frames")
     named, why = layout.data_file(index), ""
-    for path in dict.fromkeys((named, *layout.data_files)):
+    for path in dict.fromkeys((named, *(path for (key, *_), path in layout.files.items() if not key))):
         try:
             runs = _places.get(identity(path), partial(_read_places, path)).get(number, [])
         except UNREADABLE as error:
