@@ -41,7 +41,7 @@ test: $(STAMP)  ## run the tests
 
 interop: export OMP_NUM_THREADS = 1
 interop: $(INTEROP)/.installed  ## run the tests against LeRobot, robomimic and stable-worldmodel, in an environment of their own
-	$(INTEROP)/bin/pytest tests/interop tests/sim/test_env.py $(PYTEST_FLAGS)
+	$(INTEROP)/bin/pytest tests/interop tests/data/test_store_for_lerobot.py tests/sim/test_env.py $(PYTEST_FLAGS)
 
 $(INTEROP)/.installed: pyproject.toml constraints.txt
 	@[ -x $(INTEROP)/bin/python ] || $(PYTHON) -m venv $(INTEROP)

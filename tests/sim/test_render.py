@@ -187,7 +187,7 @@ def test_a_setting_that_cannot_draw_is_refused_with_its_value_and_what_can(unpro
     monkeypatch.setenv("MUJOCO_GL", setting)
     before = dict(os.environ)
     with pytest.raises(
-        RendererUnavailable, match=rf"MUJOCO_GL='{setting}' can't draw here .*; 'egl' can: unset"
+        RendererUnavailable, match=rf"MUJOCO_GL='{setting}' can't draw here, 'egl' can: unset MUJOCO_GL.*The reason: "
     ) as error:
         choose_backend()
     assert "\n" not in str(error.value)

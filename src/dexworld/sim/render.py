@@ -80,8 +80,8 @@ def choose_backend(backend: str = "auto") -> str:
     if failure is None:
         return setting
     raise RendererUnavailable(
-        f"MUJOCO_GL={os.environ['MUJOCO_GL']!r} can't draw here, {first_that_draws()!r} can: unset MUJOCO_GL, or choose "
-        f"with --backend (in Python: backend=). The reason: {failure}"
+        f"MUJOCO_GL={os.environ['MUJOCO_GL']!r} can't draw here, {first_that_draws()!r} can: unset MUJOCO_GL, or "
+        f"choose with --backend (in Python: backend=). The reason: {failure}"
     )
 
 
