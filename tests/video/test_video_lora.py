@@ -78,6 +78,16 @@ def test_a_saved_adapter_reloads_on_its_base_bit_for_bit(build, tmp_path):
     assert {name for name, value in again.named_parameters() if value.requires_grad} == trainable
 
 
+@FAMILIES
+def test_diffusers_loads_a_saved_adapter_with_its_scale(build, tmp_path):
+    model, theirs = trained(build), build().eval()
+    save_adapter(model, tmp_path)
+    theirs.load_lora_adapter(tmp_path, weight_name=LORA_FILE, prefix="transformer")
+    assert not theirs.load_state_dict(load_file(tmp_path / OTHER_FILE), strict=False).unexpected_keys
+    with torch.no_grad():
+        assert torch.equal(run_transformer(theirs), run_transformer(model))
+
+
 def test_an_adapter_in_the_releases_layout_has_alpha_equal_to_its_rank(tmp_path):
     model = trained(cogvideox)
     save_adapter(model, tmp_path)

@@ -92,9 +92,13 @@ def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: di
     folder.mkdir(parents=True, exist_ok=True)
     lora, other = adapter_state(transformer)
     lora = {PREFIX + name: value for name, value in lora.items()}
-    for name, tensors in ((LORA_FILE, lora), (OTHER_FILE, other)):
+    scale = {"r": peft.r, "lora_alpha": peft.lora_alpha, "target_modules": sorted(peft.target_modules)}
+    scale = {PREFIX + name: value for name, value in scale.items()}  # diffusers takes alpha = rank without it
+    said = {"lora_adapter_metadata": json.dumps(scale)}
+    for name, tensors, settings in ((LORA_FILE, lora, said), (OTHER_FILE, other, {})):
         with written_atomically(folder / name) as temporary:
-            save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, temporary)
+            whole = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+            save_file(whole, temporary, {"format": "pt", **settings})
     description = {"format_version": FORMAT_VERSION, "base": base, "rank": peft.r, "alpha": peft.lora_alpha}
     description |= {"in_channels": patch_embedding(transformer).in_channels, **(about or {})}
     with written_atomically(folder / ADAPTER_FILE) as temporary:
