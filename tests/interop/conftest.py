@@ -2,10 +2,9 @@
 
 import importlib.util
 import sys
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from unittest.mock import MagicMock
 
 import av
@@ -15,7 +14,9 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent / "data"))  # the writers of small datasets
 
 # Imports of theirs that no test needs: torchvision of PyPI brings CUDA, and breaks beside a torch without it.
-NEEDLESS = ("torchvision", "torchcodec", "lancedb", "lance", "cv2")
+_VISION = ("io", "transforms", "transforms.v2", "transforms.v2.functional", "transforms.functional", "tv_tensors")
+_OTHERS = ("lancedb", "lancedb.permutation", "lance", "cv2")
+NEEDLESS = ("torchvision", *(f"torchvision.{part}" for part in _VISION), *_OTHERS)
 
 
 class VideoReader:
@@ -32,42 +33,23 @@ class VideoReader:
             yield {"data": torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1), "pts": frame.time}
 
 
-class _Mocked(ModuleType):
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return SimpleNamespace(VideoReader=VideoReader) if name == "io" else MagicMock()
-
-
-class _Mocks(MetaPathFinder, Loader):
-    def __init__(self, names: set[str]) -> None:
-        self.names = names
-
-    def find_spec(self, name, path=None, target=None):
-        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] in self.names else None
-
-    def create_module(self, spec):
-        return _Mocked(spec.name)
-
-    def exec_module(self, module):
-        pass
-
-
 @pytest.fixture(scope="session")
 def foreign():
     """`foreign(name)` is a module of another project; the test is skipped where that is not installed."""
-    missing = {name for name in NEEDLESS if importlib.util.find_spec(name) is None}
-    mocks = _Mocks(missing)
+    missing = [name for name in NEEDLESS if importlib.util.find_spec(name.split(".")[0]) is None]
 
     def imported(name: str) -> ModuleType:
         if importlib.util.find_spec(name.split(".")[0]) is None:
             pytest.skip(f"{name.split('.')[0]} is not installed: make interop")
-        sys.meta_path.append(mocks)
+        for each in missing:
+            sys.modules[each] = MagicMock(__spec__=ModuleSpec(each, None), VideoReader=VideoReader)
+            parent, _, part = each.rpartition(".")
+            if parent:
+                setattr(sys.modules[parent], part, sys.modules[each])
         try:
             return importlib.import_module(name)
         finally:
-            sys.meta_path.remove(mocks)
-            for module in [each for each in sys.modules if each.split(".")[0] in missing]:
-                del sys.modules[module]
+            for each in missing:
+                del sys.modules[each]
 
     return imported

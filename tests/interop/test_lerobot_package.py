@@ -1,5 +1,7 @@
 """LeRobot opens our stores, and what LeRobot writes is read exactly. The rules stand in tests/data without LeRobot."""
 
+import importlib.util
+
 import lerobot_fixtures
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ def open_theirs(foreign, monkeypatch):
     """`open_theirs(folder)` is the dataset as LeRobot reads it, without a network."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     package = foreign("lerobot.datasets.lerobot_dataset")
-    return lambda folder: package.LeRobotDataset("dexworld/test", root=folder, video_backend="pyav")
+    backend = "torchcodec" if importlib.util.find_spec("torchcodec") else "pyav"
+    return lambda folder: package.LeRobotDataset("dexworld/test", root=folder, video_backend=backend)
 
 
 @pytest.mark.parametrize("codec", ["h264", "jpeg"])

@@ -61,7 +61,7 @@ class KitchenEnv(gymnasium.Env):
         self.action_space = box(low, high)
         joints = box(-np.pi * 1.5, np.pi * 1.5, low.shape)  # measured ones overshoot a little
         pose = box(-_FAR, _FAR, (4, 4))
-        self.observation_space = gymnasium.spaces.Dict(
+        self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict(
             {
                 "image": box(0, 255, (*IMAGE_SIZE, 3), np.uint8),
                 "joint_positions": joints,
