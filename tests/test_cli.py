@@ -124,10 +124,7 @@ def test_a_graphics_setting_that_cannot_be_served_stops_only_what_draws_and_in_o
     assert dexworld("collect", "--help", **surroundings).returncode == 0
     done = dexworld("collect", "--output", tmp_path / "data", "--episodes", 1, **surroundings)
     assert (done.returncode, done.stderr.count("dexworld: ")) == (2, 1)
-    said = done.stderr.strip().splitlines()[-1]
-    assert f"MUJOCO_GL='{setting}' can't draw here" in said
-    assert "unset MUJOCO_GL" in said
-    assert "Traceback" not in done.stderr
+    assert f"dexworld: MUJOCO_GL='{setting}' can't draw here" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

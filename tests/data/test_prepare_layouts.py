@@ -78,11 +78,9 @@ def test_a_prepared_robot_dataset_holds_the_labels_of_its_source(kind, write, tm
     ("kind", "place", "write"),
     [
         ("droid", "raw", lambda folder: droid_fixtures.write_episode(folder, rows=3)),
-        ("robocasa", "raw", lambda folder: robocasa_fixtures.write_file(folder / "a.hdf5")),
         ("robocasa", "raw/a.hdf5", lambda folder: robocasa_fixtures.write_file(folder / "a.hdf5")),
         ("droid-lerobot", "raw", droid_lerobot_fixtures.write_dataset),
         ("lerobot", "raw", lambda folder: lerobot_fixtures.write_dataset(folder, (3,))),
-        ("egodex", "raw", lambda folder: write_clip(folder / "part1" / "stack", 0, make_clip(0, 3))),
         ("egodex", "raw/part1", lambda folder: write_clip(folder / "part1" / "stack", 0, make_clip(0, 3))),
     ],
 )

@@ -13,14 +13,8 @@ def test_robomimic_reads_episodes_masks_actions_and_pictures(tmp_path, foreign):
     episode = record_exploration(900_007, config=ExploreConfig(frames=4))
     path = write_robocasa(tmp_path / "ours.hdf5", [episode, episode], masks={"train": [1]})
     observations.initialize_obs_utils_with_obs_specs({"obs": {"rgb": [CAMERA], "low_dim": [JOINTS]}})
-    read = datasets.SequenceDataset(
-        hdf5_path=str(path),
-        obs_keys=(CAMERA, JOINTS),
-        dataset_keys=("actions", "dones"),
-        hdf5_cache_mode=None,
-        load_next_obs=False,
-        filter_by_attribute="train",
-    )
+    options = {"hdf5_cache_mode": None, "load_next_obs": False, "filter_by_attribute": "train"}
+    read = datasets.SequenceDataset(str(path), (CAMERA, JOINTS), ("actions", "dones"), **options)
     assert (read.demos, len(read)) == (["demo_1"], 4)
     items = [read[row] for row in range(4)]
     np.testing.assert_array_equal([item["actions"][0] for item in items], episode["joint_targets"])
