@@ -1,7 +1,5 @@
 """Progress of long commands: bars on a terminal, a plain line a minute in a log file."""
 
-import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -10,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
-logger = logging.getLogger("dexworld")
-LOGGED_EVERY_S = 60.0
+from dexworld.data.pace import Pace
+
 Update = Callable[..., None]
 
 
@@ -36,7 +34,7 @@ def task_bars() -> Iterator[Update]:
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines()
+        yield Pace().update
         return
     label, note_shown = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
     columns = label, BarColumn(), MofNCompleteColumn(), note_shown, Elapsed(), Remaining()
@@ -49,23 +47,3 @@ def task_bars() -> Iterator[Update]:
             progress.update(tasks[name], completed=done, note=note)
 
         yield update
-
-
-def _lines() -> Update:
-    """An update that logs a line a minute."""
-    started: dict[str, tuple[float, int]] = {}  # when a name first came, and what was done then
-    logged = 0.0
-
-    def update(name: str, done: int, total: int, note: str = "") -> None:
-        nonlocal logged
-        now = time.monotonic()
-        if name not in started:
-            started[name], logged = (now, done), now
-            logger.info("%s: %d to do", name, total - done)
-        elif now - logged >= LOGGED_EVERY_S:
-            logged, (begin, before) = now, started[name]
-            rate = (done - before) / (now - begin)
-            left = f"{(total - done) / rate / 60:.1f} min left" if rate else "time left unknown"
-            logger.info("%s: %d of %d, %.3g a minute, %s %s", name, done, total, 60 * rate, left, note)
-
-    return update

@@ -9,6 +9,7 @@ A folder appears whole or not at all, so a kill at any moment leaves a complete 
 process gathers and writes the whole state: a run may go on with other processes, and another way to share the model.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.training.distributed import Processes, whole
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 STATE_FILE = "training.safetensors"
 
@@ -155,16 +157,33 @@ def _write(path: Path, state: TrainingState, save_model: Callable[[Path], None])
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint below `folder`, or None. Raises ResumeError when `latest` points nowhere."""
-    pointer = folder / "latest"
-    if not pointer.exists():
+    """The checkpoint below `folder` to go on from, or None where there is no step.
+
+    It is what `latest` names, or the newest whole step where that file is lost, empty or names none; a warning says so.
+    Raises ResumeError where no step is whole.
+    """
+    steps, pointer = sorted(folder.glob("step-*")), folder / "latest"
+    named = pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else ""
+    if named and (folder / named / "training.json").is_file():
+        return folder / named
+    if not steps and not named:
         return None
-    path = folder / pointer.read_text(encoding="utf-8").strip()
-    if not (path / "training.json").exists():
-        raise ResumeError(
-            f"{pointer} points to {path.name}, which is missing or incomplete; write another step into it"
-        )
-    return path
+    newest = next((path for path in reversed(steps) if _is_whole(path)), None)
+    lost = f"{pointer} names {named!r}, which is missing or incomplete" if named else f"{pointer} is lost or empty"
+    if newest is None:
+        raise ResumeError(f"{lost}, and none of {len(steps)} steps is whole; choose another output, or delete {folder}")
+    logger.warning("%s: going on from the newest whole step, %s", lost, newest.name)
+    return newest
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a step holds its header and the whole of its state."""
+    try:
+        read_json(path / "training.json")
+        with safetensors.safe_open(path / STATE_FILE, "pt"):
+            return True
+    except (ValueError, OSError, safetensors.SafetensorError):
+        return False
 
 
 def load(path: Path, identity: dict[str, Any]) -> TrainingState:

@@ -6,6 +6,8 @@ A run at the paper's scale has to encode online: latents of EgoDex would fill 82
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dexworld.data.augment import CHANCES, AugmentConfig, augment, draw_augmentation
-from dexworld.data.latent_cache import LatentCache, latent_cache
+from dexworld.data.latent_cache import LatentCache, cache_folder, latent_cache
 from dexworld.data.loader import FrameLoader, first_readable
 from dexworld.data.mixture import MixConfig
+from dexworld.data.pace import Pace
 from dexworld.data.resize import Fit, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
@@ -109,7 +112,8 @@ class TrainingData:
     Frames of another size than the encoder's are brought to it. training: batch size, seed and precision of the run.
     fingerprint: of the encoder, under which latents are kept; what is missing is computed now. None makes latents when
     they are asked for. mix: shares of the datasets. processes: those that share the batches of training. workers:
-    processes that decode. augment, strict: of latents that aren't kept (`FrameSource`, `FrameLoader`).
+    processes that decode. augment, strict: of latents that aren't kept (`FrameSource`, `FrameLoader`). cache: folder of
+    kept latents (`place_of_latents`).
     """
 
     def __init__(
@@ -124,13 +128,14 @@ class TrainingData:
         workers: int = 0,
         augment: bool = False,
         strict: bool = False,
+        cache: Path | None = None,
     ) -> None:
         self.datasets, self.encoder, self.training, self.device = datasets, encoder, training, device
         self.mix, self.workers, self.augment, self.caches = MixConfig(mix), workers, augment, list[LatentCache]()
         self.shared: dict[str, Any] = {"mix": self.mix, "rank": processes.rank, "world_size": processes.count}
         self.options: dict[str, Any] = {"strict": strict, "pin": device.type == "cuda"}
         if fingerprint is not None:
-            self.caches = [_cache(encoder, dataset, fingerprint, device) for dataset in datasets]
+            self.caches = [_cache(encoder, dataset, fingerprint, device, cache) for dataset in datasets]
             self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
             return
         first = [first_readable(dataset) for dataset in datasets]
@@ -192,7 +197,7 @@ def open_data(
 ) -> tuple[TrainingData, TrainingData]:
     """What a run trains on and what it measures on."""
     kept = fingerprint if config.latents == "cached" else None
-    more = (training, device, kept, config.shares, processes, config.workers, augment, strict)
+    more = (training, device, kept, config.shares, processes, config.workers, augment, strict, config.cache)
     with processes.first_alone():  # it encodes what is not cached yet, the others read what it wrote
         data = TrainingData(run.datasets, encoder, *more)
         return data, TrainingData(run.held_out_data, encoder, *more) if run.held_out_data else data
@@ -207,14 +212,9 @@ def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
         )
 
 
-def _cache(encoder: Encoder, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
-    sized = resized(dataset, encoder.image_size)
-    tenths = 0
-
-    def log(done: int, total: int) -> None:
-        nonlocal tenths
-        if done * 10 // total > tenths:
-            tenths = done * 10 // total
-            logger.info("%s: latents of %d of %d frames", dataset.folder, done, total)
-
-    return latent_cache(sized, encoder.encode, fingerprint, device=device, progress=log)
+def _cache(
+    encoder: Encoder, dataset: Dataset, fingerprint: str, device: torch.device, cache: Path | None
+) -> LatentCache:
+    sized, folder = resized(dataset, encoder.image_size), cache_folder(dataset, fingerprint, cache)
+    progress = partial(Pace().update, f"{dataset.folder}: frames encoded")
+    return latent_cache(sized, encoder.encode, fingerprint, folder, device, progress)

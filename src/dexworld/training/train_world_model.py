@@ -112,7 +112,7 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
     model_config = config.encoder.applied(model_config or preset(config.preset))
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = build_world_model(model_config)
-    fit_encoder(model.encoder, datasets, config.encoder_frames, config.training.seed, device)
+    fit_encoder(model.encoder, datasets, config.encoder_frames, config.training.seed, device, config.cache)
     return model
 
 

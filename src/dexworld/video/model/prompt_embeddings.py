@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dexworld.data.files import written_atomically
-from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.checkpoint import CheckpointError, lasting_place
 from dexworld.video.model.published_parts import (
     BROKEN,
     find_optional_part,
@@ -46,7 +46,7 @@ def embed_prompts(
     prompts and encoder; with it the encoder, 10 GB and more, is not even loaded. Raises CheckpointError for an encoder
     that is missing, of another kind or width, or whose weights don't fit.
     """
-    unique = tuple(sorted(set(prompts)))
+    unique, source = tuple(sorted(set(prompts))), lasting_place(source)
     if not unique:
         return {}
     path = None if cache is None else Path(cache) / f"text-{_fingerprint(unique, backbone, source)}.safetensors"
