@@ -282,7 +282,7 @@ def test_seeds_are_ranges_without_gaps_and_the_folder_opens_again(folder):
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        (VideoRunConfig, {"data": ()}, "names no triplet folder"),
+        (VideoRunConfig, {"weights": (1.0, 2.0)}, "one positive number for each of 1 data folders"),
         (VideoRunConfig, {"training": VideoTrainConfig(goal="inpainting")}, "sees no hands"),
         (VideoTrainConfig, {"hand_dropout": 1.5}, "fraction"),
         (VideoTrainConfig, {"weight_cap": 0.0}, "positive"),

@@ -1,7 +1,8 @@
 """Progress of long commands: bars on a terminal, a plain line a minute in a log file."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -13,15 +14,16 @@ from dexworld.data.pace import Pace
 Update = Callable[..., None]
 
 
-def counted(label: str, total: int) -> Callable[[Iterable], Iterator]:
-    """A wrapper of an iterator that draws a bar of `total` items; items that were done before count as done."""
+def counted(label: str, total: int | None = None) -> Callable[[Any], Iterator]:
+    """A wrapper of an iterator that draws a bar of `total` items (default: its length)."""
 
-    def wrap(items: Iterable) -> Iterator:
+    def wrap(items: Any) -> Iterator:
+        count = len(items) if total is None else total
         with task_bars() as update:
-            for done, item in enumerate(items, 1):
-                update(label, done, total)
+            for done, item in enumerate(items):
+                update(label, done, count)
                 yield item
-            update(label, total, total)
+            update(label, count, count)
 
     return wrap
 

@@ -21,6 +21,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from dexworld.errors import UsageError
+
 logger = logging.getLogger(__name__)
 Parallel = Literal["none", "ddp", "fsdp"]
 WAIT = timedelta(days=2)  # how long the others wait for the first one to encode a dataset or to validate
@@ -28,7 +30,7 @@ WAIT = timedelta(days=2)  # how long the others wait for the first one to encode
 _GONE = ("by peer", "connection closed", "broken pipe", "timed out", "timeout", "remote process")
 
 
-class LostProcess(RuntimeError):
+class LostProcess(UsageError):
     """Another process of the run has died or stopped answering."""
 
 

@@ -31,6 +31,7 @@ from dexworld.training.train_config import LoopConfig
 logger = logging.getLogger(__name__)
 AUGMENTATION = 1 << 20  # stream of random numbers, apart from those that draw frames
 FRAMES_PER_CALL = 256  # frames that the encoder takes at once
+LOOKED_AT = 256  # windows whose labels are looked at before anything is encoded
 SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all seeds, so that these can be compared
 Strategy = PartStrategy | StrideSampling
 Episodes = list[np.ndarray]
@@ -201,6 +202,35 @@ def open_data(
     with processes.first_alone():  # it encodes what is not cached yet, the others read what it wrote
         data = TrainingData(run.datasets, encoder, *more)
         return data, TrainingData(run.held_out_data, encoder, *more) if run.held_out_data else data
+
+
+def check_acting(run: RunData, strategy: Strategy, columns: tuple[str, ...] = DEFAULT_COLUMNS) -> None:
+    """Look at the labels of a few windows, before anything is encoded: in some of them something must act.
+
+    Columns of other models may act, too. Warns where only the camera moves. Raises ValueError where nothing does.
+    """
+    loader = FrameLoader(run.datasets, strategy, LOOKED_AT, SHOWN_SEED, episodes=run.training, decode=False)
+    track = loader.batch(0).track
+    valid = track.keypoints_valid[:, 1:] & track.keypoints_valid[:, :-1]
+    moved = bool((track.keypoints_world.diff(dim=1)[valid] != 0).any())
+    if moved or set(columns) != set(DEFAULT_COLUMNS):
+        return
+    names = ", ".join(str(dataset.folder) for dataset in run.datasets)
+    still = "no valid keypoint" if not track.keypoints_valid.any() else "no keypoint that moves"
+    if not (track.world_from_camera.diff(dim=1) != 0).any():
+        what = f"{names}: {LOOKED_AT} windows hold {still}, and the camera stands still, so all actions are zero"
+        raise ValueError(f"{what}; look at the data with `dexworld inspect`")
+    logger.warning("%s: %d windows hold %s; the camera's motion is the only action", names, LOOKED_AT, still)
+
+
+def check_visible(run: RunData) -> None:
+    """Raise ValueError unless some of a few frames hold a valid keypoint."""
+    loader = FrameLoader(run.datasets, EveryFrame(), LOOKED_AT, SHOWN_SEED, episodes=run.training, decode=False)
+    if not loader.batch(0).track.keypoints_valid.any():
+        names = ", ".join(str(dataset.folder) for dataset in run.datasets)
+        raise ValueError(
+            f"{names}: {LOOKED_AT} frames hold no valid keypoint; look at the data with `dexworld inspect`"
+        )
 
 
 def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:

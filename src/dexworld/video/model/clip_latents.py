@@ -29,6 +29,7 @@ from dexworld.video.clips.triplet_files import RATE_TOLERANCE, TripletFiles
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.conditions import video_of
 from dexworld.video.model.dwm import DWM
+from dexworld.video.model.video_config import DWMConfig
 
 logger = logging.getLogger(__name__)
 KINDS = ("interaction", "static", "hands", "silhouette", "first_frame")
@@ -105,11 +106,10 @@ def tensors_digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
 def encode_folder(triplets: TripletFolder, model: DWM, cache: Path | None = None) -> LatentFolder:
     """Encode every clip of a folder that isn't encoded yet, on the model's device; several processes share the work.
 
-    cache: folder of latents (`place_of_latents`). Raises ValueError naming a clip of another shape than the model's, or one whose hand video shows no hand, unless
-    the settings in triplets.json say `"navigation": true`.
+    cache: folder of latents (`place_of_latents`). Raises ValueError naming a clip of another shape than the model's, or
+    one whose hand video shows no hand, unless the settings in triplets.json say `"navigation": true`.
     """
     fingerprint = codec_fingerprint(model)
-
 
     def all_whole(folder: Path) -> bool:
         return all(_fresh(latent_file(folder, name), triplets.files[name]) for name in triplets.names)
@@ -168,11 +168,25 @@ def _fresh(path: Path, files: TripletFiles) -> bool:
 
 def check_shape(video: np.ndarray, model: DWM, name: str) -> None:
     """Raise ValueError naming the clip unless `video` (F, H, W, 3) has the shape that the model works on."""
-    clip = model.config.clip
-    wanted = (clip.frames, clip.height, clip.width, 3)
-    if video.shape != wanted:
-        found, taken = ("{} frames of {} x {}".format(*shape) for shape in (video.shape, wanted))
+    _check_shape(video.shape[:3], model.config, name)
+
+
+def _check_shape(shape: tuple[int, ...], model: DWMConfig, name: str) -> None:
+    wanted = (model.clip.frames, model.clip.height, model.clip.width)
+    if tuple(shape) != wanted:
+        found, taken = ("{} frames of {} x {}".format(*each) for each in (shape, wanted))
         raise ValueError(f"{name} is {found}, this model takes {taken}; bring it there with `dexworld video prepare`")
+
+
+def check_clips(folder: TripletFolder, model: DWMConfig) -> None:
+    """Raise ValueError naming a clip of another shape than the model's or without what it needs; decodes nothing."""
+    lacking = [name for name in folder.names if not folder.files[name].motion.exists()]
+    if model.condition.startswith("adaln") and lacking:
+        what = f"{lacking[0]} has no hand_motions file, which condition {model.condition!r} needs"
+        raise ValueError(f"{folder.root}: {what}; {len(lacking)} of {len(folder)} clips lack it")
+    for name in folder.names:
+        video = VideoFrames(folder.files[name].interaction)
+        _check_shape((len(video), *video.size), model, f"{folder.root}: {name}")
 
 
 def check_hands(clip: TripletClip, root: Path) -> None:

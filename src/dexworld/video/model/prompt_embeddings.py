@@ -68,10 +68,8 @@ def embed_prompts(
     return dict(zip(unique, embeddings, strict=True))
 
 
-def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any, Any]:
-    """(tokenizer, encoder) that `backbone` was trained with. Raises CheckpointError, or ImportError."""
-    import transformers
-
+def check_text_encoder(source: str | Path, backbone: BackboneConfig) -> Path:
+    """The folder of the text encoder in a folder or hub id. Raises CheckpointError if `backbone` can't read it."""
     name = ENCODERS[backbone.kind]
     folder = find_part(source, "text_encoder")
     settings = read_settings(folder / "config.json")
@@ -81,6 +79,14 @@ def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any
     width = settings.get("d_model")
     if width != backbone.text_dim:
         raise CheckpointError(f"{folder} embeds into {width} numbers, the model reads {backbone.text_dim}")
+    return folder
+
+
+def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any, Any]:
+    """(tokenizer, encoder) that `backbone` was trained with. Raises CheckpointError, or ImportError."""
+    import transformers
+
+    folder, name = check_text_encoder(source, backbone), ENCODERS[backbone.kind]
     # A model folder has its tokenizer beside the encoder, an encoder's own folder in itself.
     words = find_optional_part(source, "tokenizer") or folder
     if not (words / "tokenizer.json").is_file():
