@@ -87,14 +87,31 @@ def test_training_from_the_command_line_ends_with_a_model(triplets, tmp_path):
     assert DWM.from_pretrained(tmp_path / "model").provenance["training"]["seed"] == 3
 
 
-def test_a_dry_run_says_what_the_five_billion_model_costs(capsys, tmp_path):
-    run("train", "--data", tmp_path, "--output", tmp_path, "--preset", "cogvideox-fun-5b", "--dry-run", "True")
+REFUSED = [
+    (("--preset", "debug", "--clip-shape", 9, 32, 48), "clip000 is 5 frames of 32 x 48, this model takes 9 frames"),
+    (("--preset", "mini"), "this model takes 17 frames of 96 x 144"),
+    (("--preset", "debug", "--weights", 1, 2), "one positive number for each of 1 data folders"),
+    (("--preset", "debug", "--device", "cuda:7"), "device is 'cuda:7', which this machine doesn't have"),
+    (("--preset", "debug", "--text-encoder", "no/text"), "no/text"),
+    (("--preset", "debug", "--outside-weight", 2, "--prediction", "velocity"), "outside_weight needs residual"),
+    (("--preset", "debug", "--validation-data", "no/where"), "no/where"),
+]
+
+
+def test_a_dry_run_says_what_the_five_billion_model_costs_and_refuses_what_training_refuses(capsys, triplets, tmp_path):
+    output = "--output", tmp_path / "out", "--dry-run", "True"
+    run("train", *output, "--preset", "cogvideox-fun-5b")
     shown = capsys.readouterr().out
     assert "17,550 video + 226 text" in shown
     assert "5.571 B" in shown
     assert "training" in shown
-    said = mistake(capsys, "train", "--data", tmp_path, "--output", tmp_path, "--base", "a/b", "--dry-run", "True")
-    assert "a dry run estimates a `preset`" in said
+    assert "a dry run estimates a `preset`" in mistake(capsys, "train", *output, "--base", "a/b")
+    run("train", *output, "--data", triplets, "--preset", "wan2.1-fun-1.3b", "--clip-shape", 5, 32, 48)
+    assert "12 video + 512 text" in capsys.readouterr().out
+    for options, said in REFUSED:
+        for dry in ("True", "False"):
+            assert said in mistake(capsys, "train", "--data", triplets, *output[:3], dry, *options), options
+    assert not (tmp_path / "out").exists()
 
 
 def test_generated_videos_are_written_and_shown(triplets, small_model, tmp_path):

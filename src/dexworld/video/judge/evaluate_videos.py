@@ -159,7 +159,7 @@ def evaluate_methods(
     for start in range(0, len(names), config.batch):  # always the same batches, so that figures are the same
         places = range(start, min(start + config.batch, len(names)))
         if ledger is None or any(names[index] not in ledger for index in places):
-            done = None if progress is None else partial(progress, done=places.stop, total=len(names))
+            done = None if progress is None else partial(_tell, progress, places.stop, len(names))
             rows |= measured([clips[index] for index in places], everything, config, perceptual, done)
         for name in names[start : places.stop] if ledger is not None else ():
             if name not in ledger:
@@ -169,6 +169,10 @@ def evaluate_methods(
     shares = tuple(rows[name]["region_share"] for name in names)
     samples = {method.name: samples_of(method, config) for method in everything}
     return Evaluation(config, tuple(names), samples, values, shares, references, simulated)
+
+
+def _tell(progress: Callable[[str, int, int], None], done: int, total: int, name: str) -> None:
+    progress(name, done, total)
 
 
 def measured(

@@ -61,8 +61,8 @@ class VideoRunConfig:
     condition starts at zero, so that the first step's answer is the initial model's."""
     base: str | None = None
     """Published weights to start from instead, in diffusers' or VideoX-Fun's layout: a folder or hub id of CogVideoX,
-    CogVideoX-Fun, Wan 2.1 or Wan-Fun. Its prediction and, unless `clip` is given, its clip size are kept."""
-    clip: tuple[int, int, int] | None = None
+    CogVideoX-Fun, Wan 2.1 or Wan-Fun. Its prediction and, unless `clip_shape` is given, its clip size are kept."""
+    clip_shape: tuple[int, int, int] | None = None
     """Frames, height and width of the clips, e.g. 17 240 368, instead of the preset's or the base's. Wan bases are as
     good at other sizes; by default they take 49 frames of 480 x 720. CogVideoX bases know one size."""
     lora_rank: int = 0
@@ -89,8 +89,10 @@ class VideoRunConfig:
         if self.weights and (len(self.weights) != len(self.data) or min(self.weights) <= 0):
             count = len(self.data)
             raise ValueError(f"weights are {self.weights}; give one positive number for each of {count} data folders")
-        if self.clip is not None and self.initial is not None:
-            raise ValueError("the initial model keeps its clips: leave out `clip`, or start from a preset or a base")
+        if self.clip_shape is not None and self.initial is not None:
+            raise ValueError(
+                "the initial model keeps its clips: leave out `clip_shape`, or start from a preset or a base"
+            )
         if self.codec_clips < 1:
             raise ValueError(f"codec_clips is {self.codec_clips}; it must be positive")
         if self.condition not in CONDITIONS:
@@ -204,7 +206,9 @@ def initial_model(
     ancestry = None
     if config.base is not None:
         _check_lora(config, "none")
-        model = load_base(config.base, None if config.clip is None else ClipShape(*config.clip), config.condition)
+        model = load_base(
+            config.base, None if config.clip_shape is None else ClipShape(*config.clip_shape), config.condition
+        )
     elif config.initial is not None:
         base = DWM.from_pretrained(checkpoint_path(config.initial))
         _check_lora(config, base.config.condition)
@@ -231,7 +235,7 @@ def initial_model(
 def preset_config(config: VideoRunConfig) -> DWMConfig:
     """The config of a run's model of new weights."""
     settings = preset(config.preset)
-    clip = settings.clip if config.clip is None else ClipShape(*config.clip, settings.clip.fps)
+    clip = settings.clip if config.clip_shape is None else ClipShape(*config.clip_shape, settings.clip.fps)
     prediction = config.prediction or settings.prediction
     return replace(settings, clip=clip, condition=config.condition, prediction=prediction)
 
