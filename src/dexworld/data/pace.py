@@ -19,7 +19,8 @@ class Pace:
         now = time.monotonic()
         if name not in self._started:
             self._started[name], self.logged = (now, done), now
-            logger.info("%s: %d to do", name, total - done)
+            if done < total:
+                logger.info("%s: %d to do", name, total - done)
         elif now - self.logged >= LOGGED_EVERY_S:
             self.logged = now
             logger.info("%s: %d of %d, %s %s", name, done, total, self.rest(name, done, total), note)
