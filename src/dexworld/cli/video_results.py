@@ -52,23 +52,16 @@ def named_checkpoint(text: str) -> tuple[str, str]:
 
 @contextmanager
 def simulated_clips(
-    place: Path,
-    model: DWM,
-    methods: Sequence[VideoMethod],
-    count: int,
-    seed: int,
-    split: Split,
-    workers: int,
-    camera="moving",
+    place: Path, model: DWM, methods: Sequence[VideoMethod], seeds: range, split: Split, workers: int, camera="moving"
 ) -> Iterator[TripletFolder]:
     """Clips of held-out scenes in the model's shape, recorded into a folder for the time of the context.
 
     They stay there when it is interrupted, so that a second run goes on. Scenes that a method was trained on are
     refused before anything is recorded (SeedError).
     """
-    check_scenes(range(seed, seed + count), methods, split)
-    config = SyntheticConfig(place, count, seed, camera, model.config.clip, workers=workers)
-    yield record_triplets(config, counted("clips", count))
+    check_scenes(seeds, methods, split)
+    config = SyntheticConfig(place, len(seeds), seeds.start, camera, model.config.clip, workers=workers)
+    yield record_triplets(config, counted("clips", len(seeds)))
     shutil.rmtree(place)  # the seeds bring it back
 
 
@@ -138,7 +131,7 @@ class VideoEvaluate(VideoModelOptions):
             methods: list[VideoMethod] = [*with_prompts, *baselines]
             about = {"clips": triplets.fingerprint if self.data else dict(triplets.settings), "count": len(triplets)}
             about |= {"methods": {each.name: tensors_digest(each.model.state_dict()) for each in everything}}
-            about |= {"generation": asdict(self.generation), "weights": asdict(self.weights), "sdedit": SDEDIT_STEPS}
+            about |= {"generation": asdict(self.generation), "weights": asdict(self.weights)}
             ledger = Ledger(self.output / "clips.jsonl", asdict(config) | about | {"texts": self.text_encoder})
             with task_bars() as update:
                 result = evaluate_methods(folder, methods, config, model.codec, perceptual, update, ledger)
@@ -176,9 +169,9 @@ class VideoEvaluate(VideoModelOptions):
         if self.data is not None:
             folder = open_triplets(self.data)
             return nullcontext(folder.subset(folder.names[: self.clips]))
-        seed, split = self.evaluation.seed, self.evaluation.split
-        place = self.output / "clips"
-        return simulated_clips(place, model, methods, self.clips, seed, split, self.workers, self.camera)
+        seeds = range(self.evaluation.seed, self.evaluation.seed + self.clips)
+        more = (seeds, self.evaluation.split, self.workers, self.camera)
+        return simulated_clips(self.output / "clips", model, methods, *more)
 
 
 @dataclass(frozen=True)
@@ -255,8 +248,8 @@ class VideoDemo(VideoModelOptions):
         references, method = reference_methods(model.codec), Generator(model, self.generation)
         method.check_texts(self.text_encoder)
         started, place = time.monotonic(), self.output / "clips"
-        methods: list[VideoMethod] = [*references, method]
-        with simulated_clips(place, model, methods, self.clips, self.seed, self.split, self.workers) as triplets:
+        seeds = range(self.seed, self.seed + self.clips)
+        with simulated_clips(place, model, [*references, method], seeds, self.split, self.workers) as triplets:
             methods = [*references, with_texts(method, folder_prompts(triplets), self.text_encoder)]
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dexworld.models.reference import SHIPPED
 from dexworld.options import from_dict
 
 FORMAT_VERSION = 1
@@ -141,10 +142,12 @@ def check_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], where
 
 
 def lasting_place(folder_or_hub_id: str | Path) -> str:
-    """What a checkpoint records of another model: a folder's absolute path, or a hub id as it is.
+    """What a checkpoint records of another model: a folder's absolute path, a hub id or a shipped name as it is.
 
     Raises CheckpointError for a file.
     """
+    if folder_or_hub_id in SHIPPED:
+        return str(folder_or_hub_id)
     if Path(folder_or_hub_id).is_file():
         raise CheckpointError(f"{folder_or_hub_id} is a file; give the folder that holds it")
     return os.path.abspath(folder_or_hub_id) if Path(folder_or_hub_id).is_dir() else str(folder_or_hub_id)

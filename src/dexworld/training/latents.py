@@ -45,8 +45,7 @@ class LatentsConfig:
     seed: int = 0
     """Of the pca encoder's fit: that of the training to come."""
     cache: Path | None = None
-    """Folder for the latents; by default they lie beside the data, or in the user's cache folder where that can't be
-    written."""
+    """Folder for latents; by default beside the data, or the user's cache folder where that can't be written."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     shard: str = "0/1"

@@ -50,8 +50,7 @@ class DataConfig:
     """`cached` encodes every frame once and keeps it on disk; `online` decodes and encodes while training, which large
     data and augmentation need."""
     cache: Path | None = None
-    """Folder for cached latents; by default they lie beside the data, or in the user's cache folder where that can't be
-    written."""
+    """Folder for latents; by default beside the data, or the user's cache folder where that can't be written."""
     workers: int = 2
     """Processes that decode video for online latents."""
     device: str = "auto"

@@ -24,6 +24,7 @@ from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uni
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
 from dexworld.models.encoders import Encoder
+from dexworld.track import Track
 from dexworld.training.distributed import Processes
 from dexworld.training.run_data import DataConfig, RunData
 from dexworld.training.train_config import LoopConfig
@@ -208,13 +209,11 @@ def check_acting(run: RunData, strategy: Strategy, columns: tuple[str, ...] = DE
 
     Columns of other models may act, too. Warns where only the camera moves. Raises ValueError where nothing does.
     """
-    loader = FrameLoader(run.datasets, strategy, LOOKED_AT, SHOWN_SEED, episodes=run.training, decode=False)
-    track = loader.batch(0).track
+    names, track = _looked_at(run, strategy)
     valid = track.keypoints_valid[:, 1:] & track.keypoints_valid[:, :-1]
     moved = bool((track.keypoints_world.diff(dim=1)[valid] != 0).any())
     if moved or set(columns) != set(DEFAULT_COLUMNS):
         return
-    names = ", ".join(str(dataset.folder) for dataset in run.datasets)
     still = "no valid keypoint" if not track.keypoints_valid.any() else "no keypoint that moves"
     if not (track.world_from_camera.diff(dim=1) != 0).any():
         what = f"{names}: {LOOKED_AT} windows hold {still}, and the camera stands still, so all actions are zero"
@@ -224,12 +223,15 @@ def check_acting(run: RunData, strategy: Strategy, columns: tuple[str, ...] = DE
 
 def check_visible(run: RunData) -> None:
     """Raise ValueError unless some of a few frames hold a valid keypoint."""
-    loader = FrameLoader(run.datasets, EveryFrame(), LOOKED_AT, SHOWN_SEED, episodes=run.training, decode=False)
-    if not loader.batch(0).track.keypoints_valid.any():
-        names = ", ".join(str(dataset.folder) for dataset in run.datasets)
-        raise ValueError(
-            f"{names}: {LOOKED_AT} frames hold no valid keypoint; look at the data with `dexworld inspect`"
-        )
+    names, track = _looked_at(run, EveryFrame())
+    if not track.keypoints_valid.any():
+        raise ValueError(f"{names}: {LOOKED_AT} frames hold no valid keypoint; look at them with `dexworld inspect`")
+
+
+def _looked_at(run: RunData, strategy: Strategy) -> tuple[str, Track]:
+    """The names of the datasets, and the labels of some windows."""
+    loader = FrameLoader(run.datasets, strategy, LOOKED_AT, SHOWN_SEED, episodes=run.training, decode=False)
+    return ", ".join(str(dataset.folder) for dataset in run.datasets), loader.batch(0).track
 
 
 def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:

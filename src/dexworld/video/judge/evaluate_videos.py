@@ -7,7 +7,6 @@ copy through the same codec, one that shows the static video's own pixels with t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 from zlib import crc32
 
@@ -157,11 +156,18 @@ def evaluate_methods(
     names = list(getattr(clips, "names", None) or [clip.name for clip in clips])
     rows: dict[str, dict[str, Any]] = {}
     for start in range(0, len(names), config.batch):  # always the same batches, so that figures are the same
-        places = range(start, min(start + config.batch, len(names)))
-        if ledger is None or any(names[index] not in ledger for index in places):
-            done = None if progress is None else partial(_tell, progress, places.stop, len(names))
-            rows |= measured([clips[index] for index in places], everything, config, perceptual, done)
-        for name in names[start : places.stop] if ledger is not None else ():
+        stop = min(start + config.batch, len(names))
+        if ledger is None or any(name not in ledger for name in names[start:stop]):
+            group = [clips[index] for index in range(start, stop)]
+            truths = [Truth(clip) for clip in group]
+            rows |= {each.clip.name: {"region_share": float(each.region.mean()), "values": {}} for each in truths}
+            for method in everything:
+                for truth, videos in zip(truths, generated(method, group, config), strict=True):
+                    measures = mean_over_samples([truth.measure(video, perceptual) for video in videos])
+                    rows[truth.clip.name]["values"][method.name] = measures
+                if progress is not None:
+                    progress(method.name, stop, len(names))
+        for name in names[start:stop] if ledger is not None else ():
             if name not in ledger:
                 ledger.add(name, rows[name])
             rows[name] = ledger[name]
@@ -169,29 +175,6 @@ def evaluate_methods(
     shares = tuple(rows[name]["region_share"] for name in names)
     samples = {method.name: samples_of(method, config) for method in everything}
     return Evaluation(config, tuple(names), samples, values, shares, references, simulated)
-
-
-def _tell(progress: Callable[[str, int, int], None], done: int, total: int, name: str) -> None:
-    progress(name, done, total)
-
-
-def measured(
-    clips: Sequence[TripletClip],
-    methods: Sequence[VideoMethod],
-    config: EvaluateConfig,
-    perceptual: Perceptual,
-    done: Callable[[str], None] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """By clip: `region_share`, and `values`, the measures by method. done: called with each method that is done."""
-    truths = {clip.name: Truth(clip) for clip in clips}
-    rows = {name: {"region_share": float(each.region.mean()), "values": {}} for name, each in truths.items()}
-    for method in methods:
-        for (name, truth), videos in zip(truths.items(), generated(method, clips, config), strict=True):
-            measures = [truth.measure(video, perceptual) for video in videos]
-            rows[name]["values"][method.name] = mean_over_samples(measures)
-        if done is not None:
-            done(method.name)
-    return rows
 
 
 class Truth:

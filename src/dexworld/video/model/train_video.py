@@ -16,7 +16,7 @@ import torch
 
 from dexworld.evaluation.guard import training_ranges
 from dexworld.models.checkpoint import lasting_place
-from dexworld.models.reference import SHIPPED, checkpoint_path
+from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
 from dexworld.training.distributed import local_device
 from dexworld.training.fit import run_trainer, without_folders
@@ -76,8 +76,7 @@ class VideoRunConfig:
     validation_data: tuple[Path, ...] = ()
     """Triplet folders of held-out scenes."""
     cache: Path | None = None
-    """Folder for latents; by default they lie beside the data, or in the user's cache folder where that can't be
-    written."""
+    """Folder for latents; by default beside the data, or the user's cache folder where that can't be written."""
     codec_clips: int = 100
     """Clips that a new pca codec is fitted on."""
     device: str = "auto"
@@ -90,9 +89,7 @@ class VideoRunConfig:
             count = len(self.data)
             raise ValueError(f"weights are {self.weights}; give one positive number for each of {count} data folders")
         if self.clip_shape is not None and self.initial is not None:
-            raise ValueError(
-                "the initial model keeps its clips: leave out `clip_shape`, or start from a preset or a base"
-            )
+            raise ValueError("the initial model keeps its clips: leave out `clip_shape`, or `initial`")
         if self.codec_clips < 1:
             raise ValueError(f"codec_clips is {self.codec_clips}; it must be positive")
         if self.condition not in CONDITIONS:
@@ -112,6 +109,7 @@ def train_video(config: VideoRunConfig) -> Path:
     device, folders, held_out = open_run(config)
     model, ancestry = initial_model(config, folders, held_out)
     seeds = trained_seeds(folders, ancestry)
+    check_held_out(held_out, seeds)
     # Every checkpoint of the run is to know these, not only its last one.
     model.provenance = {
         "base": model.provenance.get("base"),
@@ -146,10 +144,7 @@ def train_video(config: VideoRunConfig) -> Path:
 
 
 def open_run(config: VideoRunConfig) -> tuple[torch.device, list[TripletFolder], list[TripletFolder]]:
-    """The device, the training and the validation folders of a run, checked as far as no model is needed.
-
-    Raises ValueError or ResumeError for what `train_video` would refuse later.
-    """
+    """The device, the training and the validation folders of a run, checked as far as no model is needed."""
     device = local_device(config.device)
     if not config.data:
         raise ValueError("data names no triplet folder; make one with `dexworld video synthesize` first")
@@ -162,30 +157,21 @@ def open_run(config: VideoRunConfig) -> tuple[torch.device, list[TripletFolder],
 
 def _settings(config: VideoRunConfig, folders: list[TripletFolder]) -> dict[str, Any]:
     """What a continued run must share, as far as it is known without a model."""
-    data, text_encoder = [folder.fingerprint for folder in folders], _place(config.text_encoder)
-    return {
-        "data": data,
-        "weights": list(config.weights),
-        "lora_rank": config.lora_rank,
-        "text_encoder": text_encoder,
-    }
+    settings = {"data": [folder.fingerprint for folder in folders], "weights": list(config.weights)}
+    return settings | {"lora_rank": config.lora_rank, "text_encoder": _place(config.text_encoder)}
 
 
 def _place(name: str | None) -> str | None:
-    """The lasting place of a folder, which another directory finds too; shipped names and hub ids as they are."""
-    return name if name is None or name in SHIPPED else lasting_place(name)
+    return None if name is None else lasting_place(name)
 
 
-def check_data(
-    config: VideoRunConfig, model: DWMConfig, ancestry: Any, folders: list[TripletFolder], held_out: list[TripletFolder]
-) -> None:
+def check_data(config: VideoRunConfig, model: DWMConfig, folders: list[TripletFolder]) -> None:
     """Refuse what a model can't be trained on, before anything is encoded. Raises ValueError naming the clip."""
-    check_held_out(held_out, trained_seeds(folders, ancestry))
     if config.text_encoder is not None:
         check_text_encoder(config.text_encoder, model.backbone)
     if config.training.outside_weight != 1.0:
         check_outside_weight(model)
-    for folder in (*folders, *held_out):
+    for folder in folders:
         check_clips(folder, model)
 
 
@@ -197,18 +183,14 @@ def _described(folder: TripletFolder) -> dict[str, Any]:
 def initial_model(
     config: VideoRunConfig, folders: list[TripletFolder], held_out: list[TripletFolder]
 ) -> tuple[DWM, dict[str, Any] | None]:
-    """The model that training starts from, and the provenance of the one it was made of, if any.
-
-    Raises ValueError for data that it can't be trained on.
-    """
+    """The model that training starts from, checked against new data, and the provenance of the one it was made of."""
     interrupted = checkpoints.latest(config.output / "checkpoints")
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     ancestry = None
     if config.base is not None:
         _check_lora(config, "none")
-        model = load_base(
-            config.base, None if config.clip_shape is None else ClipShape(*config.clip_shape), config.condition
-        )
+        clip = None if config.clip_shape is None else ClipShape(*config.clip_shape)
+        model = load_base(config.base, clip, config.condition)
     elif config.initial is not None:
         base = DWM.from_pretrained(checkpoint_path(config.initial))
         _check_lora(config, base.config.condition)
@@ -217,7 +199,8 @@ def initial_model(
     else:
         model = DWM(preset_config(config))
     if interrupted is None:
-        check_data(config, model.config, ancestry, folders, held_out)
+        check_held_out(held_out, trained_seeds(folders, ancestry))
+        check_data(config, model.config, folders + held_out)
     if config.base is None and config.initial is None and model.config.codec.kind == "pca":
         if interrupted is not None:
             model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of

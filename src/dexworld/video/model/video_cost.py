@@ -6,7 +6,14 @@ from dexworld.video.model.backbone import Backbone
 from dexworld.video.model.backbone_layers import PATCH
 from dexworld.video.model.lora import LoRAConfig, add_lora
 from dexworld.video.model.published_parts import require
-from dexworld.video.model.train_video import VideoRunConfig, check_data, open_run, preset_config
+from dexworld.video.model.train_video import (
+    VideoRunConfig,
+    check_data,
+    check_held_out,
+    open_run,
+    preset_config,
+    trained_seeds,
+)
 from dexworld.video.model.video_config import DWMConfig
 
 STEPS = 50  # of sampling, with guidance
@@ -96,10 +103,7 @@ def token_counts(config: DWMConfig) -> tuple[int, int]:
 
 
 def describe_run(run: VideoRunConfig) -> str:
-    """The estimate of a run's preset as lines of text; without data on paper.
-
-    Raises ValueError for a run that starts from another model, and what training would refuse.
-    """
+    """The estimate of a run's preset as lines of text. Raises what training would, and ValueError for other starts."""
     if run.base is not None or run.initial is not None:
         raise ValueError(
             "a dry run estimates a `preset`: name the one that is like your model, without base or initial"
@@ -107,7 +111,8 @@ def describe_run(run: VideoRunConfig) -> str:
     config = preset_config(run)
     if run.data:
         _, folders, held_out = open_run(run)
-        check_data(run, config, None, folders, held_out)
+        check_held_out(held_out, trained_seeds(folders, None))
+        check_data(run, config, folders + held_out)
     result, clip = estimate(config, run), config.clip
     how = f"LoRA rank {run.lora_rank} and the patch embedding" if run.lora_rank else "full training"
     kept = "recomputed in the backward pass" if run.recompute else "all kept"
