@@ -167,10 +167,11 @@ def evaluate_methods(
                     rows[truth.clip.name]["values"][method.name] = measures
                 if progress is not None:
                     progress(method.name, stop, len(names))
-        for name in names[start:stop] if ledger is not None else ():
-            if name not in ledger:
-                ledger.add(name, rows[name])
-            rows[name] = ledger[name]
+        if ledger is not None:
+            for name in names[start:stop]:
+                if name not in ledger:
+                    ledger.add(name, rows[name])
+                rows[name] = ledger[name]
     values = {method.name: [rows[name]["values"][method.name] for name in names] for method in everything}
     shares = tuple(rows[name]["region_share"] for name in names)
     samples = {method.name: samples_of(method, config) for method in everything}
