@@ -85,17 +85,20 @@ def _lives(path: Path) -> bool:
     owner = _owner(path)
     if not owner or owner.get("host") == platform.node():
         return False
-    seen, waits = path.stat().st_mtime, False
-    while path.exists() and path.stat().st_mtime == seen:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:  # the file system's own clock
-            rest = GONE_S - (os.stat(now.name).st_mtime - seen)
-        if rest <= 0:
-            return False
-        if not waits:
-            logger.warning("%s: waiting up to %.0f s for a sign of life of its owner %s", path.parent, rest, owner)
-        waits = True
-        time.sleep(min(rest, 1.0))
-    return path.exists()
+    waited = False
+    with suppress(FileNotFoundError):  # it left
+        seen = path.stat().st_mtime
+        while path.stat().st_mtime == seen:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:  # the file system's own clock
+                rest = GONE_S - (os.stat(now.name).st_mtime - seen)
+            if rest <= 0:
+                return False
+            if not waited:
+                logger.warning("%s: waiting %.0f s for a sign of life of its owner, %s", path.parent, rest, owner)
+            waited = True
+            time.sleep(min(rest, 1.0))
+        return True
+    return False
 
 
 def _refusal(path: Path) -> str:

@@ -1,10 +1,4 @@
-"""From triplet folders to a trained video model: what `dexworld video train` runs.
-
-<output>/model            the model, ready for `DWM.from_pretrained`, with its provenance
-<output>/checkpoints      training state; start the same command again to go on
-<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
-<output>/results.json     steps, seconds, validation figures
-"""
+"""From triplet folders to a trained video model: what `dexworld video train` runs (see `fit` for what it leaves)."""
 
 import logging
 from dataclasses import asdict, dataclass, field, replace
@@ -63,8 +57,8 @@ class VideoRunConfig:
     """Published weights to start from instead, in diffusers' or VideoX-Fun's layout: a folder or hub id of CogVideoX,
     CogVideoX-Fun, Wan 2.1 or Wan-Fun. Its prediction and, unless `clip_shape` is given, its clip size are kept."""
     clip_shape: tuple[int, int, int] | None = None
-    """Frames, height and width of the clips, e.g. 17 240 368, instead of the preset's or the base's. Wan bases are as
-    good at other sizes; by default they take 49 frames of 480 x 720. CogVideoX bases know one size."""
+    """Frames, height and width of the clips, e.g. 17 240 368, instead of the preset's or the base's: Wan's
+    positions are free (by default 49 frames of 480 x 720), CogVideoX was trained at one size."""
     lora_rank: int = 0
     """Train low-rank adapters and the patch embedding only (64 in the DWM release); 0 trains everything."""
     text_encoder: str | None = None
@@ -85,7 +79,7 @@ class VideoRunConfig:
     """Steps, losses, optimiser."""
 
     def __post_init__(self) -> None:
-        if self.weights and (len(self.weights) != len(self.data) or min(self.weights) <= 0):
+        if self.weights and (len(self.weights) != len(self.data) or not all(each > 0 for each in self.weights)):
             count = len(self.data)
             raise ValueError(f"weights are {self.weights}; give one positive number for each of {count} data folders")
         if self.clip_shape is not None and self.initial is not None:

@@ -105,9 +105,7 @@ def token_counts(config: DWMConfig) -> tuple[int, int]:
 def describe_run(run: VideoRunConfig) -> str:
     """The estimate of a run's preset as lines of text. Raises what training would, and ValueError for other starts."""
     if run.base is not None or run.initial is not None:
-        raise ValueError(
-            "a dry run estimates a `preset`: name the one that is like your model, without base or initial"
-        )
+        raise ValueError("a dry run estimates a `preset`: name one like your model, without base or initial")
     config = preset_config(run)
     if run.data:
         _, folders, held_out = open_run(run)
