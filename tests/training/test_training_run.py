@@ -115,14 +115,14 @@ def test_data_in_which_nothing_acts_is_refused_before_anything_is_encoded(
         assert train(run, model_config).exists()
         assert ("camera's motion is the only action" in caplog.text) == bool(camera)
         return
-    with pytest.raises(ValueError, match=rf"still: 256 windows hold {said}, and the camera stands still"):
+    with pytest.raises(ValueError, match=rf"still: 512 windows hold {said}, and the camera stands still"):
         train(run, model_config)
     assert not (tmp_path / "still" / "latents").exists()
     with pytest.raises(ValueError, match="all actions are zero"):
         plan_run(run)
     if not valid:
         options = {"data": run.data, "output": tmp_path / "evaluator", "encoder_preset": "debug", "device": "cpu"}
-        with pytest.raises(ValueError, match="256 frames hold no valid keypoint"):
+        with pytest.raises(ValueError, match="512 frames hold no valid keypoint"):
             train_evaluator(EvaluatorRunConfig(**options, encoder_frames=20))
 
 

@@ -32,7 +32,7 @@ from dexworld.training.train_config import LoopConfig
 logger = logging.getLogger(__name__)
 AUGMENTATION = 1 << 20  # stream of random numbers, apart from those that draw frames
 FRAMES_PER_CALL = 256  # frames that the encoder takes at once
-LOOKED_AT = 256  # windows whose labels are looked at before anything is encoded
+LOOKED_AT = 512  # windows whose labels are looked at before anything is encoded
 SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all seeds, so that these can be compared
 Strategy = PartStrategy | StrideSampling
 Episodes = list[np.ndarray]
