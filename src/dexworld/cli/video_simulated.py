@@ -40,10 +40,13 @@ class Synthesize:
 
 @dataclass(frozen=True)
 class VideoSelect(VideoModelOptions):
-    """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours."""
+    """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours.
+
+    A benchmark that was stopped goes on with the scenes that are missing when it is started again.
+    """
 
     output: Path
-    """Folder for results.json and report.html."""
+    """Folder for results.json, report.html and scenes.jsonl, which holds each scene's scores as they are known."""
     no_hand: str | None = None
     """Model that sees no hands, a control: one of `dexworld video train --condition none`."""
     folder: Path | None = None
@@ -63,7 +66,7 @@ class VideoSelect(VideoModelOptions):
         named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
         methods = {name: self._method(model, replace(self.generation, batch=8)) for name, model in named.items()}
         with task_bars() as update:
-            figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
+            figures, judged = select_benchmark(config, methods, partial(update, "scenes"), self.output / "scenes.jsonl")
         path = write_results(self.output, figures, seed=config.seed)
         page = write_selection_report(self.output, figures, judged, about={"Checkpoint": self.checkpoint})
         rates = [100 * figures[name] for name in ("top1", "low", "high", "chance")]
