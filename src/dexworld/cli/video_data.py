@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
 from dexworld.video.clips.as_episodes import triplets_as_episodes
 from dexworld.video.clips.clip import ClipShape
