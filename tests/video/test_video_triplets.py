@@ -147,7 +147,7 @@ def test_hand_motion_of_other_shapes_is_refused_with_the_file(tmp_path):
         open_triplets(tmp_path)[0]
     np.savez(path, keypoints_world=arrays["keypoints_world"])
     with pytest.raises(ValueError, match="keypoints_valid"):
-        read_track(path)
+        read_track(path, (48, 64))
 
 
 def test_an_interrupted_write_leaves_no_triplet(tmp_path, monkeypatch):

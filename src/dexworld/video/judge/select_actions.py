@@ -166,7 +166,7 @@ def folder_candidates(folder: Path) -> list[TripletClip]:
         motion = folder / "hand_motions" / f"{path.stem}.npz"
         scene, shown = (video.read(list(range(len(video)))) for video in (static, hands))
         try:
-            track = read_track(motion) if motion.exists() else None
+            track = read_track(motion, static.size) if motion.exists() else None
             clips.append(TripletClip(path.stem, scene, scene, shown, NEUTRAL_PROMPT, static.fps, track))
         except ValueError as error:
             raise SelectionError(f"{path}: {error}") from error

@@ -7,6 +7,7 @@ list names, a small shift of the static video. Frames without a hand are only co
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ FIXES = WARNINGS | {
     "static-is-interaction": "render the scene at the clip's start, without hands",
     "misaligned": "render the static video along the camera path of this clip, frame by frame",
     "bad-motion": "write it again, or remove it",
+    "bad-name": "rename the clip's files",
     "bad-line": "correct or remove the line",
     "points-nowhere": "write the clip, or remove its entry",
     "empty": "expected <group>/videos/<stem>.mp4",
@@ -165,7 +167,8 @@ def _names(listing: Path | str | None, found: ValidationReport) -> list[str]:
         names &= lines.keys()
     for path, clip in files.items():
         if path.parent.name in SUFFIXES and clip not in names:
-            found.add(path, "unlisted", "belongs to no clip that is checked")
+            refused = _refusal(path.relative_to(root)) if path.suffix == SUFFIXES[path.parent.name] else ""
+            found.add(path, "bad-name" if refused else "unlisted", refused or "belongs to no clip that is checked")
     if not names:
         found.add(source, "empty", "holds no triplets")
     try:
@@ -177,11 +180,17 @@ def _names(listing: Path | str | None, found: ValidationReport) -> list[str]:
 
 def _clip_of(path: Path) -> str | None:
     """Name of the clip to which a file in a triplet folder belongs, None for other files."""
+    its_own = path.suffix == SUFFIXES.get(path.parent.name) and not path.name.startswith(".")
+    return name_of(path) if its_own and not _refusal(path) else None
+
+
+def _refusal(path: Path) -> str:
+    """Why the name of a clip's file is refused; empty for a good name, and for hidden files, which are no clip's."""
     try:
         check_name(name_of(path))
-    except ValueError:
-        return None
-    return name_of(path) if path.suffix == SUFFIXES.get(path.parent.name) and path.name[0] != "." else None
+    except ValueError as error:
+        return "" if path.name.startswith(".") else str(error)
+    return ""
 
 
 def _check(files: TripletFiles, expected: ClipShape | None, found: ValidationReport) -> dict[str, Any]:
@@ -207,8 +216,10 @@ def _check(files: TripletFiles, expected: ClipShape | None, found: ValidationRep
     without_hands = None if hands is None else _check_hands(files.hands, hands[0], found)
     if interaction and static and hands and interaction[0].shape == static[0].shape == hands[0].shape:
         alignment = _check_alignment(files.static, interaction[0], static[0], hands[0], found)
-    track = _read(files.motion, read_track, found, "bad-motion") if files.motion.exists() else None
-    if track is not None and shape is not None and len(track) != shape[0]:
+    track = None
+    if shape is not None and files.motion.exists():
+        track = _read(files.motion, partial(read_track, size=(shape[1], shape[2])), found, "bad-motion")
+    if track is not None and len(track) != shape[0]:
         found.add(files.motion, "frame-count", f"{len(track)} frames, the interaction video has {shape[0]}")
     return {"shape": shape, "fps": fps, "frames_without_hands": without_hands, "alignment": alignment}
 
