@@ -96,6 +96,9 @@ def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = Fa
     """
     arrays, _ = read_arrays(path)
     try:
+        flags = arrays.get("valid", np.zeros(0))
+        if flags.dtype.kind in "iu" and np.isin(flags, (0, 1)).all():
+            arrays["valid"] = flags.astype(bool)
         if "side" in arrays:
             arrays = _both_hands(arrays)
         _check(arrays, hamer_camera)
@@ -166,7 +169,10 @@ def _check(arrays: dict[str, np.ndarray], hamer_camera: bool) -> None:
         raise ValueError("holds no valid flags; say for every frame and hand whether it was found")
     valid, frames = arrays["valid"], len(np.atleast_1d(arrays["valid"]))
     if valid.dtype != bool or valid.shape not in ((frames, 2), (frames, 2, KEYPOINTS_PER_HAND)):
-        raise ValueError(f"valid must be (F, 2) or (F, 2, 21) bool, not {valid.shape} {valid.dtype}")
+        one = "; a file of one hand names its `side`" if valid.shape == (frames,) else ""
+        raise ValueError(f"valid must be (F, 2) or (F, 2, 21) bool, not {valid.shape} {valid.dtype}{one}")
+    if not frames:
+        raise ValueError("holds no frames")
     if "intrinsics" not in arrays and not hamer_camera:
         raise ValueError("holds no intrinsics; add them, or say that the file comes from HaMeR (hamer_camera)")
     corners = arrays["vertices"].shape[-2:-1] if "vertices" in arrays else ()
