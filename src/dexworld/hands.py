@@ -28,7 +28,7 @@ BONES: tuple[tuple[int, int], ...] = tuple(
     (WRIST if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
 )
 
-# Bone lengths of an adult's hand, metres, finger by finger in the order of `BONES`: they tell how large another hand is.
+# Bone lengths of an adult's hand, metres, in the order of `BONES`: they tell how large another hand is.
 BONE_LENGTHS = (
     (0.045, 0.040, 0.032, 0.027),
     (0.092, 0.043, 0.026, 0.022),

@@ -18,6 +18,7 @@ from dexworld.video.real.hand_file import hamer_intrinsics, read_hands
 from dexworld.video.real.prepare_clips import ReshapeConfig, VideosConfig, prepare_videos, reshape_triplets
 from dexworld.video.real.source_video import ClipRules, count_frames, fit, read_clip
 from dexworld.video.real.validate_clips import validate_triplets
+from hand_fixtures import curled_hands, pinhole_of
 
 SHAPE = ClipShape(frames=9, height=48, width=64)
 RULES = ClipRules(SHAPE)
@@ -156,6 +157,16 @@ def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
         ({"vertices": np.zeros((34, 2, 5, 3)), "faces": np.full((1, 3), 5)}, "faces name vertices 5 to 5"),
         ({"vertices": np.zeros((34, 2, 5, 3)), "faces": np.zeros((1, 3))}, "integers"),
         ({"joints": np.zeros(3)}, "unknown keys joints"),
+        ({"valid": np.zeros(34, bool)}, "a file of one hand names its `side`"),
+        ({"side": np.array("both")}, r"side is \['both'\]"),
+        ({"side": np.array("left")}, "leave out the axis of the two hands"),
+        ({"image_size": np.array([3])}, "image_size must be"),
+        ({"image_size": np.array([WIDTH, HEIGHT])}, "image_size is 128 x 96 .*: give the height first"),
+        ({"image_size": np.array([HEIGHT, HEIGHT])}, "image_size is 96 x 96 .*: extract the hands from this video"),
+        ({"intrinsics": pinhole_of(WIDTH, HEIGHT)}, "height and width are exchanged"),
+        ({"keypoints": 1000 * curled_hands(34)}, "in millimetres"),
+        ({"keypoints": curled_hands(34)[:, ::-1], "valid": np.ones((34, 2), bool)}, "left and right are exchanged"),
+        ({name: value[:0] for name, value in hand_arrays().items() if name != "intrinsics"}, "holds no frames"),
         ({"world_from_camera": np.zeros((5, 4, 4))}, "world_from_camera must be"),
     ],
 )
@@ -176,6 +187,33 @@ def test_a_hand_marked_valid_with_nan_is_named_by_frame_and_side(tmp_path, key):
     arrays[key][9, 1, 3] = np.nan
     np.savez(tmp_path / "h.npz", **arrays)
     with pytest.raises(ValueError, match="right hand in frame 9 hold NaN"):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("side", ["left", b"left", "Left", " LEFT "])
+def test_a_file_of_one_hand_names_its_side_as_its_tracker_writes_it(tmp_path, side):
+    arrays = {"keypoints": curled_hands(5)[:, 0], "valid": np.ones(5, np.uint8), "side": np.array(side)}
+    np.savez(tmp_path / "h.npz", intrinsics=pinhole_of(HEIGHT, WIDTH), **arrays)
+    hands = read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+    assert hands.valid.all(axis=(0, 2)).tolist() == [True, False]
+    np.testing.assert_array_equal(hands.keypoints[:, 0], arrays["keypoints"])
+    np.savez(tmp_path / "h.npz", intrinsics=pinhole_of(HEIGHT, WIDTH), **arrays | {"side": np.array("right")})
+    with pytest.raises(ValueError, match=r"h\.npz: the right hand is a left one"):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+
+
+def test_intrinsics_of_a_smaller_image_are_scaled_to_the_video(tmp_path):
+    arrays = hand_arrays() | {"intrinsics": pinhole_of(HEIGHT // 2, WIDTH // 2)}
+    np.savez(tmp_path / "h.npz", image_size=np.array([HEIGHT // 2, WIDTH // 2]), **arrays)
+    np.testing.assert_allclose(read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH)).intrinsics, pinhole_of(HEIGHT, WIDTH))
+
+
+def test_keypoints_of_a_moving_camera_in_the_worlds_frame_are_told(tmp_path):
+    poses = np.tile(np.eye(4), (SOURCE, 1, 1))
+    poses[:, :3, 3] = (4.0, 1.0, -2.0)
+    arrays = {name: each for name, each in hand_arrays().items() if name != "keypoints"} | {"world_from_camera": poses}
+    np.savez(tmp_path / "h.npz", keypoints=hand_arrays()["keypoints"] + poses[:, None, None, :3, 3], **arrays)
+    with pytest.raises(ValueError, match=r"h\.npz: .*the keypoints are in the world's frame"):
         read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
 
 

@@ -105,7 +105,7 @@ class Measurement:
         figures.tallies["extras"].update(name for name in episode.columns if name not in COLUMNS)
         figures.spread("length_s").add(np.array([len(episode) / float(episode.fps)]))
         # a hand is seen when its wrist and five tips are, the points that losses and scores count
-        left, right = (self.visible[:, TRACKED].reshape(-1, 2, len(TRACKED) // 2).all(2).T)
+        left, right = self.visible[:, TRACKED].reshape(-1, 2, len(TRACKED) // 2).all(2).T
         shown = {"left": left, "right": right, "none": ~left & ~right, "one": left ^ right, "two": left & right}
         figures.tallies["hands"].update({name: int(frames.sum()) for name, frames in shown.items()})
         confidence = episode.get("keypoint_confidence")

@@ -45,7 +45,7 @@ def check_track(track: Track, size: tuple[int, int] | None = None, where: str = 
     world = np.where(shown[..., None], track.keypoints_world, 0.0).astype(np.float64)
     others = {}
     if np.abs(poses - np.eye(4)).max() > 1e-3:
-        others["the camera's pose is camera-from-world; invert it"] = world @ rotation.swapaxes(1, 2) + place
+        others["the camera's pose is camera-from-world, invert it"] = world @ rotation.swapaxes(1, 2) + place
         others["the keypoints are in the camera's frame already, not in the world's"] = world
     paired = (frames, 2, KEYPOINTS_PER_HAND)
     check_hands(
@@ -77,6 +77,7 @@ def check_hands(
     if valid.any():
         points = np.where(valid[..., None], points, 0.0).astype(np.float64)
         _check_size(points, valid, size, where)
+        _check_middles(points, valid)
         if drawn:
             _check_plane(points, valid, where)
         _check_place(points, valid, intrinsics, size, others, where)
@@ -95,7 +96,7 @@ def check_centre(intrinsics: np.ndarray, size: tuple[int, int], where: str) -> N
         )
     if max(abs(x / width - 0.5), abs(y / height - 0.5)) > OFF_CENTRE:
         text = f"the principal point ({x:.0f}, {y:.0f}) is far from the middle of pictures of {width} x {height}"
-        _warn(where, f"{text}; check that the intrinsics are of this size")
+        warn_once(where, "centre", f"{text}; check that the intrinsics are of this size")
 
 
 def exchanged_sides(intrinsics: np.ndarray, size: tuple[int, int]) -> str:
@@ -118,7 +119,7 @@ def _check_size(points: np.ndarray, valid: np.ndarray, size: tuple[int, int], wh
         ratio, xyz = float(np.median(ratios)), points[:, side][valid[:, side]]
         if POSSIBLE_SIZE[0] <= ratio <= POSSIBLE_SIZE[1]:
             if not USUAL_SIZE[0] <= ratio <= USUAL_SIZE[1]:
-                _warn(where, f"the {name} hand is {ratio:.2g} times as large as an adult's; check the unit")
+                warn_once(where, "size", f"the {name} hand is {ratio:.2g} times as large as an adult's; check the unit")
             continue
         spread = np.ptp(xyz, axis=0)
         flat = np.median(np.abs(xyz[:, 2])) < 0.5 * max(spread[:2]) and (xyz[:, :2] >= 0).mean() > EXPLAINED
@@ -148,6 +149,15 @@ def _sizes(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return (np.linalg.norm(points[:, ends] - points[:, starts], axis=2) / adult)[known]
 
 
+def _check_middles(points: np.ndarray, valid: np.ndarray) -> None:
+    """A hand isn't where the camera is; points that are relative to their hand are."""
+    present = valid.any(axis=2)
+    middles = points.sum(axis=2)[present] / valid.sum(axis=2)[present][:, None]
+    if np.median(np.linalg.norm(middles, axis=1)) < AT_CAMERA:
+        relative = "the points are relative to the hand; add the hand's place in the camera's frame"
+        raise ValueError(f"the hands' middles lie at the camera itself: {relative}")
+
+
 def _check_place(
     points: np.ndarray,
     valid: np.ndarray,
@@ -158,20 +168,20 @@ def _check_place(
 ) -> None:
     """In front of the camera and in the picture; if not, whether a common mistake explains it."""
     shown = points[valid]
-    present = valid.any(axis=2)
-    middles = points.sum(axis=2)[present] / valid.sum(axis=2)[present][:, None]
-    if np.median(np.linalg.norm(middles, axis=1)) < AT_CAMERA:
-        relative = "the points are relative to the hand; add the hand's place in the camera's frame"
-        raise ValueError(f"the hands' middles lie at the camera itself: {relative}")
     behind, inside = (shown[:, 2] <= 0).mean(), _inside(shown, intrinsics, size)
     if behind <= MOST and inside >= SEEN:
         return
     odd = f"{behind:.0%} of the points lie behind the camera" if behind > MOST else "no point lies in the picture"
-    axes = {"the axes look like OpenGL's (y up, z backwards); negate y and z": points * [1.0, -1.0, -1.0]}
-    for cause, other in (axes | dict(others)).items():
-        if _inside(other[valid], intrinsics, size) > EXPLAINED:
-            raise ValueError(f"{odd}: {cause}")
-    _warn(where, f"{odd}; the axes are x right, y down, z forward, the pose world-from-camera, intrinsics in pixels")
+    axes = {"the axes look like OpenGL's (y up, z backwards), negate y and z": points * [1.0, -1.0, -1.0]}
+    found = axes | dict(others)
+    causes = [cause for cause, other in found.items() if _inside(other[valid], intrinsics, size) > EXPLAINED]
+    if causes:
+        raise ValueError(f"{odd}: {'; or '.join(causes)}")
+    warn_once(
+        where,
+        "place",
+        f"{odd}; the axes are x right, y down, z forward, the pose world-from-camera, intrinsics in pixels",
+    )
 
 
 def _inside(points: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> float:
@@ -192,7 +202,7 @@ def _check_plane(points: np.ndarray, valid: np.ndarray, where: str) -> None:
     text = f"{int(crossing.sum())} of {int(hands.sum())} hands reach through the camera plane (first in frame {frame})"
     if crossing.sum() > MOST * hands.sum():
         raise ValueError(f"{text}: their depth is too small; points are metres before the camera")
-    _warn(where, f"{text}; what is nearer than 1 cm isn't drawn")
+    warn_once(where, "plane", f"{text}; what is nearer than 1 cm isn't drawn")
 
 
 def _check_sides(points: np.ndarray, whole: np.ndarray, where: str) -> None:
@@ -221,11 +231,13 @@ def _check_sides(points: np.ndarray, whole: np.ndarray, where: str) -> None:
         across = both.mean(axis=2)[..., 0]
         if not told and (across[:, 0] > across[:, 1]).all():
             facing = "fine where the camera faces the person; else the sides are exchanged"
-            _warn(where, f"the left hand is to the right of the right one in all {len(both)} frames: {facing}")
+            warn_once(
+                where, "sides", f"the left hand is to the right of the right one in all {len(both)} frames: {facing}"
+            )
 
 
 def _bends(points: np.ndarray) -> np.ndarray:
-    """Sines (F, 4) of the bend of four fingers' middle joints (F, 21, 3), positive for a right hand's curled fingers."""
+    """Sines (F, 4) of the bend of four fingers' middle joints (F, 21, 3), positive for a right hand's curl."""
     fingers = points[:, 5:].reshape(-1, 4, 4, 3)
     inner, outer = fingers[:, :, 1] - fingers[:, :, 0], fingers[:, :, 3] - fingers[:, :, 1]
     across = fingers[:, 3:, 0] - fingers[:, :1, 0]  # from the index to the little finger's knuckle
@@ -245,8 +257,8 @@ def _misfit(first: np.ndarray, second: np.ndarray, sign: int) -> np.ndarray:
     return np.sqrt(np.maximum(whole - 2 * values.sum(axis=1), 0.0) / np.maximum(whole, 1e-12))
 
 
-def _warn(where: str, message: str) -> None:
-    """Warn once of a kind of oddity (the first words of the message) in one folder or file."""
-    if (where, message[:24]) not in _warned:
-        _warned.add((where, message[:24]))
+def warn_once(where: str, kind: str, message: str) -> None:
+    """Warn once of a kind of oddity in one folder or file."""
+    if (where, kind) not in _warned:
+        _warned.add((where, kind))
         _LOG.warning("%s: %s", where, message)

@@ -221,7 +221,8 @@ def _cameras(file: h5py.File) -> np.ndarray:
     steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
     if (steps > MAX_CAMERA_STEP).any():
         frame = int(np.argmax(steps > MAX_CAMERA_STEP)) + 1
-        raise CorruptEpisodeError(f"{where} jumps by {steps[frame - 1]:.3g} m to frame {frame}; tracking was lost")
+        jump = f"{where} jumps by {steps[frame - 1]:.3g} m to frame {frame}"
+        raise CorruptEpisodeError(f"{jump}; tracking was lost, or the poses aren't in metres")
     return poses
 
 
@@ -240,7 +241,11 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
     poses_KT = np.stack([_poses(file, name, length) if name in present else nowhere for name in JOINT_NAMES])
     rigid_KT = is_rigid(poses_KT)
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
-    tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
+    reach_KT = np.linalg.norm(offset, axis=-1)
+    tracked_KT = rigid_KT & (reach_KT <= MAX_REACH)
+    if rigid_KT.any() and not tracked_KT.any():
+        nearest = f"no joint is nearer to the camera than {reach_KT[rigid_KT].min():.3g} m"
+        raise CorruptEpisodeError(f"{file.filename}: {nearest}; transforms must be in metres, and world-from-joint")
     for side in SIDES:
         hand = [row for row, name in enumerate(JOINT_NAMES) if name.startswith(side) and name not in BODY_KEYPOINTS]
         points, seen = poses_KT[hand, :, :3, 3], tracked_KT[hand]

@@ -16,7 +16,6 @@ TRUMANS' renderers leave the second in `<group>/sequences/videos_static` and the
 
 import codecs
 import hashlib
-import logging
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dexworld.data.files import read_arrays, written_atomically
-from dexworld.data.hand_checks import check_track
+from dexworld.data.hand_checks import check_track, warn_once
 from dexworld.data.video import write_video
 from dexworld.track import Track
 from dexworld.video.clips.clip import TripletClip, check_name
@@ -36,7 +35,6 @@ SUFFIXES = {VIDEOS: ".mp4", STATIC: ".mp4", HANDS: ".mp4", PROMPTS: ".txt", "pro
 RENDERER_FOLDERS = ("", "sequences", "processed2")  # of a group: where TRUMANS' three renderers leave their videos
 RATE_TOLERANCE = 0.01  # fps by which the videos of a triplet may differ
 CRF = 12  # near-lossless: these files are training targets, not views
-_LOG = logging.getLogger(__name__)
 _TRACK = ("keypoints_world", "keypoints_valid", "world_from_camera", "intrinsics")
 
 
@@ -153,7 +151,7 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         if any(byte < 32 and byte not in b"\t\n\f\r" for byte in content):  # no text of any kind
             raise
-        _LOG.warning("%s: is not UTF-8 (%s); read as Latin-1", path, error)
+        warn_once(str(path), "text", f"is not UTF-8 ({error}); read as Latin-1")
         return content.decode("latin-1")
 
 
