@@ -29,7 +29,7 @@ from dexworld.models.latent_readers import encoder_fingerprint, open_evaluator
 from dexworld.models.world_model import preset
 from dexworld.track import Track
 from dexworld.training.run_data import fit_encoder
-from dexworld.training.sources import CachedData
+from dexworld.training.sources import TrainingData
 from dexworld.training.train_config import SamplingConfig, TrainConfig
 from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrainConfig, train_evaluator
 from dexworld.training.train_world_model import FIT_WINDOWS
@@ -195,7 +195,7 @@ class Study:
         folder = self.output / "encoder"
         if not (folder / "config.json").exists():
             model = DexWM(self.config.model)
-            fit_encoder(model.config, model.encoder, [self.robot], self.config.encoder_frames, 0, torch.device("cpu"))
+            fit_encoder(model.encoder, [self.robot], self.config.encoder_frames, 0, torch.device("cpu"))
             model.save_pretrained(folder, {"training_seeds": [[self.robot.seeds[0], self.robot.seeds[-1]]]})
         return DexWM.from_pretrained(folder).requires_grad_(False)
 
@@ -244,7 +244,7 @@ class Study:
         if not datasets:
             raise ValueError(f"{variant.name} needs pre-training video; give its folders")
         fingerprint = encoder_fingerprint(self.encoder.encoder)
-        data = CachedData(datasets, self.encoder, fingerprint, (), seed, torch.device("cpu"))
+        data = TrainingData(datasets, self.encoder.encoder, training, torch.device("cpu"), fingerprint)
         episodes = [np.arange(len(dataset)) for dataset in datasets]
         if variant.data == "few":
             episodes = [np.arange(self.config.few_episodes)]
@@ -262,7 +262,7 @@ class Study:
             if not variant.raw_actions:
                 window = data.labels(strategies[0], episodes).batch(0, FIT_WINDOWS)
                 model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
-        task = WindowTask(model, training, lambda each: data.source(each, model, episodes), sampling)
+        task = WindowTask(model, training, lambda each: data.source(each, episodes), sampling)
         trainer = Trainer(model, training, task, folder)
         begin = time.process_time()
         trainer.run()
@@ -289,7 +289,7 @@ class Study:
         for index in range(len(self.held_out)):
             clip = clip_of(sized[index], protocol)
             if "object_pixels" in clip.columns:  # stored in pixels of the stored picture
-                fit = Fit(self.held_out[index].frames.size, self.config.model.image_size)
+                fit = Fit.cover(self.held_out[index].frames.size, self.config.model.image_size)
                 clip = clip.with_columns(object_pixels=torch.as_tensor(fit.pixels(clip["object_pixels"].numpy())))
             images = np.ascontiguousarray(clip.frames.read(list(range(len(clip)))))
             scenes.append(Scene(clip, self.encoder.encode(torch.from_numpy(images)).float(), self.evaluator))

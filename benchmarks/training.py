@@ -12,7 +12,6 @@ The plain one (`plain_training.py`) takes over the trainer's ways one after the 
     + targets   keypoint losses from rows and columns of the Gaussians
     dexworld    the trainer itself: + fused updates
     bfloat16    the trainer under autocast (`--bfloat16 True`)
-    compiled    the trainer with compiled blocks (`--compile True`)
 
 Losses and gradients are compared before anything is timed. Rows take turns; ratios are those of a round, their median
 and range over the rounds. A slow model such as `paper-s` has one block in six and its first and last rows only;
@@ -40,7 +39,7 @@ from dexworld.data.windows import Window
 from dexworld.models.config import DexWMConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.world_model import preset
-from dexworld.training.cost import Meter, known_peak, model_cost, training_flops
+from dexworld.training.cost import Meter, known_peak, trained_parameters, training_flops, window_bytes
 from dexworld.training.train_config import TrainConfig
 from dexworld.training.trainer import OutOfMemory
 from dexworld.training.window_task import window_losses
@@ -54,7 +53,7 @@ LADDER = {
     "cache": Choices(kernel=True, frames=True, cache=True),
     "targets": Choices(kernel=True, frames=True, cache=True, targets=True),
 }
-OPTIONS = {"dexworld": (False, False), "bfloat16": (True, False), "compiled": (False, True)}  # bfloat16, compile
+OPTIONS = {"dexworld": False, "bfloat16": True}  # bfloat16
 ENDS = ("plain", "dexworld", "bfloat16")  # rows of a model that is slow
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4  # relative; the gradient's as a norm
 NOT_MEASURED = "not measured: no GPU"
@@ -105,9 +104,8 @@ def make_steps(
             plain = PlainStep(own, config, LADDER[name])
             steps[name] = lambda plain=plain: plain(window, unrolled)
         else:
-            bfloat16, compiled = OPTIONS[name]
-            own_config = replace(config, bfloat16=bfloat16)
-            trainer = make_trainer(own, own_config, OneWindow(own, own_config, window, unrolled), folder, compiled)
+            own_config = replace(config, bfloat16=OPTIONS[name])
+            trainer = make_trainer(own, own_config, OneWindow(own, own_config, window, unrolled), folder)
             steps[name] = lambda trainer=trainer: one_step(trainer)
     return steps
 
@@ -124,7 +122,7 @@ def compare(config: DexWMConfig, batch: int, rounds: int, names: list[str], fold
         apart = check_agreement(model, window, unrolled, training, [name for name in chosen if name in LADDER])
         steps = make_steps(model, window, unrolled, training, chosen, folder)
         for step in list(steps.values())[1:]:
-            step()  # kernels chosen, code compiled; the plain step has been through the comparison
+            step()  # kernels chosen; the plain step has been through the comparison
         times: dict[str, list[float]] = {name: [] for name in chosen}
         for number in range(rounds):
             for name, step in steps.items():
@@ -144,33 +142,30 @@ def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"median": statistics.median(each), "low": min(each), "high": max(each)}
 
 
-def measure_rows(
-    name: str, device: torch.device, folder: Path, steps: int, with_compiler: bool = True
-) -> list[dict[str, Any]]:
-    """Rows of one size: latents cached or online, blocks recomputed or not, compiled or not."""
+def measure_rows(name: str, device: torch.device, folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Rows of one size: latents cached or online, blocks recomputed or not."""
     rows = []
-    kinds = (("cached", "online"), ("none", "selective", "full"), (False, True)[: 1 + with_compiler])
-    for latents, recompute, compiled in itertools.product(*kinds):
-        row = {"model": name, "latents": latents, "recompute": recompute, "compile": compiled}
-        rows.append(row | measure_row(name, device, folder, steps, latents, recompute, compiled))
+    kinds = (("cached", "online"), ("none", "selective", "full"))
+    for latents, recompute in itertools.product(*kinds):
+        row = {"model": name, "latents": latents, "recompute": recompute}
+        rows.append(row | measure_row(name, device, folder, steps, latents, recompute))
     return rows
 
 
 def measure_row(
-    name: str, device: torch.device, folder: Path, steps: int, latents: str, recompute: str, compiled: bool
+    name: str, device: torch.device, folder: Path, steps: int, latents: str, recompute: str
 ) -> dict[str, Any]:
     """Figures of the trainer's meter over the last steps; the largest batch of a power of two that fits, at most 64."""
     config = random_encoder(preset(name), folder / name, whole=latents == "online")
     batch = 64 if device.type == "cuda" else 2
     if device.type == "cuda":
-        cost = model_cost(config, GPU_LOSSES.unroll_steps)
-        window = cost.kept_bytes if recompute == "none" else cost.checkpointed_bytes
-        room = 0.9 * torch.cuda.get_device_properties(device).total_memory - 20 * cost.trained
+        window = window_bytes(config, checkpointed=recompute != "none")
+        room = 0.9 * torch.cuda.get_device_properties(device).total_memory - 20 * trained_parameters(config)
         while batch > 1 and batch * window > room:
             batch //= 2
     while True:
         try:
-            return _measured(config, device, folder, steps, latents == "online", recompute, compiled, batch)
+            return _measured(config, device, folder, steps, latents == "online", recompute, batch)
         except OutOfMemory:
             if batch == 1:
                 return {"batch": 1, "samples_per_second": "not measured: out of memory"}
@@ -185,7 +180,6 @@ def _measured(
     steps: int,
     online: bool,
     recompute: str,
-    compiled: bool,
     batch: int,
 ) -> dict[str, Any]:
     training = replace(GPU_LOSSES, bfloat16=device.type == "cuda", batch_size=batch, log_every=steps)
@@ -196,10 +190,10 @@ def _measured(
     images = None
     if online:
         images = torch.randint(0, 256, (batch, frames, *config.image_size, 3), dtype=torch.uint8, device=device)
-    flops = training_flops(config, training, online)[0]
+    flops = training_flops(config, training, online)
     meter = Meter(lambda index: flops, 1, known_peak(device, training.bfloat16))
     task = OneWindow(model, training, window, False, images)
-    trainer = make_trainer(model, training, task, folder, compiled, recompute, meter)
+    trainer = make_trainer(model, training, task, folder, recompute, meter)
 
     def timed(count: int) -> float:
         begin = time.monotonic()
@@ -226,7 +220,6 @@ def main() -> None:
     arguments.add_argument("--rounds", nargs="*", type=int, default=[5, 3], help="turns, for each preset")
     arguments.add_argument("--shares", nargs="*", type=int, default=[1, 6], help="one block in so many is there")
     arguments.add_argument("--all-rows", nargs="*", default=["tiny"], help="presets with every row; others have three")
-    arguments.add_argument("--without", nargs="*", default=[], help="rows left out, such as compiled")
     arguments.add_argument("--device", default="cuda", help="where throughput is measured")
     arguments.add_argument(
         "--sizes", nargs="*", default=["paper-s", "paper-b", "paper-l", "paper-xl"], help="models there"
@@ -235,7 +228,7 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {"processor": processor(), "losses": asdict(TrainConfig())}
-    names = [name for name in (*LADDER, *OPTIONS) if name not in options.without]
+    names = [*LADDER, *OPTIONS]
     with tempfile.TemporaryDirectory() as folder:
         for name, batch, rounds, share in zip(
             options.presets, options.batches, options.rounds, options.shares, strict=True
@@ -253,8 +246,7 @@ def main() -> None:
         else:
             results["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
             results["throughput"] = {
-                name: measure_rows(name, device, Path(folder), options.steps, "compiled" not in options.without)
-                for name in options.sizes
+                name: measure_rows(name, device, Path(folder), options.steps) for name in options.sizes
             }
     for name, rows in results["throughput"].items():
         for row in [rows] if isinstance(rows, str) else rows:

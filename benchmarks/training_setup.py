@@ -116,12 +116,11 @@ def make_trainer(
     config: TrainConfig,
     task: OneWindow,
     folder: Path,
-    compiled: bool = False,
     recompute: str = "none",
     meter: Meter | None = None,
 ) -> Trainer:
     """The trainer as `dexworld train` makes it, for a device that the model lies on."""
-    device, scale = next(model.predictor.parameters()).device, ScaleConfig(recompute=recompute, compile=compiled)
+    device, scale = next(model.predictor.parameters()).device, ScaleConfig(recompute=recompute)
     more = {"blocks": model.blocks, "idle_parameters": False, "meter": meter}
     return Trainer(model, config, task, folder, device=device, scale=scale, **more)
 

@@ -12,12 +12,8 @@ from transformers import (
     Dinov2WithRegistersModel,
     DINOv3ViTConfig,
     DINOv3ViTModel,
-    Siglip2Config,
-    Siglip2Model,
     SiglipConfig,
     SiglipModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
     VJEPA2Config,
     VJEPA2Model,
 )
@@ -31,8 +27,6 @@ FAMILIES = {  # kind of checkpoint -> (family, patch); the first five are the en
     "vjepa2": ("vjepa2", 16),
     "siglip2": ("siglip2", 14),
     "dinov2-registers": ("dinov2", 14),
-    "siglip2-vision-only": ("siglip2", 14),
-    "siglip2-naflex": ("siglip2", 16),
 }
 FIVE = tuple(FAMILIES)[:5]
 _TOWER: dict[str, Any] = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -45,7 +39,6 @@ def tiny_model(kind: str, **changes: Any) -> torch.nn.Module:
     tower = {**_TOWER, **changes}
     dino = {**tower, "mlp_ratio": 2, "image_size": 70, "patch_size": 14}
     siglip = {**tower, "intermediate_size": 32, "image_size": 70, "patch_size": 14}
-    packed = {**tower, "intermediate_size": 32, "patch_size": 16, "num_patches": 25}
     clip = {"crop_size": 64, **tower, "mlp_ratio": 2}
     clip |= {"pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
     models: dict[str, Callable[[], torch.nn.Module]] = {
@@ -55,8 +48,6 @@ def tiny_model(kind: str, **changes: Any) -> torch.nn.Module:
         "dinov3": lambda: DINOv3ViTModel(DINOv3ViTConfig(**tower, intermediate_size=32, num_register_tokens=4)),
         "vjepa2": lambda: VJEPA2Model(VJEPA2Config(**clip)),
         "siglip2": lambda: SiglipModel(SiglipConfig(vision_config=siglip, text_config=_TEXT)),
-        "siglip2-vision-only": lambda: SiglipVisionModel(SiglipVisionConfig(**siglip)),
-        "siglip2-naflex": lambda: Siglip2Model(Siglip2Config(vision_config=packed, text_config=_TEXT)),
     }
     return lively(models[kind]()).eval()
 

@@ -4,7 +4,6 @@ import torch
 from model_fixtures import refused
 
 from dexworld.models.config import EncoderConfig
-from dexworld.models.encoders import build_encoder
 from dexworld.models.encoders.pca import PCAEncoder
 
 SIZE = (56, 84)
@@ -62,7 +61,3 @@ def test_encoders_refuse_what_they_were_not_made_for():
     refused("can't fit a pca encoder of 40 dims", pca(40).fit, [images(1)])
     refused("all patches are alike", pca(4).fit, [torch.zeros(2, *SIZE, 3, dtype=torch.uint8)])
     refused("not a multiple of patch x downsample = 28", PCAEncoder, EncoderConfig(dim=4), (56, 90))
-
-
-def test_an_encoder_kind_that_nobody_registered_is_refused_with_those_there_are():
-    refused(r"no encoder kind 'vae'; choose from pca, transformers", build_encoder, EncoderConfig(kind="vae"), SIZE)

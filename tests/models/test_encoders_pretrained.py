@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dexworld.models.config import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, EncoderConfig, pretrained_encoder
 from dexworld.models.encoders import EncoderChoice, TransformersEncoder, build_encoder, find_encoder
-from dexworld.models.encoders.families import clip_positions
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import preset
 from dexworld.training.latents import LatentsConfig
@@ -44,18 +43,12 @@ def normalised(images: Tensor, config: EncoderConfig) -> Tensor:
     return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 
-def reference_tokens(kind: str, model: torch.nn.Module, pixels: Tensor, patch: int) -> Tensor:
+def reference_tokens(kind: str, model: torch.nn.Module, pixels: Tensor) -> Tensor:
     """What the library itself gives for the patches of square or oblong images."""
     if "dino" in kind or kind == "webssl":
         return model(pixels).last_hidden_state[:, 5 if kind in ("dinov2-registers", "dinov3") else 1 :]
-    if kind in ("siglip2", "siglip2-vision-only"):
-        return getattr(model, "vision_model", model)(pixels, interpolate_pos_encoding=True).last_hidden_state
-    if kind == "siglip2-naflex":
-        cut = F.unfold(pixels, patch, stride=patch).transpose(1, 2)  # (N, P, colour-row-column)
-        packed = cut.unflatten(-1, (3, patch**2)).transpose(-1, -2).flatten(-2)
-        grid = torch.tensor([[pixels.shape[2] // patch, pixels.shape[3] // patch]] * len(pixels))
-        mask = torch.ones(packed.shape[:2], dtype=torch.long)
-        return model.vision_model(packed, mask, grid).last_hidden_state
+    if kind == "siglip2":
+        return model.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state
     clip = torch.stack([pixels, pixels], dim=1)
     tokens = model(clip, skip_predictor=True).last_hidden_state
     return F.layer_norm(tokens, tokens.shape[-1:])
@@ -74,29 +67,13 @@ def test_weights_are_the_saved_ones_and_latents_are_the_librarys_patch_tokens(ki
     images = frames(2, size)
     latents = encoder.encode(images)
     with torch.no_grad():
-        expected = reference_tokens(kind, model, normalised(images, config), patch)
+        expected = reference_tokens(kind, model, normalised(images, config))
     assert latents.shape == (2, size[0] // patch * (size[1] // patch), DIM)
     assert latents.dtype == torch.float32
     assert (latents - expected).abs().max() < 1e-4 * expected.abs().max()
     assert not encoder.train().model.training
     refused("can't decode", encoder.decode, latents)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_tokens_go_row_by_row_over_the_papers_images(kind, configs):
-    patch = FAMILIES[kind][1]
-    encoder = TransformersEncoder(configs[kind], SIZES[patch])
-    assert encoder.grid == {14: (16, 28), 16: (14, 24)}[patch]
-    rows, columns = encoder.grid
-    images = frames(1, SIZES[patch]).expand(4, -1, -1, -1).clone()
-    places = [(0, columns - 1), (rows - 1, 0), (rows // 2, columns - 3)]
-    for image, (row, column) in zip(images[1:], places, strict=True):
-        square = image[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-        square.copy_(255 - square)
-    latents = encoder.encode(images)
-    moved = (latents[1:] - latents[:1]).norm(dim=-1).argmax(dim=1)
-    assert moved.tolist() == [row * columns + column for row, column in places]
 
 
 def test_vjepa2_places_tokens_by_row_and_column_where_the_grid_is_no_square(configs):
@@ -144,15 +121,6 @@ def vjepa2_by_hand(weights: dict[str, Tensor], pixels: Tensor, places: Tensor) -
     return F.layer_norm(norm(tokens, "layernorm"), (DIM,))
 
 
-def test_clip_positions_count_frames_rows_and_columns():
-    frame, row, column = clip_positions((14, 24), torch.zeros(1, 2 * 14 * 24, 1))
-    assert (frame[335], row[335], column[335]) == (0, 13, 23)
-    assert (frame[336], row[336], column[336]) == (1, 0, 0)
-    assert (row[24], column[24]) == (1, 0)
-    portrait = clip_positions((5, 2), torch.zeros(1, 10, 1))
-    assert [int(part[9]) for part in portrait] == [0, 4, 1]
-
-
 def test_images_that_patches_do_not_tile_are_refused_instead_of_losing_columns(configs):
     message = r"image size .* is not a multiple of patch x downsample = 1[46] pixels"
     for kind, size in (("dinov3", (224, 392)), ("vjepa2", (224, 392)), ("siglip2", (224, 384))):
@@ -169,7 +137,7 @@ def test_features_are_normalised_on_request_and_for_vjepa2_always(configs):
     assert {name for name, each in ENCODERS.items() if each.feature_norm} == {"vjepa2-giant"}
 
 
-@pytest.mark.parametrize("kind", ["dinov2", "dinov3", "vjepa2", "siglip2", "siglip2-naflex"])
+@pytest.mark.parametrize("kind", ["dinov2", "dinov3", "vjepa2", "siglip2"])
 def test_bfloat16_keeps_latents_within_a_few_percent_and_norms_in_float32(kind, configs):
     patch = FAMILIES[kind][1]
     size = (4 * patch, 6 * patch)

@@ -71,31 +71,6 @@ def test_a_peak_at_the_border_stays_inside_the_image():
     assert mass.tolist() == peak.tolist() == [1.0, 1.0]
 
 
-def test_the_head_learns_where_a_bright_token_is_with_cross_entropy():
-    model = head(cell=2)
-    generator = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-
-    def batch():
-        token = torch.randint(0, 112, (16,), generator=generator)
-        latents = torch.zeros(16, 112, 10)
-        latents[torch.arange(16), token] = 3.0
-        pixels = torch.stack([token % 14 * 28 + 14.0, token // 14 * 28 + 14.0], dim=-1)
-        return latents, pixels[:, None].expand(-1, 12, -1)
-
-    for _ in range(60):
-        latents, pixels = batch()
-        target = gaussian_maps(pixels, model, 10.0).flatten(-2)
-        logits = model(latents).flatten(-2).log_softmax(-1)
-        loss = -(target / target.sum(-1, keepdim=True) * logits).sum(-1).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    latents, pixels = batch()
-    read, _ = model.read(model(latents))
-    assert ((read - pixels).norm(dim=-1) < 20).float().mean() > 0.8
-
-
 @pytest.mark.parametrize("grid", [(0, 4), (4, -1), (4, 4, 4)])
 def test_a_head_of_impossible_places_is_refused(grid):
     with pytest.raises(ValueError, match=r"sizes must be positive|token_grid is rows and columns"):

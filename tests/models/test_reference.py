@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -49,18 +48,6 @@ def test_it_records_what_it_was_trained_on_so_that_nobody_evaluates_it_there(ref
             check_seeds([seed], model.provenance, "validation")
         check_seeds([1_000_000], model.provenance)
     assert evaluator.provenance["finished"] is True
-
-
-def test_its_latents_decode_back_to_the_picture(reference):
-    rows, columns = np.mgrid[0:224, 0:392]
-    picture = np.stack([rows % 200, columns % 200, (rows + columns) % 200], axis=-1).astype(np.uint8)
-    smooth = torch.from_numpy(np.ascontiguousarray(picture // 4 + 60))
-    error = (reference.decode(reference.encode(smooth)).float() - smooth.float()).abs().mean()
-    assert error < 0.25 * (smooth.float() - smooth.float().mean()).abs().mean()
-
-
-def test_another_name_is_a_folder_or_a_hub_id():
-    assert checkpoint_path("somebody/else") == "somebody/else"
 
 
 def test_the_evaluator_reads_the_references_latents_unless_the_own_head_is_asked_for(reference):

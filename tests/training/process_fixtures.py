@@ -19,7 +19,6 @@ from dexworld.data.latent_cache import LatentCache
 from dexworld.data.windows import WindowSampler
 from dexworld.models.config import DexWMConfig, EncoderConfig, KeypointHeadConfig, PredictorConfig
 from dexworld.models.dexwm import DexWM
-from dexworld.training.checkpoints import read_parts
 from dexworld.training.distributed import joined
 from dexworld.training.train_config import ScaleConfig, TrainConfig
 from dexworld.training.trainer import Trainer
@@ -28,7 +27,7 @@ from dexworld.training.window_task import WindowTask
 EPISODES, FRAMES = 8, 12
 CONTEXT = multiprocessing.get_context("forkserver")
 # Installed modules only: the server does not know the path of the tests.
-CONTEXT.set_forkserver_preload(["dexworld.training.train_world_model", "torch._dynamo", "torch.distributed.checkpoint"])
+CONTEXT.set_forkserver_preload(["dexworld.training.train_world_model", "torch._dynamo"])
 
 
 RECORD = np.dtype(
@@ -82,7 +81,7 @@ class CountedTask(WindowTask):
 
     def batch(self, index, device):
         batch, size = super().batch(index, device)
-        numbers = self.sources[self.unrolled(index)].numbers
+        numbers = self.source.numbers
         with open(self.ledger, "a", encoding="utf-8") as file:
             file.write(f"{index} {' '.join(map(str, numbers))}\n")
         return batch, size
@@ -91,11 +90,10 @@ class CountedTask(WindowTask):
 class NumberedSampler(WindowSampler):
     """Remembers the numbers of the samples that it drew last."""
 
-    def batch(self, step, size, first=None):
-        start = step * size if first is None else first
-        self.numbers = list(range(start, start + size))[self.rank :: self.world_size]
-        assert self.sampler.draw(step, size, first).share(self.rank, self.world_size).numbers.tolist() == self.numbers
-        return super().batch(step, size, first)
+    def batch(self, step, size):
+        self.numbers = list(range(step * size, (step + 1) * size))[self.rank :: self.world_size]
+        assert self.sampler.draw(step, size).share(self.rank, self.world_size).numbers.tolist() == self.numbers
+        return super().batch(step, size)
 
 
 def tiny_trainer(folder: Path, processes, scale=ScaleConfig(), spoil=None, **changes) -> Trainer:
@@ -203,7 +201,5 @@ class Run:
 
 
 def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The training state of a checkpoint as one dict, sharded or not."""
-    if (checkpoint / "training").is_dir():
-        return read_parts(checkpoint / "training", {})
+    """The training state of a checkpoint."""
     return load_file(checkpoint / "training.safetensors")

@@ -47,7 +47,7 @@ def test_training_opens_the_latents_that_were_computed_ahead(folder):
     config = preset("debug")
     view = resized(open_dataset(folder), config.image_size)
     model = DexWM(config)
-    latents.fit_encoder(config, model.encoder, [view], 6, 0, "cpu")
+    latents.fit_encoder(model.encoder, [view], 6, 0, "cpu")
 
     def must_not_run(images):
         raise AssertionError("encoded again")
@@ -62,7 +62,7 @@ def test_a_checkpoint_brings_its_own_encoder(folder, tmp_path):
     config = preset("debug")
     model = DexWM(config)
     view = resized(open_dataset(folder), config.image_size)
-    latents.fit_encoder(config, model.encoder, [view], 6, 3, "cpu")
+    latents.fit_encoder(model.encoder, [view], 6, 3, "cpu")
     model.save_pretrained(tmp_path / "checkpoint")
     (row,) = cache_latents(settings(folder, checkpoint=str(tmp_path / "checkpoint")), lambda *_: None)
     assert row["folder"].name == encoder_fingerprint(model.encoder)[:32]

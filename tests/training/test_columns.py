@@ -12,7 +12,7 @@ from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.models.dexwm import DexWM
-from dexworld.training.sources import CachedData, OnlineData
+from dexworld.training.sources import TrainingData
 from dexworld.training.window_task import WindowTask
 
 STRATEGY = StrideSampling(frames=4, history=2)
@@ -71,11 +71,8 @@ def test_a_loss_reads_a_column_that_only_the_reader_and_the_model_name(gazing, m
     torch.manual_seed(0)
     model, training, device = GazingModel(model_config), make_training(batch_size=4), torch.device("cpu")
     model.encoder.fit([torch.from_numpy(gazing[0].frames.read([0, 5, 9]))])
-    if latents == "cached":
-        data = CachedData([gazing], model, "gazing", (), 0, device)
-    else:
-        data = OnlineData([gazing], model.config.image_size, (), training, device)
-    task = GazingTask(model, training, lambda each: data.source(each, model, [np.arange(len(gazing))]))
+    data = TrainingData([gazing], model.encoder, training, device, "gazing" if latents == "cached" else None)
+    task = GazingTask(model, training, lambda each: data.source(each, [np.arange(len(gazing))], model.columns))
     batch, _ = task.batch(0, device)
     assert batch.track["gaze_world"].dtype == torch.float32
     losses = task.losses(batch, 0)
@@ -87,12 +84,10 @@ def test_a_column_that_no_episode_has_is_named_before_training(disc_data, model_
     dataset, device = open_dataset(disc_data), torch.device("cpu")
     model = GazingModel(model_config)
     model.encoder.fit([torch.from_numpy(dataset[0].frames.read([0, 5, 9]))])
-    for data in (
-        CachedData([dataset], model, "gazeless", (), 0, device),
-        OnlineData([dataset], model.config.image_size, (), make_training(), device),
-    ):
+    for fingerprint in ("gazeless", None):
+        data = TrainingData([dataset], model.encoder, make_training(), device, fingerprint)
         with pytest.raises(ValueError, match=r"holds no column 'gaze_world', but .*keypoints_world"):
-            data.source(STRATEGY, model, [np.arange(len(dataset))])
+            data.source(STRATEGY, [np.arange(len(dataset))], model.columns)
 
 
 def test_an_episode_that_lacks_a_column_is_named_and_replaced(tmp_path, disc_data):

@@ -1,6 +1,5 @@
 """The keypoint evaluator in training: it learns from true latents, and belongs to one encoder."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -47,14 +46,6 @@ def test_an_evaluator_learns_where_the_hand_is_on_scenes_it_has_not_seen(make_ru
     assert evaluator.config.head == HEAD
 
 
-def test_a_stopped_run_ends_with_the_same_bits(make_run, tmp_path):
-    train_evaluator(make_run("whole"), HEAD)
-    for seconds in (1e-9, None):
-        train_evaluator(make_run("parts", max_seconds=seconds), HEAD)
-    files = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("whole", "parts")]
-    assert files[0] == files[1]
-
-
 def test_a_run_that_starts_from_an_evaluator_keeps_its_weights_its_size_and_the_scenes_it_has_seen(make_run, tmp_path):
     first = train_evaluator(make_run("first", steps=2), HEAD)
     evaluator = KeypointEvaluator.from_pretrained(first)
@@ -77,14 +68,6 @@ def test_an_evaluator_of_another_encoder_is_no_start(make_run, world_model, tmp_
     config = replace(make_run("second"), initial=str(folder), checkpoint=str(tmp_path / "other"))
     with pytest.raises(ValueError, match=r"reads the latents of encoder .*Train one for this model's encoder"):
         train_evaluator(config)
-
-
-def test_latents_may_be_made_while_training(make_run, tmp_path):
-    for latents in ("cached", "online"):
-        train_evaluator(make_run(latents, latents, steps=1), HEAD)
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines()[0] for name in ("cached", "online")]
-    losses = [json.loads(line)["loss"] for line in lines]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_every_frame_is_drawn_once():

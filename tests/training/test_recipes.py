@@ -77,11 +77,6 @@ def test_what_is_given_stays_and_what_cannot_be_is_refused():
         with_recipe("finetune_robocasa", replace(config, training=TrainConfig(accumulation=3)))
 
 
-def test_runs_from_before_there_was_a_choice_of_decay_can_go_on():
-    assert "decay_vectors" not in fixed_settings(TrainConfig())
-    assert fixed_settings(TrainConfig(decay_vectors=True))["decay_vectors"] is True
-
-
 def test_the_learning_rate_warms_up_and_follows_a_cosine():
     config = TrainConfig(steps=101, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1)
     assert config.learning_rate_at(0) == pytest.approx(0.1)
@@ -91,11 +86,6 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine():
     assert config.learning_rate_at(100) == pytest.approx(0.1)
     rates = [config.learning_rate_at(step) for step in range(10, 101)]
     assert rates == sorted(rates, reverse=True)
-
-
-def test_phases_share_the_steps():
-    assert TrainConfig(steps=100, teacher_forced=0.6).teacher_forced_steps == 60
-    assert TrainConfig(steps=100, teacher_forced=1.0).teacher_forced_steps == 100
 
 
 def test_settings_that_change_no_weight_may_change_when_a_run_goes_on():
@@ -114,7 +104,6 @@ def test_settings_that_change_no_weight_may_change_when_a_run_goes_on():
         {"teacher_forced": 1.5},
         {"final_learning_rate": -0.1},
         {"ema": 1.0},
-        {"unroll_batch_size": 0},
         {"max_seconds": 0.0},
         {"validation_rollouts": ((0, 5),)},
     ],

@@ -57,11 +57,6 @@ def test_a_run_leaves_a_model_its_provenance_curve_and_results(make_run, model_c
     assert model.config.action_scale != model_config.action_scale
 
 
-def test_the_same_command_twice_changes_nothing(make_run, model_config):
-    first = (train(make_run(), model_config) / "model.safetensors").read_bytes()
-    assert (train(make_run(), model_config) / "model.safetensors").read_bytes() == first
-
-
 def test_a_corrupt_episode_is_left_out_counted_and_told(data, make_run, model_config, caplog):
     path = data / "episodes" / "disc-003.npz"
     path.write_bytes(path.read_bytes()[:100])
@@ -114,8 +109,3 @@ def test_the_action_scale_is_the_root_mean_square_of_what_moves(model_config):
     moving = window.slots[1:] > window.repeats[:, None]
     scale = action_scale(DexWM(model_config).condition(window.track), window.track.keypoints_valid, moving)
     assert scale == pytest.approx((0.03 / np.sqrt(3), 0.01, 0.01), rel=1e-3)
-
-
-def test_a_run_without_data_says_how_to_get_some(make_run):
-    with pytest.raises(ValueError, match="dexworld collect"):
-        train(make_run(data=()))

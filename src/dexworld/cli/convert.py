@@ -25,8 +25,6 @@ class Convert:
     """Another release checkpoint whose keypoint head to take instead, e.g. the one for evaluation."""
     part: Literal["model", "evaluator"] = "model"
     """`evaluator` keeps the keypoint head alone, as a keypoint evaluator; this needs the encoder's weights."""
-    check_encoder: bool = False
-    """Load the encoder too, and compare its weights with the copy in the file."""
     options: Annotated[ReleaseOptions, tyro.conf.arg(name="")] = field(default_factory=ReleaseOptions)
 
     def run(self) -> None:
@@ -37,12 +35,10 @@ class Convert:
         if self.head is not None:
             checkpoint = checkpoint.with_head_of(read_release(self.head, self.options))
         if self.part == "evaluator":
-            encoder = checkpoint.model(self.check_encoder).encoder
+            encoder = checkpoint.model().encoder
             checkpoint.write_card(self.output)
             checkpoint.evaluator(encoder_fingerprint(encoder)).save_pretrained(self.output)
         else:
-            if self.check_encoder:
-                checkpoint.model(check_encoder=True)
             checkpoint.save_pretrained(self.output)
         for note in checkpoint.provenance["assumed"]:
             logger.info("%s", note)

@@ -36,6 +36,6 @@ class Train:
             machines = self.machines
             if self.recipe is not None:
                 machines = replace(machines, epochs=epochs_on_paper(self.recipe, config, machines.epochs))
-            sys.stdout.write("\n".join(plan_run(config, machines).lines()) + "\n")
+            sys.stdout.write(plan_run(config, machines))
             return
         logger.info("the model is in %s", train(config))

@@ -90,12 +90,6 @@ class PixelDecoder(CellTransformer, Pretrained):
                 raise ValueError(f"refine works at half size; pictures of {space.image_size} have no even sides")
             self.refine = refiner(network.refine)
 
-    @property
-    def last_layer(self) -> Tensor:
-        """The weight that pictures are linear in; losses are balanced by their gradients there."""
-        last = self.refine[-2] if self.config.network.refine else self.project_out
-        return last.get_parameter("weight")
-
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "PixelDecoder":
         """Fit the linear part by least squares, and the scale on which the transformer sees each latent component.

@@ -60,8 +60,7 @@ class DexWM(Pretrained):
     @property
     def blocks(self) -> Blocks:
         """The predictor's blocks."""
-        beside = ("context_key_value",)
-        return Blocks([*self.predictor.layers], beside, (*beside, "own_frame", "after_context"))
+        return Blocks([*self.predictor.layers], ("context_key_value",))
 
     def scaled_to(self, track: Track, moving: Tensor) -> "DexWM":
         """A model of new weights with this encoder, its actions scaled to the transitions `moving` (B, T) of a track.
@@ -73,7 +72,7 @@ class DexWM(Pretrained):
         scale = action_scale(self.condition(track), track.keypoints_valid, moving)
         logger.info("action scale: keypoints %.4f m, camera %.4f m and %.4f rad", *scale)
         scaled = DexWM(replace(self.config, action_scale=scale))
-        scaled.encoder.load_state_dict(self.encoder.state_dict())
+        scaled.encoder = self.encoder
         return scaled
 
     def predict(self, latents: Tensor, motion: HandMotion) -> Tensor:

@@ -6,7 +6,6 @@ VGG16. Nothing is downloaded and nothing is unpickled.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from dexworld.models.picture_metrics import check_mask, check_videos, region_mea
 
 LEVELS = 4  # scales of the gradient distance: pixels of 1, 2, 4 and 8
 FLOOR = 0.02  # gradient per pixel, of a [0, 1] range, below which differences are grain and count for little
-PerceptualName = Literal["lpips", "gradient_distance"]
 # VGG16's convolutions: (index in torchvision's `features`, channels in, channels out); a pooling comes between blocks.
 BLOCKS = (
     ((0, 3, 64), (2, 64, 64)),
@@ -153,24 +151,9 @@ def _gradients(images: Tensor) -> Tensor:
 
 
 class GradientDistance(nn.Module):
-    """Multi-scale gradient distance, 0 (equal) to 1: the perceptual term where no weights are given."""
+    """Multi-scale gradient distance, 0 (equal) to 1: a perceptual distance without weights."""
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances (N,) of images (N, 3, H, W) in [-1, 1]."""
         maps = gradient_maps((first + 1) / 2, (second + 1) / 2)
         return torch.stack([part.mean(dim=(1, 2)) for part in maps]).mean(dim=0)
-
-
-def perceptual_distance(
-    lpips_vgg: Path | str | None = None, lpips_heads: Path | str | None = None
-) -> tuple[PerceptualName, nn.Module]:
-    """The distance and its name: LPIPS when the files of its weights are given (see `LPIPS.from_files`).
-
-    Raises ValueError when only one of the two is given, and what `LPIPS.from_files` raises.
-    """
-    if (lpips_vgg is None) != (lpips_heads is None):
-        missing = "lpips_heads" if lpips_heads is None else "lpips_vgg"
-        raise ValueError(f"LPIPS needs its VGG16 and its linear heads; {missing} is missing (docs/video_data.md)")
-    if lpips_vgg is None or lpips_heads is None:
-        return "gradient_distance", GradientDistance()
-    return "lpips", LPIPS.from_files(lpips_vgg, lpips_heads)

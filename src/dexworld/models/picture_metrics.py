@@ -46,14 +46,6 @@ def psnr_of(error_map: np.ndarray, mask: np.ndarray | None = None) -> float | No
     return None if mean is None else psnr_of_mse(mean)
 
 
-def ssim(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float | None:
-    """Mean SSIM of a clip (F, H, W, 3) uint8 over the pixels in a mask (F, H, W) bool; None where it is empty.
-
-    The window around a pixel at the mask's edge sees 5 pixels beyond it.
-    """
-    return masked_mean(ssim_map(prediction, truth), mask)
-
-
 def squared_error_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Squared error (F, H, W) float32 of every pixel, mean over the colours, of frames scaled to [0, 1]."""
     check_videos(prediction, truth)

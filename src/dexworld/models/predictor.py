@@ -24,7 +24,6 @@ from dexworld.models.config import PredictorConfig
 NORM_EPS = 1e-6
 MODULATIONS = 11  # vectors per block: self shift, scale, gate; context shift, scale; cross shift, scale, gate; MLP same
 CONTEXT_MODULATION = slice(3, 5)
-AFTER_CONTEXT = 4  # the last of them
 
 CrossAttention = Callable[[Tensor], Tensor]  # queries (N, H, P, d) -> (N, H, P, d)
 
@@ -66,27 +65,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, cross_attention: CrossAttention) -> Tensor:
         """Query tokens (N, P, D) of N frames that actions `condition` (N, C) lead to."""
-        x, query, modulation = self.own_frame(x, condition)
-        attended = merge_heads(cross_attention(split_heads(query, self.heads)))
-        return self.after_context(x, attended, modulation)
-
-    def own_frame(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What comes before the context: tokens after self-attention, queries of the cross-attention, both (N, P, D),
-        and the modulations (N, 4 D) of what comes after.
-        """
-        modulation = self.modulation(condition)
-        vectors = modulation[:, None].chunk(MODULATIONS, dim=-1)
-        shift_self, scale_self, gate_self, _, _, shift_cross, scale_cross, *_ = vectors
+        vectors = self.modulation(condition)[:, None].chunk(MODULATIONS, dim=-1)
+        shift_self, scale_self, gate_self, _, _, shift_cross, scale_cross, gate_cross = vectors[:8]
+        shift_mlp, scale_mlp, gate_mlp = vectors[8:]
         qkv = self.self_qkv(modulate(normalise(x), shift_self, scale_self))
         query, key, value = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
         x = torch.addcmul(x, gate_self, self.self_out(merge_heads(attend(query, key, value))))
-        query = self.cross_query(modulate(normalise(x), shift_cross, scale_cross))
-        return x, query, modulation[:, -AFTER_CONTEXT * self.dim :]
-
-    def after_context(self, x: Tensor, attended: Tensor, modulation: Tensor) -> Tensor:
-        """What comes after: tokens and attention to the context, both (N, P, D), with modulations (N, 4 D)."""
-        gate_cross, shift_mlp, scale_mlp, gate_mlp = modulation[:, None].chunk(AFTER_CONTEXT, dim=-1)
-        x = torch.addcmul(x, gate_cross, self.cross_out(attended))
+        query = split_heads(self.cross_query(modulate(normalise(x), shift_cross, scale_cross)), self.heads)
+        x = torch.addcmul(x, gate_cross, self.cross_out(merge_heads(cross_attention(query))))
         return torch.addcmul(x, gate_mlp, self.mlp(modulate(normalise(x), shift_mlp, scale_mlp)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dexworld.hands import NUM_TRACKED
 from dexworld.models.checkpoint import CheckpointError, write_checkpoint
@@ -70,7 +70,6 @@ SIZES = {  # the tensors that tell a model's sizes, and their number of axes
 }
 HEAD_WIDTH = 64  # of each of the predictor's attention heads
 IMAGE_SIZES = {(14, 448): (224, 392), (16, 336): (224, 384)}  # by patch and number of tokens
-SAME = 1e-6  # between an encoder's weights and their copy in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -93,29 +92,19 @@ class ReleaseOptions:
 class ReleaseCheckpoint:
     """A release checkpoint, converted.
 
-    predictor, head: our state dicts, float32. encoder: the frozen encoder's tensors in the file, by its names.
-    provenance: where they come from; `assumed` are sentences for people to read.
+    predictor, head: our state dicts, float32. provenance: where they come from; `assumed` are sentences for people.
     """
 
     config: DexWMConfig
     predictor: dict[str, Tensor]
     head: dict[str, Tensor]
-    encoder: dict[str, Tensor]
     provenance: dict[str, Any]
 
-    def model(self, check_encoder: bool = True) -> DexWM:
-        """The world model, in evaluation mode. Loads the encoder that the config names, by folder or hub id.
-
-        check_encoder: raise CheckpointError where it has other weights than the one in the file (if that has one).
-        """
+    def model(self) -> DexWM:
+        """The world model, in evaluation mode. Loads the encoder that the config names, by folder or hub id."""
         model = DexWM(self.config, self.provenance)
         model.predictor.load_state_dict(self.predictor)
         model.keypoint_head.load_state_dict(self.head)
-        different = different_tensors(model.encoder, self.encoder) if check_encoder and self.encoder else []
-        if different:
-            found = f"{len(different)} of the encoder's tensors are not in the file, e.g. {', '.join(different[:3])}"
-            here = f"another encoder than {self.config.encoder.source}"
-            raise CheckpointError(f"{self.provenance['source']} was trained on {here}: {found}")
         return model.eval()
 
     def evaluator(self, encoder_fingerprint: str) -> KeypointEvaluator:
@@ -159,7 +148,6 @@ def read_release(path: str | Path, options: ReleaseOptions = ReleaseOptions()) -
     file = read_release_file(path)
     config = infer_config(file, options)
     predictor, head = convert_weights(file, config, options)
-    encoder = {name: value for name, value in file.weights.items() if name.startswith(ENCODER)}
     provenance = {
         "source": file.path.name,
         "sha256": file.sha256,
@@ -170,7 +158,7 @@ def read_release(path: str | Path, options: ReleaseOptions = ReleaseOptions()) -
         "keypoint_rows": options.keypoint_rows,
         "assumed": assumptions(config, options.keypoint_rows),
     }
-    return ReleaseCheckpoint(config, predictor, head, encoder, provenance)
+    return ReleaseCheckpoint(config, predictor, head, provenance)
 
 
 def infer_config(file: ReleaseFile, options: ReleaseOptions) -> DexWMConfig:
@@ -271,28 +259,6 @@ def _problem(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -
     if weights[name].shape != shape:
         return f"{name} has shape {tuple(weights[name].shape)}, expected {shape}"
     return None if torch.isfinite(weights[name]).all() else f"{name} holds NaN or Inf"
-
-
-def different_tensors(encoder: nn.Module, theirs: Mapping[str, Tensor]) -> list[str]:
-    """Names of an encoder's tensors that `theirs` holds nowhere with the same values, whatever their names there.
-
-    Fused query, key and value count as three.
-    """
-    known: dict[tuple[int, ...], list[Tensor]] = {}
-    for value in theirs.values():
-        thirds = value.chunk(3) if value.ndim in (1, 2) and value.shape[0] % 3 == 0 else ()
-        for part in (value, *thirds):
-            known.setdefault(tuple(part.shape), []).append(part)
-    return [
-        name
-        for name, value in encoder.named_parameters()
-        if not any(_equal(value.detach(), other) for other in known.get(tuple(value.shape), []))
-    ]
-
-
-def _equal(ours: Tensor, theirs: Tensor) -> bool:
-    first = torch.allclose(ours.flatten()[:8], theirs.flatten()[:8].to(ours), atol=SAME, rtol=0)  # mostly enough
-    return first and torch.allclose(ours, theirs.to(ours), atol=SAME, rtol=0)
 
 
 def assumptions(config: DexWMConfig, keypoint_rows: str) -> list[str]:

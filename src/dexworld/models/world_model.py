@@ -89,14 +89,10 @@ class BFloat16Rollouts:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The repeated parts of a model, for recomputation, compilation and sharding.
-
-    methods: called beside `forward`. compiled: those that `--compile` compiles.
-    """
+    """The repeated parts of a model, for recomputation and sharding. methods: called beside `forward`."""
 
     layers: list[nn.Module]
     methods: tuple[str, ...] = ()
-    compiled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ peak is "model FLOPs utilization" (MFU) as in Chowdhery et al., "PaLM", 2022, ap
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -22,51 +21,34 @@ KEPT_HEAD = 65  # the same of the keypoint head; both measured with saved_tensor
 VIT_SHAPES = {384: (12, 1536), 768: (12, 3072), 1024: (24, 4096), 1152: (27, 4304), 1408: (40, 6144)}
 
 
-@dataclass(frozen=True)
-class ModelCost:
-    """Of one window. Operations count a multiply and an add as two.
-
-    trained, encoder: parameters. teacher_flops, unrolled_flops: forward passes of predictor and head.
-    encoder_flops: of one frame. kept_bytes: what autograd keeps; checkpointed_bytes: with activation checkpointing.
-    """
-
-    trained: int
-    encoder: int
-    teacher_flops: float
-    unrolled_flops: float
-    encoder_flops: float
-    kept_bytes: int
-    checkpointed_bytes: int
-
-
-def model_cost(config: DexWMConfig, unroll_steps: int) -> ModelCost:
-    """The cost of one window of this model, whose parameters are counted without allocating them."""
-    own, tokens, space = config.predictor, config.grid[0] * config.grid[1], (config.grid, config.image_size)
+def trained_parameters(config: DexWMConfig) -> int:
+    """Parameters of predictor and keypoint head, counted without allocating them."""
+    space = (config.encoder.dim, config.grid, config.image_size)
     with torch.device("meta"):
-        predictor = Predictor(own, config.encoder.dim, *space, config.action_scale)
-        keypoints = KeypointHead(config.keypoint_head, config.encoder.dim, *space)
-    context, head = own.num_context, head_flops(config)
-    block, keypoint_block = own.dim * tokens * context, config.keypoint_head.dim * tokens * context
-    teacher = predictor_flops(config, context, context, context * (context + 1) // 2)
-    unrolled = predictor_flops(config, unroll_steps, context + unroll_steps - 1, unroll_steps * context)
-    return ModelCost(
-        trained=sum(each.numel() for part in (predictor, keypoints) for each in part.parameters()),
-        encoder=_encoder_parameters(config),
-        teacher_flops=teacher + context * head,
-        unrolled_flops=unrolled + unroll_steps * head,
-        encoder_flops=encoder_flops(config),
-        kept_bytes=KEPT_BLOCK * block * own.depth + KEPT_HEAD * keypoint_block * config.keypoint_head.depth,
-        checkpointed_bytes=4 * block * own.depth + KEPT_BLOCK * block,
-    )
+        parts = (Predictor(config.predictor, *space, config.action_scale), KeypointHead(config.keypoint_head, *space))
+    return sum(each.numel() for part in parts for each in part.parameters())
 
 
-def predictor_flops(config: DexWMConfig, predicted: int, attended: int, pairs: int) -> float:
-    """Forward operations of a window: `predicted` frames of queries, `attended` frames of keys and values.
+def window_bytes(config: DexWMConfig, checkpointed: bool = False) -> int:
+    """What autograd keeps of a window; checkpointed: of predictor blocks, one at a time is recomputed."""
+    own, head, tokens = config.predictor, config.keypoint_head, config.grid[0] * config.grid[1] * config.num_context
+    block = own.dim * tokens
+    if checkpointed:
+        return 4 * block * own.depth + KEPT_BLOCK * block
+    return KEPT_BLOCK * block * own.depth + KEPT_HEAD * head.dim * tokens * head.depth
 
-    pairs: (query frame, context frame) pairs of the cross-attention. Linear layers of a block in units of d^2 per
-    token: 3 + 1 self, 1 + 1 cross, 2 r MLP for queries, 2 for keys and values. Modulations are left out.
+
+def predictor_flops(config: DexWMConfig, unroll_steps: int | None = None) -> float:
+    """Forward operations of a window, teacher-forced or unrolled for some steps; a multiply and an add are two.
+
+    Linear layers of a block in units of d^2 per token: 3 + 1 self, 1 + 1 cross, 2 r MLP for queries, 2 for keys and
+    values. Modulations are left out.
     """
     d, tokens, own = config.predictor.dim, config.grid[0] * config.grid[1], config.predictor
+    predicted = attended = own.num_context
+    pairs = predicted * (predicted + 1) // 2  # of query and context frames in the cross-attention
+    if unroll_steps is not None:
+        predicted, attended, pairs = unroll_steps, attended + unroll_steps - 1, unroll_steps * attended
     linear = (6 + 2 * own.mlp_ratio) * predicted + 2 * attended
     attention = 2 * tokens * (predicted + pairs)
     ends = d * d + (0 if config.encoder.dim == d else 2 * config.encoder.dim * d)
@@ -84,11 +66,10 @@ def head_flops(config: DexWMConfig) -> float:
 def encoder_flops(config: DexWMConfig) -> float:
     """Operations of the frozen encoder on one frame: a vision transformer of this width, or a product for pca."""
     dim, tokens = config.encoder.dim, config.grid[0] * config.grid[1]
-    layers, _ = _encoder_shape(config)
-    return 2.0 * tokens * (_encoder_parameters(config) + layers * 2 * tokens * dim)
+    return 2.0 * tokens * (encoder_parameters(config) + _encoder_shape(config)[0] * 2 * tokens * dim)
 
 
-def _encoder_parameters(config: DexWMConfig) -> int:
+def encoder_parameters(config: DexWMConfig) -> int:
     """Weights of products of matrices: each is used once for each token."""
     dim, encoder = config.encoder.dim, config.encoder
     layers, hidden = _encoder_shape(config)
@@ -103,47 +84,27 @@ def _encoder_shape(config: DexWMConfig) -> tuple[int, int]:
     return VIT_SHAPES.get(config.encoder.dim, (24, 4 * config.encoder.dim))
 
 
-def training_flops(config: Any, training: TrainConfig, encoded: bool) -> tuple[float, float] | None:
-    """Operations of training on one window, teacher-forced and unrolled: three times those of the forward pass.
+def training_flops(config: DexWMConfig, training: TrainConfig, encoded: bool, unroll_steps: int | None = None) -> float:
+    """Operations of training on one window, teacher-forced or unrolled: three times those of the forward pass.
 
-    None for a model whose operations have no closed form here. The keypoint head reads `keypoint_frames` frames,
-    predicted and true. encoded: whether frames are encoded on the way (a frozen encoder has no backward pass).
+    The keypoint head reads `keypoint_frames` frames, predicted and true. encoded: whether frames are encoded on the
+    way (a frozen encoder has no backward pass).
     """
-    if not isinstance(config, DexWMConfig):
-        return None
-    context = config.predictor.num_context
     passes = int(training.hand_consistency > 0) + int(training.true_keypoints > 0)
-    cost, head = model_cost(config, training.unroll_steps), head_flops(config)
-    totals = []
-    for flops, predicted, slots in (
-        (cost.teacher_flops, context, context + 1),
-        (cost.unrolled_flops, training.unroll_steps, context + training.unroll_steps),
-    ):
-        predictor = flops - predicted * head  # `model_cost` counts the head on every predicted frame
-        read = passes * min(training.keypoint_frames, predicted)
-        totals.append(3 * (predictor + read * head) + (slots * cost.encoder_flops if encoded else 0.0))
-    return totals[0], totals[1]
+    read = passes * min(training.keypoint_frames, unroll_steps or config.num_context)
+    encoder = (config.num_context + (unroll_steps or 1)) * encoder_flops(config) if encoded else 0.0
+    return 3 * (predictor_flops(config, unroll_steps) + read * head_flops(config)) + encoder
 
 
-# 10^12 dense bfloat16 products per second, summed in float32, by the name that the driver gives. Source: NVIDIA's data
-# sheets of A100, A10, H100, H200, L4, L40, L40S and HGX B200, and the paper on the Ada architecture for RTX 4090 (its
-# 330.3 are summed in float16). Where a sheet gives the figure "with sparsity" only, it is half of that: H100 SXM and
-# H200 1,979, H100 PCIe 1,513, H100 NVL 1,671, L4 242, eight B200 36,000.
+# 10^12 dense bfloat16 products per second, summed in float32, by how the driver's name begins. Source: NVIDIA's data
+# sheets of A100, H100, H200 and HGX B200. Where a sheet gives the figure "with sparsity" only, it is half of that.
 PEAK_BFLOAT16_TFLOPS = {
-    "NVIDIA A100-SXM4-40GB": 312.0,
-    "NVIDIA A100-SXM4-80GB": 312.0,
-    "NVIDIA A100-PCIE-40GB": 312.0,
-    "NVIDIA A100 80GB PCIe": 312.0,
-    "NVIDIA A10": 125.0,
+    "NVIDIA A100": 312.0,
     "NVIDIA H100 80GB HBM3": 989.4,
     "NVIDIA H100 PCIe": 756.0,
     "NVIDIA H100 NVL": 835.0,
     "NVIDIA H200": 989.4,
     "NVIDIA B200": 2250.0,
-    "NVIDIA L4": 121.0,
-    "NVIDIA L40": 181.05,
-    "NVIDIA L40S": 362.05,
-    "NVIDIA GeForce RTX 4090": 165.2,
 }
 
 
@@ -151,7 +112,8 @@ def known_peak(device: torch.device, bfloat16: bool) -> float | None:
     """The peak of `device` in 10^12 operations per second; None where it is not known."""
     if device.type != "cuda" or not bfloat16:
         return None
-    return PEAK_BFLOAT16_TFLOPS.get(torch.cuda.get_device_name(device))
+    name = torch.cuda.get_device_name(device)
+    return next((peak for start, peak in PEAK_BFLOAT16_TFLOPS.items() if name.startswith(start)), None)
 
 
 @dataclass

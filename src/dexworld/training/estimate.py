@@ -16,7 +16,7 @@ from dexworld.data.loader import first_readable
 from dexworld.data.sampling import StrideSampling
 from dexworld.models.config import DexWMConfig
 from dexworld.models.world_model import preset
-from dexworld.training.cost import ModelCost, model_cost
+from dexworld.training import cost
 from dexworld.training.train_config import SamplingConfig, TrainConfig, check_fractions, check_positive
 from dexworld.training.train_world_model import RunConfig
 from dexworld.training.window_task import window_strategies
@@ -30,25 +30,23 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class DataPlan:
-    """A dataset on paper: hours of video, frames per second, clips. Raises ValueError naming what makes no sense."""
+    """A dataset on paper: hours of video, frames per second, clips."""
 
     name: str
     hours: float
     fps: float
     clips: int
 
-    def __post_init__(self) -> None:
-        if not (self.hours > 0 and self.fps > 0 and self.clips >= 1):
-            raise ValueError(f"plan {self.name}: hours, frames per second and clips must be positive, not {self}")
-
     @classmethod
     def parse(cls, text: str) -> "DataPlan":
         """From `name:hours:fps:clips`, e.g. egodex:829:30:334991. Raises ValueError saying so."""
         try:
             name, hours, fps, clips = text.split(":")
-            return cls(name, float(hours), float(fps), int(clips))
+            plan = cls(name, float(hours), float(fps), int(clips))
         except ValueError as error:
             raise ValueError(f"plan {text!r}: write name:hours:fps:clips, e.g. egodex:829:30:334991") from error
+        check_positive(plan, "hours", "fps", "clips")
+        return plan
 
     @property
     def frames(self) -> int:
@@ -88,21 +86,11 @@ class PlanConfig:
             DataPlan.parse(text)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """rows: (what, value as text, how it comes about), in the order to show. figures: the same as numbers, by name."""
-
-    rows: tuple[tuple[str, str, str], ...]
-    figures: dict[str, float]
-
-    def lines(self) -> list[str]:
-        """The table as lines of text."""
-        wide, value = (max(len(row[column]) for row in self.rows) for column in (0, 1))
-        return [f"{what:<{wide}}  {shown:>{value}}  {how}".rstrip() for what, shown, how in self.rows]
+Row = tuple[str, str, str]  # what, its value as text, how it comes about
 
 
-def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
-    """The estimate of a run over the folders of `config.data`, or on paper when there are none.
+def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> str:
+    """The estimate as a table, of a run over the folders of `config.data`, or on paper when there are none.
 
     On paper, whatever `config` leaves at its default takes the paper's value: preset paper-xl, batches of 4096, 40
     epochs, the paper's windows, teacher forcing throughout. Raises what opening a dataset raises.
@@ -122,18 +110,17 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> Estimate:
     model, batch = config.encoder.applied(preset(name)), training.batch_size * training.accumulation
     per_epoch = sum(windows_per_epoch(each, sampling, training, model) for each in data)
     steps = training.steps if epochs is None else ceil(epochs * per_epoch / batch)
-    cost = model_cost(model, training.unroll_steps)
-    if training.deep_unroll_steps is not None:  # every second batch
-        deep = model_cost(model, training.deep_unroll_steps)
-        cost = replace(cost, unrolled_flops=(cost.unrolled_flops + deep.unrolled_flops) / 2)
-    share = training.teacher_forced
-    forward = share * cost.teacher_flops + (1 - share) * cost.unrolled_flops
-    figures = _figures(data, plan, model, cost, forward)
-    figures |= {"windows_per_epoch": per_epoch, "windows": steps * batch, "steps": steps, "batch": batch}
-    figures["epochs"] = figures["windows"] / per_epoch
-    rate = plan.peak_tflops * 1e12 * plan.mfu
-    figures["gpu_hours"] = figures["windows"] * figures["window_flops"] / rate / 3600
-    return Estimate(_rows(data, plan, name, model.num_context + 1, figures), figures)
+    windows = steps * batch
+    rows = [(each.name, f"{each.hours:,.1f} h", f"{each.clips:,} clips, {each.fps:g} frames/s") for each in data]
+    rows += [
+        ("windows per epoch", f"{per_epoch:,}", f"of {model.num_context + 1} frames"),
+        ("steps", f"{steps:,}", f"of {batch:,} windows; {windows:,} in all, {windows / per_epoch:.1f} epochs"),
+        *_disk(sum(each.frames for each in data), model),
+        *_memory(model, name, plan, ceil(batch / plan.gpus)),
+        *_hours(model, training, plan, windows),
+    ]
+    wide, value = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "".join(f"{what:<{wide}}  {shown:>{value}}  {how}".rstrip() + "\n" for what, shown, how in rows)
 
 
 def windows_per_epoch(data: DataPlan, sampling: SamplingConfig, training: TrainConfig, model: DexWMConfig) -> int:
@@ -154,63 +141,47 @@ def _measured(folder: Path) -> DataPlan:
     return DataPlan(dataset.folder.name, sum(dataset.lengths) / fps / 3600, fps, len(dataset))
 
 
-def _figures(
-    data: list[DataPlan], plan: PlanConfig, model: DexWMConfig, cost: ModelCost, forward: float
-) -> dict[str, float]:
-    """Numbers that don't depend on the run's length. forward: operations of predictor and head on one window."""
-    frames = sum(each.frames for each in data)
-    flops = 3 * forward + (model.num_context + 1) * cost.encoder_flops
+def _disk(frames: int, model: DexWMConfig) -> list[Row]:
+    h264, jpeg = BYTES_H264 + BYTES_LABELS, BYTES_JPEG + BYTES_LABELS
+    latents = frames * model.grid[0] * model.grid[1] * model.encoder.dim * 2
+    return [
+        ("disk, h264 store", _size(frames * h264), f"{h264} bytes a frame"),
+        ("disk, jpeg store", _size(frames * jpeg), f"{jpeg} bytes a frame"),
+        ("disk, cached latents", _size(latents), "float16; `--latents online` needs none"),
+    ]
+
+
+def _memory(model: DexWMConfig, name: str, plan: PlanConfig, per_gpu: int) -> list[Row]:
+    trained, encoder = cost.trained_parameters(model), cost.encoder_parameters(model)
+    state = STATE_BYTES * trained + 4 * encoder
+    kept, checkpointed = cost.window_bytes(model), cost.window_bytes(model, checkpointed=True)
+    most, most_checkpointed = (max((plan.gpu_memory_gib * GIB - state) // each, 0) for each in (kept, checkpointed))
+    at_once = f"{most_checkpointed:,.0f} with checkpointing; {plan.gpu_memory_gib:g} GiB"
+    return [
+        ("trained parameters", f"{trained / 1e6:,.1f} M", f"{name}; encoder {encoder / 1e6:,.0f} M, frozen"),
+        ("memory of the state", _size(state), f"{STATE_BYTES} bytes a trained parameter; every GPU"),
+        ("memory of a window", _size(kept), f"{_size(checkpointed)} with activation checkpointing"),
+        ("windows on a GPU at once", f"{most:,.0f}", f"of {per_gpu:,} in its batch; {at_once}"),
+    ]
+
+
+def _hours(model: DexWMConfig, training: TrainConfig, plan: PlanConfig, windows: int) -> list[Row]:
+    def forward(unroll_steps: int | None) -> float:
+        return cost.predictor_flops(model, unroll_steps) + (unroll_steps or model.num_context) * cost.head_flops(model)
+
+    unrolled = (forward(training.unroll_steps) + forward(training.deeper.unroll_steps)) / 2  # in turns
+    share = training.teacher_forced
+    flops = 3 * (share * forward(None) + (1 - share) * unrolled) + (model.num_context + 1) * cost.encoder_flops(model)
     rate = plan.peak_tflops * 1e12 * plan.mfu
-    state = STATE_BYTES * cost.trained + 4 * cost.encoder
-    room = plan.gpu_memory_gib * GIB - state
-    return {
-        "hours": sum(each.hours for each in data),
-        "frames": frames,
-        "clips": sum(each.clips for each in data),
-        "h264_bytes": frames * (BYTES_H264 + BYTES_LABELS),
-        "jpeg_bytes": frames * (BYTES_JPEG + BYTES_LABELS),
-        "latent_bytes": frames * model.grid[0] * model.grid[1] * model.encoder.dim * 2,
-        "trained_parameters": cost.trained,
-        "encoder_parameters": cost.encoder,
-        "state_bytes": state,
-        "window_bytes": cost.kept_bytes,
-        "checkpointed_window_bytes": cost.checkpointed_bytes,
-        "windows_at_once": max(room // cost.kept_bytes, 0),
-        "checkpointed_windows_at_once": max(room // cost.checkpointed_bytes, 0),
-        "window_flops": flops,
-        "windows_per_gpu_second": rate / flops,
-        "cores_per_gpu": rate / flops / plan.loader_windows,
-    }
-
-
-def _rows(
-    data: list[DataPlan], plan: PlanConfig, name: str, slots: int, figures: dict[str, float]
-) -> tuple[tuple[str, str, str], ...]:
-    """The table of an estimate."""
-    of = {key: f"{value:,.0f}" for key, value in figures.items()}
-    size = {key: _size(value) for key, value in figures.items() if key.endswith("bytes")}
-    hours, per_gpu, peak = figures["gpu_hours"], ceil(figures["batch"] / plan.gpus), plan.peak_tflops
-    batch = f"of {of['batch']} windows; {of['windows']} in all, {figures['epochs']:.1f} epochs"
-    trained = f"{name}; encoder {figures['encoder_parameters'] / 1e6:,.0f} M, frozen"
-    at_once = f"{of['checkpointed_windows_at_once']} with checkpointing; {plan.gpu_memory_gib:g} GiB"
-    machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {plan.mfu:.0%} of {peak:g} TFLOP/s"
-    cores = f"{figures['cores_per_gpu']:,.1f} cores a GPU, assuming {plan.loader_windows:g} windows a core-second"
-    recomputed = f"{size['checkpointed_window_bytes']} with activation checkpointing"
-    return (
-        *((each.name, f"{each.hours:,.1f} h", f"{each.clips:,} clips, {each.fps:g} frames/s") for each in data),
-        ("windows per epoch", of["windows_per_epoch"], f"of {slots} frames"),
-        ("steps", of["steps"], batch),
-        ("disk, h264 store", size["h264_bytes"], f"{BYTES_H264 + BYTES_LABELS} bytes a frame"),
-        ("disk, jpeg store", size["jpeg_bytes"], f"{BYTES_JPEG + BYTES_LABELS} bytes a frame"),
-        ("disk, cached latents", size["latent_bytes"], "float16; `--latents online` needs none"),
-        ("trained parameters", f"{figures['trained_parameters'] / 1e6:,.1f} M", trained),
-        ("memory of the state", size["state_bytes"], f"{STATE_BYTES} bytes a trained parameter; every GPU"),
-        ("memory of a window", size["window_bytes"], recomputed),
-        ("windows on a GPU at once", of["windows_at_once"], f"of {per_gpu:,} in its batch; {at_once}"),
-        ("operations of a window", f"{figures['window_flops'] / 1e12:,.4g} TFLOP", "3 x forward, and the encoder"),
+    hours = windows * flops / rate / 3600
+    assumed, windows_a_core = f"{plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s", f"{plan.loader_windows:g} windows"
+    machines = f"{hours / plan.gpus:,.1f} h on {plan.gpus} GPUs, assuming {assumed}"
+    cores = f"{rate / flops / plan.loader_windows:,.1f} cores a GPU, assuming {windows_a_core} a core-second"
+    return [
+        ("operations of a window", f"{flops / 1e12:,.4g} TFLOP", "3 x forward, and the encoder"),
         ("GPU-hours", f"{hours:,.1f}", machines),
-        ("windows per GPU-second", f"{figures['windows_per_gpu_second']:,.1f}", cores),
-    )
+        ("windows per GPU-second", f"{rate / flops:,.1f}", cores),
+    ]
 
 
 def _size(count: float) -> str:

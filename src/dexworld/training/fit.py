@@ -13,65 +13,41 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 import dexworld
 from dexworld.data.files import write_json
-from dexworld.models.world_model import Blocks
-from dexworld.training.cost import Meter
 from dexworld.training.distributed import Processes, choose, joined, local_device
-from dexworld.training.train_config import LoopConfig, ScaleConfig
-from dexworld.training.trainer import Task, Trainer
+from dexworld.training.train_config import ScaleConfig
+from dexworld.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 SHOWN = ("loss", "latents", "learning_rate", "samples_per_second", "tflops", "mfu")
 
 
-@dataclass
-class Job:
-    """What is particular about a run: its model, task and record (see `Trainer`); provenance for the model card."""
-
-    model: Any
-    task: Task
-    identity: dict[str, Any]
-    provenance: dict[str, Any]
-    validation: Callable[[Any, torch.device], dict[str, float]] | None = None
-    blocks: Blocks = field(default_factory=lambda: Blocks([]))
-    idle_parameters: bool = True
-    meter: Meter | None = None
-
-
 def fit(
-    output: Path,
-    training: LoopConfig,
-    prepare: Callable[[torch.device, Processes], Job],
+    prepare: Callable[[torch.device, Processes], tuple[Trainer[Any], dict[str, Any]]],
     device: str = "auto",
     scale: ScaleConfig = ScaleConfig(),
 ) -> Path:
     """Train what `prepare` makes, or go on with a run that was stopped, and return the folder of the model.
 
-    prepare: called with this process's device and the processes of the run. Raises what it raises, and what
-    `Trainer.resume` and `Trainer.run` do. Under torchrun all processes call this and share the batches.
+    prepare: called with this process's device and the processes of the run; returns a trainer and the provenance of
+    its model. Raises what it raises, and what `Trainer.resume` and `Trainer.run` do. Under torchrun all processes call
+    this and share the batches.
     """
     choose(scale.parallel)
     own_device = local_device(device)
     with joined(own_device, scale.timeout_seconds) as processes:
         if not processes.is_first:
             logging.getLogger("dexworld").setLevel(logging.WARNING)  # the first process logs what all do
-        job = prepare(own_device, processes)
-        names = [each.name for each in fields(job) if each.name != "provenance"]
-        parts: dict[str, Any] = {name: getattr(job, name) for name in names}
-        parts |= {"config": training, "folder": output, "device": own_device, "processes": processes, "scale": scale}
-        return run_trainer(Trainer(**parts), job.provenance)
+        return run_trainer(*prepare(own_device, processes))
 
 
 def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tuple[str, ...] = ()) -> Path:
@@ -82,8 +58,9 @@ def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tup
     """
     trainer.resume()
     if trainer.processes.is_first:
-        with TrainingLog(trainer.folder, trainer.config.steps, trainer.step) as log:
-            trainer.report, trainer.on_step = log.report, log.advance
+        log = TrainingLog(trainer.folder, trainer.config.steps, trainer.step)
+        trainer.report = log.report
+        with closing(log.board):
             finished = trainer.run()
     else:
         finished = trainer.run()
@@ -123,10 +100,9 @@ def without_folders(word: str) -> str:
 
 
 class TrainingLog:
-    """Writes `folder`/tensorboard and `folder`/metrics.jsonl; use as a context manager.
+    """Writes scalars to `folder`/tensorboard and `folder`/metrics.jsonl, and logs a line of them.
 
-    On a terminal a progress bar shows the last figures, elsewhere each report is a log line. start: step to go on from;
-    what a killed run reported beyond it is dropped, so that the curve has every step once.
+    start: step to go on from; what a killed run reported beyond it is dropped, so that the curve has every step once.
     """
 
     def __init__(self, folder: Path, steps: int, start: int) -> None:
@@ -137,25 +113,6 @@ class TrainingLog:
             kept = [line for line in lines if _step(line) <= start]
             self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
-        self.console = Console(stderr=True)
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        shown = TextColumn("{task.fields[figures]}")
-        self.bar = Progress(*columns, shown, console=self.console, disable=not self.console.is_terminal)
-        self.task: TaskID = self.bar.add_task("training", total=steps, completed=start, figures="")
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-        self.board.close()
-
-    def advance(self, step: int) -> None:
-        """Move the bar to `step`."""
-        self.bar.update(self.task, completed=step)
 
     def report(self, step: int, figures: dict[str, float]) -> None:
         """Record scalars by name."""
@@ -166,13 +123,7 @@ class TrainingLog:
             file.write(json.dumps({"step": step, **rounded}) + "\n")
         shown = {name: value for name, value in figures.items() if name in SHOWN or name.startswith("validation/")}
         text = "  ".join(f"{name.removeprefix('validation/')} {value:.4g}" for name, value in shown.items())
-        validation = any(name.startswith("validation/") for name in figures)
-        if validation or not self.console.is_terminal:
-            logger.info("step %d of %d: %s", step, self.steps, text)
-        if not validation:
-            self.bar.update(self.task, completed=step, figures=text)
-        elif self.console.is_terminal:
-            self.bar.console.log(f"step {step}: {text}")
+        logger.info("step %d of %d: %s", step, self.steps, text)
 
 
 def _step(line: str) -> int:

@@ -73,7 +73,7 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
         own, fitted_on = build_encoder(model.encoder, model.image_size), datasets[: len(config.data)]
         # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
         with alone_in(fitted_on[0].folder / "latents"):
-            fit_encoder(model, own, fitted_on, config.encoder_frames, config.seed, device)
+            fit_encoder(own, fitted_on, config.encoder_frames, config.seed, device)
     encoder = own.to(device)
     fingerprint = encoder_fingerprint(encoder)
     shard, rows = Shard.parse(config.shard), []

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,9 @@ from dexworld.data.datasets import open_dataset
 from dexworld.data.files import written_atomically
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
-from dexworld.models.config import KeypointHeadConfig, PredictorConfig
-from dexworld.models.dexwm import DexWM
-from dexworld.models.encoders import EncoderChoice, build_encoder
+from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
 from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model, preset
 from dexworld.training.fit import without_folders
@@ -170,19 +169,16 @@ def split_by_scene(datasets: Sequence[Dataset], fraction: float) -> tuple[list[n
     return training, held_out
 
 
-def fit_encoder(
-    config: Any, encoder: Any, datasets: list[Dataset], frames: int, seed: int, device: torch.device
-) -> None:
+def fit_encoder(encoder: Any, datasets: list[Dataset], frames: int, seed: int, device: torch.device) -> None:
     """Give `encoder` its weights, fitted on about `frames` frames of all datasets, when it is one that is fitted (pca).
 
-    config: of the world model (image size, encoder). Frames of another size are brought to the model's. The fit is kept
-    beside the first dataset's latents and read from there when it is asked for again. Raises ValueError when that file
-    is damaged.
+    Frames of another size are brought to the encoder's. The fit is kept beside the first dataset's latents and read
+    from there when it is asked for again. Raises ValueError when that file is damaged.
     """
     if not hasattr(encoder, "fit"):
         return
-    datasets = [resized(dataset, config.image_size) for dataset in datasets]
-    settings = [config.encoder.identity(), config.image_size, frames, seed]
+    datasets = [resized(dataset, encoder.image_size) for dataset in datasets]
+    settings = [encoder.config.identity(), encoder.image_size, frames, seed]
     content = json.dumps([*settings, *(dataset.fingerprint for dataset in datasets)])
     key = hashlib.sha256(content.encode()).hexdigest()
     path = datasets[0].folder / "latents" / f"encoder-{key[:16]}.safetensors"
@@ -192,10 +188,10 @@ def fit_encoder(
         except (safetensors.SafetensorError, OSError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it to fit the encoder anew") from error
         return
-    new: Any = build_encoder(config.encoder, config.image_size)
+    new: Any = build_encoder(encoder.config, encoder.image_size)
     new.to(device).fit(images.to(device) for images in _sampled_frames(datasets, frames, seed))
-    kept = f", which keeps {float(new.explained_variance):.1%} of the variance" if config.encoder.kind == "pca" else ""
-    logger.info("fitted the %s encoder%s", config.encoder.kind, kept)
+    kept = f", which keeps {float(new.explained_variance):.1%} of the variance" if encoder.config.kind == "pca" else ""
+    logger.info("fitted the %s encoder%s", encoder.config.kind, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.cpu().contiguous() for name, value in new.state_dict().items()}
     with written_atomically(path) as temporary:
@@ -224,9 +220,6 @@ class LatentRunConfig(DataConfig):
     """World model whose encoder is taken: a folder, a Hugging Face id, or `reference`."""
     encoder_preset: str | None = None
     """Take the encoder of this model preset instead; a pca one is fitted on the data as `dexworld train` does."""
-    encoder: EncoderChoice = field(default_factory=EncoderChoice)
-    """Pretrained encoder instead, before there is any world model of it; pictures have the size of the preset, `tiny`
-    unless another is given."""
     mix: tuple[float, ...] = ()
     """Share of each data folder in what is drawn; by default as large as its data."""
 
@@ -245,12 +238,11 @@ class LatentRunConfig(DataConfig):
 class LatentRun:
     """An encoder and the data it is applied to.
 
-    model: a world model that holds the encoder; the rest of it is not used. fingerprint: of the encoder. source: what
-    encoder it is, in words. data: with frames of the model's size.
+    space: of the encoder's latents. source: what encoder it is, in words. data: with frames of the encoder's size.
     """
 
-    model: Any
-    fingerprint: str
+    encoder: Encoder
+    space: LatentSpace
     source: str
     data: RunData
 
@@ -259,23 +251,23 @@ class LatentRun:
         """Open the data and load or fit the encoder. Raises ValueError for data that is missing or does not fit."""
         data = RunData.open(config)
         if config.encoder_preset is None and config.encoder == EncoderChoice():
-            model, source = load_world_model(config.checkpoint), without_folders(config.checkpoint)
+            encoder, source = load_world_model(config.checkpoint).encoder, without_folders(config.checkpoint)
         else:
             name = config.encoder_preset or "tiny"
-            small = PredictorConfig(dim=32, depth=1, heads=2, pixel_aligned=False)  # only the encoder is used
-            wanted = replace(config.encoder.applied(preset(name)), predictor=small)
-            model = DexWM(replace(wanted, keypoint_head=KeypointHeadConfig(dim=32, depth=1, heads=2))).eval()
-            fit_encoder(model.config, model.encoder, data.datasets, config.encoder_frames, seed, device)
+            model = config.encoder.applied(preset(name))
+            encoder = build_encoder(model.encoder, model.image_size)
+            fit_encoder(encoder, data.datasets, config.encoder_frames, seed, device)
             source = without_folders(config.encoder.encoder) if config.encoder.encoder else f"preset {name}"
-        model.requires_grad_(False).to(device)
-        return cls(model, encoder_fingerprint(model.encoder), source, data.resized(model.config.image_size))
+        encoder.requires_grad_(False).to(device)
+        space = LatentSpace(encoder.dim, encoder.grid, encoder.image_size, encoder_fingerprint(encoder))
+        return cls(encoder, space, source, data.resized(encoder.image_size))
 
     def identity(self, config: LatentRunConfig) -> dict[str, Any]:
         """What a continued run must share."""
-        own = {"encoder": self.fingerprint, "latents": config.latents, "mix": config.mix}
+        own = {"encoder": self.space.encoder, "latents": config.latents, "mix": config.mix}
         return own | self.data.identity(config)
 
     def provenance(self, training: LoopConfig, ancestry: dict[str, Any] | None = None) -> dict[str, Any]:
         """What a model card needs to know about data and settings; ancestry as for `RunData.provenance`."""
-        encoder = {"encoder": self.fingerprint, "encoder_of": self.source}
+        encoder = {"encoder": self.space.encoder, "encoder_of": self.source}
         return {**encoder, **self.data.provenance(ancestry), "training": asdict(training)}

@@ -6,22 +6,23 @@ A run at the paper's scale has to encode online: latents of EgoDex would fill 82
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.augment import CHANCES, AugmentConfig, augment, draw_augmentation
+from dexworld.data.augment import CHANCES, augment, draw_augmentation
 from dexworld.data.latent_cache import LatentCache, latent_cache
 from dexworld.data.loader import FrameLoader, first_readable
 from dexworld.data.mixture import MixConfig
-from dexworld.data.resize import Fit, resized
+from dexworld.data.resize import Fit, ResizedDataset, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
+from dexworld.models.encoders import Encoder
 from dexworld.training.distributed import Processes
-from dexworld.training.run_data import DataConfig
+from dexworld.training.run_data import DataConfig, RunData
 from dexworld.training.train_config import LoopConfig
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class FrameSource:
     """Windows of decoded frames with latents.
 
     loader: where frames come from; its workers load consecutive batches ahead. latents: an encoder for images of
-    `image_size`, or latents computed before; None for labels only. augment: colours to change, one draw per clip from
+    `image_size`, or latents computed before; None for labels only. augment: change colours, one draw per clip from
     (seed, sample number). bfloat16: encode under autocast. keep_frames: leave the frames in the windows.
     """
 
@@ -47,7 +48,7 @@ class FrameSource:
         latents: Latents | None,
         image_size: tuple[int, int],
         device: torch.device | str = "cpu",
-        augment: AugmentConfig | None = None,
+        augment: bool = False,
         seed: int = 0,
         bfloat16: bool = False,
         keep_frames: bool = False,
@@ -55,27 +56,25 @@ class FrameSource:
         self.loader, self.latents, self.image_size, self.device = loader, latents, image_size, torch.device(device)
         self.augment, self.seed, self.bfloat16, self.keep_frames = augment, seed, bfloat16, keep_frames
         self._stream: Iterator[Window] | None = None
-        self._next = (0, 0, 0)
+        self._next = (0, 0)
 
-    def batch(self, step: int, size: int, first: int | None = None) -> Window:
-        """Batch `step` of `size` windows on the device. first: number of its first sample (default step * size)."""
-        wanted = (step, size, step * size if first is None else first)
-        if self._stream is None or self._next != wanted:
-            self._stream = self.loader.batches(*wanted)
-        window = next(self._stream)
-        self._next = (step + 1, size, wanted[2] + size)
-        return self.window(window)
+    def batch(self, step: int, size: int) -> Window:
+        """Batch `step` of `size` windows on the device."""
+        if self._stream is None or self._next != (step, size):
+            self._stream = self.loader.batches(step, size)
+        self._next = (step + 1, size)
+        return self.window(next(self._stream))
 
     def window(self, loaded: Window) -> Window:
         """A loaded window on the device: resized with its intrinsics, augmented, with latents."""
-        fit, window = Fit(self.loader.image_size, self.image_size), loaded.to(self.device)
+        fit, window = Fit.cover(self.loader.image_size, self.image_size), loaded.to(self.device)
         window = replace(window, track=replace(window.track, intrinsics=fit.intrinsics(window.track.intrinsics)))
         if self.latents is None:
             return replace(window, frames=NOTHING)
         images = fit.images(window.frames)
-        if self.augment is not None:
+        if self.augment:
             chances = uniforms(self.seed, loaded.numbers.numpy(), CHANCES, AUGMENTATION)
-            images = augment(images, draw_augmentation(self.augment, chances))
+            images = augment(images, draw_augmentation(chances))
         if isinstance(self.latents, CachedLatents):
             latents = torch.from_numpy(self.latents(loaded.rows.numpy())).to(self.device)
         else:
@@ -104,130 +103,98 @@ class FrameSource:
 WindowSource = FrameSource | WindowSampler
 
 
-def picture_source(
-    datasets: list[Dataset],
-    episodes: Episodes,
-    latents: Latents,
-    device: torch.device,
-    batch_size: int,
-    seed: int,
-    mix: tuple[float, ...] = (),
-    workers: int = 0,
-    processes: Processes = Processes(),
-) -> FrameSource:
-    """Single frames with pictures and latents; an epoch brings every frame of the given episodes once.
+class TrainingData:
+    """Datasets as windows with latents of one encoder: computed once and kept on disk, or made when a batch is drawn.
 
-    datasets: with frames of the model's size (see `data.resize`). mix: shares of the datasets. workers: processes that
-    decode. processes: those that share every batch.
-    """
-    options: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers, "pin": device.type == "cuda"}
-    options |= {"episodes": episodes, "rank": processes.rank, "world_size": processes.count}
-    loader = FrameLoader(datasets, EveryFrame(), batch_size, seed, **options)
-    return FrameSource(loader, latents, loader.image_size, device, keep_frames=True)
-
-
-class CachedData:
-    """Several datasets whose latents are computed once; opening computes what is missing.
-
-    Frames of another size than the model's are brought to it before they are encoded. mix: shares of the datasets.
-    processes: those that share the batches of training.
+    Frames of another size than the encoder's are brought to it. training: batch size, seed and precision of the run.
+    fingerprint: of the encoder, under which latents are kept; what is missing is computed now. None makes latents when
+    they are asked for. mix: shares of the datasets. processes: those that share the batches of training. workers:
+    processes that decode. augment, strict: of latents that aren't kept (`FrameSource`, `FrameLoader`).
     """
 
     def __init__(
         self,
         datasets: list[Dataset],
-        model: Any,
-        fingerprint: str,
-        mix: tuple[float, ...],
-        seed: int,
+        encoder: Encoder,
+        training: LoopConfig,
         device: torch.device,
+        fingerprint: str | None = None,
+        mix: tuple[float, ...] = (),
         processes: Processes = Processes(),
+        workers: int = 0,
+        augment: bool = False,
+        strict: bool = False,
     ) -> None:
-        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "seed": seed}
-        self.drawn |= {"rank": processes.rank, "world_size": processes.count}
-        self.caches = [_cache(model, dataset, fingerprint, device) for dataset in datasets]
-        self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
+        self.datasets, self.encoder, self.training, self.device = datasets, encoder, training, device
+        self.mix, self.workers, self.augment, self.caches = MixConfig(mix), workers, augment, list[LatentCache]()
+        self.shared: dict[str, Any] = {"mix": self.mix, "rank": processes.rank, "world_size": processes.count}
+        self.options: dict[str, Any] = {"strict": strict, "pin": device.type == "cuda"}
+        if fingerprint is not None:
+            self.caches = [_cache(encoder, dataset, fingerprint, device) for dataset in datasets]
+            self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
+            return
+        first = [first_readable(dataset) for dataset in datasets]
+        self.rates = {episode.fps for episode in first}
+        if len({episode.frames.size for episode in first}) > 1:  # to be resized by the workers, else on the device
+            self.datasets = [cast(Dataset, ResizedDataset(dataset, encoder.image_size)) for dataset in datasets]
 
-    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """Windows of the given episodes of each dataset, with the columns that the model reads.
+    def source(
+        self, strategy: Strategy, episodes: Episodes, columns: tuple[str, ...] = DEFAULT_COLUMNS, shown: bool = False
+    ) -> WindowSource:
+        """Windows of the given episodes of each dataset, with these columns of their tracks.
 
         shown: as they are and mixed by size, to measure on.
         """
         _warn_of_rates(strategy, self.rates)
-        drawn = {"seed": SHOWN_SEED} if shown else self.drawn
-        return WindowSampler(self.caches, strategy, episodes=episodes, columns=columns_of(model), **drawn)
-
-    def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """Windows whose latents are not asked for, in one process."""
-        return WindowSampler(self.caches, strategy, self.drawn["seed"], episodes, mix=self.drawn["mix"])
-
-
-class OnlineData:
-    """The same of frames that `workers` processes decode; they are resized, augmented and encoded on `device`.
-
-    Datasets that store different sizes are brought to the model's in the workers, others on the device.
-    """
-
-    def __init__(
-        self,
-        datasets: list[Dataset],
-        image_size: tuple[int, int],
-        mix: tuple[float, ...],
-        training: LoopConfig,
-        device: torch.device,
-        processes: Processes = Processes(),
-        augment: bool = False,
-        workers: int = 0,
-        strict: bool = False,
-    ) -> None:
-        first = [first_readable(dataset) for dataset in datasets]
-        self.datasets, self.image_size, self.training, self.device = datasets, image_size, training, device
-        self.augment, self.rates = augment, {episode.fps for episode in first}
-        self.drawn: dict[str, Any] = {"mix": MixConfig(mix), "workers": workers}
-        self.drawn |= {"rank": processes.rank, "world_size": processes.count}
-        several = len({episode.frames.size for episode in first}) > 1
-        self.options = {"image_size": image_size if several else None, "strict": strict, "pin": device.type == "cuda"}
-
-    def source(self, strategy: Strategy, model: Any, episodes: Episodes, shown: bool = False) -> WindowSource:
-        """See `CachedData.source`; the model's encoder is asked for latents when a batch is."""
-        _warn_of_rates(strategy, self.rates)
-        changing = {"seed": SHOWN_SEED} if shown else self.drawn
-        loader = self._loader(strategy, episodes, columns=columns_of(model), **changing)
-        colours = AugmentConfig() if self.augment and not shown else None
+        drawn: dict[str, Any] = {"seed": SHOWN_SEED} if shown else {"seed": self.training.seed, **self.shared}
+        drawn |= {"episodes": episodes, "columns": columns}
+        if self.caches:
+            return WindowSampler(self.caches, strategy, **drawn)
+        drawn["workers"] = 0 if shown else self.workers
+        loader = FrameLoader(self.datasets, strategy, self.training.batch_size, **drawn, **self.options)
         # As in the release; a pca encoder is cheap enough to stay exact.
-        bfloat16 = self.training.bfloat16 and model.config.encoder.kind == "transformers"
-        return FrameSource(loader, model.encode, self.image_size, self.device, colours, self.training.seed, bfloat16)
+        bfloat16 = self.training.bfloat16 and self.encoder.config.kind == "transformers"
+        options = (self.device, self.augment and not shown, self.training.seed, bfloat16)
+        return FrameSource(loader, self.encoder.encode, self.encoder.image_size, *options)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:
-        """Windows without latents, in one process; nothing is decoded."""
-        loader = self._loader(strategy, episodes, decode=False, mix=self.drawn["mix"])
-        return FrameSource(loader, None, self.image_size)
+        """Windows whose latents are not asked for, in one process; nothing is decoded."""
+        drawn: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, "mix": self.mix}
+        if self.caches:
+            return WindowSampler(self.caches, strategy, **drawn)
+        size, drawn = self.training.batch_size, drawn | self.options
+        loader = FrameLoader(self.datasets, strategy, size, decode=False, **drawn)
+        return FrameSource(loader, None, self.encoder.image_size)
 
-    def _loader(self, strategy: Strategy, episodes: Episodes, **changing: Any) -> FrameLoader:
-        options: dict[str, Any] = {"seed": self.training.seed, "episodes": episodes, **self.options, **changing}
-        return FrameLoader(self.datasets, strategy, self.training.batch_size, **options)
+    def pictures(self, episodes: Episodes, batch_size: int, alike: bool = False) -> FrameSource:
+        """Single frames with pictures and latents; an epoch brings every frame of the given episodes once.
+
+        The datasets must have frames of the encoder's size. alike: the same in every process, and mixed by size.
+        """
+        drawn = {} if alike else {**self.shared, "workers": self.workers}
+        seed, pin = self.training.seed, self.device.type == "cuda"
+        loader = FrameLoader(self.datasets, EveryFrame(), batch_size, seed, episodes=episodes, pin=pin, **drawn)
+        latents = CachedLatents(self.caches) if self.caches else self.encoder.encode
+        return FrameSource(loader, latents, loader.image_size, self.device, keep_frames=True)
 
 
 def open_data(
     config: DataConfig,
     training: LoopConfig,
-    datasets: list[Dataset],
-    model: Any,
+    run: RunData,
+    encoder: Encoder,
     fingerprint: str,
     device: torch.device,
     processes: Processes,
-    **online: bool,
-) -> CachedData | OnlineData:
-    """The data of a run as `config.latents` says. fingerprint: of the encoder. online: options of `OnlineData`."""
-    if config.latents == "cached":
-        return CachedData(datasets, model, fingerprint, config.shares, training.seed, device, processes)
-    size = model.config.image_size
-    return OnlineData(datasets, size, config.shares, training, device, processes, workers=config.workers, **online)
-
-
-def columns_of(model: Any) -> tuple[str, ...]:
-    """The columns that a model reads: those that it names in `columns`, or keypoints."""
-    return tuple(getattr(model, "columns", DEFAULT_COLUMNS))
+    augment: bool = False,
+    strict: bool = False,
+) -> tuple[TrainingData, TrainingData]:
+    """What a run trains on and what it measures on."""
+    kept = fingerprint if config.latents == "cached" else None
+    more = (training, device, kept, config.shares, processes, config.workers, augment, strict)
+    with processes.first_alone():  # it encodes what is not cached yet, the others read what it wrote
+        data = TrainingData(run.datasets, encoder, *more)
+        return data, TrainingData(run.held_out_data, encoder, *more) if run.held_out_data else data
 
 
 def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
@@ -239,8 +206,8 @@ def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
         )
 
 
-def _cache(model: Any, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
-    sized = resized(dataset, model.config.image_size)
+def _cache(encoder: Encoder, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
+    sized = resized(dataset, encoder.image_size)
     tenths = 0
 
     def log(done: int, total: int) -> None:
@@ -249,4 +216,4 @@ def _cache(model: Any, dataset: Dataset, fingerprint: str, device: torch.device)
             tenths = done * 10 // total
             logger.info("%s: latents of %d of %d frames", dataset.folder, done, total)
 
-    return latent_cache(sized, model.encode, fingerprint, device=device, progress=log)
+    return latent_cache(sized, encoder.encode, fingerprint, device=device, progress=log)

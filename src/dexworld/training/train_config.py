@@ -49,8 +49,6 @@ class LoopConfig:
     FREE: ClassVar[frozenset[str]] = frozenset(
         {"max_seconds", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"}
     )
-    # Fields that older checkpoints don't know, which stand for nothing at their default.
-    LATER: ClassVar[dict[str, Any]] = {"decay_vectors": False}
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "batch_size", "accumulation", "learning_rate", "log_every")
@@ -81,9 +79,6 @@ class ScaleConfig:
     recompute: Literal["none", "selective", "full"] = "none"
     """Recompute each predictor block in the backward pass, for less memory: `full` all of it (a third more operations),
     `selective` all but products of matrices and attention."""
-    compile: bool = False
-    """Compile the predictor's blocks for training with `torch.compile`, which needs a C++ compiler. Sums are taken in
-    another order, so results change by rounding."""
     device_tflops: float | None = None
     """Peak of one device in 10^12 operations per second, for the share of it that is used (MFU); for some GPUs it is
     known, with bfloat16."""
@@ -134,8 +129,6 @@ class TrainConfig(LoopConfig):
     deep_unroll_steps: int | None = None
     """Predicted frames of every second unrolled batch instead. Deep roll-outs learn the far future, but short clips
     hold them at small strides only: the batches between them keep the strides that planning needs."""
-    unroll_batch_size: int | None = None
-    """Windows in an unrolled step; by default batch_size."""
     hand_consistency: float = 0.02
     """Weight of the keypoint loss on predicted latents. The paper's 100 belongs to the mean-squared loss with sigma
     2 px on 224 x 392 maps, where an empty map costs pi sigma^2 / (h w): rescale it with sigma and map size. The
@@ -160,11 +153,10 @@ class TrainConfig(LoopConfig):
     """(Stride, steps) of each rollout that validation measures."""
 
     FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"validation_windows", "validation_rollouts"}
-    LATER: ClassVar[dict[str, Any]] = LoopConfig.LATER | {"deep_unroll_steps": None}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "unroll_steps", "unroll_batch_size", "keypoint_frames", "sigma_px", "validation_windows")
+        check_positive(self, "unroll_steps", "keypoint_frames", "sigma_px", "validation_windows")
         check_not_negative(self, "hand_consistency", "true_keypoints")
         check_fractions(self, "teacher_forced")
         deep, shallow = self.deep_unroll_steps, self.unroll_steps
@@ -216,5 +208,4 @@ class SamplingConfig:
 
 def fixed_settings(config: LoopConfig) -> dict[str, Any]:
     """The fields that a resumed run must share with the run it continues."""
-    values = {name: value for name, value in asdict(config).items() if name not in config.FREE}
-    return {name: value for name, value in values.items() if config.LATER.get(name, ...) != value}
+    return {name: value for name, value in asdict(config).items() if name not in config.FREE}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,13 +18,13 @@ from dexworld.data.windows import Window
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import open_evaluator
-from dexworld.models.latent_space import LatentSpace
 from dexworld.training.distributed import Processes
-from dexworld.training.fit import Job, fit, without_folders
+from dexworld.training.fit import fit, without_folders
 from dexworld.training.losses import ItemsEach, keypoint_distances, keypoint_loss, tracked_pixels
 from dexworld.training.run_data import LatentRun, LatentRunConfig
 from dexworld.training.sources import WindowSource, open_data
 from dexworld.training.train_config import LoopConfig, check_positive
+from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import SourceTask
 
 CHUNK = 32  # frames at a time in validation
@@ -75,7 +75,8 @@ class EvaluatorTask(SourceTask):
     def __init__(
         self, model: KeypointEvaluator, config: EvaluatorTrainConfig, source: WindowSource, items_each: ItemsEach
     ) -> None:
-        self.model, self.config, self.source, self.items_each = model, config, source, items_each
+        super().__init__(config, source)
+        self.model, self.items_each = model, items_each
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
         """`loss`: of the heatmaps of visible keypoints (see `losses.keypoint_loss`)."""
@@ -85,24 +86,23 @@ class EvaluatorTask(SourceTask):
         return {"loss": keypoint_loss(logits, pixels, visible, size, self.config.sigma_px, kind, self.items_each)}
 
 
-class EvaluatorValidation:
-    """Always the same frames of held-out episodes."""
+@torch.no_grad()
+def evaluator_figures(
+    source: WindowSource, frames: int, model: KeypointEvaluator, device: torch.device
+) -> dict[str, float]:
+    """Figures on `frames` frames of a source, always the same ones.
 
-    def __init__(self, source: WindowSource, frames: int) -> None:
-        self.source, self.frames = source, frames
-
-    @torch.no_grad()
-    def __call__(self, model: KeypointEvaluator, device: torch.device | str = "cpu") -> dict[str, float]:
-        """Of the keypoints that are in front of the camera and inside the image: `pck5`, `pck10`, `pck20` (the share
-        found within so many pixels, 0 to 1), `median_px` (distance), and `visible` (how many they are). Without any,
-        `visible` alone."""
-        windows = (self.source.batch(step, CHUNK).to(device) for step in range(ceil(self.frames / CHUNK)))
-        distance = torch.cat([keypoint_distances(model, window, model.config.latents.image_size) for window in windows])
-        figures = {"visible": float(len(distance))}
-        if len(distance):
-            figures |= {f"pck{limit:g}": float((distance <= limit).float().mean()) for limit in THRESHOLDS_PX}
-            figures["median_px"] = float(distance.median())
-        return figures
+    Of the keypoints that are in front of the camera and inside the image: `pck5`, `pck10`, `pck20` (the share found
+    within so many pixels, 0 to 1), `median_px` (distance), and `visible` (how many they are). Without any, `visible`
+    alone.
+    """
+    windows = (source.batch(step, CHUNK).to(device) for step in range(ceil(frames / CHUNK)))
+    distance = torch.cat([keypoint_distances(model, window, model.config.latents.image_size) for window in windows])
+    figures = {"visible": float(len(distance))}
+    if len(distance):
+        figures |= {f"pck{limit:g}": float((distance <= limit).float().mean()) for limit in THRESHOLDS_PX}
+        figures["median_px"] = float(distance.median())
+    return figures
 
 
 def train_evaluator(config: EvaluatorRunConfig, head: KeypointHeadConfig | None = None) -> Path:
@@ -111,33 +111,32 @@ def train_evaluator(config: EvaluatorRunConfig, head: KeypointHeadConfig | None 
     head: the size instead of the preset's. Raises ValueError for data that is missing or does not fit, ResumeError or
     TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    prepare = partial(_job, config, head or EVALUATOR_PRESETS[config.size])
-    return fit(config.output, config.training, prepare, config.device)
+    return fit(partial(_prepare, config, head or EVALUATOR_PRESETS[config.size]), config.device)
 
 
-def _job(config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.device, processes: Processes) -> Job:
+def _prepare(
+    config: EvaluatorRunConfig, head: KeypointHeadConfig, device: torch.device, processes: Processes
+) -> tuple[Trainer[KeypointEvaluator], dict[str, Any]]:
     training = config.training
-    with processes.first_alone():  # it fits and encodes what is missing, the others read what it wrote
+    with processes.first_alone():  # it fits the encoder, the others read what it wrote
         run = LatentRun.open(config, training.seed, device)
-        data, common = run.data, (run.model, run.fingerprint, device, processes)
-        shown = source = open_data(config, training, data.datasets, *common)
-        if data.held_out_data:
-            shown = open_data(config, training, data.held_out_data, *common)
+    data = run.data
+    source, shown = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
+    initial: dict[str, Any] = {}
     if config.initial is None:
-        model = KeypointEvaluator(EvaluatorConfig(LatentSpace.of(run.model.config, run.fingerprint), head))
-        provenance = run.provenance(training, model.provenance)
-    else:  # the scenes that it has seen are among the new one's own
-        model = open_evaluator(config.initial, run.model.encoder).train()
+        model = KeypointEvaluator(EvaluatorConfig(run.space, head))
+    else:
+        model = open_evaluator(config.initial, run.encoder).train()
         initial = {"initial": without_folders(config.initial), "initial_provenance": model.provenance}
-        provenance = run.provenance(training, model.provenance) | initial
-    # Every checkpoint of the run is to know these, not only its last one.
-    model.provenance = provenance | {"finished": False}
+    # Every checkpoint of the run is to know these, not only its last one. Scenes that an initial evaluator has seen
+    # count as seen.
+    model.provenance = run.provenance(training, model.provenance) | initial | {"finished": False}
     validation = None
     if data.validates:
-        held_out = shown.source(EveryFrame(), run.model, data.held_out, shown=True)
-        validation = EvaluatorValidation(held_out, training.validation_frames)
-    described = {"evaluator": asdict(model.config)}
-    windows = source.source(EveryFrame(), run.model, data.training)
-    task = EvaluatorTask(model, training, windows, processes.items_each)
-    return Job(model, task, run.identity(config) | described, dict(model.provenance), validation)
+        held_out = shown.source(EveryFrame(), data.held_out, shown=True)
+        validation = partial(evaluator_figures, held_out, training.validation_frames)
+    task = EvaluatorTask(model, training, source.source(EveryFrame(), data.training), processes.items_each)
+    identity = run.identity(config) | {"evaluator": asdict(model.config)}
+    trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
+    return trainer, dict(model.provenance)

@@ -1,6 +1,5 @@
 """From dataset folders to a trained world model: what `dexworld train` runs (see `fit` for what it leaves)."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,15 +8,18 @@ from typing import Any
 import torch
 
 from dexworld.data.source import Dataset
+from dexworld.data.windows import DEFAULT_COLUMNS
+from dexworld.models.config import DexWMConfig
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import Blocks, build_world_model, load_world_model, preset
 from dexworld.training.cost import Meter, known_peak, training_flops
 from dexworld.training.distributed import Processes
-from dexworld.training.fit import Job, fit, without_folders
+from dexworld.training.fit import fit, without_folders
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
 from dexworld.training.sources import open_data
 from dexworld.training.train_config import SamplingConfig, ScaleConfig, TrainConfig
+from dexworld.training.trainer import Trainer
 from dexworld.training.validation import Validation
 from dexworld.training.window_task import WindowTask, window_strategies
 
@@ -55,13 +57,6 @@ class RunConfig(DataConfig):
     def shares(self) -> tuple[float, ...]:
         return self.sampling.mix
 
-    @property
-    def loading(self) -> dict[str, Any]:
-        """What is drawn and shown, as JSON values; empty for what runs did before there was a choice."""
-        chosen = {"latents": self.latents, "augment": self.augment, "sampling": asdict(self.sampling)}
-        plain = {"latents": "cached", "augment": False, "sampling": asdict(SamplingConfig())}
-        return {} if chosen == plain else json.loads(json.dumps(chosen))
-
 
 def train(config: RunConfig, model_config: Any = None) -> Path:
     """Train a world model, or go on with a run that was stopped, and return the folder of the model.
@@ -69,54 +64,45 @@ def train(config: RunConfig, model_config: Any = None) -> Path:
     model_config: the model instead of the preset's. Raises ValueError for data that is missing or does not fit,
     StaleCacheError, ResumeError or TrainingDiverged with what to do.
     """
-    prepare = partial(_job, config, model_config)
-    return fit(config.output, config.training, prepare, config.device, config.scale)
+    return fit(partial(_prepare, config, model_config), config.device, config.scale)
 
 
-def _job(config: RunConfig, model_config: Any, device: torch.device, processes: Processes) -> Job:
+def _prepare(
+    config: RunConfig, model_config: Any, device: torch.device, processes: Processes
+) -> tuple[Trainer[Any], dict[str, Any]]:
     data, training = RunData.open(config), config.training
     with processes.first_alone():  # it fits the encoder, the others read what it wrote
         model = initial_model(config, model_config, data.datasets, device)
     ancestry = model.provenance if config.initial is not None else None
-    fingerprint = encoder_fingerprint(model.encoder)
-    model = model.to(device)
-    common = (model, fingerprint, device, processes)
-    online: dict[str, Any] = {"augment": config.augment, "strict": config.strict}
-    with processes.first_alone():  # it encodes what is not cached yet
-        shown = source = open_data(config, training, data.datasets, *common, **online)
-        if data.held_out_data:
-            shown = open_data(config, training, data.held_out_data, *common, **online)
+    fingerprint, encoder = encoder_fingerprint(model.encoder), model.encoder.to(device)
+    options = (device, processes, config.augment, config.strict)
+    source, shown = open_data(config, training, data, encoder, fingerprint, *options)
     strategies = window_strategies(model.config.num_context, training, config.sampling)
     if config.initial is None and hasattr(model, "scaled_to"):
         window = source.labels(strategies[0], data.training).batch(0, FIT_WINDOWS)
         torch.manual_seed(training.seed)
         model = model.scaled_to(window.track, window.slots[1:] > window.repeats[:, None])
+    columns = tuple(getattr(model, "columns", DEFAULT_COLUMNS))
     validation = None
     if data.validates:
-        held_out = partial(shown.source, model=model, episodes=data.held_out, shown=True)
+        held_out = partial(shown.source, episodes=data.held_out, columns=columns, shown=True)
         sizes = (training.validation_rollouts, training.validation_windows)
         validation = Validation(held_out, *sizes, config.sampling.rate_hz)
     identity = {"model": asdict(model.config), "encoder": fingerprint, **data.identity(config)}
-    windows = partial(source.source, model=model, episodes=data.training)
+    windows = partial(source.source, episodes=data.training, columns=columns)
     task = WindowTask(model, training, windows, config.sampling, processes.items_each)
-    loading = {"loading": config.loading} if config.loading else {}
+    loading = {"latents": config.latents, "augment": config.augment, "sampling": asdict(config.sampling)}
     provenance = {
         **data.provenance(ancestry),
         "initial": without_folders(config.initial) if config.initial else None,
         "initial_provenance": ancestry,
         "training": asdict(training),
-        **loading,
+        "loading": loading,
     }
-    return Job(
-        model,
-        task,
-        identity | loading,
-        provenance,
-        validation,
-        blocks=getattr(model, "blocks", Blocks([])),
-        idle_parameters=not (training.hand_consistency or training.true_keypoints),
-        meter=_meter(config, model, task, device, processes),
-    )
+    places = (config.output, validation, identity | {"loading": loading}, device, processes, config.scale)
+    blocks, meter = getattr(model, "blocks", Blocks([])), _meter(config, model, task, device, processes)
+    idle_parameters = not (training.hand_consistency or training.true_keypoints)
+    return Trainer(model, training, task, *places, blocks, idle_parameters, meter), provenance
 
 
 def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset], device: torch.device) -> Any:
@@ -126,21 +112,17 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
     model_config = config.encoder.applied(model_config or preset(config.preset))
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = build_world_model(model_config)
-    fit_encoder(model.config, model.encoder, datasets, config.encoder_frames, config.training.seed, device)
+    fit_encoder(model.encoder, datasets, config.encoder_frames, config.training.seed, device)
     return model
 
 
 def _meter(config: RunConfig, model: Any, task: WindowTask, device: torch.device, processes: Processes) -> Meter:
     """Counts operations where a closed form is known, against the device's peak where that is given or known."""
-    training, encoded = config.training, config.latents == "online"
-    costs = training_flops(model.config, training, encoded)
-    if costs is None:
+    training, model_config = config.training, model.config
+    if not isinstance(model_config, DexWMConfig):
         return Meter(devices=processes.count)
-    teacher, unrolled = costs
-    deep = (training_flops(model.config, training.deeper, encoded) or costs)[1]
 
     def flops(index: int) -> float:
-        return deep if task.deep(index) else unrolled if task.unrolled(index) else teacher
+        return training_flops(model_config, training, config.latents == "online", task.unroll_steps(index))
 
-    peak = config.scale.device_tflops or known_peak(device, training.bfloat16)
-    return Meter(flops, processes.count, peak)
+    return Meter(flops, processes.count, config.scale.device_tflops or known_peak(device, training.bfloat16))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dexworld.models.world_model import Blocks
 from dexworld.training import checkpoints
-from dexworld.training.blocks import check_compiler, prepare_blocks
+from dexworld.training.blocks import recompute_blocks
 from dexworld.training.checkpoints import TrainingState
 from dexworld.training.cost import Meter
 from dexworld.training.distributed import Processes, Spread, choose, launched, lost_processes_named, own_part, whole
@@ -109,11 +109,7 @@ class Trainer(Generic[Model]):
         if parallel == "fsdp" and processes.is_first:
             shared = {id(each): each for each in model.parameters() if not each.requires_grad}
             self._whole = copy.deepcopy(model, shared)
-        if scale.compile:
-            if not blocks.compiled:
-                raise ValueError("this kind of training has nothing to compile; leave out `--compile`")
-            check_compiler(self.device)
-        prepare_blocks(blocks.layers, blocks.methods, scale.recompute, blocks.compiled if scale.compile else ())
+        recompute_blocks(blocks, scale.recompute)
         methods = dict.fromkeys(blocks.layers, blocks.methods)
         self.spread = Spread(_Losses(model, task), parallel, methods, idle_parameters)
         self.parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
@@ -135,8 +131,7 @@ class Trainer(Generic[Model]):
         path = checkpoints.latest(self.folder / "checkpoints")
         if path is None:
             return False
-        like = checkpoints.named(self.parameters, self.optimiser, self.average)
-        state = checkpoints.load(path, self.identity, like, self.processes)
+        state = checkpoints.load(path, self.identity)
         checkpoints.restore(state.tensors, self.parameters, self.optimiser, self.average)
         self.step, self.seconds = state.step, state.seconds
         logger.info("resumed from %s", path)
@@ -287,9 +282,7 @@ class Trainer(Generic[Model]):
 
     def save(self) -> Path:
         """Write a checkpoint; its model holds the averaged weights. Raises CheckpointNotWritten."""
-        tensors = {}
-        if self.processes.is_first or self.spread.parallel == "fsdp":
-            tensors = checkpoints.collect(self.parameters, self.optimiser, self.average)
+        tensors = checkpoints.collect(self.parameters, self.optimiser, self.average, keep=self.processes.is_first)
         state = TrainingState(self.step, self.seconds, tensors, self.identity)
         with self.averaged() as model:
             folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints

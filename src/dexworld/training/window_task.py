@@ -39,8 +39,8 @@ def window_strategies(
 class SourceTask:
     """Batches of one source of windows; subclasses add `losses` (a `trainer.Task`)."""
 
-    config: Any  # a `LoopConfig`
-    source: WindowSource
+    def __init__(self, config: Any, source: WindowSource) -> None:
+        self.config, self.source = config, source
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """This process's share of batch number `index` of the run, and the size of the whole batch."""
@@ -76,37 +76,33 @@ class WindowTask(SourceTask):
     ) -> None:
         if (config.hand_consistency or config.true_keypoints) and not hasattr(model, "keypoint_logits"):
             raise ValueError("this world model has no keypoint head: set hand_consistency and true_keypoints to 0")
-        self.model, self.config, self.items_each = model, config, items_each
-        context = model.config.num_context
-        self.sources = [make_source(each) for each in window_strategies(context, config, sampling)]  # of both phases
-        self.source, self.deep_source = self.sources[0], None
+        context, self.sources = model.config.num_context, dict[int | None, WindowSource]()  # by `unroll_steps`
+        teacher, unrolled = window_strategies(context, config, sampling)
+        self.sources[None], self.sources[config.unroll_steps] = make_source(teacher), make_source(unrolled)
         if config.deep_unroll_steps is not None:
-            self.deep_source = make_source(window_strategies(context, config.deeper, sampling)[1])
+            deeper = window_strategies(context, config.deeper, sampling)[1]
+            self.sources[config.deep_unroll_steps] = make_source(deeper)
+        super().__init__(config, self.sources[None])
+        self.model, self.items_each = model, items_each
         self._second_phase = config.teacher_forced_steps * config.accumulation  # number of the first unrolled batch
 
-    def unrolled(self, index: int) -> bool:
-        """Whether batch `index` belongs to the second phase."""
-        return index >= self._second_phase
-
-    def deep(self, index: int) -> bool:
-        """Whether batch `index` is unrolled for `deep_unroll_steps`."""
-        return self.deep_source is not None and self.unrolled(index) and (index - self._second_phase) % 2 == 1
+    def unroll_steps(self, index: int) -> int | None:
+        """Predicted frames of batch `index` if it is unrolled, as those of the second phase are."""
+        if index < self._second_phase:
+            return None
+        config = self.config.deeper if (index - self._second_phase) % 2 else self.config
+        return config.unroll_steps
 
     def batch(self, index: int, device: torch.device) -> tuple[Window, int]:
         """This process's share of batch number `index` of the run, and the size of the whole batch."""
-        config = self.config
-        if not self.unrolled(index):
-            return super().batch(index, device)
-        self.source.close()
-        size = config.unroll_batch_size or config.batch_size
-        # Sample numbers go on where the first phase has ended, and with them the epoch.
-        first = self._second_phase * config.batch_size + (index - self._second_phase) * size
-        source = self.deep_source if self.deep_source is not None and self.deep(index) else self.sources[1]
-        return source.batch(index, size, first).to(device), size
+        self.source = self.sources[self.unroll_steps(index)]
+        if self.source is not self.sources[None]:
+            self.sources[None].close()
+        return super().batch(index, device)
 
     def losses(self, batch: Window, index: int) -> dict[str, Tensor]:
         """See `window_losses`."""
-        return window_losses(self.model, self.config, batch, self.unrolled(index), self.items_each)
+        return window_losses(self.model, self.config, batch, self.unroll_steps(index) is not None, self.items_each)
 
 
 def window_losses(

@@ -21,9 +21,9 @@ import numpy as np
 
 from dexworld.data.readers.arrays import check_pinhole, is_rigid, simulator_seed
 from dexworld.data.readers.foreign_source import ForeignSource
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.hdf5 import attribute, opened_hdf5, read_array
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.data.video_frames import VideoFrames
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND, LEFT, RIGHT
 from dexworld.track import Track
 
@@ -90,7 +90,7 @@ class EgoDexSource(ForeignSource):
         """The clip. Complaints name file, key and frame."""
         video, poses = self.files(index)
         clip = self.clips[index]
-        frames, task = ForeignFrames(video), clip.parent.name or self.folder.resolve().name
+        frames, task = VideoFrames(video, uneven=True), clip.parent.name or self.folder.resolve().name
         with opened_hdf5(poses) as file:
             return _episode(file, frames, clip.as_posix(), task, self.options.min_confidence)
 
@@ -164,7 +164,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"-x{ord(match[0]):x}", name)
 
 
-def _episode(file: h5py.File, frames: ForeignFrames, clip: str, task: str, min_confidence: float) -> Track:
+def _episode(file: h5py.File, frames: VideoFrames, clip: str, task: str, min_confidence: float) -> Track:
     cameras = _cameras(file)
     if len(frames) != len(cameras):
         raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dexworld.data.resize import Fit
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.store.store_settings import StoredFit
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.track import Track
 
@@ -72,7 +72,7 @@ def track_arrays(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"world_from_camera": columns[CAMERA], "columns": named}
 
 
-def columns_of(episode: Track, fit: StoredFit) -> dict[str, np.ndarray]:
+def columns_of(episode: Track, fit: Fit) -> dict[str, np.ndarray]:
     """Everything that an episode tells about its frames: (T, ...) arrays by the store's names, in stored pixels.
 
     Floats of `STORED` columns and float16 become float32; other columns keep their kind. Columns whose name ends in
@@ -89,7 +89,7 @@ def columns_of(episode: Track, fit: StoredFit) -> dict[str, np.ndarray]:
                 f"of numbers or truth values whose first axis is the {len(episode)} frames, or one text per frame"
             )
         if name.endswith("_pixels") and array.ndim > 1 and array.shape[-1] == 2:
-            array = fit.pixels(array)
+            array = fit.pixels(array.astype(np.float64)).astype(array.dtype)
         if (name in STORED and array.dtype.kind == "f") or array.dtype == np.float16:
             array = array.astype(np.float32)
         columns[STORED.get(name, OTHER + name)] = array

@@ -49,17 +49,6 @@ def _siglip(model: Any, pixels: Tensor, grid: Grid) -> Tensor:
     return tokens
 
 
-def _siglip2_packed(model: Any, pixels: Tensor, grid: Grid) -> Tensor:
-    """SigLIP 2 of any aspect ratio (NaFlex): takes rows of patches, values ordered row, column, colour."""
-    rows, columns = grid
-    count, colours, height, width = pixels.shape
-    patches = pixels.view(count, colours, rows, height // rows, columns, width // columns).permute(0, 2, 4, 3, 5, 1)
-    shapes = torch.tensor([grid] * count)  # on the CPU: the model reads it number by number
-    packed = patches.reshape(count, rows * columns, -1)
-    tokens: Tensor = model(pixel_values=packed, pixel_attention_mask=None, spatial_shapes=shapes).last_hidden_state
-    return tokens
-
-
 def _with_true_positions(model: Any, grid: Grid) -> None:
     """See `clip_positions`. The model's own predictor is dropped: it never runs."""
     for layer in model.encoder.layer:
@@ -88,15 +77,11 @@ def clip_positions(grid: Grid, hidden: Tensor, masks: None = None) -> tuple[Tens
 
 
 _DINO: tuple[Family, ...] = ("dinov2", "webssl")  # Web-SSL's DINO models have DINOv2's layout
-_SIGLIP = Layout(("siglip2",), "SiglipVisionModel", _siglip, ("head.",), _without_pooling)
-_SIGLIP2_PACKED = Layout(("siglip2",), "Siglip2VisionModel", _siglip2_packed, ("head.",), _without_pooling)
 LAYOUTS: dict[str, Layout] = {  # by `model_type` of the checkpoint's config.json
     "dinov2": Layout(_DINO, "Dinov2Model", _dino),
     "dinov2_with_registers": Layout(_DINO, "Dinov2WithRegistersModel", _dino),
     "dinov3_vit": Layout(("dinov3",), "DINOv3ViTModel", _dino),
     "vjepa2": Layout(("vjepa2",), "VJEPA2Model", _vjepa2, ("predictor.",), _with_true_positions),
-    "siglip": _SIGLIP,  # SigLIP 2 with a fixed resolution is saved in SigLIP's layout
-    "siglip_vision_model": _SIGLIP,
-    "siglip2": _SIGLIP2_PACKED,
-    "siglip2_vision_model": _SIGLIP2_PACKED,
+    # SigLIP 2 with a fixed resolution is saved in SigLIP's layout.
+    "siglip": Layout(("siglip2",), "SiglipVisionModel", _siglip, ("head.",), _without_pooling),
 }
