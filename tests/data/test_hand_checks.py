@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from droid_fixtures import looking
 
-from dexworld.data.hand_checks import check_hands, check_track
+from dexworld.data.hand_checks import Hands, check_track
 from hand_fixtures import curled_hands, hand_track, pinhole_of
 
 SIZE = (96, 160)
@@ -53,9 +53,9 @@ def checked(points, caplog, where, intrinsics=None, size=SIZE, **options):
     valid = np.ones(points.shape[:3], dtype=bool)
     with caplog.at_level(logging.WARNING):
         try:
-            check_hands(
-                points, valid, pinhole_of(*SIZE) if intrinsics is None else intrinsics, size, {}, where, **options
-            )
+            poses = np.tile(np.eye(4), (len(points), 1, 1))
+            camera = pinhole_of(*SIZE) if intrinsics is None else intrinsics
+            Hands(points, valid, camera, size, poses, where, **options).check()
         except ValueError as error:
             return f"refused: {error}"
     return caplog.text
@@ -82,7 +82,7 @@ def test_hands_as_they_are_pass_without_a_word(change, caplog, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda points: 1000 * points, "1e[+]03 times too long: .* in millimetres"),
+        (lambda points: 1000 * points, "1000 times too long: .* in millimetres"),
         (lambda points: 100 * noisy(points), "left hand's bones are .* in centimetres"),
         (lambda points: points / 1000, "times too short: .* in kilometres"),
         (pixels, "in pixels"),
@@ -138,7 +138,7 @@ def test_meshes_of_one_side_across_the_camera_or_in_another_unit_are_refused(cap
     [
         ((48, 80), "refused: .*height and width are exchanged"),
         ((960, 540), "refused: .*those of an image of about 1920 x 1080"),
-        ((30, 48), "far from the middle"),
+        ((30, 48), "far from their middle"),
         ((84, 45), "^$"),
     ],
 )

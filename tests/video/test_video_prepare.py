@@ -159,7 +159,7 @@ def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
         ({"vertices": np.zeros((34, 2, 5, 3)), "faces": np.zeros((1, 3))}, "integers"),
         ({"joints": np.zeros(3)}, "unknown keys joints"),
         ({"valid": np.zeros(34, bool)}, "a file of one hand names its `side`"),
-        ({"side": np.array("both")}, r"side is \['both'\]"),
+        ({"side": np.array("both")}, "side is both; it must be"),
         ({"side": np.array("left")}, "leave out the axis of the two hands"),
         ({"image_size": np.array([3])}, "image_size must be"),
         ({"image_size": np.array([WIDTH, HEIGHT])}, "image_size is 128 x 96 .*: give the height first"),
@@ -214,7 +214,7 @@ def test_keypoints_of_a_moving_camera_in_the_worlds_frame_are_told(tmp_path):
     poses[:, :3, 3] = (4.0, 1.0, -2.0)
     arrays = {name: each for name, each in hand_arrays().items() if name != "keypoints"} | {"world_from_camera": poses}
     np.savez(tmp_path / "h.npz", keypoints=hand_arrays()["keypoints"] + poses[:, None, None, :3, 3], **arrays)
-    with pytest.raises(ValueError, match=r"h\.npz: .*the keypoints are in the world's frame"):
+    with pytest.raises(ValueError, match=r"h\.npz: .*the points are in the world's frame"):
         read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dexworld.data.files import read_arrays
-from dexworld.data.hand_checks import SIDES, check_hands
+from dexworld.data.hand_checks import SIDES, Hands
 from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
 from dexworld.track import Track
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
@@ -103,22 +103,14 @@ def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = Fa
             arrays = _both_hands(arrays)
         _check(arrays, hamer_camera)
         intrinsics = _intrinsics(arrays, source_size)
-        hands = _hand_file(arrays, intrinsics)
-        poses, others = hands.world_from_camera, {}
-        for name in (each for each in ("keypoints", "vertices") if each in arrays):
-            points, valid = arrays[name], hands.valid if name == "keypoints" else hands.valid.any(axis=2, keepdims=True)
-            if np.abs(poses - np.eye(4)).max() > 1e-3:
-                camera = (points - poses[:, None, None, :3, 3]) @ poses[:, None, :3, :3]
-                others = {f"the {name} are in the world's frame; give them in the camera's": camera}
-            valid = np.broadcast_to(valid, points.shape[:3])
-            check_hands(points, valid, intrinsics, source_size, others, str(path), drawn=True)
+        valid = arrays["valid"] if arrays["valid"].ndim == 3 else arrays["valid"][..., None]
+        poses = arrays.get("world_from_camera", np.broadcast_to(np.eye(4), (len(valid), 4, 4)))
+        for name, shown in (("keypoints", valid), ("vertices", valid.any(axis=2, keepdims=True))):
+            if name in arrays:
+                shown = np.broadcast_to(shown, arrays[name].shape[:3])
+                Hands(arrays[name], shown, intrinsics, source_size, poses, str(path), drawn=True).check()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return hands
-
-
-def _hand_file(arrays: dict[str, np.ndarray], intrinsics: np.ndarray) -> HandFile:
-    valid = arrays["valid"] if arrays["valid"].ndim == 3 else arrays["valid"][..., None]
     faces = arrays["faces"].astype(np.int64) if "vertices" in arrays else None
     return HandFile(
         arrays.get("vertices"),
@@ -126,22 +118,22 @@ def _hand_file(arrays: dict[str, np.ndarray], intrinsics: np.ndarray) -> HandFil
         arrays.get("keypoints"),
         np.broadcast_to(valid, (len(valid), 2, KEYPOINTS_PER_HAND)),
         intrinsics,
-        arrays.get("world_from_camera", np.broadcast_to(np.eye(4), (len(valid), 4, 4))),
+        poses,
     )
 
 
 def _both_hands(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays of the one hand `side` as arrays of two, the other one never valid."""
-    text = arrays["side"].astype(str).reshape(-1).tolist()
-    if len(text) != 1 or text[0].strip().lower() not in SIDES:
-        raise ValueError(f"side is {text}; it must be left or right")
+    side = str(np.ravel(arrays["side"].astype(str))[0]).strip().lower() if arrays["side"].size == 1 else ""
+    if side not in SIDES:
+        raise ValueError(f"side is {arrays['side']}; it must be left or right")
     both = {name: array for name, array in arrays.items() if name != "side"}
     for name, most in (("vertices", 3), ("keypoints", 3), ("valid", 2)):
+        if name in arrays and arrays[name].ndim > most:
+            raise ValueError(f"{name} is {arrays[name].shape}; with a side, leave out the axis of the two hands")
         if name in arrays:
-            if arrays[name].ndim > most:
-                raise ValueError(f"{name} is {arrays[name].shape}; with a side, leave out the axis of the two hands")
             pair = [arrays[name], np.zeros_like(arrays[name])]
-            both[name] = np.stack(pair if text[0].strip().lower() == "left" else pair[::-1], axis=1)
+            both[name] = np.stack(pair if side == "left" else pair[::-1], axis=1)
     return both
 
 
