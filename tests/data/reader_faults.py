@@ -40,7 +40,7 @@ Fault = Callable[[Path], object]
 Arrays = dict[str, np.ndarray]
 OPTIONS = ReaderOptions(
     droid=DroidOptions(camera="ext2"),
-    lerobot=LeRobotOptions(keypoints=(KeypointMapping("hand"),)),
+    lerobot=LeRobotOptions(keypoints=(KeypointMapping("hand"),), intrinsics=(96, 96, 48, 32)),
     robocasa=RoboCasaOptions(split="train"),
 )
 
@@ -145,11 +145,17 @@ def write_picture(path: Path, picture: np.ndarray, orientation: int = 1) -> None
     path.write_bytes(content)
 
 
-def refilm(path: Path, rotation: int = 0, offsets: tuple[int, ...] = (0,), lead: int = 0) -> None:
-    """The same film, stored turned under a rotation flag, at uneven times (tenths), or after a hidden lead-in."""
+def refilm(path: Path, rotation: int = 0, offsets: tuple[int, ...] = (0,), lead: int = 0, mark: int = 0) -> None:
+    """The same film, stored turned under a rotation flag, at uneven times (tenths), or after a hidden lead-in.
+
+    mark: rows at the top that are made bright, to tell which way up it is.
+    """
     with av.open(str(path)) as source:
         rate = source.streams.video[0].average_rate
-        frames = [np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90) for frame in source.decode(video=0)]
+        frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+    for picture in frames:
+        picture[:mark] = 250
+    frames = [np.rot90(picture, rotation // 90) for picture in frames]
     with av.open(str(path), "w") as film:
         stream = film.add_stream("libx264", rate=rate, options={"crf": "6", "g": "50", "bf": "0"})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv444p"
@@ -229,6 +235,11 @@ def on_poses(change: Callable[[dict[str, np.ndarray]], Arrays]) -> Fault:
     return each("part1/fold/0.hdf5", fault)
 
 
+def marked(write: Fault, place: str) -> Fault:
+    """A dataset whose films show which way up they are."""
+    return both(write, each(place, partial(refilm, mark=20)))
+
+
 def scaled(values: np.ndarray) -> np.ndarray:
     """Millimetres: (..., 3) all, of poses (..., 4, 4) and (..., 6) the position."""
     values, spatial = np.array(values), np.s_[..., :3, 3] if np.shape(values)[-2:] == (4, 4) else np.s_[..., :3]
@@ -284,6 +295,7 @@ def videos(place: str, turned: str = "") -> dict[str, Fault]:
 
 HDF5, STATE = "part1/fold/0.hdf5", "observation/robot_state"
 DROID, MATRIX = "*/*/*/*/trajectory.h5", f"observation/camera_intrinsics/{droid_fixtures.EXT2}_left"
+DROID_VIDEOS = "*/*/*/*/recordings/MP4/*.mp4"
 DEMO, TABLES, EPISODES = "data/demo_0/obs", "data/*/*.parquet", "meta/episodes/*/*.parquet"
 SITES, IMAGES = f"{DEMO}/robot0_right_gripper_keypoint_pose", f"{DEMO}/robot0_robotview_2_image"
 POSITION = "observation.state.cartesian_position"
@@ -313,9 +325,9 @@ READERS: dict[str, Reader] = {
         },
     ),
     "DROID": Reader(
-        fuzz_layouts.write_droid,
+        marked(fuzz_layouts.write_droid, DROID_VIDEOS),
         partial(read_source, kind="droid"),
-        videos("*/*/*/*/recordings/MP4/*.mp4")
+        videos(DROID_VIDEOS)
         | {
             "scaled units": edit(DROID, f"{STATE}/cartesian_position", scaled),
             "transposed sizes": edit(DROID, MATRIX, exchanged),
@@ -326,7 +338,7 @@ READERS: dict[str, Reader] = {
         },
     ),
     "DROID (LeRobot)": Reader(
-        fuzz_layouts.write_droid_lerobot,
+        marked(fuzz_layouts.write_droid_lerobot, "videos/*/*/*.mp4"),
         partial(read_source, kind="droid-lerobot"),
         videos("videos/*/*/*.mp4")
         | {
@@ -343,8 +355,8 @@ READERS: dict[str, Reader] = {
         partial(read_source, kind="lerobot"),
         videos("videos/*/*/*-000.mp4")
         | {
-            "scaled units": edit(TABLES, "hand", lambda rows: scaled(rows).tolist()),
-            "swapped sides": edit(TABLES, "hand", lambda rows: np.array(rows)[:, SWAPPED].tolist()),
+            "scaled units": edit(TABLES, "hand", lambda rows: (1000 * np.array(rows)).tolist()),
+            "swapped sides": edit(TABLES, "hand", lambda rows: np.roll(rows, 63, axis=1).tolist()),
             "transposed sizes": features(exchange_shapes),
             "missing columns": edit(TABLES, "hand", None),
             "extra columns": UNUSED,
@@ -383,6 +395,7 @@ READERS: dict[str, Reader] = {
         read_hand_files,
         videos("film.mp4")
         | {
+            "uneven": each("film.mp4", partial(refilm, offsets=(0, 4, -4, 2))),  # frames are picked by their time
             "scaled units": edit("film.npz", "keypoints", scaled),
             "swapped sides": edit("film.npz", "keypoints", lambda points: points[:, ::-1]),
             "transposed sizes": edit("film.npz", "image_size", lambda size: size[::-1]),
