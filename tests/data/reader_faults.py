@@ -18,6 +18,7 @@ import lerobot_fixtures
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from video_fixtures import refilm
 
 from dexworld.data.readers import ReaderOptions, open_source
 from dexworld.data.readers.droid_episode import DroidOptions
@@ -35,7 +36,7 @@ from dexworld.video.real.prepare_clips import VideosConfig, prepare_videos
 from dexworld.video.real.source_video import ClipRules
 from hand_fixtures import curled_hands, hand_track, pinhole_of
 
-FRAMES, SIZE = 9, (48, 80)
+FRAMES, SIZE, RIGHT = 9, (48, 80), "right"
 Fault = Callable[[Path], object]
 Arrays = dict[str, np.ndarray]
 OPTIONS = ReaderOptions(
@@ -47,16 +48,17 @@ OPTIONS = ReaderOptions(
 
 @dataclass(frozen=True)
 class Reader:
-    """write: a sound dataset. read: the arrays of every item by its name, with complaints under "refused"."""
+    """write: a sound dataset. read: the arrays of every item by its name, with complaints under "refused".
+
+    faults: by name, each with what must come of it: "right", or "refused" or "warned" and the words of the cause.
+    """
 
     write: Fault
     read: Callable[[Path], dict[str, Arrays]]
-    faults: dict[str, Fault]
+    faults: dict[str, tuple[Fault, str]]
 
 
-def arrays_of(track: Track | None, *videos: np.ndarray) -> Arrays:
-    if track is None:
-        return {"pictures": np.stack(videos)}
+def arrays_of(track: Track, *videos: np.ndarray) -> Arrays:
     given = [] if isinstance(track.frames, NoFrames) else [track.frames.read([*range(len(track))])]
     hands = {name: np.nan_to_num(track[name]) for name in ("keypoints_world", "keypoints_valid")}
     numbers = {name: np.asarray(getattr(track, name)) for name in ("world_from_camera", "intrinsics", "fps")}
@@ -129,52 +131,17 @@ def write_goal(folder: Path) -> None:
 
 
 def read_goal(folder: Path) -> dict[str, Arrays]:
-    return {"goal": arrays_of(None, scene_view(folder_goal(folder), folder_candidates(folder)).goal)}
+    return {"goal": {"pictures": scene_view(folder_goal(folder), folder_candidates(folder)).goal}}
 
 
 def write_picture(path: Path, picture: np.ndarray, orientation: int = 1) -> None:
-    """A PNG with an alpha channel, or a JPEG whose EXIF says which way up it is."""
-    codec, pixels = ("mjpeg", "yuvj444p") if path.suffix == ".jpg" else ("png", "rgba")
-    encoder = av.CodecContext.create(codec, "w")
-    encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = *picture.shape[:2], pixels, Fraction(1, 30)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format=pixels)
+    """A JPEG whose EXIF says which way up it is."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = *picture.shape[:2], "yuvj444p", Fraction(1, 30)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format="yuvj444p")
     content = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
-    if path.suffix == ".jpg":
-        tags = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
-        content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(tags) + 2) + tags + content[2:]
-    path.write_bytes(content)
-
-
-def refilm(path: Path, rotation: int = 0, offsets: tuple[int, ...] = (0,), lead: int = 0, mark: int = 0) -> None:
-    """The same film, stored turned under a rotation flag, at uneven times (tenths), or after a hidden lead-in.
-
-    mark: rows at the top that are made bright, to tell which way up it is.
-    """
-    with av.open(str(path)) as source:
-        rate = source.streams.video[0].average_rate
-        frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
-    for picture in frames:
-        picture[:mark] = 250
-    frames = [np.rot90(picture, rotation // 90) for picture in frames]
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=rate, options={"crf": "6", "g": "50", "bf": "0"})
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv444p"
-        stream.codec_context.time_base, stream.codec_context.thread_count = 1 / (10 * rate), 1
-        stream.set_display_rotation(rotation)
-        for number, picture in enumerate([255 - frames[0]] * lead + frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.pts, frame.time_base = 10 * number + offsets[number % len(offsets)], 1 / (10 * rate)
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode())
-    if lead:  # what `ffmpeg -ss ... -c copy` leaves
-        whole = path.rename(path.with_suffix(".whole"))
-        with av.open(str(whole)) as source, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as film:
-            stream, packets = film.add_stream_from_template(source.streams.video[0]), [*source.demux(video=0)][:-1]
-            shift = packets[lead].pts
-            for packet in packets:
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
-                film.mux(packet)
-        whole.unlink()
+    tags = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    path.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(tags) + 2) + tags + content[2:])
 
 
 def cut(path: Path) -> None:
@@ -223,25 +190,13 @@ def both(*faults: Fault) -> Fault:
     return lambda folder: [fault(folder) for fault in faults]
 
 
-def on_poses(change: Callable[[dict[str, np.ndarray]], Arrays]) -> Fault:
-    """Change the poses of EgoDex by name."""
-
-    def fault(path: Path) -> None:
-        with h5py.File(path, "r+") as file:
-            poses = {name: pose[()] for name, pose in file["transforms"].items()}
-            for name, pose in change(poses).items():
-                file[f"transforms/{name}"][...] = pose
-
-    return each("part1/fold/0.hdf5", fault)
-
-
 def marked(write: Fault, place: str) -> Fault:
     """A dataset whose films show which way up they are."""
     return both(write, each(place, partial(refilm, mark=20)))
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """Millimetres: (..., 3) all, of poses (..., 4, 4) and (..., 6) the position."""
+    """Positions in millimetres: of points (..., 3), vectors (..., 6) and poses (..., 4, 4)."""
     values, spatial = np.array(values), np.s_[..., :3, 3] if np.shape(values)[-2:] == (4, 4) else np.s_[..., :3]
     values[spatial] *= 1000
     return values
@@ -270,26 +225,21 @@ def unused_columns(path: Path) -> None:
         columns["nulls"], columns["texts"] = [None, *[1] * (rows - 1)], ["text", *[None] * (rows - 1)]
 
 
+def unused_features(described: dict) -> None:
+    described.update({name: {"dtype": "string", "shape": [1]} for name in ("nulls", "texts", "language_events")})
+
+
 # as other tools add them: a null in an integer column, texts, and a feature that has no column
-UNUSED = both(
-    each("data/*/*.parquet", unused_columns),
-    features(
-        lambda described: described.update(
-            nulls={"dtype": "int64", "shape": [1], "names": None},
-            texts={"dtype": "string", "shape": [1], "names": None},
-            language_events={"dtype": "language", "shape": [1], "names": None},
-        )
-    ),
-)
+UNUSED = both(each("data/*/*.parquet", unused_columns), features(unused_features))
 
 
-def videos(place: str, turned: str = "") -> dict[str, Fault]:
+def videos(place: str, turned: str = "", uneven: str = RIGHT, offsets=(0, 7, 4, 0)) -> dict[str, tuple[Fault, str]]:
     """The faults that films of every layout share."""
     return {
-        "rotated": each(turned or place, partial(refilm, rotation=180)),
-        "trimmed": each(place, partial(refilm, lead=5)),
-        "uneven": each(place, partial(refilm, offsets=(0, 7, 4, 0))),
-        "truncated video": each(place, cut),
+        "rotated": (each(turned or place, partial(refilm, rotation=180)), RIGHT),
+        "trimmed": (each(place, partial(refilm, lead=5)), RIGHT),
+        "uneven": (each(place, partial(refilm, offsets=offsets)), uneven),
+        "truncated video": (each(place, cut), "refused: mp4: (holds no video stream|can't be opened)"),
     }
 
 
@@ -298,30 +248,39 @@ DROID, MATRIX = "*/*/*/*/trajectory.h5", f"observation/camera_intrinsics/{droid_
 DROID_VIDEOS = "*/*/*/*/recordings/MP4/*.mp4"
 DEMO, TABLES, EPISODES = "data/demo_0/obs", "data/*/*.parquet", "meta/episodes/*/*.parquet"
 SITES, IMAGES = f"{DEMO}/robot0_right_gripper_keypoint_pose", f"{DEMO}/robot0_robotview_2_image"
+MOTION, GOAL, FILE = "hand_motions/a.npz", "goal.jpg", "data/file_index"
 POSITION = "observation.state.cartesian_position"
-SWAPPED = [*range(21, 42), *range(21)]
+SWAPPED, POSES = [*range(21, 42), *range(21)], ("camera", *egodex_fixtures.JOINTS)
 
 
-def swap_names(poses: Arrays) -> Arrays:
-    return {name: poses[KEYPOINT_NAMES[other]] for name, other in zip(KEYPOINT_NAMES, SWAPPED, strict=True)}
+def swap_names(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        for left, right in zip(KEYPOINT_NAMES[:21], KEYPOINT_NAMES[21:], strict=True):
+            for old, new in ((left, "aside"), (right, left), ("aside", right)):
+                file.move(f"transforms/{old}", f"transforms/{new}")
 
 
+EXCHANGED, SWAPPED_SIDES = "refused: height and width are exchanged", "refused: left and right are exchanged"
+BEYOND, NO_METRES = "refused: cartesian_position holds values beyond", "refused: in millimetres"
 READERS: dict[str, Reader] = {
     "EgoDex": Reader(
         write_egodex,
         partial(read_source, kind="egodex"),
         videos("part1/fold/0.mp4")
         | {
-            "scaled units": on_poses(lambda poses: {name: scaled(pose) for name, pose in poses.items()}),
-            "swapped sides": on_poses(swap_names),
-            "transposed sizes": edit(HDF5, "camera/intrinsic", exchanged),
-            "missing columns": edit(HDF5, "transforms/rightIndexFingerTip", None),
-            "extra columns": both(
-                edit(HDF5, "transforms/tail", lambda _: np.tile(np.eye(4), (FRAMES, 1, 1))),
-                edit(HDF5, "notes", lambda _: [b"one", b"two"]),
+            "scaled units": (
+                both(*(edit(HDF5, f"transforms/{name}", scaled) for name in POSES)),
+                "refused: aren't in metres",
             ),
-            "wrong pointers": each("part1/fold/0.mp4", lambda path: path.with_name("1.mp4").rename(path)),
-            "truncated labels": each(HDF5, cut),
+            "swapped sides": (each(HDF5, swap_names), SWAPPED_SIDES),
+            "transposed sizes": (edit(HDF5, "camera/intrinsic", exchanged), EXCHANGED),
+            "missing columns": (edit(HDF5, "transforms/leftThumbTip", None), "refused: leftThumbTip is missing"),
+            "extra columns": (edit(HDF5, "transforms/tail", lambda _: np.tile(np.eye(4), (FRAMES, 1, 1))), RIGHT),
+            "wrong pointers": (
+                each("part1/fold/1.mp4", lambda path: path.rename(path.with_name("0.mp4"))),
+                "refused: 10 frames",
+            ),
+            "truncated labels": (each(HDF5, cut), "refused: 0.hdf5: can't be read"),
         },
     ),
     "DROID": Reader(
@@ -329,51 +288,51 @@ READERS: dict[str, Reader] = {
         partial(read_source, kind="droid"),
         videos(DROID_VIDEOS)
         | {
-            "scaled units": edit(DROID, f"{STATE}/cartesian_position", scaled),
-            "transposed sizes": edit(DROID, MATRIX, exchanged),
-            "missing columns": edit(DROID, f"{STATE}/gripper_position", None),
-            "extra columns": edit(DROID, f"{STATE}/notes", lambda _: [b"one"]),
-            "wrong pointers": edit("*/*/*/One/*.json", "ext2_cam_serial", lambda _: "12345678"),
-            "truncated labels": each(DROID, cut),
+            "scaled units": (edit(DROID, f"{STATE}/cartesian_position", scaled), BEYOND),
+            "transposed sizes": (edit(DROID, MATRIX, exchanged), EXCHANGED),
+            "missing columns": (edit(DROID, f"{STATE}/gripper_position", None), "refused: gripper_position is missing"),
+            "extra columns": (edit(DROID, f"{STATE}/notes", lambda _: [b"one"]), RIGHT),
+            "wrong pointers": (edit("*/*/*/One/*.json", "ext2_cam_serial", lambda _: "7"), "refused: 7.mp4: .*missing"),
+            "truncated labels": (each(DROID, cut), "refused: trajectory.h5: can't be read"),
         },
     ),
     "DROID (LeRobot)": Reader(
         marked(fuzz_layouts.write_droid_lerobot, "videos/*/*/*.mp4"),
         partial(read_source, kind="droid-lerobot"),
-        videos("videos/*/*/*.mp4")
+        videos("videos/*/*/*.mp4", uneven="refused: uneven")
         | {
-            "scaled units": edit(TABLES, POSITION, lambda rows: scaled(rows).tolist()),
-            "transposed sizes": features(exchange_shapes),
-            "missing columns": edit(TABLES, POSITION, None),
-            "extra columns": UNUSED,
-            "wrong pointers": edit(EPISODES, "data/file_index", lambda numbers: [*numbers[:-1], 7]),
-            "truncated labels": each(TABLES, cut),
+            "scaled units": (edit(TABLES, POSITION, lambda rows: scaled(rows).tolist()), BEYOND),
+            "transposed sizes": (features(exchange_shapes), RIGHT),
+            "missing columns": (edit(TABLES, POSITION, None), "refused: no column .*cartesian_position"),
+            "extra columns": (UNUSED, RIGHT),
+            "wrong pointers": (edit(EPISODES, FILE, lambda numbers: [*numbers[:-1], 7]), "refused: no data file .* 7"),
+            "truncated labels": (each(TABLES, cut), "refused: file-000.parquet: "),
         },
     ),
     "LeRobot v3": Reader(
         write_lerobot,
         partial(read_source, kind="lerobot"),
-        videos("videos/*/*/*-000.mp4")
+        videos("videos/*/*/*-000.mp4", uneven="refused: uneven")
         | {
-            "scaled units": edit(TABLES, "hand", lambda rows: (1000 * np.array(rows)).tolist()),
-            "swapped sides": edit(TABLES, "hand", lambda rows: np.roll(rows, 63, axis=1).tolist()),
-            "transposed sizes": features(exchange_shapes),
-            "missing columns": edit(TABLES, "hand", None),
-            "extra columns": UNUSED,
-            "wrong pointers": edit(EPISODES, "data/file_index", lambda numbers: [*numbers[:-1], 0]),
-            "truncated labels": each("data/*/*-000.parquet", cut),
+            "scaled units": (edit(TABLES, "hand", lambda rows: (1000 * np.array(rows)).tolist()), NO_METRES),
+            "swapped sides": (edit(TABLES, "hand", lambda rows: np.roll(rows, 63, axis=1).tolist()), SWAPPED_SIDES),
+            "transposed sizes": (features(exchange_shapes), RIGHT),
+            "missing columns": (edit(TABLES, "hand", None), "refused: no column hand"),
+            "extra columns": (UNUSED, RIGHT),
+            "wrong pointers": (edit(EPISODES, FILE, lambda numbers: [*numbers[:-1], 0]), RIGHT),
+            "truncated labels": (each("data/*/*-000.parquet", cut), "refused: file-000.parquet: "),
         },
     ),
     "RoboCasa": Reader(
         fuzz_layouts.write_robocasa,
         partial(read_source, kind="robocasa"),
         {
-            "scaled units": edit("a.hdf5", SITES, scaled),
-            "transposed sizes": edit("a.hdf5", IMAGES, lambda images: images.swapaxes(1, 2)),
-            "missing columns": edit("a.hdf5", f"{DEMO}/robot0_base_pos", None),
-            "extra columns": edit("a.hdf5", f"{DEMO}/notes", lambda _: [b"one"]),
-            "wrong pointers": edit("a.hdf5", "mask/train", lambda _: [b"demo_0", b"demo_9"]),
-            "truncated labels": each("a.hdf5", cut),
+            "scaled units": (edit("a.hdf5", SITES, scaled), "refused: keypoint_pose holds values beyond"),
+            "transposed sizes": (edit("a.hdf5", IMAGES, lambda images: images.swapaxes(1, 2)), EXCHANGED),
+            "missing columns": (edit("a.hdf5", f"{DEMO}/robot0_base_pos", None), "refused: base_pos is missing"),
+            "extra columns": (edit("a.hdf5", f"{DEMO}/notes", lambda _: [b"one"]), RIGHT),
+            "wrong pointers": (edit("a.hdf5", "mask/train", lambda _: [b"demo_0", b"demo_9"]), "refused: demo_9"),
+            "truncated labels": (each("a.hdf5", cut), "refused: a.hdf5: can't be read"),
         },
     ),
     "triplets": Reader(
@@ -381,41 +340,43 @@ READERS: dict[str, Reader] = {
         read_triplets,
         videos("videos*/a.mp4", "videos/a.mp4")
         | {
-            "scaled units": edit("hand_motions/a.npz", "keypoints_world", scaled),
-            "swapped sides": edit("hand_motions/a.npz", "keypoints_world", lambda points: points[:, SWAPPED]),
-            "transposed sizes": edit("hand_motions/a.npz", "intrinsics", exchanged),
-            "missing columns": edit("hand_motions/a.npz", "keypoints_valid", None),
-            "extra columns": edit("hand_motions/a.npz", "betas", lambda _: np.zeros(10)),
-            "wrong pointers": each("dataset.txt", lambda path: path.write_text("videos/a.mp4\nvideos/c.mp4\n")),
-            "truncated labels": each("hand_motions/a.npz", cut),
+            "scaled units": (edit(MOTION, "keypoints_world", scaled), NO_METRES),
+            "swapped sides": (edit(MOTION, "keypoints_world", lambda points: points[:, SWAPPED]), SWAPPED_SIDES),
+            "transposed sizes": (edit(MOTION, "intrinsics", exchanged), EXCHANGED),
+            "missing columns": (edit(MOTION, "keypoints_valid", None), "refused: holds no keypoints_valid"),
+            "extra columns": (edit(MOTION, "betas", lambda _: np.zeros(10)), RIGHT),
+            "wrong pointers": (each("videos/b.mp4", Path.unlink), "refused: missing: .*b.mp4"),
+            "truncated labels": (each(MOTION, cut), "refused: a.npz: can't be read"),
         },
     ),
     "hand files": Reader(
         write_hand_files,
         read_hand_files,
-        videos("film.mp4")
+        videos("film.mp4", offsets=(0, 4, -4, 2))  # smaller: frames are picked by their time
         | {
-            "uneven": each("film.mp4", partial(refilm, offsets=(0, 4, -4, 2))),  # frames are picked by their time
-            "scaled units": edit("film.npz", "keypoints", scaled),
-            "swapped sides": edit("film.npz", "keypoints", lambda points: points[:, ::-1]),
-            "transposed sizes": edit("film.npz", "image_size", lambda size: size[::-1]),
-            "missing columns": edit("film.npz", "valid", None),
-            "extra columns": edit("film.npz", "pred_cam_t", lambda _: np.zeros((FRAMES, 3))),
-            "wrong pointers": edit("film.npz", "keypoints", lambda points: points[:-1]),
-            "truncated labels": each("film.npz", cut),
+            "scaled units": (edit("film.npz", "keypoints", scaled), NO_METRES),
+            "swapped sides": (edit("film.npz", "keypoints", lambda points: points[:, ::-1]), SWAPPED_SIDES),
+            "transposed sizes": (edit("film.npz", "image_size", np.flip), "refused: give the height first"),
+            "missing columns": (edit("film.npz", "valid", None), "refused: holds no valid flags"),
+            "extra columns": (
+                edit("film.npz", "pred_cam_t", lambda _: np.zeros(3)),
+                "refused: unknown keys pred_cam_t",
+            ),
+            "wrong pointers": (edit("film.npz", "keypoints", lambda points: points[:-1]), "refused: keypoints must be"),
+            "truncated labels": (each("film.npz", cut), "refused: film.npz: can't be read"),
         },
     ),
     "goal pictures": Reader(
         write_goal,
         read_goal,
         {
-            "rotated": each("goal.jpg", lambda path: write_picture(path, texture(3)[0, ::-1, ::-1], orientation=3)),
-            "transposed sizes": each("goal.jpg", lambda path: write_picture(path, texture(3)[0].swapaxes(0, 1))),
-            "missing columns": each("goal.jpg", Path.unlink),
-            "extra columns": each(
-                "goal.jpg", lambda path: (path.unlink(), write_picture(path.with_suffix(".png"), texture(3)[0]))
+            "rotated": (each(GOAL, partial(write_picture, picture=texture(3)[0, ::-1, ::-1], orientation=3)), RIGHT),
+            "transposed sizes": (
+                each(GOAL, partial(write_picture, picture=texture(3)[0].swapaxes(0, 1))),
+                "refused: must be of one size",
             ),
-            "truncated video": each("goal.jpg", cut),
+            "missing columns": (each(GOAL, Path.unlink), "refused: neither a goal picture .* nor goal.txt"),
+            "truncated video": (each(GOAL, cut), "refused: goal.jpg: .*ends early"),
         },
     ),
 }
