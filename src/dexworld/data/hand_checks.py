@@ -57,7 +57,7 @@ class Hands:
             points = np.where(self.valid[..., None], self.points, 0.0).astype(np.float64)
             self._check_size(points)
             self._check_place(points)
-            self._check_sides(points, self.valid.all(axis=2))
+            self._check_sides(points, np.asarray(self.valid.all(axis=2)))
 
     def _check_size(self, points: np.ndarray) -> None:
         """Bones against an adult's, as the median over all frames; of a mesh its extent."""
@@ -118,7 +118,8 @@ class Hands:
 
     def _check_plane(self, points: np.ndarray) -> None:
         """A hand that is drawn can't reach through the camera plane."""
-        near, far = ((self.valid & side).any(axis=2) for side in (points[..., 2] <= NEAR, points[..., 2] > NEAR))
+        beyond = points[..., 2] > NEAR
+        near, far = (np.any(self.valid & side, axis=2) for side in (~beyond, beyond))
         crossing, hands = near & far, self.valid.any(axis=2).sum()
         text = f"{crossing.sum()} of {hands} hands reach through the camera plane"
         if crossing.sum() > MOST * hands:

@@ -243,9 +243,9 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
     reach_KT = np.linalg.norm(offset, axis=-1)
     tracked_KT = rigid_KT & (reach_KT <= MAX_REACH)
-    if rigid_KT.any() and not tracked_KT.any():
-        nearest = f"no joint is nearer to the camera than {reach_KT[rigid_KT].min():.3g} m"
-        raise CorruptEpisodeError(f"{file.filename}: {nearest}; transforms must be in metres, and world-from-joint")
+    if not tracked_KT.any():
+        nearest = f"is nearer to the camera than {reach_KT[rigid_KT].min():.3g} m" if rigid_KT.any() else "is rigid"
+        raise CorruptEpisodeError(f"{file.filename}: no joint {nearest}; transforms are world-from-joint, in metres")
     for side in SIDES:
         hand = [row for row, name in enumerate(JOINT_NAMES) if name.startswith(side) and name not in BODY_KEYPOINTS]
         points, seen = poses_KT[hand, :, :3, 3], tracked_KT[hand]

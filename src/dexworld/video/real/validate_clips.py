@@ -216,11 +216,10 @@ def _check(files: TripletFiles, expected: ClipShape | None, found: ValidationRep
     without_hands = None if hands is None else _check_hands(files.hands, hands[0], found)
     if interaction and static and hands and interaction[0].shape == static[0].shape == hands[0].shape:
         alignment = _check_alignment(files.static, interaction[0], static[0], hands[0], found)
-    track = None
     if shape is not None and files.motion.exists():
         track = _read(files.motion, partial(read_track, size=(shape[1], shape[2])), found, "bad-motion")
-    if track is not None and len(track) != shape[0]:
-        found.add(files.motion, "frame-count", f"{len(track)} frames, the interaction video has {shape[0]}")
+        if track is not None and len(track) != shape[0]:
+            found.add(files.motion, "frame-count", f"{len(track)} frames, the interaction video has {shape[0]}")
     return {"shape": shape, "fps": fps, "frames_without_hands": without_hands, "alignment": alignment}
 
 
