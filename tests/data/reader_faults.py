@@ -233,10 +233,12 @@ def unused_features(described: dict) -> None:
 UNUSED = both(each("data/*/*.parquet", unused_columns), features(unused_features))
 
 
-def videos(place: str, turned: str = "", uneven: str = RIGHT, offsets=(0, 7, 4, 0)) -> dict[str, tuple[Fault, str]]:
+def videos(
+    place: str, rotated: str = RIGHT, uneven: str = RIGHT, turned: str = "", offsets=(0, 7, 4, 0)
+) -> dict[str, tuple[Fault, str]]:
     """The faults that films of every layout share."""
     return {
-        "rotated": (each(turned or place, partial(refilm, rotation=180)), RIGHT),
+        "rotated": (each(turned or place, partial(refilm, rotation=180)), rotated),
         "trimmed": (each(place, partial(refilm, lead=5)), RIGHT),
         "uneven": (each(place, partial(refilm, offsets=offsets)), uneven),
         "truncated video": (each(place, cut), "refused: mp4: (holds no video stream|can't be opened)"),
@@ -260,13 +262,14 @@ def swap_names(path: Path) -> None:
                 file.move(f"transforms/{old}", f"transforms/{new}")
 
 
+TURNED, UNEVEN = "refused: a rotation flag turns its pictures", "refused: frame times are uneven"
 EXCHANGED, SWAPPED_SIDES = "refused: height and width are exchanged", "refused: left and right are exchanged"
 BEYOND, NO_METRES = "refused: cartesian_position holds values beyond", "refused: in millimetres"
 READERS: dict[str, Reader] = {
     "EgoDex": Reader(
         write_egodex,
         partial(read_source, kind="egodex"),
-        videos("part1/fold/0.mp4")
+        videos("part1/fold/0.mp4", TURNED)
         | {
             "scaled units": (
                 both(*(edit(HDF5, f"transforms/{name}", scaled) for name in POSES)),
@@ -286,7 +289,7 @@ READERS: dict[str, Reader] = {
     "DROID": Reader(
         marked(fuzz_layouts.write_droid, DROID_VIDEOS),
         partial(read_source, kind="droid"),
-        videos(DROID_VIDEOS)
+        videos(DROID_VIDEOS, TURNED)
         | {
             "scaled units": (edit(DROID, f"{STATE}/cartesian_position", scaled), BEYOND),
             "transposed sizes": (edit(DROID, MATRIX, exchanged), EXCHANGED),
@@ -299,7 +302,7 @@ READERS: dict[str, Reader] = {
     "DROID (LeRobot)": Reader(
         marked(fuzz_layouts.write_droid_lerobot, "videos/*/*/*.mp4"),
         partial(read_source, kind="droid-lerobot"),
-        videos("videos/*/*/*.mp4", uneven="refused: uneven")
+        videos("videos/*/*/*.mp4", TURNED, UNEVEN)
         | {
             "scaled units": (edit(TABLES, POSITION, lambda rows: scaled(rows).tolist()), BEYOND),
             "transposed sizes": (features(exchange_shapes), RIGHT),
@@ -312,7 +315,7 @@ READERS: dict[str, Reader] = {
     "LeRobot v3": Reader(
         write_lerobot,
         partial(read_source, kind="lerobot"),
-        videos("videos/*/*/*-000.mp4", uneven="refused: uneven")
+        videos("videos/*/*/*-000.mp4", TURNED, UNEVEN)
         | {
             "scaled units": (edit(TABLES, "hand", lambda rows: (1000 * np.array(rows)).tolist()), NO_METRES),
             "swapped sides": (edit(TABLES, "hand", lambda rows: np.roll(rows, 63, axis=1).tolist()), SWAPPED_SIDES),
@@ -338,7 +341,7 @@ READERS: dict[str, Reader] = {
     "triplets": Reader(
         write_triplets,
         read_triplets,
-        videos("videos*/a.mp4", "videos/a.mp4")
+        videos("videos*/a.mp4", uneven=UNEVEN, turned="videos/a.mp4")
         | {
             "scaled units": (edit(MOTION, "keypoints_world", scaled), NO_METRES),
             "swapped sides": (edit(MOTION, "keypoints_world", lambda points: points[:, SWAPPED]), SWAPPED_SIDES),
