@@ -87,9 +87,12 @@ class Hands:
         """In front of the camera and in the picture; if not, whether a common mistake explains it."""
         present = self.valid.any(axis=2)
         middles = points.sum(axis=2)[present] / self.valid.sum(axis=2)[present][:, None]
-        if np.median(np.linalg.norm(middles, axis=1)) < AT_CAMERA:
-            relative = "the points are relative to the hand; add the hand's place in the camera's frame"
-            raise ValueError(f"the hands' middles lie at the camera itself: {relative}")
+        away = float(np.median(np.linalg.norm(middles, axis=1)))
+        if away < AT_CAMERA:
+            relative = (
+                "the points are relative to the hand, add its place in the camera's frame; or their depth is wrong"
+            )
+            raise ValueError(f"the hands' middles lie {away:.3f} m from the camera: {relative}")
         if self.drawn:
             self._check_plane(points)
         behind, inside = (points[self.valid][:, 2] <= 0).mean(), self._inside(points)
