@@ -90,7 +90,7 @@ class Hands:
         away = float(np.median(np.linalg.norm(middles, axis=1)))
         if away < AT_CAMERA:
             relative = (
-                "the points are relative to the hand, add its place in the camera's frame; or their depth is wrong"
+                "the points are relative to the hand, add its place in the camera's frame; or it is too near"
             )
             raise ValueError(f"the hands' middles lie {away:.3f} m from the camera: {relative}")
         if self.drawn:
