@@ -89,9 +89,7 @@ class Hands:
         middles = points.sum(axis=2)[present] / self.valid.sum(axis=2)[present][:, None]
         away = float(np.median(np.linalg.norm(middles, axis=1)))
         if away < AT_CAMERA:
-            relative = (
-                "the points are relative to the hand, add its place in the camera's frame; or it is too near"
-            )
+            relative = "the points are relative to the hand, add its place in the camera's frame; or it is too near"
             raise ValueError(f"the hands' middles lie {away:.3f} m from the camera: {relative}")
         if self.drawn:
             self._check_plane(points)
