@@ -20,6 +20,9 @@ from dexworld.data.video import VideoError
 MAX_OPEN_FILES = 128
 MAX_READ = 1 << 29  # bytes; more is asked for by a damaged table only
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
+MAX_HEAD = 64  # bytes that a container writes before a packet's own
+REMUX = "remux it: `ffmpeg -i IN -c copy OUT.mp4`"
+Settings = tuple[tuple[str, Any], ...]
 Value = TypeVar("Value")
 
 
@@ -61,11 +64,14 @@ class PerThread(Generic[Value]):
 class Decoder:
     """One codec's decoder with the head of its stream; single-threaded, used again for every run of packets.
 
-    name: FFmpeg's decoder. extradata: what the container keeps for it.
+    name: FFmpeg's decoder. extradata: what the container keeps for it. settings: sizes and colours, where the container
+    alone has them.
     """
 
-    def __init__(self, name: str, extradata: bytes) -> None:
+    def __init__(self, name: str, extradata: bytes, settings: Settings = ()) -> None:
         self.context: Any = av.CodecContext.create(name, "r")
+        for field, value in settings:
+            setattr(self.context, field, value)
         self.context.thread_count = 1
         self.context.options = {"err_detect": "explode"}  # stop at damage instead of painting over it
         if extradata:
@@ -84,10 +90,10 @@ _descriptors: PerThread[int] = PerThread(MAX_OPEN_FILES, os.close)
 DECODERS: PerThread[Decoder] = PerThread(16, lambda decoder: None)
 
 
-def decoder_of(name: str, extradata: bytes) -> Decoder:
+def decoder_of(name: str, extradata: bytes, settings: Settings = ()) -> Decoder:
     """This thread's decoder; opening one costs as much as several frames. Raises VideoError for an unusable head."""
     try:
-        return DECODERS.get((name, extradata), lambda: Decoder(name, extradata))
+        return DECODERS.get((name, extradata, settings), lambda: Decoder(name, extradata, settings))
     except DECODE_ERRORS as error:
         raise VideoError(f"no decoder {name} opens with this head ({error})") from error
 
@@ -110,6 +116,21 @@ def opened(path: Path) -> int:
         return _descriptors.get(identity(path), lambda: os.open(path, os.O_RDONLY))
     except OSError as error:
         raise VideoError(f"{path}: can't be opened ({error.strerror})") from error
+
+
+def places_of(path: Path, packets: list[Any]) -> list[int]:
+    """Offsets of packets in a file whose container gives only the places of their heads, as Matroska and AVI do.
+
+    Raises VideoError for a container that doesn't keep a packet's bytes in one piece.
+    """
+    file, places = opened(path), []
+    for packet in packets:
+        start = -1 if packet.pos is None else packet.pos
+        ahead = os.pread(file, packet.size + MAX_HEAD, start).find(bytes(packet)) if start >= 0 else -1
+        if ahead < 0:
+            raise VideoError(f"{path}: its container cuts or packs packets: no frame lies in one piece; {REMUX}")
+        places.append(start + ahead)
+    return places
 
 
 def contents_at(descriptor: int, offsets: list[int], sizes: list[int]) -> list[Any]:

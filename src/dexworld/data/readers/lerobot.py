@@ -19,6 +19,7 @@ from dexworld.data.readers.arrays import check_rigid, pinhole, poses_from_euler,
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store.labels import PACKETS
+from dexworld.data.video_frames import check_unturned
 from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 from dexworld.track import Track
@@ -157,6 +158,8 @@ class LeRobotSource(ForeignSource):
         stored = episode_rows(layout, row, [name for name in layout.features if name not in pictures])
         layout.check_times(row, stored)
         frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
+        if options.keypoints or options.camera_pose or options.intrinsics:
+            check_unturned(frames, "keypoints, camera poses and intrinsics")
         (height, width), length = frames.size, len(frames)
         cameras = camera_poses(stored, options.camera_pose, length)
         keypoints = np.full((length, NUM_KEYPOINTS, 3), np.nan, dtype=np.float32)
