@@ -138,13 +138,18 @@ def count_frames(path: Path) -> int:
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
     """Every frame in order, with its seconds since the first."""
     with open_stream(path) as stream:
-        aspect, origin = stream.sample_aspect_ratio, None
+        aspect, origin, before = stream.sample_aspect_ratio, None, None
         if aspect and aspect != 1:
             raise VideoError(f"{path}: its pixels aren't square ({aspect}); transcode it to square pixels first")
         for frame in decoded(path, stream, strict=False):
             if frame.time is None:
                 raise VideoError(f"{path}: a frame has no time stamp; transcode it first")
             origin = frame.time if origin is None else origin
+            if before is not None and frame.time < before:
+                raise VideoError(
+                    f"{path}: frames are out of order: {before:.3f} s, then {frame.time:.3f} s; transcode it"
+                )
+            before = frame.time
             yield frame.time - origin, frame
 
 
