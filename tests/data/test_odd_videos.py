@@ -42,13 +42,13 @@ OPEN_GROUPS = {"x265-params": "keyint=5:min-keyint=5:scenecut=0:bframes=4:b-adap
 MIRROR = (-(1 << 16), 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
-def scene(number: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """(H, W, 3) uint8, picture `number` from -5 to 8."""
+def scene(number: int) -> np.ndarray:
+    """(96, 128, 3) uint8, picture `number` from -5 to 8."""
     grey = 120 + 12 * number
-    image = np.zeros((height, width, 3), np.uint8)
-    quadrants = zip([(0, 0), (0, 32), (24, 0), (24, 32)], [(grey, grey, grey), *COLOURS], strict=True)
+    image = np.zeros((96, 128, 3), np.uint8)
+    quadrants = zip([(0, 0), (0, 64), (48, 0), (48, 64)], [(grey, grey, grey), *COLOURS], strict=True)
     for (row, column), colour in quadrants:
-        image[row : row + 24, column : column + 32] = colour
+        image[row : row + 48, column : column + 64] = colour
     return image
 
 
@@ -179,7 +179,7 @@ KINDS = {
     "on its left side": Kind(filmed(1, **B_FRAMES)),
     "on its right side": Kind(filmed(3)),
     "mirrored": Kind(made(turn=MIRROR), "mp4", "its display matrix .* mirrors", by_order=False, clip="mirrors"),
-    "odd size": Kind(lambda path: write(path, [scene(i)[:47, :63] for i in range(COUNT)], pixels="yuv444p")),
+    "odd size": Kind(lambda path: write(path, [scene(i)[:95, :127] for i in range(COUNT)], pixels="yuv444p")),
     "a little uneven": Kind(made(times=[125 * i + 30 * (i % 2) for i in range(COUNT)])),
     "uneven": Kind(made(times=WOBBLE), "mp4", "uneven: 10 to 320 ms", clip=(0, 1, 2, 3, 4, 4, 5, 7, 8)),
     "BT.601": Kind(made(space=(6, 6, 6, 1))),
@@ -251,13 +251,13 @@ def test_every_video_is_read_right_or_refused_with_the_cause(video, way):
         return
     check(read(path))
     frames = VideoFrames(path, uneven=True)
-    assert (len(frames), [side + side % 2 for side in frames.size]) == (COUNT, [48, 64])
+    assert (len(frames), [side + side % 2 for side in frames.size]) == (COUNT, [96, 128])
     assert frames.fps == pytest.approx((COUNT - 1) / np.ptp(frames.timestamps), rel=0.05)
 
 
 def test_clips_are_cut_by_time(video):
     kind, path = video
-    rules = ClipRules(ClipShape(COUNT, 48, 64, RATE))
+    rules = ClipRules(ClipShape(COUNT, 96, 128, RATE))
     if isinstance(kind.clip, str):
         with pytest.raises(VideoError, match=kind.clip):
             read_clip(path, rules)
