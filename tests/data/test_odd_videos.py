@@ -198,7 +198,7 @@ def read_triplet(path):
     (root / "prompts" / "one.txt").write_text("A hand moves.")
     clip = open_triplets(root)[0]
     kinds = {problem.kind for problem in validate_triplets(root).problems} & {"undecodable", "uneven-times"}
-    assert kinds == ({"uneven-times"} if VideoFrames(path).unevenness else set())
+    assert kinds == ({"uneven-times"} if frame_table(path).unevenness else set())
     return clip.interaction
 
 

@@ -5,6 +5,7 @@ only place that opens videos: what containers and streams differ in is settled h
 """
 
 import logging
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ Convert = Callable[[av.VideoFrame], av.VideoFrame]
 _DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU
 _SETTINGS = ("height", "width", "pix_fmt", "color_range", "colorspace", "color_primaries", "color_trc")
 _HDR = {16: "PQ", 18: "HLG"}  # transfer functions (ITU-T H.273)
+_MATRICES = re.compile(rb"mvhd(?:\0.{35}|\x01.{47})(.{36})|tkhd(?:\0.{39}|\x01.{51})(.{36})", re.S)  # of mp4
+_IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
 _TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}  # of display matrices
 _LOG = logging.getLogger(__name__)
 
@@ -240,6 +243,8 @@ def quarter_turns(path: Path, stream: Any, packets: Iterable[Any]) -> int:
 
     def read() -> int:
         context = stream.codec_context
+        if _is_mp4(stream) and _has_no_matrix(path):
+            return 0
         for packet in (each for each in packets if each.is_keyframe and each.size):
             try:
                 copy = av.Packet(bytes(packet))  # without the mark of a frame that is cut
@@ -252,6 +257,19 @@ def quarter_turns(path: Path, stream: Any, packets: Iterable[Any]) -> int:
         return 0
 
     return _turns.get(identity(path), read)
+
+
+def _has_no_matrix(path: Path) -> bool:
+    """Whether the headers of an mp4 file hold the identity alone for a display matrix; spares decoding a picture."""
+    with open(path, "rb") as file:
+        size = 8
+        while size >= 8 and len(head := file.read(16)) == 16:
+            size = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4])
+            if head[4:8] == b"moov":
+                found = _MATRICES.findall(head + file.read(size))
+                return bool(found) and all(movie + track == _IDENTITY for movie, track in found)
+            file.seek(size - 16, 1)
+    return False
 
 
 def turns_of(path: Path, picture: av.VideoFrame) -> int:

@@ -82,11 +82,6 @@ class VideoFrames:
         table = self._table()
         return (table.times * table.tick)[self.first : self.first + len(self)]
 
-    @property
-    def unevenness(self) -> str:
-        """See `FrameTable.unevenness`."""
-        return self._table().unevenness
-
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.frame_table import frame_table
 from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import ClipShape, check_name, is_clip_length
 from dexworld.video.clips.hand_video import MIN_HAND_SHARE, hand_share
@@ -232,7 +233,7 @@ def _read(path: Path, read: Callable[[Path], Any], found: ValidationReport, kind
 def _decoded(path: Path) -> tuple[np.ndarray, float, str]:
     """All frames (F, H, W, 3) uint8, frames per second, and how uneven their times are."""
     video = VideoFrames(path)
-    return video.read(list(range(len(video)))), video.fps, video.unevenness
+    return video.read(list(range(len(video)))), video.fps, frame_table(path).unevenness
 
 
 def _compare(
