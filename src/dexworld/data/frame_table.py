@@ -5,6 +5,7 @@ only place that opens videos: what containers and streams differ in is settled h
 """
 
 import logging
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,28 +18,25 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.packets import (
-    DECODE_ERRORS,
-    DECODERS,
-    PerThread,
-    Settings,
-    contents_at,
-    decoder_of,
-    identity,
-    opened,
-    places_of,
-)
+from dexworld.data.packets import DECODE_ERRORS, DECODERS, PerThread, contents_at, decoder_of, identity, opened
 from dexworld.data.video import VideoError
 
 MAX_TABLES = 64
 PACKETS_PER_READ = 64
+MAX_HEAD = 64  # bytes that a container writes before a packet's own
 Convert = Callable[[av.VideoFrame], av.VideoFrame]
 _DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU
 _SETTINGS = ("height", "width", "pix_fmt", "color_range", "colorspace", "color_primaries", "color_trc")
 _HDR = {16: "PQ", 18: "HLG"}  # transfer functions (ITU-T H.273)
 _MATRICES = re.compile(rb"mvhd(?:\0.{35}|\x01.{47})(.{36})|tkhd(?:\0.{39}|\x01.{51})(.{36})", re.S)  # of mp4
 _IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
-_TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}  # of display matrices
+_TURNS = {
+    (0, 0, 0, 0): 0,
+    (1, 0, 0, 1): 0,
+    (0, -1, 1, 0): 1,
+    (-1, 0, 0, -1): 2,
+    (0, 1, -1, 0): 3,
+}  # of display matrices
 _LOG = logging.getLogger(__name__)
 
 
@@ -62,7 +60,7 @@ class FrameTable:
     decoder: str
     extradata: bytes
     checksums: np.ndarray | None = None
-    settings: Settings = ()
+    settings: tuple[tuple[str, Any], ...] = ()
     size: tuple[int, int] = (0, 0)
     turns: int = 0
 
@@ -198,7 +196,7 @@ def _read_table(path: Path) -> FrameTable:
         rows = [(e.pos, e.size, e.timestamp, e.is_keyframe, e.is_discard) for e in whole_index(stream)]
         if context.reorder_depth or not rows:  # else the index names all packets in the order shown
             packets = [each for each in packets if each.size]
-            places = [each.pos for each in packets] if _is_mp4(stream) else places_of(path, packets)
+            places = [each.pos for each in packets] if _is_mp4(stream) else _places_of(path, packets)
             times = [each.dts if each.pts is None else each.pts for each in packets]
             if context.reorder_depth and stream.container.format.name == "avi":
                 raise VideoError(f"{path}: AVI keeps no times of B-frames; transcode it")
@@ -223,6 +221,18 @@ def _read_table(path: Path) -> FrameTable:
         turns = quarter_turns(path, stream, packets)
         size = size[::-1] if turns % 2 else size
         return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding, settings, size, turns)
+
+
+def _places_of(path: Path, packets: list[Any]) -> list[int]:
+    """Offsets of packets in a file whose container gives only the places of their heads, as Matroska and AVI do."""
+    file, places = opened(path), []
+    for packet in packets:
+        start = -1 if packet.pos is None else packet.pos
+        ahead = os.pread(file, packet.size + MAX_HEAD, start).find(bytes(packet)) if start >= 0 else -1
+        if ahead < 0:  # MPEG-TS, and Matroska with compressed headers
+            raise VideoError(f"{path}: no frame lies in one piece; remux it: `ffmpeg -i IN -c copy OUT.mp4`")
+        places.append(start + ahead)
+    return places
 
 
 def _is_mp4(stream: Any) -> bool:

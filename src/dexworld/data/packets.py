@@ -20,8 +20,6 @@ from dexworld.data.video import VideoError
 MAX_OPEN_FILES = 128
 MAX_READ = 1 << 29  # bytes; more is asked for by a damaged table only
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
-MAX_HEAD = 64  # bytes that a container writes before a packet's own
-REMUX = "remux it: `ffmpeg -i IN -c copy OUT.mp4`"
 Settings = tuple[tuple[str, Any], ...]
 Value = TypeVar("Value")
 
@@ -116,21 +114,6 @@ def opened(path: Path) -> int:
         return _descriptors.get(identity(path), lambda: os.open(path, os.O_RDONLY))
     except OSError as error:
         raise VideoError(f"{path}: can't be opened ({error.strerror})") from error
-
-
-def places_of(path: Path, packets: list[Any]) -> list[int]:
-    """Offsets of packets in a file whose container gives only the places of their heads, as Matroska and AVI do.
-
-    Raises VideoError for a container that doesn't keep a packet's bytes in one piece.
-    """
-    file, places = opened(path), []
-    for packet in packets:
-        start = -1 if packet.pos is None else packet.pos
-        ahead = os.pread(file, packet.size + MAX_HEAD, start).find(bytes(packet)) if start >= 0 else -1
-        if ahead < 0:
-            raise VideoError(f"{path}: its container cuts or packs packets: no frame lies in one piece; {REMUX}")
-        places.append(start + ahead)
-    return places
 
 
 def contents_at(descriptor: int, offsets: list[int], sizes: list[int]) -> list[Any]:

@@ -11,15 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from dexworld.data.frame_table import (
-    Convert,
-    FrameTable,
-    decoded,
-    frame_table,
-    open_stream,
-    quarter_turns,
-    whole_index,
-)
+from dexworld.data.frame_table import Convert, FrameTable, decoded, frame_table, open_stream, quarter_turns, whole_index
 from dexworld.data.video import MAX_SIDE, VideoError
 from dexworld.track import frame_numbers
 

@@ -146,9 +146,7 @@ def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
                 raise VideoError(f"{path}: a frame has no time stamp; transcode it first")
             origin = frame.time if origin is None else origin
             if before is not None and frame.time < before:
-                raise VideoError(
-                    f"{path}: frames are out of order: {before:.3f} s, then {frame.time:.3f} s; transcode it"
-                )
+                raise VideoError(f"{path}: frames at {before:g} s and {frame.time:g} s are out of order; transcode it")
             before = frame.time
             yield frame.time - origin, frame
 
