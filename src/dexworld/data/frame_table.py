@@ -30,13 +30,7 @@ _SETTINGS = ("height", "width", "pix_fmt", "color_range", "colorspace", "color_p
 _HDR = {16: "PQ", 18: "HLG"}  # transfer functions (ITU-T H.273)
 _MATRICES = re.compile(rb"mvhd(?:\0.{35}|\x01.{47})(.{36})|tkhd(?:\0.{39}|\x01.{51})(.{36})", re.S)  # of mp4
 _IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
-_TURNS = {
-    (0, 0, 0, 0): 0,
-    (1, 0, 0, 1): 0,
-    (0, -1, 1, 0): 1,
-    (-1, 0, 0, -1): 2,
-    (0, 1, -1, 0): 3,
-}  # of display matrices
+_TURNS = {(0, 0, 0, 0): 0, (1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}  # by matrix
 _LOG = logging.getLogger(__name__)
 
 
@@ -197,11 +191,11 @@ def _read_table(path: Path) -> FrameTable:
         if context.reorder_depth or not rows:  # else the index names all packets in the order shown
             packets = [each for each in packets if each.size]
             places = [each.pos for each in packets] if _is_mp4(stream) else _places_of(path, packets)
-            times = [each.dts if each.pts is None else each.pts for each in packets]
+            ticks = [each.dts if each.pts is None else each.pts for each in packets]
             if context.reorder_depth and stream.container.format.name == "avi":
                 raise VideoError(f"{path}: AVI keeps no times of B-frames; transcode it")
             flags = ((each.size, each.is_keyframe, each.is_discard) for each in packets)
-            rows = [(at, size, time, *flags) for at, time, (size, *flags) in zip(places, times, flags, strict=True)]
+            rows = [(at, size, time, *flags) for at, time, (size, *flags) in zip(places, ticks, flags, strict=True)]
         offsets, sizes, packet_times, is_key, is_cut = np.array(rows, dtype=np.int64).reshape(-1, 5).T.copy()
         keys = np.flatnonzero(is_key)
         if len(keys) == 0:
@@ -282,7 +276,7 @@ def _has_no_matrix(path: Path) -> bool:
     return False
 
 
-def turns_of(path: Path, picture: av.VideoFrame) -> int:
+def turns_of(path: Path, picture: Any) -> int:
     """Quarter turns, counter-clockwise as `np.rot90` turns, that the display matrix of a picture asks for.
 
     Raises VideoError for a matrix that mirrors, or turns by another angle.

@@ -111,7 +111,7 @@ class VideoFrames:
         shown = self._pictures(partial(VideoReformatter().reformat, **options))
         if turns:
             arrays = (np.rot90(picture.to_ndarray(), turns) for picture in shown)
-            shown = (av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24") for array in arrays)
+            shown = (av.VideoFrame.from_ndarray(np.ascontiguousarray(array, np.uint8), format="rgb24") for array in arrays)
         return islice(shown, self.first, None if self.count is None else self.first + self.count)
 
     def _pictures(self, convert: Convert) -> Iterator[av.VideoFrame]:
