@@ -32,6 +32,7 @@ PLAIN = {
 # nothing. A file that nothing lists can't be missed.
 BELIEVABLE = {(layout, "frames too many") for layout in ("lerobot", "droid-lerobot", "droid")}
 BELIEVABLE |= {("droid", "frames missing"), ("droid", "absurd rate")}
+BELIEVABLE |= {(layout, "another size") for layout in ("lerobot", "droid-lerobot")}  # a warning names both sizes
 NOT_LISTED = {("robocasa", "missing")}
 
 

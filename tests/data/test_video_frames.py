@@ -146,13 +146,6 @@ def test_frames_of_every_rate_are_found_by_their_times(tmp_path, fps):
     assert shown(frames.read(indices)) == indices
 
 
-def test_uneven_frames_have_their_mean_rate_and_are_not_read_as_even(tmp_path):
-    path = write(tmp_path / "0.mp4", times=UNEVEN)
-    assert foreign(path).fps == pytest.approx(LENGTH / (UNEVEN[-1] / 30), rel=0.02)
-    with pytest.raises(VideoError, match="half a frame"):
-        VideoFrames(path).read(list(range(LENGTH)))
-
-
 def test_frames_in_order_can_be_made_smaller_while_they_are_decoded(clip):
     truth = decoded_in_order(clip).astype(float)
     small = stacked(foreign(clip).pictures((HEIGHT // 2, WIDTH // 2)))
@@ -230,19 +223,6 @@ def test_only_the_group_of_a_frame_is_read(tmp_path):
     assert shown(episode.read([24, 30])) == [24, 30]
     with pytest.raises(VideoError, match="frame 31"):
         episode.read([31])
-
-
-@pytest.mark.parametrize("codec", ["h264", "hevc open groups"])
-def test_frames_that_were_trimmed_away_without_encoding_again_do_not_count(tmp_path, codec):
-    whole, path = write(tmp_path / "whole.mp4", codec), tmp_path / "0.mp4"
-    with remuxed(whole, path) as packets:
-        ticks = round(10 / 30 / packets[0].time_base)
-        for packet in packets:
-            packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
-    frames, truth = foreign(path), decoded_in_order(whole)[10:]
-    assert len(frames) == LENGTH - 10
-    np.testing.assert_array_equal(stacked(frames.pictures()), truth)
-    np.testing.assert_array_equal(frames.read([0, 7, 30, 59]), truth[[0, 7, 30, 59]])
 
 
 def test_a_file_whose_end_was_lost_after_its_index_names_the_missing_frames(tmp_path):

@@ -40,8 +40,7 @@ class FrameTable:
 
     offsets, sizes, packet_times: (N,) bytes, bytes, ticks per packet. times: (N,) ticks, increasing. keys: (K,) packet
     numbers that decoding can start at; key_times: (K,) their ticks. tick: seconds. checksums: (N,) CRC-32 of packets
-    where known. settings: of the decoder. size: height and width of the pictures as they are shown. turns: quarter
-    turns, counter-clockwise, from the stored picture to the shown one.
+    where known. settings: of the decoder. turns: quarter turns, counter-clockwise, that show the pictures upright.
     """
 
     offsets: np.ndarray
@@ -55,7 +54,6 @@ class FrameTable:
     extradata: bytes
     checksums: np.ndarray | None = None
     settings: tuple[tuple[str, Any], ...] = ()
-    size: tuple[int, int] = (0, 0)
     turns: int = 0
 
     @property
@@ -209,12 +207,11 @@ def _read_table(path: Path) -> FrameTable:
         if len(twice):
             numbers = f"frames {twice[0]} and {twice[0] + 1}"
             raise VideoError(f"{path}: {numbers} have the same time; remux it with distinct times")
-        name, size = _DECODERS.get(context.codec.name, context.codec.name), (context.height, context.width)
-        coding = (float(stream.time_base), name, context.extradata or b"", None)
+        name = _DECODERS.get(context.codec.name, context.codec.name)
         settings = tuple((field, getattr(context, field)) for field in _SETTINGS if getattr(context, field) is not None)
-        turns = quarter_turns(path, stream, packets)
-        size = size[::-1] if turns % 2 else size
-        return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding, settings, size, turns)
+        extradata, turns = context.extradata or b"", quarter_turns(path, stream, packets)
+        coding = (float(stream.time_base), name, extradata, None, settings, turns)
+        return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding)
 
 
 def _places_of(path: Path, packets: list[Any]) -> list[int]:

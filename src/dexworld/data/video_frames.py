@@ -110,8 +110,8 @@ class VideoFrames:
         options |= {"width": height, "height": width} if turns % 2 else {"width": width, "height": height}
         shown = self._pictures(partial(VideoReformatter().reformat, **options))
         if turns:
-            arrays = (np.rot90(picture.to_ndarray(), turns) for picture in shown)
-            shown = (av.VideoFrame.from_ndarray(np.ascontiguousarray(array, np.uint8), format="rgb24") for array in arrays)
+            arrays = (np.rot90(picture.to_ndarray(), turns).astype(np.uint8, "C") for picture in shown)
+            shown = (av.VideoFrame.from_ndarray(array, format="rgb24") for array in arrays)
         return islice(shown, self.first, None if self.count is None else self.first + self.count)
 
     def _pictures(self, convert: Convert) -> Iterator[av.VideoFrame]:

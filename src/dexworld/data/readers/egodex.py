@@ -123,15 +123,15 @@ def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) ->
     if not chosen:
         names = sorted({own or "no split" for _, own, _ in found})
         raise ValueError(f"{folder}: nothing is of split {split!r}; found {names}")
-    clips, quarantined = {}, []
+    clips, quarantined = [], []
     for place, stem, suffixes in ((place, *each) for place, stems in chosen for each in stems.items()):
         if len(suffixes) == 2:
-            clips[".".join(_safe(part) for part in (*place.parts, stem))] = place / stem
+            clips.append((".".join(_safe(part) for part in (*place.parts, stem)), place / stem))
         else:
             have, lack = (VIDEO, POSES) if VIDEO in suffixes else (POSES, VIDEO)
             quarantined.append((str(place / f"{stem}{have}"), f"there is no {stem}{lack} beside it"))
-    ids = evenly_spread(sorted(clips), options.max_episodes)
-    return EgoDexSource(folder, ids, tuple(sorted(quarantined)), options, tuple(clips[name] for name in ids))
+    ids, places = zip(*evenly_spread(sorted(clips), options.max_episodes), strict=True) if clips else ((), ())
+    return EgoDexSource(folder, ids, tuple(sorted(quarantined)), options, places)
 
 
 def _listed(root: Path, place: PurePosixPath, depth: int) -> Iterator[tuple[PurePosixPath, dict[str, set[str]]]]:
