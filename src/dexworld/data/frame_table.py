@@ -84,9 +84,9 @@ class FrameTable:
         if (off >= 0.5).any() or len(np.unique(shown)) != len(shown):
             first, rate = self.times[0] * self.tick, (len(self.times) - 1) / max(self.duration, self.tick)
             even = f"the video shows {rate:.4g} frames per second from {first:.3f} to {first + self.duration:.3f} s"
-            cause = self.unevenness or even
             frame = f"frame {indices[np.argmax(off)]} of {fps:.4g} per second from {start:.3f} s"
-            raise VideoError(f"{path}: {cause}; {frame} has no picture within half a frame of its time")
+            fault = f"{frame} has no picture within half a frame of its time; video and labels don't fit"
+            raise VideoError(f"{path}: {self.unevenness or even}; {fault}")
         return shown
 
     def read(self, path: Path, wanted: np.ndarray, size: tuple[int, int], first: int = 0) -> np.ndarray:
