@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dexworld.data.files import written_atomically
-from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.checkpoint import CheckpointError, lasting_place
 from dexworld.video.model.published_parts import (
     BROKEN,
     find_optional_part,
@@ -46,7 +46,7 @@ def embed_prompts(
     prompts and encoder; with it the encoder, 10 GB and more, is not even loaded. Raises CheckpointError for an encoder
     that is missing, of another kind or width, or whose weights don't fit.
     """
-    unique = tuple(sorted(set(prompts)))
+    unique, source = tuple(sorted(set(prompts))), lasting_place(source)
     if not unique:
         return {}
     path = None if cache is None else Path(cache) / f"text-{_fingerprint(unique, backbone, source)}.safetensors"
@@ -68,10 +68,8 @@ def embed_prompts(
     return dict(zip(unique, embeddings, strict=True))
 
 
-def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any, Any]:
-    """(tokenizer, encoder) that `backbone` was trained with. Raises CheckpointError, or ImportError."""
-    import transformers
-
+def check_text_encoder(source: str | Path, backbone: BackboneConfig) -> Path:
+    """The folder of the text encoder in a folder or hub id. Raises CheckpointError if `backbone` can't read it."""
     name = ENCODERS[backbone.kind]
     folder = find_part(source, "text_encoder")
     settings = read_settings(folder / "config.json")
@@ -81,6 +79,14 @@ def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any
     width = settings.get("d_model")
     if width != backbone.text_dim:
         raise CheckpointError(f"{folder} embeds into {width} numbers, the model reads {backbone.text_dim}")
+    return folder
+
+
+def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any, Any]:
+    """(tokenizer, encoder) that `backbone` was trained with. Raises CheckpointError, or ImportError."""
+    import transformers
+
+    folder, name = check_text_encoder(source, backbone), ENCODERS[backbone.kind]
     # A model folder has its tokenizer beside the encoder, an encoder's own folder in itself.
     words = find_optional_part(source, "tokenizer") or folder
     if not (words / "tokenizer.json").is_file():
