@@ -2,10 +2,8 @@
 
 import json
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,7 @@ from dexworld.video.clips.hand_video import frames_with_hands
 from dexworld.video.clips.triplets import finish_triplets
 from dexworld.video.real.hand_file import hamer_intrinsics, read_hands
 from dexworld.video.real.prepare_clips import ReshapeConfig, VideosConfig, prepare_videos, reshape_triplets
-from dexworld.video.real.source_video import ClipRules, count_frames, fit, read_clip
+from dexworld.video.real.source_video import ClipRules, fit, read_clip
 from dexworld.video.real.validate_clips import validate_triplets
 from hand_fixtures import curled_hands, pinhole_of
 
@@ -107,38 +105,6 @@ def test_a_short_video_repeats_its_end_or_is_refused(tmp_path):
         read_clip(path, replace(RULES, short="refuse"))
     with pytest.raises(VideoError, match="before the clip's start at 2"):
         read_clip(path, replace(RULES, start=2.0))
-
-
-def encode(path: Path, images: list[np.ndarray], stamps: list[int], rate: int, rotation: int = 0) -> Path:
-    """A video whose frames are shown at these multiples of 1 / rate seconds, filmed with a turned camera."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
-        stream.codec_context.time_base = Fraction(1, rate)
-        stream.set_display_rotation(rotation)
-        for image, stamp in zip(images, stamps, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = stamp, Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def test_a_video_of_variable_frame_rate_is_read_by_its_time_stamps(tmp_path):
-    images = [np.full((48, 64, 3), 20 + 5 * index, np.uint8) for index in range(7)]
-    path = encode(tmp_path / "v.mp4", images, [0, 10, 25, 60, 95, 110, 160], rate=100)
-    clip = read_clip(path, ClipRules(ClipShape(5, 48, 64, 2.5)))  # at 0, 0.4, 0.8, 1.2 and 1.6 s
-    assert clip.picked.tolist() == [0, 2, 4, 5, 6]
-    assert count_frames(path) == 7
-
-
-def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
-    image = np.zeros((48, 96, 3), dtype=np.uint8)
-    image[:, 80:] = 255  # the right edge ...
-    clip = read_clip(encode(tmp_path / "v.mp4", [image] * 5, [*range(5)], 8, -90), ClipRules(ClipShape(5, 96, 48)))
-    assert clip.fit.source == (96, 48)
-    assert clip.frames[0, 84:].mean() > 200  # ... is the lower one when turned by a quarter clockwise
-    assert clip.frames[0, :76].mean() < 50
 
 
 @pytest.mark.parametrize(

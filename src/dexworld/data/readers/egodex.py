@@ -23,7 +23,7 @@ from dexworld.data.readers.arrays import check_pinhole, is_rigid, simulator_seed
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.hdf5 import attribute, opened_hdf5, read_array
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
-from dexworld.data.video_frames import VideoFrames
+from dexworld.data.video_frames import VideoFrames, check_unturned
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND, LEFT, RIGHT
 from dexworld.track import Track
 
@@ -170,6 +170,7 @@ def _episode(file: h5py.File, frames: VideoFrames, clip: str, task: str, min_con
         raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")
     if not FPS_RANGE[0] <= frames.fps <= FPS_RANGE[1]:
         raise CorruptEpisodeError(f"{frames.path}: {frames.fps:g} frames per second; EgoDex has 30")
+    check_unturned(frames, "camera and hands")
     poses, tracked = _joints(file, cameras)
     keypoints, valid = _selected(KEYPOINT_NAMES, poses, tracked, missing=0.0)
     body, body_valid = _selected(BODY_KEYPOINTS, poses, tracked, missing=0.0)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.frame_table import frame_table
 from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import ClipShape, check_name, is_clip_length
 from dexworld.video.clips.hand_video import MIN_HAND_SHARE, hand_share
@@ -34,6 +35,7 @@ MAX_HAND_SHARE = 0.6  # of the image: a hand video brighter than that, in most f
 SAME_DIFFERENCE = 0.25  # of 255, mean of a frame: a static video this near in every frame shows the interaction
 WARNINGS = {  # kind of problem: what to do about it
     "unlisted": "list the clip, or move the file out of the folder",
+    "uneven-times": "transcode it at a fixed rate: models take frames at equal steps",
     "shifted": "check intrinsics and distortion of the static rendering; scores outside the hands suffer from it",
 }
 FIXES = WARNINGS | {
@@ -197,6 +199,9 @@ def _check(files: TripletFiles, expected: ClipShape | None, found: ValidationRep
     """Figures of one triplet: shape [frames, height, width], fps and what follows; None where its files don't allow."""
     videos = files.interaction, files.static, files.hands
     interaction, static, hands = frames = [_read(path, _decoded, found) for path in videos]
+    for path, video in zip(videos, frames, strict=True):
+        if video is not None and video[2]:
+            found.add(path, "uneven-times", video[2])
     if _read(files.prompt, read_prompt, found) == "":
         found.add(files.prompt, "empty-prompt", "the prompt is empty")
     shape, fps, alignment = None, None, None
@@ -235,10 +240,10 @@ def _read(path: Path, read: Callable[[Path], Any], found: ValidationReport, kind
         return None
 
 
-def _decoded(path: Path) -> tuple[np.ndarray, float]:
-    """All frames (F, H, W, 3) uint8, and frames per second."""
+def _decoded(path: Path) -> tuple[np.ndarray, float, str]:
+    """All frames (F, H, W, 3) uint8, frames per second, and how uneven their times are."""
     video = VideoFrames(path)
-    return video.read(list(range(len(video)))), video.fps
+    return video.read(list(range(len(video)))), video.fps, frame_table(path).unevenness
 
 
 def _compare(
