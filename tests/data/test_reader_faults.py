@@ -12,8 +12,6 @@ sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parent)]  # the 
 
 from reader_faults import READERS
 
-from dexworld.data import video_frames
-
 ORDER = list(READERS["triplets"].faults)
 DOCS, BEGIN, END = Path(__file__).parents[2] / "docs" / "data.md", "<!-- faults -->\n", "<!-- end of faults -->"
 
@@ -74,8 +72,6 @@ def sound(tmp_path_factory):
     ("reader", "fault"), [(name, fault) for name, each in READERS.items() for fault in each.faults]
 )
 def test_a_fault_is_read_right_or_named(reader, fault, sound, tmp_path, caplog):
-    if not hasattr(video_frames, "check_unturned") and fault in ("rotated", "uneven"):
-        pytest.skip("waits for the one reader of turned and uneven videos")
     folder, truth = sound(reader)
     shutil.copytree(folder, tmp_path / "data")
     inflict, expected = READERS[reader].faults[fault]
