@@ -1,7 +1,7 @@
 """What JSON files and command lines hold: frozen dataclasses out of nested mappings, and indices."""
 
 import types
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,10 +11,15 @@ def from_dict(cls: Any, values: dict[str, Any], where: str = "config") -> Any:
 
     Fields that are absent keep their default. Raises ValueError naming fields that are unknown or of the wrong kind.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} should hold values by name, not a {type(values).__name__}")
     hints, known = get_type_hints(cls), [each.name for each in fields(cls)]
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"{where} has unknown fields {', '.join(unknown)}; {cls.__name__} knows {', '.join(known)}")
+    missing = [each.name for each in fields(cls) if _required(each) and each.name not in values]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
     return cls(**{name: _as(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
@@ -22,6 +27,10 @@ def check_index(what: str, index: int, count: int, where: str) -> None:
     """Raises ValueError naming what there is, unless 0 <= index < count."""
     if not 0 <= index < count:
         raise ValueError(f"there is no {what} {index} in {where}: it holds {what}s 0 to {count - 1}")
+
+
+def _required(each: Field) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
 
 
 def _as(hint: Any, value: Any, where: str) -> Any:

@@ -62,6 +62,8 @@ class EncoderConfig:
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tokens for images of (height, width). Raises ValueError when patches don't tile it."""
         side = self.patch * self.downsample
+        if min(image_size) < 1:
+            raise ValueError(f"image size {image_size} must be positive")
         if image_size[0] % side or image_size[1] % side:
             raise ValueError(f"image size {image_size} is not a multiple of patch x downsample = {side} pixels")
         return image_size[0] // side, image_size[1] // side

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError, checkpoint_kind
+from dexworld.models.checkpoint import CheckpointError, checkpoint_kind, located
 from dexworld.models.reference import checkpoint_path
 from dexworld.track import Track
 
@@ -143,13 +143,16 @@ def build_world_model(config: Any, provenance: dict[str, Any] | None = None) -> 
     raise ValueError(f"no world model is registered with a config of {type(config).__name__}")
 
 
-def load_world_model(folder_or_hub_id: str | Path) -> Any:
+def load_world_model(folder_or_hub_id: str | Path, revision: str | None = None) -> Any:
     """The world model of a folder, a Hugging Face id or a shipped name, on the CPU and in evaluation mode.
 
-    Raises CheckpointError when it can't be read or is of a kind that is not installed.
+    revision: of the id, which may also be written `id@revision`. Raises CheckpointError when it can't be read or is of
+    a kind that is not installed.
     """
-    where = checkpoint_path(str(folder_or_hub_id))
+    where = located(checkpoint_path(str(folder_or_hub_id)), revision=revision)
     name = checkpoint_kind(where) or DEFAULT_KIND
     if name not in kinds():
         raise CheckpointError(f"{where} is a world model of kind {name!r}; installed are {', '.join(_KINDS)}")
-    return _KINDS[name].model.from_pretrained(where).eval()
+    model = _KINDS[name].model.from_pretrained(where).eval()
+    model.source = str(folder_or_hub_id)
+    return model

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from dexworld.models.checkpoint import CheckpointError, check_finite, check_plausible
 from dexworld.models.config import EncoderConfig
 from dexworld.models.encoders.base import Encoder
 from dexworld.models.encoders.families import LAYOUTS, Layout
+from dexworld.models.hub import name_and_revision
+
+MOST_LAYERS = 1000  # of a pretrained encoder; the largest known one has 40
 
 
 class TransformersEncoder(Encoder):
@@ -82,10 +85,11 @@ def read_checkpoint_config(source: str) -> Checkpoint:
 
     Raises ValueError when there is none or when it is of no family that we know.
     """
-    library = _transformers()
+    library, (name, revision) = _transformers(), name_and_revision(source)
     try:
-        settings = library.AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+        settings = library.AutoConfig.from_pretrained(name, revision=revision)
+        check_plausible(settings.to_dict(), MOST_LAYERS, "config.json")
+    except Exception as error:  # whatever the library trips over in a foreign file
         raise _unreadable(source, error) from error
     layout = LAYOUTS.get(settings.model_type)
     if layout is None:
@@ -93,6 +97,9 @@ def read_checkpoint_config(source: str) -> Checkpoint:
         raise ValueError(f"encoder {source!r} is a {settings.model_type!r} model; dexworld reads the types {known}")
     tower = getattr(settings, "vision_config", settings)
     patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
+    for field, value in (("patch_size", patch), ("hidden_size", tower.hidden_size)):
+        if not isinstance(value, int) or value < 1:
+            raise CheckpointError(f"encoder {source!r}: {field} of its config.json is {value!r}; it must be 1 or more")
     return Checkpoint(source, layout, tower, tower.hidden_size, patch)
 
 
@@ -107,16 +114,18 @@ def load_weights(checkpoint: Checkpoint) -> Any:
     model_class = getattr(library, checkpoint.layout.model_class)
     try:
         with _quiet(library.utils.logging):
-            model, report = model_class.from_pretrained(checkpoint.source, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            name, revision = name_and_revision(checkpoint.source)
+            model, report = model_class.from_pretrained(name, revision=revision, output_loading_info=True, **options)
+    except Exception as error:  # whatever the library trips over in foreign files
         raise _unreadable(checkpoint.source, error) from error
     # Missing weights are drawn at random by `transformers`, with no more than a warning.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(checkpoint.layout.unused))
     if missing:
-        raise ValueError(
+        raise CheckpointError(
             f"encoder {checkpoint.source!r} lacks {len(missing)} weights that its config.json promises, such as "
             f"{', '.join(missing[:3])}; download it again"
         )
+    check_finite(model.state_dict(), f"encoder {checkpoint.source}")
     return model.eval().requires_grad_(False)
 
 
@@ -146,12 +155,12 @@ def _quiet(messages: Any) -> Iterator[None]:
             messages.enable_progress_bar()
 
 
-def _unreadable(source: str, error: Exception) -> ValueError:
+def _unreadable(source: str, error: Exception) -> CheckpointError:
     taken, reason = "Hugging Face id (no folder has this name)", " ".join(str(error).split())
     advice = f"Without a network, `hf download {source}` elsewhere and give the folder; DINOv3 wants a login"
     if Path(source).is_dir():
         taken, advice = "folder", "It needs the config.json and model.safetensors that transformers writes"
-    return ValueError(
+    return CheckpointError(
         f"can't load encoder weights from {source!r}, taken as a {taken}: {reason} {advice}. A trained model names its "
         "encoder in `encoder.source` of its config.json. The pca encoder needs no download"
     )
