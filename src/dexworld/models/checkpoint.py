@@ -7,6 +7,7 @@ weights before any memory is taken.
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -132,11 +133,25 @@ def check_plausible(settings: Any, tensors: int, where: str) -> None:
     elif isinstance(settings, float) and not math.isfinite(settings):
         raise CheckpointError(f"{where} is {settings}; it must be a finite number")
     elif isinstance(settings, int):
-        layers = where.endswith(("depth", "_layers", "num_blocks"))
+        name = where.rpartition(".")[2]
+        layers = re.search("layers|depth|blocks", name)
         most = min(tensors, LARGEST) if layers else LARGEST
         if abs(settings) > most:
             there = f"the weights hold {tensors} tensors" if layers else "no model has such a size"
             raise CheckpointError(f"{where} is {settings}: {there}; save or download it again")
+        if "heads" in name and settings < 1:
+            raise CheckpointError(f"{where} is {settings}; it must be 1 or more")
+
+
+def check_foreign(build: Callable[[], nn.Module], files: Iterable[Path], where: str | Path) -> None:
+    """Raise CheckpointError where a library's model, built on the meta device, has other shapes than the files say.
+
+    Names that only one of them has are left to the library, which renames some.
+    """
+    with understood(where), torch.device("meta"), torch.random.fork_rng(devices=[]):
+        expected = shapes_of(build().state_dict())
+    found = {name: shape for file in files for name, shape in read_shapes(file).items() if name in expected}
+    check_tensors(found, {name: expected[name] for name in found}, where)
 
 
 def config_of(config_type: type[Config], values: Any, where: str) -> Config:

@@ -134,8 +134,9 @@ class PredictorConfig:
             raise ValueError(f"predictor tracked keypoints must be distinct and not empty, not {self.tracked}")
         if min(self.tracked) < 0 or max(self.tracked) >= NUM_TRACKED:
             raise ValueError(f"predictor tracked keypoints index the {NUM_TRACKED} of TRACKED, not {self.tracked}")
-        if not self.sigmas or min(self.sigmas) <= 0:
-            raise ValueError(f"predictor sigmas must be positive, not {self.sigmas}")
+        if not self.sigmas or min(*self.sigmas, self.depth_reference) <= 0:
+            wrong = f"{self.sigmas} and {self.depth_reference}"
+            raise ValueError(f"predictor sigmas and depth_reference must be positive, not {wrong}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError, check_finite, check_plausible
+from dexworld.models.checkpoint import LARGEST, CheckpointError, check_finite, check_foreign, check_plausible
 from dexworld.models.config import EncoderConfig
 from dexworld.models.encoders.base import Encoder
 from dexworld.models.encoders.families import LAYOUTS, Layout
@@ -87,8 +87,9 @@ def read_checkpoint_config(source: str) -> Checkpoint:
     """
     library, (name, revision) = _transformers(), name_and_revision(source)
     try:
+        read, _ = library.PreTrainedConfig.get_config_dict(name, revision=revision)
+        check_plausible(read, MOST_LAYERS, "config.json")
         settings = library.AutoConfig.from_pretrained(name, revision=revision)
-        check_plausible(settings.to_dict(), MOST_LAYERS, "config.json")
     except Exception as error:  # whatever the library trips over in a foreign file
         raise _unreadable(source, error) from error
     layout = LAYOUTS.get(settings.model_type)
@@ -96,10 +97,11 @@ def read_checkpoint_config(source: str) -> Checkpoint:
         known = ", ".join(LAYOUTS)
         raise ValueError(f"encoder {source!r} is a {settings.model_type!r} model; dexworld reads the types {known}")
     tower = getattr(settings, "vision_config", settings)
-    patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
-    for field, value in (("patch_size", patch), ("hidden_size", tower.hidden_size)):
-        if not isinstance(value, int) or value < 1:
-            raise CheckpointError(f"encoder {source!r}: {field} of its config.json is {value!r}; it must be 1 or more")
+    patch = next(iter(tower.patch_size), None) if isinstance(tower.patch_size, list | tuple) else tower.patch_size
+    for field, value, most in (("patch_size", patch, 256), ("hidden_size", tower.hidden_size, LARGEST)):
+        if not isinstance(value, int) or not 1 <= value <= most:
+            wrong = f"encoder {source!r}: {field} of its config.json is {value!r}"
+            raise CheckpointError(f"{wrong}; it must lie between 1 and {most}")
     return Checkpoint(source, layout, tower, tower.hidden_size, patch)
 
 
@@ -112,6 +114,8 @@ def load_weights(checkpoint: Checkpoint) -> Any:
     # Without `dtype` it is what the file happens to have; `use_safetensors` refuses pickles.
     options = {"config": checkpoint.settings, "dtype": torch.float32, "use_safetensors": True}
     model_class = getattr(library, checkpoint.layout.model_class)
+    files = Path(checkpoint.source).glob("*.safetensors")
+    check_foreign(lambda: model_class(checkpoint.settings), files, f"encoder {checkpoint.source}")
     try:
         with _quiet(library.utils.logging):
             name, revision = name_and_revision(checkpoint.source)

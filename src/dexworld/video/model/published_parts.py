@@ -12,6 +12,7 @@ from dexworld.models.checkpoint import (
     LARGEST,
     CheckpointError,
     check_finite,
+    check_foreign,
     check_plausible,
     located,
     raise_if_unfit,
@@ -77,7 +78,9 @@ def library_model(cls: Any, folder: Path, **options: Any) -> Any:
 
     Raises CheckpointError naming every unfit tensor, and a tensor with NaN or Inf.
     """
-    part_settings(folder)
+    settings = part_settings(folder)
+    from_settings = cls.from_config if hasattr(cls, "from_config") else lambda _: cls(cls.config_class(**settings))
+    check_foreign(lambda: from_settings(settings), folder.glob("*.safetensors"), folder)
     with understood(folder):
         model, report = cls.from_pretrained(
             folder, output_loading_info=True, use_safetensors=True, local_files_only=True, **options

@@ -45,12 +45,13 @@ def published_config(
 ) -> DWMConfig:
     """The configuration of a loaded transformer, with the size of its own training clips unless `clip` is given."""
     kind, settings = CLASSES[type(transformer).__name__], transformer.config
-    if clip is None and kind == "wan":
-        clip = ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free
-    elif clip is None:
-        clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
-    codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
-    backbone = _backbone_config(settings, kind, noise_settings(source, kind))
+    with understood(f"{source}: the transformer's config.json"):
+        if clip is None and kind == "wan":
+            clip = ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free
+        elif clip is None:
+            clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
+        codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
+        backbone = _backbone_config(settings, kind, noise_settings(source, kind))
     return DWMConfig(clip, codec, backbone, condition, prediction, sampling_steps=PUBLISHED_STEPS)
 
 
