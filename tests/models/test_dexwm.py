@@ -93,7 +93,12 @@ def test_a_truncated_checkpoint_is_named(model, tmp_path):
     whole = (tmp_path / "model.safetensors").read_bytes()
     for length in (4, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "model.safetensors").write_bytes(whole[:length])
-        refused(r"model\.safetensors is missing, truncated or corrupt", DexWM.from_pretrained, tmp_path, error=CheckpointError)
+        refused(
+            r"model\.safetensors is missing, truncated or corrupt",
+            DexWM.from_pretrained,
+            tmp_path,
+            error=CheckpointError,
+        )
 
 
 def test_checkpoints_that_do_not_fit_say_why(model, tmp_path):

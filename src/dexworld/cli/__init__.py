@@ -1,14 +1,17 @@
 """The `dexworld` command: every verb is a dataclass whose fields are its options, imported when it is asked for."""
 
 import errno
+import io
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import is_dataclass
 from importlib import import_module
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -157,15 +160,34 @@ def _parsed(verb: str, command: Any, options: list[str]) -> Any:
     import tyro
     from rich.logging import RichHandler
 
+    from dexworld.options import check_numbers
+
     handler = RichHandler(show_path=False) if sys.stdout.isatty() else logging.StreamHandler()  # plain in a log file
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return tyro.cli(
-        command,
-        prog=f"dexworld {verb}",
-        args=options,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
-    )
+    config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            parsed = tyro.cli(command, prog=f"dexworld {verb}", args=options, config=config)
+    except SystemExit as error:
+        if error.code:
+            raise UsageError(f"{_first_box(said.getvalue())}; see `dexworld {verb} --help`") from None
+        raise
+    check_numbers(parsed)
+    return parsed
+
+
+def _first_box(text: str) -> str:
+    """What tyro says of a mistake: what stands in its box below the title and above the first rule."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip(" │╭╮╰╯") for line in plain.splitlines()[1:]]
+    shown = dropwhile(_is_rule, lines)
+    return " ".join(takewhile(lambda line: not _is_rule(line), shown))
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-")
 
 
 def _overview(words: list[str]) -> NoReturn:

@@ -12,11 +12,13 @@ the item that it worked on. All processes end when the main process does, even w
 import errno
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -196,7 +198,8 @@ class _Process:
         self.task: Any = None
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
+        with signals_held():
+            self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
         self.send(job)
 
@@ -219,6 +222,20 @@ class _Process:
         self.pipe.close()
         self.process.kill()
         self.process.join()
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Around the start of processes that leave SIGINT and SIGTERM to this one, whose end is theirs.
+
+    A signal to the whole group then prints no traceback from each of them. This process gets its own when that is over.
+    """
+    resource_tracker.ensure_running()  # it would let the signals through, had it to be started in between
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ready_processes(crew: list[Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError, checkpoint_kind, located
+from dexworld.models.checkpoint import CheckpointError, check_prediction, checkpoint_kind, located
 from dexworld.models.reference import checkpoint_path
 from dexworld.track import Track
 
@@ -59,20 +59,33 @@ class WorldModel(Protocol):
         """Latents (N, T, P, D) that N candidates lead to. The condition's first frame is the last observed one."""
 
 
-class BFloat16Rollouts:
+class CheckedRollouts:
+    """A model whose rollouts must be finite: ValueError names `what` was asked for, and the checkpoint."""
+
+    def __init__(self, model: WorldModel, what: str) -> None:
+        self.model, self._what = model, what
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":  # asked for before it is set, as when unpickling
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def rollout(self, context: Any, condition: Any, max_batch: int | None = None) -> Tensor:
+        """As the model's, (N, T, P, D)."""
+        latents = self.model.rollout(context, condition, max_batch)
+        check_prediction(latents, self.model, [self._what] * len(latents))
+        return latents
+
+
+class BFloat16Rollouts(CheckedRollouts):
     """A model whose rollouts run in bfloat16 and come back in float32; everything else is the model's own.
 
     Rounding moves predicted latents by about one percent of their spread, less than the model's own error. It is worth
     about 1.5 times the candidates per CPU-second, on processors with bfloat16 units.
     """
 
-    def __init__(self, model: WorldModel) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "model":  # asked for before it is set, as when unpickling
-            raise AttributeError(name)
-        return getattr(self.model, name)
+    def __init__(self, model: WorldModel, what: str = "a roll-out") -> None:
+        super().__init__(model, what)
 
     def start(self, latents: Tensor, condition: Any) -> Any:
         """As the model's, the shared keys and values in bfloat16."""
@@ -84,7 +97,7 @@ class BFloat16Rollouts:
     def rollout(self, context: Any, condition: Any, max_batch: int | None = None) -> Tensor:
         """As the model's, (N, T, P, D) float32."""
         with torch.autocast(self._device, dtype=torch.bfloat16):
-            return self.model.rollout(context, condition, max_batch).float()
+            return super().rollout(context, condition, max_batch).float()
 
 
 @dataclass(frozen=True)
