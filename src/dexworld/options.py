@@ -7,7 +7,6 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-
 # Where a command's numbers may lie, by field, or by class and field where a name has several meanings. What isn't here
 # lies between 0 and a million (whole numbers) or 10^9. Classes check what depends on other fields.
 _ANY, _COUNT, _SIDE, _SHARE = (-math.inf, math.inf), (1, 10**6), (1, 16_384), (0.0, 1.0)
@@ -19,7 +18,8 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("unroll_steps", "deep_unroll_steps", "horizon", "iterations", "AtomicConfig.steps"), (1, 1000)),
     **dict.fromkeys(("steps", "log_every", "validate_every", "checkpoint_every"), (1, 10**9)),
     **dict.fromkeys(
-        ("clips", "frames", "group", "pack_episodes", "keep_checkpoints", "gpus", "segments", "elites", "model_budget"), _COUNT
+        ("clips", "frames", "group", "pack_episodes", "keep_checkpoints", "gpus", "segments", "elites", "model_budget"),
+        _COUNT,
     ),
     **dict.fromkeys(("fps", "rate_hz"), (0.01, 1000.0)),
     **dict.fromkeys(("mix", "VideoRunConfig.weights"), (1e-9, 1e9)),

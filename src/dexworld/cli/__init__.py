@@ -8,14 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from dataclasses import is_dataclass
 from importlib import import_module
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dexworld.errors import UsageError
+from dexworld.errors import UsageError, naming
 
 # verb: (module below `dexworld.cli`, class, what the overview says)
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -49,6 +49,8 @@ _MISTAKES = (ValueError, OSError, UsageError)
 _CAUSES = {
     errno.ENOSPC: "the disk is full; make room and start again, finished files are kept",
     errno.EDQUOT: "the disk quota is used up; make room and start again, finished files are kept",
+    errno.EFBIG: "the file grew larger than the system allows (`ulimit -f`); finished files are kept",
+    errno.EIO: "the device failed (input/output error); finished files are kept",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose another folder or change its permissions",
     errno.EPERM: "permission denied; choose another folder or change its permissions",
@@ -120,7 +122,8 @@ def _run(command: Any, outputs: list[Path]) -> None:
         if os.environ.get("RANK", "0") == "0":  # the first process of a group that a launcher started
             for folder in outputs:
                 stack.enter_context(owned(folder))
-        command.run()
+        with naming(outputs[0]) if outputs else nullcontext():  # where what was written doesn't say it itself
+            command.run()
 
 
 @contextmanager

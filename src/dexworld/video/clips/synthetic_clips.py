@@ -7,10 +7,10 @@ meshes rebuilt from keypoints, with frames in which the hands were not found.
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import mujoco
 import numpy as np
 
 from dexworld.data.parallel import parallel_map
@@ -76,7 +76,7 @@ def record_triplets(
     backend: Any = choose_backend(config.backend)
     settings: dict[str, Any] = {"generator": "dexworld.video.synthetic", "camera": config.camera}
     settings["recording"] = asdict(config.recording()) | {"skills": list(config.recording().skills)}
-    settings |= {"backend": backend, "mujoco": mujoco.__version__}
+    settings |= {"backend": backend, "mujoco": version("mujoco")}
     seeds = {clip_name(seed): seed for seed in range(config.seed, config.seed + config.clips)}
     start_triplets(config.output, settings, seeds)
     missing = [seed for name, seed in seeds.items() if not files_of(config.output, name).interaction.exists()]
