@@ -120,6 +120,13 @@ def test_without_graphics_home_and_terminal_a_command_works_or_says_what_it_need
     assert not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.parametrize("verb", sorted(SIMULATES))
+def test_graphics_that_cant_be_served_are_said_in_one_line(inputs, tmp_path, verb):
+    command = start([*verb.split(), *commands(inputs, tmp_path / "out")[verb]], tmp_path, MUJOCO_GL="nonsense")
+    assert command.ended() == 2
+    assert "MUJOCO_GL='nonsense' is not a backend" in one_line(command)
+
+
 @pytest.fixture
 def mounted(tmp_path):
     """Mounts a file system of its own with the given options; below a file where nothing may be mounted."""
@@ -172,7 +179,7 @@ def test_a_full_disk_ends_a_command_with_the_file_that_it_was_writing(inputs, tm
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_a_command_that_is_stopped_ends_within_seconds_and_leaves_nobody(inputs, tmp_path, verb):
     output = tmp_path / "out"
-    command = start([*verb.split(), *commands(inputs, output, long=True)[verb]], tmp_path, MUJOCO_GL="nonsense")
+    command = start([*verb.split(), *commands(inputs, output, long=True)[verb]], tmp_path, MUJOCO_GL="disable")
     begin = time.monotonic()
     while command.process.is_alive() and not command.text and time.monotonic() - begin < 20:
         time.sleep(0.05)

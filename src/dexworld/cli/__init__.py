@@ -135,15 +135,28 @@ def _stopped_by_signals() -> Iterator[None]:
         return
 
     def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGALRM:
+            raise Stopped(caught[0])
+        caught.append(number)
         signal.signal(number, signal.SIG_DFL)
         if os.getpid() != own:  # a forked worker: its parent cleans up
             os.kill(os.getpid(), number)
         raise Stopped(number)
 
-    before = [signal.signal(number, stop) for number in numbers]
+    def unraisable(lost: Any) -> None:
+        """Python can't raise out of a finaliser or a callback: raise again in a moment."""
+        if isinstance(lost.exc_value, Stopped):
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            sys.__unraisablehook__(lost)
+
+    caught: list[int] = []
+    before, sys.unraisablehook = [signal.signal(number, stop) for number in numbers], unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = sys.__unraisablehook__
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
