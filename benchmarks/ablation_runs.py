@@ -289,7 +289,7 @@ class Study:
         for index in range(len(self.held_out)):
             clip = clip_of(sized[index], protocol)
             if "object_pixels" in clip.columns:  # stored in pixels of the stored picture
-                fit = Fit(self.held_out[index].frames.size, self.config.model.image_size)
+                fit = Fit.cover(self.held_out[index].frames.size, self.config.model.image_size)
                 clip = clip.with_columns(object_pixels=torch.as_tensor(fit.pixels(clip["object_pixels"].numpy())))
             images = np.ascontiguousarray(clip.frames.read(list(range(len(clip)))))
             scenes.append(Scene(clip, self.encoder.encode(torch.from_numpy(images)).float(), self.evaluator))

@@ -37,6 +37,7 @@ from av.video.reformatter import VideoReformatter
 from common import cpu_seconds, parser, processor, write_and_print
 from dexworld.data.loader import FrameLoader
 from dexworld.data.prepare.job import PrepareConfig, prepare
+from dexworld.data.resize import resized
 from dexworld.data.sampling import PaperSampling
 from dexworld.data.store.prepared_dataset import PreparedDataset, open_prepared
 from dexworld.data.store.store_settings import PrepareSettings
@@ -212,7 +213,7 @@ class DecodeLimit:
 
 def with_workers(dataset: PreparedDataset, batches: int, workers: int = 2) -> dict[str, float]:
     """Windows per second and per CPU-second, all processes together, starting and ending the workers included."""
-    loader = FrameLoader([dataset], PaperSampling(), BATCH, 0, workers=workers, image_size=(HEIGHT, WIDTH))
+    loader = FrameLoader([resized(dataset, (HEIGHT, WIDTH))], PaperSampling(), BATCH, 0, workers=workers)
     wall, own = time.perf_counter(), time.process_time()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for batch in loader.batches(stop=batches):
@@ -241,7 +242,7 @@ def prepared(source: Path, folder: Path, codec: str) -> tuple[PreparedDataset, d
 def measure(source: Path, stores: dict[str, PreparedDataset], rounds: int, batches: int) -> dict[str, Meter]:
     """All ways by turns, on the windows of the same seed; the first round of each is not counted."""
     loaders = {
-        codec: FrameLoader([dataset], PaperSampling(), BATCH, 0, image_size=(HEIGHT, WIDTH))
+        codec: FrameLoader([resized(dataset, (HEIGHT, WIDTH))], PaperSampling(), BATCH, 0)
         for codec, dataset in stores.items()
     }
     limits = {codec: DecodeLimit(dataset) for codec, dataset in stores.items()}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dexworld.actions import HandMotion
 from dexworld.data.windows import Window
+from dexworld.hands import TRACKED
 from dexworld.models.dexwm import DexWM
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import MODULATIONS, Block, Predictor, modulate, normalise, plain_rollout
@@ -136,7 +137,8 @@ def _keypoints(
     model: DexWM, logits: Tensor, motion: HandMotion, window: Window, frames: int, config: TrainConfig, choices: Choices
 ) -> Tensor:
     """Keypoint loss of logits (B, frames, K, h, w) of a window's last frames, against target maps."""
-    pixels, visible = motion.pixels[:, -frames:], (motion.visible & window.tracked_shown)[:, -frames:]
+    shown = window.track.keypoints_shown[..., list(TRACKED)]
+    pixels, visible = motion.pixels[:, -frames:], (motion.visible & shown)[:, -frames:]
     size, sigma, kind = model.config.image_size, config.sigma_px, model.config.keypoint_head.loss
     if choices.targets:
         return keypoint_loss(logits, pixels, visible, size, sigma, kind)

@@ -19,7 +19,7 @@ import torch
 
 from common import parser, write_and_print
 from dexworld.robots.franka_allegro import FrankaAllegro
-from dexworld.sim.collect_scenes import CollectConfig, collect
+from dexworld.sim.collect_scenes import SceneRange, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND, Simulation
@@ -55,7 +55,7 @@ def measure_kinematics() -> dict[str, float]:
 
 def measure_scenes(backend: str, frames: int, scenes: int) -> dict[str, float]:
     """Building, physics and pictures, averaged over `scenes` scenes with the arm in motion."""
-    spent: dict[str, list[float]] = {name: [] for name in ("physics", "render", "depth", "segmentation")}
+    spent: dict[str, list[float]] = {name: [] for name in ("physics", "render", "segmentation")}
     build = []
     for seed in range(FIRST_SEED, FIRST_SEED + scenes):
         layout = random_layout(seed)
@@ -69,9 +69,7 @@ def measure_scenes(backend: str, frames: int, scenes: int) -> dict[str, float]:
                 simulation.move(np.clip(targets, *simulation.joint_limits.T), 1 / FRAMES_PER_SECOND)
 
             draw = simulation.renderer
-            works = [move, simulation.image] + [
-                functools.partial(kind, simulation.data, EGO_CAMERA) for kind in (draw.depth, draw.segmentation)
-            ]
+            works = [move, simulation.image, functools.partial(draw.segmentation, simulation.data, EGO_CAMERA)]
             for times, work in zip(spent.values(), works, strict=True):
                 times.append(cost(work, frames))
     figures = {f"{name}_cpu_ms_per_frame": 1e3 * float(np.mean(times)) for name, times in spent.items()}
@@ -82,9 +80,9 @@ def measure_collection(backend: str, episodes: int, frames: int) -> dict[str, fl
     """Whole episodes into a temporary folder, rejected attempts and video encoding included."""
     explore = ExploreConfig(frames=frames)
     with tempfile.TemporaryDirectory() as folder:
-        config = CollectConfig(Path(folder) / "data", episodes, FIRST_SEED, 1, backend=backend, explore=explore)
+        scenes = SceneRange(Path(folder) / "data", episodes, FIRST_SEED, 1, backend)
         wall, start = time.perf_counter(), cpu_seconds()
-        collect(config)
+        collect(scenes, explore)
         used, wall = cpu_seconds() - start, time.perf_counter() - wall
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     return {

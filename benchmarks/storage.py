@@ -21,7 +21,7 @@ from dexworld.data.store.assemble import assemble
 from dexworld.data.store.encode import RECIPES, encode_episode, scaled_frame
 from dexworld.data.store.packs import read_records, write_pack
 from dexworld.data.store.prepared_dataset import open_prepared
-from dexworld.data.store.store_settings import PrepareSettings, StoredFit
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import write_video
 from dexworld.pictures import psnr_of_mse
 from dexworld.track import ArrayFrames, Track
@@ -150,7 +150,7 @@ def main() -> None:
         frames = clip(kind, options.frames, height, width)
         episode = episode_of(frames)
         settings = PrepareSettings().resolved(episode)
-        fit = StoredFit.of((height, width), settings)
+        fit = settings.fit((height, width))
         references = np.stack([scaled_frame(frame, fit) for frame in frames])
         with tempfile.TemporaryDirectory() as folder:
             write_video(Path(folder) / "source.mp4", frames, FPS, crf=23)

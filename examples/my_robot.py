@@ -28,7 +28,6 @@ INTRINSICS = np.array([[60.0, 0, 48], [0, 60, 48], [0, 0, 1]])
 class PlanarArm(Robot):
     """Three links on a table, turning about the vertical, with a stiff hand at the end."""
 
-    name = "planar_arm"
     joints = ("shoulder", "elbow", "wrist")
     arm = slice(0, 3)
 

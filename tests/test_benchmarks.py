@@ -16,7 +16,7 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import REFERENCE, checkpoint_path
-from dexworld.sim.collect_scenes import CollectConfig, collect
+from dexworld.sim.collect_scenes import SceneRange, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.training.cost import VIT_SHAPES
 
@@ -48,7 +48,7 @@ def test_make_bench_takes_scripts_that_run_without_data():
 DOCUMENTED = {
     "simulator.py": (
         "--episodes 1 --frames 3 --scenes 1",
-        "fk_us_per_pose physics_cpu_ms_per_frame render_cpu_ms_per_frame depth_cpu_ms_per_frame build_cpu_ms_per_scene "
+        "fk_us_per_pose physics_cpu_ms_per_frame render_cpu_ms_per_frame build_cpu_ms_per_scene "
         "segmentation_cpu_ms_per_frame cpu_s_per_500_episodes",
         {"episodes_measured": 1},
     ),
@@ -121,7 +121,7 @@ def test_the_storage_benchmark_measures_what_it_documents(tmp_path):
 
 
 def test_the_decoder_benchmark_measures_what_it_documents(tmp_path):
-    collect(CollectConfig(tmp_path / "data", 2, 900_000, 1, explore=ExploreConfig(frames=6)))
+    collect(SceneRange(tmp_path / "data", 2, 900_000, 1), ExploreConfig(frames=6))
     model = DexWM.from_pretrained(checkpoint_path(REFERENCE))
     space = LatentSpace.of(model.config, encoder_fingerprint(model.encoder))
     decoder = PixelDecoder(PixelDecoderConfig(space, DECODER_PRESETS["debug"]), {"training_seeds": [0, 1]})

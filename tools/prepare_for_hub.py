@@ -15,7 +15,7 @@ from safetensors import safe_open
 from dexworld.models.checkpoint import read_tensors, write_tensors, write_text
 from dexworld.models.hub import CLASSES, front_matter
 
-# A field that only this class's config has.
+# A field that only the config of one class has.
 MARKS = {
     "predictor": "DexWMConfig",
     "backbone": "DWMConfig",
@@ -38,7 +38,7 @@ def prepare(folder: Path) -> None:
     text = card.read_text(encoding="utf-8")
     if not text.startswith("---\n"):
         model = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"]
-        task, tag, _ = CLASSES[next(kind for mark, kind in MARKS.items() if mark in model)]
+        task, tag, _ = CLASSES[next((kind for mark, kind in MARKS.items() if mark in model), "EvaluatorConfig")]
         write_text(card, f"{front_matter('apache-2.0', task, tag)}\n{text}")
 
 

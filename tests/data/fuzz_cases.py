@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import traceback
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from numbered_fixtures import encode_brightness, write_numbered_dataset
 
 from dexworld.data.latent_cache import latent_cache, open_cache
 
+SECONDS = 60  # a case takes a hundredth of a second
 MEMORY = 1 << 30  # bytes of address space beyond what the process has when it starts
 BATCH_EVERY = 3
 PREPARED_EVERY = 80  # cases; a preparation takes as long as ten readings
@@ -30,6 +32,7 @@ PLAIN = {
 # nothing. A file that nothing lists can't be missed.
 BELIEVABLE = {(layout, "frames too many") for layout in ("lerobot", "droid-lerobot", "droid")}
 BELIEVABLE |= {("droid", "frames missing"), ("droid", "absurd rate")}
+BELIEVABLE |= {(layout, "another size") for layout in ("lerobot", "droid-lerobot")}  # a warning names both sizes
 NOT_LISTED = {("robocasa", "missing")}
 
 
@@ -140,7 +143,9 @@ class FuzzCase:
             self.checks[name] = CacheCases(folder) if name == "latents" else SourceCases(folder, name)
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+        signal.alarm(SECONDS)  # a case that hangs ends its process
         outcome, detail = self._outcome(self.checks[name], name, number)
+        signal.alarm(0)
         return outcome, detail[-1500:], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _outcome(self, check: SourceCases | CacheCases, name: str, number: int) -> tuple[str, str]:

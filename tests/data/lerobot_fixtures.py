@@ -123,6 +123,27 @@ def write_meta(folder, lengths, cameras, features, tasks, fps, size, files=None,
     (folder / "meta" / "info.json").write_text(json.dumps(description))
 
 
+def change_info(folder: Path, change) -> None:
+    """Rewrite meta/info.json: `change` takes its content and alters it."""
+    path = folder / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    change(info)
+    path.write_text(json.dumps(info))
+
+
+def change_tables(folder: Path, place: str, change) -> None:
+    """Rewrite the parquet files below `place` of the dataset: `change` takes a table and gives another."""
+    for path in sorted((folder / place).rglob("*.parquet")):
+        pq.write_table(change(pq.read_table(path)), path)
+
+
+def set_column(table: pa.Table, name: str, values) -> pa.Table:
+    """The table with a column added or replaced; values: an array, or a list of plain numbers."""
+    if name in table.column_names:
+        return table.set_column(table.column_names.index(name), name, pa.array(values))
+    return table.append_column(name, values if isinstance(values, pa.Array) else pa.array(values))
+
+
 def _write_rows(path, members, starts, columns, row_groups, image_key, size):
     tables = []
     for episode in members:

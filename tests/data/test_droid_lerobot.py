@@ -117,7 +117,7 @@ def spoilt(value):
         (POSITION, lambda values: [value[:5] for value in values], "has 5 numbers a row, expected 6"),
         ("observation.state.gripper_position", spoilt(7.0), "beyond 1.1"),
         ("camera_extrinsics.exterior_2_left", lambda values: [[0.0] * 6] * len(values), "not calibrated"),
-        ("episode_index", lambda values: [5] * len(values), "are not the 8 rows of episode 0"),
+        ("episode_index", lambda values: [5] * len(values), "no row of episode 0 is there"),
     ],
 )
 def test_damaged_rows_make_a_corrupt_episode_that_says_which(copied, name, change, complaint):

@@ -12,7 +12,6 @@ from fuzz_layouts import LAYOUTS, OWN
 from dexworld.data.parallel import Workers
 
 CASES = int(os.environ.get("DEXWORLD_FUZZ_CASES", "240"))  # of each layout
-SECONDS = 60.0  # a case takes a hundredth of a second
 IDLE = {"unfit", "unchanged"}  # cases that damaged nothing
 GOOD = {"detected", "harmless", "plausible"}
 MEMORY = 700 << 20  # bytes that a process may ever have used; PyTorch and PyArrow alone take half of it
@@ -22,7 +21,7 @@ def test_damage_is_named_or_harmless_and_reaches_neither_neighbours_nor_batches(
     layouts = [*LAYOUTS, "latents"]
     found = {name: Counter[str]() for name in layouts}
     bad, most = [], 0
-    with Workers(FuzzCase(tmp_path), workers=2, patience=SECONDS) as workers:
+    with Workers(FuzzCase(tmp_path), workers=2) as workers:
         for case in workers.outcomes([(name, number) for name in layouts for number in range(CASES)]):
             outcome, detail, peak = case.result or ("ended", str(case.error), 0)
             found[case.item[0]][outcome] += 1

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.datasets import open_dataset
 from dexworld.data.latent_cache import latent_cache
 from dexworld.data.loader import FrameLoader
 from dexworld.data.mixture import MixConfig
 from dexworld.data.recordings import EpisodeWriter
+from dexworld.data.resize import resized
 from dexworld.data.sampling import PaperSampling, StrideSampling
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.windows import WindowSampler
@@ -51,18 +51,6 @@ def test_frames_labels_and_cameras_of_a_window_belong_together(datasets, samplin
     assert (batch.track.keypoints_world[:, :, 0] == 0).all()  # NaN in the file, but not valid
 
 
-def test_online_windows_are_those_that_cached_latents_give(make_cache, tmp_path):
-    caches = [make_cache([20, 12], "one", 5), make_cache([25], "two")]
-    cached = WindowSampler(caches, STRIDE, 7).batch(4, 40)
-    loader = FrameLoader([open_dataset(tmp_path / name) for name in ("one", "two")], STRIDE, 40, 7)
-    online = loader.batch(4)
-    for name in cached.tensors.keys() - {"latents", "frames"}:
-        assert torch.equal(online.tensors[name], cached.tensors[name]), name
-    torch.testing.assert_close(
-        online.frames.float().mean(dim=(2, 3, 4)), cached.latents[..., 0, 0], atol=0.1, rtol=1e-3
-    )
-
-
 def test_workers_resuming_and_ranks_change_nothing(datasets):
     mix = MixConfig((1.0, 2.0), block=30)
     here = FrameLoader(datasets, PAPER, 8, 5, mix=mix)
@@ -85,17 +73,6 @@ def test_workers_resuming_and_ranks_change_nothing(datasets):
         assert torch.equal(frames, expected[3].frames)
     with pytest.raises(ValueError, match="shared"):
         FrameLoader(datasets, PAPER, 5, 0, world_size=2)
-
-
-def test_an_epoch_brings_every_part_of_every_clip_once(datasets):
-    loader = FrameLoader(datasets, PAPER, 5, 2)  # 5 clips x 3 segments
-    seen = []
-    for batch in loader.batches(stop=3):
-        lengths = torch.tensor([20, 12, 30, 25, 16])[batch.clips]
-        seen += zip(batch.clips.tolist(), (frame_numbers(batch, loader)[:, -1] * 3 // lengths).tolist(), strict=True)
-    assert len({clip for clip, _ in seen}) == 5
-    assert [sum(clip == each for clip, _ in seen) for each in range(5)] == [3] * 5
-    assert torch.equal(loader.batch(9, 5, first=10).numbers, torch.arange(10, 15))
 
 
 def test_each_frame_of_a_window_is_decoded_once_and_no_other_is(datasets):
@@ -130,23 +107,16 @@ def test_each_frame_of_a_window_is_decoded_once_and_no_other_is(datasets):
     assert plain.track.keypoints_valid.any()
 
 
-def test_frames_and_intrinsics_are_brought_to_the_size_asked_for(datasets):
-    stored = FrameLoader(datasets, PAPER, 6, 0).batch(0)
-    sized = FrameLoader(datasets, PAPER, 6, 0, image_size=(16, 24)).batch(0)
-    assert sized.frames.shape == (6, 4, 16, 24, 3)
-    torch.testing.assert_close(sized.frames.float().mean(dim=(2, 3, 4)), stored.frames.float().mean(dim=(2, 3, 4)))
-    torch.testing.assert_close(sized.track.intrinsics[:, 0, 0], stored.track.intrinsics[:, 0, 0] * 24 / 32)
-
-
 def test_datasets_of_two_sizes_need_a_common_one(tmp_path, write_dataset, numbered_episode):
     plain = write_dataset(tmp_path / "plain", [10, 10])
     writer = EpisodeWriter(tmp_path / "wide", {})
     episode = numbered_episode(0, 12)
     writer.write("0", replace(episode, frames=ArrayFrames(np.full((12, 32, 64, 3), 7, np.uint8))))
     both = [plain, writer.finish()]
-    with pytest.raises(ValueError, match="image_size"):
+    with pytest.raises(ValueError, match="of sizes"):
         FrameLoader(both, PAPER, 4, 0)
-    assert FrameLoader(both, PAPER, 4, 0, image_size=(32, 32)).batch(0).frames.shape == (4, 4, 32, 32, 3)
+    loader = FrameLoader([resized(each, (32, 32)) for each in both], PAPER, 4, 0)
+    assert loader.batch(0).frames.shape == (4, 4, 32, 32, 3)
 
 
 def damage(folder, name):

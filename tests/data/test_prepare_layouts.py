@@ -34,6 +34,13 @@ def test_egodex_is_prepared_with_its_labels_and_splits_and_a_damaged_clip_is_nam
         assert set(found.columns) == set(expected.columns)
 
 
+def test_two_clips_of_one_id_are_refused_by_their_places(tmp_path):
+    for folder in ("pour tea", "pour-x20tea"):
+        write_clip(tmp_path / "egodex" / "part1" / folder, 0, make_clip(0, 4))
+    with pytest.raises(ValueError, match=r"pour tea/0\.mp4 and .*pour-x20tea/0\.mp4 have the same id .*; rename one"):
+        prepare(config_of(tmp_path / "egodex", tmp_path / "store"))
+
+
 def reds(episode) -> np.ndarray:
     """Mean red of every frame's middle; the writers make it tell the frame."""
     return episode.frames.read(list(range(len(episode))))[:, 10:20, 10:20, 0].mean(axis=(1, 2))

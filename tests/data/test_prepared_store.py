@@ -79,9 +79,10 @@ def test_a_store_opens_by_open_dataset_and_as_any_lerobot_dataset(store):
     assert (own.kind, len(own), len(foreign)) == ("prepared", 7, 7)
     for index in range(7):
         mine, theirs = own[index], foreign[index]
-        points = theirs.columns["observation.keypoints"].reshape(-1, 42, 3)
-        np.testing.assert_array_equal(mine.keypoints_world, points)
-        assert mine.task == theirs.task
+        assert (mine.task, mine.seed) == (theirs.task, theirs.seed)
+        for name, value in mine.columns.items():
+            np.testing.assert_array_equal(theirs.columns[name], value, err_msg=name)
+        np.testing.assert_allclose(theirs.intrinsics, mine.intrinsics, rtol=1e-6)
         np.testing.assert_array_equal(mine.frames.read([5, 0, 19]), theirs.frames.read([5, 0, 19]))
 
 
@@ -215,14 +216,14 @@ def test_the_layout_is_that_of_lerobot(store):
         np.testing.assert_allclose(span, row["length"] / 10)
         truth = make_episode(int(row["dexworld/id"][1:]), row["length"])
         motion = truth.columns["object_motion"]
-        np.testing.assert_allclose(row["stats/observation.object_motion/mean"], [motion.mean()], rtol=1e-5)
-        np.testing.assert_allclose(row["stats/observation.object_motion/std"], [motion.std()], rtol=1e-5)
+        np.testing.assert_allclose(row["stats/track.object_motion/mean"], [motion.mean()], rtol=1e-5)
+        np.testing.assert_allclose(row["stats/track.object_motion/std"], [motion.std()], rtol=1e-5)
     tasks = pq.read_table(store / "meta" / "tasks.parquet")
     assert b"__index_level_0__" in tasks.schema.metadata[b"pandas"]
     assert tasks.column("task_index").to_pylist() == [0, 1]
     stats = json.loads((store / "meta" / "stats.json").read_text())
     motions = [open_prepared(store)[index].columns["object_motion"] for index in range(7)]
-    np.testing.assert_allclose(stats["observation.object_motion"]["std"], [np.concatenate(motions).std()], rtol=1e-5)
+    np.testing.assert_allclose(stats["track.object_motion"]["std"], [np.concatenate(motions).std()], rtol=1e-5)
     assert np.array(stats[key]["mean"]).shape == (3, 1, 1)
 
 

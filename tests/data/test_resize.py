@@ -7,14 +7,14 @@ import torch
 from dexworld.data.resize import Fit
 from dexworld.geometry import project
 
-EGODEX = Fit((1080, 1920), (224, 392))
+EGODEX = Fit.cover((1080, 1920), (224, 392))
 
 
 def test_the_sizes_of_the_release_come_out():
     assert EGODEX.scaled == (224, 398)
     assert EGODEX.corner == (0, 3)
-    assert Fit((720, 1280), (224, 384)).corner == (0, 7)
-    assert Fit((180, 320), (224, 392)).scaled == (224, 398)
+    assert Fit.cover((720, 1280), (224, 384)).corner == (0, 7)
+    assert Fit.cover((180, 320), (224, 392)).scaled == (224, 398)
     np.testing.assert_allclose(EGODEX.pixels(np.array([1920.0, 1080.0])), [395, 224])
     np.testing.assert_allclose(EGODEX.pixels(np.array([0.0, 0.0])), [-3, 0])
 
@@ -23,7 +23,7 @@ def test_the_sizes_of_the_release_come_out():
 @pytest.mark.parametrize("target", [(42, 70), (56, 56)])
 def test_a_projected_point_lands_on_the_same_image_feature(size, target):
     """A soft spot drawn where the camera sees a point has its centre where the new intrinsics say."""
-    fit = Fit(size, target)
+    fit = Fit.cover(size, target)
     intrinsics = torch.tensor([[size[1] * 0.7, 0, size[1] * 0.5], [0, size[1] * 0.7, size[0] * 0.5], [0, 0, 1.0]])
     point = torch.tensor([[0.031, -0.022, 0.5]])
     before, _ = project(point, intrinsics)
@@ -44,26 +44,26 @@ def test_numpy_and_torch_agree_and_a_crop_alone_keeps_every_pixel():
     pixels = np.array([[12.5, 80.0], [1900, 3]])
     np.testing.assert_allclose(EGODEX.pixels(pixels), EGODEX.pixels(torch.from_numpy(pixels)).numpy())
     images = torch.randint(0, 256, (2, 3, 224, 398, 3), dtype=torch.uint8)
-    fit = Fit((224, 398), (224, 392))
+    fit = Fit.cover((224, 398), (224, 392))
     assert torch.equal(fit.images(images), images[..., 3:395, :])
     assert not fit.is_identity
-    assert Fit((5, 7), (5, 7)).is_identity
+    assert Fit.cover((5, 7), (5, 7)).is_identity
 
 
 def test_scaling_down_averages_and_keeps_the_kind_of_number():
     board = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).mul(255).to(torch.uint8)
     images = board[None, ..., None].expand(3, -1, -1, 3)
-    small = Fit((64, 64), (8, 8)).images(images)
+    small = Fit.cover((64, 64), (8, 8)).images(images)
     assert small.dtype == torch.uint8
     assert small.shape == (3, 8, 8, 3)
     assert (small.int() - 128).abs().max() <= 1  # without antialiasing this would be 0 or 255
-    half = Fit((64, 64), (8, 8)).images(images.float())
+    half = Fit.cover((64, 64), (8, 8)).images(images.float())
     torch.testing.assert_close(half, small.float(), atol=0.51, rtol=0)
-    assert Fit((64, 64), (8, 8)).images(images[:0]).shape == (0, 8, 8, 3)
+    assert Fit.cover((64, 64), (8, 8)).images(images[:0]).shape == (0, 8, 8, 3)
 
 
 def test_images_of_another_size_and_empty_sizes_are_refused():
     with pytest.raises(ValueError, match="expected"):
         EGODEX.images(torch.zeros(1, 224, 398, 3))
     with pytest.raises(ValueError, match="positive"):
-        Fit((0, 5), (2, 2))
+        Fit.cover((0, 5), (2, 2))

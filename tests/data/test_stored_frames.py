@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from store_fixtures import make_episode, prepare
 
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.store.encode import encode_episode
 from dexworld.data.store.packs import write_pack
-from dexworld.data.store.store_settings import PrepareSettings, StoredFit
+from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import ArrayFrames
 
 
@@ -25,8 +25,8 @@ from dexworld.track import ArrayFrames
 )
 def test_frames_are_scaled_to_cover_and_cut_evenly(source, settings, scaled, corner, stored):
     episode = make_episode(0, 1, frames=ArrayFrames(np.zeros((1, *source, 3), dtype=np.uint8)))
-    fit = StoredFit.of(source, settings.resolved(episode))
-    assert (fit.scaled, fit.corner, fit.stored) == (scaled, corner, stored)
+    fit = settings.resolved(episode).fit(source)
+    assert (fit.scaled, fit.corner, fit.target) == (scaled, corner, stored)
     # the middle of the picture stays the middle, and the far corner of the scaled picture is that of the source
     far = fit.pixels(np.array([[source[1], source[0]]], dtype=float))[0]
     np.testing.assert_allclose(far, [scaled[1] - corner[1], scaled[0] - corner[0]])
@@ -72,7 +72,7 @@ def test_colours_of_a_video_stay_whatever_way_they_take(tmp_path, codec, tagged)
                 stream.encode(picture.reformat(format="yuv420p", dst_colorspace=1 if tagged else 5, dst_color_range=1))
             )
         container.mux(stream.encode())
-    episode = make_episode(0, 9, frames=ForeignFrames(path))
+    episode = make_episode(0, 9, frames=VideoFrames(path, uneven=True))
     dataset = prepare(tmp_path / "store", [[("a", lambda: episode)]], PrepareSettings(height=64, codec=codec, group=3))
     stored = dataset[0].frames.read([7])[0]
     for place, colour in enumerate(colours):

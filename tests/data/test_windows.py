@@ -61,16 +61,3 @@ def test_every_frame_can_be_drawn_including_the_last_and_moving_objects_more_oft
     assert set(plain.flatten().tolist()) == set(range(40))
     weighted = frame_times(WindowSampler([cache], replace(CONFIG, moving_object_weight=5.0), seed=0).batch(0, 1000))
     assert weighted.float().mean() > plain.float().mean() + 4
-
-
-def test_only_chosen_episodes_are_drawn(make_cache):
-    sampler = WindowSampler([make_cache([20, 20, 20])], CONFIG, seed=0, episodes=[np.array([0, 2])])
-    assert set(sampler.batch(0, 300).track.keypoints_world[:, 0, 5, 0].tolist()) == {0.0, 2.0}
-    with pytest.raises(ValueError, match="no episode"):
-        WindowSampler([make_cache([20], "other")], CONFIG, seed=0, episodes=[np.array([], dtype=int)])
-
-
-def test_a_row_is_described_by_folder_episode_and_frame(make_cache):
-    sampler = WindowSampler([make_cache([20, 10], "one"), make_cache([15, 5], "two")], CONFIG, seed=0)
-    assert sampler.describe(30 + 15 + 2).endswith("episode 1, frame 2")
-    assert "two" in sampler.describe(47)

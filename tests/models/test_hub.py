@@ -1,4 +1,4 @@
-"""Models on the hub: every one has a valid card and `format` in its weights, is pushed whole, and read at a revision."""
+"""Models on the hub: each has a valid card and `format` in its weights, is pushed whole and read at a revision."""
 
 from pathlib import Path
 from types import SimpleNamespace

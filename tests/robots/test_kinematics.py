@@ -1,6 +1,5 @@
-"""The batched kinematics against MuJoCo's, on a body tree built here from the same numbers."""
+"""The batched kinematics: shapes, precision, gradients and motion. `sim/test_simulation.py` compares with MuJoCo."""
 
-import mujoco
 import numpy as np
 import pytest
 import torch
@@ -8,69 +7,18 @@ import torch
 from dexworld.actions import OFFICIAL, ActionConvention, hand_motion
 from dexworld.data.readers.gripper_hand import GripperHand
 from dexworld.geometry import rigid, rotation_from_euler_xyz
-from dexworld.hands import LEFT, RIGHT, TRACKED
-from dexworld.robots.franka_allegro import ARM, FLANGE, HAND, HAND_ON_FLANGE, JOINTS, FrankaAllegro
-from dexworld.robots.registry import ROBOTS, make_robot
-from dexworld.sim.gripper.gripper_robot import gripper_layout
-from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.hands import RIGHT, TRACKED
+from dexworld.robots.franka_allegro import FrankaAllegro
+from dexworld.robots.franka_gripper import FrankaGripper
+from dexworld.sim.gripper.gripper_simulation import GripperSimulation, gripper_layout
 
 ROBOT = FrankaAllegro()
 
 
-def add_joint(parent, joint):
-    body = parent.add_body(name=joint.name, pos=joint.origin, quat=joint.quaternion)
-    body.add_joint(name=joint.name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=joint.axis)
-    body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.01, 0, 0], mass=0.1)
-    return body
-
-
-@pytest.fixture(scope="module")
-def mujoco_robot():
-    spec = mujoco.MjSpec()
-    body = spec.worldbody
-    for joint in ARM:
-        body = add_joint(body, joint)
-    flange = body.add_body(name="flange", pos=FLANGE)
-    palm = flange.add_body(name="palm", pos=HAND_ON_FLANGE)
-    for finger in HAND:
-        body = palm
-        for joint in finger.joints:
-            body = add_joint(body, joint)
-        body.add_body(name=f"{finger.name}_tip", pos=finger.tip)
-    model = spec.compile()
-    return model, mujoco.MjData(model)
-
-
-def mujoco_pose(robot, joints, tips):
-    model, data = robot
-    for value, joint in zip(joints, JOINTS, strict=True):
-        data.qpos[model.jnt_qposadr[model.joint(joint.name).id]] = value
-    mujoco.mj_kinematics(model, data)
-    by_name = {finger.name: finger for finger in HAND}
-    names = ["flange"]
-    for name in ("thumb", "index", "middle", "ring", "ring"):
-        links = [joint.name for joint in by_name[name].joints]
-        names += [*links[1:], f"{name}_tip"] if tips == "true" else links
-    return np.stack([data.body(name).xpos for name in names]), data.body("palm").xmat.reshape(3, 3)
-
-
-def random_joints(count, seed=0, dtype=torch.float64, robot=ROBOT):
+def random_joints(count, dtype=torch.float64, robot=ROBOT):
     limits = robot.limits.to(dtype)
-    share = torch.rand(count, len(robot.joints), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    share = torch.rand(count, len(limits), generator=torch.Generator().manual_seed(0), dtype=dtype)
     return limits[:, 0] + share * (limits[:, 1] - limits[:, 0])
-
-
-@pytest.mark.parametrize("tips", ["true", "release"])
-def test_keypoints_and_rotation_equal_mujoco_within_a_micrometre(mujoco_robot, tips):
-    joints = random_joints(100)
-    pose = FrankaAllegro(tips).forward(joints)
-    for index, vector in enumerate(joints.numpy()):
-        keypoints, rotation = mujoco_pose(mujoco_robot, vector, tips)
-        assert np.abs(pose.keypoints[index, RIGHT].numpy() - keypoints).max() < 1e-6
-        assert np.abs(pose.hand_rotation[index].numpy() - rotation).max() < 1e-6
-        assert np.abs(pose.wrist[index].numpy() - keypoints[0]).max() < 1e-6
-    assert not pose.keypoints[:, LEFT].any()
-    assert pose.valid.tolist() == [False] * 21 + [True] * 21
 
 
 def test_single_precision_and_leading_dimensions_give_the_same_keypoints():
@@ -136,17 +84,22 @@ def test_motion_of_a_still_robot_is_zero_and_of_a_moving_one_is_its_displacement
     assert not moving.visible[:, :6].any()
 
 
-def test_batches_of_candidates_share_camera_and_base():
-    eye, intrinsics = torch.eye(4, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
-    paths = random_joints(8).view(2, 4, 23)
-    batched = motion(ROBOT.track(paths, eye, camera(), intrinsics))
-    alone = motion(ROBOT.track(paths[1], eye, camera(), intrinsics))
-    assert torch.allclose(batched.index(1).deltas, alone.deltas)
-    assert torch.allclose(batched.index(1).pixels, alone.pixels)
+@pytest.mark.parametrize(("robot", "last"), [(ROBOT, "joint_15"), (FrankaGripper(), "gripper_opening")])
+def test_a_robot_has_an_outline_a_track_and_limits_that_name_the_joint(robot, last):
+    joints = random_joints(3, robot=robot)
+    pose = robot.forward(joints)
+    centres, radii = robot.outline(pose)
+    assert centres.shape == (3, len(radii), 3)
+    assert (radii > 0).all()
+    eye = torch.eye(4, dtype=torch.float64)
+    assert torch.equal(robot.track(joints, eye, eye, eye[:3, :3]).keypoints_world, pose.keypoints)
+    assert np.array_equal(robot.check_targets(joints.numpy()[0]), joints.numpy()[0])
+    with pytest.raises(ValueError, match=f"of {last}; clip targets"):
+        robot.check_targets(robot.limits[:, 1].numpy() + np.eye(len(joints[0]))[-1])
 
 
 def test_the_grippers_dummy_hand_is_that_of_the_data_reader_on_mujocos_gripper():
-    robot = make_robot("franka_gripper")
+    robot = FrankaGripper()
     joints = random_joints(20, robot=robot)
     pose = robot.forward(joints)
     with GripperSimulation(gripper_layout(0)) as simulation:
@@ -156,25 +109,3 @@ def test_the_grippers_dummy_hand_is_that_of_the_data_reader_on_mujocos_gripper()
     assert np.abs(pose.hand_rotation.numpy() - poses[:, :3, :3]).max() < 1e-6
     assert np.abs(pose.wrist.numpy() - poses[:, :3, 3]).max() < 1e-6
     assert np.array_equal(pose.valid.numpy(), valid[0])
-
-
-@pytest.mark.parametrize("name", ROBOTS)
-def test_every_robot_has_limits_a_hand_an_outline_and_a_track(name):
-    robot = make_robot(name)
-    joints = random_joints(3, robot=robot).requires_grad_()
-    assert robot.name == name
-    assert robot.limits.shape == (len(robot.joints), 2)
-    assert (robot.arm.start, robot.fingers) == (0, slice(robot.arm.stop, len(robot.joints)))
-    pose = robot.forward(joints)
-    assert torch.autograd.grad(pose.keypoints[:, pose.valid].sum(), joints, retain_graph=True)[0].abs().sum() > 0
-    centres, radii = robot.outline(pose)
-    assert centres.shape == (3, len(radii), 3)
-    assert (radii > 0).all()
-    eye = torch.eye(4, dtype=torch.float64)
-    track = robot.track(joints.detach(), eye, eye, eye[:3, :3])
-    assert torch.equal(track.keypoints_world, pose.keypoints.detach())
-    assert np.array_equal(robot.check_targets(joints.detach().numpy()[0]), joints.detach().numpy()[0])
-    with pytest.raises(ValueError, match=rf"of {robot.joints[-1]}; clip targets"):
-        robot.check_targets(robot.limits[:, 1].numpy() + np.eye(len(robot.joints))[-1])
-    with pytest.raises(ValueError, match="choose one of franka_allegro, franka_gripper"):
-        make_robot("arm")

@@ -7,17 +7,17 @@ import torch
 
 from dexworld import geometry
 from dexworld.sim.gripper.gripper_recording import GripperConfig, GripperRecording, record_gripper
-from dexworld.sim.gripper.gripper_robot import CAMERAS
+from dexworld.sim.gripper.gripper_simulation import CAMERAS
 
 SEED = 900_103  # a push
 CARRYING_SEED = 900_105  # a mug is picked up, carried and put down
-SHORT = GripperConfig(min_frames=8, max_frames=8, height=90, width=160, cameras=CAMERAS, masks=True)
+SHORT = GripperConfig(min_frames=8, max_frames=8, height=90, width=160, cameras=CAMERAS)
 TINY = GripperConfig(height=32, width=56)
 
 
 @functools.cache
 def short_recording() -> GripperRecording:
-    """Eight frames of the gripper from all three cameras, with masks."""
+    """Eight frames of the gripper from all three cameras."""
     return record_gripper(SEED, SHORT)
 
 

@@ -6,9 +6,9 @@ from sim_recordings import bytes_of
 
 from dexworld.data.datasets import open_dataset
 from dexworld.sim import collect_scenes as collecting
-from dexworld.sim.collect_scenes import MAX_ATTEMPTS, CollectConfig, collect, episode_id
+from dexworld.sim.collect_scenes import MAX_ATTEMPTS, SceneRange, collect, episode_id
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
-from dexworld.sim.recording import seed_split
+from dexworld.sim.kitchen.kitchen_scene import seed_split
 
 SMALL = ExploreConfig(frames=4)
 SEED = 900_000
@@ -34,25 +34,26 @@ def replayed(monkeypatch, recorded):
     return asked
 
 
-def config(folder, **changes) -> CollectConfig:
-    return CollectConfig(folder, **({"episodes": 3, "seed": SEED, "workers": 1, "explore": SMALL} | changes))
+def scenes(folder, episodes=3) -> SceneRange:
+    return SceneRange(folder, episodes, SEED, 1)
 
 
 def test_a_collection_goes_on_where_it_was_killed_and_ends_with_the_same_bytes(tmp_path):
-    small = config(tmp_path, episodes=2)
-    collect(small)
+    collect(scenes(tmp_path, 2), SMALL)
     before = bytes_of(tmp_path / "episodes")
     lost = tmp_path / "episodes" / f"{episode_id(SEED + 1)}.npz"
     lost.unlink()  # labels are written last: without them the episode doesn't count
-    dataset = collect(small)
+    dataset = collect(scenes(tmp_path, 2), SMALL)
     assert len(dataset) == 2
     assert bytes_of(tmp_path / "episodes") == before
     assert not any(holds_object(dataset[index]) for index in range(2))
 
 
 def test_only_missing_episodes_are_recorded(tmp_path, replayed):
-    collect(config(tmp_path, episodes=2))
-    collect(config(tmp_path, episodes=3))
+    seen = []
+    collect(scenes(tmp_path, 2), SMALL)
+    collect(scenes(tmp_path, 3), SMALL, lambda seeds: (seen.append(seed) or seed for seed in seeds))
+    assert seen == [SEED + 2]
     assert replayed == [(SEED, 0), (SEED + 1, 0), (SEED + 2, 0)]
 
 
@@ -60,7 +61,7 @@ def test_what_was_held_is_drawn_again_and_counted(tmp_path, replayed, monkeypatc
     monkeypatch.setattr(
         collecting, "holds_object", lambda episode: episode.seed == SEED + 1 and int(episode.columns["attempt"][0]) < 2
     )
-    dataset = collect(config(tmp_path))
+    dataset = collect(scenes(tmp_path), SMALL)
     assert replayed == [(SEED, 0), (SEED + 1, 0), (SEED + 1, 1), (SEED + 1, 2), (SEED + 2, 0)]
     assert dataset.counts == {"episodes": 3, "frames": 12, "quarantined": 0, REJECTED: 2}
     assert open_dataset(tmp_path).counts == dataset.counts
@@ -70,42 +71,18 @@ def test_what_was_held_is_drawn_again_and_counted(tmp_path, replayed, monkeypatc
 def test_a_scene_that_always_ends_in_a_grasp_is_an_error_and_not_an_empty_episode(tmp_path, replayed, monkeypatch):
     monkeypatch.setattr(collecting, "holds_object", lambda episode: True)
     with pytest.raises(RuntimeError, match=f"scene {SEED}: an object was held in all {MAX_ATTEMPTS} attempts"):
-        collect(config(tmp_path))
+        collect(scenes(tmp_path), SMALL)
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path, replayed):
-    collect(config(tmp_path))
+    collect(scenes(tmp_path), SMALL)
     with pytest.raises(ValueError, match=r"begun with other settings: explore.frames was 4, now 5"):
-        collect(config(tmp_path, explore=ExploreConfig(frames=5)))
-
-
-def test_every_finished_episode_is_told_to_the_progress_bar(tmp_path, replayed):
-    seen = []
-    collect(config(tmp_path), progress=lambda seeds: (seen.append(seed) or seed for seed in seeds))
-    assert seen == [SEED, SEED + 1, SEED + 2]
+        collect(scenes(tmp_path), ExploreConfig(frames=5))
 
 
 @pytest.mark.parametrize(
     ("seed", "split"),
-    [
-        (0, "training"),
-        (899_999, "training"),
-        (900_000, "validation"),
-        (999_999, "validation"),
-        (1_000_000, "evaluation"),
-    ],
+    [(899_999, "training"), (900_000, "validation"), (999_999, "validation"), (1_000_000, "evaluation")],
 )
 def test_seeds_belong_to_one_split(seed, split):
     assert seed_split(seed) == split
-
-
-@pytest.mark.parametrize("seed", [899_999, 999_999])
-def test_a_collection_across_splits_is_refused(tmp_path, seed):
-    with pytest.raises(ValueError, match="collect the splits into folders of their own"):
-        config(tmp_path, seed=seed, episodes=2)
-
-
-@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"seed": -1}])
-def test_a_collection_of_nothing_is_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match="episodes must be >= 1 and seed >= 0"):
-        config(tmp_path, **wrong)

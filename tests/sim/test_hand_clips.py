@@ -14,7 +14,6 @@ from dexworld.sim.hands.hand_clips import HandClipConfig, camera_path, record_ha
 SEED = 900_007
 SMALL = HandClipConfig(frames=6, height=48, width=72, supersample=1)
 TINY = HandClipConfig(frames=5, height=16, width=24, supersample=1)
-QUICK = {"frames": 6, "supersample": 1}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def hover():
-    return record_hand_clip(SEED, HandClipConfig(skills=("reach",), idle_share=1.0, shadows=False, frames=8))
+    return record_hand_clip(900_002, HandClipConfig(skills=("reach",), frames=8))  # one hand acts, the other rests
 
 
 @pytest.fixture(scope="module")
@@ -100,40 +99,13 @@ def test_the_hands_pass_is_black_with_a_green_left_and_a_red_right_hand(hover):
         right_colour = colours[:, strong] > colours[:, weak]
         assert len(colours) > 20
         assert right_colour.mean() > 0.9  # the rest: one hand passes in front of the other, or a pixel at the rim
-
-
-def test_a_lit_hand_has_the_published_colour_times_ambient_and_diffuse_light(hover):
     bright = np.median(hover.hands[hover.hands[..., 0] > 150].astype(float), axis=0)
-    assert bright[0] / bright[1] == pytest.approx(0.8 / 0.4, rel=0.15)  # the right hand's red to green
-    assert 0.8 * 0.7 * 255 - 3 <= hover.hands[..., 0].max() <= 255
-
-
-def test_without_shadows_everything_but_the_arms_equals_the_static_scene_while_nothing_moves(hover):
-    assert not hover.touched
-    different = differences(hover.interaction, hover.static) > 2
-    assert different.any()
-    assert (different & ~grown(hover.hands.max(axis=-1) > 0, 1)).mean() < 0.12  # forearms and sleeves
-    far_side = different[:, :20] & ~grown(hover.hands.max(axis=-1) > 0, 2)[:, :20]
-    assert far_side.mean() < 0.01
-
-
-def test_hands_cast_shadows_only_if_asked():
-    shaded, plain = (
-        record_hand_clip(SEED + 5, HandClipConfig(skills=("reach",), idle_share=0.0, shadows=on, **QUICK))
-        for on in (True, False)
-    )
-    np.testing.assert_array_equal(shaded.static, plain.static)
-    np.testing.assert_array_equal(shaded.hands, plain.hands)
-    change = (shaded.interaction.astype(int).sum(-1) - plain.interaction.astype(int).sum(-1))[
-        shaded.hands.max(axis=-1) == 0
-    ]
-    assert (change < -15).sum() > 80
-    assert (change > 15).sum() < 0.02 * (change < -15).sum()
+    assert bright[0] / bright[1] == pytest.approx(0.8 / 0.4, rel=0.15)  # the right hand's published red to green
+    assert 0.8 * 0.7 * 255 - 3 <= hover.hands[..., 0].max() <= 255  # times ambient and diffuse light
 
 
 def test_the_static_video_shows_the_first_state_throughout():
-    config = HandClipConfig(skills=("push",), moving_camera=False, touch_nothing=0.0, shadows=False, **QUICK)
-    clip = record_hand_clip(SEED, config)
+    clip = record_hand_clip(SEED, HandClipConfig(skills=("push",), moving_camera=False, frames=6, supersample=1))
     assert clip.touched
     assert (clip.static == clip.static[0]).all()
     assert (clip.world_from_camera == clip.world_from_camera[0]).all()
@@ -153,19 +125,6 @@ def test_the_camera_path_is_smooth_rigid_and_follows_from_the_seed():
     steps = np.linalg.norm(np.diff(path[:, :3, 3], axis=0), axis=1)
     assert 0 < steps.max() < 0.02
     assert (camera_path(SEED, HandClipConfig(moving_camera=False)) == path[0]).all()
-
-
-def test_a_clip_can_have_the_published_size():
-    clip = record_hand_clip(SEED, HandClipConfig(frames=2, height=480, width=720, supersample=1))
-    assert clip.interaction.shape == (2, 480, 720, 3)
-    np.testing.assert_allclose(clip.intrinsics[:2, 2], [360, 240])
-
-
-def test_the_ray_caster_draws_the_same_hands():
-    gl, ray = (record_hand_clip(SEED, SMALL, backend) for backend in ("auto", "ray"))
-    agree = (gl.hands.max(axis=-1) > 0) == (ray.hands.max(axis=-1) > 0)
-    assert agree.mean() > 0.98
-    assert np.abs(gl.hands.astype(int) - ray.hands)[agree].mean() < 4
 
 
 def test_candidates_share_scene_camera_and_static_video(candidates):
@@ -196,11 +155,6 @@ def test_the_goal_picture_shows_the_goal_without_hands(candidates):
     assert 3 < hidden.sum() < 0.2 * hidden.size  # the object left one place and appeared at another, nothing else
     still = next(clip for clip in candidates.clips if not clip.touched)
     assert (differences(candidates.goal_image, still.interaction[-1]) > 8).sum() > 3
-
-
-def test_the_goal_is_drawn_from_all_places_in_the_list():
-    goals = [record_candidates(seed, 4, TINY).goal_index for seed in range(900_010, 900_014)]
-    assert len(set(goals)) >= 2
 
 
 def test_rivals_are_all_about_one_object_and_end_apart():

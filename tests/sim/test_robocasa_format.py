@@ -11,7 +11,7 @@ from sim_recordings import pixels_of
 from dexworld.data.readers.robocasa import open_robocasa
 from dexworld.hands import RIGHT
 from dexworld.sim.kitchen.explore import ExploreConfig, record_exploration
-from dexworld.sim.robocasa_format import redraw, release_intrinsics, release_keypoints, write_robocasa
+from dexworld.sim.robocasa_format import redraw, release_keypoints, write_robocasa
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +77,6 @@ def test_flange_and_first_joints_are_where_an_allegro_has_them(episode):
     assert np.allclose(bones[:, :3], [0.0164, 0.054, 0.0384], atol=1e-7)
     middle = (fingers[:, 1, 0] - flange[:, :3, 3])[:, None] @ flange[:, :3, :3]
     assert np.allclose(middle[:, 0], [0, 0, 0.0957], atol=1e-7)  # palm 0.095 above the flange, joint 0.0007 above that
-
-
-def test_a_picture_drawn_for_the_same_camera_is_the_same_picture():
-    frames = np.random.default_rng(0).integers(0, 255, (2, 12, 20, 3), dtype=np.uint8)
-    matrix = release_intrinsics((12, 20))
-    assert np.array_equal(redraw(frames, matrix, (12, 20), matrix), frames)
 
 
 def test_a_redrawn_gradient_keeps_its_slope_and_repeats_its_edge():

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from triplet_fixtures import make_track, wall, write_clips
 
 from dexworld.data.video import VideoError, write_video
@@ -70,8 +71,8 @@ def fixed_camera(tmp_path: Path, names=("kitchen/one", "kitchen/two"), **changes
     ],
 )
 def test_the_resize_rule_decides_as_written(source, rule, chosen, box, placed):
-    result = fit(source, (480, 720), rule)
-    assert (result.rule, result.box, result.placed) == (chosen, box, placed)
+    rule, result = fit(source, (480, 720), rule)
+    assert (rule, result.box, result.placed) == (chosen, box, placed)
 
 
 @pytest.mark.parametrize("rule", ["crop", "pad", "stretch"])
@@ -79,8 +80,8 @@ def test_intrinsics_follow_the_pixels(rule):
     """A bright spot of the source lies, in the clip, where the matrix says."""
     image = np.zeros((90, 200, 3), dtype=np.uint8)
     image[30:36, 120:126] = 255
-    result = fit((90, 200), (48, 64), rule)
-    out = result.apply(image).astype(float)[..., 0]
+    _, result = fit((90, 200), (48, 64), rule)
+    out = result.images(torch.from_numpy(image)).numpy().astype(float)[..., 0]
     rows, columns = np.meshgrid(np.arange(48) + 0.5, np.arange(64) + 0.5, indexing="ij")
     found = np.array([(out * columns).sum(), (out * rows).sum()]) / out.sum()
     expected = result.target_from_source @ [123.0, 33.0, 1.0]
@@ -222,7 +223,7 @@ def test_the_hand_video_lies_where_the_keypoints_project(tmp_path, resize, shape
     clip = prepare_videos(fixed_camera(tmp_path, ("one",), rules=rules))[0][0]
     points = keypoints_camera(clip.track)[:, 21:] @ clip.track.intrinsics.T
     pixels = points[..., :2] / points[..., 2:]
-    rule = fit((HEIGHT, WIDTH), shape, resize)
+    _, rule = fit((HEIGHT, WIDTH), shape, resize)
     source = hand_arrays()["keypoints"][0, 1] @ hand_arrays()["intrinsics"].T
     expected = np.c_[source[:, :2] / source[:, 2:], np.ones(21)] @ rule.target_from_source.T
     np.testing.assert_allclose(pixels[0], expected[:, :2], atol=1e-3)
@@ -265,7 +266,7 @@ def test_what_cannot_be_prepared_is_left_out_with_its_reason(tmp_path):
     folder, figures = prepare_videos(config)
     assert (folder.names, figures["clips_left_out"]) == (("good",), 7)
     reasons = {
-        "corrupt": "corrupt.mp4: can't be decoded",
+        "corrupt": "corrupt.mp4: can't be opened",
         "damaged": "damaged.npz: can't be read",
         "no prompt": "has no prompt",
         "short": "has 20 frames, the source has 34",

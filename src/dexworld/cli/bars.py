@@ -61,7 +61,8 @@ def _lines() -> Update:
         now = time.monotonic()
         if name not in started:
             started[name], logged = (now, done), now
-            logger.info("%s: %d to do", name, total - done)
+            if done < total:
+                logger.info("%s: %d to do", name, total - done)
         elif now - logged >= LOGGED_EVERY_S:
             logged, (begin, before) = now, started[name]
             rate = (done - before) / (now - begin)

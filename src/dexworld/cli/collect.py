@@ -1,25 +1,17 @@
 """The verb `collect`: recordings of a simulated hand, gripper or robot hand at work."""
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import tyro
 
 from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
-from dexworld.sim.collect_scenes import (
-    CollectConfig,
-    CollectGripperConfig,
-    CollectHumanConfig,
-    collect,
-    collect_gripper,
-    collect_human,
-)
+from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human
 from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
-from dexworld.sim.recording import SceneRange
 
 logger = logging.getLogger("dexworld")
 
@@ -44,15 +36,13 @@ class Collect:
     def run(self) -> None:
         """Collect, and write `results.json` beside the recordings."""
         progress = counted("episodes", self.scenes.episodes)
-        output, common = self.scenes.output, vars(self.scenes)
         if isinstance(self.embodiment, HumanVideoConfig):
-            files = collect_human(CollectHumanConfig(**common, video=self.embodiment), progress)
+            files = collect_human(self.scenes, self.embodiment, progress)
             figures: dict[str, Any] = {"embodiment": "human", "episodes": len(files)}
         elif isinstance(self.embodiment, GripperConfig):
-            counts = collect_gripper(CollectGripperConfig(**common, recording=self.embodiment), progress)
-            figures = {"embodiment": "gripper", **asdict(counts)}
+            figures = {"embodiment": "gripper", **collect_gripper(self.scenes, self.embodiment, progress)}
         else:
-            dataset = collect(CollectConfig(**common, explore=self.embodiment), progress)
+            dataset = collect(self.scenes, self.embodiment, progress)
             figures = {
                 "embodiment": "allegro",
                 "episodes": len(dataset),
@@ -60,5 +50,5 @@ class Collect:
                 "quarantined": list(dataset.quarantined),
                 "counts": dataset.counts,
             }
-        write_results(output, figures, seed=self.scenes.seed)
-        logger.info("%d episodes in %s", figures["episodes"], output)
+        write_results(self.scenes.output, figures, seed=self.scenes.seed)
+        logger.info("%d episodes in %s", figures["episodes"], self.scenes.output)

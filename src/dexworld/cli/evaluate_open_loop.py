@@ -54,9 +54,10 @@ class OpenLoop:
             check_seeds(range(self.seed, self.seed + self.episodes), provenance, self.split)
         folder = self.data or self.output / "episodes"
         if self.data is None:
-            from dexworld.sim.collect_scenes import CollectConfig, collect
+            from dexworld.sim.collect_scenes import SceneRange, collect
 
-            collect(CollectConfig(folder, self.episodes, self.seed, self.workers), counted("episodes", self.episodes))
+            scenes = SceneRange(folder, self.episodes, self.seed, self.workers)
+            collect(scenes, progress=counted("episodes", self.episodes))
         dataset = resized(open_dataset(folder), model.config.image_size)
         for provenance in trained:
             check_seeds(dataset.seeds, provenance, self.split)

@@ -12,36 +12,11 @@ import torch
 from torch import Tensor
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601 weights of red, green and blue, as torchvision rounds them
+WIDTHS = np.array([0.4, 0.4, 0.4, 0.1])  # factors of brightness, contrast, saturation lie in 1 +- this; turns of hue
+JITTER, GRAYSCALE, BLUR = 0.5, 0.2, 0.5  # probabilities
+BLUR_SIGMA_PX = (0.1, 2.0)  # of a kernel of 3 x 3 pixels
 CHANCES = 12  # random numbers that a clip's draw takes
 CLIPS_PER_CALL = 16  # bounds the float copies
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How strongly and how often. The defaults are the release's.
-
-    brightness, contrast, saturation: factors are uniform in 1 +- this. hue: turns are uniform in +- this, in whole
-    turns of the colour circle. jitter, grayscale, blur: probabilities. blur_sigma_px: range of the blur's standard
-    deviation; its kernel has 3 x 3 pixels.
-    """
-
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.1
-    jitter: float = 0.5
-    grayscale: float = 0.2
-    blur: float = 0.5
-    blur_sigma_px: tuple[float, float] = (0.1, 2.0)
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation", "jitter", "grayscale", "blur"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
-        if not 0.0 <= self.hue <= 0.5:
-            raise ValueError(f"hue is {self.hue}; it is at most half a turn, 0.5")
-        if len(self.blur_sigma_px) != 2 or not 0 < self.blur_sigma_px[0] <= self.blur_sigma_px[1]:
-            raise ValueError(f"blur_sigma_px is {self.blur_sigma_px}; give a positive range (low, high)")
 
 
 @dataclass(frozen=True)
@@ -60,19 +35,17 @@ class AugmentDraw:
     sigma_px: np.ndarray
 
 
-def draw_augmentation(config: AugmentConfig, chances: np.ndarray) -> AugmentDraw:
+def draw_augmentation(chances: np.ndarray) -> AugmentDraw:
     """A draw for each row of `chances` (B, 12), numbers in [0, 1) from a generator or from `sampling.uniforms`."""
     if chances.ndim != 2 or chances.shape[1] != CHANCES:
         raise ValueError(f"chances have shape {chances.shape}, expected (B, {CHANCES})")
-    widths = np.array([config.brightness, config.contrast, config.saturation, config.hue])
-    factors = np.array([1.0, 1.0, 1.0, 0.0]) + widths * (2.0 * chances[:, :4] - 1.0)
-    low, high = config.blur_sigma_px
+    low, high = BLUR_SIGMA_PX
     return AugmentDraw(
-        factors,
+        np.array([1.0, 1.0, 1.0, 0.0]) + WIDTHS * (2.0 * chances[:, :4] - 1.0),
         np.argsort(chances[:, 4:8], axis=1, kind="stable"),
-        chances[:, 8] < config.jitter,
-        chances[:, 9] < config.grayscale,
-        chances[:, 10] < config.blur,
+        chances[:, 8] < JITTER,
+        chances[:, 9] < GRAYSCALE,
+        chances[:, 10] < BLUR,
         low + (high - low) * chances[:, 11],
     )
 

@@ -13,6 +13,7 @@ import torch
 from dexworld.actions import MIN_DEPTH
 from dexworld.data.resize import Fit
 from dexworld.data.statistics import Figures
+from dexworld.data.video_frames import VideoFrames
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
 from dexworld.hands import LEFT, RIGHT, WRIST
 from dexworld.track import COLUMNS, Track
@@ -245,8 +246,8 @@ class Measurement:
     def _decoded(self, wanted: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
         """(frame number, picture), in order; all of them when `wanted` is None."""
         frames = self.episode.frames
-        if wanted is None and hasattr(frames, "sequential"):  # long groups of pictures are decoded once
-            yield from enumerate(frames.sequential())
+        if wanted is None and isinstance(frames, VideoFrames) and frames.uneven:  # each is decoded once
+            yield from enumerate(picture.to_ndarray() for picture in frames.pictures())
             return
         numbers = list(range(len(frames))) if wanted is None else wanted
         for start in range(0, len(numbers), CHUNK):
@@ -262,7 +263,7 @@ class Measurement:
     def _snapshot(self, picture: np.ndarray, frame: int) -> Snapshot:
         height, width = picture.shape[:2]
         smaller = min(1.0, SNAPSHOT_WIDTH / width)
-        fit = Fit((height, width), (max(1, round(height * smaller)), max(1, round(width * smaller))))
+        fit = Fit.cover((height, width), (max(1, round(height * smaller)), max(1, round(width * smaller))))
         image, visible = fit.images(torch.from_numpy(picture)).numpy(), self.visible[frame]
         pixels = np.where(visible[:, None], fit.pixels(self.pixels[frame]), 0.0)
         return Snapshot(self.name, frame, self.episode.task, image, pixels, visible)

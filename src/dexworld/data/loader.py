@@ -13,6 +13,7 @@ import signal
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from torch.utils.data import DataLoader, get_worker_info
 from dexworld.data.frame_labels import POSE, label_column
 from dexworld.data.mixture import Clips, MixConfig, Picks, Sampler, make_sampler
 from dexworld.data.parallel import signals_held
-from dexworld.data.resize import Fit
 from dexworld.data.sampling import PartStrategy, StrideSampling
 from dexworld.data.source import CorruptEpisodeError, Dataset
 from dexworld.data.video import VideoError
@@ -34,19 +34,18 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 10  # clips tried in place of a broken one
 EPISODES_KEPT = 32  # per process
 PREFETCH = 2  # batches that each worker prepares ahead
-Request = tuple[int, int, int | None]  # step, size, number of the first sample
+Request = tuple[int, int]  # step, size
 Labels = dict[str, np.ndarray]
 
 
 class FrameLoader:
     """Windows of several datasets as batches of frames and labels.
 
-    datasets: recorded episodes or prepared stores. sampling: the strategy. batch_size: over all ranks.
-    seed: of order and frames. episodes: per dataset the episodes to draw from (default: all). mix: proportions.
+    datasets: with frames of one size; a `resize.ResizedDataset` resizes in the workers. sampling: the strategy.
+    batch_size: over all ranks. seed: of order and frames. episodes: per dataset the episodes to draw from (default:
+        all). mix: proportions.
     rank, world_size: this process among several; together they load the batch that one alone would.
     workers: processes that decode; 0 decodes in this one. strict: a broken episode raises CorruptEpisodeError.
-    image_size: (height, width) that frames are brought to in the workers. None leaves them as stored, to be resized on
-        the device; all datasets must then store one size.
     decode: False loads labels only. pin: put batches into page-locked memory. columns: what the tracks hold.
     Raises ValueError for numbers that don't fit each other, and for a column that a dataset lacks.
     """
@@ -63,7 +62,6 @@ class FrameLoader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-        image_size: tuple[int, int] | None = None,
         strict: bool = False,
         decode: bool = True,
         pin: bool = False,
@@ -73,48 +71,44 @@ class FrameLoader:
             raise ValueError(f"a batch of {batch_size} can't be shared by rank {rank} of {world_size} processes")
         first = [first_readable(dataset) for dataset in datasets]
         sizes = [episode.frames.size for episode in first]
-        if image_size is None and decode and len(set(sizes)) > 1:
-            raise ValueError(f"datasets store frames of sizes {sorted(set(sizes))}; give the loader an image_size")
+        if decode and len(set(sizes)) > 1:
+            raise ValueError(f"datasets have frames of sizes {sorted(set(sizes))}; bring them to one by `data.resize`")
         clips = Clips.of([dataset.lengths for dataset in datasets], [episode.fps for episode in first], episodes)
         sampler = make_sampler(clips, sampling, seed, mix, lambda: [_moving(dataset) for dataset in datasets])
         if len(sampler.left_out):
             logger.warning("%d clips are shorter than a window and never drawn", len(sampler.left_out))
-        fits = tuple(Fit(size, image_size or size) for size in sizes)
         shapes = {name: _shape_in_all(first, name) for name in columns}
         self.batch_size, self.workers, self.pin = batch_size, workers, pin
-        self.reader = _BatchReader(tuple(datasets), sampler, fits, shapes, rank, world_size, strict, decode)
-        self.sampler, self.image_size = sampler, fits[0].target
+        self.reader = _BatchReader(tuple(datasets), sampler, tuple(sizes), shapes, rank, world_size, strict, decode)
+        self.sampler, self.image_size = sampler, sizes[0]
         self.broken: dict[str, str] = {}
         self.replaced = 0
-        self._order = _Requests(0, 1, 0, 0)
+        self._order = _Requests(0, 1, 0)
         self._loader: DataLoader | None = None
 
-    def batch(self, step: int, size: int | None = None, first: int | None = None) -> Window:
+    def batch(self, step: int, size: int | None = None) -> Window:
         """Batch number `step`, loaded in this process: windows with frames and without latents.
 
-        size: samples over all ranks (default: batch_size). first: number of the first sample (default: step * size).
-        Raises CorruptEpisodeError in strict mode, or when no clip can be read in place of a broken one.
+        size: samples over all ranks (default: batch_size). Raises CorruptEpisodeError in strict mode, or when no clip
+        can be read in place of a broken one.
         """
-        return self._counted(self.reader[(step, size or self.batch_size, first)])
+        return self._counted(self.reader[(step, size or self.batch_size)])
 
-    def batches(
-        self, start: int = 0, size: int | None = None, first: int | None = None, stop: int | None = None
-    ) -> Iterator[Window]:
+    def batches(self, start: int = 0, size: int | None = None, stop: int | None = None) -> Iterator[Window]:
         """Batches `start`, `start` + 1, ... up to `stop` (exclusive; None never ends), loaded ahead by the workers.
 
-        first: number of the first sample of batch `start`; the others follow. One iterator of a loader at a time.
+        One iterator of a loader at a time.
         """
-        order, size = self._order, size or self.batch_size  # the DataLoader holds `order`
-        order.start, order.size, order.stop = start, size, stop
-        order.first = start * size if first is None else first
+        order = self._order  # the DataLoader holds it
+        order.start, order.size, order.stop = start, size or self.batch_size, stop
         if not self.workers:
-            for request in self._order:
+            for request in order:
                 yield self._counted(self.reader[request])
             return
         if self._loader is None:
             options: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": True, "pin_memory": self.pin}
-            options |= {"batch_size": None, "prefetch_factor": PREFETCH, "collate_fn": _as_it_is}
-            self._loader = DataLoader(self.reader, sampler=self._order, **options)
+            options |= {"batch_size": None, "prefetch_factor": PREFETCH}
+            self._loader = DataLoader(self.reader, sampler=order, **options)
         for batch in _forked_safely(self._loader):
             yield self._counted(batch)
 
@@ -138,18 +132,15 @@ class FrameLoader:
 
 @dataclass
 class _Requests:
-    """The batches that a DataLoader asks its workers for, in order. first: number of the first sample."""
+    """The batches that a DataLoader asks its workers for, in order."""
 
     start: int
     size: int
-    first: int
     stop: int | None
 
     def __iter__(self) -> Iterator[Request]:
-        step, first, size, stop = self.start, self.first, self.size, self.stop
-        while stop is None or step < stop:
-            yield step, size, first
-            step, first = step + 1, first + size
+        steps = count(self.start) if self.stop is None else range(self.start, self.stop)
+        return zip(steps, repeat(self.size), strict=False)
 
 
 @dataclass
@@ -158,7 +149,7 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
 
     datasets: tuple[Dataset, ...]
     sampler: Sampler
-    fits: tuple[Fit, ...]
+    sizes: tuple[tuple[int, int], ...]
     columns: dict[str, tuple[int, ...]]
     rank: int
     world_size: int
@@ -167,9 +158,8 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
     _open: OrderedDict[int, Track] = field(default_factory=OrderedDict)
 
     def __getitem__(self, request: Request) -> Window:
-        step, size, first = request
-        picks = self.sampler.draw(step, size, first).share(self.rank, self.world_size)
-        shape = (len(picks.numbers), self.sampler.strategy.frames, *(self.fits[0].target if self.decode else (0, 0)), 3)
+        picks = self.sampler.draw(*request).share(self.rank, self.world_size)
+        shape = (len(picks.numbers), self.sampler.strategy.frames, *(self.sizes[0] if self.decode else (0, 0)), 3)
         # NumPy asks for huge pages, which torch does not: half the time of filling a batch goes into new pages.
         frames = _shared(shape) if get_worker_info() else torch.from_numpy(np.empty(shape, np.uint8))
         problems: list[Problem] = []
@@ -190,7 +180,7 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
         for attempt in range(1, ATTEMPTS + 1):
             clip = int(pick.clips[0])
             try:
-                return pick, self._read(clip, pick.drawn.frames[0], self.fits[dataset], frames)
+                return pick, self._read(clip, pick.drawn.frames[0], frames)
             except (CorruptEpisodeError, VideoError, OSError) as error:
                 if self.strict:
                     raise CorruptEpisodeError(f"{self.name(clip)}: {error}") from error
@@ -199,16 +189,14 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
         names = ", ".join(problem.where for problem in problems[-ATTEMPTS:])
         raise CorruptEpisodeError(f"{ATTEMPTS} clips in a row can't be read ({names}): {problems[-1].reason}")
 
-    def _read(self, clip: int, rows: np.ndarray, fit: Fit, frames: Tensor) -> Labels:
-        """Labels of the given rows of a clip; fills `frames`, each decoded and resized once."""
+    def _read(self, clip: int, rows: np.ndarray, frames: Tensor) -> Labels:
+        """Labels of the given rows of a clip; fills `frames`, each decoded once."""
         episode = self._episode(clip)
         labels = {name: label_column(episode, name, rows) for name in (POSE, *self.columns)}
-        labels["intrinsics"] = fit.intrinsics(np.asarray(episode.intrinsics, dtype=np.float64)).astype(np.float32)
+        labels["intrinsics"] = np.asarray(episode.intrinsics, dtype=np.float32)
         if self.decode:
             unique, places = np.unique(rows, return_inverse=True)
             images = episode.frames.read(unique.tolist())
-            if not fit.is_identity:
-                images = fit.images(torch.from_numpy(images)).numpy()
             frames.numpy()[:] = images if len(unique) == len(rows) else images[places]
         return labels
 
@@ -223,7 +211,7 @@ class _BatchReader(torch.utils.data.Dataset[Window]):
         for what, found, expected in (
             ("frames", len(episode), int(clips.lengths[clip])),
             ("frames per second", round(episode.fps, 3), round(float(clips.fps[clip]), 3)),
-            ("pixels", episode.frames.size, self.fits[dataset].source),
+            ("pixels", episode.frames.size, self.sizes[dataset]),
             *((f"as a row of column {name!r}", _row_shape(episode, name), self.columns[name]) for name in self.columns),
         ):
             if found != expected:
@@ -301,7 +289,3 @@ def _shared(shape: tuple[int, ...]) -> Tensor:
     """An uninitialised uint8 tensor in memory that processes share."""
     storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
-
-
-def _as_it_is(batch: Window) -> Window:
-    return batch

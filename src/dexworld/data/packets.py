@@ -73,10 +73,11 @@ class Decoder:
         self._convert = VideoReformatter()
 
     def rgb(self, picture: Any, size: tuple[int, int]) -> np.ndarray:
-        """A decoded picture as (H, W, 3) uint8. Raises VideoError when (H, W) is not `size`."""
+        """A decoded picture as (H, W, 3) uint8, without a copy. Raises VideoError when (H, W) is not `size`."""
         if (picture.height, picture.width) != size:
             raise VideoError(f"{picture.height} x {picture.width} pixels, not {size[0]} x {size[1]}")
-        return self._convert.reformat(picture, format="rgb24", threads=1).to_ndarray()
+        plane: Any = self._convert.reformat(picture, format="rgb24", threads=1).planes[0]
+        return np.ndarray((*size, 3), np.uint8, plane, strides=(plane.line_size, 3, 1))
 
 
 _descriptors: PerThread[int] = PerThread(MAX_OPEN_FILES, os.close)
@@ -111,11 +112,18 @@ def opened(path: Path) -> int:
         raise VideoError(f"{path}: can't be opened ({error.strerror})") from error
 
 
-def bytes_at(descriptor: int, offset: int, count: int) -> bytes:
-    """`count` bytes of an open file. Raises VideoError when it ends before, or when no packets are that large."""
-    if not 0 < count <= MAX_READ:
+def contents_at(descriptor: int, offsets: list[int], sizes: list[int]) -> list[Any]:
+    """The bytes of packets of an open file, by one read where they lie one behind the other.
+
+    Raises VideoError when the file ends before, or when no packets are that large.
+    """
+    ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
+    if ends[:-1] != offsets[1:]:
+        return [contents_at(descriptor, [offset], [size])[0] for offset, size in zip(offsets, sizes, strict=True)]
+    first, count = offsets[0], ends[-1] - offsets[0]
+    if min(sizes) <= 0 or not count <= MAX_READ:
         raise VideoError(f"packets of {count} bytes: their places are damaged")
-    content = os.pread(descriptor, count, offset)
+    content = memoryview(os.pread(descriptor, count, first))
     if len(content) != count:
         raise VideoError("the file is truncated")
-    return content
+    return [content[offset - first : end - first] for offset, end in zip(offsets, ends, strict=True)]

@@ -6,7 +6,6 @@ kept. Pixels are continuous: an image spans [0, w] x [0, h] and the centre of it
 
 import hashlib
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -18,6 +17,8 @@ from dexworld.data.source import Dataset
 from dexworld.track import Frames, Track
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+Size = tuple[int, int]  # height, width
+Box = tuple[int, int, int, int]  # top, left, height, width
 IMAGES_PER_CALL = 64  # bounds the float copy that interpolation needs
 
 
@@ -25,33 +26,54 @@ IMAGES_PER_CALL = 64  # bounds the float copy that interpolation needs
 class Fit:
     """How images of `source` (height, width) become images of `target` (height, width), in pixels.
 
-    Both sides are scaled by about the same factor, so that the scaled image covers the target; what stands out is cut
-    off evenly. Raises ValueError when a size is not positive.
+    box: (top, left, height, width) of the source that is scaled to `placed`, the same of the target. What sticks out of
+    the target is cut off; what is left of it is black.
     """
 
-    source: tuple[int, int]
-    target: tuple[int, int]
+    source: Size
+    target: Size
+    box: Box
+    placed: Box
 
-    def __post_init__(self) -> None:
-        if len(self.source) != 2 or len(self.target) != 2 or min(*self.source, *self.target) < 1:
-            raise ValueError(f"sizes must be positive (height, width) pairs, not {self.source} and {self.target}")
+    @classmethod
+    def cover(cls, source: Size, target: Size, scaled: Size | None = None, multiple: int = 1) -> "Fit":
+        """Scale to cover `scaled` (default: the target), keeping the aspect, then cut the target from the centre.
 
-    @cached_property
-    def scaled(self) -> tuple[int, int]:
-        """Height and width before cropping."""
-        factor = max(self.target[0] / self.source[0], self.target[1] / self.source[1])
-        height, width = (round(side * factor) for side in self.source)
-        return max(height, self.target[0]), max(width, self.target[1])
+        multiple: sizes and the corner of the cut are multiples of this. Raises ValueError when a size is not positive.
+        """
+        least = scaled or target
+        if len(source) != 2 or len(target) != 2 or min(*source, *target) < 1:
+            raise ValueError(f"sizes must be positive (height, width) pairs, not {source} and {target}")
+        factor = max(least[0] / source[0], least[1] / source[1])
+        height, width = (max(multiple * round(s * factor / multiple), t) for s, t in zip(source, least, strict=True))
+        top, left = ((side - t) // (2 * multiple) for side, t in zip((height, width), target, strict=True))
+        placed = (-multiple * top, -multiple * left, height, width)
+        return cls((source[0], source[1]), (target[0], target[1]), (0, 0, source[0], source[1]), placed)
 
-    @cached_property
-    def corner(self) -> tuple[int, int]:
-        """Row and column of the scaled image that become the target's first ones."""
-        return (self.scaled[0] - self.target[0]) // 2, (self.scaled[1] - self.target[1]) // 2
+    @property
+    def scaled(self) -> Size:
+        """Height and width of the box once it is scaled."""
+        return self.placed[2:]
+
+    @property
+    def corner(self) -> Size:
+        """Row and column of the scaled box that become the target's first ones."""
+        return -self.placed[0], -self.placed[1]
 
     @property
     def is_identity(self) -> bool:
         """Whether nothing changes."""
-        return tuple(self.source) == tuple(self.target)
+        return self.source == self.target == self.scaled == self.box[2:]
+
+    @property
+    def cut(self) -> float:
+        """Share of the source's area outside the box."""
+        return 1.0 - self.box[2] * self.box[3] / (self.source[0] * self.source[1])
+
+    @property
+    def empty(self) -> float:
+        """Share of the target's area that is black bars, where nothing sticks out."""
+        return 1.0 - self.placed[2] * self.placed[3] / (self.target[0] * self.target[1])
 
     def images(self, images: Tensor) -> Tensor:
         """Images (..., h, w, 3) of uint8 or float on any device to (..., H, W, 3) of the same kind and device.
@@ -61,32 +83,47 @@ class Fit:
         if tuple(images.shape[-3:]) != (*self.source, 3):
             height, width = self.source
             raise ValueError(f"images have shape {tuple(images.shape)}, expected (..., {height}, {width}, 3)")
-        top, left = self.corner
-        rows, columns = slice(top, top + self.target[0]), slice(left, left + self.target[1])
-        if self.scaled == tuple(self.source):
-            return images[..., rows, columns, :]
-        flat = images.reshape(-1, *images.shape[-3:])
-        result = flat.new_empty(len(flat), *self.target, 3)
+        top, left, height, width = self.box
+        images = images[..., top : top + height, left : left + width, :]
+        rows, columns = (slice(max(0, at), at + side) for at, side in zip(self.placed, self.scaled, strict=False))
+        above, beside = (max(0, corner) for corner in self.corner)
+        shown = slice(above, above + self.target[0]), slice(beside, beside + self.target[1])
+        if self.scaled == (height, width) and (cut := images[..., *shown, :]).shape[-3:-1] == self.target:
+            return cut
+        flat = images.reshape(-1, height, width, 3)
+        result = flat.new_zeros(len(flat), *self.target, 3)
         for part, place in zip(flat.split(IMAGES_PER_CALL), result.split(IMAGES_PER_CALL), strict=True):
-            place[:] = self._scaled(part)[:, rows, columns]
+            place[:, rows, columns] = self._scaled(part)[:, *shown]
         return result.reshape(*images.shape[:-3], *self.target, 3)
 
     def _scaled(self, images: Tensor) -> Tensor:
+        if self.scaled == tuple(images.shape[1:3]):
+            return images
         floats = images.is_floating_point()
-        working = images.permute(0, 3, 1, 2).to(images.dtype if floats else torch.float32)
+        working = images.contiguous().permute(0, 3, 1, 2).to(images.dtype if floats else torch.float32)
         working = functional.interpolate(working, self.scaled, mode="bilinear", align_corners=False, antialias=True)
         return (working if floats else working.round().clamp(0, 255)).permute(0, 2, 3, 1).to(images.dtype)
 
+    @property
+    def _scale_and_shift(self) -> tuple[list[float], list[float]]:
+        """Of rows and columns."""
+        scale = [self.placed[axis + 2] / self.box[axis + 2] for axis in (0, 1)]
+        return scale, [self.placed[axis] - scale[axis] * self.box[axis] for axis in (0, 1)]
+
+    @property
+    def target_from_source(self) -> np.ndarray:
+        """(3, 3) matrix from source to target pixels, float64."""
+        (down, across), (top, left) = self._scale_and_shift
+        return np.array([[across, 0.0, left], [0.0, down, top], [0.0, 0.0, 1.0]])
+
     def pixels(self, pixels: Array) -> Array:
         """Pixels (..., 2) [u, v] of the source to those of the target; they may lie outside the image."""
-        scale = [self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]]
-        return pixels * _like(pixels, scale) - _like(pixels, [self.corner[1], self.corner[0]])
+        scale, shift = self._scale_and_shift
+        return pixels * _like(pixels, scale[::-1]) + _like(pixels, shift[::-1])
 
     def intrinsics(self, intrinsics: Array) -> Array:
         """Pinhole matrices (..., 3, 3) of source images to those of target images."""
-        top, left = self.corner
-        across, down = self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]
-        return _like(intrinsics, [[across, 0.0, -left], [0.0, down, -top], [0.0, 0.0, 1.0]]) @ intrinsics
+        return _like(intrinsics, self.target_from_source.tolist()) @ intrinsics
 
 
 def _like(array: Array, values: list[Any]) -> Array:
@@ -108,7 +145,7 @@ def resized(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
 
 def resized_episode(episode: Track, image_size: tuple[int, int]) -> Track:
     """`episode` with frames of `image_size` (height, width) and intrinsics to match; itself when it has them."""
-    fit = Fit(episode.frames.size, image_size)
+    fit = Fit.cover(episode.frames.size, image_size)
     if fit.is_identity:
         return episode
     return replace(episode, frames=ResizedFrames(episode.frames, fit), intrinsics=fit.intrinsics(episode.intrinsics))

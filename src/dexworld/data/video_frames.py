@@ -1,27 +1,108 @@
-"""Frames of a video in any order: of a whole file, of one episode in a file of many, or of a stored episode.
+"""Frames of a video in any order: of a whole file, of one episode in a file of many, or of a stored episode."""
 
-No container is opened to read a frame: a table says where each packet lies. The store keeps one per episode; of other
-files it is read once, and a frame is found in it by its time, with or without B-frames.
-"""
-
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 
-from dexworld.data.packets import DECODE_ERRORS, DECODERS, PerThread, bytes_at, decoder_of, identity, opened
-from dexworld.data.video import VideoError
+from dexworld.data.frame_table import Convert, FrameTable, decoded, frame_table, open_stream
+from dexworld.data.video import MAX_SIDE, VideoError
 from dexworld.track import frame_numbers
 
-MAX_TABLES = 64
-_DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """Frames of any video file that FFmpeg decodes, exact at every index. Holds no open file, so it can be pickled.
+
+    first, count: a part of the video; by default the whole. Length, size and rate come from the container's header,
+    read when first needed. uneven: frame i is the i-th picture shown, whatever its time. Otherwise it is the one
+    nearest to i / fps, and one further than half a frame away is a VideoError. Every VideoError names the file and,
+    where it is known, the frame in it.
+    """
+
+    path: Path
+    first: int = 0
+    count: int | None = None
+    uneven: bool = False
+
+    @cached_property
+    def _header(self) -> tuple[int, tuple[int, int], float]:
+        """Frames, height and width, frames per second."""
+        with open_stream(self.path) as stream:
+            (height, width), rate = (stream.codec_context.height, stream.codec_context.width), stream.average_rate
+            entries = stream.index_entries
+            count = sum(not entry.is_discard for entry in entries) if len(entries) == stream.frames else 0
+        if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+            raise VideoError(f"{self.path}: frames of {height} x {width} pixels; the header is damaged")
+        if not (rate or self.uneven):
+            raise VideoError(f"{self.path}: the container names no frame rate; transcode it first")
+        count = count or len(frame_table(self.path).times)  # a fragmented file has no table of frames in its header
+        return count, (height, width), float(rate or 0.0)
+
+    def __len__(self) -> int:
+        return self._header[0] if self.count is None else self.count
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._header[1]
+
+    @property
+    def fps(self) -> float:
+        """Mean frames per second as the container gives it; 0 when it gives none."""
+        return self._header[2]
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
+
+        Raises IndexError for an index outside [0, T), VideoError naming file and frame for one that can't be decoded.
+        """
+        wanted = self.first + frame_numbers(indices, len(self), str(self.path))
+        if len(wanted) == 0:
+            return np.empty((0, *self.size, 3), dtype=np.uint8)
+        table = self._table()
+        if not self.uneven:
+            unique, places = np.unique(wanted, return_inverse=True)
+            wanted = table.nearest(unique, table.times[0] * table.tick, self.fps, self.path)[places]
+        try:
+            return table.read(self.path, wanted, self.size)
+        except MemoryError as error:
+            raise VideoError(f"{self.path}: frames of {self.size} pixels don't fit into memory") from error
+
+    def _table(self) -> FrameTable:
+        table, length = frame_table(self.path), self._header[0]
+        if len(table.times) != length:
+            raise VideoError(f"{self.path}: {len(table.times)} of {length} frames are there; it is truncated")
+        return table
+
+    def pictures(self, size: tuple[int, int] | None = None, pixel_format: str = "rgb24") -> Iterator[av.VideoFrame]:
+        """Every picture shown, once and in order, as a PyAV frame; with `uneven` these are the frames.
+
+        size: (h, w) that they are scaled to by area averaging. Raises VideoError naming the frame that can't be decoded
+        or is missing: whoever reaches the end has seen all T.
+        """
+        height, width = size or self.size
+        averaging = Interpolation.AREA if (height, width) != self.size else None
+        options: dict[str, Any] = {"interpolation": averaging, "threads": 1}
+        convert = partial(VideoReformatter().reformat, width=width, height=height, format=pixel_format, **options)
+        return islice(self._pictures(convert), self.first, None if self.count is None else self.first + self.count)
+
+    def _pictures(self, convert: Convert) -> Iterator[av.VideoFrame]:
+        """Of the whole video."""
+        length, seen = self._header[0], 0
+        with open_stream(self.path) as stream:
+            for seen, picture in enumerate(decoded(self.path, stream, convert=convert), 1):
+                if seen > length:
+                    raise VideoError(f"{self.path}: more frames are decoded than the {length} of the header")
+                yield picture
+        if seen != length:
+            raise VideoError(f"{self.path}: frame {seen} is missing: the video ends before it, of {length} frames")
 
 
 @dataclass(frozen=True)
@@ -44,68 +125,12 @@ class PackedFrames:
         return self.count
 
     def read(self, indices: list[int]) -> np.ndarray:
-        """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
-
-        Raises IndexError for an index outside [0, count), VideoError naming file and frame for one that can't be read.
-        """
+        """See `VideoFrames.read`."""
         wanted = frame_numbers(indices, self.count, str(self.path))
-        if wanted.size == 0:
-            return np.empty((0, *self.size, 3), dtype=np.uint8)
         unique, places = np.unique(wanted, return_inverse=True)
-        table = frame_table(self.path)
-        return table.read(self.path, self._shown(table, unique)[places], self.size, self.first_frame)
-
-    def _shown(self, table: "FrameTable", indices: np.ndarray) -> np.ndarray:
-        """Numbers in the file, in the order shown, of the episode's frames `indices`."""
-        start = self.first_frame / self.fps if self.start is None else self.start
-        ticks = (start + indices / self.fps) / float(table.time_base)
-        after = np.searchsorted(table.times, ticks)
-        before = np.maximum(after - 1, 0)
-        after = np.minimum(after, len(table.times) - 1)
-        nearer = np.abs(table.times[before] - ticks) <= np.abs(table.times[after] - ticks)
-        shown = np.where(nearer, before, after)
-        off = np.abs(table.times[shown] - ticks) * float(table.time_base) * self.fps
-        if (off >= 0.5).any() or len(np.unique(shown)) != len(shown):
-            worst = int(np.argmax(off))
-            frame = f"{self.path}: frame {indices[worst]} of the episode that starts at {start:.3f} s"
-            raise VideoError(f"{frame} has no picture within half a frame of its time; video and labels don't fit")
-        return shown
-
-
-@dataclass(frozen=True)
-class VideoFrames:
-    """All frames of a constant-rate video file; length and size come from its header. Can be pickled.
-
-    Raises VideoError when the file can't be opened, and on reading when a frame can't be decoded.
-    """
-
-    path: Path
-
-    @cached_property
-    def _frames(self) -> "PackedFrames":
-        with _stream(self.path) as stream:
-            rate = stream.average_rate
-            if not stream.frames or not rate:
-                raise VideoError("the container names no frame count or rate; transcode it first")
-            size = (stream.codec_context.height, stream.codec_context.width)
-            start = float((stream.start_time or 0) * stream.time_base)
-            return PackedFrames(self.path, 0, stream.frames, size, float(rate), start)
-
-    def __len__(self) -> int:
-        return self._frames.count
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._frames.size
-
-    @property
-    def fps(self) -> float:
-        """Frames per second."""
-        return self._frames.fps
-
-    def read(self, indices: list[int]) -> np.ndarray:
-        """See `PackedFrames.read`."""
-        return self._frames.read(indices)
+        table, start = frame_table(self.path), self.first_frame / self.fps if self.start is None else self.start
+        shown = table.nearest(unique, start, self.fps, self.path)
+        return table.read(self.path, shown[places], self.size, self.first_frame)
 
 
 @dataclass(frozen=True)
@@ -126,125 +151,14 @@ class StoredFrames:
     def __len__(self) -> int:
         return len(self.packets)
 
-    def read(self, indices: list[int]) -> np.ndarray:
-        """As `PackedFrames.read`; VideoError for a frame whose bytes are damaged."""
-        wanted = frame_numbers(indices, len(self), str(self.path))
+    @cached_property
+    def _table(self) -> FrameTable:
         (offsets, sizes, checksums), numbers = self.packets.T, np.arange(len(self))
-        keys, tick = numbers[:: self.group], Fraction(1, 1000)
-        coding = (tick, self.decoder, self.extradata, checksums)
-        return FrameTable(offsets, sizes, numbers, numbers, keys, keys, *coding).read(self.path, wanted, self.size)
+        keys = numbers[:: self.group]
+        coding = (1.0, self.decoder, self.extradata, checksums)
+        return FrameTable(offsets, sizes, numbers, numbers, keys, keys, *coding)
 
-
-@dataclass(frozen=True)
-class FrameTable:
-    """Where the N frames of a video lie. Packets are in the order of decoding, times in the order shown.
-
-    offsets, sizes, packet_times: (N,) bytes, bytes, ticks per packet. times: (N,) ticks, increasing. keys: (K,) packet
-    numbers that decoding can start at; key_times: (K,) their ticks. checksums: (N,) CRC-32 of packets where known.
-    """
-
-    offsets: np.ndarray
-    sizes: np.ndarray
-    packet_times: np.ndarray
-    times: np.ndarray
-    keys: np.ndarray
-    key_times: np.ndarray
-    time_base: Fraction
-    decoder: str
-    extradata: bytes
-    checksums: np.ndarray | None = None
-
-    def read(self, path: Path, wanted: np.ndarray, size: tuple[int, int], first: int = 0) -> np.ndarray:
-        """Frames (n, H, W, 3) uint8 RGB of the numbers `wanted` (n,), which may repeat, from the file `path`.
-
-        Raises VideoError naming the file and the frame, counted from `first`.
-        """
-        frames = np.empty((len(wanted), *size, 3), dtype=np.uint8)
-        rows: dict[int, list[int]] = {}
-        for row, number in enumerate(wanted.tolist()):
-            rows.setdefault(number, []).append(row)
-        if not rows:
-            return frames
-        file = opened(path)
-        for key, run in self._runs(sorted(rows)):
-            decoder, pending = decoder_of(self.decoder, self.extradata), {int(self.times[each]): each for each in run}
-            earliest = min(self.packet_times[key], self.times[run[0]])
-            try:
-                for number in range(key, len(self.sizes) + 1):
-                    if number < len(self.sizes) and self.packet_times[number] < earliest:
-                        continue  # shown before the key frame but stored behind it: it lacks a reference
-                    for picture in decoder.context.decode(self._packet(file, number)):
-                        shown = pending.pop(picture.pts, None)
-                        if shown is not None:
-                            frames[rows[shown]] = decoder.rgb(picture, size)
-                    if not pending:
-                        break
-                decoder.context.flush_buffers()  # nothing of this run may come out in the next, of another file perhaps
-            except DECODE_ERRORS as error:
-                DECODERS.forget((self.decoder, self.extradata))  # whatever state damage left it in
-                frame = min(pending.values(), default=run[-1]) - first
-                raise VideoError(f"{path}: frame {frame} of its episode can't be decoded ({error})") from error
-            if pending:
-                raise VideoError(f"{path}: frame {min(pending.values()) - first} of its episode is missing")
-        return frames
-
-    def _packet(self, file: int, number: int) -> Any:
-        """Packet `number` of an open file in the order of decoding; behind the last None, which drains a decoder."""
-        if number == len(self.sizes):
-            return None
-        content = bytes_at(file, int(self.offsets[number]), int(self.sizes[number]))
-        if self.checksums is not None and zlib.crc32(content) != self.checksums[number]:
-            raise VideoError("its bytes are not those written")
-        packet = av.Packet(content)
-        packet.pts = packet.dts = int(self.packet_times[number])
-        packet.time_base = self.time_base
-        return packet
-
-    def _runs(self, shown: list[int]) -> list[tuple[int, list[int]]]:
-        """(packet to start at, frame numbers) that decode the sorted frame numbers `shown` with the least work."""
-        starts = np.searchsorted(self.key_times, self.times[shown], side="right") - 1
-        runs: dict[int, list[int]] = {}
-        for number, key in zip(shown, self.keys[np.maximum(starts, 0)].tolist(), strict=True):
-            runs.setdefault(key, []).append(number)
-        return [*runs.items()]
-
-
-_tables: PerThread[FrameTable] = PerThread(MAX_TABLES, lambda table: None)
-
-
-def frame_table(path: Path) -> FrameTable:
-    """The table of a video file, read once and kept. Raises VideoError when the file can't be opened as a video."""
-    return _tables.get(identity(path), lambda: _read_table(path))
-
-
-def _read_table(path: Path) -> FrameTable:
-    with _stream(path) as stream:
-        context = stream.codec_context
-        rows = [(e.pos, e.size, e.timestamp, e.is_keyframe, e.is_discard) for e in stream.index_entries]
-        if context.reorder_depth or not rows:  # shown in another order: only packets tell the times
-            packets = [each for each in stream.container.demux(stream) if each.size]
-            rows = [(p.pos, p.size, p.pts, p.is_keyframe, p.is_discard) for p in packets]
-        offsets, sizes, packet_times, is_key, is_cut = np.array(rows, dtype=np.int64).reshape(-1, 5).T.copy()
-        times, keys = np.sort(packet_times[is_cut == 0]), np.flatnonzero(is_key)  # frames that are cut are references
-        twice = np.flatnonzero(np.diff(times) <= 0)
-        if len(times) == 0 or len(keys) == 0:
-            raise VideoError(f"its {len(times)} frames have no key frame; remux it")
-        if len(twice):
-            raise VideoError(f"frames {twice[0]} and {twice[0] + 1} have the same time; remux it with distinct times")
-        name = _DECODERS.get(context.codec.name, context.codec.name)
-        coding = (stream.time_base, name, context.extradata or b"")
-        return FrameTable(offsets, sizes, packet_times, times, keys, packet_times[keys], *coding)
-
-
-@contextmanager
-def _stream(path: Path) -> Iterator[Any]:
-    """The video stream of a file; what goes wrong with it becomes a VideoError that names the file."""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError("it holds no video stream")
-            if container.streams.video[0].codec_context is None:
-                raise VideoError("its codec is not known; the header is damaged")
-            yield container.streams.video[0]
-    except (*DECODE_ERRORS, TypeError) as error:
-        raise VideoError(f"{path}: can't be opened as a video ({error})") from error
+    def read(self, indices: list[int]) -> np.ndarray:
+        """See `VideoFrames.read`; VideoError for a frame whose bytes are damaged."""
+        wanted = frame_numbers(indices, len(self), str(self.path))
+        return self._table.read(self.path, wanted, self.size)

@@ -15,7 +15,6 @@ from dexworld.data.frame_labels import EPISODES_FILE, POSE
 from dexworld.data.latent_cache import LatentCache
 from dexworld.data.mixture import Clips, MixConfig, Picks, make_sampler
 from dexworld.data.sampling import PartStrategy, StrideSampling
-from dexworld.hands import TRACKED
 from dexworld.track import Track
 
 DEFAULT_COLUMNS = ("keypoints_world", "keypoints_valid", "keypoints_shown")
@@ -71,11 +70,6 @@ class Window:
         own |= {"clips": picks.clips, "numbers": picks.numbers}
         own = {name: torch.from_numpy(value) for name, value in own.items()}
         return cls(Track(tensors.pop(POSE), torch.from_numpy(intrinsics), tensors), **own, **more)
-
-    @property
-    def tracked_shown(self) -> Tensor:
-        """(B, F, 12) bool: the tracked keypoints that a picture can show."""
-        return self.track.keypoints_shown[..., list(TRACKED)]
 
     @property
     def slots(self) -> Tensor:
@@ -158,12 +152,9 @@ class WindowSampler:
         clips = Clips.of([np.diff(part.starts) for part in labels], [part.fps for part in labels], episodes)
         self.sampler = make_sampler(clips, sampling, seed, mix, lambda: [part.moved(MOVED) for part in labels])
 
-    def batch(self, step: int, size: int, first: int | None = None) -> Window:
-        """Batch number `step` of `size` windows over all ranks; this rank's share of it, as CPU tensors.
-
-        first: the number of its first sample, by default step * size; it decides which clips an epoch has come to.
-        """
-        picks = self.sampler.draw(step, size, first).share(self.rank, self.world_size)
+    def batch(self, step: int, size: int) -> Window:
+        """Batch number `step` of `size` windows over all ranks; this rank's share of it, as CPU tensors."""
+        picks = self.sampler.draw(step, size).share(self.rank, self.world_size)
         rows = self.sampler.clips.rows(picks)
         latents = torch.from_numpy(self.latents(rows))
         return Window.of(picks, rows, self._labels(rows), self._intrinsics[picks.clips], latents=latents)

@@ -14,10 +14,25 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import RIGHT
-from dexworld.robots.kinematics import Constants, Joint, Quaternion, Vector, chained, joint_terms, joint_transforms
 from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
 
+Vector = tuple[float, float, float]
+Quaternion = tuple[float, float, float, float]
 TipConvention = Literal["true", "release"]
+
+
+class Joint(NamedTuple):
+    """One hinge. Its body sits at `origin`, turned by `quaternion`, in its parent's frame, and rotates about `axis`.
+
+    limits: radians. torque: newton metres.
+    """
+
+    name: str
+    origin: Vector
+    quaternion: Quaternion
+    axis: Vector
+    limits: tuple[float, float]
+    torque: float
 
 
 class Finger(NamedTuple):
@@ -35,7 +50,7 @@ def _roll(angle: float) -> Quaternion:
 _NONE = _roll(0.0)
 _UP = _roll(math.pi / 2)
 _DOWN = _roll(-math.pi / 2)
-_X, _Y, _Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+_Y, _Z = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 ARM: tuple[Joint, ...] = (
     Joint("panda_joint1", (0.0, 0.0, 0.333), _NONE, _Z, (-2.8973, 2.8973), 87.0),
@@ -91,6 +106,20 @@ _INDEX, _MIDDLE, _RING, _THUMB = range(4)
 _ARM_SPHERES = ((2, 3, 4, 0.075), (3, 5, 9, 0.065), (5, 6, 3, 0.06), (6, 7, 3, 0.05))
 
 
+class Constants:
+    """A robot's numbers in float64, and copies of them in other dtypes and on other devices, each made once."""
+
+    def __init__(self, *numbers: Tensor) -> None:
+        self.numbers, self._copies = numbers, dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]]()
+
+    def like(self, other: Tensor) -> tuple[Tensor, ...]:
+        """The numbers in the dtype and on the device of `other`."""
+        key = (other.dtype, other.device)
+        if key not in self._copies:
+            self._copies[key] = tuple(number.to(other) for number in self.numbers)
+        return self._copies[key]
+
+
 class FrankaAllegro(Robot):
     """Kinematics of the reference robot: 7 joints of the arm, then 4 each of index, middle, ring finger and thumb.
 
@@ -99,7 +128,6 @@ class FrankaAllegro(Robot):
         stands in for the little finger too.
     """
 
-    name = "franka_allegro"
     joints = tuple(joint.name for joint in JOINTS)
     arm = slice(0, len(ARM))
 
@@ -143,3 +171,50 @@ class FrankaAllegro(Robot):
         for joint in (4 * finger + joint for finger in range(4) for joint in range(1, 4)):
             lines.append((hand[..., joint, :], hand[..., joint + 1, :], 3, 0.016))
         return spheres(lines)
+
+
+def joint_transforms(terms: Tensor, angles: Tensor) -> Tensor:
+    """parent_from_joint (..., J, 4, 4) for angles (..., J): linear in (1, cos q, sin q), with constants (J, 3, 16)."""
+    constant, cosine, sine = terms.unbind(1)  # (J, 16) each
+    flat = angles.cos()[..., None] * cosine  # in place from here on: fewer large temporaries
+    return flat.add_(constant).add_(angles.sin()[..., None] * sine).unflatten(-1, (4, 4))
+
+
+def chained(parent_from_joint: Tensor) -> list[Tensor]:
+    """base_from_joint (..., 4, 4) of each joint in a row, from (..., J, 4, 4)."""
+    poses = [parent_from_joint[..., 0, :, :]]
+    for joint in range(1, parent_from_joint.shape[-3]):
+        poses.append(poses[-1] @ parent_from_joint[..., joint, :, :])
+    return poses
+
+
+def joint_terms(joints: tuple[Joint, ...]) -> Tensor:
+    """(J, 3, 16) numbers that `joint_transforms` takes."""
+    return torch.stack([_terms_of(joint) for joint in joints])
+
+
+def _terms_of(joint: Joint) -> Tensor:
+    """Constant, cosine and sine parts (3, 16) of parent_from_joint(q): Rodrigues' formula after the fixed transform."""
+    axis = torch.tensor(joint.axis, dtype=torch.float64)
+    along = torch.outer(axis, axis)
+    x, y, z = joint.axis
+    cross = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
+    fixed = _quaternion_matrix(joint.quaternion)
+    terms = torch.zeros(3, 4, 4, dtype=torch.float64)
+    terms[0, :3, :3] = fixed @ along
+    terms[0, :3, 3] = torch.tensor(joint.origin, dtype=torch.float64)
+    terms[0, 3, 3] = 1.0
+    terms[1, :3, :3] = fixed @ (torch.eye(3, dtype=torch.float64) - along)
+    terms[2, :3, :3] = fixed @ cross
+    return terms.flatten(1)
+
+
+def _quaternion_matrix(quaternion: tuple[float, float, float, float]) -> Tensor:
+    """Rotation (3, 3) of a quaternion (w, x, y, z), normalised first."""
+    w, x, y, z = (torch.tensor(quaternion, dtype=torch.float64) / torch.tensor(quaternion).double().norm()).tolist()
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.tensor(rows, dtype=torch.float64)

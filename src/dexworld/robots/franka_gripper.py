@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import FINGERS, GRIPPER_CLOSED_RADII, GRIPPER_OPEN_RADII
-from dexworld.robots.franka_allegro import ARM, FLANGE
-from dexworld.robots.kinematics import Constants, chained, joint_terms, joint_transforms
+from dexworld.robots.franka_allegro import ARM, FLANGE, Constants, chained, joint_terms, joint_transforms
 from dexworld.robots.robot import HandPose, Robot, right_hand_pose, spheres
 
 _TURN = -math.pi / 4  # about z, from the flange to the gripper
@@ -23,10 +22,8 @@ _PADS = 0.103  # metres from the flange, along z, to the middle of the pads
 class FrankaGripper(Robot):
     """Seven joints of the arm in radians, then the opening: 0 closed, 1 open (two fingers of 4 cm each)."""
 
-    name = "franka_gripper"
     joints = (*(joint.name for joint in ARM), "gripper_opening")
     arm = slice(0, len(ARM))
-    unit = "rad (the gripper: share of its opening)"
 
     def __init__(self) -> None:
         self.limits = torch.tensor([*(joint.limits for joint in ARM), (0.0, 1.0)], dtype=torch.float64)

@@ -38,15 +38,12 @@ class HandPose:
 class Robot(ABC):
     """A robot with a hand, as numbers and batched kinematics. It holds no state.
 
-    name: in the registry. joints: their names, in the order of every joint vector (J,). limits: (J, 2) float64, low and
-    high. arm: the joints that move the hand about; planners search them with the arm's spread and the others with the
-    fingers'. fingers: the joints after the arm's. unit: of joint vectors, for messages.
+    joints: their names, in the order of every joint vector (J,). limits: (J, 2) float64, low and high. arm: the joints
+    that move the hand about; planners search them with the arm's spread and the others with the fingers'.
     """
 
-    name: ClassVar[str]
     joints: ClassVar[tuple[str, ...]]
     arm: ClassVar[slice]
-    unit: ClassVar[str] = "rad"
     limits: Tensor
 
     @property
@@ -89,7 +86,7 @@ class Robot(ABC):
             joint = int(np.argmax(outside))
             span = "[{:.3f}, {:.3f}]".format(*limits[joint])
             raise ValueError(
-                f"joint {joint} is asked to go to {targets[joint]:.3f} {self.unit}, outside {span} "
+                f"joint {joint} is asked to go to {targets[joint]:.3f} rad, outside {span} "
                 f"of {self.joints[joint]}; clip targets to the robot's `limits` first"
             )
         return np.clip(targets, limits[:, 0], limits[:, 1])

@@ -6,87 +6,88 @@ settings of a folder, and when a run has finished its counts, lie in a JSON file
 iterator of finished seeds. A folder that was made with other settings is a ValueError.
 """
 
+import json
+import logging
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
+import mujoco
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.files import read_json, write_json
+from dexworld.data.files import check_same_settings, read_json, write_json
+from dexworld.data.parallel import parallel_map
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.sim.gripper.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
 from dexworld.sim.gripper.gripper_recording import GripperConfig, record_gripper
 from dexworld.sim.gripper.gripper_skills import SKILLS
-from dexworld.sim.hands.egodex_format import EgoDexLabels, in_arkit_world, split_of, write_egodex
-from dexworld.sim.hands.human_video import HumanVideo, HumanVideoConfig, film
+from dexworld.sim.hands.egodex_format import write_egodex
+from dexworld.sim.hands.human_video import HumanVideoConfig, film
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
-from dexworld.sim.recording import SceneRange, keep_settings, record_missing, recording_settings
-from dexworld.sim.render import choose_backend
+from dexworld.sim.kitchen.kitchen_scene import seed_split
+from dexworld.sim.render import Backend, choose_backend
 
 MAX_ATTEMPTS = 8
 HUMAN_SETTINGS = "dexworld-human.json"
 GRIPPER_INDEX = "dexworld.json"
 MOVING = 1e-3  # metres between two frames: an object that goes further is in motion
 _GRIPPER_HEADER = {"format": "dexworld-droid", "format_version": 1}
-_VERBS = {"reach": "reach", "push": "push", "grasp": "grasp", "drawer": "open", "door": "open"}
-_TASKS = {
-    "drawer": "open_drawer",
-    "door": "open_cabinet_door",
-    "grasp": "pick_and_place_objects",
-    "push": "push_objects",
-    "reach": "reach_for_objects",
-}  # the first skill here that occurs names the episode's task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CollectConfig(SceneRange):
-    """Exploratory episodes of the Allegro hand."""
+class SceneRange:
+    """Recordings of one scene each, seeds `seed` to `seed + episodes - 1`, to be completed in the folder `output`.
 
-    explore: ExploreConfig = field(default_factory=ExploreConfig)
+    Training seeds are below 900,000, validation seeds 900,000 to 999,999, evaluation seeds from 1,000,000. Raises
+    ValueError for a range that crosses them, and for an empty one.
+    """
+
+    output: Path
+    """Folder to write or to complete."""
+    episodes: int = 500
+    """Episodes to hold, one scene each."""
+    seed: int = 0
+    """First scene; training below 900,000, validation below 1,000,000, evaluation from there."""
+    workers: int = 0
+    """Processes; 0 is one per core."""
+    backend: Backend = "auto"
+    """Renderer; `auto` takes the first that works."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.seed < 0:
+            raise ValueError(f"episodes must be >= 1 and seed >= 0, got {self.episodes} and {self.seed}")
+        first, last = seed_split(self.seeds[0]), seed_split(self.seeds[-1])
+        if first != last:
+            raise ValueError(
+                f"seeds {self.seeds[0]} to {self.seeds[-1]} cross from {first} to {last} scenes; collect the splits "
+                "into folders of their own"
+            )
+
+    @property
+    def seeds(self) -> range:
+        """The scenes."""
+        return range(self.seed, self.seed + self.episodes)
 
 
-@dataclass(frozen=True)
-class CollectHumanConfig(SceneRange):
-    """Human-hand videos in EgoDex's layout. Training episodes are written to the split `part1`, others to `test`."""
-
-    video: HumanVideoConfig = field(default_factory=HumanVideoConfig)
-
-
-@dataclass(frozen=True)
-class CollectGripperConfig(SceneRange):
-    """Recordings of the gripper robot in DROID's layout."""
-
-    recording: GripperConfig = field(default_factory=GripperConfig)
-
-
-@dataclass(frozen=True)
-class GripperCounts:
-    """What a folder holds. moving: frames in which an object moved by more than a millimetre."""
-
-    episodes: int
-    frames: int
-    moving: int
-    successes: int
-    grasp_attempts: int
-    objects_carried: int
-    skills: dict[str, int]
-
-
-def collect(config: CollectConfig, progress=iter) -> EpisodeDataset:
-    """Record the episodes that are not yet in `config.output`.
+def collect(scenes: SceneRange, explore: ExploreConfig = ExploreConfig(), progress=iter) -> EpisodeDataset:
+    """Record exploratory episodes of the Allegro hand in the scenes that are missing.
 
     An episode in which an object was held is thrown away and drawn anew with other motions in the same scene: the data
     holds no successful grasp and no successful place. How many were thrown away is in the dataset's `counts`.
     """
-    backend = choose_backend(config.backend)
-    settings = recording_settings("dexworld.sim.explore", backend, explore=asdict(config.explore))
-    writer = EpisodeWriter(config.output, settings)
-    job = partial(_write_exploration, folder=config.output, settings=settings, explore=config.explore, backend=backend)
-    record_missing(config, job, lambda seed: writer.has(episode_id(seed)), progress)
-    dataset = open_dataset(config.output)
+    backend = choose_backend(scenes.backend)
+    settings = _recording_settings("dexworld.sim.explore", backend, explore=asdict(explore))
+    writer = EpisodeWriter(scenes.output, settings)
+    job = partial(_write_exploration, folder=scenes.output, settings=settings, explore=explore, backend=backend)
+    _record_missing(scenes, job, lambda seed: writer.has(episode_id(seed)), progress)
+    dataset = open_dataset(scenes.output)
     thrown_away = sum(int(dataset[index].columns["attempt"][0]) for index in range(len(dataset)))
     return writer.finish({"rejected_because_an_object_was_held": thrown_away})
 
@@ -107,16 +108,16 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
     )
 
 
-def collect_human(config: CollectHumanConfig, progress=iter) -> tuple[Path, ...]:
-    """Record the episodes that are not yet in `config.output`; returns the hdf5 files of all that were asked for."""
-    backend = choose_backend(config.backend)
-    settings = recording_settings("dexworld.sim.human_video", backend, video=asdict(config.video))
-    keep_settings(config.output / HUMAN_SETTINGS, settings)
-    there = recorded(config.output)
-    job = partial(_write_human, folder=config.output, video=config.video, backend=backend)
-    record_missing(config, job, lambda seed: seed in there, progress)
-    there = recorded(config.output)
-    return tuple(there[seed] for seed in config.seeds)
+def collect_human(scenes: SceneRange, video: HumanVideoConfig, progress=iter) -> tuple[Path, ...]:
+    """Record the scenes that are missing in EgoDex's layout; returns the hdf5 files of all that were asked for."""
+    backend = choose_backend(scenes.backend)
+    settings = _recording_settings("dexworld.sim.human_video", backend, video=asdict(video))
+    _keep_settings(scenes.output / HUMAN_SETTINGS, settings)
+    there = recorded(scenes.output)
+    job = partial(_write_human, folder=scenes.output, video=video, backend=backend)
+    _record_missing(scenes, job, lambda seed: seed in there, progress)
+    there = recorded(scenes.output)
+    return tuple(there[seed] for seed in scenes.seeds)
 
 
 def recorded(folder: Path) -> dict[int, Path]:
@@ -126,43 +127,30 @@ def recorded(folder: Path) -> dict[int, Path]:
 
 
 def _write_human(seed: int, folder: Path, video: HumanVideoConfig, backend: str) -> int:
-    recording = film(seed, video, backend)
-    write_egodex(folder, seed, in_arkit_world(recording.episode), labels_of(recording), split_of(seed))
+    write_egodex(folder, film(seed, video, backend))
     return seed
 
 
-def labels_of(video: HumanVideo) -> EgoDexLabels:
-    """The words of a recording: its task is the rarest thing that is done in it."""
-    done = [script for act in video.acts for script in act.acting]
-    skills = [script.skill for script in done]
-    things = [video.names[script.target] if script.target >= 0 else script.skill for script in done]
-    return EgoDexLabels(
-        task=next((name for skill, name in _TASKS.items() if skill in skills), "rest_hands"),
-        description=video.episode.task,
-        verbs=tuple(dict.fromkeys(_VERBS[skill] for skill in skills)),
-        objects=tuple(dict.fromkeys(things)),
-    )
-
-
-def collect_gripper(config: CollectGripperConfig, progress=iter) -> GripperCounts:
-    """Record the seeds that are not yet in `config.output`, and count what is there for all of them."""
-    backend = choose_backend(config.backend)
-    recording = asdict(config.recording)
-    del recording["masks"], recording["hand"]  # neither is written: the reader lays out the hand
-    settings = recording_settings("dexworld.sim.gripper_recording", backend, recording=recording)
-    keep_settings(config.output / GRIPPER_INDEX, settings, _GRIPPER_HEADER)
-    job = partial(_write_gripper, folder=config.output, recording=config.recording, backend=backend)
-    record_missing(config, job, lambda seed: find_droid(config.output, seed) is not None, progress)
-    _sweep(config.output / PARTIAL, config.seeds)
-    counts = count_gripper(config.output)
-    write_json(config.output / GRIPPER_INDEX, {**_GRIPPER_HEADER, "settings": settings, "counts": asdict(counts)})
+def collect_gripper(scenes: SceneRange, recording: GripperConfig, progress=iter) -> dict[str, Any]:
+    """Record the scenes that are missing in DROID's layout; returns `count_gripper` of the folder."""
+    backend = choose_backend(scenes.backend)
+    settings = _recording_settings("dexworld.sim.gripper_recording", backend, recording=asdict(recording))
+    _keep_settings(scenes.output / GRIPPER_INDEX, settings, _GRIPPER_HEADER)
+    job = partial(_write_gripper, folder=scenes.output, recording=recording, backend=backend)
+    _record_missing(scenes, job, lambda seed: find_droid(scenes.output, seed) is not None, progress)
+    _sweep(scenes.output / PARTIAL, scenes.seeds)
+    counts = count_gripper(scenes.output)
+    write_json(scenes.output / GRIPPER_INDEX, {**_GRIPPER_HEADER, "settings": settings, "counts": counts})
     return counts
 
 
-def count_gripper(folder: Path) -> GripperCounts:
-    """Counts over every episode in a folder that `collect_gripper` filled."""
-    totals: Counter[str] = Counter()
-    skills = dict.fromkeys(SKILLS, 0)
+def count_gripper(folder: Path) -> dict[str, Any]:
+    """Counts over every episode in a folder that `collect_gripper` filled.
+
+    `moving`: frames in which an object moved by more than a millimetre. `skills`: episodes of each skill.
+    """
+    names = ("episodes", "frames", "moving", "successes", "grasp_attempts", "objects_carried")
+    totals, skills = Counter(dict.fromkeys(names, 0)), dict.fromkeys(SKILLS, 0)
     for path in sorted(path for outcome in OUTCOMES for path in folder.glob(f"*/{outcome}/*/*/metadata_*.json")):
         metadata = read_json(path)
         with h5py.File(path.with_name("trajectory.h5"), "r") as file:
@@ -171,8 +159,7 @@ def count_gripper(folder: Path) -> GripperCounts:
         totals.update(successes=bool(metadata["success"]), grasp_attempts=metadata["dexworld_grasp_attempts"])
         totals.update(objects_carried=metadata["dexworld_objects_carried"])
         skills[metadata["dexworld_skill"]] += 1
-    names = [one.name for one in fields(GripperCounts) if one.name != "skills"]
-    return GripperCounts(skills=skills, **{name: totals[name] for name in names})
+    return {**totals, "skills": skills}
 
 
 def _write_gripper(seed: int, folder: Path, recording: GripperConfig, backend: str) -> int:
@@ -189,3 +176,35 @@ def _sweep(partial_folder: Path, seeds: range) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     if not any(partial_folder.iterdir()):
         partial_folder.rmdir()
+
+
+def _recording_settings(generator: str, backend: str, **content: Any) -> dict[str, Any]:
+    """What decides the bytes of recordings, with lists for tuples as JSON has them.
+
+    Pictures of different renderers are not equal to the bit.
+    """
+    content = json.loads(json.dumps(content))
+    return {"generator": generator, **content, "backend": backend, "mujoco": mujoco.__version__}
+
+
+def _keep_settings(index: Path, settings: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> None:
+    """Write `settings` to the new file `index`, or raise ValueError naming what differs from those in it.
+
+    header: what the file holds besides; the settings are then its entry `settings`.
+    """
+    index.parent.mkdir(parents=True, exist_ok=True)
+    if not index.exists():
+        write_json(index, dict(settings) if header is None else {**header, "settings": settings})
+        return
+    found = read_json(index)
+    check_same_settings(index, found if header is None else found.get("settings", {}), settings)
+
+
+def _record_missing(
+    scenes: SceneRange, job: Callable[[int], Any], is_recorded: Callable[[int], bool], progress=iter
+) -> None:
+    """Run `job(seed)`, picklable, for every scene that is not recorded. `progress` wraps the finished ones."""
+    missing = [seed for seed in scenes.seeds if not is_recorded(seed)]
+    logger.info("%d of %d episodes are there already", scenes.episodes - len(missing), scenes.episodes)
+    for _ in progress(parallel_map(job, missing, scenes.workers, ordered=False)):
+        pass

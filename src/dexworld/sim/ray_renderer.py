@@ -2,7 +2,7 @@
 
 The look follows MuJoCo's OpenGL drawing: the same lights, materials, texture coordinates and hard shadows. Left out are
 anti-aliasing, reflections, transparency (any visible geom is opaque), skybox and fog. Textures are drawn on planes and
-boxes; other shapes show the texture's mean colour. Depth and segmentation are exact.
+boxes; other shapes show the texture's mean colour. Segmentation is exact.
 Legend: H, W image size; N = H * W rays; M = rays that hit something.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.renderer import DEFAULT_VIEW, Renderer, RendererUnavailable, View, camera_index, eye_of, mujoco
+from dexworld.sim.renderer import DEFAULT_VIEW, Renderer, View, eye_of, mujoco
 
 _DEFAULT_RGBA = (0.5, 0.5, 0.5, 1.0)  # a geom of this colour shows its material's (MuJoCo XML reference, geom/rgba)
 _DEFAULT_SPECULAR = _DEFAULT_SHININESS = 0.5  # of geoms without a material
@@ -27,7 +27,6 @@ class _Hits:
     geoms: np.ndarray  # (M,) geom id
     points: np.ndarray  # (M, 3)
     normals: np.ndarray  # (M, 3) unit, outwards
-    depths: np.ndarray  # (M,) along the optical axis
     towards_eye: np.ndarray  # (M, 3) unit
 
 
@@ -35,10 +34,7 @@ class RayRenderer(Renderer):
     """`Renderer` that needs nothing but mujoco and NumPy: about 0.15 CPU-seconds for 224 x 392 pixels with shadows."""
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
-        """Raises ValueError for an empty image, RendererUnavailable for a MuJoCo before 3.5."""
-        if "normal" not in (mujoco.mj_multiRay.__doc__ or ""):
-            needed = f"MuJoCo 3.5 or newer, not {mujoco.__version__}"
-            raise RendererUnavailable(f"the ray renderer needs surface normals from rays: {needed}")
+        """Raises ValueError for an empty image."""
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got {width} x {height}")
         super().__init__(model, height, width, "ray")
@@ -61,10 +57,6 @@ class RayRenderer(Renderer):
                 colour[of_geom] *= texture(local, hits.normals[of_geom] @ world_from_geom)
         return self._image(np.zeros(3, np.uint8), hits, (colour * 255 + 0.5).astype(np.uint8))
 
-    def depth(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
-        hits = self._look(data, camera, view)
-        return self._image(np.array(np.inf, np.float32), hits, hits.depths)
-
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         hits = self._look(data, camera, view)
         return self._image(np.array(-1, np.int32), hits, hits.geoms)
@@ -81,7 +73,7 @@ class RayRenderer(Renderer):
         """Cast one ray through the centre of every pixel."""
         if self._closed:
             raise RuntimeError("this renderer is closed")
-        index = camera_index(self.model, camera)
+        index = self.model.camera(camera).id
         if index not in self._directions:
             self._directions[index] = _pixel_directions(self.model, index, self.height, self.width)
         world_from_camera = data.cam_xmat[index].reshape(3, 3)  # MuJoCo cameras look along their -z axis, y up
@@ -89,11 +81,11 @@ class RayRenderer(Renderer):
         eye, forward = data.cam_xpos[index].copy(), -world_from_camera[:, 2]
         geoms, distances, normals = self._cast(data, eye, directions, view)
         axial = distances * (directions @ forward)
-        near, far = self.clip_planes
+        near, far = (self.model.stat.extent * plane for plane in (self.model.vis.map.znear, self.model.vis.map.zfar))
         hit = np.flatnonzero((geoms >= 0) & (axial >= near) & (axial <= far))
         rays = directions[hit]
         points = eye + rays * distances[hit, None]
-        return _Hits(hit, geoms[hit], points, normals[hit], axial[hit], -rays)
+        return _Hits(hit, geoms[hit], points, normals[hit], -rays)
 
     def _cast(self, data: mujoco.MjData, origin: np.ndarray, directions: np.ndarray, view: View):
         """First geom (n,), distance (n,) metres and normal (n, 3) along each ray; geom -1 where there is none."""
@@ -151,15 +143,9 @@ def _incoming(light: mujoco.MjvLight, hits: _Hits) -> tuple[np.ndarray, np.ndarr
 
 def _pixel_directions(model: mujoco.MjModel, camera: int, height: int, width: int) -> np.ndarray:
     """(N, 3) unit directions through the pixel centres in the camera's own frame (x right, y up, z backwards)."""
-    if model.cam_sensorsize[camera, 1] > 0:  # focal length and principal point are given in sensor units
-        pixels_per_unit = np.array([width, height]) / model.cam_sensorsize[camera]
-        focal = model.cam_intrinsic[camera, :2] * pixels_per_unit
-        centre = np.array([width, height]) / 2 - model.cam_intrinsic[camera, 2:] * pixels_per_unit
-    else:
-        focal = np.full(2, 0.5 * height / math.tan(math.radians(model.cam_fovy[camera]) / 2))
-        centre = np.array([width, height]) / 2
+    focal = 0.5 * height / math.tan(math.radians(model.cam_fovy[camera]) / 2)
     u_px, v_px = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    x, y = (u_px - centre[0]) / focal[0], (centre[1] - v_px) / focal[1]
+    x, y = (u_px - width / 2) / focal, (height / 2 - v_px) / focal
     directions = np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1, 3)
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 

@@ -27,11 +27,9 @@ Backend = Literal["auto", "egl", "osmesa", "ray"]
 BACKENDS = ("egl", "osmesa", "ray")  # in the order in which `auto` tries them
 _OFF = ("disable", "disabled", "off", "false", "0")  # the values by which MUJOCO_GL switches OpenGL off
 _ON = ("", "enable", "enabled", "on", "true", "1")  # the values that leave the choice open
-_INSTALL = {  # `auto` never tries the last two
+_INSTALL = {
     "egl": "on Debian or Ubuntu: apt install libegl1 libgl1-mesa-dri",
     "osmesa": "on Debian or Ubuntu: apt install libosmesa6",
-    "glfw": "it needs a display",
-    "cgl": "it exists on macOS only",
 }
 _PROBE_SECONDS = 60.0
 _DRIVER_ERRORS = (ImportError, AttributeError, RuntimeError, OSError, TypeError)
@@ -42,7 +40,7 @@ logger = logging.getLogger(__name__)
 def make_renderer(model: mujoco.MjModel, height: int, width: int, backend: str = "auto") -> Renderer:
     """A renderer for `model` with images of `height` x `width` pixels.
 
-    backend: `auto`, or one of `egl`, `osmesa`, `ray`, `glfw` (needs a display), `cgl` (macOS).
+    backend: `auto`, or one of `BACKENDS`.
     One renderer belongs to one process: make it after a fork, or start processes with the `spawn` method.
 
     Raises ValueError for an unknown backend, RendererUnavailable if one named here or by MUJOCO_GL can't run.
@@ -65,15 +63,14 @@ def choose_backend(backend: str = "auto") -> str:
 
     Raises ValueError for an unknown backend name, here or in MUJOCO_GL.
     """
-    known = ("ray", *_INSTALL)
     if backend != "auto":
-        if backend not in known:
-            raise ValueError(f"unknown rendering backend {backend!r}; choose 'auto' or one of {', '.join(known)}")
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown rendering backend {backend!r}; choose 'auto' or one of {', '.join(BACKENDS)}")
         return backend
     setting = os.environ.get("MUJOCO_GL", "").strip().lower()
     if setting in _OFF:
         return "ray"
-    if setting in known:
+    if setting in BACKENDS:
         return setting
     if setting not in _ON:
         raise ValueError(f"MUJOCO_GL={setting!r} is not a backend; use 'egl', 'osmesa', or 'disable' for ray casting")
@@ -154,35 +151,22 @@ class GlRenderer(Renderer):
         # comes after the backend's import, whose own exit handler must run later.
         atexit.register(self._at_exit)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
-        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
 
     def rgb(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
-        pixels = np.empty((self.height, self.width, 3), np.uint8)
-        self._draw(data, camera, view, False, pixels, None)
-        return np.ascontiguousarray(pixels[::-1])
-
-    def depth(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
-        buffer = np.empty((self.height, self.width), np.float32)
-        self._draw(data, camera, view, True, None, buffer)
-        near, far = self.clip_planes
-        nearness = buffer[::-1].astype(np.float64)  # 1 at the near plane, 0 at the far plane, linear in 1 / depth
-        depth = 1.0 / (1.0 / far + nearness * (1.0 / near - 1.0 / far))
-        return np.where(nearness > 0, depth, np.inf).astype(np.float32)
+        return np.ascontiguousarray(self._draw(data, camera, view, False))
 
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
-        pixels = np.empty((self.height, self.width, 3), np.uint8)
-        self._draw(data, camera, view, True, pixels, None)
-        codes = pixels[::-1].astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        codes = self._draw(data, camera, view, True).astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
         geom_of_code = np.full(self._scene.ngeom + 1, -1, np.int32)  # code 0 is the background
         for drawn in self._scene.geoms[: self._scene.ngeom]:
             if drawn.segid >= 0 and drawn.objtype == mujoco.mjtObj.mjOBJ_GEOM:
                 geom_of_code[drawn.segid + 1] = drawn.objid
         return geom_of_code[codes]
 
-    def _draw(self, data, camera: str | int, view: View, coded: bool, pixels, depths) -> None:
-        """Draw colours, or (`coded`) a code for each geom, and read into `pixels` or `depths`."""
+    def _draw(self, data, camera: str | int, view: View, coded: bool) -> np.ndarray:
+        """(H, W, 3) uint8: colours, or (`coded`) a code for each geom."""
         if self._context is None:
             raise RuntimeError("this renderer is closed")
         option = mujoco.MjvOption()
@@ -194,7 +178,9 @@ class GlRenderer(Renderer):
         self._gl.make_current()
         mujoco.mjr_render(self._rectangle, self._scene, self._context)
         self._gl.make_current()  # a forgotten renderer that is collected meanwhile takes the context with it
-        mujoco.mjr_readPixels(pixels, depths, self._rectangle, self._context)
+        pixels = np.empty((self.height, self.width, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)
+        return pixels[::-1]
 
     def close(self) -> None:
         if self._context is not None:

@@ -27,16 +27,11 @@ except (AttributeError, RuntimeError, OSError) as _error:  # importing loads MUJ
 class View:
     """What of a scene is drawn.
 
-    groups: the geom groups (0 to 5) that are visible; hidden geoms cast no shadow either.
-    shadows: whether lights cast shadows (RGB only).
+    groups: the geom groups (0 to 5) that are visible; hidden geoms cast no shadow. shadows: of lights (RGB only).
     """
 
     groups: tuple[int, ...] = (0, 1, 2)
     shadows: bool = True
-
-    def __post_init__(self) -> None:
-        if any(group not in range(mujoco.mjNGROUP) for group in self.groups):
-            raise ValueError(f"geom groups are 0 to {mujoco.mjNGROUP - 1}, got {self.groups}")
 
     def mask(self) -> np.ndarray:
         """(6,) uint8: 1 for every visible group."""
@@ -57,21 +52,12 @@ class Renderer(ABC):
         """(H, W, 3) uint8 colour picture of the state in `data` (after `mj_forward`)."""
 
     @abstractmethod
-    def depth(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
-        """(H, W) float32 metres along the camera's optical axis; `inf` where nothing is hit."""
-
-    @abstractmethod
     def segmentation(self, data: mujoco.MjData, camera: str | int, view: View = DEFAULT_VIEW) -> np.ndarray:
         """(H, W) int32 geom ids; -1 where nothing is hit."""
 
     @abstractmethod
     def close(self) -> None:
         """Free the graphics context. The renderer can't be used afterwards; closing twice is harmless."""
-
-    @property
-    def clip_planes(self) -> tuple[float, float]:
-        """Distances (metres) of the near and the far plane."""
-        return self.model.vis.map.znear * self.model.stat.extent, self.model.vis.map.zfar * self.model.stat.extent
 
     def __enter__(self) -> Self:
         return self
@@ -80,18 +66,8 @@ class Renderer(ABC):
         self.close()
 
 
-def camera_index(model: mujoco.MjModel, camera: str | int) -> int:
-    """Index of a camera given by name or index. Raises ValueError, naming the model's cameras, if there is none."""
-    names = [model.camera(i).name for i in range(model.ncam)]
-    if isinstance(camera, str) and camera in names:
-        return names.index(camera)
-    if isinstance(camera, (int, np.integer)) and 0 <= camera < model.ncam:
-        return int(camera)
-    raise ValueError(f"no camera {camera!r} in the model; it has {names or 'none'}")
-
-
 def eye_of(model: mujoco.MjModel, camera: str | int) -> mujoco.MjvCamera:
-    """What draws through a camera of the model."""
+    """What draws through a camera of the model. Raises KeyError, naming the cameras, if there is none of that name."""
     eye = mujoco.MjvCamera()
-    eye.type, eye.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED.value, camera_index(model, camera)
+    eye.type, eye.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED.value, model.camera(camera).id
     return eye

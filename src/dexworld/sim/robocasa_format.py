@@ -4,13 +4,10 @@ The layout is that of `dexworld.data.readers.robocasa`, with what the released D
 rewards, dones, `next_obs` (obs one step later, without pictures) and, where known, object_positions (T, 5, 3) in obs.
 The layout has no place for a camera's pose and intrinsics: its readers know them.
 
-- Pictures are redrawn to the release's camera (80 degrees over all rows, 26 of 600 rows to be cut off at both edges).
-  Rows that the simulator never drew repeat the nearest one that it drew; readers cut them off.
-- Every scene tilts the simulator's head camera a little. `robot0_base_*` is therefore the frame in which this camera
-  stands where the release's does, not the arm's mount, which is in the attributes.
-
-What else differs from the release: pictures are 246 x 392 (600 x 960 is its size; any other is possible), 5 Hz
-(env_args), `states` holds joints and object positions, `model_file` is empty because the seed rebuilds the scene.
+Pictures are redrawn to the release's camera (80 degrees over all rows, 26 of 600 rows to be cut off at both edges).
+Rows that the simulator never drew repeat the nearest one; readers cut them off. Every scene tilts the simulator's head
+camera a little: `robot0_base_*` is the frame in which this camera stands where the release's does. The arm's mount is
+in the attributes. `states` holds joints and object positions; `model_file` is empty: the seed rebuilds the scene.
 """
 
 import json
@@ -94,14 +91,13 @@ def release_keypoints(episode: Track) -> tuple[np.ndarray, np.ndarray]:
     known = np.asarray(episode.keypoints_world, np.float64)[:, RIGHT]
     wanted = torch.from_numpy((known - mount[:3, 3]) @ mount[:3, :3])
     joints = torch.from_numpy(np.asarray(episode["joint_positions"], np.float64))
-    models = [FrankaAllegro("true"), FrankaAllegro("release")]
-    ahead = [float((_points(model, joints) - wanted).abs().max()) for model in models]
-    model = models[int(np.argmin(ahead))]  # tips are fingertips or last joints
+    model = FrankaAllegro()
+    ahead = float((_points(model, joints) - wanted).abs().max())
     joints = _explained_joints(model, joints, wanted)
     miss = float((_points(model, joints) - wanted).abs().max())
-    if min(ahead) > _AHEAD or miss > _MISMATCH:
+    if ahead > _AHEAD or miss > _MISMATCH:
         raise ValueError(
-            f"{episode.source}: keypoints are {1000 * min(ahead):.1f} mm from where the joints put them; only episodes "
+            f"{episode.source}: keypoints are {1000 * ahead:.1f} mm from where the joints put them; only episodes "
             "of the simulator's own arm and mount can be written"
         )
     hand = FrankaAllegro("release").forward(joints)

@@ -6,17 +6,17 @@ A run at the paper's scale has to encode online: latents of EgoDex would fill 82
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.augment import CHANCES, AugmentConfig, augment, draw_augmentation
+from dexworld.data.augment import CHANCES, augment, draw_augmentation
 from dexworld.data.latent_cache import LatentCache, latent_cache
 from dexworld.data.loader import FrameLoader, first_readable
 from dexworld.data.mixture import MixConfig
-from dexworld.data.resize import Fit, resized
+from dexworld.data.resize import Fit, ResizedDataset, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
@@ -38,7 +38,7 @@ class FrameSource:
     """Windows of decoded frames with latents.
 
     loader: where frames come from; its workers load consecutive batches ahead. latents: an encoder for images of
-    `image_size`, or latents computed before; None for labels only. augment: colours to change, one draw per clip from
+    `image_size`, or latents computed before; None for labels only. augment: change colours, one draw per clip from
     (seed, sample number). bfloat16: encode under autocast. keep_frames: leave the frames in the windows.
     """
 
@@ -48,7 +48,7 @@ class FrameSource:
         latents: Latents | None,
         image_size: tuple[int, int],
         device: torch.device | str = "cpu",
-        augment: AugmentConfig | None = None,
+        augment: bool = False,
         seed: int = 0,
         bfloat16: bool = False,
         keep_frames: bool = False,
@@ -67,14 +67,14 @@ class FrameSource:
 
     def window(self, loaded: Window) -> Window:
         """A loaded window on the device: resized with its intrinsics, augmented, with latents."""
-        fit, window = Fit(self.loader.image_size, self.image_size), loaded.to(self.device)
+        fit, window = Fit.cover(self.loader.image_size, self.image_size), loaded.to(self.device)
         window = replace(window, track=replace(window.track, intrinsics=fit.intrinsics(window.track.intrinsics)))
         if self.latents is None:
             return replace(window, frames=NOTHING)
         images = fit.images(window.frames)
-        if self.augment is not None:
+        if self.augment:
             chances = uniforms(self.seed, loaded.numbers.numpy(), CHANCES, AUGMENTATION)
-            images = augment(images, draw_augmentation(self.augment, chances))
+            images = augment(images, draw_augmentation(chances))
         if isinstance(self.latents, CachedLatents):
             latents = torch.from_numpy(self.latents(loaded.rows.numpy())).to(self.device)
         else:
@@ -136,7 +136,7 @@ class TrainingData:
         first = [first_readable(dataset) for dataset in datasets]
         self.rates = {episode.fps for episode in first}
         if len({episode.frames.size for episode in first}) > 1:  # to be resized by the workers, else on the device
-            self.options["image_size"] = encoder.image_size
+            self.datasets = [cast(Dataset, ResizedDataset(dataset, encoder.image_size)) for dataset in datasets]
 
     def source(
         self, strategy: Strategy, episodes: Episodes, columns: tuple[str, ...] = DEFAULT_COLUMNS, shown: bool = False
@@ -152,10 +152,9 @@ class TrainingData:
             return WindowSampler(self.caches, strategy, **drawn)
         drawn["workers"] = 0 if shown else self.workers
         loader = FrameLoader(self.datasets, strategy, self.training.batch_size, **drawn, **self.options)
-        colours = AugmentConfig() if self.augment and not shown else None
         # As in the release; a pca encoder is cheap enough to stay exact.
         bfloat16 = self.training.bfloat16 and self.encoder.config.kind == "transformers"
-        options = (self.device, colours, self.training.seed, bfloat16)
+        options = (self.device, self.augment and not shown, self.training.seed, bfloat16)
         return FrameSource(loader, self.encoder.encode, self.encoder.image_size, *options)
 
     def labels(self, strategy: Strategy, episodes: Episodes) -> WindowSource:

@@ -1,6 +1,8 @@
 """The rows of one episode of a LeRobot v3 dataset as arrays, and the frames of a dataset that keeps images in them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.video import VideoError
 from dexworld.track import frame_numbers
 
-MAX_OPEN_FILES = 64
+MAX_OPEN_FILES, MAX_PLACES, MAX_IMAGES = 64, 1024, 2
+Places = dict[int, list[tuple[int, int]]]  # episode number -> (first row, rows) of each run of its rows
 _files: PerThread[pq.ParquetFile] = PerThread(MAX_OPEN_FILES, lambda file: file.close())
+_places: PerThread[Places] = PerThread(MAX_PLACES, lambda places: None)
+_images: PerThread[list[Any]] = PerThread(MAX_IMAGES, lambda images: None)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -24,36 +29,86 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return _files.get(identity(path), lambda: pq.ParquetFile(path, memory_map=False))
 
 
-def episode_rows(layout: LeRobotLayout, index: int, names: list[str] | None = None) -> dict[str, Any]:
+def episode_rows(layout: LeRobotLayout, index: int, names: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
     """Columns of episode `index`: arrays (T, *shape), or lists of bytes for images stored in the rows.
 
-    names: which columns; None for all. Raises CorruptEpisodeError naming the file and the column when rows are missing,
-    belong to another episode, or hold lists of changing length.
+    names: columns that must be there. others: columns that are read where they can be; one warning says which can't.
+    Raises CorruptEpisodeError naming the file and the column when rows or values of `names` are missing.
     """
-    path = layout.data_file(index)
+    path, first = find_rows(layout, index)
+    others = [name for name in others if name not in names]
     try:
         file = open_parquet(path)
-        present = file.schema_arrow.names
-        wanted = present if names is None else list(dict.fromkeys([*names, "episode_index"]))
-        missing = [name for name in wanted if name not in present]
-        if missing:
+        kinds = {each.name: each.type for each in file.schema_arrow}
+        if missing := [name for name in names if name not in kinds]:
             raise ValueError(f"it has no column {', '.join(missing)}")
-        first, length = _first_row(layout, index), layout.lengths[index]
-        table = _rows(file, first, length, wanted)
-        number = int(layout.column("episode_index")[index])
-        if table.num_rows != length or (table.column("episode_index").to_numpy() != number).any():
-            raise ValueError(f"rows {first} to {first + length} are not the {length} rows of episode {number}")
-        return column_arrays(table.select(wanted))
+        left_out = {name: str(kinds.get(name, "not there")) for name in others}
+        wanted = [*names, *(name for name in others if name in kinds and _is_plain(kinds[name]))]
+        table, rows = _rows(file, first, layout.lengths[index], wanted), {}
+        for name in wanted:
+            try:
+                rows[name] = column_values(table.column(name), name)
+                if isinstance(rows[name], np.ndarray) and rows[name].size == 0:
+                    raise ValueError(f"column {name} holds no numbers")
+                left_out.pop(name, None)
+            except UNREADABLE as error:
+                if name in names:
+                    raise
+                rows.pop(name, None)
+                left_out[name] = str(error).removeprefix(f"column {name} ")
+        if left_out:
+            told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
+            layout.warn_once(f"{layout.folder}: columns left out: {told}")
+        return rows
     except UNREADABLE as error:
         raise CorruptEpisodeError(f"{path}: episode {index}: {error}") from error
 
 
-def _first_row(layout: LeRobotLayout, index: int) -> int:
-    """The episode's first row in its file: its global number less that of the file's first episode."""
-    names = ("dataset_from_index", "data/chunk_index", "data/file_index")
-    starts, chunks, files = (layout.column(name) for name in names)
-    together = (chunks == chunks[index]) & (files == files[index])
-    return int(starts[index] - starts[together].min())
+def find_rows(layout: LeRobotLayout, index: int) -> tuple[Path, int]:
+    """The data file that holds the rows of episode `index`, and the first of them, by the column `episode_index`.
+
+    meta/episodes only says which file to look into first: a wrong pointer there costs a search and a warning. Raises
+    CorruptEpisodeError when no file has the rows, or not as many as meta/episodes says.
+    """
+    number, length = int(layout.column("episode_index")[index]), layout.lengths[index]
+    if length < 1:
+        raise CorruptEpisodeError(f"{layout.folder}: episode {number} has no frames")
+    named, why = layout.data_file(index), ""
+    for path in dict.fromkeys((named, *(path for (key, *_), path in layout.files.items() if not key))):
+        try:
+            runs = _places.get(identity(path), partial(_read_places, path)).get(number, [])
+        except UNREADABLE as error:
+            why = why or f" ({error})"
+            continue
+        if runs:
+            break
+    else:
+        raise CorruptEpisodeError(f"{named}: no row of episode {number} is there, nor in any other data file{why}")
+    if path != named:
+        layout.warn_once(f"{path}: holds the rows of episode {number}; meta/episodes names {named}")
+    if len(runs) > 1 or runs[0][1] != length:
+        found = " and ".join(str(count) for _, count in runs)
+        raise CorruptEpisodeError(f"{path}: episode {number} has {found} rows, meta/episodes says {length}")
+    return path, runs[0][0]
+
+
+def _read_places(path: Path) -> Places:
+    """Where the rows of every episode of a data file lie."""
+    column = open_parquet(path).read(columns=["episode_index"], use_threads=False).column(0)
+    numbers = column.fill_null(-1).to_numpy()
+    starts = np.flatnonzero(np.diff(numbers, prepend=np.nan))
+    places: Places = {}
+    for start, count in zip(starts.tolist(), np.diff(starts, append=len(numbers)).tolist(), strict=True):
+        places.setdefault(int(numbers[start]), []).append((start, count))
+    return places
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type become an array of numbers or truth values."""
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
 def _rows(file: pq.ParquetFile, first: int, length: int, names: list[str]) -> pa.Table:
@@ -61,8 +116,6 @@ def _rows(file: pq.ParquetFile, first: int, length: int, names: list[str]) -> pa
     ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
     groups = np.arange(np.searchsorted(ends, first, side="right"), np.searchsorted(ends, first + length) + 1)
     groups = groups[groups < len(ends)]
-    if len(groups) == 0:
-        raise ValueError(f"row {first} is missing: the file holds {ends[-1] if len(ends) else 0} rows")
     before = int(ends[groups[0] - 1]) if groups[0] else 0
     return file.read_row_groups(groups.tolist(), columns=names, use_threads=False).slice(first - before, length)
 
@@ -75,20 +128,24 @@ def column_arrays(table: pa.Table) -> dict[str, Any]:
 def column_values(column: pa.ChunkedArray, name: str) -> Any:
     """A column as an array (T, *shape), nested lists becoming axes; images (structs of bytes) as a list of bytes."""
     array = _plain(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
-    if pa.types.is_struct(array.type):
+    if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         return [None if row is None else row.get("bytes") for row in array.to_pylist()]
     shape = [len(array)]
     while pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
         inner, fixed = array.flatten(), pa.types.is_fixed_size_list(array.type)
         lengths = () if fixed else array.value_lengths().unique()
-        if array.null_count or len(lengths) > 1 or len(inner) % max(len(array), 1):
+        if array.null_count:
+            raise ValueError(f"column {name} lacks rows")
+        if len(lengths) > 1 or len(inner) % max(len(array), 1):
             raise ValueError(f"column {name} holds lists of changing length")
         shape.append(len(inner) // max(len(array), 1))
         array = _plain(inner)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return np.array([text or "" for text in array.to_pylist()], dtype="U").reshape(shape)
+    if not _is_plain(array.type):
+        raise ValueError(f"column {name} is {array.type}, not numbers")
     if array.null_count and not pa.types.is_floating(array.type):
-        raise ValueError(f"column {name} lacks {array.null_count} values")
+        raise ValueError(f"column {name} lacks values")
     return array.to_numpy(zero_copy_only=False).reshape(shape)
 
 
@@ -107,10 +164,19 @@ class RowImages:
     def __len__(self) -> int:
         return self.layout.lengths[self.row]
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.layout.video_size(self.key)
+        """Height and width in pixels of the first image."""
+        path = self.layout.data_file(self.row)
+        height, width = _decoded(self._stored()[0], None, f"{path}: {self.key}, frame 0 of its episode").shape[:2]
+        self.layout.compare_size(self.key, (height, width), path)
+        return height, width
+
+    def _stored(self) -> list[Any]:
+        """The image files of all rows; those of the last episodes are kept."""
+        path, first = find_rows(self.layout, self.row)
+        name = identity(path), first, self.key
+        return _images.get(name, lambda: episode_rows(self.layout, self.row, [self.key])[self.key])
 
     def read(self, indices: list[int]) -> np.ndarray:
         """Frames (len(indices), H, W, 3) uint8 RGB in the order asked for; an index may occur more than once.
@@ -120,7 +186,7 @@ class RowImages:
         wanted = frame_numbers(indices, len(self), f"{self.layout.folder}: {self.key}")
         where = f"{self.layout.data_file(self.row)}: {self.key}, frame"
         try:
-            images = episode_rows(self.layout, self.row, [self.key])[self.key]
+            images = self._stored()
         except CorruptEpisodeError as error:
             raise VideoError(str(error)) from error
         frames = np.empty((len(wanted), *self.size, 3), dtype=np.uint8)
@@ -129,15 +195,15 @@ class RowImages:
         return frames
 
 
-def _decoded(content: Any, size: tuple[int, int], where: str) -> np.ndarray:
-    """An image file's bytes as (H, W, 3) uint8 RGB."""
+def _decoded(content: Any, size: tuple[int, int] | None, where: str) -> np.ndarray:
+    """An image file's bytes as (H, W, 3) uint8 RGB; `size` is asked for, None takes the image's own."""
     if not isinstance(content, bytes) or not content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
-        raise VideoError(f"{where} holds no PNG or JPEG")
+        raise VideoError(f"{where} holds no PNG or JPEG; pictures in files beside the rows are not read")
     try:
         decoder = Decoder("png" if content.startswith(b"\x89PNG") else "mjpeg", b"")
         pictures = decoder.context.decode(av.Packet(content)) + decoder.context.decode(None)
         if len(pictures) != 1:
             raise VideoError(f"{len(pictures)} pictures")
-        return decoder.rgb(pictures[0], size)
+        return decoder.rgb(pictures[0], size or (pictures[0].height, pictures[0].width))
     except DECODE_ERRORS as error:
         raise VideoError(f"{where} can't be decoded ({error})") from error

@@ -82,12 +82,17 @@ def plan_of(source: Source, settings: PrepareSettings, reader: ReaderOptions) ->
     """The plan for a source: its ids in order, `settings.pack_episodes` to a pack.
 
     reader: the options that the source was opened with; only those of its kind are kept.
-    Raises ValueError when the source holds no episode.
+    Raises ValueError when the source holds no episode, or two of one id: the second would replace the first.
     """
     if not len(source):
         first = f", the first: {source.quarantined[0][0]}" if source.quarantined else ""
         raise ValueError(f"{source.folder} holds no episode to prepare ({len(source.quarantined)} quarantined{first})")
     files = [source.files(index) for index in range(len(source))]
+    first_of: dict[str, int] = {}
+    for index, name in enumerate(source.ids):
+        if (other := first_of.setdefault(name, index)) != index:
+            both = " and ".join(str(next(iter(files[place]), source.folder)) for place in (other, index))
+            raise ValueError(f"{source.folder}: {both} have the same id {name!r}; rename one")
     known = {file: _size_of(file) for file in dict.fromkeys(chain.from_iterable(files))}  # episodes may share a file
     sizes = [UNREADABLE if UNREADABLE in each else sum(each) for each in ([known[f] for f in group] for group in files)]
     step = settings.pack_episodes

@@ -21,9 +21,9 @@ from dexworld.data.readers.arrays import simulator_seed
 from dexworld.data.readers.droid_camera import LANGUAGE_FILE, DroidCamera, choose_camera, load_annotations
 from dexworld.data.readers.droid_episode import ACTION, MAX_ACTION, MAX_REACH, DroidOptions, hand_columns, intrinsics
 from dexworld.data.readers.foreign_source import ForeignSource
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.hdf5 import attribute, numbers, opened_hdf5, per_row, read_array
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import Track
 
 CONTROL_RATE = 15.0
@@ -146,12 +146,12 @@ def _folders(folder: Path) -> list[Path]:
         return [folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _aligned(file: h5py.File, camera: DroidCamera, rows: int) -> tuple[slice, ForeignFrames]:
+def _aligned(file: h5py.File, camera: DroidCamera, rows: int) -> tuple[slice, VideoFrames]:
     """The rows of an open trajectory.h5 that the camera's video shows, and their frames.
 
     Raises CorruptEpisodeError when the video shows two images side by side or differs too much.
     """
-    frames = ForeignFrames(camera.video)
+    frames = VideoFrames(camera.video, uneven=True)
     count, (height, width) = len(frames), frames.size
     if width > 3 * height:
         raise CorruptEpisodeError(f"{camera.video}: {width} x {height} pixels are two stereo images side by side")
@@ -160,7 +160,9 @@ def _aligned(file: h5py.File, camera: DroidCamera, rows: int) -> tuple[slice, Fo
             f"{camera.video}: {count} frames, but {file.filename} has {rows} rows; they may differ by {TOLERANCE}"
         )
     row, frame, shared = align(rows, count, *_capture_times(file, camera, rows, count))
-    return slice(row, row + shared), frames if shared == count else ForeignFrames(camera.video, frame, shared)
+    if shared < count:
+        frames = VideoFrames(camera.video, frame, shared, uneven=True)
+    return slice(row, row + shared), frames
 
 
 def align(rows: int, frames: int, *times: np.ndarray) -> tuple[int, int, int]:

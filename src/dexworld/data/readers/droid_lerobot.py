@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dexworld.data.files import read_json
+from dexworld.data.frame_table import frame_table
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.rows import column_values, episode_rows
 from dexworld.data.readers.arrays import check_numbers, poses_from_euler
@@ -28,7 +29,6 @@ from dexworld.data.readers.droid_episode import (
 )
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
-from dexworld.data.video_frames import frame_table
 from dexworld.track import Track
 
 _NAMES = {"ext1": "exterior_1_left", "ext2": "exterior_2_left", "wrist": "wrist_left"}
@@ -53,7 +53,8 @@ class DroidLeRobotSource(ForeignSource):
     def read(self, index: int) -> Track:
         """Columns: `hand_columns` and action."""
         row, layout = self.rows[index], self.layout
-        rows = episode_rows(layout, row, [POSITION, GRIPPER, LANGUAGE, *POSES.values(), *ACTIONS])
+        spoken = [LANGUAGE] if LANGUAGE in layout.features else []
+        rows = episode_rows(layout, row, [POSITION, GRIPPER, *spoken, *self._poses, *ACTIONS], ["task_index"])
         where = f"{layout.data_file(row)}: episode {self.ids[index]}:"
         position, closed = _column(rows, POSITION, 6, where), _column(rows, GRIPPER, 1, where)[:, 0]
         columns = hand_columns(self.options.hand, position, closed, f"{where} {STATE}")
@@ -73,7 +74,7 @@ class DroidLeRobotSource(ForeignSource):
             world_from_camera=cameras,
             intrinsics=intrinsics(self.options, None, role, frames.size, where),
             source=f"droid-lerobot {self.ids[index]} camera {role}",
-            task=str(rows[LANGUAGE].reshape(-1)[0]) or layout.task(row),
+            task=str(rows[LANGUAGE].reshape(-1)[0] if spoken else "") or layout.task(row, rows),
             columns=columns,
         )
 
@@ -81,9 +82,14 @@ class DroidLeRobotSource(ForeignSource):
         """The video and the parquet file that episode `index` is read from, where they can be told."""
         row, found = self.rows[index], []
         with suppress(*UNREADABLE):  # reading the episode will say so
-            rows = episode_rows(self.layout, row, list(POSES.values()))
+            rows = episode_rows(self.layout, row, self._poses)
             found.append(self.layout.video_file(row, IMAGES[self._role(rows, self.ids[index])]))
         return (*found, self.layout.data_file(row))
+
+    @property
+    def _poses(self) -> list[str]:
+        """The columns that the choice of the camera needs."""
+        return [POSES[role] for role in ([self.options.camera] if self.options.camera in IMAGES else ("ext1", "ext2"))]
 
     def _role(self, rows: dict[str, Any], where: str) -> str:
         """The camera to look through. Left is the outer camera further to the robot's left, which is +y."""
@@ -134,9 +140,9 @@ def _successes(layout: LeRobotLayout) -> dict[int, bool]:
     for path in sorted({layout.data_file(row) for row in range(len(layout))}):
         try:
             table = pq.read_table(path, columns=["episode_index", SUCCESS], use_threads=False)
+            success = column_values(table.column(SUCCESS), SUCCESS).reshape(-1)
         except UNREADABLE as error:
             raise ValueError(f"{path} doesn't say which episodes succeeded ({error}); open outcome all") from error
-        success = column_values(table.column(SUCCESS), SUCCESS).reshape(-1)
         found |= dict(zip(table.column("episode_index").to_pylist(), map(bool, success), strict=True))
     return found
 

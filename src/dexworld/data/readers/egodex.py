@@ -21,9 +21,9 @@ import numpy as np
 
 from dexworld.data.readers.arrays import check_pinhole, is_rigid, simulator_seed
 from dexworld.data.readers.foreign_source import ForeignSource
-from dexworld.data.readers.foreign_video import ForeignFrames
 from dexworld.data.readers.hdf5 import attribute, opened_hdf5, read_array
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.data.video_frames import VideoFrames
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND, LEFT, RIGHT
 from dexworld.track import Track
 
@@ -90,7 +90,7 @@ class EgoDexSource(ForeignSource):
         """The clip. Complaints name file, key and frame."""
         video, poses = self.files(index)
         clip = self.clips[index]
-        frames, task = ForeignFrames(video), clip.parent.name or self.folder.resolve().name
+        frames, task = VideoFrames(video, uneven=True), clip.parent.name or self.folder.resolve().name
         with opened_hdf5(poses) as file:
             return _episode(file, frames, clip.as_posix(), task, self.options.min_confidence)
 
@@ -123,15 +123,15 @@ def open_egodex(folder: Path | str, options: EgoDexOptions = EgoDexOptions()) ->
     if not chosen:
         names = sorted({own or "no split" for _, own, _ in found})
         raise ValueError(f"{folder}: nothing is of split {split!r}; found {names}")
-    clips, quarantined = {}, []
+    clips, quarantined = [], []
     for place, stem, suffixes in ((place, *each) for place, stems in chosen for each in stems.items()):
         if len(suffixes) == 2:
-            clips[".".join(_safe(part) for part in (*place.parts, stem))] = place / stem
+            clips.append((".".join(_safe(part) for part in (*place.parts, stem)), place / stem))
         else:
             have, lack = (VIDEO, POSES) if VIDEO in suffixes else (POSES, VIDEO)
             quarantined.append((str(place / f"{stem}{have}"), f"there is no {stem}{lack} beside it"))
-    ids = evenly_spread(sorted(clips), options.max_episodes)
-    return EgoDexSource(folder, ids, tuple(sorted(quarantined)), options, tuple(clips[name] for name in ids))
+    ids, places = zip(*evenly_spread(sorted(clips), options.max_episodes), strict=True) if clips else ((), ())
+    return EgoDexSource(folder, ids, tuple(sorted(quarantined)), options, places)
 
 
 def _listed(root: Path, place: PurePosixPath, depth: int) -> Iterator[tuple[PurePosixPath, dict[str, set[str]]]]:
@@ -164,7 +164,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: f"-x{ord(match[0]):x}", name)
 
 
-def _episode(file: h5py.File, frames: ForeignFrames, clip: str, task: str, min_confidence: float) -> Track:
+def _episode(file: h5py.File, frames: VideoFrames, clip: str, task: str, min_confidence: float) -> Track:
     cameras = _cameras(file)
     if len(frames) != len(cameras):
         raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")

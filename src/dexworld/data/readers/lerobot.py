@@ -6,6 +6,7 @@ and every other number of the rows is a column under its own name.
 
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 
 from dexworld.data.lerobot.layout import INDEX_FEATURES, UNREADABLE, LeRobotLayout, open_layout
-from dexworld.data.lerobot.rows import RowImages, episode_rows
-from dexworld.data.readers.arrays import check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
+from dexworld.data.lerobot.rows import RowImages, episode_rows, find_rows
+from dexworld.data.readers.arrays import check_pinhole, check_rigid, pinhole, poses_from_euler, poses_of, rotations_of
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.store.labels import PACKETS
+from dexworld.data.store.labels import INTRINSICS, PACKETS, SEED, own_features, track_from_flat
+from dexworld.data.store.policy_columns import ACTION, STATE
 from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 from dexworld.track import Track
@@ -30,14 +32,14 @@ _LOG = logging.getLogger(__name__)
 class KeypointMapping:
     """Hand keypoints in one feature of N points: shape (N, 3) or (3 N,).
 
-    points: the keypoint of `hands.KEYPOINT_NAMES` that each of the N points is, "" for one that the convention lacks;
-        by default the 42 in their order.
+    points: the keypoint of `hands.KEYPOINT_NAMES` that each of the N points is, "" for one that the convention lacks.
+        Empty: by the names in info.json (NAME, or NAME_x, NAME_y, NAME_z) where they are ours, else the 42 in order.
     unit: metres per unit. frame: whether the points are in the world or in the (optical) camera frame.
     valid: a feature of N truth values, or None: then a point is valid where its numbers are finite.
     """
 
     feature: str
-    points: tuple[str, ...] = KEYPOINT_NAMES
+    points: tuple[str, ...] = ()
     unit: float = 1.0
     frame: Literal["world", "camera"] = "world"
     valid: str | None = None
@@ -68,7 +70,7 @@ class PoseMapping:
 class LeRobotOptions:
     """What the columns of a LeRobot dataset mean.
 
-    image_key: the camera; None takes the first video, else the first image feature.
+    image_key: the camera; None takes the first video, else the first image feature, that is no depth map.
     keypoints: hand keypoints, one mapping per feature (say, one per hand); empty for none.
     camera_pose: None leaves the camera at the world's origin.
     intrinsics: fx, fy, cx, cy in pixels of the stored frames; None assumes a focal length of one image width (a
@@ -108,28 +110,56 @@ def open_lerobot(folder: Path | str, options: LeRobotOptions = LeRobotOptions())
     if missing:
         known = ", ".join(sorted(layout.features))
         raise ValueError(f"{layout.folder} has no feature {', '.join(missing)}; it has {known}")
-    keys = (*layout.keys("video"), *layout.keys("image"))
-    key = options.image_key or (keys[0] if keys else "")
-    if key not in keys:
-        raise ValueError(f"{layout.folder} has no camera {key!r}; it has {', '.join(keys) or 'none'}")
+    key = _camera(layout, options.image_key)
     rows, quarantined = {}, list(layout.unlisted)
     for row, number in enumerate(layout.column("episode_index").tolist()):
         name = f"episode_{number:06d}"
         try:
             for path in _files(layout, row, key):
                 if not path.is_file():
-                    raise CorruptEpisodeError(f"{path} is missing")
+                    raise CorruptEpisodeError(f"{path} is missing; download it")
             rows[name] = row
         except UNREADABLE as error:
             quarantined.append((name, str(error)))
-    if options.intrinsics is None:
-        _LOG.warning("%s: without the option lerobot.intrinsics a focal length of one image width is assumed", folder)
+    _warn_of_unknowns(layout, options)
     return LeRobotSource(layout.folder, tuple(rows), tuple(quarantined), options, layout, tuple(rows.values()), key)
+
+
+def _camera(layout: LeRobotLayout, wanted: str | None) -> str:
+    """The picture feature that gives the frames. Raises ValueError where none shows colour."""
+    faults = {key: layout.faults_of_camera(key) for key in (*layout.keys("video"), *layout.keys("image"))}
+    there = "; ".join(key + (f" ({fault})" if fault else "") for key, fault in faults.items()) or "none"
+    if wanted is not None:
+        if wanted not in faults or "is_depth_map" in faults[wanted]:
+            raise ValueError(f"{layout.folder} has no camera {wanted!r}; it has {there}")
+        return wanted
+    fit = [key for key, fault in faults.items() if not fault]
+    if not fit:
+        grey = "; the option lerobot.image_key takes a grey one" if "of one channel" in there else ""
+        raise ValueError(f"{layout.folder} has no colour camera; it has {there}{grey}")
+    if len(faults) > 1:
+        _LOG.info("%s: frames are those of %s, of %s (option lerobot.image_key)", layout.folder, fit[0], there)
+    return fit[0]
+
+
+def _warn_of_unknowns(layout: LeRobotLayout, options: LeRobotOptions) -> None:
+    """Say what neither the dataset nor the options tell. Raises ValueError for a store of ours without intrinsics."""
+    own = own_features(layout.features)
+    if own and options.intrinsics is None and INTRINSICS not in layout.features:
+        lost = "is a store of dexworld that another program rewrote, and its intrinsics are lost"
+        raise ValueError(f"{layout.folder} {lost}; give fx, fy, cx, cy by the option lerobot.intrinsics")
+    unknown = ["the focal length is assumed to be one image width (lerobot.intrinsics)"] * (options.intrinsics is None)
+    unknown += ["no hands are known (lerobot.keypoints)"] * (not options.keypoints)
+    if own:
+        unknown = ["it is read by the columns of a store of dexworld, without its ids and splits"]
+    if unknown:
+        _LOG.warning("%s: %s", layout.folder, "; ".join(unknown))
 
 
 def _files(layout: LeRobotLayout, row: int, key: str) -> tuple[Path, ...]:
     """Video (if the camera is one) and data file of a row of meta/episodes."""
     data = layout.data_file(row)
+    data = data if data.is_file() else find_rows(layout, row)[0]
     return (layout.video_file(row, key), data) if key in layout.keys("video") else (data,)
 
 
@@ -153,33 +183,66 @@ class LeRobotSource(ForeignSource):
     def read(self, index: int) -> Track:
         """Columns: hands and joints by the options, and `LeRobotOptions.extras`."""
         row, layout, key, options = self.rows[index], self.layout, self.image_key, self.options
-        pictures = {*layout.keys("video"), *layout.keys("image")}
-        stored = episode_rows(layout, row, [name for name in layout.features if name not in pictures])
+        own = own_features(layout.features)
+        beside = [name for name in (INTRINSICS, SEED) if own and name in layout.features]
+        unused = {*options.used, *own, *beside, *layout.keys("video"), *layout.keys("image"), *PACKETS, *INDEX_FEATURES}
+        unused |= {STATE, ACTION} if own else set()
+        kept = [name for name in layout.features if name not in unused] if options.extras is None else []
+        needed = list(dict.fromkeys([*options.used, *own, *beside, *(options.extras or ())]))
+        stored = episode_rows(layout, row, needed, [*kept, "timestamp", "task_index"])
         layout.check_times(row, stored)
         frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
-        (height, width), length = frames.size, len(frames)
-        cameras = camera_poses(stored, options.camera_pose, length)
-        keypoints = np.full((length, NUM_KEYPOINTS, 3), np.nan, dtype=np.float32)
-        valid = np.zeros((length, NUM_KEYPOINTS), dtype=bool)
-        for mapping in options.keypoints:
-            places = [KEYPOINT_NAMES.index(name) for name in mapping.points if name]
-            keypoints[:, places], valid[:, places] = mapped_points(mapping, stored, cameras)
-        used = {*options.used, *INDEX_FEATURES, *PACKETS}
-        others = [name for name in stored if name not in used and stored[name].dtype.kind in "fiub"]
-        kept = others if options.extras is None else options.extras
-        columns = {re.sub(r"[^A-Za-z0-9_.-]", "_", name): stored[name] for name in kept}
-        columns |= {"keypoints_world": keypoints, "keypoints_valid": valid}
+        columns: dict[str, Any] = {}
+        for name in options.extras or [name for name in kept if name in stored]:
+            if columns.setdefault(re.sub(r"[^A-Za-z0-9_.-]", "_", name), stored[name]) is not stored[name]:
+                layout.warn_once(f"{layout.folder}: {name} is left out: another feature becomes the same column")
+        ours = track_from_flat({name: stored[name] for name in own}) if own else {}
+        cameras = ours.pop("world_from_camera", None)
+        if cameras is None or options.camera_pose is not None:
+            cameras = camera_poses(stored, options.camera_pose, len(frames))
+        columns |= ours.get("columns", {})
+        if options.keypoints or "keypoints_world" not in columns:
+            columns |= self._hands(stored, cameras)
         joints = {"joint_positions": options.joint_positions, "joint_targets": options.joint_targets}
         columns |= {name: stored[feature] for name, feature in joints.items() if feature is not None}
+        seed = int(stored[SEED].reshape(-1)[0]) if SEED in beside else -1
         return Track(
             frames=frames,
             fps=layout.fps,
             source=f"LeRobot dataset {self.folder.name}, {self.ids[index]}",
-            task=layout.task(row),
+            task=layout.task(row, stored),
+            seed=seed if seed >= 0 else None,
             world_from_camera=cameras.astype(np.float32),
-            intrinsics=pinhole(*(options.intrinsics or (width, width, width / 2, height / 2))),
+            intrinsics=self._intrinsics(stored, frames.size, self.files(index)[0], columns),
             columns=columns,
         )
+
+    def _hands(self, stored: dict[str, Any], cameras: np.ndarray) -> dict[str, np.ndarray]:
+        """Keypoints by the mappings of the options, and which are valid."""
+        keypoints = np.full((len(cameras), NUM_KEYPOINTS, 3), np.nan, dtype=np.float32)
+        valid = np.zeros((len(cameras), NUM_KEYPOINTS), dtype=bool)
+        for mapping in self.options.keypoints:
+            names, points, known = mapped_points(mapping, self.layout, stored, cameras)
+            places = [KEYPOINT_NAMES.index(name) for name in names]
+            keypoints[:, places], valid[:, places] = points, known
+        return {"keypoints_world": keypoints, "keypoints_valid": valid}
+
+    def _intrinsics(
+        self, stored: dict[str, Any], size: tuple[int, int], path: Path, columns: dict[str, Any]
+    ) -> np.ndarray:
+        """The matrix (3, 3) for frames of `size`; refuses numbers that are pixels of frames of another size."""
+        height, width = size
+        stale = not self.layout.compare_size(self.image_key, size, path)
+        own = self.options.intrinsics is None and INTRINSICS in stored
+        pixels = [name for name in columns if name.endswith("_pixels")] + [INTRINSICS] * own
+        if stale and pixels:
+            raise CorruptEpisodeError(f"{path}: {pixels[0]} holds pixels of frames that are not {height} x {width}")
+        if own:
+            return np.asarray(stored[INTRINSICS][0], dtype=np.float64).reshape(3, 3)
+        matrix = pinhole(*(self.options.intrinsics or (width, width, width / 2, height / 2)))
+        if stale:
+            check_pinhole(matrix, size, f"{path}: intrinsics")
+        return matrix
 
 
 def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: int) -> np.ndarray:
@@ -205,23 +268,52 @@ def camera_poses(columns: dict[str, Any], mapping: PoseMapping | None, length: i
 
 
 def mapped_points(
-    mapping: KeypointMapping, columns: dict[str, Any], cameras: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The K points (T, K, 3) in the world that `mapping.points` names, and which are valid (T, K)."""
-    length, count = len(cameras), len(mapping.points)
-    points = np.asarray(columns[mapping.feature], dtype=np.float64).reshape(length, -1) * mapping.unit
-    if points.shape[1] != 3 * count:
-        raise ValueError(
-            f"{mapping.feature} has {points.shape[1]} numbers a frame; its {count} `points` have three each"
-        )
-    points = points.reshape(length, count, 3)
+    mapping: KeypointMapping, layout: LeRobotLayout, columns: dict[str, Any], cameras: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The K keypoints that a feature gives: their names, the points (T, K, 3) in the world, which are valid (T, K)."""
+    length = len(cameras)
+    values = np.asarray(columns[mapping.feature], dtype=np.float64).reshape(length, -1) * mapping.unit
+    places, count = _places(mapping, layout, values.shape[1]), values.shape[1] // 3
+    points = values[:, list(places.values())]
     known = np.asarray(np.isfinite(points).all(axis=-1))
     if mapping.valid is not None:
         marked = np.asarray(columns[mapping.valid]).reshape(length, -1).astype(bool)
         if marked.shape[1] not in (1, count):
             raise ValueError(f"{mapping.valid} has {marked.shape[1]} values a frame for {count} points")
-        known &= marked
+        rows = [x // 3 if y == x + 1 else x for x, y, _ in places.values()]
+        known &= marked if marked.shape[1] == 1 else marked[:, rows]
     if mapping.frame == "camera":
         points = np.einsum("tij,tkj->tki", cameras[:, :3, :3], points) + cameras[:, None, :3, 3]
-    kept = [place for place, name in enumerate(mapping.points) if name]
-    return points[:, kept], known[:, kept]
+    return list(places), points, known
+
+
+def _places(mapping: KeypointMapping, layout: LeRobotLayout, width: int) -> dict[str, list[int]]:
+    """Where x, y and z of each keypoint stand among the `width` numbers of the mapping's feature."""
+    points = mapping.points or KEYPOINT_NAMES
+    lists = [] if mapping.points else [*_lists(layout.features[mapping.feature].get("names"))]
+    lists = [names for names in lists if len(names) in (width, width / 3)]
+    for names in lists:
+        each = [f"{name}_{axis}" for name in names for axis in "xyz"] if 3 * len(names) == width else names
+        place = {re.sub(r"[./ ]([xyz])$", r"_\1", name): number for number, name in enumerate(each)}
+        found = {name: [place.get(f"{name}_{axis}", width) for axis in "xyz"] for name in KEYPOINT_NAMES}
+        if whole := {name: axes for name, axes in found.items() if max(axes) < width}:
+            return whole
+    if width != 3 * len(points):
+        raise ValueError(f"{mapping.feature} has {width} numbers a frame; its {len(points)} `points` have three each")
+    if lists:
+        layout.warn_once(f"{layout.folder}: no name of {mapping.feature} is ours; its points are taken in our order")
+    return {name: [3 * number, 3 * number + 1, 3 * number + 2] for number, name in enumerate(points) if name}
+
+
+def _lists(names: Any) -> Iterator[list[str]]:
+    """Every list of names in what info.json gives: a list, lists in lists, or a dict of them (axes, motors)."""
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        yield names
+    elif isinstance(names, (dict, list)):
+        parts = [
+            each for each in (names.values() if isinstance(names, dict) else names) if isinstance(each, (dict, list))
+        ]
+        for each in parts:
+            yield from _lists(each)
+        if isinstance(names, list):
+            yield [name for each in parts for name in each if isinstance(name, str)]

@@ -32,10 +32,11 @@ from dexworld.data.locks import claimed, hidden
 from dexworld.data.store import labels, lerobot_files
 from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import MARK, STAGING, EpisodeRecord, PackRecord, staged
+from dexworld.data.store.policy_columns import PolicyColumns
 from dexworld.data.store.store_settings import PrepareSettings
 
 FORMAT = "dexworld-prepared"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 named labels otherwise; both are read
 VIDEO_KEY = "observation.images.main"
 EPISODES_PER_FILE = 10_000  # rows of one file in meta/episodes
 TYPES = {  # of columns of meta/episodes that their values alone don't tell
@@ -84,8 +85,11 @@ class _Assembly:
         self.episodes = [episode for record in self.packs for episode in record.episodes]
         layouts = sorted({each.layout for each in self.episodes})
         self.layout = labels.merged([labels.layout_from_text(text) for text in layouts])
-        behind = dict.fromkeys(labels.PACKETS, "int64") | lerobot_files.INDEX_COLUMNS
+        self.policy = PolicyColumns.of([labels.layout_from_text(text) for text in layouts])
+        behind = dict.fromkeys((*labels.PACKETS, labels.SEED), "int64") | lerobot_files.INDEX_COLUMNS
         self.columns: labels.Layout = {**self.layout, **{name: (kind, ()) for name, kind in behind.items()}}
+        widths = {labels.INTRINSICS: 9} | {name: len(each) for name, each in self.policy.names.items()}
+        self.columns |= {name: ("float32", (width,) if width > 1 else ()) for name, width in widths.items()}
         self.tasks = {task: number for number, task in enumerate(dict.fromkeys(each.task for each in self.episodes))}
         self.files: dict[str, dict[str, int]] = {}
         self.frames = sum(episode.length for episode in self.episodes)
@@ -172,10 +176,10 @@ class _Assembly:
                 own = labels.restored(rows, labels.layout_from_text(episode.layout))
                 flat = labels.flat_columns(own, self.layout, episode.length)
                 flat |= {name: rows[name] for name in labels.PACKETS}
-                flat |= self._index_columns(episode, episode_index, index)
+                flat |= self._index_columns(episode, episode_index, index) | self.policy.arrays(own)
                 writer.write(flat, episode.length)
                 numeric = [name for name, (kind, _) in self.columns.items() if kind != "str"]
-                numbers = {name: lerobot_files.statistics(flat[name]) for name in numeric}
+                numbers = {name: lerobot_files.statistics(flat[name], name in self.policy.names) for name in numeric}
                 statistics.append(numbers | {VIDEO_KEY: {k: np.array(v) for k, v in episode.image_stats.items()}})
                 episode_index, index = episode_index + 1, index + episode.length
         return statistics
@@ -188,6 +192,9 @@ class _Assembly:
             "episode_index": np.full(episode.length, episode_index, dtype=np.int64),
             "index": index + frames,
             "task_index": np.full(episode.length, self.tasks[episode.task], dtype=np.int64),
+            # once more in every row, for what tools that rewrite a dataset drop from meta/episodes
+            labels.INTRINSICS: np.tile(np.array(episode.intrinsics, dtype=np.float32), (episode.length, 1)),
+            labels.SEED: np.full(episode.length, -1 if episode.seed is None else episode.seed, dtype=np.int64),
         }
 
     def _write_rows(self, number: int, rows: list[dict[str, Any]]) -> None:
@@ -202,7 +209,8 @@ class _Assembly:
         size = self.settings.stored_size
         features = {VIDEO_KEY: lerobot_files.video_feature(size, recipe.decoder, recipe.pixel_format, self.fps)}
         for name, (kind, shape) in self.columns.items():
-            features[name] = lerobot_files.feature(kind, shape, labels.feature_names(name, shape), self.fps)
+            names = self.policy.names.get(name) or labels.feature_names(name, shape)
+            features[name] = lerobot_files.feature(kind, shape, names, self.fps)
         return lerobot_files.info(features, self.fps, len(self.episodes), self.frames, len(self.tasks))
 
     def _stats(self) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from dexworld.data.store.store_settings import PrepareSettings, StoredFit
+from dexworld.data.resize import Fit
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import RECIPE, VideoError
+from dexworld.data.video_frames import VideoFrames
 from dexworld.track import Frames
 
 BLOCK = 32  # frames asked for at once from frames that only offer `read`
@@ -96,7 +98,7 @@ def encode_episode(frames: Frames, settings: PrepareSettings, source: str) -> En
     sampled, pixels = {round(float(place)) for place in np.linspace(0, len(frames) - 1, min(8, len(frames)))}, []
     packets: list[Any] = []
     count = 0
-    for picture in _stored_pictures(frames, StoredFit.of(frames.size, settings), settings):
+    for picture in _stored_pictures(frames, settings.fit(frames.size), settings):
         if count in sampled:
             rgb = VideoReformatter().reformat(picture, format="rgb24", threads=1).to_ndarray()
             pixels.append(rgb[::4, ::4].reshape(-1, 3).astype(np.float64) / 255)
@@ -123,7 +125,7 @@ def _image_stats(pixels: list[np.ndarray]) -> dict[str, list[float]]:
     return rounded | {"count": [float(len(pixels))]}
 
 
-def _stored_pictures(frames: Frames, fit: StoredFit, settings: PrepareSettings) -> Iterator[av.VideoFrame]:
+def _stored_pictures(frames: Frames, fit: Fit, settings: PrepareSettings) -> Iterator[av.VideoFrame]:
     """Pictures in the stored size, format and colours, without time stamps of their own."""
     convert, target, is_jpeg = VideoReformatter(), RECIPES[settings.codec].pixel_format, settings.codec == "jpeg"
     space, levels = (Colorspace.ITU601, ColorRange.JPEG) if is_jpeg else (Colorspace.ITU709, ColorRange.MPEG)
@@ -138,21 +140,21 @@ def _stored_pictures(frames: Frames, fit: StoredFit, settings: PrepareSettings) 
         yield small
 
 
-def _scaled_pictures(frames: Frames, fit: StoredFit, target: str) -> Iterator[av.VideoFrame]:
-    if pictures := getattr(frames, "pictures", None):  # scaled while decoding, each frame decoded once
-        yield from pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
+def _scaled_pictures(frames: Frames, fit: Fit, target: str) -> Iterator[av.VideoFrame]:
+    if isinstance(frames, VideoFrames) and frames.uneven:  # scaled while decoding, each frame decoded once
+        yield from frames.pictures(fit.scaled, "yuv444p" if target == "yuv444p" else "yuv420p")
         return
     for start in range(0, len(frames), BLOCK):
         for array in frames.read(list(range(start, min(start + BLOCK, len(frames))))):
             yield _scaled(array, fit)
 
 
-def scaled_frame(frame: np.ndarray, fit: StoredFit) -> np.ndarray:
+def scaled_frame(frame: np.ndarray, fit: Fit) -> np.ndarray:
     """A source frame (h, w, 3) uint8 scaled and cut like a stored one, but not encoded."""
     return _cut(_scaled(frame, fit), fit).to_ndarray()
 
 
-def _scaled(array: np.ndarray, fit: StoredFit) -> av.VideoFrame:
+def _scaled(array: np.ndarray, fit: Fit) -> av.VideoFrame:
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
     if fit.scaled == fit.source:
         return picture
@@ -160,12 +162,12 @@ def _scaled(array: np.ndarray, fit: StoredFit) -> av.VideoFrame:
     return VideoReformatter().reformat(picture, width=width, height=height, interpolation=Interpolation.AREA, threads=1)
 
 
-def _cut(picture: av.VideoFrame, fit: StoredFit) -> av.VideoFrame:
+def _cut(picture: av.VideoFrame, fit: Fit) -> av.VideoFrame:
     """The stored part of a scaled picture."""
-    if fit.scaled == fit.stored:
+    if fit.scaled == fit.target:
         return picture
     if picture.format.name != "rgb24":
         picture = VideoReformatter().reformat(picture, format="rgb24", threads=1)
-    (top, left), (height, width) = fit.corner, fit.stored
+    (top, left), (height, width) = fit.corner, fit.target
     cut: Any = picture.to_ndarray()[top : top + height, left : left + width]
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(cut), format="rgb24")

@@ -18,30 +18,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dexworld.data.resize import Fit
 from dexworld.data.source import CorruptEpisodeError
-from dexworld.data.store.store_settings import StoredFit
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.track import Track
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # column -> (numpy kind, shape of one frame)
 
-CAMERA = "observation.camera_pose"
-STORED = {  # a track's column -> the store's; floats of these become float32
-    "keypoints_world": "observation.keypoints",
-    "keypoints_valid": "observation.keypoints_valid",
-    "joint_positions": "observation.state",
-    "joint_targets": "action.joint_targets",
+COLUMN = "track."  # before the name of a track's column
+CAMERA, INTRINSICS, SEED = "camera.pose", "camera.intrinsics", "scene.seed"
+VERSION_1 = {  # the store's name in format version 1 -> a track's column
+    **{f"observation.{name.removesuffix('_world')}": name for name in (
+        "keypoints_world", "keypoints_valid", "keypoint_confidence", "body_world", "body_valid", "hand_poses_world",
+        "hand_metacarpals_world", "gripper_opening", "gripper_pose_world", "object_motion",
+    )},
+    "observation.camera_pose": "world_from_camera",
+    "observation.state": "joint_positions",
+    "action.joint_targets": "joint_targets",
     "action": "action",
-    "keypoint_confidence": "observation.keypoint_confidence",
-    "body_world": "observation.body",
-    "body_valid": "observation.body_valid",
-    "hand_poses_world": "observation.hand_poses",
-    "hand_metacarpals_world": "observation.hand_metacarpals",
-    "gripper_opening": "observation.gripper_opening",
-    "gripper_pose_world": "observation.gripper_pose",
-    "object_motion": "observation.object_motion",
+}  # fmt: skip
+ROWS: dict[str, tuple[int, ...]] = {  # shapes of rows that a flat column doesn't tell
+    **dict.fromkeys(("world_from_camera", "gripper_pose_world"), (4, 4)),
+    **dict.fromkeys(("keypoints_world", "body_world", "hand_metacarpals_world", "object_positions"), (-1, 3)),
+    **dict.fromkeys(("object_pixels", "points"), (-1, 2)),
+    "hand_poses_world": (2, 4, 4),
 }
-OTHER = "extras."
 PACKETS = ("video.packet_offset", "video.packet_size", "video.packet_crc32")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FILL: dict[str, Any] = {"f": np.nan, "b": False, "U": ""}
@@ -65,34 +66,61 @@ def checksum_of(columns: dict[str, np.ndarray]) -> int:
     return value
 
 
+def stored_name(name: str) -> str:
+    """The store's name of a track's column. LeRobot's policies take what begins with `observation` or `action`."""
+    return COLUMN + name
+
+
+def track_name(stored: str) -> str:
+    """The track's column of a store's, of any format version; "" where the store's is none."""
+    for prefix in (COLUMN, "extras."):  # version 1 had the second one
+        if stored.startswith(prefix):
+            return stored.removeprefix(prefix)
+    return "world_from_camera" if stored == CAMERA else VERSION_1.get(stored, "")
+
+
 def track_arrays(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     """The camera poses and the columns of a track, as its keywords, from columns of the store."""
-    names = {own: name for name, own in STORED.items()}
-    named = {names.get(name, name.removeprefix(OTHER)): value for name, value in columns.items() if name != CAMERA}
-    return {"world_from_camera": columns[CAMERA], "columns": named}
+    named = {track_name(name): value for name, value in columns.items()}
+    return {"world_from_camera": named.pop("world_from_camera"), "columns": named}
 
 
-def columns_of(episode: Track, fit: StoredFit) -> dict[str, np.ndarray]:
+def own_features(features: Mapping[str, Any]) -> list[str]:
+    """Of a LeRobot dataset's features those that a store of ours wrote for its tracks; [] where none did."""
+    if CAMERA in features and stored_name("keypoints_world") in features:
+        return [name for name in features if name == CAMERA or name.startswith(COLUMN)]
+    written = {"observation.camera_pose", "observation.keypoints", *PACKETS} <= set(features)
+    return [name for name in features if written and track_name(name)]
+
+
+def track_from_flat(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """As `track_arrays`, without an episode's layout: a column of no number is absent, unknown ones stay flat."""
+    known = {name: values for name, values in flat.items() if values.dtype.kind != "f" or np.isfinite(values).any()}
+    rows = {name: ROWS.get(track_name(name), values.shape[1:]) for name, values in known.items()}
+    return track_arrays({name: values.reshape(len(values), *rows[name]) for name, values in known.items()})
+
+
+def columns_of(episode: Track, fit: Fit) -> dict[str, np.ndarray]:
     """Everything that an episode tells about its frames: (T, ...) arrays by the store's names, in stored pixels.
 
-    Floats of `STORED` columns and float16 become float32; other columns keep their kind. Columns whose name ends in
-    `_pixels` (..., 2) are scaled and cropped like the frames. Raises CorruptEpisodeError naming a column that is no
-    plain array over the frames.
+    Floats of the columns in `VERSION_1` and float16 become float32; other columns keep their kind. Columns whose name
+    ends in `_pixels` (..., 2) are scaled and cropped like the frames. Raises CorruptEpisodeError naming a column that
+    is no plain array over the frames.
     """
     columns = {CAMERA: np.asarray(episode.world_from_camera, dtype=np.float32)}
     for name, value in episode.columns.items():
         array = np.asarray(value)
         plain = array.shape[:1] == (len(episode),) and array.dtype.kind in "fiubU" and _NAME.fullmatch(name)
-        if not plain or (array.dtype.kind == "U" and array.ndim != 1):
+        if not plain or name == "world_from_camera" or (array.dtype.kind == "U" and array.ndim != 1):
             raise CorruptEpisodeError(
                 f"{episode.source}: column {name!r} has shape {array.shape} {array.dtype}; it must be a plain array "
                 f"of numbers or truth values whose first axis is the {len(episode)} frames, or one text per frame"
             )
         if name.endswith("_pixels") and array.ndim > 1 and array.shape[-1] == 2:
-            array = fit.pixels(array)
-        if (name in STORED and array.dtype.kind == "f") or array.dtype == np.float16:
+            array = fit.pixels(array.astype(np.float64)).astype(array.dtype)
+        if (name in VERSION_1.values() and array.dtype.kind == "f") or array.dtype == np.float16:
             array = array.astype(np.float32)
-        columns[STORED.get(name, OTHER + name)] = array
+        columns[stored_name(name)] = array
     return columns
 
 
@@ -116,7 +144,8 @@ def merged(layouts: list[Layout]) -> Layout:
             if kind != other_kind and "str" in (kind, other_kind):
                 raise ValueError(f"column {name} holds {kind} in one episode, {other_kind} in another; rename one")
             kind = kind if kind == other_kind else np.result_type(kind, other_kind).name
-            flat = () if shape == other == () else (max(math.prod(shape), math.prod(other)),)
+            width = max(math.prod(shape), math.prod(other))
+            flat = () if width == 1 else (width,)  # LeRobot reads one number a frame as no list
             together[name] = (kind, flat)
     return dict(sorted(together.items()))
 
@@ -192,14 +221,14 @@ def feature_names(column: str, shape: tuple[int, ...]) -> list[str] | None:
     """What the numbers of a column are called in meta/info.json; None where nothing better than a number is known."""
     pose = [f"{row}{axis}" for row in ("x", "y", "z", "w") for axis in ("x", "y", "z", "t")]
     named = {
-        "observation.keypoints": [f"{name}_{axis}" for name in KEYPOINT_NAMES for axis in "xyz"],
-        "observation.keypoints_valid": list(KEYPOINT_NAMES),
-        "observation.keypoint_confidence": list(KEYPOINT_NAMES),
-        "observation.body": [f"{name}_{axis}" for name in BODY_KEYPOINTS for axis in "xyz"],
-        "observation.body_valid": list(BODY_KEYPOINTS),
-        "observation.camera_pose": [f"world_from_camera_{entry}" for entry in pose],
-        "observation.gripper_pose": [f"world_from_gripper_{entry}" for entry in pose],
-        "observation.hand_poses": [f"world_from_{side}_hand_{entry}" for side in ("left", "right") for entry in pose],
+        "keypoints_world": [f"{name}_{axis}" for name in KEYPOINT_NAMES for axis in "xyz"],
+        "keypoints_valid": list(KEYPOINT_NAMES),
+        "keypoint_confidence": list(KEYPOINT_NAMES),
+        "body_world": [f"{name}_{axis}" for name in BODY_KEYPOINTS for axis in "xyz"],
+        "body_valid": list(BODY_KEYPOINTS),
+        "world_from_camera": [f"world_from_camera_{entry}" for entry in pose],
+        "gripper_pose_world": [f"world_from_gripper_{entry}" for entry in pose],
+        "hand_poses_world": [f"world_from_{side}_hand_{entry}" for side in ("left", "right") for entry in pose],
     }
-    names = named.get(column, [])
+    names = named.get(track_name(column), [])
     return names if names and len(names) == math.prod(shape) else None

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from dexworld.data.lerobot.layout import INDEX_FEATURES
 
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 CHUNK_FILES = 1000  # files in one folder
 FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA_PATH = f"data/{FILE}.parquet"
@@ -75,10 +76,11 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
     pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(pandas).encode()}), path)
 
 
-def statistics(array: np.ndarray) -> dict[str, np.ndarray]:
+def statistics(array: np.ndarray, quantiles: bool = False) -> dict[str, np.ndarray]:
     """min, max, mean, std and count (of frames) of a (T,) or (T, n) column, over the values that are numbers.
 
-    Where none is one, all are 0: JSON has no NaN.
+    Where none is one, all are 0: JSON has no NaN. quantiles: also `QUANTILES`, of a column of numbers alone, which some
+    policies are normalised by.
     """
     values = array.reshape(len(array), -1).astype(np.float64)
     known = np.isfinite(values)
@@ -86,7 +88,8 @@ def statistics(array: np.ndarray) -> dict[str, np.ndarray]:
     mean = np.where(known, values, 0.0).sum(axis=0) / number
     spread = np.where(known, values - mean, 0.0)
     low, high = np.where(known, values, np.inf).min(axis=0), np.where(known, values, -np.inf).max(axis=0)
-    return {
+    further = {name: np.quantile(values, at, axis=0) for name, at in QUANTILES.items()} if quantiles else {}
+    return further | {
         "min": np.where(np.isfinite(low), low, 0.0),
         "max": np.where(np.isfinite(high), high, 0.0),
         "mean": mean,
@@ -101,6 +104,7 @@ class Aggregate:
     def __init__(self) -> None:
         self._low, self._high = np.array(np.inf), np.array(-np.inf)
         self._sum = self._squares = np.array(0.0)
+        self._quantiles: dict[str, np.ndarray] = {}
         self.count = 0
 
     def add(self, episode: dict[str, np.ndarray]) -> None:
@@ -109,6 +113,8 @@ class Aggregate:
         self._low, self._high = np.minimum(self._low, episode["min"]), np.maximum(self._high, episode["max"])
         self._sum = self._sum + count * mean
         self._squares = self._squares + count * (std**2 + mean**2)
+        for name in QUANTILES.keys() & episode.keys():  # their mean, as LeRobot aggregates them
+            self._quantiles[name] = self._quantiles.get(name, 0.0) + count * episode[name]
         self.count += count
 
     def result(self) -> dict[str, Any]:
@@ -116,4 +122,5 @@ class Aggregate:
         mean = self._sum / self.count
         std = np.sqrt(np.maximum(self._squares / self.count - mean**2, 0.0))
         lists = {"min": self._low, "max": self._high, "mean": mean, "std": std}
+        lists |= {name: self._quantiles[name] / self.count for name in QUANTILES if name in self._quantiles}
         return {name: value.tolist() for name, value in lists.items()} | {"count": [self.count]}

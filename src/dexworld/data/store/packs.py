@@ -23,7 +23,7 @@ from dexworld.data.locks import claimed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store import labels
 from dexworld.data.store.encode import EncodedEpisode, add_video_stream, encode_episode
-from dexworld.data.store.store_settings import PrepareSettings, StoredFit
+from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 from dexworld.track import Track
 
@@ -166,7 +166,7 @@ class _Pack:
                     f"{episode.source}: {episode.fps:g} frames per second in a store of {settings.fps:g}; prepare "
                     "recordings of another rate into a store of their own"
                 )
-            fit = StoredFit.of(episode.frames.size, settings)
+            fit = settings.fit(episode.frames.size)
             columns = labels.columns_of(episode, fit)
             encoded = encode_episode(episode.frames, settings, episode.source)
         except (CorruptEpisodeError, VideoError) as error:
@@ -183,7 +183,7 @@ class _Pack:
             source=episode.source,
             task=episode.task,
             seed=episode.seed,
-            intrinsics=fit.intrinsics(episode.intrinsics).reshape(-1).tolist(),
+            intrinsics=fit.intrinsics(episode.intrinsics.astype(np.float64)).reshape(-1).tolist(),
             layout=labels.layout_text(labels.layout_of(columns)),
             labels_crc32=labels.checksum_of(columns),
             source_size=list(fit.source),

@@ -199,7 +199,7 @@ def _read_mark(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is no finished store: {why}")
     mark = read_json(path)
     name, number = mark.get("format"), mark.get("format_version")
-    if (name, number) != (FORMAT, FORMAT_VERSION):
+    if name != FORMAT or number not in range(1, FORMAT_VERSION + 1):
         raise ValueError(f"{path} is of format {name!r} version {number!r}, not {FORMAT!r} version {FORMAT_VERSION}")
     needed = ("settings", "files", "extradata", "quarantined", "fingerprint", "crc32")
     if missing := [name for name in needed if name not in mark]:

@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-import numpy as np
-
+from dexworld.data.resize import Fit
 from dexworld.track import Track
 
 Codec = Literal["h264", "h264-444", "av1", "jpeg"]
@@ -105,37 +104,9 @@ class PrepareSettings:
             raise ValueError("the rate is not known before `resolved` has seen an episode")
         return Fraction(self.fps).limit_denominator(1001)
 
+    def fit(self, source: tuple[int, int]) -> Fit:
+        """How frames of `source` (height, width) become stored frames. Raises ValueError while the width is unknown.
 
-@dataclass(frozen=True)
-class StoredFit:
-    """How frames of `source` (height, width) become frames of `stored`: scaled to `scaled`, then cut from `corner`.
-
-    All numbers are even, so that the cut never divides a colour sample of 4:2:0 video. Continuous pixels: an image
-    spans [0, w] x [0, h], so a pixel u becomes u * scaled / source - corner.
-    """
-
-    source: tuple[int, int]
-    scaled: tuple[int, int]
-    corner: tuple[int, int]
-    stored: tuple[int, int]
-
-    @classmethod
-    def of(cls, source: tuple[int, int], settings: PrepareSettings) -> "StoredFit":
-        """The fit for frames of `source` under resolved settings: cover the size with the aspect kept, cut evenly."""
-        target = settings.scaled_size
-        factor = max(target[0] / source[0], target[1] / source[1])
-        height, width = (max(least, 2 * round(side * factor / 2)) for side, least in zip(source, target, strict=True))
-        stored = settings.stored_size
-        corner = (2 * ((height - stored[0]) // 4), 2 * ((width - stored[1]) // 4))
-        return cls((source[0], source[1]), (height, width), corner, stored)
-
-    def intrinsics(self, intrinsics: np.ndarray) -> np.ndarray:
-        """The (3, 3) pinhole matrix of source frames to that of stored frames, float64."""
-        rows, columns = self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
-        change = np.array([[columns, 0.0, -self.corner[1]], [0.0, rows, -self.corner[0]], [0.0, 0.0, 1.0]])
-        return change @ np.asarray(intrinsics, dtype=np.float64)
-
-    def pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (..., 2) [u, v] of source frames to those of stored frames; they may lie outside."""
-        scale = np.array([self.scaled[1] / self.source[1], self.scaled[0] / self.source[0]])
-        return (pixels * scale - np.array(self.corner[::-1])).astype(pixels.dtype)
+        All numbers are even, so that the cut never divides a colour sample of 4:2:0 video.
+        """
+        return Fit.cover(source, self.stored_size, self.scaled_size, multiple=2)

@@ -3,10 +3,7 @@
 Keys and units as in the dataset's schema (droid-dataset.github.io): poses are x, y, z in metres and extrinsic x-y-z
 Euler angles in radians, in the frame of the robot's base; gripper positions run from 0 (open) to 1 (closed).
 
-What differs from the real recordings: the lab is `SIM`, the user a generator, dates count the seed in minutes, videos
-have the size they were drawn in, `observation/camera_intrinsics` exists, velocities in `action` are the change of the
-commanded position per second, and cameras that were not drawn have poses but no mp4 and no SVO. Names that start with
-`dexworld` hold what only a simulator knows: scene seed, skill, object positions.
+`docs/simulator.md` says what differs from the real recordings. Cameras that were not drawn have poses but no video.
 """
 
 import os
@@ -24,7 +21,7 @@ from dexworld.data.files import write_json
 from dexworld.data.video import write_video
 from dexworld.geometry import euler_xyz
 from dexworld.sim.gripper.gripper_recording import GripperRecording
-from dexworld.sim.gripper.gripper_robot import CAMERAS, CONTROL_RATE, EXTERNAL_CAMERAS, WRIST_CAMERA
+from dexworld.sim.gripper.gripper_simulation import CAMERAS, CONTROL_RATE, EXTERNAL_CAMERAS, WRIST_CAMERA
 
 LAB = "SIM"
 OUTCOMES = ("success", "failure")
@@ -47,9 +44,8 @@ def write_droid(folder: Path | str, recording: GripperRecording) -> Path:
     shutil.rmtree(working, ignore_errors=True)
     videos.mkdir(parents=True)
     try:
-        for camera, episode in recording.episodes.items():
-            frames = episode.frames.read(list(range(len(episode))))
-            write_video(videos / f"{serials(seed)[camera]}.mp4", frames, episode.fps)
+        for camera, frames in recording.frames.items():
+            write_video(videos / f"{serials(seed)[camera]}.mp4", frames, CONTROL_RATE)
         with h5py.File(working / "trajectory.h5", "w", track_order=True) as file:
             _write_trajectory(file, recording)
         metadata = droid_metadata(recording)
@@ -95,7 +91,7 @@ def droid_metadata(recording: GripperRecording) -> dict[str, Any]:
     moment, numbers = recorded_at(recording.seed), serials(recording.seed)
     timestamp, user = f"{moment:%Y-%m-%d-%Hh-%Mm-%Ss}", f"{recording.seed % 16**8:08x}"
     place = episode_folder(Path(), recording.seed, recording.success).relative_to(LAB)
-    videos = {camera: str(place / "recordings" / "MP4" / f"{numbers[camera]}.mp4") for camera in recording.episodes}
+    videos = {camera: str(place / "recordings" / "MP4" / f"{numbers[camera]}.mp4") for camera in recording.frames}
     outer = sorted((c for c in EXTERNAL_CAMERAS if c in videos), key=lambda c: -recording.camera_poses[c][0, 1, 3])
     content: dict[str, Any] = {
         "uuid": f"{LAB}+{user}+{timestamp}",
@@ -149,8 +145,7 @@ def _write_trajectory(file: h5py.File, recording: GripperRecording) -> None:
         time=_time_name(moment),
         version_number=VERSION,
     )
-    first = next(iter(recording.episodes.values()))
-    names, on = ("object_positions", "object_motion", "object_touched"), np.ones(len(recording), bool)
+    on = np.ones(len(recording), bool)
     groups = {
         "action": _actions(recording.command),
         "observation/robot_state": _states(recording.state),
@@ -162,7 +157,7 @@ def _write_trajectory(file: h5py.File, recording: GripperRecording) -> None:
         },
         "observation/timestamp": _timestamps(recording, moment),
         **_cameras(recording),
-        "dexworld": {name: first.columns[name] for name in names},
+        "dexworld": {name: recording.objects[name] for name in ("object_positions", "object_motion", "object_touched")},
     }
     for group, arrays in groups.items():
         for name, values in arrays.items():

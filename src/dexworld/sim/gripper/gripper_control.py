@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.gripper.gripper_robot import CONTROL_RATE, GRASP_POINT, HOME_ARM
-from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_simulation import CONTROL_RATE, GRASP_POINT, HOME_ARM, GripperSimulation
 from dexworld.sim.poses import rotation_about, rotation_vector
 
 _PERIOD = 1.0 / CONTROL_RATE
@@ -40,15 +39,6 @@ class Waypoint:
     hold: float = 0.0
 
 
-@dataclass(frozen=True)
-class Command:
-    """What one control step asks for: arm joints (7,), opening, and the pose base_from_gripper (4, 4) behind them."""
-
-    arm: np.ndarray
-    opening: float
-    pose: np.ndarray
-
-
 class Teleoperator:
     """Turns waypoints into commands, one at a time. `tremor` is the standard deviation of the hand's unrest, m / s."""
 
@@ -58,8 +48,8 @@ class Teleoperator:
         self._pose = simulation.forward(self._arm)
         self._velocity, self._turning, self._unrest = np.zeros(3), np.zeros(3), np.zeros(3)
 
-    def command(self, goal: Waypoint) -> Command:
-        """The next step towards `goal`."""
+    def command(self, goal: Waypoint) -> tuple[np.ndarray, float, np.ndarray]:
+        """The next step towards `goal`: arm joints (7,), opening, and the pose base_from_gripper (4, 4) behind them."""
         way = goal.position - grasp_point(self._pose)
         turn = rotation_vector(goal.rotation @ self._pose[:3, :3].T)
         self._velocity += _SMOOTHING * (_limited(_GAIN * way, goal.speed) - self._velocity)
@@ -71,7 +61,7 @@ class Teleoperator:
         self._follow()
         change = goal.opening - self._opening
         self._opening += math.copysign(min(abs(change), _OPENING_SPEED * _PERIOD), change)
-        return Command(self._arm.copy(), self._opening, self._pose.copy())
+        return self._arm.copy(), self._opening, self._pose.copy()
 
     def reached(self, goal: Waypoint) -> bool:
         """Whether commanded pose and opening are at the goal."""

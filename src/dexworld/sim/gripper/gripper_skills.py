@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dexworld.sim.gripper.gripper_control import Waypoint, downward
-from dexworld.sim.gripper.gripper_robot import MAX_OPENING, OBJECT_AREA
-from dexworld.sim.gripper.gripper_simulation import GripperSimulation
+from dexworld.sim.gripper.gripper_simulation import MAX_OPENING, OBJECT_AREA, GripperSimulation
 from dexworld.sim.hands.hand_scene import COLOURS
 
 SKILLS = ("reach", "push", "pick_place", "grip", "explore")

@@ -1,4 +1,4 @@
-"""Write episodes in EgoDex's own layout (`dexworld.data.readers.egodex`), so that its reader reads simulated ones.
+"""Write human videos in EgoDex's own layout (`dexworld.data.readers.egodex`), so that its reader reads them.
 
 The video is H.264 with long groups of pictures and B-frames, as phones and headsets write it; poses are float32.
 
@@ -8,23 +8,25 @@ along the stretched fingers, x out of the palm, y to the right hand's thumb, awa
 joint's z points along its bone to the next joint of the chain, a last one's as the one before; x is the palm's side of
 it (thumb: the side that it bends to; body: ahead). Real recordings have ARKit's own axes: compare positions, not axes.
 
-What the real files don't have: attributes `dexworld_seed` (the scene, absent for other episodes) and
-`dexworld_synthetic` (what is made up). Sources: EgoDex's page and repository (layout, names, attributes).
+What the real files don't have: attributes `dexworld_seed` (the scene) and `dexworld_synthetic` (what is
+made up). Sources: EgoDex's page and repository (layout, names, attributes).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-import av
 import h5py
 import numpy as np
 
 from dexworld.data.files import written_atomically
 from dexworld.data.readers.egodex import JOINT_NAMES
+from dexworld.data.video import encode_h264
 from dexworld.hands import FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
 from dexworld.sim.hands.human_hands import SIDES
+from dexworld.sim.hands.human_video import HumanVideo
 from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS
 from dexworld.track import Track
 
@@ -32,26 +34,18 @@ SEED_ATTRIBUTE = "dexworld_seed"
 SYNTHETIC = (
     "All of it is simulated. Upper body joints follow from camera and wrists; only hands, camera and scene move."
 )
-_COLUMNS = ("hand_poses_world", "hand_metacarpals_world", "body_world")
 WORLD_FROM_SIMULATOR = np.array([[0.0, -1, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 # Macroblock trees make the bytes differ from one encoding to the next, which a resumed collection would show.
 _ENCODING = {"preset": "veryfast", "crf": "20", "g": "250", "bf": "2", "b-adapt": "1", "mbtree": "0"}
+_VERBS = {"reach": "reach", "push": "push", "grasp": "grasp", "drawer": "open", "door": "open"}
+_TASKS = {
+    "drawer": "open_drawer",
+    "door": "open_cabinet_door",
+    "grasp": "pick_and_place_objects",
+    "push": "push_objects",
+    "reach": "reach_for_objects",
+}  # from the rarest skill on
 _SPINE = ("hip", *(f"spine{number}" for number in range(1, 8)), *(f"neck{number}" for number in range(1, 5)))
-
-
-@dataclass(frozen=True)
-class EgoDexLabels:
-    """The words of an EgoDex file: name of its folder, what is done in one sentence, with what, and where."""
-
-    task: str
-    description: str
-    verbs: tuple[str, ...] = ()
-    objects: tuple[str, ...] = ()
-    environment: str = "simulated kitchen counter"
-
-    def __post_init__(self) -> None:
-        if not self.task or not all(letter.isalnum() or letter == "_" for letter in self.task):
-            raise ValueError(f"task {self.task!r} names a folder: letters, digits and underscores")
 
 
 def split_of(seed: int) -> str:
@@ -59,72 +53,65 @@ def split_of(seed: int) -> str:
     return "part1" if seed in TRAINING_SEEDS else "test"
 
 
+def task_of(video: HumanVideo) -> str:
+    """The task that names a recording's folder: the rarest thing that is done in it."""
+    skills = {script.skill for act in video.acts for script in act.acting}
+    return next((name for skill, name in _TASKS.items() if skill in skills), "rest_hands")
+
+
 def in_arkit_world(episode: Track) -> Track:
-    """The same episode with every pose and point in a y-up world. All its columns in the world frame turn along."""
+    """The same episode with every pose and point in a y-up world."""
     turn, columns = WORLD_FROM_SIMULATOR, dict(episode.columns)
-    for name in ("keypoints_world", *_COLUMNS):
-        if name in columns:
-            turned = turn @ columns[name] if name == "hand_poses_world" else columns[name] @ turn[:3, :3].T
-            columns[name] = turned.astype(columns[name].dtype)
+    for name in ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "body_world"):
+        turned = turn @ columns[name] if name == "hand_poses_world" else columns[name] @ turn[:3, :3].T
+        columns[name] = turned.astype(columns[name].dtype)
     return replace(episode, world_from_camera=turn @ episode.world_from_camera, columns=columns)
 
 
-def write_egodex(folder: Path, number: int, episode: Track, labels: EgoDexLabels, split: str) -> Path:
-    """Write one episode of a y-up world as `folder/split/task/number.{mp4,hdf5}`; returns the path of the hdf5.
+def write_egodex(folder: Path, video: HumanVideo) -> Path:
+    """Write a recording as `folder/SPLIT/TASK/SEED.{mp4,hdf5}`; returns the path of the hdf5.
 
-    The hdf5 appears last and whole: without it the episode doesn't count. Needs the columns `hand_poses_world`,
-    `hand_metacarpals_world` and `body_world`; `keypoint_confidence` is 1 where it is missing. Raises ValueError naming
-    what is missing, and for keypoints that are not valid, which the layout can't express.
+    The video is H.264 with up to 250 frames from one key frame to the next and B-frames. The hdf5 appears last and
+    whole: without it the episode doesn't count.
     """
-    missing = set(_COLUMNS) - set(episode.columns)
-    if missing:
-        raise ValueError(f"{episode.source}: EgoDex's layout needs the columns {', '.join(sorted(missing))}")
-    if not episode.keypoints_valid.all():
-        frame = int(np.argmin(episode.keypoints_valid.all(axis=1)))
-        raise ValueError(f"{episode.source}: frame {frame} has keypoints without a value; EgoDex tracks every joint")
-    path = folder / split / labels.task / f"{number}.hdf5"
+    episode = in_arkit_world(video.episode)
+    assert episode.seed is not None
+    path = folder / split_of(episode.seed) / task_of(video) / f"{episode.seed}.hdf5"
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path.with_suffix(".mp4")) as temporary:
-        write_long_gop_video(temporary, episode)
-    poses = joint_poses(episode).astype(np.float32)
-    sure, given = np.ones((len(episode), len(JOINT_NAMES)), np.float32), episode.columns.get("keypoint_confidence")
-    if given is not None:
-        sure[:, : len(KEYPOINT_NAMES)] = given
-        sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
-    texts = {
-        "task": labels.task,
-        "llm_description": labels.description,
-        "llm_description2": "",
-        "which_llm_description": "1",
-        "llm_verbs": list(labels.verbs),
-        "llm_objects": list(labels.objects),
-        "environment": labels.environment,
-        "object": ", ".join(labels.objects),
-        "session_name": "dexworld" if episode.seed is None else f"dexworld-seed-{episode.seed}",
-        "dexworld_synthetic": SYNTHETIC,
-    }
+        frames = episode.frames.read(list(range(len(episode))))
+        encode_h264(str(temporary), frames, Fraction(episode.fps).limit_denominator(1001), _ENCODING)
+    poses, sure = joint_poses(episode).astype(np.float32), np.ones((len(episode), len(JOINT_NAMES)), np.float32)
+    sure[:, : len(KEYPOINT_NAMES)] = given = episode.columns["keypoint_confidence"]
+    sure[:, 42:46], sure[:, 46:50] = given[:, LEFT][:, :1], given[:, RIGHT][:, :1]  # as sure as the wrist beside it
     with written_atomically(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("camera/intrinsic", data=episode.intrinsics.astype(np.float32))
         file.create_dataset("transforms/camera", data=episode.world_from_camera.astype(np.float32))
         for index, name in enumerate(JOINT_NAMES):
             file.create_dataset(f"transforms/{name}", data=poses[:, index])
             file.create_dataset(f"confidences/{name}", data=sure[:, index])
-        file.attrs.update(texts if episode.seed is None else texts | {SEED_ATTRIBUTE: episode.seed})
+        file.attrs.update(_attributes(video))
     return path
 
 
-def write_long_gop_video(path: Path, episode: Track) -> None:
-    """H.264 with up to 250 frames from one key frame to the next and B-frames, mp4 whatever the path's suffix is."""
-    height, width = episode.frames.size
-    rate = Fraction(episode.fps).limit_denominator(1001)
-    with av.open(str(path), mode="w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODING))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1  # collection runs one process per core
-        for index in range(len(episode)):
-            (picture,) = episode.frames.read([index])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-        container.mux(stream.encode())
+def _attributes(video: HumanVideo) -> dict[str, Any]:
+    """The words of an EgoDex file: what is done, with what, and where."""
+    done = [script for act in video.acts for script in act.acting]
+    things = [video.names[script.target] if script.target >= 0 else script.skill for script in done]
+    objects = list(dict.fromkeys(things))
+    return {
+        "task": task_of(video),
+        "llm_description": video.episode.task,
+        "llm_description2": "",
+        "which_llm_description": "1",
+        "llm_verbs": list(dict.fromkeys(_VERBS[script.skill] for script in done)),
+        "llm_objects": objects,
+        "environment": "simulated kitchen counter",
+        "object": ", ".join(objects),
+        "session_name": f"dexworld-seed-{video.episode.seed}",
+        "dexworld_synthetic": SYNTHETIC,
+        SEED_ATTRIBUTE: video.episode.seed,
+    }
 
 
 def joint_poses(episode: Track) -> np.ndarray:

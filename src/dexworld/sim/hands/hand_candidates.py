@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.sim.hands.hand_choice import every_kind
 from dexworld.sim.hands.hand_clips import Artist, HandClip, HandClipConfig, camera_path, simulate, with_idle_hand
-from dexworld.sim.hands.hand_motion import Motion, comes_true, fixtures_for
+from dexworld.sim.hands.hand_motion import Motion, comes_true, every_kind, fixtures_for
 from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import HandScript, Writer
 from dexworld.sim.render import make_renderer
@@ -87,9 +86,9 @@ def _draw_scene(seed: int, count: int, config: HandClipConfig, rng: np.random.Ge
     for draw in range(MAX_SCENES):
         scene = HandScene(random_hand_layout(seed, fixtures_for(config.skills), draw), *config.drawn_size)
         about = int(rng.integers(len(scene.layout.objects))) if rivals else None
-        search = _Search(scene, rng, config, last_camera, about)
-        candidates = search.find(count // QUIET_SHARE, quiet=True)
-        candidates += search.find(count - len(candidates), quiet=False)
+        search = (Writer(scene, rng), config, last_camera, about)
+        candidates = _find(*search, count // QUIET_SHARE, quiet=True)
+        candidates += _find(*search, count - len(candidates), quiet=False)
         if len(candidates) == count:
             return scene, candidates
     raise RuntimeError(
@@ -98,44 +97,40 @@ def _draw_scene(seed: int, count: int, config: HandClipConfig, rng: np.random.Ge
     )
 
 
-@dataclass(frozen=True)
-class _Search:
-    """Draws candidates in one scene. about: the object that all of them are about, None for any."""
+def _find(
+    writer: Writer, config: HandClipConfig, last_camera: np.ndarray, about: int | None, count: int, quiet: bool
+) -> list[_Candidate]:
+    """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing.
 
-    scene: HandScene
-    rng: np.random.Generator
-    config: HandClipConfig
-    last_camera: np.ndarray
-    about: int | None
+    about: the object that all of them are about, None for any.
+    """
+    found: list[_Candidate] = []
+    scene, rng = writer.scene, writer.rng
+    writers = every_kind(scene, config.skills, quiet, about)
+    for _ in range(_TRIES):
+        order = list(rng.permutation(len(writers)))
+        if not quiet and about is None and scene.layout.fixture is not None:
+            order.sort(key=lambda kind: kind != 0)  # one of many acts, but what the fixture is there for
+        for kind in order:
+            if len(found) == count:
+                return found
+            script = writers[kind](writer)
+            if any(script.text == other.scripts[0].text for other in found):
+                continue
+            scripts = with_idle_hand(writer, script)
+            motion = simulate(scene, scripts, config)
+            if not comes_true(scene, scripts, motion) or not _in_picture(scene, motion, config, last_camera):
+                continue
+            apart = [state_distance(scene, motion.states[-1], other.motion.states[-1]) for other in found]
+            if quiet or min(apart, default=np.inf) >= MIN_DISTANCE:
+                found.append(_Candidate(scripts, motion, not quiet))
+    return found
 
-    def find(self, count: int, quiet: bool) -> list[_Candidate]:
-        """Up to `count` candidates that act and end differently, or (`quiet`) that touch nothing."""
-        found: list[_Candidate] = []
-        writer = Writer(self.scene, self.rng)
-        writers = every_kind(self.scene, self.config.skills, quiet, self.about)
-        for _ in range(_TRIES):
-            order = list(self.rng.permutation(len(writers)))
-            if not quiet and self.about is None and self.scene.layout.fixture is not None:
-                order.sort(key=lambda kind: kind != 0)  # one of many acts, but what the fixture is there for
-            for kind in order:
-                if len(found) == count:
-                    return found
-                script = writers[kind](writer)
-                if any(script.text == other.scripts[0].text for other in found):
-                    continue
-                scripts = with_idle_hand(writer, script, self.config)
-                motion = simulate(self.scene, scripts, self.config)
-                if not comes_true(self.scene, scripts, motion) or not self._in_picture(motion):
-                    continue
-                apart = [state_distance(self.scene, motion.states[-1], other.motion.states[-1]) for other in found]
-                if quiet or min(apart, default=np.inf) >= MIN_DISTANCE:
-                    found.append(_Candidate(scripts, motion, not quiet))
-        return found
 
-    def _in_picture(self, motion: Motion) -> bool:
-        """Whether the last picture shows the centres of all moved objects, which shows the outcome."""
-        moved = motion.states[-1].positions[motion.moved > 0.5 * MIN_DISTANCE]
-        camera = (moved - self.last_camera[:3, 3]) @ self.last_camera[:3, :3]
-        reach = np.tan(np.radians(self.scene.layout.fov_deg) / 2)
-        limits = 0.93 * reach * np.array([1.0, self.config.height / self.config.width])
-        return bool((np.abs(camera[:, :2] / camera[:, 2:]) < limits).all())
+def _in_picture(scene: HandScene, motion: Motion, config: HandClipConfig, last_camera: np.ndarray) -> bool:
+    """Whether the last picture shows the centres of all moved objects, which shows the outcome."""
+    moved = motion.states[-1].positions[motion.moved > 0.5 * MIN_DISTANCE]
+    camera = (moved - last_camera[:3, 3]) @ last_camera[:3, :3]
+    reach = np.tan(np.radians(scene.layout.fov_deg) / 2)
+    limits = 0.93 * reach * np.array([1.0, config.height / config.width])
+    return bool((np.abs(camera[:, :2] / camera[:, 2:]) < limits).all())

@@ -14,8 +14,7 @@ import mujoco
 import numpy as np
 
 from dexworld.hands import HAND_AMBIENT, HAND_COLOURS, HAND_DIFFUSE
-from dexworld.sim.hands.hand_choice import draw_script, sentence
-from dexworld.sim.hands.hand_motion import Motion, act, check_skills, comes_true, fixtures_for
+from dexworld.sim.hands.hand_motion import Motion, act, check_skills, comes_true, draw_script, fixtures_for, sentence
 from dexworld.sim.hands.hand_physics import HandWorld
 from dexworld.sim.hands.hand_scene import HEAD_POSITION, HEAD_TARGET, HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import SKILLS, HandScript, Writer, idle
@@ -27,6 +26,9 @@ from dexworld.sim.renderer import Renderer, View
 STEPS_PER_FRAME = 10
 MIN_STEPS = 160  # a hand may not jump through an object, however few frames a clip has
 ATTEMPTS = 12
+IDLE_SHARE = 0.2  # of the clips: the other hand rests in view
+BOTH_SHARE = 0.35  # of the clips about objects: both hands are tried; about half of them fit
+QUIET_SHARE = 0.16  # of the clips: nothing moves; half of them are near misses
 _EVERYTHING = View(groups=(0, 1, HAND_GROUP, FOREARM_GROUP))
 _NO_HANDS = View(groups=(0, 1))
 _ONLY_HANDS = View(groups=(HAND_GROUP,), shadows=False)
@@ -36,11 +38,8 @@ _ONLY_HANDS = View(groups=(HAND_GROUP,), shadows=False)
 class HandClipConfig:
     """What clips look like.
 
-    frames, height, width (px), fps: of the stored videos. moving_camera: the head moves a little. shadows: hands cast
-    shadows. skills: which scripts are drawn. supersample: pictures are drawn this many times larger and averaged.
-    idle_share: share of the clips in which the other hand rests in view. both_share: of the clips about objects for
-    which both hands are tried (about half of them fit). touch_nothing: share of the clips that end in nothing having
-    moved, half of them near misses.
+    frames, height, width (px), fps: of the stored videos. moving_camera: the head moves a little. skills: which scripts
+    are drawn. supersample: pictures are drawn this many times larger and averaged.
     """
 
     frames: int = 17
@@ -48,12 +47,8 @@ class HandClipConfig:
     width: int = 144
     fps: float = 8.0
     moving_camera: bool = True
-    shadows: bool = True
     skills: tuple[str, ...] = SKILLS
     supersample: int = 2
-    idle_share: float = 0.2
-    both_share: float = 0.35
-    touch_nothing: float = 0.16
 
     def __post_init__(self) -> None:
         check_skills(self.skills)
@@ -61,11 +56,6 @@ class HandClipConfig:
             raise ValueError(
                 f"a clip needs frames >= 2, height and width >= 16 px, fps > 0 and supersample >= 1, got {self}"
             )
-        shares = (self.idle_share, self.both_share, self.touch_nothing)
-        if not all(0 <= share <= 1 for share in shares):
-            raise ValueError(f"idle_share, both_share and touch_nothing are shares in [0, 1], got {shares}")
-        if not {"push", "grasp"} & set(self.skills) and self.skills != ("reach",):
-            object.__setattr__(self, "both_share", 0.0)  # only object skills combine
 
     @property
     def drawn_size(self) -> tuple[int, int]:
@@ -122,14 +112,14 @@ def draw_scripts(
     scene: HandScene, rng: np.random.Generator, config: HandClipConfig
 ) -> tuple[tuple[HandScript, ...], Motion]:
     """Scripts for a clip, drawn until their sentences come true in `scene`, and what they do."""
-    nothing = rng.random() < config.touch_nothing
+    nothing = rng.random() < QUIET_SHARE
     hover = nothing and (rng.random() < 0.5 or config.skills == ("reach",)) and "reach" in config.skills
     writer = Writer(scene, rng)
     for attempt in range(ATTEMPTS):
         hover = hover or attempt >= ATTEMPTS - 4
-        scripts = draw_script(writer, config.skills, hover, nothing and not hover, config.both_share)
+        scripts = draw_script(writer, config.skills, hover, nothing and not hover, BOTH_SHARE)
         if len(scripts) == 1:
-            scripts = with_idle_hand(writer, scripts[0], config)
+            scripts = with_idle_hand(writer, scripts[0])
         motion = simulate(scene, scripts, config)
         if comes_true(scene, scripts, motion):
             return scripts, motion
@@ -137,9 +127,9 @@ def draw_scripts(
     return scripts, simulate(scene, scripts, config)
 
 
-def with_idle_hand(writer: Writer, script: HandScript, config: HandClipConfig) -> tuple[HandScript, ...]:
+def with_idle_hand(writer: Writer, script: HandScript) -> tuple[HandScript, ...]:
     """The script, now and then with the other hand at rest."""
-    if writer.rng.random() >= config.idle_share:
+    if writer.rng.random() >= IDLE_SHARE:
         return (script,)
     return script, idle(writer, -1.0 if script.side == "right" else 1.0)
 
@@ -190,7 +180,8 @@ class Artist:
         for state, poses, camera in zip(motion.states, motion.hands, cameras, strict=True):
             self._pose(state, poses)
             self.scene.look(self.data, camera)
-            rows.append((self._interaction(), self._hands_only(), *self.scene.hands.keypoints(self.data, present)))
+            interaction, hands = self._average(self._draw(_EVERYTHING)), self._hands_only()
+            rows.append((interaction, hands, *self.scene.hands.keypoints(self.data, present)))
         interaction, hands, points, valid = (np.stack(column) for column in zip(*rows, strict=True))
         return HandClip(
             interaction=interaction,
@@ -215,15 +206,6 @@ class Artist:
 
     def _draw(self, view: View) -> np.ndarray:
         return self.renderer.rgb(self.data, self.scene.camera, view)
-
-    def _interaction(self) -> np.ndarray:
-        """Everything; without shadows of hands, these and forearms are pasted into the picture without them."""
-        if self.config.shadows:
-            return self._average(self._draw(_EVERYTHING))
-        geoms = self.renderer.segmentation(self.data, self.scene.camera, _EVERYTHING)
-        group = np.concatenate([self.scene.model.geom_group, [0]])[geoms]  # -1, nothing, is the last entry
-        person = np.isin(group, (HAND_GROUP, FOREARM_GROUP))
-        return self._average(np.where(person[..., None], self._draw(_EVERYTHING), self._draw(_NO_HANDS)))
 
     def _hands_only(self) -> np.ndarray:
         """The pass that a model is conditioned on, at the current camera. The model's colours and lights come back."""

@@ -30,16 +30,18 @@ _JOINTS_OF_DIGIT = (slice(0, 4), *(slice(4 + 3 * index, 7 + 3 * index) for index
 
 
 @dataclass(frozen=True)
-class HandCommand:
-    """Where a script wants a hand: wrist (3,) m, world_from_hand (3, 3), joints (16,) rad.
+class Key:
+    """Where a script wants a hand at `time` in [0, 1]: wrist (3,) m, world_from_hand (3, 3), joints (16,) rad.
 
-    close: digits that touch something stop there.
+    close: digits that touch something stop there. linear: the way here is not eased.
     """
 
+    time: float
     position: np.ndarray
     rotation: np.ndarray
     shape: np.ndarray
     close: bool = False
+    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class HandWorld:
         for side in SIDES:
             scene.hands.set_hand(self.data, side, *ABSENT)
 
-    def step(self, commands: dict[str, HandCommand], seconds: float) -> None:
+    def step(self, commands: dict[str, Key], seconds: float) -> None:
         """Move the hands to `commands` and let the scene follow. Absent sides stay hidden."""
         for side, command in commands.items():
             self._close_or_open(side, command)
@@ -82,7 +84,7 @@ class HandWorld:
     def _held_objects(self) -> set[int]:
         return {hold.index for hold in self.held.values()}
 
-    def _close_or_open(self, side: str, command: HandCommand) -> None:
+    def _close_or_open(self, side: str, command: Key) -> None:
         """Set the hand; while it closes, take back the joints of digits that would enter an object."""
         hands, stopped = self.scene.hands, self._stopped[side]
         if not command.close:
@@ -104,7 +106,7 @@ class HandWorld:
             hands.set_hand(self.data, side, command.position, command.rotation, shape)
         self.shapes[side] = shape
 
-    def _grasp(self, side: str, command: HandCommand, spheres: np.ndarray) -> None:
+    def _grasp(self, side: str, command: Key, spheres: np.ndarray) -> None:
         """Start to hold the object that the hand encloses, if there is one."""
         digit_of, taken = self.scene.hands.sphere_digit, self._held_objects()
         for index in range(len(self.state.positions)):
@@ -124,7 +126,7 @@ class HandWorld:
             self._fall_speed[index] = 0.0
             return
 
-    def _carry(self, side: str, command: HandCommand) -> None:
+    def _carry(self, side: str, command: Key) -> None:
         hold = self.held[side]
         position = command.position + command.rotation @ hold.offset
         position[2] = max(position[2], self._rest_height(hold.index))  # the counter is solid

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dexworld.sim.hands import human_hands as hands
-from dexworld.sim.hands.hand_physics import HandCommand, contact
+from dexworld.sim.hands.hand_physics import Key, contact
 from dexworld.sim.hands.hand_scene import Fixture, HandScene, SceneState
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.objects import ObjectSpec
@@ -24,18 +24,6 @@ _UP = np.array([0, 0, 1.0])
 _DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
 _WORDS = {"left": "to the left", "right": "to the right", "away": "away from me", "closer": "towards me"}
 _CARRIED = {"left": "further left", "right": "further right", "away": "further away from me", "closer": "closer to me"}
-
-
-@dataclass(frozen=True)
-class Key:
-    """A pose at `time` in [0, 1]; the segment that ends here is eased unless `linear`. `close`: see HandCommand."""
-
-    time: float
-    position: np.ndarray
-    rotation: np.ndarray
-    shape: np.ndarray
-    close: bool = False
-    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,19 +41,19 @@ class HandScript:
     target: int = -1
     effect: float = 0.0
 
-    def command(self, time: float) -> HandCommand:
-        """The command at `time` in [0, 1]."""
+    def command(self, time: float) -> Key:
+        """The pose at `time` in [0, 1]."""
         keys = self.keys
         after = next((i for i, key in enumerate(keys) if key.time >= time), len(keys) - 1)
         if after == 0:
-            return HandCommand(keys[0].position, keys[0].rotation, keys[0].shape, keys[0].close)
+            return keys[0]
         start, end = keys[after - 1], keys[after]
         share = min(max((time - start.time) / (end.time - start.time), 0.0), 1.0)
         if not end.linear:
             share = _eased(share)
         position = start.position + share * (end.position - start.position)
         shape = start.shape + share * (end.shape - start.shape)
-        return HandCommand(position, _between(start.rotation, end.rotation, share), shape, end.close)
+        return Key(time, position, _between(start.rotation, end.rotation, share), shape, end.close)
 
 
 def _eased(share: float) -> float:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import mujoco
 import numpy as np
 
-from dexworld.sim.hands.hand_choice import draw_script
-from dexworld.sim.hands.hand_motion import Motion, Pose, act, comes_true
-from dexworld.sim.hands.hand_physics import HandWorld
+from dexworld.sim.hands.hand_motion import Motion, Pose, act, comes_true, draw_script
+from dexworld.sim.hands.hand_physics import HandWorld, Key
 from dexworld.sim.hands.hand_scene import COUNTER_FRONT, Fixture, HandScene, SceneState
-from dexworld.sim.hands.hand_skills import HandScript, Key, Writer, idle
+from dexworld.sim.hands.hand_skills import HandScript, Writer, idle
 from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.poses import turn_about_z
@@ -157,12 +156,8 @@ def depths(scene: HandScene, motion: Motion) -> dict[str, float]:
             if fixture is not None:
                 found["fixture"].append((radii - _distance_to_fixture(fixture, state.opening, points)).max())
         if fixture is not None:
-            found["fixture"].append(
-                (extents - _distance_to_fixture(fixture, state.opening, state.positions)).max(initial=-1)
-            )
-            found["fixture"].append(
-                (extents - _distance_to_bar(fixture, state.opening, state.positions)).max(initial=-1)
-            )
+            for distance in (_distance_to_fixture, _distance_to_bar):
+                found["fixture"].append((extents - distance(fixture, state.opening, state.positions)).max(initial=-1))
         gaps = np.linalg.norm(centres["left"][:, None] - centres["right"][None], axis=-1)
         found["hand"].append((radii[:, None] + radii[None] - gaps).max())
     return {name: float(max(values)) for name, values in found.items()}

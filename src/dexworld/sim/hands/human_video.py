@@ -9,8 +9,7 @@ Further columns of a recorded `Track` (T frames):
     keypoint_confidence    (T, 42) float32, `CONFIDENCE`: by rays from the camera, not by what was drawn
     hand_poses_world       (T, 2, 4, 4) left and right wrist; z along the stretched fingers, x out of the palm
     hand_metacarpals_world (T, 8, 3) index to little finger, left then right
-    body_world, body_valid (T, 18, 3), (T, 18): synthetic, see `human_body`
-    object_motion          (T,) metres that objects and fixture moved since the frame before, the furthest of them
+    body_world             (T, 18, 3) synthetic, see `upper_body`
 """
 
 import math
@@ -22,15 +21,13 @@ import mujoco
 import numpy as np
 
 from dexworld.hands import BODY_KEYPOINTS, LEFT, RIGHT
-from dexworld.sim.hands.hand_choice import sentence
 from dexworld.sim.hands.hand_clips import draw_head
-from dexworld.sim.hands.hand_motion import Motion, Pose, check_skills, fixtures_for
-from dexworld.sim.hands.hand_scene import HandScene, SceneState, random_hand_layout
+from dexworld.sim.hands.hand_motion import Pose, check_skills, fixtures_for, sentence
+from dexworld.sim.hands.hand_scene import COUNTER_FRONT, HandScene, SceneState, random_hand_layout
 from dexworld.sim.hands.hand_skills import SKILLS
 from dexworld.sim.hands.human_acts import Act, act_out
-from dexworld.sim.hands.human_body import FOREARM, UPPER_ARM, upper_body
 from dexworld.sim.hands.human_hands import FOREARM_GROUP, HAND_GROUP, SIDES, HandLooks
-from dexworld.sim.kitchen.kitchen_scene import add_decor
+from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, add_decor
 from dexworld.sim.poses import looking_at, pinhole, pose
 from dexworld.sim.render import make_renderer
 from dexworld.sim.renderer import View
@@ -42,6 +39,11 @@ CONFIDENCE = {"visible": 1.0, "self_occluded": 0.7, "occluded": 0.4, "out_of_vie
 _EVERYTHING = View(groups=(0, 1, HAND_GROUP, FOREARM_GROUP))
 _FLESH = 0.03  # metres: a joint lies at most this far under its skin, seen from anywhere
 _GAZE_SECONDS, _GAZE_SHARE = 0.35, 0.45  # how slowly and how far the head follows the hands
+UPPER_ARM, FOREARM = 0.29, 0.265  # metres, an adult's
+_REACH = 0.985 * (UPPER_ARM + FOREARM)
+_BEHIND_EYES, _BELOW_EYES = 0.085, 0.055  # top of the neck from the camera, in the head's frame
+_SLEEVE = 0.042  # metres, its radius
+_NECK, _BACK = 0.115, 0.50  # lengths of neck and spine
 
 
 @dataclass(frozen=True)
@@ -87,20 +89,14 @@ class HumanVideoConfig:
 
 @dataclass(frozen=True)
 class HumanVideo:
-    """A recording: the episode, what was done in it, and how everything moved.
-
-    labels: (T, H, W) uint8, what was drawn, empty unless asked for: 1 the left hand, 2 the right hand, 3 and 4 the arms
-    behind them, else 0. names: of the objects.
-    """
+    """A recording: the episode, what was done in it, and the names of the objects."""
 
     episode: Track
-    labels: np.ndarray
     acts: tuple[Act, ...]
-    motion: Motion
     names: tuple[str, ...]
 
 
-def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: bool = False) -> HumanVideo:
+def film(seed: int, config: HumanVideoConfig, backend: str = "auto") -> HumanVideo:
     """The recording of `seed`: same seed and configuration, same bytes. Raises ValueError if it can't be drawn."""
     field_of_view = 2 * math.degrees(math.atan(0.5 / FOCAL_OVER_WIDTH))
     layout = replace(random_hand_layout(seed, fixtures_for(config.skills)), fov_deg=field_of_view)
@@ -113,11 +109,9 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: boo
     wrists = np.array([[poses[side][0] for side in SIDES] for poses in motion.hands])
     cameras = head_path(seed, wrists, acts, config)
     bodies = np.stack([upper_body(camera, pair) for camera, pair in zip(cameras, wrists, strict=True)])
-    frames, drawn, columns = _draw(scene, motion, cameras, bodies, config, backend, labels)
+    frames, columns = _draw(scene, motion, cameras, bodies, config, backend)
     columns["keypoints_valid"] = np.ones((config.frames, 42), bool)
     columns["body_world"] = bodies.astype(np.float32)
-    columns["body_valid"] = np.ones(bodies.shape[:2], bool)
-    columns["object_motion"] = object_motion(scene, motion.states)
     episode = Track(
         frames=ArrayFrames(frames),
         fps=config.fps,
@@ -128,14 +122,7 @@ def film(seed: int, config: HumanVideoConfig, backend: str = "auto", labels: boo
         seed=seed,
         columns=columns,
     )
-    return HumanVideo(episode, drawn, acts, motion, layout.names)
-
-
-def object_motion(scene: HandScene, states: Sequence[SceneState]) -> np.ndarray:
-    """(T,) float32 metres since the frame before of the object, or handle, that moved most; 0 in the first frame."""
-    places = np.array([[*state.positions.ravel(), scene.opening_metres(state), 0, 0] for state in states])
-    steps = np.linalg.norm(np.diff(places.reshape(len(states), -1, 3), axis=0), axis=2).max(axis=1)
-    return np.concatenate([[0.0], steps]).astype(np.float32)
+    return HumanVideo(episode, acts, layout.names)
 
 
 def head_path(seed: int, wrists: np.ndarray, acts: Sequence[Act], config: HumanVideoConfig) -> np.ndarray:
@@ -170,30 +157,23 @@ def _smooth(path: np.ndarray, frames: float) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _draw(scene, motion, cameras, bodies, config, backend, with_labels):
-    """Frames (T, H, W, 3), hand labels (T, H, W) uint8 (empty unless asked for), and what is read off every frame."""
+def _draw(scene, motion, cameras, bodies, config, backend):
+    """Frames (T, H, W, 3), and what is read off every frame."""
     data = mujoco.MjData(scene.model)
-    size = (config.frames, config.height, config.width)
-    frames, labels = np.empty((*size, 3), np.uint8), np.zeros(size if with_labels else (0, *size[1:]), np.uint8)
-    geom_label = np.zeros(scene.model.ngeom + 1, np.uint8)  # the last entry stands for -1, nothing
-    for value, side in enumerate(SIDES, 1):
-        geom_label[scene.hands.geoms[side]] = value
-        geom_label[_arm_geoms(scene, side)] = value + 2
+    frames = np.empty((config.frames, config.height, config.width, 3), np.uint8)
     wrists, rows = [scene.hands.bodies[side][0] for side in SIDES], []
     with make_renderer(scene.model, config.height, config.width, backend) as renderer:
         for frame, (state, poses) in enumerate(zip(motion.states, motion.hands, strict=True)):
             _pose(scene, data, state, poses, bodies[frame])
             scene.look(data, cameras[frame])
             frames[frame] = renderer.rgb(data, scene.camera, _EVERYTHING)
-            if with_labels:
-                labels[frame] = geom_label[renderer.segmentation(data, scene.camera, _EVERYTHING)]
             points, _ = scene.hands.keypoints(data, SIDES)
             hands = np.stack([pose(data.xmat[wrist].reshape(3, 3), data.xpos[wrist]) for wrist in wrists])
             sure = confidence(scene, data, points, cameras[frame], config)
             rows.append((points, hands, scene.hands.metacarpals(data), sure))
     names = ("keypoints_world", "hand_poses_world", "hand_metacarpals_world", "keypoint_confidence")
     columns = [np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)]
-    return frames, labels, dict(zip(names, columns, strict=True))
+    return frames, dict(zip(names, columns, strict=True))
 
 
 def _pose(scene: HandScene, data: mujoco.MjData, state: SceneState, poses: dict[str, Pose], body: np.ndarray) -> None:
@@ -227,11 +207,6 @@ def _end_forearms_at_elbows(scene: HandScene) -> None:
         model.geom_pos[sleeve] = [0, 0, -(FOREARM + end) / 2]
 
 
-def _arm_geoms(scene: HandScene, side: str) -> np.ndarray:
-    bodies = [scene.model.body(f"{side}_{part}").id for part in ("forearm", "upper_arm")]
-    return np.flatnonzero(np.isin(scene.model.geom_bodyid, bodies))
-
-
 def confidence(
     scene: HandScene, data: mujoco.MjData, points: np.ndarray, camera: np.ndarray, config: HumanVideoConfig
 ) -> np.ndarray:
@@ -251,7 +226,71 @@ def confidence(
     mujoco.mj_multiRay(scene.model, data, origin, rays, groups, True, -1, hit, reached, None, count, 10.0)
     own = np.zeros(len(points), bool)
     for side, rows in zip(SIDES, (LEFT, RIGHT), strict=True):
-        own[rows] = np.isin(hit[rows], [*scene.hands.geoms[side], *_arm_geoms(scene, side)])
+        arm = [scene.model.body(f"{side}_{part}").id for part in ("forearm", "upper_arm")]
+        arm_geoms = np.flatnonzero(np.isin(scene.model.geom_bodyid, arm))
+        own[rows] = np.isin(hit[rows], [*scene.hands.geoms[side], *arm_geoms])
     near = reached > distances - _FLESH
     names = np.where(own & near, "visible", np.where(own, "self_occluded", "occluded"))
     return np.array([CONFIDENCE[name] for name in np.where(inside, names, "out_of_view")])
+
+
+def upper_body(world_from_camera: np.ndarray, wrists: np.ndarray) -> np.ndarray:
+    """A plausible upper body by an adult's measures: joints (18, 3) m in the rows of `hands.BODY_KEYPOINTS`.
+
+    Nothing of it is measured or simulated. It gives data EgoDex's joints; the drawn forearms come from its elbows.
+
+    world_from_camera: (4, 4) optical pose of the head camera; world x is ahead, z up. wrists: (2, 3) m, left and right.
+    """
+    up, ahead = np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0])
+    turn, eyes = world_from_camera[:3, :3], world_from_camera[:3, 3]
+    gaze = turn[:, 2] - up * (turn[:, 2] @ up)
+    facing = 0.7 * ahead + 0.3 * gaze / max(float(np.linalg.norm(gaze)), 1e-6)
+    facing /= np.linalg.norm(facing)
+    left = np.cross(up, facing)
+    skull = eyes - _BEHIND_EYES * turn[:, 2] + _BELOW_EYES * turn[:, 1]
+    neck_root = skull - _NECK * (0.96 * up + 0.28 * facing)
+    hip = neck_root - _BACK * up - 0.03 * facing
+    joints = {"hip": hip}
+    for number in range(1, 8):  # the back's curve is 2 cm deep
+        share = number / 7.5
+        joints[f"spine{number}"] = hip + share * (neck_root - hip) - 0.02 * np.sin(np.pi * share) * facing
+    for number in range(1, 5):
+        joints[f"neck{number}"] = neck_root + (number - 1) / 3 * (skull - neck_root)
+    for side, sign, wrist in (("left", 1.0, wrists[0]), ("right", -1.0, wrists[1])):
+        joints[f"{side}Shoulder"] = neck_root - 0.045 * up + 0.02 * facing + sign * 0.025 * left
+        shoulder = neck_root - 0.06 * up + sign * 0.17 * left
+        towards = shoulder + 0.3 * sign * left - 0.3 * up - 0.1 * facing
+        joints[f"{side}Arm"], joints[f"{side}Forearm"] = _arm(shoulder, wrist, towards)
+    return np.stack([joints[name] for name in BODY_KEYPOINTS])
+
+
+def _arm(shoulder: np.ndarray, wrist: np.ndarray, towards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shoulder, moved along when the wrist is out of reach, and elbow, both (3,).
+
+    The elbow points to `towards` (3,), or as little higher as it must to stay above the counter.
+    """
+    along = wrist - shoulder
+    distance = float(np.linalg.norm(along))
+    along = along / distance
+    if distance > _REACH:
+        shoulder, distance = wrist - along * _REACH, _REACH
+    middle = (UPPER_ARM**2 - FOREARM**2 + distance**2) / (2 * distance)
+    radius = np.sqrt(max(UPPER_ARM**2 - middle**2, 0.0))
+
+    def elbow(raised: float) -> np.ndarray:
+        aside = towards + np.array([0.0, 0.0, raised]) - shoulder
+        aside = aside - along * (along @ aside)
+        return shoulder + along * middle + radius * aside / np.linalg.norm(aside)
+
+    low, high = 0.0, 0.6
+    if _clears(elbow(low)):
+        return shoulder, elbow(low)
+    for _ in range(12):
+        half = (low + high) / 2
+        low, high = (low, half) if _clears(elbow(half)) else (half, high)
+    return shoulder, elbow(high)
+
+
+def _clears(elbow: np.ndarray) -> bool:
+    """Whether a sleeve around `elbow` (3,) stays above the counter; before its edge it may hang."""
+    return bool(elbow[2] >= COUNTER_TOP + _SLEEVE - 3.0 * max(COUNTER_FRONT - float(elbow[0]), 0.0))

@@ -100,13 +100,7 @@ def add_arm(
 
 
 def keypoint_bodies(tips: str = "true") -> tuple[str, ...]:
-    """Bodies whose origins are the 21 keypoints of a hand. Allegro has no little finger: the ring finger stands for it.
-
-    tips: `true` takes the joints 1 to 3 and the physical fingertip of every finger, as human datasets do;
-    `release` takes the origins of all four links, so that its "tip" is the last joint (the released DexWM code).
-    """
-    if tips not in ("true", "release"):
-        raise ValueError(f"keypoint convention {tips!r} is unknown; choose 'true' or 'release'")
+    """Bodies whose origins are the 21 keypoints of a hand; tips: as of `FrankaAllegro`."""
     fingers = {finger.name: finger for finger in robot.HAND}
     bodies = [FLANGE_BODY]
     for name in ("thumb", "index", "middle", "ring", "ring"):

@@ -8,6 +8,7 @@ addition: sweeps, random straight lines at the height of the objects, so that ob
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -25,8 +26,15 @@ from dexworld.sim.kitchen.expert import (
     solve_arm,
 )
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP, random_layout
-from dexworld.sim.kitchen.kitchen_simulation import ARM, FINGERS, FRAMES_PER_SECOND, TICKS_PER_FRAME, Simulation
-from dexworld.sim.kitchen.scene_physics import stack_rows
+from dexworld.sim.kitchen.kitchen_simulation import (
+    ARM,
+    FINGERS,
+    FRAMES_PER_SECOND,
+    TICKS_PER_FRAME,
+    Simulation,
+    stack_rows,
+    with_motion,
+)
 from dexworld.sim.poses import orient
 from dexworld.track import ArrayFrames, Track
 
@@ -34,6 +42,8 @@ STRATEGIES = ("lift_replay", "random_targets", "sweep", "fingers")
 REACH_BOX = ((0.5, -0.42, COUNTER_TOP + 0.06), (0.95, 0.25, 1.4))  # metres: corners of the random palm targets
 HELD_HEIGHT = 0.02  # metres above where it stood: an object this high with the hand on it is held
 HELD_FRAMES = 3
+_HAND = ("keypoints_world", "keypoints_valid", "joint_positions", "joint_targets")  # recorded columns
+_OBJECTS = ("object_positions", "object_touched", "object_pixels", "object_motion")
 _MAX_JUMP = 1.5  # radians a joint may turn in one move
 
 Move = tuple[np.ndarray, float]  # joint targets (23,) and seconds
@@ -66,14 +76,19 @@ def record_exploration(
     rng = np.random.default_rng([seed, 3, attempt])
     strategy = str(rng.choice(STRATEGIES, p=np.array(config.weights) / sum(config.weights)))
     with Simulation(random_layout(seed), backend) as simulation:
-        recorder = Recorder(config.frames)
+        rows: list[dict[str, np.ndarray]] = []
+        ticks = count()
+
+        def record(simulation: Simulation) -> None:
+            if next(ticks) % TICKS_PER_FRAME == 0 and len(rows) < config.frames:
+                rows.append(simulation.observation() | simulation.object_row())
+
         _start_pose(simulation, rng, strategy)
         moves = _MOVES[strategy](simulation, rng, config)
-        while not recorder.full:
+        while len(rows) < config.frames:
             targets, seconds = next(moves)
-            simulation.move(np.clip(targets, *simulation.joint_limits.T), seconds, recorder)
-        episode = recorder.episode(f"simulated exploration, {strategy}, seed {seed}", strategy, seed)
-    return episode.with_columns(attempt=np.full(len(episode), attempt))
+            simulation.move(np.clip(targets, *simulation.joint_limits.T), seconds, record)
+    return _episode(rows, f"simulated exploration, {strategy}, seed {seed}", strategy, seed, attempt)
 
 
 def holds_object(episode: Track) -> bool:
@@ -84,50 +99,19 @@ def holds_object(episode: Track) -> bool:
     return bool(runs.all(axis=0).any())
 
 
-class Recorder:
-    """Collects a frame at every second tick of a simulation, until it is full."""
-
-    def __init__(self, frames: int) -> None:
-        self._frames, self._ticks = frames, 0
-        self._rows: list[dict[str, np.ndarray]] = []
-
-    @property
-    def full(self) -> bool:
-        """Whether all frames are there."""
-        return len(self._rows) >= self._frames
-
-    def __call__(self, simulation: Simulation) -> None:
-        """Take a frame if it is time for one."""
-        if self._ticks % TICKS_PER_FRAME == 0 and not self.full:
-            self._rows.append(simulation.observation() | simulation.object_row())
-        self._ticks += 1
-
-    def episode(self, source: str, task: str, seed: int) -> Track:
-        """What was recorded."""
-        stacked = stack_rows(self._rows)
-        positions = stacked["object_positions"]
-        camera_from_world = np.linalg.inv(stacked["world_from_camera"])
-        points = np.einsum("tij,tnj->tni", camera_from_world[:, :3, :3], positions) + camera_from_world[:, None, :3, 3]
-        homogeneous = points @ stacked["intrinsics"][0].T
-        return Track(
-            frames=ArrayFrames(stacked["image"]),
-            fps=FRAMES_PER_SECOND,
-            world_from_camera=stacked["world_from_camera"],
-            intrinsics=stacked["intrinsics"][0],
-            source=source,
-            task=task,
-            seed=seed,
-            columns={
-                "keypoints_world": stacked["keypoints_world"].astype(np.float32),
-                "keypoints_valid": stacked["keypoints_valid"],
-                "joint_positions": stacked["joint_positions"].astype(np.float32),
-                "joint_targets": stacked["joint_targets"].astype(np.float32),
-                "object_positions": positions,
-                "object_touched": stacked["object_touched"],
-                "object_pixels": homogeneous[..., :2] / homogeneous[..., 2:],
-                "object_motion": stacked["object_motion"],
-            },
-        )
+def _episode(rows: list[dict[str, np.ndarray]], source: str, task: str, seed: int, attempt: int) -> Track:
+    """What was recorded."""
+    stacked = with_motion(stack_rows(rows))
+    cameras, intrinsics = stacked["world_from_camera"], stacked["intrinsics"][0]
+    camera_from_world = np.linalg.inv(cameras)
+    points = np.einsum("tij,tnj->tni", camera_from_world[:, :3, :3], stacked["object_positions"])
+    homogeneous = (points + camera_from_world[:, None, :3, 3]) @ intrinsics.T
+    stacked["object_pixels"] = homogeneous[..., :2] / homogeneous[..., 2:]
+    stacked["attempt"] = np.full(len(rows), attempt)
+    columns = {name: stacked[name] for name in (*_HAND, *_OBJECTS, "attempt")}
+    columns |= {name: stacked[name].astype(np.float32) for name in _HAND if name != "keypoints_valid"}
+    track = {"world_from_camera": cameras, "intrinsics": intrinsics, "source": source, "task": task, "seed": seed}
+    return Track(frames=ArrayFrames(stacked["image"]), fps=FRAMES_PER_SECOND, **track, columns=columns)
 
 
 def _start_pose(simulation: Simulation, rng: np.random.Generator, strategy: str) -> None:

@@ -66,16 +66,14 @@ class KitchenEnv(gymnasium.Env):
         """Build the scene of `seed`; without one, of a random training seed (that has an episode of the task).
 
         options: `task` (reach, grasp, place, push) draws a start and a goal for it; the info then holds `goal_image`.
-        `episode` takes a `TaskEpisode` instead, `start` a `SimState` of this scene to begin from, and `goal` one to
-        derive the goal picture from. `film` keeps pictures at 5 Hz in `self.film`. Raises ValueError if the scene has
-        no episode of the task, with the reason.
+        `episode` takes a `TaskEpisode` instead. `film` keeps pictures at 5 Hz in `self.film`. Raises ValueError if the
+        scene has no episode of the task, with the reason.
         """
         super().reset(seed=seed)
         options = dict(options or {})
-        episode, task = options.pop("episode", None), options.pop("task", None)
-        start, goal, film = options.pop("start", None), options.pop("goal", None), options.pop("film", False)
+        episode, task, film = options.pop("episode", None), options.pop("task", None), options.pop("film", False)
         if options:
-            raise ValueError(f"reset options {sorted(options)} are unknown; known: task, start, goal, episode, film")
+            raise ValueError(f"reset options {sorted(options)} are unknown; known: task, episode, film")
         if task is not None and episode is not None:
             raise ValueError("reset takes a task to draw an episode of, or an episode, not both")
         if episode is None:
@@ -86,12 +84,8 @@ class KitchenEnv(gymnasium.Env):
         self.episode, self._taken = episode, 0
         info: dict[str, Any] = {"seed": seed}
         if episode is not None:
-            start, info["goal_image"] = start or episode.start, episode.goal_image
-        if goal is not None:
-            simulation.set_state(goal)
-            info["goal_image"] = simulation.image()
-        if start is not None:
-            simulation.set_state(start)
+            info["goal_image"] = episode.goal_image
+            simulation.set_state(episode.start)
         self.film, self._filming, self._ticks = [], film, 0
         return simulation.observation(), info
 
@@ -141,14 +135,6 @@ class KitchenEnv(gymnasium.Env):
     def render(self) -> np.ndarray:
         """The egocentric picture (224, 392, 3) uint8."""
         return self._running().image()
-
-    def depth(self) -> np.ndarray:
-        """Depth (224, 392) float32 metres along the optical axis; inf where there is nothing."""
-        return self._running().renderer.depth(self._running().data, "ego")
-
-    def segmentation(self) -> np.ndarray:
-        """Geom ids (224, 392) int32; -1 where there is nothing."""
-        return self._running().renderer.segmentation(self._running().data, "ego")
 
     def close(self) -> None:
         """Free the renderer."""

@@ -55,6 +55,13 @@ class Layout:
     furniture: str  # plain, sink, stove or shelf
 
 
+def seed_split(seed: int) -> str:
+    """`training`, `validation` or `evaluation`: what scenes of this seed may be used for."""
+    if seed in TRAINING_SEEDS:
+        return "training"
+    return "validation" if seed in VALIDATION_SEEDS else "evaluation"
+
+
 def random_layout(seed: int) -> Layout:
     """Draw a scene. Object 0, the one that tasks are about, stands in `WORK_AREA`."""
     rng = np.random.default_rng([seed, 1])
@@ -275,4 +282,3 @@ def _add_camera(spec: mujoco.MjSpec, layout: Layout) -> None:
     level = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     turn = quaternion(turn_about_z(yaw) @ level @ turn_about_x(-pitch) @ turn_about_z(roll))
     spec.worldbody.add_camera(name=EGO_CAMERA, pos=list(layout.camera_position), quat=turn, fovy=CAMERA_FOVY_DEG)
-    spec.worldbody.add_camera(name="side", pos=[0.6, -1.6, 1.5], xyaxes=[1, 0, 0, 0, 0.35, 1], fovy=50)

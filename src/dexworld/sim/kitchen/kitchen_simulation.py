@@ -1,7 +1,12 @@
-"""The physics of one scene: joint targets in, states, keypoints, contacts and pictures out."""
+"""The physics of one scene: joint targets in, states, keypoints, contacts and pictures out.
 
-from collections.abc import Callable
+`ScenePhysics` is what the simulated robots share. `Simulation` is the arm with the Allegro hand.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import mujoco
 import numpy as np
@@ -10,13 +15,15 @@ from dexworld.hands import NUM_KEYPOINTS, RIGHT
 from dexworld.robots.franka_allegro import JOINTS, FrankaAllegro
 from dexworld.sim.kitchen.allegro_body import BASE_BODY, HAND_PREFIX, JOINT_NAMES, PALM_BODY, REST_POSE, keypoint_bodies
 from dexworld.sim.kitchen.kitchen_scene import EGO_CAMERA, IMAGE_SIZE, Layout, build_scene
-from dexworld.sim.kitchen.scene_physics import ScenePhysics
-from dexworld.sim.poses import pose
+from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
+from dexworld.sim.render import make_renderer
+from dexworld.sim.renderer import Renderer
 
 CONTROL_STEPS = 5  # physics steps between two updates of the interpolated targets (100 Hz)
 TICK_STEPS = 50  # physics steps between two ticks (10 Hz): success is judged at every tick, a frame is every second one
 TICKS_PER_FRAME = 2
 FRAMES_PER_SECOND = 5.0
+MAX_OBJECTS = 5  # rows of recorded objects
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # positions, velocities, controls, warm start: enough to go on bit by bit
 
 ARM, FINGERS = FrankaAllegro.arm, slice(FrankaAllegro.arm.stop, len(JOINTS))
@@ -34,6 +41,78 @@ class SimState:
     def __post_init__(self) -> None:
         if not np.isfinite(self.physics).all():
             raise ValueError(f"the state of scene {self.seed} holds NaN or Inf")
+
+
+class ScenePhysics:
+    """A compiled scene and its state `data`; `scratch` is for kinematics that must not touch the state.
+
+    size: height and width of pictures, pixels. backend: of the renderer, made when the first picture is asked for.
+    origin: of the frame in which places are given, metres, world. touching: bodies whose contacts with objects count.
+    """
+
+    def __init__(
+        self, layout: Layout, model: mujoco.MjModel, size: tuple[int, int], backend: str, origin=(0.0, 0.0, 0.0)
+    ) -> None:
+        self.layout, self.model, self.size, self._backend = layout, model, size, backend
+        self.data, self.scratch = mujoco.MjData(model), mujoco.MjData(model)
+        self.objects = np.array([model.body(f"object{index}").id for index in range(len(layout.objects))])
+        self.origin, self.touching = np.array(origin), np.zeros(0, int)
+
+    def object_positions(self) -> np.ndarray:
+        """Centres (n, 3) of the objects."""
+        return self.data.xpos[self.objects] - self.origin
+
+    def touched(self) -> np.ndarray:
+        """(n,) bool: which objects the robot's hand or gripper touches."""
+        if not self.data.ncon:
+            return np.zeros(len(self.objects), bool)
+        bodies = self.model.geom_bodyid[self.data.contact.geom]  # (contacts, 2)
+        return np.isin(self.objects, bodies[:, ::-1][np.isin(bodies, self.touching)])
+
+    def object_row(self) -> dict[str, np.ndarray]:
+        """Recorded columns: `object_positions` (MAX_OBJECTS, 3), NaN-padded, and `object_touched` (MAX_OBJECTS,)."""
+        count = len(self.objects)
+        positions, touched = np.full((MAX_OBJECTS, 3), np.nan), np.zeros(MAX_OBJECTS, bool)
+        positions[:count], touched[:count] = self.object_positions(), self.touched()
+        return {"object_positions": positions, "object_touched": touched}
+
+    def camera_pose(self, camera: str) -> np.ndarray:
+        """Pose (4, 4) of a camera's optical frame (x right, y down, z forward)."""
+        number = self.model.camera(camera).id
+        return pose(self.data.cam_xmat[number].reshape(3, 3) @ OPTICAL, self.data.cam_xpos[number] - self.origin)
+
+    def camera_intrinsics(self, camera: str) -> np.ndarray:
+        """Pinhole matrix (3, 3) of a camera's pictures, pixels."""
+        height, width = self.size
+        return pinhole(focal_length(height, self.model.cam_fovy[self.model.camera(camera).id]), height, width)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The renderer of this scene."""
+        return make_renderer(self.model, *self.size, backend=self._backend)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if "renderer" in self.__dict__:
+            self.__dict__.pop("renderer").close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def stack_rows(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """One array (T, ...) of each entry of T rows."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def with_motion(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of `object_row`, and `object_motion` (T,), metres that the objects moved since the frame before."""
+    positions = columns["object_positions"]
+    moved = np.linalg.norm(np.diff(positions, axis=0, prepend=positions[:1]), axis=-1)
+    return columns | {"object_motion": np.nansum(moved, axis=-1)}
 
 
 class Simulation(ScenePhysics):
@@ -58,8 +137,6 @@ class Simulation(ScenePhysics):
         self.data.ctrl[: len(JOINTS)] = joint_positions
         mujoco.mj_forward(self.model, self.data)
         self._steps = 0
-
-    # -- motion ------------------------------------------------------------------------------------------------------
 
     @property
     def joint_positions(self) -> np.ndarray:
@@ -110,8 +187,6 @@ class Simulation(ScenePhysics):
         mujoco.mj_forward(self.model, self.data)
         self._steps = 0
 
-    # -- what is where -----------------------------------------------------------------------------------------------
-
     def keypoints_world(self) -> tuple[np.ndarray, np.ndarray]:
         """The 42 keypoints (42, 3) in metres and which of them exist (42,): this robot has a right hand only."""
         points, valid = np.zeros((NUM_KEYPOINTS, 3)), np.zeros(NUM_KEYPOINTS, bool)
@@ -138,8 +213,6 @@ class Simulation(ScenePhysics):
     def hand_touches(self, index: int = 0) -> bool:
         """Whether palm or fingers are in contact with an object."""
         return bool(self.touched()[index])
-
-    # -- pictures ----------------------------------------------------------------------------------------------------
 
     @property
     def world_from_camera(self) -> np.ndarray:

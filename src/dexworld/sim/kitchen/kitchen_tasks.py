@@ -153,8 +153,6 @@ def tips_world(simulation: Simulation) -> np.ndarray:
     return points[[WRIST, *TIPS[:4]]]
 
 
-# -- how each task's states are made ----------------------------------------------------------------------------------
-
 _States = tuple[SimState, SimState, np.ndarray]
 
 

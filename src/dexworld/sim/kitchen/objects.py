@@ -24,10 +24,6 @@ class ObjectSpec:
     rgba: tuple[float, float, float, float]
     aspect: float = 1.0  # boxes only: depth over width
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"object kind {self.kind!r} is unknown; choose from {', '.join(KINDS)}")
-
 
 def random_object(rng: np.random.Generator, kinds: tuple[str, ...] = KINDS) -> ObjectSpec:
     """An object of random kind, size and colour."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from dexworld.data.parallel import parallel_map
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
-from dexworld.sim.recording import seed_split
+from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.render import Backend, choose_backend
 from dexworld.track import Track
 from dexworld.video.clips.clip import ClipShape, TripletClip
@@ -43,8 +43,6 @@ class SyntheticConfig:
     camera: Literal["moving", "fixed"] = "moving"
     """`moving`: a head camera and exact passes. `fixed`: as real video of a standing camera gives it."""
     shape: ClipShape = field(default_factory=ClipShape)
-    shadows: bool = True
-    """Whether hands cast shadows."""
     workers: int = 0
     """Processes; 0 is one per core."""
     backend: Backend = "auto"
@@ -62,7 +60,7 @@ class SyntheticConfig:
 
     def recording(self) -> HandClipConfig:
         """How the simulator records these clips."""
-        return HandClipConfig(**asdict(self.shape), moving_camera=self.camera == "moving", shadows=self.shadows)
+        return HandClipConfig(**asdict(self.shape), moving_camera=self.camera == "moving")
 
 
 def record_triplets(

@@ -9,6 +9,8 @@ import av
 import numpy as np
 import torch
 
+from dexworld.data.frame_table import decoded, open_stream
+from dexworld.data.resize import Box, Fit, Size
 from dexworld.data.video import VideoError
 from dexworld.video.clips.clip import ClipShape
 
@@ -17,8 +19,6 @@ ShortRule = Literal["clone", "refuse"]
 HandFrames = Literal["source", "clip"]
 CROP_LIMIT = 0.2  # share of a source image that `auto` may cut off
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-Size = tuple[int, int]  # height, width
-Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
@@ -46,67 +46,19 @@ class ClipRules:
             raise ValueError(f"start is {self.start}; it must be 0 s or later")
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a source image becomes a clip's: its `box` is scaled into `placed` of the target, the rest is black."""
-
-    rule: ResizeRule
-    source: Size
-    target: Size
-    box: Box
-    placed: Box
-
-    @property
-    def cut(self) -> float:
-        """Share of the source's area that is cut off."""
-        return 1.0 - self.box[2] * self.box[3] / (self.source[0] * self.source[1])
-
-    @property
-    def empty(self) -> float:
-        """Share of the target's area that is black bars."""
-        return 1.0 - self.placed[2] * self.placed[3] / (self.target[0] * self.target[1])
-
-    @property
-    def target_from_source(self) -> np.ndarray:
-        """(3, 3) matrix from source to target pixels; multiply intrinsics by it from the left."""
-        y, x = self.placed[2] / self.box[2], self.placed[3] / self.box[3]
-        shift_x, shift_y = self.placed[1] - x * self.box[1], self.placed[0] - y * self.box[0]
-        return np.array([[x, 0.0, shift_x], [0.0, y, shift_y], [0.0, 0.0, 1.0]])
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """A source image (h, w, 3) uint8 as a target image (H, W, 3) uint8. Raises ValueError for another size."""
-        if image.shape[:2] != self.source:
-            raise ValueError(f"the image is {image.shape[0]} x {image.shape[1]}, the rule was made for {self.source}")
-        top, left, height, width = self.box
-        part = torch.from_numpy(np.ascontiguousarray(image[top : top + height, left : left + width]))
-        if self.placed[2:] != (height, width):
-            planes, size = part.permute(2, 0, 1)[None].float(), self.placed[2:]
-            planes = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
-            part = planes[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
-        result = np.zeros((*self.target, 3), dtype=np.uint8)
-        top, left, height, width = self.placed
-        result[top : top + height, left : left + width] = part.numpy()
-        return result
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        boxes = {name: list(getattr(self, name)) for name in ("source", "box", "placed")}
-        return {"rule": self.rule, **boxes, "cut": round(self.cut, 4), "empty": round(self.empty, 4)}
-
-
-def fit(source: Size, target: Size, rule: ResizeRule) -> Fit:
-    """Decide how images of size `source` become `target`; the result's rule is never `auto`.
+def fit(source: Size, target: Size, rule: ResizeRule) -> tuple[ResizeRule, Fit]:
+    """The rule, never `auto`, by which images of size `source` become `target`, and how.
 
     The release compares the areas that cropping and padding lose. As shares of their image these are equal, so
     `CROP_LIMIT` decides.
     """
     whole, everything = (0, 0, *source), (0, 0, *target)
     if rule == "stretch":
-        return Fit(rule, source, target, whole, everything)
-    cropped = Fit("crop", source, target, _centred(target, source), everything)
+        return rule, Fit(source, target, whole, everything)
+    cropped = Fit(source, target, _centred(target, source), everything)
     if rule == "crop" or (rule == "auto" and cropped.cut <= CROP_LIMIT):
-        return cropped
-    return Fit("pad", source, target, whole, _centred(source, target))
+        return "crop", cropped
+    return "pad", Fit(source, target, whole, _centred(source, target))
 
 
 def _centred(shape: Size, room: Size) -> Box:
@@ -118,20 +70,23 @@ def _centred(shape: Size, room: Size) -> Box:
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A stretch of a video: frames (F, H, W, 3) uint8, the source frame `picked` (F,) of each, and how it was resized.
+    """A stretch of a video: frames (F, H, W, 3) uint8, the source frame `picked` (F,) of each.
 
-    cloned: how many frames at the end repeat the last source frame.
+    rule, fit: how it was resized. cloned: how many frames at the end repeat the last source frame.
     """
 
     frames: np.ndarray
     picked: np.ndarray
     cloned: int
+    rule: ResizeRule
     fit: Fit
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, for the record of a prepared clip."""
+        boxes = {name: list(getattr(self.fit, name)) for name in ("source", "box", "placed")}
+        lost = {name: round(getattr(self.fit, name), 4) for name in ("cut", "empty")}
         ends = {"first_source_frame": int(self.picked[0]), "last_source_frame": int(self.picked[-1])}
-        return {"resize": self.fit.to_json(), **ends, "cloned_frames": self.cloned}
+        return {"resize": {"rule": self.rule, **boxes, **lost}, **ends, "cloned_frames": self.cloned}
 
 
 def read_clip(path: Path, rules: ClipRules) -> SourceClip:
@@ -140,39 +95,39 @@ def read_clip(path: Path, rules: ClipRules) -> SourceClip:
     Raises VideoError when the file can't be decoded, has pixels that aren't square, ends before the clip starts, or is
     too short and `rules.short` is "refuse".
     """
-    frames, fps, start, size = rules.shape.frames, rules.shape.fps, rules.start, (rules.shape.height, rules.shape.width)
-    times = start + np.arange(frames) / fps
+    shape, start = rules.shape, rules.start
+    times = start + np.arange(shape.frames) / shape.fps
     images: list[np.ndarray] = []
     picked: list[int] = []
-    shown: tuple[float, int, av.VideoFrame] | None = None
-    rule: Fit | None = None
+    last: tuple[float, int, av.VideoFrame] | None = None  # the frame before: seconds, number, picture
+    chosen: tuple[ResizeRule, Fit] | None = None
 
-    def take(index: int, frame: av.VideoFrame, rule: Fit) -> None:
-        images.append(images[-1] if picked and picked[-1] == index else rule.apply(_upright(frame)))
+    def take(index: int, frame: av.VideoFrame, fit: Fit) -> None:
+        same = picked and picked[-1] == index
+        images.append(images[-1] if same else fit.images(torch.from_numpy(_upright(frame))).numpy())
         picked.append(index)
 
     for index, (time, frame) in enumerate(_frames(path)):
-        rule = rule or fit(_upright(frame).shape[:2], size, rules.resize)
-        while len(images) < frames and times[len(images)] <= time:
-            earlier = shown is not None and times[len(images)] - shown[0] <= time - times[len(images)]
-            take(*(shown[1:] if shown is not None and earlier else (index, frame)), rule)
-        shown = (time, index, frame)
-        if len(images) == frames:
+        chosen = chosen or fit(_upright(frame).shape[:2], (shape.height, shape.width), rules.resize)
+        while len(images) < shape.frames and times[len(images)] <= time:
+            earlier = last is not None and times[len(images)] - last[0] <= time - times[len(images)]
+            take(*(last[1:] if last is not None and earlier else (index, frame)), chosen[1])
+        last = (time, index, frame)
+        if len(images) == shape.frames:
             break
-    if rule is None or shown is None:
+    if chosen is None or last is None:
         raise VideoError(f"{path}: holds no frames")
-    last = shown[0]
-    cloned = int((times[len(images) :] > last + 0.5 / fps).sum())  # a frame is shown for a while
-    if cloned == frames:
-        raise VideoError(f"{path}: ends at {last:.2f} s, before the clip's start at {start:.2f} s")
+    cloned = int((times[len(images) :] > last[0] + 0.5 / shape.fps).sum())  # a frame is shown for a while
+    if cloned == shape.frames:
+        raise VideoError(f"{path}: ends at {last[0]:.2f} s, before the clip's start at {start:.2f} s")
     if cloned and rules.short == "refuse":
         missing = f"{cloned} frames before the clip's end at {times[-1]:.2f} s"
         raise VideoError(
-            f"{path}: ends at {last:.2f} s, {missing}; take fewer frames, start earlier, or use short=clone"
+            f"{path}: ends at {last[0]:.2f} s, {missing}; take fewer frames, start earlier, or use short=clone"
         )
-    while len(images) < frames:
-        take(*shown[1:], rule)
-    return SourceClip(np.stack(images), np.array(picked), cloned, rule)
+    while len(images) < shape.frames:
+        take(*last[1:], chosen[1])
+    return SourceClip(np.stack(images), np.array(picked), cloned, *chosen)
 
 
 def count_frames(path: Path) -> int:
@@ -182,23 +137,15 @@ def count_frames(path: Path) -> int:
 
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
     """Every frame in order, with its seconds since the first."""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: holds no video stream")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            aspect = stream.sample_aspect_ratio
-            if aspect and aspect != 1:
-                raise VideoError(f"{path}: its pixels aren't square ({aspect}); transcode it to square pixels first")
-            origin = None
-            for frame in container.decode(stream):
-                if frame.time is None:
-                    raise VideoError(f"{path}: a frame has no time stamp; transcode it first")
-                origin = frame.time if origin is None else origin
-                yield frame.time - origin, frame
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: can't be decoded ({error})") from error
+    with open_stream(path) as stream:
+        aspect, origin = stream.sample_aspect_ratio, None
+        if aspect and aspect != 1:
+            raise VideoError(f"{path}: its pixels aren't square ({aspect}); transcode it to square pixels first")
+        for frame in decoded(path, stream, strict=False):
+            if frame.time is None:
+                raise VideoError(f"{path}: a frame has no time stamp; transcode it first")
+            origin = frame.time if origin is None else origin
+            yield frame.time - origin, frame
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
