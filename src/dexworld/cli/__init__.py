@@ -50,7 +50,7 @@ _CAUSES = {
     errno.ENOSPC: "the disk is full; make room and start again, finished files are kept",
     errno.EDQUOT: "the disk quota is used up; make room and start again, finished files are kept",
     errno.EFBIG: "the file grew larger than the system allows (`ulimit -f`); finished files are kept",
-    errno.EIO: "the device failed (input/output error); finished files are kept",
+    errno.EIO: "the device failed (Input/output error); finished files are kept",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose another folder or change its permissions",
     errno.EPERM: "permission denied; choose another folder or change its permissions",

@@ -115,8 +115,8 @@ def load_weights(checkpoint: Checkpoint) -> Any:
     options = {"config": checkpoint.settings, "dtype": torch.float32, "use_safetensors": True}
     model_class = getattr(library, checkpoint.layout.model_class)
     files = Path(checkpoint.source).glob("*.safetensors")
-    check_foreign(lambda: model_class(checkpoint.settings), files, f"encoder {checkpoint.source}")
     try:
+        check_foreign(lambda: model_class(checkpoint.settings), files, f"encoder {checkpoint.source}")
         with _quiet(library.utils.logging):
             name, revision = name_and_revision(checkpoint.source)
             model, report = model_class.from_pretrained(name, revision=revision, output_loading_info=True, **options)
