@@ -4,6 +4,7 @@ import json
 import math
 import time
 
+import numpy as np
 import pytest
 import torch
 from pretrained_fixtures import save_published
@@ -16,8 +17,10 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.encoders import build_encoder, find_encoder
 from dexworld.models.keypoint_head import EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_space import LatentSpace
-from dexworld.models.world_model import load_world_model
+from dexworld.models.perceptual import read_weights
+from dexworld.models.world_model import BFloat16Rollouts, CheckedRollouts, load_world_model
 from dexworld.video.model.dwm import DWM, load_base, load_model
+from dexworld.video.model.generate import Generator
 from dexworld.video.model.lora import LoRAConfig, add_lora
 from dexworld.video.model.prompt_embeddings import load_text_encoder
 from dexworld.video.model.video_config import BackboneConfig
@@ -210,3 +213,51 @@ def test_a_config_that_is_no_settings_by_name_is_refused(saved, text):
     said = refusal(load, folder)
     file.write_text(whole)
     assert said is not None
+
+
+@pytest.mark.parametrize(("kind", "name"), [("decoder", "spread"), ("video", "codec.scale")])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_scales_that_values_are_divided_by_must_be_positive(kind, name, value, tmp_path, make_dwm):
+    save, _, weights, load = MODELS[kind]
+    folder = save(tmp_path, make_dwm)
+    tensors = load_file(folder / weights)
+    tensors[name][1] = value
+    save_file(tensors, folder / weights, {"format": "pt"})
+    assert f"{name} must be positive" in str(refusal(load, folder))
+
+
+@pytest.mark.parametrize("wrap", [CheckedRollouts, BFloat16Rollouts])
+def test_rollouts_that_are_not_finite_name_what_was_asked_and_the_checkpoint(wrap):
+    class Broken:
+        source = "some/folder"
+
+        def start(self, latents, condition):
+            return None
+
+        def rollout(self, context, condition, max_batch=None):
+            return torch.full((2, 3, 4, 5), math.nan)
+
+    model = wrap(Broken(), "reach 7")
+    context = model.start(torch.zeros(1), None)
+    with pytest.raises(ValueError, match="reach 7: the checkpoint some/folder predicts NaN or Inf"):
+        model.rollout(context, None)
+
+
+def test_videos_that_are_not_finite_name_clip_and_checkpoint(make_dwm, square_clips):
+    model = make_dwm()
+    model.source = "some/folder"
+    torch.nn.init.constant_(model.backbone.transformer.proj_out.bias, math.inf)
+    with pytest.raises(ValueError, match="clip000: the checkpoint some/folder predicts NaN or Inf"):
+        Generator(model).generate(square_clips[:2], [0, 1])
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz"])
+def test_perceptual_weights_must_be_finite(kind, tmp_path):
+    tensors = {"features.0.weight": torch.full((2,), math.nan)}
+    path = tmp_path / f"vgg.{kind}"
+    if kind == "npz":
+        np.savez(path, **{name: value.numpy() for name, value in tensors.items()})
+    else:
+        save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"features\.0\.weight holds NaN"):
+        read_weights(path)

@@ -97,7 +97,7 @@ def read_checkpoint_config(source: str) -> Checkpoint:
         known = ", ".join(LAYOUTS)
         raise ValueError(f"encoder {source!r} is a {settings.model_type!r} model; dexworld reads the types {known}")
     tower = getattr(settings, "vision_config", settings)
-    patch = next(iter(tower.patch_size), None) if isinstance(tower.patch_size, list | tuple) else tower.patch_size
+    patch: Any = next(iter(tower.patch_size), None) if isinstance(tower.patch_size, list | tuple) else tower.patch_size
     for field, value, most in (("patch_size", patch, 256), ("hidden_size", tower.hidden_size, LARGEST)):
         if not isinstance(value, int) or not 1 <= value <= most:
             wrong = f"encoder {source!r}: {field} of its config.json is {value!r}"
