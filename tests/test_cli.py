@@ -15,6 +15,7 @@ from dexworld.data.datasets import open_dataset
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import REFERENCE, checkpoint_path
+from dexworld.training.trainer import TrainingDiverged
 
 # Nothing is drawn, or the seed stands among the training's options.
 SEEDLESS = {"convert", "prepare", "video train", "video prepare", "video validate", "video episodes"}
@@ -124,6 +125,53 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(capsys, monkeypatch, tmp_p
     assert said.count("\n") == 1
 
 
+DEVICES = ["train", "train decoder", "train evaluator", "cache-latents", "video train"]
+DEVICES += ["video generate", "video evaluate", "video select", "video demo"]
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:77"])
+@pytest.mark.parametrize("verb", DEVICES)
+def test_a_device_that_is_not_there_is_a_mistake_before_anything_is_read(capsys, tmp_path, verb, device):
+    data = ["--data", "no/data"] * (verb not in ("video evaluate", "video select", "video demo"))
+    said = mistake(capsys, *verb.split(), *data, "--output", tmp_path / "out", "--device", device)
+    assert said.startswith(f"dexworld: device is '{device}', which this machine doesn't have; choose auto, or from cpu")
+    assert said.count("\n") == 1
+
+
+FILES = ["train --encoder", "train --initial", "train --dry-run True --encoder", "train decoder --encoder"]
+FILES += ["train evaluator --checkpoint", "cache-latents --encoder", "cache-latents --checkpoint"]
+FILES += ["imagine --checkpoint", "video generate --checkpoint"]
+
+
+@pytest.mark.parametrize("words", FILES)
+def test_a_file_where_a_folder_of_weights_should_be_is_a_mistake_that_names_it(capsys, tmp_path, data, words):
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    said = mistake(capsys, *words.split(), file, "--data", data, "--output", tmp_path / "out")
+    assert said == f"dexworld: {file} is a file; give the folder that holds it\n"
+
+
+def test_a_second_training_in_a_folder_is_refused_and_a_signal_ends_the_first(tmp_path, data):
+    run, small = tmp_path / "run", ["--preset", "debug", "--batch-size", 2, "--workers", 0, "--unroll-steps", 1]
+    small += ["--data", data, "--output", run, "--validation-fraction", 0, "--stride-weights", 1, "--device", "cpu"]
+    words = ["-c", "from dexworld.cli import main; main()", "train", *map(str, small), "--steps", "100000"]
+    first = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
+    assert any("training steps: 100000 to do" in line for line in first.stderr)
+    for launcher in ({}, {"RANK": "0"}, {"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}):
+        second = dexworld("train", *small, **launcher)
+        assert second.returncode == 2
+        assert f"{run}: `-c train --preset debug" in second.stderr
+        assert f"(process {first.pid} on" in second.stderr
+        assert ("start it by torchrun" in second.stderr) == ("SLURM_NTASKS" in launcher)
+    assert dexworld("train", *small, "--dry-run", "True").returncode == 0  # it writes nothing
+    shared = ["--data", data, "--preset", "debug", "--output", tmp_path / "cache"]
+    assert dexworld("cache-latents", *shared).returncode == 0  # several may
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(30) == 128 + signal.SIGTERM
+    assert first.stderr.read().endswith("dexworld: stopped by SIGTERM; finished files are kept\n")
+    assert not (run / ".owner").exists()
+
+
 @pytest.mark.parametrize("what", ["open-loop", "tasks"])
 def test_training_scenes_are_not_evaluated_on(capsys, tmp_path, checkpoint, what):
     said = mistake(capsys, "evaluate", what, "--checkpoint", checkpoint, "--seed", 50, "--output", tmp_path)
@@ -160,6 +208,8 @@ def test_an_output_where_a_file_stands_is_a_mistake_that_names_it(capsys, tmp_pa
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
         (ModuleNotFoundError("No module named 'mujoco.x'", name="mujoco.x"), "pip install 'dexworld[sim]'"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), "pip install 'dexworld[video]'"),
+        (ImportError("the DreamSim package is missing"), "the DreamSim package is missing"),
+        (TrainingDiverged("the loss is NaN at step 3"), "the loss is NaN at step 3"),
     ],
 )
 def test_what_the_system_refuses_is_said_in_one_line_with_what_to_do(capsys, monkeypatch, tmp_path, error, said):

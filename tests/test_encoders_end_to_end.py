@@ -78,14 +78,17 @@ def observation(seen: Seen, frame: int) -> Observation:
 
 
 @pytest.mark.parametrize("kind", FIVE)
-def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_path: Path) -> None:
+def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_path: Path, monkeypatch) -> None:
     size = SIZES[FAMILIES[kind][1]]
     source = save_tiny(kind, tmp_path / "encoder")
-    words = ["train", "--data", data, "--output", tmp_path / "run", "--preset", "debug", "--encoder", source]
+    words = ["train", "--data", data, "--output", tmp_path / "run", "--preset", "debug"]
+    words += ["--encoder", f"./{source.name}"]
+    monkeypatch.chdir(source.parent)
     words += ["--steps", 2, "--teacher-forced", 0.5, "--unroll-steps", 1, "--batch-size", 2, "--warmup-steps", 0]
     words += ["--validation-fraction", 0, "--ema", 0, "--device", "cpu", "--encoder-precision", "bfloat16"]
     cli.main([str(word) for word in words])
 
+    monkeypatch.chdir("/")  # where the relative path leads nowhere
     model = DexWM.from_pretrained(tmp_path / "run" / "model").eval()
     assert model.config.image_size == size
     assert model.config.encoder.source == str(source)
@@ -111,3 +114,6 @@ def test_an_encoder_goes_from_its_folder_to_a_plan(kind: str, data: Path, tmp_pa
     assert policy.imagined.latents is not None
     assert policy.imagined.latents.shape == (1, 1, *latents.shape[1:])
     assert torch.isfinite(policy.imagined.latents).all()
+    source.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match=rf"{source}', taken as a folder: it is not there. Put it back"):
+        DexWM.from_pretrained(tmp_path / "run" / "model")

@@ -28,6 +28,15 @@ BONES: tuple[tuple[int, int], ...] = tuple(
     (WRIST if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
 )
 
+# Bone lengths of an adult's hand, metres, in the order of `BONES`: they tell how large another hand is.
+BONE_LENGTHS = (
+    (0.045, 0.040, 0.032, 0.027),
+    (0.092, 0.043, 0.026, 0.022),
+    (0.090, 0.047, 0.030, 0.024),
+    (0.085, 0.043, 0.028, 0.024),
+    (0.080, 0.034, 0.021, 0.021),
+)
+
 # The upper body as EgoDex names it, for models that are conditioned on it (PEVA; DexWM paper, section 5): with the two
 # wrists above, the twenty joints of that baseline.
 BODY_KEYPOINTS: tuple[str, ...] = (

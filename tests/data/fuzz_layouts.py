@@ -65,7 +65,7 @@ def write_droid_lerobot(folder: Path) -> None:
 def write_lerobot(folder: Path) -> None:
     generator = np.random.default_rng(0)
     columns = {
-        "hand": generator.normal(size=(15, 126)).astype(np.float32),
+        "hand": generator.normal((0, 0, 0.5), 0.03, (15, 42, 3)).reshape(15, 126).astype(np.float32),
         "camera": np.tile(np.eye(4, dtype=np.float32), (15, 1, 1)),
         "joints": generator.normal(size=(15, 23)).astype(np.float32),
     }

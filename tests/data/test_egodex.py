@@ -58,6 +58,18 @@ def with_entry(name, frame, entry, value):
     return replace(f"transforms/{name}", pose)
 
 
+def joints_times(scale):
+    """Every joint's pose with its last column multiplied, rows x, y, z and 1."""
+
+    def change(file):
+        for name, pose in CLIP.poses.items():
+            if name != "camera":
+                scaled = np.concatenate([pose[..., :3], pose[..., 3:] * np.reshape(scale, (4, 1))], axis=-1)
+                replace(f"transforms/{name}", scaled.astype(np.float32))(file)
+
+    return change
+
+
 def positions(clip, names):
     return np.stack([clip.poses[name][:, :3, 3] for name in names], axis=1)
 
@@ -215,6 +227,8 @@ def test_a_hand_and_a_body_that_are_absent_as_a_whole_are_invalid(tmp_path):
             with_entry("camera", np.s_[7:], (0, 3), CLIP.poses["camera"][7:, 0, 3] + 2),
             r"transforms/camera jumps by 2.* m to frame 7",
         ),
+        (joints_times([1000, 1000, 1000, 1]), r"no joint is nearer to the camera than \S+ m; .*in metres"),
+        (joints_times([1, 1, 1, 1000]), "no joint is rigid"),
         (replace("camera/intrinsic", np.full((3, 3), np.nan)), "camera/intrinsic: .* is no pinhole matrix"),
         (replace("camera/intrinsic", np.eye(3)), "camera/intrinsic: .* is no pinhole matrix for frames of 180 x 320"),
     ],

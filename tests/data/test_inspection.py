@@ -135,9 +135,10 @@ def test_a_turning_camera_has_the_rotation_speed_of_its_turns():
 def test_visibility_counts_what_is_annotated_in_front_and_inside():
     episode = moving_hands(10, step=0.0)
     points, valid = episode.keypoints_world.copy(), episode.keypoints_valid.copy()
-    points[:, :4] = [0.0, 0.0, -1.0]  # behind
-    points[:5, 4:8] = [5.0, 0.0, 1.0]  # outside the picture in half of the frames
-    valid[:, 8:11] = False  # now 10 of 21 are visible, and 14 in the other half
+    points[:, 5:8] = [0.0, 0.0, -1.0]  # behind, but neither the wrist nor a tip: the hand is seen all the same
+    valid[:, 9:12] = False
+    points[:3, 0] = [0.0, 0.0, -1.0]  # the wrist is behind
+    points[3:5, 4] = [5.0, 0.0, 1.0]  # the thumb's tip is outside the picture
     valid[:, RIGHT] = False
     episode = episode.with_columns(keypoints_world=points, keypoints_valid=valid)
     figures = account(found(episode))["visibility"]

@@ -82,7 +82,7 @@ def test_other_versions_are_refused_with_the_way_out(tmp_path):
 
 def test_one_feature_per_hand_in_the_camera_frame_becomes_world_points(tmp_path):
     generator = np.random.default_rng(2)
-    hands = generator.normal(size=(2, TOTAL, 21, 3)).astype(np.float32)
+    hands = generator.normal((0, 0, 0.5), 0.03, size=(2, TOTAL, 21, 3)).astype(np.float32)
     hands[0, 3, 1] = np.nan
     angles = torch.from_numpy(generator.normal(size=(TOTAL, 3)))
     poses = rigid(rotation_from_euler_xyz(angles), torch.from_numpy(generator.normal(size=(TOTAL, 3)))).numpy()

@@ -42,13 +42,14 @@ def written(tmp_path_factory, video):
     return folder, egodex.write_egodex(folder, video)
 
 
-def test_the_reader_of_the_real_dataset_reads_what_was_recorded(written, truth):
+def test_the_reader_of_the_real_dataset_reads_what_was_recorded_without_a_warning(written, truth, caplog):
     assert recognises(written[0])
     source = open_egodex(written[0])
     read = source[0]
     assert (len(source), source.quarantined) == (1, ())
     assert (len(read), read.fps, read.frames.size) == (30, 30.0, (72, 128))
     assert read.keypoints_valid.all()
+    assert caplog.text == ""
     for name in ("keypoints_world", "world_from_camera"):
         np.testing.assert_allclose(getattr(read, name), getattr(truth, name), atol=1e-6)
     np.testing.assert_allclose(read.intrinsics, truth.intrinsics, atol=1e-4)

@@ -1,13 +1,17 @@
 """`dexworld cache-latents`: what it computes is what training opens."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dexworld.cli.cache_latents import CacheLatents
 from dexworld.data.datasets import open_dataset
-from dexworld.data.latent_cache import latent_cache
+from dexworld.data.latent_cache import cache_folder, latent_cache
 from dexworld.data.latent_shards import shard_path
 from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.resize import resized
@@ -16,6 +20,9 @@ from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.world_model import preset
 from dexworld.training import latents
 from dexworld.training.latents import LatentsConfig, cache_latents
+from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
+from dexworld.training.train_evaluator import EvaluatorRunConfig, train_evaluator
+from dexworld.training.train_world_model import RunConfig, train
 from square_fixtures import episode_of
 
 LENGTHS = (3, 4)
@@ -56,6 +63,38 @@ def test_training_opens_the_latents_that_were_computed_ahead(folder):
     assert cache.folder == row["folder"]
     assert cache.latents.shape == (7, 28, 16)
     assert cache.labels.intrinsics[0, 0, 2] == 196
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["user's", "named"])
+@pytest.mark.parametrize("what", ["cache-latents", "train", "decoder", "evaluator"])
+def test_latents_of_data_that_can_t_be_written_lie_in_a_cache_folder(
+    disc_data, tmp_path, monkeypatch, model_config, make_training, caplog, what, named
+):
+    data, access = tmp_path / "data", os.access
+    shutil.copytree(disc_data, data, ignore=shutil.ignore_patterns("latents"))
+    before = sorted(data.rglob("*"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(data) and access(path, mode))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    caches, options = tmp_path / ("named" if named else "xdg/dexworld/latents"), {"device": "cpu", "data": (data,)}
+    options |= {"cache": caches} if named else {}
+    for _ in range(2):  # the second opens what the first wrote
+        if what == "cache-latents":
+            cache_latents(LatentsConfig(**options, preset="debug", encoder_frames=20), lambda *words: None)
+        elif what == "train":
+            train(RunConfig(**options, output=tmp_path / "run", training=make_training(steps=1)), model_config)
+        else:
+            kinds = {"decoder": (DecoderRunConfig, train_decoder), "evaluator": (EvaluatorRunConfig, train_evaluator)}
+            config, run = kinds[what]
+            own = replace(config().training, steps=1, batch_size=2)
+            run(config(**options, output=tmp_path / what, size="debug", encoder_preset="debug", training=own))
+    (own,) = caches.iterdir()
+    assert own.name.startswith("data-")
+    assert len([*own.glob("encoder-*")]) == len([*own.glob("*/cache.json")]) == 1
+    assert sorted(data.rglob("*")) == before
+    assert (f"{data} can't be written: its latents are kept in {own}" in caplog.text) != named
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="name a folder with `--cache`"):
+        cache_folder(open_dataset(data), "another")
 
 
 def test_a_checkpoint_brings_its_own_encoder(folder, tmp_path):

@@ -96,6 +96,24 @@ def test_a_killed_process_goes_on_to_the_same_weights(disc_data, tmp_path, small
     assert steps[0] == steps[1]
 
 
+@pytest.mark.parametrize(
+    "pointer", [None, b"", b"\xff\x00", b"step-00000099\n"], ids=["lost", "empty", "damaged", "gone"]
+)
+def test_a_run_whose_latest_is_lost_goes_on_from_its_newest_whole_step_and_says_so(make_trainer, caplog, pointer):
+    trainer = make_trainer(steps=12, keep_checkpoints=3)
+    trainer.run()
+    folder = trainer.folder / "checkpoints"
+    newest = folder / "step-00000012" / "training.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    (folder / "latest").unlink() if pointer is None else (folder / "latest").write_bytes(pointer)
+    again = make_trainer(steps=12, keep_checkpoints=3)
+    assert again.resume()
+    assert again.step == 8
+    assert "going on from the newest whole step, step-00000008" in caplog.text
+    assert again.run()
+    assert_equal_weights(weights(again), weights(trainer))
+
+
 def test_resuming_with_other_settings_is_refused_by_name(make_trainer):
     make_trainer(steps=4).run()
     with pytest.raises(ResumeError, match=r"training\.batch_size is 7, it was 4"):
@@ -159,5 +177,5 @@ def test_a_damaged_checkpoint_is_refused_by_name(make_trainer):
     with pytest.raises(ResumeError, match=r"training\.safetensors is damaged"):
         make_trainer(steps=4).resume()
     (path.parent / "training.json").unlink()
-    with pytest.raises(ResumeError, match="missing or incomplete"):
+    with pytest.raises(ResumeError, match="none of 1 steps is whole"):
         make_trainer(steps=4).resume()

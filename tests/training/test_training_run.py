@@ -12,14 +12,19 @@ from process_fixtures import RECORD
 from dexworld.data.datasets import open_dataset
 from dexworld.data.frame_labels import FrameLabels
 from dexworld.data.latent_cache import LatentCache
+from dexworld.data.recordings import EpisodeWriter
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.windows import WindowSampler
 from dexworld.models.conditioning import action_scale
 from dexworld.models.dexwm import DexWM
 from dexworld.models.reference import checkpoint_path
+from dexworld.training.checkpoints import ResumeError
+from dexworld.training.estimate import plan_run
 from dexworld.training.fit import code_version
 from dexworld.training.run_data import split_by_scene
+from dexworld.training.train_evaluator import EvaluatorRunConfig, train_evaluator
 from dexworld.training.train_world_model import RunConfig, initial_model, train
+from square_fixtures import episode_of
 
 
 @pytest.fixture
@@ -77,6 +82,48 @@ def test_a_model_trained_on_keeps_its_config_and_names_each_scene_once(make_run,
     assert further.config == DexWM.from_pretrained(folder).config
     assert further.provenance["initial"] == "model"
     assert further.provenance["training_seeds"] == [[0, 11]]
+
+
+def test_a_folder_of_a_run_with_other_settings_is_refused_before_anything_is_encoded(make_run, model_config, tmp_path):
+    train(make_run(), model_config)
+    cache = {"cache": tmp_path / "other place"}
+    with pytest.raises(ResumeError, match=r"loading\.latents is 'online', it was 'cached'"):
+        train(make_run(latents="online"), model_config)
+    with pytest.raises(ResumeError, match=r"validation_fraction is 0\.5, it was 0\.2"):
+        train(make_run(validation_fraction=0.5, **cache), model_config)
+    assert not (tmp_path / "other place").exists()
+
+
+@pytest.mark.parametrize(
+    ("valid", "hand", "camera", "said"),
+    [(0, 1, 0, "no valid keypoint"), (1, 0, 0, "no keypoint that moves"), (0, 1, 1, None), (1, 1, 0, None)],
+)
+def test_data_in_which_nothing_acts_is_refused_before_anything_is_encoded(
+    tmp_path, make_run, model_config, caplog, valid, hand, camera, said
+):
+    writer = EpisodeWriter(tmp_path / "still", {"made by": "tests"})
+    for seed in range(4):
+        shift = np.linspace(0, 0.1, 12)[:, None, None]
+        keypoints = np.zeros((12, 42, 3)) + [0, 0, 1] + hand * shift
+        pictures = np.random.default_rng(seed).integers(0, 255, (12, 56, 56, 3), dtype=np.uint8)
+        episode = episode_of(f"{seed}", pictures, 100.0, keypoints, np.full((12, 42), bool(valid)), seed)
+        poses = episode.world_from_camera.copy()
+        poses[:, 0, 3] += camera * shift[:, 0, 0]
+        writer.write(f"{seed}", replace(episode, world_from_camera=poses))
+    run = make_run(data=(writer.finish().folder,), training=make_run().training)
+    if said is None:
+        assert train(run, model_config).exists()
+        assert ("camera's motion is the only action" in caplog.text) == bool(camera)
+        return
+    with pytest.raises(ValueError, match=rf"still: 512 windows hold {said}, and the camera stands still"):
+        train(run, model_config)
+    assert not (tmp_path / "still" / "latents").exists()
+    with pytest.raises(ValueError, match="all actions are zero"):
+        plan_run(run)
+    if not valid:
+        options = {"data": run.data, "output": tmp_path / "evaluator", "encoder_preset": "debug", "device": "cpu"}
+        with pytest.raises(ValueError, match="512 frames hold no valid keypoint"):
+            train_evaluator(EvaluatorRunConfig(**options, encoder_frames=20))
 
 
 def test_held_out_data_of_its_own_is_used_instead_of_a_fraction(make_run, model_config, disc_data):

@@ -6,6 +6,7 @@ from dexworld.track import Track
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.model.dwm import DWM
 from dexworld.video.model.video_config import preset
+from hand_fixtures import curled_hands
 
 
 def moving_square(seed, frames=5, height=32, width=48):
@@ -22,7 +23,7 @@ def moving_square(seed, frames=5, height=32, width=48):
     valid = np.zeros((frames, 42), dtype=bool)
     valid[:, :21] = True
     points = np.zeros((frames, 42, 3), dtype=np.float32)
-    points[:, :21] = rng.normal((0, 0, 0.5), 0.05, (21, 3))
+    points[:, :21] = curled_hands(1)[0, 0]
     points[:, :21, 0] += 0.02 * step * np.arange(frames)[:, None]
     intrinsics = np.array([[40, 0, width / 2], [0, 40, height / 2], [0, 0, 1]], dtype=np.float32)
     poses = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))

@@ -1,6 +1,11 @@
 """`dexworld video`: every verb at its smallest size, and what it says about mistakes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -87,14 +92,31 @@ def test_training_from_the_command_line_ends_with_a_model(triplets, tmp_path):
     assert DWM.from_pretrained(tmp_path / "model").provenance["training"]["seed"] == 3
 
 
-def test_a_dry_run_says_what_the_five_billion_model_costs(capsys, tmp_path):
-    run("train", "--data", tmp_path, "--output", tmp_path, "--preset", "cogvideox-fun-5b", "--dry-run", "True")
+REFUSED = [
+    (("--preset", "debug", "--clip-shape", 9, 32, 48), "clip000 is 5 frames of 32 x 48, this model takes 9 frames"),
+    (("--preset", "mini"), "this model takes 17 frames of 96 x 144"),
+    (("--preset", "debug", "--weights", 1, 2), "one positive number for each of 1 data folders"),
+    (("--preset", "debug", "--device", "cuda:7"), "device is 'cuda:7', which this machine doesn't have"),
+    (("--preset", "debug", "--text-encoder", "no/text"), "no/text"),
+    (("--preset", "debug", "--outside-weight", 2, "--prediction", "velocity"), "outside_weight needs residual"),
+    (("--preset", "debug", "--validation-data", "no/where"), "no/where"),
+]
+
+
+def test_a_dry_run_says_what_the_five_billion_model_costs_and_refuses_what_training_refuses(capsys, triplets, tmp_path):
+    output = "--output", tmp_path / "out", "--dry-run", "True"
+    run("train", *output, "--preset", "cogvideox-fun-5b")
     shown = capsys.readouterr().out
     assert "17,550 video + 226 text" in shown
     assert "5.571 B" in shown
     assert "training" in shown
-    said = mistake(capsys, "train", "--data", tmp_path, "--output", tmp_path, "--base", "a/b", "--dry-run", "True")
-    assert "a dry run estimates a `preset`" in said
+    assert "a dry run estimates a `preset`" in mistake(capsys, "train", *output, "--base", "a/b")
+    run("train", *output, "--data", triplets, "--preset", "wan2.1-fun-1.3b", "--clip-shape", 5, 32, 48)
+    assert "12 video + 512 text" in capsys.readouterr().out
+    for options, said in REFUSED:
+        for dry in ("True", "False"):
+            assert said in mistake(capsys, "train", "--data", triplets, *output[:3], dry, *options), options
+    assert not (tmp_path / "out").exists()
 
 
 def test_generated_videos_are_written_and_shown(triplets, small_model, tmp_path):
@@ -124,6 +146,53 @@ def test_evaluation_of_a_folder_reports_every_method_with_intervals(triplets, sm
         assert row["lpips"] == "n/a (weights not given)"
     assert methods["dwm_codec"]["psnr"] == methods["again_codec"]["psnr"]
     assert "<video" in (tmp_path / "report.html").read_text()
+
+
+def test_an_evaluation_ended_by_a_signal_keeps_its_clips_and_goes_on_to_the_same_figures(
+    square_clips, small_model, tmp_path
+):
+    for clip in (*square_clips, *(replace(clip, name=f"more-{clip.name}") for clip in square_clips[:4])):
+        write_triplet(tmp_path / "data", replace(clip, seed=None))
+    words = ["--data", tmp_path / "data", "--checkpoint", small_model, "--samples", 2, "--steps", 2, "--device", "cpu"]
+    words = ["evaluate", *map(str, words), "--output"]
+    ledger = tmp_path / "out" / "clips.jsonl"
+    command = [sys.executable, "-c", "from dexworld.cli import main; main()", "video", *words, tmp_path / "out"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (ledger.exists() and len(ledger.read_bytes().splitlines()) > 1) and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.stderr.read().endswith("dexworld: stopped by SIGTERM; finished files are kept\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left of it
+    kept = ledger.read_bytes()
+    assert 2 <= len(kept.splitlines()) < 17
+    run(*words, tmp_path / "out")
+    assert ledger.read_bytes().startswith(kept)
+    run(*words, tmp_path / "whole")
+    found, whole = results(tmp_path / "out"), results(tmp_path / "whole")
+    assert {**found, "run": 0} == {**whole, "run": 0}
+    assert found["n"] == 16
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "generate"])
+def test_what_a_model_can_t_be_shown_is_named_before_the_first_video(
+    capsys, square_clips, small_model, make_dwm, tmp_path, verb, monkeypatch
+):
+    monkeypatch.setattr("dexworld.video.model.generate.Generator.generate", pytest.fail)
+    for index, clip in enumerate(square_clips[:2]):
+        parts = {name: getattr(clip, name)[:, :, : 48 - 16 * index] for name in ("interaction", "static", "hands")}
+        write_triplet(tmp_path / "data", replace(clip, **parts, track=None, seed=None))
+    told = saved(make_dwm(condition="adaln-frame"), tmp_path / "told", "interaction")
+    arguments = verb, "--data", tmp_path / "data", "--output", tmp_path / "out"
+    said = "clip001 is 5 frames of 32 x 32, this model takes 5 frames of 32 x 48"
+    assert said in mistake(capsys, *arguments, "--checkpoint", small_model)
+    assert "clip000 has no hand_motions file" in mistake(capsys, *arguments, "--checkpoint", told)
+    text = "--text-encoder", tmp_path / "nowhere", "--checkpoint", small_model
+    (tmp_path / "data" / "videos" / "clip001.mp4").unlink()
+    assert "nowhere" in mistake(capsys, *arguments, *text)
+    assert "clips is 0; it must be positive" in mistake(capsys, *arguments, "--clips", 0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_candidates_of_a_folder_are_ranked(square_clips, small_model, tmp_path):

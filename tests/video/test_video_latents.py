@@ -49,6 +49,19 @@ def test_latents_are_written_once_and_again_when_a_video_has_other_contents(make
     torch.testing.assert_close(encoded[1].static, model.encode(folder[1].static[None])[0])
 
 
+def test_latents_of_clips_that_can_t_be_written_lie_in_a_cache_folder(make_dwm, folder, tmp_path, monkeypatch):
+    model = make_dwm()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    (tmp_path / "xdg").mkdir()
+    beside = encode_folder(folder, model).folder
+    monkeypatch.setattr(os, "access", lambda path, mode: "xdg" in str(path))
+    assert encode_folder(folder, model).folder == beside  # whole already: read where it lies
+    latent_file(beside, "clip001").unlink()
+    for cache, root in ((None, tmp_path / "xdg" / "dexworld" / "latents"), (tmp_path / "mine", tmp_path / "mine")):
+        assert encode_folder(folder, model, cache).folder.is_relative_to(root)
+    assert not latent_file(beside, "clip001").exists()
+
+
 def test_latents_that_lack_a_video_or_are_damaged_are_encoded_again(make_dwm, folder):
     model = make_dwm()
     path = latent_file(encode_folder(folder, model).folder, "clip001")

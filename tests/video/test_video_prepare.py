@@ -2,10 +2,8 @@
 
 import json
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -17,8 +15,9 @@ from dexworld.video.clips.hand_video import frames_with_hands
 from dexworld.video.clips.triplets import finish_triplets
 from dexworld.video.real.hand_file import hamer_intrinsics, read_hands
 from dexworld.video.real.prepare_clips import ReshapeConfig, VideosConfig, prepare_videos, reshape_triplets
-from dexworld.video.real.source_video import ClipRules, count_frames, fit, read_clip
+from dexworld.video.real.source_video import ClipRules, fit, read_clip
 from dexworld.video.real.validate_clips import validate_triplets
+from hand_fixtures import curled_hands, pinhole_of
 
 SHAPE = ClipShape(frames=9, height=48, width=64)
 RULES = ClipRules(SHAPE)
@@ -108,38 +107,6 @@ def test_a_short_video_repeats_its_end_or_is_refused(tmp_path):
         read_clip(path, replace(RULES, start=2.0))
 
 
-def encode(path: Path, images: list[np.ndarray], stamps: list[int], rate: int, rotation: int = 0) -> Path:
-    """A video whose frames are shown at these multiples of 1 / rate seconds, filmed with a turned camera."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
-        stream.codec_context.time_base = Fraction(1, rate)
-        stream.set_display_rotation(rotation)
-        for image, stamp in zip(images, stamps, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = stamp, Fraction(1, rate)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def test_a_video_of_variable_frame_rate_is_read_by_its_time_stamps(tmp_path):
-    images = [np.full((48, 64, 3), 20 + 5 * index, np.uint8) for index in range(7)]
-    path = encode(tmp_path / "v.mp4", images, [0, 10, 25, 60, 95, 110, 160], rate=100)
-    clip = read_clip(path, ClipRules(ClipShape(5, 48, 64, 2.5)))  # at 0, 0.4, 0.8, 1.2 and 1.6 s
-    assert clip.picked.tolist() == [0, 2, 4, 5, 6]
-    assert count_frames(path) == 7
-
-
-def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
-    image = np.zeros((48, 96, 3), dtype=np.uint8)
-    image[:, 80:] = 255  # the right edge ...
-    clip = read_clip(encode(tmp_path / "v.mp4", [image] * 5, [*range(5)], 8, -90), ClipRules(ClipShape(5, 96, 48)))
-    assert clip.fit.source == (96, 48)
-    assert clip.frames[0, 84:].mean() > 200  # ... is the lower one when turned by a quarter clockwise
-    assert clip.frames[0, :76].mean() < 50
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -157,6 +124,16 @@ def test_a_video_that_was_filmed_upright_is_turned(tmp_path):
         ({"vertices": np.zeros((34, 2, 5, 3)), "faces": np.full((1, 3), 5)}, "faces name vertices 5 to 5"),
         ({"vertices": np.zeros((34, 2, 5, 3)), "faces": np.zeros((1, 3))}, "integers"),
         ({"joints": np.zeros(3)}, "unknown keys joints"),
+        ({"valid": np.zeros(34, bool)}, "a file of one hand names its `side`"),
+        ({"side": np.array("both")}, "side is both; it must be"),
+        ({"side": np.array("left")}, "leave out the axis of the two hands"),
+        ({"image_size": np.array([3])}, "image_size must be"),
+        ({"image_size": np.array([WIDTH, HEIGHT])}, "image_size is 128 x 96 .*: give the height first"),
+        ({"image_size": np.array([HEIGHT, HEIGHT])}, "image_size is 96 x 96 .*: extract the hands from this video"),
+        ({"intrinsics": pinhole_of(WIDTH, HEIGHT)}, "height and width are exchanged"),
+        ({"keypoints": 1000 * curled_hands(34)}, "in millimetres"),
+        ({"keypoints": curled_hands(34)[:, ::-1], "valid": np.ones((34, 2), bool)}, "left and right are exchanged"),
+        ({name: value[:0] for name, value in hand_arrays().items() if name != "intrinsics"}, "holds no frames"),
         ({"world_from_camera": np.zeros((5, 4, 4))}, "world_from_camera must be"),
     ],
 )
@@ -177,6 +154,33 @@ def test_a_hand_marked_valid_with_nan_is_named_by_frame_and_side(tmp_path, key):
     arrays[key][9, 1, 3] = np.nan
     np.savez(tmp_path / "h.npz", **arrays)
     with pytest.raises(ValueError, match="right hand in frame 9 hold NaN"):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("side", ["left", b"left", "Left", " LEFT "])
+def test_a_file_of_one_hand_names_its_side_as_its_tracker_writes_it(tmp_path, side):
+    arrays = {"keypoints": curled_hands(5)[:, 0], "valid": np.ones(5, np.uint8), "side": np.array(side)}
+    np.savez(tmp_path / "h.npz", intrinsics=pinhole_of(HEIGHT, WIDTH), **arrays)
+    hands = read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+    assert hands.valid.all(axis=(0, 2)).tolist() == [True, False]
+    np.testing.assert_array_equal(hands.keypoints[:, 0], arrays["keypoints"])
+    np.savez(tmp_path / "h.npz", intrinsics=pinhole_of(HEIGHT, WIDTH), **arrays | {"side": np.array("right")})
+    with pytest.raises(ValueError, match=r"h\.npz: the right hand is a left one"):
+        read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
+
+
+def test_intrinsics_of_a_smaller_image_are_scaled_to_the_video(tmp_path):
+    arrays = hand_arrays() | {"intrinsics": pinhole_of(HEIGHT // 2, WIDTH // 2)}
+    np.savez(tmp_path / "h.npz", image_size=np.array([HEIGHT // 2, WIDTH // 2]), **arrays)
+    np.testing.assert_allclose(read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH)).intrinsics, pinhole_of(HEIGHT, WIDTH))
+
+
+def test_keypoints_of_a_moving_camera_in_the_worlds_frame_are_told(tmp_path):
+    poses = np.tile(np.eye(4), (SOURCE, 1, 1))
+    poses[:, :3, 3] = (4.0, 1.0, -2.0)
+    arrays = {name: each for name, each in hand_arrays().items() if name != "keypoints"} | {"world_from_camera": poses}
+    np.savez(tmp_path / "h.npz", keypoints=hand_arrays()["keypoints"] + poses[:, None, None, :3, 3], **arrays)
+    with pytest.raises(ValueError, match=r"h\.npz: .*the points are in the world's frame"):
         read_hands(tmp_path / "h.npz", (HEIGHT, WIDTH))
 
 

@@ -9,10 +9,13 @@ import torch
 from pretrained_fixtures import SCHEDULERS, save_original_wan, save_published, tiny_cogvideox, tiny_wan
 from safetensors.torch import load_file, save_file
 
+from dexworld import cli
 from dexworld.models.checkpoint import CheckpointError
 from dexworld.video.clips.clip import ClipShape, TripletClip
+from dexworld.video.clips.triplet_files import write_triplet
+from dexworld.video.clips.triplets import finish_triplets
 from dexworld.video.model.dwm import load_base, load_model
-from dexworld.video.model.generate import SampleConfig, sample
+from dexworld.video.model.generate import Generator, SampleConfig, sample
 from dexworld.video.model.lora import LORA_FILE, LoRAConfig, add_lora, has_lora
 from dexworld.video.model.noise import FIXED, diffusion_process, flow_process, noise_settings
 from dexworld.video.model.patch_embedding import patch_embedding
@@ -91,9 +94,57 @@ def test_an_adapter_is_saved_without_its_base(kind, channels, widened, tmp_path)
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert names == {"adapter.json", LORA_FILE, "non_lora_weights.safetensors", "README.md"}
     moved = base.rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+    with pytest.raises(CheckpointError, match=r"adapter is an adapter of .*base, which is not there; .*adapter\.json"):
         load_model(tmp_path / "adapter")
     assert load_model(tmp_path / "adapter", base=moved).provenance["base"] == str(moved)
+
+
+@KINDS
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_a_base_by_a_relative_path_is_found_from_another_directory(
+    kind, channels, widened, lora, tmp_path, monkeypatch
+):
+    base = save_published(tmp_path / "base", kind, channels)
+    monkeypatch.chdir(tmp_path)
+    model = load_base("./base", CLIP)
+    (adapted(model, 1) if lora else model).save_pretrained("trained")
+    monkeypatch.chdir("/")
+    again = load_model(tmp_path / "trained")
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    record = json.loads((tmp_path / "trained" / ("adapter.json" if lora else "config.json")).read_text())
+    assert record["provenance"]["base"] == "base"  # a model card names no folder of a machine
+    base.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=rf"{base}"):
+        load_model(tmp_path / "trained")
+
+
+def test_a_wan_base_trains_at_the_size_of_the_data(square_clips, tmp_path, monkeypatch):
+    save_published(tmp_path / "wan", "wan", 12)
+    for each in square_clips[:3]:
+        write_triplet(tmp_path / "data", each)
+    finish_triplets(tmp_path / "data", {}, {})
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--data",
+        "data",
+        "--base",
+        "./wan",
+        "--lora-rank",
+        2,
+        "--steps",
+        1,
+        "--batch-size",
+        1,
+        "--device",
+        "cpu",
+    ]
+    with pytest.raises(SystemExit):
+        cli.main(["video", "train", "--output", "run", *map(str, options)])
+    cli.main(["video", "train", "--output", "run", *map(str, options), "--clip-shape", "5", "32", "48"])
+    monkeypatch.chdir("/")
+    model = load_model(tmp_path / "run" / "model")
+    assert model.config.clip == ClipShape(5, 32, 48)
+    assert len(Generator(model).generate(square_clips[:1], [0])[0]) == 5
 
 
 @KINDS

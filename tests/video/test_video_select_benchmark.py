@@ -13,6 +13,7 @@ from dexworld.models.encoders import PCAEncoder
 from dexworld.models.world_model import preset
 from dexworld.sim.hands.hand_clips import HandClipConfig
 from dexworld.video.clips.clip import TripletClip
+from dexworld.video.judge import select_benchmark as select_benchmark_module
 from dexworld.video.judge.goal_image import GoalView
 from dexworld.video.judge.select_benchmark import (
     SelectConfig,
@@ -99,6 +100,28 @@ def test_the_first_scenes_come_back_with_their_videos_for_a_page(result):
     assert set(scene.videos) == {"dwm", "no_hand", "composite", "oracle"}
     assert all(len(videos) == 3 for videos in scene.videos.values())
     assert shown[0].final_distances[shown[0].goal_index] == 0.0
+
+
+def test_a_benchmark_that_was_stopped_goes_on_with_the_scenes_that_are_missing(result, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    recorded, methods, file = [], {"dwm": StaticCopy, "no_hand": StaticCopy}, tmp_path / "scenes.jsonl"
+    record = select_benchmark_module.record_candidates
+    monkeypatch.setattr(
+        select_benchmark_module, "record_candidates", lambda seed, *more: recorded.append(seed) or record(seed, *more)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        select_benchmark(SMALL, methods, stop, file)
+    found, shown = select_benchmark(SMALL, methods, file=file)
+    assert recorded == [900_300, 900_300, 900_301]  # the first once more, for the page
+    assert [each.seed for each in shown] == [900_300]
+    for name in ("dwm", "no_hand", "composite", "hand_over_change", "oracle"):
+        assert found["methods"][name] == result[0]["methods"][name]
+    assert select_benchmark(replace(SMALL, shown=0), methods, file=file)[0] == found
+    assert len(recorded) == 3
+    with pytest.raises(ValueError, match="candidates was 3, now 4"):
+        select_benchmark(replace(SMALL, candidates=4), methods, file=file)
 
 
 def test_scenes_that_a_model_was_trained_on_are_refused():

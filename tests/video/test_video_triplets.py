@@ -11,8 +11,10 @@ from dexworld.data.video import write_video
 from dexworld.data.video_frames import VideoFrames
 from dexworld.models.picture_metrics import psnr
 from dexworld.video.clips.clip import camera_vectors
-from dexworld.video.clips.triplet_files import files_of, read_track, write_triplet
+from dexworld.video.clips.triplet_files import files_of, list_line, read_track, write_triplet
 from dexworld.video.clips.triplets import finish_triplets, open_triplets, start_triplets
+from dexworld.video.real.validate_clips import validate_triplets
+from hand_fixtures import curled_hands, hand_track
 
 
 def test_a_triplet_comes_back_nearly_as_it_was_written(tmp_path):
@@ -53,6 +55,61 @@ def test_a_clip_refuses_other_lengths_and_a_name_with_a_way_out():
         replace(clip, track=make_track(5))
     with pytest.raises(ValueError, match="triplet name"):
         replace(clip, name="../clip")
+
+
+@pytest.mark.parametrize("name", ["Öffne_Tür", "O\u0308ffne_Tu\u0308r", "厨房/开门", "देवनागरी", "my clip (1)"])
+def test_names_of_any_script_are_read(tmp_path, name):
+    write_clips(tmp_path, name)
+    (tmp_path / "list.txt").write_text(list_line(name), encoding="utf-8-sig")
+    for folder in (open_triplets(tmp_path), open_triplets(tmp_path, tmp_path / "list.txt")):
+        assert (folder.names, folder[0].name) == ((name,), name)
+    assert not validate_triplets(tmp_path).problems
+
+
+@pytest.mark.parametrize("name", ["#1", "50%", "a\u200bb", "-start", "what?"])
+def test_a_name_that_is_refused_is_called_the_reason(tmp_path, name):
+    write_clips(tmp_path, "good")
+    (tmp_path / "videos" / "good.mp4").rename(tmp_path / "videos" / f"{name}.mp4")
+    with pytest.raises(ValueError, match=r"triplet name .*: each part .*; rename its files"):
+        open_triplets(tmp_path)
+    first = validate_triplets(tmp_path).problems[0]
+    assert (first.kind, first.severity) == ("bad-name", "error")
+    assert "triplet name" in first.message
+
+
+@pytest.mark.parametrize(
+    ("encoding", "warned"), [("utf-8", 0), ("utf-8-sig", 0), ("utf-16", 0), ("latin-1", 1), ("cp1252", 1)]
+)
+def test_prompts_are_read_in_the_encodings_that_editors_write(tmp_path, encoding, warned, caplog):
+    write_clips(tmp_path, "clip")
+    (tmp_path / "prompts" / "clip.txt").write_bytes("Je déplace le bloc.\r\n".encode(encoding))
+    assert {open_triplets(tmp_path)[0].prompt for _ in range(2)} == {"Je déplace le bloc."}
+    assert caplog.text.count("clip.txt: is not UTF-8") == len(caplog.records) == warned
+    (tmp_path / "prompts" / "clip.txt").write_bytes(b"\x00\x01\xff\xfe\x80")
+    with pytest.raises(ValueError, match=r"clip\.txt: the prompt can't be read"):
+        open_triplets(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda points: points * 1000, "in millimetres"),
+        (lambda points: points[:, [*range(21, 42), *range(21)]], "left and right are exchanged"),
+        (lambda points: points * [1, -1, -1], "OpenGL"),
+    ],
+)
+def test_hand_motions_that_cannot_be_are_refused_and_validation_names_them(tmp_path, change, said):
+    write_clips(tmp_path, "clip", track=hand_track(curled_hands(FRAMES), HEIGHT, WIDTH))
+    assert not validate_triplets(tmp_path).errors
+    path = files_of(tmp_path, "clip").motion
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **arrays | {"keypoints_world": change(arrays["keypoints_world"])})
+    with pytest.raises(ValueError, match=rf"hand_motions/clip\.npz: .*{said}"):
+        open_triplets(tmp_path)[0]
+    problem = validate_triplets(tmp_path).problems[0]
+    assert (problem.kind, problem.severity) == ("bad-motion", "error")
+    assert said in problem.message
 
 
 def test_camera_vectors_hold_the_keypoints_as_the_camera_sees_them():
@@ -147,7 +204,7 @@ def test_hand_motion_of_other_shapes_is_refused_with_the_file(tmp_path):
         open_triplets(tmp_path)[0]
     np.savez(path, keypoints_world=arrays["keypoints_world"])
     with pytest.raises(ValueError, match="keypoints_valid"):
-        read_track(path)
+        read_track(path, (48, 64))
 
 
 def test_an_interrupted_write_leaves_no_triplet(tmp_path, monkeypatch):

@@ -83,13 +83,16 @@ def main(arguments: list[str] | None = None) -> None:
         with _stopped_by_signals():
             command = getattr(import_module(f"dexworld.cli.{module}"), name)
             parsed = _parsed(verb, command, words[len(verb.split()) :])
-            _run(parsed, [] if verb in _SHARED else _outputs(parsed))
+            outputs = _outputs(parsed)
+            _run(parsed, [] if verb in _SHARED or getattr(parsed, "dry_run", False) else outputs)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package == "dexworld":
             raise
         extra = f"dexworld[{_EXTRAS[package]}]" if package in _EXTRAS else package
         sys.exit(_mistake(f"`dexworld {verb}` needs the package {package}: pip install '{extra}'"))
+    except ImportError as error:  # says itself what to install
+        sys.exit(_mistake(str(error)))
     except _MISTAKES as error:
         sys.exit(_mistake(_explained(error)))
     except Stopped as stop:
@@ -99,18 +102,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _outputs(options: Any) -> list[Path]:
-    """The folders named `output` that a command writes. Raises OSError where one can't be written."""
+    """The folders named `output` that a command writes. Raises OSError where one, or a `cache`, can't be written."""
     found = []
     for name, value in vars(options).items():
         if is_dataclass(value):
             found += _outputs(value)
-        elif name == "output" and isinstance(value, Path):
+        elif name in ("output", "cache") and isinstance(value, Path):
             standing = next(each for each in (value, *value.absolute().parents) if each.exists())
             if not standing.is_dir():
                 raise OSError(errno.EEXIST if standing == value else errno.ENOTDIR, "", str(value))
             if not os.access(standing, os.W_OK | os.X_OK):
                 raise OSError(errno.EACCES, "", str(value))
-            found.append(value)
+            found += [value] if name == "output" else []
     return found
 
 

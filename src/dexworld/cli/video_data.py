@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.progress import track
 
 from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
@@ -46,9 +45,9 @@ class Prepare:
     def run(self) -> None:
         """Prepare, and write what was done and left out into `results.json`."""
         if isinstance(self.what, VideosConfig):
-            folder, figures = prepare_videos(self.what, track)
+            folder, figures = prepare_videos(self.what, counted("videos"))
         else:
-            folder, figures = reshape_triplets(self.what, track)
+            folder, figures = reshape_triplets(self.what, counted("clips"))
         write_results(self.what.output, figures)
         for name, reason in list(figures["left_out"].items())[:5]:
             logger.warning("left out %s: %s", name, reason)
@@ -88,6 +87,6 @@ class Episodes:
 
     def run(self) -> None:
         """Convert, and write `results.json` beside the episodes."""
-        dataset = triplets_as_episodes(self.data, self.output, progress=track)
+        dataset = triplets_as_episodes(self.data, self.output, progress=counted("clips"))
         write_results(self.output, {"episodes": len(dataset), "frames": sum(dataset.lengths)})
         logger.info("%d episodes in %s", len(dataset), self.output)

@@ -17,7 +17,7 @@ from dexworld.video.clips.triplets import open_triplets
 from dexworld.video.judge.evaluate_videos import EvaluateConfig, sample_seed
 from dexworld.video.judge.gallery import ShownClip, shown_clip
 from dexworld.video.judge.references import reference_methods
-from dexworld.video.model.clip_latents import warn_of_rates
+from dexworld.video.model.clip_latents import check_clips, warn_of_rates
 from dexworld.video.model.dwm import load_video_model
 from dexworld.video.model.generate import Generator, folder_prompts, with_texts
 from dexworld.video.model.train_video import VideoRunConfig, train_video
@@ -33,7 +33,7 @@ class VideoTrain:
 
     config: Annotated[VideoRunConfig, tyro.conf.arg(name="")]
     dry_run: bool = False
-    """Print what the model costs in memory and time, from the preset, and train nothing."""
+    """Print what the preset costs in memory and time, check the data if there are any, and train nothing."""
 
     def run(self) -> None:
         """Train, and leave the model in `<output>/model`."""
@@ -63,6 +63,7 @@ class VideoGenerate(VideoModelOptions):
         model = load_video_model(self.checkpoint, self.device)
         folder = open_triplets(self.data)
         folder = folder.subset(folder.names[: self.clips])
+        check_clips(folder, model.config)
         warn_of_rates(folder.rates(), model)
         method = with_texts(Generator(model, self.generation), folder_prompts(folder), self.text_encoder)
         methods: list[Any] = [*reference_methods(model.codec), method]

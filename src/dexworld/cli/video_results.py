@@ -1,20 +1,21 @@
 """The verbs of `dexworld video` that measure and choose: evaluate, select, demo."""
 
 import logging
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
 from dexworld.cli.bars import counted, task_bars
 from dexworld.data.files import read_json
 from dexworld.evaluation.guard import Split
+from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.results import write_results
 from dexworld.models.reference import HANDS, VIDEO, checkpoint_path
 from dexworld.report.html import number
@@ -22,16 +23,17 @@ from dexworld.report.video_demo import write_video_demo
 from dexworld.report.video_evaluation_page import write_video_results
 from dexworld.report.video_selection import write_ranking_report, write_selection_report
 from dexworld.training.distributed import local_device
+from dexworld.training.train_config import check_positive
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.synthetic_clips import SyntheticConfig, record_triplets
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
-from dexworld.video.judge.evaluate_videos import EvaluateConfig, check_scenes, evaluate_methods
+from dexworld.video.judge.evaluate_videos import EvaluateConfig, check_names, check_scenes, evaluate_methods
 from dexworld.video.judge.gallery import shown_clip, shown_clips
 from dexworld.video.judge.references import VideoMethod, reference_methods
 from dexworld.video.judge.select_actions import folder_candidates, folder_goal, rank_folder
 from dexworld.video.judge.select_benchmark import SelectConfig, select_benchmark, trained_method
 from dexworld.video.judge.video_measures import Perceptual, PerceptualConfig, given_lpips
-from dexworld.video.model.clip_latents import warn_of_rates
+from dexworld.video.model.clip_latents import check_clips, tensors_digest, warn_of_rates
 from dexworld.video.model.dwm import DWM, load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, SDEdit, folder_prompts, with_texts
 
@@ -50,16 +52,17 @@ def named_checkpoint(text: str) -> tuple[str, str]:
 
 @contextmanager
 def simulated_clips(
-    model: DWM, methods: Sequence[VideoMethod], count: int, seed: int, split: Split, workers: int, camera="moving"
+    place: Path, model: DWM, methods: Sequence[VideoMethod], seeds: range, split: Split, workers: int, camera="moving"
 ) -> Iterator[TripletFolder]:
-    """Clips of held-out scenes in the model's shape, recorded for the time of the context.
+    """Clips of held-out scenes in the model's shape, recorded into a folder for the time of the context.
 
-    Scenes that a method was trained on are refused before anything is recorded (SeedError).
+    They stay there when it is interrupted, so that a second run goes on. Scenes that a method was trained on are
+    refused before anything is recorded (SeedError).
     """
-    check_scenes(range(seed, seed + count), methods, split)
-    with tempfile.TemporaryDirectory() as temporary:
-        config = SyntheticConfig(Path(temporary), count, seed, camera, model.config.clip, workers=workers)
-        yield record_triplets(config, counted("clips", count))
+    check_scenes(seeds, methods, split)
+    config = SyntheticConfig(place, len(seeds), seeds.start, camera, model.config.clip, workers=workers)
+    yield record_triplets(config, counted("clips", len(seeds)))
+    shutil.rmtree(place)  # the seeds bring it back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +78,19 @@ class VideoModelOptions:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
 
+    def __post_init__(self) -> None:
+        check_positive(self, *(name for name in ("clips", "samples") if hasattr(self, name)))
+
 
 @dataclass(frozen=True)
 class VideoEvaluate(VideoModelOptions):
-    """Figures of video models on held-out clips, against static copy, inside and outside where the hands act."""
+    """Figures of video models on held-out clips, against static copy, inside and outside where the hands act.
+
+    A run that was stopped goes on with the clips that are missing when it is started again.
+    """
 
     output: Path
-    """Folder for results.json and report.html."""
+    """Folder for results.json, report.html and clips.jsonl, which holds each clip's measures as they are known."""
     evaluation: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EvaluateConfig(seed=FIRST_SCENE)
     )
@@ -107,16 +116,25 @@ class VideoEvaluate(VideoModelOptions):
         model = load_video_model(self.checkpoint, self.device)
         generators, baselines = self._methods(model)
         own = tuple(method.name for method in generators if method.name in ("dwm", "dwm_codec"))
-        with self._clips(model, [*generators, *baselines]) as triplets:
+        perceptual = Perceptual(self.weights, str(local_device(self.device)))
+        everything: list[Any] = [*generators, *baselines]
+        decoded = tuple(method.name for method in everything if method.name != "dwm")
+        config = replace(self.evaluation, compare_with=own, decoded=decoded)
+        check_names([method.name for method in (*reference_methods(model.codec), *everything)], own, config)
+        with self._clips(model, everything) as triplets:
             warn_of_rates(triplets.rates(), model)
+            for method in everything:
+                check_clips(triplets, method.model.config)
             folder = cast(Sequence[TripletClip], triplets)  # decoded clip by clip
-            with_prompts = [with_texts(each, folder_prompts(triplets), self.text_encoder) for each in generators]
+            prompts = list(folder_prompts(triplets))
+            with_prompts = [with_texts(each, prompts, self.text_encoder) for each in generators]
             methods: list[VideoMethod] = [*with_prompts, *baselines]
-            decoded = tuple(method.name for method in methods if method.name != "dwm")
-            config = replace(self.evaluation, compare_with=own, decoded=decoded)
-            perceptual = Perceptual(self.weights, str(local_device(self.device)))
+            about = {"clips": triplets.fingerprint if self.data else dict(triplets.settings), "count": len(triplets)}
+            about |= {"methods": {each.name: tensors_digest(each.model.state_dict()) for each in everything}}
+            about |= {"generation": asdict(self.generation), "weights": asdict(self.weights)}
+            ledger = Ledger(self.output / "clips.jsonl", asdict(config) | about | {"texts": self.text_encoder})
             with task_bars() as update:
-                result = evaluate_methods(folder, methods, config, model.codec, perceptual, update)
+                result = evaluate_methods(folder, methods, config, model.codec, perceptual, update, ledger)
             figures = result.figures() | {"checkpoint": self.checkpoint, "generation": asdict(self.generation)}
             path = write_results(self.output, figures, seed=config.seed, seeds=list(triplets.seeds.values()) or None)
             shown = shown_clips(result, folder, methods, own[0], model.codec, perceptual)
@@ -139,6 +157,8 @@ class VideoEvaluate(VideoModelOptions):
             generators.insert(0, Generator(model, self.generation))
         for name, folder in map(named_checkpoint, self.compare):
             generators.append(Generator(load_video_model(folder, self.device), plain, f"{name}_codec"))
+        for each in generators:
+            each.check_texts(self.text_encoder)
         if self.sdedit is None:
             return generators, []
         base = load_video_model(self.sdedit, self.device)
@@ -149,16 +169,20 @@ class VideoEvaluate(VideoModelOptions):
         if self.data is not None:
             folder = open_triplets(self.data)
             return nullcontext(folder.subset(folder.names[: self.clips]))
-        seed, split = self.evaluation.seed, self.evaluation.split
-        return simulated_clips(model, methods, self.clips, seed, split, self.workers, self.camera)
+        seeds = range(self.evaluation.seed, self.evaluation.seed + self.clips)
+        more = (seeds, self.evaluation.split, self.workers, self.camera)
+        return simulated_clips(self.output / "clips", model, methods, *more)
 
 
 @dataclass(frozen=True)
 class VideoSelect(VideoModelOptions):
-    """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours."""
+    """Choose among hand motions by imagining each: a benchmark with a known right answer, or a folder of yours.
+
+    A benchmark that was stopped goes on with the scenes that are missing when it is started again.
+    """
 
     output: Path
-    """Folder for results.json and report.html."""
+    """Folder for results.json, report.html and scenes.jsonl, which holds each scene's scores as they are known."""
     no_hand: str | None = None
     """Model that sees no hands, a control: one of `dexworld video train --condition none`."""
     folder: Path | None = None
@@ -178,7 +202,7 @@ class VideoSelect(VideoModelOptions):
         named = {"dwm": self.checkpoint} | ({} if self.no_hand is None else {"no_hand": self.no_hand})
         methods = {name: self._method(model, replace(self.generation, batch=8)) for name, model in named.items()}
         with task_bars() as update:
-            figures, judged = select_benchmark(config, methods, progress=partial(update, "scenes"))
+            figures, judged = select_benchmark(config, methods, partial(update, "scenes"), self.output / "scenes.jsonl")
         path = write_results(self.output, figures, seed=config.seed)
         page = write_selection_report(self.output, figures, judged, about={"Checkpoint": self.checkpoint})
         rates = [100 * figures[name] for name in ("top1", "low", "high", "chance")]
@@ -222,8 +246,10 @@ class VideoDemo(VideoModelOptions):
         """Simulate, imagine, and write the page."""
         model = load_video_model(self.checkpoint, self.device)
         references, method = reference_methods(model.codec), Generator(model, self.generation)
-        started = time.monotonic()
-        with simulated_clips(model, [*references, method], self.clips, self.seed, self.split, self.workers) as triplets:
+        method.check_texts(self.text_encoder)
+        started, place = time.monotonic(), self.output / "clips"
+        seeds = range(self.seed, self.seed + self.clips)
+        with simulated_clips(place, model, [*references, method], seeds, self.split, self.workers) as triplets:
             methods = [*references, with_texts(method, folder_prompts(triplets), self.text_encoder)]
             clips = [triplets[index] for index in range(len(triplets))]
         simulated = time.monotonic()

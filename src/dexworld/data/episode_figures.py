@@ -15,12 +15,11 @@ from dexworld.data.resize import Fit
 from dexworld.data.statistics import Figures
 from dexworld.data.video_frames import VideoFrames
 from dexworld.geometry import geodesic_angle, invert, project, transform_points
-from dexworld.hands import LEFT, RIGHT, WRIST
+from dexworld.hands import LEFT, RIGHT, TRACKED, WRIST
 from dexworld.track import COLUMNS, Track
 
 HANDS = {"left": LEFT, "right": RIGHT}
 MIDDLE_KNUCKLE = 9  # row within a hand
-HAND_SHOWN = 0.5  # share of a hand's keypoints that must lie in the picture for the hand to count as visible
 CHUNK = 32  # frames decoded at once
 STRIDE = 4  # every fourth pixel of every fourth row is compared
 SNAPSHOT_WIDTH = 384  # pixels
@@ -106,7 +105,8 @@ class Measurement:
         figures.tallies["fps"][round(float(episode.fps), 3)] += 1
         figures.tallies["extras"].update(name for name in episode.columns if name not in COLUMNS)
         figures.spread("length_s").add(np.array([len(episode) / float(episode.fps)]))
-        left, right = (self.visible[:, rows].mean(1) >= HAND_SHOWN for rows in HANDS.values())
+        # a hand is seen when its wrist and five tips are, the points that losses and scores count
+        left, right = self.visible[:, TRACKED].reshape(-1, 2, len(TRACKED) // 2).all(2).T
         shown = {"left": left, "right": right, "none": ~left & ~right, "one": left ^ right, "two": left & right}
         figures.tallies["hands"].update({name: int(frames.sum()) for name, frames in shown.items()})
         confidence = episode.get("keypoint_confidence")

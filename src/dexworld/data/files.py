@@ -47,6 +47,12 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written into a folder, which may not exist yet."""
+    standing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return standing.is_dir() and os.access(standing, os.W_OK | os.X_OK)
+
+
 def json_text(content: dict[str, Any]) -> str:
     """Indented JSON with a line end. Raises TypeError on values that JSON can't hold."""
     return json.dumps(content, indent=2) + "\n"

@@ -10,7 +10,11 @@ goes on with the shards that are missing. Several processes, or machines, may wo
 the same, byte for byte.
 """
 
+import functools
+import logging
+import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,12 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.files import Shard, check_checksum, json_text, read_json, with_checksum
+from dexworld.data.files import Shard, check_checksum, is_writable, json_text, read_json, with_checksum
 from dexworld.data.frame_labels import FrameLabels, record_type, write_labels
 from dexworld.data.latent_shards import LatentShards, write_shard
 from dexworld.data.locks import claimed, write_missing
 from dexworld.data.source import Dataset
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 5
 FRAMES_PER_SHARD = 1024  # what a kill loses at most; 22 MB of the default encoder, 0.9 GB of a ViT-L at 224 x 392
 FRAMES_PER_CALL = 64  # of the encoder
@@ -57,9 +62,32 @@ class LatentCache:
         yield from self.labels.damaged()
 
 
-def cache_folder(dataset: Dataset, fingerprint: str) -> Path:
-    """Where the latents of a dataset lie when nothing else is said."""
-    return dataset.folder / "latents" / fingerprint[:32]
+def place_of_latents(data: Path, name: str, cache: Path | None, whole: Callable[[Path], bool] = Path.exists) -> Path:
+    """Where latents of the data in a folder lie or are to be written, as a file or folder `name`.
+
+    It is `<data>/latents/<name>`, where it is whole or can be written; else below the user's cache folder, which a
+    warning says. cache: below this folder instead. Raises ValueError where no place can be written.
+    """
+    beside, own = data / "latents", f"{data.name}-{zlib.crc32(os.path.abspath(data).encode()):08x}"
+    if cache is not None:
+        return cache / own / name
+    if whole(beside / name) or is_writable(beside):
+        return beside / name
+    user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "dexworld" / "latents" / own
+    if not (user.is_absolute() and is_writable(user)):
+        raise ValueError(f"latents can't be written beside {data}, nor into {user}; name a folder with `--cache`")
+    _say_once(data, user)
+    return user / name
+
+
+@functools.cache
+def _say_once(data: Path, user: Path) -> None:
+    logger.warning("%s can't be written: its latents are kept in %s; `--cache` names another folder", data, user)
+
+
+def cache_folder(dataset: Dataset, fingerprint: str, cache: Path | None = None) -> Path:
+    """The folder of a dataset's latents; see `place_of_latents`."""
+    return place_of_latents(dataset.folder, fingerprint[:32], cache, lambda path: (path / "cache.json").exists())
 
 
 def latent_cache(

@@ -5,12 +5,14 @@ its owner. Where a file system keeps no locks, or not between machines, the file
 """
 
 import json
+import logging
 import os
 import platform
 import shlex
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from typing import Any
 from dexworld.data.locks import is_file_of, lock
 from dexworld.errors import UsageError
 
+logger = logging.getLogger(__name__)
 NAME = ".owner"
 BEAT_S, GONE_S = 20.0, 90.0
 
@@ -75,21 +78,35 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def _lives(path: Path) -> bool:
-    """Whether the owner that the file names may live, although this process got its lock: on another machine."""
+    """Whether the owner that the file names lives, although this process got its lock: on another machine.
+
+    A job that was requeued elsewhere waits here until its predecessor has given no sign of life for `GONE_S` seconds.
+    """
     owner = _owner(path)
     if not owner or owner.get("host") == platform.node():
         return False
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:  # the file system's own clock
-        return os.stat(now.name).st_mtime - path.stat().st_mtime < GONE_S
+    waited = False
+    with suppress(FileNotFoundError):  # it left
+        seen = path.stat().st_mtime
+        while path.stat().st_mtime == seen:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:  # the file system's own clock
+                rest = GONE_S - (os.stat(now.name).st_mtime - seen)
+            if rest <= 0:
+                return False
+            if not waited:
+                logger.warning("%s: waiting %.0f s for a sign of life of its owner, %s", path.parent, rest, owner)
+            waited = True
+            time.sleep(min(rest, 1.0))
+        return True
+    return False
 
 
 def _refusal(path: Path) -> str:
     owner = {"command": "another command", "pid": "?", "host": "?", "since": "?"} | _owner(path)
     who = "`{command}` (process {pid} on {host}, since {since})".format(**owner)
-    return (
-        f"{path.parent}: {who} is writing into it; wait for it, or choose another folder. If that machine is dead, "
-        f"this ends {GONE_S:.0f} s after its last sign of life"
-    )
+    several = os.environ.get("SLURM_NTASKS", "1") != "1"
+    hint = ". Several tasks of Slurm started this command: start one, or start it by torchrun" if several else ""
+    return f"{path.parent}: {who} is writing into it; wait for it, or choose another folder{hint}"
 
 
 def _beat(path: Path, ended: threading.Event) -> None:

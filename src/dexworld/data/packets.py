@@ -20,6 +20,7 @@ from dexworld.data.video import VideoError
 MAX_OPEN_FILES = 128
 MAX_READ = 1 << 29  # bytes; more is asked for by a damaged table only
 DECODE_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
+Settings = tuple[tuple[str, Any], ...]
 Value = TypeVar("Value")
 
 
@@ -61,11 +62,14 @@ class PerThread(Generic[Value]):
 class Decoder:
     """One codec's decoder with the head of its stream; single-threaded, used again for every run of packets.
 
-    name: FFmpeg's decoder. extradata: what the container keeps for it.
+    name: FFmpeg's decoder. extradata: what the container keeps for it. settings: sizes and colours, where the container
+    alone has them.
     """
 
-    def __init__(self, name: str, extradata: bytes) -> None:
+    def __init__(self, name: str, extradata: bytes, settings: Settings = ()) -> None:
         self.context: Any = av.CodecContext.create(name, "r")
+        for field, value in settings:
+            setattr(self.context, field, value)
         self.context.thread_count = 1
         self.context.options = {"err_detect": "explode"}  # stop at damage instead of painting over it
         if extradata:
@@ -84,10 +88,10 @@ _descriptors: PerThread[int] = PerThread(MAX_OPEN_FILES, os.close)
 DECODERS: PerThread[Decoder] = PerThread(16, lambda decoder: None)
 
 
-def decoder_of(name: str, extradata: bytes) -> Decoder:
+def decoder_of(name: str, extradata: bytes, settings: Settings = ()) -> Decoder:
     """This thread's decoder; opening one costs as much as several frames. Raises VideoError for an unusable head."""
     try:
-        return DECODERS.get((name, extradata), lambda: Decoder(name, extradata))
+        return DECODERS.get((name, extradata, settings), lambda: Decoder(name, extradata, settings))
     except DECODE_ERRORS as error:
         raise VideoError(f"no decoder {name} opens with this head ({error})") from error
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dexworld.errors import naming
 from dexworld.models.hub import CARD_FILE, Shared, model_card, name_and_revision
+from dexworld.models.reference import SHIPPED
 from dexworld.options import from_dict
 
 FORMAT_VERSION = 1
@@ -318,16 +319,28 @@ def _description(folder: Path) -> dict[str, Any]:
     return read_settings(folder / CONFIG_FILE)
 
 
+def lasting_place(folder_or_hub_id: str | Path) -> str:
+    """What a checkpoint records of another model: a folder's absolute path, a hub id or a shipped name as it is.
+
+    Raises CheckpointError for a file.
+    """
+    if folder_or_hub_id in SHIPPED:
+        return str(folder_or_hub_id)
+    if Path(folder_or_hub_id).is_file():
+        raise CheckpointError(f"{folder_or_hub_id} is a file; give the folder that holds it")
+    return os.path.abspath(folder_or_hub_id) if Path(folder_or_hub_id).is_dir() else str(folder_or_hub_id)
+
+
 def located(
     folder_or_hub_id: str | Path, files: Sequence[str] = (CONFIG_FILE, WEIGHTS_FILE), revision: str | None = None
 ) -> Path:
     """The folder, or the local one of these files (patterns) of a Hugging Face model id. Raises CheckpointError."""
-    path = Path(folder_or_hub_id)
+    path, name = Path(folder_or_hub_id), lasting_place(folder_or_hub_id)
     if path.is_dir():
         return path
-    name, named = name_and_revision(str(folder_or_hub_id))
+    name, named = name_and_revision(name)
     if isinstance(folder_or_hub_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(f"no checkpoint folder {folder_or_hub_id}")
+        raise CheckpointError(f"no checkpoint folder {path.absolute()}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

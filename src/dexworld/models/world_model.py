@@ -150,9 +150,14 @@ def preset(name: str) -> Any:
 
 def build_world_model(config: Any, provenance: dict[str, Any] | None = None) -> Any:
     """A new model of the kind that `config` belongs to. Raises ValueError when no kind has such a config."""
+    return model_class(config)(config, provenance)
+
+
+def model_class(config: Any) -> Any:
+    """The class of the models that `config` describes. Raises ValueError when no kind has such a config."""
     for kind in kinds().values():
         if type(config) is kind.config:
-            return kind.model(config, provenance)
+            return kind.model
     raise ValueError(f"no world model is registered with a config of {type(config).__name__}")
 
 

@@ -82,7 +82,7 @@ def _content_rows(figures: dict[str, Any], seed: int) -> list[tuple[str, ...]]:
         ("splits", _counted(figures["splits"]) or "none"),
         ("also recorded", ", ".join(figures["extras"]) or "nothing else"),
         ("tasks", f"{figures['tasks']['distinct']:,} different"),
-        ("frames with half of a hand's keypoints in view", ", ".join(hands)),
+        ("frames with a hand's wrist and five tips in view", ", ".join(hands)),
         ("pictures", "{decoded:,} decoded, {identical:,} of {compared:,} equal the one before".format(**pictures)),
         ("kinds of findings", str(len(figures["findings"]))),
         ("broken", f"{figures['broken']['count']:,}"),

@@ -9,6 +9,8 @@ A folder appears whole or not at all, so a kill at any moment leaves a complete 
 process gathers and writes the whole state: a run may go on with other processes, and another way to share the model.
 """
 
+import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from dexworld.data.files import read_json, write_json, written_atomically
 from dexworld.models.checkpoint import write_tensors
 from dexworld.training.distributed import Processes, whole
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 STATE_FILE = "training.safetensors"
 
@@ -156,16 +159,38 @@ def _write(path: Path, state: TrainingState, save_model: Callable[[Path], None])
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint below `folder`, or None. Raises ResumeError when `latest` points nowhere."""
-    pointer = folder / "latest"
-    if not pointer.exists():
+    """The checkpoint below `folder` to go on from, or None where there is no step.
+
+    It is what `latest` names, or the newest whole step where that file is lost, empty or names none. Raises ResumeError
+    where no step is whole.
+    """
+    named = _named(folder)
+    if named and (folder / named / "training.json").is_file():
+        return folder / named
+    steps = sorted(folder.glob("step-*"))
+    if not steps and not named:
         return None
-    path = folder / pointer.read_text(encoding="utf-8").strip()
-    if not (path / "training.json").exists():
-        raise ResumeError(
-            f"{pointer} points to {path.name}, which is missing or incomplete; write another step into it"
-        )
-    return path
+    newest = next((path for path in reversed(steps) if _is_whole(path)), None)
+    if newest is None:
+        what = f"`latest` names {named!r}, and none of {len(steps)} steps is whole"
+        raise ResumeError(f"{folder}: {what}; choose another output, or delete that folder to start over")
+    return newest
+
+
+def _named(folder: Path) -> str:
+    """What `latest` names; an empty text when it is lost or empty."""
+    pointer = folder / "latest"
+    return pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else ""
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a step holds its header and the whole of its state."""
+    try:
+        read_json(path / "training.json")
+        with safetensors.safe_open(path / STATE_FILE, "pt"):
+            return True
+    except (ValueError, OSError, safetensors.SafetensorError):
+        return False
 
 
 def load(path: Path, identity: dict[str, Any]) -> TrainingState:
@@ -173,15 +198,32 @@ def load(path: Path, identity: dict[str, Any]) -> TrainingState:
     header = read_json(path / "training.json")
     if header.get("format_version") != FORMAT_VERSION:
         raise ResumeError(f"{path} is of version {header.get('format_version')}, this dexworld reads {FORMAT_VERSION}")
-    different = sorted(_differences(header.get("identity", {}), identity))
-    if different:
-        listed = "; ".join(different)
-        raise ResumeError(f"{path} was made with other settings: {listed}. Go on with those, or choose another output")
+    _refuse_others(path, header.get("identity", {}), identity)
+    if (named := _named(path.parent)) != path.name:
+        lost = f"`latest` names {named!r}, which is missing or incomplete" if named else "`latest` is lost or empty"
+        logger.warning("%s: %s; going on from the newest whole step, %s", path.parent, lost, path.name)
     try:
         tensors = load_file(path / STATE_FILE)
     except (safetensors.SafetensorError, OSError) as error:
         raise ResumeError(f"{path / STATE_FILE} is damaged ({error}); point `latest` at an older one") from error
     return TrainingState(header["step"], header["seconds"], tensors, header["identity"])
+
+
+def check_settings(folder: Path, known: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than the run in `folder`, before anything heavy: as far as they are known.
+
+    Raises ResumeError.
+    """
+    path = latest(folder)
+    if path is not None:
+        saved = read_json(path / "training.json").get("identity", {})
+        _refuse_others(path, {name: saved.get(name) for name in known}, json.loads(json.dumps(known)))
+
+
+def _refuse_others(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    if different := sorted(_differences(saved, asked)):
+        listed = "; ".join(different)
+        raise ResumeError(f"{path} was made with other settings: {listed}. Go on with those, or choose another output")
 
 
 def _differences(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:

@@ -21,6 +21,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from dexworld.errors import UsageError
+
 logger = logging.getLogger(__name__)
 Parallel = Literal["none", "ddp", "fsdp"]
 WAIT = timedelta(days=2)  # how long the others wait for the first one to encode a dataset or to validate
@@ -28,7 +30,7 @@ WAIT = timedelta(days=2)  # how long the others wait for the first one to encode
 _GONE = ("by peer", "connection closed", "broken pipe", "timed out", "timeout", "remote process")
 
 
-class LostProcess(RuntimeError):
+class LostProcess(UsageError):
     """Another process of the run has died or stopped answering."""
 
 
@@ -101,10 +103,21 @@ def choose(parallel: str) -> Parallel:
 
 
 def local_device(name: str) -> torch.device:
-    """The device of this process. name: `auto`, `cpu`, `cuda` (each process of a machine takes its own) or `cuda:1`."""
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device of this process. name: `auto`, `cpu`, `cuda` (each process of a machine takes its own) or `cuda:1`.
+
+    Raises ValueError for a device that this machine doesn't have, naming those it has.
+    """
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
+    counts["mps"] = int(torch.backends.mps.is_available())
+    try:
+        device = torch.device(("cuda" if counts["cuda"] else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        device = torch.device("meta")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0)
+    if (device.index or 0) >= counts.get(device.type, 0):
+        there = ", ".join(f"{kind}:{index}" for kind in counts for index in range(counts[kind])).replace("cpu:0", "cpu")
+        raise ValueError(f"device is {name!r}, which this machine doesn't have; choose auto, or from {there}")
     return device
 
 

@@ -7,18 +7,17 @@ it that is reached (MFU), both stated assumptions. d width, P patches, T predict
 
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
 
 import numpy as np
 
-from dexworld.data.datasets import open_dataset
 from dexworld.data.loader import first_readable
 from dexworld.data.sampling import StrideSampling
+from dexworld.data.source import Dataset
 from dexworld.models.config import DexWMConfig
 from dexworld.models.world_model import preset
 from dexworld.training import cost
 from dexworld.training.train_config import SamplingConfig, TrainConfig, check_fractions, check_positive
-from dexworld.training.train_world_model import RunConfig
+from dexworld.training.train_world_model import RunConfig, check_run
 from dexworld.training.window_task import window_strategies
 
 BYTES_H264 = 5520  # a frame of 398 x 224 in the default codec; docs/store.md has 1,088 to 8,500, by what is shown
@@ -93,11 +92,13 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> str:
     """The estimate as a table, of a run over the folders of `config.data`, or on paper when there are none.
 
     On paper, whatever `config` leaves at its default takes the paper's value: preset paper-xl, batches of 4096, 40
-    epochs, the paper's windows, teacher forcing throughout. Raises what opening a dataset raises.
+    epochs, the paper's windows, teacher forcing throughout. Raises what `train` raises before anything heavy.
     """
     training, sampling, name, epochs = config.training, config.sampling, config.preset, plan.epochs
+    model = None
     if config.data:
-        data = [_measured(folder) for folder in config.data]
+        run, model = check_run(config)
+        data, name = [_measured(dataset) for dataset in run.datasets], config.initial or name
     else:
         data, plain = [DataPlan.parse(text) for text in plan.plan] or list(PAPER_DATA), TrainConfig()
         name = PAPER_PRESET if name == "tiny" else name
@@ -107,7 +108,7 @@ def plan_run(config: RunConfig, plan: PlanConfig = PlanConfig()) -> str:
             training = replace(training, batch_size=PAPER_BATCH)
         if training.teacher_forced == plain.teacher_forced:
             training = replace(training, teacher_forced=1.0)
-    model, batch = config.encoder.applied(preset(name)), training.batch_size * training.accumulation
+    model, batch = model or config.encoder.applied(preset(name)), training.batch_size * training.accumulation
     per_epoch = sum(windows_per_epoch(each, sampling, training, model) for each in data)
     steps = training.steps if epochs is None else ceil(epochs * per_epoch / batch)
     windows = steps * batch
@@ -135,8 +136,7 @@ def windows_per_epoch(data: DataPlan, sampling: SamplingConfig, training: TrainC
     return int(strategy.parts(np.array([length]), np.array([data.fps]))[0]) * data.clips
 
 
-def _measured(folder: Path) -> DataPlan:
-    dataset = open_dataset(folder)
+def _measured(dataset: Dataset) -> DataPlan:
     fps = first_readable(dataset).fps
     return DataPlan(dataset.folder.name, sum(dataset.lengths) / fps / 3600, fps, len(dataset))
 

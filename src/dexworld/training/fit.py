@@ -12,6 +12,7 @@ import logging
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import dexworld
 from dexworld.data.files import write_json
+from dexworld.data.pace import Pace
 from dexworld.training.distributed import Processes, choose, joined, local_device
 from dexworld.training.train_config import ScaleConfig
 from dexworld.training.trainer import Trainer
@@ -59,7 +61,7 @@ def run_trainer(trainer: Trainer[Any], provenance: dict[str, Any], packages: tup
     trainer.resume()
     if trainer.processes.is_first:
         log = TrainingLog(trainer.folder, trainer.config.steps, trainer.step)
-        trainer.report = log.report
+        trainer.report, trainer.on_step = log.report, log.advance
         with closing(log.board):
             finished = trainer.run()
     else:
@@ -95,8 +97,9 @@ def code_version() -> str:
 
 
 def without_folders(word: str) -> str:
-    """The last part of an absolute path, any other word as it is: a model card is no place for somebody's folders."""
-    return Path(word).name if Path(word).is_absolute() else word
+    """A word without the folders of an absolute path: a model card is no place for them. `a=/b/c` becomes `a=c`."""
+    start, sign, path = word.rpartition("=")
+    return f"{start}{sign}{Path(path).name}" if Path(path).is_absolute() else word
 
 
 class TrainingLog:
@@ -113,6 +116,12 @@ class TrainingLog:
             kept = [line for line in lines if _step(line) <= start]
             self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self.pace = Pace()
+        self.advance(start)
+
+    def advance(self, step: int) -> None:
+        """Log a line when the last one is a minute ago."""
+        self.pace.update("training steps", step, self.steps)
 
     def report(self, step: int, figures: dict[str, float]) -> None:
         """Record scalars by name."""
@@ -123,7 +132,9 @@ class TrainingLog:
             file.write(json.dumps({"step": step, **rounded}) + "\n")
         shown = {name: value for name, value in figures.items() if name in SHOWN or name.startswith("validation/")}
         text = "  ".join(f"{name.removeprefix('validation/')} {value:.4g}" for name, value in shown.items())
-        logger.info("step %d of %d: %s", step, self.steps, text)
+        rest = self.pace.rest("training steps", step, self.steps)
+        self.pace.logged = time.monotonic()
+        logger.info("step %d of %d, %s: %s", step, self.steps, rest, text)
 
 
 def _step(line: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import Shard
-from dexworld.data.latent_cache import cache_folder, compute_latents, open_cache
+from dexworld.data.latent_cache import cache_folder, compute_latents, open_cache, place_of_latents
 from dexworld.data.locks import alone_in
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
@@ -44,6 +44,8 @@ class LatentsConfig:
     """Frames that a pca encoder is fitted on."""
     seed: int = 0
     """Of the pca encoder's fit: that of the training to come."""
+    cache: Path | None = None
+    """Folder for latents; by default beside the data, or the user's cache folder where that can't be written."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     shard: str = "0/1"
@@ -72,13 +74,13 @@ def cache_latents(config: LatentsConfig, watch: Watch) -> list[dict[str, Any]]:
     if own is None:
         own, fitted_on = build_encoder(model.encoder, model.image_size), datasets[: len(config.data)]
         # One fit for all processes: two machines' fits may differ in the last digit, and then nobody's latents match.
-        with alone_in(fitted_on[0].folder / "latents"):
-            fit_encoder(own, fitted_on, config.encoder_frames, config.seed, device)
+        with alone_in(place_of_latents(fitted_on[0].folder, ".", config.cache)):
+            fit_encoder(own, fitted_on, config.encoder_frames, config.seed, device, config.cache)
     encoder = own.to(device)
     fingerprint = encoder_fingerprint(encoder)
     shard, rows = Shard.parse(config.shard), []
     for dataset in datasets:
-        folder, progress = cache_folder(dataset, fingerprint), partial(watch, str(dataset.folder))
+        folder, progress = cache_folder(dataset, fingerprint, config.cache), partial(watch, str(dataset.folder))
         complete = compute_latents(dataset, encoder.encode, fingerprint, folder, device, progress, shard)
         damaged = None
         if complete and config.verify:

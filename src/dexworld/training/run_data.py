@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dexworld.data.datasets import open_dataset
+from dexworld.data.latent_cache import place_of_latents
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
 from dexworld.models.checkpoint import CheckpointError, read_tensors, write_tensors
@@ -46,6 +47,8 @@ class DataConfig:
     latents: Literal["cached", "online"] = "cached"
     """`cached` encodes every frame once and keeps it on disk; `online` decodes and encodes while training, which large
     data and augmentation need."""
+    cache: Path | None = None
+    """Folder for latents; by default beside the data, or the user's cache folder where that can't be written."""
     workers: int = 2
     """Processes that decode video for online latents."""
     device: str = "auto"
@@ -167,7 +170,9 @@ def split_by_scene(datasets: Sequence[Dataset], fraction: float) -> tuple[list[n
     return training, held_out
 
 
-def fit_encoder(encoder: Any, datasets: list[Dataset], frames: int, seed: int, device: torch.device) -> None:
+def fit_encoder(
+    encoder: Any, datasets: list[Dataset], frames: int, seed: int, device: torch.device, cache: Path | None = None
+) -> None:
     """Give `encoder` its weights, fitted on about `frames` frames of all datasets, when it is one that is fitted (pca).
 
     Frames of another size are brought to the encoder's. The fit is kept beside the first dataset's latents and read
@@ -179,7 +184,7 @@ def fit_encoder(encoder: Any, datasets: list[Dataset], frames: int, seed: int, d
     settings = [encoder.config.identity(), encoder.image_size, frames, seed]
     content = json.dumps([*settings, *(dataset.fingerprint for dataset in datasets)])
     key = hashlib.sha256(content.encode()).hexdigest()
-    path = datasets[0].folder / "latents" / f"encoder-{key[:16]}.safetensors"
+    path = place_of_latents(datasets[0].folder, f"encoder-{key[:16]}.safetensors", cache)
     if path.exists():
         try:
             encoder.load_state_dict(read_tensors(path))
@@ -252,7 +257,7 @@ class LatentRun:
             name = config.encoder_preset or "tiny"
             model = config.encoder.applied(preset(name))
             encoder = build_encoder(model.encoder, model.image_size)
-            fit_encoder(encoder, data.datasets, config.encoder_frames, seed, device)
+            fit_encoder(encoder, data.datasets, config.encoder_frames, seed, device, config.cache)
             source = without_folders(config.encoder.encoder) if config.encoder.encoder else f"preset {name}"
         encoder.requires_grad_(False).to(device)
         space = LatentSpace(encoder.dim, encoder.grid, encoder.image_size, encoder_fingerprint(encoder))

@@ -6,6 +6,8 @@ A run at the paper's scale has to encode online: latents of EgoDex would fill 82
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,14 +15,16 @@ import torch
 from torch import Tensor
 
 from dexworld.data.augment import CHANCES, augment, draw_augmentation
-from dexworld.data.latent_cache import LatentCache, latent_cache
+from dexworld.data.latent_cache import LatentCache, cache_folder, latent_cache
 from dexworld.data.loader import FrameLoader, first_readable
 from dexworld.data.mixture import MixConfig
+from dexworld.data.pace import Pace
 from dexworld.data.resize import Fit, ResizedDataset, resized
 from dexworld.data.sampling import EveryFrame, PartStrategy, StrideSampling, uniforms
 from dexworld.data.source import Dataset
 from dexworld.data.windows import DEFAULT_COLUMNS, NOTHING, CachedLatents, Window, WindowSampler
 from dexworld.models.encoders import Encoder
+from dexworld.track import Track
 from dexworld.training.distributed import Processes
 from dexworld.training.run_data import DataConfig, RunData
 from dexworld.training.train_config import LoopConfig
@@ -28,6 +32,7 @@ from dexworld.training.train_config import LoopConfig
 logger = logging.getLogger(__name__)
 AUGMENTATION = 1 << 20  # stream of random numbers, apart from those that draw frames
 FRAMES_PER_CALL = 256  # frames that the encoder takes at once
+LOOKED_AT = 512  # windows whose labels are looked at before anything is encoded
 SHOWN_SEED = 0  # of the windows that are measured on: the same for runs of all seeds, so that these can be compared
 Strategy = PartStrategy | StrideSampling
 Episodes = list[np.ndarray]
@@ -109,7 +114,8 @@ class TrainingData:
     Frames of another size than the encoder's are brought to it. training: batch size, seed and precision of the run.
     fingerprint: of the encoder, under which latents are kept; what is missing is computed now. None makes latents when
     they are asked for. mix: shares of the datasets. processes: those that share the batches of training. workers:
-    processes that decode. augment, strict: of latents that aren't kept (`FrameSource`, `FrameLoader`).
+    processes that decode. augment, strict: of latents that aren't kept (`FrameSource`, `FrameLoader`). cache: folder of
+    kept latents (`place_of_latents`).
     """
 
     def __init__(
@@ -124,13 +130,14 @@ class TrainingData:
         workers: int = 0,
         augment: bool = False,
         strict: bool = False,
+        cache: Path | None = None,
     ) -> None:
         self.datasets, self.encoder, self.training, self.device = datasets, encoder, training, device
         self.mix, self.workers, self.augment, self.caches = MixConfig(mix), workers, augment, list[LatentCache]()
         self.shared: dict[str, Any] = {"mix": self.mix, "rank": processes.rank, "world_size": processes.count}
         self.options: dict[str, Any] = {"strict": strict, "pin": device.type == "cuda"}
         if fingerprint is not None:
-            self.caches = [_cache(encoder, dataset, fingerprint, device) for dataset in datasets]
+            self.caches = [_cache(encoder, dataset, fingerprint, device, cache) for dataset in datasets]
             self.rates = {float(rate) for cache in self.caches for rate in cache.labels.fps}
             return
         first = [first_readable(dataset) for dataset in datasets]
@@ -191,10 +198,40 @@ def open_data(
 ) -> tuple[TrainingData, TrainingData]:
     """What a run trains on and what it measures on."""
     kept = fingerprint if config.latents == "cached" else None
-    more = (training, device, kept, config.shares, processes, config.workers, augment, strict)
+    more = (training, device, kept, config.shares, processes, config.workers, augment, strict, config.cache)
     with processes.first_alone():  # it encodes what is not cached yet, the others read what it wrote
         data = TrainingData(run.datasets, encoder, *more)
         return data, TrainingData(run.held_out_data, encoder, *more) if run.held_out_data else data
+
+
+def check_acting(run: RunData, strategy: Strategy, columns: tuple[str, ...] = DEFAULT_COLUMNS) -> None:
+    """Look at the labels of a few windows, before anything is encoded: in some of them something must act.
+
+    Columns of other models may act, too. Warns where only the camera moves. Raises ValueError where nothing does.
+    """
+    names, track = _looked_at(run, strategy)
+    valid = track.keypoints_valid[:, 1:] & track.keypoints_valid[:, :-1]
+    moved = bool((track.keypoints_world.diff(dim=1)[valid] != 0).any())
+    if moved or set(columns) != set(DEFAULT_COLUMNS):
+        return
+    still = "no valid keypoint" if not track.keypoints_valid.any() else "no keypoint that moves"
+    if not (track.world_from_camera.diff(dim=1) != 0).any():
+        what = f"{names}: {LOOKED_AT} windows hold {still}, and the camera stands still, so all actions are zero"
+        raise ValueError(f"{what}; look at the data with `dexworld inspect`")
+    logger.warning("%s: %d windows hold %s; the camera's motion is the only action", names, LOOKED_AT, still)
+
+
+def check_visible(run: RunData) -> None:
+    """Raise ValueError unless some of a few frames hold a valid keypoint."""
+    names, track = _looked_at(run, EveryFrame())
+    if not track.keypoints_valid.any():
+        raise ValueError(f"{names}: {LOOKED_AT} frames hold no valid keypoint; look at them with `dexworld inspect`")
+
+
+def _looked_at(run: RunData, strategy: Strategy) -> tuple[str, Track]:
+    """The names of the datasets, and the labels of some windows."""
+    loader = FrameLoader(run.datasets, strategy, LOOKED_AT, SHOWN_SEED, episodes=run.training, decode=False)
+    return ", ".join(str(dataset.folder) for dataset in run.datasets), loader.batch(0).track
 
 
 def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
@@ -206,14 +243,9 @@ def _warn_of_rates(strategy: Strategy, rates: set[float]) -> None:
         )
 
 
-def _cache(encoder: Encoder, dataset: Dataset, fingerprint: str, device: torch.device) -> LatentCache:
-    sized = resized(dataset, encoder.image_size)
-    tenths = 0
-
-    def log(done: int, total: int) -> None:
-        nonlocal tenths
-        if done * 10 // total > tenths:
-            tenths = done * 10 // total
-            logger.info("%s: latents of %d of %d frames", dataset.folder, done, total)
-
-    return latent_cache(sized, encoder.encode, fingerprint, device=device, progress=log)
+def _cache(
+    encoder: Encoder, dataset: Dataset, fingerprint: str, device: torch.device, cache: Path | None
+) -> LatentCache:
+    sized, folder = resized(dataset, encoder.image_size), cache_folder(dataset, fingerprint, cache)
+    progress = partial(Pace().update, f"{dataset.folder}: frames encoded")
+    return latent_cache(sized, encoder.encode, fingerprint, folder, device, progress)

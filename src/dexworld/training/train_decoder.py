@@ -27,11 +27,12 @@ from dexworld.models.decoder import (
 )
 from dexworld.models.perceptual import GradientDistance
 from dexworld.models.picture_metrics import psnr_of_mse, squared_error_map, ssim_map
+from dexworld.training.checkpoints import check_settings
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import fit
 from dexworld.training.run_data import LatentRun, LatentRunConfig
 from dexworld.training.sources import FrameSource, WindowSource, open_data
-from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive
+from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive, fixed_settings
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import SourceTask
 
@@ -149,7 +150,8 @@ def _prepare(
     training = config.training
     with processes.first_alone():  # it fits the encoder, the others read what it wrote
         run = LatentRun.open(config, training.seed, device)
-    data = run.data
+    data, identity = run.data, run.identity(config)
+    check_settings(config.output / "checkpoints", {"training": fixed_settings(training), **identity})
     source, shown = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     model = PixelDecoder(PixelDecoderConfig(run.space, network))
@@ -162,7 +164,7 @@ def _prepare(
     if data.validates:
         held_out = shown.pictures(data.held_out, CHUNK, alike=True)
         validation = partial(decoder_figures, held_out, training.validation_pictures)
-    identity = run.identity(config) | {"decoder": asdict(model.config)}
+    identity |= {"decoder": asdict(model.config)}
     trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
     return trainer, dict(model.provenance)
 

@@ -19,12 +19,13 @@ from dexworld.models.checkpoint import check_prediction
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import open_evaluator
+from dexworld.training.checkpoints import check_settings
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import fit, without_folders
 from dexworld.training.losses import ItemsEach, keypoint_distances, keypoint_loss, tracked_pixels
 from dexworld.training.run_data import LatentRun, LatentRunConfig
-from dexworld.training.sources import WindowSource, open_data
-from dexworld.training.train_config import LoopConfig, check_positive
+from dexworld.training.sources import WindowSource, check_visible, open_data
+from dexworld.training.train_config import LoopConfig, check_positive, fixed_settings
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import SourceTask
 
@@ -122,8 +123,9 @@ def _prepare(
     training = config.training
     with processes.first_alone():  # it fits the encoder, the others read what it wrote
         run = LatentRun.open(config, training.seed, device)
-    data = run.data
-    source, shown = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
+    data, identity = run.data, run.identity(config)
+    check_visible(data)
+    check_settings(config.output / "checkpoints", {"training": fixed_settings(training), **identity})
     torch.manual_seed(training.seed)  # the modules draw their first weights from torch's generator
     initial: dict[str, Any] = {}
     if config.initial is None:
@@ -131,6 +133,7 @@ def _prepare(
     else:
         model = open_evaluator(config.initial, run.encoder).train()
         initial = {"initial": without_folders(config.initial), "initial_provenance": model.provenance}
+    source, shown = open_data(config, training, data, run.encoder, run.space.encoder, device, processes)
     # Every checkpoint of the run is to know these, not only its last one. Scenes that an initial evaluator has seen
     # count as seen.
     model.provenance = run.provenance(training, model.provenance) | initial | {"finished": False}
@@ -139,6 +142,6 @@ def _prepare(
         held_out = shown.source(EveryFrame(), data.held_out, shown=True)
         validation = partial(evaluator_figures, held_out, training.validation_frames)
     task = EvaluatorTask(model, training, source.source(EveryFrame(), data.training), processes.items_each)
-    identity = run.identity(config) | {"evaluator": asdict(model.config)}
+    identity |= {"evaluator": asdict(model.config)}
     trainer = Trainer(model, training, task, config.output, validation, identity, device, processes)
     return trainer, dict(model.provenance)

@@ -12,16 +12,17 @@ from dexworld.data.windows import DEFAULT_COLUMNS
 from dexworld.models.config import DexWMConfig
 from dexworld.models.encoders import EncoderChoice
 from dexworld.models.latent_readers import encoder_fingerprint
-from dexworld.models.world_model import Blocks, build_world_model, load_world_model, preset
+from dexworld.models.world_model import Blocks, build_world_model, load_world_model, model_class, preset
+from dexworld.training.checkpoints import check_settings
 from dexworld.training.cost import Meter, known_peak, training_flops
-from dexworld.training.distributed import Processes
+from dexworld.training.distributed import Processes, local_device
 from dexworld.training.fit import fit, without_folders
 from dexworld.training.run_data import DataConfig, RunData, fit_encoder
-from dexworld.training.sources import open_data
-from dexworld.training.train_config import SamplingConfig, ScaleConfig, TrainConfig
+from dexworld.training.sources import check_acting, open_data
+from dexworld.training.train_config import SamplingConfig, ScaleConfig, TrainConfig, fixed_settings
 from dexworld.training.trainer import Trainer
 from dexworld.training.validation import Validation
-from dexworld.training.window_task import WindowTask, window_strategies
+from dexworld.training.window_task import WindowTask, check_losses, window_strategies
 
 FIT_WINDOWS = 512  # windows that the action scale is measured on
 
@@ -67,10 +68,35 @@ def train(config: RunConfig, model_config: Any = None) -> Path:
     return fit(partial(_prepare, config, model_config), config.device, config.scale)
 
 
+def check_run(config: RunConfig, model_config: Any = None) -> tuple[RunData, Any]:
+    """The data of a run, and the config of its model; everything is checked that can be before anything heavy.
+
+    Raises what `train` raises.
+    """
+    local_device(config.device)
+    data, training = RunData.open(config), config.training
+    if config.initial is not None:
+        model_config = load_world_model(config.initial).config
+    else:
+        model_config = config.encoder.applied(model_config or preset(config.preset))
+    model = model_class(model_config)
+    check_losses(model, training)
+    strategy = window_strategies(model_config.num_context, training, config.sampling)[0]
+    check_acting(data, strategy, tuple(getattr(model, "columns", DEFAULT_COLUMNS)))
+    settings = {"training": fixed_settings(training), "loading": _loading(config), **data.identity(config)}
+    check_settings(config.output / "checkpoints", settings)
+    return data, model_config
+
+
+def _loading(config: RunConfig) -> dict[str, Any]:
+    return {"latents": config.latents, "augment": config.augment, "sampling": asdict(config.sampling)}
+
+
 def _prepare(
     config: RunConfig, model_config: Any, device: torch.device, processes: Processes
 ) -> tuple[Trainer[Any], dict[str, Any]]:
-    data, training = RunData.open(config), config.training
+    training = config.training
+    data, model_config = check_run(config, model_config)
     with processes.first_alone():  # it fits the encoder, the others read what it wrote
         model = initial_model(config, model_config, data.datasets, device)
     ancestry = model.provenance if config.initial is not None else None
@@ -91,7 +117,7 @@ def _prepare(
     identity = {"model": asdict(model.config), "encoder": fingerprint, **data.identity(config)}
     windows = partial(source.source, episodes=data.training, columns=columns)
     task = WindowTask(model, training, windows, config.sampling, processes.items_each)
-    loading = {"latents": config.latents, "augment": config.augment, "sampling": asdict(config.sampling)}
+    loading = _loading(config)
     provenance = {
         **data.provenance(ancestry),
         "initial": without_folders(config.initial) if config.initial else None,
@@ -112,7 +138,7 @@ def initial_model(config: RunConfig, model_config: Any, datasets: list[Dataset],
     model_config = config.encoder.applied(model_config or preset(config.preset))
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     model = build_world_model(model_config)
-    fit_encoder(model.encoder, datasets, config.encoder_frames, config.training.seed, device)
+    fit_encoder(model.encoder, datasets, config.encoder_frames, config.training.seed, device, config.cache)
     return model
 
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dexworld.errors import UsageError
 from dexworld.models.checkpoint import write_tensors
 from dexworld.models.world_model import Blocks
 from dexworld.training import checkpoints
@@ -48,11 +49,11 @@ class Task(Protocol[Batch]):
         """A sentence that names broken data in the batch, or an empty string."""
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(UsageError):
     """A loss or gradient became NaN or Inf; the message names the saved batch and what to try."""
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemory(UsageError):
     """A step did not fit into the device's memory; the message says what to change."""
 
 

@@ -58,6 +58,12 @@ class SourceTask:
         return f" Latents are not finite in {place}: if they are cached, delete that folder's cache."
 
 
+def check_losses(model: Any, config: TrainConfig) -> None:
+    """Raise ValueError when keypoint losses are asked for and the model, or its class, has no keypoint head."""
+    if (config.hand_consistency or config.true_keypoints) and not hasattr(model, "keypoint_logits"):
+        raise ValueError("this world model has no keypoint head: set hand_consistency and true_keypoints to 0")
+
+
 class WindowTask(SourceTask):
     """Windows of episodes and their losses.
 
@@ -74,8 +80,7 @@ class WindowTask(SourceTask):
         sampling: SamplingConfig = SamplingConfig(),
         items_each: ItemsEach = own_items,
     ) -> None:
-        if (config.hand_consistency or config.true_keypoints) and not hasattr(model, "keypoint_logits"):
-            raise ValueError("this world model has no keypoint head: set hand_consistency and true_keypoints to 0")
+        check_losses(model, config)
         context, self.sources = model.config.num_context, dict[int | None, WindowSource]()  # by `unroll_steps`
         teacher, unrolled = window_strategies(context, config, sampling)
         self.sources[None], self.sources[config.unroll_steps] = make_source(teacher), make_source(unrolled)

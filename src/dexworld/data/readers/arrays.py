@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dexworld.data.hand_checks import exchanged_sides
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.geometry import rotation_from_euler_xyz
 
@@ -94,7 +95,9 @@ def check_pinhole(matrix: np.ndarray, size: tuple[int, int], where: str) -> None
         and width / 4 < cx < 3 * width / 4
         and height / 4 < cy < 3 * height / 4
     ):
-        raise CorruptEpisodeError(f"{where}: {matrix.tolist()} is no pinhole matrix for frames of {height} x {width}")
+        cause = exchanged_sides(matrix, size)
+        text = f"{matrix.tolist()} is no pinhole matrix for frames of {height} x {width}"
+        raise CorruptEpisodeError(f"{where}: {text}" + (f" ({cause})" if cause else ""))
 
 
 def simulator_seed(seed: Any) -> int | None:

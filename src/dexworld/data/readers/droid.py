@@ -23,7 +23,7 @@ from dexworld.data.readers.droid_episode import ACTION, MAX_ACTION, MAX_REACH, D
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.hdf5 import attribute, numbers, opened_hdf5, per_row, read_array
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
-from dexworld.data.video_frames import VideoFrames
+from dexworld.data.video_frames import VideoFrames, check_unturned
 from dexworld.track import Track
 
 CONTROL_RATE = 15.0
@@ -153,6 +153,7 @@ def _aligned(file: h5py.File, camera: DroidCamera, rows: int) -> tuple[slice, Vi
     """
     frames = VideoFrames(camera.video, uneven=True)
     count, (height, width) = len(frames), frames.size
+    check_unturned(frames, "camera poses")
     if width > 3 * height:
         raise CorruptEpisodeError(f"{camera.video}: {width} x {height} pixels are two stereo images side by side")
     if rows == 0 or abs(rows - count) > TOLERANCE:

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dexworld.data.files import read_json
-from dexworld.data.frame_table import frame_table
 from dexworld.data.lerobot.layout import UNREADABLE, LeRobotLayout, is_lerobot, open_layout
 from dexworld.data.lerobot.rows import column_values, episode_rows
 from dexworld.data.readers.arrays import check_numbers, poses_from_euler
@@ -29,6 +28,7 @@ from dexworld.data.readers.droid_episode import (
 )
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
+from dexworld.data.video_frames import check_unturned
 from dexworld.track import Track
 
 _NAMES = {"ext1": "exterior_1_left", "ext2": "exterior_2_left", "wrist": "wrist_left"}
@@ -67,7 +67,7 @@ class DroidLeRobotSource(ForeignSource):
             poses = columns["gripper_pose_world"]
             cameras = poses @ (np.linalg.inv(poses[0]) @ camera)
         frames = layout.frames(row, IMAGES[role])
-        frame_table(frames.path)  # a video that can't be opened is found now
+        check_unturned(frames, "camera poses")  # opens the video, so that a damaged one is found now
         return Track(
             frames=frames,
             fps=layout.fps,

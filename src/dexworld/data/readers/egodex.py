@@ -23,7 +23,7 @@ from dexworld.data.readers.arrays import check_pinhole, is_rigid, simulator_seed
 from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.readers.hdf5 import attribute, opened_hdf5, read_array
 from dexworld.data.source import CorruptEpisodeError, evenly_spread
-from dexworld.data.video_frames import VideoFrames
+from dexworld.data.video_frames import VideoFrames, check_unturned
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES, KEYPOINTS_PER_HAND, LEFT, RIGHT
 from dexworld.track import Track
 
@@ -170,6 +170,7 @@ def _episode(file: h5py.File, frames: VideoFrames, clip: str, task: str, min_con
         raise CorruptEpisodeError(f"{frames.path}: {len(frames)} frames, but {len(cameras)} poses in {file.filename}")
     if not FPS_RANGE[0] <= frames.fps <= FPS_RANGE[1]:
         raise CorruptEpisodeError(f"{frames.path}: {frames.fps:g} frames per second; EgoDex has 30")
+    check_unturned(frames, "camera and hands")
     poses, tracked = _joints(file, cameras)
     keypoints, valid = _selected(KEYPOINT_NAMES, poses, tracked, missing=0.0)
     body, body_valid = _selected(BODY_KEYPOINTS, poses, tracked, missing=0.0)
@@ -221,7 +222,8 @@ def _cameras(file: h5py.File) -> np.ndarray:
     steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
     if (steps > MAX_CAMERA_STEP).any():
         frame = int(np.argmax(steps > MAX_CAMERA_STEP)) + 1
-        raise CorruptEpisodeError(f"{where} jumps by {steps[frame - 1]:.3g} m to frame {frame}; tracking was lost")
+        jump = f"{where} jumps by {steps[frame - 1]:.3g} m to frame {frame}"
+        raise CorruptEpisodeError(f"{jump}; tracking was lost, or the poses aren't in metres")
     return poses
 
 
@@ -240,7 +242,11 @@ def _joints(file: h5py.File, world_from_camera: np.ndarray) -> tuple[np.ndarray,
     poses_KT = np.stack([_poses(file, name, length) if name in present else nowhere for name in JOINT_NAMES])
     rigid_KT = is_rigid(poses_KT)
     offset = np.where(rigid_KT[..., None], poses_KT[..., :3, 3] - world_from_camera[:, :3, 3], 0.0)
-    tracked_KT = rigid_KT & (np.linalg.norm(offset, axis=-1) <= MAX_REACH)
+    reach_KT = np.linalg.norm(offset, axis=-1)
+    tracked_KT = rigid_KT & (reach_KT <= MAX_REACH)
+    if not tracked_KT.any():
+        nearest = f"is nearer to the camera than {reach_KT[rigid_KT].min():.3g} m" if rigid_KT.any() else "is rigid"
+        raise CorruptEpisodeError(f"{file.filename}: no joint {nearest}; transforms are world-from-joint, in metres")
     for side in SIDES:
         hand = [row for row, name in enumerate(JOINT_NAMES) if name.startswith(side) and name not in BODY_KEYPOINTS]
         points, seen = poses_KT[hand, :, :3, 3], tracked_KT[hand]

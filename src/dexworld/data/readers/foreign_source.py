@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.data.hand_checks import check_track
 from dexworld.data.lerobot.layout import UNREADABLE
 from dexworld.data.source import CorruptEpisodeError, FolderSource
 from dexworld.data.video import VideoError
@@ -25,7 +26,9 @@ class ForeignSource(FolderSource):
         try:
             # damaged numbers are found by checks, whatever arithmetic says of them
             with np.errstate(over="ignore", invalid="ignore"):
-                return self.read(index)
+                track = self.read(index)
+                check_track(track, where=str(self.folder))
+                return track
         except CorruptEpisodeError:
             raise
         except VideoError as error:

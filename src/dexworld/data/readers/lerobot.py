@@ -21,6 +21,7 @@ from dexworld.data.readers.foreign_source import ForeignSource
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store.labels import INTRINSICS, PACKETS, SEED, own_features, track_from_flat
 from dexworld.data.store.policy_columns import ACTION, STATE
+from dexworld.data.video_frames import check_unturned
 from dexworld.geometry import invert
 from dexworld.hands import KEYPOINT_NAMES, NUM_KEYPOINTS
 from dexworld.track import Track
@@ -192,6 +193,9 @@ class LeRobotSource(ForeignSource):
         stored = episode_rows(layout, row, needed, [*kept, "timestamp", "task_index"])
         layout.check_times(row, stored)
         frames = layout.frames(row, key) if key in layout.keys("video") else RowImages(layout, row, key)
+        labels = options.keypoints or options.camera_pose or options.intrinsics or own
+        if labels or any(name.endswith("_pixels") for name in layout.features):
+            check_unturned(frames, "keypoints, camera poses and pixels")
         columns: dict[str, Any] = {}
         for name in options.extras or [name for name in kept if name in stored]:
             if columns.setdefault(re.sub(r"[^A-Za-z0-9_.-]", "_", name), stored[name]) is not stored[name]:

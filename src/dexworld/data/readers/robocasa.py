@@ -238,6 +238,8 @@ def _frames(file: h5py.File, key: str) -> Hdf5Frames:
     if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or not 0 < max(shape[1:3]) <= MAX_SIDE:
         raise CorruptEpisodeError(f"{where} has shape {shape} {kind}, expected (T, H, W, 3) uint8")
     length, height, width, _ = shape
+    if height > width:
+        raise CorruptEpisodeError(f"{where} has shape {shape}: taller than wide; its height and width are exchanged")
     crop = round(CROP_ROWS * height / STORED_ROWS)
     if length == 0 or height <= 2 * crop or width == 0:
         raise CorruptEpisodeError(f"{where} has shape {shape}; nothing is left of it without {crop} rows each side")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from dexworld.models.checkpoint import StandIn, shapes_only
+from dexworld.models.checkpoint import StandIn, lasting_place, shapes_only
 from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig, pretrained_encoder
 from dexworld.models.encoders.base import Encoder
 from dexworld.models.encoders.pca import PCAEncoder
@@ -45,6 +45,7 @@ def find_encoder(name: str) -> EncoderConfig:
     """
     if name in ENCODERS:
         return ENCODERS[name]
+    name = lasting_place(name)
     if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
         known = ", ".join(ENCODERS)
         raise ValueError(f"no encoder {name!r}: it is no folder; choose from {known}, or give a folder or owner/name")

@@ -160,10 +160,13 @@ def _quiet(messages: Any) -> Iterator[None]:
 
 
 def _unreadable(source: str, error: Exception) -> CheckpointError:
-    taken, reason = "Hugging Face id (no folder has this name)", " ".join(str(error).split())
+    place, reason = Path(source).absolute(), " ".join(str(error).split())
+    taken = f"Hugging Face id (there is no folder {place})"
     advice = f"Without a network, `hf download {source}` elsewhere and give the folder; DINOv3 wants a login"
     if Path(source).is_dir():
         taken, advice = "folder", "It needs the config.json and model.safetensors that transformers writes"
+    elif source == str(place):
+        taken, reason, advice = "folder", "it is not there.", "Put it back, or name its new place"
     return CheckpointError(
         f"can't load encoder weights from {source!r}, taken as a {taken}: {reason} {advice}. A trained model names its "
         "encoder in `encoder.source` of its config.json. The pca encoder needs no download"

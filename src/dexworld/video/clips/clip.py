@@ -1,6 +1,6 @@
 """One triplet in memory: the interaction, static and hand video of a clip, its prompt, and the hands' motion."""
 
-import re
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ class ClipShape:
         return self.width // SPACE_FACTOR
 
 
-_NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ ,@+=()-]*")
+_NAME_SIGNS = "._ ,@+=()-"  # in names, beside letters and digits of any script
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,15 @@ def is_clip_length(frames: int) -> bool:
 
 def check_name(name: str) -> None:
     """Raise ValueError unless `name` is `<stem>` or `<group>/.../<stem>` of plain file names."""
-    if not name or not all(_NAME_PART.fullmatch(part) for part in name.split("/")):
+    parts = name.split("/")
+    if not all(_in_word(part[:1]) and all(_in_word(sign) or sign in _NAME_SIGNS for sign in part) for part in parts):
         rule = "each part between '/' starts with a letter, digit or '_' and holds only those, spaces and .,@+=()-"
-        raise ValueError(f"triplet name {name!r}: {rule}")
+        raise ValueError(f"triplet name {name!r}: {rule}; rename its files")
+
+
+def _in_word(sign: str) -> bool:
+    """Whether a character is a letter or digit of any script, a mark that belongs to one, or '_'."""
+    return sign == "_" or sign.isalnum() or (sign != "" and unicodedata.category(sign)[0] == "M")
 
 
 def keypoints_camera(track: Track) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dexworld.hands import BONES
+from dexworld.hands import BONE_LENGTHS, BONES
 
 SIDES = 8  # of a capsule
 _CAP = np.radians([90.0, 45.0, 0.0])  # polar angle of a cap's rings, from the pole to the joint
@@ -22,15 +22,7 @@ _FINGER_RADII = [
     [0.0105, 0.0080, 0.0070, 0.0060],
 ]
 RADII = np.concatenate([[0.021], np.ravel(_FINGER_RADII)])
-# Bone lengths of that hand, metres, in the order of `hands.BONES`: they tell how large another hand is.
-_FINGER_LENGTHS = [
-    [0.045, 0.040, 0.032, 0.027],
-    [0.092, 0.043, 0.026, 0.022],
-    [0.090, 0.047, 0.030, 0.024],
-    [0.085, 0.043, 0.028, 0.024],
-    [0.080, 0.034, 0.021, 0.021],
-]
-LENGTHS = np.ravel(_FINGER_LENGTHS)
+LENGTHS = np.ravel(BONE_LENGTHS)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ TRUMANS' renderers leave the second in `<group>/sequences/videos_static` and the
 `<group>` may be empty or any depth of folders. A triplet's name is `<group>/<stem>`.
 """
 
+import codecs
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dexworld.data.files import read_arrays, written_atomically
+from dexworld.data.hand_checks import check_track, warn_once
 from dexworld.data.video import write_video
 from dexworld.track import Track
 from dexworld.video.clips.clip import TripletClip, check_name
@@ -114,21 +116,43 @@ def _write(path: Path, frames: np.ndarray, fps: float, chroma: str = "420") -> N
         write_video(temporary, frames, fps, crf=CRF, chroma=chroma)
 
 
-def read_track(path: Path) -> Track:
-    """The keypoints and the camera of a hand_motions npz. Raises ValueError naming the file and the key."""
+def read_track(path: Path, size: tuple[int, int]) -> Track:
+    """The keypoints and the camera of a hand_motions npz, for a video of `size` (height, width).
+
+    Raises ValueError naming the file and the key, or the likely cause where the hands can't be hands.
+    """
     arrays, _ = read_arrays(path)
     if missing := [name for name in _TRACK if name not in arrays]:
         raise ValueError(f"{path}: holds no {', '.join(missing)}")
     columns = {name: arrays[name] for name in _TRACK[:2]}
-    return Track(arrays["world_from_camera"], arrays["intrinsics"], columns, source=str(path))
+    track = Track(arrays["world_from_camera"], arrays["intrinsics"], columns, source=str(path))
+    try:
+        check_track(track, size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return track
 
 
 def read_prompt(path: Path) -> str:
     """The whole text of a prompt file, stripped. Raises ValueError for a missing or undecodable file."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return _text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: the prompt can't be read ({error})") from error
+
+
+def _text(path: Path) -> str:
+    """A text of UTF-8 or, with its byte-order mark, UTF-16; what is neither is read as Latin-1, with a warning."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if any(byte < 32 and byte not in b"\t\n\f\r" for byte in content):  # no text of any kind
+            raise
+        warn_once(str(path), "text", f"is not UTF-8 ({error}); read as Latin-1")
+        return content.decode("latin-1")
 
 
 def find_names(root: Path) -> list[str]:
@@ -149,7 +173,7 @@ def read_list(root: Path, listing: Path | str) -> tuple[dict[str, int], list[str
         raise ValueError(f"{listing}: no such list file, neither there nor in {root}")
     names: dict[str, int] = {}
     problems: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         video = PurePosixPath(line.strip())
         try:
             if line.strip():

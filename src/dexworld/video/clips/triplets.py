@@ -65,7 +65,7 @@ class TripletFolder:
                 rates = f"{video.fps:g} fps, but {videos[0].path} has {videos[0].fps:g}"
                 raise ValueError(f"{video.path}: {rates}; write the three videos of a triplet at one rate")
         moving, static, hands = (video.read(list(range(len(video)))) for video in videos)
-        track = read_track(files.motion) if files.motion.exists() else None
+        track = read_track(files.motion, moving.shape[1:3]) if files.motion.exists() else None
         prompt, seed = read_prompt(files.prompt), self.seeds.get(name)
         return TripletClip(name, moving, static, hands, prompt, videos[0].fps, track, seed)
 

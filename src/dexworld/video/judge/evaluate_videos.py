@@ -15,6 +15,7 @@ import tyro
 
 from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.intervals import bootstrap_mean
+from dexworld.evaluation.ledger import Ledger
 from dexworld.models.picture_metrics import masked_mean, psnr_of, squared_error_map, ssim_map
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.regions import changed_pixels, interaction_region
@@ -137,11 +138,13 @@ def evaluate_methods(
     codec: Any | None = None,
     perceptual: Perceptual | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    ledger: Ledger | None = None,
 ) -> Evaluation:
     """Evaluate methods on clips (a list, or an open triplet folder) beside the references.
 
     codec: of the methods; with it, static copy and the truth also stand in the table as that codec shows them.
-    perceptual: by default, without any weights. progress: called with a method's name, clips done and clips in all.
+    perceptual: by default, without any weights. ledger: keeps each clip's measures; clips in it are not evaluated
+    again. progress: called with a method's name, clips done and clips in all.
     Raises ValueError on no clips, methods of one name, or a video of another shape, and SeedError on clips that a
     method was trained on.
     """
@@ -150,23 +153,29 @@ def evaluate_methods(
     references = tuple(dict.fromkeys((*copies, *config.compare_with)))
     simulated = check_evaluation(clips, everything, references, config)
     perceptual = perceptual or Perceptual()
-    values: dict[str, list[Measures]] = {method.name: [] for method in everything}
-    seen, shares = [], []
-    for start in range(0, len(clips), config.batch):
-        group = [clips[index] for index in range(start, min(start + config.batch, len(clips)))]
-        truths = [Truth(clip) for clip in group]
-        for method in everything:
-            made = generated(method, group, config)
-            values[method.name] += [
-                mean_over_samples([truth.measure(video, perceptual) for video in videos])
-                for truth, videos in zip(truths, made, strict=True)
-            ]
-            if progress is not None:
-                progress(method.name, start + len(group), len(clips))
-        seen += [clip.name for clip in group]
-        shares += [float(truth.region.mean()) for truth in truths]
+    names = list(getattr(clips, "names", None) or [clip.name for clip in clips])
+    rows: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(names), config.batch):  # always the same batches, so that figures are the same
+        stop = min(start + config.batch, len(names))
+        if ledger is None or any(name not in ledger for name in names[start:stop]):
+            group = [clips[index] for index in range(start, stop)]
+            truths = [Truth(clip) for clip in group]
+            rows |= {each.clip.name: {"region_share": float(each.region.mean()), "values": {}} for each in truths}
+            for method in everything:
+                for truth, videos in zip(truths, generated(method, group, config), strict=True):
+                    measures = mean_over_samples([truth.measure(video, perceptual) for video in videos])
+                    rows[truth.clip.name]["values"][method.name] = measures
+                if progress is not None:
+                    progress(method.name, stop, len(names))
+        if ledger is not None:
+            for name in names[start:stop]:
+                if name not in ledger:
+                    ledger.add(name, rows[name])
+                rows[name] = ledger[name]
+    values = {method.name: [rows[name]["values"][method.name] for name in names] for method in everything}
+    shares = tuple(rows[name]["region_share"] for name in names)
     samples = {method.name: samples_of(method, config) for method in everything}
-    return Evaluation(config, tuple(seen), samples, values, tuple(shares), references, simulated)
+    return Evaluation(config, tuple(names), samples, values, shares, references, simulated)
 
 
 class Truth:
@@ -230,18 +239,22 @@ def check_evaluation(
     """Refuse what `evaluate_methods` can't evaluate, before anything is computed; how many clips have a scene seed."""
     if not len(clips):
         raise ValueError("there are no clips to evaluate on")
-    names = [method.name for method in methods]
+    check_names([method.name for method in methods], references, config)
+    known = getattr(clips, "seeds", None)  # an open folder knows them without decoding
+    given = [clip.seed for clip in clips] if known is None else list(known.values())
+    seeds = [seed for seed in given if seed is not None]
+    check_scenes(seeds, methods, config.split)
+    return len(seeds)
+
+
+def check_names(names: Sequence[str], references: Sequence[str], config: EvaluateConfig) -> None:
+    """Raise ValueError for methods of one name, and for names in `config` that no method has."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"methods need names of their own; {', '.join(twice)} stands for more than one")
     unknown = [name for name in (*references, *config.decoded) if name not in names]
     if unknown:
         raise ValueError(f"compare_with or decoded names {', '.join(unknown)}, but the methods are {', '.join(names)}")
-    known = getattr(clips, "seeds", None)  # an open folder knows them without decoding
-    given = [clip.seed for clip in clips] if known is None else list(known.values())
-    seeds = [seed for seed in given if seed is not None]
-    check_scenes(seeds, methods, config.split)
-    return len(seeds)
 
 
 def check_scenes(seeds: Sequence[int], methods: Sequence[VideoMethod], split: Split = "evaluation") -> None:

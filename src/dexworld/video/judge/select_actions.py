@@ -35,6 +35,7 @@ NEUTRAL_PROMPT = "A hand acts on the objects on a table."  # of every candidate:
 TIE = 1e-9  # scores closer than this are equal
 GOAL_PICTURES = ("goal.png", "goal.jpg")
 GOAL_TEXT = "goal.txt"
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -141,14 +142,24 @@ def folder_goal(folder: Path) -> np.ndarray | str:
     """The goal of a folder: picture (H, W, 3) uint8 RGB, or else sentence. Raises SelectionError for neither."""
     pictures = [folder / name for name in GOAL_PICTURES if (folder / name).exists()]
     if pictures:
-        try:
-            with av.open(str(pictures[0])) as container:
-                return next(container.decode(video=0)).to_ndarray(format="rgb24")
-        except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
-            raise SelectionError(f"{pictures[0]}: can't be read as a picture ({error})") from error
+        return read_picture(pictures[0])
     if not (folder / GOAL_TEXT).exists():
         raise SelectionError(f"{folder}: holds neither a goal picture ({', '.join(GOAL_PICTURES)}) nor {GOAL_TEXT}")
     return read_prompt(folder / GOAL_TEXT)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A PNG or JPEG (H, W, 3) uint8 RGB, upright. Raises SelectionError for one that is no picture or ends early."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(JPEG_START) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
+            raise ValueError("it ends early")
+        with av.open(str(path)) as container:
+            container.streams.video[0].codec_context.options = {"err_detect": "explode"}
+            frame = next(container.decode(video=0))
+    except (av.FFmpegError, OSError, ValueError, StopIteration, IndexError) as error:
+        raise SelectionError(f"{path}: can't be read as a picture ({error})") from error
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
 
 
 def folder_candidates(folder: Path) -> list[TripletClip]:
@@ -166,7 +177,7 @@ def folder_candidates(folder: Path) -> list[TripletClip]:
         motion = folder / "hand_motions" / f"{path.stem}.npz"
         scene, shown = (video.read(list(range(len(video)))) for video in (static, hands))
         try:
-            track = read_track(motion) if motion.exists() else None
+            track = read_track(motion, static.size) if motion.exists() else None
             clips.append(TripletClip(path.stem, scene, scene, shown, NEUTRAL_PROMPT, static.fps, track))
         except ValueError as error:
             raise SelectionError(f"{path}: {error}") from error

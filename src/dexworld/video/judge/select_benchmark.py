@@ -13,7 +13,7 @@ believes leads there. Beside the video world model:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from dexworld.data.parallel import available_cores, parallel_map
 from dexworld.evaluation.guard import Split, check_seeds
+from dexworld.evaluation.ledger import Ledger
 from dexworld.models.world_model import load_world_model
 from dexworld.sim.hands.hand_candidates import QUIET_SHARE, CandidateSet, record_candidates
 from dexworld.sim.hands.hand_clips import HandClipConfig
@@ -39,12 +40,14 @@ from dexworld.video.judge.references import VideoMethod, through_codec
 from dexworld.video.judge.select_actions import NEUTRAL_PROMPT, image_score_name, imagined_clips, scene_view
 from dexworld.video.judge.select_figures import DEXWM, MAIN, Judged, ShownScene, figures
 from dexworld.video.judge.video_measures import TextScorer, given_lpips
+from dexworld.video.model.clip_latents import tensors_digest
 from dexworld.video.model.dwm import load_video_model
 from dexworld.video.model.generate import GenerateConfig, Generator, shown, with_texts
 
 COMPOSITE, COMPOSITE_CODEC = "composite", "composite_codec"
 HAND_OVER_CHANGE, ORACLE = "hand_over_change", "oracle"
 BLUR_PX = 9  # of `hand_over_change`
+FREE = ("episodes", "shown", "workers", "device")  # settings that change no scene
 MethodFactory = Callable[[], VideoMethod]
 
 
@@ -92,12 +95,14 @@ def select_benchmark(
     config: SelectConfig,
     methods: Mapping[str, MethodFactory],
     progress: Callable[[int, int], None] | None = None,
+    file: Path | None = None,
 ) -> tuple[dict[str, Any], list[Judged]]:
     """Play the benchmark: the figures as `results.json` holds them, and the scenes to show, in seed order.
 
     methods: picklable factories (`trained_method` makes them), called in every process; `dwm` is the main one,
-    `no_hand` sees no hands, others are measured beside them. progress: called with (scenes done, scenes). Raises
-    SeedError for seeds that must not be evaluated on, ValueError for a method that takes a control's name.
+    `no_hand` sees no hands, others are measured beside them. progress: called with (scenes done, scenes). file: ledger
+    of the scenes; those in it are judged again only to be shown. Raises SeedError for seeds that must not be evaluated
+    on, ValueError for a method that takes a control's name, and for a ledger of other settings.
     """
     reserved = sorted({DEXWM, COMPOSITE, COMPOSITE_CODEC, HAND_OVER_CHANGE, ORACLE} & set(methods))
     if reserved:
@@ -106,12 +111,21 @@ def select_benchmark(
     judge = Judge(config, methods)
     for provenance in [{"training_seeds": []}, *judge.provenances]:
         check_seeds(seeds, provenance, config.split)
-    judged: list[Judged] = []
-    for part in _parts(judge, dict(methods), seeds):
-        judged += part
+    ledger = None if file is None else Ledger(file, judge.settings)
+    known = {seed for seed in seeds if ledger is not None and str(seed) in ledger}
+    missing = [seed for seed in seeds if seed not in known or seed < config.seed + config.shown]
+    shown_scenes: dict[int, ShownScene | None] = {}
+    rows: dict[int, dict[str, Any]] = {}
+    for part in _parts(judge, dict(methods), missing):
+        for each in part:
+            shown_scenes[each.seed], rows[each.seed] = each.shown, each.row()
+            if ledger is not None and each.seed not in known:
+                ledger.add(str(each.seed), rows[each.seed])
         if progress is not None:
-            progress(len(judged), len(seeds))
-    judged.sort(key=lambda each: each.seed)
+            progress(len(seeds) - len(missing) + len(rows), len(seeds))
+    if ledger is not None:
+        rows = {seed: ledger[str(seed)] for seed in seeds}
+    judged = [Judged.of(seed, rows[seed], shown_scenes.get(seed)) for seed in seeds]
     found = figures(judged, 1.0 / config.candidates)
     found["chance_acting"] = 1.0 / (config.candidates - config.candidates // QUIET_SHARE)
     found["rivals"] = config.rivals
@@ -123,7 +137,7 @@ def select_benchmark(
 def _parts(judge: "Judge", methods: dict[str, MethodFactory], seeds: list[int]):
     """The judged scenes, some at a time, in any order. A GPU is used by one process."""
     config = judge.config
-    workers = min(config.workers or available_cores(), len(seeds))
+    workers = max(min(config.workers or available_cores(), len(seeds)), 1)
     if workers == 1 or local_device(config.device).type != "cpu":
         return ([judge(seed)] for seed in seeds)
     size = max(1, min(8, len(seeds) // (2 * workers)))  # models are loaded once for so many scenes
@@ -175,6 +189,16 @@ class Judge:
         judges = (*self.methods.values(), self.evaluator and self.evaluator.model)
         found = [getattr(judge, "provenance", None) for judge in judges]
         return [each for each in found if each is not None]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the judgement of a scene depends on, as JSON values."""
+        options = {name: value for name, value in asdict(self.config).items() if name not in FREE}
+        judges = self.methods | ({} if self.evaluator is None else {DEXWM + " (latent)": self.evaluator})
+        models = {name: getattr(each, "model", None) for name, each in judges.items()}
+        weights = {name: tensors_digest(each.state_dict()) for name, each in models.items() if each is not None}
+        generation = {name: asdict(each.config) for name, each in self.methods.items() if isinstance(each, Generator)}
+        return options | {"weights": weights, "generation": generation, "methods": sorted(self.methods)}
 
     def __call__(self, seed: int) -> Judged:
         """Record the candidates of a scene and let every method judge them; the first scenes keep their videos."""

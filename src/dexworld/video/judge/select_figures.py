@@ -30,6 +30,19 @@ class Judged:
     text_scores: dict[str, np.ndarray] = field(default_factory=dict)
     shown: "ShownScene | None" = None
 
+    def row(self) -> dict[str, Any]:
+        """The judgement as `plain` JSON values, without pictures."""
+        return {name: value for name, value in vars(self).items() if name not in ("seed", "shown")}
+
+    @classmethod
+    def of(cls, seed: int, row: dict[str, Any], shown: "ShownScene | None") -> "Judged":
+        """A judgement from `row`, or from what a file made of it."""
+        arrays = {
+            kind: {name: np.asarray(each, dtype=float) for name, each in row[kind].items()}
+            for kind in ("scores", "text_scores")
+        }
+        return cls(seed, row["goal_index"], np.asarray(row["final_distances"], dtype=float), **arrays, shown=shown)
+
     def order(self, method: str) -> np.ndarray:
         """Candidates (N,), best first; equal scores in an order that the scene's seed draws."""
         return rank_order(self.scores[method], self.seed)

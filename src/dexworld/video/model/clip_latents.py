@@ -8,7 +8,7 @@ its clip's files have other contents: their signature is in its metadata.
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dexworld.data.latent_cache import place_of_latents
 from dexworld.data.locks import write_missing
+from dexworld.data.pace import Pace
 from dexworld.data.video_frames import VideoFrames
 from dexworld.models.checkpoint import write_tensors
 from dexworld.video.clips.clip import TripletClip, camera_vectors
@@ -28,6 +30,7 @@ from dexworld.video.clips.triplet_files import RATE_TOLERANCE, TripletFiles
 from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.conditions import video_of
 from dexworld.video.model.dwm import DWM
+from dexworld.video.model.video_config import DWMConfig
 
 logger = logging.getLogger(__name__)
 KINDS = ("interaction", "static", "hands", "silhouette", "first_frame")
@@ -101,14 +104,18 @@ def tensors_digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def encode_folder(triplets: TripletFolder, model: DWM) -> LatentFolder:
+def encode_folder(triplets: TripletFolder, model: DWM, cache: Path | None = None) -> LatentFolder:
     """Encode every clip of a folder that isn't encoded yet, on the model's device; several processes share the work.
 
-    Raises ValueError naming a clip of another shape than the model's, or one whose hand video shows no hand, unless
-    the settings in triplets.json say `"navigation": true`.
+    cache: folder of latents (`place_of_latents`). Raises ValueError naming a clip of another shape than the model's, or
+    one whose hand video shows no hand, unless the settings in triplets.json say `"navigation": true`.
     """
     fingerprint = codec_fingerprint(model)
-    folder = triplets.root / "latents" / fingerprint
+
+    def all_whole(folder: Path) -> bool:
+        return all(_fresh(latent_file(folder, name), triplets.files[name]) for name in triplets.names)
+
+    folder = place_of_latents(triplets.root, fingerprint, cache, all_whole)
     places = {latent_file(folder, name): index for index, name in enumerate(triplets.names)}
     rates = {name: VideoFrames(triplets.files[name].interaction).fps for name in triplets.names[:1]}
 
@@ -126,16 +133,15 @@ def encode_folder(triplets: TripletFolder, model: DWM) -> LatentFolder:
     waiting = [path for path in places if not whole(path)]
     for path in waiting:
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_missing(_logged(waiting, triplets.root), write, whole=whole)
+    pace, done = Pace(), set[Path]()
+
+    def finished(path: Path) -> None:
+        done.add(path)
+        pace.update(f"{triplets.root}: clips encoded", len(done), len(waiting))
+
+    write_missing(waiting, write, finished, whole)
     warn_of_rates(rates, model)
     return LatentFolder(triplets, folder, fingerprint)
-
-
-def _logged(paths: list[Path], root: Path) -> Iterator[Path]:
-    for count, path in enumerate(paths):
-        if count and count % 500 == 0:
-            logger.info("%s: %d of %d clips encoded", root, count, len(paths))
-        yield path
 
 
 def _encoded(clip: TripletClip, model: DWM) -> dict[str, Tensor]:
@@ -163,11 +169,25 @@ def _fresh(path: Path, files: TripletFiles) -> bool:
 
 def check_shape(video: np.ndarray, model: DWM, name: str) -> None:
     """Raise ValueError naming the clip unless `video` (F, H, W, 3) has the shape that the model works on."""
-    clip = model.config.clip
-    wanted = (clip.frames, clip.height, clip.width, 3)
-    if video.shape != wanted:
-        found, taken = ("{} frames of {} x {}".format(*shape) for shape in (video.shape, wanted))
+    _check_shape(video.shape[:3], model.config, name)
+
+
+def _check_shape(shape: tuple[int, ...], model: DWMConfig, name: str) -> None:
+    wanted = (model.clip.frames, model.clip.height, model.clip.width)
+    if tuple(shape) != wanted:
+        found, taken = ("{} frames of {} x {}".format(*each) for each in (shape, wanted))
         raise ValueError(f"{name} is {found}, this model takes {taken}; bring it there with `dexworld video prepare`")
+
+
+def check_clips(folder: TripletFolder, model: DWMConfig) -> None:
+    """Raise ValueError naming a clip of another shape than the model's or without what it needs; decodes nothing."""
+    lacking = [name for name in folder.names if not folder.files[name].motion.exists()]
+    if model.condition.startswith("adaln") and lacking:
+        what = f"{lacking[0]} has no hand_motions file, which condition {model.condition!r} needs"
+        raise ValueError(f"{folder.root}: {what}; {len(lacking)} of {len(folder)} clips lack it")
+    for name in folder.names:
+        video = VideoFrames(folder.files[name].interaction)
+        _check_shape((len(video), *video.size), model, f"{folder.root}: {name}")
 
 
 def check_hands(clip: TripletClip, root: Path) -> None:

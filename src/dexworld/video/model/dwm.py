@@ -19,17 +19,27 @@ from dexworld.models.checkpoint import (
     CheckpointError,
     Pretrained,
     config_of,
+    lasting_place,
     located,
     read_settings,
     write_card,
 )
 from dexworld.models.reference import checkpoint_path
 from dexworld.training.distributed import local_device
+from dexworld.training.fit import without_folders
 from dexworld.video.clips.clip import ClipShape, TripletClip, camera_vectors
 from dexworld.video.model.backbone import Backbone
 from dexworld.video.model.codecs import build_codec
 from dexworld.video.model.conditions import Conditions, known_mask, video_of
-from dexworld.video.model.lora import ADAPTER_FILES, has_lora, is_adapter, load_adapter, read_adapter, save_adapter
+from dexworld.video.model.lora import (
+    ADAPTER_FILE,
+    ADAPTER_FILES,
+    has_lora,
+    is_adapter,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 from dexworld.video.model.noise import NoiseProcess, diffusion_process, flow_process
 from dexworld.video.model.patch_embedding import widen_patch_embedding
 from dexworld.video.model.published_weights import (
@@ -160,11 +170,14 @@ class DWM(Pretrained):
         With LoRA adapters only they and the patch embedding are written, beside the name of their base (`lora.py`).
         provenance: by default the model's own. Raises ValueError for adapters on a base that nothing names.
         """
+        base, own = self.provenance.get("base"), self.provenance
+        provenance = dict(own if provenance is None else provenance)
+        if provenance.get("base"):  # a model card shows it; an adapter's own record has the whole path
+            provenance["base"] = without_folders(provenance["base"])
         if not has_lora(self.backbone.transformer):
             super().save_pretrained(folder, provenance, dtype)
+            self.provenance = own
             return
-        provenance = self.provenance if provenance is None else provenance
-        base = self.provenance.get("base")
         if not base:
             raise ValueError("an adapter is saved without its base, which is unknown; set provenance['base']")
         about = {"model": asdict(self.config), "provenance": provenance}
@@ -192,11 +205,13 @@ def load_base(
     clip: by default the size of the checkpoint's own training clips. codec_source: another codec than its own. Raises
     CheckpointError for a folder that can't be used, ValueError for a condition that the backbone doesn't take.
     """
+    source = lasting_place(source)
     transformer = load_transformer(source)
-    config = published_config(transformer, source, clip, condition, prediction, codec_source)
+    codec = lasting_place(codec_source or source)
+    config = published_config(transformer, source, clip, condition, prediction, codec)
     check_expressible(transformer, config, str(source))
     widen(transformer, config, str(source))
-    return DWM(config, None, Backbone(config, transformer), {"base": str(source)})
+    return DWM(config, None, Backbone(config, transformer), {"base": source})
 
 
 def started_from(base: DWM, condition: Condition, prediction: Prediction | None = None) -> tuple[DWM, dict[str, Any]]:
@@ -232,6 +247,10 @@ def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None) -> 
     source = base or saved.get("base")
     if not source:
         raise CheckpointError(f"{folder_or_hub_id} doesn't name the checkpoint it was trained on; give it as `base`")
+    source = lasting_place(source)
+    if Path(source).is_absolute() and not Path(source).is_dir():
+        gone = f"{folder_or_hub_id} is an adapter of {source}, which is not there"
+        raise CheckpointError(f"{gone}; put it back, or name its new place in {ADAPTER_FILE}")
     if "model" in saved:
         config = config_of(DWMConfig, saved["model"], f"{folder_or_hub_id}: model")
         if _is_ours(source, saved):
@@ -247,7 +266,7 @@ def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None) -> 
         model = load_base(source)
     model.backbone.requires_grad_(False)  # what the adapter doesn't hold is not trained further
     load_adapter(model.backbone.transformer, folder_or_hub_id)
-    model.provenance, model.source = {**saved.get("provenance", {}), "base": str(source)}, str(folder_or_hub_id)
+    model.provenance, model.source = {**saved.get("provenance", {}), "base": source}, str(folder_or_hub_id)
     return model
 
 
@@ -263,4 +282,5 @@ def _is_ours(source: str | Path, saved: dict[str, Any]) -> bool:
 
 def load_video_model(path: str | Path, device: str = "auto") -> DWM:
     """A trained model from its folder, its hub id or the name of a shipped one, on `device` and in evaluation mode."""
-    return DWM.from_pretrained(checkpoint_path(str(path))).to(local_device(device)).eval()
+    where = local_device(device)  # checked before anything is loaded
+    return DWM.from_pretrained(checkpoint_path(str(path))).to(where).eval()

@@ -16,7 +16,7 @@ from dexworld.video.clips.triplets import TripletFolder
 from dexworld.video.model.clip_latents import check_shape
 from dexworld.video.model.conditions import Conditions
 from dexworld.video.model.dwm import DWM
-from dexworld.video.model.prompt_embeddings import embed_prompts
+from dexworld.video.model.prompt_embeddings import check_text_encoder, embed_prompts
 
 AROUND = 0.07  # side of the window in which changes are averaged, as a share of the frame height
 
@@ -153,9 +153,12 @@ class Generator:
         conditions = self.model.conditions_of(clips, self._texts(clips))
         return conditions if self.config.hands else conditions.without_hands()
 
-    def check_texts(self) -> None:
-        """Raise ValueError when texts are needed and there are none."""
+    def check_texts(self, text_encoder: str | None = None) -> None:
+        """Raise ValueError when texts are needed and neither they nor their encoder are there, or it doesn't fit."""
         trained_with = self.provenance.get("text_encoder")
+        if text_encoder is not None:
+            check_text_encoder(text_encoder, self.model.config.backbone)
+            return
         if self.texts is None and trained_with:
             raise ValueError(f"this model was trained with prompts ({trained_with}): give its text_encoder")
         if self.texts is None and self.config.sampling.guidance != 1.0:

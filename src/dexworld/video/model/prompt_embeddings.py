@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dexworld.models.checkpoint import CheckpointError, check_finite, understood, write_tensors
+from dexworld.models.checkpoint import CheckpointError, check_finite, lasting_place, understood, write_tensors
 from dexworld.video.model.published_parts import find_optional_part, find_part, library_model, part_settings, require
 from dexworld.video.model.video_config import BackboneConfig
 
@@ -37,7 +37,7 @@ def embed_prompts(
     prompts and encoder; with it the encoder, 10 GB and more, is not even loaded. Raises CheckpointError for an encoder
     that is missing, of another kind or width, or whose weights don't fit.
     """
-    unique = tuple(sorted(set(prompts)))
+    unique, source = tuple(sorted(set(prompts))), lasting_place(source)
     if not unique:
         return {}
     path = None if cache is None else Path(cache) / f"text-{_fingerprint(unique, backbone, source)}.safetensors"
@@ -58,10 +58,8 @@ def embed_prompts(
     return dict(zip(unique, embeddings, strict=True))
 
 
-def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any, Any]:
-    """(tokenizer, encoder) that `backbone` was trained with. Raises CheckpointError, or ImportError."""
-    import transformers
-
+def check_text_encoder(source: str | Path, backbone: BackboneConfig) -> Path:
+    """The folder of the text encoder in a folder or hub id. Raises CheckpointError if `backbone` can't read it."""
     name = ENCODERS[backbone.kind]
     folder = find_part(source, "text_encoder")
     settings = part_settings(folder)
@@ -71,6 +69,14 @@ def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any
     width = settings.get("d_model")
     if width != backbone.text_dim:
         raise CheckpointError(f"{folder} embeds into {width} numbers, the model reads {backbone.text_dim}")
+    return folder
+
+
+def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any, Any]:
+    """(tokenizer, encoder) that `backbone` was trained with. Raises CheckpointError, or ImportError."""
+    import transformers
+
+    folder, name = check_text_encoder(source, backbone), ENCODERS[backbone.kind]
     # A model folder has its tokenizer beside the encoder, an encoder's own folder in itself.
     words = find_optional_part(source, "tokenizer") or folder
     if not (words / "tokenizer.json").is_file():

@@ -38,7 +38,10 @@ def require(*packages: str) -> None:
 
 def find_part(source: str | Path, part: str) -> Path:
     """Local folder of a part, e.g. "vae", of a model folder, its own, or a hub id. Raises CheckpointError."""
-    folder = find_optional_part(source, part)
+    try:
+        folder = find_optional_part(source, part)
+    except CheckpointError as error:
+        raise CheckpointError(f"{part} of {source}: {error}") from error
     if folder is not None:
         return folder
     wanted = CONFIG_FILES.get(part, "config.json")

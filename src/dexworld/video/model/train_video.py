@@ -1,10 +1,4 @@
-"""From triplet folders to a trained video model: what `dexworld video train` runs.
-
-<output>/model            the model, ready for `DWM.from_pretrained`, with its provenance
-<output>/checkpoints      training state; start the same command again to go on
-<output>/metrics.jsonl    the curve; the same in <output>/tensorboard
-<output>/results.json     steps, seconds, validation figures
-"""
+"""From triplet folders to a trained video model: what `dexworld video train` runs (see `fit` for what it leaves)."""
 
 import logging
 from dataclasses import asdict, dataclass, field, replace
@@ -15,19 +9,29 @@ import numpy as np
 import torch
 
 from dexworld.evaluation.guard import training_ranges
+from dexworld.models.checkpoint import lasting_place
 from dexworld.models.reference import checkpoint_path
 from dexworld.training import checkpoints
 from dexworld.training.distributed import local_device
 from dexworld.training.fit import run_trainer, without_folders
+from dexworld.training.train_config import fixed_settings
 from dexworld.training.trainer import Trainer
+from dexworld.video.clips.clip import ClipShape
 from dexworld.video.clips.triplets import TripletFolder, open_triplets
-from dexworld.video.model.clip_latents import LatentFolder, codec_fingerprint, encode_folder, fit_codec, tensors_digest
+from dexworld.video.model.clip_latents import (
+    LatentFolder,
+    check_clips,
+    codec_fingerprint,
+    encode_folder,
+    fit_codec,
+    tensors_digest,
+)
 from dexworld.video.model.dwm import DWM, load_base, started_from
 from dexworld.video.model.generate import folder_prompts
 from dexworld.video.model.lora import LoRAConfig, add_lora, has_lora
-from dexworld.video.model.prompt_embeddings import embed_prompts
-from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, Condition, Prediction, preset
-from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation
+from dexworld.video.model.prompt_embeddings import check_text_encoder, embed_prompts
+from dexworld.video.model.video_config import CONCATENATED, CONDITIONS, Condition, DWMConfig, Prediction, preset
+from dexworld.video.model.video_task import VideoTask, VideoTrainConfig, VideoValidation, check_outside_weight
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +40,9 @@ logger = logging.getLogger(__name__)
 class VideoRunConfig:
     """A training run: which data, which model, where to. Raises ValueError naming the field that makes no sense."""
 
-    data: tuple[Path, ...]
+    data: tuple[Path, ...] = ()
     """Triplet folders (`dexworld video prepare`, `dexworld video synthesize`)."""
-    output: Path
+    output: Path = Path("outputs/video-train")
     """Folder of the run; a run that was stopped goes on there."""
     preset: str = "mini"
     """Model preset, for new weights."""
@@ -51,7 +55,10 @@ class VideoRunConfig:
     condition starts at zero, so that the first step's answer is the initial model's."""
     base: str | None = None
     """Published weights to start from instead, in diffusers' or VideoX-Fun's layout: a folder or hub id of CogVideoX,
-    CogVideoX-Fun, Wan 2.1 or Wan-Fun. Its clip size and prediction are kept; preset and prediction don't count."""
+    CogVideoX-Fun, Wan 2.1 or Wan-Fun. Its prediction and, unless `clip_shape` is given, its clip size are kept."""
+    clip_shape: tuple[int, int, int] | None = None
+    """Frames, height and width of the clips, e.g. 17 240 368, instead of the preset's or the base's: Wan's
+    positions are free (by default 49 frames of 480 x 720), CogVideoX was trained at one size."""
     lora_rank: int = 0
     """Train low-rank adapters and the patch embedding only (64 in the DWM release); 0 trains everything."""
     text_encoder: str | None = None
@@ -62,6 +69,8 @@ class VideoRunConfig:
     """How often each data folder is drawn from, relative to the others; by its number of clips when not given."""
     validation_data: tuple[Path, ...] = ()
     """Triplet folders of held-out scenes."""
+    cache: Path | None = None
+    """Folder for latents; by default beside the data, or the user's cache folder where that can't be written."""
     codec_clips: int = 100
     """Clips that a new pca codec is fitted on."""
     device: str = "auto"
@@ -70,8 +79,11 @@ class VideoRunConfig:
     """Steps, losses, optimiser."""
 
     def __post_init__(self) -> None:
-        if not self.data:
-            raise ValueError("data names no triplet folder; make one with `dexworld video synthesize` first")
+        if self.weights and (len(self.weights) != len(self.data) or not all(each > 0 for each in self.weights)):
+            count = len(self.data)
+            raise ValueError(f"weights are {self.weights}; give one positive number for each of {count} data folders")
+        if self.clip_shape is not None and self.initial is not None:
+            raise ValueError("the initial model keeps its clips: leave out `clip_shape`, or `initial`")
         if self.codec_clips < 1:
             raise ValueError(f"codec_clips is {self.codec_clips}; it must be positive")
         if self.condition not in CONDITIONS:
@@ -86,12 +98,10 @@ class VideoRunConfig:
 
 def train_video(config: VideoRunConfig) -> Path:
     """Train, or go on with a run, and return the model's folder. Raises ValueError, ResumeError or TrainingDiverged."""
-    device = local_device(config.device)
     if config.lora_rank and config.base is None and config.initial is None:
         raise ValueError("lora_rank adapts a trained model; give the `base` or `initial` that it adapts")
-    folders = [open_triplets(folder) for folder in config.data]
-    held_out = [open_triplets(folder) for folder in config.validation_data]
-    model, ancestry = initial_model(config, folders)
+    device, folders, held_out = open_run(config)
+    model, ancestry = initial_model(config, folders, held_out)
     seeds = trained_seeds(folders, ancestry)
     check_held_out(held_out, seeds)
     # Every checkpoint of the run is to know these, not only its last one.
@@ -105,24 +115,17 @@ def train_video(config: VideoRunConfig) -> Path:
         "finished": False,
     }
     model.to(device)
-    encoded = [_encoded(folder, model, config.text_encoder) for folder in folders]
+    encoded = [_encoded(folder, model, config) for folder in folders]
     validation = None
     if held_out:
-        latents = [_encoded(folder, model, config.text_encoder) for folder in held_out]
+        latents = [_encoded(folder, model, config) for folder in held_out]
         validation = VideoValidation(latents, config.training.validation_clips, config.training)
     else:
         logger.warning("no validation data was given: there will be no validation figures")
-    identity = {
-        "model": asdict(model.config),
-        "codec": codec_fingerprint(model),
-        "data": [folder.fingerprint for folder in folders],
-        "weights": list(config.weights),
-        "lora_rank": config.lora_rank,
-        "text_encoder": config.text_encoder,
-    }
+    identity = {"model": asdict(model.config), "codec": codec_fingerprint(model), **_settings(config, folders)}
     if config.lora_rank:  # a checkpoint holds what is trained only, so the rest must be the same again
         fixed = {name: each for name, each in model.backbone.named_parameters() if not each.requires_grad}
-        identity |= {"base": config.base, "initial": config.initial, "frozen": tensors_digest(fixed)}
+        identity |= {"base": _place(config.base), "initial": _place(config.initial), "frozen": tensors_digest(fixed)}
     task = VideoTask(model, config.training, encoded, config.weights)
     trainer: Trainer[DWM] = Trainer(model, config.training, task, config.output, validation, identity, device)
     provenance = {
@@ -134,39 +137,84 @@ def train_video(config: VideoRunConfig) -> Path:
     return run_trainer(trainer, provenance, packages=("diffusers",))
 
 
+def open_run(config: VideoRunConfig) -> tuple[torch.device, list[TripletFolder], list[TripletFolder]]:
+    """The device, the training and the validation folders of a run, checked as far as no model is needed."""
+    device = local_device(config.device)
+    if not config.data:
+        raise ValueError("data names no triplet folder; make one with `dexworld video synthesize` first")
+    folders = [open_triplets(folder) for folder in config.data]
+    held_out = [open_triplets(folder) for folder in config.validation_data]
+    settings = {"training": fixed_settings(config.training), **_settings(config, folders)}
+    checkpoints.check_settings(config.output / "checkpoints", settings)
+    return device, folders, held_out
+
+
+def _settings(config: VideoRunConfig, folders: list[TripletFolder]) -> dict[str, Any]:
+    """What a continued run must share, as far as it is known without a model."""
+    settings = {"data": [folder.fingerprint for folder in folders], "weights": list(config.weights)}
+    return settings | {"lora_rank": config.lora_rank, "text_encoder": _place(config.text_encoder)}
+
+
+def _place(name: str | None) -> str | None:
+    return None if name is None else lasting_place(name)
+
+
+def check_data(config: VideoRunConfig, model: DWMConfig, folders: list[TripletFolder]) -> None:
+    """Refuse what a model can't be trained on, before anything is encoded. Raises ValueError naming the clip."""
+    if config.text_encoder is not None:
+        check_text_encoder(config.text_encoder, model.backbone)
+    if config.training.outside_weight != 1.0:
+        check_outside_weight(model)
+    for folder in folders:
+        check_clips(folder, model)
+
+
 def _described(folder: TripletFolder) -> dict[str, Any]:
     what = {"name": folder.root.name, "settings": dict(folder.settings), "clips": len(folder)}
     return what | {"fingerprint": folder.fingerprint}
 
 
-def initial_model(config: VideoRunConfig, folders: list[TripletFolder]) -> tuple[DWM, dict[str, Any] | None]:
-    """The model that training starts from, and the provenance of the one it was made of, if any."""
+def initial_model(
+    config: VideoRunConfig, folders: list[TripletFolder], held_out: list[TripletFolder]
+) -> tuple[DWM, dict[str, Any] | None]:
+    """The model that training starts from, checked against new data, and the provenance of the one it was made of."""
+    interrupted = checkpoints.latest(config.output / "checkpoints")
     torch.manual_seed(config.training.seed)  # the modules draw their first weights from torch's generator
     ancestry = None
     if config.base is not None:
         _check_lora(config, "none")
-        model = load_base(config.base, condition=config.condition)
+        clip = None if config.clip_shape is None else ClipShape(*config.clip_shape)
+        model = load_base(config.base, clip, config.condition)
     elif config.initial is not None:
         base = DWM.from_pretrained(checkpoint_path(config.initial))
         _check_lora(config, base.config.condition)
         model, ancestry = started_from(base, config.condition, config.prediction)
         ancestry = dict(ancestry)
     else:
-        settings = preset(config.preset)
-        model = DWM(replace(settings, condition=config.condition, prediction=config.prediction or settings.prediction))
-        if settings.codec.kind == "pca":
-            interrupted = checkpoints.latest(config.output / "checkpoints")
-            if interrupted is not None:
-                model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of
-            else:
-                fit_codec(model, folders, config.codec_clips, config.training.seed)
+        model = DWM(preset_config(config))
+    if interrupted is None:
+        check_held_out(held_out, trained_seeds(folders, ancestry))
+        check_data(config, model.config, folders + held_out)
+    if config.base is None and config.initial is None and model.config.codec.kind == "pca":
+        if interrupted is not None:
+            model.codec = DWM.from_pretrained(interrupted).codec  # the one that the run's latents are of
+        else:
+            fit_codec(model, folders, config.codec_clips, config.training.seed)
     transformer = model.backbone.transformer
     if config.lora_rank and not has_lora(transformer):
-        model.provenance = {**model.provenance, "base": config.base or config.initial}
+        model.provenance = {**model.provenance, "base": _place(config.base or config.initial)}
         model.backbone.requires_grad_(False)  # layers around the transformer stay as they are in the base
         add_lora(transformer, LoRAConfig(config.lora_rank, config.lora_rank), config.training.seed)
     model.backbone.recompute(config.recompute)
     return model, ancestry
+
+
+def preset_config(config: VideoRunConfig) -> DWMConfig:
+    """The config of a run's model of new weights."""
+    settings = preset(config.preset)
+    clip = settings.clip if config.clip_shape is None else ClipShape(*config.clip_shape, settings.clip.fps)
+    prediction = config.prediction or settings.prediction
+    return replace(settings, clip=clip, condition=config.condition, prediction=prediction)
 
 
 def _check_lora(config: VideoRunConfig, base: Condition) -> None:
@@ -176,12 +224,12 @@ def _check_lora(config: VideoRunConfig, base: Condition) -> None:
         raise ValueError(f"{what}; train in full (lora_rank 0)")
 
 
-def _encoded(folder: TripletFolder, model: DWM, text_encoder: str | None) -> LatentFolder:
-    encoded = encode_folder(folder, model)
-    if text_encoder is None:
+def _encoded(folder: TripletFolder, model: DWM, config: VideoRunConfig) -> LatentFolder:
+    encoded = encode_folder(folder, model, config.cache)
+    if config.text_encoder is None:
         return encoded
-    prompts = list(folder_prompts(folder))
-    texts = embed_prompts(prompts, model.config.backbone, text_encoder, folder.root / "latents", model.device)
+    prompts, place = list(folder_prompts(folder)), encoded.folder.parent
+    texts = embed_prompts(prompts, model.config.backbone, config.text_encoder, place, model.device)
     return replace(encoded, texts={name: texts[prompt] for name, prompt in zip(folder.names, prompts, strict=True)})
 
 

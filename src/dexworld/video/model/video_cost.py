@@ -1,13 +1,20 @@
 """What a preset costs before anything is loaded: tokens, parameters, memory and time (`--dry-run`)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dexworld.video.model.backbone import Backbone
 from dexworld.video.model.backbone_layers import PATCH
 from dexworld.video.model.lora import LoRAConfig, add_lora
 from dexworld.video.model.published_parts import require
-from dexworld.video.model.train_video import VideoRunConfig
-from dexworld.video.model.video_config import DWMConfig, preset
+from dexworld.video.model.train_video import (
+    VideoRunConfig,
+    check_data,
+    check_held_out,
+    open_run,
+    preset_config,
+    trained_seeds,
+)
+from dexworld.video.model.video_config import DWMConfig
 
 STEPS = 50  # of sampling, with guidance
 TFLOPS = 370.0  # 10^12 operations a second: CogVideoX-5B's 90 s for a clip (50 steps, guidance, H100)
@@ -96,12 +103,14 @@ def token_counts(config: DWMConfig) -> tuple[int, int]:
 
 
 def describe_run(run: VideoRunConfig) -> str:
-    """The estimate of a run's preset as lines of text. Raises ValueError for a run that starts from another model."""
+    """The estimate of a run's preset as lines of text. Raises what training would, and ValueError for other starts."""
     if run.base is not None or run.initial is not None:
-        raise ValueError(
-            "a dry run estimates a `preset`: name the one that is like your model, without base or initial"
-        )
-    config = replace(preset(run.preset), condition=run.condition)
+        raise ValueError("a dry run estimates a `preset`: name one like your model, without base or initial")
+    config = preset_config(run)
+    if run.data:
+        _, folders, held_out = open_run(run)
+        check_held_out(held_out, trained_seeds(folders, None))
+        check_data(run, config, folders + held_out)
     result, clip = estimate(config, run), config.clip
     how = f"LoRA rank {run.lora_rank} and the patch embedding" if run.lora_rank else "full training"
     kept = "recomputed in the backward pass" if run.recompute else "all kept"

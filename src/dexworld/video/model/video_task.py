@@ -14,7 +14,7 @@ from dexworld.video.clips.masks import random_mask
 from dexworld.video.model.clip_latents import LatentClip, LatentFolder
 from dexworld.video.model.conditions import Conditions, latent_mask
 from dexworld.video.model.dwm import DWM
-from dexworld.video.model.pca_codec import PCACodec
+from dexworld.video.model.video_config import DWMConfig
 
 VALIDATION_BATCH = 8
 Place = tuple[LatentFolder, int]  # of a clip: its folder and its index there
@@ -96,12 +96,17 @@ def denoising_loss(model: DWM, batch: VideoBatch, weight_cap: float, outside_wei
     return (weight * error).mean()
 
 
+def check_outside_weight(model: DWMConfig) -> None:
+    """Raise ValueError for a model whose errors outside the region can't be weighted."""
+    if model.prediction != "residual" or model.codec.kind != "pca":
+        found = f"{model.prediction} predictions through {model.codec.kind}"
+        raise ValueError(f"outside_weight needs residual predictions through a pca codec; leave it at 1 for {found}")
+
+
 def _weighted_by_region(
     model: DWM, batch: VideoBatch, clean: Tensor, sigma: Tensor, weight_cap: float, outside_weight: float
 ) -> Tensor:
-    if model.config.prediction != "residual" or not isinstance(model.codec, PCACodec):
-        found = f"{model.config.prediction} predictions through {model.config.codec.kind}"
-        raise ValueError(f"outside_weight needs residual predictions through a pca codec; leave it at 1 for {found}")
+    check_outside_weight(model.config)
     assert batch.region is not None
     counts = torch.where(batch.region, 1.0, outside_weight)
     error = model.codec.pixel_error(clean - batch.clean) * (counts / counts.mean())
@@ -118,9 +123,6 @@ class VideoTask:
         self.model, self.config, self.folders = model, config, folders
         sizes = np.array([len(folder) for folder in folders], dtype=float)
         shares = np.asarray(weights, dtype=float) if weights else sizes
-        if len(shares) != len(folders) or not (shares > 0).all():
-            count = len(folders)
-            raise ValueError(f"weights are {tuple(weights)}; give one positive number for each of {count} folders")
         self.shares = shares / shares.sum()
         self.blank = model.blank_hands().cpu()
 

@@ -1,10 +1,12 @@
 """Hands from outside: a neutral .npz of meshes or keypoints per frame, as HaMeR, MANO or a keypoint tracker give them.
 
-    vertices      (F, 2, V, 3)  metres in the camera frame, left then right
+    vertices      (F, 2, V, 3)  metres in the camera frame, left then right; or (F, V, 3) for the one hand `side`
     faces         (M, 3) or (2, M, 3) integers; needed with vertices
     keypoints     (F, 2, 21, 3) metres in the camera frame, left then right, order of `dexworld.hands` (OpenPose's)
-    valid         (F, 2) bool, or (F, 2, 21) for keypoints
-    intrinsics    (3, 3) pixels of the source video
+    valid         (F, 2) bool, or (F, 2, 21) for keypoints; (F,) or (F, 21) for the one hand
+    side          "left" or "right", with one hand only
+    intrinsics    (3, 3) pixels of the image that the hands were found in
+    image_size    (2,) height and width of that image, when it isn't the source video's
     world_from_camera  (F, 4, 4), when the camera moves
 
 Vertices, keypoints or both are needed. With both, the meshes are drawn and the keypoints are stored as hand motion. The
@@ -17,13 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from dexworld.data.files import read_arrays
+from dexworld.data.hand_checks import SIDES, Hands
 from dexworld.hands import KEYPOINTS_PER_HAND, NUM_KEYPOINTS
 from dexworld.track import Track
 from dexworld.video.clips.hand_mesh import MeshSequence, hand_mesh
 from dexworld.video.clips.hand_video import render_hands
 
+ASPECT = 0.02  # by which image_size may differ from the video's aspect: resizing rounds to whole pixels
 HAMER_FOCAL = 5000.0 / 256.0  # of the image's longer side: HaMeR's full-frame camera
-_KEYS = {"vertices", "faces", "keypoints", "valid", "intrinsics", "world_from_camera"}
+_KEYS = {"vertices", "faces", "keypoints", "valid", "side", "intrinsics", "image_size", "world_from_camera"}
 _PER_FRAME = ("vertices", "keypoints", "valid", "world_from_camera")
 
 
@@ -31,7 +35,8 @@ _PER_FRAME = ("vertices", "keypoints", "valid", "world_from_camera")
 class HandFile:
     """Hands of F frames, left then right. See the module for shapes; arrays that were not given are None.
 
-    faces: (2, M, 3). valid: (F, 2, 21) bool; a hand's mesh is drawn where any of its keypoints is valid.
+    faces: (2, M, 3). valid: (F, 2, 21) bool; a hand's mesh is drawn where any of its keypoints is valid. intrinsics: in
+    pixels of the source video.
     """
 
     vertices: np.ndarray | None
@@ -86,24 +91,64 @@ def hamer_intrinsics(height: int, width: int) -> np.ndarray:
 def read_hands(path: Path, source_size: tuple[int, int], hamer_camera: bool = False) -> HandFile:
     """Read and check a hand file.
 
-    source_size: (height, width) of the video, for HaMeR's camera. hamer_camera: a file without intrinsics comes from
-    HaMeR; otherwise they are needed. Raises ValueError naming file, key, frame and hand.
+    source_size: (height, width) of the video. hamer_camera: a file without intrinsics comes from HaMeR; otherwise they
+    are needed. Raises ValueError naming file, key, frame and hand, and the likely cause where hands can't be hands.
     """
     arrays, _ = read_arrays(path)
     try:
+        flags = arrays.get("valid", np.zeros(0))
+        if flags.dtype.kind in "iu" and np.isin(flags, (0, 1)).all():
+            arrays["valid"] = flags.astype(bool)
+        if "side" in arrays:
+            arrays = _both_hands(arrays)
         _check(arrays, hamer_camera)
+        intrinsics = _intrinsics(arrays, source_size)
+        valid = arrays["valid"] if arrays["valid"].ndim == 3 else arrays["valid"][..., None]
+        poses = arrays.get("world_from_camera", np.broadcast_to(np.eye(4), (len(valid), 4, 4)))
+        for name, shown in (("keypoints", valid), ("vertices", valid.any(axis=2, keepdims=True))):
+            if name in arrays:
+                shown = np.broadcast_to(shown, arrays[name].shape[:3])
+                Hands(arrays[name], shown, intrinsics, source_size, poses, str(path), drawn=True).check()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    valid = arrays["valid"] if arrays["valid"].ndim == 3 else arrays["valid"][..., None]
     faces = arrays["faces"].astype(np.int64) if "vertices" in arrays else None
     return HandFile(
         arrays.get("vertices"),
         None if faces is None else np.broadcast_to(faces, (2, *faces.shape[-2:])),
         arrays.get("keypoints"),
         np.broadcast_to(valid, (len(valid), 2, KEYPOINTS_PER_HAND)),
-        arrays["intrinsics"] if "intrinsics" in arrays else hamer_intrinsics(*source_size),
-        arrays.get("world_from_camera", np.broadcast_to(np.eye(4), (len(valid), 4, 4))),
+        intrinsics,
+        poses,
     )
+
+
+def _both_hands(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of the one hand `side` as arrays of two, the other one never valid."""
+    side = str(np.ravel(arrays["side"].astype(str))[0]).strip().lower() if arrays["side"].size == 1 else ""
+    if side not in SIDES:
+        raise ValueError(f"side is {arrays['side']}; it must be left or right")
+    both = {name: array for name, array in arrays.items() if name != "side"}
+    for name, most in (("vertices", 3), ("keypoints", 3), ("valid", 2)):
+        if name in arrays and arrays[name].ndim > most:
+            raise ValueError(f"{name} is {arrays[name].shape}; with a side, leave out the axis of the two hands")
+        if name in arrays:
+            pair = [arrays[name], np.zeros_like(arrays[name])]
+            both[name] = np.stack(pair if side == "left" else pair[::-1], axis=1)
+    return both
+
+
+def _intrinsics(arrays: dict[str, np.ndarray], source_size: tuple[int, int]) -> np.ndarray:
+    """(3, 3) in pixels of the source video. Raises ValueError when `image_size` has another aspect than it."""
+    (height, width), (rows, columns) = source_size, arrays.get("image_size", source_size)
+    if not abs(rows * width / (columns * height or 1) - 1) < ASPECT:
+        exchanged = abs(columns * width / (rows * height or 1) - 1) < ASPECT
+        cause = "give the height first" if exchanged else "extract the hands from this video"
+        raise ValueError(
+            f"image_size is {rows:g} x {columns:g} (height x width), the video's {height} x {width}: {cause}"
+        )
+    if "intrinsics" not in arrays:
+        return hamer_intrinsics(height, width)
+    return np.diag([width / columns, height / rows, 1.0]) @ arrays["intrinsics"]
 
 
 def _check(arrays: dict[str, np.ndarray], hamer_camera: bool) -> None:
@@ -116,12 +161,15 @@ def _check(arrays: dict[str, np.ndarray], hamer_camera: bool) -> None:
         raise ValueError("holds no valid flags; say for every frame and hand whether it was found")
     valid, frames = arrays["valid"], len(np.atleast_1d(arrays["valid"]))
     if valid.dtype != bool or valid.shape not in ((frames, 2), (frames, 2, KEYPOINTS_PER_HAND)):
-        raise ValueError(f"valid must be (F, 2) or (F, 2, 21) bool, not {valid.shape} {valid.dtype}")
+        one = "; a file of one hand names its `side`" if valid.shape == (frames,) else ""
+        raise ValueError(f"valid must be (F, 2) or (F, 2, 21) bool, not {valid.shape} {valid.dtype}{one}")
+    if not frames:
+        raise ValueError("holds no frames")
     if "intrinsics" not in arrays and not hamer_camera:
         raise ValueError("holds no intrinsics; add them, or say that the file comes from HaMeR (hamer_camera)")
     corners = arrays["vertices"].shape[-2:-1] if "vertices" in arrays else ()
     shapes = {"keypoints": (frames, 2, KEYPOINTS_PER_HAND, 3), "vertices": (frames, 2, *corners, 3)}
-    shapes |= {"intrinsics": (3, 3), "world_from_camera": (frames, 4, 4)}
+    shapes |= {"intrinsics": (3, 3), "image_size": (2,), "world_from_camera": (frames, 4, 4)}
     for name, shape in shapes.items():
         if name in arrays and (arrays[name].shape != shape or not np.issubdtype(arrays[name].dtype, np.number)):
             raise ValueError(f"{name} must be {shape} numbers, not {arrays[name].shape} {arrays[name].dtype}")

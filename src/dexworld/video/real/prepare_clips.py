@@ -107,7 +107,7 @@ def reshape_triplets(config: ReshapeConfig, progress: Progress = iter) -> Prepar
         cut = read_clip(files.interaction, rules)
         static, hands = (_in_step(path, cut, rules) for path in (files.static, files.hands))
         if files.motion.exists():
-            track, last = read_track(files.motion), cut.picked.max()
+            track, last = read_track(files.motion, cut.fit.source), cut.picked.max()
             if last >= len(track):
                 raise ValueError(f"the hand motion has {len(track)} frames, the video at least {last + 1}")
             intrinsics = (cut.fit.target_from_source @ track.intrinsics).astype(np.float32)

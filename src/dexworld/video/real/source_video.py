@@ -9,7 +9,7 @@ import av
 import numpy as np
 import torch
 
-from dexworld.data.frame_table import decoded, open_stream
+from dexworld.data.frame_table import decoded, open_stream, turns_of
 from dexworld.data.resize import Box, Fit, Size
 from dexworld.data.video import VideoError
 from dexworld.video.clips.clip import ClipShape
@@ -104,11 +104,11 @@ def read_clip(path: Path, rules: ClipRules) -> SourceClip:
 
     def take(index: int, frame: av.VideoFrame, fit: Fit) -> None:
         same = picked and picked[-1] == index
-        images.append(images[-1] if same else fit.images(torch.from_numpy(_upright(frame))).numpy())
+        images.append(images[-1] if same else fit.images(torch.from_numpy(_upright(path, frame))).numpy())
         picked.append(index)
 
     for index, (time, frame) in enumerate(_frames(path)):
-        chosen = chosen or fit(_upright(frame).shape[:2], (shape.height, shape.width), rules.resize)
+        chosen = chosen or fit(_upright(path, frame).shape[:2], (shape.height, shape.width), rules.resize)
         while len(images) < shape.frames and times[len(images)] <= time:
             earlier = last is not None and times[len(images)] - last[0] <= time - times[len(images)]
             take(*(last[1:] if last is not None and earlier else (index, frame)), chosen[1])
@@ -138,16 +138,18 @@ def count_frames(path: Path) -> int:
 def _frames(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
     """Every frame in order, with its seconds since the first."""
     with open_stream(path) as stream:
-        aspect, origin = stream.sample_aspect_ratio, None
+        aspect, origin, before = stream.sample_aspect_ratio, None, None
         if aspect and aspect != 1:
             raise VideoError(f"{path}: its pixels aren't square ({aspect}); transcode it to square pixels first")
         for frame in decoded(path, stream, strict=False):
             if frame.time is None:
                 raise VideoError(f"{path}: a frame has no time stamp; transcode it first")
             origin = frame.time if origin is None else origin
+            if before is not None and frame.time < before:
+                raise VideoError(f"{path}: frames at {before:g} s and {frame.time:g} s are out of order; transcode it")
+            before = frame.time
             yield frame.time - origin, frame
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 turns
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+def _upright(path: Path, frame: av.VideoFrame) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns_of(path, frame)))

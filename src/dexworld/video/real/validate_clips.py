@@ -7,11 +7,13 @@ list names, a small shift of the static video. Frames without a hand are only co
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dexworld.data.frame_table import frame_table
 from dexworld.data.video_frames import VideoFrames
 from dexworld.video.clips.clip import ClipShape, check_name, is_clip_length
 from dexworld.video.clips.hand_video import MIN_HAND_SHARE, hand_share
@@ -33,6 +35,7 @@ MAX_HAND_SHARE = 0.6  # of the image: a hand video brighter than that, in most f
 SAME_DIFFERENCE = 0.25  # of 255, mean of a frame: a static video this near in every frame shows the interaction
 WARNINGS = {  # kind of problem: what to do about it
     "unlisted": "list the clip, or move the file out of the folder",
+    "uneven-times": "transcode it at a fixed rate: models take frames at equal steps",
     "shifted": "check intrinsics and distortion of the static rendering; scores outside the hands suffer from it",
 }
 FIXES = WARNINGS | {
@@ -47,6 +50,7 @@ FIXES = WARNINGS | {
     "static-is-interaction": "render the scene at the clip's start, without hands",
     "misaligned": "render the static video along the camera path of this clip, frame by frame",
     "bad-motion": "write it again, or remove it",
+    "bad-name": "rename the clip's files",
     "bad-line": "correct or remove the line",
     "points-nowhere": "write the clip, or remove its entry",
     "empty": "expected <group>/videos/<stem>.mp4",
@@ -165,7 +169,8 @@ def _names(listing: Path | str | None, found: ValidationReport) -> list[str]:
         names &= lines.keys()
     for path, clip in files.items():
         if path.parent.name in SUFFIXES and clip not in names:
-            found.add(path, "unlisted", "belongs to no clip that is checked")
+            refused = _refusal(path.relative_to(root)) if path.suffix == SUFFIXES[path.parent.name] else ""
+            found.add(path, "bad-name" if refused else "unlisted", refused or "belongs to no clip that is checked")
     if not names:
         found.add(source, "empty", "holds no triplets")
     try:
@@ -177,17 +182,26 @@ def _names(listing: Path | str | None, found: ValidationReport) -> list[str]:
 
 def _clip_of(path: Path) -> str | None:
     """Name of the clip to which a file in a triplet folder belongs, None for other files."""
+    its_own = path.suffix == SUFFIXES.get(path.parent.name) and not path.name.startswith(".")
+    return name_of(path) if its_own and not _refusal(path) else None
+
+
+def _refusal(path: Path) -> str:
+    """Why the name of a clip's file is refused; empty for a good name, and for hidden files, which are no clip's."""
     try:
         check_name(name_of(path))
-    except ValueError:
-        return None
-    return name_of(path) if path.suffix == SUFFIXES.get(path.parent.name) and path.name[0] != "." else None
+    except ValueError as error:
+        return "" if path.name.startswith(".") else str(error)
+    return ""
 
 
 def _check(files: TripletFiles, expected: ClipShape | None, found: ValidationReport) -> dict[str, Any]:
     """Figures of one triplet: shape [frames, height, width], fps and what follows; None where its files don't allow."""
     videos = files.interaction, files.static, files.hands
     interaction, static, hands = frames = [_read(path, _decoded, found) for path in videos]
+    for path, video in zip(videos, frames, strict=True):
+        if video is not None and video[2]:
+            found.add(path, "uneven-times", video[2])
     if _read(files.prompt, read_prompt, found) == "":
         found.add(files.prompt, "empty-prompt", "the prompt is empty")
     shape, fps, alignment = None, None, None
@@ -207,9 +221,10 @@ def _check(files: TripletFiles, expected: ClipShape | None, found: ValidationRep
     without_hands = None if hands is None else _check_hands(files.hands, hands[0], found)
     if interaction and static and hands and interaction[0].shape == static[0].shape == hands[0].shape:
         alignment = _check_alignment(files.static, interaction[0], static[0], hands[0], found)
-    track = _read(files.motion, read_track, found, "bad-motion") if files.motion.exists() else None
-    if track is not None and shape is not None and len(track) != shape[0]:
-        found.add(files.motion, "frame-count", f"{len(track)} frames, the interaction video has {shape[0]}")
+    if shape is not None and files.motion.exists():
+        track = _read(files.motion, partial(read_track, size=(shape[1], shape[2])), found, "bad-motion")
+        if track is not None and len(track) != shape[0]:
+            found.add(files.motion, "frame-count", f"{len(track)} frames, the interaction video has {shape[0]}")
     return {"shape": shape, "fps": fps, "frames_without_hands": without_hands, "alignment": alignment}
 
 
@@ -225,10 +240,10 @@ def _read(path: Path, read: Callable[[Path], Any], found: ValidationReport, kind
         return None
 
 
-def _decoded(path: Path) -> tuple[np.ndarray, float]:
-    """All frames (F, H, W, 3) uint8, and frames per second."""
+def _decoded(path: Path) -> tuple[np.ndarray, float, str]:
+    """All frames (F, H, W, 3) uint8, frames per second, and how uneven their times are."""
     video = VideoFrames(path)
-    return video.read(list(range(len(video)))), video.fps
+    return video.read(list(range(len(video)))), video.fps, frame_table(path).unevenness
 
 
 def _compare(
