@@ -13,7 +13,7 @@ _ANY, _COUNT, _SIDE, _SHARE = (-math.inf, math.inf), (1, 10**6), (1, 16_384), (0
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("Imagine.episode", "Imagine.frame"), _ANY),  # compared with the dataset: `check_index`
     **dict.fromkeys(("distance", "curl", "up"), (-1e3, 1e3)),
-    **dict.fromkeys(("height", "width", "crop", "image_size", "shadow_size"), _SIDE),
+    **dict.fromkeys(("height", "width", "crop", "image_size", "shadow_size", "clip_shape"), _SIDE),
     **dict.fromkeys(("batch_size", "batch", "max_batch", "encoder_frames", "samples"), (1, 65_536)),
     **dict.fromkeys(("unroll_steps", "deep_unroll_steps", "horizon", "iterations", "AtomicConfig.steps"), (1, 1000)),
     **dict.fromkeys(("steps", "log_every", "validate_every", "checkpoint_every"), (1, 10**9)),
