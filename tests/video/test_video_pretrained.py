@@ -92,7 +92,7 @@ def test_an_adapter_is_saved_without_its_base(kind, channels, widened, tmp_path)
     base = save_published(tmp_path / "base", kind, channels)
     adapted(load_base(base, CLIP), 1).save_pretrained(tmp_path / "adapter")
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
-    assert names == {"adapter.json", LORA_FILE, "non_lora_weights.safetensors"}
+    assert names == {"adapter.json", LORA_FILE, "non_lora_weights.safetensors", "README.md"}
     moved = base.rename(tmp_path / "moved")
     with pytest.raises(CheckpointError, match=r"adapter is an adapter of .*base, which is not there; .*adapter\.json"):
         load_model(tmp_path / "adapter")

@@ -1,18 +1,21 @@
 """The `dexworld` command: every verb is a dataclass whose fields are its options, imported when it is asked for."""
 
 import errno
+import io
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from dataclasses import is_dataclass
 from importlib import import_module
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dexworld.errors import UsageError
+from dexworld.errors import UsageError, naming
 
 # verb: (module below `dexworld.cli`, class, what the overview says)
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -46,6 +49,8 @@ _MISTAKES = (ValueError, OSError, UsageError)
 _CAUSES = {
     errno.ENOSPC: "the disk is full; make room and start again, finished files are kept",
     errno.EDQUOT: "the disk quota is used up; make room and start again, finished files are kept",
+    errno.EFBIG: "the file grew larger than the system allows (`ulimit -f`); finished files are kept",
+    errno.EIO: "the device failed (Input/output error); finished files are kept",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose another folder or change its permissions",
     errno.EPERM: "permission denied; choose another folder or change its permissions",
@@ -120,7 +125,8 @@ def _run(command: Any, outputs: list[Path]) -> None:
         if os.environ.get("RANK", "0") == "0":  # the first process of a group that a launcher started
             for folder in outputs:
                 stack.enter_context(owned(folder))
-        command.run()
+        with naming(outputs[0]) if outputs else nullcontext():  # where what was written doesn't say it itself
+            command.run()
 
 
 @contextmanager
@@ -132,15 +138,28 @@ def _stopped_by_signals() -> Iterator[None]:
         return
 
     def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGALRM:
+            raise Stopped(caught[0])
+        caught.append(number)
         signal.signal(number, signal.SIG_DFL)
         if os.getpid() != own:  # a forked worker: its parent cleans up
             os.kill(os.getpid(), number)
         raise Stopped(number)
 
-    before = [signal.signal(number, stop) for number in numbers]
+    def unraisable(lost: Any) -> None:
+        """Python can't raise out of a finaliser or a callback: raise again in a moment."""
+        if isinstance(lost.exc_value, Stopped):
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            sys.__unraisablehook__(lost)
+
+    caught: list[int] = []
+    before, sys.unraisablehook = [signal.signal(number, stop) for number in numbers], unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = sys.__unraisablehook__
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
@@ -160,15 +179,34 @@ def _parsed(verb: str, command: Any, options: list[str]) -> Any:
     import tyro
     from rich.logging import RichHandler
 
+    from dexworld.options import check_numbers
+
     handler = RichHandler(show_path=False) if sys.stdout.isatty() else logging.StreamHandler()  # plain in a log file
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return tyro.cli(
-        command,
-        prog=f"dexworld {verb}",
-        args=options,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
-    )
+    config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            parsed = tyro.cli(command, prog=f"dexworld {verb}", args=options, config=config)
+    except SystemExit as error:
+        if error.code:
+            raise UsageError(f"{_first_box(said.getvalue())}; see `dexworld {verb} --help`") from None
+        raise
+    check_numbers(parsed)
+    return parsed
+
+
+def _first_box(text: str) -> str:
+    """What tyro says of a mistake: what stands in its box below the title and above the first rule."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip(" │╭╮╰╯") for line in plain.splitlines()[1:]]
+    shown = dropwhile(_is_rule, lines)
+    return " ".join(takewhile(lambda line: not _is_rule(line), shown))
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-")
 
 
 def _overview(words: list[str]) -> NoReturn:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from dexworld.errors import naming
+
 CHECKSUM = "crc32"
 NAMED = 6  # differences that a message lists
 LONGEST = 60  # characters of a value in a message
@@ -32,14 +34,15 @@ def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it, on failure remove it.
 
     A process killed in between leaves a hidden file `.<name>.<host>-<pid>.tmp`, which readers ignore. When two
-    processes write the same path, the last rename wins.
+    processes write the same path, the last rename wins. Raises OSError naming `path` when the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

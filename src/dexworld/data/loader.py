@@ -9,6 +9,7 @@ A broken episode is named and counted, and a window of another clip of the same 
 
 import gc
 import logging
+import signal
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from dexworld.data.frame_labels import POSE, label_column
 from dexworld.data.mixture import Clips, MixConfig, Picks, Sampler, make_sampler
+from dexworld.data.parallel import signals_held
 from dexworld.data.sampling import PartStrategy, StrideSampling
 from dexworld.data.source import CorruptEpisodeError, Dataset
 from dexworld.data.video import VideoError
@@ -277,7 +279,8 @@ def _forked_safely(loader: DataLoader) -> Iterator[Window]:
     gc.collect()
     gc.freeze()
     try:
-        return iter(loader)
+        with signals_held(signal.SIGINT):  # SIGTERM ends torch's workers without a word
+            return iter(loader)
     finally:
         gc.unfreeze()
 

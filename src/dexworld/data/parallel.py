@@ -12,11 +12,13 @@ the item that it worked on. All processes end when the main process does, even w
 import errno
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -80,7 +82,8 @@ class Outcome:
         """This outcome with what a worker sent. Raises DiskFullError when it found its disk full."""
         self.result, self.error = (value, None) if kind == "done" else (None, value)
         if isinstance(self.error, OSError) and self.error.errno == errno.ENOSPC:
-            raise DiskFullError(errno.ENOSPC, f"the disk is full; make room and start again ({self.error})")
+            full = f"the disk is full; make room and start again ({self.error})"
+            raise DiskFullError(errno.ENOSPC, full, self.error.filename)
         return self
 
 
@@ -196,7 +199,8 @@ class _Process:
         self.task: Any = None
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
+        with signals_held(signal.SIGINT, signal.SIGTERM):
+            self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
         self.send(job)
 
@@ -219,6 +223,20 @@ class _Process:
         self.pipe.close()
         self.process.kill()
         self.process.join()
+
+
+@contextmanager
+def signals_held(*numbers: int) -> Iterator[None]:
+    """Around the start of processes that leave these signals to this one, whose end is theirs.
+
+    A signal to the whole group then prints no traceback from each of them. This process gets its own when that is over.
+    """
+    resource_tracker.ensure_running()  # it would let the signals through, had it to be started in between
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ready_processes(crew: list[Any]) -> list[Any]:
@@ -257,6 +275,7 @@ class _RayCluster:
     """Starts workers on a Ray cluster, an actor of one CPU each."""
 
     def __init__(self, address: str, workers: int) -> None:
+        stopped = signal.getsignal(signal.SIGTERM)
         try:
             import ray
             import ray.exceptions
@@ -266,6 +285,8 @@ class _RayCluster:
         if self.ours:
             local: dict[str, Any] = {"num_cpus": workers or None, "include_dashboard": False}
             ray.init(address=address, log_to_driver=False, **(local if address == "local" else {}))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stopped)  # Ray sets its own, which exits with another code
         self.count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def actor(self, job: Callable) -> "_RayActor":

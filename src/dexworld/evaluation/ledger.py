@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dexworld.data.files import check_same_settings
+from dexworld.errors import naming
 from dexworld.evaluation.results import plain
 
 
@@ -49,7 +50,7 @@ class Ledger:
         self._append({"name": name, "result": self._found[name]})
 
     def _append(self, content: dict[str, Any]) -> None:
-        with open(self.path, "ab") as file:
+        with naming(self.path), open(self.path, "ab") as file:
             file.write(json.dumps(content).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

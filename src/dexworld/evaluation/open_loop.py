@@ -26,6 +26,7 @@ from dexworld.evaluation.open_loop_metrics import (
     summarise,
 )
 from dexworld.geometry import invert
+from dexworld.models.checkpoint import check_prediction
 from dexworld.planning.protocols import Dynamics
 from dexworld.track import Frames, Track
 
@@ -173,8 +174,7 @@ def measure(
     tracks = (clip.at([0]), both)
     still, motions = (model.condition(track).to(device=device, dtype=torch.float32) for track in tracks)
     rollouts = model.rollout(model.start(latents[:1], still), motions).float()  # (2, T, P, D)
-    if not torch.isfinite(rollouts).all():
-        raise ValueError(f"{clip.source}: the model predicts NaN or Inf; check the checkpoint and the actions")
+    check_prediction(rollouts, model, [str(clip.source)] * 2)
 
     truth, first = latents[1:], latents[:1].expand_as(latents[1:])
     predictions = dict(zip(PREDICTIONS, (rollouts[0], rollouts[1], first), strict=True))

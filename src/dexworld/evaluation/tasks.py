@@ -21,7 +21,7 @@ from dexworld.evaluation.intervals import mcnemar, wilson
 from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.runner import Played, play
 from dexworld.models.reference import REFERENCE
-from dexworld.models.world_model import BFloat16Rollouts, WorldModel, load_world_model
+from dexworld.models.world_model import BFloat16Rollouts, CheckedRollouts, WorldModel, load_world_model
 from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
 from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment
@@ -75,13 +75,16 @@ class EpisodeOutcome:
 
 
 def policy_setup(
-    task: str, model: WorldModel | None, planner: str, environment: Environment, **options: Any
+    task: str, model: WorldModel | None, planner: str, environment: Environment, what: str | None = None, **options: Any
 ) -> PolicySetup:
-    """What the policies for a task are made of; `options` are other fields of the setup."""
+    """What the policies for a task are made of; `options` are other fields of the setup.
+
+    what: how the episode is called where the model predicts NaN or Inf.
+    """
     if model is None:
         return PolicySetup(task, environment, planner=planner, **options)
     # Rounding to bfloat16 is far below the model's own error; the paper's planner stays as it is.
-    dynamics: Any = BFloat16Rollouts(model) if planner == "cpu" else model
+    dynamics: Any = (BFloat16Rollouts if planner == "cpu" else CheckedRollouts)(model, what or task)
     changes = {"max_history": model.config.num_context, "image_size": model.config.image_size}
     return PolicySetup(task, environment, dynamics, planner, changes=changes, **options)
 
@@ -202,7 +205,7 @@ def _play_all(episode: TaskEpisode, with_simulator: bool, config: TasksConfig) -
     """One episode by every policy, in one scene."""
     environment = KitchenEnv(backend=config.backend)
     model, more = _model(config.checkpoint), {"planning": config.planning, "expert_moves": episode.expert_moves}
-    setup = policy_setup(episode.task, model, config.planner, environment, **more)
+    setup = policy_setup(episode.task, model, config.planner, environment, f"{episode.task} {episode.seed}", **more)
     names = [name for name in POLICIES if with_simulator or name != "true_simulator"]
     reset = {"episode": episode}
     try:

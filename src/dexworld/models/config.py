@@ -62,6 +62,8 @@ class EncoderConfig:
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tokens for images of (height, width). Raises ValueError when patches don't tile it."""
         side = self.patch * self.downsample
+        if min(image_size) < 1:
+            raise ValueError(f"image size {image_size} must be positive")
         if image_size[0] % side or image_size[1] % side:
             raise ValueError(f"image size {image_size} is not a multiple of patch x downsample = {side} pixels")
         return image_size[0] // side, image_size[1] // side
@@ -132,8 +134,9 @@ class PredictorConfig:
             raise ValueError(f"predictor tracked keypoints must be distinct and not empty, not {self.tracked}")
         if min(self.tracked) < 0 or max(self.tracked) >= NUM_TRACKED:
             raise ValueError(f"predictor tracked keypoints index the {NUM_TRACKED} of TRACKED, not {self.tracked}")
-        if not self.sigmas or min(self.sigmas) <= 0:
-            raise ValueError(f"predictor sigmas must be positive, not {self.sigmas}")
+        if not self.sigmas or min(*self.sigmas, self.depth_reference) <= 0:
+            wrong = f"{self.sigmas} and {self.depth_reference}"
+            raise ValueError(f"predictor sigmas and depth_reference must be positive, not {wrong}")
 
 
 @dataclass(frozen=True)

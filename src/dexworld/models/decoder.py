@@ -72,7 +72,7 @@ DECODER_PRESETS: dict[str, DecoderConfig] = {
 class PixelDecoder(CellTransformer, Pretrained):
     """Latents (..., P, D) to pictures. `provenance` says where the weights come from."""
 
-    config_type = PixelDecoderConfig
+    config_type, divisors = PixelDecoderConfig, ("spread",)
     spread: Tensor
 
     def __init__(self, config: PixelDecoderConfig, provenance: dict[str, Any] | None = None) -> None:

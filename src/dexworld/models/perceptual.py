@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dexworld.models.checkpoint import check_finite, read_tensors
 from dexworld.models.picture_metrics import check_mask, check_videos, region_means
 
 LEVELS = 4  # scales of the gradient distance: pixels of 1, 2, 4 and 8
@@ -110,14 +110,19 @@ class LPIPS(nn.Module):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .npz file by name. Raises ValueError for pickles (.pth), which can run code."""
+    """Tensors of a .safetensors or .npz file by name.
+
+    Raises ValueError for pickles (.pth), which can run code, and CheckpointError naming a tensor with NaN or Inf.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such weight file")
     if path.suffix == ".safetensors":
-        return load_file(str(path))
+        return read_tensors(path)
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        check_finite(weights, path)
+        return weights
     raise ValueError(f"{path}: weights are read from .safetensors or .npz; docs/video_data.md converts them")
 
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import NUM_TRACKED
-from dexworld.models.checkpoint import CheckpointError, write_checkpoint
+from dexworld.models.checkpoint import CheckpointError, write_checkpoint, write_text
 from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.models.hub import CARD_FILE, Shared, front_matter
 from dexworld.models.keypoint_head import EvaluatorConfig, KeypointEvaluator, KeypointHead
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.predictor import Predictor
@@ -89,7 +90,7 @@ class ReleaseOptions:
 
 
 @dataclass(frozen=True)
-class ReleaseCheckpoint:
+class ReleaseCheckpoint(Shared):
     """A release checkpoint, converted.
 
     predictor, head: our state dicts, float32. provenance: where they come from; `assumed` are sentences for people.
@@ -136,7 +137,7 @@ class ReleaseCheckpoint:
     def write_card(self, folder: str | Path) -> None:
         """Write the model card, `README.md`, alone, making the folder if need be."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / "README.md").write_text(model_card(self.config, self.provenance), encoding="utf-8")
+        write_text(Path(folder) / CARD_FILE, model_card(self.config, self.provenance))
 
 
 def read_release(path: str | Path, options: ReleaseOptions = ReleaseOptions()) -> ReleaseCheckpoint:
@@ -194,7 +195,7 @@ def infer_config(file: ReleaseFile, options: ReleaseOptions) -> DexWMConfig:
 
 def _depth(weights: Mapping[str, Tensor], prefix: str) -> int:
     numbers = (name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix))
-    return 1 + max(int(number) for number in numbers if number.isdigit())
+    return min(len(weights), 1 + max(int(number) for number in numbers if number.isdigit()))  # at least one each
 
 
 def _encoder_config(file: ReleaseFile, options: ReleaseOptions, patch: int, dim: int) -> EncoderConfig:
@@ -278,9 +279,7 @@ def model_card(config: DexWMConfig, provenance: Mapping[str, Any]) -> str:
     """The README.md of a converted checkpoint."""
     predictor, head, (height, width) = config.predictor, config.keypoint_head, config.image_size
     listed = "\n".join(f"- {note}" for note in provenance["assumed"])
-    return f"""---
-license: cc-by-nc-4.0
----
+    return f"""{front_matter(LICENCE.lower(), "robotics", "world-model")}
 # A checkpoint of the DexWM release, converted
 
 Licence: the weights are those of the authors of DexWM (arXiv 2512.13644) and keep their licence, {LICENCE}: **no

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError, checkpoint_kind
+from dexworld.models.checkpoint import CheckpointError, check_prediction, checkpoint_kind, located
 from dexworld.models.reference import checkpoint_path
 from dexworld.track import Track
 
@@ -59,20 +59,33 @@ class WorldModel(Protocol):
         """Latents (N, T, P, D) that N candidates lead to. The condition's first frame is the last observed one."""
 
 
-class BFloat16Rollouts:
+class CheckedRollouts:
+    """A model whose rollouts must be finite: ValueError names `what` was asked for, and the checkpoint."""
+
+    def __init__(self, model: WorldModel, what: str) -> None:
+        self.model, self._what = model, what
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":  # asked for before it is set, as when unpickling
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def rollout(self, context: Any, condition: Any, max_batch: int | None = None) -> Tensor:
+        """As the model's, (N, T, P, D)."""
+        latents = self.model.rollout(context, condition, max_batch)
+        check_prediction(latents, self.model, [self._what] * len(latents))
+        return latents
+
+
+class BFloat16Rollouts(CheckedRollouts):
     """A model whose rollouts run in bfloat16 and come back in float32; everything else is the model's own.
 
     Rounding moves predicted latents by about one percent of their spread, less than the model's own error. It is worth
     about 1.5 times the candidates per CPU-second, on processors with bfloat16 units.
     """
 
-    def __init__(self, model: WorldModel) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "model":  # asked for before it is set, as when unpickling
-            raise AttributeError(name)
-        return getattr(self.model, name)
+    def __init__(self, model: WorldModel, what: str = "a roll-out") -> None:
+        super().__init__(model, what)
 
     def start(self, latents: Tensor, condition: Any) -> Any:
         """As the model's, the shared keys and values in bfloat16."""
@@ -84,7 +97,7 @@ class BFloat16Rollouts:
     def rollout(self, context: Any, condition: Any, max_batch: int | None = None) -> Tensor:
         """As the model's, (N, T, P, D) float32."""
         with torch.autocast(self._device, dtype=torch.bfloat16):
-            return self.model.rollout(context, condition, max_batch).float()
+            return super().rollout(context, condition, max_batch).float()
 
 
 @dataclass(frozen=True)
@@ -148,13 +161,16 @@ def model_class(config: Any) -> Any:
     raise ValueError(f"no world model is registered with a config of {type(config).__name__}")
 
 
-def load_world_model(folder_or_hub_id: str | Path) -> Any:
+def load_world_model(folder_or_hub_id: str | Path, revision: str | None = None) -> Any:
     """The world model of a folder, a Hugging Face id or a shipped name, on the CPU and in evaluation mode.
 
-    Raises CheckpointError when it can't be read or is of a kind that is not installed.
+    revision: of the id, which may also be written `id@revision`. Raises CheckpointError when it can't be read or is of
+    a kind that is not installed.
     """
-    where = checkpoint_path(str(folder_or_hub_id))
+    where = located(checkpoint_path(str(folder_or_hub_id)), revision=revision)
     name = checkpoint_kind(where) or DEFAULT_KIND
     if name not in kinds():
         raise CheckpointError(f"{where} is a world model of kind {name!r}; installed are {', '.join(_KINDS)}")
-    return _KINDS[name].model.from_pretrained(where).eval()
+    model = _KINDS[name].model.from_pretrained(where).eval()
+    model.source = str(folder_or_hub_id)
+    return model

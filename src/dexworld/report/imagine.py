@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dexworld.actions import HandMotion
 from dexworld.evaluation.results import write_results
+from dexworld.models.checkpoint import check_prediction
 from dexworld.report import html
 from dexworld.report.media import picture, video_tag
 from dexworld.report.overlay import hand_overlay
@@ -82,8 +83,7 @@ def imagine(
     together = HandMotion(*map(torch.stack, parts)).to(device=device, dtype=torch.float32)
     context = model.start(latents, together.index(0).slice(0, 0))
     predicted = model.rollout(context, together).float()  # (N, T, P, D)
-    if not torch.isfinite(predicted).all():
-        raise ValueError(f"{episode.source}: the model predicts NaN or Inf; check the checkpoint")
+    check_prediction(predicted, model, [str(episode.source)] * len(predicted))
     whole = torch.cat([latents.expand(len(motions), 1, -1, -1), predicted], dim=1)
     height, width = image.shape[1:3]
     commanded = together.pixels[..., :2].cpu().numpy()

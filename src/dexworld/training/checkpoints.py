@@ -20,11 +20,12 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dexworld.data.files import read_json, write_json, written_atomically
+from dexworld.models.checkpoint import write_tensors
 from dexworld.training.distributed import Processes, whole
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _write(path: Path, state: TrainingState, save_model: Callable[[Path], None])
     temporary.mkdir(parents=True)
     try:
         save_model(temporary)
-        save_file(state.tensors, temporary / STATE_FILE)
+        write_tensors(temporary / STATE_FILE, state.tensors)
         header = {"format_version": FORMAT_VERSION, "step": state.step, "seconds": state.seconds}
         write_json(temporary / "training.json", header | {"identity": state.identity})
         for file in filter(Path.is_file, temporary.rglob("*")):

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.files import written_atomically
 from dexworld.data.latent_cache import place_of_latents
 from dexworld.data.resize import resized
 from dexworld.data.source import Dataset
+from dexworld.models.checkpoint import CheckpointError, read_tensors, write_tensors
 from dexworld.models.encoders import Encoder, EncoderChoice, build_encoder
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
@@ -189,8 +187,8 @@ def fit_encoder(
     path = place_of_latents(datasets[0].folder, f"encoder-{key[:16]}.safetensors", cache)
     if path.exists():
         try:
-            encoder.load_state_dict(load_file(path))
-        except (safetensors.SafetensorError, OSError) as error:
+            encoder.load_state_dict(read_tensors(path))
+        except CheckpointError as error:
             raise ValueError(f"{path} is damaged ({error}); delete it to fit the encoder anew") from error
         return
     new: Any = build_encoder(encoder.config, encoder.image_size)
@@ -198,10 +196,8 @@ def fit_encoder(
     kept = f", which keeps {float(new.explained_variance):.1%} of the variance" if encoder.config.kind == "pca" else ""
     logger.info("fitted the %s encoder%s", encoder.config.kind, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.cpu().contiguous() for name, value in new.state_dict().items()}
-    with written_atomically(path) as temporary:
-        save_file(state, temporary)
-    encoder.load_state_dict(state)
+    write_tensors(path, new.state_dict())
+    encoder.load_state_dict(new.state_dict())
 
 
 def _sampled_frames(datasets: list[Dataset], count: int, seed: int) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dexworld.data.windows import Window
+from dexworld.models.checkpoint import check_prediction
 from dexworld.models.decoder import (
     DECODER_PRESETS,
     DecoderConfig,
@@ -115,7 +116,9 @@ def decoder_figures(source: WindowSource, pictures: int, model: PixelDecoder, de
         # Batches are of one size, so that pictures keep their numbers; of the last one only a part may count.
         batch, count = source.batch(step, CHUNK), min(CHUNK, pictures - start)
         images = batch.frames[:count, 0]
-        made = to_pixels(model(batch.latents[:count, 0]))
+        drawn = model(batch.latents[:count, 0])
+        check_prediction(drawn, model, [f"picture {start + index}" for index in range(count)])
+        made = to_pixels(drawn)
         pair = (made.cpu().numpy(), images.cpu().numpy())
         figures = {
             "l1": float((made.float() - images.float()).abs().mean()) / 255,

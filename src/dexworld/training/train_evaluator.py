@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dexworld.data.sampling import EveryFrame
 from dexworld.data.windows import Window
+from dexworld.models.checkpoint import check_prediction
 from dexworld.models.config import KeypointHeadConfig
 from dexworld.models.keypoint_head import EVALUATOR_PRESETS, EvaluatorConfig, KeypointEvaluator
 from dexworld.models.latent_readers import open_evaluator
@@ -99,6 +100,7 @@ def evaluator_figures(
     """
     windows = (source.batch(step, CHUNK).to(device) for step in range(ceil(frames / CHUNK)))
     distance = torch.cat([keypoint_distances(model, window, model.config.latents.image_size) for window in windows])
+    check_prediction(distance[:, None], model, [f"keypoint {index}" for index in range(len(distance))])
     figures = {"visible": float(len(distance))}
     if len(distance):
         figures |= {f"pck{limit:g}": float((distance <= limit).float().mean()) for limit in THRESHOLDS_PX}

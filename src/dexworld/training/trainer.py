@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dexworld.errors import UsageError
+from dexworld.models.checkpoint import write_tensors
 from dexworld.models.world_model import Blocks
 from dexworld.training import checkpoints
 from dexworld.training.blocks import recompute_blocks
@@ -296,7 +296,7 @@ class Trainer(Generic[Model]):
         path = self.folder / f"diverged-step-{self.step:08d}{one_of}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = self.task.contents(batch)
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+        write_tensors(path, tensors)
         what = "the loss" if losses is not None or not torch.isfinite(means["loss"]) else "the gradient"
         where = " ".join(filter(None, self.processes.gather(self.task.broken_data(batch).strip())))
         values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in means.items())

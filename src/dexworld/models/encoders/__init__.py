@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from dexworld.models.checkpoint import lasting_place
+from dexworld.models.checkpoint import StandIn, lasting_place, shapes_only
 from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig, pretrained_encoder
 from dexworld.models.encoders.base import Encoder
 from dexworld.models.encoders.pca import PCAEncoder
@@ -33,6 +33,8 @@ def build_encoder(config: EncoderConfig, image_size: tuple[int, int]) -> Encoder
     if config.kind not in KINDS:
         known = ", ".join(KINDS)
         raise ValueError(f"no encoder kind {config.kind!r}; choose from {known}, or import the one that adds it")
+    if shapes_only() and config.kind != "pca":
+        return StandIn()  # type: ignore[return-value]
     return KINDS[config.kind](config, image_size)
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from dexworld.models.checkpoint import LARGEST, CheckpointError, check_finite, check_foreign, check_plausible
 from dexworld.models.config import EncoderConfig
 from dexworld.models.encoders.base import Encoder
 from dexworld.models.encoders.families import LAYOUTS, Layout
+from dexworld.models.hub import name_and_revision
+
+MOST_LAYERS = 1000  # of a pretrained encoder; the largest known one has 40
 
 
 class TransformersEncoder(Encoder):
@@ -82,17 +85,23 @@ def read_checkpoint_config(source: str) -> Checkpoint:
 
     Raises ValueError when there is none or when it is of no family that we know.
     """
-    library = _transformers()
+    library, (name, revision) = _transformers(), name_and_revision(source)
     try:
-        settings = library.AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+        read, _ = library.PreTrainedConfig.get_config_dict(name, revision=revision)
+        check_plausible(read, MOST_LAYERS, "config.json")
+        settings = library.AutoConfig.from_pretrained(name, revision=revision)
+    except Exception as error:  # whatever the library trips over in a foreign file
         raise _unreadable(source, error) from error
     layout = LAYOUTS.get(settings.model_type)
     if layout is None:
         known = ", ".join(LAYOUTS)
         raise ValueError(f"encoder {source!r} is a {settings.model_type!r} model; dexworld reads the types {known}")
     tower = getattr(settings, "vision_config", settings)
-    patch = tower.patch_size if isinstance(tower.patch_size, int) else tower.patch_size[0]
+    patch: Any = next(iter(tower.patch_size), None) if isinstance(tower.patch_size, list | tuple) else tower.patch_size
+    for field, value, most in (("patch_size", patch, 256), ("hidden_size", tower.hidden_size, LARGEST)):
+        if not isinstance(value, int) or not 1 <= value <= most:
+            wrong = f"encoder {source!r}: {field} of its config.json is {value!r}"
+            raise CheckpointError(f"{wrong}; it must lie between 1 and {most}")
     return Checkpoint(source, layout, tower, tower.hidden_size, patch)
 
 
@@ -105,18 +114,22 @@ def load_weights(checkpoint: Checkpoint) -> Any:
     # Without `dtype` it is what the file happens to have; `use_safetensors` refuses pickles.
     options = {"config": checkpoint.settings, "dtype": torch.float32, "use_safetensors": True}
     model_class = getattr(library, checkpoint.layout.model_class)
+    files = Path(checkpoint.source).glob("*.safetensors")
     try:
+        check_foreign(lambda: model_class(checkpoint.settings), files, f"encoder {checkpoint.source}")
         with _quiet(library.utils.logging):
-            model, report = model_class.from_pretrained(checkpoint.source, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            name, revision = name_and_revision(checkpoint.source)
+            model, report = model_class.from_pretrained(name, revision=revision, output_loading_info=True, **options)
+    except Exception as error:  # whatever the library trips over in foreign files
         raise _unreadable(checkpoint.source, error) from error
     # Missing weights are drawn at random by `transformers`, with no more than a warning.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(checkpoint.layout.unused))
     if missing:
-        raise ValueError(
+        raise CheckpointError(
             f"encoder {checkpoint.source!r} lacks {len(missing)} weights that its config.json promises, such as "
             f"{', '.join(missing[:3])}; download it again"
         )
+    check_finite(model.state_dict(), f"encoder {checkpoint.source}")
     return model.eval().requires_grad_(False)
 
 
@@ -146,7 +159,7 @@ def _quiet(messages: Any) -> Iterator[None]:
             messages.enable_progress_bar()
 
 
-def _unreadable(source: str, error: Exception) -> ValueError:
+def _unreadable(source: str, error: Exception) -> CheckpointError:
     place, reason = Path(source).absolute(), " ".join(str(error).split())
     taken = f"Hugging Face id (there is no folder {place})"
     advice = f"Without a network, `hf download {source}` elsewhere and give the folder; DINOv3 wants a login"
@@ -154,7 +167,7 @@ def _unreadable(source: str, error: Exception) -> ValueError:
         taken, advice = "folder", "It needs the config.json and model.safetensors that transformers writes"
     elif source == str(place):
         taken, reason, advice = "folder", "it is not there.", "Put it back, or name its new place"
-    return ValueError(
+    return CheckpointError(
         f"can't load encoder weights from {source!r}, taken as a {taken}: {reason} {advice}. A trained model names its "
         "encoder in `encoder.source` of its config.json. The pca encoder needs no download"
     )

@@ -67,7 +67,7 @@ class HumanVideoConfig:
 
     def __post_init__(self) -> None:
         check_skills(self.skills)
-        if self.fps <= 0 or self.frames < 2 or self.height < 16 or self.width < 16:
+        if not (self.fps > 0 and self.seconds > 0) or self.frames < 2 or self.height < 16 or self.width < 16:
             raise ValueError(f"a video needs fps > 0, two frames and 16 x 16 px at least, got {self}")
         if self.height % 2 or self.width % 2:
             raise ValueError(f"H.264 needs an even size, not {self.height} x {self.width}")

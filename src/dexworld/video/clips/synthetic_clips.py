@@ -7,6 +7,7 @@ meshes rebuilt from keypoints, with frames in which the hands were not found.
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from dexworld.data.parallel import parallel_map
 from dexworld.sim.hands.hand_clips import HandClip, HandClipConfig, record_hand_clip
 from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.render import Backend, choose_backend
-from dexworld.sim.renderer import mujoco
 from dexworld.track import Track
 from dexworld.video.clips.clip import ClipShape, TripletClip
 from dexworld.video.clips.hand_video import render_track, repeated_first_frame
@@ -74,7 +74,7 @@ def record_triplets(
     backend: Any = choose_backend(config.backend)
     settings: dict[str, Any] = {"generator": "dexworld.video.synthetic", "camera": config.camera}
     settings["recording"] = asdict(config.recording()) | {"skills": list(config.recording().skills)}
-    settings |= {"backend": backend, "mujoco": mujoco.__version__}
+    settings |= {"backend": backend, "mujoco": version("mujoco")}
     seeds = {clip_name(seed): seed for seed in range(config.seed, config.seed + config.clips)}
     start_triplets(config.output, settings, seeds)
     missing = [seed for name, seed in seeds.items() if not files_of(config.output, name).interaction.exists()]

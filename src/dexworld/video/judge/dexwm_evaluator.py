@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dexworld.actions import HandMotion
+from dexworld.models.checkpoint import check_prediction
 from dexworld.track import Track
 from dexworld.video.judge.goal_image import GoalView
 
@@ -43,6 +44,7 @@ class DexWMEvaluator:
         latents = self.model.encode(torch.from_numpy(np.ascontiguousarray(start))[None].to(self._device))  # (1, P, D)
         context = self.model.start(latents, motion.index(0).slice(0, 0))
         final = self.model.rollout(context, motion)[:, -1].float().cpu()
+        check_prediction(final, self.model, [*(f"candidate {index}" for index in range(len(tracks))), "no hand"])
         return final[:-1], final[-1]
 
     def motion(self, tracks: Sequence[Track]) -> HandMotion:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dexworld.models.checkpoint import check_finite
 from dexworld.models.perceptual import LPIPS, gradient_maps
 from dexworld.models.picture_metrics import check_mask, check_videos, psnr, region_means
 from dexworld.video.clips.regions import changed_pixels
@@ -130,6 +131,7 @@ class TextScorer:
         from transformers import AutoTokenizer, XCLIPModel  # imported late: it costs seconds
 
         self.model: Any = XCLIPModel.from_pretrained(str(weights))  # transformers' attributes have no types
+        check_finite(self.model.state_dict(), weights)
         self.model = self.model.eval().to(device)
         self.tokenizer = AutoTokenizer.from_pretrained(str(weights))
         self.device = torch.device(device)

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dexworld.data.latent_cache import place_of_latents
 from dexworld.data.locks import write_missing
 from dexworld.data.pace import Pace
 from dexworld.data.video_frames import VideoFrames
+from dexworld.models.checkpoint import write_tensors
 from dexworld.video.clips.clip import TripletClip, camera_vectors
 from dexworld.video.clips.hand_video import frames_with_hands
 from dexworld.video.clips.regions import interaction_region
@@ -127,7 +128,7 @@ def encode_folder(triplets: TripletFolder, model: DWM, cache: Path | None = None
         if not triplets.settings.get(NAVIGATION, False):
             check_hands(clip, triplets.root)
         rates[clip.name] = clip.fps
-        save_file(_encoded(clip, model), part, {SIGNATURE: triplets.files[clip.name].signature})
+        write_tensors(part, _encoded(clip, model), {SIGNATURE: triplets.files[clip.name].signature})
 
     waiting = [path for path in places if not whole(path)]
     for path in waiting:

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.checkpoint import CheckpointError, StandIn, check_finite, check_positive, shapes_only, understood
 from dexworld.video.clips.clip import SPACE_FACTOR, TIME_FACTOR
 from dexworld.video.model.pca_codec import PCACodec, check_codec_video
-from dexworld.video.model.published_parts import find_part, library_model, read_settings, require
+from dexworld.video.model.published_parts import find_part, library_model, part_settings, require
 from dexworld.video.model.video_config import CodecConfig
 
 VAE_CLASSES = {"cogvideox": "AutoencoderKLCogVideoX", "wan": "AutoencoderKLWan"}
@@ -31,6 +31,8 @@ class Codec(Protocol):
 
 def build_codec(config: CodecConfig) -> nn.Module:
     """The codec that `config` names; a `pca` codec still has to be fitted or loaded."""
+    if shapes_only() and config.kind != "pca":
+        return StandIn()
     return PCACodec(config.channels) if config.kind == "pca" else load_vae_codec(config)
 
 
@@ -102,14 +104,15 @@ def load_vae_codec(config: CodecConfig) -> VAECodec:
 
     assert config.source is not None  # CodecConfig checks it
     folder, name = find_part(config.source, "vae"), VAE_CLASSES[config.kind]
-    saved = read_settings(folder / "config.json").get("_class_name")
+    saved = part_settings(folder).get("_class_name")
     if saved != name:
         raise CheckpointError(f"{folder / 'config.json'} describes {saved}, not {name}; choose the codec of its kind")
     vae = library_model(getattr(diffusers, name), folder, torch_dtype=torch.float32)
-    try:
+    with understood(folder):
         codec = VAECodec(vae, config.sample)
-    except ValueError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+    scales = {"mean": codec.mean, "std": codec.std}
+    check_finite(scales, f"{folder / 'config.json'}: the latents'")
+    check_positive(scales, ["std"], f"{folder / 'config.json'}: the latents'")
     if codec.channels != config.channels:
         raise CheckpointError(f"{folder} has {codec.channels} latent channels, the config says {config.channels}")
     return codec

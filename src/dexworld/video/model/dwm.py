@@ -13,19 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CONFIG_FILE, CheckpointError, lasting_place, read_checkpoint, write_checkpoint
+from dexworld.models.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    Pretrained,
+    config_of,
+    lasting_place,
+    located,
+    read_settings,
+    write_card,
+)
 from dexworld.models.reference import checkpoint_path
-from dexworld.options import from_dict
 from dexworld.training.distributed import local_device
 from dexworld.training.fit import without_folders
 from dexworld.video.clips.clip import ClipShape, TripletClip, camera_vectors
 from dexworld.video.model.backbone import Backbone
 from dexworld.video.model.codecs import build_codec
 from dexworld.video.model.conditions import Conditions, known_mask, video_of
-from dexworld.video.model.lora import ADAPTER_FILE, has_lora, is_adapter, load_adapter, read_adapter, save_adapter
+from dexworld.video.model.lora import (
+    ADAPTER_FILE,
+    ADAPTER_FILES,
+    has_lora,
+    is_adapter,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 from dexworld.video.model.noise import NoiseProcess, diffusion_process, flow_process
 from dexworld.video.model.patch_embedding import widen_patch_embedding
-from dexworld.video.model.published_parts import check_tensors, read_settings
 from dexworld.video.model.published_weights import (
     check_expressible,
     load_transformer,
@@ -37,8 +53,10 @@ from dexworld.video.model.video_config import HANDS_SHOWN, Condition, DWMConfig,
 CODEC_PREFIX = "codec."
 
 
-class DWM(nn.Module):
+class DWM(Pretrained):
     """Frozen codec and a denoising transformer. A new one is random, with a `pca` codec that still has to be fitted."""
+
+    config_type, divisors = DWMConfig, (f"{CODEC_PREFIX}scale",)
 
     def __init__(
         self,
@@ -130,41 +148,48 @@ class DWM(nn.Module):
             return conditions.static.to(answer) + answer
         return self.process.clean(noisy, answer, timestep)
 
-    def save_pretrained(self, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-        """Write `config.json` and `model.safetensors`: the transformer, and a pca codec with it.
+    def saved_weights(self) -> dict[str, Tensor]:
+        """The transformer's state, and a pca codec's with it."""
+        weights = dict(self.backbone.state_dict())
+        if self.config.codec.kind == "pca":
+            weights |= {f"{CODEC_PREFIX}{name}": value for name, value in self.codec.state_dict().items()}
+        return weights
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take in what `saved_weights` gave."""
+        codec = {name: weights.pop(name) for name in list(weights) if name.startswith(CODEC_PREFIX)}
+        self.backbone.load_state_dict(weights)
+        if codec:
+            self.codec.load_state_dict({name.removeprefix(CODEC_PREFIX): value for name, value in codec.items()})
+
+    def save_pretrained(
+        self, folder: str | Path, provenance: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """As `Pretrained.save_pretrained`.
 
         With LoRA adapters only they and the patch embedding are written, beside the name of their base (`lora.py`).
         provenance: by default the model's own. Raises ValueError for adapters on a base that nothing names.
         """
-        base, provenance = self.provenance.get("base"), dict(self.provenance if provenance is None else provenance)
+        base, own = self.provenance.get("base"), self.provenance
+        provenance = dict(own if provenance is None else provenance)
         if provenance.get("base"):  # a model card shows it; an adapter's own record has the whole path
             provenance["base"] = without_folders(provenance["base"])
-        if has_lora(self.backbone.transformer):
-            if not base:
-                raise ValueError("an adapter is saved without its base, which is unknown; set provenance['base']")
-            about = {"model": asdict(self.config), "provenance": provenance}
-            save_adapter(self.backbone.transformer, folder, base=base, about=about)
+        if not has_lora(self.backbone.transformer):
+            super().save_pretrained(folder, provenance, dtype)
+            self.provenance = own
             return
-        weights = dict(self.backbone.state_dict())
-        if self.config.codec.kind == "pca":
-            weights |= {f"{CODEC_PREFIX}{name}": value for name, value in self.codec.state_dict().items()}
-        write_checkpoint(folder, self.config, weights, provenance)
+        if not base:
+            raise ValueError("an adapter is saved without its base, which is unknown; set provenance['base']")
+        about = {"model": asdict(self.config), "provenance": provenance}
+        save_adapter(self.backbone.transformer, folder, base=base, about=about)
+        write_card(Path(folder), self.config, provenance)
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "DWM":
-        """Read what `save_pretrained` wrote. Raises CheckpointError naming what is missing or doesn't fit."""
-        if is_adapter(folder_or_hub_id):
-            return load_model(folder_or_hub_id)
-        config, weights, provenance = read_checkpoint(folder_or_hub_id, DWMConfig)
-        model = cls(config, provenance=provenance)
-        codec = {name: weights.pop(name) for name in list(weights) if name.startswith(CODEC_PREFIX)}
-        parts = [(model.backbone, weights, str(folder_or_hub_id))]
-        if config.codec.kind == "pca":
-            codec = {name.removeprefix(CODEC_PREFIX): value for name, value in codec.items()}
-            parts.append((model.codec, codec, f"{folder_or_hub_id} (codec)"))
-        for module, found, where in parts:
-            check_tensors(found, module.state_dict(), where)
-            module.load_state_dict(found)
+    def from_pretrained(cls, folder_or_hub_id: str | Path, revision: str | None = None) -> "DWM":
+        """As `Pretrained.from_pretrained`; an adapter is loaded onto its base (`load_model`)."""
+        folder = located(folder_or_hub_id, [CONFIG_FILE, WEIGHTS_FILE, *ADAPTER_FILES], revision)
+        model = load_model(folder) if is_adapter(folder) else super().from_pretrained(folder)
+        model.source = str(folder_or_hub_id)
         return model
 
 
@@ -227,7 +252,7 @@ def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None) -> 
         gone = f"{folder_or_hub_id} is an adapter of {source}, which is not there"
         raise CheckpointError(f"{gone}; put it back, or name its new place in {ADAPTER_FILE}")
     if "model" in saved:
-        config = from_dict(DWMConfig, saved["model"], where=f"{folder_or_hub_id}: model")
+        config = config_of(DWMConfig, saved["model"], f"{folder_or_hub_id}: model")
         if _is_ours(source, saved):
             model = started_from(DWM.from_pretrained(checkpoint_path(str(source))), config.condition)[0]
             if replace(model.config, codec=config.codec) != config:
@@ -241,7 +266,7 @@ def load_model(folder_or_hub_id: str | Path, base: str | Path | None = None) -> 
         model = load_base(source)
     model.backbone.requires_grad_(False)  # what the adapter doesn't hold is not trained further
     load_adapter(model.backbone.transformer, folder_or_hub_id)
-    model.provenance = {**saved.get("provenance", {}), "base": source}
+    model.provenance, model.source = {**saved.get("provenance", {}), "base": source}, str(folder_or_hub_id)
     return model
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dexworld.models.checkpoint import check_prediction
 from dexworld.video.clips.clip import TripletClip
 from dexworld.video.clips.triplet_files import read_prompt
 from dexworld.video.clips.triplets import TripletFolder
@@ -137,7 +138,9 @@ class Generator:
     @torch.no_grad()
     def _batch(self, clips: Sequence[TripletClip], seeds: Sequence[int]) -> np.ndarray:
         model, conditions = self.model, self.conditions(clips)
-        made = model.decode(sample(model, conditions, self.config.sampling, _generators(seeds))).cpu()
+        latents = sample(model, conditions, self.config.sampling, _generators(seeds))
+        check_prediction(latents, model, [clip.name for clip in clips])
+        made = model.decode(latents).cpu()
         if model.config.condition == "control":
             return made.numpy()  # it has never seen the static video
         static = np.stack([clip.static for clip in clips])
@@ -263,7 +266,7 @@ class SDEdit:
             )
             conditions = Conditions(torch.zeros_like(static), unknown)
             generators = _generators(seeds[start : start + self.batch])
-            videos += list(
-                model.decode(sample(model, conditions, config, generators, static, self.strength)).cpu().numpy()
-            )
+            latents = sample(model, conditions, config, generators, static, self.strength)
+            check_prediction(latents, model, [clip.name for clip in part])
+            videos += list(model.decode(latents).cpu().numpy())
         return videos

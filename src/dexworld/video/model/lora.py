@@ -14,18 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dexworld.data.files import written_atomically
-from dexworld.models.checkpoint import CheckpointError
+from dexworld.data.files import json_text
+from dexworld.models.checkpoint import (
+    CheckpointError,
+    check_plausible,
+    check_tensors,
+    config_of,
+    read_settings,
+    read_shapes,
+    read_tensors,
+    shapes_of,
+    write_tensors,
+    write_text,
+)
 from dexworld.video.model.patch_embedding import patch_embedding
-from dexworld.video.model.published_parts import check_tensors, read_settings, read_weights, require
+from dexworld.video.model.published_parts import require
 
 FORMAT_VERSION = 1
 ADAPTER_FILE = "adapter.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 OTHER_FILE = "non_lora_weights.safetensors"
+ADAPTER_FILES = (ADAPTER_FILE, LORA_FILE, OTHER_FILE)
 PREFIX = "transformer."
 
 
@@ -94,15 +105,11 @@ def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: di
     lora = {PREFIX + name: value for name, value in lora.items()}
     scale = {"r": peft.r, "lora_alpha": peft.lora_alpha, "target_modules": sorted(peft.target_modules)}
     scale = {PREFIX + name: value for name, value in scale.items()}  # diffusers takes alpha = rank without it
-    said = {"lora_adapter_metadata": json.dumps(scale)}
-    for name, tensors, settings in ((LORA_FILE, lora, said), (OTHER_FILE, other, {})):
-        with written_atomically(folder / name) as temporary:
-            whole = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
-            save_file(whole, temporary, {"format": "pt", **settings})
+    write_tensors(folder / LORA_FILE, lora, {"lora_adapter_metadata": json.dumps(scale)})
+    write_tensors(folder / OTHER_FILE, other)
     description = {"format_version": FORMAT_VERSION, "base": base, "rank": peft.r, "alpha": peft.lora_alpha}
     description |= {"in_channels": patch_embedding(transformer).in_channels, **(about or {})}
-    with written_atomically(folder / ADAPTER_FILE) as temporary:
-        temporary.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+    write_text(folder / ADAPTER_FILE, json_text(dict(sorted(description.items()))))
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -118,7 +125,11 @@ def read_adapter(folder: str | Path) -> dict[str, Any]:
     description = read_settings(path)
     version = description.get("format_version")
     if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {version}, this dexworld reads version {FORMAT_VERSION}")
+        raise CheckpointError(f"{path} has format version {version!r}, this dexworld reads version {FORMAT_VERSION}")
+    for name, kind in (("base", str), ("provenance", dict)):
+        if not isinstance(description.get(name, kind()), kind):
+            raise CheckpointError(f"{path}: {name} is {description[name]!r}; it must be a {kind.__name__}")
+    check_plausible({**description, "provenance": None}, len(read_shapes(Path(folder) / LORA_FILE)), str(path))
     return description
 
 
@@ -128,12 +139,12 @@ def load_adapter(transformer: Any, folder: str | Path) -> Any:
     from peft import set_peft_model_state_dict
 
     folder = Path(folder)
-    lora, other = read_weights(folder / LORA_FILE), read_weights(folder / OTHER_FILE)
+    lora, other = read_tensors(folder / LORA_FILE), read_tensors(folder / OTHER_FILE)
     lora = {name.removeprefix(PREFIX): value for name, value in lora.items()}
     add_lora(transformer, _config(lora, read_adapter(folder), folder))
     expected_lora, expected_other = adapter_state(transformer)
-    check_tensors(lora, expected_lora, str(folder / LORA_FILE))
-    check_tensors(other, expected_other, str(folder / OTHER_FILE))
+    check_tensors(shapes_of(lora), shapes_of(expected_lora), folder / LORA_FILE)
+    check_tensors(shapes_of(other), shapes_of(expected_other), folder / OTHER_FILE)
     set_peft_model_state_dict(transformer, lora, adapter_name="default")
     patch_embedding(transformer).load_state_dict({name.rsplit(".", 1)[1]: value for name, value in other.items()})
     return transformer
@@ -141,11 +152,12 @@ def load_adapter(transformer: Any, folder: str | Path) -> Any:
 
 def _config(lora: dict[str, Tensor], description: dict[str, Any], folder: Path) -> LoRAConfig:
     """What adapter.json says, or what the tensors tell: the release writes no such file and has alpha = rank."""
-    ranks = {value.shape[0] for name, value in lora.items() if name.endswith("lora_A.weight")}
+    ranks = {value.shape[0] for name, value in lora.items() if name.endswith("lora_A.weight") and value.ndim}
     if len(ranks) != 1:
         raise CheckpointError(f"{folder / LORA_FILE} should hold lora_A weights of one rank, not of {sorted(ranks)}")
     rank = ranks.pop()
     if description.get("rank", rank) != rank:
         raise CheckpointError(f"{folder / ADAPTER_FILE} says rank {description['rank']}, its tensors have rank {rank}")
     targets = tuple(sorted({name.rsplit(".lora_", 1)[0] for name in lora}))
-    return LoRAConfig(rank, description.get("alpha", rank), targets)
+    values = {"rank": rank, "alpha": description.get("alpha", rank), "targets": targets}
+    return config_of(LoRAConfig, values, str(folder / ADAPTER_FILE))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexworld.models.checkpoint import CheckpointError
-from dexworld.video.model.published_parts import find_optional_part, read_settings
+from dexworld.models.checkpoint import CheckpointError, read_settings, understood
+from dexworld.video.model.published_parts import find_optional_part
 from dexworld.video.model.video_config import Kind
 
 TRAIN_STEPS = 1000
@@ -116,4 +116,5 @@ def noise_settings(source: str | Path, kind: Kind) -> dict[str, float]:
         wrong = "; ".join(f"{name} is {settings[name]!r}, not {value!r}" for name, value in differing)
         raise CheckpointError(f"the checkpoint's scheduler is not one that we sample with: {wrong}")
     shift = next((settings[name] for name in SHIFT[kind] if name in settings), PUBLISHED_SHIFT[kind])
-    return {"snr_shift" if kind == "cogvideox" else "flow_shift": float(shift)}
+    with understood(f"{source}: the scheduler's shift"):
+        return {"snr_shift" if kind == "cogvideox" else "flow_shift": float(shift)}

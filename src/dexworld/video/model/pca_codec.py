@@ -20,6 +20,7 @@ WHITENING = 0.5
 class PCACodec(nn.Module):
     """Latents (B, f, C, h, w) of unit mean variance. `fitted` is False until `fit` or `load_state_dict`."""
 
+    divisors = ("scale",)  # of its tensors, which must be positive
     mask_value = 1.0
     first_mean: Tensor
     first_basis: Tensor

@@ -13,19 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from dexworld.data.files import written_atomically
-from dexworld.models.checkpoint import CheckpointError, lasting_place
-from dexworld.video.model.published_parts import (
-    BROKEN,
-    find_optional_part,
-    find_part,
-    library_model,
-    read_settings,
-    require,
-)
+from dexworld.models.checkpoint import CheckpointError, check_finite, lasting_place, understood, write_tensors
+from dexworld.video.model.published_parts import find_optional_part, find_part, library_model, part_settings, require
 from dexworld.video.model.video_config import BackboneConfig
 
 log = logging.getLogger(__name__)
@@ -63,8 +54,7 @@ def embed_prompts(
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"prompts": json.dumps(unique), "source": str(source)}
-        with written_atomically(path) as temporary:
-            save_file({"embeddings": embeddings.contiguous()}, temporary, metadata=about)
+        write_tensors(path, {"embeddings": embeddings}, about)
     return dict(zip(unique, embeddings, strict=True))
 
 
@@ -72,9 +62,9 @@ def check_text_encoder(source: str | Path, backbone: BackboneConfig) -> Path:
     """The folder of the text encoder in a folder or hub id. Raises CheckpointError if `backbone` can't read it."""
     name = ENCODERS[backbone.kind]
     folder = find_part(source, "text_encoder")
-    settings = read_settings(folder / "config.json")
+    settings = part_settings(folder)
     found = settings.get("architectures") or ["an unnamed class"]
-    if name not in found:
+    if not isinstance(found, list) or name not in found:
         raise CheckpointError(f"{folder} holds {found[0]}, but {backbone.kind} reads {name}")
     width = settings.get("d_model")
     if width != backbone.text_dim:
@@ -92,10 +82,8 @@ def load_text_encoder(source: str | Path, backbone: BackboneConfig) -> tuple[Any
     if not (words / "tokenizer.json").is_file():
         require("sentencepiece")  # as CogVideoX's; without it transformers complains about another package
     encoder = library_model(getattr(transformers, name), folder, dtype=torch.float32)
-    try:
+    with understood(words):
         tokenizer = transformers.AutoTokenizer.from_pretrained(words, local_files_only=True)
-    except BROKEN as error:
-        raise CheckpointError(f"{words} can't be read ({error}); save or download it again") from error
     return tokenizer, encoder.eval()
 
 
@@ -123,4 +111,5 @@ def _read_cache(path: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is truncated or corrupt ({error}); delete it, it is made again") from error
     if tuple(embeddings.shape) != shape:
         raise CheckpointError(f"{path} holds {tuple(embeddings.shape)} numbers, not {shape}; delete it")
+    check_finite({"embeddings": embeddings}, path)
     return dict(zip(prompts, embeddings, strict=True))

@@ -5,23 +5,27 @@ Wan-Fun has its transformer's `config.json` and shards directly in the model's f
 """
 
 import importlib.util
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
-from dexworld.models.checkpoint import CheckpointError, located
+from dexworld.models.checkpoint import (
+    LARGEST,
+    CheckpointError,
+    check_finite,
+    check_foreign,
+    check_plausible,
+    located,
+    raise_if_unfit,
+    read_settings,
+    read_shapes,
+    understood,
+)
 
 CONFIG_FILES = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 # What the class of a part is called, for a folder that is the part itself.
 MARKS = {"transformer": ("Transformer3D", "WanModel"), "vae": ("Autoencoder",), "text_encoder": ("T5",)}
 _PICKLES = " (Wan-Fun keeps its own as a pickle, which is not read: take that of Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
 _HINTS = {"vae": _PICKLES, "text_encoder": _PICKLES}
-BROKEN = (OSError, SafetensorError, RuntimeError, ValueError)  # what `from_pretrained` raises for damaged weights
 
 
 def require(*packages: str) -> None:
@@ -59,62 +63,33 @@ def find_optional_part(source: str | Path, part: str) -> Path | None:
 
 
 def _is_called(settings: dict[str, Any], marks: tuple[str, ...]) -> bool:
-    names = [str(settings.get("_class_name", "")), *map(str, settings.get("architectures") or [])]
+    architectures = settings.get("architectures")
+    names = [str(settings.get("_class_name", "")), *map(str, architectures if isinstance(architectures, list) else [])]
     return any(mark in name for mark in marks for name in names)
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError when it is something else."""
-    try:
-        settings = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); save or download it again") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} should hold settings by name, not a {type(settings).__name__}")
+def part_settings(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a part. Raises CheckpointError for one that no model of these weights can have."""
+    settings = read_settings(folder / "config.json")
+    tensors = sum(len(read_shapes(path)) for path in folder.glob("*.safetensors"))
+    check_plausible(settings, tensors or LARGEST, f"{folder / 'config.json'}: settings")
     return settings
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises CheckpointError for a missing or damaged one."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is missing, truncated or corrupt ({error}); save or download it again"
-        ) from error
-
-
 def library_model(cls: Any, folder: Path, **options: Any) -> Any:
-    """A model of a library's class from a folder. Raises CheckpointError naming every unfit tensor."""
-    try:
+    """A model of a library's class from a folder.
+
+    Raises CheckpointError naming every unfit tensor, and a tensor with NaN or Inf.
+    """
+    settings = part_settings(folder)
+    from_settings = cls.from_config if hasattr(cls, "from_config") else lambda _: cls(cls.config_class(**settings))
+    check_foreign(lambda: from_settings(settings), folder.glob("*.safetensors"), folder)
+    with understood(folder):
         model, report = cls.from_pretrained(
             folder, output_loading_info=True, use_safetensors=True, local_files_only=True, **options
         )
-    except BROKEN as error:
-        message = f"the weights in {folder} can't be read ({error}); save or download them again"
-        raise CheckpointError(message) from error
     ignored = tuple(cls._keys_to_ignore_on_load_unexpected or ())
     unexpected = [name for name in report["unexpected_keys"] if not any(each in name for each in ignored)]
     raise_if_unfit(report["missing_keys"], unexpected, map(str, report["mismatched_keys"]), str(folder))
+    check_finite(model.state_dict(), folder)
     return model
-
-
-def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], where: str) -> None:
-    """Raise CheckpointError naming every tensor of `found` that `expected` lacks, the reverse, or another shape."""
-    shapes = [
-        f"{name} is {tuple(found[name].shape)}, the model needs {tuple(expected[name].shape)}"
-        for name in sorted(found.keys() & expected.keys())
-        if found[name].shape != expected[name].shape
-    ]
-    raise_if_unfit(expected.keys() - found.keys(), found.keys() - expected.keys(), shapes, where)
-
-
-def raise_if_unfit(missing: Iterable[str], unexpected: Iterable[str], others: Iterable[str], where: str) -> None:
-    """Raise CheckpointError naming every tensor that is missing, unexpected or otherwise unfit, if there are any."""
-    problems = []
-    for what, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected))):
-        if names:
-            problems.append(f"{what} {len(names)} tensors: {', '.join(names)}")
-    problems += others
-    if problems:
-        raise CheckpointError(f"{where} does not fit the model: " + "; ".join(problems))

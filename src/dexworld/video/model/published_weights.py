@@ -12,19 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexworld.models.checkpoint import CheckpointError
+from dexworld.models.checkpoint import CheckpointError, check_tensors, read_tensors, shapes_of, understood
 from dexworld.video.clips.clip import ClipShape
 from dexworld.video.model.backbone import build_transformer
 from dexworld.video.model.noise import noise_settings
 from dexworld.video.model.patch_embedding import channel_columns, widen_patch_embedding
-from dexworld.video.model.published_parts import (
-    check_tensors,
-    find_part,
-    library_model,
-    read_settings,
-    read_weights,
-    require,
-)
+from dexworld.video.model.published_parts import find_part, library_model, part_settings, require
 from dexworld.video.model.video_config import (
     BackboneConfig,
     CodecConfig,
@@ -52,12 +45,13 @@ def published_config(
 ) -> DWMConfig:
     """The configuration of a loaded transformer, with the size of its own training clips unless `clip` is given."""
     kind, settings = CLASSES[type(transformer).__name__], transformer.config
-    if clip is None and kind == "wan":
-        clip = ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free
-    elif clip is None:
-        clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
-    codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
-    backbone = _backbone_config(settings, kind, noise_settings(source, kind))
+    with understood(f"{source}: the transformer's config.json"):
+        if clip is None and kind == "wan":
+            clip = ClipShape(49, 480, 720)  # what the DWM release trains Wan on; Wan's positions are free
+        elif clip is None:
+            clip = ClipShape(settings.sample_frames, 8 * settings.sample_height, 8 * settings.sample_width)
+        codec = CodecConfig(kind=kind, channels=settings.out_channels, source=codec_source or str(source))
+        backbone = _backbone_config(settings, kind, noise_settings(source, kind))
     return DWMConfig(clip, codec, backbone, condition, prediction, sampling_steps=PUBLISHED_STEPS)
 
 
@@ -89,11 +83,11 @@ def load_transformer(source: str | Path) -> Any:
 
 def _transformer_settings(folder: Path) -> tuple[dict[str, Any], bool]:
     """The settings of a transformer's folder, and whether they are Wan's original ones."""
-    settings = read_settings(folder / "config.json")
+    settings = part_settings(folder)
     if settings.get("patch_size_t") is not None:
         raise CheckpointError(f"{folder} is a CogVideoX 1.5 with temporal patches, which is not supported; use 1.0")
     original = "num_heads" in settings and "dim" in settings
-    if not original and settings.get("_class_name") not in CLASSES:
+    if not original and str(settings.get("_class_name")) not in CLASSES:
         raise CheckpointError(
             f"{folder / 'config.json'} describes {settings.get('_class_name')}; supported are {', '.join(CLASSES)} "
             "and Wan's original layout"
@@ -126,10 +120,11 @@ def _load_original_wan(folder: Path, settings: dict[str, Any]) -> Any:
     from diffusers import WanTransformer3DModel
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
-    with init_empty_weights():
+    with understood(folder / "config.json"), init_empty_weights():
         transformer = WanTransformer3DModel.from_config(_translated(settings))
-    weights = convert_wan_transformer_to_diffusers(_read_shards(folder))
-    check_tensors(weights, transformer.state_dict(), str(folder))
+    with understood(folder):
+        weights = convert_wan_transformer_to_diffusers(_read_shards(folder))
+    check_tensors(shapes_of(weights), shapes_of(transformer.state_dict()), folder)
     transformer.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     return transformer
 
@@ -157,7 +152,7 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
     paths = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not paths:
         raise CheckpointError(f"{folder} holds no diffusion_pytorch_model*.safetensors")
-    return {name: value for path in paths for name, value in read_weights(path).items()}
+    return {name: value for path in paths for name, value in read_tensors(path).items()}
 
 
 def _backbone_config(settings: Any, kind: Kind, noise: dict[str, float]) -> BackboneConfig:

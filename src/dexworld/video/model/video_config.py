@@ -78,6 +78,8 @@ class BackboneConfig:
         for name in ("heads", "head_dim", "depth", "time_dim", "text_dim", "text_tokens", "snr_shift", "flow_shift"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"backbone {name} is {getattr(self, name)}; it must be positive")
+        if min(self.mlp_dim, self.sample_height, self.sample_width) < 0:
+            raise ValueError(f"backbone mlp_dim, sample_height and sample_width must be 0 or more, not {self}")
         if self.skip_maps < 0 or (self.skip_maps and self.kind != "cogvideox"):
             raise ValueError(f"skip_maps is {self.skip_maps}; it is 0 or more, and only cogvideox backbones have them")
         if self.head_dim % 16:
