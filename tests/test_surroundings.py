@@ -124,7 +124,7 @@ def test_without_graphics_home_and_terminal_a_command_works_or_says_what_it_need
 def test_graphics_that_cant_be_served_are_said_in_one_line(inputs, tmp_path, verb):
     command = start([*verb.split(), *commands(inputs, tmp_path / "out")[verb]], tmp_path, MUJOCO_GL="nonsense")
     assert command.ended() == 2
-    assert "MUJOCO_GL='nonsense' is not a backend" in one_line(command)
+    assert "MUJOCO_GL='nonsense' can't draw here" in one_line(command)
 
 
 @pytest.fixture

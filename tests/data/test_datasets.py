@@ -34,5 +34,5 @@ def test_recordings_of_hands_and_grippers_are_to_be_prepared_first(tmp_path, kin
 
 def test_what_is_no_dataset_says_what_makes_one(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(FileNotFoundError, match="make one with `dexworld collect`"):
+        with pytest.raises(FileNotFoundError, match="`dexworld collect` records one"):
             open_dataset(folder)
