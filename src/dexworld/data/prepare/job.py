@@ -30,6 +30,7 @@ from dexworld.track import Track
 
 logger = logging.getLogger(__name__)
 TRIES = 2  # of a pack whose worker dies or raises
+HANDOVER_S = 2.0  # the workers of a run that was killed take a moment to end and to give their packs back
 Watch = Callable[[str, int, int, str], None]  # step, episodes done, of how many of this share, a note
 
 
@@ -147,6 +148,7 @@ def _write_packs(
     total, started = sum(len(pack.ids) for pack in todo), time.monotonic()
     failures: dict[Pack, list[str]] = {}
     done = frames = left_out = 0
+    waited = False
     watch("prepare", 0, total, "")
     if not todo:
         return [], 0
@@ -164,9 +166,11 @@ def _write_packs(
                 watch("prepare", done, total, note + (f", {left_out} quarantined" if left_out else ""))
             left = [pack for pack in _missing(config, todo) if len(failures.get(pack, ())) < TRIES]
             if len(left) == len(todo) and failed_before == sum(map(len, failures.values())):
-                logger.info("%d packs are being written by other processes", len(left))
-                break
-            todo = left
+                if waited:
+                    logger.info("%d packs are being written by other processes", len(left))
+                    break
+                time.sleep(HANDOVER_S)
+            waited, todo = len(left) == len(todo), left
     still = [pack for pack in _missing(config, plan.packs) if pack in failures]
     return [(pack, f"{failures[pack][-1]}, {len(failures[pack])} times") for pack in still], frames
 
