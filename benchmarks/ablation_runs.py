@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
-from dexworld.data.files import check_same_settings, read_json, write_json, written_atomically
+from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.resize import Fit, resized
 from dexworld.evaluation.guard import Split, check_seeds, split_of
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, transplanted
@@ -35,6 +35,7 @@ from dexworld.training.train_evaluator import EvaluatorRunConfig, EvaluatorTrain
 from dexworld.training.train_world_model import FIT_WINDOWS
 from dexworld.training.trainer import Trainer
 from dexworld.training.window_task import WindowTask, window_strategies
+from dexworld.writing import write_json, written_atomically
 
 RATE_HZ = 5.0  # of the robot's video; human and gripper video is sampled at the same times
 REFERENCE_HEIGHT = 224  # pixels of the pictures that PCK@10 and PCK@20 are defined on

@@ -21,8 +21,9 @@ import torch
 
 from ablation_runs import BY_NAME, RATE_HZ, VARIANTS, Study, StudyConfig, Variant
 from common import interval_values, parser, write_results
-from dexworld.data.files import read_json, written_atomically
+from dexworld.data.files import read_json
 from dexworld.evaluation.intervals import Interval, paired_difference, ratios
+from dexworld.writing import written_atomically
 
 Sums = dict[str, np.ndarray]  # (S, E) of a variant: what each seed's model adds up to in each held-out episode
 MISSING = "missing"

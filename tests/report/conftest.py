@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.files import write_json
 from dexworld.models.config import PRESETS
 from dexworld.models.dexwm import DexWM
 from dexworld.report.demo import EpisodeResult, PlanRecord
+from dexworld.writing import write_json
 
 
 def debug_model() -> DexWM:

@@ -103,16 +103,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _outputs(options: Any) -> list[Path]:
     """The folders named `output` that a command writes. Raises OSError where one, or a `cache`, can't be written."""
+    from dexworld.data.files import check_writable
+
     found = []
     for name, value in vars(options).items():
         if is_dataclass(value):
             found += _outputs(value)
         elif name in ("output", "cache") and isinstance(value, Path):
-            standing = next(each for each in (value, *value.absolute().parents) if each.exists())
-            if not standing.is_dir():
-                raise OSError(errno.EEXIST if standing == value else errno.ENOTDIR, "", str(value))
-            if not os.access(standing, os.W_OK | os.X_OK):
-                raise OSError(errno.EACCES, "", str(value))
+            check_writable(value)
             found += [value] if name == "output" else []
     return found
 

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from dexworld.cli.bars import task_bars
 from dexworld.cli.reader_options import reader_options
-from dexworld.data.files import written_atomically
 from dexworld.data.inspection import EpisodeReport, InspectConfig, account, inspect
 from dexworld.data.readers import Kind, open_source
 from dexworld.evaluation.results import write_results
 from dexworld.report.inspection_page import SHOWN, listings, write_inspection_page
+from dexworld.writing import written_atomically
 
 logger = logging.getLogger("dexworld")
 

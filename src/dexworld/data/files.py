@@ -1,23 +1,20 @@
-"""Files that appear whole and tell when they were damaged; settings of a folder; shares of work."""
+"""Files that tell when they were damaged; settings of a folder; shares of work."""
 
-import contextlib
+import errno
 import io
 import json
 import os
-import platform
 import re
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from dexworld.errors import naming
 
 CHECKSUM = "crc32"
 NAMED = 6  # differences that a message lists
@@ -29,39 +26,22 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-@contextlib.contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it, on failure remove it.
-
-    A process killed in between leaves a hidden file `.<name>.<host>-<pid>.tmp`, which readers ignore. When two
-    processes write the same path, the last rename wins. Raises OSError naming `path` when the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
-    try:
-        with naming(path):
-            yield temporary
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def check_writable(folder: Path) -> None:
+    """Raise OSError naming a folder, which may not exist yet, unless files can be written into it."""
+    standing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not standing.is_dir():
+        raise OSError(errno.EEXIST if standing == folder else errno.ENOTDIR, "", str(folder))
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "", str(folder))
 
 
 def is_writable(folder: Path) -> bool:
     """Whether files can be written into a folder, which may not exist yet."""
-    standing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    return standing.is_dir() and os.access(standing, os.W_OK | os.X_OK)
-
-
-def json_text(content: dict[str, Any]) -> str:
-    """Indented JSON with a line end. Raises TypeError on values that JSON can't hold."""
-    return json.dumps(content, indent=2) + "\n"
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` as indented JSON, atomically. Raises TypeError on values that JSON can't hold."""
-    with written_atomically(path) as temporary:
-        temporary.write_text(json_text(content), encoding="utf-8")
+    try:
+        check_writable(folder)
+    except OSError:
+        return False
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:

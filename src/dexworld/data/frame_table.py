@@ -4,14 +4,13 @@ A table is read once per file and kept. No container is opened to read a frame, 
 only place that opens videos: what containers and streams differ in is settled here.
 """
 
-import logging
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from dexworld.data.packets import DECODE_ERRORS, DECODERS, PerThread, contents_at, decoder_of, identity, opened
 from dexworld.data.video import VideoError
+from dexworld.errors import warn_once
 
 MAX_TABLES = 64
 PACKETS_PER_READ = 64
@@ -31,7 +31,6 @@ _HDR = {16: "PQ", 18: "HLG"}  # transfer functions (ITU-T H.273)
 _MATRICES = re.compile(rb"mvhd(?:\0.{35}|\x01.{47})(.{36})|tkhd(?:\0.{39}|\x01.{51})(.{36})", re.S)  # of mp4
 _IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
 _TURNS = {(0, 0, 0, 0): 0, (1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}  # by matrix
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -288,12 +287,6 @@ def turns_of(path: Path, picture: Any) -> int:
     return _TURNS[matrix]
 
 
-@lru_cache(maxsize=256)
-def _warn_of_hdr(folder: Path, transfer: str) -> None:
-    """Once for a folder."""
-    _LOG.warning("%s: %s video is decoded without tone mapping; convert it to BT.709 for its colours", folder, transfer)
-
-
 @contextmanager
 def open_stream(path: Path) -> Iterator[Any]:
     """The video stream of a file, decoding in one thread. What goes wrong becomes a VideoError that names the file."""
@@ -304,7 +297,9 @@ def open_stream(path: Path) -> Iterator[Any]:
                 raise VideoError(f"{path}: holds no video stream of a codec that can be decoded")
             stream.codec_context.thread_count = 1
             if stream.codec_context.color_trc in _HDR:
-                _warn_of_hdr(path.parent, _HDR[stream.codec_context.color_trc])
+                transfer = _HDR[stream.codec_context.color_trc]
+                untoned = f"{transfer} video is decoded without tone mapping; convert it to BT.709 for its colours"
+                warn_once(str(path.parent), transfer, untoned)
             yield stream
     except VideoError:
         raise

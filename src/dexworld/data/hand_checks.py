@@ -4,15 +4,14 @@ Files come in millimetres, in OpenGL's axes, with exchanged sides. What can only
 warned of once. Each message names the likely cause. A track and a hand file pass the same check.
 """
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 
+from dexworld.errors import warn_once
 from dexworld.hands import BONE_LENGTHS, BONES, KEYPOINTS_PER_HAND, TIPS, WRIST
 from dexworld.track import Track
 
-_LOG = logging.getLogger(__name__)
 SIDES = ("left", "right")
 # Size against an adult's hand. Children, robots and trackers' errors reach 0.5 to 2; feet and decimetres are the
 # smallest mistake of units (3.3 and 10), so that 0.2 and 5 are no hand in metres.
@@ -30,7 +29,6 @@ OTHERWISE = 0.05  # share of those that may say the opposite
 ALIKE = 0.5  # of the misfit: so much better must one hand fit the other than its mirror image to be of one side
 FLAT = 0.02  # of a hand: a mirror image that fits better than this is that of a flat hand, which has no side
 OFF_CENTRE = 0.25  # of a side: a principal point that is further from the middle belongs to a cropped image
-_warned: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -237,10 +235,3 @@ def _misfit(first: np.ndarray, second: np.ndarray, sign: int) -> np.ndarray:
     values[:, 2] *= sign * np.sign(np.linalg.det(u @ v))
     whole = (first**2).sum(axis=(1, 2)) + (second**2).sum(axis=(1, 2))
     return np.sqrt(np.maximum(whole - 2 * values.sum(axis=1), 0.0) / np.maximum(whole, 1e-12))
-
-
-def warn_once(where: str, kind: str, message: str) -> None:
-    """Warn once of a kind of oddity in one folder or file."""
-    if (where, kind) not in _warned:
-        _warned.add((where, kind))
-        _LOG.warning("%s: %s", where, message)

@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.files import Shard, check_checksum, is_writable, json_text, read_json, with_checksum
+from dexworld.data.files import Shard, check_checksum, is_writable, read_json, with_checksum
 from dexworld.data.frame_labels import FrameLabels, record_type, write_labels
 from dexworld.data.latent_shards import LatentShards, write_shard
 from dexworld.data.locks import claimed, write_missing
 from dexworld.data.source import Dataset
+from dexworld.writing import json_text
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 5

@@ -18,19 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.files import (
-    check_checksum,
-    check_same_settings,
-    read_arrays,
-    read_json,
-    with_checksum,
-    write_json,
-    written_atomically,
-)
+from dexworld.data.files import check_checksum, check_same_settings, read_arrays, read_json, with_checksum
 from dexworld.data.source import CorruptEpisodeError, FolderSource
 from dexworld.data.video import VideoError, write_video
 from dexworld.data.video_frames import VideoFrames
 from dexworld.track import COLUMNS, Track
+from dexworld.writing import write_json, written_atomically
 
 FORMAT = "dexworld-episodes"
 FORMAT_VERSION = 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dexworld.data.files import write_json
+from dexworld.writing import write_json
 
 RUN_KEY = "run"
 PACKAGES = ("dexworld", "torch", "numpy", "mujoco")

@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dexworld.errors import naming
 from dexworld.models.hub import CARD_FILE, Shared, model_card, name_and_revision
 from dexworld.models.reference import SHIPPED
 from dexworld.options import from_dict
+from dexworld.writing import write_text, written_atomically
 
 FORMAT_VERSION = 1
 Config = TypeVar("Config")
@@ -40,13 +40,8 @@ class CheckpointError(ValueError):
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, whole or not at all. about: its metadata. Raises OSError naming it on a full disk."""
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with naming(path):
-            save_file(values, partial, {"format": "pt", **(about or {})})
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_atomically(path) as temporary:
+        save_file(values, temporary, {"format": "pt", **(about or {})})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -198,17 +193,6 @@ def write_card(folder: Path, config: Any, provenance: Mapping[str, Any]) -> None
     """Write the model card of a checkpoint folder, unless it has one."""
     if not (folder / CARD_FILE).exists():
         write_text(folder / CARD_FILE, model_card(type(config).__name__, asdict(config), provenance))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with naming(path):
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(

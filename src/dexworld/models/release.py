@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import NUM_TRACKED
-from dexworld.models.checkpoint import CheckpointError, write_checkpoint, write_text
+from dexworld.models.checkpoint import CheckpointError, write_checkpoint
 from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.hub import CARD_FILE, Shared, front_matter
@@ -23,6 +23,7 @@ from dexworld.models.latent_space import LatentSpace
 from dexworld.models.predictor import Predictor
 from dexworld.models.release_file import ReleaseFile, read_release_file
 from dexworld.models.world_model import preset
+from dexworld.writing import write_text
 
 LICENCE = "CC-BY-NC-4.0"
 ENCODER_DIFFERENCES = {  # where the same encoder weights give other latents than in the release

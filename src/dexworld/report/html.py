@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.files import written_atomically
+from dexworld.writing import write_text
 
 ASSETS = files("dexworld") / "assets" / "page"
 VOID = {"meta", "img", "source", "br", "input"}  # elements without content
@@ -126,8 +126,7 @@ def write_page(path: Path, title: str, *body: str | Markup | None, footer: str =
     script = tag("script", Markup((ASSETS / "films.js").read_text("utf-8"))) if "data-films" in main else None
     html = tag("html", tag("head", *head), tag("body", main, script), lang="en")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as temporary:
-        temporary.write_text(f"<!doctype html>\n{html}\n", encoding="utf-8")
+    write_text(path, f"<!doctype html>\n{html}\n")
     return path
 
 

@@ -20,7 +20,7 @@ import h5py
 import mujoco
 
 from dexworld.data.datasets import open_dataset
-from dexworld.data.files import check_same_settings, read_json, write_json
+from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.parallel import parallel_map
 from dexworld.data.recordings import EpisodeDataset, EpisodeWriter
 from dexworld.sim.gripper.droid_format import OUTCOMES, PARTIAL, find_droid, write_droid
@@ -31,6 +31,7 @@ from dexworld.sim.hands.human_video import HumanVideoConfig, film
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.render import Backend, choose_backend
+from dexworld.writing import write_json
 
 MAX_ATTEMPTS = 8
 HUMAN_SETTINGS = "dexworld-human.json"

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexworld.data.files import written_atomically
 from dexworld.data.readers.arrays import rotations_of
 from dexworld.hands import FINGERS, RIGHT
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.sim.kitchen.allegro_body import MOUNT_POSITION, MOUNT_QUATERNION
 from dexworld.sim.poses import OPTICAL, focal_length, pinhole, pose
 from dexworld.track import Track
+from dexworld.writing import written_atomically
 
 CAMERA = "robot0_robotview_2"
 IMAGE_SIZE = (246, 392)  # 224 rows are left when 11 are cut off at both edges

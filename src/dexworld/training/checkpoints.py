@@ -24,9 +24,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from dexworld.data.files import read_json, write_json, written_atomically
+from dexworld.data.files import read_json
 from dexworld.models.checkpoint import write_tensors
 from dexworld.training.distributed import Processes, whole
+from dexworld.writing import write_json, write_text
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
@@ -154,8 +155,7 @@ def _write(path: Path, state: TrainingState, save_model: Callable[[Path], None])
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    with written_atomically(path.parent / "latest") as pointer:
-        pointer.write_text(path.name + "\n", encoding="utf-8")
+    write_text(path.parent / "latest", path.name + "\n")
 
 
 def latest(folder: Path) -> Path | None:

@@ -23,11 +23,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 import dexworld
-from dexworld.data.files import write_json
 from dexworld.data.pace import Pace
 from dexworld.training.distributed import Processes, choose, joined, local_device
 from dexworld.training.train_config import ScaleConfig
 from dexworld.training.trainer import Trainer
+from dexworld.writing import write_json, write_text
 
 logger = logging.getLogger(__name__)
 SHOWN = ("loss", "latents", "learning_rate", "samples_per_second", "tflops", "mfu")
@@ -114,7 +114,7 @@ class TrainingLog:
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step(line) <= start]
-            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_text(self.path, "".join(line + "\n" for line in kept))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self.pace = Pace()
         self.advance(start)

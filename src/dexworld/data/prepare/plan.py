@@ -13,11 +13,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.files import check_same_settings, read_json, write_json
+from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.readers import ReaderOptions
 from dexworld.data.source import Source
 from dexworld.data.store.packs import MARK, STAGING
 from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.writing import write_json
 
 HEAD = {"format": "dexworld-prepare-plan", "format_version": 1}
 UNREADABLE = -1  # size of an episode whose files can't be found

@@ -20,13 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.files import (
-    json_text,
-    size_and_checksum,
-    with_checksum,
-    write_json,
-    written_atomically,
-)
+from dexworld.data.files import size_and_checksum, with_checksum
 from dexworld.data.lerobot.rows import column_arrays
 from dexworld.data.locks import claimed, hidden
 from dexworld.data.store import labels, lerobot_files
@@ -34,6 +28,7 @@ from dexworld.data.store.encode import RECIPES
 from dexworld.data.store.packs import MARK, STAGING, EpisodeRecord, PackRecord, staged
 from dexworld.data.store.policy_columns import PolicyColumns
 from dexworld.data.store.store_settings import PrepareSettings
+from dexworld.writing import json_text, write_json, written_atomically
 
 FORMAT = "dexworld-prepared"
 FORMAT_VERSION = 2  # 1 named labels otherwise; both are read

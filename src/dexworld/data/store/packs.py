@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 
-from dexworld.data.files import json_text, read_json, size_and_checksum, written_atomically
+from dexworld.data.files import read_json, size_and_checksum
 from dexworld.data.locks import claimed
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.data.store import labels
@@ -26,6 +26,7 @@ from dexworld.data.store.encode import EncodedEpisode, add_video_stream, encode_
 from dexworld.data.store.store_settings import PrepareSettings
 from dexworld.data.video import VideoError
 from dexworld.track import Track
+from dexworld.writing import json_text, written_atomically
 
 STAGING = "staging"
 MARK = Path("meta") / "dexworld.json"  # written last: the store is complete

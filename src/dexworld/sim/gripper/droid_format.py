@@ -17,11 +17,11 @@ import mujoco
 import numpy as np
 import torch
 
-from dexworld.data.files import write_json
 from dexworld.data.video import write_video
 from dexworld.geometry import euler_xyz
 from dexworld.sim.gripper.gripper_recording import GripperRecording
 from dexworld.sim.gripper.gripper_simulation import CAMERAS, CONTROL_RATE, EXTERNAL_CAMERAS, WRIST_CAMERA
+from dexworld.writing import write_json
 
 LAB = "SIM"
 OUTCOMES = ("success", "failure")

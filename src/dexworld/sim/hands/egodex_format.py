@@ -21,7 +21,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dexworld.data.files import written_atomically
 from dexworld.data.readers.egodex import JOINT_NAMES
 from dexworld.data.video import encode_h264
 from dexworld.hands import FINGERS, JOINTS, KEYPOINT_NAMES, LEFT, RIGHT
@@ -29,6 +28,7 @@ from dexworld.sim.hands.human_hands import SIDES
 from dexworld.sim.hands.human_video import HumanVideo
 from dexworld.sim.kitchen.kitchen_scene import TRAINING_SEEDS
 from dexworld.track import Track
+from dexworld.writing import written_atomically
 
 SEED_ATTRIBUTE = "dexworld_seed"
 SYNTHETIC = (

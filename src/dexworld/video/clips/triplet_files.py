@@ -23,11 +23,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dexworld.data.files import read_arrays, written_atomically
-from dexworld.data.hand_checks import check_track, warn_once
+from dexworld.data.files import read_arrays
+from dexworld.data.hand_checks import check_track
 from dexworld.data.video import write_video
+from dexworld.errors import warn_once
 from dexworld.track import Track
 from dexworld.video.clips.clip import TripletClip, check_name
+from dexworld.writing import write_text, written_atomically
 
 VIDEOS, STATIC, HANDS, MOTIONS = "videos", "videos_static", "videos_hands", "hand_motions"
 PROMPTS = "prompts"
@@ -103,8 +105,7 @@ def write_triplet(root: Path | str, clip: TripletClip) -> None:
     files.motion.unlink(missing_ok=True)
     _write(files.static, clip.static, clip.fps)
     _write(files.hands, clip.hands, clip.fps, chroma="444")
-    with written_atomically(files.prompt) as temporary:
-        temporary.write_text(clip.prompt.strip() + "\n", encoding="utf-8")
+    write_text(files.prompt, clip.prompt.strip() + "\n")
     if clip.track is not None:
         with written_atomically(files.motion) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **{name: getattr(clip.track, name) for name in _TRACK})

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dexworld.data.files import check_same_settings, read_json, write_json, written_atomically
+from dexworld.data.files import check_same_settings, read_json
 from dexworld.data.video_frames import VideoFrames
 from dexworld.evaluation.guard import split_of
 from dexworld.video.clips.clip import TripletClip
@@ -32,6 +32,7 @@ from dexworld.video.clips.triplet_files import (
     read_track,
     signature,
 )
+from dexworld.writing import write_json, write_text
 
 FORMAT = "dexworld-triplets"
 FORMAT_VERSION = 1
@@ -156,8 +157,7 @@ def finish_triplets(
     for name in {*seeds, *clips} - set(names):
         raise ValueError(f"{root}: holds no triplet {name!r}, but a seed or record is given for it")
     _write_record(root, settings, seeds, clips, counts or {})
-    with written_atomically(root / "dataset.txt") as temporary:
-        temporary.write_text("".join(f"{list_line(name)}\n" for name in names), encoding="utf-8")
+    write_text(root / "dataset.txt", "".join(f"{list_line(name)}\n" for name in names))
     return open_triplets(root)
 
 

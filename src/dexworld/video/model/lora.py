@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexworld.data.files import json_text
 from dexworld.models.checkpoint import (
     CheckpointError,
     check_plausible,
@@ -27,10 +26,10 @@ from dexworld.models.checkpoint import (
     read_tensors,
     shapes_of,
     write_tensors,
-    write_text,
 )
 from dexworld.video.model.patch_embedding import patch_embedding
 from dexworld.video.model.published_parts import require
+from dexworld.writing import write_json
 
 FORMAT_VERSION = 1
 ADAPTER_FILE = "adapter.json"
@@ -109,7 +108,7 @@ def save_adapter(transformer: Any, folder: str | Path, base: str = "", about: di
     write_tensors(folder / OTHER_FILE, other)
     description = {"format_version": FORMAT_VERSION, "base": base, "rank": peft.r, "alpha": peft.lora_alpha}
     description |= {"in_channels": patch_embedding(transformer).in_channels, **(about or {})}
-    write_text(folder / ADAPTER_FILE, json_text(dict(sorted(description.items()))))
+    write_json(folder / ADAPTER_FILE, dict(sorted(description.items())))
 
 
 def is_adapter(folder: str | Path) -> bool:
