@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from dexworld.data.parallel import parallel_map
+from dexworld.writing import written_atomically
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class NeverArrives:
         return item
 
 
-def write_pid_and_wait(item, folder):
-    """What an orphan would go on with."""
-    (folder / f"{item}.pid").write_text(str(os.getpid()))
-    time.sleep(60)
+def write_and_wait(item, folder):
+    """A file that is never finished, beside one that says who writes it."""
+    with written_atomically(folder / f"{item}.result") as temporary:
+        temporary.write_text("half")
+        (folder / f"{item}.pid").write_text(str(os.getpid()))
+        time.sleep(60)
 
 
 def wait_in_processes(job):

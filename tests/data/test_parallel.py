@@ -2,15 +2,16 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from functools import partial
 
 import pytest
-from scripted_job import NeverArrives, Scripted, wait_in_processes, write_pid_and_wait
+from scripted_job import NeverArrives, Scripted, wait_in_processes, write_and_wait
 
 from dexworld.data import parallel
-from dexworld.data.parallel import DiskFullError, WorkerDied, Workers, parallel_map
+from dexworld.data.parallel import GRACE_S, DiskFullError, WorkerDied, Workers, parallel_map
 
 SQUARES = [number * number for number in range(20)]
 
@@ -75,20 +76,21 @@ def test_processes_that_can_not_start_are_an_error_and_no_item_is_blamed():
         list(parallel_map(NeverArrives(), [1, 2, 3], 2))
 
 
-def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_a_main_process_that_is_stopped_or_killed_and_leave_no_half_file(tmp_path, number):
     main = multiprocessing.get_context("spawn").Process(
-        target=wait_in_processes, args=(partial(write_pid_and_wait, folder=tmp_path),)
+        target=wait_in_processes, args=(partial(write_and_wait, folder=tmp_path),)
     )
     main.start()
     while len(pids := [path.read_text() for path in tmp_path.glob("*.pid")]) < 2 or "" in pids:
         time.sleep(0.02)
-    main.kill()
+    begin = time.monotonic()
+    os.kill(main.pid, number)
     main.join()
-    for _ in range(100):
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            return
-        time.sleep(0.05)
-    pytest.fail("a worker outlived its main process")
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+        assert time.monotonic() - begin < GRACE_S, "a worker outlived its main process"
+        time.sleep(0.02)
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix != ".pid"]
 
 
 @pytest.mark.parametrize(

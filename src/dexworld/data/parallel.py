@@ -6,7 +6,8 @@
         for outcome in workers.outcomes(items): ...             # errors as values, one per item
 
 A job is sent to each process once, so what it caches (a model, an opened source) lasts. A process that dies costs only
-the item that it worked on. All processes end when the main process does, even when it is killed.
+the item that it worked on. All processes end when the main process does, even when it is killed; what a process has
+half written when it is ended is removed.
 """
 
 import errno
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,10 +30,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD = 8  # items per process that may start before an earlier one is done, so that memory stays bounded
 FEW = 16  # cheap items that are not worth a process
+GRACE_S = 2.0  # for a process that is asked to end, to leave what it has open
 
 
 class WorkerDied(RuntimeError):
     """The process that worked on an item was killed: for its memory, or by a crash in a library."""
+
+
+class _Ended(BaseException):
+    """This worker was asked to end: whatever is open is cleaned up on the way out."""
 
 
 class DiskFullError(OSError):
@@ -117,8 +124,7 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._crew.copy():
-            self._end(worker)
+        self._end(self._crew.copy())
         if self._cluster is not None:
             self._cluster.close()
 
@@ -156,8 +162,7 @@ class Workers:
                     yield done.pop(following if ordered else next(iter(done)))
                     following += 1
         finally:
-            for worker in [each for each in self._crew if each.task]:  # nobody waits for its answer any more
-                self._end(worker)
+            self._end([each for each in self._crew if each.task])  # nobody waits for their answers any more
 
     def _busy(self) -> int:
         return sum(worker.task is not None for worker in self._crew)
@@ -180,15 +185,18 @@ class Workers:
                 continue
             task, worker.task = worker.task, None
             if kind == "died":
-                self._end(worker)
+                self._end([worker])
                 if not self._started and self._cluster is None:
                     raise RuntimeError(f"no worker process can be started ({value}); its own error stands above")
                 value = WorkerDied(f"{value}, while at {_short(task.item)}")
             yield task.answered(kind, value)
 
-    def _end(self, worker: "_Process | _RayActor") -> None:
-        self._crew.remove(worker)
-        worker.end()
+    def _end(self, leaving: "list[_Process | _RayActor]") -> None:
+        for worker in leaving:
+            worker.ask_to_end()
+        for worker in leaving:
+            self._crew.remove(worker)
+            worker.end()
 
 
 class _Process:
@@ -219,10 +227,15 @@ class _Process:
             end = f"signal {-code}{memory}" if code < 0 else f"exit code {code}"
             return "died", f"its worker ended ({end})"
 
+    def ask_to_end(self) -> None:
+        with suppress(ProcessLookupError):  # it is gone
+            os.kill(self.process.pid or 0, signal.SIGUSR1)
+
     def end(self) -> None:
-        self.pipe.close()
+        self.process.join(GRACE_S)
         self.process.kill()
         self.process.join()
+        self.pipe.close()
 
 
 @contextmanager
@@ -246,7 +259,8 @@ def _ready_processes(crew: list[Any]) -> list[Any]:
 
 
 def _serve(connection: Any) -> None:
-    """A worker's life: the job and items come in, results go out, until the pipe ends."""
+    """A worker's life: the job and items come in, results go out, until the pipe ends or it is asked to end."""
+    signal.signal(signal.SIGUSR1, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         job = connection.recv()
@@ -261,6 +275,12 @@ def _serve(connection: Any) -> None:
                 connection.send(("failed", RuntimeError(f"{value!r} can't leave its process ({error})")))
     except (EOFError, OSError):
         return  # the main process is gone
+    except _Ended:
+        os._exit(1)
+
+
+def _leave(*_: object) -> None:
+    raise _Ended
 
 
 def _end_with_parent() -> None:
@@ -268,6 +288,8 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(GRACE_S)
         os._exit(1)
 
 
@@ -317,6 +339,9 @@ class _RayActor:
             return self.ray.get(self.owed)
         except self.ray.exceptions.RayError as error:  # the actor or its machine is gone
             return "died", str(error).splitlines()[0]
+
+    def ask_to_end(self) -> None:
+        pass  # a cluster ends an actor at once
 
     def end(self) -> None:
         self.ray.kill(self.handle)
