@@ -8,10 +8,11 @@ import tyro
 
 from dexworld.cli.bars import counted
 from dexworld.evaluation.results import write_results
-from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human
+from dexworld.sim.collect_scenes import SceneRange, collect, collect_gripper, collect_human, collect_objects
 from dexworld.sim.gripper.gripper_recording import GripperConfig
 from dexworld.sim.hands.human_video import HumanVideoConfig
 from dexworld.sim.kitchen.explore import ExploreConfig
+from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig
 
 logger = logging.getLogger("dexworld")
 
@@ -19,6 +20,8 @@ logger = logging.getLogger("dexworld")
 Allegro = Annotated[ExploreConfig, tyro.conf.subcommand("allegro")]
 Human = Annotated[HumanVideoConfig, tyro.conf.subcommand("human")]
 Gripper = Annotated[GripperConfig, tyro.conf.subcommand("gripper")]
+Pushes = Annotated[PushConfig, tyro.conf.subcommand("pushes")]
+Pairs = Annotated[PairConfig, tyro.conf.subcommand("pairs")]
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class Collect:
     """Record episodes in the simulator, in parallel; start it again to go on after a kill.
 
     Who acts comes behind the options: `allegro` (a Franka arm with an Allegro hand, the default; a dataset to train
-    from), `human` (two hands below a moving head camera, in EgoDex's layout) or `gripper` (a Franka arm with a parallel
+    from), `pushes` and `pairs` (the same robot: data that teaches objects), `human` (two hands below a moving head camera, in EgoDex's layout) or `gripper` (a Franka arm with a parallel
     gripper, in DROID's raw layout). Each has options of its own; prepare the last two before training.
     """
 
     scenes: Annotated[SceneRange, tyro.conf.arg(name="")]
-    embodiment: Allegro | Human | Gripper = field(default_factory=ExploreConfig)
+    embodiment: Allegro | Pushes | Pairs | Human | Gripper = field(default_factory=ExploreConfig)
 
     def run(self) -> None:
         """Collect, and write `results.json` beside the recordings."""
@@ -42,7 +45,8 @@ class Collect:
         elif isinstance(self.embodiment, GripperConfig):
             figures = {"embodiment": "gripper", **collect_gripper(self.scenes, self.embodiment, progress)}
         else:
-            dataset = collect(self.scenes, self.embodiment, progress)
+            record = collect if isinstance(self.embodiment, ExploreConfig) else collect_objects
+            dataset = record(self.scenes, self.embodiment, progress)
             figures = {
                 "embodiment": "allegro",
                 "episodes": len(dataset),

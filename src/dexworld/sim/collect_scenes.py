@@ -30,6 +30,7 @@ from dexworld.sim.hands.egodex_format import write_egodex
 from dexworld.sim.hands.human_video import HumanVideoConfig, film
 from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exploration
 from dexworld.sim.kitchen.kitchen_scene import seed_split
+from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig, record_pairs, record_pushes
 from dexworld.sim.render import Backend, choose_backend
 from dexworld.writing import write_json
 
@@ -107,6 +108,29 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
     raise RuntimeError(
         f"scene {seed}: an object was held in all {MAX_ATTEMPTS} attempts; lower the share of lift replays"
     )
+
+
+def collect_objects(scenes: SceneRange, recording: PushConfig | PairConfig, progress=iter) -> EpisodeDataset:
+    """Record the pushes, or the static pairs, of the scenes that are missing. `counts` has the frames with motion."""
+    backend = choose_backend(scenes.backend)
+    name = "pushes" if isinstance(recording, PushConfig) else "pairs"
+    settings = _recording_settings(f"dexworld.sim.{name}", backend, **{name: asdict(recording)})
+    writer = EpisodeWriter(scenes.output, settings)
+    job = partial(_write_objects, folder=scenes.output, settings=settings, recording=recording, backend=backend)
+    _record_missing(scenes, job, lambda seed: writer.has(episode_id(seed)), progress)
+    dataset = open_dataset(scenes.output)
+    motion = [dataset[index].columns["object_motion"] for index in range(len(dataset))]
+    return writer.finish({"frames_in_which_objects_moved": int(sum((each > MOVING).sum() for each in motion))})
+
+
+def _write_objects(seed: int, folder: Path, settings: dict, recording: PushConfig | PairConfig, backend: str) -> int:
+    episode = (
+        record_pushes(seed, recording, backend)
+        if isinstance(recording, PushConfig)
+        else record_pairs(seed, recording, backend)
+    )
+    EpisodeWriter(folder, settings).write(episode_id(seed), episode)
+    return seed
 
 
 def collect_human(scenes: SceneRange, video: HumanVideoConfig, progress=iter) -> tuple[Path, ...]:

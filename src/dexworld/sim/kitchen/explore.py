@@ -43,7 +43,7 @@ REACH_BOX = ((0.5, -0.42, COUNTER_TOP + 0.06), (0.95, 0.25, 1.4))  # metres: cor
 HELD_HEIGHT = 0.02  # metres above where it stood: an object this high with the hand on it is held
 HELD_FRAMES = 3
 _HAND = ("keypoints_world", "keypoints_valid", "joint_positions", "joint_targets")  # recorded columns
-_OBJECTS = ("object_positions", "object_touched", "object_pixels", "object_motion")
+COLUMNS = (*_HAND, "object_positions", "object_touched", "object_pixels", "object_motion")
 _MAX_JUMP = 1.5  # radians a joint may turn in one move
 
 Move = tuple[np.ndarray, float]  # joint targets (23,) and seconds
@@ -88,7 +88,9 @@ def record_exploration(
         while len(rows) < config.frames:
             targets, seconds = next(moves)
             simulation.move(np.clip(targets, *simulation.joint_limits.T), seconds, record)
-    return _episode(rows, f"simulated exploration, {strategy}, seed {seed}", strategy, seed, attempt)
+    rows = [row | {"attempt": np.array(attempt)} for row in rows]
+    source = f"simulated exploration, {strategy}, seed {seed}"
+    return recorded(rows, source, strategy, seed, FRAMES_PER_SECOND, (*COLUMNS, "attempt"))
 
 
 def holds_object(episode: Track) -> bool:
@@ -99,27 +101,28 @@ def holds_object(episode: Track) -> bool:
     return bool(runs.all(axis=0).any())
 
 
-def _episode(rows: list[dict[str, np.ndarray]], source: str, task: str, seed: int, attempt: int) -> Track:
-    """What was recorded."""
+def recorded(
+    rows: list[dict[str, np.ndarray]], source: str, task: str, seed: int, fps: float, names: tuple[str, ...]
+) -> Track:
+    """The track of recorded rows (observations with objects), with the columns `names`."""
     stacked = with_motion(stack_rows(rows))
     cameras, intrinsics = stacked["world_from_camera"], stacked["intrinsics"][0]
     camera_from_world = np.linalg.inv(cameras)
     points = np.einsum("tij,tnj->tni", camera_from_world[:, :3, :3], stacked["object_positions"])
     homogeneous = (points + camera_from_world[:, None, :3, 3]) @ intrinsics.T
     stacked["object_pixels"] = homogeneous[..., :2] / homogeneous[..., 2:]
-    stacked["attempt"] = np.full(len(rows), attempt)
-    columns = {name: stacked[name] for name in (*_HAND, *_OBJECTS, "attempt")}
+    columns = {name: stacked[name] for name in names}
     columns |= {name: stacked[name].astype(np.float32) for name in _HAND if name != "keypoints_valid"}
     track = {"world_from_camera": cameras, "intrinsics": intrinsics, "source": source, "task": task, "seed": seed}
-    return Track(frames=ArrayFrames(stacked["image"]), fps=FRAMES_PER_SECOND, **track, columns=columns)
+    return Track(frames=ArrayFrames(stacked["image"]), fps=fps, **track, columns=columns)
 
 
 def _start_pose(simulation: Simulation, rng: np.random.Generator, strategy: str) -> None:
     """Begin at the rest pose half of the time, else somewhere in the reach box above the objects."""
     pose = REST_POSE + _noise(rng, 0.08, 0.1)
     if rng.random() < 0.5 or strategy == "fingers":
-        target = _random_target(simulation, rng, REST_POSE[ARM], low=COUNTER_TOP + 0.18)
-        pose = np.concatenate([target, _random_fingers(rng)])
+        target = random_target(simulation, rng, REST_POSE[ARM], low=COUNTER_TOP + 0.18)
+        pose = np.concatenate([target, random_fingers(rng)])
     simulation.reset(np.clip(pose, *simulation.joint_limits.T))
     simulation.move(simulation.joint_targets, 0.2)
 
@@ -128,8 +131,8 @@ def _noise(rng: np.random.Generator, arm: float, fingers: float) -> np.ndarray:
     return np.concatenate([rng.normal(0, arm, 7), rng.normal(0, fingers, len(FINGERS_OPEN))])
 
 
-def _random_fingers(rng: np.random.Generator) -> np.ndarray:
-    """Between open and closed, the same for all fingers or different."""
+def random_fingers(rng: np.random.Generator) -> np.ndarray:
+    """Joint angles (16,) between open and closed, the same for all fingers or different."""
     closing = rng.random() if rng.random() < 0.7 else np.repeat(rng.random(4), 4)
     fingers = FINGERS_OPEN + closing * (FINGERS_CLOSED - FINGERS_OPEN)
     return fingers + rng.normal(0, 0.08, len(FINGERS_OPEN))
@@ -142,7 +145,7 @@ def _random_rotation(rng: np.random.Generator) -> np.ndarray:
     return orient(fingers, palm)
 
 
-def _random_target(
+def random_target(
     simulation: Simulation, rng: np.random.Generator, near: np.ndarray, low: float = REACH_BOX[0][2]
 ) -> np.ndarray:
     """Arm joints (7,) of a random reachable palm pose in the reach box, not further than one posture away."""
@@ -161,8 +164,8 @@ def _random_target(
 
 def _random_moves(simulation: Simulation, rng: np.random.Generator, config: ExploreConfig) -> Iterator[Move]:
     while True:
-        arm = _random_target(simulation, rng, simulation.joint_targets[ARM])
-        fingers = _random_fingers(rng) if rng.random() < 0.5 else simulation.joint_targets[FINGERS]
+        arm = random_target(simulation, rng, simulation.joint_targets[ARM])
+        fingers = random_fingers(rng) if rng.random() < 0.5 else simulation.joint_targets[FINGERS]
         yield np.concatenate([arm, fingers]) + _noise(rng, 0, 0.5 * config.finger_noise), rng.uniform(0.6, 1.6)
 
 
@@ -194,7 +197,7 @@ def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: Explo
         face = RAKE_FACE if rake else np.array([0.02, 0.0, 0.06])
         height = COUNTER_TOP + (RAKE_HEIGHT + abs(rng.normal(0, 0.012)) if rake else rng.uniform(0.05, 0.09))
         middle = np.array([*simulation.object_position(index)[:2], height]) + left * rng.normal(0, 0.03)
-        fingers = (FINGERS_RAKE if rake else _random_fingers(rng)) + rng.normal(0, 0.08, len(FINGERS_OPEN))
+        fingers = (FINGERS_RAKE if rake else random_fingers(rng)) + rng.normal(0, 0.08, len(FINGERS_OPEN))
         here = simulation.joint_targets[ARM]
         start = solve_arm(simulation, middle - rng.uniform(0.08, 0.14) * ahead, rotation, face, near=here)
         end = solve_arm(simulation, middle + (length - 0.1) * ahead, rotation, face, near=start.joints)
@@ -210,7 +213,7 @@ def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: Explo
 def _finger_moves(simulation: Simulation, rng: np.random.Generator, config: ExploreConfig) -> Iterator[Move]:
     arm = simulation.joint_targets[ARM]
     while True:
-        yield np.concatenate([arm, _random_fingers(rng)]), rng.uniform(0.4, 1.2)
+        yield np.concatenate([arm, random_fingers(rng)]), rng.uniform(0.4, 1.2)
 
 
 def _jump(joints: np.ndarray, *poses: ArmSolution) -> float:
