@@ -172,11 +172,39 @@ class KeypointHeadConfig:
 
 
 @dataclass(frozen=True)
+class PointsConfig:
+    """What finds points of objects in latents and follows them under hands (ours; see docs/objects.md).
+
+    cell: cells of a map along the side of one token. channels: of a point's look. dim, depth, heads, mlp_ratio: of the
+    transformer that draws the maps. pieces: of a step's way, each with one displacement. width, layers: of the networks
+    that tell displacements; ensemble: how many of them.
+    """
+
+    dim: int = 128
+    depth: int = 2
+    heads: int = 4
+    mlp_ratio: int = 2
+    cell: int = 4
+    channels: int = 32
+    pieces: int = 5
+    width: int = 128
+    layers: int = 2
+    ensemble: int = 3
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise ValueError(f"sizes of the point head must be positive, not {self}")
+        if self.dim % self.heads:
+            raise ValueError(f"point head dim {self.dim} is not a multiple of its {self.heads} heads")
+
+
+@dataclass(frozen=True)
 class DexWMConfig:
     """A whole world model for images of `image_size` (height, width) pixels.
 
     action_scale: what a displacement of one unit means before the network: metres for the 42 keypoints, metres for the
         camera's translation, radians for its rotation. (1, 1, 1) feeds raw metres, as the paper does.
+    points: the head that finds and follows points of objects; None has none.
     """
 
     image_size: tuple[int, int] = (224, 392)
@@ -185,6 +213,7 @@ class DexWMConfig:
     keypoint_head: KeypointHeadConfig = field(default_factory=KeypointHeadConfig)
     action_convention: ActionConvention = field(default_factory=ActionConvention)
     action_scale: tuple[float, float, float] = (0.05, 0.05, 0.05)
+    points: PointsConfig | None = None
 
     def __post_init__(self) -> None:
         if min(self.action_scale) <= 0:

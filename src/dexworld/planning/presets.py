@@ -16,6 +16,7 @@ from dexworld.planning.controls import KinematicsOnly
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import KinematicStart, MPCConfig, MPCPolicy
 from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
+from dexworld.planning.point_goal import PointGoal
 from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.planning.scene_colours import SceneColours
 from dexworld.robots.robot import Robot
@@ -125,11 +126,12 @@ def preset(name: str) -> PlannerPreset:
     return PRESETS[name]()
 
 
-def task_preset(name: str, task: str) -> PlannerPreset:
+def task_preset(name: str, task: str, points: bool = False) -> PlannerPreset:
     """The planner preset `name` for `task` (reach, grasp, place, push). Raises ValueError for an unknown name or task.
 
-    `paper` changes nothing but the finger spread of placing. With `cpu`, placing and pushing search over straight hand
-    translations: what is held or pushed needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
+    points: whether the world model follows points; `cpu` then pushes by them. `paper` changes nothing but the finger
+    spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held or pushed
+    needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
     if task not in FINGER_STD:
         raise ValueError(f"task {task!r} is unknown; choose from {', '.join(FINGER_STD)}")
@@ -142,6 +144,8 @@ def task_preset(name: str, task: str) -> PlannerPreset:
     config = replace(config, kinematic_start=None, model=ModelConfig())
     if task == "place":
         return replace(chosen, solver=hand_space(_PLACE_STD, samples=32), config=config)
+    if points:
+        return replace(chosen, objective=point_objective(), solver=hand_space(_PUSH_STD, samples=128), config=config)
     return replace(chosen, objective=push_objective(), solver=hand_space(_PUSH_STD, samples=48), config=config)
 
 
@@ -157,6 +161,11 @@ def push_objective() -> WeightedSum:
     object. A latent distance can't take its place: patches are larger than objects and mix them with the arm.
     """
     return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits()
+
+
+def point_objective() -> WeightedSum:
+    """The goal's points should be where the goal has them, with little motion."""
+    return 1.0 * PointGoal() + 0.005 * Smoothness() + 0.01 * JointLimits()
 
 
 def kinematics_only(
