@@ -115,7 +115,7 @@ def pretrained_encoder(family: Family, source: str, dim: int, patch: int) -> Enc
 def lite0_encoder(block: int, stride: int, channels: int, merge: int) -> EncoderConfig:
     """EfficientNet-Lite0's `block`, whose cells are `stride` pixels apart, `merge` x `merge` of them a token.
 
-    Pixels are scaled as in the official code (tensorflow/tpu, efficientnet/lite): 127 is taken off, then divided by 128.
+    Pixels are scaled as in the official code (tensorflow/tpu, efficientnet/lite): minus 127, then divided by 128.
     """
     mean, std = 127 / 255, 128 / 255
     dim, patch = channels * merge**2, stride * merge

