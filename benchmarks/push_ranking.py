@@ -90,7 +90,8 @@ class Judge:
         proposals: Tensor | None = None,
     ) -> Plan:
         """See `Solver`."""
-        self.costs = cost_function(self.candidates)
+        with torch.no_grad():
+            self.costs = cost_function(self.candidates)
         order = self.costs.argsort()
         best = self.candidates[order[0]]
         return Plan(best, float(self.costs[order[0]]), initial, self.candidates[order], self.costs[order], ())

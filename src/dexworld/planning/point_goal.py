@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dexworld.models.points import Forecast, PointHead
 from dexworld.planning.objectives import Objective, TimeWeights
@@ -89,14 +90,17 @@ def moved_points(head: PointHead, start: Tensor, goal: Tensor, robot: Tensor) ->
         dim=-1,
     )
     queries = grid.flip(-1).flatten(0, 1)
-    covered = torch.nn.functional.interpolate(robot[None, None].float(), (rows, columns), mode="area")[0, 0] > 0
+    covered = functional.interpolate(robot[None, None].float(), (rows, columns), mode="area")[0, 0] > 0
     queries = queries[~covered.flatten()]
     maps = head.maps(torch.stack([start, goal]))
     found, sure = _found(head, maps[:1], queries, maps[1:])
     back, sure_back = _found(head, maps[1:], found, maps[:1])
+    # Where the object was, and where it is now, the picture is another one; a texture that repeats is found elsewhere
+    # although nothing changed there.
+    sure = sure * sure_back * _change(head, maps, queries) * _change(head, maps, found)
     gone = (found - queries).norm(dim=-1)
-    counted = (gone > MOVED_PX) & ((back - queries).norm(dim=-1) < _BACK_PX) & (sure > 0) & (sure_back > 0)
-    queries, found, sure = queries[counted], found[counted], (sure * sure_back)[counted]
+    counted = (gone > MOVED_PX) & ((back - queries).norm(dim=-1) < _BACK_PX)
+    queries, found, sure = queries[counted], found[counted], sure[counted]
     if not len(queries):
         logger.warning("no point of the start picture lies elsewhere in the goal picture: nothing is to be moved")
         return GoalPoints(queries, found, sure)
@@ -113,7 +117,13 @@ def _found(head: PointHead, own: Tensor, pixels: Tensor, other: Tensor) -> tuple
     """Pixels (Q, 2) of points of one picture in another, and how surely each is seen there (Q,), 0 where hidden."""
     logits, hidden = head.find(head.look(own, pixels[None]), other[None])
     peak = logits[0, 0].flatten(1).softmax(-1).amax(-1)
-    return head.read(logits)[0, 0], peak * (hidden[0, 0] < 0)
+    return head.read(logits)[0, 0], peak * torch.sigmoid(-hidden[0, 0])
+
+
+def _change(head: PointHead, maps: Tensor, pixels: Tensor) -> Tensor:
+    """How much two pictures, with maps (2, C, h, w), differ at pixels (Q, 2): 0 where they look alike, (Q,)."""
+    first, second = (functional.normalize(head.look(each[None], pixels[None])[0], dim=-1) for each in maps)
+    return (1.0 - (first * second).sum(-1)).clamp_min(0.0)
 
 
 def forecast_of(tracker: PointTracker, condition: Any, count: int) -> Forecast:

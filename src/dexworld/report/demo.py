@@ -17,8 +17,8 @@ class PlanRecord:
     """One plan.
 
     imagined: (H, W, 3) uint8, the prediction of its first step, or what was seen with the way of the points that the
-    plan follows; None where latents can't be decoded. happened: (H, W, 3) uint8, what the camera saw then. seconds: wall time.
-    points: whether points are shown instead of a picture.
+    plan follows; None where latents can't be decoded. happened: (H, W, 3) uint8, what the camera saw then. seconds:
+    wall time. points: whether points are shown instead of a picture.
     """
 
     imagined: np.ndarray | None

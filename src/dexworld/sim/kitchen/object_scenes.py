@@ -188,12 +188,24 @@ def _rearrange(simulation: Simulation, rng: np.random.Generator, home: np.ndarra
     for _ in range(10):
         data.qpos[:] = home
         _set_down(simulation, rng, spread)
-        arm = AWAY_POSE[ARM] if rng.random() < 0.2 else random_target(simulation, rng, home[simulation.joint_qpos][ARM])
-        data.qpos[simulation.joint_qpos] = np.concatenate([arm, random_fingers(rng)])
+        mujoco.mj_forward(model, data)
+        data.qpos[simulation.joint_qpos] = _anywhere(simulation, rng, home[simulation.joint_qpos])
         data.qvel[:], data.ctrl[: len(simulation.joint_qpos)] = 0.0, data.qpos[simulation.joint_qpos]
         mujoco.mj_forward(model, data)
         if not simulation.touched().any():
             return
+
+
+def _anywhere(simulation: Simulation, rng: np.random.Generator, rest: np.ndarray) -> np.ndarray:
+    """Joints (23,) of a hand that is out of the way, behind or above an object, or anywhere."""
+    kind = rng.random()
+    if kind < 0.3:
+        return np.concatenate([AWAY_POSE[ARM] + rng.normal(0, 0.05, 7), random_fingers(rng)])
+    approach = _approach(simulation, rng, 0.03) if kind < 0.7 else None
+    if approach is None:
+        return np.concatenate([random_target(simulation, rng, rest[ARM]), random_fingers(rng)])
+    _, poses, fingers = approach
+    return np.concatenate([poses[int(rng.random() < 0.8)], fingers])
 
 
 def _set_down(simulation: Simulation, rng: np.random.Generator, spread: float) -> None:
