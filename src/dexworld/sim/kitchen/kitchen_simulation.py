@@ -197,9 +197,14 @@ class Simulation(ScenePhysics):
         """Centre of an object, (3,) metres, world."""
         return self.data.xpos[self.objects[index]].copy()
 
-    def place_object(self, position: np.ndarray, quaternion: np.ndarray) -> None:
-        """Put the first object's centre at `position` (3,), turned by `quaternion` (w, x, y, z), and stop it."""
-        joint = self.model.body(self.objects[0]).jntadr[0]
+    def object_speed(self, index: int = 0) -> float:
+        """Speed of an object's centre, metres a second."""
+        dof = self.model.body(self.objects[index]).dofadr[0]
+        return float(np.linalg.norm(self.data.qvel[dof : dof + 3]))
+
+    def place_object(self, position: np.ndarray, quaternion: np.ndarray, index: int = 0) -> None:
+        """Put an object's centre at `position` (3,), turned by `quaternion` (w, x, y, z), and stop it."""
+        joint = self.model.body(self.objects[index]).jntadr[0]
         qpos, dof = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
         self.data.qpos[qpos : qpos + 3] = position
         self.data.qpos[qpos + 3 : qpos + 7] = quaternion
