@@ -30,6 +30,7 @@ from dexworld.sim.kitchen.task_builders import (
     States,
     carry_out,
     grasp_plan_of,
+    hand_in_view,
     hold_object,
     occupied,
     stood_at,
@@ -116,7 +117,7 @@ def build_reach_clutter(simulation: Simulation, rng: np.random.Generator) -> Sta
         if way is None or not _set_down(simulation, obstacle, way[2]):
             continue
         start, goal, _ = way
-        if not _brought_to(simulation, start):
+        if not _brought_to(simulation, start) or not hand_in_view(simulation):
             continue
         state, before = simulation.get_state(), simulation.object_positions()
         carry_out(simulation, towards(start.behind, goal.behind))
@@ -125,7 +126,7 @@ def build_reach_clutter(simulation: Simulation, rng: np.random.Generator) -> Sta
         simulation.set_state(state)
         moves = np.stack([start.retreat, goal.retreat, goal.behind])
         carry_out(simulation, moves)
-        if _moved(simulation, before).max() < _TOUCHED:
+        if _moved(simulation, before).max() < _TOUCHED and hand_in_view(simulation):
             return state, simulation.get_state(), moves
     raise NoEpisode("no way past an object on the straight way")
 
@@ -168,8 +169,8 @@ def build_push_around(simulation: Simulation, rng: np.random.Generator) -> State
             carry_out(simulation, moves)
             simulation.move(moves[-1], 1.0)
             end, quaternion = simulation.object_position(), simulation.data.xquat[simulation.objects[0]].copy()
-            far = np.linalg.norm((end - origin)[:2]) > _AROUND
-            if far and _moved(simulation, before)[1] < _TOUCHED and _straight_fails(simulation, state, end):
+            blocked = np.linalg.norm((end - origin)[:2]) > _AROUND and _blocks(simulation, before, end)
+            if blocked and _moved(simulation, before)[1] < _TOUCHED and _straight_fails(simulation, state, end):
                 simulation.set_state(state)
                 return state, stood_at(simulation, end, quaternion), moves
     raise NoEpisode("no push around an obstacle on the straight way")
@@ -225,6 +226,14 @@ def _on_the_way(origin: np.ndarray, end: np.ndarray, corner: np.ndarray, aside: 
     for off in (aside, 0.0):
         for share in (0.5, 0.6, 0.4):
             yield origin[:2] + share * along + off * away
+
+
+def _blocks(simulation: Simulation, before: np.ndarray, end: np.ndarray) -> bool:
+    """Whether object 1 of `before` (n, 3) stands between object 0 and `end` (3,), well inside its straight way."""
+    way, reach = (end - before[0])[:2], (before[1] - before[0])[:2]
+    share = reach @ way / (way @ way)
+    aside = np.linalg.norm(reach - share * way)
+    return bool(0.2 < share < 0.8 and aside < 0.8 * sum(each.radius for each in simulation.layout.objects))
 
 
 def _straight_fails(simulation: Simulation, start: SimState, target: np.ndarray) -> bool:

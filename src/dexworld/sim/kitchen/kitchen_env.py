@@ -13,6 +13,7 @@ from dexworld.sim.kitchen import kitchen_tasks as tasks
 from dexworld.sim.kitchen.kitchen_scene import IMAGE_SIZE, TRAINING_SEEDS, Layout, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import TICKS_PER_FRAME, SimState, Simulation
 from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, MOVES, TaskEpisode, draw_episode
+from dexworld.sim.kitchen.task_builders import step
 
 _FAR = 10.0  # metres; bounds of positions, which nothing at a counter reaches
 _LONG = 10_000.0  # px; of focal lengths
@@ -104,7 +105,7 @@ class KitchenEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray):
         """Move to joint targets (23,) radians. Raises ValueError on NaN, on a wrong shape, or outside the limits."""
-        tasks.step(self._running(), self.robot.check_targets(action), self._shoot)
+        step(self._running(), self.robot.check_targets(action), self._shoot)
         self._taken += 1
         info: dict[str, Any] = {"steps": self._taken}
         reward = 0.0
@@ -116,7 +117,7 @@ class KitchenEnv(gymnasium.Env):
 
     def move(self, action: np.ndarray) -> None:
         """As `step`, without observing or filming."""
-        tasks.step(self._running(), self.robot.check_targets(action))
+        step(self._running(), self.robot.check_targets(action))
 
     def observe(self) -> Observation:
         """What a policy sees now."""

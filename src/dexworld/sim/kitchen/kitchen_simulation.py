@@ -3,7 +3,8 @@
 `ScenePhysics` is what the simulated robots share. `Simulation` is the arm with the Allegro hand.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -210,6 +211,19 @@ class Simulation(ScenePhysics):
         self.data.qpos[qpos + 3 : qpos + 7] = quaternion
         self.data.qvel[dof : dof + 6] = 0
         mujoco.mj_forward(self.model, self.data)
+
+    @contextmanager
+    def without_robot(self) -> Iterator[None]:
+        """Pictures show the scene as it is, but without the robot, which is below the floor meanwhile."""
+        base = self.model.body(BASE_BODY).id
+        place = self.model.body_pos[base].copy()
+        try:
+            self.model.body_pos[base] -= [0.0, 0.0, 10.0]
+            mujoco.mj_forward(self.model, self.data)
+            yield
+        finally:
+            self.model.body_pos[base] = place
+            mujoco.mj_forward(self.model, self.data)
 
     def palm_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) and rotation (3, 3) of the palm in the world."""

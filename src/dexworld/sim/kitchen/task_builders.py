@@ -63,7 +63,7 @@ def build_reach(simulation: Simulation, rng: np.random.Generator) -> States:
         simulation.move(np.clip(pose, *simulation.joint_limits.T), 0.8, settle=0.2)
         tips = tips_world(simulation)
         above = tips[:, 2].min() > COUNTER_TOP + 0.08
-        if above and np.linalg.norm(tips - goal_tips, axis=1).mean() > _MIN_REACH and _hand_in_view(simulation):
+        if above and np.linalg.norm(tips - goal_tips, axis=1).mean() > _MIN_REACH and hand_in_view(simulation):
             break
     else:
         raise NoEpisode("no start pose far enough from the goal and in view")
@@ -181,7 +181,7 @@ def occupied(simulation: Simulation, spot: np.ndarray) -> bool:
     return bool(len(others)) and bool((np.linalg.norm(others[:, :2] - spot[:2], axis=1) < 0.12).any())
 
 
-def _hand_in_view(simulation: Simulation) -> bool:
+def hand_in_view(simulation: Simulation) -> bool:
     """All of `tips_world` project into the picture."""
     points = np.linalg.inv(simulation.world_from_camera) @ np.c_[tips_world(simulation), np.ones(5)].T
     pixels = simulation.intrinsics @ points[:3]
