@@ -28,7 +28,7 @@ SEEDS = {
     "place": (900_002, 900_003),
     "push": (900_004, 900_005),
     "pick_place": (900_004,),
-    "push_around": (900_004,),
+    "push_around": (900_002,),
     "reach_clutter": (900_003,),
     "grasp_unseen": (900_002,),
 }

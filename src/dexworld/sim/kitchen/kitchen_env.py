@@ -28,7 +28,7 @@ class KitchenEnv(gymnasium.Env):
     (42, 3) metres, `keypoints_valid` (42,)), as float32; `observe` has them in full precision. Action: absolute joint
     targets (23,) radians, interpolated over a second.
     Reward: 1.0 when the task's criterion holds at the end of the step (0.0 without a task). An episode is truncated
-    after the task's `MOVES`; `info["distance"]` says how far the task is from done, metres.
+    after its task's moves (`MOVES`); `info["distance"]` says how far the task is from done, metres.
 
     Without a task the scene just stands there to be explored, and nothing truncates.
 
