@@ -1,6 +1,6 @@
 """Task success: the planner and its controls on the same held-out episodes, judged by the simulator.
 
-Protocol (DexWM paper, section C.4): the task's moves (`MOVES`; three in the paper), then the criterion must hold for ten
+Protocol (DexWM paper, section C.4): the task's moves (three in the paper), then the criterion must hold for ten
 consecutive ticks, one second.
 Every episode is played by every policy from the same start state. Rates come with Wilson 95 % intervals.
 """

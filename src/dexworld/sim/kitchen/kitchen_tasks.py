@@ -24,12 +24,12 @@ HARDER_TASKS: tuple[Task, ...] = ("pick_place", "push_around", "reach_clutter", 
 ALL_TASKS = TASKS + HARDER_TASKS
 HOLD_TICKS = 10  # success must hold for one second (10 Hz) after the last move
 
-# Moves of an episode
-MOVES = dict.fromkeys(TASKS, HORIZON) | {"pick_place": 9, "push_around": 7, "reach_clutter": 3, "grasp_unseen": 3}
+MOVES = {"reach": HORIZON, "grasp": HORIZON, "place": HORIZON, "push": HORIZON}  # of an episode
+MOVES |= {"pick_place": 9, "push_around": 7, "reach_clutter": 3, "grasp_unseen": 3}
 # Metres: mean over wrist and four fingertips (reach), from wrist to object, with contact (grasp), else of the object
 RADIUS = {"reach": 0.15, "grasp": 0.20, "place": 0.10, "push": 0.05}
 RADIUS |= {"pick_place": 0.10, "push_around": 0.05, "reach_clutter": 0.15, "grasp_unseen": 0.05}
-_RESTING = 0.02  # metres a second
+_RESTING = 0.02  # metres a second, the speed below which an object counts as put down
 # Objects that must be left alone
 _LEFT_ALONE = {"push_around": slice(1, None), "reach_clutter": slice(None)}
 _OBJECT_IN_VIEW = ("push", "pick_place", "push_around", "grasp_unseen")  # tasks whose goal picture must show object 0

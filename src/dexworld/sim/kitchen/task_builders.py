@@ -52,6 +52,7 @@ States = tuple[SimState, SimState, np.ndarray]
 
 
 def build_reach(simulation: Simulation, rng: np.random.Generator) -> States:
+    """From a random pose above the counter to above object 0, ready to grasp."""
     rest = simulation.get_state()
     plan = grasp_plan_of(simulation, rng)
     simulation.move(plan.pre_grasp, 1.5, settle=0.2)
@@ -71,6 +72,7 @@ def build_reach(simulation: Simulation, rng: np.random.Generator) -> States:
 
 
 def build_grasp(simulation: Simulation, rng: np.random.Generator) -> States:
+    """From above object 0 to fingers closed around it."""
     plan, start = hold_object(simulation, rng)
     goal = simulation.get_state()
     simulation.move(plan.lifted, 1.0, settle=0.3)
@@ -82,6 +84,7 @@ def build_grasp(simulation: Simulation, rng: np.random.Generator) -> States:
 
 
 def build_place(simulation: Simulation, rng: np.random.Generator) -> States:
+    """From object 0 held in the air to a free spot, in the hand."""
     plan, _ = hold_object(simulation, rng)
     before = simulation.object_position()
     simulation.move(plan.lifted, 1.0, settle=0.5)
@@ -110,6 +113,7 @@ def build_place(simulation: Simulation, rng: np.random.Generator) -> States:
 
 
 def build_push(simulation: Simulation, rng: np.random.Generator) -> States:
+    """From fingers down behind object 0 to where a straight push takes it."""
     rest = simulation.get_state()
     before = simulation.object_positions()
     direction, length = rng.uniform(-0.5, 1.6), rng.uniform(*_PUSH_DISTANCE)
@@ -148,6 +152,7 @@ def stood_at(simulation: Simulation, place: np.ndarray, quaternion: np.ndarray) 
 
 
 def grasp_plan_of(simulation: Simulation, rng: np.random.Generator):
+    """A grasp of object 0, a few millimetres off."""
     kind = simulation.layout.objects[0].kind
     plan = plan_grasp(simulation, kind, simulation.object_position(), slack=rng.normal(0, 0.004, 3))
     if plan is None:
@@ -177,6 +182,7 @@ def towards(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def occupied(simulation: Simulation, spot: np.ndarray) -> bool:
+    """Whether another object stands within 12 cm of `spot` (3,)."""
     others = simulation.object_positions()[1:]
     return bool(len(others)) and bool((np.linalg.norm(others[:, :2] - spot[:2], axis=1) < 0.12).any())
 
