@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from common import interval_values, parser, write_results
+from dexworld.actions import HandMotion
 from dexworld.evaluation.intervals import Interval, bootstrap_mean, wilson
 from dexworld.models.dexwm import DexWM
+from dexworld.models.points import Forecast, PointHead
 from dexworld.models.reference import checkpoint_path
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
+from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.presets import task_preset
 from dexworld.planning.protocols import CostFunction, Gaussian, Plan
 from dexworld.robots.franka_allegro import FrankaAllegro
@@ -94,22 +97,44 @@ class Judge:
 
 
 class TruePictures:
-    """A dynamics that knows how each candidate ended; `model` encodes what is observed."""
+    """A dynamics that knows how each candidate ended; `model` encodes what is observed and finds points in it."""
 
     def __init__(self, model: DexWM, pictures: np.ndarray) -> None:
         self.encode, self.condition, self.start = model.encode, model.condition, model.start
         self.rollout, self.keypoints = model.rollout, model.keypoints
         self.pictures = torch.from_numpy(pictures)
+        if model.config.points is not None:
+            self.points = TruePoints(model.points, model.encode(self.pictures))
 
     def decode(self, latents: Tensor) -> Tensor:
         """The true pictures of all candidates, whatever was predicted; of a single plan, the first one's."""
         return self.pictures[: len(latents)]
 
 
-def judged(dynamics: Any, scene: Candidates) -> np.ndarray:
+class TruePoints:
+    """A point head that finds points in the pictures in which candidates ended, instead of following them."""
+
+    def __init__(self, head: PointHead, latents: Tensor) -> None:
+        self.head, self.maps = head, head.maps
+        self.look, self.find, self.read = head.look, head.find, head.read
+        self.map_size, self.image_size = head.map_size, head.image_size
+        self.ends = head.maps(latents)  # (N, C, h, w)
+
+    @torch.no_grad()
+    def follow(self, looks: Tensor, pixels: Tensor, motion: HandMotion) -> Forecast:
+        """The points' places (N, T, 1, Q, 2) at the end, for every step; hidden points stay where they were."""
+        maps = self.ends[: len(looks), None]
+        logits, hidden = self.find(looks[: len(maps)], maps)
+        places = torch.where(hidden[..., None] > 0, pixels[: len(maps), None], self.read(logits))
+        places = places[:, None].expand(-1, motion.steps, -1, -1, -1)
+        return Forecast(places, places.new_zeros(places.shape[:-1]))
+
+
+def judged(dynamics: Any, scene: Candidates, objective: Objective | None = None) -> np.ndarray:
     """Costs (N,) of the candidates as the planner sees them at the start of the episode."""
     judge = Judge(torch.as_tensor(scene.moves, dtype=torch.float32))
-    planner = replace(task_preset("cpu", "push"), solver=judge)
+    planner = replace(task_preset("cpu", "push", hasattr(dynamics, "points")), solver=judge)
+    planner = planner if objective is None else replace(planner, objective=as_sum(objective))
     policy = planner.policy(dynamics, FrankaAllegro())
     policy.reset(scene.goal_image)
     policy.act(scene.observation)

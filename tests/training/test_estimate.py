@@ -10,6 +10,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from dexworld.actions import HandMotion
 from dexworld.models.config import ENCODERS
+from dexworld.models.encoders import build_encoder
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
 from dexworld.models.world_model import preset
@@ -75,6 +76,16 @@ def test_parameters_and_operations_of_an_encoder_are_those_of_its_model():
         model = Dinov2Model(Dinov2Config(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, patch_size=14))
     assert encoder_parameters(config) == pytest.approx(sum(each.numel() for each in model.parameters()), rel=0.006)
     assert encoder_flops(config) == pytest.approx(counted(lambda: model(pixel_values=image)), rel=0.006)
+
+
+@pytest.mark.parametrize("name", ["lite0-block10", "lite0-block4"])
+def test_operations_of_a_cnn_are_those_that_torch_counts(name):
+    config = preset("tiny").with_encoder(ENCODERS[name])
+    with torch.device("meta"):
+        network = build_encoder(config.encoder, config.image_size).network
+        image = torch.empty(1, 3, *config.image_size)
+    assert encoder_flops(config) == counted(lambda: network(image))
+    assert encoder_parameters(config) == sum(each.numel() for each in network.parameters())
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

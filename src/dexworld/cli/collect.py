@@ -29,8 +29,9 @@ class Collect:
     """Record episodes in the simulator, in parallel; start it again to go on after a kill.
 
     Who acts comes behind the options: `allegro` (a Franka arm with an Allegro hand, the default; a dataset to train
-    from), `pushes` and `pairs` (the same robot: data that teaches objects), `human` (two hands below a moving head camera, in EgoDex's layout) or `gripper` (a Franka arm with a parallel
-    gripper, in DROID's raw layout). Each has options of its own; prepare the last two before training.
+    from), `pushes` and `pairs` (the same robot: data that teaches objects), `human` (two hands below a moving head
+    camera, in EgoDex's layout) or `gripper` (a Franka arm with a parallel gripper, in DROID's raw layout). Each has
+    options of its own; prepare the last two before training.
     """
 
     scenes: Annotated[SceneRange, tyro.conf.arg(name="")]

@@ -1,4 +1,4 @@
-"""The verbs `train decoder` and `train evaluator`: what is trained beside the world model, on the same latents."""
+"""The verbs `train decoder`, `train evaluator` and `train points`: what reads the latents of a world model."""
 
 import logging
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import tyro
 
 from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 from dexworld.training.train_evaluator import EvaluatorRunConfig, train_evaluator
+from dexworld.training.train_points import PointsRunConfig, train_points
 
 logger = logging.getLogger("dexworld")
 
@@ -32,3 +33,14 @@ class TrainEvaluator:
     def run(self) -> None:
         """Train, and leave the evaluator in `<output>/model`."""
         logger.info("the evaluator is in %s", train_evaluator(self.run_config))
+
+
+@dataclass(frozen=True)
+class TrainPoints:
+    """Teach a world model where points of objects are, and where hands push them; start it again to go on."""
+
+    run_config: Annotated[PointsRunConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Train, and leave the world model in `<output>/model`."""
+        logger.info("the world model is in %s", train_points(self.run_config))

@@ -20,14 +20,18 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 class EncoderConfig:
     """The frozen image encoder.
 
-    kind: `pca` (patch PCA fitted on the data), `transformers` (a pretrained vision transformer) or a registered one.
+    kind: `pca` (patch PCA fitted on the data), `cnn` (a middle block of EfficientNet-Lite0), `transformers` (a
+        pretrained vision transformer) or a registered one.
     dim: latent width D. patch: side of a token in pixels of the encoder's input. downsample: integer factor by which
         images are area-averaged first. source: local folder or Hugging Face id of a `transformers` encoder.
-    mean, std: normalisation of RGB in [0, 1] (`transformers` only; `pca` subtracts its own mean).
+    mean, std: normalisation of RGB in [0, 1] (`pca` does not use them: it subtracts its own mean).
     family: of a `transformers` encoder; None takes whichever of the five families the source is.
     feature_norm: `layer` normalises each token's features to mean 0 and variance 1 (a LayerNorm without parameters),
         as the release does for V-JEPA 2. DexWM paper, section 4.2: this can matter for planning.
     precision: `bfloat16` computes linear layers and attention of a `transformers` encoder so; None is float32.
+    merge: a token holds merge x merge cells of `pca` or `cnn`, one after the other (space to depth); None is one cell.
+        A cell is patch / merge pixels wide and has dim / merge^2 numbers.
+    block: of the `cnn`, whose output is taken, counted from 0.
     """
 
     kind: str = "pca"
@@ -41,6 +45,8 @@ class EncoderConfig:
     family: Family | None = None
     feature_norm: Literal["layer"] | None = None
     precision: Literal["bfloat16"] | None = None
+    merge: int | None = None
+    block: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.dim, self.patch, self.downsample) < 1:
@@ -52,12 +58,29 @@ class EncoderConfig:
             raise ValueError("a transformers encoder needs `source`: a local folder or a Hugging Face id")
         for name, choices in (("family", FAMILIES), ("feature_norm", ("layer",)), ("precision", ("bfloat16",))):
             value = getattr(self, name)
-            if value is not None and self.kind == "pca":
-                raise ValueError(f"a pca encoder has no {name}; it is for pretrained encoders")
+            if value is not None and self.kind in ("pca", "cnn"):
+                raise ValueError(f"a {self.kind} encoder has no {name}; it is for pretrained transformers")
             if value not in (None, *choices):
                 raise ValueError(f"encoder {name} is {value!r}; choose from {', '.join(choices)}, or None")
         if min(self.std) <= 0:
             raise ValueError(f"encoder std must be positive, not {self.std}")
+        if (self.block is None) == (self.kind == "cnn"):
+            raise ValueError(f"a cnn encoder has a block and no other has, not {self.block} for {self.kind}")
+        if self.merge is not None and (self.merge < 2 or self.kind == "transformers"):
+            raise ValueError(f"encoder merge is {self.merge}: 2 or more cells a side for pca and cnn, or None")
+        if self.patch % self.cells or self.dim % self.cells**2:
+            wrong = f"encoder patch {self.patch} and dim {self.dim} must be multiples of merge and of its square"
+            raise ValueError(f"{wrong}: {self.cells} and {self.cells**2}")
+
+    @property
+    def cells(self) -> int:
+        """Cells along the side of a token."""
+        return self.merge or 1
+
+    @property
+    def cell_dim(self) -> int:
+        """Numbers of a cell."""
+        return self.dim // self.cells**2
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tokens for images of (height, width). Raises ValueError when patches don't tile it."""
@@ -89,7 +112,17 @@ def pretrained_encoder(family: Family, source: str, dim: int, patch: int) -> Enc
     return EncoderConfig("transformers", dim, patch, 1, source, mean, std, family, norm)
 
 
-# The five of the paper's Figure 6, and DINOv2's smaller sizes.
+def lite0_encoder(block: int, stride: int, channels: int, merge: int) -> EncoderConfig:
+    """EfficientNet-Lite0's `block`, whose cells are `stride` pixels apart, `merge` x `merge` of them a token.
+
+    Pixels are scaled as in the official code (tensorflow/tpu, efficientnet/lite): minus 127, then divided by 128.
+    """
+    mean, std = 127 / 255, 128 / 255
+    dim, patch = channels * merge**2, stride * merge
+    return EncoderConfig("cnn", dim, patch, 1, None, (mean,) * 3, (std,) * 3, merge=merge, block=block)
+
+
+# The five of the paper's Figure 6, DINOv2's smaller sizes, and ours that need no download.
 ENCODERS: dict[str, EncoderConfig] = {
     "dinov2-small": pretrained_encoder("dinov2", "facebook/dinov2-small", 384, 14),
     "dinov2-base": pretrained_encoder("dinov2", "facebook/dinov2-base", 768, 14),
@@ -98,6 +131,10 @@ ENCODERS: dict[str, EncoderConfig] = {
     "webssl-300m": pretrained_encoder("webssl", "facebook/webssl-dino300m-full2b-224", 1024, 14),
     "vjepa2-giant": pretrained_encoder("vjepa2", "facebook/vjepa2-vitg-fpc64-256", 1408, 16),
     "siglip2-so400m": pretrained_encoder("siglip2", "google/siglip2-so400m-patch14-384", 1152, 14),
+    "lite0-block10": lite0_encoder(10, 16, 112, 2),
+    "lite0-block4": lite0_encoder(4, 8, 40, 4),
+    "pca-wide": EncoderConfig(dim=192),
+    "pca-fine": EncoderConfig(dim=192, merge=2),
 }
 
 
@@ -172,11 +209,39 @@ class KeypointHeadConfig:
 
 
 @dataclass(frozen=True)
+class PointsConfig:
+    """What finds points of objects in latents and follows them under hands (ours; see docs/objects.md).
+
+    cell: cells of a map along the side of one token. channels: of a point's look. dim, depth, heads, mlp_ratio: of the
+    transformer that draws the maps. pieces: of a step's way, each with one displacement. width, layers: of the networks
+    that tell displacements; ensemble: how many of them.
+    """
+
+    dim: int = 128
+    depth: int = 2
+    heads: int = 4
+    mlp_ratio: int = 2
+    cell: int = 4
+    channels: int = 32
+    pieces: int = 5
+    width: int = 128
+    layers: int = 2
+    ensemble: int = 3
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise ValueError(f"sizes of the point head must be positive, not {self}")
+        if self.dim % self.heads:
+            raise ValueError(f"point head dim {self.dim} is not a multiple of its {self.heads} heads")
+
+
+@dataclass(frozen=True)
 class DexWMConfig:
     """A whole world model for images of `image_size` (height, width) pixels.
 
     action_scale: what a displacement of one unit means before the network: metres for the 42 keypoints, metres for the
         camera's translation, radians for its rotation. (1, 1, 1) feeds raw metres, as the paper does.
+    points: the head that finds and follows points of objects; None has none.
     """
 
     image_size: tuple[int, int] = (224, 392)
@@ -185,6 +250,7 @@ class DexWMConfig:
     keypoint_head: KeypointHeadConfig = field(default_factory=KeypointHeadConfig)
     action_convention: ActionConvention = field(default_factory=ActionConvention)
     action_scale: tuple[float, float, float] = (0.05, 0.05, 0.05)
+    points: PointsConfig | None = None
 
     def __post_init__(self) -> None:
         if min(self.action_scale) <= 0:

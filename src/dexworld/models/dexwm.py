@@ -15,6 +15,7 @@ from dexworld.models.conditioning import action_scale
 from dexworld.models.config import PRESETS, DexWMConfig
 from dexworld.models.encoders import build_encoder
 from dexworld.models.keypoint_head import KeypointHead
+from dexworld.models.points import PointHead
 from dexworld.models.predictor import Predictor
 from dexworld.models.rollout import Context, rollout, start
 from dexworld.models.world_model import DEFAULT_KIND, Blocks, Kind, register
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class DexWM(Pretrained):
-    """Frozen encoder, latent predictor and keypoint head.
+    """Frozen encoder, latent predictor and keypoint head; with `config.points` also `points`, a `PointHead`.
 
     A new one has a random predictor and head and, for `pca`, an encoder that still needs `fit`.
     """
@@ -38,6 +39,8 @@ class DexWM(Pretrained):
         dim, grid, image_size = config.encoder.dim, config.grid, config.image_size
         self.predictor = Predictor(config.predictor, dim, grid, image_size, config.action_scale)
         self.keypoint_head = KeypointHead(config.keypoint_head, dim, grid, image_size)
+        if config.points is not None:
+            self.points = PointHead(config.points, dim, grid, image_size, config.predictor.tracked)
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents (..., P, D) float32 of images (..., H, W, 3) uint8 RGB. Raises ValueError for another size."""
@@ -117,7 +120,7 @@ class DexWM(Pretrained):
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part (the values of a pca encoder are counted as its parameters)."""
         counts = {"encoder": sum(value.numel() for value in [*self.encoder.parameters(), *self.encoder.buffers()])}
-        for name in ("predictor", "keypoint_head"):
+        for name in ("predictor", "keypoint_head", *(["points"] if self.config.points else [])):
             counts[name] = sum(value.numel() for value in self.get_submodule(name).parameters())
         return {**counts, "total": sum(counts.values())}
 

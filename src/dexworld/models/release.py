@@ -201,7 +201,8 @@ def _depth(weights: Mapping[str, Tensor], prefix: str) -> int:
 
 def _encoder_config(file: ReleaseFile, options: ReleaseOptions, patch: int, dim: int) -> EncoderConfig:
     """The encoder of that patch and width. Web-SSL's are DINOv2's, but only DINOv2 has torch.hub's names (`qkv`)."""
-    fitting = [config for config in ENCODERS.values() if (config.patch, config.dim) == (patch, dim)]
+    known = {name: config for name, config in ENCODERS.items() if config.kind == "transformers"}
+    fitting = [config for config in known.values() if (config.patch, config.dim) == (patch, dim)]
     copied = [name for name in file.weights if name.startswith(ENCODER)]
     if "webssl" in str(file.others.get("args")) or (copied and not any(".qkv." in name for name in copied)):
         fitting.sort(key=lambda config: config.family == "dinov2")
@@ -210,7 +211,7 @@ def _encoder_config(file: ReleaseFile, options: ReleaseOptions, patch: int, dim:
     if options.encoder_source is None:
         raise CheckpointError(
             f"{file.path} was made on an encoder of {patch}-pixel patches and width {dim}, which is none of "
-            f"{', '.join(ENCODERS)}; say the encoder_source"
+            f"{', '.join(known)}; say the encoder_source"
         )
     return EncoderConfig("transformers", dim, patch, 1, options.encoder_source)
 

@@ -1,6 +1,7 @@
-"""Files that the DexWM release's trainers write (`<name>_<epoch>.pth.tar`), read without running what is in them.
+"""Torch files of other projects, read without running what is in them; above all `<name>_<epoch>.pth.tar`.
 
-Such a file is a dict: `model` is the state dict, beside it are optimiser, scheduler, arguments, epoch and steps.
+That is what the DexWM release's trainers write, a dict: `model` is the state dict, beside it are optimiser, scheduler,
+arguments, epoch and steps.
 Torch's restricted reader (`weights_only`) makes tensors and plain containers and no more.
 """
 
@@ -51,6 +52,17 @@ def read_release_file(path: str | Path) -> ReleaseFile:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     others = {} if state is content else {name: value for name, value in content.items() if name != MODEL}
     return ReleaseFile(path, _unwrapped(state, path), others, digest)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A state dict that `torch.save` wrote, in its format before version 1.6 too. Raises CheckpointError."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the restricted reader trips over in a foreign file
+        raise CheckpointError(f"{path} can't be read as plain weights: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(each, Tensor) for each in content.values()):
+        raise CheckpointError(f"{path} holds no state dict")
+    return dict(content)
 
 
 def _require_whole(path: Path) -> None:

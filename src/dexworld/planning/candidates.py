@@ -15,6 +15,7 @@ from torch import Tensor
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
 from dexworld.planning.objectives import Objective, as_sum
+from dexworld.planning.point_goal import PointTracker, forecast_of
 from dexworld.planning.protocols import Dynamics, Goal, Rollout
 from dexworld.planning.scene_colours import colour_cells, silhouette
 from dexworld.robots.robot import HandPose, Robot, keypoint_track
@@ -64,7 +65,8 @@ class CandidateCost:
     """Cost of candidate joint targets (N, T, J), as `CostFunction` asks. Built anew for every plan.
 
     dynamics, context: the world model and its context; both None plans on kinematics alone, and then the objective
-    must not need a model (ValueError). `model_candidates` counts those that the model ran for.
+    must not need a model (ValueError). points: where the goal's points are now, for objectives on points.
+    `model_candidates` counts those that the model ran for.
     """
 
     def __init__(
@@ -76,10 +78,11 @@ class CandidateCost:
         *,
         dynamics: Dynamics | None = None,
         context: Any = None,
+        points: PointTracker | None = None,
         config: ModelConfig = ModelConfig(),
     ) -> None:
         self.robot, self.goal, self.scene = robot, goal, scene
-        self.dynamics, self.context, self.config = dynamics, context, config
+        self.dynamics, self.context, self.points, self.config = dynamics, context, points, config
         self.objective = as_sum(objective)
         self.cheap, self.model = self.objective.part(needs_model=False), self.objective.part(needs_model=True)
         if self.model.terms and dynamics is None:
@@ -140,9 +143,14 @@ class CandidateCost:
         return measured + moved - torch.minimum(torch.maximum(moved, lag.clamp_max(0.0)), lag.clamp_min(0.0))
 
     def predict(self, rollout: Rollout) -> Rollout:
-        """The rollout with the world model's latents, and its keypoints if a term asks for them."""
+        """The rollout with what the terms ask the world model for: latents, keypoints, pictures, points."""
         assert self.dynamics is not None
         condition = self.dynamics.condition(self._track(rollout))
+        if self.model.needs_points and self.points is not None:
+            forecast = forecast_of(self.points, condition, len(rollout.joint_targets))
+            rollout = replace(rollout, points=forecast)
+        if not self.model.needs_rollout:
+            return rollout
         latents = self.dynamics.rollout(self.context, condition, self.config.max_batch)
         rollout = replace(rollout, latents=latents)
         if self.model.needs_keypoint_head:

@@ -16,7 +16,8 @@ from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, requ
 from dexworld.planning.gradient import Adam, GradientSolver
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import Objective, WeightedSum, as_sum
-from dexworld.planning.protocols import Dynamics, Gaussian, Goal, Plan, PlanStatistics, Rollout, Solver
+from dexworld.planning.point_goal import PointTracker, moved_points
+from dexworld.planning.protocols import Dynamics, Gaussian, Goal, GoalPoints, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
 from dexworld.planning.search import white_noise
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
@@ -109,6 +110,8 @@ class MPCPolicy:
             raise ValueError("this objective needs a world model: give the policy a dynamics")
         if self.objective.needs_decoder:
             require_decoder(dynamics)
+        if self.objective.needs_points and not hasattr(dynamics, "points"):
+            raise ValueError("this objective follows points, and the world model has none: `dexworld train points`")
         self.seed, self.device = seed, torch.device(device)
         self.statistics: list[PlanStatistics] = []
         self.plan: Plan | None = None
@@ -128,13 +131,16 @@ class MPCPolicy:
         *,
         goal_pixels: np.ndarray | None = None,
         hand_rotation: np.ndarray | None = None,
+        goal_points: tuple[np.ndarray, np.ndarray] | None = None,
         seed: int | None = None,
     ) -> None:
         """Start an episode.
 
         goal_image (H, W, 3) uint8, of the observations' size. goal_pixels (12, 2): the goal's tracked keypoints, NaN
         where unknown; by default the keypoint head finds them in the goal image. hand_rotation (3, 3): the wanted
-        base_from_palm, if an objective asks for one. seed: replaces the policy's. Raises ValueError on a wrong image.
+        base_from_palm, if an objective asks for one. goal_points: pixels (Q, 2) [u, v] in the first observation and
+        where these points should be, (Q, 2); by default those that moved are found in the goal image. seed: replaces
+        the policy's. Raises ValueError on a wrong image.
         """
         if goal_image.ndim != 3 or goal_image.shape[-1] != 3 or goal_image.dtype != np.uint8:
             raise ValueError(f"goal image must be (H, W, 3) uint8, not {goal_image.shape} {goal_image.dtype}")
@@ -154,7 +160,12 @@ class MPCPolicy:
         rotation = None if hand_rotation is None else self._tensor(hand_rotation)
         height, width = goal_image.shape[:2]
         picture = colour_cells(self._image(goal_image)) if self.objective.needs_decoder else None
-        self._goal = Goal((height, width), pixels, confidence, latents, rotation, picture)
+        clicked: GoalPoints | None = None
+        if goal_points is not None:
+            start, end = (self._tensor(each).reshape(-1, 2) - pixels.new_tensor([left, top]) for each in goal_points)
+            clicked = GoalPoints(start, end, torch.ones(len(start), device=self.device))
+        self._goal = Goal((height, width), pixels, confidence, latents, rotation, picture, points=clicked)
+        self._points: PointTracker | None = None
         self._history: list[_Frame] = []
         self._steps = 0
         self._cost: CandidateCost | None = None
@@ -228,16 +239,37 @@ class MPCPolicy:
         image, latents = self._image(observation.image), None
         if self.dynamics is not None and self.objective.needs_model:
             latents = self.dynamics.encode(image)
+        if latents is not None and self.objective.needs_points:
+            self._track_points(latents, scene)
         frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
         if self._history and self.objective.needs_model and getattr(self.dynamics, "needs_still_camera", False):
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
             if float(moved) > 1e-4:
                 raise ValueError("actions in a window's first frame can't be planned with a camera that moves")
         if not self._history and self.objective.needs_decoder:
-            cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
-            silhouette = cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
+            silhouette = self._silhouette(scene)
             self._goal = replace(self.goal, start_picture=colour_cells(image), start_silhouette=silhouette)
         self._history = [*self._history, frame][-self.config.max_history :]
+
+    def _silhouette(self, scene: Scene) -> Tensor:
+        """Cells (h, w) of the picture that the robot covers now."""
+        cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
+        return cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
+
+    def _track_points(self, latents: Tensor, scene: Scene) -> None:
+        """Look for the goal's points; in the first frame find out which they are."""
+        if self._points is not None:
+            forecast = self.imagined.points
+            assert forecast is not None
+            self._points.observe(latents, forecast.pixels[0, 0].mean(dim=0))
+            return
+        dynamics: Any = self.dynamics
+        head, goal = dynamics.points, self.goal
+        points = goal.points
+        if points is None:
+            assert goal.latents is not None
+            points = moved_points(head, latents, goal.latents, self._silhouette(scene))
+        self._goal, self._points = replace(goal, points=points), PointTracker(head, latents, points)
 
     @torch.no_grad()
     def _context(self, scene: Scene, dynamics: Dynamics) -> Any:
@@ -253,9 +285,9 @@ class MPCPolicy:
 
     def _cost_function(self, scene: Scene, objective: WeightedSum) -> CandidateCost:
         dynamics = self.dynamics if objective.needs_model else None
-        context = None if dynamics is None else self._context(scene, dynamics)
-        config = self.config.model
-        return CandidateCost(self.robot, objective, self.goal, scene, dynamics=dynamics, context=context, config=config)
+        context = self._context(scene, dynamics) if dynamics is not None and objective.needs_rollout else None
+        models: dict[str, Any] = {"dynamics": dynamics, "context": context, "points": self._points}
+        return CandidateCost(self.robot, objective, self.goal, scene, **models, config=self.config.model)
 
     def _initial(self, scene: Scene, horizon: int) -> Gaussian:
         """Around the targets in force at first, so that a grasp keeps its grip; then around the last plan's rest."""

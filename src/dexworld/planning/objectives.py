@@ -51,18 +51,24 @@ class Objective(ABC):
     """A cost, labelled by `name` in statistics.
 
     It may need predicted latents (`needs_latents`), and pictures (`needs_decoder`) or keypoints
-    (`needs_keypoint_head`) of them.
+    (`needs_keypoint_head`) of them, or where the goal's points go (`needs_points`).
     """
 
     name: str
     needs_latents: bool = False
     needs_decoder: bool = False
     needs_keypoint_head: bool = False
+    needs_points: bool = False
+
+    @property
+    def needs_rollout(self) -> bool:
+        """Whether latents must be predicted."""
+        return self.needs_latents or self.needs_keypoint_head
 
     @property
     def needs_model(self) -> bool:
         """Whether the world model must run."""
-        return self.needs_latents or self.needs_keypoint_head
+        return self.needs_rollout or self.needs_points
 
     def guides(self, goal: Goal) -> bool:
         """Whether this term tells, without the model, where to go. Limits and smoothness don't: they favour rest."""
@@ -92,7 +98,7 @@ class WeightedSum(Objective):
         for weight, term in self.terms:
             if not weight >= 0 or weight == float("inf"):
                 raise ValueError(f"weight of {term.name!r} is {weight}; it must be finite and not negative")
-        for need in ("needs_latents", "needs_decoder", "needs_keypoint_head"):
+        for need in ("needs_latents", "needs_decoder", "needs_keypoint_head", "needs_points"):
             object.__setattr__(self, need, any(getattr(term, need) for _, term in self.terms))
 
     def __rmul__(self, weight: float) -> "WeightedSum":

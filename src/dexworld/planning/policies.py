@@ -35,8 +35,9 @@ class PolicySetup:
 
 def world_model(setup: PolicySetup) -> MPCPolicy:
     """The planner with the world model."""
-    preset = setup.planning.applied(task_preset(setup.planner, setup.task))
-    return preset.policy(_dynamics(setup, "world_model"), setup.environment.robot, seed=setup.seed, **setup.changes)
+    dynamics = _dynamics(setup, "world_model")
+    preset = setup.planning.applied(task_preset(setup.planner, setup.task, hasattr(dynamics, "points")))
+    return preset.policy(dynamics, setup.environment.robot, seed=setup.seed, **setup.changes)
 
 
 def _kinematics_only(setup: PolicySetup) -> Policy:

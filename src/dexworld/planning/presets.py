@@ -16,6 +16,7 @@ from dexworld.planning.controls import KinematicsOnly
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import KinematicStart, MPCConfig, MPCPolicy
 from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
+from dexworld.planning.point_goal import PointGoal
 from dexworld.planning.protocols import Dynamics, Solver
 from dexworld.planning.scene_colours import SceneColours
 from dexworld.robots.robot import Robot
@@ -128,14 +129,15 @@ def preset(name: str) -> PlannerPreset:
     return PRESETS[name]()
 
 
-def task_preset(name: str, task: str) -> PlannerPreset:
+def task_preset(name: str, task: str, points: bool = False) -> PlannerPreset:
     """The planner preset `name` for `task` (of `FINGER_STD` or `LIKE`). Raises ValueError for an unknown name or task.
 
-    `paper` changes nothing but the finger spread of placing. With `cpu`, placing and pushing search over straight hand
-    translations: what is held or pushed needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
+    points: whether the world model follows points; `cpu` then pushes by them. `paper` changes nothing but the finger
+    spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held or pushed
+    needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
     if task in LIKE:
-        nearest = task_preset(name, LIKE[task])
+        nearest = task_preset(name, LIKE[task], points)
         if task == "pick_place" and name == "cpu":  # its goal picture has the hand out of the way
             nearest = replace(nearest, objective=LatentDistance() + 0.02 * Smoothness() + 0.01 * JointLimits())
         return replace(nearest, config=replace(nearest.config, replan="fixed")) if task in _LONG else nearest
@@ -150,6 +152,8 @@ def task_preset(name: str, task: str) -> PlannerPreset:
     config = replace(config, kinematic_start=None, model=ModelConfig())
     if task == "place":
         return replace(chosen, solver=hand_space(_PLACE_STD, samples=32), config=config)
+    if points:
+        return replace(chosen, objective=point_objective(), solver=hand_space(_PUSH_STD, samples=128), config=config)
     return replace(chosen, objective=push_objective(), solver=hand_space(_PUSH_STD, samples=48), config=config)
 
 
@@ -165,6 +169,11 @@ def push_objective() -> WeightedSum:
     object. A latent distance can't take its place: patches are larger than objects and mix them with the arm.
     """
     return 1.0 * SceneColours() + 0.005 * Smoothness() + 0.01 * JointLimits()
+
+
+def point_objective() -> WeightedSum:
+    """The goal's points should be where the goal has them, with little motion."""
+    return 1.0 * PointGoal() + 0.005 * Smoothness() + 0.01 * JointLimits()
 
 
 def kinematics_only(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import NUM_TRACKED
+from dexworld.models.points import Forecast
 from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
 from dexworld.track import Track
@@ -23,7 +24,7 @@ class Dynamics(Protocol):
     """A world model, as planning and evaluation see it.
 
     Optional: `needs_still_camera`, true where it can't plan with a moving camera; `decode`, images (..., H, W, 3) uint8
-    of latents (..., P, D).
+    of latents (..., P, D); `points`, a `PointHead`.
     """
 
     def encode(self, images: Tensor) -> Tensor:
@@ -55,6 +56,7 @@ class Rollout:
     latents: (N, T, P, D) or None. predicted_pixels: (N, T, 12, 2), the keypoint head on those latents, or None.
     picture: (N, h, w, 3) colours of the last predicted frame and silhouette: (N, h, w), the cells that the robot hides
         there; None unless an objective compares pictures.
+    points: where the goal's points will be; None unless an objective asks for them.
     """
 
     robot: Robot
@@ -67,6 +69,21 @@ class Rollout:
     predicted_pixels: Tensor | None = None
     picture: Tensor | None = None
     silhouette: Tensor | None = None
+    points: Forecast | None = None
+
+
+@dataclass(frozen=True)
+class GoalPoints:
+    """Points of the start picture, pixels (Q, 2) [u, v], where they should be, wanted (Q, 2), and weights (Q,)."""
+
+    pixels: Tensor
+    wanted: Tensor
+    weights: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = (self.pixels.shape, self.wanted.shape, (*self.weights.shape, 2))
+        if self.pixels.ndim != 2 or len({tuple(shape) for shape in shapes}) > 1:
+            raise ValueError(f"goal points must be (Q, 2), (Q, 2) and (Q,), not {[tuple(each) for each in shapes]}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,7 @@ class Goal:
         or None.
     picture, start_picture: (h, w, 3) colours of the goal and of the first observation, and start_silhouette: (h, w),
         the robot in the latter; None unless an objective compares pictures.
+    points: what should be where; None unless an objective asks for points.
     """
 
     image_size: tuple[int, int]
@@ -88,6 +106,7 @@ class Goal:
     picture: Tensor | None = None
     start_picture: Tensor | None = None
     start_silhouette: Tensor | None = None
+    points: GoalPoints | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.pixels.shape) != (NUM_TRACKED, 2) or tuple(self.confidence.shape) != (NUM_TRACKED,):

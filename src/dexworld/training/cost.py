@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dexworld.models.config import DexWMConfig
+from dexworld.models.encoders.cnn import Lite0
 from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.predictor import Predictor
 from dexworld.training.train_config import TrainConfig
@@ -64,17 +65,28 @@ def head_flops(config: DexWMConfig) -> float:
 
 
 def encoder_flops(config: DexWMConfig) -> float:
-    """Operations of the frozen encoder on one frame: a vision transformer of this width, or a product for pca."""
+    """Operations of the frozen encoder on one frame: a transformer of this width, convolutions, or a product (pca)."""
     dim, tokens = config.encoder.dim, config.grid[0] * config.grid[1]
+    if (network := _cnn(config)) is not None:
+        return 2.0 * tokens * config.encoder.patch**2 * network.products()
     return 2.0 * tokens * (encoder_parameters(config) + _encoder_shape(config)[0] * 2 * tokens * dim)
 
 
 def encoder_parameters(config: DexWMConfig) -> int:
-    """Weights of products of matrices: each is used once for each token."""
+    """Weights of products of matrices: each is used once for each token, but for those of a cnn."""
     dim, encoder = config.encoder.dim, config.encoder
+    if (network := _cnn(config)) is not None:
+        return sum(each.numel() for each in network.parameters())
     layers, hidden = _encoder_shape(config)
     images = 2 if encoder.family == "vjepa2" else 1  # V-JEPA 2 makes a token of two frames: the image twice
     return layers * (4 * dim**2 + 2 * dim * hidden) + images * 3 * encoder.patch**2 * dim
+
+
+def _cnn(config: DexWMConfig) -> Lite0 | None:
+    if config.encoder.kind != "cnn":
+        return None
+    with torch.device("meta"):
+        return Lite0(config.encoder.block or 0)
 
 
 def _encoder_shape(config: DexWMConfig) -> tuple[int, int]:

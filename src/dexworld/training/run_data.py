@@ -39,7 +39,7 @@ class DataConfig:
     encoder: EncoderChoice = field(default_factory=EncoderChoice)
     """Pretrained encoder instead of the preset's."""
     encoder_frames: int = 3000
-    """Frames that a pca encoder is fitted on."""
+    """Frames that a pca encoder is fitted on; a cnn measures its channels on the first 512 of them."""
     validation_data: tuple[Path, ...] = ()
     """Dataset folders of held-out scenes."""
     validation_fraction: float = 0.05
@@ -173,7 +173,7 @@ def split_by_scene(datasets: Sequence[Dataset], fraction: float) -> tuple[list[n
 def fit_encoder(
     encoder: Any, datasets: list[Dataset], frames: int, seed: int, device: torch.device, cache: Path | None = None
 ) -> None:
-    """Give `encoder` its weights, fitted on about `frames` frames of all datasets, when it is one that is fitted (pca).
+    """Give `encoder` its weights, fitted on about `frames` frames of all datasets, when it is one to fit (pca, cnn).
 
     Frames of another size are brought to the encoder's. The fit is kept beside the first dataset's latents and read
     from there when it is asked for again. Raises ValueError when that file is damaged.

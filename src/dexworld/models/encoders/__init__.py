@@ -7,12 +7,14 @@ from typing import Literal, get_args
 from dexworld.models.checkpoint import StandIn, lasting_place, shapes_only
 from dexworld.models.config import ENCODERS, DexWMConfig, EncoderConfig, pretrained_encoder
 from dexworld.models.encoders.base import Encoder
+from dexworld.models.encoders.cnn import CNNEncoder
 from dexworld.models.encoders.pca import PCAEncoder
 from dexworld.models.encoders.pretrained import TransformersEncoder, read_checkpoint_config
 
 Norm = Literal["preset", "none", "layer"]
 Precision = Literal["preset", "float32", "bfloat16"]
-KINDS: dict[str, type[Encoder]] = {"pca": PCAEncoder, "transformers": TransformersEncoder}
+KINDS: dict[str, type[Encoder]] = {"pca": PCAEncoder, "cnn": CNNEncoder, "transformers": TransformersEncoder}
+FITTED = ("pca", "cnn")  # kinds whose weights lie in our checkpoints, and which `fit` makes
 
 
 def register_encoder(name: str, encoder: type[Encoder], config: EncoderConfig) -> None:
@@ -26,14 +28,14 @@ def register_encoder(name: str, encoder: type[Encoder], config: EncoderConfig) -
 
 
 def build_encoder(config: EncoderConfig, image_size: tuple[int, int]) -> Encoder:
-    """The encoder that `config` names: a `pca` one not fitted yet, a `transformers` one with its weights loaded.
+    """The encoder that `config` names: a `pca` or `cnn` not fitted yet, a `transformers` one with its weights loaded.
 
     Raises ValueError listing the kinds there are.
     """
     if config.kind not in KINDS:
         known = ", ".join(KINDS)
         raise ValueError(f"no encoder kind {config.kind!r}; choose from {known}, or import the one that adds it")
-    if shapes_only() and config.kind != "pca":
+    if shapes_only() and config.kind not in FITTED:
         return StandIn()  # type: ignore[return-value]
     return KINDS[config.kind](config, image_size)
 
@@ -58,8 +60,9 @@ class EncoderChoice:
     """The encoder's part of a command's options. Raises ValueError for options that the encoder does not have."""
 
     encoder: str | None = None
-    """Pretrained encoder instead of the preset's: dinov2-small, dinov2-base, dinov2-large, dinov3-large, webssl-300m,
-    vjepa2-giant, siglip2-so400m, or a local folder or Hugging Face id of such a model."""
+    """Another encoder than the preset's: dinov2-small, dinov2-base, dinov2-large, dinov3-large, webssl-300m,
+    vjepa2-giant, siglip2-so400m, or a local folder or Hugging Face id of such a model; without a download
+    lite0-block10, lite0-block4, pca-wide, pca-fine."""
     encoder_norm: Norm = "preset"
     """`layer` normalises each token's features, `none` does not; `preset` as the paper: V-JEPA 2's only."""
     encoder_precision: Precision = "preset"

@@ -6,6 +6,27 @@ from torch import Tensor, nn
 from dexworld.models.config import EncoderConfig
 
 
+def normalised(images: Tensor, factor: int, mean: Tensor, std: Tensor) -> Tensor:
+    """Images (N, H, W, 3) uint8, averaged by `factor`, normalised as RGB in [0, 1]: (N, 3, H, W) / factor."""
+    height, width = images.shape[1] // factor, images.shape[2] // factor
+    pixels = images.float() / 255.0
+    if factor > 1:
+        pixels = pixels.view(-1, height, factor, width, factor, 3).mean(dim=(2, 4))
+    return ((pixels - mean) / std).permute(0, 3, 1, 2)
+
+
+def merged(cells: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Tokens (N, P, side^2 * C) of cells (N, P * side^2, C), both row by row; grid: rows and columns of tokens."""
+    blocks = cells.unflatten(1, (grid[0], side, grid[1], side)).transpose(2, 3)
+    return blocks.flatten(3).flatten(1, 2)
+
+
+def unmerged(tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """The cells that `merged` made tokens of."""
+    blocks = tokens.unflatten(1, grid).unflatten(3, (side, side, -1)).transpose(2, 3)
+    return blocks.flatten(1, 4)
+
+
 class Encoder(nn.Module):
     """Images (..., H, W, 3) uint8 RGB to latents (..., P, D) float32, tokens row by row. Frozen: no gradient flows.
 

@@ -1,6 +1,7 @@
 """Patch PCA: an encoder that is fitted in seconds, needs no download, and decodes back to pixels (docs/model.md).
 
-N images, P patches, V values of a patch (3 * side * side), D latent width.
+N images, P patches, V values of a cell (3 * side * side), D latent width. A patch is one cell, or with
+`EncoderConfig.merge` a square of them, each projected alone.
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dexworld.models.config import EncoderConfig
-from dexworld.models.encoders.base import Encoder
+from dexworld.models.encoders.base import Encoder, merged, unmerged
 
 
 class PCAEncoder(Encoder):
@@ -26,8 +27,9 @@ class PCAEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
-        values = 3 * config.patch**2
-        shapes = {"mean": (values,), "basis": (values, config.dim), "scale": (), "explained_variance": ()}
+        self.side = config.patch // config.cells
+        values = 3 * self.side**2
+        shapes = {"mean": (values,), "basis": (values, config.cell_dim), "scale": (), "explained_variance": ()}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
@@ -46,40 +48,47 @@ class PCAEncoder(Encoder):
             count += len(patches)
             total += patches.sum(0)
             outer += patches.T @ patches
-        if count <= self.dim:
-            raise ValueError(f"{count} patches can't fit a pca encoder of {self.dim} dims; give it more images")
+        dim = self.config.cell_dim
+        if count <= dim:
+            raise ValueError(f"{count} patches can't fit a pca encoder of {dim} dims; give it more images")
         mean = total / count
         covariance = outer / count - mean[:, None] * mean
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         eigenvalues, vectors = eigenvalues.flip(0).clamp_min(0.0), vectors.flip(1)
-        variance = eigenvalues[: self.dim].sum()
+        variance = eigenvalues[:dim].sum()
         if variance <= 1e-12:
             raise ValueError("all patches are alike, so there is nothing to fit a pca encoder on")
-        basis = vectors[:, : self.dim]
+        basis = vectors[:, :dim]
         signs = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()  # eigh leaves the sign open
         self.mean.copy_(mean + 0.5)
         self.basis.copy_(basis * signs)
-        self.scale.copy_((variance / self.dim).sqrt())
+        self.scale.copy_((variance / dim).sqrt())
         self.explained_variance.copy_(variance / eigenvalues.sum())
         return self
 
+    @property
+    def _cell_grid(self) -> tuple[int, int]:
+        return self.grid[0] * self.config.cells, self.grid[1] * self.config.cells
+
     def _patches(self, images: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8 to (N, P, V) float32 in [0, 1]."""
-        (rows, columns), side, factor = self.grid, self.config.patch, self.config.downsample
+        """(N, H, W, 3) uint8 to (N, cells, V) float32 in [0, 1]."""
+        (rows, columns), side, factor = self._cell_grid, self.side, self.config.downsample
         blocks = images.reshape(len(images), rows * side, factor, columns * side, factor, 3)
         small = blocks.float().sum(dim=(2, 4)) / (255.0 * factor**2)
         return small.view(-1, rows, side, columns, side, 3).transpose(2, 3).reshape(len(images), rows * columns, -1)
 
     def _encode(self, images: Tensor) -> Tensor:
         self._require_fit()
-        return (self._patches(images) - self.mean) @ (self.basis / self.scale)
+        cells = (self._patches(images) - self.mean) @ (self.basis / self.scale)
+        return merged(cells, self.grid, self.config.cells)
 
     def _decode(self, latents: Tensor) -> Tensor:
         self._require_fit()
-        (rows, columns), side, factor = self.grid, self.config.patch, self.config.downsample
-        patches = latents.float() @ (self.basis * self.scale).T + self.mean
-        cells = (255.0 * patches).round().clamp(0, 255).to(torch.uint8).view(-1, rows, columns, side, side, 3)
-        small = cells.transpose(2, 3).reshape(-1, rows * side, columns * side, 3)
+        (rows, columns), side, factor = self._cell_grid, self.side, self.config.downsample
+        cells = unmerged(latents.float(), self.grid, self.config.cells)
+        patches = cells @ (self.basis * self.scale).T + self.mean
+        squares = (255.0 * patches).round().clamp(0, 255).to(torch.uint8).view(-1, rows, columns, side, side, 3)
+        small = squares.transpose(2, 3).reshape(-1, rows * side, columns * side, 3)
         return small.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
     def _require_fit(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dexworld.models.checkpoint import LARGEST, CheckpointError, check_finite, check_foreign, check_plausible
 from dexworld.models.config import EncoderConfig
-from dexworld.models.encoders.base import Encoder
+from dexworld.models.encoders.base import Encoder, normalised
 from dexworld.models.encoders.families import LAYOUTS, Layout
 from dexworld.models.hub import name_and_revision
 
@@ -53,11 +53,7 @@ class TransformersEncoder(Encoder):
         return super().train(False)
 
     def _encode(self, images: Tensor) -> Tensor:
-        factor, (height, width) = self.config.downsample, self.image_size
-        pixels = images.float() / 255.0
-        if factor > 1:
-            pixels = pixels.view(-1, height // factor, factor, width // factor, factor, 3).mean(dim=(2, 4))
-        pixels = ((pixels - self.mean) / self.std).permute(0, 3, 1, 2).contiguous()
+        pixels = normalised(images, self.config.downsample, self.mean, self.std).contiguous()
         # The residual stream, LayerNorms and positions stay in float32: positions suffer most from rounding.
         rounded = self.config.precision == "bfloat16"
         with torch.autocast(pixels.device.type, torch.bfloat16) if rounded else contextlib.nullcontext():

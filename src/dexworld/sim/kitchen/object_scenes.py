@@ -98,7 +98,7 @@ class Points:
     def _seen(self, number: int, place: np.ndarray) -> bool:
         hit, distance = self._first_hit(place)
         far = np.linalg.norm(place - self._simulation.world_from_camera[:3, 3])
-        return hit == self._bodies[number] and (bool(self._centre[number]) or abs(distance - far) < _SURFACE)
+        return hit == self._bodies[number] and bool(self._centre[number] or abs(distance - far) < _SURFACE)
 
     def _first_hit(self, place: np.ndarray) -> tuple[int, float]:
         """The body that the camera sees towards a place (3,), and how far away, metres."""
@@ -173,7 +173,7 @@ def _approach(
     place = place - rng.uniform(0.07, 0.14) * ahead + rng.normal(0, aside) * left
     rotation = rake_rotation(direction)
     behind = solve_arm(simulation, place, rotation, RAKE_FACE)
-    above = solve_arm(simulation, place + [0, 0, 0.16], rotation, RAKE_FACE, near=behind.joints)
+    above = solve_arm(simulation, place + 0.16 * np.array([0.0, 0.0, 1.0]), rotation, RAKE_FACE, near=behind.joints)
     turns = np.abs(np.diff([simulation.joint_targets[ARM], above.joints, behind.joints], axis=0)).max()
     if not (behind.reachable and above.reachable) or turns > 2 * _LONGEST_TURN:
         return None
@@ -204,8 +204,8 @@ def _set_down(simulation: Simulation, rng: np.random.Generator, spread: float) -
     for index in np.flatnonzero(rng.random(len(spots)) < 0.7):
         for _ in range(20):
             spot = spots[index] + rng.normal(0, spread, 2)
-            others = [np.linalg.norm(spot - spots[other]) - radii[other] for other in range(len(spots)) if other != index]
-            if (spot > low).all() and (spot < high).all() and min(others, default=1.0) > radii[index] + 0.01:
+            others = np.delete(np.linalg.norm(spot - spots, axis=1) - radii, index)
+            if (spot > low).all() and (spot < high).all() and others.min(initial=1.0) > radii[index] + 0.01:
                 spots[index] = spot
                 break
         joint = simulation.model.body(simulation.objects[index]).jntadr[0]

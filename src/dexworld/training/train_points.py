@@ -1,0 +1,291 @@
+"""From pushes and static pairs to a world model that knows points: what `dexworld train points` runs (see `fit`).
+
+The head learns to find points on true latents and to follow them under hands. With `consistency` it reads predicted
+latents too, and the gradient goes on through the predictor.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dexworld.data.sampling import StrideSampling
+from dexworld.data.windows import DEFAULT_COLUMNS, Window
+from dexworld.models.config import PointsConfig
+from dexworld.models.dexwm import DexWM
+from dexworld.models.latent_readers import encoder_fingerprint
+from dexworld.models.points import Forecast, PointHead
+from dexworld.models.world_model import load_world_model
+from dexworld.training.checkpoints import check_settings
+from dexworld.training.distributed import Processes
+from dexworld.training.fit import fit, without_folders
+from dexworld.training.losses import ItemsEach, gaussian_axes, latent_loss
+from dexworld.training.run_data import DataConfig, RunData
+from dexworld.training.sources import TrainingData, WindowSource, open_data
+from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive, fixed_settings
+from dexworld.training.trainer import Trainer
+
+COLUMNS = (*DEFAULT_COLUMNS, "points", "points_visible")
+MOVED_PX = 2.0  # a point that goes less far stands still
+CHUNK = 32  # windows at a time in validation
+
+
+@dataclass(frozen=True)
+class PointsTrainConfig(LoopConfig):
+    """Training of a point head. Raises ValueError naming the field that makes no sense."""
+
+    steps: int = 3000
+    """Optimiser steps in all."""
+    batch_size: int = 8
+    """Windows of each kind of data in which points are to be found."""
+    follow_batch: int = 96
+    """Windows in which points are to be followed."""
+    unroll_steps: int = 3
+    """Steps that points are followed for, and frames in which they are found."""
+    sigma_px: float = 4.0
+    """Standard deviation of the points' target Gaussians, in pixels of the model's image."""
+    moved_weight: float = 3.0
+    """Weight of a point that moved, when it is to be found, over one that stands still."""
+    still_weight: float = 0.15
+    """Weight of a point that stands still, when it is to be followed, over one that moves."""
+    consistency: float = 0.0
+    """Weight of finding points in predicted latents; above 0 the predictor is trained too."""
+    ema: float = 0.99
+    """Decay of the averaged weights, which are what is saved; 0 saves the trained weights themselves."""
+    validation_windows: int = 256
+    """Windows in each validation figure."""
+
+    FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"validation_windows"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "follow_batch", "unroll_steps", "sigma_px", "moved_weight", "validation_windows")
+        check_not_negative(self, "still_weight", "consistency")
+
+
+@dataclass(frozen=True)
+class PointsRunConfig(DataConfig):
+    """A training run of a point head. Raises ValueError naming the field that makes no sense."""
+
+    data: tuple[Path, ...] = ()
+    """Dataset folders in which hands move points, as `dexworld collect ... pushes` makes them."""
+    pairs: tuple[Path, ...] = ()
+    """Dataset folders of static pairs; points are only to be found in them."""
+    output: Path = Path("outputs/points")
+    """Folder of the run; a run that was stopped goes on there."""
+    checkpoint: str = "reference"
+    """World model that learns points: a folder, a Hugging Face id, or `reference`. It keeps what it has."""
+    points: PointsConfig = field(default_factory=PointsConfig)
+    """Size of the head, for a world model that has none yet."""
+    training: PointsTrainConfig = field(default_factory=PointsTrainConfig)
+    """Steps, losses, optimiser."""
+
+
+@dataclass(frozen=True)
+class PointBatch:
+    """Windows in which points are found, one of each kind of data, and windows in which they are followed."""
+
+    found: tuple[Window, ...]
+    followed: Window
+
+
+class PointTask:
+    """What a point head loses on windows of points (a `trainer.Task`).
+
+    sources: of each kind of data; only in the first one do hands move points.
+    """
+
+    def __init__(
+        self, model: DexWM, config: PointsTrainConfig, sources: list[WindowSource], items_each: ItemsEach
+    ) -> None:
+        self.model, self.config, self.sources, self.items_each = model, config, sources, items_each
+
+    def batch(self, index: int, device: torch.device) -> tuple[PointBatch, int]:
+        """This process's share of batch number `index`, and the windows of the whole batch."""
+        found, many = self.config.batch_size, self.config.follow_batch
+        windows = tuple(source.batch(2 * index, found).to(device) for source in self.sources)
+        return PointBatch(windows, self.sources[0].batch(2 * index + 1, many).to(device)), found * len(windows) + many
+
+    def contents(self, batch: PointBatch) -> dict[str, Tensor]:
+        """The windows' tensors by name."""
+        windows = {**{f"found_{number}": each for number, each in enumerate(batch.found)}, "followed": batch.followed}
+        return {f"{kind}/{name}": value for kind, each in windows.items() for name, value in each.tensors.items()}
+
+    def broken_data(self, batch: PointBatch) -> str:
+        """Where latents are not finite, if any."""
+        for source, window in zip((*self.sources, self.sources[0]), (*batch.found, batch.followed), strict=True):
+            if window.bad_row is not None:
+                return f" Latents are not finite in {source.describe(window.bad_row)}."
+        return ""
+
+    def losses(self, batch: PointBatch, index: int) -> dict[str, Tensor]:
+        """Scalars: `loss`, and its parts `find`, `hidden`, `follow`, and with `consistency` `predicted`, `latents`."""
+        model, config = self.model, self.config
+        losses: dict[str, Tensor] = {}
+        for window in batch.found:
+            maps = model.points.maps(window.latents.flatten(0, 1)).unflatten(0, window.latents.shape[:2])
+            found = find_losses(model.points, window, maps, config)
+            losses = {name: losses.get(name, 0.0) + value / len(batch.found) for name, value in found.items()}
+            if config.consistency and window is batch.found[0]:
+                predicted = model.unroll(window.latents[:, :1], model.condition(window.track))
+                latents = latent_loss(predicted, window.latents[:, 1:])
+                later = model.points.maps(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])
+                read = find_losses(model.points, window, torch.cat([maps[:, :1], later], dim=1), config)
+                losses |= {"predicted": config.consistency * (read["find"] + read["hidden"]), "latents": latents}
+        losses["follow"] = follow_loss(model, batch.followed, config)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+
+def points_of(window: Window, image_size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels (B, F, Q, 2) of points, where they are known, inside the picture, and seen (B, F, Q each)."""
+    pixels, height, width = window.track["points"], *image_size
+    known = torch.isfinite(pixels).all(dim=-1)
+    inside = known & (pixels >= 0).all(dim=-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
+    return pixels.nan_to_num(0.0), inside, inside & window.track["points_visible"]
+
+
+def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTrainConfig) -> dict[str, Tensor]:
+    """Cross-entropy `find` of where the points of a window's first frame are in the others, and `hidden` of whether."""
+    pixels, inside, seen = points_of(window, head.image_size)
+    logits, hidden = head.find(head.look(maps[:, 0], pixels[:, 0]), maps[:, 1:])
+    asked = seen[:, :1] & inside[:, 1:]
+    both = seen[:, :1] & seen[:, 1:]
+    if not both.any():
+        return {"find": logits.sum() * 0.0, "hidden": hidden.sum() * 0.0}
+    moved = (pixels[:, 1:] - pixels[:, :1]).norm(dim=-1) > MOVED_PX
+    weight = torch.where(moved, config.moved_weight, 1.0)[both]
+    axes = gaussian_axes(pixels[:, 1:][both], head.map_size, head.image_size, config.sigma_px)
+    rows, columns = (axis / axis.sum(dim=1, keepdim=True).clamp(min=1e-12) for axis in axes)
+    wanted = logits[both].float()
+    expected = torch.einsum("mhw,mh,mw->m", wanted, rows, columns)
+    cost = wanted.flatten(1).logsumexp(dim=1) - expected
+    truth = (~seen[:, 1:])[asked].float()
+    return {
+        "find": (cost * weight).sum() / weight.sum(),
+        "hidden": F.binary_cross_entropy_with_logits(hidden[asked].float(), truth),
+    }
+
+
+def followed(model: DexWM, window: Window) -> tuple[Forecast, Tensor, Tensor, Tensor]:
+    """The forecast (M, T, E, 1) of the M points that a window's first frame shows, where they were and went
+    (M, T + 1, 2), whether each step's place counts (M, T), and each one's number in its window (M,).
+    """
+    pixels, inside, seen = points_of(window, model.config.image_size)
+    with torch.no_grad():
+        looks = model.points.look(model.points.maps(window.latents[:, 0]), pixels[:, 0])
+    row, number = seen[:, 0].nonzero(as_tuple=True)
+    motion = model.condition(window.track).index(row)
+    forecast = model.points.follow(looks[row, number][:, None], pixels[row, 0, number][:, None], motion)
+    counted = inside[:, 1:].long().cumprod(dim=1).bool()  # what has left the picture has left for good
+    return forecast, pixels.transpose(1, 2)[row, number], counted.transpose(1, 2)[row, number], number
+
+
+def follow_loss(model: DexWM, window: Window, config: PointsTrainConfig) -> Tensor:
+    """Negative log-likelihood of where points go, under the forecast's Laplace distributions in the plane."""
+    forecast, places, counted, _ = followed(model, window)
+    error = (forecast.pixels[..., 0, :] - places[:, 1:, None]).norm(dim=-1)  # (M, T, E)
+    spread = forecast.spread[..., 0]
+    cost = (error / spread + 2.0 * spread.log()).mean(dim=-1)
+    moved = (places[:, 1:] - places[:, :1]).norm(dim=-1) > MOVED_PX
+    weight = torch.where(moved, 1.0, config.still_weight) * counted
+    return (cost * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+@torch.no_grad()
+def points_figures(sources: list[WindowSource], windows: int, model: DexWM, device: torch.device) -> dict[str, float]:
+    """Figures on `windows` windows of each source, always the same ones.
+
+    Of points that moved: `found_px` and `found_still_px`, the median distance of where they are found and of where they
+    were; `found_10px`, the share found within 10 px; `hidden`, the mean of the shares of hidden and of seen points that
+    are told right; `followed_px` and `followed_still_px`, medians at the last step, under hands.
+    """
+    head, names = model.points, ("found", "found_still", "followed", "followed_still")
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    told: list[Tensor] = []
+    for number, source in enumerate(sources):
+        for step in range(ceil(windows / CHUNK)):
+            window = source.batch(step, CHUNK).to(device)
+            pixels, inside, seen = points_of(window, head.image_size)
+            maps = head.maps(window.latents.flatten(0, 1)).unflatten(0, window.latents.shape[:2])
+            logits, hidden = head.find(head.look(maps[:, 0], pixels[:, 0]), maps[:, 1:])
+            gone = (pixels[:, 1:] - pixels[:, :1]).norm(dim=-1)
+            moved = seen[:, :1] & seen[:, 1:] & (gone > MOVED_PX)
+            parts["found"].append((head.read(logits) - pixels[:, 1:]).norm(dim=-1)[moved])
+            parts["found_still"].append(gone[moved])
+            asked = seen[:, :1] & inside[:, 1:]
+            told.append(torch.stack([hidden[asked] > 0, ~seen[:, 1:][asked]]))
+            if number == 0:
+                forecast, places, counted, _ = followed(model, window)
+                gone = (places[:, -1] - places[:, 0]).norm(dim=-1)
+                chosen = counted[:, -1] & (gone > MOVED_PX)
+                error = (forecast.pixels[:, -1, :, 0].mean(dim=1) - places[:, -1]).norm(dim=-1)
+                parts["followed"].append(error[chosen])
+                parts["followed_still"].append(gone[chosen])
+    lengths = {name: torch.cat(each) for name, each in parts.items()}
+    figures = {f"{name}_px": float(each.median()) for name, each in lengths.items() if len(each)}
+    if len(lengths["found"]):
+        figures["found_10px"] = float((lengths["found"] < 10).float().mean())
+    guess, truth = torch.cat(told, dim=1)
+    if truth.any() and not truth.all():
+        figures["hidden"] = float(np.mean([float((guess == truth)[kind].float().mean()) for kind in (truth, ~truth)]))
+    return figures
+
+
+def train_points(config: PointsRunConfig) -> Path:
+    """Train a world model's point head, or go on with a run that was stopped, and return the folder of the model.
+
+    Raises ValueError for data that is missing or does not fit, ResumeError or TrainingDiverged with what to do. Under
+    torchrun all processes call this and share the batches (DDP).
+    """
+    return fit(partial(_prepare, config), config.device)
+
+
+def with_points(model: DexWM, points: PointsConfig) -> DexWM:
+    """The model with a new point head, unless it has one."""
+    if model.config.points is not None:
+        return model
+    extended = DexWM(replace(model.config, points=points), model.provenance)
+    extended.load_state_dict({**extended.state_dict(), **model.state_dict()})
+    return extended
+
+
+def _prepare(
+    config: PointsRunConfig, device: torch.device, processes: Processes
+) -> tuple[Trainer[DexWM], dict[str, Any]]:
+    training, data = config.training, RunData.open(config)
+    torch.manual_seed(training.seed)  # the head draws its first weights from torch's generator
+    model = load_world_model(config.checkpoint)
+    if not isinstance(model, DexWM):
+        raise ValueError(f"{config.checkpoint} is a {type(model).__name__}; points are learned by a DexWM")
+    model = with_points(model, config.points)
+    model.requires_grad_(False).points.requires_grad_(True)
+    model.predictor.requires_grad_(training.consistency > 0)
+    data, fingerprint = data.resized(model.config.image_size), encoder_fingerprint(model.encoder)
+    static = RunData.open(replace(config, data=config.pairs)).resized(model.config.image_size) if config.pairs else None
+    identity = {**data.identity(config), "pairs": static and static.identity(config), "encoder": fingerprint}
+    check_settings(config.output / "checkpoints", {"training": fixed_settings(training), **identity})
+    strategy = StrideSampling(training.unroll_steps + 1, 1, (1.0,), 0.0)
+    encoder, sources, shown = model.encoder.to(device), list[WindowSource](), list[WindowSource]()
+    for run in filter(None, (data, static)):
+        opened: tuple[TrainingData, TrainingData]
+        opened = open_data(config, training, run, encoder, fingerprint, device, processes)
+        sources.append(opened[0].source(strategy, run.training, COLUMNS))
+        if run.validates:
+            shown.append(opened[1].source(strategy, run.held_out, COLUMNS, shown=True))
+    validation = partial(points_figures, shown, training.validation_windows) if shown else None
+    task = PointTask(model, training, sources, processes.items_each)
+    identity |= {"model": asdict(model.config)}
+    provenance = {
+        **data.provenance(model.provenance),
+        "initial": without_folders(config.checkpoint),
+        "initial_provenance": model.provenance,
+        "training": asdict(training),
+        "pairs": static and static.provenance()["datasets"],
+    }
+    return Trainer(model, training, task, config.output, validation, identity, device, processes), provenance

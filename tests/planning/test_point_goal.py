@@ -1,0 +1,177 @@
+"""Goals on points: which points a goal picture asks for, how plans are judged by them, and a push that follows."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from helpers_planning import COLUMNS, HEIGHT, ROWS, WIDTH, ToyDynamics, image_of, no_goal, observation
+
+from dexworld.models.points import Forecast
+from dexworld.planning.cem import CEM
+from dexworld.planning.hand_space import HandSpaceSolver
+from dexworld.planning.mpc import MPCConfig, MPCPolicy
+from dexworld.planning.objectives import FINAL
+from dexworld.planning.point_goal import PointGoal, PointTracker, moved_points
+from dexworld.planning.presets import point_objective
+from dexworld.planning.protocols import GoalPoints, Rollout
+from dexworld.robots.franka_allegro import FrankaAllegro
+
+CELL = 7
+MAP = (HEIGHT // CELL, WIDTH // CELL)
+
+
+@dataclass
+class ToyPoints:
+    """A head over "latents" that are its own maps (P, D), and hands that take along what their wrist is near."""
+
+    map_size, image_size = MAP, (HEIGHT, WIDTH)
+    near: float = 60.0
+
+    def maps(self, latents):
+        return latents.unflatten(1, MAP).movedim(-1, 1)
+
+    def look(self, maps, pixels):
+        cells = (pixels / CELL).long()
+        return maps[torch.arange(len(maps))[:, None], :, cells[..., 1], cells[..., 0]]
+
+    def find(self, looks, maps):
+        same = (looks[:, None, :, :, None, None] == maps[:, :, None]).all(dim=3)
+        return 50.0 * same, torch.where(same.flatten(3).any(-1), -1.0, 1.0)
+
+    def read(self, logits):
+        peak = logits.flatten(-2).argmax(-1)
+        return torch.stack([(peak % MAP[1] + 0.5) * CELL, (peak // MAP[1] + 0.5) * CELL], dim=-1)
+
+    def follow(self, looks, pixels, motion):
+        wrist = motion.pixels[:, :, 6, :2]
+        near = (wrist[:, :1] - pixels).norm(dim=-1) < self.near  # (N, Q)
+        gone = (wrist[:, 1:] - wrist[:, :1])[:, :, None] * near[:, None, :, None]
+        places = pixels[:, None] + gone
+        return Forecast(places[:, :, None], torch.full(places.shape[:-1], 0.5)[:, :, None])
+
+
+def maps_of(**places):
+    """Maps as latents (P, 3): every cell is of its own, and the cells at (column, row) show `object`."""
+    cells = torch.stack(torch.meshgrid(torch.arange(MAP[0]), torch.arange(MAP[1]), indexing="ij"), dim=-1)
+    maps = torch.cat([cells, torch.zeros(*MAP, 1)], dim=-1).float()
+    for column, row in places["object"]:
+        for x in range(2):
+            for y in range(2):
+                maps[row + y, column + x] = torch.tensor([float(y), float(x), 9.0])
+    return maps.flatten(0, 1)
+
+
+NOBODY = torch.zeros(HEIGHT // 4, WIDTH // 4, dtype=torch.bool)
+
+
+def test_a_goal_picture_asks_for_the_points_that_moved_in_it():
+    points = moved_points(ToyPoints(), maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]), NOBODY)
+    assert len(points.pixels) == 4
+    torch.testing.assert_close(points.wanted - points.pixels, torch.tensor([10.0, 4.0]).expand(4, 2) * CELL)
+
+
+def test_points_on_the_robot_are_no_goal():
+    robot = NOBODY.clone()
+    robot[10 * CELL // 4 : 12 * CELL // 4, 20 * CELL // 4 : 22 * CELL // 4] = True
+    assert len(moved_points(ToyPoints(), maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]), robot).pixels) == 0
+
+
+def test_a_goal_picture_in_which_nothing_moved_says_so(caplog):
+    same = maps_of(object=[(20, 10)])
+    with caplog.at_level(logging.WARNING):
+        assert len(moved_points(ToyPoints(), same, same, NOBODY).pixels) == 0
+    assert "nothing is to be moved" in caplog.text
+
+
+def test_a_hidden_point_is_where_it_was_expected():
+    start = maps_of(object=[(20, 10)])
+    pixels = torch.tensor([[20.5, 10.5], [5.5, 5.5]]) * CELL
+    tracker = PointTracker(ToyPoints(), start, GoalPoints(pixels, pixels, torch.ones(2)))
+    later = maps_of(object=[(24, 10)])
+    later[5 * MAP[1] + 5] = -1.0  # something stands before the second point
+    expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    tracker.observe(later, expected)
+    torch.testing.assert_close(tracker.pixels, torch.stack([torch.tensor([24.5, 10.5]) * CELL, expected[1]]))
+
+
+def rollout(pixels, spread):
+    """Candidates whose points end so: pixels (N, E, Q, 2), spread (N, E, Q)."""
+    empty = torch.zeros(len(pixels), 1, 23)
+    forecast = Forecast(pixels[:, None], spread[:, None])
+    return Rollout(FrankaAllegro(), empty, empty[0, 0], empty, empty, empty, points=forecast)
+
+
+def goal(wanted, weights):
+    from dataclasses import replace
+
+    wanted = torch.tensor(wanted)
+    return replace(no_goal(), points=GoalPoints(wanted, wanted, torch.tensor(weights)))
+
+
+def test_plans_are_judged_by_how_far_points_will_be_from_where_they_should_be():
+    places = torch.tensor([[[[10.0, 10.0]]], [[[10.0, 40.0]]]])
+    cost = PointGoal(risk="centre", time=FINAL)(rollout(places, torch.ones(2, 1, 1)), goal([[10.0, 20.0]], [1.0]))
+    torch.testing.assert_close(cost, torch.tensor([10.0, 20.0]) / HEIGHT, atol=1e-4, rtol=0)
+
+
+def test_what_is_unsure_and_what_opinions_differ_in_costs():
+    wanted = goal([[10.0, 10.0]], [1.0])
+    sure, unsure = torch.full((1, 2, 1), 0.1), torch.full((1, 2, 1), 8.0)
+    there = torch.tensor([[[[10.0, 10.0]], [[10.0, 10.0]]]])
+    apart = torch.tensor([[[[10.0, 10.0]], [[10.0, 30.0]]]])
+    costs = {risk: PointGoal(risk=risk, time=FINAL) for risk in ("centre", "expected", "worst")}
+    assert costs["centre"](rollout(there, unsure), wanted) < 1e-4
+    assert costs["expected"](rollout(there, unsure), wanted) > costs["expected"](rollout(there, sure), wanted)
+    assert costs["worst"](rollout(apart, sure), wanted) > costs["expected"](rollout(apart, sure), wanted) > 0.03
+
+
+def test_points_that_weigh_nothing_do_not_count():
+    places = torch.tensor([[[[10.0, 10.0], [90.0, 90.0]]]])
+    wanted = goal([[10.0, 20.0], [0.0, 0.0]], [1.0, 0.0])
+    cost = PointGoal(risk="centre", time=FINAL)(rollout(places, torch.ones(1, 1, 2)), wanted)
+    torch.testing.assert_close(cost, torch.tensor([10.0]) / HEIGHT, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("call", [lambda: PointGoal(risk="brave"), lambda: GoalPoints(*map(torch.zeros, (2, 3, 4)))])
+def test_what_makes_no_goal_is_refused(call):
+    with pytest.raises((ValueError, TypeError)):
+        call()
+
+
+class PointDynamics(ToyDynamics):
+    """The toy world with points; its latents are the maps of a scene with an object."""
+
+    def __init__(self):
+        super().__init__()
+        self.points, self.shown = ToyPoints(), [maps_of(object=[(20, 10)])]
+
+    def encode(self, images):
+        return self.shown[min(len(self.shown) - 1, 0)]
+
+    def keypoints(self, latents):
+        return torch.zeros(12, 2), torch.zeros(12)
+
+
+def planner(dynamics, **options):
+    solver = HandSpaceSolver(CEM(64, elites=6, iterations=4), (0.1, 0.1, 0.02))
+    return MPCPolicy(dynamics, FrankaAllegro(), point_objective(), solver, MPCConfig(horizon=2), **options)
+
+
+def test_a_clicked_point_is_moved_towards_where_it_should_be():
+    dynamics = PointDynamics()
+    dynamics.points.near = 1e6  # the hand takes along whatever there is
+    policy = planner(dynamics)
+    start, end = np.array([[143.0, 73.0]]), np.array([[163.0, 83.0]])
+    policy.reset(image_of(observation().joint_positions), goal_points=(start, end))
+    policy.act(observation())
+    found = policy.imagined.points.pixels[0, -1, 0, 0]
+    assert (found - torch.tensor(end[0])).norm() < 0.3 * np.linalg.norm(end - start)
+    assert not dynamics.rolled  # no latents are predicted for points alone
+    assert policy.statistics[0].terms["points"] < 0.05
+
+
+def test_a_model_without_points_is_refused_at_once():
+    with pytest.raises(ValueError, match="dexworld train points"):
+        planner(ToyDynamics())
