@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from helpers_planning import COLUMNS, HEIGHT, ROWS, WIDTH, ToyDynamics, image_of, no_goal, observation
+from helpers_planning import HEIGHT, WIDTH, ToyDynamics, image_of, no_goal, observation
 
 from dexworld.models.points import Forecast
 from dexworld.planning.cem import CEM

@@ -22,7 +22,7 @@ REFINE_RADIUS = 2  # cells around the peak that a point's place is averaged over
 _NEAR_PX = (8.0, 24.0)  # spreads of the closeness of a keypoint to a point
 _OFFSET_PX, _DEPTH_M = 24.0, 0.1  # what offsets and depths of keypoints count as one
 _PLACE_PX = 100.0
-_STILL_PX = 0.05  # least spread of a piece
+_STILL_PX = 0.2  # least spread of a piece
 
 
 @dataclass(frozen=True)

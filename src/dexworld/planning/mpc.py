@@ -212,6 +212,11 @@ class MPCPolicy:
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
     @property
+    def points(self) -> Tensor | None:
+        """Where the goal's points were at the last `act`, pixels (Q, 2); None when the objective asks for none."""
+        return None if self._points is None else self._points.pixels
+
+    @property
     def imagined(self) -> Rollout:
         """What the last plan was expected to do, as a rollout of one candidate. Raises ValueError before `act`."""
         if self.plan is None or self._cost is None:

@@ -16,13 +16,15 @@ from dexworld.report.overlay import hand_overlay
 class PlanRecord:
     """One plan.
 
-    imagined: (H, W, 3) uint8, the prediction of its first step, or None where latents can't be decoded. happened:
-    (H, W, 3) uint8, what the camera saw then. seconds: wall time.
+    imagined: (H, W, 3) uint8, the prediction of its first step, or what was seen with the way of the points that the
+    plan follows; None where latents can't be decoded. happened: (H, W, 3) uint8, what the camera saw then. seconds: wall time.
+    points: whether points are shown instead of a picture.
     """
 
     imagined: np.ndarray | None
     happened: np.ndarray
     seconds: float
+    points: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,16 @@ def _task_sections(episodes: Iterable[EpisodeResult], drawn_by: str) -> list[htm
     by_task: dict[str, list[EpisodeResult]] = {}
     for episode in episodes:
         by_task.setdefault(episode.task, []).append(episode)
-    sections, explained = [], False
+    sections, explained = [], set[bool]()
     for task, members in by_task.items():
         task_words = words.task_words(task)
         solved = sum(episode.success for episode in members)
         count = html.badge(f"{solved} of {len(members)} solved", "good" if solved == len(members) else "quiet")
         cards = []
         for episode in members:
-            cards.append(episode_card(episode, not explained, drawn_by))
-            explained = explained or bool(episode.plans)
+            kinds = {plan.points for plan in episode.plans}
+            cards.append(episode_card(episode, bool(kinds - explained), drawn_by))
+            explained |= kinds
         story = html.tag("p", task_words.story, " ", count)
         sections.append(html.section(task_words.title, story, *cards, anchor=task))
     return sections
@@ -160,7 +163,8 @@ def imagination(plans: Sequence[PlanRecord], explain: bool, drawn_by: str) -> li
     for row, images in zip(("imagined", "happened"), zip(*decoded, strict=True), strict=True):
         cells.append(html.tag("span", row, class_="side"))
         cells += [image_tag(image, f"{row}, {step}") for image, step in zip(images, steps, strict=True)]
-    reading = html.note(words.IMAGINED, f" Drawn by {drawn_by}." if drawn_by else "") if explain else None
+    drawn = html.note(words.IMAGINED, f" Drawn by {drawn_by}." if drawn_by else "")
+    reading = (html.note(words.POINTS) if plans[0].points else drawn) if explain else None
     pictures = html.box("pair", *cells, style=f"--columns:{len(steps)}")
     return [html.tag("h4", "Imagined, and what happened"), reading or html.Markup(), pictures]
 

@@ -27,6 +27,7 @@ from dexworld.planning.policies import world_model
 from dexworld.planning.presets import PlannerOptions
 from dexworld.report import words
 from dexworld.report.demo import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.overlay import points_overlay
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, Task, draw_episodes
@@ -135,6 +136,19 @@ def model_facts(model: Any) -> dict[str, str]:
     return facts
 
 
+def followed_points(policy: MPCPolicy, image: np.ndarray) -> np.ndarray:
+    """What the camera sees (H, W, 3), twice as large, with where the last plan takes the goal's points."""
+    forecast, now, goal = policy.imagined.points, policy.points, policy.goal.points
+    assert forecast is not None
+    assert now is not None
+    assert goal is not None
+    pixels = forecast.pixels[0].mean(dim=1)  # (T, Q, 2), over the opinions
+    apart = (forecast.pixels[0, -1] - pixels[-1]).norm(dim=-1).mean(dim=0)
+    spread = forecast.spread[0, -1].mean(dim=0) + apart
+    path = torch.cat([now[None], pixels])
+    return points_overlay(image, path.numpy(), goal.wanted.numpy(), spread.numpy())
+
+
 @lru_cache(maxsize=1)
 def _loaded(checkpoint: str, decoder: str) -> tuple[Any, Drawing]:
     torch.set_num_threads(1)
@@ -152,6 +166,9 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
 
     def imagine(policy: MPCPolicy) -> None:
         latents = policy.imagined.latents
+        if latents is None and policy.goal.points is not None:
+            imagined.append(followed_points(policy, environment.observe().image))
+            return
         imagined.append(None if latents is None or decode is None else decode(latents[0, :1])[0].numpy())
 
     environment, options = KitchenEnv(backend=config.backend), {"episode": episode}
@@ -162,7 +179,8 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
     finally:
         environment.close()
     parts = zip(imagined, played.step_frames, policy.statistics, strict=False)  # an episode may end early
-    plans = tuple(PlanRecord(picture, happened, made.seconds) for picture, happened, made in parts)
+    pointed = policy.points is not None
+    plans = tuple(PlanRecord(picture, happened, made.seconds, pointed) for picture, happened, made in parts)
     return EpisodeResult(
         task=task,
         seed=episode.seed,

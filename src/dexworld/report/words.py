@@ -97,6 +97,11 @@ IMAGINED = (
     "move. The imagined pictures are coarse because the model thinks in small image patches and not in pixels; what "
     "counts is whether the hand and the object are in the same place."
 )
+POINTS = (
+    "Each column is one step. Above: what the camera saw before the move. The model found the dots in the goal picture "
+    "too, at the crosses. The white lines are the ways that it expects the dots to be pushed, and the glow is how unsure "
+    "it is of where they end. Below: what the camera saw after the move."
+)
 CONTROLS = {  # keys of results.json, best first by what they know
     "expert": "Scripted expert",
     "true_simulator": "True simulator",

@@ -33,6 +33,7 @@ from dexworld.training.trainer import Trainer
 
 COLUMNS = (*DEFAULT_COLUMNS, "points", "points_visible")
 MOVED_PX = 2.0  # a point that goes less far stands still
+ERROR_PX = 8.0  # an error that costs 1 when points are followed
 CHUNK = 32  # windows at a time in validation
 
 
@@ -54,6 +55,8 @@ class PointsTrainConfig(LoopConfig):
     """Weight of a point that moved, when it is to be found, over one that stands still."""
     still_weight: float = 0.15
     """Weight of a point that stands still, when it is to be followed, over one that moves."""
+    jitter_px: float = 1.0
+    """Standard deviation of where a point is said to be when it is to be followed: finding it is not exact either."""
     consistency: float = 0.0
     """Weight of finding points in predicted latents; above 0 the predictor is trained too."""
     ema: float = 0.99
@@ -66,7 +69,7 @@ class PointsTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "follow_batch", "unroll_steps", "sigma_px", "moved_weight", "validation_windows")
-        check_not_negative(self, "still_weight", "consistency")
+        check_not_negative(self, "still_weight", "jitter_px", "consistency")
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ class PointTask:
         return ""
 
     def losses(self, batch: PointBatch, index: int) -> dict[str, Tensor]:
-        """Scalars: `loss`, and its parts `find`, `hidden`, `follow`, and with `consistency` `predicted`, `latents`."""
+        """Scalars: `loss`, and its parts `find`, `hidden`, `follow`, `spread`, and with `consistency` `predicted` and
+        `latents`.
+        """
         model, config = self.model, self.config
         losses: dict[str, Tensor] = {}
         for window in batch.found:
@@ -138,7 +143,7 @@ class PointTask:
                 later = model.points.maps(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])
                 read = find_losses(model.points, window, torch.cat([maps[:, :1], later], dim=1), config)
                 losses |= {"predicted": config.consistency * (read["find"] + read["hidden"]), "latents": latents}
-        losses["follow"] = follow_loss(model, batch.followed, config)
+        losses["follow"], losses["spread"] = follow_losses(model, batch.followed, config, index)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
 
@@ -172,29 +177,38 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
     }
 
 
-def followed(model: DexWM, window: Window) -> tuple[Forecast, Tensor, Tensor, Tensor]:
+def followed(model: DexWM, window: Window, jitter: Tensor | None = None) -> tuple[Forecast, Tensor, Tensor]:
     """The forecast (M, T, E, 1) of the M points that a window's first frame shows, where they were and went
-    (M, T + 1, 2), whether each step's place counts (M, T), and each one's number in its window (M,).
+    (M, T + 1, 2), and whether each step's place counts (M, T). jitter: (B, 1, Q, 2) pixels, moves a point's whole way.
     """
     pixels, inside, seen = points_of(window, model.config.image_size)
     with torch.no_grad():
         looks = model.points.look(model.points.maps(window.latents[:, 0]), pixels[:, 0])
     row, number = seen[:, 0].nonzero(as_tuple=True)
     motion = model.condition(window.track).index(row)
+    pixels = pixels if jitter is None else pixels + jitter
     forecast = model.points.follow(looks[row, number][:, None], pixels[row, 0, number][:, None], motion)
     counted = inside[:, 1:].long().cumprod(dim=1).bool()  # what has left the picture has left for good
-    return forecast, pixels.transpose(1, 2)[row, number], counted.transpose(1, 2)[row, number], number
+    return forecast, pixels.transpose(1, 2)[row, number], counted.transpose(1, 2)[row, number]
 
 
-def follow_loss(model: DexWM, window: Window, config: PointsTrainConfig) -> Tensor:
-    """Negative log-likelihood of where points go, under the forecast's Laplace distributions in the plane."""
-    forecast, places, counted, _ = followed(model, window)
-    error = (forecast.pixels[..., 0, :] - places[:, 1:, None]).norm(dim=-1)  # (M, T, E)
+def follow_losses(model: DexWM, window: Window, config: PointsTrainConfig, index: int) -> tuple[Tensor, Tensor]:
+    """How far points are from where they were to be, and the likelihood of that distance under the forecast's spread.
+
+    The likelihood teaches the spread alone. Were it to teach places, the many points that stand still would drown those
+    that move: their small spread makes their gradients hundreds of times larger. index: of the batch, seeds the jitter.
+    """
+    pixels = window.track["points"][:, :1]
+    noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(index)).to(pixels)
+    forecast, places, counted = followed(model, window, config.jitter_px * noise)
+    error = ((forecast.pixels[..., 0, :] - places[:, 1:, None]).square().sum(-1) + 1e-4).sqrt()  # (M, T, E)
     spread = forecast.spread[..., 0]
-    cost = (error / spread + 2.0 * spread.log()).mean(dim=-1)
+    unlikely = error.detach() / spread + 2.0 * spread.log()
     moved = (places[:, 1:] - places[:, :1]).norm(dim=-1) > MOVED_PX
     weight = torch.where(moved, 1.0, config.still_weight) * counted
-    return (cost * weight).sum() / weight.sum().clamp(min=1.0)
+    total = weight.sum().clamp(min=1.0)
+    follow, likelihood = ((cost.mean(dim=-1) * weight).sum() / total for cost in (error / ERROR_PX, 0.1 * unlikely))
+    return follow, likelihood
 
 
 @torch.no_grad()
@@ -202,8 +216,9 @@ def points_figures(sources: list[WindowSource], windows: int, model: DexWM, devi
     """Figures on `windows` windows of each source, always the same ones.
 
     Of points that moved: `found_px` and `found_still_px`, the median distance of where they are found and of where they
-    were; `found_10px`, the share found within 10 px; `hidden`, the mean of the shares of hidden and of seen points that
-    are told right; `followed_px` and `followed_still_px`, medians at the last step, under hands.
+    were; `found_10px`, the share found within 10 px. `hidden_or_not`: the share of points of which that is told right,
+    and `hidden`, the mean of it over hidden and seen ones. `followed_px` and `followed_still_px`: medians at the last
+    step, under hands, of points that moved.
     """
     head, names = model.points, ("found", "found_still", "followed", "followed_still")
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -221,7 +236,7 @@ def points_figures(sources: list[WindowSource], windows: int, model: DexWM, devi
             asked = seen[:, :1] & inside[:, 1:]
             told.append(torch.stack([hidden[asked] > 0, ~seen[:, 1:][asked]]))
             if number == 0:
-                forecast, places, counted, _ = followed(model, window)
+                forecast, places, counted = followed(model, window)
                 gone = (places[:, -1] - places[:, 0]).norm(dim=-1)
                 chosen = counted[:, -1] & (gone > MOVED_PX)
                 error = (forecast.pixels[:, -1, :, 0].mean(dim=1) - places[:, -1]).norm(dim=-1)
@@ -232,6 +247,7 @@ def points_figures(sources: list[WindowSource], windows: int, model: DexWM, devi
     if len(lengths["found"]):
         figures["found_10px"] = float((lengths["found"] < 10).float().mean())
     guess, truth = torch.cat(told, dim=1)
+    figures["hidden_or_not"] = float((guess == truth).float().mean())
     if truth.any() and not truth.all():
         figures["hidden"] = float(np.mean([float((guess == truth)[kind].float().mean()) for kind in (truth, ~truth)]))
     return figures
