@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import POLICIES, make_policy
 from dexworld.robots.environment import Environment, SimulatedEnvironment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import HORIZON, draw_episode
+from dexworld.sim.kitchen.kitchen_tasks import HORIZON, MOVES, draw_episode
 
 SEED = 900_003  # has an episode of reach, grasp and place
 
@@ -177,6 +178,25 @@ def test_the_search_in_the_true_simulator_finds_moves_that_are_better_than_none(
     still = np.tile(values["joint_targets"], (HORIZON, 1))
     costs = [true_cost(environment, episode.start, each) for each in (moves, episode.expert_moves, still)]
     assert max(costs[:2]) < costs[2]
+
+
+class Nudge:
+    """A solver whose plan is to stay where it starts, but for a thousandth of a radian and the number of the search."""
+
+    searches = 0
+
+    def solve(self, cost_function, initial, bounds, generator, proposals=None):
+        self.searches += 1
+        return SimpleNamespace(actions=initial.mean + 0.001 * self.searches)
+
+
+def test_an_episode_of_more_moves_is_searched_again_in_the_true_simulator_from_where_the_last_ones_led(environment):
+    episode, search = draw_episode("pick_place", 900_004), Nudge()
+    result = play(TrueSimulator(environment, search), environment, seed=0, options={"episode": episode})
+    assert len(result.moves) == MOVES["pick_place"] == len(episode.expert_moves)
+    assert search.searches == MOVES["pick_place"] / HORIZON
+    changes = np.diff([moves[0] for moves in result.moves])
+    np.testing.assert_allclose(changes, [0, 0, 0.002, 0, 0, 0.003, 0, 0], atol=1e-6)
 
 
 def test_an_evaluation_runs_from_checkpoint_to_figures_and_plays_nothing_twice(checkpoint, tmp_path, monkeypatch):

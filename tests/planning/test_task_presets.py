@@ -4,7 +4,7 @@ import pytest
 from helpers_planning import REST, ToyDynamics, image_of, moved, observation
 
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.presets import FINGER_STD, PlannerOptions, kinematics_only, preset, task_preset
+from dexworld.planning.presets import FINGER_STD, LIKE, PlannerOptions, kinematics_only, preset, task_preset
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 
@@ -27,8 +27,18 @@ def test_a_push_is_judged_by_the_scene_and_not_by_where_the_goals_hand_is():
     assert "keypoints" not in names
 
 
+def test_a_harder_task_is_planned_as_its_nearest_one_and_a_longer_one_never_looks_ahead_less():
+    for task, nearest in LIKE.items():
+        ours, theirs = task_preset("cpu", task), task_preset("cpu", nearest)
+        assert (ours.solver, ours.config.finger_std) == (theirs.solver, theirs.config.finger_std)
+        assert ours.config.replan == ("fixed" if task in ("pick_place", "push_around") else "shrink")
+    names = {term.name for _, term in task_preset("cpu", "pick_place").objective.terms}
+    assert "latents" in names
+    assert "keypoints" not in names
+
+
 def test_the_kinematic_control_asks_no_model():
-    for task in FINGER_STD:
+    for task in (*FINGER_STD, *LIKE):
         assert not kinematics_only(task, None, FrankaAllegro()).objective.needs_model
 
 

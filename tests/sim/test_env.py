@@ -14,7 +14,8 @@ from dexworld.robots.observation import Observation
 from dexworld.sim import KITCHEN
 from dexworld.sim.kitchen import kitchen_env
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import HORIZON, RADIUS, TASKS, Rejection
+from dexworld.sim.kitchen.kitchen_scene import random_layout
+from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, HORIZON, MOVES, RADIUS, Rejection
 
 SEED = 900_003
 
@@ -43,8 +44,8 @@ def test_gymnasiums_own_checker_accepts_it(name, monkeypatch, draw):
 
 
 def test_every_task_has_an_id_and_mistakes_show_when_an_environment_is_made():
-    for task in TASKS:
-        env = gymnasium.make(f"dexworld/{task.title()}-v0", render_mode="rgb_array")
+    for task in ALL_TASKS:
+        env = gymnasium.make(f"dexworld/{task.title().replace('_', '')}-v0", render_mode="rgb_array")
         assert (env.unwrapped._task, env.render_mode) == (task, "rgb_array")
     for wrong in ({"task": "juggle"}, {"render_mode": "human"}):
         with pytest.raises(ValueError, match="is unknown; choose"):
@@ -145,6 +146,19 @@ def test_a_task_episode_rewards_the_criterion_and_is_truncated_after_three_steps
     assert not any(terminated for _, terminated, _, _ in outcomes)
     assert outcomes[-1][3]["distance"] < RADIUS["grasp"]
     assert env.success()
+
+
+def test_an_episode_has_its_own_scene_and_is_truncated_after_its_tasks_moves(env, draw):
+    episode = draw("push_around", 900_002)
+    assert episode.layout != random_layout(episode.seed)
+    _, info = env.reset(options={"episode": episode})
+    assert np.array_equal(info["goal_image"], episode.goal_image)
+    assert env.simulation.layout == episode.layout
+    outcomes = [env.step(targets)[1:] for targets in episode.expert_moves]
+    assert [truncated for _, _, truncated, _ in outcomes] == [False] * (MOVES["push_around"] - 1) + [True]
+    assert env.success()
+    env.reset(seed=episode.seed)
+    assert env.simulation.layout == random_layout(episode.seed)
 
 
 def test_an_unseeded_reset_to_a_task_draws_scenes_until_one_has_an_episode(monkeypatch, draw):

@@ -1,6 +1,7 @@
 """Task success: the planner and its controls on the same held-out episodes, judged by the simulator.
 
-Protocol (DexWM paper, section C.4): three moves, then the criterion must hold for ten consecutive ticks, one second.
+Protocol (DexWM paper, section C.4): the task's moves (three in the paper), then the criterion must hold for ten
+consecutive ticks, one second.
 Every episode is played by every policy from the same start state. Rates come with Wilson 95 % intervals.
 """
 
@@ -26,7 +27,7 @@ from dexworld.planning.policies import POLICIES, PolicySetup, make_policy
 from dexworld.planning.presets import PlannerOptions
 from dexworld.robots.environment import Environment
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
-from dexworld.sim.kitchen.kitchen_tasks import TASKS, Rejection, Task, TaskEpisode, draw_episode
+from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, TASKS, Rejection, Task, TaskEpisode, draw_episode
 from dexworld.sim.render import Backend, choose_backend
 
 OURS = "world_model"  # the policy that is evaluated; its figures have no prefix
@@ -40,7 +41,7 @@ class TasksConfig:
     checkpoint: str = REFERENCE
     """Model folder or hub id; `reference` is the shipped one."""
     tasks: tuple[Task, ...] = TASKS
-    """Which tasks."""
+    """Which tasks; also pick_place, push_around, reach_clutter, grasp_unseen."""
     episodes: int = 100
     """Episodes of each task."""
     seed: int = 1_000_000
@@ -58,9 +59,9 @@ class TasksConfig:
     """`validation` allows seeds 900,000 to 999,999, for tuning."""
 
     def __post_init__(self) -> None:
-        unknown = [task for task in self.tasks if task not in TASKS]
+        unknown = [task for task in self.tasks if task not in ALL_TASKS]
         if unknown or not self.tasks:
-            raise ValueError(f"tasks {unknown or 'are missing'}; choose from {', '.join(TASKS)}")
+            raise ValueError(f"tasks {unknown or 'are missing'}; choose from {', '.join(ALL_TASKS)}")
         if self.episodes < 1 or self.simulator_episodes < 0 or self.workers < 0:
             raise ValueError("episodes must be >= 1, simulator_episodes and workers >= 0")
 

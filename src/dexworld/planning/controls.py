@@ -91,7 +91,8 @@ class Replay:
 class TrueSimulator(Replay):
     """Carries out what a search on the true simulator finds from the present state, with the true state as its cost.
 
-    This is what planning could reach with a perfect model. Horizon and initial spread are those of `MPCConfig`.
+    This is what planning could reach with a perfect model. Horizon and initial spread are those of `MPCConfig`; an
+    episode of more moves is searched again from where the last ones led.
     """
 
     def __init__(self, environment: SimulatedEnvironment, search: Solver = SIMULATOR_SEARCH) -> None:
@@ -100,6 +101,16 @@ class TrueSimulator(Replay):
 
     def reset(self, goal_image: np.ndarray, *, seed: int | None = None) -> None:
         """Search, and leave the environment in the state that it was in."""
+        self._generator = torch.Generator().manual_seed(seed or 0)
+        self._find()
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """The next move (J,)."""
+        if self._next == len(self._moves):
+            self._find()
+        return super().act(observation)
+
+    def _find(self) -> None:
         start, robot = self._environment.get_state(), self._environment.robot
         targets = torch.from_numpy(np.asarray(self._environment.observe().joint_targets))
         mean = targets.expand(MPCConfig.horizon, -1).clone()
@@ -110,8 +121,7 @@ class TrueSimulator(Replay):
             costs = [true_cost(self._environment, start, moves) for moves in samples.numpy()]
             return torch.tensor(costs, dtype=mean.dtype)
 
-        generator = torch.Generator().manual_seed(seed or 0)
-        plan = self._search.solve(cost, Gaussian(mean, std), robot.limits.to(mean), generator)
+        plan = self._search.solve(cost, Gaussian(mean, std), robot.limits.to(mean), self._generator)
         self._moves, self._next = plan.actions.numpy(), 0
         self._environment.set_state(start)
 

@@ -1,4 +1,4 @@
-"""Planners that are ready to use, and what changes in them from one of the four tasks to the next.
+"""Planners that are ready to use, and what changes in them from one task to the next.
 
 `paper` is the paper's; `cpu` plans an episode of three moves in 3 s on one CPU core. The paper changes planners by hand
 too: an orientation term for grasping, a smaller finger spread for placing (section 4.4 and appendix C).
@@ -23,6 +23,9 @@ from dexworld.robots.robot import Robot
 
 # Radians, the spread of finger targets. Placing keeps the grip (the paper's value); grasping has to close the hand.
 FINGER_STD = {"reach": 0.1, "grasp": 0.3, "place": 0.01, "push": 0.05}
+# Harder tasks are planned as the task that they are nearest to; those of more moves look ahead the whole horizon.
+LIKE = {"pick_place": "place", "push_around": "push", "reach_clutter": "reach", "grasp_unseen": "grasp"}
+_LONG = ("pick_place", "push_around")
 _PLACE_STD = (0.07, 0.07, 0.05)  # metres a step along the world's axes
 _PUSH_STD = (0.1, 0.1, 0.015)
 PAPER_KEYPOINT_WEIGHT = 0.001  # mu, DexWM paper, section 4.4
@@ -127,14 +130,19 @@ def preset(name: str) -> PlannerPreset:
 
 
 def task_preset(name: str, task: str, points: bool = False) -> PlannerPreset:
-    """The planner preset `name` for `task` (reach, grasp, place, push). Raises ValueError for an unknown name or task.
+    """The planner preset `name` for `task` (of `FINGER_STD` or `LIKE`). Raises ValueError for an unknown name or task.
 
     points: whether the world model follows points; `cpu` then pushes by them. `paper` changes nothing but the finger
     spread of placing. With `cpu`, placing and pushing search over straight hand translations: what is held or pushed
     needs a hand that does not turn, and nine numbers need fewer roll-outs than 69.
     """
+    if task in LIKE:
+        nearest = task_preset(name, LIKE[task], points)
+        if task == "pick_place" and name == "cpu":  # its goal picture has the hand out of the way
+            nearest = replace(nearest, objective=LatentDistance() + 0.02 * Smoothness() + 0.01 * JointLimits())
+        return replace(nearest, config=replace(nearest.config, replan="fixed")) if task in _LONG else nearest
     if task not in FINGER_STD:
-        raise ValueError(f"task {task!r} is unknown; choose from {', '.join(FINGER_STD)}")
+        raise ValueError(f"task {task!r} is unknown; choose from {', '.join((*FINGER_STD, *LIKE))}")
     chosen = preset(name)
     if name == "paper":
         return replace(chosen, config=replace(chosen.config, finger_std=0.01 if task == "place" else 0.1))
@@ -176,6 +184,7 @@ def kinematics_only(
     It searches the same space as the planner for that task, with a larger budget, since kinematics cost little.
     image_size: as in `MPCConfig`.
     """
+    task = LIKE.get(task, task)
     solver = hand_space(_PLACE_STD, samples=64, iterations=8) if task == "place" else None
     config = MPCConfig(finger_std=FINGER_STD[task], image_size=image_size)
     return KinematicsOnly(dynamics, robot, hand_objective(), solver, config, seed=seed)

@@ -57,7 +57,7 @@ class DemoConfig(PlayConfig):
     """A few episodes of each task."""
 
     tasks: tuple[Task, ...] = TASKS
-    """Which tasks."""
+    """Which tasks; also pick_place, push_around, reach_clutter, grasp_unseen."""
     episodes: int = 3
     """Episodes of each task."""
     workers: int = 0

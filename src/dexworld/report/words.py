@@ -41,6 +41,28 @@ TASKS: dict[str, TaskWords] = {
         "hand's pose from it doesn't help: the plan has to come from an idea of how the object will move.",
         "Object to target",
     ),
+    "pick_place": TaskWords(
+        "Pick and place",
+        "The hand starts at rest. It has to take the object, carry it to another spot, let it go there and leave.",
+        "Object to target",
+    ),
+    "push_around": TaskWords(
+        "Push around an obstacle",
+        "An object has to be pushed to another spot, and another object, which must not be moved, stands in the way.",
+        "Object to target",
+    ),
+    "reach_clutter": TaskWords(
+        "Reach past an object",
+        "The hand has to arrive in the pose of the goal picture. An object that must not be moved stands on the "
+        "straight way.",
+        "Hand to goal pose",
+    ),
+    "grasp_unseen": TaskWords(
+        "Lift",
+        "The object has to be lifted. The goal picture shows it in the air without the hand, so there is no hand pose "
+        "to copy.",
+        "Object to target",
+    ),
 }
 
 

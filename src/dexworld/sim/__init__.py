@@ -1,6 +1,6 @@
 """The simulators. Importing this package registers the kitchen with Gymnasium.
 
-`dexworld/Kitchen-v0` takes a task as its argument; `dexworld/Reach-v0`, `Grasp-v0`, `Place-v0`, `Push-v0` have one.
+`dexworld/Kitchen-v0` takes a task as its argument; each task has its own id, as `dexworld/PickPlace-v0`.
 """
 
 import gymnasium
@@ -11,5 +11,5 @@ KITCHEN = "dexworld/Kitchen-v0"
 _ENVIRONMENT = "dexworld.sim.kitchen.kitchen_env:KitchenEnv"
 
 gymnasium.register(KITCHEN, _ENVIRONMENT)
-for _task in ("reach", "grasp", "place", "push"):
-    gymnasium.register(f"dexworld/{_task.title()}-v0", _ENVIRONMENT, kwargs={"task": _task})
+for _task in ("reach", "grasp", "place", "push", "pick_place", "push_around", "reach_clutter", "grasp_unseen"):
+    gymnasium.register(f"dexworld/{_task.title().replace('_', '')}-v0", _ENVIRONMENT, kwargs={"task": _task})

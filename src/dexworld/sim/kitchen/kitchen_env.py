@@ -10,9 +10,10 @@ from dexworld.hands import NUM_KEYPOINTS
 from dexworld.robots.franka_allegro import FrankaAllegro, TipConvention
 from dexworld.robots.observation import Observation
 from dexworld.sim.kitchen import kitchen_tasks as tasks
-from dexworld.sim.kitchen.kitchen_scene import IMAGE_SIZE, TRAINING_SEEDS, random_layout
+from dexworld.sim.kitchen.kitchen_scene import IMAGE_SIZE, TRAINING_SEEDS, Layout, random_layout
 from dexworld.sim.kitchen.kitchen_simulation import TICKS_PER_FRAME, SimState, Simulation
-from dexworld.sim.kitchen.kitchen_tasks import HORIZON, TaskEpisode, draw_episode
+from dexworld.sim.kitchen.kitchen_tasks import ALL_TASKS, MOVES, TaskEpisode, draw_episode
+from dexworld.sim.kitchen.task_builders import step
 
 _FAR = 10.0  # metres; bounds of positions, which nothing at a counter reaches
 _LONG = 10_000.0  # px; of focal lengths
@@ -27,7 +28,7 @@ class KitchenEnv(gymnasium.Env):
     (42, 3) metres, `keypoints_valid` (42,)), as float32; `observe` has them in full precision. Action: absolute joint
     targets (23,) radians, interpolated over a second.
     Reward: 1.0 when the task's criterion holds at the end of the step (0.0 without a task). An episode is truncated
-    after three steps; `info["distance"]` says how far the task is from done, metres.
+    after its task's moves (`MOVES`); `info["distance"]` says how far the task is from done, metres.
 
     Without a task the scene just stands there to be explored, and nothing truncates.
 
@@ -45,8 +46,8 @@ class KitchenEnv(gymnasium.Env):
         tips: TipConvention = "true",
         render_mode: str | None = "rgb_array",
     ):
-        if task is not None and task not in tasks.TASKS:
-            raise ValueError(f"task {task!r} is unknown; choose from {', '.join(tasks.TASKS)}")
+        if task is not None and task not in ALL_TASKS:
+            raise ValueError(f"task {task!r} is unknown; choose from {', '.join(ALL_TASKS)}")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r} is unknown; choose 'rgb_array' or None")
         self._task, self._backend = task, backend
@@ -78,7 +79,7 @@ class KitchenEnv(gymnasium.Env):
         """Build the scene of `seed`, or without one of a random training seed; `info["seed"]` is the scene's.
 
         With the environment's own task it is the first scene from there on that has an episode of it. The info then
-        holds `goal_image`. options: `task` (reach, grasp, place, push) asks for an episode in the very scene of `seed`;
+        holds `goal_image`. options: `task`, one of `ALL_TASKS`, asks for an episode in the very scene of `seed`;
         ValueError says why there is none. `episode` takes a `TaskEpisode` instead. `film` keeps pictures at 5 Hz in
         `self.film`.
         """
@@ -93,7 +94,7 @@ class KitchenEnv(gymnasium.Env):
             seed, episode = self._drawn(task or self._task, seed, exact=task is not None)
         else:
             seed = episode.seed
-        simulation = self._load(seed)
+        simulation = self._load(random_layout(seed) if episode is None else episode.layout)
         self.episode, self._taken = episode, 0
         info: dict[str, Any] = {"seed": seed}
         if episode is not None:
@@ -104,19 +105,19 @@ class KitchenEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray):
         """Move to joint targets (23,) radians. Raises ValueError on NaN, on a wrong shape, or outside the limits."""
-        tasks.step(self._running(), self.robot.check_targets(action), self._shoot)
+        step(self._running(), self.robot.check_targets(action), self._shoot)
         self._taken += 1
         info: dict[str, Any] = {"steps": self._taken}
         reward = 0.0
         if self.episode is not None:
             info["distance"] = self.distance()
             reward = float(tasks.satisfied(self.episode.task, self._running(), self.episode))
-        truncated = self.episode is not None and self._taken >= HORIZON
+        truncated = self.episode is not None and self._taken >= MOVES[self.episode.task]
         return self._observation(), reward, False, truncated, info
 
     def move(self, action: np.ndarray) -> None:
         """As `step`, without observing or filming."""
-        tasks.step(self._running(), self.robot.check_targets(action))
+        step(self._running(), self.robot.check_targets(action))
 
     def observe(self) -> Observation:
         """What a policy sees now."""
@@ -175,10 +176,10 @@ class KitchenEnv(gymnasium.Env):
             logger.info("%s; trying another", without)
             seed = None if seed is None else seed + 1
 
-    def _load(self, seed: int) -> Simulation:
-        if self.simulation is None or self.simulation.layout.seed != seed:
+    def _load(self, layout: Layout) -> Simulation:
+        if self.simulation is None or self.simulation.layout != layout:
             self.close()
-            self.simulation = Simulation(random_layout(seed), self._backend, self.robot.tips)
+            self.simulation = Simulation(layout, self._backend, self.robot.tips)
         else:
             self.simulation.reset()
         return self.simulation

@@ -3,7 +3,8 @@
 `ScenePhysics` is what the simulated robots share. `Simulation` is the arm with the Allegro hand.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -197,14 +198,32 @@ class Simulation(ScenePhysics):
         """Centre of an object, (3,) metres, world."""
         return self.data.xpos[self.objects[index]].copy()
 
-    def place_object(self, position: np.ndarray, quaternion: np.ndarray) -> None:
-        """Put the first object's centre at `position` (3,), turned by `quaternion` (w, x, y, z), and stop it."""
-        joint = self.model.body(self.objects[0]).jntadr[0]
+    def object_speed(self, index: int = 0) -> float:
+        """Speed of an object's centre, metres a second."""
+        dof = self.model.body(self.objects[index]).dofadr[0]
+        return float(np.linalg.norm(self.data.qvel[dof : dof + 3]))
+
+    def place_object(self, position: np.ndarray, quaternion: np.ndarray, index: int = 0) -> None:
+        """Put an object's centre at `position` (3,), turned by `quaternion` (w, x, y, z), and stop it."""
+        joint = self.model.body(self.objects[index]).jntadr[0]
         qpos, dof = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
         self.data.qpos[qpos : qpos + 3] = position
         self.data.qpos[qpos + 3 : qpos + 7] = quaternion
         self.data.qvel[dof : dof + 6] = 0
         mujoco.mj_forward(self.model, self.data)
+
+    @contextmanager
+    def without_robot(self) -> Iterator[None]:
+        """Pictures show the scene as it is, but without the robot, which is below the floor meanwhile."""
+        base = self.model.body(BASE_BODY).id
+        place = self.model.body_pos[base].copy()
+        try:
+            self.model.body_pos[base] -= [0.0, 0.0, 10.0]
+            mujoco.mj_forward(self.model, self.data)
+            yield
+        finally:
+            self.model.body_pos[base] = place
+            mujoco.mj_forward(self.model, self.data)
 
     def palm_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) and rotation (3, 3) of the palm in the world."""

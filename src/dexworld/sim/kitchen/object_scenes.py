@@ -14,7 +14,7 @@ from dexworld.sim.kitchen.expert import FINGERS_OPEN, FINGERS_RAKE, RAKE_FACE, R
 from dexworld.sim.kitchen.explore import COLUMNS, random_fingers, random_target, recorded
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_AREA, COUNTER_TOP, random_layout, random_spot
 from dexworld.sim.kitchen.kitchen_simulation import ARM, MAX_OBJECTS, Simulation
-from dexworld.sim.kitchen.kitchen_tasks import AWAY_POSE, step
+from dexworld.sim.kitchen.task_builders import AWAY_POSE, step
 from dexworld.sim.poses import quaternion, turn_about_z
 from dexworld.track import Track
 
