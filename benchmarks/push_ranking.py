@@ -18,8 +18,9 @@ from torch import Tensor
 from common import interval_values, parser, write_results
 from dexworld.actions import HandMotion
 from dexworld.evaluation.intervals import Interval, bootstrap_mean, wilson
+from dexworld.forecast import Forecast
 from dexworld.models.dexwm import DexWM
-from dexworld.models.points import Forecast, PointHead
+from dexworld.models.points import PointHead
 from dexworld.models.reference import checkpoint_path
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
@@ -123,11 +124,10 @@ class TruePoints:
 
     @torch.no_grad()
     def follow(self, looks: Tensor, pixels: Tensor, motion: HandMotion) -> Forecast:
-        """The points' places (N, T, 1, Q, 2) at the end, for every step; hidden points stay where they were."""
+        """The points' places (N, T, 1, Q, 2) at the end, for every step; of hidden ones a guess."""
         maps = self.ends[: len(looks), None]
-        logits, hidden = self.find(looks[: len(maps)], maps)
-        places = torch.where(hidden[..., None] > 0, pixels[: len(maps), None], self.read(logits))
-        places = places[:, None].expand(-1, motion.steps, -1, -1, -1)
+        logits, _ = self.find(looks[: len(maps)], maps)
+        places = self.read(logits)[:, None].expand(-1, motion.steps, -1, -1, -1)
         return Forecast(places, places.new_zeros(places.shape[:-1]))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers_planning import HEIGHT, WIDTH, ToyDynamics, image_of, no_goal, observation
 
-from dexworld.models.points import Forecast
+from dexworld.forecast import Forecast
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig, MPCPolicy
@@ -68,13 +68,16 @@ NOBODY = torch.zeros(HEIGHT // 4, WIDTH // 4, dtype=torch.bool)
 
 def test_a_goal_picture_asks_for_the_points_that_moved_in_it():
     points = moved_points(ToyPoints(), maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]), NOBODY)
-    assert len(points.pixels) == 4
-    torch.testing.assert_close(points.wanted - points.pixels, torch.tensor([10.0, 4.0]).expand(4, 2) * CELL)
+    assert len(points.pixels) == 12
+    moved = torch.tensor([10.0, 4.0]).expand(12, 2) * CELL
+    torch.testing.assert_close(
+        points.wanted - points.pixels, moved, atol=CELL / 4, rtol=0
+    )  # places lie half cells apart
 
 
 def test_points_on_the_robot_are_no_goal():
     robot = NOBODY.clone()
-    robot[10 * CELL // 4 : 12 * CELL // 4, 20 * CELL // 4 : 22 * CELL // 4] = True
+    robot[14 * CELL // 4 : 16 * CELL // 4 + 1, 30 * CELL // 4 : 32 * CELL // 4 + 1] = True
     assert len(moved_points(ToyPoints(), maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]), robot).pixels) == 0
 
 

@@ -46,8 +46,10 @@ class Collect:
         elif isinstance(self.embodiment, GripperConfig):
             figures = {"embodiment": "gripper", **collect_gripper(self.scenes, self.embodiment, progress)}
         else:
-            record = collect if isinstance(self.embodiment, ExploreConfig) else collect_objects
-            dataset = record(self.scenes, self.embodiment, progress)
+            if isinstance(self.embodiment, ExploreConfig):
+                dataset = collect(self.scenes, self.embodiment, progress)
+            else:
+                dataset = collect_objects(self.scenes, self.embodiment, progress)
             figures = {
                 "embodiment": "allegro",
                 "episodes": len(dataset),

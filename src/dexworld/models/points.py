@@ -7,7 +7,6 @@ displacements along the hands' way, each from how the hand lies around the point
 B batch, F frames, Q points, P patches, D latent width, C channels, h x w cells of a map, T steps, K keypoints, E heads.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dexworld.actions import HandMotion
+from dexworld.forecast import Forecast
 from dexworld.models.config import PointsConfig
 from dexworld.models.keypoint_head import CellTransformer, join_cells
 
@@ -23,18 +23,6 @@ _NEAR_PX = (8.0, 24.0)  # spreads of the closeness of a keypoint to a point
 _OFFSET_PX, _DEPTH_M = 24.0, 0.1  # what offsets and depths of keypoints count as one
 _PLACE_PX = 100.0
 _STILL_PX = 0.2  # least spread of a piece
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Where points will be: E opinions of each.
-
-    pixels (N, T, E, Q, 2) [u, v] at the ends of T steps, and spread (N, T, E, Q), the scale of a Laplace distribution
-    around them, pixels.
-    """
-
-    pixels: Tensor
-    spread: Tensor
 
 
 class Maps(CellTransformer):
@@ -71,7 +59,8 @@ class PointHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(10.0))
         last = nn.Conv2d(8, 1, 3, padding=1)
         self.refine = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.GELU(), last)
-        for value in last.parameters():
+        self.cover = nn.Conv2d(config.channels, 1, 1)  # where what is hidden may be
+        for value in (*last.parameters(), *self.cover.parameters()):
             nn.init.zeros_(value)
         self.hidden = nn.Sequential(nn.Linear(2 * config.channels + 3, 64), nn.GELU(), nn.Linear(64, 1))
         self.motion = PieceNetwork(config, len(self.tracked))
@@ -91,7 +80,9 @@ class PointHead(nn.Module):
         matches = torch.einsum("bqc,bfchw->bfqhw", unit, targets)
         logits = self.scale * matches
         flat = logits.flatten(0, 2)[:, None]
-        logits = (flat + self.refine(flat)).view_as(logits)
+        logits = (flat + self.refine(flat)).view_as(logits) + self.cover(maps.flatten(0, 1)).unflatten(
+            0, maps.shape[:2]
+        )
         weights = logits.flatten(3).softmax(-1)
         seen = torch.einsum("bfqn,bfcn->bfqc", weights, maps.flatten(3))
         clues = [matches.flatten(3).amax(-1), weights.amax(-1), (matches.flatten(3) * weights).sum(-1)]

@@ -15,7 +15,7 @@ from dexworld.hands import NUM_TRACKED
 from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
 from dexworld.planning.gradient import Adam, GradientSolver
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.objectives import Objective, WeightedSum, as_sum
+from dexworld.planning.objectives import KeypointPixels, Objective, WeightedSum, as_sum
 from dexworld.planning.point_goal import PointTracker, moved_points
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, GoalPoints, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
@@ -261,6 +261,16 @@ class MPCPolicy:
         cheap = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
         return cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
 
+    def _robot_in_goal(self, scene: Scene) -> Tensor:
+        """Cells (h, w) that the robot covers in the goal picture, in the pose whose keypoints fit it best."""
+        cost = CandidateCost(self.robot, KeypointPixels(robust_px=30.0), self.goal, scene)
+        pose = scene.joint_targets[None]
+        if cost.objective.guides(self.goal):
+            start, bounds = self._initial(scene, 1), self.robot.limits.to(pose)
+            with torch.enable_grad():
+                pose = kinematic_solver().solve(cost, start, bounds, torch.Generator().manual_seed(0)).actions
+        return cost.silhouette(self.robot.forward(pose))[0]
+
     def _track_points(self, latents: Tensor, scene: Scene) -> None:
         """Look for the goal's points; in the first frame find out which they are."""
         if self._points is not None:
@@ -273,7 +283,7 @@ class MPCPolicy:
         points = goal.points
         if points is None:
             assert goal.latents is not None
-            points = moved_points(head, latents, goal.latents, self._silhouette(scene))
+            points = moved_points(head, latents, goal.latents, self._robot_in_goal(scene))
         self._goal, self._points = replace(goal, points=points), PointTracker(head, latents, points)
 
     @torch.no_grad()

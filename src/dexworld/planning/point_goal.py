@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dexworld.models.points import Forecast, PointHead
+from dexworld.forecast import Forecast
 from dexworld.planning.objectives import Objective, TimeWeights
-from dexworld.planning.protocols import Goal, GoalPoints, Rollout
+from dexworld.planning.protocols import Goal, GoalPoints, PointModel, Rollout
 
 logger = logging.getLogger(__name__)
 
 LATE = TimeWeights(0.3)
 MOST_POINTS = 12  # of a goal picture
+QUERIES = 1000  # places of the goal picture that are looked for in the start picture: those that changed most
 MOVED_PX = 8.0  # a point that goes less far stands still
-_BACK_PX = 5.0  # how near a point must be found when it is looked for from the goal picture
 _ALIKE_PX = (10.0, 30.0)  # points of one object move alike, and lie near each other
 _VARIANCE = 6.0  # mean square distance under a Laplace distribution of scale 1 in the plane
 
@@ -62,9 +62,10 @@ class PointTracker:
     Raises ValueError when nothing is asked for: neither points nor a goal picture in which something moved.
     """
 
-    def __init__(self, head: PointHead, start: Tensor, points: GoalPoints) -> None:
+    def __init__(self, head: PointModel, start: Tensor, points: GoalPoints) -> None:
         self.head, self.goal = head, points
-        self.looks = head.look(head.maps(start[None]), points.pixels[None])[0]  # (Q, C)
+        looks = points.looks
+        self.looks = head.look(head.maps(start[None]), points.pixels[None])[0] if looks is None else looks  # (Q, C)
         self.pixels = points.pixels
 
     def observe(self, latents: Tensor, expected: Tensor) -> None:
@@ -73,54 +74,44 @@ class PointTracker:
         self.pixels = torch.where(hidden[0, 0, :, None] > 0, expected, self.head.read(logits)[0, 0])
 
 
-def moved_points(head: PointHead, start: Tensor, goal: Tensor, robot: Tensor) -> GoalPoints:
-    """The points of a start frame that lie elsewhere in the goal picture; latents (P, D) of both.
+def moved_points(head: PointModel, start: Tensor, goal: Tensor, robot: Tensor) -> GoalPoints:
+    """The points of a goal picture that lie elsewhere in the start frame; latents (P, D) of both.
 
-    robot: cells (h, w) of the start picture that the robot covers. A point counts when it is seen in both, found back
-    from the goal picture, and moves as its neighbours do. Without any, the goal has no points, and a warning says so.
+    robot: cells (h, w) of the goal picture that the robot covers. What is to be moved is seen in the goal picture; at
+    the start the hand may hide it, and then its place is a guess. A point counts when both pictures differ where it was
+    and where it should be, and when it moves as its neighbours do. Without any, the goal has no points, and a warning
+    says so.
     """
-    rows, columns = head.map_size
-    height, width = head.image_size
-    grid = torch.stack(
-        torch.meshgrid(
-            (torch.arange(rows, device=start.device) + 0.5) * height / rows,
-            (torch.arange(columns, device=start.device) + 0.5) * width / columns,
-            indexing="ij",
-        ),
-        dim=-1,
-    )
-    queries = grid.flip(-1).flatten(0, 1)
-    covered = functional.interpolate(robot[None, None].float(), (rows, columns), mode="area")[0, 0] > 0
-    queries = queries[~covered.flatten()]
     maps = head.maps(torch.stack([start, goal]))
-    found, sure = _found(head, maps[:1], queries, maps[1:])
-    back, sure_back = _found(head, maps[1:], found, maps[:1])
-    # Where the object was, and where it is now, the picture is another one; a texture that repeats is found elsewhere
-    # although nothing changed there.
-    sure = sure * sure_back * _change(head, maps, queries) * _change(head, maps, found)
-    gone = (found - queries).norm(dim=-1)
-    counted = (gone > MOVED_PX) & ((back - queries).norm(dim=-1) < _BACK_PX)
-    queries, found, sure = queries[counted], found[counted], sure[counted]
-    if not len(queries):
-        logger.warning("no point of the start picture lies elsewhere in the goal picture: nothing is to be moved")
-        return GoalPoints(queries, found, sure)
-    near = torch.cdist(queries, queries) < _ALIKE_PX[1]
-    alike = near & (torch.cdist(found - queries, found - queries) < _ALIKE_PX[0])
-    support = (alike * sure).sum(-1)
-    group = alike[support.argmax()]
-    queries, found, sure = queries[group], found[group], sure[group]
-    best = sure.topk(min(MOST_POINTS, len(sure))).indices
-    return GoalPoints(queries[best], found[best], sure[best])
+    wanted = _places(head, robot)
+    wanted = wanted[_change(head, maps, wanted).topk(min(QUERIES, len(wanted))).indices]
+    looks = head.look(maps[1:], wanted[None])[0]
+    logits, _ = head.find(looks[None], maps[:1][None])
+    pixels, peak = head.read(logits)[0, 0], logits[0, 0].flatten(1).softmax(-1).amax(-1)
+    sure = peak * _change(head, maps, wanted) * _change(head, maps, pixels)
+    moved = (wanted - pixels).norm(dim=-1) > MOVED_PX
+    wanted, pixels, looks, sure = wanted[moved], pixels[moved], looks[moved], sure[moved]
+    if not len(wanted):
+        logger.warning("no point of the goal picture lies elsewhere in the start picture: nothing is to be moved")
+        return GoalPoints(pixels, wanted, sure, looks)
+    near = torch.cdist(wanted, wanted) < _ALIKE_PX[1]
+    alike = near & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
+    group = alike[(alike * sure).sum(-1).argmax()]
+    best = (sure * group).topk(min(MOST_POINTS, int(group.sum()))).indices
+    return GoalPoints(pixels[best], wanted[best], sure[best], looks[best])
 
 
-def _found(head: PointHead, own: Tensor, pixels: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (Q, 2) of points of one picture in another, and how surely each is seen there (Q,), 0 where hidden."""
-    logits, hidden = head.find(head.look(own, pixels[None]), other[None])
-    peak = logits[0, 0].flatten(1).softmax(-1).amax(-1)
-    return head.read(logits)[0, 0], peak * torch.sigmoid(-hidden[0, 0])
+def _places(head: PointModel, robot: Tensor) -> Tensor:
+    """Pixels (Q, 2) on a grid of half a map's cell, where the robot (h, w) is not."""
+    height, width = head.image_size
+    rows, columns = (2 * cells for cells in head.map_size)
+    row = (torch.arange(rows, device=robot.device) + 0.5) * height / rows
+    column = (torch.arange(columns, device=robot.device) + 0.5) * width / columns
+    covered = functional.interpolate(robot[None, None].float(), (rows, columns), mode="area")[0, 0] > 0
+    return torch.stack(torch.meshgrid(column, row, indexing="xy"), dim=-1)[~covered]
 
 
-def _change(head: PointHead, maps: Tensor, pixels: Tensor) -> Tensor:
+def _change(head: PointModel, maps: Tensor, pixels: Tensor) -> Tensor:
     """How much two pictures, with maps (2, C, h, w), differ at pixels (Q, 2): 0 where they look alike, (Q,)."""
     first, second = (functional.normalize(head.look(each[None], pixels[None])[0], dim=-1) for each in maps)
     return (1.0 - (first * second).sum(-1)).clamp_min(0.0)

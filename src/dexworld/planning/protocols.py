@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexworld.forecast import Forecast
 from dexworld.hands import NUM_TRACKED
-from dexworld.models.points import Forecast
 from dexworld.robots.observation import Observation
 from dexworld.robots.robot import Robot
 from dexworld.track import Track
@@ -24,7 +24,7 @@ class Dynamics(Protocol):
     """A world model, as planning and evaluation see it.
 
     Optional: `needs_still_camera`, true where it can't plan with a moving camera; `decode`, images (..., H, W, 3) uint8
-    of latents (..., P, D); `points`, a `PointHead`.
+    of latents (..., P, D); `points`, a `PointModel`.
     """
 
     def encode(self, images: Tensor) -> Tensor:
@@ -44,6 +44,31 @@ class Dynamics(Protocol):
 
     def keypoints(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., 12, 2) and confidence (..., 12), 0 to 1, of the tracked keypoints in latents (..., P, D)."""
+
+
+class PointModel(Protocol):
+    """What finds points in latents and follows them under hands: `models.points.PointHead`, or another.
+
+    map_size: (h, w) of its maps. image_size: (height, width) of the pictures.
+    """
+
+    map_size: tuple[int, int]
+    image_size: tuple[int, int]
+
+    def maps(self, latents: Tensor) -> Tensor:
+        """Maps (N, C, h, w) of latents (N, P, D)."""
+
+    def look(self, maps: Tensor, pixels: Tensor) -> Tensor:
+        """What points (B, Q, 2) [u, v] of pictures with maps (B, C, h, w) look like, (B, Q, C)."""
+
+    def find(self, looks: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Heatmap logits (B, F, Q, h, w) of points (B, Q, C) in maps (B, F, C, h, w), and logits of being hidden."""
+
+    def read(self, logits: Tensor) -> Tensor:
+        """Pixels (..., 2) [u, v] of heatmap logits (..., h, w)."""
+
+    def follow(self, looks: Tensor, pixels: Tensor, motion: Any) -> Forecast:
+        """Where points (N, Q, C) at pixels (N, Q, 2) go under a condition (N, T)."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +99,15 @@ class Rollout:
 
 @dataclass(frozen=True)
 class GoalPoints:
-    """Points of the start picture, pixels (Q, 2) [u, v], where they should be, wanted (Q, 2), and weights (Q,)."""
+    """Points of the start picture, pixels (Q, 2) [u, v], where they should be, wanted (Q, 2), and weights (Q,).
+
+    looks: (Q, C), what they look like in the goal picture; None takes what they look like in the start picture.
+    """
 
     pixels: Tensor
     wanted: Tensor
     weights: Tensor
+    looks: Tensor | None = None
 
     def __post_init__(self) -> None:
         shapes = (self.pixels.shape, self.wanted.shape, (*self.weights.shape, 2))

@@ -99,8 +99,8 @@ IMAGINED = (
 )
 POINTS = (
     "Each column is one step. Above: what the camera saw before the move. The model found the dots in the goal picture "
-    "too, at the crosses. The white lines are the ways that it expects the dots to be pushed. The glow is how unsure it "
-    "is of where they end. Below: what the camera saw after the move."
+    "too, at the crosses. White lines are the ways that it expects the dots to be pushed. The glow is how unsure it is "
+    "of where they end. Below: what the camera saw after the move."
 )
 CONTROLS = {  # keys of results.json, best first by what they know
     "expert": "Scripted expert",

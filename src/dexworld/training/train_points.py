@@ -17,10 +17,11 @@ from torch import Tensor
 
 from dexworld.data.sampling import StrideSampling
 from dexworld.data.windows import DEFAULT_COLUMNS, Window
+from dexworld.forecast import Forecast
 from dexworld.models.config import PointsConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
-from dexworld.models.points import Forecast, PointHead
+from dexworld.models.points import PointHead
 from dexworld.models.world_model import load_world_model
 from dexworld.training.checkpoints import check_settings
 from dexworld.training.distributed import Processes
@@ -53,6 +54,8 @@ class PointsTrainConfig(LoopConfig):
     """Standard deviation of the points' target Gaussians, in pixels of the model's image."""
     moved_weight: float = 3.0
     """Weight of a point that moved, when it is to be found, over one that stands still."""
+    hidden_weight: float = 0.5
+    """Weight of a point that is hidden, when it is to be found: its heatmap is a guess of where it is."""
     still_weight: float = 0.15
     """Weight of a point that stands still, when it is to be followed, over one that moves."""
     jitter_px: float = 1.0
@@ -69,7 +72,7 @@ class PointsTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "follow_batch", "unroll_steps", "sigma_px", "moved_weight", "validation_windows")
-        check_not_negative(self, "still_weight", "jitter_px", "consistency")
+        check_not_negative(self, "hidden_weight", "still_weight", "jitter_px", "consistency")
 
 
 @dataclass(frozen=True)
@@ -160,14 +163,14 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
     pixels, inside, seen = points_of(window, head.image_size)
     logits, hidden = head.find(head.look(maps[:, 0], pixels[:, 0]), maps[:, 1:])
     asked = seen[:, :1] & inside[:, 1:]
-    both = seen[:, :1] & seen[:, 1:]
-    if not both.any():
+    if not asked.any():
         return {"find": logits.sum() * 0.0, "hidden": hidden.sum() * 0.0}
     moved = (pixels[:, 1:] - pixels[:, :1]).norm(dim=-1) > MOVED_PX
-    weight = torch.where(moved, config.moved_weight, 1.0)[both]
-    axes = gaussian_axes(pixels[:, 1:][both], head.map_size, head.image_size, config.sigma_px)
+    weight = torch.where(moved, config.moved_weight, 1.0) * torch.where(seen[:, 1:], 1.0, config.hidden_weight)
+    weight = weight[asked]
+    axes = gaussian_axes(pixels[:, 1:][asked], head.map_size, head.image_size, config.sigma_px)
     rows, columns = (axis / axis.sum(dim=1, keepdim=True).clamp(min=1e-12) for axis in axes)
-    wanted = logits[both].float()
+    wanted = logits[asked].float()
     expected = torch.einsum("mhw,mh,mw->m", wanted, rows, columns)
     cost = wanted.flatten(1).logsumexp(dim=1) - expected
     truth = (~seen[:, 1:])[asked].float()
