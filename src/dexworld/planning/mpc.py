@@ -33,6 +33,9 @@ def kinematic_solver() -> Solver:
     return GradientSolver(restarts=4, adam=Adam(steps=50))
 
 
+GOOD_FIT = 25.0  # square pixels between keypoints
+
+
 @dataclass(frozen=True)
 class KinematicStart:
     """A search on the terms that need no model (0.2 CPU-seconds). The model-based one starts around what it found.
@@ -159,7 +162,8 @@ class MPCPolicy:
             raise ValueError("without a dynamics nobody finds the goal's keypoints: give goal_pixels")
         rotation = None if hand_rotation is None else self._tensor(hand_rotation)
         height, width = goal_image.shape[:2]
-        picture = colour_cells(self._image(goal_image)) if self.objective.needs_decoder else None
+        compares = self.objective.needs_decoder or self.objective.needs_points
+        picture = colour_cells(self._image(goal_image)) if compares else None
         clicked: GoalPoints | None = None
         if goal_points is not None:
             start, end = (self._tensor(each).reshape(-1, 2) - pixels.new_tensor([left, top]) for each in goal_points)
@@ -245,7 +249,7 @@ class MPCPolicy:
         if self.dynamics is not None and self.objective.needs_model:
             latents = self.dynamics.encode(image)
         if latents is not None and self.objective.needs_points:
-            self._track_points(latents, scene)
+            self._track_points(latents, image, scene)
         frame = _Frame(latents, scene.joint_positions, scene.world_from_camera)
         if self._history and self.objective.needs_model and getattr(self.dynamics, "needs_still_camera", False):
             moved = (self._history[0].world_from_camera - frame.world_from_camera).abs().max()
@@ -262,16 +266,20 @@ class MPCPolicy:
         return cheap.silhouette(self.robot.forward(scene.joint_positions[None]))[0]
 
     def _robot_in_goal(self, scene: Scene) -> Tensor:
-        """Cells (h, w) that the robot covers in the goal picture, in the pose whose keypoints fit it best."""
+        """Cells (h, w) that the robot may cover in the goal picture: in all poses whose keypoints fit it well.
+
+        Keypoints leave the elbow open, so that several poses fit.
+        """
         cost = CandidateCost(self.robot, KeypointPixels(robust_px=30.0), self.goal, scene)
         pose = scene.joint_targets[None]
         if cost.objective.guides(self.goal):
             start, bounds = self._initial(scene, 1), self.robot.limits.to(pose)
             with torch.enable_grad():
-                pose = kinematic_solver().solve(cost, start, bounds, torch.Generator().manual_seed(0)).actions
-        return cost.silhouette(self.robot.forward(pose))[0]
+                found = GradientSolver(restarts=8).solve(cost, start, bounds, torch.Generator().manual_seed(0))
+            pose = found.elites[found.elite_costs < 2 * found.cost + GOOD_FIT][:, 0]
+        return cost.silhouette(self.robot.forward(pose)).any(dim=0)
 
-    def _track_points(self, latents: Tensor, scene: Scene) -> None:
+    def _track_points(self, latents: Tensor, image: Tensor, scene: Scene) -> None:
         """Look for the goal's points; in the first frame find out which they are."""
         if self._points is not None:
             forecast = self.imagined.points
@@ -283,7 +291,10 @@ class MPCPolicy:
         points = goal.points
         if points is None:
             assert goal.latents is not None
-            points = moved_points(head, latents, goal.latents, self._robot_in_goal(scene))
+            assert goal.picture is not None
+            changed = (goal.picture - colour_cells(image)).abs().mean(-1)
+            robot = self._silhouette(scene), self._robot_in_goal(scene)
+            points = moved_points(head, latents, goal.latents, changed, robot)
         self._goal, self._points = replace(goal, points=points), PointTracker(head, latents, points)
 
     @torch.no_grad()

@@ -21,7 +21,11 @@ LATE = TimeWeights(0.3)
 MOST_POINTS = 12  # of a goal picture
 QUERIES = 1000  # places of the goal picture that are looked for in the start picture: those that changed most
 MOVED_PX = 8.0  # a point that goes less far stands still
+FAINT = 0.002  # a group of points that is less sure than this was not found
 _ALIKE_PX = (10.0, 30.0)  # points of one object move alike, and lie near each other
+_HIDDEN_PX = 20.0  # so near each other are points of an object that is hidden at the start
+_NEVER = -1e4  # logit of a place where a point can't be
+_NOISE = 0.02  # of colour shares
 _VARIANCE = 6.0  # mean square distance under a Laplace distribution of scale 1 in the plane
 
 
@@ -74,31 +78,41 @@ class PointTracker:
         self.pixels = torch.where(hidden[0, 0, :, None] > 0, expected, self.head.read(logits)[0, 0])
 
 
-def moved_points(head: PointModel, start: Tensor, goal: Tensor, robot: Tensor) -> GoalPoints:
+def moved_points(
+    head: PointModel, start: Tensor, goal: Tensor, changed: Tensor, robot: tuple[Tensor, Tensor]
+) -> GoalPoints:
     """The points of a goal picture that lie elsewhere in the start frame; latents (P, D) of both.
 
-    robot: cells (h, w) of the goal picture that the robot covers. What is to be moved is seen in the goal picture; at
-    the start the hand may hide it, and then its place is a guess. A point counts when both pictures differ where it was
-    and where it should be, and when it moves as its neighbours do. Without any, the goal has no points, and a warning
-    says so.
+    changed: (h, w), how much the pictures' colours differ, without brightness: shadows move, too. robot: cells (h, w)
+    that the robot covers at the start, and in the goal picture.
+
+    What is to be moved is seen in the goal picture. Where it is found in the start frame, a point counts when both
+    pictures differ where it was and where it should be, and when it moves as its neighbours do. Where nothing is found
+    so, what is new in the goal picture is taken to be behind the robot at the start. Where nothing changed, the goal
+    has no points, and a warning says so.
     """
-    maps = head.maps(torch.stack([start, goal]))
-    wanted = _places(head, robot)
-    wanted = wanted[_change(head, maps, wanted).topk(min(QUERIES, len(wanted))).indices]
+    maps, wanted = head.maps(torch.stack([start, goal])), _places(head, robot[1])
+    wanted = wanted[_sampled(changed, head, wanted).topk(min(QUERIES, len(wanted))).indices]
     looks = head.look(maps[1:], wanted[None])[0]
-    logits, _ = head.find(looks[None], maps[:1][None])
-    pixels, peak = head.read(logits)[0, 0], logits[0, 0].flatten(1).softmax(-1).amax(-1)
-    sure = peak * _change(head, maps, wanted) * _change(head, maps, pixels)
-    moved = (wanted - pixels).norm(dim=-1) > MOVED_PX
-    wanted, pixels, looks, sure = wanted[moved], pixels[moved], looks[moved], sure[moved]
-    if not len(wanted):
-        logger.warning("no point of the goal picture lies elsewhere in the start picture: nothing is to be moved")
-        return GoalPoints(pixels, wanted, sure, looks)
-    near = torch.cdist(wanted, wanted) < _ALIKE_PX[1]
-    alike = near & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
-    group = alike[(alike * sure).sum(-1).argmax()]
-    best = (sure * group).topk(min(MOST_POINTS, int(group.sum()))).indices
-    return GoalPoints(pixels[best], wanted[best], sure[best], looks[best])
+    logits, hidden = (each[0, 0] for each in head.find(looks[None], maps[:1][None]))
+    pixels, new = head.read(logits), _sampled(changed, head, wanted) * _change(head, maps, wanted)
+    gone = (wanted - pixels).norm(dim=-1) > MOVED_PX
+    left = _sampled(changed, head, pixels) * _change(head, maps, pixels) * gone
+    sure = logits.flatten(1).softmax(-1).amax(-1) * new * left
+    near = torch.cdist(wanted, wanted)
+    alike = (near < _ALIKE_PX[1]) & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
+    if (alike * sure).sum(-1).max() < FAINT:
+        sure, alike = new * torch.sigmoid(hidden), near < _HIDDEN_PX
+        behind = functional.interpolate(robot[0][None, None].float(), head.map_size, mode="area")[0, 0] > 0
+        guess = head.read(logits.masked_fill(~behind, _NEVER)) if behind.any() else pixels
+        group = alike[(alike * sure).sum(-1).argmax()]
+        # A hidden object keeps its shape: its points lie around the guess as they do in the goal picture.
+        pixels = wanted - wanted[group].median(dim=0).values + guess[group].median(dim=0).values
+    score = sure * alike[(alike * sure).sum(-1).argmax()]
+    best = score.topk(min(MOST_POINTS, int((score > 0).sum()))).indices
+    if not len(best):
+        logger.warning("the goal picture looks like the start: nothing is to be moved")
+    return GoalPoints(pixels[best], wanted[best], score[best], looks[best])
 
 
 def _places(head: PointModel, robot: Tensor) -> Tensor:
@@ -109,6 +123,13 @@ def _places(head: PointModel, robot: Tensor) -> Tensor:
     column = (torch.arange(columns, device=robot.device) + 0.5) * width / columns
     covered = functional.interpolate(robot[None, None].float(), (rows, columns), mode="area")[0, 0] > 0
     return torch.stack(torch.meshgrid(column, row, indexing="xy"), dim=-1)[~covered]
+
+
+def _sampled(changed: Tensor, head: PointModel, pixels: Tensor) -> Tensor:
+    """Values (Q,) of cells (h, w) of the picture at pixels (Q, 2); small differences are noise."""
+    cell = pixels.new_tensor([head.image_size[1] / changed.shape[1], head.image_size[0] / changed.shape[0]])
+    column, row = (pixels / cell).long().unbind(-1)
+    return (changed - _NOISE).clamp_min(0.0)[row.clamp(0, len(changed) - 1), column.clamp(0, changed.shape[1] - 1)]
 
 
 def _change(head: PointModel, maps: Tensor, pixels: Tensor) -> Tensor:
