@@ -148,7 +148,7 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(capsys, monkeypatch, tmp_p
     assert said.count("\n") == 1
 
 
-DEVICES = ["train", "train decoder", "train evaluator", "cache-latents", "video train"]
+DEVICES = ["train", "train decoder", "train evaluator", "train points", "cache-latents", "video train"]
 DEVICES += ["video generate", "video evaluate", "video select", "video demo"]
 
 

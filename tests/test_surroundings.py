@@ -36,10 +36,12 @@ def inputs(tmp_path_factory):
     cli.main(["collect", "--output", str(root / "data"), *two])
     own = ["--clips", "2", "--seed", str(SEED), "--workers", "1", *SHAPE]
     cli.main(["video", "synthesize", "--output", str(root / "triplets"), *own])
+    pushes = ["--episodes", "2", "--seed", str(SEED), "--workers", "1", "pushes", "--frames", "6"]
+    cli.main(["collect", "--output", str(root / "pushes"), *pushes])
     torch.manual_seed(0)
     model = DexWM(PRESETS["debug"])
     model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
-    model.save_pretrained(root / "model", {"training_seeds": [0, 99]})
+    model.save_pretrained(root / "model", {"training_seeds": [[0, 99]]})
     folder = open_triplets(root / "triplets")
     video = DWM(preset("debug"))
     video.codec.fit([torch.from_numpy(np.stack([folder[index].interaction for index in range(2)]))])
@@ -64,6 +66,10 @@ def commands(root, output, long=False):
         "train": [*data, *out, "--preset", "debug", "--latents", "online", "--unroll-steps", 1, *train],
         "train decoder": [*data, *out, *readers, *train],
         "train evaluator": [*data, *out, *readers, *train],
+        "train points": [
+            *("--data", root / "pushes", *out, *world, "--device", "cpu", "--follow-batch", 4),
+            *train,
+        ],
         "convert": [root / "file", *out],
         "evaluate open-loop": [*data, *out, *world, *scenes, "--evaluator", "own", "--episodes", 2],
         "evaluate tasks": [*out, *world, *scenes, "--episodes", 2, "--workers", 2, "--tasks", "reach"],

@@ -1,19 +1,20 @@
 """Goals on points: which points a goal picture asks for, how plans are judged by them, and a push that follows."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from helpers_planning import HEIGHT, WIDTH, ToyDynamics, image_of, no_goal, observation
+from torch.nn import functional
 
 from dexworld.forecast import Forecast
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig, MPCPolicy
 from dexworld.planning.objectives import FINAL
-from dexworld.planning.point_goal import PointGoal, PointTracker, moved_points
+from dexworld.planning.point_goal import AHEAD, PointGoal, PointTracker, moved_points
 from dexworld.planning.presets import point_objective
 from dexworld.planning.protocols import GoalPoints, Rollout
 from dexworld.robots.franka_allegro import FrankaAllegro
@@ -64,10 +65,21 @@ def maps_of(**places):
 
 
 NOBODY = torch.zeros(HEIGHT // 4, WIDTH // 4, dtype=torch.bool)
+TIPS = torch.tensor([100.0, 60.0])
+
+
+def changed(start, goal):
+    """Where the cells of two maps differ, as cells of 4 pixels."""
+    differs = (start != goal).any(-1).unflatten(0, MAP).float()
+    return functional.interpolate(differs[None, None], NOBODY.shape)[0, 0]
+
+
+def asked(start, goal, robot=NOBODY):
+    return moved_points(ToyPoints(), start, goal, changed(start, goal), robot, TIPS)
 
 
 def test_a_goal_picture_asks_for_the_points_that_moved_in_it():
-    points = moved_points(ToyPoints(), maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]), NOBODY)
+    points = asked(maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]))
     assert len(points.pixels) == 12
     moved = torch.tensor([10.0, 4.0]).expand(12, 2) * CELL
     torch.testing.assert_close(
@@ -78,25 +90,32 @@ def test_a_goal_picture_asks_for_the_points_that_moved_in_it():
 def test_points_on_the_robot_are_no_goal():
     robot = NOBODY.clone()
     robot[14 * CELL // 4 : 16 * CELL // 4 + 1, 30 * CELL // 4 : 32 * CELL // 4 + 1] = True
-    assert len(moved_points(ToyPoints(), maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]), robot).pixels) == 0
+    points = asked(maps_of(object=[(20, 10)]), maps_of(object=[(30, 14)]), robot)
+    assert not ((points.wanted / CELL).long() == torch.tensor([30, 14])).all(-1).any()
+
+
+def test_what_the_hand_hides_at_the_start_is_before_its_fingers_on_the_way_to_its_goal():
+    start, goal = maps_of(object=[]), maps_of(object=[(30, 14)])
+    points = asked(start, goal)
+    centre = torch.tensor([31.0, 15.0]) * CELL
+    assert ((points.wanted - centre).abs() < 1.5 * CELL).all()
+    way = (points.pixels - points.wanted).mean(dim=0)
+    torch.testing.assert_close(way, (1 - AHEAD) * (TIPS - centre), atol=CELL, rtol=0)
 
 
 def test_a_goal_picture_in_which_nothing_moved_says_so(caplog):
     same = maps_of(object=[(20, 10)])
     with caplog.at_level(logging.WARNING):
-        assert len(moved_points(ToyPoints(), same, same, NOBODY).pixels) == 0
+        assert len(asked(same, same).pixels) == 0
     assert "nothing is to be moved" in caplog.text
 
 
-def test_a_hidden_point_is_where_it_was_expected():
+def test_points_are_looked_for_in_every_new_frame():
     start = maps_of(object=[(20, 10)])
-    pixels = torch.tensor([[20.5, 10.5], [5.5, 5.5]]) * CELL
-    tracker = PointTracker(ToyPoints(), start, GoalPoints(pixels, pixels, torch.ones(2)))
-    later = maps_of(object=[(24, 10)])
-    later[5 * MAP[1] + 5] = -1.0  # something stands before the second point
-    expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    tracker.observe(later, expected)
-    torch.testing.assert_close(tracker.pixels, torch.stack([torch.tensor([24.5, 10.5]) * CELL, expected[1]]))
+    pixels = torch.tensor([[20.5, 10.5]]) * CELL
+    tracker = PointTracker(ToyPoints(), start, GoalPoints(pixels, pixels, torch.ones(1)))
+    tracker.observe(maps_of(object=[(24, 10)]))
+    torch.testing.assert_close(tracker.pixels, torch.tensor([[24.5, 10.5]]) * CELL)
 
 
 def rollout(pixels, spread):
@@ -107,8 +126,6 @@ def rollout(pixels, spread):
 
 
 def goal(wanted, weights):
-    from dataclasses import replace
-
     wanted = torch.tensor(wanted)
     return replace(no_goal(), points=GoalPoints(wanted, wanted, torch.tensor(weights)))
 

@@ -15,7 +15,7 @@ from dexworld.hands import NUM_TRACKED
 from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
 from dexworld.planning.gradient import Adam, GradientSolver
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.objectives import KeypointPixels, Objective, WeightedSum, as_sum
+from dexworld.planning.objectives import RIGHT_TRACKED, KeypointPixels, Objective, WeightedSum, as_sum
 from dexworld.planning.point_goal import PointTracker, moved_points
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, GoalPoints, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
@@ -279,12 +279,16 @@ class MPCPolicy:
             pose = found.elites[found.elite_costs < 2 * found.cost + GOOD_FIT][:, 0]
         return cost.silhouette(self.robot.forward(pose)).any(dim=0)
 
+    def _tips(self, scene: Scene) -> Tensor:
+        """Where the picture shows the middle of the fingertips, pixels (2,)."""
+        cost = CandidateCost(self.robot, self.objective.part(needs_model=False), self.goal, scene)
+        rollout = cost.kinematic_rollout(scene.joint_positions[None, None])
+        return rollout.pixels[0, 0, RIGHT_TRACKED[1:]].mean(dim=0)
+
     def _track_points(self, latents: Tensor, image: Tensor, scene: Scene) -> None:
         """Look for the goal's points; in the first frame find out which they are."""
         if self._points is not None:
-            forecast = self.imagined.points
-            assert forecast is not None
-            self._points.observe(latents, forecast.pixels[0, 0].mean(dim=0))
+            self._points.observe(latents)
             return
         dynamics: Any = self.dynamics
         head, goal = dynamics.points, self.goal
@@ -293,8 +297,7 @@ class MPCPolicy:
             assert goal.latents is not None
             assert goal.picture is not None
             changed = (goal.picture - colour_cells(image)).abs().mean(-1)
-            robot = self._silhouette(scene), self._robot_in_goal(scene)
-            points = moved_points(head, latents, goal.latents, changed, robot)
+            points = moved_points(head, latents, goal.latents, changed, self._robot_in_goal(scene), self._tips(scene))
         self._goal, self._points = replace(goal, points=points), PointTracker(head, latents, points)
 
     @torch.no_grad()

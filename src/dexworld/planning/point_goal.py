@@ -23,8 +23,8 @@ QUERIES = 1000  # places of the goal picture that are looked for in the start pi
 MOVED_PX = 8.0  # a point that goes less far stands still
 FAINT = 0.002  # a group of points that is less sure than this was not found
 _ALIKE_PX = (10.0, 30.0)  # points of one object move alike, and lie near each other
+AHEAD = 0.45  # how far on the way from the fingers to its goal a hidden object is taken to be
 _HIDDEN_PX = 20.0  # so near each other are points of an object that is hidden at the start
-_NEVER = -1e4  # logit of a place where a point can't be
 _NOISE = 0.02  # of colour shares
 _VARIANCE = 6.0  # mean square distance under a Laplace distribution of scale 1 in the plane
 
@@ -39,7 +39,7 @@ class PointGoal(Objective):
     """
 
     name: str = "points"
-    risk: Literal["expected", "centre", "worst"] = "expected"
+    risk: Literal["expected", "centre", "worst"] = "centre"
     time: TimeWeights = LATE
 
     needs_points = True
@@ -72,26 +72,29 @@ class PointTracker:
         self.looks = head.look(head.maps(start[None]), points.pixels[None])[0] if looks is None else looks  # (Q, C)
         self.pixels = points.pixels
 
-    def observe(self, latents: Tensor, expected: Tensor) -> None:
-        """Look for the points in a new frame; those that are hidden are where they were expected (Q, 2)."""
-        logits, hidden = self.head.find(self.looks[None], self.head.maps(latents[None])[:, None])
-        self.pixels = torch.where(hidden[0, 0, :, None] > 0, expected, self.head.read(logits)[0, 0])
+    def observe(self, latents: Tensor) -> None:
+        """Look for the points in a new frame; where they are hidden, their heatmaps are the best guess.
+
+        Measured against it, where the last forecast put hidden points was further off.
+        """
+        logits, _ = self.head.find(self.looks[None], self.head.maps(latents[None])[:, None])
+        self.pixels = self.head.read(logits)[0, 0]
 
 
 def moved_points(
-    head: PointModel, start: Tensor, goal: Tensor, changed: Tensor, robot: tuple[Tensor, Tensor]
+    head: PointModel, start: Tensor, goal: Tensor, changed: Tensor, robot: Tensor, hand: Tensor
 ) -> GoalPoints:
     """The points of a goal picture that lie elsewhere in the start frame; latents (P, D) of both.
 
     changed: (h, w), how much the pictures' colours differ, without brightness: shadows move, too. robot: cells (h, w)
-    that the robot covers at the start, and in the goal picture.
+    that the robot covers in the goal picture. hand: pixels (2,) of its fingertips at the start.
 
     What is to be moved is seen in the goal picture. Where it is found in the start frame, a point counts when both
     pictures differ where it was and where it should be, and when it moves as its neighbours do. Where nothing is found
-    so, what is new in the goal picture is taken to be behind the robot at the start. Where nothing changed, the goal
-    has no points, and a warning says so.
+    so, what is new in the goal picture is taken to be hidden by the hand at the start, before its fingers, on the way
+    to where it should be. Where nothing changed, the goal has no points, and a warning says so.
     """
-    maps, wanted = head.maps(torch.stack([start, goal])), _places(head, robot[1])
+    maps, wanted = head.maps(torch.stack([start, goal])), _places(head, robot)
     wanted = wanted[_sampled(changed, head, wanted).topk(min(QUERIES, len(wanted))).indices]
     looks = head.look(maps[1:], wanted[None])[0]
     logits, hidden = (each[0, 0] for each in head.find(looks[None], maps[:1][None]))
@@ -103,11 +106,8 @@ def moved_points(
     alike = (near < _ALIKE_PX[1]) & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
     if (alike * sure).sum(-1).max() < FAINT:
         sure, alike = new * torch.sigmoid(hidden), near < _HIDDEN_PX
-        behind = functional.interpolate(robot[0][None, None].float(), head.map_size, mode="area")[0, 0] > 0
-        guess = head.read(logits.masked_fill(~behind, _NEVER)) if behind.any() else pixels
-        group = alike[(alike * sure).sum(-1).argmax()]
-        # A hidden object keeps its shape: its points lie around the guess as they do in the goal picture.
-        pixels = wanted - wanted[group].median(dim=0).values + guess[group].median(dim=0).values
+        centre = wanted[alike[(alike * sure).sum(-1).argmax()]].median(dim=0).values
+        pixels = wanted + (1.0 - AHEAD) * (hand - centre)
     score = sure * alike[(alike * sure).sum(-1).argmax()]
     best = score.topk(min(MOST_POINTS, int((score > 0).sum()))).indices
     if not len(best):

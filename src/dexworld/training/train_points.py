@@ -26,9 +26,9 @@ from dexworld.models.world_model import load_world_model
 from dexworld.training.checkpoints import check_settings
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import fit, without_folders
-from dexworld.training.losses import ItemsEach, gaussian_axes, latent_loss
+from dexworld.training.losses import gaussian_axes, latent_loss
 from dexworld.training.run_data import DataConfig, RunData
-from dexworld.training.sources import TrainingData, WindowSource, open_data
+from dexworld.training.sources import WindowSource, open_data
 from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive, fixed_settings
 from dexworld.training.trainer import Trainer
 
@@ -48,6 +48,10 @@ class PointsTrainConfig(LoopConfig):
     """Windows of each kind of data in which points are to be found."""
     follow_batch: int = 96
     """Windows in which points are to be followed."""
+    follow_only: bool = False
+    """Train nothing but following: a head that finds points well may need many more steps to follow them."""
+    moving_object_weight: float = 3.0
+    """Extra weight of frames in which an object moves, in windows in which points are followed."""
     unroll_steps: int = 3
     """Steps that points are followed for, and frames in which they are found."""
     sigma_px: float = 4.0
@@ -72,7 +76,7 @@ class PointsTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "follow_batch", "unroll_steps", "sigma_px", "moved_weight", "validation_windows")
-        check_not_negative(self, "hidden_weight", "still_weight", "jitter_px", "consistency")
+        check_not_negative(self, "moving_object_weight", "hidden_weight", "still_weight", "jitter_px", "consistency")
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,20 @@ class PointBatch:
 class PointTask:
     """What a point head loses on windows of points (a `trainer.Task`).
 
-    sources: of each kind of data; only in the first one do hands move points.
+    sources: of each kind of data in which points are found. pushes: in which they are followed.
     """
 
     def __init__(
-        self, model: DexWM, config: PointsTrainConfig, sources: list[WindowSource], items_each: ItemsEach
+        self, model: DexWM, config: PointsTrainConfig, sources: list[WindowSource], pushes: WindowSource
     ) -> None:
-        self.model, self.config, self.sources, self.items_each = model, config, sources, items_each
+        self.model, self.config, self.pushes = model, config, pushes
+        self.sources = [] if config.follow_only else sources
 
     def batch(self, index: int, device: torch.device) -> tuple[PointBatch, int]:
         """This process's share of batch number `index`, and the windows of the whole batch."""
         found, many = self.config.batch_size, self.config.follow_batch
-        windows = tuple(source.batch(2 * index, found).to(device) for source in self.sources)
-        return PointBatch(windows, self.sources[0].batch(2 * index + 1, many).to(device)), found * len(windows) + many
+        windows = tuple(source.batch(index, found).to(device) for source in self.sources)
+        return PointBatch(windows, self.pushes.batch(index, many).to(device)), found * len(windows) + many
 
     def contents(self, batch: PointBatch) -> dict[str, Tensor]:
         """The windows' tensors by name."""
@@ -125,7 +130,7 @@ class PointTask:
 
     def broken_data(self, batch: PointBatch) -> str:
         """Where latents are not finite, if any."""
-        for source, window in zip((*self.sources, self.sources[0]), (*batch.found, batch.followed), strict=True):
+        for source, window in zip((*self.sources, self.pushes), (*batch.found, batch.followed), strict=True):
             if window.bad_row is not None:
                 return f" Latents are not finite in {source.describe(window.bad_row)}."
         return ""
@@ -290,18 +295,17 @@ def _prepare(
     identity = {**data.identity(config), "pairs": static and static.identity(config), "encoder": fingerprint}
     check_settings(config.output / "checkpoints", {"training": fixed_settings(training), **identity})
     strategy = StrideSampling(training.unroll_steps + 1, 1, (1.0,), 0.0)
-    encoder, sources, shown = model.encoder.to(device), list[WindowSource](), list[WindowSource]()
-    for run in filter(None, (data, static)):
-        opened: tuple[TrainingData, TrainingData]
-        opened = open_data(config, training, run, encoder, fingerprint, device, processes)
-        sources.append(opened[0].source(strategy, run.training, COLUMNS))
-        if run.validates:
-            shown.append(opened[1].source(strategy, run.held_out, COLUMNS, shown=True))
+    runs, encoder = [data, *([static] if static else [])], model.encoder.to(device)
+    opened = [open_data(config, training, run, encoder, fingerprint, device, processes) for run in runs]
+    both = list(zip(runs, opened, strict=True))
+    sources = [seen.source(strategy, run.training, COLUMNS) for run, (seen, _) in both]
+    shown = [held.source(strategy, run.held_out, COLUMNS, shown=True) for run, (_, held) in both if run.validates]
     validation = partial(points_figures, shown, training.validation_windows) if shown else None
-    task = PointTask(model, training, sources, processes.items_each)
+    moving = replace(strategy, moving_object_weight=training.moving_object_weight)
+    task = PointTask(model, training, sources, opened[0][0].source(moving, data.training, COLUMNS))
     identity |= {"model": asdict(model.config)}
     provenance = {
-        **data.provenance(model.provenance),
+        **data.provenance(static.provenance(model.provenance) if static else model.provenance),
         "initial": without_folders(config.checkpoint),
         "initial_provenance": model.provenance,
         "training": asdict(training),
