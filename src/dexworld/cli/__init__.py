@@ -66,6 +66,8 @@ _CAUSES = {
 # The extra that brings a package; all others come with dexworld itself.
 _EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "diffusers": "video", "accelerate": "video", "peft": "video"}
 
+LATE_S = 6.0  # a command that was stopped and still runs after so long is stopped once more
+
 # Several processes may write into one folder of theirs: they share the work by claims on its parts.
 _SHARED = {"prepare", "cache-latents"}
 
@@ -145,15 +147,19 @@ def _stopped_by_signals() -> Iterator[None]:
             raise Stopped(caught[0])
         caught.append(number)
         signal.signal(number, signal.SIG_DFL)
+        again(LATE_S)  # in case something on the way out swallows it
         if os.getpid() != own:  # a forked worker: its parent cleans up
             os.kill(os.getpid(), number)
         raise Stopped(number)
 
+    def again(seconds: float) -> None:
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
     def unraisable(lost: Any) -> None:
         """Python can't raise out of a finaliser or a callback: raise again in a moment."""
         if isinstance(lost.exc_value, Stopped):
-            signal.signal(signal.SIGALRM, stop)
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            again(0.05)
         else:
             sys.__unraisablehook__(lost)
 
@@ -162,6 +168,7 @@ def _stopped_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         sys.unraisablehook = sys.__unraisablehook__
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
