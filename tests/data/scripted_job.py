@@ -46,5 +46,6 @@ def write_and_wait(item, folder):
 
 
 def wait_in_processes(job):
-    """A main process to be killed."""
+    """A main process to be stopped or killed; one in the background would ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     list(parallel_map(job, [0, 1], workers=2))
