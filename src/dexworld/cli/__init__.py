@@ -26,11 +26,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "train": ("train", "Train", "train a world model"),
     "train decoder": ("train_readers", "TrainDecoder", "train a network that turns latents back into pictures"),
     "train evaluator": ("train_readers", "TrainEvaluator", "train the keypoint head that predictions are judged with"),
-    "train points": (
-        "train_readers",
-        "TrainPoints",
-        "teach a world model where objects are and go",
-    ),
+    "train points": ("train_readers", "TrainPoints", "teach a world model where objects are and go"),
     "convert": ("convert", "Convert", "convert a checkpoint of the DexWM release"),
     "evaluate open-loop": ("evaluate_open_loop", "OpenLoop", "measure predictions of four seconds"),
     "evaluate tasks": ("evaluate_tasks", "Tasks", "measure planning on held-out scenes, with its controls"),
@@ -65,11 +61,9 @@ _CAUSES = {
 }
 # The extra that brings a package; all others come with dexworld itself.
 _EXTRAS = {"mujoco": "sim", "gymnasium": "sim", "diffusers": "video", "accelerate": "video", "peft": "video"}
-
-LATE_S = 6.0  # a command that was stopped and still runs after so long is stopped once more
-
 # Several processes may write into one folder of theirs: they share the work by claims on its parts.
 _SHARED = {"prepare", "cache-latents"}
+LATE_S = 6.0  # a command that was stopped and still runs after so long is stopped once more
 
 
 class Stopped(BaseException):

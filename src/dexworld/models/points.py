@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from dexworld.actions import HandMotion
 from dexworld.forecast import Forecast
 from dexworld.models.config import PointsConfig
-from dexworld.models.keypoint_head import CellTransformer, join_cells
+from dexworld.models.keypoint_head import CellTransformer, join_cells, refine_peak
 
-REFINE_RADIUS = 2  # cells around the peak that a point's place is averaged over
 _NEAR_PX = (8.0, 24.0)  # spreads of the closeness of a keypoint to a point
 _OFFSET_PX, _DEPTH_M = 24.0, 0.1  # what offsets and depths of keypoints count as one
+_DEPTH_REFERENCE_M = 0.8  # depths are measured from here
 _PLACE_PX = 100.0
 _STILL_PX = 0.2  # least spread of a piece
 
@@ -80,9 +80,8 @@ class PointHead(nn.Module):
         matches = torch.einsum("bqc,bfchw->bfqhw", unit, targets)
         logits = self.scale * matches
         flat = logits.flatten(0, 2)[:, None]
-        logits = (flat + self.refine(flat)).view_as(logits) + self.cover(maps.flatten(0, 1)).unflatten(
-            0, maps.shape[:2]
-        )
+        cover = self.cover(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        logits = (flat + self.refine(flat)).view_as(logits) + cover
         weights = logits.flatten(3).softmax(-1)
         seen = torch.einsum("bfqn,bfcn->bfqc", weights, maps.flatten(3))
         clues = [matches.flatten(3).amax(-1), weights.amax(-1), (matches.flatten(3) * weights).sum(-1)]
@@ -91,16 +90,10 @@ class PointHead(nn.Module):
 
     def read(self, logits: Tensor) -> Tensor:
         """Pixels (..., 2) [u, v] of heatmap logits (..., h, w): the mean around the peak."""
-        rows, columns = self.map_size
-        flat = logits.flatten(-2)
-        peak = flat.argmax(-1, keepdim=True)
-        row = torch.arange(rows, device=logits.device).repeat_interleave(columns)
-        column = torch.arange(columns, device=logits.device).repeat(rows)
-        near = ((row - peak // columns).abs() <= REFINE_RADIUS) & ((column - peak % columns).abs() <= REFINE_RADIUS)
-        weights = flat.masked_fill(~near, -torch.inf).softmax(-1)
-        places = torch.stack([column + 0.5, row + 0.5], dim=-1).to(weights)
-        cell = places.new_tensor([self.image_size[1] / columns, self.image_size[0] / rows])
-        return weights @ places * cell
+        centre, _, _ = refine_peak(logits.float().flatten(-2).softmax(-1).view(logits.shape))
+        return centre * centre.new_tensor(
+            [self.image_size[1] / self.map_size[1], self.image_size[0] / self.map_size[0]]
+        )
 
     def follow(self, looks: Tensor, pixels: Tensor, motion: HandMotion) -> Forecast:
         """Where hands take points that look like (N, Q, C) and are at pixels (N, Q, 2), in motion (N, T)."""
@@ -153,7 +146,9 @@ class PieceNetwork(nn.Module):
             square = offset.square().sum(-1, keepdim=True)
             near = [torch.exp(-0.5 * square / spread**2) for spread in _NEAR_PX]
             parts.append((torch.cat([(offset / _OFFSET_PX).clamp(-6, 6), *near], dim=-1) * seen).flatten(-2))
-        depth = torch.stack([(now[..., 2] - 0.8) / _DEPTH_M, (following - now)[..., 2] / _DEPTH_M * 4], dim=-1)
+        depth = torch.stack(
+            [(now[..., 2] - _DEPTH_REFERENCE_M) / _DEPTH_M, (following - now)[..., 2] / _DEPTH_M * 4], dim=-1
+        )
         hand = (depth * seen[:, 0]).flatten(-2)
         parts.append(hand[None, :, None].expand(*place.shape[:3], -1))
         x = F.gelu(self.first(torch.cat(parts, dim=-1)) + own)

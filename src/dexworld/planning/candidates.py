@@ -15,7 +15,7 @@ from torch import Tensor
 from dexworld.geometry import invert, project
 from dexworld.hands import TRACKED
 from dexworld.planning.objectives import Objective, as_sum
-from dexworld.planning.point_goal import PointTracker, forecast_of
+from dexworld.planning.point_goal import PointTracker
 from dexworld.planning.protocols import Dynamics, Goal, Rollout
 from dexworld.planning.scene_colours import colour_cells, silhouette
 from dexworld.robots.robot import HandPose, Robot, keypoint_track
@@ -147,8 +147,7 @@ class CandidateCost:
         assert self.dynamics is not None
         condition = self.dynamics.condition(self._track(rollout))
         if self.model.needs_points and self.points is not None:
-            forecast = forecast_of(self.points, condition, len(rollout.joint_targets))
-            rollout = replace(rollout, points=forecast)
+            rollout = replace(rollout, points=self.points.follow(condition, len(rollout.joint_targets)))
         if not self.model.needs_rollout:
             return rollout
         latents = self.dynamics.rollout(self.context, condition, self.config.max_batch)

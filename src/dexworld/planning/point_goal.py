@@ -61,16 +61,11 @@ class PointGoal(Objective):
 
 
 class PointTracker:
-    """Where the goal's points are now, from picture to picture. Latents (P, D) are of observed frames.
-
-    Raises ValueError when nothing is asked for: neither points nor a goal picture in which something moved.
-    """
+    """Where the goal's points are now, `pixels` (Q, 2), from picture to picture. Latents (P, D) are of its frames."""
 
     def __init__(self, head: PointModel, start: Tensor, points: GoalPoints) -> None:
-        self.head, self.goal = head, points
-        looks = points.looks
+        self.head, self.pixels, looks = head, points.pixels, points.looks
         self.looks = head.look(head.maps(start[None]), points.pixels[None])[0] if looks is None else looks  # (Q, C)
-        self.pixels = points.pixels
 
     def observe(self, latents: Tensor) -> None:
         """Look for the points in a new frame; where they are hidden, their heatmaps are the best guess.
@@ -79,6 +74,11 @@ class PointTracker:
         """
         logits, _ = self.head.find(self.looks[None], self.head.maps(latents[None])[:, None])
         self.pixels = self.head.read(logits)[0, 0]
+
+    def follow(self, condition: Any, count: int) -> Forecast:
+        """Where N = `count` candidates' hands take the points; their condition (N, T)."""
+        looks, pixels = (each.expand(count, *each.shape) for each in (self.looks, self.pixels))
+        return self.head.follow(looks, pixels, condition)
 
 
 def moved_points(
@@ -136,9 +136,3 @@ def _change(head: PointModel, maps: Tensor, pixels: Tensor) -> Tensor:
     """How much two pictures, with maps (2, C, h, w), differ at pixels (Q, 2): 0 where they look alike, (Q,)."""
     first, second = (functional.normalize(head.look(each[None], pixels[None])[0], dim=-1) for each in maps)
     return (1.0 - (first * second).sum(-1)).clamp_min(0.0)
-
-
-def forecast_of(tracker: PointTracker, condition: Any, count: int) -> Forecast:
-    """Where N candidates' hands take the points; their condition (N, T)."""
-    looks, pixels = (each.expand(count, *each.shape) for each in (tracker.looks, tracker.pixels))
-    return tracker.head.follow(looks, pixels, condition)

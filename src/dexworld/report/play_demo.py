@@ -19,6 +19,7 @@ from dexworld.data.parallel import parallel_map
 from dexworld.evaluation.guard import training_ranges
 from dexworld.evaluation.runner import play
 from dexworld.evaluation.tasks import policy_setup
+from dexworld.forecast import Forecast
 from dexworld.models.latent_readers import AUTO, Drawing, drawing_of
 from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.models.world_model import load_world_model
@@ -136,10 +137,9 @@ def model_facts(model: Any) -> dict[str, str]:
     return facts
 
 
-def followed_points(policy: MPCPolicy, image: np.ndarray) -> np.ndarray:
+def followed_points(policy: MPCPolicy, forecast: Forecast, image: np.ndarray) -> np.ndarray:
     """What the camera sees (H, W, 3), twice as large, with where the last plan takes the goal's points."""
-    forecast, now, goal = policy.imagined.points, policy.points, policy.goal.points
-    assert forecast is not None
+    now, goal = policy.points, policy.goal.points
     assert now is not None
     assert goal is not None
     pixels = forecast.pixels[0].mean(dim=1)  # (T, Q, 2), over the opinions
@@ -165,9 +165,10 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
     imagined: list[np.ndarray | None] = []
 
     def imagine(policy: MPCPolicy) -> None:
-        latents = policy.imagined.latents
-        if latents is None and policy.goal.points is not None:
-            imagined.append(followed_points(policy, environment.observe().image))
+        rollout = policy.imagined
+        latents, points = rollout.latents, rollout.points
+        if points is not None:
+            imagined.append(followed_points(policy, points, environment.observe().image))
             return
         imagined.append(None if latents is None or decode is None else decode(latents[0, :1])[0].numpy())
 

@@ -32,6 +32,7 @@ from dexworld.sim.kitchen.explore import ExploreConfig, holds_object, record_exp
 from dexworld.sim.kitchen.kitchen_scene import seed_split
 from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig, record_pairs, record_pushes
 from dexworld.sim.render import Backend, choose_backend
+from dexworld.track import Track
 from dexworld.writing import write_json
 
 MAX_ATTEMPTS = 8
@@ -113,7 +114,7 @@ def _write_exploration(seed: int, folder: Path, settings: dict, explore: Explore
 def collect_objects(scenes: SceneRange, recording: PushConfig | PairConfig, progress=iter) -> EpisodeDataset:
     """Record the pushes, or the static pairs, of the scenes that are missing. `counts` has the frames with motion."""
     backend = choose_backend(scenes.backend)
-    name = "pushes" if isinstance(recording, PushConfig) else "pairs"
+    name, _ = _OBJECTS[type(recording)]
     settings = _recording_settings(f"dexworld.sim.{name}", backend, **{name: asdict(recording)})
     writer = EpisodeWriter(scenes.output, settings)
     job = partial(_write_objects, folder=scenes.output, settings=settings, recording=recording, backend=backend)
@@ -124,13 +125,15 @@ def collect_objects(scenes: SceneRange, recording: PushConfig | PairConfig, prog
 
 
 def _write_objects(seed: int, folder: Path, settings: dict, recording: PushConfig | PairConfig, backend: str) -> int:
-    episode = (
-        record_pushes(seed, recording, backend)
-        if isinstance(recording, PushConfig)
-        else record_pairs(seed, recording, backend)
-    )
-    EpisodeWriter(folder, settings).write(episode_id(seed), episode)
+    _, record = _OBJECTS[type(recording)]
+    EpisodeWriter(folder, settings).write(episode_id(seed), record(seed, recording, backend))
     return seed
+
+
+_OBJECTS: dict[type, tuple[str, Callable[..., Track]]] = {
+    PushConfig: ("pushes", record_pushes),
+    PairConfig: ("pairs", record_pairs),
+}
 
 
 def collect_human(scenes: SceneRange, video: HumanVideoConfig, progress=iter) -> tuple[Path, ...]:

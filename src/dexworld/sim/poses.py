@@ -86,3 +86,8 @@ def focal_length(length_px: int, field_of_view_deg: float) -> float:
 def pinhole(focal: float, height: int, width: int) -> np.ndarray:
     """Intrinsics (3, 3) with the principal point in the picture's middle."""
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+
+
+def heading(angle: float) -> np.ndarray:
+    """The horizontal unit vector (3,) at `angle` radians from x towards y."""
+    return np.array([math.cos(angle), math.sin(angle), 0.0])

@@ -98,11 +98,15 @@ def keypoint_loss(
     maps, centres = logits[counted].float(), pixels[counted][:, :2]
     if not len(maps):
         return logits.sum() * 0.0
-    map_size = (maps.shape[1], maps.shape[2])
     if kind == "mse":
-        return weight * F.mse_loss(maps, gaussian_maps(centres, map_size, image_size, sigma_px))
-    rows, columns = gaussian_axes(centres, map_size, image_size, sigma_px)
+        return weight * F.mse_loss(maps, gaussian_maps(centres, (maps.shape[1], maps.shape[2]), image_size, sigma_px))
+    return weight * heatmap_cross_entropy(maps, centres, image_size, sigma_px).mean()
+
+
+def heatmap_cross_entropy(maps: Tensor, centres: Tensor, image_size: tuple[int, int], sigma_px: float) -> Tensor:
+    """Cross-entropy (M,) of the softmax of logits (M, h, w) against Gaussians of sum 1 around pixels (M, 2) [u, v]."""
+    rows, columns = gaussian_axes(centres, (maps.shape[1], maps.shape[2]), image_size, sigma_px)
     rows, columns = (axis / axis.sum(dim=1, keepdim=True).clamp(min=1e-12) for axis in (rows, columns))
     # -sum target * log softmax = logsumexp - sum target * logit, as the target sums to 1: no target map is ever made.
     expected = torch.bmm(torch.bmm(rows[:, None, :], maps), columns[:, :, None])[:, 0, 0]
-    return weight * (maps.flatten(1).logsumexp(dim=1) - expected).mean()
+    return maps.flatten(1).logsumexp(dim=1) - expected

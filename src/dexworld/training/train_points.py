@@ -26,7 +26,7 @@ from dexworld.models.world_model import load_world_model
 from dexworld.training.checkpoints import check_settings
 from dexworld.training.distributed import Processes
 from dexworld.training.fit import fit, without_folders
-from dexworld.training.losses import gaussian_axes, latent_loss
+from dexworld.training.losses import heatmap_cross_entropy, inside_image, latent_loss
 from dexworld.training.run_data import DataConfig, RunData
 from dexworld.training.sources import WindowSource, open_data
 from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive, fixed_settings
@@ -157,9 +157,8 @@ class PointTask:
 
 def points_of(window: Window, image_size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels (B, F, Q, 2) of points, where they are known, inside the picture, and seen (B, F, Q each)."""
-    pixels, height, width = window.track["points"], *image_size
-    known = torch.isfinite(pixels).all(dim=-1)
-    inside = known & (pixels >= 0).all(dim=-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
+    pixels = window.track["points"]
+    inside = inside_image(pixels, torch.isfinite(pixels).all(dim=-1), image_size)
     return pixels.nan_to_num(0.0), inside, inside & window.track["points_visible"]
 
 
@@ -173,11 +172,7 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
     moved = (pixels[:, 1:] - pixels[:, :1]).norm(dim=-1) > MOVED_PX
     weight = torch.where(moved, config.moved_weight, 1.0) * torch.where(seen[:, 1:], 1.0, config.hidden_weight)
     weight = weight[asked]
-    axes = gaussian_axes(pixels[:, 1:][asked], head.map_size, head.image_size, config.sigma_px)
-    rows, columns = (axis / axis.sum(dim=1, keepdim=True).clamp(min=1e-12) for axis in axes)
-    wanted = logits[asked].float()
-    expected = torch.einsum("mhw,mh,mw->m", wanted, rows, columns)
-    cost = wanted.flatten(1).logsumexp(dim=1) - expected
+    cost = heatmap_cross_entropy(logits[asked].float(), pixels[:, 1:][asked], head.image_size, config.sigma_px)
     truth = (~seen[:, 1:])[asked].float()
     return {
         "find": (cost * weight).sum() / weight.sum(),
@@ -185,9 +180,10 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
     }
 
 
-def followed(model: DexWM, window: Window, jitter: Tensor | None = None) -> tuple[Forecast, Tensor, Tensor]:
+def followed(model: DexWM, window: Window, jitter: Tensor | None = None) -> tuple[Forecast, Tensor, Tensor, Tensor]:
     """The forecast (M, T, E, 1) of the M points that a window's first frame shows, where they were and went
-    (M, T + 1, 2), and whether each step's place counts (M, T). jitter: (B, 1, Q, 2) pixels, moves a point's whole way.
+    (M, T + 1, 2), whether each step's place counts (M, T), and which of the Q points it is (M,). jitter: (B, 1, Q, 2)
+    pixels, moves a point's whole way.
     """
     pixels, inside, seen = points_of(window, model.config.image_size)
     with torch.no_grad():
@@ -197,7 +193,7 @@ def followed(model: DexWM, window: Window, jitter: Tensor | None = None) -> tupl
     pixels = pixels if jitter is None else pixels + jitter
     forecast = model.points.follow(looks[row, number][:, None], pixels[row, 0, number][:, None], motion)
     counted = inside[:, 1:].long().cumprod(dim=1).bool()  # what has left the picture has left for good
-    return forecast, pixels.transpose(1, 2)[row, number], counted.transpose(1, 2)[row, number]
+    return forecast, pixels.transpose(1, 2)[row, number], counted.transpose(1, 2)[row, number], number
 
 
 def follow_losses(model: DexWM, window: Window, config: PointsTrainConfig, index: int) -> tuple[Tensor, Tensor]:
@@ -208,7 +204,7 @@ def follow_losses(model: DexWM, window: Window, config: PointsTrainConfig, index
     """
     pixels = window.track["points"][:, :1]
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(index)).to(pixels)
-    forecast, places, counted = followed(model, window, config.jitter_px * noise)
+    forecast, places, counted, _ = followed(model, window, config.jitter_px * noise)
     error = ((forecast.pixels[..., 0, :] - places[:, 1:, None]).square().sum(-1) + 1e-4).sqrt()  # (M, T, E)
     spread = forecast.spread[..., 0]
     unlikely = error.detach() / spread + 2.0 * spread.log()
@@ -244,7 +240,7 @@ def points_figures(sources: list[WindowSource], windows: int, model: DexWM, devi
             asked = seen[:, :1] & inside[:, 1:]
             told.append(torch.stack([hidden[asked] > 0, ~seen[:, 1:][asked]]))
             if number == 0:
-                forecast, places, counted = followed(model, window)
+                forecast, places, counted, _ = followed(model, window)
                 gone = (places[:, -1] - places[:, 0]).norm(dim=-1)
                 chosen = counted[:, -1] & (gone > MOVED_PX)
                 error = (forecast.pixels[:, -1, :, 0].mean(dim=1) - places[:, -1]).norm(dim=-1)

@@ -13,6 +13,7 @@ import numpy as np
 from dexworld.sim.gripper.gripper_control import Waypoint, downward
 from dexworld.sim.gripper.gripper_simulation import MAX_OPENING, OBJECT_AREA, GripperSimulation
 from dexworld.sim.hands.hand_scene import COLOURS
+from dexworld.sim.poses import heading
 
 SKILLS = ("reach", "push", "pick_place", "grip", "explore")
 LIFTED = 0.03  # metres above where it stood: an object this high with the gripper on it is carried
@@ -64,7 +65,7 @@ class Operator:
         if self.rng.random() < 0.6:  # towards the middle, where there is room
             middle = np.array([0.48, 0.0]) - before[:2]
             angle = math.atan2(middle[1], middle[0]) + self.rng.normal(0, 0.5)
-        ahead = np.array([math.cos(angle), math.sin(angle), 0.0])
+        ahead = heading(angle)
         self.text = f"push the {self._name(index)} {_side(ahead)}"
         height = max(_FINGER_TIP + 0.012, min(0.06, 0.5 * item.half_height + self.rng.uniform(0, 0.02)))
         rotation = downward(_nearest_yaw(angle + math.pi / 2) + self.rng.normal(0, 0.2), self.rng.normal(0, 0.08))

@@ -4,7 +4,6 @@ The script sees the true state. It makes start and goal states of tasks and the 
 attempts fail now and then, so callers check the outcome and draw again.
 """
 
-import math
 from dataclasses import dataclass
 
 import mujoco
@@ -13,7 +12,7 @@ import numpy as np
 from dexworld.sim.kitchen.allegro_body import CLOSED_FINGERS, OPEN_FINGERS, REST_ARM
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_TOP
 from dexworld.sim.kitchen.kitchen_simulation import ARM, Simulation
-from dexworld.sim.poses import orient
+from dexworld.sim.poses import heading, orient
 
 FINGERS_OPEN, FINGERS_CLOSED = np.array(OPEN_FINGERS), np.array(CLOSED_FINGERS)
 _ARM_SEEDS = (np.array(REST_ARM), np.array([0, 0.5, 0.4, -2.05, 0.1, 3.4, 1.37]))
@@ -152,7 +151,7 @@ def rake_rotation(direction: float) -> np.ndarray:
     Of the upright poses this is the one that the tilted shoulder reaches all over the counter; with the fingers level
     and the thumb up the wrist can't turn far enough, with the thumb down it jams.
     """
-    ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
+    ahead = heading(direction)
     return orient(0.2 * ahead + np.array([0.0, 0.0, -1.0]), ahead)
 
 
@@ -165,7 +164,7 @@ def plan_push(
     rake and start `gap` metres from the object's centre.
     """
     rotation = rake_rotation(direction)
-    ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
+    ahead = heading(direction)
     touch = np.array([*position[:2], COUNTER_TOP + RAKE_HEIGHT])
     start = touch - gap * ahead
     behind = solve_arm(simulation, start, rotation, RAKE_FACE)

@@ -35,7 +35,7 @@ from dexworld.sim.kitchen.kitchen_simulation import (
     stack_rows,
     with_motion,
 )
-from dexworld.sim.poses import orient
+from dexworld.sim.poses import heading, orient
 from dexworld.track import ArrayFrames, Track
 
 STRATEGIES = ("lift_replay", "random_targets", "sweep", "fingers")
@@ -174,7 +174,7 @@ def _lift_moves(simulation: Simulation, rng: np.random.Generator, config: Explor
     for _ in range(3):
         index = int(rng.integers(len(simulation.objects)))
         angle, distance = rng.uniform(-math.pi, math.pi), rng.uniform(0.05, 0.13)
-        ghost = simulation.object_position(index) + distance * np.array([math.cos(angle), math.sin(angle), 0])
+        ghost = simulation.object_position(index) + distance * heading(angle)
         kind = simulation.layout.objects[index].kind
         plan = plan_grasp(simulation, kind, ghost, lift=rng.uniform(0.05, 0.2), slack=rng.normal(0, 0.01, 3))
         if plan is not None:
@@ -190,7 +190,7 @@ def _sweep_moves(simulation: Simulation, rng: np.random.Generator, config: Explo
     while True:
         index = int(rng.integers(len(simulation.objects)))
         angle, length = rng.uniform(-1.2, 2.4), rng.uniform(0.12, 0.3)
-        ahead = np.array([math.cos(angle), math.sin(angle), 0])
+        ahead = heading(angle)
         left = np.array([-ahead[1], ahead[0], 0])
         rake = rng.random() < 0.75
         rotation = rake_rotation(angle + rng.normal(0, 0.25)) if rake else OVERHAND

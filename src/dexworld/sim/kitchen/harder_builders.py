@@ -36,6 +36,7 @@ from dexworld.sim.kitchen.task_builders import (
     stood_at,
     towards,
 )
+from dexworld.sim.poses import heading
 
 _CARRY = (0.20, 0.30)  # metres from the object to its goal
 _REACH = (0.30, 0.42)  # metres that the hand has to go past the clutter
@@ -84,7 +85,7 @@ def build_pick_place(simulation: Simulation, rng: np.random.Generator) -> States
     down = np.array([0.0, 0.0, before[0, 2] - lifted[2] + 0.008])
     for _ in range(20):
         angle, length = rng.uniform(-math.pi, math.pi), rng.uniform(*_CARRY)
-        aside = np.array([length * math.cos(angle), length * math.sin(angle), 0.0])
+        aside = length * heading(angle)
         spot = before[0] + aside
         if not _inside(spot) or occupied(simulation, spot):
             continue
@@ -179,22 +180,22 @@ def build_push_around(simulation: Simulation, rng: np.random.Generator) -> State
 def _way_past(simulation: Simulation, rng: np.random.Generator, target: np.ndarray):
     """Plans of a low hand at the start and beside `target` (3,), and the spot (2,) between them; None out of reach."""
     gap, facing = rng.uniform(0.09, 0.12), rng.uniform(-0.5, 1.6)
-    shift, turn = rng.uniform(*_REACH) * _ahead(rng.uniform(-math.pi, math.pi)), rng.normal(0, 0.15)
+    shift, turn = rng.uniform(*_REACH) * heading(rng.uniform(-math.pi, math.pi)), rng.normal(0, 0.15)
     if not _inside(target + shift):
         return None
     goal = plan_push(simulation, target, facing, 0.05, gap)
     start = goal and plan_push(simulation, target + shift, facing + turn, 0.05, gap)
     if goal is None or start is None:
         return None
-    return start, goal, (target - gap * _ahead(facing) + rng.uniform(0.45, 0.55) * shift)[:2]
+    return start, goal, (target - gap * heading(facing) + rng.uniform(0.45, 0.55) * shift)[:2]
 
 
 def _turning_push(simulation: Simulation, rng: np.random.Generator, origin: np.ndarray):
     """The plan of a push from `origin` (3,), and direction and length of the next one; None if the arm can't."""
     direction, turn = rng.uniform(-0.5, 1.6), rng.choice([-1.0, 1.0]) * rng.uniform(*_TURN)
     lengths, gap = rng.uniform(*_LEG, 2), rng.uniform(0.09, 0.11)
-    corner = origin + lengths[0] * _ahead(direction)
-    target = corner + lengths[1] * _ahead(direction + turn)
+    corner = origin + lengths[0] * heading(direction)
+    target = corner + lengths[1] * heading(direction + turn)
     if not _inside(corner) or not _inside(target):
         return None
     plan = plan_push(simulation, origin, direction, lengths[0], gap)
@@ -281,11 +282,6 @@ def _set_down(simulation: Simulation, index: int, spot: np.ndarray) -> bool:
 def _inside(spot: np.ndarray) -> bool:
     x_low, x_high, y_low, y_high = _SPOTS
     return bool(x_low < spot[0] < x_high and y_low < spot[1] < y_high)
-
-
-def _ahead(angle: float) -> np.ndarray:
-    """The unit vector (3,) in the counter plane, 0 away from the robot, positive to its left."""
-    return np.array([math.cos(angle), math.sin(angle), 0.0])
 
 
 def _moved(simulation: Simulation, before: np.ndarray) -> np.ndarray:

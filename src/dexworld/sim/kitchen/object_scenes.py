@@ -15,7 +15,7 @@ from dexworld.sim.kitchen.explore import COLUMNS, random_fingers, random_target,
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_AREA, COUNTER_TOP, random_layout, random_spot
 from dexworld.sim.kitchen.kitchen_simulation import ARM, MAX_OBJECTS, Simulation
 from dexworld.sim.kitchen.task_builders import AWAY_POSE, step
-from dexworld.sim.poses import quaternion, turn_about_z
+from dexworld.sim.poses import heading, quaternion, turn_about_z
 from dexworld.track import Track
 
 COUNTER_POINTS = 6
@@ -152,7 +152,7 @@ def _push_moves(simulation: Simulation, rng: np.random.Generator, config: PushCo
         straight, length = rng.random() < config.straight, rng.uniform(0.05, 0.1)
         rotation = rake_rotation(direction)
         for _ in range(int(rng.integers(2, PUSH_MOVES + 1))):
-            ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
+            ahead = heading(direction)
             shift = length * ahead + rng.normal(0, 0.005, 3)
             if not straight:
                 shift = rng.uniform(0, 0.08) * ahead + rng.normal(0, 1, 3) * [0.09, 0.09, 0.014]
@@ -167,7 +167,7 @@ def _approach(
     """A direction, the arm's poses (7,) above and behind an object, and its fingers; None if the arm can't."""
     position = simulation.object_position(int(rng.integers(len(simulation.objects))))
     direction = rng.uniform(-1.0, 2.1)
-    ahead = np.array([math.cos(direction), math.sin(direction), 0.0])
+    ahead = heading(direction)
     left = np.array([-ahead[1], ahead[0], 0.0])
     place = np.array([*position[:2], COUNTER_TOP + RAKE_HEIGHT + abs(rng.normal(0, 0.006))])
     place = place - rng.uniform(0.07, 0.14) * ahead + rng.normal(0, aside) * left
