@@ -101,6 +101,15 @@ def test_the_push_benchmark_ranks_candidates_by_predictions_and_by_true_pictures
         assert -1 <= rows[judge]["rank_correlation"] <= 1
 
 
+def test_the_benchmark_of_points_measures_finding_following_and_standing_still(tmp_path):
+    results = run("points.py", tmp_path, "--pushes", "2", "--pairs", "2", "--windows", "32")
+    assert results["centres"] > 0
+    assert results["centre_px_low"] <= results["centre_px"] <= results["centre_px_high"]
+    assert results["pushes_found_px"] < results["pushes_found_still_px"]
+    assert 0.5 < results["pairs_hidden_or_not"] <= 1
+    assert "pairs_followed_px" not in results  # nothing moves there
+
+
 def test_the_benchmark_of_labels_measures_what_it_documents(tmp_path):
     results = run("latent_labels.py", tmp_path, "--episodes", "3", "--frames", "60", "--batches", "2")
     assert results["label_files_mb"] > 3 * 60 * 656 / 1e6
