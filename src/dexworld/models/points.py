@@ -64,6 +64,7 @@ class PointHead(nn.Module):
         for value in (*last.parameters(), *self.cover.parameters()):
             nn.init.zeros_(value)
         self.hidden = nn.Sequential(nn.Linear(2 * config.channels + 3, 64), nn.GELU(), nn.Linear(64, 1))
+        self.movable = nn.Linear(config.channels, 1)  # logits of looks: whether such a point moves when it is pushed
         self.motion = PieceNetwork(config, len(self.tracked))
 
     def look(self, maps: Tensor, pixels: Tensor) -> Tensor:

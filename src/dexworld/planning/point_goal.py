@@ -25,6 +25,7 @@ FAINT = 0.002  # a group of points that is less sure than this was not found
 _ALIKE_PX = (10.0, 30.0)  # points of one object move alike, and lie near each other
 AHEAD = 0.45  # how far on the way from the fingers to its goal a hidden object is taken to be
 _HIDDEN_PX = 20.0  # so near each other are points of an object that is hidden at the start
+_PUSHED_PX = 60.0  # from the fingers of a hand that hides it to where it should be; a Gaussian's spread
 _NOISE = 0.02  # of colour shares
 _VARIANCE = 6.0  # mean square distance under a Laplace distribution of scale 1 in the plane
 
@@ -91,8 +92,8 @@ def moved_points(
 
     What is to be moved is seen in the goal picture. Where it is found in the start frame, a point counts when both
     pictures differ where it was and where it should be, and when it moves as its neighbours do. Where nothing is found
-    so, what is new in the goal picture is taken to be hidden by the hand at the start, before its fingers, on the way
-    to where it should be. Where nothing changed, the goal has no points, and a warning says so.
+    so, what is movable in the goal picture, not seen in the start frame and nearest to its fingers is taken to be hidden
+    by the hand at the start, on the way from its fingers to where it should be. Where nothing changed, the goal has no points, and a warning says so.
     """
     maps, wanted = head.maps(torch.stack([start, goal])), _places(head, robot)
     wanted = wanted[_sampled(changed, head, wanted).topk(min(QUERIES, len(wanted))).indices]
@@ -101,11 +102,13 @@ def moved_points(
     pixels, new = head.read(logits), _sampled(changed, head, wanted) * _change(head, maps, wanted)
     gone = (wanted - pixels).norm(dim=-1) > MOVED_PX
     left = _sampled(changed, head, pixels) * _change(head, maps, pixels) * gone
-    sure = logits.flatten(1).softmax(-1).amax(-1) * new * left
+    movable = torch.sigmoid(head.movable(looks)[:, 0])
+    sure = logits.flatten(1).softmax(-1).amax(-1) * new * left * movable
     near = torch.cdist(wanted, wanted)
     alike = (near < _ALIKE_PX[1]) & (torch.cdist(wanted - pixels, wanted - pixels) < _ALIKE_PX[0])
     if (alike * sure).sum(-1).max() < FAINT:
-        sure, alike = new * torch.sigmoid(hidden), near < _HIDDEN_PX
+        close = torch.exp(-0.5 * ((wanted - hand).norm(dim=-1) / _PUSHED_PX).square())
+        sure, alike = movable * torch.sigmoid(hidden) * close * (new > 0), near < _HIDDEN_PX
         centre = wanted[alike[(alike * sure).sum(-1).argmax()]].median(dim=0).values
         pixels = wanted + (1.0 - AHEAD) * (hand - centre)
     score = sure * alike[(alike * sure).sum(-1).argmax()]

@@ -64,6 +64,9 @@ class PointModel(Protocol):
     def find(self, looks: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Heatmap logits (B, F, Q, h, w) of points (B, Q, C) in maps (B, F, C, h, w), and logits of being hidden."""
 
+    def movable(self, looks: Tensor) -> Tensor:
+        """Logits (..., 1) that points which look like (..., C) move when they are pushed."""
+
     def read(self, logits: Tensor) -> Tensor:
         """Pixels (..., 2) [u, v] of heatmap logits (..., h, w)."""
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from dexworld.training.sources import WindowSource, open_data
 from dexworld.training.train_config import LoopConfig, check_not_negative, check_positive, fixed_settings
 from dexworld.training.trainer import Trainer
 
+Part = Literal["find", "movable", "follow"]
 COLUMNS = (*DEFAULT_COLUMNS, "points", "points_visible")
 MOVED_PX = 2.0  # a point that goes less far stands still
 ERROR_PX = 8.0  # an error that costs 1 when points are followed
@@ -48,8 +49,9 @@ class PointsTrainConfig(LoopConfig):
     """Windows of each kind of data in which points are to be found."""
     follow_batch: int = 96
     """Windows in which points are to be followed."""
-    follow_only: bool = False
-    """Train nothing but following: a head that finds points well may need many more steps to follow them."""
+    parts: tuple[Part, ...] = ("find", "movable", "follow")
+    """What is trained. A head that finds points well may need many more steps to follow them; neither that nor what is
+    movable changes the maps."""
     moving_object_weight: float = 3.0
     """Extra weight of frames in which an object moves, in windows in which points are followed."""
     unroll_steps: int = 3
@@ -76,6 +78,8 @@ class PointsTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "follow_batch", "unroll_steps", "sigma_px", "moved_weight", "validation_windows")
+        if not self.parts or not set(self.parts) <= set(get_args(Part)):
+            raise ValueError(f"parts is {self.parts}; choose from {', '.join(get_args(Part))}")
         check_not_negative(self, "moving_object_weight", "hidden_weight", "still_weight", "jitter_px", "consistency")
 
 
@@ -115,7 +119,7 @@ class PointTask:
         self, model: DexWM, config: PointsTrainConfig, sources: list[WindowSource], pushes: WindowSource
     ) -> None:
         self.model, self.config, self.pushes = model, config, pushes
-        self.sources = [] if config.follow_only else sources
+        self.sources = sources if {"find", "movable"} & set(config.parts) else []
 
     def batch(self, index: int, device: torch.device) -> tuple[PointBatch, int]:
         """This process's share of batch number `index`, and the windows of the whole batch."""
@@ -136,14 +140,16 @@ class PointTask:
         return ""
 
     def losses(self, batch: PointBatch, index: int) -> dict[str, Tensor]:
-        """Scalars: `loss`, and its parts `find`, `hidden`, `follow`, `spread`, and with `consistency` `predicted` and
-        `latents`.
+        """Scalars: `loss`, and its parts `find`, `hidden`, `movable`, `follow`, `spread`, and with `consistency`
+        `predicted` and `latents`.
         """
         model, config = self.model, self.config
         losses: dict[str, Tensor] = {}
         for window in batch.found:
             maps = model.points.maps(window.latents.flatten(0, 1)).unflatten(0, window.latents.shape[:2])
-            found = find_losses(model.points, window, maps, config)
+            found = find_losses(model.points, window, maps, config) if "find" in config.parts else {}
+            if "movable" in config.parts:
+                found["movable"] = movable_loss(model.points, window, maps)
             losses = {name: losses.get(name, 0.0) + value / len(batch.found) for name, value in found.items()}
             if config.consistency and window is batch.found[0]:
                 predicted = model.unroll(window.latents[:, :1], model.condition(window.track))
@@ -151,7 +157,8 @@ class PointTask:
                 later = model.points.maps(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])
                 read = find_losses(model.points, window, torch.cat([maps[:, :1], later], dim=1), config)
                 losses |= {"predicted": config.consistency * (read["find"] + read["hidden"]), "latents": latents}
-        losses["follow"], losses["spread"] = follow_losses(model, batch.followed, config, index)
+        if "follow" in config.parts:
+            losses["follow"], losses["spread"] = follow_losses(model, batch.followed, config, index)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
 
@@ -178,6 +185,15 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
         "find": (cost * weight).sum() / weight.sum(),
         "hidden": F.binary_cross_entropy_with_logits(hidden[asked].float(), truth),
     }
+
+
+def movable_loss(head: PointHead, window: Window, maps: Tensor) -> Tensor:
+    """Cross-entropy of whether what a window's first frame shows moves in it: what moves somewhere is movable."""
+    pixels, inside, seen = points_of(window, head.image_size)
+    looks = head.look(maps[:, 0], pixels[:, 0]).detach()
+    moved = (((pixels - pixels[:, :1]).norm(dim=-1) > MOVED_PX) & inside).any(dim=1).float()
+    cost = F.binary_cross_entropy_with_logits(head.movable(looks)[..., 0].float(), moved, reduction="none")
+    return (cost * seen[:, 0]).sum() / seen[:, 0].sum().clamp(min=1)
 
 
 def followed(model: DexWM, window: Window, jitter: Tensor | None = None) -> tuple[Forecast, Tensor, Tensor, Tensor]:
