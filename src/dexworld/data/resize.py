@@ -154,7 +154,7 @@ def resized(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
 
 
 def resized_episode(episode: Track, image_size: tuple[int, int]) -> Track:
-    """`episode` with frames of `image_size` (height, width), intrinsics and pixels to match; itself when it has them."""
+    """`episode` with frames of `image_size` (height, width), its intrinsics and pixels to match; or itself."""
     fit = Fit.cover(episode.frames.size, image_size)
     return episode if fit.is_identity else replace(fit.track(episode), frames=ResizedFrames(episode.frames, fit))
 
