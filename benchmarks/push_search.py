@@ -70,7 +70,7 @@ def clicked(environment: KitchenEnv, episode: TaskEpisode) -> tuple[np.ndarray, 
 def tried(policy: MPCPolicy, environment: KitchenEnv, episode: TaskEpisode, play: bool) -> dict[str, float]:
     """What became of an episode, and what its first plan took and promised."""
     environment.reset(seed=episode.seed, options={"episode": episode})
-    policy.reset(episode.goal_image, goal_points=clicked(environment, episode), seed=episode.seed)
+    policy.reset(goal_points=clicked(environment, episode), seed=episode.seed)
     observation, began = environment.observe(), time.process_time()
     targets = policy.act(observation)
     row = {"cpu_s": time.process_time() - began, "promised": policy.statistics[0].terms["points"]}

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from dexworld.planning.cem import CEM
-from dexworld.planning.mpc import MPCConfig, MPCPolicy, kinematic_solver
+from dexworld.planning.gradient import kinematic_solver
+from dexworld.planning.mpc import MPCConfig, MPCPolicy
 from dexworld.planning.objectives import Objective, as_sum
 from dexworld.planning.protocols import Dynamics, Gaussian, Solver
 from dexworld.robots.environment import SimulatedEnvironment

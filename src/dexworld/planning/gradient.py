@@ -1,12 +1,13 @@
 """Planning by gradient: Adam through the cost, from several starts at once; alone or after a shooting stage."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dexworld.planning.cem import CEM
-from dexworld.planning.protocols import CostFunction, Gaussian, Plan
+from dexworld.planning.protocols import CostFunction, Gaussian, Plan, Solver
 from dexworld.planning.search import Archive, check_bounds, clamp, white_noise
 
 
@@ -105,3 +106,26 @@ class Hybrid:
         archive.add(shot.elites, shot.elite_costs)
         self.adam.refine(cost_function, shot.elites[: self.top], initial.std, bounds, archive)
         return archive.plan(shot.distribution.std)
+
+
+def kinematic_solver() -> Solver:
+    """The solver for terms without a model: gradients through forward kinematics, which is smooth and exact.
+
+    Keypoints in a picture fix the hand's distance only through its size, so a search must converge to a pixel or two.
+    CEM doesn't in any reasonable number of samples.
+    """
+    return GradientSolver(restarts=4, adam=Adam(steps=50))
+
+
+@dataclass(frozen=True)
+class KinematicStart:
+    """A search on the terms that need no model (0.2 CPU-seconds). The model-based one starts around what it found.
+
+    STD_SHARE: of the initial std, for the model-based search. MIXED: candidates that still come from the original
+    distribution at first, in case the hand alone leads nowhere.
+    """
+
+    solver: Solver = field(default_factory=kinematic_solver)
+
+    STD_SHARE: ClassVar[float] = 0.2
+    MIXED: ClassVar[int] = 16

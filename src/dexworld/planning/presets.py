@@ -14,8 +14,9 @@ from dexworld.planning.approach import Approach
 from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
 from dexworld.planning.controls import KinematicsOnly
+from dexworld.planning.gradient import KinematicStart
 from dexworld.planning.hand_space import HandSpaceSolver
-from dexworld.planning.mpc import KinematicStart, MPCConfig, MPCPolicy
+from dexworld.planning.mpc import MPCConfig, MPCPolicy
 from dexworld.planning.objectives import JointLimits, KeypointPixels, LatentDistance, Smoothness, WeightedSum
 from dexworld.planning.point_goal import PointGoal
 from dexworld.planning.protocols import Dynamics, Solver
