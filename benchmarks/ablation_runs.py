@@ -18,7 +18,7 @@ from torch import Tensor
 from dexworld.actions import hand_motion
 from dexworld.data.datasets import open_dataset
 from dexworld.data.files import check_same_settings, read_json
-from dexworld.data.resize import Fit, resized
+from dexworld.data.resize import resized
 from dexworld.evaluation.guard import Split, check_seeds, split_of
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, transplanted
 from dexworld.evaluation.open_loop_metrics import Sums, keypoint_views, latent_sums, moving_tokens
@@ -289,9 +289,6 @@ class Study:
         sized, scenes = resized(self.held_out, self.config.model.image_size), []
         for index in range(len(self.held_out)):
             clip = clip_of(sized[index], protocol)
-            if "object_pixels" in clip.columns:  # stored in pixels of the stored picture
-                fit = Fit.cover(self.held_out[index].frames.size, self.config.model.image_size)
-                clip = clip.with_columns(object_pixels=torch.as_tensor(fit.pixels(clip["object_pixels"].numpy())))
             images = np.ascontiguousarray(clip.frames.read(list(range(len(clip)))))
             scenes.append(Scene(clip, self.encoder.encode(torch.from_numpy(images)).float(), self.evaluator))
         return scenes

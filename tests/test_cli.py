@@ -337,3 +337,16 @@ def test_the_name_reference_stands_for_the_shipped_checkpoint_and_all_else_for_i
     folder.mkdir(parents=True)
     (folder / "config.json").touch()
     assert checkpoint_path(REFERENCE) == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (["--from", "10,10", "20,20", "--to", "30,30"], "--from gives 2 points and --to 1"),
+        (["--from", "10,10"], "--from gives 1 points and --to 0"),
+        (["--from", "10", "--to", "30,30"], "--from is 10; give points as two pixels each"),
+        (["--from", "10,x", "--to", "30,30"], "--from is 10,x"),
+    ],
+)
+def test_clicks_are_as_many_pairs_of_pixels(capsys, tmp_path, points, said):
+    assert said in mistake(capsys, "plan", "--output", tmp_path, "--task", "push", *points)

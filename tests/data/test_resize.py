@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dexworld.data.resize import Fit
+from dexworld.data.resize import Fit, resized_episode
 from dexworld.geometry import project
+from dexworld.track import ArrayFrames, Track
 
 EGODEX = Fit.cover((1080, 1920), (224, 392))
 
@@ -67,3 +68,16 @@ def test_images_of_another_size_and_empty_sizes_are_refused():
         EGODEX.images(torch.zeros(1, 224, 398, 3))
     with pytest.raises(ValueError, match="positive"):
         Fit.cover((0, 5), (2, 2))
+
+
+def test_tracked_points_and_objects_move_with_the_picture():
+    """Points of a wider picture are those of its cropped middle, minus what was cut off on the left."""
+    frames = ArrayFrames(np.zeros((2, 224, 392, 3), np.uint8))
+    spots = np.array([[[196.0, 112.0], [np.nan, np.nan]]] * 2)
+    columns = {"points": spots, "object_pixels": spots, "points_visible": np.ones((2, 2), bool)}
+    track = Track(np.tile(np.eye(4), (2, 1, 1)), np.eye(3), columns, 5.0, frames)
+    shown = resized_episode(track, (224, 384))
+    for name in ("points", "object_pixels"):
+        np.testing.assert_array_equal(shown[name][:, 0], [[192.0, 112.0]] * 2)
+        assert np.isnan(shown[name][:, 1]).all()
+    assert shown["points_visible"].all()

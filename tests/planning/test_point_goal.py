@@ -13,7 +13,7 @@ from dexworld.forecast import Forecast
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig, MPCPolicy
-from dexworld.planning.objectives import FINAL
+from dexworld.planning.objectives import FINAL, KeypointPixels
 from dexworld.planning.point_goal import AHEAD, PointGoal, PointTracker, moved_points
 from dexworld.planning.presets import point_objective
 from dexworld.planning.protocols import GoalPoints, Rollout
@@ -183,12 +183,58 @@ def test_a_clicked_point_is_moved_towards_where_it_should_be():
     dynamics.points.near = 1e6  # the hand takes along whatever there is
     policy = planner(dynamics)
     start, end = np.array([[143.0, 73.0]]), np.array([[163.0, 83.0]])
-    policy.reset(image_of(observation().joint_positions), goal_points=(start, end))
+    policy.reset(goal_points=(start, end))
     policy.act(observation())
     found = policy.imagined.points.pixels[0, -1, 0, 0]
     assert (found - torch.tensor(end[0])).norm() < 0.3 * np.linalg.norm(end - start)
     assert not dynamics.rolled  # no latents are predicted for points alone
     assert policy.statistics[0].terms["points"] < 0.05
+
+
+def test_clicks_are_pixels_of_the_observed_picture_and_the_model_sees_its_middle():
+    policy = planner(PointDynamics())
+    policy.config = replace(policy.config, image_size=(224, 384))
+    policy.reset(goal_points=([[143.0, 73.0]], [[163.0, 83.0]]))
+    policy.watch(observation())
+    assert policy.goal.points.pixels.tolist() == [[139.0, 73.0]]
+    assert policy.goal.points.wanted.tolist() == [[159.0, 83.0]]
+
+
+ONE = [[143.0, 73.0]]
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ((ONE, ONE * 2), "as many"),
+        ((np.zeros((0, 2)), np.zeros((0, 2))), "as many"),
+        ((ONE, [[np.nan, 0.0]]), "NaN"),
+        ((ONE, [[392.0, 10.0]]), "143,73 to 392,10 lie outside the 392 x 224 pixels"),
+        ((ONE, [[10.0, -1.0]]), "outside"),
+        (None, "a goal picture is needed: or goal_points"),
+    ],
+)
+def test_what_are_no_clicks_is_refused(points, message):
+    policy = planner(PointDynamics())
+
+    def asked():
+        policy.reset(goal_points=points)
+        policy.act(observation())
+
+    with pytest.raises(ValueError, match=message):
+        asked()
+
+
+def test_a_goal_is_a_picture_or_points_unless_the_objective_reads_both():
+    picture = image_of(observation().joint_positions)
+    with pytest.raises(ValueError, match="not both"):
+        planner(PointDynamics()).reset(picture, goal_points=(ONE, ONE))
+    policy = planner(PointDynamics())
+    policy.objective = 1.0 * PointGoal() + 0.1 * KeypointPixels()
+    with pytest.raises(ValueError, match="the objective compares keypoints with one"):
+        policy.reset(goal_points=(ONE, ONE))
+    policy.reset(picture, goal_points=(ONE, ONE))
+    assert policy.goal.points.pixels.tolist() == ONE
 
 
 def test_a_model_without_points_is_refused_at_once():

@@ -1,8 +1,10 @@
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from dexworld.report.demo import DemoResults, PlanRecord, write_demo_report
+from dexworld.report.demo import Clicked, DemoResults, PlanRecord, write_demo_report
 
 
 def measured() -> dict:
@@ -39,6 +41,18 @@ def test_failures_are_shown_as_failures(page_of, make_episode, text_of):
     assert "1 of 2 episodes solved" in text
     assert "Hand to goal pose 40.0 cm 30.0 cm below 15.0 cm" in text
     assert text.count("missed") == 1
+
+
+def test_a_page_of_clicks_shows_them_and_says_which_pixel_is_under_the_pointer(page_of, make_episode, text_of):
+    pixels, wanted = np.array([[20.0, 10.0]]), np.array([[40.0, 30.0]])
+    path = page_of(replace(make_episode("push"), clicked=Clicked(pixels, wanted, (28.0, 5.0))))
+    text, page = text_of(path), path.read_text(encoding="utf-8")
+    for part in ("Dots to their crosses, as the model sees them 28 px 5 px", "Goal of points", "Pixel under the"):
+        assert part in text
+    assert "Solved" not in text
+    assert "episodes solved" not in text
+    assert "data-pixels" in page
+    assert "pointermove" in page
 
 
 def test_imagined_pictures_stand_beside_what_happened(page_of, make_episode):

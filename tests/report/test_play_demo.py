@@ -1,11 +1,16 @@
 """The demonstration, played for real at its smallest: an untrained model, one episode."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from dexworld.evaluation.results import write_results
+from dexworld.models.config import PRESETS, PointsConfig
 from dexworld.models.dexwm import DexWM
+from dexworld.planning.presets import PlannerOptions
 from dexworld.report import play_demo as demo
 from dexworld.report.demo import write_demo_report
 from dexworld.report.play_demo import DemoConfig, demo_figures, model_facts, play_demo
@@ -28,6 +33,21 @@ def test_an_episode_is_planned_filmed_and_imagined(results):
         assert plan.imagined.shape == plan.happened.shape == (224, 392, 3)
         assert plan.seconds > 0
     assert episode.goal_keypoints.shape == (12, 2)
+
+
+def test_a_push_follows_clicks_instead_of_its_goal_picture(tmp_path):
+    torch.manual_seed(0)
+    model = DexWM(replace(PRESETS["debug"], points=PointsConfig(dim=16, depth=1, channels=8, width=8)))
+    model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
+    model.save_pretrained(tmp_path, {"training_seeds": [0, 99]})
+    planning = PlannerOptions(samples=8, iterations=1)
+    config = DemoConfig(str(tmp_path), tasks=("push",), episodes=1, seed=905_200, workers=1, planning=planning)
+    clicks = np.array([[200.0, 120.0]]), np.array([[230.0, 120.0]])
+    results = play_demo(config, clicks=clicks)
+    assert results.episodes[0].clicked.distances_px[0] == pytest.approx(30.0)
+    figures = demo_figures(results)
+    assert figures["solved"] is None
+    assert set(figures["episodes"][0]) == {"task", "seed", "seconds_per_plan", "points_px_start", "points_px_end"}
 
 
 def test_page_and_figures_are_written_with_the_rates_measured_for_the_checkpoint(results, text_of, tmp_path):

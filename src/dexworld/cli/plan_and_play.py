@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from dexworld.cli.bars import task_bars
 from dexworld.evaluation.results import write_results
 from dexworld.report.demo import write_demo_report
-from dexworld.report.play_demo import DemoConfig, PlayConfig, demo_figures, play_demo
+from dexworld.report.play_demo import Clicks, DemoConfig, PlayConfig, demo_figures, play_demo
 from dexworld.sim.kitchen.kitchen_tasks import Task
 
 logger = logging.getLogger("dexworld")
@@ -24,11 +25,19 @@ class Plan:
     """Folder for report.html and results.json."""
     task: Task = "reach"
     """What to do."""
+    from_: Annotated[tuple[str, ...], tyro.conf.arg(name="from", metavar="U,V ...")] = ()
+    """A goal of clicks instead of the task's goal picture, for tasks that are planned by points, as push is: points of
+    the start picture, in pixels. The page says which pixel is under the pointer."""
+    to: Annotated[tuple[str, ...], tyro.conf.arg(metavar="U,V ...")] = ()
+    """Where these points should be, as many, in pixels."""
     config: Annotated[PlayConfig, tyro.conf.arg(name="")] = field(default_factory=PlayConfig)
 
     def run(self) -> None:
         """Plan, carry out, and write the page."""
-        _play(DemoConfig(**vars(self.config), tasks=(self.task,), episodes=1, workers=1), self.output)
+        if len(self.from_) != len(self.to):
+            raise ValueError(f"--from gives {len(self.from_)} points and --to {len(self.to)}; give as many of each")
+        clicks = (_pixels("--from", self.from_), _pixels("--to", self.to)) if self.to else None
+        _play(DemoConfig(**vars(self.config), tasks=(self.task,), episodes=1, workers=1), self.output, clicks)
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,16 @@ class Demo:
         _play(self.config, self.output)
 
 
-def _play(config: DemoConfig, output: Path) -> None:
+def _pixels(option: str, points: tuple[str, ...]) -> np.ndarray:
+    """Points (Q, 2) out of texts u,v. Raises ValueError naming what is none."""
+    try:
+        return np.array([[float(u), float(v)] for u, v in (point.split(",") for point in points)])
+    except ValueError:
+        raise ValueError(f"{option} is {' '.join(points)}; give points as two pixels each, such as 120,80") from None
+
+
+def _play(config: DemoConfig, output: Path, clicks: Clicks | None = None) -> None:
     with task_bars() as update:
-        results = play_demo(config, update)
+        results = play_demo(config, update, clicks)
     write_results(output, demo_figures(results), seed=config.seed)
     logger.info("open %s in a browser", write_demo_report(output, results))

@@ -125,6 +125,16 @@ class Fit:
         """Pinhole matrices (..., 3, 3) of source images to those of target images."""
         return _like(intrinsics, self.target_from_source.tolist()) @ intrinsics
 
+    def track(self, track: Track) -> Track:
+        """A track of the source's pictures with intrinsics and pixels as of the target's; its frames stay."""
+        moved = {name: self.pixels(each) for name, each in track.columns.items() if holds_pixels(name, each)}
+        return replace(track.with_columns(**moved), intrinsics=self.intrinsics(track.intrinsics))
+
+
+def holds_pixels(name: str, column: np.ndarray | Tensor) -> bool:
+    """Whether a track's column holds pixels (..., 2) of its pictures."""
+    return (name == "points" or name.endswith("_pixels")) and column.ndim > 1 and column.shape[-1] == 2
+
 
 def _like(array: Array, values: list[Any]) -> Array:
     """Numbers as an array of the same kind, on the same device."""
@@ -144,11 +154,9 @@ def resized(dataset: Dataset, image_size: tuple[int, int]) -> Dataset:
 
 
 def resized_episode(episode: Track, image_size: tuple[int, int]) -> Track:
-    """`episode` with frames of `image_size` (height, width) and intrinsics to match; itself when it has them."""
+    """`episode` with frames of `image_size` (height, width), its intrinsics and pixels to match; or itself."""
     fit = Fit.cover(episode.frames.size, image_size)
-    if fit.is_identity:
-        return episode
-    return replace(episode, frames=ResizedFrames(episode.frames, fit), intrinsics=fit.intrinsics(episode.intrinsics))
+    return episode if fit.is_identity else replace(fit.track(episode), frames=ResizedFrames(episode.frames, fit))
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ class ResizedFrames:
 
 
 class ResizedDataset:
-    """A dataset whose episodes have frames of `image_size` (height, width), and intrinsics to match."""
+    """A dataset whose episodes have frames of `image_size` (height, width), and intrinsics and pixels to match."""
 
     def __init__(self, dataset: Dataset, image_size: tuple[int, int]) -> None:
         self.dataset, self.image_size = dataset, image_size

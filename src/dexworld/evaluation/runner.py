@@ -34,10 +34,19 @@ def play(
     options: dict[str, Any] | None = None,
     film: bool = False,
     after_plan: Callable[[Any], None] | None = None,
+    goal_points: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Played:
-    """One episode of `policy` with the environment's `seed` and `options`; `after_plan` is called after every `act`."""
+    """One episode of `policy` with the environment's `seed` and `options`; `after_plan` is called after every `act`.
+
+    goal_points: the goal, instead of the episode's picture; see `MPCPolicy.reset`.
+    """
     _, info = environment.reset(seed=seed, options={**(options or {}), "film": True} if film else options)
-    policy.reset(info["goal_image"], seed=seed)
+    if goal_points is None:
+        policy.reset(info["goal_image"], seed=seed)
+    elif isinstance(policy, MPCPolicy):
+        policy.reset(goal_points=goal_points, seed=seed)
+    else:
+        raise ValueError("points are no goal for this policy: it takes a picture")
     step_frames, seconds, moves = [], [], []
     distances = [environment.distance()]
     done = False

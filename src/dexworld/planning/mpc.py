@@ -16,7 +16,7 @@ from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, requ
 from dexworld.planning.gradient import Adam, GradientSolver
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.objectives import RIGHT_TRACKED, KeypointPixels, Objective, WeightedSum, as_sum
-from dexworld.planning.point_goal import PointTracker, moved_points
+from dexworld.planning.point_goal import PointTracker, clicked_points, moved_points
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, GoalPoints, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
 from dexworld.planning.search import white_noise
@@ -119,10 +119,13 @@ class MPCPolicy:
         self.statistics: list[PlanStatistics] = []
         self.plan: Plan | None = None
         self._goal: Goal | None = None
+        self._clicks: GoalPoints | None = None
 
     @property
     def goal(self) -> Goal:
-        """The goal, as the objectives see it. Raises ValueError before the first reset."""
+        """The goal, as the objectives see it. Raises ValueError before the first reset, and where it is nothing but
+        points, before the first `act`.
+        """
         if self._goal is None:
             raise ValueError("the policy has no goal yet: call reset(goal_image) first")
         return self._goal
@@ -130,7 +133,7 @@ class MPCPolicy:
     @torch.no_grad()
     def reset(
         self,
-        goal_image: np.ndarray,
+        goal_image: np.ndarray | None = None,
         *,
         goal_pixels: np.ndarray | None = None,
         hand_rotation: np.ndarray | None = None,
@@ -139,42 +142,55 @@ class MPCPolicy:
     ) -> None:
         """Start an episode.
 
-        goal_image (H, W, 3) uint8, of the observations' size. goal_pixels (12, 2): the goal's tracked keypoints, NaN
-        where unknown; by default the keypoint head finds them in the goal image. hand_rotation (3, 3): the wanted
-        base_from_palm, if an objective asks for one. goal_points: pixels (Q, 2) [u, v] in the first observation and
-        where these points should be, (Q, 2); by default those that moved are found in the goal image. seed: replaces
-        the policy's. Raises ValueError on a wrong image.
+        goal_image (H, W, 3) uint8, of the observations' size; None with `goal_points`, where no term of the objective
+        compares with a picture. goal_pixels (12, 2): the goal's tracked keypoints, NaN where unknown; by default the
+        keypoint head finds them in the goal image. hand_rotation (3, 3): the wanted base_from_palm, if an objective
+        asks for one. goal_points: pixels (Q, 2) [u, v] in the first observation and where these points should be,
+        (Q, 2); by default those that moved are found in the goal image. seed: replaces the policy's. Raises ValueError
+        on a wrong image, on points that are no pairs, and on a goal that the objective can't or doesn't read.
         """
-        if goal_image.ndim != 3 or goal_image.shape[-1] != 3 or goal_image.dtype != np.uint8:
-            raise ValueError(f"goal image must be (H, W, 3) uint8, not {goal_image.shape} {goal_image.dtype}")
-        top = left = 0
-        if self.config.image_size is not None:
-            top, left = crop_margins(goal_image.shape, self.config.image_size)
-            goal_image = cropped_image(goal_image, self.config.image_size)
-        latents = None if self.dynamics is None else self.dynamics.encode(self._image(goal_image))
-        if goal_pixels is not None:
-            given = torch.as_tensor(np.asarray(goal_pixels, dtype=np.float32), device=self.device)
-            known = torch.isfinite(given).all(-1) if tuple(given.shape) == (NUM_TRACKED, 2) else torch.zeros(0)
-            pixels, confidence = given.nan_to_num(0.0, 0.0, 0.0) - given.new_tensor([left, top]), known.float()
-        elif self.dynamics is not None and latents is not None:
-            pixels, confidence = self.dynamics.keypoints(latents)
-        else:
-            raise ValueError("without a dynamics nobody finds the goal's keypoints: give goal_pixels")
-        rotation = None if hand_rotation is None else self._tensor(hand_rotation)
-        height, width = goal_image.shape[:2]
-        compares = self.objective.needs_decoder or self.objective.needs_points
-        picture = colour_cells(self._image(goal_image)) if compares else None
-        clicked: GoalPoints | None = None
-        if goal_points is not None:
-            start, end = (self._tensor(each).reshape(-1, 2) - pixels.new_tensor([left, top]) for each in goal_points)
-            clicked = GoalPoints(start, end, torch.ones(len(start), device=self.device))
-        self._goal = Goal((height, width), pixels, confidence, latents, rotation, picture, points=clicked)
+        comparing = ", ".join(term.name for _, term in self.objective.terms if term.needs_picture)
+        if goal_image is None and (goal_points is None or comparing):
+            why = f"the objective compares {comparing} with one" if comparing else "or goal_points"
+            raise ValueError(f"a goal picture is needed: {why}")
+        if goal_image is not None and goal_points is not None and not comparing:
+            raise ValueError("give a goal picture or goal_points, not both: this objective reads nothing but points")
+        self._clicks = None if goal_points is None else clicked_points(*goal_points, self.device)
+        self._rotation = None if hand_rotation is None else self._tensor(hand_rotation)
+        self._goal = None if goal_image is None else self._pictured(goal_image, goal_pixels)
         self._points: PointTracker | None = None
         self._history: list[_Frame] = []
         self._steps = 0
         self._cost: CandidateCost | None = None
         self.plan, self.statistics = None, []
         self._generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
+
+    def _pictured(self, image: np.ndarray, goal_pixels: np.ndarray | None) -> Goal:
+        """The goal that a picture (H, W, 3) shows, see `reset`."""
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"goal image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        corner = self._corner(image.shape)
+        if self.config.image_size is not None:
+            image = cropped_image(image, self.config.image_size)
+        latents = None if self.dynamics is None else self.dynamics.encode(self._image(image))
+        if goal_pixels is not None:
+            given = torch.as_tensor(np.asarray(goal_pixels, dtype=np.float32), device=self.device)
+            known = torch.isfinite(given).all(-1) if tuple(given.shape) == (NUM_TRACKED, 2) else torch.zeros(0)
+            pixels, confidence = given.nan_to_num(0.0, 0.0, 0.0) - corner, known.float()
+        elif self.dynamics is not None and latents is not None:
+            pixels, confidence = self.dynamics.keypoints(latents)
+        else:
+            raise ValueError("without a dynamics nobody finds the goal's keypoints: give goal_pixels")
+        compares = self.objective.needs_decoder or self.objective.needs_points
+        picture = colour_cells(self._image(image)) if compares else None
+        size = (image.shape[0], image.shape[1])
+        points = None if self._clicks is None else self._clicks.within(corner, size)
+        return Goal(size, pixels, confidence, latents, self._rotation, picture, points=points)
+
+    def _corner(self, whole: tuple[int, ...]) -> Tensor:
+        """Pixels (2,) [u, v] of an observed picture of (height, width) that the model's picture begins at."""
+        top, left = crop_margins(whole, self.config.image_size or (whole[0], whole[1]))
+        return torch.tensor([left, top], dtype=torch.float32, device=self.device)
 
     def act(self, observation: Observation) -> np.ndarray:
         """Joint targets (J,) for the next step, within the limits.
@@ -183,13 +199,7 @@ class MPCPolicy:
         before a reset or if the image isn't of the goal's size.
         """
         began = time.perf_counter()
-        if self.config.image_size is not None:
-            observation = observation.cropped(self.config.image_size)
-        if tuple(observation.image.shape[:2]) != self.goal.image_size:
-            seen, wanted = ("{}x{}".format(*size) for size in (observation.image.shape, self.goal.image_size))
-            raise ValueError(f"observation image is {seen}, the goal image {wanted}: they must be of one size")
-        scene, clamped = self._scene(observation)
-        self._observe(observation, scene)
+        scene, clamped = self.watch(observation)
         horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
         initial = self._initial(scene, horizon)
@@ -215,9 +225,28 @@ class MPCPolicy:
         self.statistics.append(entry)
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
 
+    def watch(self, observation: Observation) -> tuple[Scene, int]:
+        """Look without planning, as `act` begins: `points` are looked for. The scene, and the joints moved back."""
+        whole = observation.image.shape
+        if self.config.image_size is not None:
+            observation = observation.cropped(self.config.image_size)
+        size = (observation.image.shape[0], observation.image.shape[1])
+        if self._goal is None and self._clicks is not None:
+            unknown, points = (
+                torch.zeros(NUM_TRACKED, device=self.device),
+                self._clicks.within(self._corner(whole), size),
+            )
+            self._goal = Goal(size, unknown[:, None].expand(-1, 2), unknown, None, self._rotation, points=points)
+        if size != self.goal.image_size:
+            seen, wanted = ("{}x{}".format(*each) for each in (size, self.goal.image_size))
+            raise ValueError(f"observation image is {seen}, the goal image {wanted}: they must be of one size")
+        scene, clamped = self._scene(observation)
+        self._observe(observation, scene)
+        return scene, clamped
+
     @property
     def points(self) -> Tensor | None:
-        """Where the goal's points were at the last `act`, pixels (Q, 2); None when the objective asks for none."""
+        """Where the goal's points were last seen, pixels (Q, 2); None when the objective asks for none."""
         return None if self._points is None else self._points.pixels
 
     @property

@@ -51,10 +51,12 @@ class Objective(ABC):
     """A cost, labelled by `name` in statistics.
 
     It may need predicted latents (`needs_latents`), and pictures (`needs_decoder`) or keypoints
-    (`needs_keypoint_head`) of them, or where the goal's points go (`needs_points`).
+    (`needs_keypoint_head`) of them, or where the goal's points go (`needs_points`). `needs_picture`: it compares with
+    what a goal picture shows.
     """
 
     name: str
+    needs_picture: bool = False
     needs_latents: bool = False
     needs_decoder: bool = False
     needs_keypoint_head: bool = False
@@ -98,7 +100,7 @@ class WeightedSum(Objective):
         for weight, term in self.terms:
             if not weight >= 0 or weight == float("inf"):
                 raise ValueError(f"weight of {term.name!r} is {weight}; it must be finite and not negative")
-        for need in ("needs_latents", "needs_decoder", "needs_keypoint_head", "needs_points"):
+        for need in ("needs_picture", "needs_latents", "needs_decoder", "needs_keypoint_head", "needs_points"):
             object.__setattr__(self, need, any(getattr(term, need) for _, term in self.terms))
 
     def __rmul__(self, weight: float) -> "WeightedSum":
@@ -134,6 +136,7 @@ class LatentDistance(Objective):
     name: str = "latents"
     time: TimeWeights = RELEASE_TIME
 
+    needs_picture = True
     needs_latents = True
 
     def __call__(self, rollout: Rollout, goal: Goal) -> Tensor:
@@ -160,6 +163,8 @@ class KeypointPixels(Objective):
     robust_px: float | None = None
     by_confidence: bool = True
     min_confidence: float = 0.3
+
+    needs_picture = True
 
     def __post_init__(self) -> None:
         if self.source not in ("kinematics", "model"):

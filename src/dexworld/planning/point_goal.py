@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -79,6 +80,17 @@ class PointTracker:
         """Where N = `count` candidates' hands take the points; their condition (N, T)."""
         looks, pixels = (each.expand(count, *each.shape) for each in (self.looks, self.pixels))
         return self.head.follow(looks, pixels, condition)
+
+
+def clicked_points(start: np.ndarray, end: np.ndarray, device: torch.device | str = "cpu") -> GoalPoints:
+    """Given points, pixels (Q, 2) [u, v], and where they should be. Raises ValueError where they are no pairs."""
+    pixels, wanted = (torch.as_tensor(np.asarray(each, dtype=np.float32), device=device) for each in (start, end))
+    if pixels.shape != wanted.shape or pixels.ndim != 2 or pixels.shape[1] != 2 or not len(pixels):
+        shapes = f"{tuple(pixels.shape)} and {tuple(wanted.shape)}"
+        raise ValueError(f"goal points are pixels (Q, 2) and as many (Q, 2), not {shapes}")
+    if not (torch.isfinite(pixels) & torch.isfinite(wanted)).all():
+        raise ValueError("goal points hold NaN or Inf")
+    return GoalPoints(pixels, wanted, torch.ones(len(pixels), device=device))
 
 
 def moved_points(

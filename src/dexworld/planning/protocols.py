@@ -5,7 +5,7 @@ Legend: N candidates, T steps of the horizon, A numbers per action (the robot's 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -113,6 +113,18 @@ class GoalPoints:
         shapes = (self.pixels.shape, self.wanted.shape, (*self.weights.shape, 2))
         if self.pixels.ndim != 2 or len({tuple(shape) for shape in shapes}) > 1:
             raise ValueError(f"goal points must be (Q, 2), (Q, 2) and (Q,), not {[tuple(each) for each in shapes]}")
+
+    def within(self, corner: Tensor, size: tuple[int, int]) -> "GoalPoints":
+        """The same points in a part of their picture, of `size` (height, width) from `corner` (2,) [u, v] on.
+
+        Raises ValueError naming a pair that lies outside.
+        """
+        places = torch.stack([self.pixels, self.wanted]) - corner
+        outside = ((places < 0) | (places >= places.new_tensor([size[1], size[0]]))).any(-1).any(0)
+        if outside.any():
+            pair = " to ".join("{:g},{:g}".format(*each[outside][0].tolist()) for each in (self.pixels, self.wanted))
+            raise ValueError(f"goal points {pair} lie outside the {size[1]} x {size[0]} pixels that the model sees")
+        return replace(self, pixels=places[0], wanted=places[1])
 
 
 @dataclass(frozen=True)

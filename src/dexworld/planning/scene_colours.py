@@ -35,6 +35,7 @@ class SceneColours(Objective):
     tolerance: float = 0.03
     hidden_cost: float = 0.5
 
+    needs_picture = True
     needs_latents = True
     needs_decoder = True
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dexworld.report import html, words
 from dexworld.report.media import image_tag, picture, video_tag
-from dexworld.report.overlay import hand_overlay
+from dexworld.report.overlay import hand_overlay, points_overlay
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,25 @@ class PlanRecord:
 
 
 @dataclass(frozen=True)
+class Clicked:
+    """A goal of given points: pixels (Q, 2) of the start picture, and where they should be, wanted (Q, 2).
+
+    distances_px: how far they were from there in the first and in the last picture, on average, as the model sees it.
+    """
+
+    pixels: np.ndarray
+    wanted: np.ndarray
+    distances_px: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class EpisodeResult:
     """One episode as it was carried out.
 
     start_image, goal_image: (H, W, 3) uint8. outcome: (F, H, W, 3) uint8, the execution, at outcome_fps.
     goal_keypoints: (12, 2) pixels and goal_keypoints_shown: (12,) bool, where the model sees the hand in the goal
     image. distances: metres to the goal before the first and after the last step; success needs less than `limit`.
+    clicked: the goal that was given instead of the episode's own; nothing else is measured then.
     """
 
     task: str
@@ -48,6 +61,7 @@ class EpisodeResult:
     distances: tuple[float, float]
     limit: float
     plans: tuple[PlanRecord, ...] = ()
+    clicked: Clicked | None = None
 
     @property
     def seconds_per_plan(self) -> float | None:
@@ -97,9 +111,9 @@ def write_demo_report(folder: Path | str, results: DemoResults) -> Path:
 
 
 def _headline(results: DemoResults) -> list[tuple[str, str]]:
-    solved, total = sum(episode.success for episode in results.episodes), len(results.episodes)
+    judged = [episode.success for episode in results.episodes if episode.clicked is None]
     times = [plan.seconds for episode in results.episodes for plan in episode.plans]
-    figures = [(f"{solved} of {total}", "episodes solved in this run")]
+    figures = [(f"{sum(judged)} of {len(judged)}", "episodes solved in this run")] if judged else []
     if times:
         figures.append((f"{sum(times) / len(times):.1f} s", "to make one plan, on average"))
     if results.timings:
@@ -116,8 +130,9 @@ def _task_sections(episodes: Iterable[EpisodeResult], drawn_by: str) -> list[htm
     sections, explained = [], set[bool]()
     for task, members in by_task.items():
         task_words = words.task_words(task)
-        solved = sum(episode.success for episode in members)
-        count = html.badge(f"{solved} of {len(members)} solved", "good" if solved == len(members) else "quiet")
+        judged = [episode.success for episode in members if episode.clicked is None]
+        solved = f"{sum(judged)} of {len(judged)} solved"
+        count = html.badge(solved, "good" if all(judged) else "quiet") if judged else html.Markup()
         cards = []
         for episode in members:
             kinds = {plan.points for plan in episode.plans}
@@ -130,22 +145,33 @@ def _task_sections(episodes: Iterable[EpisodeResult], drawn_by: str) -> list[htm
 
 def episode_card(episode: EpisodeResult, explain: bool, drawn_by: str) -> html.Markup:
     """Pictures, measure, and imagination against reality. explain: say how to read the comparison."""
-    goal = hand_overlay(episode.goal_image, episode.goal_keypoints, episode.goal_keypoints_shown)
-    shown = words.SKELETON if episode.goal_keypoints_shown.any() else words.NO_SKELETON
-    name = words.task_words(episode.task).title
+    clicked, name = episode.clicked, words.task_words(episode.task).title
+    if clicked is None:
+        goal = hand_overlay(episode.goal_image, episode.goal_keypoints, episode.goal_keypoints_shown)
+        shown = words.SKELETON if episode.goal_keypoints_shown.any() else words.NO_SKELETON
+        asked = f"The goal: how it should look in the end. {shown}"
+        start, end, limit = (f"{100 * value:.1f} cm" for value in (*episode.distances, episode.limit))
+        met = html.badge("met", "good") if episode.distances[1] < episode.limit else html.badge("missed", "bad")
+        measure = [words.task_words(episode.task).measure, start, end, f"below {limit}", met]
+        judged = html.badge("Solved", "good") if episode.success else html.badge("Not solved", "bad")
+    else:
+        path, size = np.stack([clicked.pixels, clicked.wanted]), np.ones(len(clicked.pixels))
+        goal, asked = points_overlay(episode.start_image, path, clicked.wanted, size), words.CLICKED
+        measure = [words.CLICKED_MEASURE, *(f"{value:.0f} px" for value in clicked.distances_px), "–", html.Markup()]
+        judged = html.badge("Goal of points", "quiet")
+    pointed = clicked is not None or any(plan.points for plan in episode.plans)
+    start_image = image_tag(episode.start_image, f"{name}: the scene at the start", data_pixels=pointed)
     played = video_tag(episode.outcome, episode.outcome_fps, f"{name}: what the robot did")
+    under = [words.PIXEL, html.tag("output", "–")] if pointed else []
     pictures = [
-        picture(episode.start_image, f"{name}: the scene at the start", "The start: what the camera sees first."),
-        picture(goal, f"{name}: the goal picture", f"The goal: how it should look in the end. {shown}"),
+        html.figure(start_image, html.join([words.START, *under])),
+        picture(goal, f"{name}: the goal", asked),
         html.figure(played, "What the robot did, in the physics simulator."),
     ]
-    start, end, limit = (f"{100 * value:.1f} cm" for value in (*episode.distances, episode.limit))
-    met = html.badge("met", "good") if episode.distances[1] < episode.limit else html.badge("missed", "bad")
-    measure = [words.task_words(episode.task).measure, start, end, f"below {limit}", met]
     count = len(episode.plans)
     return html.card(
         f"Scene {episode.seed}",
-        html.badge("Solved", "good") if episode.success else html.badge("Not solved", "bad"),
+        judged,
         html.box("pictures", *pictures),
         html.table(["Measure", "Start", "End", "Needed", ""], [measure]),
         *imagination(episode.plans, explain, drawn_by),

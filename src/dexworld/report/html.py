@@ -123,8 +123,9 @@ def write_page(path: Path, title: str, *body: str | Markup | None, footer: str =
         tag("style", Markup((ASSETS / "style.css").read_text("utf-8"))),
     ]
     main = tag("main", *body, tag("footer", footer))
-    script = tag("script", Markup((ASSETS / "films.js").read_text("utf-8"))) if "data-films" in main else None
-    html = tag("html", tag("head", *head), tag("body", main, script), lang="en")
+    used = [name for name in ("films", "pixels") if f" data-{name}" in main]
+    scripts = [tag("script", Markup((ASSETS / f"{name}.js").read_text("utf-8"))) for name in used]
+    html = tag("html", tag("head", *head), tag("body", main, *scripts), lang="en")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, f"<!doctype html>\n{html}\n")
     return path

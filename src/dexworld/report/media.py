@@ -64,10 +64,11 @@ def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def image_tag(image: np.ndarray, alternative: str) -> Markup:
+def image_tag(image: np.ndarray, alternative: str, **attributes: object) -> Markup:
     """A still (H, W, 3) uint8 inside the page; `alternative` is read out to those who can't see it."""
+    source = _data_uri(encode_jpeg(image), "image/jpeg")
     height, width = image.shape[:2]
-    return tag("img", src=_data_uri(encode_jpeg(image), "image/jpeg"), alt=alternative, width=width, height=height)
+    return tag("img", src=source, alt=alternative, width=width, height=height, **attributes)
 
 
 def picture(image: np.ndarray, alternative: str, caption: str | Markup) -> Markup:

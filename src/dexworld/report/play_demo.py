@@ -27,12 +27,14 @@ from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
 from dexworld.planning.presets import PlannerOptions
 from dexworld.report import words
-from dexworld.report.demo import DemoResults, EpisodeResult, PlanRecord
+from dexworld.report.demo import Clicked, DemoResults, EpisodeResult, PlanRecord
 from dexworld.report.overlay import points_overlay
 from dexworld.sim.kitchen.kitchen_env import KitchenEnv
 from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, Task, draw_episodes
 from dexworld.sim.render import Backend, choose_backend
+
+Clicks = tuple[np.ndarray, np.ndarray]  # pixels (Q, 2) and where they should be, (Q, 2)
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,13 @@ class DemoConfig(PlayConfig):
             raise ValueError("a demonstration needs at least one task and one episode, and workers >= 0")
 
 
-def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | None = None) -> DemoResults:
-    """Draw and play the episodes. `progress` is called with (task, done, total)."""
+def play_demo(
+    config: DemoConfig, progress: Callable[[str, int, int], None] | None = None, clicks: Clicks | None = None
+) -> DemoResults:
+    """Draw and play the episodes. `progress` is called with (task, done, total).
+
+    clicks: pixels (Q, 2) of the start picture and where they should be, the goal instead of each episode's picture.
+    """
     timings: dict[str, float] = {}
     began = time.perf_counter()
     backend: Any = choose_backend(config.backend)  # once, not in every process
@@ -82,7 +89,7 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
     results: list[EpisodeResult] = []
     done: dict[str, int] = dict.fromkeys(config.tasks, 0)
     items = [(task, index) for task in config.tasks for index in range(config.episodes)]
-    for result in parallel_map(partial(_play_task, config), items, config.workers):
+    for result in parallel_map(partial(_play_task, config, clicks), items, config.workers):
         results.append(result)
         done[result.task] += 1
         if progress is not None:
@@ -105,19 +112,22 @@ def play_demo(config: DemoConfig, progress: Callable[[str, int, int], None] | No
 
 def demo_figures(results: DemoResults) -> dict[str, Any]:
     """What `results.json` says of a demonstration: every episode, and the wall seconds of each stage."""
-    episodes = [
-        {name: getattr(episode, name) for name in ("task", "seed", "success")}
-        | dict(zip(("distance_start", "distance_end"), episode.distances, strict=True))
-        | {"seconds_per_plan": episode.seconds_per_plan}
-        for episode in results.episodes
-    ]
+    judged = [episode.success for episode in results.episodes if episode.clicked is None]
     return {
-        "solved": sum(episode.success for episode in results.episodes),
-        "episodes": episodes,
+        "solved": sum(judged) if judged else None,
+        "episodes": [_episode_figures(episode) for episode in results.episodes],
         "seconds": dict(results.timings),
         "renderer": results.renderer,
         "drawn_by": results.drawn_by,
     }
+
+
+def _episode_figures(episode: EpisodeResult) -> dict[str, Any]:
+    figures = {"task": episode.task, "seed": episode.seed, "seconds_per_plan": episode.seconds_per_plan}
+    if episode.clicked is not None:
+        return figures | dict(zip(("points_px_start", "points_px_end"), episode.clicked.distances_px, strict=True))
+    distances = dict(zip(("distance_start", "distance_end"), episode.distances, strict=True))
+    return figures | {"success": episode.success} | distances
 
 
 def model_facts(model: Any) -> dict[str, str]:
@@ -156,7 +166,7 @@ def _loaded(checkpoint: str, decoder: str) -> tuple[Any, Drawing]:
     return model, drawing_of(model, decoder)
 
 
-def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
+def _play_task(config: DemoConfig, clicks: Clicks | None, item: tuple[str, int]) -> EpisodeResult:
     """Episode `index` of a task, played and filmed. item: (task, index)."""
     task, index = item
     *_, episode = draw_episodes(task, config.seed, index + 1, backend=config.backend)
@@ -176,7 +186,8 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
     try:
         policy = world_model(policy_setup(task, model, config.planner, environment, planning=config.planning))
         start_image = environment.reset(options=options)[0]["image"]
-        played = play(policy, environment, episode.seed, options, film=True, after_plan=imagine)
+        played = play(policy, environment, episode.seed, options, True, imagine, clicks)
+        clicked = None if clicks is None else _clicked(policy, environment, clicks)
     finally:
         environment.close()
     parts = zip(imagined, played.step_frames, policy.statistics, strict=False)  # an episode may end early
@@ -195,4 +206,15 @@ def _play_task(config: DemoConfig, item: tuple[str, int]) -> EpisodeResult:
         distances=(played.distances[0], played.distances[-1]),
         limit=RADIUS[task],
         plans=plans,
+        clicked=clicked,
     )
+
+
+def _clicked(policy: MPCPolicy, environment: KitchenEnv, clicks: Clicks) -> Clicked:
+    """A goal of points after its episode: they are looked for once more."""
+    policy.watch(environment.observe())
+    points, goal = policy.points, policy.goal.points
+    assert points is not None
+    assert goal is not None
+    start, end = (float((each - goal.wanted).norm(dim=-1).mean()) for each in (goal.pixels, points))
+    return Clicked(*clicks, (start, end))

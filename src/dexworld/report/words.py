@@ -98,10 +98,14 @@ IMAGINED = (
     "counts is whether the hand and the object are in the same place."
 )
 POINTS = (
-    "Each column is one step. Above: what the camera saw before the move. The model found the dots in the goal picture "
-    "too, at the crosses. White lines are the ways that it expects the dots to be pushed. The glow is how unsure it is "
-    "of where they end. Below: what the camera saw after the move."
+    "Each column is one step. Above: what the camera saw before the move. The goal has the dots at the crosses. "
+    "White lines are the ways that the model expects the dots to be pushed. The glow is how unsure it is of where they "
+    "end. Below: what the camera saw after the move."
 )
+CLICKED = "The goal: the dots should be moved to the crosses."
+CLICKED_MEASURE = "Dots to their crosses, as the model sees them"
+START = "The start: what the camera sees first."
+PIXEL = " Pixel under the pointer: "
 CONTROLS = {  # keys of results.json, best first by what they know
     "expert": "Scripted expert",
     "true_simulator": "True simulator",

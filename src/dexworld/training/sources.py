@@ -71,9 +71,9 @@ class FrameSource:
         return self.window(next(self._stream))
 
     def window(self, loaded: Window) -> Window:
-        """A loaded window on the device: resized with its intrinsics, augmented, with latents."""
+        """A loaded window on the device: resized with its intrinsics and pixels, augmented, with latents."""
         fit, window = Fit.cover(self.loader.image_size, self.image_size), loaded.to(self.device)
-        window = replace(window, track=replace(window.track, intrinsics=fit.intrinsics(window.track.intrinsics)))
+        window = replace(window, track=fit.track(window.track))
         if self.latents is None:
             return replace(window, frames=NOTHING)
         images = fit.images(window.frames)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dexworld.data.resize import Fit
+from dexworld.data.resize import Fit, holds_pixels
 from dexworld.data.source import CorruptEpisodeError
 from dexworld.hands import BODY_KEYPOINTS, KEYPOINT_NAMES
 from dexworld.track import Track
@@ -103,8 +103,8 @@ def track_from_flat(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def columns_of(episode: Track, fit: Fit) -> dict[str, np.ndarray]:
     """Everything that an episode tells about its frames: (T, ...) arrays by the store's names, in stored pixels.
 
-    Floats of the columns in `VERSION_1` and float16 become float32; other columns keep their kind. Columns whose name
-    ends in `_pixels` (..., 2) are scaled and cropped like the frames. Raises CorruptEpisodeError naming a column that
+    Floats of the columns in `VERSION_1` and float16 become float32; other columns keep their kind. Columns of
+    pixels (`holds_pixels`) are scaled and cropped like the frames. Raises CorruptEpisodeError naming a column that
     is no plain array over the frames.
     """
     columns = {CAMERA: np.asarray(episode.world_from_camera, dtype=np.float32)}
@@ -116,7 +116,7 @@ def columns_of(episode: Track, fit: Fit) -> dict[str, np.ndarray]:
                 f"{episode.source}: column {name!r} has shape {array.shape} {array.dtype}; it must be a plain array "
                 f"of numbers or truth values whose first axis is the {len(episode)} frames, or one text per frame"
             )
-        if name.endswith("_pixels") and array.ndim > 1 and array.shape[-1] == 2:
+        if holds_pixels(name, array):
             array = fit.pixels(array.astype(np.float64)).astype(array.dtype)
         if (name in VERSION_1.values() and array.dtype.kind == "f") or array.dtype == np.float16:
             array = array.astype(np.float32)
