@@ -4,6 +4,7 @@ B batch, L words, W width of their vectors, D width of the head, C channels of t
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from dexworld.models.config import TextConfig
 from dexworld.models.keypoint_head import HeadBlock
 from dexworld.models.points import PointHead
-from dexworld.models.sentences import MOST_WORDS
+from dexworld.models.sentences import MOST_WORDS, SentenceEncoder, UniversalSentenceEncoder, word_vectors
 
 ROLES = 3  # the object to be moved, the object that its place is relative to, and where that is
 _UNIT_PX = 50.0  # what lengths in pixels count as one
@@ -33,18 +34,22 @@ class TextGoal:
 
 
 class TextHead(nn.Module):
-    """Words and a picture's maps (of a `PointHead`) to heatmaps of two objects, and to where the first should be."""
+    """Words and a picture's maps (of a `PointHead`) to heatmaps of two objects, and to where the first should be.
+
+    sentence_encoder: of `goal`; None takes `UniversalSentenceEncoder` when it is asked for.
+    """
 
     def __init__(self, config: TextConfig, channels: int, image_size: tuple[int, int]) -> None:
         super().__init__()
         dim = config.dim
         self.config, self.image_size = config, image_size
+        self.sentence_encoder: SentenceEncoder | None = None
         self.words = nn.Linear(config.words, dim)
         self.positions = nn.Parameter(0.02 * torch.randn(ROLES + MOST_WORDS, dim))
         self.blocks = nn.ModuleList(HeadBlock(dim, config.heads, 2) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim)
         sizes = (channels + 2, *[config.channels] * config.layers)
-        self.picture = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in zip(sizes, sizes[1:], strict=False))
+        self.picture = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in pairwise(sizes))
         self.match = nn.Conv2d(config.channels, dim, 1)
         self.place = nn.Sequential(
             nn.Linear(dim + 8, 2 * dim), nn.GELU(), nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, 2)
@@ -80,9 +85,14 @@ class TextHead(nn.Module):
         x = torch.cat([roles[:, 2], (anchor - centre) / _UNIT_PX, way / _UNIT_PX, *far], dim=-1)
         return anchor + _STEP_PX * self.place(x)
 
-    def goal(self, head: PointHead, latents: Tensor, words: Tensor) -> TextGoal:
-        """What a sentence's words (L, W) ask for in a picture with these latents (P, D); `head` is the same model's."""
-        roles = self.roles(words[None])
+    def goal(self, head: PointHead, latents: Tensor, sentence: str) -> TextGoal:
+        """What a sentence asks for in a picture with latents (P, D). head: the point head of the same model.
+
+        Raises ImportError without the sentence encoder's package, ValueError for a sentence of too many words or none.
+        """
+        if self.sentence_encoder is None:
+            self.sentence_encoder = UniversalSentenceEncoder()
+        roles = self.roles(word_vectors(self.sentence_encoder, [sentence]).to(latents))
         logits = self.heatmaps(roles, self.features(head.maps(latents[None])))
         (start, anchor), sure = head.read(logits)[0], logits[0, 0].flatten().softmax(-1).topk(9).values.sum()
         return TextGoal(start, self.end(roles, start[None], anchor[None])[0], anchor, float(sure))

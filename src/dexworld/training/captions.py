@@ -8,6 +8,7 @@ import colorsys
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -27,45 +28,77 @@ MARGIN_DEG = 12.0  # so near the next colour's hues, a colour may be called by t
 # From which hue on, degrees
 HUES = {"red": -15, "orange": 15, "yellow": 42, "green": 70, "turquoise": 155, "blue": 195, "purple": 255, "pink": 295}
 COLOURS: Words = {
-    "red": (("red", "crimson"), ("scarlet", "bright red")),
-    "orange": (("orange", "light orange"), ("tangerine", "orange-coloured")),
-    "yellow": (("yellow", "golden"), ("lemon yellow", "yellowish")),
-    "green": (("green", "grass green"), ("emerald", "lime green")),
-    "turquoise": (("turquoise", "cyan"), ("teal", "aqua")),
-    "blue": (("blue", "sky blue"), ("navy blue", "azure")),
-    "purple": (("purple", "lilac"), ("violet", "purplish")),
-    "pink": (("pink", "rose"), ("magenta", "pinkish")),
+    "red": (("red", "crimson", "cherry red", "ruby"), ("scarlet", "bright red")),
+    "orange": (("orange", "light orange", "amber", "bright orange"), ("tangerine", "orange-coloured")),
+    "yellow": (("yellow", "golden", "canary yellow", "mustard"), ("lemon yellow", "yellowish")),
+    "green": (("green", "grass green", "light green", "olive green"), ("emerald", "lime green")),
+    "turquoise": (("turquoise", "cyan", "aquamarine", "blue-green"), ("teal", "aqua")),
+    "blue": (("blue", "sky blue", "dark blue", "cobalt"), ("navy blue", "azure")),
+    "purple": (("purple", "lilac", "lavender", "plum"), ("violet", "purplish")),
+    "pink": (("pink", "rose", "hot pink", "fuchsia"), ("magenta", "pinkish")),
 }
 NOUNS: Words = {
-    "box": (("box", "carton"), ("package", "cardboard box")),
-    "can": (("can", "tin can"), ("soda can", "beer can")),
-    "ball": (("ball", "sphere"), ("round ball", "rubber ball")),
-    "bottle": (("bottle", "flask"), ("water bottle", "plastic bottle")),
-    "mug": (("mug", "cup"), ("teacup", "coffee mug")),
-    "bowl": (("bowl", "dish"), ("soup bowl", "round dish")),
+    "box": (("box", "carton", "block", "parcel"), ("package", "cardboard box")),
+    "can": (("can", "tin can", "soup can", "tin"), ("soda can", "beer can")),
+    "ball": (("ball", "sphere", "toy ball", "globe"), ("round ball", "rubber ball")),
+    "bottle": (("bottle", "flask", "glass bottle", "wine bottle"), ("water bottle", "plastic bottle")),
+    "mug": (("mug", "cup", "tea mug", "beaker"), ("teacup", "coffee mug")),
+    "bowl": (("bowl", "dish", "fruit bowl", "salad bowl"), ("soup bowl", "round dish")),
 }
-THINGS = (("object", "thing"), ("item",))
+THINGS = (("object", "thing", "one"), ("item",))
 SIDES: Words = {
-    "ahead": (("behind {b}", "at the back of {b}"), ("in back of {b}", "beyond {b}")),
-    "near": (("in front of {b}", "before {b}"), ("at the front of {b}", "on the near side of {b}")),
-    "left": (("to the left of {b}", "left of {b}"), ("on the left side of {b}", "to the left-hand side of {b}")),
-    "right": (("to the right of {b}", "right of {b}"), ("on the right side of {b}", "to the right-hand side of {b}")),
+    "ahead": (
+        ("behind {b}", "at the back of {b}", "on the far side of {b}", "past {b}"),
+        ("in back of {b}", "beyond {b}"),
+    ),
+    "near": (
+        ("in front of {b}", "before {b}", "on this side of {b}", "at the near side of {b}"),
+        ("at the front of {b}", "on the near side of {b}"),
+    ),
+    "left": (
+        ("to the left of {b}", "left of {b}", "at the left of {b}", "on the left of {b}"),
+        ("on the left side of {b}", "to the left-hand side of {b}"),
+    ),
+    "right": (
+        ("to the right of {b}", "right of {b}", "at the right of {b}", "on the right of {b}"),
+        ("on the right side of {b}", "to the right-hand side of {b}"),
+    ),
 }
 WAYS: Words = {
-    "ahead": (("away", "farther away", "away from me"), ("to the back", "further back")),
-    "near": (("nearer", "towards me", "closer to me"), ("to the front", "towards the viewer")),
-    "left": (("to the left", "left", "leftwards"), ("to the left-hand side", "toward the left")),
-    "right": (("to the right", "right", "rightwards"), ("to the right-hand side", "toward the right")),
+    "ahead": (
+        ("away", "farther away", "away from me", "back towards the wall", "to the rear"),
+        ("to the back", "further back"),
+    ),
+    "near": (
+        ("nearer", "towards me", "closer to me", "towards the camera", "forwards to me"),
+        ("to the front", "towards the viewer"),
+    ),
+    "left": (
+        ("to the left", "left", "leftwards", "over to the left", "to my left"),
+        ("to the left-hand side", "toward the left"),
+    ),
+    "right": (
+        ("to the right", "right", "rightwards", "over to the right", "to my right"),
+        ("to the right-hand side", "toward the right"),
+    ),
 }
 FREE: Words = {
-    "next": (("next to {b}", "near {b}", "beside {b}"), ("close to {b}", "alongside {b}")),
-    "towards": (("towards {b}", "closer to {b}"), ("nearer to {b}", "in the direction of {b}")),
-    "from": (("away from {b}", "farther from {b}"), ("further away from {b}", "off from {b}")),
+    "next": (("next to {b}", "near {b}", "beside {b}", "right by {b}"), ("close to {b}", "alongside {b}")),
+    "towards": (("towards {b}", "closer to {b}", "toward {b}"), ("nearer to {b}", "in the direction of {b}")),
+    "from": (("away from {b}", "farther from {b}", "apart from {b}"), ("further away from {b}", "off from {b}")),
 }
 CENTIMETRES = (("cm", "centimetres"), ("centimeters",))
 NUMBERS = {5: "five", 6: "six", 8: "eight", 10: "ten", 12: "twelve", 15: "fifteen", 20: "twenty"}
 FORMS = (
-    ("push {a} {where}", "move {a} {where}", "please slide {a} {where}", "{a} should be {where}", "shift {a} {where}"),
+    (
+        *("push {a} {where}", "move {a} {where}", "please slide {a} {where}", "shift {a} {where}"),
+        *(
+            "{a} should be {where}",
+            "could you put {a} {where}",
+            "{where} is the place for {a}",
+            "get {a} {where} please",
+        ),
+    ),
     ("shove {a} {where}", "can you bring {a} {where}?", "{where}, that is where {a} belongs", "I want {a} {where}"),
 )
 _HALF = 0.5**0.5
@@ -79,14 +112,31 @@ PAIRS = (("red", "ball"), ("blue", "bowl"), ("green", "can"), ("yellow", "mug"),
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects that sentences are about. kinds: numbers in `OBJECT_KINDS`, -1 where absent. colours: (n, 3) RGB in
-    [0, 1]. places: (n, 2) metres [ahead, left]. shown: which of them (n,) the picture shows.
+    """Objects that sentences are about. kinds: numbers (n,) in `OBJECT_KINDS`, -1 where absent. colours: (n, 3) RGB in
+    [0, 1]. positions: (n, 3) metres in the world. shown: which of them (n,) the picture shows. world_from_camera:
+    (4, 4).
     """
 
     kinds: np.ndarray
     colours: np.ndarray
-    places: np.ndarray
+    positions: np.ndarray
     shown: np.ndarray
+    world_from_camera: np.ndarray
+
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """The viewer's axes (2, 2), ahead and left, in the world's plane."""
+        ahead = self.world_from_camera[:2, 2] / np.linalg.norm(self.world_from_camera[:2, 2])
+        return np.stack([ahead, [-ahead[1], ahead[0]]])
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """(n, 2) metres [ahead, left]."""
+        return self.positions[:, :2] @ self.axes.T
+
+    def end(self, meaning: "Meaning") -> np.ndarray:
+        """Where the object of a meaning should be, (3,) metres in the world, at its height."""
+        return np.append(np.asarray(meaning.target) @ self.axes, self.positions[meaning.moved, 2])
 
 
 @dataclass(frozen=True)
@@ -142,7 +192,8 @@ def draw_caption(rng: np.random.Generator, scene: Scene, wording: Wording = "see
 def nearest_caption(
     rng: np.random.Generator, scene: Scene, moved: int, target: np.ndarray, wording: Wording = "seen"
 ) -> Caption | None:
-    """The sentence whose meaning is nearest to object `moved` being at `target` (2,); None where it has no name."""
+    """The sentence whose meaning is nearest to object `moved` being at `target` (2,) [ahead, left]; None where it has
+    no name."""
     named = {index for index in np.flatnonzero(scene.shown) if _names(scene, int(index), wording)}
     found = [each for each in meanings(scene, moved) if each.anchor in named] if moved in named else []
     if not found:

@@ -22,7 +22,6 @@ from dexworld.models.config import TextConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.sentences import SentenceEncoder, UniversalSentenceEncoder, word_vectors
-from dexworld.models.text_head import TextHead
 from dexworld.models.world_model import load_world_model
 from dexworld.training.captions import Caption, Scene, Wording, draw_caption
 from dexworld.training.checkpoints import check_settings
@@ -55,6 +54,8 @@ class TextTrainConfig(LoopConfig):
     """Standard deviation of the objects' target Gaussians, in pixels of the model's image."""
     jitter_px: float = 1.0
     """Standard deviation of where objects are said to be when their place is to be told: finding them is not exact."""
+    word_noise: float = 0.03
+    """Standard deviation of what is added to the words' vectors, of length 1: other words for the same lie near."""
     ema: float = 0.995
     """Decay of the averaged weights, which are what is saved; 0 saves the trained weights themselves."""
     validation_pictures: int = 384
@@ -65,7 +66,7 @@ class TextTrainConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "sentences", "sigma_px", "validation_pictures")
-        check_not_negative(self, "jitter_px")
+        check_not_negative(self, "jitter_px", "word_noise")
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class TextRunConfig(DataConfig):
 class TextBatch:
     """B sentences about N pictures with latents (N, P, D): the vectors of their words (B, L, W).
 
-    picture: (B,) which picture a sentence is about. start, anchor, end: pixels (B, 2) of the object that is to be moved, of the one that its place is relative to, and
-    of where it should be.
+    picture: (B,) which picture a sentence is about. start, anchor, end: pixels (B, 2) of the object that is to be
+    moved, of the one that its place is relative to, and of where it should be.
     """
 
     latents: Tensor
@@ -101,17 +102,11 @@ class TextBatch:
     end: Tensor
 
 
-def scenes_of(window: Window) -> tuple[list[Scene], np.ndarray, np.ndarray]:
-    """The B scenes of a window's first frames, the viewer's axes (B, 2, 2) [ahead, left] in the world, and the
-    positions (B, n, 3) of their objects.
-    """
-    forward = window.track.world_from_camera[:, 0, :2, 2].numpy()
-    forward = forward / np.linalg.norm(forward, axis=1, keepdims=True)
-    axes = np.stack([forward, np.stack([-forward[:, 1], forward[:, 0]], axis=1)], axis=1)
+def scenes_of(window: Window) -> list[Scene]:
+    """The B scenes of a window's first frames."""
     kinds, colours, positions = (window.track[name][:, 0].numpy() for name in OBJECTS)
     shown = window.track["points_visible"][:, 0, : kinds.shape[1]].numpy() & (kinds >= 0)
-    places = np.einsum("bni,bai->bna", positions[..., :2], axes)
-    return [Scene(*each) for each in zip(kinds, colours, places, shown, strict=True)], axes, positions
+    return list(map(Scene, kinds, colours, positions, shown, window.track.world_from_camera[:, 0].numpy()))
 
 
 def pixels_of(points: Tensor, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
@@ -129,7 +124,7 @@ def captioned(
     The sentences depend on the seed and on the samples' numbers alone. Pictures in which nothing can be named are left
     out.
     """
-    scenes, axes, positions = scenes_of(window)
+    scenes = scenes_of(window)
     found: list[tuple[int, Caption]] = []
     for row, (scene, number) in enumerate(zip(scenes, window.numbers.tolist(), strict=True)):
         rng = np.random.default_rng([seed, number])
@@ -137,9 +132,8 @@ def captioned(
         found += [(row, caption) for caption in captions if caption is not None]
     rows, points = torch.tensor([row for row, _ in found], dtype=torch.long), np.zeros((len(found), 3, 3), np.float32)
     for place, (row, caption) in zip(points, found, strict=True):
-        meaning = caption.meaning
-        place[:2], place[2] = positions[row, [meaning.moved, meaning.anchor]], positions[row, meaning.moved]
-        place[2, :2] = meaning.target @ axes[row]
+        scene, meaning = scenes[row], caption.meaning
+        place[:2], place[2] = scene.positions[[meaning.moved, meaning.anchor]], scene.end(meaning)
     track = window.track
     pixels = pixels_of(torch.from_numpy(points), track.world_from_camera[rows, 0], track.intrinsics[rows])
     sentences = [caption.sentence for _, caption in found]
@@ -170,7 +164,9 @@ class TextTask:
     def losses(self, batch: TextBatch, index: int) -> dict[str, Tensor]:
         """Scalars: `loss`, and its parts `start`, `anchor` and `end`."""
         head, sigma, count = self.model.text, self.config.sigma_px, max(1, len(batch.words))
-        roles = head.roles(batch.words)
+        generator = torch.Generator().manual_seed(index)
+        noise = self.config.word_noise * torch.randn(batch.words.shape, generator=generator).to(batch.words)
+        roles = head.roles(batch.words + noise * (batch.words != 0).any(dim=-1, keepdim=True))
         with torch.no_grad():
             maps = self.model.points.maps(batch.latents)
         logits, names = head.heatmaps(roles, head.features(maps)[batch.picture]).float(), ("start", "anchor")
@@ -178,7 +174,6 @@ class TextTask:
             name: heatmap_cross_entropy(logits[:, role], getattr(batch, name), head.image_size, sigma).sum() / count
             for role, name in enumerate(names)
         }
-        generator = torch.Generator().manual_seed(index)
         noise = self.config.jitter_px * torch.randn(2, *batch.start.shape, generator=generator).to(batch.start)
         noise[1] = torch.where((batch.start == batch.anchor).all(-1, keepdim=True), noise[0], noise[1])
         end = head.end(roles, batch.start + noise[0], batch.anchor + noise[1])
@@ -237,31 +232,34 @@ def train_text(
     Raises ValueError for data that is missing or does not fit, ImportError without the sentence encoder's package,
     ResumeError or TrainingDiverged with what to do. Under torchrun all processes call this and share the batches (DDP).
     """
-    return fit(partial(_prepare, config, sentence_encoder()), config.device)
+    return fit(partial(_prepare, config, sentence_encoder), config.device)
 
 
 def _prepare(
-    config: TextRunConfig, encoder: SentenceEncoder, device: torch.device, processes: Processes
+    config: TextRunConfig,
+    sentence_encoder: Callable[[], SentenceEncoder],
+    device: torch.device,
+    processes: Processes,
 ) -> tuple[Trainer[DexWM], dict[str, Any]]:
-    training, data = config.training, RunData.open(config)
+    training, encoder, data = config.training, sentence_encoder(), RunData.open(config)
     torch.manual_seed(training.seed)  # the head draws its first weights from torch's generator
     model = load_world_model(config.checkpoint)
     if not isinstance(model, DexWM) or model.config.points is None:
         raise ValueError(f"{config.checkpoint} has no point head, whose maps sentences need: `dexworld train points`")
     model = model if model.config.text is not None else extended(model, text=config.text)
     if model.config.text.words != encoder.width:
-        raise ValueError(f"the text head reads {model.config.text.words} numbers a word, the encoder gives {encoder.width}")
+        wide = f"{model.config.text.words} numbers a word, the sentence encoder gives {encoder.width}"
+        raise ValueError(f"the text head reads {wide}: set `--words {encoder.width}`")
     model.requires_grad_(False).text.requires_grad_(True)
     data, fingerprint = data.resized(model.config.image_size), encoder_fingerprint(model.encoder)
     identity = {**data.identity(config), "encoder": fingerprint}
     check_settings(config.output / "checkpoints", {"training": fixed_settings(training), **identity})
-    opened = open_data(config, training, data, model.encoder.to(device), fingerprint, device, processes)
-    sources = [each.source(EveryFrame(), data.training, COLUMNS) for each in opened[:1]]
+    opened, shown = open_data(config, training, data, model.encoder.to(device), fingerprint, device, processes)
     validation = None
     if data.validates:
-        held_out = opened[1].source(EveryFrame(), data.held_out, COLUMNS, shown=True)
+        held_out = shown.source(EveryFrame(), data.held_out, COLUMNS, shown=True)
         validation = partial(text_figures, held_out, training.validation_pictures, encoder)
-    task = TextTask(model, training, sources[0], encoder)
+    task = TextTask(model, training, opened.source(EveryFrame(), data.training, COLUMNS), encoder)
     identity |= {"model": asdict(model.config)}
     provenance = {
         **data.provenance(model.provenance),

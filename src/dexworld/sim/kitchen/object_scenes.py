@@ -14,8 +14,8 @@ from dexworld.sim.kitchen.expert import FINGERS_OPEN, FINGERS_RAKE, RAKE_FACE, R
 from dexworld.sim.kitchen.explore import COLUMNS, random_fingers, random_target, recorded
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_AREA, COUNTER_TOP, random_layout, random_spot
 from dexworld.sim.kitchen.kitchen_simulation import ARM, MAX_OBJECTS, Simulation
-from dexworld.sim.kitchen.task_builders import AWAY_POSE, step
 from dexworld.sim.kitchen.objects import KINDS
+from dexworld.sim.kitchen.task_builders import AWAY_POSE, step
 from dexworld.sim.poses import heading, quaternion, turn_about_z
 from dexworld.track import Track
 
