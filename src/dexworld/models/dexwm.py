@@ -124,11 +124,8 @@ class DexWM(Pretrained):
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part (the values of a pca encoder are counted as its parameters)."""
         counts = {"encoder": sum(value.numel() for value in [*self.encoder.parameters(), *self.encoder.buffers()])}
-        for name in (
-            "predictor",
-            "keypoint_head",
-            *(each for each in ("points", "text") if getattr(self.config, each)),
-        ):
+        heads = [each for each in ("points", "text") if getattr(self.config, each)]
+        for name in ("predictor", "keypoint_head", *heads):
             counts[name] = sum(value.numel() for value in self.get_submodule(name).parameters())
         return {**counts, "total": sum(counts.values())}
 

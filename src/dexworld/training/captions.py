@@ -92,12 +92,8 @@ NUMBERS = {5: "five", 6: "six", 8: "eight", 10: "ten", 12: "twelve", 15: "fiftee
 FORMS = (
     (
         *("push {a} {where}", "move {a} {where}", "please slide {a} {where}", "shift {a} {where}"),
-        *(
-            "{a} should be {where}",
-            "could you put {a} {where}",
-            "{where} is the place for {a}",
-            "get {a} {where} please",
-        ),
+        *("{a} should be {where}", "could you put {a} {where}", "get {a} {where} please"),
+        "{where} is the place for {a}",
     ),
     ("shove {a} {where}", "can you bring {a} {where}?", "{where}, that is where {a} belongs", "I want {a} {where}"),
 )
