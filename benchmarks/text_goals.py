@@ -4,7 +4,8 @@
 
 Understanding: sentences about objects of pictures of held-out scenes, with the words of training, with other words, and
 with other pairs of colour and kind. Pushing: starts of push episodes; what the sentence means is the target, which lies
-within 3 cm of the episode's own. `click` is told both pixels by the simulator, `text` reads them from the sentence.
+within 3 cm of the episode's own. `click` is told both pixels by the simulator, `seen` and `words` read them from the
+sentence, in the words of training and in others.
 """
 
 from collections import Counter
@@ -31,7 +32,7 @@ from dexworld.sim.kitchen.kitchen_scene import random_layout
 from dexworld.sim.kitchen.kitchen_simulation import MAX_OBJECTS
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, Rejection, draw_episode
 from dexworld.sim.kitchen.object_scenes import PairConfig, Points, described, record_pairs
-from dexworld.training.captions import Caption, Scene, draw_caption, nearest_caption
+from dexworld.training.captions import Scene, draw_caption, nearest_caption
 
 WORDINGS = ("seen", "words", "pairs")
 TOLERANCE = 0.03  # metres between what the sentence means and the episode's target
@@ -106,8 +107,8 @@ def understanding(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return figures
 
 
-def pushed(checkpoint: str, wording: str, seed: int) -> dict[str, Any] | str:
-    """What a sentence and clicks made of the push episode of `seed`, or why there is nothing to compare."""
+def pushed(checkpoint: str, seed: int) -> dict[str, Any] | str:
+    """What sentences and clicks made of the push episode of `seed`, or why there is nothing to compare."""
     episode = draw_episode("push", seed)
     if isinstance(episode, Rejection):
         return episode.reason
@@ -120,18 +121,22 @@ def pushed(checkpoint: str, wording: str, seed: int) -> dict[str, Any] | str:
         shown = Points(simulation, rng).row()["points_visible"][:MAX_OBJECTS]
         pose, camera = simulation.world_from_camera, simulation.intrinsics
         scene = Scene(look["object_kinds"], look["object_colours"], positions, shown, pose)
-        caption: Caption | None = nearest_caption(rng, scene, 0, scene.axes @ episode.goal_object[:2], wording)
-        if caption is None:
+        place = scene.axes @ episode.goal_object[:2]
+        captions = {wording: nearest_caption(rng, scene, 0, place, wording) for wording in WORDINGS[:2]}
+        if captions["seen"] is None:
             return "the object is hidden at the start, or can't be told from the others"
-        target = scene.end(caption.meaning)
+        target = scene.end(captions["seen"].meaning)  # words mean the same
         if np.linalg.norm((target - episode.goal_object)[:2]) > TOLERANCE:
             return "no sentence means a place near the target"
         episode = replace(episode, goal_object=target)
-        clicks = tuple(pixel_of(each, pose, camera)[None, :2] for each in (positions[0], target))
-        told = sentence_points(model, image, caption.sentence)
-        row: dict[str, Any] = {"seed": seed, "sentence": caption.sentence}
-        row["start_px"], row["end_px"] = (float(np.linalg.norm(a - b)) for a, b in zip(told, clicks, strict=True))
-        for name, points in (("click", clicks), ("text", told)):
+        goals = {"click": tuple(pixel_of(each, pose, camera)[None, :2] for each in (positions[0], target))}
+        row: dict[str, Any] = {"seed": seed}
+        for name, caption in captions.items():
+            assert caption is not None
+            row[f"{name}_sentence"], goals[name] = caption.sentence, sentence_points(model, image, caption.sentence)
+        for name, points in goals.items():
+            apart = (float(np.linalg.norm(a - b)) for a, b in zip(points, goals["click"], strict=True))
+            row |= dict(zip((f"{name}_start_px", f"{name}_end_px"), apart, strict=True))
             policy = world_model(policy_setup("push", model, "cpu", environment))
             played = play(policy, environment, seed, {"episode": episode}, goal_points=points)
             row |= {f"{name}_success": played.success, f"{name}_cm": 100 * played.distances[-1]}
@@ -141,10 +146,10 @@ def pushed(checkpoint: str, wording: str, seed: int) -> dict[str, Any] | str:
     return row
 
 
-def pushes(checkpoint: str, wording: str, first_seed: int, episodes: int, workers: int) -> tuple[list[dict], Counter]:
+def pushes(checkpoint: str, first_seed: int, episodes: int, workers: int) -> tuple[list[dict], Counter]:
     """The first so many episodes in the order of seeds, and why others were passed over."""
     rows, passed, seeds = [], Counter(), count(first_seed)
-    with Workers(partial(pushed, checkpoint, wording), workers) as pool:
+    with Workers(partial(pushed, checkpoint), workers) as pool:
         while len(rows) < episodes:
             for result in pool.map(list(islice(seeds, 2 * (episodes - len(rows))))):
                 if isinstance(result, str):
@@ -155,15 +160,17 @@ def pushes(checkpoint: str, wording: str, first_seed: int, episodes: int, worker
 
 
 def comparison(rows: list[dict]) -> Iterator[tuple[str, Any]]:
-    """Figures of pushing by click and by text."""
-    for name in ("click", "text"):
-        rate = interval_values(wilson(sum(row[f"{name}_success"] for row in rows), len(rows)))
-        yield from ((f"{name}_{key}", value) for key, value in rate.items())
-        yield f"{name}_cm", float(np.mean([row[f"{name}_cm"] for row in rows]))
-    yield "start_cm", float(np.mean([row["still_cm"] for row in rows]))
-    yield "p", float(mcnemar(*(np.array([row[f"{name}_success"] for row in rows]) for name in ("click", "text"))))
-    for name in ("start_px", "end_px"):
-        yield f"push_{name}", float(np.median([row[name] for row in rows]))
+    """Figures of pushing by click and by sentences; `p` of their difference by McNemar's test."""
+    won = {name: np.array([row[f"{name}_success"] for row in rows]) for name in ("click", *WORDINGS[:2])}
+    for name, successes in won.items():
+        rate = interval_values(wilson(int(successes.sum()), len(rows)))
+        yield from ((f"push_{name}_{key}", value) for key, value in rate.items())
+        yield f"push_{name}_cm", float(np.mean([row[f"{name}_cm"] for row in rows]))
+        if name != "click":
+            yield f"push_{name}_p", float(mcnemar(won["click"], successes))
+            for error in ("start_px", "end_px"):
+                yield f"push_{name}_{error}", float(np.median([row[f"{name}_{error}"] for row in rows]))
+    yield "push_still_cm", float(np.mean([row["still_cm"] for row in rows]))
 
 
 def main() -> None:
@@ -173,17 +180,16 @@ def main() -> None:
     arguments.add_argument("--episodes", type=int, default=24, help="pushes, with a sentence each")
     arguments.add_argument("--seed", type=int, default=904_500, help="first held-out scene")
     arguments.add_argument("--split", default="validation", help="evaluation for seeds from 1,000,000 on")
-    arguments.add_argument("--wording", choices=WORDINGS[:2], default="words", help="of the pushes' sentences")
     arguments.add_argument("--workers", type=int, default=0, help="processes; 0 is one per core")
     options = arguments.parse_args()
     model, scenes = model_of(options.checkpoint), range(options.seed, options.seed + -(-options.pictures // FRAMES))
     check_seeds([options.seed, *scenes], model.provenance, options.split)
 
-    results: dict[str, Any] = {name: getattr(options, name) for name in ("checkpoint", "seed", "wording")}
+    results: dict[str, Any] = {name: getattr(options, name) for name in ("checkpoint", "seed")}
     with Workers(partial(understood, options.checkpoint), options.workers) as pool:
         results |= understanding([row for rows in pool.map(list(scenes)) for row in rows])
     if options.episodes:
-        rows, passed = pushes(options.checkpoint, options.wording, options.seed, options.episodes, options.workers)
+        rows, passed = pushes(options.checkpoint, options.seed, options.episodes, options.workers)
         check_seeds([row["seed"] for row in rows], model.provenance, options.split)
         results |= {"episodes": len(rows), "radius_cm": 100 * RADIUS["push"], **dict(comparison(rows))}
         results |= {"passed_over": dict(passed), "rows": rows}

@@ -235,5 +235,6 @@ def test_the_benchmark_of_sentences_compares_them_with_clicks(tmp_path):
         assert results[f"{wording}_still_cm"] >= 5  # no sentence asks for less
     (row,) = results["rows"]
     assert row["still_cm"] > results["radius_cm"]
-    assert results["start_cm"] == row["still_cm"]
-    assert {"click_value", "text_value", "push_start_px", "passed_over"} <= results.keys()
+    assert results["push_still_cm"] == row["still_cm"]
+    assert row["click_start_px"] == 0 < row["words_start_px"]
+    assert {"push_click_value", "push_seen_low", "push_words_p", "passed_over"} <= results.keys()

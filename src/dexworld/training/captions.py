@@ -48,20 +48,20 @@ NOUNS: Words = {
 THINGS = (("object", "thing", "one"), ("item",))
 SIDES: Words = {
     "ahead": (
-        ("behind {b}", "at the back of {b}", "on the far side of {b}", "past {b}"),
-        ("in back of {b}", "beyond {b}"),
+        ("behind {b}", "at the back of {b}", "on the far side of {b}", "past {b}", "beyond {b}"),
+        ("in back of {b}", "to the rear of {b}"),
     ),
     "near": (
         ("in front of {b}", "before {b}", "on this side of {b}", "at the near side of {b}"),
         ("at the front of {b}", "on the near side of {b}"),
     ),
     "left": (
-        ("to the left of {b}", "left of {b}", "at the left of {b}", "on the left of {b}"),
-        ("on the left side of {b}", "to the left-hand side of {b}"),
+        ("to the left of {b}", "left of {b}", "on the left of {b}", "on the left side of {b}"),
+        ("to the left-hand side of {b}", "leftward of {b}"),
     ),
     "right": (
-        ("to the right of {b}", "right of {b}", "at the right of {b}", "on the right of {b}"),
-        ("on the right side of {b}", "to the right-hand side of {b}"),
+        ("to the right of {b}", "right of {b}", "on the right of {b}", "on the right side of {b}"),
+        ("to the right-hand side of {b}", "rightward of {b}"),
     ),
 }
 WAYS: Words = {
@@ -74,16 +74,19 @@ WAYS: Words = {
         ("to the front", "towards the viewer"),
     ),
     "left": (
-        ("to the left", "left", "leftwards", "over to the left", "to my left"),
-        ("to the left-hand side", "toward the left"),
+        ("to the left", "left", "leftwards", "towards the left", "to my left side"),
+        ("to the left-hand side", "in the left direction"),
     ),
     "right": (
-        ("to the right", "right", "rightwards", "over to the right", "to my right"),
-        ("to the right-hand side", "toward the right"),
+        ("to the right", "right", "rightwards", "towards the right", "to my right side"),
+        ("to the right-hand side", "in the right direction"),
     ),
 }
 FREE: Words = {
-    "next": (("next to {b}", "near {b}", "beside {b}", "right by {b}"), ("close to {b}", "alongside {b}")),
+    "next": (
+        ("next to {b}", "near {b}", "beside {b}", "right by {b}", "alongside {b}"),
+        ("close to {b}", "adjacent to {b}"),
+    ),
     "towards": (("towards {b}", "closer to {b}", "toward {b}"), ("nearer to {b}", "in the direction of {b}")),
     "from": (("away from {b}", "farther from {b}", "apart from {b}"), ("further away from {b}", "off from {b}")),
 }

@@ -54,7 +54,7 @@ class TextTrainConfig(LoopConfig):
     """Standard deviation of the objects' target Gaussians, in pixels of the model's image."""
     jitter_px: float = 1.0
     """Standard deviation of where objects are said to be when their place is to be told: finding them is not exact."""
-    word_noise: float = 0.03
+    word_noise: float = 0.01
     """Standard deviation of what is added to the words' vectors, of length 1: other words for the same lie near."""
     ema: float = 0.995
     """Decay of the averaged weights, which are what is saved; 0 saves the trained weights themselves."""
