@@ -162,7 +162,7 @@ def table(rows: dict[str, Any], figures: tuple[Figure, ...], seeds: list[int]) -
             lines += _row(name, MISSING, *[""] * (len(heads) + 2))
             continue
         seconds = f"{np.mean(row['train_cpu_s']):.0f}"
-        cells = [_cell(row[figure.name], figure.digits) for figure in shown]
+        cells = [table_cell(row[figure.name], figure.digits) for figure in shown]
         lines += _row(name, _seeds(row["seeds"], seeds), str(row["steps"]), seconds, *cells)
     lines += "\n" + _row("difference", "seeds", *heads) + "|---" * (len(heads) + 2) + "|\n"
     for variant in VARIANTS:
@@ -171,7 +171,7 @@ def table(rows: dict[str, Any], figures: tuple[Figure, ...], seeds: list[int]) -
             if found is None:
                 lines += _row(label, MISSING, *[""] * len(heads))
                 continue
-            cells = [_cell(found[figure.name], figure.digits, sign="+") for figure in shown]
+            cells = [table_cell(found[figure.name], figure.digits, sign="+") for figure in shown]
             lines += _row(label, _seeds(found["seeds"], seeds), *cells)
     return lines
 
@@ -184,7 +184,7 @@ def _seeds(done: list[int], wanted: list[int]) -> str:
     return f"{len(done)}" if len(done) == len(wanted) else f"{len(done)} of {len(wanted)}"
 
 
-def _cell(figure: dict[str, Any], digits: int, sign: str = "") -> str:
+def table_cell(figure: dict[str, Any], digits: int, sign: str = "") -> str:
     """`0.712 [0.690, 0.734]`."""
     if figure["value"] is None:
         return "-"

@@ -35,12 +35,18 @@ from dexworld.training.train_points import (
 STEPS, BOOTSTRAP = 3, 1000
 
 
-def windows_of(folder: Path, model) -> WindowSource:
-    """Windows of a start frame and the frames after it, of all episodes of a folder."""
+def windows_of(
+    folder: Path, model, training: PointsTrainConfig | None = None, moving_object_weight: float = 0.0
+) -> WindowSource:
+    """Windows of a start frame and the frames after it, of all episodes of a folder; always the same ones, or those of
+    a training run.
+    """
     config, device = PointsRunConfig(data=(folder,), validation_fraction=0.0), torch.device("cpu")
     run, fingerprint = RunData.open(config).resized(model.config.image_size), encoder_fingerprint(model.encoder)
-    data, _ = open_data(config, PointsTrainConfig(), run, model.encoder, fingerprint, device, Processes())
-    return data.source(StrideSampling(STEPS + 1, 1, (1.0,), 0.0), run.training, COLUMNS, shown=True)
+    settings = training or PointsTrainConfig()
+    data, _ = open_data(config, settings, run, model.encoder, fingerprint, device, Processes())
+    strategy = StrideSampling(STEPS + 1, 1, (1.0,), 0.0, moving_object_weight=moving_object_weight)
+    return data.source(strategy, run.training, COLUMNS, shown=training is None)
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
 from dexworld.models.latent_space import LatentSpace
 from dexworld.models.reference import REFERENCE, checkpoint_path
-from dexworld.sim.collect_scenes import SceneRange, collect
+from dexworld.sim.collect_scenes import SceneRange, collect, collect_objects
 from dexworld.sim.kitchen.explore import ExploreConfig
+from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig
 from dexworld.training.cost import VIT_SHAPES
 from dexworld.training.train_points import extended
 
@@ -238,3 +239,21 @@ def test_the_benchmark_of_sentences_compares_them_with_clicks(tmp_path):
     assert results["push_still_cm"] == row["still_cm"]
     assert row["click_start_px"] == 0 < row["words_start_px"]
     assert {"push_click_value", "push_seen_low", "push_words_p", "passed_over"} <= results.keys()
+
+
+def test_the_study_of_encoders_trains_and_measures_each_and_goes_on(tmp_path):
+    folders = {"pushes": (60_000, PushConfig(frames=6)), "pairs": (60_010, PairConfig(frames=4))}
+    folders |= {"held-out-pushes": (905_900, PushConfig(frames=6)), "held-out-pairs": (905_910, PairConfig(frames=4))}
+    for name, (seed, recording) in folders.items():
+        collect_objects(SceneRange(tmp_path / name, 2, seed, 1), recording)
+    options = [word for name in folders for word in (f"--{name}", str(tmp_path / name))]
+    options += ["--encoders", "pca", "--seeds", "0", "--seconds", "0.1"]
+    options += ["--batch-size", "2", "--follow-batch", "4", "--windows", "8"]
+    (row,) = run("encoders.py", tmp_path / "out", *options)["encoders"].values()
+    assert row["pushes_found_px"]["value"] > 0
+    assert row["pushes_found_px"]["low"] is None  # one seed
+    assert row["steps"] >= 8
+    made = (tmp_path / "out/pca/0/results.json").stat().st_mtime_ns
+    run("encoders.py", tmp_path / "out", *options)
+    assert (tmp_path / "out/pca/0/results.json").stat().st_mtime_ns == made
+    assert (tmp_path / "out/table.md").read_text().count("\n") == 3

@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("seconds", "act_seconds", "reach_seconds"), (0.01, 3600.0)),
     **dict.fromkeys(("antialias", "supersample"), (0, 16)),
     "OpenLoop.episodes": (2, 10**6),
+    "stretches": _COUNT,
     "SampleConfig.steps": (1, 1000),
     "warmup_steps": (0, 10**9),
     "workers": (0, 1024),

@@ -13,6 +13,7 @@ import torch
 from dexworld.actions import hand_motion
 from dexworld.evaluation.open_loop import OpenLoopConfig, clip_of, derangement, evaluate_open_loop, transplanted
 from dexworld.evaluation.open_loop_metrics import keypoint_sums, keypoint_views, moving_tokens, token_grid
+from dexworld.forecast import Forecast
 from dexworld.hands import NUM_KEYPOINTS, TRACKED
 from dexworld.track import ArrayFrames, Track
 
@@ -207,3 +208,98 @@ def test_the_toy_motion_projects_to_the_pixels_written_into_the_frame():
     motion = motion_of(episode.tensors())
     written = torch.as_tensor(episode.frames.array[:, 0, :12, :2].astype(float)) + 0.5
     torch.testing.assert_close(motion.pixels[..., :2], written)
+
+
+class Pictures:
+    """Draws the toy's latents, which are its pixels."""
+
+    def __init__(self, off: int = 0) -> None:
+        self.off = off
+
+    def __call__(self, latents):
+        tiles = latents.reshape(len(latents), HEIGHT // PATCH, WIDTH // PATCH, PATCH, PATCH, 3).transpose(2, 3)
+        return (tiles.reshape(-1, HEIGHT, WIDTH, 3) + self.off).clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.25)])
+def test_decoded_pictures_are_compared_with_the_true_ones(share, ratio):
+    episodes = [make_episode(seed) for seed in range(3)]
+    figures = evaluate_open_loop(ToyModel(share), episodes, FAST, decode=Pictures())
+    for moment in ("1s", "4s"):
+        assert figures[f"picture_mse_ratio_{moment}"] == pytest.approx(ratio, abs=0.02)  # uint8 cuts off halves
+        assert figures[f"picture_mse_ratio_true_latents_{moment}"] == 0.0
+
+
+def test_what_a_decoder_loses_counts_and_is_told_apart():
+    """Pictures that are off by 8 of 255 everywhere; copying is off by 20 at 1 s, almost everywhere."""
+    episodes = [make_episode(seed) for seed in range(3)]
+    figures = evaluate_open_loop(ToyModel(1.0), episodes, FAST, decode=Pictures(8))
+    assert figures["picture_mse_ratio_1s"] == figures["picture_mse_ratio_true_latents_1s"]
+    assert figures["picture_mse_ratio_1s"] == pytest.approx(64 / 400, rel=0.1)
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(1.0, 0.0), (0.0, 1.0)])
+def test_distances_of_keypoints_are_divided_by_how_far_they_went(share, ratio):
+    figures = figures_of(share)
+    for moment in ("1s", "4s"):
+        assert figures[f"keypoint_px_ratio_{moment}"] == pytest.approx(ratio, abs=1e-6)
+        assert figures[f"keypoint_px_ratio_true_latents_{moment}"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_cannot_be_measured_is_absent():
+    assert not [key for key in figures_of(1.0) if key.startswith(("picture", "found_point", "followed_point", "moved"))]
+
+
+class ToyPoints:
+    """Reads the one point from the frame's brightness, and follows every point `gain` pixels to the right a step."""
+
+    image_size = (HEIGHT, WIDTH)
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+    def maps(self, latents):
+        return latents[:, -1, -1, None, None, None]  # (F, 1, 1, 1)
+
+    def look(self, maps, pixels):
+        return pixels
+
+    def find(self, looks, maps):
+        change = maps[:, :, 0] - 10  # the first frame's brightness of seed 0
+        return torch.stack([looks[:, None, :, 0] + change[..., 0], looks[:, None, :, 1] + 0 * change[..., 0]], -1), None
+
+    def read(self, logits):
+        return logits
+
+    def follow(self, looks, pixels, motion):
+        steps = torch.arange(1, motion.steps + 1)[None, :, None, None]
+        right = torch.tensor([self.gain, 0.0])
+        return Forecast(pixels[:, None, None] + steps[..., None] * right, torch.ones(1, motion.steps, 1, 1))
+
+
+def test_points_that_move_are_found_in_predictions_and_followed_until_they_leave():
+    """A point goes 4 pixels a frame to the right, as brightness grows, and leaves the picture after the tenth."""
+    points = np.stack([[[10.0 + 4.0 * frame, 5.0], [np.nan, np.nan]] for frame in range(21)])
+    extras = {"points": points, "points_visible": np.tile([True, False], (21, 1))}
+    episodes = [make_episode(0, extras=extras) for _ in range(2)]
+    model = ToyModel(1.0)
+    model.points = ToyPoints(3.0)
+    figures = evaluate_open_loop(model, episodes, FAST)
+    assert (figures["moved_points_1s"], figures["moved_points_4s"]) == (2, 0)
+    assert figures["found_point_px_ratio_1s"] == pytest.approx(0.0, abs=1e-6)
+    assert figures["followed_point_px_1s"] == pytest.approx(5.0)  # 20 px, of which 15 were foreseen
+    assert figures["followed_point_px_ratio_1s"] == pytest.approx(0.25)
+    assert figures["followed_point_px_ratio_4s"] is None
+    model.share = 0.0
+    assert evaluate_open_loop(model, episodes, FAST)["found_point_px_ratio_1s"] == pytest.approx(1.0)
+
+
+def test_stretches_lie_behind_each_other_and_make_one_episode():
+    config = OpenLoopConfig(steps=10, resamples=50, stretches=2)
+    episode = make_episode(0)
+    assert [clip_of(episode, config, stretch).frames.indices[0] for stretch in (0, 1)] == [0, 10]
+    figures = evaluate_open_loop(ToyModel(0.5), [episode, make_episode(1), make_episode(2, frames=20)], config)
+    assert (figures["episodes"], figures["episodes_too_short"]) == (2, 1)
+    assert figures["mse_ratio_2s"] == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="stretches"):
+        OpenLoopConfig(stretches=0)

@@ -12,11 +12,12 @@ from dexworld.evaluation.guard import Split, check_seeds
 from dexworld.evaluation.ledger import Ledger
 from dexworld.evaluation.open_loop import OpenLoopConfig, evaluate_open_loop
 from dexworld.evaluation.results import write_results
-from dexworld.models.latent_readers import AUTO, chosen_evaluator
+from dexworld.models.latent_readers import AUTO, chosen_evaluator, drawing_of
 from dexworld.models.reference import REFERENCE
 from dexworld.models.world_model import load_world_model
 
 logger = logging.getLogger("dexworld")
+SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,18 @@ class OpenLoop:
     """Who reads keypoints from latents: a keypoint evaluator made by `dexworld train evaluator`, or `own` for the
     model's own head, whose quality then goes into the figures. `auto` takes the shipped evaluator for models with the
     reference's encoder, and the own head for others; the results name it."""
+    decoder: str = AUTO
+    """Who draws predictions for the figures of pictures, as in `dexworld plan`; the results name it."""
+    rate_hz: float = 5.0
+    """Predicted steps a second, for four seconds. Recordings of pushes have one frame a second: 1."""
+    stretches: int = 1
+    """Predictions of an episode, each from the frame where the one before ended."""
 
     def run(self) -> None:
         """Evaluate and write `results.json`."""
         model = load_world_model(self.checkpoint)
         evaluator, reader = chosen_evaluator(self.evaluator, model.encoder)
+        drawing = drawing_of(model, self.decoder)
         trained = [model.provenance] if evaluator is None else [model.provenance, evaluator.provenance]
         for provenance in trained:
             check_seeds(range(self.seed, self.seed + self.episodes), provenance, self.split)
@@ -61,18 +69,19 @@ class OpenLoop:
         dataset = resized(open_dataset(folder), model.config.image_size)
         for provenance in trained:
             check_seeds(dataset.seeds, provenance, self.split)
-        config = OpenLoopConfig(seed=self.seed)
-        about = {"data": dataset.fingerprint, "trained": trained, "keypoints": reader}
+        config = OpenLoopConfig(round(SECONDS * self.rate_hz), self.rate_hz, self.seed, stretches=self.stretches)
+        about = {"data": dataset.fingerprint, "trained": trained, "keypoints": reader, "pictures": drawing.by}
         with task_bars() as update:
             figures = evaluate_open_loop(
                 model,
                 (dataset[index] for index in range(min(self.episodes, len(dataset)))),
                 config,
                 keypoints=None if evaluator is None else evaluator.keypoints,
+                decode=drawing.decode,
                 ledger=Ledger(self.output / "episodes.jsonl", asdict(config) | about),
                 progress=update,
             )
-        figures["keypoints_read_by"] = reader
+        figures |= {"keypoints_read_by": reader, "pictures_drawn_by": drawing.by}
         figures["quarantined"] = len(dataset.quarantined)
         path = write_results(self.output, figures, seed=self.seed, seeds=dataset.seeds)
         if self.data is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dexworld.evaluation.independent_metrics import RATIOS
 from dexworld.evaluation.intervals import bootstrap_ratio
 from dexworld.hands import NUM_TRACKED
 
@@ -133,6 +134,11 @@ def summarise(sums: Sums, steps_at: dict[str, int], generator: np.random.Generat
         add_percent(f"{name}_true_latents", sums[f"true_latents_{name}_visible"], sums["in_view"])
         add_percent(f"{name}_true_latents_released", sums[f"true_latents_{name}_released"], twelve)
     add_percent("pck_released_ceiling", sums["drawn"], twelve)
+    for key, (above, below) in RATIOS.items():
+        if above in sums:
+            for name, step in steps_at.items():
+                add(f"{key}_{name}", sums[above][:, step], sums[below][:, step])
+            add(key, sums[above], sums[below])
     moving = int((sums["object_tokens"].sum(axis=1) > 0).sum())
     return figures | {"episodes_with_moving_objects": moving, "curves": curves}
 
