@@ -51,7 +51,7 @@ class HandSpaceSolver:
         generator: torch.Generator,
         proposals: Tensor | None = None,
     ) -> Plan:
-        """Search around `initial.mean` (T, J); its std and `proposals` (joint plans) are not used."""
+        """Search around `initial.mean` (T, J), whose std is not used; of `proposals` the hand's translations count."""
         std = initial.mean.new_tensor(self.std).expand(len(initial.mean), 3)
         space = initial.mean.new_tensor([[-self.farthest, self.farthest]] * 3)
 
@@ -59,9 +59,17 @@ class HandSpaceSolver:
             return self.joints(initial.mean, bounds, displacements)
 
         start = Gaussian(torch.zeros_like(std), std.clone())
-        found = self.solver.solve(lambda samples: cost_function(decode(samples)), start, space, generator)
+        moves = None if proposals is None else self.displacements(initial.mean, proposals)
+        found = self.solver.solve(lambda samples: cost_function(decode(samples)), start, space, generator, moves)
         actions = decode(found.actions[None])[0]
         return replace(found, actions=actions, distribution=Gaussian(actions, initial.std), elites=decode(found.elites))
+
+    def displacements(self, reference: Tensor, plans: Tensor) -> Tensor:
+        """How far plans (N, T, J) displace the hand of the reference plan (T, J), as `joints` takes it: (N, T, 3)."""
+        if self.robot is None or self.world_from_base is None:
+            raise ValueError("a hand-space search needs a robot: call bind(robot, world_from_base) first")
+        offset = self.robot.forward(plans).wrist - self.robot.forward(reference).wrist
+        return (offset @ self.world_from_base.T.to(offset)).diff(dim=1, prepend=torch.zeros_like(offset[:, :1]))
 
     def joints(self, reference: Tensor, bounds: Tensor, displacements: Tensor) -> Tensor:
         """Joint targets (N, T, J) that displace the hand of the reference plan (T, J), whose hand doesn't turn.
