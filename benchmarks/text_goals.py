@@ -156,6 +156,7 @@ def pushes(checkpoint: str, first_seed: int, episodes: int, workers: int) -> tup
                     passed[result] += 1
                 elif len(rows) < episodes:
                     rows.append(result)
+                    print(f"push {len(rows)} of {episodes}: {result}", flush=True)
     return rows, passed
 
 

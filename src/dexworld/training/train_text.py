@@ -48,6 +48,8 @@ class TextTrainConfig(LoopConfig):
     """Optimiser steps in all."""
     batch_size: int = 12
     """Pictures in a batch."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW."""
     sentences: int = 8
     """Sentences of each picture in a batch."""
     sigma_px: float = 4.0
