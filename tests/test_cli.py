@@ -148,7 +148,7 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(capsys, monkeypatch, tmp_p
     assert said.count("\n") == 1
 
 
-DEVICES = ["train", "train decoder", "train evaluator", "train points", "cache-latents", "video train"]
+DEVICES = ["train", "train decoder", "train evaluator", "train points", "train text", "cache-latents", "video train"]
 DEVICES += ["video generate", "video evaluate", "video select", "video demo"]
 
 
@@ -346,6 +346,7 @@ def test_the_name_reference_stands_for_the_shipped_checkpoint_and_all_else_for_i
         (["--from", "10,10"], "--from gives 1 points and --to 0"),
         (["--from", "10", "--to", "30,30"], "--from is 10; give points as two pixels each"),
         (["--from", "10,x", "--to", "30,30"], "--from is 10,x"),
+        (["--from", "10,10", "--to", "30,30", "--text", "push the ball left"], "not both"),
     ],
 )
 def test_clicks_are_as_many_pairs_of_pixels(capsys, tmp_path, points, said):

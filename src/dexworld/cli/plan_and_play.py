@@ -30,13 +30,17 @@ class Plan:
     the start picture, in pixels. The page says which pixel is under the pointer."""
     to: Annotated[tuple[str, ...], tyro.conf.arg(metavar="U,V ...")] = ()
     """Where these points should be, as many, in pixels."""
+    text: str | None = None
+    """A goal of a sentence instead, for world models with a text head: "push the red ball to the left of the bowl"."""
     config: Annotated[PlayConfig, tyro.conf.arg(name="")] = field(default_factory=PlayConfig)
 
     def run(self) -> None:
         """Plan, carry out, and write the page."""
         if len(self.from_) != len(self.to):
             raise ValueError(f"--from gives {len(self.from_)} points and --to {len(self.to)}; give as many of each")
-        clicks = (_pixels("--from", self.from_), _pixels("--to", self.to)) if self.to else None
+        if self.text is not None and self.to:
+            raise ValueError("--text says what --from and --to say; give a sentence or clicks, not both")
+        clicks = (_pixels("--from", self.from_), _pixels("--to", self.to)) if self.to else self.text
         _play(DemoConfig(**vars(self.config), tasks=(self.task,), episodes=1, workers=1), self.output, clicks)
 
 

@@ -1,4 +1,4 @@
-"""The verbs `train decoder`, `train evaluator` and `train points`: what reads the latents of a world model."""
+"""The verbs `train decoder`, `evaluator`, `points` and `text`: what reads the latents of a world model."""
 
 import logging
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import tyro
 from dexworld.training.train_decoder import DecoderRunConfig, train_decoder
 from dexworld.training.train_evaluator import EvaluatorRunConfig, train_evaluator
 from dexworld.training.train_points import PointsRunConfig, train_points
+from dexworld.training.train_text import TextRunConfig, train_text
 
 logger = logging.getLogger("dexworld")
 
@@ -44,3 +45,14 @@ class TrainPoints:
     def run(self) -> None:
         """Train, and leave the world model in `<output>/model`."""
         logger.info("the world model is in %s", train_points(self.run_config))
+
+
+@dataclass(frozen=True)
+class TrainText:
+    """Teach a world model with points to understand sentences about them; start it again to go on."""
+
+    run_config: Annotated[TextRunConfig, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        """Train, and leave the world model in `<output>/model`."""
+        logger.info("the world model is in %s", train_text(self.run_config))

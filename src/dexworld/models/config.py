@@ -236,12 +236,33 @@ class PointsConfig:
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """What reads goals from sentences and a picture's maps (ours; see docs/objects.md).
+
+    words: width of the sentence encoder's vectors. dim, depth, heads: of the transformer over words. channels, layers:
+    of the convolutions over the maps.
+    """
+
+    words: int = 512
+    dim: int = 64
+    depth: int = 2
+    heads: int = 4
+    channels: int = 48
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1 or self.dim % self.heads:
+            raise ValueError(f"sizes of the text head must be positive, and dim a multiple of heads, not {self}")
+
+
+@dataclass(frozen=True)
 class DexWMConfig:
     """A whole world model for images of `image_size` (height, width) pixels.
 
     action_scale: what a displacement of one unit means before the network: metres for the 42 keypoints, metres for the
         camera's translation, radians for its rotation. (1, 1, 1) feeds raw metres, as the paper does.
-    points: the head that finds and follows points of objects; None has none.
+    points: the head that finds and follows points of objects; None has none. text: what reads goals from sentences, on
+        top of it.
     """
 
     image_size: tuple[int, int] = (224, 392)
@@ -251,8 +272,11 @@ class DexWMConfig:
     action_convention: ActionConvention = field(default_factory=ActionConvention)
     action_scale: tuple[float, float, float] = (0.05, 0.05, 0.05)
     points: PointsConfig | None = None
+    text: TextConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.text is not None and self.points is None:
+            raise ValueError("a text head reads the maps of a point head, and this model has none")
         if min(self.action_scale) <= 0:
             raise ValueError(f"action_scale must be positive, not {self.action_scale}")
         self.encoder.grid(self.image_size)

@@ -18,6 +18,7 @@ from dexworld.models.keypoint_head import KeypointHead
 from dexworld.models.points import PointHead
 from dexworld.models.predictor import Predictor
 from dexworld.models.rollout import Context, rollout, start
+from dexworld.models.text_head import TextHead
 from dexworld.models.world_model import DEFAULT_KIND, Blocks, Kind, register
 from dexworld.track import Track
 
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 
 class DexWM(Pretrained):
-    """Frozen encoder, latent predictor and keypoint head; with `config.points` also `points`, a `PointHead`.
+    """Frozen encoder, latent predictor and keypoint head; with `config.points` also `points`, a `PointHead`, and with
+    `config.text` `text`, a `TextHead`.
 
     A new one has a random predictor and head and, for `pca`, an encoder that still needs `fit`.
     """
@@ -41,6 +43,8 @@ class DexWM(Pretrained):
         self.keypoint_head = KeypointHead(config.keypoint_head, dim, grid, image_size)
         if config.points is not None:
             self.points = PointHead(config.points, dim, grid, image_size, config.predictor.tracked)
+            if config.text is not None:
+                self.text = TextHead(config.text, config.points.channels, image_size)
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents (..., P, D) float32 of images (..., H, W, 3) uint8 RGB. Raises ValueError for another size."""
@@ -120,7 +124,8 @@ class DexWM(Pretrained):
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part (the values of a pca encoder are counted as its parameters)."""
         counts = {"encoder": sum(value.numel() for value in [*self.encoder.parameters(), *self.encoder.buffers()])}
-        for name in ("predictor", "keypoint_head", *(["points"] if self.config.points else [])):
+        heads = [each for each in ("points", "text") if getattr(self.config, each)]
+        for name in ("predictor", "keypoint_head", *heads):
             counts[name] = sum(value.numel() for value in self.get_submodule(name).parameters())
         return {**counts, "total": sum(counts.values())}
 

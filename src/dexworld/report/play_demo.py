@@ -26,6 +26,7 @@ from dexworld.models.world_model import load_world_model
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.policies import world_model
 from dexworld.planning.presets import PlannerOptions
+from dexworld.planning.sentence_goal import sentence_points
 from dexworld.report import words
 from dexworld.report.demo import Clicked, DemoResults, EpisodeResult, PlanRecord
 from dexworld.report.overlay import points_overlay
@@ -34,7 +35,7 @@ from dexworld.sim.kitchen.kitchen_simulation import FRAMES_PER_SECOND
 from dexworld.sim.kitchen.kitchen_tasks import RADIUS, TASKS, Task, draw_episodes
 from dexworld.sim.render import Backend, choose_backend
 
-Clicks = tuple[np.ndarray, np.ndarray]  # pixels (Q, 2) and where they should be, (Q, 2)
+Clicks = tuple[np.ndarray, np.ndarray] | str  # pixels (Q, 2) and where they should be, (Q, 2), or a sentence
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def play_demo(
 ) -> DemoResults:
     """Draw and play the episodes. `progress` is called with (task, done, total).
 
-    clicks: pixels (Q, 2) of the start picture and where they should be, the goal instead of each episode's picture.
+    clicks: pixels (Q, 2) of the start picture and where they should be, or a sentence that says both: the goal instead
+    of each episode's picture.
     """
     timings: dict[str, float] = {}
     began = time.perf_counter()
@@ -186,8 +188,9 @@ def _play_task(config: DemoConfig, clicks: Clicks | None, item: tuple[str, int])
     try:
         policy = world_model(policy_setup(task, model, config.planner, environment, planning=config.planning))
         start_image = environment.reset(options=options)[0]["image"]
-        played = play(policy, environment, episode.seed, options, True, imagine, clicks)
-        clicked = None if clicks is None else _clicked(policy, environment, clicks)
+        points = sentence_points(model, start_image, clicks) if isinstance(clicks, str) else clicks
+        played = play(policy, environment, episode.seed, options, True, imagine, points)
+        clicked = None if points is None else _clicked(policy, environment, points)
     finally:
         environment.close()
     parts = zip(imagined, played.step_frames, policy.statistics, strict=False)  # an episode may end early
@@ -210,7 +213,7 @@ def _play_task(config: DemoConfig, clicks: Clicks | None, item: tuple[str, int])
     )
 
 
-def _clicked(policy: MPCPolicy, environment: KitchenEnv, clicks: Clicks) -> Clicked:
+def _clicked(policy: MPCPolicy, environment: KitchenEnv, clicks: tuple[np.ndarray, np.ndarray]) -> Clicked:
     """A goal of points after its episode: they are looked for once more."""
     policy.watch(environment.observe())
     points, goal = policy.points, policy.goal.points

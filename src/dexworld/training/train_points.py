@@ -284,11 +284,14 @@ def train_points(config: PointsRunConfig) -> Path:
 
 def with_points(model: DexWM, points: PointsConfig) -> DexWM:
     """The model with a new point head, unless it has one."""
-    if model.config.points is not None:
-        return model
-    extended = DexWM(replace(model.config, points=points), model.provenance)
-    extended.load_state_dict({**extended.state_dict(), **model.state_dict()})
-    return extended
+    return model if model.config.points is not None else extended(model, points=points)
+
+
+def extended(model: DexWM, **parts: Any) -> DexWM:
+    """The model with new parts beside its own: fields of its config that were None."""
+    larger = DexWM(replace(model.config, **parts), model.provenance)
+    larger.load_state_dict({**larger.state_dict(), **model.state_dict()})
+    return larger
 
 
 def _prepare(

@@ -14,6 +14,7 @@ from dexworld.sim.kitchen.expert import FINGERS_OPEN, FINGERS_RAKE, RAKE_FACE, R
 from dexworld.sim.kitchen.explore import COLUMNS, random_fingers, random_target, recorded
 from dexworld.sim.kitchen.kitchen_scene import COUNTER_AREA, COUNTER_TOP, random_layout, random_spot
 from dexworld.sim.kitchen.kitchen_simulation import ARM, MAX_OBJECTS, Simulation
+from dexworld.sim.kitchen.objects import KINDS
 from dexworld.sim.kitchen.task_builders import AWAY_POSE, step
 from dexworld.sim.poses import heading, quaternion, turn_about_z
 from dexworld.track import Track
@@ -117,7 +118,7 @@ def record_pushes(seed: int, config: PushConfig = PushConfig(), backend: str = "
         points, rows = Points(simulation, rng), []
         moves = _push_moves(simulation, rng, config)
         while True:
-            rows.append(simulation.observation() | simulation.object_row() | points.row())
+            rows.append(simulation.observation() | simulation.object_row() | described(simulation) | points.row())
             if len(rows) == config.frames:
                 break
             step(simulation, np.clip(next(moves), *simulation.joint_limits.T))
@@ -132,11 +133,19 @@ def record_pairs(seed: int, config: PairConfig = PairConfig(), backend: str = "a
         home = simulation.data.qpos.copy()
         for _ in range(config.frames):
             _rearrange(simulation, rng, home, config.spread)
-            rows.append(simulation.observation() | simulation.object_row() | points.row())
+            rows.append(simulation.observation() | simulation.object_row() | described(simulation) | points.row())
     return recorded(rows, f"static pairs, seed {seed}", "pairs", seed, 1.0, _LABELS)
 
 
-_LABELS = (*COLUMNS, "points", "points_visible")
+def described(simulation: Simulation) -> dict[str, np.ndarray]:
+    """The columns `object_kinds` (MAX_OBJECTS,) and `object_colours` (MAX_OBJECTS, 3) of a scene, for captions."""
+    kinds, colours = np.full(MAX_OBJECTS, -1), np.full((MAX_OBJECTS, 3), np.nan)
+    for index, item in enumerate(simulation.layout.objects):
+        kinds[index], colours[index] = KINDS.index(item.kind), item.rgba[:3]
+    return {"object_kinds": kinds, "object_colours": colours}
+
+
+_LABELS = (*COLUMNS, "object_kinds", "object_colours", "points", "points_visible")
 
 
 def _push_moves(simulation: Simulation, rng: np.random.Generator, config: PushConfig) -> Iterator[np.ndarray]:

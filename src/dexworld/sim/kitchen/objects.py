@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-KINDS = ("box", "can", "ball", "bottle", "mug", "bowl")
+from dexworld.track import OBJECT_KINDS as KINDS
+
 DENSITY = 300.0  # kg / m^3: full packaging and light kitchenware
 _GEOM = mujoco.mjtGeom
 
