@@ -192,13 +192,7 @@ class MPCPolicy:
         self._observe(observation, scene)
         horizon = max(1, self.config.horizon - (self._steps if self.config.replan == "shrink" else 0))
 
-        initial = self._initial(scene, horizon)
-        bounds = self.robot.limits.to(scene.joint_targets)
-        start, kinematic = self._kinematic_start(initial, scene, bounds)
-        cost = self._cost_function(scene, self.objective)
-        proposals = self._proposals(initial) if start is not initial else None
-        plan = self._solver(self.solver, scene).solve(cost, start, bounds, self._generator, proposals)
-
+        plan, cost, kinematic = self._search(scene, horizon)
         self.plan, self._cost = plan, cost
         self._steps += 1
         entry = PlanStatistics(
@@ -214,6 +208,15 @@ class MPCPolicy:
         )
         self.statistics.append(entry)
         return self.robot.clamp(plan.actions[0]).cpu().numpy().astype(np.float64)
+
+    def _search(self, scene: Scene, horizon: int) -> tuple[Plan, CandidateCost, Plan | None]:
+        """The plan, what judged it, and the cheap search before it, if any."""
+        initial = self._initial(scene, horizon)
+        bounds = self.robot.limits.to(scene.joint_targets)
+        start, kinematic = self._kinematic_start(initial, scene, bounds)
+        cost = self._cost_function(scene, self.objective)
+        proposals = self._proposals(initial) if start is not initial else None
+        return self._solver(self.solver, scene).solve(cost, start, bounds, self._generator, proposals), cost, kinematic
 
     @property
     def points(self) -> Tensor | None:

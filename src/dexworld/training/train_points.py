@@ -180,18 +180,23 @@ def find_losses(head: PointHead, window: Window, maps: Tensor, config: PointsTra
     }
 
 
-def followed(model: DexWM, window: Window, jitter: Tensor | None = None) -> tuple[Forecast, Tensor, Tensor, Tensor]:
+def followed(
+    model: DexWM, window: Window, jitter: Tensor | None = None, hidden: bool = False
+) -> tuple[Forecast, Tensor, Tensor, Tensor]:
     """The forecast (M, T, E, 1) of the M points that a window's first frame shows, where they were and went
     (M, T + 1, 2), whether each step's place counts (M, T), and which of the Q points it is (M,). jitter: (B, 1, Q, 2)
-    pixels, moves a point's whole way.
+    pixels, moves a point's whole way. hidden: also of points that only a later frame shows: a hand hides what it holds.
     """
     pixels, inside, seen = points_of(window, model.config.image_size)
+    row, number = (inside[:, 0] & seen.any(dim=1) if hidden else seen[:, 0]).nonzero(as_tuple=True)
+    first = seen.long().argmax(dim=1)[row, number]  # the frame that tells what the point looks like
+    frames, place = torch.unique(row * seen.shape[1] + first, return_inverse=True)
     with torch.no_grad():
-        looks = model.points.look(model.points.maps(window.latents[:, 0]), pixels[:, 0])
-    row, number = seen[:, 0].nonzero(as_tuple=True)
+        maps = model.points.maps(window.latents.flatten(0, 1)[frames])
+        looks = model.points.look(maps, pixels.flatten(0, 1)[frames])[place, number]
     motion = model.condition(window.track).index(row)
     pixels = pixels if jitter is None else pixels + jitter
-    forecast = model.points.follow(looks[row, number][:, None], pixels[row, 0, number][:, None], motion)
+    forecast = model.points.follow(looks[:, None], pixels[row, 0, number][:, None], motion)
     counted = inside[:, 1:].long().cumprod(dim=1).bool()  # what has left the picture has left for good
     return forecast, pixels.transpose(1, 2)[row, number], counted.transpose(1, 2)[row, number], number
 
@@ -204,7 +209,7 @@ def follow_losses(model: DexWM, window: Window, config: PointsTrainConfig, index
     """
     pixels = window.track["points"][:, :1]
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(index)).to(pixels)
-    forecast, places, counted, _ = followed(model, window, config.jitter_px * noise)
+    forecast, places, counted, _ = followed(model, window, config.jitter_px * noise, hidden=True)
     error = ((forecast.pixels[..., 0, :] - places[:, 1:, None]).square().sum(-1) + 1e-4).sqrt()  # (M, T, E)
     spread = forecast.spread[..., 0]
     unlikely = error.detach() / spread + 2.0 * spread.log()

@@ -192,7 +192,7 @@ def _grasp_moves(simulation: Simulation, rng: np.random.Generator) -> Iterator[n
     here = simulation.joint_targets[ARM]
     around = solve_arm(simulation, target, rotation, offset)
     above = solve_arm(simulation, target - rng.uniform(0.6, 1.3) * PRE_GRASP_OFFSET, rotation, offset, around.joints)
-    if not (around.reachable and above.reachable) or np.abs(above.joints - here).max() > 2 * _LONGEST_TURN:
+    if not (around.reachable and above.reachable) or np.abs(above.joints - here).max() > _LONGEST_TURN:
         yield np.concatenate([random_target(simulation, rng, here), random_fingers(rng)])
         return
     opened = FINGERS_OPEN + np.abs(rng.normal(0, 0.04, len(FINGERS_OPEN)))
