@@ -101,6 +101,16 @@ def test_the_push_benchmark_ranks_candidates_by_predictions_and_by_true_pictures
         assert -1 <= rows[judge]["rank_correlation"] <= 1
 
 
+def test_the_benchmark_of_searches_tells_what_they_promised_and_what_came_of_it(tmp_path):
+    rows = run("push_search.py", tmp_path, "--scenes", "1", "--only", "CEM 2 x 32", "CEM 4 x 64")["rows"]
+    small, large = rows["CEM 2 x 32"], rows["CEM 4 x 64"]
+    assert (small["candidates"], large["candidates"]) == (64, 256)
+    for row in (small, large):
+        assert row["promised"] < 0.2
+        assert row["distance_cm_low"] <= row["distance_cm"] <= row["distance_cm_high"]
+        assert row["cpu_s"] > 0
+
+
 def test_the_benchmark_of_points_measures_finding_following_and_standing_still(tmp_path):
     results = run("points.py", tmp_path, "--pushes", "2", "--pairs", "2", "--windows", "32")
     assert results["centres"] > 0

@@ -44,10 +44,8 @@ def test_a_fourth_number_closes_the_hand_by_a_share_of_its_way():
     steps = torch.zeros(1, 3, 4, dtype=torch.float64)
     steps[0, :, 3] = torch.tensor([-5.0, 5.5, 9.0])
     joints, there, here = wrist_moves(HandSpaceSolver(SMALL, iterations=10, closing=0.3), steps)
-    opened, closed = (
-        torch.tensor(each, dtype=torch.float64) for each in (KINEMATICS.grip.opened, KINEMATICS.grip.closed)
-    )
-    assert torch.allclose(joints[0, [0, 2], 7:], torch.stack([opened, closed]))
+    fingers = torch.tensor([KINEMATICS.grip.opened, KINEMATICS.grip.closed], dtype=torch.float64)
+    assert torch.allclose(joints[0, [0, 2], 7:], fingers)
     assert torch.allclose(there.wrist, here.wrist.expand_as(there.wrist), atol=1e-4)
 
 
@@ -77,3 +75,27 @@ def test_nonsense_settings_are_refused():
         HandSpaceSolver(SMALL, std=(0.1, 0.0, 0.1))
     with pytest.raises(ValueError, match="needs a robot"):
         HandSpaceSolver(SMALL).joints(REFERENCE, BOUNDS, torch.zeros(1, 3, 3))
+
+
+def test_displacements_of_joint_plans_are_those_that_lead_to_them():
+    steps = 0.03 * torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    quarter = torch.eye(4, dtype=torch.float64)
+    quarter[:3, :3] = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    solver = HandSpaceSolver(SMALL, iterations=10).bind(KINEMATICS, quarter)
+    plans = solver.joints(REFERENCE, BOUNDS, steps)
+    assert torch.allclose(solver.displacements(REFERENCE, plans), steps, atol=1e-4)
+
+
+def test_a_proposal_that_is_best_is_what_is_found():
+    initial = Gaussian(REFERENCE.clone(), torch.full_like(REFERENCE, 0.1))
+    solver = HandSpaceSolver(CEM(8, 2, 1), iterations=10).bind(KINEMATICS, torch.eye(4))
+    wanted = torch.tensor([[[0.15, 0.1, 0.0], [0.0, 0.1, 0.0], [-0.1, 0.0, 0.0]]], dtype=torch.float64)
+    proposed = solver.joints(REFERENCE, BOUNDS, wanted)
+
+    def cost(samples):
+        return (KINEMATICS.forward(samples).wrist - KINEMATICS.forward(proposed).wrist).norm(dim=-1).sum(-1)
+
+    plan = solver.solve(cost, initial, BOUNDS, torch.Generator().manual_seed(0), proposed)
+    assert plan.cost < 1e-3
+    with pytest.raises(ValueError, match="bind"):
+        HandSpaceSolver(SMALL).displacements(REFERENCE, proposed)

@@ -13,7 +13,7 @@ from dexworld.forecast import Forecast
 from dexworld.planning.cem import CEM
 from dexworld.planning.hand_space import HandSpaceSolver
 from dexworld.planning.mpc import MPCConfig, MPCPolicy
-from dexworld.planning.objectives import FINAL
+from dexworld.planning.objectives import FINAL, KeypointPixels
 from dexworld.planning.point_goal import AHEAD, PointGoal, PointTracker, moved_points
 from dexworld.planning.presets import point_objective
 from dexworld.planning.protocols import GoalPoints, Rollout
@@ -194,3 +194,31 @@ def test_a_clicked_point_is_moved_towards_where_it_should_be():
 def test_a_model_without_points_is_refused_at_once():
     with pytest.raises(ValueError, match="dexworld train points"):
         planner(ToyDynamics())
+
+
+@pytest.mark.parametrize(("away", "still"), [(5.0, True), (7.0, False), (20.0, False)])
+def test_the_hand_stands_still_while_the_points_are_where_they_should_be(away, still):
+    dynamics = PointDynamics()
+    dynamics.points.near = 1e6
+    policy = planner(dynamics)
+    start = np.array([[143.0, 73.0]])
+    policy.reset(image_of(observation().joint_positions), goal_points=(start, start + np.array([away, 0.0])))
+    targets = policy.act(observation())
+    assert policy.reached == still
+    assert np.allclose(targets, observation().joint_targets, atol=1e-6) == still
+    assert (policy.statistics[0].candidates == 1) == still
+    assert policy.imagined.points is not None
+
+
+def test_a_policy_without_points_is_never_there():
+    policy = MPCPolicy(None, FrankaAllegro(), KeypointPixels(), CEM(8, 2, 1), MPCConfig(reached_px=1e9))
+    pixels = np.zeros((12, 2))
+    policy.reset(image_of(observation().joint_positions), goal_pixels=pixels)
+    policy.act(observation())
+    assert not policy.reached
+    assert policy.statistics[0].candidates > 1
+
+
+def test_a_negative_margin_is_refused():
+    with pytest.raises(ValueError, match="reached_px"):
+        MPCConfig(reached_px=-1.0)

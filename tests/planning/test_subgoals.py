@@ -13,7 +13,7 @@ from dexworld.geometry import invert, project
 from dexworld.planning.cem import CEM
 from dexworld.planning.mpc import MPCConfig
 from dexworld.planning.presets import SUBGOALS, PlannerPreset, point_objective, task_preset
-from dexworld.planning.subgoals import _BELOW, RADIUS_PX, TAKE_AND_PUT, SubgoalPolicy
+from dexworld.planning.subgoals import _BELOW, LEFT_PX, TAKE_AND_PUT, SubgoalPolicy
 from dexworld.robots.franka_allegro import FrankaAllegro
 
 ROBOT = FrankaAllegro()
@@ -75,7 +75,7 @@ def test_a_thing_is_taken_carried_and_let_go_where_it_should_be():
     policy = policy_in(world)
     targets, stages = played(policy, world, len(TAKE_AND_PUT))
     assert stages == list(range(len(TAKE_AND_PUT)))
-    assert np.linalg.norm(world.thing - world.first - SHIFT) < RADIUS_PX
+    assert np.linalg.norm(world.thing - world.first - SHIFT) < LEFT_PX
     for stage, joints in zip(TAKE_AND_PUT, targets, strict=True):
         np.testing.assert_allclose(
             joints[ROBOT.fingers], ROBOT.grip.closed if stage.closed else ROBOT.grip.opened, atol=1e-6

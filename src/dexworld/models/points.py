@@ -23,6 +23,7 @@ _OFFSET_PX, _DEPTH_M = 24.0, 0.1  # what offsets and depths of keypoints count a
 _DEPTH_REFERENCE_M = 0.8  # depths are measured from here
 _PLACE_PX = 100.0
 _STILL_PX = 0.2  # least spread of a piece
+_REST = 1 / 16  # of those units; a hand that moves less in a piece is at rest
 
 
 class Maps(CellTransformer):
@@ -137,7 +138,8 @@ class PieceNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Displacement (E, N, Q, 2) and its scale (E, N, Q), pixels, of points at place (E, N, Q, 2).
 
-        now, following (N, K, 3) [u px, v px, depth m]: the keypoints at both ends; visible (N, K).
+        now, following (N, K, 3) [u px, v px, depth m]: the keypoints at both ends; visible (N, K). A hand at rest
+        moves nothing.
         """
         parts = [place / _PLACE_PX]
         seen = visible[:, None, :, None].to(place)
@@ -155,7 +157,10 @@ class PieceNetwork(nn.Module):
         for layer in self.inner:
             x = x + F.gelu(layer(x))
         out = self.last(x)
-        return out[..., :2], _STILL_PX + F.softplus(out[..., 2] - 3.0)
+        units = place.new_tensor([_OFFSET_PX, _OFFSET_PX, _DEPTH_M])
+        square = ((following - now) / units).square().sum(-1).mul(visible).amax(-1)  # (N,), of the fastest keypoint
+        moves = 1.0 - torch.exp(-square / _REST**2)
+        return out[..., :2] * moves[:, None, None], _STILL_PX + F.softplus(out[..., 2] - 3.0)
 
 
 class _Parallel(nn.Module):

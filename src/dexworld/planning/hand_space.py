@@ -53,7 +53,7 @@ class HandSpaceSolver:
         generator: torch.Generator,
         proposals: Tensor | None = None,
     ) -> Plan:
-        """Search around `initial.mean` (T, J); its std and `proposals` (joint plans) are not used."""
+        """Search around `initial.mean` (T, J), whose std is not used; of `proposals` the hand's translations count."""
         closes = self.closing > 0 and self.robot is not None and self.robot.grip is not None
         numbers = (*self.std, self.closing) if closes else self.std
         std = initial.mean.new_tensor(numbers).expand(len(initial.mean), -1)
@@ -63,36 +63,43 @@ class HandSpaceSolver:
             return self.joints(initial.mean, bounds, displacements)
 
         start = Gaussian(torch.zeros_like(std), std.clone())
-        found = self.solver.solve(lambda samples: cost_function(decode(samples)), start, space, generator)
+        moves = None if proposals is None else self.displacements(initial.mean, proposals)
+        found = self.solver.solve(lambda samples: cost_function(decode(samples)), start, space, generator, moves)
         actions = decode(found.actions[None])[0]
         return replace(found, actions=actions, distribution=Gaussian(actions, initial.std), elites=decode(found.elites))
+
+    def displacements(self, reference: Tensor, plans: Tensor) -> Tensor:
+        """How far plans (N, T, J) displace the hand of the reference plan (T, J), as `joints` takes it: (N, T, 3)."""
+        if self.robot is None or self.world_from_base is None:
+            raise ValueError("a hand-space search needs a robot: call bind(robot, world_from_base) first")
+        offset = self.robot.forward(plans).wrist - self.robot.forward(reference).wrist
+        return (offset @ self.world_from_base.T.to(offset)).diff(dim=1, prepend=torch.zeros_like(offset[:, :1]))
 
     def joints(self, reference: Tensor, bounds: Tensor, displacements: Tensor) -> Tensor:
         """Joint targets (N, T, J) that displace the hand of the reference plan (T, J), whose hand doesn't turn.
 
         displacements: (N, T, 3) metres a step along the world's axes, and in a fourth column the share of its way that
-        the hand closes by. Damped Gauss-Newton on wrist position and palm
-        rotation, all candidates at once. Raises ValueError before `bind`.
+        the hand closes by. All candidates at once, by `hand_joints`. Raises ValueError before `bind`.
         """
         if self.robot is None or self.world_from_base is None:
             raise ValueError("a hand-space search needs a robot: call bind(robot, world_from_base) first")
-        offset = displacements[..., :3].cumsum(dim=1) @ self.world_from_base.to(
-            displacements
-        )  # world axes to base axes
+        axes = self.world_from_base.to(displacements)
+        offset = displacements[..., :3].cumsum(dim=1) @ axes  # world axes to base axes
         pose = self.robot.forward(reference)
         wrist, rotation = pose.wrist + offset, pose.hand_rotation.expand(len(offset), -1, -1, -1)
         joints = reference.expand(len(offset), -1, -1)
         if displacements.shape[-1] > 3 and self.robot.grip is not None:
             opened, closed = (reference.new_tensor(each) for each in (self.robot.grip.opened, self.robot.grip.closed))
             fingers = joints[..., self.robot.fingers] + displacements[..., 3:].cumsum(dim=1) * (closed - opened)
-            fingers = clamp(
-                fingers, torch.stack([torch.minimum(opened, closed), torch.maximum(opened, closed)], dim=-1)
-            )
+            between = torch.stack([torch.minimum(opened, closed), torch.maximum(opened, closed)], dim=-1)
+            fingers = clamp(fingers, between)
             joints = torch.cat([joints[..., self.robot.arm], fingers], dim=-1)
-        return reached(self.robot, joints, bounds, wrist, rotation, self.iterations)
+        return hand_joints(self.robot, joints, bounds, wrist, rotation, self.iterations)
 
 
-def reached(robot: Robot, joints: Tensor, bounds: Tensor, wrist: Tensor, rotation: Tensor, iterations: int) -> Tensor:
+def hand_joints(
+    robot: Robot, joints: Tensor, bounds: Tensor, wrist: Tensor, rotation: Tensor, iterations: int
+) -> Tensor:
     """Joints (..., J), found from `joints`, whose wrist is at (..., 3) and base_from_palm (..., 3, 3); fingers stay.
 
     Damped Gauss-Newton within bounds (J, 2); where a pose is out of reach, it ends near it.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dexworld.hands import NUM_TRACKED
+from dexworld.planning.approach import Approach
 from dexworld.planning.candidates import CandidateCost, ModelConfig, Scene, require_decoder
 from dexworld.planning.gradient import Adam, GradientSolver
 from dexworld.planning.hand_space import HandSpaceSolver
@@ -19,7 +20,7 @@ from dexworld.planning.objectives import RIGHT_TRACKED, KeypointPixels, Objectiv
 from dexworld.planning.point_goal import PointTracker, moved_points
 from dexworld.planning.protocols import Dynamics, Gaussian, Goal, GoalPoints, Plan, PlanStatistics, Rollout, Solver
 from dexworld.planning.scene_colours import colour_cells
-from dexworld.planning.search import white_noise
+from dexworld.planning.search import Archive, white_noise
 from dexworld.robots.observation import Observation, crop_margins, cropped_image
 from dexworld.robots.robot import Robot
 
@@ -31,6 +32,13 @@ def kinematic_solver() -> Solver:
     CEM doesn't in any reasonable number of samples.
     """
     return GradientSolver(restarts=4, adam=Adam(steps=50))
+
+
+def _kept(cost: CandidateCost, initial: Gaussian) -> Plan:
+    """The plan that keeps the joint targets in force."""
+    kept, archive = cost.scene.joint_targets.expand_as(initial.mean)[None], Archive(1)
+    archive.record(archive.add(kept, cost(kept)), 1)
+    return archive.plan(initial.std)
 
 
 GOOD_FIT = 25.0  # square pixels between keypoints
@@ -59,6 +67,9 @@ class MPCConfig:
         std is at least this share of the initial one (the release: 0).
     max_history: observed frames the model is given, newest last. kinematic_start: None plans with the model at once.
     image_size: (height, width) that the dynamics takes; images are cropped to their middle. None takes them whole.
+    reached_px: the hand stands still while the goal's points are on average this near to where they should be: what is
+        left is then less than a forecast's error.
+    approach: pushes that join the first population of a search in hand space; for goals on points.
     """
 
     horizon: int = 3
@@ -70,6 +81,8 @@ class MPCConfig:
     kinematic_start: KinematicStart | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     image_size: tuple[int, int] | None = None
+    reached_px: float = 6.0
+    approach: Approach | None = None
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.max_history < 1:
@@ -78,6 +91,8 @@ class MPCConfig:
             raise ValueError(f"replan is {self.replan!r}; choose 'shrink' or 'fixed'")
         if self.arm_std <= 0 or self.finger_std <= 0 or not 0 <= self.rewiden <= 1:
             raise ValueError("arm_std and finger_std must be above 0 and rewiden between 0 and 1")
+        if not self.reached_px >= 0:
+            raise ValueError(f"reached_px must not be negative, got {self.reached_px}")
 
 
 @dataclass(frozen=True)
@@ -215,13 +230,24 @@ class MPCPolicy:
         bounds = self.robot.limits.to(scene.joint_targets)
         start, kinematic = self._kinematic_start(initial, scene, bounds)
         cost = self._cost_function(scene, self.objective)
-        proposals = self._proposals(initial) if start is not initial else None
+        proposals = self._proposals(initial) if start is not initial else self._approaches(scene, bounds, horizon)
+        if self.reached:
+            return _kept(cost, start), cost, kinematic
         return self._solver(self.solver, scene).solve(cost, start, bounds, self._generator, proposals), cost, kinematic
 
     @property
     def points(self) -> Tensor | None:
         """Where the goal's points were at the last `act`, pixels (Q, 2); None when the objective asks for none."""
         return None if self._points is None else self._points.pixels
+
+    @property
+    def reached(self) -> bool:
+        """Whether the goal's points are where they should be, within `reached_px`. Without points it is never known."""
+        points = self.goal.points
+        if self._points is None or points is None:
+            return False
+        left = (self._points.pixels - points.wanted).norm(dim=-1)
+        return float((left * points.weights).sum() / points.weights.sum().clamp_min(1e-9)) < self.config.reached_px
 
     @property
     def imagined(self) -> Rollout:
@@ -348,3 +374,14 @@ class MPCPolicy:
         """The original mean and a few samples of the original distribution, to join the search's first population."""
         noise = white_noise((KinematicStart.MIXED, *initial.mean.shape), self._generator, initial.mean)
         return torch.cat([initial.mean[None], initial.mean + initial.std * noise])
+
+    @torch.no_grad()
+    def _approaches(self, scene: Scene, bounds: Tensor, steps: int) -> Tensor | None:
+        """Pushes that the goal's points suggest, (N, T, J), for a search in hand space."""
+        points, solver = self.goal.points, self._solver(self.solver, scene)
+        if self.config.approach is None or self._points is None or points is None:
+            return None
+        assert isinstance(solver, HandSpaceSolver)
+        found = (self.robot, scene, points, self._points.pixels, steps, self._generator)
+        shifts = self.config.approach.displacements(*found).clamp(-solver.farthest, solver.farthest)
+        return solver.joints(scene.joint_targets.expand(steps, -1), bounds, shifts)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from dexworld.planning.approach import Approach
 from dexworld.planning.candidates import ModelConfig
 from dexworld.planning.cem import CEM
 from dexworld.planning.controls import KinematicsOnly
@@ -166,7 +167,8 @@ def task_preset(name: str, task: str, points: bool = False, subgoals: bool = Tru
     if task == "place":
         return replace(chosen, solver=hand_space(_PLACE_STD, samples=32), config=config)
     if points:
-        return replace(chosen, objective=point_objective(), solver=hand_space(_PUSH_STD, samples=128), config=config)
+        config = replace(config, approach=Approach())
+        return replace(chosen, objective=point_objective(), solver=hand_space(_PUSH_STD, samples=64), config=config)
     return replace(chosen, objective=push_objective(), solver=hand_space(_PUSH_STD, samples=48), config=config)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexworld.planning.approach import at_height
 from dexworld.planning.candidates import CandidateCost, Scene
-from dexworld.planning.hand_space import HandSpaceSolver, reached
+from dexworld.planning.hand_space import HandSpaceSolver, hand_joints
 from dexworld.planning.mpc import MPCPolicy
 from dexworld.planning.protocols import Gaussian, Plan
 from dexworld.robots.observation import Observation
@@ -41,7 +42,7 @@ TAKE_AND_PUT = (
     Stage(1, 1, False, 1),  # raised
     Stage(1, 2, False, 1),  # out of the way
 )
-RADIUS_PX = 10.0  # points that are nearer to their goal than this have reached it
+LEFT_PX = 10.0  # a point that is nearer than this to where it was was not taken
 _FOLLOWED = 4  # points that a search follows
 _BELOW = 0.105  # metres from where the hand would hold a thing at the start down to the thing
 _RAISED = (-0.02, 0.0, 0.10)  # metres along the world's axes, at first
@@ -81,10 +82,7 @@ class SubgoalPolicy(MPCPolicy):
     @property
     def arrived(self) -> bool:
         """Whether the goal's points were found where they should be, and the hand holds nothing."""
-        if self.points is None or self.goal.points is None or self.stages[self._stage].closed:
-            return False
-        far = (self.points - self.goal.points.wanted).norm(dim=-1)
-        return bool((far * self.goal.points.weights).sum() < RADIUS_PX * self.goal.points.weights.sum())
+        return self.reached and not self.stages[self._stage].closed
 
     @torch.no_grad()
     def _observe(self, observation: Observation, scene: Scene) -> None:
@@ -107,8 +105,8 @@ class SubgoalPolicy(MPCPolicy):
             tracker.pixels, tracker.looks = points.pixels, tracker.looks[best]
         elif self.stages[self._stage].closed and self._expected is not None:
             hidden = tracker.head.find(tracker.looks[None], tracker.head.maps(latents[None])[:, None])[1][0, 0] > 0
-            left = (tracker.pixels - self._first).norm(dim=-1) < RADIUS_PX
-            away = (self._expected - self._first).norm(dim=-1) > 2 * RADIUS_PX
+            left = (tracker.pixels - self._first).norm(dim=-1) < LEFT_PX
+            away = (self._expected - self._first).norm(dim=-1) > 2 * LEFT_PX
             if (~hidden & left & away).float().mean() > 0.5:  # seen where it was: it was not taken
                 self._stage, self._guessed = -1, None
             tracker.pixels = torch.where(hidden[:, None], self._expected, tracker.pixels)
@@ -120,8 +118,9 @@ class SubgoalPolicy(MPCPolicy):
         assert points is not None
         rows = like.new_tensor([[1.0, stage.way, stage.raised] for stage in stages])  # of taking, way and raising
         if self._guessed is None:
-            self._guessed, self._found = self._guess(scene), like.new_zeros(3, 3)
-            self._first = self.points
+            assert self._points is not None
+            self._first, self._found = self._points.pixels, like.new_zeros(3, 3)
+            self._guessed = self._guess(scene)
         reference = self._hands(scene, stages, rows @ (self._guessed + self._found))
         space = HandSpaceSolver(self.solver, iterations=3).bind(self.robot, scene.world_from_base)
         judged = [number for number, stage in enumerate(stages) if stage.points is not None]
@@ -165,7 +164,7 @@ class SubgoalPolicy(MPCPolicy):
         for stage, wrist in zip(stages, (wrists - base[:3, 3]) @ base[:3, :3], strict=True):
             fingers = joints.new_tensor(grip.closed if stage.closed else grip.opened)
             joints = torch.cat([joints[self.robot.arm], fingers])
-            joints = reached(self.robot, joints[None], bounds, wrist[None], rotation[None], 15)[0]
+            joints = hand_joints(self.robot, joints[None], bounds, wrist[None], rotation[None], 15)[0]
             found.append(joints)
         return torch.stack(found)
 
@@ -174,13 +173,10 @@ class SubgoalPolicy(MPCPolicy):
         grip, points = self.robot.grip, self.goal.points
         assert grip is not None
         assert points is not None
-        centre, base, eye = points.pixels.new_tensor(grip.centre), scene.world_from_base, scene.world_from_camera[:3, 3]
+        centre, base = points.pixels.new_tensor(grip.centre), scene.world_from_base
         pose, weights = self.robot.forward(scene.joint_targets), points.weights[:, None] / points.weights.sum()
         height = (base[:3, :3] @ (pose.wrist + pose.hand_rotation @ centre) + base[:3, 3])[2] - _BELOW
-        ends = []
-        for pixels in (self.points, points.wanted):
-            pixel = torch.cat([(pixels * weights).sum(dim=0), weights.new_ones(1)])
-            ray = scene.world_from_camera[:3, :3] @ torch.linalg.inv(scene.intrinsics) @ pixel
-            ends.append(eye + (height - eye[2]) / ray[2] * ray)
+        both = torch.stack([(pixels * weights).sum(dim=0) for pixels in (self._first, points.wanted)])
+        ends = at_height(scene, both, height)
         held = ends[0] - centre.new_tensor(grip.world_from_palm) @ centre
         return torch.stack([held, ends[1] - ends[0], centre.new_tensor(_RAISED)])
